@@ -1,0 +1,234 @@
+//! The errors of the engine (Twisted: `twisted.internet.error`).
+//!
+//! One type for each question that a caller asks: why did the connection end ([`ConnectionClosed`]), why was there none
+//! ([`ConnectError`]), why can't I listen ([`ListenError`]), what is wrong with the reactor ([`ReactorError`]), with a
+//! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]). All travel inside a
+//! [`Failure`](crate::Failure) where callbacks meet them, and [`Failure::check`](crate::Failure::check) finds them.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::address::Address;
+
+/// Why a connection ended: the reason that `connection_lost` is given, unless a callback of the protocol failed (then it
+/// is that failure).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectionClosed {
+    /// Closed in an orderly way by either side (Twisted: `ConnectionDone`).
+    #[error("the connection was closed cleanly")]
+    Done,
+    /// The peer reset the connection (Twisted: `ConnectionLost`).
+    #[error("the peer reset the connection ({unsent} bytes were still to be sent)")]
+    Reset {
+        /// Bytes that were written and had not been handed to the operating system.
+        unsent: usize,
+    },
+    /// The operating system gave the peer up: no answer within its limits or those of keep-alive (Twisted:
+    /// `ConnectionLost`).
+    #[error("the peer no longer answers ({unsent} bytes were still to be sent)")]
+    TimedOut {
+        /// Bytes that were written and had not been handed to the operating system.
+        unsent: usize,
+    },
+    /// Any other network error (Twisted: `ConnectionLost`).
+    #[error("the connection was lost ({unsent} bytes were still to be sent)")]
+    Lost {
+        /// What the operating system said.
+        source: io::Error,
+        /// Bytes that were written and had not been handed to the operating system.
+        unsent: usize,
+    },
+    /// This side called `abort_connection` (Twisted: `ConnectionAborted`).
+    #[error("the connection was aborted")]
+    Aborted,
+    /// `lose_connection` was called, and the peer took nothing of what was queued for the whole close timeout
+    /// (Twisted waits without limit).
+    #[error(
+        "the peer took nothing for {after:?} while the connection was closing ({unsent} bytes were still to be sent)"
+    )]
+    CloseTimedOut {
+        /// The close timeout.
+        after: Duration,
+        /// Bytes that were written and had not been handed to the operating system.
+        unsent: usize,
+    },
+    /// The reactor stopped under the connection (Twisted: `ConnectionLost`).
+    #[error("the reactor stopped")]
+    ReactorStopped,
+}
+
+impl ConnectionClosed {
+    /// Sorts a network error into its kind.
+    pub(crate) fn from_io(source: io::Error, unsent: usize) -> Self {
+        match source.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset { unsent },
+            io::ErrorKind::TimedOut => Self::TimedOut { unsent },
+            _ => Self::Lost { source, unsent },
+        }
+    }
+}
+
+/// Why there is no connection (Twisted: `ConnectError` and its subclasses, `DNSLookupError`, `NoProtocol`,
+/// `ConnectingCancelledError`).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Nobody listens there (Twisted: `ConnectionRefusedError`).
+    #[error("{address} refused the connection")]
+    Refused {
+        /// Where we wanted to go.
+        address: Address,
+    },
+    /// There is no way to that network or host (Twisted: `NoRouteError`).
+    #[error("{address} is unreachable")]
+    Unreachable {
+        /// Where we wanted to go.
+        address: Address,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// No answer within the timeout of this attempt (Twisted: `TimeoutError`).
+    #[error("{address} did not answer within {after:?}")]
+    TimedOut {
+        /// Where we wanted to go.
+        address: Address,
+        /// The timeout.
+        after: Duration,
+    },
+    /// The operating system gave up waiting for an answer (Twisted: `TCPTimedOutError`).
+    #[error("{address} did not answer within the limits of the operating system")]
+    TcpTimedOut {
+        /// Where we wanted to go.
+        address: Address,
+    },
+    /// The local address could not be had (Twisted: `ConnectBindError`).
+    #[error("cannot connect from {local}")]
+    Bind {
+        /// The address that was asked for.
+        local: Address,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The name did not resolve (Twisted: `DNSLookupError`).
+    #[error("no address is known for {host:?}: {reason}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// The attempt was cancelled (Twisted: `ConnectingCancelledError`, `UserError`).
+    #[error("connecting to {to} was cancelled")]
+    Cancelled {
+        /// Where we wanted to go: an address, or a name not yet resolved.
+        to: String,
+    },
+    /// The factory returned no protocol, and the connection was closed again (Twisted: `NoProtocol`).
+    #[error("the factory built no protocol for {address}")]
+    NoProtocol {
+        /// The peer.
+        address: Address,
+    },
+    /// The reactor stopped before there was an answer.
+    #[error("the reactor stopped while connecting to {to}")]
+    ReactorStopped {
+        /// Where we wanted to go.
+        to: String,
+    },
+    /// Any other error (Twisted: `ConnectError`).
+    #[error("cannot connect to {address}")]
+    Other {
+        /// Where we wanted to go.
+        address: Address,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl ConnectError {
+    /// Sorts what the operating system said of an attempt into its kind.
+    pub(crate) fn from_io(address: Address, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused { address },
+            io::ErrorKind::TimedOut => Self::TcpTimedOut { address },
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Self::Unreachable { address, source },
+            _ => Self::Other { address, source },
+        }
+    }
+}
+
+/// Why a port cannot listen (Twisted: `CannotListenError`).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The operating system refused the address: in use, not ours, not allowed.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address that was asked for.
+        address: Address,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// `start_listening` on a port that is listening.
+    #[error("already listening on {address}")]
+    AlreadyListening {
+        /// Where.
+        address: Address,
+    },
+    /// The factory's `do_start` panicked; nothing is listening.
+    #[error("the factory did not start")]
+    Factory(#[source] crate::failure::Panicked),
+    /// The reactor that the port belonged to is gone.
+    #[error("the reactor is gone")]
+    ReactorGone,
+}
+
+/// What is wrong with the reactor, or with asking it that now.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReactorError {
+    /// `run` or `iterate` from inside the loop (Twisted: `ReactorAlreadyRunning`).
+    #[error("the reactor is already running")]
+    AlreadyRunning,
+    /// `stop` or `crash` while it does not run, or a second `stop` (Twisted: `ReactorNotRunning`).
+    #[error("the reactor is not running")]
+    NotRunning,
+    /// The poller failed, and with it the loop. Every connection has been told.
+    #[error("the poller failed")]
+    Poll(#[source] io::Error),
+    /// The reactor could not be made: no poller, no signal handlers.
+    #[error("the reactor cannot be set up")]
+    Setup(#[source] io::Error),
+}
+
+/// The reactor is gone, and the call that was to run on it with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the reactor is gone")]
+pub struct ReactorGone;
+
+/// What can't be done to a timer any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TimerError {
+    /// It has run, or is running (Twisted: `AlreadyCalled`).
+    #[error("the call was already made")]
+    AlreadyCalled,
+    /// It was cancelled (Twisted: `AlreadyCancelled`).
+    #[error("the call was already cancelled")]
+    AlreadyCancelled,
+}
+
+/// Why a protocol cannot be reached through its [`Connection`](crate::protocol::Connection).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// A callback of that protocol is running: it is on the stack above.
+    #[error("the protocol is busy in one of its own callbacks")]
+    Busy,
+    /// The connection is over, and the protocol was dropped.
+    #[error("the connection is over")]
+    Gone,
+}
