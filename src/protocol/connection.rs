@@ -1,0 +1,201 @@
+//! The joint between a protocol and its transport, and the handles that reach it from outside.
+//!
+//! This file alone turns what happens to a stream into calls of a [`Protocol`]. That one place makes "`data_received`
+//! after `connection_lost`" and "`connection_lost` twice" impossible:
+//!
+//! 1. a call goes out only while the protocol is in its place;
+//! 2. `connection_lost` takes it out of its place for good;
+//! 3. each call is guarded: an `Err` or a panic becomes [`Stream::fail`](crate::transport::stream::Stream::fail);
+//! 4. no borrow of the stream is held during a call, and none of the protocol outside one.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use super::Protocol;
+use crate::error::Unavailable;
+use crate::failure::{Failure, Result, guarded};
+use crate::transport::Transport;
+use crate::transport::stream::{Delivery, EndNotice};
+
+/// A protocol and its transport, as they are reached from outside: what `connect` gives (Twisted: the protocol with
+/// which a client endpoint's Deferred fires).
+///
+/// It is a cheap handle, and keeps neither the connection nor the protocol alive: once the connection is over,
+/// [`with`](Self::with) says so.
+///
+/// ```
+/// # use ropewalk::{protocol::Connection, Protocol, Result, Transport, error::Unavailable};
+/// # struct Counter { seen: usize }
+/// # impl Protocol for Counter {
+/// #     fn data_received(&mut self, _: &Transport, data: &[u8]) -> Result<()> { self.seen += data.len(); Ok(()) }
+/// # }
+/// fn seen(connection: &Connection<Counter>) -> Result<usize, Unavailable> {
+///     connection.with(|counter, _transport| counter.seen)
+/// }
+/// ```
+pub struct Connection<P>(Rc<Joint<P>>);
+
+impl<P: Protocol> Connection<P> {
+    /// The transport. It stays usable (and does nothing) after the connection is over.
+    pub fn transport(&self) -> &Transport {
+        &self.0.transport
+    }
+
+    /// Runs `call` with the protocol and its transport.
+    ///
+    /// # Errors
+    /// [`Unavailable::Busy`] from inside one of that protocol's own callbacks (use what the callback was given);
+    /// [`Unavailable::Gone`] once the connection is over.
+    pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
+        let mut place = self.0.protocol.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
+        let protocol = place.as_mut().ok_or(Unavailable::Gone)?;
+        Ok(call(protocol, &self.0.transport))
+    }
+}
+
+impl<P> Clone for Connection<P> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<P> fmt::Debug for Connection<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.0.transport).finish()
+    }
+}
+
+/// A [`Connection`] whose protocol's type was forgotten on the way through an endpoint that is a trait object.
+pub struct AnyConnection(pub(crate) Rc<dyn AnyJoint>);
+
+impl AnyConnection {
+    /// The transport.
+    pub fn transport(&self) -> &Transport {
+        self.0.transport()
+    }
+
+    /// The connection with its protocol's type.
+    ///
+    /// # Errors
+    /// Gives itself back if the protocol is not a `P`.
+    pub fn downcast<P: Protocol>(self) -> Result<Connection<P>, Self> {
+        match Rc::clone(&self.0).into_any().downcast() {
+            Ok(joint) => Ok(Connection(joint)),
+            Err(_) => Err(self),
+        }
+    }
+}
+
+impl fmt::Debug for AnyConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnyConnection").field(self.0.transport()).finish()
+    }
+}
+
+/// What the reactor drives: a joint, whatever its protocol.
+pub(crate) trait AnyJoint {
+    fn transport(&self) -> &Transport;
+    /// The first call. The failure is for whoever asked for the connection.
+    fn connection_made(&self) -> Result<()>;
+    /// Bytes came.
+    fn data_received(&self, data: &[u8]);
+    /// The peer sent its last byte.
+    fn end_of_stream(&self);
+    /// What was held while reading was paused can be delivered.
+    fn deliver_held(&self);
+    /// Our direction was shut.
+    fn write_connection_lost(&self);
+    /// The last call. The protocol is dropped.
+    fn connection_lost(&self, reason: &Failure);
+    fn into_any(self: Rc<Self>) -> Rc<dyn Any>;
+}
+
+/// A protocol joined to its transport.
+pub(crate) struct Joint<P> {
+    transport: Transport,
+    protocol: RefCell<Option<P>>,
+}
+
+impl<P: Protocol> Joint<P> {
+    pub(crate) fn new(protocol: P, transport: Transport) -> Self {
+        transport.stream().set_half_close(protocol.half_close());
+        Self { transport, protocol: RefCell::new(Some(protocol)) }
+    }
+
+    /// Calls out, if there is still somebody to call. A failure closes the connection with it.
+    fn call(&self, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
+        let mut place = self.protocol.borrow_mut();
+        let Some(protocol) = place.as_mut() else { return Ok(()) };
+        let result = guarded(|| callback(protocol, &self.transport));
+        drop(place);
+        if let Err(failure) = &result {
+            self.transport.ask(|stream| stream.fail(failure.clone()));
+        }
+        result
+    }
+
+    /// Calls out where the failure concerns nobody but the connection itself.
+    fn tell(&self, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
+        // `call` has already made the failure the reason of the connection's end.
+        let _ = self.call(callback);
+    }
+}
+
+impl<P: Protocol> AnyJoint for Joint<P> {
+    fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    fn connection_made(&self) -> Result<()> {
+        self.call(P::connection_made)
+    }
+
+    fn data_received(&self, data: &[u8]) {
+        if self.transport.stream().received(data) == Delivery::Deliver {
+            self.tell(|protocol, transport| protocol.data_received(transport, data));
+        }
+    }
+
+    fn end_of_stream(&self) {
+        let notice = self.transport.stream().ended();
+        if notice == EndNotice::Tell {
+            self.tell(P::read_connection_lost);
+        }
+        self.transport.list();
+    }
+
+    fn deliver_held(&self) {
+        let held = self.transport.stream().take_held();
+        let Some((data, end)) = held else { return };
+        if !data.is_empty() {
+            self.tell(|protocol, transport| protocol.data_received(transport, &data));
+        }
+        if end {
+            self.end_of_stream();
+        }
+        self.transport.list();
+    }
+
+    fn write_connection_lost(&self) {
+        self.tell(P::write_connection_lost);
+    }
+
+    fn connection_lost(&self, reason: &Failure) {
+        let protocol = self.protocol.borrow_mut().take();
+        let Some(mut protocol) = protocol else { return };
+        let result = guarded(move || {
+            protocol.connection_lost(&self.transport, reason);
+            drop(protocol);
+            Ok(())
+        });
+        if let Err(failure) = result {
+            tracing::error!(peer = %self.transport.peer(), %failure, "connection_lost failed");
+        }
+    }
+
+    fn into_any(self: Rc<Self>) -> Rc<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,197 @@
+//! Factories: who decides what protocol a connection gets (Twisted: `IProtocolFactory`,
+//! `twisted.internet.protocol.Factory`).
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use super::connection::{AnyJoint, Joint};
+use super::Protocol;
+use crate::address::Address;
+use crate::failure::{Panicked, Result, guarded};
+use crate::transport::Transport;
+
+/// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
+///
+/// A closure is a factory:
+///
+/// ```
+/// use ropewalk::{Address, Factory, Protocol, Result, Transport};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+/// }
+///
+/// fn takes_a_factory(_: impl Factory) {}
+/// takes_a_factory(|_peer: &Address| Some(Echo));
+///
+/// /// Serves one peer at a time, and refuses the others.
+/// struct Exclusive { taken: bool }
+/// impl Factory for Exclusive {
+///     type Protocol = Echo;
+///     fn build_protocol(&mut self, _peer: &Address) -> Option<Echo> {
+///         (!std::mem::replace(&mut self.taken, true)).then_some(Echo)
+///     }
+/// }
+/// takes_a_factory(Exclusive { taken: false });
+/// ```
+pub trait Factory: 'static {
+    /// What it makes.
+    type Protocol: Protocol;
+
+    /// A protocol for the connection with `peer`, or `None` to refuse it: the connection is closed at once (Twisted:
+    /// `buildProtocol`). A panic refuses it too, and is logged.
+    fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
+
+    /// Called before the first connection can come: when a port starts to listen, or a client to connect (Twisted:
+    /// `doStart`, `startFactory`).
+    fn do_start(&mut self) {}
+
+    /// Called after the last: when the port has stopped, or the client's connection is over or could not be made (Twisted:
+    /// `doStop`, `stopFactory`).
+    fn do_stop(&mut self) {}
+}
+
+impl<F, P> Factory for F
+where
+    F: FnMut(&Address) -> Option<P> + 'static,
+    P: Protocol,
+{
+    type Protocol = P;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<P> {
+        self(peer)
+    }
+}
+
+/// One factory for several ports or clients (Twisted: the same factory object passed to several `listen` calls). Its
+/// `do_start` is called once, on the first start, and its `do_stop` once, on the last stop.
+///
+/// ```
+/// use ropewalk::{Address, SharedFactory};
+/// # use ropewalk::{Protocol, Result, Transport};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+/// # }
+/// let factory = SharedFactory::new(|_peer: &Address| Some(Echo));
+/// let another_handle = factory.clone();
+/// ```
+pub struct SharedFactory<F>(Rc<Shared<F>>);
+
+struct Shared<F> {
+    factory: RefCell<F>,
+    started: Cell<usize>,
+}
+
+impl<F: Factory> SharedFactory<F> {
+    /// Shares a factory.
+    pub fn new(factory: F) -> Self {
+        Self(Rc::new(Shared { factory: RefCell::new(factory), started: Cell::new(0) }))
+    }
+
+    /// Runs `call` with the factory: to read what it counted.
+    ///
+    /// # Errors
+    /// [`Unavailable::Busy`](crate::error::Unavailable) from inside one of its own calls.
+    pub fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> Result<R, crate::error::Unavailable> {
+        let mut factory = self.0.factory.try_borrow_mut().map_err(|_| crate::error::Unavailable::Busy)?;
+        Ok(call(&mut factory))
+    }
+}
+
+impl<F: Factory> Factory for SharedFactory<F> {
+    type Protocol = F::Protocol;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+        self.0.factory.borrow_mut().build_protocol(peer)
+    }
+
+    fn do_start(&mut self) {
+        if self.0.started.replace(self.0.started.get() + 1) == 0 {
+            self.0.factory.borrow_mut().do_start();
+        }
+    }
+
+    fn do_stop(&mut self) {
+        self.0.started.set(self.0.started.get().saturating_sub(1));
+        if self.0.started.get() == 0 {
+            self.0.factory.borrow_mut().do_stop();
+        }
+    }
+}
+
+impl<F> Clone for SharedFactory<F> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<F> fmt::Debug for SharedFactory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedFactory").field("started", &self.0.started.get()).finish_non_exhaustive()
+    }
+}
+
+/// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects.
+#[derive(Clone)]
+pub struct BoxedFactory(Rc<RefCell<dyn AnyFactory>>);
+
+impl BoxedFactory {
+    /// Forgets the factory's type.
+    pub fn new(factory: impl Factory) -> Self {
+        Self(Rc::new(RefCell::new(factory)))
+    }
+
+    /// Builds a protocol and joins it to `transport`.
+    pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>> {
+        guarded(|| Ok(self.0.borrow_mut().build(transport)))
+    }
+
+    pub(crate) fn start(&self) -> Result<(), Panicked> {
+        guarded_call(|| self.0.borrow_mut().start())
+    }
+
+    /// Stops the factory; a panic is logged, for there is nobody left to tell.
+    pub(crate) fn stop(&self) {
+        if let Err(panic) = guarded_call(|| self.0.borrow_mut().stop()) {
+            tracing::error!(%panic, "do_stop failed");
+        }
+    }
+}
+
+impl fmt::Debug for BoxedFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxedFactory").finish_non_exhaustive()
+    }
+}
+
+/// [`Factory`] without its associated type.
+trait AnyFactory {
+    fn build(&mut self, transport: Transport) -> Option<Rc<dyn AnyJoint>>;
+    fn start(&mut self);
+    fn stop(&mut self);
+}
+
+impl<F: Factory> AnyFactory for F {
+    fn build(&mut self, transport: Transport) -> Option<Rc<dyn AnyJoint>> {
+        let protocol = self.build_protocol(transport.peer())?;
+        Some(Rc::new(Joint::new(protocol, transport)))
+    }
+
+    fn start(&mut self) {
+        self.do_start();
+    }
+
+    fn stop(&mut self) {
+        self.do_stop();
+    }
+}
+
+fn guarded_call(call: impl FnOnce()) -> Result<(), Panicked> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).map_err(crate::failure::panicked)
+}

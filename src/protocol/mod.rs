@@ -1,0 +1,124 @@
+//! What a user writes: a [`Protocol`] for each connection, and a [`Factory`] that makes them (Twisted: `IProtocol`,
+//! `IProtocolFactory`, `IHalfCloseableProtocol`). And [`Connection`], which reaches both ends of the joint from outside.
+//!
+//! Protocols never meet the network: they are handed bytes and a [`Transport`].
+
+mod connection;
+mod factory;
+
+pub use connection::{AnyConnection, Connection};
+pub(crate) use connection::AnyJoint;
+pub use factory::{BoxedFactory, Factory, SharedFactory};
+
+use crate::failure::{Failure, Result};
+use crate::transport::Transport;
+
+/// What is done with one connection (Twisted: `IProtocol`, `twisted.internet.protocol.Protocol`).
+///
+/// The order is fixed: `connection_made` once; `data_received` any number of times; `connection_lost` once, last.
+/// Every callback runs to completion on the reactor's thread, and none is entered while another of the same protocol runs.
+///
+/// A callback that returns `Err`, or panics, closes its own connection: what it wrote is sent as far as the socket takes
+/// it at once, no more data is delivered, and `connection_lost` is given that failure. All other connections go on.
+///
+/// ```
+/// use ropewalk::{Failure, Protocol, Result, Transport};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+///         println!("{} is here", transport.peer());
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+///
+///     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+///         println!("{} left: {reason}", transport.peer());
+///     }
+/// }
+/// ```
+pub trait Protocol: 'static {
+    /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        let _ = transport;
+        Ok(())
+    }
+
+    /// Bytes came (Twisted: `dataReceived`). How they are cut says nothing: one message may come in many pieces, and many
+    /// in one. The slice is lent for the call.
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()>;
+
+    /// The connection is over (Twisted: `connectionLost`). The reason is a
+    /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
+    /// protocol is dropped afterwards.
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        let _ = (transport, reason);
+    }
+
+    /// Whether this protocol wants to hear of half-closes (Twisted: whether it provides `IHalfCloseableProtocol`). Asked
+    /// once, before `connection_made`.
+    ///
+    /// Without it, the peer's end of stream ends the connection, once what was written has been sent. With it,
+    /// [`read_connection_lost`](Self::read_connection_lost) is called instead, writing goes on, and the connection lasts
+    /// until `lose_connection`, or until both directions have ended.
+    fn half_close(&self) -> bool {
+        false
+    }
+
+    /// The peer has sent its last byte (Twisted: `readConnectionLost`). Only with [`half_close`](Self::half_close).
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        let _ = transport;
+        Ok(())
+    }
+
+    /// Our direction was shut after `lose_write_connection` and everything written was sent (Twisted:
+    /// `writeConnectionLost`). Only with [`half_close`](Self::half_close).
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        let _ = transport;
+        Ok(())
+    }
+}
+
+/// A boxed protocol is one, for factories that choose at run time.
+impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        (**self).connection_made(transport)
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        (**self).data_received(transport, data)
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        (**self).connection_lost(transport, reason);
+    }
+
+    fn half_close(&self) -> bool {
+        (**self).half_close()
+    }
+
+    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        (**self).read_connection_lost(transport)
+    }
+
+    fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        (**self).write_connection_lost(transport)
+    }
+}

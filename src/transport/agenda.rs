@@ -1,0 +1,72 @@
+//! [`Agenda`]: the list of connections that have something to be done, and the way down to their sockets for the few
+//! questions that can't wait for the end of the turn. It is all that a transport knows of the reactor.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Weak;
+use std::time::Duration;
+
+use super::send_queue::Spares;
+
+/// Names one thing that a reactor watches: a place in its table, and a generation, so that what is said of an earlier
+/// tenant of the same place is recognised as stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Id {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// What a socket can be asked at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketOption {
+    NoDelay(bool),
+    KeepAlive(bool),
+    /// Idle time before the first probe, time between probes, probes before giving up.
+    KeepAliveTimes(Duration, Duration, u32),
+    /// How long sent bytes may stay unacknowledged.
+    UserTimeout(Duration),
+}
+
+/// What a reactor does for its transports between two settlings. Nothing here calls a protocol.
+pub(crate) trait Driver {
+    /// Sends what the socket takes at once, without queueing; 0 where it takes nothing or fails (the settling phase will
+    /// meet the error again).
+    fn send_now(&self, id: Id, data: &[u8]) -> usize;
+    /// Sets an option of the socket.
+    fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()>;
+    /// Whether Nagle's algorithm is off.
+    fn no_delay(&self, id: Id) -> io::Result<bool>;
+    /// Whether keep-alive is on.
+    fn keep_alive(&self, id: Id) -> io::Result<bool>;
+    /// The descriptor.
+    fn raw_fd(&self, id: Id) -> Option<RawFd>;
+}
+
+/// Shared by a reactor and all its transports.
+pub(crate) struct Agenda {
+    due: RefCell<Vec<Id>>,
+    pub(crate) spares: Spares,
+    pub(crate) driver: Weak<dyn Driver>,
+}
+
+impl Agenda {
+    pub(crate) fn new(driver: Weak<dyn Driver>) -> Self {
+        Self { due: RefCell::default(), spares: Spares::default(), driver }
+    }
+
+    /// Puts a connection on the list. The connection keeps itself from being on it twice.
+    pub(crate) fn add(&self, id: Id) {
+        self.due.borrow_mut().push(id);
+    }
+
+    /// Whether nothing is to be done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.due.borrow().is_empty()
+    }
+
+    /// Takes the list, leaving `empty` (which keeps its capacity) for what is added meanwhile.
+    pub(crate) fn take(&self, empty: Vec<Id>) -> Vec<Id> {
+        self.due.replace(empty)
+    }
+}

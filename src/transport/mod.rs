@@ -1,0 +1,267 @@
+//! The transport side of a connection (Twisted: `ITransport`, `ITCPTransport`, `twisted.internet.tcp.Connection`).
+//!
+//! [`Transport`] is the handle that a protocol is given. Behind it is a state machine without any I/O
+//! (`stream.rs`), which the reactor tells what happened and asks what is to be done. This room makes no system
+//! call and knows no protocol.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub(crate) mod agenda;
+pub(crate) mod send_queue;
+pub(crate) mod stream;
+
+use crate::address::Address;
+use crate::error::ConnectionClosed;
+use agenda::{Agenda, Id, SocketOption};
+use stream::Stream;
+
+/// A write of at least this many bytes onto an empty queue is offered to the socket at once, so that it is not copied.
+/// Below that, a copy costs less than the system calls that gathering saves (a send per write of 64 bytes costs 14 times
+/// as much as one send per turn).
+const DIRECT: usize = 8 * 1024;
+
+/// One end of a connection (Twisted: `ITransport`): where a protocol writes, and how it closes.
+///
+/// It is a cheap handle: clone it, keep it, use it from any callback on the reactor's thread (it is not `Send`).
+/// Everything it is asked takes effect at the end of the reactor's turn, or later; nothing that it does calls a protocol
+/// before the present callback has returned. Once the connection is over, requests are ignored.
+///
+/// ```
+/// use ropewalk::{Protocol, Result, Transport};
+///
+/// /// Answers every segment, and closes after "bye".
+/// struct Polite;
+///
+/// impl Protocol for Polite {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(b"you said: ");
+///         transport.write(data);
+///         if data.starts_with(b"bye") {
+///             transport.lose_connection();
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Transport(Rc<Conduit>);
+
+struct Conduit {
+    id: Id,
+    agenda: Rc<Agenda>,
+    /// Whether the agenda has it already.
+    listed: Cell<bool>,
+    stream: RefCell<Stream>,
+    host: Address,
+    peer: Address,
+}
+
+impl Transport {
+    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: Address, peer: Address) -> Self {
+        Self(Rc::new(Conduit {
+            id,
+            agenda,
+            listed: Cell::new(false),
+            stream: RefCell::new(Stream::new()),
+            host,
+            peer,
+        }))
+    }
+
+    /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
+    /// with everything else that was written; what the socket does not take then is kept and sent when it does.
+    ///
+    /// The queue has no limit: watch [`queued`](Self::queued) where the peer decides how much is written. Bytes written after
+    /// [`lose_connection`](Self::lose_connection) and before the connection has closed are still sent; after
+    /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
+    pub fn write(&self, data: &[u8]) {
+        let mut stream = self.0.stream.borrow_mut();
+        if !stream.accepts_writes() {
+            return;
+        }
+        let rest = if data.len() >= DIRECT && stream.may_send_directly() {
+            let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
+            stream.sent(count);
+            &data[count..]
+        } else {
+            data
+        };
+        stream.queue.push(rest, &self.0.agenda.spares);
+        drop(stream);
+        self.list();
+    }
+
+    /// [`write`](Self::write)s each piece, in order (Twisted: `writeSequence`).
+    pub fn write_sequence<T: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = T>) {
+        for piece in pieces {
+            self.write(piece.as_ref());
+        }
+    }
+
+    /// Closes the connection once everything written has been sent (Twisted: `loseConnection`).
+    ///
+    /// No more data is delivered. A peer that takes nothing of what is queued for the whole
+    /// [close timeout](Self::set_close_timeout) is cut off. What was sent is not destroyed by input that nobody read:
+    /// after `connection_lost` the reactor goes on reading for a short while, and drops what comes.
+    pub fn lose_connection(&self) {
+        self.ask(Stream::lose);
+    }
+
+    /// Closes the connection without sending what is queued (Twisted: `abortConnection`). The peer sees a reset.
+    pub fn abort_connection(&self) {
+        self.ask(|stream| stream.abort(ConnectionClosed::Aborted.into()));
+    }
+
+    /// Shuts our direction once everything written has been sent, and goes on receiving (Twisted:
+    /// `loseWriteConnection`).
+    pub fn lose_write_connection(&self) {
+        self.ask(Stream::lose_write);
+    }
+
+    /// Stops delivery: `data_received` is not called until [`resume_producing`](Self::resume_producing) (Twisted:
+    /// `pauseProducing`). The peer's window fills, and it has to wait. A reset is noticed all the same; an end of stream is
+    /// noticed after resuming, behind the bytes before it.
+    pub fn pause_producing(&self) {
+        self.ask(Stream::pause);
+    }
+
+    /// Delivers again, from the next turn on (Twisted: `resumeProducing`).
+    pub fn resume_producing(&self) {
+        self.ask(Stream::resume);
+    }
+
+    /// The address of this end (Twisted: `getHost`).
+    pub fn host(&self) -> &Address {
+        &self.0.host
+    }
+
+    /// The address of the other end (Twisted: `getPeer`).
+    pub fn peer(&self) -> &Address {
+        &self.0.peer
+    }
+
+    /// Bytes written that the operating system has not taken yet.
+    pub fn queued(&self) -> usize {
+        self.0.stream.borrow().queue.len()
+    }
+
+    /// Whether the connection is closing or closed (Twisted: `disconnecting`): after `lose_connection`,
+    /// `abort_connection`, the peer's end of stream, or a failed callback.
+    pub fn is_disconnecting(&self) -> bool {
+        self.0.stream.borrow().is_closing()
+    }
+
+    /// Whether the connection is over (Twisted: `disconnected`): `connection_lost` was called, or will be in this turn.
+    pub fn is_disconnected(&self) -> bool {
+        self.0.stream.borrow().is_over()
+    }
+
+    /// How long `lose_connection` may wait for a peer that takes nothing of what is queued; `None` waits without limit, as
+    /// Twisted does. 30 s unless set. Each byte taken starts it anew.
+    pub fn set_close_timeout(&self, timeout: Option<Duration>) {
+        self.ask(|stream| stream.set_close_timeout(timeout));
+    }
+
+    /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`).
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over.
+    pub fn set_tcp_no_delay(&self, on: bool) -> io::Result<()> {
+        self.set_option(SocketOption::NoDelay(on))
+    }
+
+    /// Whether Nagle's algorithm is off (Twisted: `getTcpNoDelay`).
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over.
+    pub fn tcp_no_delay(&self) -> io::Result<bool> {
+        self.0.agenda.driver.upgrade().ok_or(io::ErrorKind::NotConnected)?.no_delay(self.0.id)
+    }
+
+    /// Turns keep-alive probes on or off (Twisted: `setTcpKeepAlive`).
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over.
+    pub fn set_tcp_keep_alive(&self, on: bool) -> io::Result<()> {
+        self.set_option(SocketOption::KeepAlive(on))
+    }
+
+    /// Whether keep-alive probes are on (Twisted: `getTcpKeepAlive`).
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over.
+    pub fn tcp_keep_alive(&self) -> io::Result<bool> {
+        self.0.agenda.driver.upgrade().ok_or(io::ErrorKind::NotConnected)?.keep_alive(self.0.id)
+    }
+
+    /// How keep-alive probes: after `idle` without traffic, every `interval`, `count` times; then the connection is lost as
+    /// `TimedOut`. Whole seconds; the operating system's limits apply.
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over.
+    pub fn set_tcp_keep_alive_times(&self, idle: Duration, interval: Duration, count: u32) -> io::Result<()> {
+        self.set_option(SocketOption::KeepAliveTimes(idle, interval, count))
+    }
+
+    /// How long sent bytes may stay unacknowledged before the connection is lost as `TimedOut` (Linux:
+    /// `TCP_USER_TIMEOUT`, in milliseconds; zero is the system's default).
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over.
+    pub fn set_tcp_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_option(SocketOption::UserTimeout(timeout))
+    }
+
+    /// The descriptor, for options that have no method here (Twisted: `getHandle`); `None` once the connection is over. It
+    /// belongs to the reactor: do not read, write or close it.
+    pub fn raw_fd(&self) -> Option<RawFd> {
+        self.0.agenda.driver.upgrade()?.raw_fd(self.0.id)
+    }
+
+    /// The reactor's name for this connection.
+    pub(crate) fn id(&self) -> Id {
+        self.0.id
+    }
+
+    /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
+    pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
+        self.0.stream.borrow_mut()
+    }
+
+    /// Puts the connection on the reactor's agenda, once.
+    pub(crate) fn list(&self) {
+        if !self.0.listed.replace(true) {
+            self.0.agenda.add(self.0.id);
+        }
+    }
+
+    /// Says that the agenda's entry was taken up.
+    pub(crate) fn unlist(&self) {
+        self.0.listed.set(false);
+    }
+
+    /// Tells the state machine something that may have to be acted on.
+    pub(crate) fn ask(&self, request: impl FnOnce(&mut Stream)) {
+        let mut stream = self.0.stream.borrow_mut();
+        if !stream.is_over() {
+            request(&mut stream);
+            drop(stream);
+            self.list();
+        }
+    }
+
+    fn set_option(&self, option: SocketOption) -> io::Result<()> {
+        self.0.agenda.driver.upgrade().ok_or(io::ErrorKind::NotConnected)?.set_option(self.0.id, option)
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("host", self.host()).field("peer", self.peer()).finish_non_exhaustive()
+    }
+}

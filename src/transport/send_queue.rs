@@ -1,0 +1,203 @@
+//! [`SendQueue`]: the bytes that were written and are not yet the operating system's.
+//!
+//! Rules:
+//! - Small writes are copied together into chunks of up to [`CHUNK`] bytes, so that many small messages leave in one
+//!   system call; a write of [`CHUNK`] bytes or more becomes a chunk of its own and is never moved again. A queue of any
+//!   size is therefore never copied as a whole, and takes little more memory than its bytes.
+//! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+/// How many bytes small writes are gathered into. 64 KiB: what one receive brings, and enough that the number of chunks
+/// does not matter.
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// How many chunks one vectored send may take. 16 x 64 KiB is more than a socket buffer usually has room for.
+pub(crate) const MAX_SLICES: usize = 16;
+
+/// Bytes in order, in chunks.
+#[derive(Debug, Default)]
+pub(crate) struct SendQueue {
+    /// The first chunk. The usual queue has no other.
+    head: Vec<u8>,
+    /// How much of the first chunk is gone already.
+    sent: usize,
+    /// The chunks after the first.
+    more: Option<Box<VecDeque<Vec<u8>>>>,
+    /// All bytes still queued.
+    len: usize,
+}
+
+impl SendQueue {
+    /// Bytes still queued.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether everything was sent.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds bytes at the end.
+    pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
+        if data.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            self.head = if data.len() <= CHUNK { spares.take() } else { Vec::new() };
+            self.head.extend_from_slice(data);
+        } else {
+            self.push_behind(data);
+        }
+        self.len += data.len();
+    }
+
+    fn push_behind(&mut self, data: &[u8]) {
+        let tail = match &mut self.more {
+            Some(more) => more.back_mut().unwrap_or(&mut self.head),
+            None => &mut self.head,
+        };
+        if tail.len() + data.len() <= CHUNK {
+            tail.extend_from_slice(data);
+            return;
+        }
+        let mut chunk = Vec::with_capacity(data.len().max(CHUNK));
+        chunk.extend_from_slice(data);
+        self.more.get_or_insert_default().push_back(chunk);
+    }
+
+    /// The queue's bytes as the operating system wants them: fills `slices` from the front, and says how many it filled.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
+        let rest = self.more.iter().flat_map(|more| more.iter()).map(Vec::as_slice);
+        let mut filled = 0;
+        for (slot, chunk) in slices.iter_mut().zip(std::iter::once(self.front()).chain(rest)) {
+            *slot = IoSlice::new(chunk);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// What is left of the first chunk.
+    pub(crate) fn front(&self) -> &[u8] {
+        &self.head[self.sent..]
+    }
+
+    /// Whether the first chunk is all there is.
+    pub(crate) fn is_single(&self) -> bool {
+        self.more.as_ref().is_none_or(|more| more.is_empty())
+    }
+
+    /// Takes `count` sent bytes off the front, and hands emptied buffers back. `count` is at most [`len`](Self::len).
+    pub(crate) fn advance(&mut self, count: usize, spares: &Spares) {
+        debug_assert!(count <= self.len, "the operating system can't have taken more than there was");
+        self.len -= count;
+        self.sent += count;
+        while self.sent >= self.head.len() {
+            self.sent -= self.head.len();
+            match self.more.as_mut().and_then(|more| more.pop_front()) {
+                Some(next) => spares.give(std::mem::replace(&mut self.head, next)),
+                None => {
+                    self.sent = 0;
+                    self.more = None;
+                    spares.give(std::mem::take(&mut self.head));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Drops everything, as an abort does.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Emptied buffers, shared by all connections of a reactor, so that an idle connection holds none and a busy one does not
+/// allocate.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(RefCell<Vec<Vec<u8>>>);
+
+impl Spares {
+    /// How many buffers are kept: at most 2 MiB. Streams write and flush within one turn, so this covers a batch of
+    /// 32 answers; a larger batch allocates for the rest.
+    const KEPT: usize = 32;
+
+    fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        let mut spares = self.0.borrow_mut();
+        if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && spares.len() < Self::KEPT {
+            buffer.clear();
+            spares.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(queue: &SendQueue) -> Vec<u8> {
+        let mut slices = [const { IoSlice::new(&[]) }; MAX_SLICES];
+        let filled = queue.slices(&mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn small_writes_share_a_chunk_and_large_ones_have_their_own() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        queue.push(b"one", &spares);
+        queue.push(b"two", &spares);
+        assert!(queue.is_single());
+        queue.push(&vec![7; CHUNK], &spares);
+        assert!(!queue.is_single());
+        assert_eq!(queue.len(), 6 + CHUNK);
+        assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
+    }
+
+    /// Whatever the sizes of writes and sends, the bytes come out in order, and an emptied queue owns nothing.
+    #[test]
+    fn bytes_come_out_as_they_went_in() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        let (mut written, mut sent) = (Vec::new(), Vec::new());
+        for round in 0..400_usize {
+            let data: Vec<u8> = (0..(round * 7919) % 9000).map(|i| (i * 31 + round) as u8).collect();
+            queue.push(&data, &spares);
+            written.extend_from_slice(&data);
+            let all = contents(&queue);
+            let count = all.len().min((round * 104_729) % 12_000);
+            sent.extend_from_slice(&all[..count]);
+            queue.advance(count, &spares);
+        }
+        while !queue.is_empty() {
+            let all = contents(&queue);
+            sent.extend_from_slice(&all);
+            queue.advance(all.len(), &spares);
+        }
+        assert!(sent == written);
+        assert_eq!(queue.head.capacity(), 0);
+    }
+
+    #[test]
+    fn an_emptied_buffer_is_used_again() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        queue.push(b"hello", &spares);
+        let address = queue.front().as_ptr();
+        queue.advance(5, &spares);
+        queue.push(b"again", &spares);
+        assert_eq!(queue.front().as_ptr(), address);
+    }
+
+    #[test]
+    fn a_buffer_grown_past_a_chunk_is_not_kept() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        queue.push(&vec![1; CHUNK + 1], &spares);
+        queue.advance(CHUNK + 1, &spares);
+        assert!(spares.0.borrow().is_empty());
+    }
+}
