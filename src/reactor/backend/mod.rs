@@ -1,0 +1,176 @@
+//! The contract between the reactor and what does its system calls (Twisted: "pluggable reactors").
+//!
+//! It is completion-shaped: the reactor asks for an operation by [`Id`], and is told what finished. A poller that only
+//! knows readiness imitates completion at no cost; the reverse would throw away what completion I/O is good for. No other
+//! file knows which backend runs.
+//!
+//! | operation | the reactor hears |
+//! |---|---|
+//! | [`listen`](Backend::listen), [`accept`](Backend::accept) | [`Accepted`](Completion::Accepted), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
+//! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
+//! | [`receive`](Backend::receive) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
+//! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on |
+//! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable) |
+//! | [`waker`](Backend::waker) | [`wait`](Backend::wait) returns |
+//!
+//! Rules for a backend:
+//! 1. It never calls out: [`next`](Backend::next) hands completions over one at a time, so that the reactor holds no
+//!    borrow of it while a protocol runs.
+//! 2. A completion for an id that was closed is never handed over; what the poller still says of it is dropped and counted.
+//! 3. One turn hands over at most one [`Received`](Completion::Received) per connection, and a bounded number of accepted
+//!    connections per port: that is the budget that keeps one fast peer from starving the others. What is left is handed
+//!    over in the next turn, without waiting.
+//! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten. A reset is reported all
+//!    the same.
+//! 5. `wait` never returns later than its timeout by more than the poller's granularity, nor earlier unless something
+//!    happened.
+
+mod mio;
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::transport::agenda::{Id, SocketOption};
+use crate::transport::send_queue::{SendQueue, Spares};
+
+pub(crate) use self::mio::Mio;
+
+/// How many bytes one receive may bring, and so the budget of a connection per turn. 64 KiB, as Twisted.
+pub(crate) const RECEIVE: usize = 64 * 1024;
+
+/// What does the reactor's system calls.
+pub(crate) trait Backend {
+    /// Makes a listening socket. Accepting starts at once.
+    fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr>;
+
+    /// Goes on accepting after [`Completion::AcceptFailed`].
+    fn accept(&mut self, id: Id);
+
+    /// Takes an accepted connection under `id`.
+    fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()>;
+
+    /// Begins to connect. The outcome is a completion, even if it is known at once.
+    fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal>;
+
+    /// Starts or stops receiving.
+    fn receive(&mut self, id: Id, on: bool);
+
+    /// Sends from the front of the queue, and takes what was sent off it.
+    fn send(&mut self, id: Id, queue: &mut SendQueue, spares: &Spares) -> io::Result<Progress>;
+
+    /// Sends what the socket takes at once of bytes that are in no queue.
+    fn send_now(&mut self, id: Id, data: &[u8]) -> usize;
+
+    /// Sends the end of our side.
+    fn shut_down_writing(&mut self, id: Id);
+
+    /// Closes whatever `id` names; with a reset if so asked. Reads first what already came, so that a plain close does not
+    /// become a reset, but within bounds and without waiting.
+    fn close(&mut self, id: Id, reset: bool);
+
+    /// Watches a descriptor that is not ours for reading.
+    fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()>;
+
+    /// Waits until something happened, at most `timeout` (`None`: without limit).
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The next thing that happened.
+    fn next(&mut self) -> Option<(Id, Completion)>;
+
+    /// Takes a chunk back after its bytes were used.
+    fn release(&mut self, chunk: Chunk);
+
+    /// What wakes [`wait`](Self::wait) from any thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Sets an option of a stream's socket.
+    fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()>;
+
+    /// The descriptor of a stream, for reading options of it.
+    fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>>;
+
+    /// Whether Nagle's algorithm is off.
+    fn no_delay(&self, id: Id) -> io::Result<bool>;
+
+    /// Whether keep-alive is on.
+    fn keep_alive(&self, id: Id) -> io::Result<bool>;
+
+    /// How many completions were for somebody who is gone.
+    fn stale(&self) -> u64;
+}
+
+/// Wakes a sleeping backend.
+pub(crate) trait Wake: Send + Sync {
+    /// From any thread; cheap when it is already awake.
+    fn wake(&self);
+}
+
+/// Why a connection attempt could not even begin.
+#[derive(Debug)]
+pub(crate) enum ConnectRefusal {
+    /// The local address can't be had.
+    Bind(io::Error),
+    /// No socket.
+    Socket(io::Error),
+}
+
+/// How far a send came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// As far as its budget of this turn; ask again in the next one.
+    Advanced(usize),
+    /// The socket is full: [`Completion::SendReady`] follows.
+    Blocked(usize),
+    /// The system lacks memory for it at the moment: ask again in a while.
+    Starved,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// A connection came in.
+    Accepted(Incoming),
+    /// Descriptors ran out; this many waiting connections were closed instead of accepted, so that their peers know.
+    Shed(usize),
+    /// Accepting failed, and is suspended until [`Backend::accept`].
+    AcceptFailed(io::Error),
+    /// The attempt succeeded; from here on `id` is a stream, not yet receiving. Our address is given.
+    Connected(SocketAddr),
+    /// The attempt failed; `id` names nothing any more.
+    ConnectFailed(io::Error),
+    /// Bytes came, lent until [`Backend::release`].
+    Received(Chunk),
+    /// The peer sent its last byte.
+    EndOfStream,
+    /// A send that was blocked can go on.
+    SendReady,
+    /// The network says that the connection is over.
+    Broken(io::Error),
+    /// A watched descriptor can be read.
+    Readable,
+}
+
+/// An accepted connection that has no id yet. Dropped, it is closed.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) socket: OwnedFd,
+    pub(crate) host: SocketAddr,
+    pub(crate) peer: SocketAddr,
+}
+
+/// Received bytes, lent by the backend.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    buffer: Box<[u8]>,
+    filled: usize,
+}
+
+impl Chunk {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+}

@@ -1,0 +1,306 @@
+//! The socket calls of the backends, each as thin as it can be: what the system says, sorted into what a backend does
+//! about it. Interrupted calls are repeated here, and nowhere else. In unit tests each call can be made to fail or to fall
+//! short (`faults`).
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, sockopt,
+};
+
+use super::ConnectRefusal;
+use crate::transport::agenda::SocketOption;
+use crate::transport::send_queue::{MAX_SLICES, SendQueue};
+
+const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+/// What one accept brought.
+pub(super) enum Accept {
+    Connection(OwnedFd, SocketAddr),
+    /// No more are waiting.
+    Empty,
+    /// That one is lost; the next may be well.
+    Skip,
+    /// No descriptors in this process.
+    NoDescriptors,
+    /// It is not the connection's fault.
+    Failed(io::Error),
+}
+
+/// What one receive brought.
+pub(super) enum Receive {
+    Bytes(usize),
+    End,
+    /// Nothing is there.
+    Empty,
+    /// The system lacks memory at the moment.
+    Starved,
+    Failed(io::Error),
+}
+
+/// What one send did.
+pub(super) enum Send {
+    /// Taken, this many bytes.
+    Bytes(usize),
+    /// The socket is full.
+    Full,
+    /// The system lacks memory at the moment.
+    Starved,
+    Failed(io::Error),
+}
+
+pub(super) fn listen(address: SocketAddr, backlog: u32) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = rustix::net::socket_with(family(address), SocketType::STREAM, FLAGS, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    let host = local_address(&socket)?;
+    Ok((socket, host))
+}
+
+pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
+    loop {
+        #[cfg(test)]
+        let accepted = faults::call(faults::Call::Accept, || rustix::net::acceptfrom_with(listener, FLAGS));
+        #[cfg(not(test))]
+        let accepted = rustix::net::acceptfrom_with(listener, FLAGS);
+        return match accepted {
+            // The address comes with the connection: a peer that has reset it already has none to ask for any more.
+            Ok((socket, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                Some(peer) => Accept::Connection(socket, peer),
+                None => Accept::Skip,
+            },
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Accept::Empty,
+            Err(Errno::MFILE) => Accept::NoDescriptors,
+            // accept(2): errors of the connection that waited, not of the listener.
+            Err(
+                Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::TIMEDOUT,
+            ) => Accept::Skip,
+            Err(error) => Accept::Failed(error.into()),
+        };
+    }
+}
+
+/// Begins a connection. `true`: it is there already.
+pub(super) fn connect(to: SocketAddr, from: Option<SocketAddr>) -> Result<(OwnedFd, bool), ConnectRefusal> {
+    let socket = rustix::net::socket_with(family(to), SocketType::STREAM, FLAGS, None)
+        .map_err(|error| ConnectRefusal::Socket(error.into()))?;
+    if let Some(from) = from {
+        sockopt::set_socket_reuseaddr(&socket, true)
+            .and_then(|()| rustix::net::bind(&socket, &from))
+            .map_err(|error| ConnectRefusal::Bind(error.into()))?;
+    }
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) => Ok((socket, true)),
+        // Interrupted, it goes on by itself.
+        Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
+        Err(error) => Err(ConnectRefusal::Socket(error.into())),
+    }
+}
+
+/// What became of a connection that was begun: `None` while it is still under way.
+pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<SocketAddr>> {
+    match sockopt::socket_error(socket) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) | Err(error) => return Some(Err(error.into())),
+    }
+    match rustix::net::getpeername(socket) {
+        Ok(_) => Some(local_address(socket)),
+        Err(Errno::NOTCONN) => None,
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
+    loop {
+        #[cfg(test)]
+        let received = {
+            let room = faults::shorten(faults::Call::Receive, buffer.len());
+            let buffer = &mut buffer[..room];
+            faults::call(faults::Call::Receive, || rustix::net::recv(socket, buffer, RecvFlags::empty()))
+        };
+        #[cfg(not(test))]
+        let received = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty());
+        return match received {
+            Ok((_, 0)) => Receive::End,
+            Ok((_, count)) => Receive::Bytes(count),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Receive::Empty,
+            Err(Errno::NOBUFS | Errno::NOMEM) => Receive::Starved,
+            Err(error) => Receive::Failed(error.into()),
+        };
+    }
+}
+
+/// Sends from the front of a queue. A lost peer is an error, never a signal.
+pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
+    if queue.is_single() {
+        return send(socket, queue.front());
+    }
+    sent(|| {
+        let mut slices = [const { IoSlice::new(&[]) }; MAX_SLICES];
+        let filled = queue.slices(&mut slices);
+        rustix::net::sendmsg(socket, &slices[..filled], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+    })
+}
+
+pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
+    #[cfg(test)]
+    let data = &data[..faults::shorten(faults::Call::Send, data.len())];
+    sent(|| rustix::net::send(socket, data, SendFlags::NOSIGNAL))
+}
+
+fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
+    loop {
+        #[cfg(test)]
+        let result = faults::call(faults::Call::Send, &mut call);
+        #[cfg(not(test))]
+        let result = call();
+        return match result {
+            Ok(count) => Send::Bytes(count),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Send::Full,
+            Err(Errno::NOBUFS | Errno::NOMEM) => Send::Starved,
+            Err(error) => Send::Failed(error.into()),
+        };
+    }
+}
+
+/// The error that waits on a socket, if any.
+pub(super) fn pending_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
+    match sockopt::socket_error(socket) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) | Err(error) => Some(error.into()),
+    }
+}
+
+/// Ends our side. A peer that is gone already makes this fail; the next receive says so.
+pub(super) fn shut_down_writing(socket: BorrowedFd<'_>) {
+    if let Err(error) = rustix::net::shutdown(socket, Shutdown::Write) {
+        tracing::trace!(%error, "shutdown failed");
+    }
+}
+
+/// Makes the coming close a reset.
+pub(super) fn reset_on_close(socket: BorrowedFd<'_>) {
+    if let Err(error) = sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
+        tracing::debug!(%error, "cannot set SO_LINGER; the connection is closed without a reset");
+    }
+}
+
+pub(super) fn set_option(socket: BorrowedFd<'_>, option: SocketOption) -> io::Result<()> {
+    match option {
+        SocketOption::NoDelay(on) => sockopt::set_tcp_nodelay(socket, on)?,
+        SocketOption::KeepAlive(on) => sockopt::set_socket_keepalive(socket, on)?,
+        SocketOption::KeepAliveTimes(idle, interval, count) => {
+            sockopt::set_tcp_keepidle(socket, idle)?;
+            sockopt::set_tcp_keepintvl(socket, interval)?;
+            sockopt::set_tcp_keepcnt(socket, count)?;
+        }
+        SocketOption::UserTimeout(timeout) => {
+            sockopt::set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn no_delay(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::tcp_nodelay(socket)?)
+}
+
+pub(super) fn keep_alive(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::socket_keepalive(socket)?)
+}
+
+pub(super) fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
+    let address: SocketAddrAny = rustix::net::getsockname(socket)?;
+    Ok(SocketAddr::try_from(address)?)
+}
+
+/// A descriptor kept back, to be given up when there are no others.
+pub(super) fn reserve() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    }
+}
+
+/// Faults to order, for tests of this crate: the next calls of a kind fail, or are cut short.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    use rustix::io::Errno;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Call {
+        Accept,
+        Receive,
+        Send,
+    }
+
+    /// What happens to one call.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) enum Fault {
+        None,
+        Fails(Errno),
+        /// It is offered no more than this many bytes.
+        Short(usize),
+    }
+
+    thread_local! {
+        static PLAN: RefCell<[VecDeque<Fault>; 3]> = RefCell::default();
+    }
+
+    /// The next calls of that kind on this thread meet these faults, one each.
+    pub(crate) fn plan(call: Call, faults: impl IntoIterator<Item = Fault>) {
+        PLAN.with_borrow_mut(|plan| plan[call as usize].extend(faults));
+    }
+
+    /// How many planned faults are still to come.
+    pub(crate) fn left(call: Call) -> usize {
+        PLAN.with_borrow(|plan| plan[call as usize].len())
+    }
+
+    pub(super) fn shorten(call: Call, length: usize) -> usize {
+        PLAN.with_borrow_mut(|plan| match plan[call as usize].front() {
+            Some(&Fault::Short(room)) => {
+                plan[call as usize].pop_front();
+                length.min(room)
+            }
+            _ => length,
+        })
+    }
+
+    pub(super) fn call<T>(call: Call, real: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        let fault = PLAN.with_borrow_mut(|plan| match plan[call as usize].front() {
+            Some(Fault::Short(_)) | None => Fault::None,
+            Some(_) => plan[call as usize].pop_front().unwrap_or(Fault::None),
+        });
+        match fault {
+            Fault::Fails(error) => Err(error),
+            Fault::None | Fault::Short(_) => real(),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! [`Port`]: a listening socket and its factory (Twisted: `IListeningPort`, `twisted.internet.tcp.Port`).
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::{Core, Slot};
+use crate::address::Address;
+use crate::deferred::{Deferred, Promise};
+use crate::error::ListenError;
+use crate::protocol::BoxedFactory;
+use crate::transport::agenda::Id;
+
+/// How long accepting pauses after an error that is not a connection's: doubled each time up to [`LONGEST_PAUSE`]. 5 ms and
+/// 1 s, as Go does: soon enough for a passing shortage, seldom enough to cost nothing in a lasting one.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a port may complain of one kind of trouble.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many connections may wait to be accepted, unless said otherwise. 50, as Twisted.
+const BACKLOG: u32 = 50;
+
+/// How a port listens.
+///
+/// ```
+/// let options = ropewalk::ListenOptions::new().backlog(1024);
+/// ```
+#[derive(Debug, Clone)]
+pub struct ListenOptions {
+    pub(super) backlog: u32,
+}
+
+impl ListenOptions {
+    /// Twisted's: a backlog of 50.
+    pub fn new() -> Self {
+        Self { backlog: BACKLOG }
+    }
+
+    /// How many connections may wait to be accepted; the system has a limit of its own.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = backlog;
+        self
+    }
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A listening port (Twisted: `IListeningPort`). A cheap handle; the port listens whether one is kept or not.
+#[derive(Clone)]
+pub struct Port(pub(super) Rc<PortCore>);
+
+impl Port {
+    /// The address that is listened on, with the port number that the system chose if none was asked for (Twisted:
+    /// `getHost`).
+    pub fn host(&self) -> Address {
+        self.0.host.get().into()
+    }
+
+    /// Whether connections are accepted.
+    pub fn is_listening(&self) -> bool {
+        matches!(&*self.0.state.borrow(), State::Listening(_))
+    }
+
+    /// Listens again after [`stop_listening`](Self::stop_listening), on the same address (Twisted: `startListening`). A
+    /// port from `listen` is listening already.
+    ///
+    /// # Errors
+    /// [`ListenError`]: already listening, or still stopping; the address can't be had any more; the factory's `do_start`
+    /// panicked; the reactor is gone or stopping.
+    pub fn start_listening(&self) -> Result<(), ListenError> {
+        let core = self.0.core.upgrade().ok_or(ListenError::ReactorGone)?;
+        core.start_port(&self.0)
+    }
+
+    /// Stops listening (Twisted: `stopListening`). Connections already accepted live on. The Deferred fires in a later turn,
+    /// after the factory's `do_stop`; nothing is accepted from now on. Stopping twice is fine: both Deferreds fire.
+    pub fn stop_listening(&self) -> Deferred<()> {
+        match self.0.core.upgrade() {
+            Some(core) => core.stop_port(&self.0),
+            None => Deferred::succeed(()),
+        }
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, listening) = (self.host(), self.is_listening());
+        f.debug_struct("Port").field("host", &host).field("listening", &listening).finish()
+    }
+}
+
+/// What a port consists of.
+pub(super) struct PortCore {
+    core: Weak<Core>,
+    pub(super) factory: BoxedFactory,
+    backlog: u32,
+    /// Where it listens: as asked for, and once bound, as bound.
+    host: Cell<SocketAddr>,
+    state: RefCell<State>,
+    pause: Cell<Duration>,
+    trouble: RefCell<Trouble>,
+}
+
+enum State {
+    Listening(Id),
+    /// The socket is closed; `do_stop` and these Deferreds are still to come.
+    Stopping(Vec<Promise<()>>),
+    Stopped,
+}
+
+/// What went wrong since the log was told last.
+#[derive(Default)]
+struct Trouble {
+    told: Option<Duration>,
+    shed: u64,
+    failures: u64,
+}
+
+impl Core {
+    pub(super) fn listen(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        options: &ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<Port, ListenError> {
+        let port = Rc::new(PortCore {
+            core: Rc::downgrade(self),
+            factory,
+            backlog: options.backlog,
+            host: Cell::new(address),
+            state: RefCell::new(State::Stopped),
+            pause: Cell::new(FIRST_PAUSE),
+            trouble: RefCell::default(),
+        });
+        self.start_port(&port)?;
+        Ok(Port(port))
+    }
+
+    fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
+        let address = port.host.get();
+        if !matches!(&*port.state.borrow(), State::Stopped) {
+            return Err(ListenError::AlreadyListening { address: address.into() });
+        }
+        if self.is_closing() {
+            return Err(ListenError::ReactorStopping);
+        }
+        let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
+        let bound = self.backend.borrow_mut().listen(id, address, port.backlog);
+        let bound = bound.and_then(|bound| {
+            // Twisted starts the factory between binding and accepting; nothing is accepted before the next turn.
+            Ok(port.factory.start().map(|()| bound))
+        });
+        match bound {
+            Ok(Ok(bound)) => {
+                port.host.set(bound);
+                *port.state.borrow_mut() = State::Listening(id);
+                Ok(())
+            }
+            Ok(Err(panic)) => {
+                self.backend.borrow_mut().close(id, false);
+                self.slots.borrow_mut().remove(id);
+                Err(ListenError::Factory(panic))
+            }
+            Err(source) => {
+                self.slots.borrow_mut().remove(id);
+                Err(ListenError::Bind { address: address.into(), source })
+            }
+        }
+    }
+
+    pub(super) fn stop_port(&self, port: &Rc<PortCore>) -> Deferred<()> {
+        let (promise, stopped) = Promise::new();
+        let mut state = port.state.borrow_mut();
+        match &mut *state {
+            State::Stopped => return Deferred::succeed(()),
+            State::Stopping(waiting) => waiting.push(promise),
+            State::Listening(id) => {
+                let id = *id;
+                *state = State::Stopping(vec![promise]);
+                self.slots.borrow_mut().remove(id);
+                self.backend.borrow_mut().close(id, false);
+                let port = Rc::clone(port);
+                self.later(move |_| port.stopped());
+            }
+        }
+        stopped
+    }
+
+    /// Connections were closed unserved.
+    pub(super) fn shed(&self, id: Id, count: usize) {
+        let Some(port) = self.port(id) else { return };
+        self.counters.update(|counters| counters.shed += count as u64);
+        port.trouble.borrow_mut().shed += count as u64;
+        port.complain(self.timers.seconds(), "descriptors ran out");
+    }
+
+    /// Accepting failed: it goes on after a pause.
+    pub(super) fn accept_failed(self: &Rc<Self>, id: Id, error: &std::io::Error) {
+        let Some(port) = self.port(id) else { return };
+        self.counters.update(|counters| counters.accept_failures += 1);
+        port.trouble.borrow_mut().failures += 1;
+        port.complain(self.timers.seconds(), error);
+        let pause = port.pause.replace((port.pause.get() * 2).min(LONGEST_PAUSE));
+        let core = Rc::downgrade(self);
+        self.timers.call_later(pause, move || {
+            if let Some(core) = core.upgrade() {
+                core.backend.borrow_mut().accept(id);
+            }
+        });
+    }
+
+    /// The port that `id` names.
+    pub(super) fn port(&self, id: Id) -> Option<Rc<PortCore>> {
+        match self.slots.borrow().get(id) {
+            Some(Slot::Port(port)) => Some(Rc::clone(port)),
+            _ => None,
+        }
+    }
+}
+
+impl PortCore {
+    /// Accepting works again.
+    pub(super) fn accepted(&self) {
+        self.pause.set(FIRST_PAUSE);
+    }
+
+    /// The last step of stopping.
+    fn stopped(&self) {
+        self.factory.stop();
+        let state = self.state.replace(State::Stopped);
+        if let State::Stopping(waiting) = state {
+            for promise in waiting {
+                // It may have been cancelled meanwhile.
+                let _ = promise.callback(());
+            }
+        }
+    }
+
+    /// Tells the log, at most once a second, what happened since.
+    fn complain(&self, now: Duration, what: impl fmt::Display) {
+        let mut trouble = self.trouble.borrow_mut();
+        if trouble.told.is_some_and(|told| now < told + LOG_INTERVAL) {
+            return;
+        }
+        let Trouble { shed, failures, .. } = *trouble;
+        *trouble = Trouble { told: Some(now), ..Trouble::default() };
+        let port = self.host.get();
+        tracing::warn!(%port, shed, failures, "cannot accept all connections: {what}");
+    }
+}

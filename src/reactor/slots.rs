@@ -1,0 +1,103 @@
+//! [`Slots`]: the reactor's table of what it watches. An [`Id`] is a place and a generation; a place that is given up gets
+//! the next generation, so that an old id never names a new tenant.
+
+use crate::transport::agenda::Id;
+
+/// Places for values, found by [`Id`].
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+    taken: usize,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Slots<T> {
+    pub(super) fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new(), taken: 0 }
+    }
+
+    /// Takes a place.
+    pub(super) fn insert(&mut self, value: T) -> Id {
+        self.taken += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 1, value: None });
+            (self.places.len() - 1) as u32
+        });
+        let place = &mut self.places[slot as usize];
+        place.value = Some(value);
+        Id { slot, generation: place.generation }
+    }
+
+    pub(super) fn get(&self, id: Id) -> Option<&T> {
+        let place = self.places.get(id.slot as usize)?;
+        if place.generation == id.generation { place.value.as_ref() } else { None }
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        let place = self.places.get_mut(id.slot as usize)?;
+        if place.generation == id.generation { place.value.as_mut() } else { None }
+    }
+
+    /// Gives a place up.
+    pub(super) fn remove(&mut self, id: Id) -> Option<T> {
+        let place = self.places.get_mut(id.slot as usize)?;
+        if place.generation != id.generation {
+            return None;
+        }
+        let value = place.value.take()?;
+        // The generation u32::MAX belongs to the waker's token.
+        place.generation = if place.generation >= u32::MAX - 1 { 1 } else { place.generation + 1 };
+        self.free.push(id.slot);
+        self.taken -= 1;
+        Some(value)
+    }
+
+    /// How many places are taken.
+    pub(super) fn len(&self) -> usize {
+        self.taken
+    }
+
+    /// The ids of all that matches.
+    pub(super) fn ids(&self, mut matches: impl FnMut(&T) -> bool) -> Vec<Id> {
+        let places = self.places.iter().enumerate();
+        places
+            .filter(|(_, place)| place.value.as_ref().is_some_and(&mut matches))
+            .map(|(slot, place)| Id { slot: slot as u32, generation: place.generation })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_id_never_names_a_new_tenant() {
+        let mut slots = Slots::new();
+        let first = slots.insert("first");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second");
+        assert_eq!(first.slot, second.slot);
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(second), Some(&"second"));
+        assert_eq!(slots.len(), 1);
+    }
+
+    #[test]
+    fn generations_wrap_around_without_meeting_the_waker() {
+        let mut slots = Slots::new();
+        let id = slots.insert(());
+        slots.remove(id);
+        slots.places[0].generation = u32::MAX - 1;
+        let last = slots.insert(());
+        slots.remove(last);
+        assert_eq!(slots.insert(()).generation, 1);
+    }
+}
