@@ -181,6 +181,9 @@ pub enum ListenError {
     /// The factory's `do_start` panicked; nothing is listening.
     #[error("the factory did not start")]
     Factory(#[source] crate::failure::Panicked),
+    /// The reactor is stopping, and closes its ports.
+    #[error("the reactor is stopping")]
+    ReactorStopping,
     /// The reactor that the port belonged to is gone.
     #[error("the reactor is gone")]
     ReactorGone,

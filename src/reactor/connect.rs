@@ -173,7 +173,7 @@ impl Core {
     pub(super) fn attempt_failed(&self, id: Id, failure: Failure) {
         let Some(attempt) = self.attempt(id) else { return };
         self.slots.borrow_mut().remove(id);
-        self.backend.borrow_mut().close(id, true);
+        self.backend.borrow_mut().close(id, false);
         attempt.cancel_timer();
         let factory = attempt.factory.clone();
         self.later(move |_| factory.stop());

@@ -1,0 +1,308 @@
+//! What the reactor does for its connections: hands completions to joints, carries out what streams ask for, and lets
+//! go of what is over.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::backend::{Completion, Incoming, Progress};
+use super::{Core, Slot};
+use crate::error::ConnectionClosed;
+use crate::protocol::AnyJoint;
+use crate::transport::Transport;
+use crate::transport::agenda::Id;
+use crate::transport::stream::{CloseMode, EndNotice, Step};
+
+/// How long, and how many bytes, are read from a peer after our end of a closed connection, so that closing does not
+/// destroy with a reset what was sent last. 5 s is what web servers use; 8 MiB lets a peer finish an upload that nobody
+/// wants, and costs a few milliseconds.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// How soon a send is tried again that failed for lack of memory in the system.
+const STARVED: Duration = Duration::from_millis(10);
+
+impl Core {
+    /// Phase 6: hands one completion on.
+    pub(super) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
+        match completion {
+            Completion::Received(chunk) => {
+                match self.joint(id) {
+                    Some(joint) => joint.data_received(chunk.bytes()),
+                    None => self.lingering_received(id, chunk.bytes().len()),
+                }
+                self.backend.borrow_mut().release(chunk);
+            }
+            Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
+            Completion::EndOfStream => match self.joint(id) {
+                Some(joint) => joint.end_of_stream(),
+                None => self.end_lingering(id),
+            },
+            Completion::Broken(error) => match self.joint(id) {
+                Some(joint) => joint.transport().ask(|stream| stream.broken(error)),
+                None => self.end_lingering(id),
+            },
+            Completion::Accepted(incoming) => self.accepted(id, incoming),
+            Completion::Shed(count) => self.shed(id, count),
+            Completion::AcceptFailed(error) => self.accept_failed(id, &error),
+            Completion::Connected(host) => self.connected(id, host),
+            Completion::ConnectFailed(error) => self.connect_failed(id, error),
+            Completion::Readable => self.signalled(),
+        }
+    }
+
+    /// A connection came in: the factory is found and asked for a protocol, which is joined to a transport.
+    fn accepted(&self, port: Id, incoming: Incoming) {
+        let Some(port) = self.port(port) else { return };
+        port.accepted();
+        self.counters.update(|counters| counters.accepted += 1);
+        let id = self.slots.borrow_mut().insert(Slot::Reserved);
+        let transport = Transport::new(id, Rc::clone(&self.agenda), incoming.host.into(), incoming.peer.into());
+        let joint = match port.factory.build(transport) {
+            Ok(Some(joint)) => joint,
+            refused => {
+                if let Err(failure) = refused {
+                    tracing::error!(peer = %incoming.peer, %failure, "build_protocol failed; the connection is closed");
+                }
+                self.slots.borrow_mut().remove(id);
+                return;
+            }
+        };
+        let peer = incoming.peer;
+        let adopted = self.backend.borrow_mut().adopt(id, incoming);
+        if let Err(error) = adopted {
+            tracing::error!(%peer, %error, "the poller does not take a new connection; it is closed");
+            self.slots.borrow_mut().remove(id);
+            return;
+        }
+        if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
+            *slot = Slot::Connected { joint: Rc::clone(&joint), factory: None };
+        }
+        joint.transport().list();
+        // A failure is the connection's own business, and already its reason to end.
+        let _ = joint.connection_made();
+    }
+
+    /// Bytes and ends that were held back while reading was paused.
+    pub(super) fn deliver_held(&self) {
+        if self.resumed.borrow().is_empty() {
+            return;
+        }
+        for id in self.resumed.take() {
+            if let Some(joint) = self.joint(id) {
+                joint.deliver_held();
+            }
+        }
+    }
+
+    /// Phase 7: carries out what streams ask for. Calls nobody; what protocols are to be told is noted for phase 8.
+    pub(super) fn settle(self: &Rc<Self>) {
+        if self.agenda.is_empty() {
+            return;
+        }
+        let mut due = self.agenda.take(self.settled.take());
+        for id in due.drain(..) {
+            if let Some(joint) = self.joint(id) {
+                joint.transport().unlist();
+                self.settle_one(id, joint.transport());
+            }
+        }
+        self.settled.set(due);
+    }
+
+    fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport) {
+        let mut stream = transport.stream();
+        let mut backend = self.backend.borrow_mut();
+        loop {
+            match stream.next_step() {
+                Step::Send => match backend.send(id, &mut stream.queue, &self.agenda.spares) {
+                    Ok(Progress::Advanced(count)) => {
+                        stream.sent(count);
+                        if !stream.queue.is_empty() {
+                            // The rest has to wait for its turn.
+                            transport.list();
+                            return;
+                        }
+                    }
+                    Ok(Progress::Blocked(count)) => {
+                        stream.sent(count);
+                        stream.blocked();
+                    }
+                    Ok(Progress::Starved) => {
+                        stream.blocked();
+                        self.unblock_later(id);
+                    }
+                    Err(error) => stream.broken(error),
+                },
+                Step::ShutDownWriting => {
+                    backend.shut_down_writing(id);
+                    if stream.shut() == EndNotice::Tell {
+                        self.shut.borrow_mut().push(id);
+                    }
+                }
+                Step::Receive(on) => backend.receive(id, on),
+                Step::DeliverHeld => {
+                    self.resumed.borrow_mut().push(id);
+                    return;
+                }
+                Step::ArmDeadline(after) => self.arm_close_deadline(id, after),
+                Step::Close(mode) => {
+                    self.lost.borrow_mut().push((id, mode));
+                    return;
+                }
+                Step::Rest => return,
+            }
+        }
+    }
+
+    /// Phase 8: tells protocols of what ended, and lets go.
+    pub(super) fn deliver_losses(self: &Rc<Self>) {
+        if !self.shut.borrow().is_empty() {
+            for id in self.shut.take() {
+                if let Some(joint) = self.joint(id) {
+                    joint.write_connection_lost();
+                }
+            }
+        }
+        if !self.lost.borrow().is_empty() {
+            for (id, mode) in self.lost.take() {
+                self.lose(id, mode);
+            }
+        }
+    }
+
+    fn lose(self: &Rc<Self>, id: Id, mode: CloseMode) {
+        let slot = self.slots.borrow_mut().get_mut(id).map(|slot| std::mem::replace(slot, Slot::Reserved));
+        let Some(Slot::Connected { joint, factory }) = slot else { return };
+        let (reason, was_shut, had_deadline) = {
+            let mut stream = joint.transport().stream();
+            (stream.take_reason(), stream.is_shut(), stream.has_deadline())
+        };
+        if had_deadline {
+            self.disarm_close_deadline(id);
+        }
+        if mode == CloseMode::Linger && !self.is_closing() {
+            self.linger(id, was_shut);
+        } else {
+            self.backend.borrow_mut().close(id, mode == CloseMode::Reset);
+            self.slots.borrow_mut().remove(id);
+        }
+        joint.connection_lost(&reason);
+        if let Some(factory) = factory {
+            factory.stop();
+        }
+    }
+
+    /// Our end is over; the peer's may not be.
+    fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
+        let core = Rc::downgrade(self);
+        let timer = self.timers.call_later(LINGER_TIME, move || {
+            if let Some(core) = core.upgrade() {
+                core.end_lingering(id);
+            }
+        });
+        if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
+            *slot = Slot::Lingering { left: LINGER_BYTES, timer };
+        }
+        let mut backend = self.backend.borrow_mut();
+        if !was_shut {
+            backend.shut_down_writing(id);
+        }
+        backend.receive(id, true);
+    }
+
+    fn lingering_received(&self, id: Id, count: usize) {
+        let over = match self.slots.borrow_mut().get_mut(id) {
+            Some(Slot::Lingering { left, .. }) => {
+                *left = left.saturating_sub(count);
+                *left == 0
+            }
+            _ => false,
+        };
+        if over {
+            self.end_lingering(id);
+        }
+    }
+
+    pub(super) fn end_lingering(&self, id: Id) {
+        let is_lingering = matches!(self.slots.borrow().get(id), Some(Slot::Lingering { .. }));
+        if !is_lingering {
+            return;
+        }
+        self.backend.borrow_mut().close(id, false);
+        let slot = self.slots.borrow_mut().remove(id);
+        if let Some(Slot::Lingering { timer, .. }) = slot {
+            // The timer itself may be what brought us here.
+            let _ = timer.cancel();
+        }
+    }
+
+    /// Looks at a closing connection again after its close timeout.
+    fn arm_close_deadline(self: &Rc<Self>, id: Id, after: Duration) {
+        let core = Rc::downgrade(self);
+        let timer = self.timers.call_later(after, move || {
+            let Some(core) = core.upgrade() else { return };
+            core.deadlines.borrow_mut().remove(&id);
+            core.with_transport(id, |transport| transport.ask(|stream| stream.deadline_passed()));
+        });
+        self.deadlines.borrow_mut().insert(id, timer);
+    }
+
+    fn disarm_close_deadline(&self, id: Id) {
+        let timer = self.deadlines.borrow_mut().remove(&id);
+        if let Some(timer) = timer {
+            // The timer itself may be what brought us here.
+            let _ = timer.cancel();
+        }
+    }
+
+    fn unblock_later(self: &Rc<Self>, id: Id) {
+        let core = Rc::downgrade(self);
+        self.timers.call_later(STARVED, move || {
+            if let Some(core) = core.upgrade() {
+                core.with_transport(id, |transport| transport.ask(|stream| stream.unblocked()));
+            }
+        });
+    }
+
+    /// The connection that `id` names.
+    pub(super) fn joint(&self, id: Id) -> Option<Rc<dyn AnyJoint>> {
+        match self.slots.borrow().get(id) {
+            Some(Slot::Connected { joint, .. }) => Some(Rc::clone(joint)),
+            _ => None,
+        }
+    }
+
+    fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
+        if let Some(joint) = self.joint(id) {
+            call(joint.transport());
+        }
+    }
+
+    /// The reactor stops: everything that is open ends, and every factory stops.
+    pub(super) fn disconnect_all(self: &Rc<Self>) {
+        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_))) {
+            if let Some(port) = self.port(id) {
+                // Whoever waits for a port to stop has a Deferred of their own.
+                drop(self.stop_port(&port));
+            }
+        }
+        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Connecting(_))) {
+            let to = match self.slots.borrow().get(id) {
+                Some(Slot::Connecting(attempt)) => attempt.to().to_string(),
+                _ => continue,
+            };
+            self.attempt_failed(id, crate::error::ConnectError::ReactorStopped { to }.into());
+        }
+        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Connected { .. })) {
+            self.with_transport(id, |transport| {
+                transport.ask(|stream| stream.fail(ConnectionClosed::ReactorStopped.into()));
+            });
+        }
+        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Lingering { .. })) {
+            self.end_lingering(id);
+        }
+        self.settle();
+        self.deliver_losses();
+        self.run_later();
+    }
+}

@@ -1,0 +1,331 @@
+//! One call that is to be made later, and the handle to it (Twisted: `DelayedCall`, `IDelayedCall`).
+//!
+//! | stage     | `active` | `cancel`, `reset`, `delay`, `hasten` | its function              |
+//! |-----------|----------|--------------------------------------|---------------------------|
+//! | pending   | true     | done                                 | kept                      |
+//! | called    | false    | [`TimerError::AlreadyCalled`]        | running, or ran           |
+//! | cancelled | false    | [`TimerError::AlreadyCancelled`]     | dropped, or being dropped |
+//!
+//! The only steps are pending to called (before the function runs) and pending to cancelled (before it is dropped), so a
+//! call that ended keeps saying how. The stage lives with the call, not in a table: a handle kept for long never speaks
+//! for another call.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ptr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::Shared;
+use super::queue::Nanos;
+use crate::error::TimerError;
+
+/// A call that was asked for with [`call_later`](crate::Clock::call_later) (Twisted: `DelayedCall`, `IDelayedCall`).
+///
+/// Clones are handles to the same call, and compare equal. Dropping them changes nothing: the call is made all the same.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::time::Duration;
+/// use ropewalk::{Clock, DelayedCall};
+///
+/// /// Closes what has been idle for a minute.
+/// struct Idle(RefCell<Option<DelayedCall>>);
+///
+/// impl Idle {
+///     fn start(&self, clock: &impl Clock, close: impl FnOnce() + 'static) {
+///         self.0.replace(Some(clock.call_later(Duration::from_secs(60), close)));
+///     }
+///
+///     fn heard_something(&self) {
+///         if let Some(call) = &*self.0.borrow() {
+///             // An error says that it closed already.
+///             let _ = call.reset(Duration::from_secs(60));
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct DelayedCall {
+    timers: Weak<Shared>,
+    call: Rc<Call<dyn Body>>,
+}
+
+impl DelayedCall {
+    pub(super) fn new(timers: Weak<Shared>, call: Rc<Call<dyn Body>>) -> Self {
+        Self { timers, call }
+    }
+
+    /// The call will not be made; its function is dropped before this returns (Twisted: `cancel`).
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError::AlreadyCalled`] once the call was made, or is being made, and [`TimerError::AlreadyCancelled`]
+    /// after an earlier `cancel`. Nothing has happened then.
+    ///
+    /// ```
+    /// use ropewalk::DelayedCall;
+    /// use ropewalk::error::TimerError;
+    ///
+    /// fn give_up(call: &DelayedCall) {
+    ///     match call.cancel() {
+    ///         Ok(()) | Err(TimerError::AlreadyCancelled) => println!("it won't happen"),
+    ///         Err(_) => println!("too late"),
+    ///     }
+    /// }
+    /// ```
+    pub fn cancel(&self) -> Result<(), TimerError> {
+        let (timers, position) = self.pending()?;
+        let at = timers.queue.borrow_mut().remove(position);
+        self.call.cancelled(at);
+        self.call.discard();
+        Ok(())
+    }
+
+    /// The call will be made when `delay` from now has passed, sooner or later than planned (Twisted: `reset`).
+    ///
+    /// It queues anew: behind calls with the same deadline, and not in a turn that has begun. What is too long to be
+    /// represented is as good as never.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel`](Self::cancel).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::DelayedCall;
+    /// use ropewalk::error::TimerError;
+    ///
+    /// fn another_minute(call: &DelayedCall) -> Result<(), TimerError> {
+    ///     call.reset(Duration::from_secs(60))
+    /// }
+    /// ```
+    pub fn reset(&self, delay: Duration) -> Result<(), TimerError> {
+        let (timers, _) = self.pending()?;
+        let at = timers.deadline(delay);
+        self.move_to(|_| at)
+    }
+
+    /// The call will be made `by` later than planned (Twisted: `delay`; for its negative numbers see
+    /// [`hasten`](Self::hasten)).
+    ///
+    /// It queues anew, as after [`reset`](Self::reset), even with a delay of zero.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel`](Self::cancel).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::DelayedCall;
+    /// use ropewalk::error::TimerError;
+    ///
+    /// fn grant(call: &DelayedCall) -> Result<Duration, TimerError> {
+    ///     call.delay(Duration::from_secs(5))?;
+    ///     Ok(call.time())
+    /// }
+    /// ```
+    pub fn delay(&self, by: Duration) -> Result<(), TimerError> {
+        self.move_to(|at| at.plus(by))
+    }
+
+    /// The call will be made `by` sooner than planned, at the soonest in the next turn (Twisted: `delay` with a negative
+    /// number).
+    ///
+    /// It queues anew, as after [`reset`](Self::reset). Its deadline does not get past the time at which the present
+    /// turn began.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel`](Self::cancel).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::DelayedCall;
+    /// use ropewalk::error::TimerError;
+    ///
+    /// fn hurry(call: &DelayedCall) -> Result<(), TimerError> {
+    ///     call.hasten(Duration::from_secs(5))
+    /// }
+    /// ```
+    pub fn hasten(&self, by: Duration) -> Result<(), TimerError> {
+        self.move_to(|at| at.minus(by))
+    }
+
+    /// Whether the call is still to be made (Twisted: `active`). It is not while it is being made.
+    ///
+    /// ```
+    /// fn still_waiting(call: &ropewalk::DelayedCall) -> bool {
+    ///     call.active()
+    /// }
+    /// ```
+    pub fn active(&self) -> bool {
+        matches!(self.call.stage.get(), Stage::Pending(_))
+    }
+
+    /// When the call is due, on the scale of its clock's [`seconds`](crate::Clock::seconds) (Twisted: `getTime`).
+    ///
+    /// For a call that was made or cancelled: when it was due.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::{Clock, DelayedCall};
+    ///
+    /// fn remaining(clock: &impl Clock, call: &DelayedCall) -> Duration {
+    ///     call.time().saturating_sub(clock.seconds())
+    /// }
+    /// ```
+    pub fn time(&self) -> Duration {
+        let at = match self.call.stage.get() {
+            Stage::Called(at) | Stage::Cancelled(at) => at,
+            Stage::Pending(position) => match self.timers.upgrade() {
+                Some(timers) => timers.queue.borrow().deadline(position),
+                // Not reached: timers that go cancel what is pending.
+                None => Nanos::FAR,
+            },
+        };
+        at.duration()
+    }
+
+    /// Where the call waits, or why it doesn't.
+    fn pending(&self) -> Result<(Rc<Shared>, usize), TimerError> {
+        match self.call.stage.get() {
+            Stage::Called(_) => Err(TimerError::AlreadyCalled),
+            Stage::Cancelled(_) => Err(TimerError::AlreadyCancelled),
+            Stage::Pending(position) => match self.timers.upgrade() {
+                Some(timers) => Ok((timers, position)),
+                // Not reached, as in `time`.
+                None => Err(TimerError::AlreadyCancelled),
+            },
+        }
+    }
+
+    fn move_to(&self, at: impl FnOnce(Nanos) -> Nanos) -> Result<(), TimerError> {
+        let (timers, position) = self.pending()?;
+        timers.queue.borrow_mut().reschedule(position, at);
+        Ok(())
+    }
+}
+
+impl PartialEq for DelayedCall {
+    /// Whether both are handles to the same call.
+    fn eq(&self, other: &Self) -> bool {
+        ptr::addr_eq(Rc::as_ptr(&self.call), Rc::as_ptr(&other.call))
+    }
+}
+
+impl Eq for DelayedCall {}
+
+impl fmt::Debug for DelayedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match self.call.stage.get() {
+            Stage::Pending(_) => "pending",
+            Stage::Called(_) => "called",
+            Stage::Cancelled(_) => "cancelled",
+        };
+        f.debug_struct("DelayedCall").field("time", &self.time()).field("stage", &stage).finish_non_exhaustive()
+    }
+}
+
+/// A call as the queue and its handles share it: the one allocation of a timer.
+pub(super) struct Call<B: ?Sized> {
+    stage: StageCell,
+    body: B,
+}
+
+impl<F: FnOnce() + 'static> Call<Cell<Option<F>>> {
+    /// The stage is not true before the queue has taken the call and said where it is.
+    pub(super) fn new(function: F) -> Rc<Self> {
+        Rc::new(Self { stage: StageCell::new(Stage::Pending(0)), body: Cell::new(Some(function)) })
+    }
+}
+
+impl Call<dyn Body> {
+    /// It is pending, at this place of the queue.
+    pub(super) fn placed(&self, position: usize) {
+        self.stage.set(Stage::Pending(position));
+    }
+
+    /// It counts as made; it was due `at`.
+    pub(super) fn called(&self, at: Nanos) {
+        self.stage.set(Stage::Called(at));
+    }
+
+    /// It was cancelled; it would have been due `at`.
+    pub(super) fn cancelled(&self, at: Nanos) {
+        self.stage.set(Stage::Cancelled(at));
+    }
+
+    /// Runs the function, unless it ran or was dropped.
+    pub(super) fn run(&self) {
+        self.body.run();
+    }
+
+    /// Drops the function, unless it ran or was dropped.
+    pub(super) fn discard(&self) {
+        self.body.discard();
+    }
+}
+
+/// The function of a call, its type forgotten.
+pub(super) trait Body {
+    fn run(&self);
+    fn discard(&self);
+}
+
+impl<F: FnOnce() + 'static> Body for Cell<Option<F>> {
+    fn run(&self) {
+        if let Some(function) = self.take() {
+            function();
+        }
+    }
+
+    fn discard(&self) {
+        drop(self.take());
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Pending(usize),
+    Called(Nanos),
+    Cancelled(Nanos),
+}
+
+/// A [`Stage`] in eight bytes: the kind in the lowest two bits, the place or the deadline above them. A million pending
+/// calls have one each.
+struct StageCell(Cell<u64>);
+
+impl StageCell {
+    const BITS: u32 = 2;
+    const PENDING: u64 = 0;
+    const CALLED: u64 = 1;
+    const CANCELLED: u64 = 2;
+
+    fn new(stage: Stage) -> Self {
+        Self(Cell::new(Self::pack(stage)))
+    }
+
+    fn set(&self, stage: Stage) {
+        self.0.set(Self::pack(stage));
+    }
+
+    fn get(&self) -> Stage {
+        let packed = self.0.get();
+        let payload = packed >> Self::BITS;
+        match packed & ((1 << Self::BITS) - 1) {
+            Self::PENDING => Stage::Pending(payload as usize),
+            Self::CALLED => Stage::Called(Nanos::new(payload)),
+            _ => Stage::Cancelled(Nanos::new(payload)),
+        }
+    }
+
+    fn pack(stage: Stage) -> u64 {
+        let (payload, kind) = match stage {
+            Stage::Pending(position) => (position as u64, Self::PENDING),
+            Stage::Called(at) => (at.get(), Self::CALLED),
+            Stage::Cancelled(at) => (at.get(), Self::CANCELLED),
+        };
+        payload << Self::BITS | kind
+    }
+}

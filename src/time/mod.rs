@@ -1,0 +1,335 @@
+//! Time: functions to be called later (Twisted: `IReactorTime`, `IDelayedCall`, `callLater`, `getDelayedCalls`).
+//!
+//! [`Clock`] is what a caller names: the reactor is one, the virtual clock of the test kit is another. [`Timers`] is
+//! what stands behind every clock, and [`DelayedCall`] is the handle to one call. This room reads no clock and waits
+//! for nothing: whoever owns the [`Timers`] supplies the time, and says when to run what is due.
+//!
+//! Time is a [`Duration`] since the clock's own start. It only grows, whatever happens to the time of day (Twisted's
+//! reactor follows the wall clock), and says nothing about the date.
+//!
+//! The rules:
+//!
+//! 1. A call is never made before its deadline, and never before the turn of the loop in which it was asked for has
+//!    ended: a delay of zero means the next turn.
+//! 2. Calls are made in the order of their deadlines; equal deadlines in the order in which they were asked for
+//!    (Twisted leaves that open).
+//! 3. What is due is fixed when a turn begins. A call that was added, or moved (even to where it was), since then waits
+//!    for the next turn; one that was cancelled is not made.
+//! 4. A call counts as made before its function starts, so it can't cancel or move itself.
+//! 5. The function of a cancelled call is dropped before `cancel` returns.
+//! 6. No delay is too long. A deadline further than about 146 years from the clock's start is put there.
+//! 7. When the clock goes (the reactor is dropped), every call that is still pending is cancelled.
+//!
+//! Costs: asking, moving and cancelling take O(log n) at worst, and memory is given back when calls are cancelled, not
+//! when they would have been due. Everything here belongs to one thread.
+
+#![cfg_attr(not(test), expect(dead_code, reason = "the reactor drives the timers: this line goes when it does"))]
+
+mod call;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use self::call::DelayedCall;
+use self::call::{Body, Call};
+use self::queue::{Nanos, Queue};
+
+/// Something that knows the time, and calls functions later (Twisted: `IReactorTime`).
+///
+/// Code that needs timers takes `&impl Clock`, so that a test can hand it a virtual clock where a program hands it the
+/// reactor. To keep the clock, keep a clone of its [`timers`](Self::timers). A `&dyn Clock` works as well; there,
+/// `clock.timers().call_later(..)` takes the place of [`call_later`](Self::call_later).
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::{Clock, DelayedCall};
+///
+/// fn remind(clock: &impl Clock, what: &'static str) -> DelayedCall {
+///     clock.call_later(Duration::from_secs(30), move || println!("{what}"))
+/// }
+/// ```
+pub trait Clock {
+    /// The timers of this clock: the only method to write for a clock that wraps another.
+    ///
+    /// ```
+    /// use ropewalk::{Clock, time::Timers};
+    ///
+    /// struct Session {
+    ///     timers: Timers,
+    /// }
+    ///
+    /// impl Session {
+    ///     fn new(clock: &impl Clock) -> Self {
+    ///         Self { timers: clock.timers().clone() }
+    ///     }
+    /// }
+    ///
+    /// impl Clock for Session {
+    ///     fn timers(&self) -> &Timers {
+    ///         &self.timers
+    ///     }
+    /// }
+    /// ```
+    fn timers(&self) -> &Timers;
+
+    /// The time since this clock's own start (Twisted: `seconds`). It never goes back, and is not the time of day.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::Clock;
+    ///
+    /// fn took(clock: &impl Clock, since: Duration) -> Duration {
+    ///     clock.seconds().saturating_sub(since)
+    /// }
+    /// ```
+    fn seconds(&self) -> Duration {
+        self.timers().now()
+    }
+
+    /// Has `call` called once, on this thread, when `delay` has passed (Twisted: `callLater`).
+    ///
+    /// Never before this method has returned, and never in the same turn of the loop: with a delay of zero it is called
+    /// in the next turn, after the network had its say. Calls with equal deadlines are made in the order in which they
+    /// were asked for. A delay too long to be represented is as good as never.
+    ///
+    /// Dropping the [`DelayedCall`] changes nothing; [`DelayedCall::cancel`] does. On a clock whose reactor is gone, the
+    /// call is cancelled from the start.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::Clock;
+    ///
+    /// fn tick(clock: &impl Clock) {
+    ///     clock.call_later(Duration::from_millis(250), || println!("a quarter of a second later"));
+    /// }
+    /// ```
+    fn call_later<F: FnOnce() + 'static>(&self, delay: Duration, call: F) -> DelayedCall
+    where
+        Self: Sized,
+    {
+        self.timers().schedule(delay, call)
+    }
+
+    /// Every call that is still to be made, the next one first (Twisted: `getDelayedCalls`).
+    ///
+    /// This walks all of them: it is for tests and for looking into a program, not for every turn.
+    ///
+    /// ```
+    /// use ropewalk::Clock;
+    ///
+    /// fn cancel_everything(clock: &impl Clock) {
+    ///     for call in clock.delayed_calls() {
+    ///         // One of the dropped functions may have cancelled this one first.
+    ///         let _ = call.cancel();
+    ///     }
+    /// }
+    /// ```
+    fn delayed_calls(&self) -> Vec<DelayedCall> {
+        self.timers().pending()
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for &C {
+    fn timers(&self) -> &Timers {
+        (**self).timers()
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Rc<C> {
+    fn timers(&self) -> &Timers {
+        (**self).timers()
+    }
+}
+
+/// The pending calls of a clock, and its time: a cheap handle, equal to every clone of it.
+///
+/// It is a [`Clock`] itself, and the form in which something that outlives a function keeps one.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::{Clock, time::Timers};
+///
+/// fn heartbeat(timers: Timers) {
+///     let again = timers.clone();
+///     timers.call_later(Duration::from_secs(1), move || heartbeat(again));
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Timers(Rc<Shared>);
+
+/// What the clones of a [`Timers`] share. A [`DelayedCall`] refers to it weakly, so that a call whose function holds
+/// the call's own handle keeps nothing alive.
+///
+/// The queue is borrowed for the length of one of its own methods, none of which runs or drops a user's function.
+pub(in crate::time) struct Shared {
+    queue: RefCell<Queue>,
+    now: Box<dyn Fn() -> Duration>,
+}
+
+impl Timers {
+    /// Timers without a call, on a clock that `now` reads: the time since the clock's start.
+    ///
+    /// `now` is asked once for each call that is made, reset, or looked at; it may hand out the time at which the
+    /// present turn began. Should it go back, deadlines are computed from what it says, and no call is made early.
+    pub(crate) fn new(now: impl Fn() -> Duration + 'static) -> Self {
+        Self(Rc::new(Shared { queue: RefCell::default(), now: Box::new(now) }))
+    }
+
+    /// How many calls are still to be made.
+    ///
+    /// ```
+    /// fn gauge(timers: &ropewalk::time::Timers) -> usize {
+    ///     timers.len()
+    /// }
+    /// ```
+    pub fn len(&self) -> usize {
+        self.0.queue.borrow().len()
+    }
+
+    /// Whether no call is still to be made.
+    ///
+    /// ```
+    /// fn nothing_to_wait_for(timers: &ropewalk::time::Timers) -> bool {
+    ///     timers.is_empty()
+    /// }
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the next call is due, on the clock's scale. It may be in the past.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.0.queue.borrow().next_deadline().map(Nanos::duration)
+    }
+
+    /// Fixes the calls that are due in this turn, those with a deadline up to `now`, and hands them out one by one.
+    ///
+    /// Whoever stops before the end leaves the rest in the queue: in the next turn it comes first, in the same order.
+    pub(crate) fn begin(&self, now: Duration) -> Due {
+        let now = Nanos::from(now);
+        let limit = self.0.queue.borrow_mut().begin(now);
+        Due { timers: self.clone(), now, limit }
+    }
+
+    /// The clock is gone: cancels every call, those that are asked for from now on too.
+    ///
+    /// Its owner calls this when it is dropped, because functions in the queue may hold clones of these timers. A
+    /// function that panics when it is dropped is logged.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+
+    fn now(&self) -> Duration {
+        (self.0.now)()
+    }
+
+    fn schedule<F: FnOnce() + 'static>(&self, delay: Duration, function: F) -> DelayedCall {
+        let at = self.0.deadline(delay);
+        let call: Rc<Call<dyn Body>> = Call::new(function);
+        if !self.0.queue.borrow_mut().push(at, Rc::clone(&call)) {
+            call.cancelled(at);
+            call.discard();
+        }
+        DelayedCall::new(Rc::downgrade(&self.0), call)
+    }
+
+    fn pending(&self) -> Vec<DelayedCall> {
+        let calls = self.0.queue.borrow().calls();
+        calls.into_iter().map(|call| DelayedCall::new(Rc::downgrade(&self.0), call)).collect()
+    }
+}
+
+impl Clock for Timers {
+    fn timers(&self) -> &Timers {
+        self
+    }
+}
+
+impl PartialEq for Timers {
+    /// Whether both are handles to the same timers.
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Timers {}
+
+impl fmt::Debug for Timers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timers").field("pending", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The moment `delay` from now.
+    fn deadline(&self, delay: Duration) -> Nanos {
+        Nanos::from((self.now)()).plus(delay)
+    }
+
+    fn close(&self) {
+        // All are cancelled before the first of their functions is dropped: that runs code which is not ours.
+        let calls = self.queue.borrow_mut().close();
+        for call in calls {
+            if let Err(failure) = crate::failure::guarded(|| Ok(call.discard())) {
+                tracing::error!(%failure, "the function of a cancelled call panicked when it was dropped");
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The calls that are due in one turn, in order. Each is out of the queue, and counts as made, once it is handed out.
+///
+/// Nothing is borrowed while this is kept.
+#[derive(Debug)]
+pub(crate) struct Due {
+    timers: Timers,
+    now: Nanos,
+    /// Calls with this sequence number or a later one were added or moved after the turn began.
+    limit: u64,
+}
+
+impl Iterator for Due {
+    type Item = Ready;
+
+    fn next(&mut self) -> Option<Ready> {
+        let (at, call) = self.timers.0.queue.borrow_mut().pop(self.now, self.limit)?;
+        call.called(at);
+        Some(Ready { call, late: self.now.since(at) })
+    }
+}
+
+/// A call whose time has come.
+#[must_use = "it counts as called, and is lost unless it is run"]
+pub(crate) struct Ready {
+    call: Rc<Call<dyn Body>>,
+    late: Duration,
+}
+
+impl Ready {
+    /// Runs it, on the caller's stack. A panic of the function goes through to the caller.
+    pub(crate) fn run(self) {
+        self.call.run();
+    }
+
+    /// How long after its deadline the turn began in which it runs.
+    pub(crate) fn late(&self) -> Duration {
+        self.late
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ready").field("late", &self.late).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,318 @@
+//! The queue of pending calls: an indexed four-way heap, in pieces.
+//!
+//! What governs it:
+//!
+//! - The order is that of (deadline, sequence number). A call gets the next sequence number when it is added and again
+//!   whenever it is moved, so calls with equal deadlines stand in the order in which they were last asked for.
+//! - No deadline is put before the latest turn's beginning (`floor`). So whatever arrives after a turn began stands
+//!   behind everything that turn has to run, and one look at the first call tells whether the turn is over.
+//! - Every call knows its place, and each step of the heap tells it. Cancelling takes the call out, for good.
+//! - Entries live in pieces of [`CHUNK`], so that neither growing nor shrinking ever copies the whole, and memory is
+//!   given back piece by piece. One empty piece is kept, so that a queue of changing length does not pay for each change.
+//!
+//! Nothing here runs or drops a function: entries hold counted references, and callers get theirs back.
+//!
+//! Places: the root is at 3 and the children of `p` at `4p - 8` to `4p - 5`. The three unused places in front let every
+//! group of four start at a multiple of four, inside one piece and on as few cache lines as it can.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::call::{Body, Call};
+
+/// The pending calls of one clock, in order.
+#[derive(Default)]
+pub(super) struct Queue {
+    heap: Heap,
+    next_sequence: u64,
+    /// When the latest turn began.
+    floor: Nanos,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+        self.heap.first().map(|entry| entry.at)
+    }
+
+    /// Adds a call. `false` if the queue is closed: it was not taken.
+    #[must_use]
+    pub(super) fn push(&mut self, at: Nanos, call: Rc<Call<dyn Body>>) -> bool {
+        if self.closed {
+            return false;
+        }
+        let (at, sequence) = (at.max(self.floor), self.sequence());
+        self.heap.push(Entry { at, sequence, call: Some(call) });
+        true
+    }
+
+    /// Takes out the call at `position`, and says when it was due.
+    pub(super) fn remove(&mut self, position: usize) -> Nanos {
+        self.heap.remove(position).at
+    }
+
+    /// Gives the call at `position` another deadline, computed from the one it has.
+    pub(super) fn reschedule(&mut self, position: usize, at: impl FnOnce(Nanos) -> Nanos) {
+        let (at, sequence) = (at(self.deadline(position)).max(self.floor), self.sequence());
+        self.heap.rekey(position, at, sequence);
+    }
+
+    /// When the call at `position` is due.
+    pub(super) fn deadline(&self, position: usize) -> Nanos {
+        self.heap.at(position).at
+    }
+
+    /// A turn begins. What has the sequence number returned here, or a later one, is not part of it.
+    pub(super) fn begin(&mut self, now: Nanos) -> u64 {
+        self.floor = self.floor.max(now);
+        self.next_sequence
+    }
+
+    /// Takes out the first call, if it is due `now` and older than `limit`, and says when it was due.
+    pub(super) fn pop(&mut self, now: Nanos, limit: u64) -> Option<(Nanos, Rc<Call<dyn Body>>)> {
+        let first = self.heap.first()?;
+        if first.at > now || first.sequence >= limit {
+            return None;
+        }
+        let Entry { at, call, .. } = self.heap.remove(ROOT);
+        Some((at, call.expect("an entry in the heap holds its call")))
+    }
+
+    /// Every call, in order.
+    pub(super) fn calls(&self) -> Vec<Rc<Call<dyn Body>>> {
+        let mut entries: Vec<&Entry> = self.heap.entries().collect();
+        entries.sort_unstable_by_key(|entry| entry.key());
+        entries.into_iter().filter_map(|entry| entry.call.clone()).collect()
+    }
+
+    /// Takes no more calls, and cancels those that it has: the caller drops their functions.
+    pub(super) fn close(&mut self) -> impl Iterator<Item = Rc<Call<dyn Body>>> + use<> {
+        self.closed = true;
+        for entry in self.heap.entries() {
+            if let Some(call) = &entry.call {
+                call.cancelled(entry.at);
+            }
+        }
+        std::mem::take(&mut self.heap).into_entries().filter_map(|entry| entry.call)
+    }
+
+    fn sequence(&mut self) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        sequence
+    }
+}
+
+/// A moment: nanoseconds since the start of the clock, at most [`FAR`](Self::FAR).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Nanos(u64);
+
+impl Nanos {
+    /// About 146 years: a [`Stage`](super::call) keeps a moment and two bits more in 64.
+    pub(super) const FAR: Self = Self(u64::MAX >> 2);
+
+    pub(super) fn new(nanos: u64) -> Self {
+        Self(nanos).min(Self::FAR)
+    }
+
+    pub(super) fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn duration(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    pub(super) fn plus(self, delay: Duration) -> Self {
+        Self::new(self.0.saturating_add(Self::from(delay).0))
+    }
+
+    pub(super) fn minus(self, delay: Duration) -> Self {
+        Self(self.0.saturating_sub(Self::from(delay).0))
+    }
+
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<Duration> for Nanos {
+    fn from(duration: Duration) -> Self {
+        const SECOND: u64 = 1_000_000_000;
+        let nanos = duration.as_secs().saturating_mul(SECOND).saturating_add(u64::from(duration.subsec_nanos()));
+        Self::new(nanos)
+    }
+}
+
+/// The heap proper: it knows keys and places, and nothing of turns.
+#[derive(Default)]
+struct Heap {
+    /// All full but the last one that is in use; behind it at most one, empty.
+    chunks: Vec<Vec<Entry>>,
+    /// How many places are taken, with the unused ones in front; zero before the first call.
+    end: usize,
+}
+
+impl Heap {
+    fn len(&self) -> usize {
+        self.end.saturating_sub(ROOT)
+    }
+
+    fn first(&self) -> Option<&Entry> {
+        (self.end > ROOT).then(|| self.at(ROOT))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flatten().skip(ROOT)
+    }
+
+    fn into_entries(self) -> impl Iterator<Item = Entry> {
+        self.chunks.into_iter().flatten().skip(ROOT)
+    }
+
+    fn push(&mut self, entry: Entry) {
+        while self.end < ROOT {
+            self.append(Entry::VACANT);
+        }
+        self.append(Entry::VACANT);
+        self.rise(self.end - 1, entry);
+    }
+
+    fn remove(&mut self, position: usize) -> Entry {
+        let last = self.cut();
+        if position == self.end {
+            return last;
+        }
+        let removed = self.take(position);
+        self.settle(position, last);
+        removed
+    }
+
+    fn rekey(&mut self, position: usize, at: Nanos, sequence: u64) {
+        let entry = Entry { at, sequence, ..self.take(position) };
+        self.settle(position, entry);
+    }
+
+    /// Finds the place for an entry, starting at a vacant one whose subtree is in order.
+    fn settle(&mut self, hole: usize, entry: Entry) {
+        if hole > ROOT && entry.key() < self.at(parent(hole)).key() {
+            self.rise(hole, entry);
+        } else {
+            self.sink(hole, entry);
+        }
+    }
+
+    fn rise(&mut self, mut hole: usize, entry: Entry) {
+        let key = entry.key();
+        while hole > ROOT {
+            let above = parent(hole);
+            if self.at(above).key() <= key {
+                break;
+            }
+            self.shift(above, hole);
+            hole = above;
+        }
+        self.place(hole, entry);
+    }
+
+    fn sink(&mut self, mut hole: usize, entry: Entry) {
+        let key = entry.key();
+        while let Some((least, position)) = self.least_child(hole)
+            && least < key
+        {
+            self.shift(position, hole);
+            hole = position;
+        }
+        self.place(hole, entry);
+    }
+
+    fn least_child(&self, position: usize) -> Option<((Nanos, u64), usize)> {
+        let first = children(position);
+        if first >= self.end {
+            return None;
+        }
+        let (chunk, offset) = (&self.chunks[first / CHUNK], first % CHUNK);
+        let group = &chunk[offset..chunk.len().min(offset + 4)];
+        group.iter().zip(first..).map(|(entry, position)| (entry.key(), position)).min()
+    }
+
+    /// Moves the entry at `from` into the vacant place `to`.
+    fn shift(&mut self, from: usize, to: usize) {
+        let entry = self.take(from);
+        self.place(to, entry);
+    }
+
+    fn place(&mut self, position: usize, entry: Entry) {
+        if let Some(call) = &entry.call {
+            call.placed(position);
+        }
+        *self.at_mut(position) = entry;
+    }
+
+    /// The entry at `position`, which is vacant then.
+    fn take(&mut self, position: usize) -> Entry {
+        std::mem::replace(self.at_mut(position), Entry::VACANT)
+    }
+
+    fn at(&self, position: usize) -> &Entry {
+        &self.chunks[position / CHUNK][position % CHUNK]
+    }
+
+    fn at_mut(&mut self, position: usize) -> &mut Entry {
+        &mut self.chunks[position / CHUNK][position % CHUNK]
+    }
+
+    fn append(&mut self, entry: Entry) {
+        let chunk = self.end / CHUNK;
+        if chunk == self.chunks.len() {
+            // The first grows as it must: most clocks never fill it.
+            self.chunks.push(if chunk == 0 { Vec::new() } else { Vec::with_capacity(CHUNK) });
+        }
+        self.chunks[chunk].push(entry);
+        self.end += 1;
+    }
+
+    /// The last entry, its place gone.
+    fn cut(&mut self) -> Entry {
+        self.end -= 1;
+        let chunk = self.end / CHUNK;
+        let entry = self.chunks[chunk].pop().expect("every chunk up to the end holds what the end says");
+        if self.end % CHUNK == 0 {
+            self.chunks.truncate(chunk + 1);
+        }
+        entry
+    }
+}
+
+/// A place in the heap. It is vacant in front of the root, and while others are moved.
+struct Entry {
+    at: Nanos,
+    sequence: u64,
+    call: Option<Rc<Call<dyn Body>>>,
+}
+
+impl Entry {
+    const VACANT: Self = Self { at: Nanos(0), sequence: 0, call: None };
+
+    fn key(&self) -> (Nanos, u64) {
+        (self.at, self.sequence)
+    }
+}
+
+const ROOT: usize = 3;
+
+/// Entries in a piece: 4,096 of 32 bytes are 128 KiB, which allocators give back to the system, and in which the list of
+/// pieces stays small enough to be always in the cache.
+const CHUNK: usize = 4096;
+
+fn parent(position: usize) -> usize {
+    position / 4 + 2
+}
+
+fn children(position: usize) -> usize {
+    position * 4 - 8
+}
