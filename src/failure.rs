@@ -116,8 +116,9 @@ impl fmt::Display for Failure {
 }
 
 impl fmt::Debug for Failure {
+    /// What [`Display`](fmt::Display) says, and the backtrace if there is one: what a `main` that returns a failure prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.error)?;
+        fmt::Display::fmt(self, f)?;
         match self.backtrace() {
             Some(backtrace) => write!(f, "\n{backtrace}"),
             None => Ok(()),

@@ -2,8 +2,10 @@
 
 pub mod address;
 pub mod deferred;
+pub mod endpoints;
 pub mod error;
 pub mod failure;
+pub mod interfaces;
 pub mod protocol;
 pub mod reactor;
 pub mod time;

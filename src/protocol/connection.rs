@@ -86,6 +86,11 @@ impl AnyConnection {
             Err(_) => Err(self),
         }
     }
+
+    /// The connection with the type of the protocol that its own factory built.
+    pub(crate) fn expect<P: Protocol>(self) -> Result<Connection<P>> {
+        Ok(self.downcast().expect("the joint was made by the factory whose protocol this is"))
+    }
 }
 
 impl fmt::Debug for AnyConnection {

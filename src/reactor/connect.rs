@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use super::backend::ConnectRefusal;
 use super::{Core, Slot};
-use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ConnectError;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::time::DelayedCall;
+use crate::time::{Clock, DelayedCall};
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
@@ -99,7 +98,7 @@ impl Core {
             timer: RefCell::default(),
             self_connects: Cell::new(0),
         });
-        let id = self.begin(&attempt);
+        let id = self.begin_attempt(&attempt);
         named.set(Some(id));
         if let Some(after) = options.timeout {
             let core = Rc::downgrade(self);
@@ -115,7 +114,7 @@ impl Core {
 
     /// Asks the backend. An answer that is known at once is given at the end of the turn: nothing has fired when `connect`
     /// returns.
-    fn begin(self: &Rc<Self>, attempt: &Rc<Attempt>) -> Id {
+    fn begin_attempt(self: &Rc<Self>, attempt: &Rc<Attempt>) -> Id {
         let id = self.slots.borrow_mut().insert(Slot::Connecting(Rc::clone(attempt)));
         self.ask(id, attempt);
         id
@@ -188,6 +187,13 @@ impl Core {
         }
     }
 
+    /// The reactor stops while an attempt is under way.
+    pub(super) fn attempt_stopped(&self, id: Id) {
+        if let Some(attempt) = self.attempt(id) {
+            self.attempt_failed(id, ConnectError::ReactorStopped { to: attempt.to.to_string() }.into());
+        }
+    }
+
     fn attempt(&self, id: Id) -> Option<Rc<Attempt>> {
         match self.slots.borrow().get(id) {
             Some(Slot::Connecting(attempt)) => Some(Rc::clone(attempt)),
@@ -224,11 +230,6 @@ impl Core {
 }
 
 impl Attempt {
-    /// Where it goes.
-    pub(super) fn to(&self) -> Address {
-        self.to.into()
-    }
-
     fn cancel_timer(&self) {
         if let Some(timer) = self.timer.take() {
             // The timer itself may be what brought us here.

@@ -8,6 +8,7 @@ use super::backend::{Completion, Incoming, Progress};
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::protocol::AnyJoint;
+use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
 use crate::transport::stream::{CloseMode, EndNotice, Step};
@@ -54,7 +55,7 @@ impl Core {
     fn accepted(&self, port: Id, incoming: Incoming) {
         let Some(port) = self.port(port) else { return };
         port.accepted();
-        self.counters.update(|counters| counters.accepted += 1);
+        self.count(|counters| counters.accepted += 1);
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.agenda), incoming.host.into(), incoming.peer.into());
         let joint = match port.factory.build(transport) {
@@ -280,29 +281,29 @@ impl Core {
 
     /// The reactor stops: everything that is open ends, and every factory stops.
     pub(super) fn disconnect_all(self: &Rc<Self>) {
-        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_))) {
+        for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
                 // Whoever waits for a port to stop has a Deferred of their own.
                 drop(self.stop_port(&port));
             }
         }
-        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Connecting(_))) {
-            let to = match self.slots.borrow().get(id) {
-                Some(Slot::Connecting(attempt)) => attempt.to().to_string(),
-                _ => continue,
-            };
-            self.attempt_failed(id, crate::error::ConnectError::ReactorStopped { to }.into());
+        for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
+            self.attempt_stopped(id);
         }
-        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Connected { .. })) {
+        for id in self.ids(|slot| matches!(slot, Slot::Connected { .. })) {
             self.with_transport(id, |transport| {
                 transport.ask(|stream| stream.fail(ConnectionClosed::ReactorStopped.into()));
             });
         }
-        for id in self.slots.borrow().ids(|slot| matches!(slot, Slot::Lingering { .. })) {
+        for id in self.ids(|slot| matches!(slot, Slot::Lingering { .. })) {
             self.end_lingering(id);
         }
         self.settle();
         self.deliver_losses();
         self.run_later();
+    }
+
+    fn ids(&self, matches: impl FnMut(&Slot) -> bool) -> Vec<Id> {
+        self.slots.borrow().ids(matches)
     }
 }

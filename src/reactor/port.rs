@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ListenError;
 use crate::protocol::BoxedFactory;
+use crate::time::Clock;
 use crate::transport::agenda::Id;
 
 /// How long accepting pauses after an error that is not a connection's: doubled each time up to [`LONGEST_PAUSE`]. 5 ms and
@@ -197,7 +198,7 @@ impl Core {
     /// Connections were closed unserved.
     pub(super) fn shed(&self, id: Id, count: usize) {
         let Some(port) = self.port(id) else { return };
-        self.counters.update(|counters| counters.shed += count as u64);
+        self.count(|counters| counters.shed += count as u64);
         port.trouble.borrow_mut().shed += count as u64;
         port.complain(self.timers.seconds(), "descriptors ran out");
     }
@@ -205,7 +206,7 @@ impl Core {
     /// Accepting failed: it goes on after a pause.
     pub(super) fn accept_failed(self: &Rc<Self>, id: Id, error: &std::io::Error) {
         let Some(port) = self.port(id) else { return };
-        self.counters.update(|counters| counters.accept_failures += 1);
+        self.count(|counters| counters.accept_failures += 1);
         port.trouble.borrow_mut().failures += 1;
         port.complain(self.timers.seconds(), error);
         let pause = port.pause.replace((port.pause.get() * 2).min(LONGEST_PAUSE));

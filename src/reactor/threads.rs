@@ -53,6 +53,7 @@ impl Pool {
     /// The system gives us no thread, and there is none yet that could do it.
     pub(super) fn submit(&self, job: Job) -> io::Result<()> {
         let mut state = self.state();
+        state.stopping = false;
         state.jobs.push_back(job);
         if state.jobs.len() > state.idle && state.threads < self.0.limit {
             let pool = self.clone();

@@ -23,8 +23,6 @@
 //! Costs: asking, moving and cancelling take O(log n) at worst, and memory is given back when calls are cancelled, not
 //! when they would have been due. Everything here belongs to one thread.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the reactor drives the timers: this line goes when it does"))]
-
 mod call;
 mod queue;
 #[cfg(test)]

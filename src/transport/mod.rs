@@ -223,11 +223,6 @@ impl Transport {
         self.0.agenda.driver.upgrade()?.raw_fd(self.0.id)
     }
 
-    /// The reactor's name for this connection.
-    pub(crate) fn id(&self) -> Id {
-        self.0.id
-    }
-
     /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
     pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
         self.0.stream.borrow_mut()

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn contents(queue: &SendQueue) -> Vec<u8> {
-        let mut slices = [const { IoSlice::new(&[]) }; MAX_SLICES];
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = queue.slices(&mut slices);
         slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
     }

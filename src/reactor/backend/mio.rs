@@ -83,7 +83,8 @@ enum Source {
     /// An attempt, already remembering what is said of the stream that it may become.
     Connecting(Stream),
     Stream(Stream),
-    Watched(RawFd),
+    /// Somebody else's descriptor.
+    Watched,
 }
 
 struct Listener {
@@ -142,7 +143,7 @@ impl Mio {
             Source::Listener(_) => self.next_accepted(id),
             Source::Connecting(_) => self.next_connected(id),
             Source::Stream(_) => self.next_of_stream(id),
-            Source::Watched(_) => Some(Completion::Readable),
+            Source::Watched => Some(Completion::Readable),
         }
     }
 
@@ -348,7 +349,7 @@ impl Table {
             }
             Source::Listener(listener) => listener.waiting = true,
             Source::Connecting(stream) | Source::Stream(stream) => stream.note(event),
-            Source::Watched(_) => {}
+            Source::Watched => {}
         }
         if !mem::replace(&mut entry.listed, true) {
             self.ready.push_back(id);
@@ -450,14 +451,20 @@ impl Backend for Mio {
 
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
         self.register(id, descriptor, Interest::READABLE)?;
-        self.table.insert(id, Source::Watched(descriptor));
+        self.table.insert(id, Source::Watched);
         Ok(())
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = if self.table.again.is_empty() { timeout } else { Some(Duration::ZERO) };
         self.turn = self.turn.wrapping_add(1);
-        match self.poll.poll(&mut self.events, timeout) {
+        #[cfg(test)]
+        let polled = socket::faults::call(socket::faults::Call::Wait, || Ok(()))
+            .map_err(io::Error::from)
+            .and_then(|()| self.poll.poll(&mut self.events, timeout));
+        #[cfg(not(test))]
+        let polled = self.poll.poll(&mut self.events, timeout);
+        match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(error),

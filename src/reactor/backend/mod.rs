@@ -26,7 +26,7 @@
 //!    happened.
 
 mod mio;
-mod socket;
+pub(super) mod socket;
 
 use std::io;
 use std::net::SocketAddr;

@@ -106,7 +106,11 @@ pub(super) fn connect(to: SocketAddr, from: Option<SocketAddr>) -> Result<(Owned
             .and_then(|()| rustix::net::bind(&socket, &from))
             .map_err(|error| ConnectRefusal::Bind(error.into()))?;
     }
-    match rustix::net::connect(&socket, &to) {
+    #[cfg(test)]
+    let begun = faults::call(faults::Call::Connect, || rustix::net::connect(&socket, &to));
+    #[cfg(not(test))]
+    let begun = rustix::net::connect(&socket, &to);
+    match begun {
         Ok(()) => Ok((socket, true)),
         // Interrupted, it goes on by itself.
         Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
@@ -154,7 +158,7 @@ pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
         return send(socket, queue.front());
     }
     sent(|| {
-        let mut slices = [const { IoSlice::new(&[]) }; MAX_SLICES];
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = queue.slices(&mut slices);
         rustix::net::sendmsg(socket, &slices[..filled], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
     })
@@ -247,22 +251,24 @@ fn family(address: SocketAddr) -> AddressFamily {
 
 /// Faults to order, for tests of this crate: the next calls of a kind fail, or are cut short.
 #[cfg(test)]
-pub(crate) mod faults {
+pub(in crate::reactor) mod faults {
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
     use rustix::io::Errno;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Call {
+    pub(in crate::reactor) enum Call {
         Accept,
+        Connect,
         Receive,
         Send,
+        Wait,
     }
 
     /// What happens to one call.
     #[derive(Debug, Clone, Copy)]
-    pub(crate) enum Fault {
+    pub(in crate::reactor) enum Fault {
         None,
         Fails(Errno),
         /// It is offered no more than this many bytes.
@@ -270,17 +276,22 @@ pub(crate) mod faults {
     }
 
     thread_local! {
-        static PLAN: RefCell<[VecDeque<Fault>; 3]> = RefCell::default();
+        static PLAN: RefCell<[VecDeque<Fault>; 5]> = RefCell::default();
     }
 
     /// The next calls of that kind on this thread meet these faults, one each.
-    pub(crate) fn plan(call: Call, faults: impl IntoIterator<Item = Fault>) {
+    pub(in crate::reactor) fn plan(call: Call, faults: impl IntoIterator<Item = Fault>) {
         PLAN.with_borrow_mut(|plan| plan[call as usize].extend(faults));
     }
 
     /// How many planned faults are still to come.
-    pub(crate) fn left(call: Call) -> usize {
+    pub(in crate::reactor) fn left(call: Call) -> usize {
         PLAN.with_borrow(|plan| plan[call as usize].len())
+    }
+
+    /// Takes back what was planned and not met.
+    pub(in crate::reactor) fn clear() {
+        PLAN.take();
     }
 
     pub(super) fn shorten(call: Call, length: usize) -> usize {
@@ -293,7 +304,7 @@ pub(crate) mod faults {
         })
     }
 
-    pub(super) fn call<T>(call: Call, real: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    pub(in crate::reactor::backend) fn call<T>(call: Call, real: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         let fault = PLAN.with_borrow_mut(|plan| match plan[call as usize].front() {
             Some(Fault::Short(_)) | None => Fault::None,
             Some(_) => plan[call as usize].pop_front().unwrap_or(Fault::None),

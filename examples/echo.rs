@@ -1,0 +1,76 @@
+//! A server and ten clients in one process, on one reactor and a port that the system chooses.
+//!
+//! 1. The **reactor** is the event loop: everything below runs on it, one callback at a time.
+//! 2. **Endpoints** say where: the server's is made from a string, the clients' from the port that it got.
+//! 3. **Factories** build a protocol for each connection; here they are closures.
+//! 4. **Protocols** say what is done with a connection: `Echo` answers, `Greeter` asks, and counts the answers.
+//! 5. **Transports** carry the bytes, and close once what was written is sent.
+//!
+//! `listen` and `connect` answer with a **Deferred**. Exits when all ten have been answered.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use ropewalk::endpoints::{TcpClientEndpoint, server_from_string};
+use ropewalk::interfaces::*;
+use ropewalk::{Address, Port, Reactor, Result, Transport};
+
+const CLIENTS: usize = 10;
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        transport.lose_connection();
+        Ok(())
+    }
+}
+
+struct Greeter {
+    number: usize,
+    reactor: Reactor,
+    answers: Rc<Cell<usize>>,
+}
+
+impl Protocol for Greeter {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.write(format!("hello, I am client {}", self.number).as_bytes());
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        println!("{} answers: {}", transport.peer(), String::from_utf8_lossy(data));
+        self.answers.set(self.answers.get() + 1);
+        if self.answers.get() == CLIENTS {
+            self.reactor.stop()?;
+        }
+        Ok(())
+    }
+}
+
+fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
+    let host = port.host();
+    println!("listening on {host}");
+    let number = host.port().ok_or_else(|| ropewalk::Failure::message("a TCP port has a number"))?;
+    let answers = Rc::new(Cell::new(0));
+    for number_of_client in 1..=CLIENTS {
+        let (reactor, answers) = (reactor.clone(), Rc::clone(&answers));
+        let endpoint = TcpClientEndpoint::new(&reactor, "localhost", number);
+        let connecting = endpoint.connect(move |_peer: &Address| {
+            Some(Greeter { number: number_of_client, reactor: reactor.clone(), answers: Rc::clone(&answers) })
+        });
+        drop(connecting);
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let reactor = Reactor::new()?;
+    let handle = reactor.clone();
+    let listening = server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?
+        .listen(|_peer: &Address| Some(Echo))
+        .add_callback(move |port| connect_all(&handle, &port));
+    drop(listening);
+    Ok(reactor.run()?)
+}

@@ -1,0 +1,129 @@
+//! Where to listen and where to connect, as objects and as strings (Twisted: `twisted.internet.endpoints`,
+//! `IStreamServerEndpoint`, `IStreamClientEndpoint`).
+//!
+//! An endpoint says where, a factory says what; nothing below this room knows that strings exist.
+//!
+//! | description | listens or connects |
+//! |---|---|
+//! | `tcp:8888` | on port 8888 of all IPv4 interfaces |
+//! | `tcp:8888:interface=127.0.0.1:backlog=128` | on one interface, with more room for those who wait |
+//! | `tcp:localhost:8888` | to a host |
+//! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given address |
+//!
+//! Fields are separated by colons; a field is positional or `name=value`; a backslash takes the next character literally
+//! (`\:`, `\=`, `\\`), and [`quote_string_argument`] puts them where they are needed.
+
+mod arguments;
+mod description;
+mod tcp;
+
+pub use self::description::{Description, DescriptionError, DescriptionErrorKind, quote_string_argument};
+pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
+use self::arguments::{TcpClientSpec, TcpServerSpec};
+use crate::deferred::Deferred;
+use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
+use crate::reactor::{Port, Reactor};
+
+/// Somewhere to listen (Twisted: `IStreamServerEndpoint`).
+pub trait ServerEndpoint {
+    /// Listens, and has `factory` build a protocol for each connection (Twisted: `listen`). The Deferred fires with the port,
+    /// or with a [`ListenError`](crate::error::ListenError).
+    fn listen(&self, factory: impl Factory) -> Deferred<Port>
+    where
+        Self: Sized,
+    {
+        self.listen_boxed(BoxedFactory::new(factory))
+    }
+
+    /// [`listen`](Self::listen) without the factory's type: what an endpoint implements.
+    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port>;
+}
+
+/// Somewhere to connect to (Twisted: `IStreamClientEndpoint`).
+pub trait ClientEndpoint {
+    /// Connects, and joins the protocol that `factory` builds to the connection (Twisted: `connect`). The Deferred fires
+    /// after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt up.
+    fn connect<F: Factory>(&self, factory: F) -> Deferred<Connection<F::Protocol>>
+    where
+        Self: Sized,
+    {
+        self.connect_boxed(BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
+    }
+
+    /// [`connect`](Self::connect) without the factory's type: what an endpoint implements.
+    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection>;
+}
+
+/// The endpoint that a description names (Twisted: `serverFromString`).
+///
+/// ```
+/// use ropewalk::endpoints::{ServerEndpoint, server_from_string};
+/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+/// # }
+/// # fn main() -> Result<()> {
+/// let reactor = Reactor::new()?;
+/// let listening = server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?.listen(|_peer: &Address| Some(Echo));
+/// # drop(listening);
+///
+/// let error = server_from_string(&reactor, "tcp:http").unwrap_err();
+/// assert_eq!(error.position(), 4);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`DescriptionError`]: where the description is wrong, and what was expected there.
+pub fn server_from_string(
+    reactor: &Reactor,
+    description: &str,
+) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+    let description = Description::parse(description)?;
+    match description.kind() {
+        "tcp" => {
+            let spec = TcpServerSpec::from_description(&description)?;
+            let endpoint = TcpServerEndpoint::new(reactor, spec.port).backlog(spec.backlog);
+            Ok(Box::new(match spec.interface {
+                Some(interface) => endpoint.interface(interface),
+                None => endpoint,
+            }))
+        }
+        _ => Err(description.unknown_type(&["tcp"])),
+    }
+}
+
+/// The endpoint that a description names (Twisted: `clientFromString`).
+///
+/// # Errors
+/// [`DescriptionError`]: where the description is wrong, and what was expected there.
+pub fn client_from_string(
+    reactor: &Reactor,
+    description: &str,
+) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+    let description = Description::parse(description)?;
+    match description.kind() {
+        "tcp" => {
+            let spec = TcpClientSpec::from_description(&description)?;
+            let endpoint = TcpClientEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
+            Ok(Box::new(match spec.bind_address {
+                Some(address) => endpoint.bind_address(address),
+                None => endpoint,
+            }))
+        }
+        _ => Err(description.unknown_type(&["tcp"])),
+    }
+}
+
+impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Box<E> {
+    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+        (**self).listen_boxed(factory)
+    }
+}
+
+impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Box<E> {
+    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+        (**self).connect_boxed(factory)
+    }
+}

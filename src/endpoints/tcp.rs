@@ -1,0 +1,177 @@
+//! TCP endpoints (Twisted: `TCP4ServerEndpoint`, `TCP6ServerEndpoint`, `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use std::vec;
+
+use super::{ClientEndpoint, ServerEndpoint};
+use crate::deferred::Deferred;
+use crate::error::ConnectError;
+use crate::failure::Failure;
+use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
+
+/// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface, `TCP6ServerEndpoint`).
+///
+/// ```
+/// use ropewalk::endpoints::{ServerEndpoint, TcpServerEndpoint};
+/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+/// # }
+/// # fn main() -> Result<()> {
+/// let reactor = Reactor::new()?;
+/// let endpoint = TcpServerEndpoint::new(&reactor, 0).interface("127.0.0.1".parse()?).backlog(128);
+/// let port = endpoint.listen(|_peer: &Address| Some(Echo));
+/// # drop(port);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct TcpServerEndpoint {
+    reactor: Reactor,
+    address: SocketAddr,
+    options: ListenOptions,
+}
+
+impl TcpServerEndpoint {
+    /// Listens on all IPv4 interfaces, with a backlog of 50; port 0 lets the system choose one.
+    pub fn new(reactor: &Reactor, port: u16) -> Self {
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        Self { reactor: reactor.clone(), address, options: ListenOptions::new() }
+    }
+
+    /// Listens on one interface only. `::` is all of them, over IPv6 and, as Linux has it by default, IPv4.
+    pub fn interface(mut self, interface: IpAddr) -> Self {
+        self.address.set_ip(interface);
+        self
+    }
+
+    /// How many connections may wait to be accepted.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.options = self.options.backlog(backlog);
+        self
+    }
+}
+
+impl ServerEndpoint for TcpServerEndpoint {
+    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+        match self.reactor.listen_tcp_boxed(self.address, &self.options, factory) {
+            Ok(port) => Deferred::succeed(port),
+            Err(error) => Deferred::fail(error),
+        }
+    }
+}
+
+/// Connects to a TCP port of a host (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
+///
+/// A name is looked up in a thread. Its addresses are tried one after the other, in the resolver's order, until one answers;
+/// if none does, the failure is that of the last.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::endpoints::{ClientEndpoint, TcpClientEndpoint};
+/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// # struct Greeter;
+/// # impl Protocol for Greeter {
+/// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
+/// # }
+/// # fn main() -> Result<()> {
+/// let reactor = Reactor::new()?;
+/// let endpoint = TcpClientEndpoint::new(&reactor, "localhost", 8888).timeout(Duration::from_secs(5));
+/// let connecting = endpoint.connect(|_peer: &Address| Some(Greeter)).add_callback(|connection| {
+///     connection.transport().write(b"hello");
+/// });
+/// # connecting.cancel();
+/// # drop(connecting.add_errback(|_| ()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct TcpClientEndpoint {
+    reactor: Reactor,
+    host: String,
+    port: u16,
+    options: ConnectOptions,
+    bind_address: Option<IpAddr>,
+}
+
+impl TcpClientEndpoint {
+    /// Connects to a name or an IP address, with a timeout of 30 s for each address.
+    pub fn new(reactor: &Reactor, host: impl Into<String>, port: u16) -> Self {
+        let options = ConnectOptions::new();
+        Self { reactor: reactor.clone(), host: host.into(), port, options, bind_address: None }
+    }
+
+    /// How long each address may take to answer.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options = self.options.timeout(Some(timeout));
+        self
+    }
+
+    /// The local address to connect from.
+    pub fn bind_address(mut self, address: IpAddr) -> Self {
+        self.bind_address = Some(address);
+        self
+    }
+
+    fn options(&self) -> ConnectOptions {
+        match self.bind_address {
+            Some(address) => self.options.clone().bind_address(SocketAddr::new(address, 0)),
+            None => self.options.clone(),
+        }
+    }
+}
+
+impl ClientEndpoint for TcpClientEndpoint {
+    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+        let (endpoint, host) = (self.clone(), self.host.clone());
+        self.reactor.resolve(&self.host).add_callbacks(
+            move |addresses| {
+                let usable: Vec<IpAddr> = match endpoint.bind_address {
+                    Some(from) => addresses.into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()).collect(),
+                    None => addresses,
+                };
+                let reason = "none of its addresses is of the family of the address to connect from";
+                let nothing = ConnectError::Lookup { host: endpoint.host.clone(), reason: reason.to_owned() };
+                // Started once for all addresses, however many are tried.
+                if let Err(panic) = factory.start() {
+                    return Deferred::fail(panic);
+                }
+                let started = factory.clone();
+                try_addresses(endpoint, usable.into_iter(), factory, nothing.into()).add_both(move |result| {
+                    started.stop();
+                    result
+                })
+            },
+            move |failure: Failure| {
+                if failure.check::<crate::deferred::Cancelled>().is_some() {
+                    return Deferred::fail(ConnectError::Cancelled { to: host });
+                }
+                Deferred::<AnyConnection>::fail(failure)
+            },
+        )
+    }
+}
+
+/// Tries the first address, and the others if it fails; `last` is what the one before failed with.
+fn try_addresses(
+    endpoint: TcpClientEndpoint,
+    mut addresses: vec::IntoIter<IpAddr>,
+    factory: BoxedFactory,
+    last: Failure,
+) -> Deferred<AnyConnection> {
+    let Some(address) = addresses.next() else { return Deferred::fail(last) };
+    let to = SocketAddr::new(address, endpoint.port);
+    let attempt = endpoint.reactor.connect_tcp_boxed(to, &endpoint.options(), factory.clone());
+    attempt.add_errback(move |failure| {
+        let network = match failure.check::<ConnectError>() {
+            // Only an attempt that met the network's refusal is worth another address.
+            Some(ConnectError::Cancelled { .. } | ConnectError::NoProtocol { .. } | ConnectError::ReactorStopped { .. }) => false,
+            Some(_) => true,
+            None => false,
+        };
+        if network { try_addresses(endpoint, addresses, factory, failure) } else { Deferred::fail(failure) }
+    })
+}

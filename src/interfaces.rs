@@ -1,0 +1,36 @@
+//! The interfaces: every trait that you implement, or that what you are handed implements (Twisted:
+//! `twisted.internet.interfaces`). Read this page first; `use ropewalk::interfaces::*` brings them all into scope.
+//!
+//! A socket is ready, and this happens: the **reactor** finds the **factory** of the port (or of the client's connection),
+//! asks its `build_protocol` for a **protocol**, and joins it to a **transport**. From then on the protocol hears what
+//! happens, and tells the transport what to do.
+//!
+//! | You write | you are handed | it is called by |
+//! |---|---|---|
+//! | [`Protocol`] | a [`Transport`](crate::Transport) in every callback | the reactor, for one connection |
+//! | [`Factory`], or a closure | the peer's [`Address`](crate::Address) | the reactor, for each connection |
+//! | callbacks of a [`Deferred`](crate::Deferred) | a result, or a [`Failure`](crate::Failure) | whoever has the result |
+//! | an endpoint of your own ([`ServerEndpoint`], [`ClientEndpoint`]) | a factory | whoever listens or connects |
+//!
+//! | You use | for | Twisted's name |
+//! |---|---|---|
+//! | [`Reactor`](crate::Reactor) | the loop: run, stop, listen, connect | `IReactorCore`, `IReactorTCP` |
+//! | [`Clock`] | timers: the reactor is one, a test's clock another | `IReactorTime` |
+//! | [`DelayedCall`](crate::DelayedCall) | one timer | `IDelayedCall` |
+//! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads` |
+//! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
+//! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
+//! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `IHalfCloseableDescriptor` |
+//! | [`Outcome`] | what a callback of a Deferred may return | a value, an exception, or a Deferred |
+//!
+//! | Twisted | here |
+//! |---|---|
+//! | `IProtocol` | [`Protocol`] |
+//! | `IHalfCloseableProtocol` | [`Protocol::half_close`], [`Protocol::read_connection_lost`], [`Protocol::write_connection_lost`] |
+//! | `IProtocolFactory` | [`Factory`] |
+//! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
+//! | `IReactorTime` | [`Clock`] |
+
+pub use crate::deferred::Outcome;
+pub use crate::protocol::{Factory, Protocol};
+pub use crate::time::Clock;

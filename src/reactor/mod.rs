@@ -1,0 +1,488 @@
+//! The reactor: the event loop, and the only room that makes system calls (Twisted: `IReactorCore`, `IReactorTCP`,
+//! `IReactorTime`, `IReactorThreads`).
+//!
+//! [`Reactor`] is a cheap handle to a loop that is a plain value: a process may have many, and one that has stopped can
+//! run again. A reactor lives on the thread that made it; other threads reach it through its [`Remote`].
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `turn.rs` | running, stopping, and the phases of one turn |
+//! | `connections.rs` | completions to protocols, requests to sockets, ends |
+//! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
+//! | `triggers.rs`, `signals.rs` | startup and shutdown |
+//! | `remote.rs`, `threads.rs` | other threads |
+//! | `slots.rs` | the table of what is watched |
+//! | `backend/` | the system calls |
+
+mod backend;
+mod connect;
+mod connections;
+mod port;
+mod remote;
+mod signals;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod triggers;
+mod turn;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+pub use self::connect::ConnectOptions;
+pub use self::port::{ListenOptions, Port};
+pub use self::remote::Remote;
+pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
+use self::backend::{Backend, Mio};
+use self::connect::Attempt;
+use self::port::PortCore;
+use self::signals::Signals;
+use self::slots::Slots;
+use self::threads::Pool;
+use self::triggers::Triggers;
+use self::turn::State;
+use crate::deferred::{Deferred, Outcome, Promise};
+use crate::error::{ListenError, ReactorError};
+use crate::failure::{Failure, Result, guarded};
+use crate::protocol::{AnyConnection, AnyJoint, BoxedFactory, Connection, Factory};
+use crate::time::{Clock, DelayedCall, Timers};
+use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
+use crate::transport::stream::CloseMode;
+
+pub(crate) use self::connect::CONNECT_TIMEOUT;
+
+/// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
+const NAME_THREADS: usize = 10;
+
+/// How long a shutdown waits for triggers that returned a Deferred, unless said otherwise. A minute: longer than any of
+/// our own deadlines, short enough that a service manager does not lose patience first.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The event loop (Twisted: `reactor`).
+///
+/// A cheap handle: clones name the same loop, and are what callbacks keep. Not `Send`; see [`remote`](Self::remote).
+/// Its time and its timers are those of [`Clock`].
+///
+/// ```
+/// use ropewalk::{Clock, Reactor};
+/// use std::time::Duration;
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// let reactor = Reactor::new()?;
+/// let handle = reactor.clone();
+/// reactor.call_later(Duration::from_millis(10), move || {
+///     handle.stop().expect("a reactor that makes calls is running");
+/// });
+/// reactor.run()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Reactor(Rc<Core>);
+
+impl Reactor {
+    /// A reactor with the usual settings: SIGINT and SIGTERM stop it, shutdown waits a minute for its triggers.
+    ///
+    /// # Errors
+    /// [`ReactorError::Setup`] where the system gives us no poller.
+    pub fn new() -> Result<Self, ReactorError> {
+        Self::builder().build()
+    }
+
+    /// A reactor with other settings.
+    pub fn builder() -> Builder {
+        Builder { signals: true, shutdown_timeout: Some(SHUTDOWN_TIMEOUT) }
+    }
+
+    /// Runs the loop until [`stop`](Self::stop), [`crash`](Self::crash), SIGINT or SIGTERM (Twisted: `run`). A reactor that
+    /// has stopped can run again (Twisted's cannot).
+    ///
+    /// # Errors
+    /// [`ReactorError::AlreadyRunning`] from inside the loop; [`ReactorError::Setup`] where signal handlers can't be
+    /// installed; [`ReactorError::Poll`] where the poller fails, after every connection was told.
+    pub fn run(&self) -> Result<(), ReactorError> {
+        self.0.run()
+    }
+
+    /// Makes one turn of the loop: what is due is done, and if there is nothing to do, waits at most `delay` for something
+    /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`ReactorError::AlreadyRunning`] from inside the loop; [`ReactorError::Poll`] where the poller fails.
+    pub fn iterate(&self, delay: Duration) -> Result<(), ReactorError> {
+        self.0.iterate(delay)
+    }
+
+    /// Stops a running loop (Twisted: `stop`): this turn is finished; the `Before` triggers of [`SystemEvent::Shutdown`] run, and
+    /// the loop goes on until their Deferreds have their results; then ports close, every connection is lost
+    /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, the remaining
+    /// triggers run, and [`run`](Self::run) returns.
+    ///
+    /// # Errors
+    /// [`ReactorError::NotRunning`] when it does not run or is stopping already.
+    pub fn stop(&self) -> Result<(), ReactorError> {
+        self.0.stop()
+    }
+
+    /// Leaves the loop at the end of this turn, without triggers, and without closing anything (Twisted: `crash`). Connections
+    /// and ports wait for the next [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`ReactorError::NotRunning`] when it does not run.
+    pub fn crash(&self) -> Result<(), ReactorError> {
+        self.0.crash()
+    }
+
+    /// Whether the loop runs: from the `During` triggers of its startup to those of its shutdown (Twisted: `running`).
+    pub fn is_running(&self) -> bool {
+        self.0.is_running()
+    }
+
+    /// The signal that stopped the last [`run`](Self::run), if one did (Twisted: `_exitSignal`).
+    pub fn exit_signal(&self) -> Option<i32> {
+        self.0.exit_signal.get()
+    }
+
+    /// Calls `call` now if the reactor runs, otherwise after its startup (Twisted: `callWhenRunning`).
+    #[track_caller]
+    pub fn call_when_running(&self, call: impl FnOnce() + 'static) -> Option<TriggerId> {
+        if self.is_running() {
+            if let Err(failure) = guarded(|| Ok(call())) {
+                tracing::error!(%failure, "a call failed");
+            }
+            return None;
+        }
+        Some(self.0.triggers.add(Phase::After, SystemEvent::Startup, call))
+    }
+
+    /// Has `call` run when the reactor starts or stops (Twisted: `addSystemEventTrigger`). It returns nothing, a
+    /// `Result<()>` (an error is logged), or a Deferred, which the next phase waits for. A trigger runs once.
+    #[track_caller]
+    pub fn add_system_event_trigger<R>(
+        &self,
+        phase: Phase,
+        event: SystemEvent,
+        call: impl FnOnce() -> R + 'static,
+    ) -> TriggerId
+    where
+        R: Outcome<Output = ()> + 'static,
+    {
+        self.0.triggers.add(phase, event, call)
+    }
+
+    /// Takes a trigger back (Twisted: `removeSystemEventTrigger`).
+    ///
+    /// # Errors
+    /// [`NoSuchTrigger`] if it has run, or was removed.
+    pub fn remove_system_event_trigger(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {
+        self.0.triggers.remove(id)
+    }
+
+    /// What other threads use to reach this reactor (Twisted: `callFromThread`).
+    pub fn remote(&self) -> Remote {
+        self.0.remote.clone()
+    }
+
+    /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
+    /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
+    ///
+    /// # Errors
+    /// [`ListenError`]: the address is in use, is not ours or not allowed; the factory did not start; the reactor is
+    /// stopping.
+    pub fn listen_tcp(
+        &self,
+        address: SocketAddr,
+        options: &ListenOptions,
+        factory: impl Factory,
+    ) -> Result<Port, ListenError> {
+        self.listen_tcp_boxed(address, options, BoxedFactory::new(factory))
+    }
+
+    /// [`listen_tcp`](Self::listen_tcp) for endpoints, which do not know the factory's type.
+    ///
+    /// # Errors
+    /// As `listen_tcp`.
+    pub fn listen_tcp_boxed(
+        &self,
+        address: SocketAddr,
+        options: &ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<Port, ListenError> {
+        self.0.listen(address, options, factory)
+    }
+
+    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
+    /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
+    /// returns unless the reactor is stopping. Cancelling it gives the attempt up.
+    ///
+    /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
+    pub fn connect_tcp<F: Factory>(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        self.connect_tcp_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
+    }
+
+    /// [`connect_tcp`](Self::connect_tcp) for endpoints, which do not know the factory's type.
+    pub fn connect_tcp_boxed(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        factory: BoxedFactory,
+    ) -> Deferred<AnyConnection> {
+        self.0.connect(address, options, factory)
+    }
+
+    /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
+    /// `nameResolver.resolveHostName`, `GAIResolver`). Looked up in a thread; an IP address is its own answer at once.
+    ///
+    /// Fails with [`ConnectError::Lookup`](crate::error::ConnectError::Lookup).
+    pub fn resolve(&self, host: &str) -> Deferred<Vec<IpAddr>> {
+        self.0.resolve(host)
+    }
+
+    /// What this reactor has counted since it was made.
+    pub fn counters(&self) -> Counters {
+        let stale_events = self.0.backend.borrow().stale();
+        Counters { stale_events, watched: self.0.slots.borrow().len(), ..self.0.counters.get() }
+    }
+}
+
+impl Clock for Reactor {
+    fn timers(&self) -> &Timers {
+        &self.0.timers
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("running", &self.is_running()).finish_non_exhaustive()
+    }
+}
+
+/// Settings of a reactor. From [`Reactor::builder`].
+///
+/// ```
+/// # fn main() -> ropewalk::Result<()> {
+/// let reactor = ropewalk::Reactor::builder().signals(false).shutdown_timeout(None).build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Builder {
+    signals: bool,
+    shutdown_timeout: Option<Duration>,
+}
+
+impl Builder {
+    /// Whether SIGINT and SIGTERM stop the reactor while it runs (Twisted: `installSignalHandlers`). They do unless told
+    /// otherwise. A second signal while it stops ends the loop at once.
+    pub fn signals(mut self, install: bool) -> Self {
+        self.signals = install;
+        self
+    }
+
+    /// How long a shutdown waits in all for triggers that returned a Deferred. 60 s unless said otherwise; `None` waits
+    /// without limit, as Twisted does. After it, the log is told which triggers hang, and the shutdown goes on.
+    pub fn shutdown_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Makes the reactor.
+    ///
+    /// # Errors
+    /// [`ReactorError::Setup`] where the system gives us no poller.
+    pub fn build(self) -> Result<Reactor, ReactorError> {
+        let backend = Mio::new().map_err(ReactorError::Setup)?;
+        Ok(Reactor(Core::new(Box::new(backend), self)))
+    }
+}
+
+/// What a reactor has counted: for monitoring, and for tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed unserved because descriptors ran out.
+    pub shed: u64,
+    /// Times that accepting failed and was suspended for a while.
+    pub accept_failures: u64,
+    /// Events for something that had been closed already: dropped.
+    pub stale_events: u64,
+    /// The longest that a timer ran after it was due.
+    pub longest_lateness: Duration,
+    /// What is watched at present: ports, connections, attempts, and sockets that are still being read after their end.
+    pub watched: usize,
+}
+
+/// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
+/// called that is not ours.
+pub(crate) struct Core {
+    backend: RefCell<Box<dyn Backend>>,
+    slots: RefCell<Slots<Slot>>,
+    agenda: Rc<Agenda>,
+    timers: Timers,
+    remote: Remote,
+    names: Pool,
+    /// Who waits for a thread's answer.
+    jobs: RefCell<Slots<Box<dyn FnOnce(Box<dyn Any + Send>)>>>,
+    triggers: Triggers,
+    signals: RefCell<Option<(Id, Signals)>>,
+    exit_signal: Cell<Option<i32>>,
+    state: RefCell<State>,
+    /// A turn is being made.
+    turning: Cell<bool>,
+    /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
+    resumed: RefCell<Vec<Id>>,
+    /// For phase 8: directions that were shut, and connections that are over.
+    shut: RefCell<Vec<Id>>,
+    lost: RefCell<Vec<(Id, CloseMode)>>,
+    /// For the end of phase 8: what else has to wait until no callback is on the stack.
+    later: RefCell<Vec<Later>>,
+    /// Close deadlines that are running.
+    deadlines: RefCell<HashMap<Id, DelayedCall>>,
+    /// The agenda's other list, kept for its capacity.
+    settled: Cell<Vec<Id>>,
+    counters: Cell<Counters>,
+    settings: Builder,
+}
+
+/// Something to be done at the end of a turn.
+type Later = Box<dyn FnOnce(&Core)>;
+
+/// What an id names.
+enum Slot {
+    /// Taken, and about to become one of the others, or nothing.
+    Reserved,
+    Port(Rc<PortCore>),
+    Connecting(Rc<Attempt>),
+    Connected {
+        joint: Rc<dyn AnyJoint>,
+        /// A client's factory, which stops when the connection is over.
+        factory: Option<Box<BoxedFactory>>,
+    },
+    /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
+    Lingering {
+        left: usize,
+        timer: DelayedCall,
+    },
+    Signals,
+}
+
+impl Core {
+    fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
+        let started = Instant::now();
+        let remote = Remote::new(backend.waker());
+        Rc::new_cyclic(|weak: &Weak<Self>| Self {
+            backend: RefCell::new(backend),
+            slots: RefCell::new(Slots::new()),
+            agenda: Rc::new(Agenda::new(weak.clone())),
+            timers: Timers::new(move || started.elapsed()),
+            remote,
+            names: Pool::new("ropewalk-names", NAME_THREADS),
+            jobs: RefCell::new(Slots::new()),
+            triggers: Triggers::default(),
+            signals: RefCell::default(),
+            exit_signal: Cell::new(None),
+            state: RefCell::new(State::Idle),
+            turning: Cell::new(false),
+            resumed: RefCell::default(),
+            shut: RefCell::default(),
+            lost: RefCell::default(),
+            later: RefCell::default(),
+            deadlines: RefCell::default(),
+            settled: Cell::default(),
+            counters: Cell::default(),
+            settings,
+        })
+    }
+
+    /// Has something done at the end of this turn, or of the next if none is being made.
+    fn later(&self, call: impl FnOnce(&Self) + 'static) {
+        self.later.borrow_mut().push(Box::new(call));
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+
+    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
+    fn in_thread<T: Send + 'static>(&self, pool: &Pool, work: impl FnOnce() -> T + Send + 'static) -> Deferred<T> {
+        let (promise, answer) = Promise::new();
+        let job = self.jobs.borrow_mut().insert(Box::new(move |result: Box<dyn Any + Send>| {
+            let result = result.downcast::<Result<T>>().expect("a job is answered with the type of its own work");
+            // It may have been cancelled meanwhile.
+            let _ = promise.complete(*result);
+        }));
+        let remote = self.remote.clone();
+        let submitted = pool.submit(Box::new(move || {
+            let result: Result<T> = guarded(|| Ok(work()));
+            let result: Box<dyn Any + Send> = Box::new(result);
+            // A reactor that is gone has nobody who waits.
+            let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, result));
+        }));
+        match submitted {
+            Ok(()) => answer,
+            Err(error) => {
+                let waiting = self.jobs.borrow_mut().remove(job);
+                if let Some(waiting) = waiting {
+                    waiting(Box::new(Err::<T, Failure>(error.into())));
+                }
+                answer
+            }
+        }
+    }
+
+    fn answer(&self, job: Id, result: Box<dyn Any + Send>) {
+        let waiting = self.jobs.borrow_mut().remove(job);
+        if let Some(waiting) = waiting {
+            waiting(result);
+        }
+    }
+}
+
+impl Driver for Core {
+    fn send_now(&self, id: Id, data: &[u8]) -> usize {
+        self.backend.borrow_mut().send_now(id, data)
+    }
+
+    fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
+        self.backend.borrow_mut().set_option(id, option)
+    }
+
+    fn no_delay(&self, id: Id) -> io::Result<bool> {
+        self.backend.borrow().no_delay(id)
+    }
+
+    fn keep_alive(&self, id: Id) -> io::Result<bool> {
+        self.backend.borrow().keep_alive(id)
+    }
+
+    fn raw_fd(&self, id: Id) -> Option<RawFd> {
+        self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.remote.close();
+        self.timers.close();
+        self.names.stop(Duration::ZERO);
+    }
+}

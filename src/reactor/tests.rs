@@ -1,0 +1,262 @@
+//! The engine under faults that the kernel can't be asked for: each is ordered from the socket calls
+//! (`backend::socket::faults`), on this thread, for the next calls of its kind.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::backend::Completion;
+use super::backend::socket::faults::{self, Call, Fault, left, plan};
+use super::{ConnectOptions, ListenOptions, Port, Reactor, Slot};
+use crate::address::Address;
+use crate::error::{ConnectError, ReactorError};
+use crate::failure::{Failure, Result};
+use crate::protocol::{Factory, Protocol};
+use crate::time::Clock;
+use crate::transport::Transport;
+use crate::transport::agenda::Id;
+
+type Log = Rc<RefCell<Vec<String>>>;
+
+/// Echoes, and writes down how it went.
+struct Echo(Log);
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, _: &Transport) -> Result<()> {
+        self.0.borrow_mut().push("made".to_owned());
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _: &Transport, reason: &Failure) {
+        self.0.borrow_mut().push(reason.to_string());
+    }
+}
+
+fn reactor() -> Reactor {
+    Reactor::builder().signals(false).build().unwrap()
+}
+
+fn listen(reactor: &Reactor, log: &Log) -> (Port, SocketAddr) {
+    let log = Rc::clone(log);
+    let factory = move |_: &Address| Some(Echo(Rc::clone(&log)));
+    let port = reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), factory).unwrap();
+    let address = port.host().socket_addr().unwrap();
+    (port, address)
+}
+
+fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < until, "it did not happen");
+        reactor.iterate(Duration::from_millis(5)).unwrap();
+    }
+}
+
+/// One echo through a blocking peer.
+fn echo(reactor: &Reactor, address: SocketAddr, message: Vec<u8>) -> Vec<u8> {
+    let peer = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut writer = stream.try_clone().unwrap();
+        let length = message.len();
+        let writing = thread::spawn(move || writer.write_all(&message).unwrap());
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer).unwrap();
+        writing.join().unwrap();
+        answer
+    });
+    run_until(reactor, || peer.is_finished());
+    peer.join().unwrap()
+}
+
+/// F02: a shortage in the system suspends accepting for a while. The loop does not spin, and whoever waited is served.
+#[test]
+fn shortages_at_accept_back_off_and_recover() {
+    for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        let (reactor, log) = (reactor(), Log::default());
+        let (_port, address) = listen(&reactor, &log);
+        plan(Call::Accept, [Fault::Fails(errno); 4]);
+        assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
+        assert_eq!(left(Call::Accept), 0);
+        let counters = reactor.counters();
+        assert_eq!(counters.accept_failures, 4);
+        // 5 + 10 + 20 + 40 ms of suspension, in turns of at most 5 ms.
+        assert!(counters.turns < 200, "{errno}: the loop spun, {} turns", counters.turns);
+    }
+}
+
+/// F03: an error that belongs to a connection that waited does not stop the others, nor the port.
+#[test]
+fn errors_of_waiting_connections_are_skipped() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::INTR];
+    plan(Call::Accept, errors.map(Fault::Fails));
+    assert_eq!(echo(&reactor, address, b"next".to_vec()), b"next");
+    assert_eq!(left(Call::Accept), 0);
+    assert_eq!(reactor.counters().accept_failures, 0);
+}
+
+/// F14: short, interrupted, refused and starved calls in any order leave the stream of bytes as it was.
+#[test]
+fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
+    let message: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for seed in 0..12_u32 {
+        let mut random = seed.wrapping_mul(747_796_405) | 1;
+        let mut faults = |count: usize| -> Vec<Fault> {
+            let draw = |random: &mut u32| {
+                *random ^= *random << 13;
+                *random ^= *random >> 17;
+                *random ^= *random << 5;
+                *random
+            };
+            let pick = |random: &mut u32| match draw(random) % 8 {
+                0 => Fault::Fails(Errno::INTR),
+                1 => Fault::Fails(Errno::AGAIN),
+                2 => Fault::None,
+                _ => Fault::Short(1 + (draw(random) % 700) as usize),
+            };
+            (0..count).map(|_| pick(&mut random)).collect()
+        };
+        let (reactor, log) = (reactor(), Log::default());
+        let (_port, address) = listen(&reactor, &log);
+        // "Nothing there" while there is something is what the kernel never says: no edge would follow.
+        let receives: Vec<_> = faults(300).into_iter().map(|fault| match fault {
+            Fault::Fails(Errno::AGAIN) => Fault::Fails(Errno::INTR),
+            fault => fault,
+        }).collect();
+        plan(Call::Receive, receives);
+        plan(Call::Send, [Fault::Fails(Errno::NOBUFS)].into_iter().chain(faults(300)));
+        assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
+        faults::clear();
+    }
+}
+
+/// F15, F17: whatever a backend says twice, for nothing, or of somebody who is gone, the callbacks are those of one
+/// connection that ends once.
+#[test]
+fn spurious_and_stale_completions_are_tolerated() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let peer = TcpStream::connect(address).unwrap();
+    run_until(&reactor, || !log.borrow().is_empty());
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Connected { .. }))[0];
+    let stale = Id { generation: id.generation + 1, ..id };
+    for id in [id, stale] {
+        core.complete(id, Completion::SendReady);
+        core.complete(id, Completion::Shed(1));
+        core.complete(id, Completion::Connected(address));
+        core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()));
+        core.complete(id, Completion::Readable);
+    }
+    core.complete(stale, Completion::EndOfStream);
+    core.complete(stale, Completion::Broken(Errno::CONNRESET.into()));
+    reactor.iterate(Duration::ZERO).unwrap();
+    assert_eq!(*log.borrow(), ["made"]);
+    for _ in 0..2 {
+        core.complete(id, Completion::EndOfStream);
+        core.complete(id, Completion::Broken(Errno::CONNRESET.into()));
+    }
+    reactor.iterate(Duration::ZERO).unwrap();
+    core.complete(id, Completion::EndOfStream);
+    reactor.iterate(Duration::ZERO).unwrap();
+    assert_eq!(*log.borrow(), ["made", "the peer reset the connection (0 bytes were still to be sent)"]);
+    drop(peer);
+}
+
+/// F34: a poller that fails ends the run with an error, and every connection is told before.
+#[test]
+fn a_failing_poller_ends_the_run() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let peer = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    });
+    let made = Rc::clone(&log);
+    let handle = reactor.clone();
+    fn order_when_made(reactor: Reactor, made: Log) {
+        if made.borrow().is_empty() {
+            reactor.clone().call_later(Duration::from_millis(1), move || order_when_made(reactor, made));
+        } else {
+            plan(Call::Wait, [Fault::Fails(Errno::BADF)]);
+        }
+    }
+    order_when_made(handle, made);
+    assert!(matches!(reactor.run(), Err(ReactorError::Poll(_))));
+    assert_eq!(*log.borrow(), ["made", "the reactor stopped"]);
+    peer.join().unwrap();
+    assert_eq!(reactor.counters().watched, 0);
+}
+
+/// A wait that a signal interrupts is no failure.
+#[test]
+fn an_interrupted_wait_goes_on() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    plan(Call::Wait, [Fault::Fails(Errno::INTR); 3]);
+    assert_eq!(echo(&reactor, address, b"on".to_vec()), b"on");
+}
+
+/// F51: what the network says of an attempt becomes its own kind of error.
+#[test]
+fn connect_errors_have_kinds() {
+    let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    for (errno, expected) in [
+        (Errno::CONNREFUSED, "127.0.0.1:9 refused the connection"),
+        (Errno::NETUNREACH, "127.0.0.1:9 is unreachable"),
+        (Errno::HOSTUNREACH, "127.0.0.1:9 is unreachable"),
+        (Errno::TIMEDOUT, "127.0.0.1:9 did not answer within the limits of the operating system"),
+        (Errno::ADDRNOTAVAIL, "cannot connect to 127.0.0.1:9"),
+    ] {
+        let (reactor, log) = (reactor(), Log::default());
+        plan(Call::Connect, [Fault::Fails(errno)]);
+        let said = Rc::clone(&log);
+        let factory = |_: &Address| -> Option<Echo> { None };
+        let connecting = reactor.connect_tcp(address, &ConnectOptions::new(), factory).add_errback(move |failure| {
+            assert!(failure.check::<ConnectError>().is_some());
+            said.borrow_mut().push(failure.error().to_string());
+            Err(failure)
+        });
+        assert!(log.borrow().is_empty(), "nothing has fired when connect returns");
+        run_until(&reactor, || !log.borrow().is_empty());
+        assert_eq!(*log.borrow(), [expected]);
+        drop(connecting.add_errback(|_| Err(Failure::message("seen"))).add_both(|_| ()));
+    }
+}
+
+/// A factory that is started for an attempt is stopped when it fails.
+#[test]
+fn a_failed_attempt_stops_its_factory() {
+    struct Counting(Log);
+    impl Factory for Counting {
+        type Protocol = Echo;
+        fn build_protocol(&mut self, _: &Address) -> Option<Echo> {
+            None
+        }
+        fn do_start(&mut self) {
+            self.0.borrow_mut().push("start".to_owned());
+        }
+        fn do_stop(&mut self) {
+            self.0.borrow_mut().push("stop".to_owned());
+        }
+    }
+    let (reactor, log) = (reactor(), Log::default());
+    plan(Call::Connect, [Fault::Fails(Errno::CONNREFUSED)]);
+    let options = ConnectOptions::new();
+    let connecting = reactor.connect_tcp("127.0.0.1:9".parse().unwrap(), &options, Counting(Rc::clone(&log)));
+    drop(connecting.add_both(|_| ()));
+    run_until(&reactor, || log.borrow().len() == 2);
+    assert_eq!(*log.borrow(), ["start", "stop"]);
+}

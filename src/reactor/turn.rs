@@ -1,0 +1,359 @@
+//! Running, stopping, and one turn of the loop.
+//!
+//! The phases of a turn, in order:
+//! 1. calls from other threads, as many as were queued when the turn began;
+//! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
+//! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
+//! 4. the timeout: zero if anything is queued, otherwise until the next timer;
+//! 5. the wait;
+//! 6. completions, joint by joint;
+//! 7. settling: every stream that was asked for something, or written to, is seen to;
+//! 8. `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
+
+use std::cell::Cell;
+use std::mem;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::signals::Signals;
+use super::triggers::{Pending, Phase, SystemEvent};
+use super::{Core, Reactor, Slot};
+use crate::error::ReactorError;
+use crate::failure::guarded;
+use crate::time::{Clock, DelayedCall};
+
+/// Timers run in one turn. 10,000: a few milliseconds of small functions; the rest come first in the next turn, after the
+/// network had its say.
+const TIMERS: usize = 10_000;
+
+/// How long the end of a run waits for threads that are still at work. They are looking up names that nobody waits for any
+/// more.
+const THREADS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the loop is at.
+pub(super) enum State {
+    Idle,
+    /// Startup triggers.
+    Starting(Event),
+    Running,
+    /// `stop` was called.
+    StopAsked,
+    /// Shutdown triggers.
+    Stopping(Event),
+    /// Leave at the end of the turn.
+    Crashed,
+}
+
+/// An event that is under way.
+pub(super) struct Event {
+    phase: Phase,
+    /// What the phase waits for.
+    pending: Pending,
+    /// When it stops waiting.
+    deadline: Option<(Duration, DelayedCall)>,
+}
+
+impl Core {
+    pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
+        if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
+            return Err(ReactorError::AlreadyRunning);
+        }
+        self.exit_signal.set(None);
+        if self.settings.signals {
+            self.install_signals()?;
+        }
+        self.begin(SystemEvent::Startup);
+        let mut result = Ok(());
+        while self.advance() {
+            result = self.turn(None);
+            if result.is_err() {
+                self.fail_all();
+                break;
+            }
+        }
+        self.finish();
+        result
+    }
+
+    pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
+        if self.turning.get() {
+            return Err(ReactorError::AlreadyRunning);
+        }
+        self.turn(Some(delay))
+    }
+
+    pub(super) fn stop(&self) -> Result<(), ReactorError> {
+        let mut state = self.state.borrow_mut();
+        match &*state {
+            State::Starting(_) | State::Running => {
+                let old = mem::replace(&mut *state, State::StopAsked);
+                drop(state);
+                // What a startup still waited for is nobody's any more; its Deferreds may run our callbacks as they go.
+                drop(old);
+                Ok(())
+            }
+            _ => Err(ReactorError::NotRunning),
+        }
+    }
+
+    pub(super) fn crash(&self) -> Result<(), ReactorError> {
+        if matches!(&*self.state.borrow(), State::Idle | State::Crashed) {
+            return Err(ReactorError::NotRunning);
+        }
+        let old = self.state.replace(State::Crashed);
+        drop(old);
+        Ok(())
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Idle | State::Crashed => false,
+            State::Starting(event) => event.phase > Phase::Before,
+            State::Running | State::StopAsked => true,
+            State::Stopping(event) => event.phase < Phase::After,
+        }
+    }
+
+    /// Whether connections are being closed for good: nothing new is begun.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Stopping(event) if event.phase > Phase::Before)
+    }
+
+    /// Starts an event.
+    fn begin(self: &Rc<Self>, event: SystemEvent) {
+        let deadline = match (event, self.settings.shutdown_timeout) {
+            (SystemEvent::Shutdown, Some(timeout)) => {
+                // The timer does nothing but end the wait of the loop.
+                let timer = self.timers.call_later(timeout, || {});
+                Some((self.timers.seconds() + timeout, timer))
+            }
+            _ => None,
+        };
+        let (phase, pending) = (Phase::Before, Pending::default());
+        self.state.replace(State::of(event, Event { phase, pending, deadline }));
+        let pending = self.triggers.fire(event, phase);
+        self.note_pending(event, phase, pending);
+    }
+
+    /// Brings the state as far as it goes without another turn. `false`: the run is over.
+    fn advance(self: &Rc<Self>) -> bool {
+        loop {
+            let (event, phase) = match &*self.state.borrow() {
+                State::Idle | State::Crashed => return false,
+                State::Running => return true,
+                State::Starting(event) if event.is_waiting(&self.timers) => return true,
+                State::Stopping(event) if event.is_waiting(&self.timers) => return true,
+                State::Starting(event) => (SystemEvent::Startup, event.phase.next()),
+                State::Stopping(event) => (SystemEvent::Shutdown, event.phase.next()),
+                State::StopAsked => (SystemEvent::Shutdown, Some(Phase::Before)),
+            };
+            match (event, phase) {
+                (SystemEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
+                (event, Some(phase)) => self.enter(event, phase),
+                (SystemEvent::Startup, None) => drop(self.state.replace(State::Running)),
+                (SystemEvent::Shutdown, None) => return false,
+            }
+        }
+    }
+
+    /// Goes on to a later phase of an event.
+    fn enter(self: &Rc<Self>, event: SystemEvent, phase: Phase) {
+        if let State::Starting(current) | State::Stopping(current) = &mut *self.state.borrow_mut() {
+            current.report(event);
+            current.phase = phase;
+            current.pending = Pending::default();
+        }
+        if (event, phase) == (SystemEvent::Shutdown, Phase::During) {
+            self.disconnect_all();
+            let stuck = self.names.stop(THREADS_PATIENCE);
+            if stuck > 0 {
+                tracing::warn!(stuck, "threads are still at work and are left behind");
+            }
+        }
+        let pending = self.triggers.fire(event, phase);
+        self.note_pending(event, phase, pending);
+    }
+
+    /// Puts what the triggers of a phase returned where `advance` looks, unless they stopped or crashed the reactor.
+    fn note_pending(&self, event: SystemEvent, phase: Phase, pending: Pending) {
+        match (&mut *self.state.borrow_mut(), event) {
+            (State::Starting(current), SystemEvent::Startup) | (State::Stopping(current), SystemEvent::Shutdown)
+                if current.phase == phase =>
+            {
+                current.pending = pending;
+            }
+            _ => {}
+        }
+    }
+
+    /// The end of a run, whatever ended it.
+    fn finish(&self) {
+        let old = self.state.replace(State::Idle);
+        if let State::Stopping(Event { deadline: Some((_, timer)), .. }) = old {
+            // It may be what ended the wait.
+            let _ = timer.cancel();
+        }
+        let signals = self.signals.borrow_mut().take();
+        if let Some((id, signals)) = signals {
+            self.backend.borrow_mut().close(id, false);
+            self.slots.borrow_mut().remove(id);
+            drop(signals);
+        }
+    }
+
+    /// The poller failed: everybody is told, for nothing can come any more.
+    fn fail_all(self: &Rc<Self>) {
+        tracing::error!("the poller failed; all connections are closed");
+        self.disconnect_all();
+    }
+
+    fn install_signals(&self) -> Result<(), ReactorError> {
+        let signals = Signals::install().map_err(ReactorError::Setup)?;
+        let id = self.slots.borrow_mut().insert(Slot::Signals);
+        let watched = self.backend.borrow_mut().watch(id, signals.descriptor());
+        if let Err(error) = watched {
+            self.slots.borrow_mut().remove(id);
+            return Err(ReactorError::Setup(error));
+        }
+        *self.signals.borrow_mut() = Some((id, signals));
+        Ok(())
+    }
+
+    /// A signal came: the first stops, the second does not wait.
+    pub(super) fn signalled(&self) {
+        let signal = self.signals.borrow_mut().as_mut().and_then(|(_, signals)| signals.take());
+        let Some(signal) = signal else { return };
+        self.exit_signal.set(Some(signal));
+        if self.stop().is_err() {
+            tracing::warn!(signal, "a second signal: the reactor leaves at once");
+            // It is running: this is its loop.
+            let _ = self.crash();
+        }
+    }
+
+    /// One turn. `longest` bounds the wait.
+    fn turn(self: &Rc<Self>, longest: Option<Duration>) -> Result<(), ReactorError> {
+        self.turning.set(true);
+        let turned = Turning(&self.turning);
+        self.count(|counters| counters.turns += 1);
+        // 1
+        self.run_remote_calls();
+        // 2
+        self.run_timers();
+        // 4
+        let timeout = self.timeout(longest);
+        // 5
+        self.backend.borrow_mut().wait(timeout).map_err(ReactorError::Poll)?;
+        // 6
+        self.deliver_held();
+        loop {
+            let next = self.backend.borrow_mut().next();
+            let Some((id, completion)) = next else { break };
+            self.complete(id, completion);
+        }
+        // 7
+        self.settle();
+        // 8
+        self.deliver_losses();
+        self.run_later();
+        drop(turned);
+        Ok(())
+    }
+
+    fn run_remote_calls(self: &Rc<Self>) {
+        let calls = self.remote.take();
+        if calls.is_empty() {
+            return;
+        }
+        let reactor = Reactor(Rc::clone(self));
+        for call in calls {
+            if let Err(failure) = guarded(|| Ok(call(&reactor))) {
+                tracing::error!(%failure, "a call from a thread failed");
+            }
+        }
+    }
+
+    fn run_timers(&self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let mut longest = Duration::ZERO;
+        for ready in self.timers.begin(self.timers.seconds()).take(TIMERS) {
+            longest = longest.max(ready.late());
+            if let Err(failure) = guarded(|| Ok(ready.run())) {
+                tracing::error!(%failure, "a delayed call failed");
+            }
+        }
+        if longest > self.counters.get().longest_lateness {
+            self.count(|counters| counters.longest_lateness = longest);
+        }
+    }
+
+    /// How long phase 5 may take.
+    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
+        let busy = !self.agenda.is_empty()
+            || !self.later.borrow().is_empty()
+            || !self.resumed.borrow().is_empty()
+            || self.is_to_advance();
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));
+        match (next, longest) {
+            (Some(next), Some(longest)) => Some(next.min(longest)),
+            (next, longest) => next.or(longest),
+        }
+    }
+
+    /// Whether `advance` has something to do after this turn: a call or a timer of this one changed the state.
+    fn is_to_advance(&self) -> bool {
+        match &*self.state.borrow() {
+            State::StopAsked | State::Crashed => true,
+            State::Starting(event) | State::Stopping(event) => !event.is_waiting(&self.timers),
+            State::Idle | State::Running => false,
+        }
+    }
+
+    /// The end of phase 8.
+    pub(super) fn run_later(&self) {
+        while !self.later.borrow().is_empty() {
+            for call in self.later.take() {
+                if let Err(failure) = guarded(|| Ok(call(self))) {
+                    tracing::error!(%failure, "a callback failed at the end of a turn");
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn of(event: SystemEvent, under_way: Event) -> Self {
+        match event {
+            SystemEvent::Startup => Self::Starting(under_way),
+            SystemEvent::Shutdown => Self::Stopping(under_way),
+        }
+    }
+}
+
+impl Event {
+    fn is_waiting(&self, clock: &impl Clock) -> bool {
+        let patient = self.deadline.as_ref().is_none_or(|(until, _)| clock.seconds() < *until);
+        patient && !self.pending.borrow().is_empty()
+    }
+
+    /// Tells the log of triggers that are no longer waited for.
+    fn report(&self, event: SystemEvent) {
+        for (_, place) in self.pending.borrow().iter() {
+            tracing::error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
+        }
+    }
+}
+
+/// Says that a turn is being made, until it is dropped.
+struct Turning<'a>(&'a Cell<bool>);
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}

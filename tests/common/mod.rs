@@ -1,0 +1,244 @@
+//! What the tests over real sockets share: a loop with a hard limit, a protocol that writes down what happens to it, and
+//! peers that are not ours.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ropewalk::interfaces::*;
+use ropewalk::{Address, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport};
+
+/// After this, a test has failed. Nothing waits for it in a test that passes.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A reactor that leaves the signals of the test process alone.
+pub fn reactor() -> Reactor {
+    Reactor::builder().signals(false).build().expect("the system gives us a poller")
+}
+
+/// Turns the loop until `done`.
+#[track_caller]
+pub fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");
+        reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
+    }
+}
+
+/// Turns the loop until a thread has ended, and gives what it returned.
+#[track_caller]
+pub fn run_beside<T>(reactor: &Reactor, peer: JoinHandle<T>) -> T {
+    run_until(reactor, || peer.is_finished());
+    peer.join().expect("the peer did not panic")
+}
+
+/// Turns the loop a few times without waiting: enough for anything that is already on its way inside the process.
+pub fn settle(reactor: &Reactor) {
+    for _ in 0..10 {
+        reactor.iterate(Duration::ZERO).expect("the loop turns");
+    }
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+pub struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    pub fn add(&self, what: impl Into<String>) {
+        self.0.borrow_mut().push(what.into());
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+
+    pub fn has(&self, what: &str) -> bool {
+        self.0.borrow().iter().any(|entry| entry.starts_with(what))
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.0.borrow().iter().filter(|entry| entry.starts_with(what)).count()
+    }
+
+    /// Whether the connection is over.
+    pub fn is_over(&self) -> bool {
+        self.has("lost")
+    }
+
+    /// Why it ended.
+    pub fn reason(&self) -> String {
+        let entries = self.0.borrow();
+        let lost = entries.iter().find_map(|entry| entry.strip_prefix("lost: "));
+        lost.expect("the connection is over").to_owned()
+    }
+}
+
+type Reaction = Box<dyn FnMut(&Transport) -> Result<()>>;
+type DataReaction = Box<dyn FnMut(&Transport, &[u8]) -> Result<()>>;
+
+/// A protocol that logs what happens to it, and does what it was told to do then.
+pub struct Script {
+    pub log: Log,
+    pub received: Rc<RefCell<Vec<u8>>>,
+    pub transport: Rc<RefCell<Option<Transport>>>,
+    half_close: bool,
+    made: Reaction,
+    data: DataReaction,
+    read_lost: Reaction,
+    write_lost: Reaction,
+    lost: Box<dyn FnMut(&Transport)>,
+}
+
+impl Script {
+    pub fn new(log: &Log) -> Self {
+        Self {
+            log: log.clone(),
+            received: Rc::default(),
+            transport: Rc::default(),
+            half_close: false,
+            made: Box::new(|_| Ok(())),
+            data: Box::new(|_, _| Ok(())),
+            read_lost: Box::new(|_| Ok(())),
+            write_lost: Box::new(|_| Ok(())),
+            lost: Box::new(|_| ()),
+        }
+    }
+
+    pub fn half_close(mut self) -> Self {
+        self.half_close = true;
+        self
+    }
+
+    pub fn made(mut self, call: impl FnMut(&Transport) -> Result<()> + 'static) -> Self {
+        self.made = Box::new(call);
+        self
+    }
+
+    pub fn data(mut self, call: impl FnMut(&Transport, &[u8]) -> Result<()> + 'static) -> Self {
+        self.data = Box::new(call);
+        self
+    }
+
+    pub fn read_lost(mut self, call: impl FnMut(&Transport) -> Result<()> + 'static) -> Self {
+        self.read_lost = Box::new(call);
+        self
+    }
+
+    pub fn write_lost(mut self, call: impl FnMut(&Transport) -> Result<()> + 'static) -> Self {
+        self.write_lost = Box::new(call);
+        self
+    }
+
+    pub fn lost(mut self, call: impl FnMut(&Transport) + 'static) -> Self {
+        self.lost = Box::new(call);
+        self
+    }
+
+    /// Keeps what is received in `place`.
+    pub fn into_buffer(mut self, place: &Rc<RefCell<Vec<u8>>>) -> Self {
+        self.received = Rc::clone(place);
+        self
+    }
+
+    /// Puts the transport in `place` when the connection is made.
+    pub fn transport_into(mut self, place: &Rc<RefCell<Option<Transport>>>) -> Self {
+        self.transport = Rc::clone(place);
+        self
+    }
+}
+
+impl Protocol for Script {
+    fn half_close(&self) -> bool {
+        self.half_close
+    }
+
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.log.add("made");
+        self.transport.replace(Some(transport.clone()));
+        (self.made)(transport)
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.log.add("data");
+        self.received.borrow_mut().extend_from_slice(data);
+        (self.data)(transport, data)
+    }
+
+    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.log.add("read lost");
+        (self.read_lost)(transport)
+    }
+
+    fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.log.add("write lost");
+        (self.write_lost)(transport)
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        self.log.add(format!("lost: {reason}"));
+        (self.lost)(transport);
+    }
+}
+
+/// A factory for one script; a second connection is refused.
+pub fn once(script: Script) -> impl Factory<Protocol = Script> {
+    let mut script = Some(script);
+    move |_peer: &Address| script.take()
+}
+
+/// Any port of the loopback interface.
+pub fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+/// Listens on a port of the loopback interface.
+#[track_caller]
+pub fn listen(reactor: &Reactor, factory: impl Factory) -> (Port, SocketAddr) {
+    let port = reactor.listen_tcp(loopback(), &ListenOptions::new(), factory).expect("a port can be had");
+    let address = port.host().socket_addr().expect("a TCP address");
+    (port, address)
+}
+
+/// Connects from inside the reactor.
+pub fn connect<F: Factory>(reactor: &Reactor, to: SocketAddr, factory: F) -> Deferred<ropewalk::Connection<F::Protocol>> {
+    reactor.connect_tcp(to, &ConnectOptions::new(), factory)
+}
+
+/// A peer in a thread, connected to `to` with a blocking socket.
+pub fn peer<T: Send + 'static>(to: SocketAddr, act: impl FnOnce(TcpStream) -> T + Send + 'static) -> JoinHandle<T> {
+    thread::spawn(move || {
+        let stream = TcpStream::connect(to).expect("somebody listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
+        act(stream)
+    })
+}
+
+/// A peer in a thread that listens with a blocking socket and takes one connection.
+pub fn listening_peer<T: Send + 'static>(
+    act: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (SocketAddr, JoinHandle<T>) {
+    let listener = TcpListener::bind(loopback()).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let thread = thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("somebody connects");
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
+        act(stream)
+    });
+    (address, thread)
+}
+
+/// Makes the coming close of a peer's socket a reset.
+pub fn reset_on_close(stream: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+/// How many descriptors this process has open.
+pub fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
+}

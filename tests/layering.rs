@@ -1,0 +1,147 @@
+//! The one-way order of the rooms, and the one place of system calls, proven by reading the source: see `docs/design.md`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room, and what it may name. What stands in no list is visible to nobody but the crate's root.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("address", &[]),
+    ("failure", &[]),
+    ("error", &["address", "failure"]),
+    ("time", &["error", "failure"]),
+    ("deferred", &["failure", "error", "time"]),
+    ("transport", &["address", "error", "failure", "time"]),
+    ("protocol", &["address", "error", "failure", "time", "transport"]),
+    ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol"]),
+    ("endpoints", &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor"]),
+    ("interfaces", &["deferred", "endpoints", "protocol", "time", "reactor", "transport"]),
+];
+
+/// What only the reactor may name: whatever makes system calls, starts threads or reads the clock.
+const SYSTEM: &[&str] = &[
+    "mio::",
+    "io_uring",
+    "rustix::",
+    "libc::",
+    "signal_hook",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "ToSocketAddrs",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+    "std::process",
+    "std::fs",
+];
+
+/// Files in which `unsafe` may stand. `docs/design.md` says why; today there are none.
+const UNSAFE: &[&str] = &[];
+
+/// A file of the source: its room, its path, and its text without comments and unit tests.
+struct Source {
+    room: String,
+    path: PathBuf,
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let relative = path.strip_prefix(&root).unwrap().to_owned();
+                let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+                let room = first.trim_end_matches(".rs").to_owned();
+                let is_test = relative.file_stem().is_some_and(|stem| stem == "tests");
+                if room != "lib" && !is_test {
+                    found.push(Source { room, code: code(&fs::read_to_string(&path).unwrap()), path: relative });
+                }
+            }
+        }
+    }
+    assert!(found.len() > 10, "the source was not found");
+    found
+}
+
+/// The text without comments, and without what follows `#[cfg(test)] mod`.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = text.lines().map(|line| match line.find("//") {
+        Some(at) if !line[..at].contains('"') => &line[..at],
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn allowed(room: &str) -> &'static [&'static str] {
+    let found = ROOMS.iter().find(|(name, _)| *name == room);
+    found.unwrap_or_else(|| panic!("{room} is not in the table of rooms")).1
+}
+
+/// The rooms that a text names, in whatever form: `crate::room`, `crate::{room, ..}`.
+fn rooms_named(code: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let list = match rest.strip_prefix('{') {
+            Some(inner) => inner.split('}').next().unwrap().split(',').map(str::trim).collect(),
+            None => vec![rest],
+        };
+        for item in list {
+            let name: String = item.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            named.insert(name);
+        }
+    }
+    named
+}
+
+#[test]
+fn a_room_uses_only_rooms_below_it() {
+    for source in sources() {
+        let allowed = allowed(&source.room);
+        for named in rooms_named(&source.code) {
+            let fine = named == source.room || allowed.contains(&named.as_str());
+            assert!(fine, "{}: the room {} may not name {named}", source.path.display(), source.room);
+        }
+    }
+}
+
+#[test]
+fn only_the_reactor_makes_system_calls() {
+    for source in sources().iter().filter(|source| source.room != "reactor") {
+        for name in SYSTEM {
+            assert!(!source.code.contains(name), "{}: {name} belongs in the reactor", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_mio_backend_names_mio() {
+    for source in sources() {
+        let is_backend = source.path.ends_with("reactor/backend/mio.rs");
+        assert!(is_backend || !source.code.contains("::mio::"), "{}: mio stays in its file", source.path.display());
+    }
+}
+
+#[test]
+fn unsafe_stands_only_where_the_design_says() {
+    for source in sources() {
+        let named = UNSAFE.iter().any(|path| source.path.ends_with(path));
+        let words = source.code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(named || !words.into_iter().any(|word| word == "unsafe"), "{}: unsafe code", source.path.display());
+    }
+}
+
+/// The checks themselves: a test that can't fail proves nothing.
+#[test]
+fn the_reader_sees_what_it_is_to_see() {
+    let text = "use crate::reactor::Port; // crate::endpoints\nuse crate::{time::Clock, error};\nfn f() { crate::failure::g() }";
+    let named = rooms_named(&code(text));
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), ["error", "failure", "reactor", "time"]);
+}
