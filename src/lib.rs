@@ -1,6 +1,7 @@
 //! Twisted's engine in Rust.
 
 pub mod address;
+pub mod endpoints;
 pub mod error;
 pub mod failure;
 
