@@ -17,9 +17,9 @@ mod arguments;
 mod description;
 mod tcp;
 
-pub use self::description::{Description, DescriptionError, DescriptionErrorKind, quote_string_argument};
+pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
+pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
-use self::arguments::{TcpClientSpec, TcpServerSpec};
 use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::{Port, Reactor};
@@ -84,11 +84,7 @@ pub fn server_from_string(
     match description.kind() {
         "tcp" => {
             let spec = TcpServerSpec::from_description(&description)?;
-            let endpoint = TcpServerEndpoint::new(reactor, spec.port).backlog(spec.backlog);
-            Ok(Box::new(match spec.interface {
-                Some(interface) => endpoint.interface(interface),
-                None => endpoint,
-            }))
+            Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog)))
         }
         _ => Err(description.unknown_type(&["tcp"])),
     }
@@ -106,8 +102,9 @@ pub fn client_from_string(
     match description.kind() {
         "tcp" => {
             let spec = TcpClientSpec::from_description(&description)?;
+            let from = spec.local_address();
             let endpoint = TcpClientEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
-            Ok(Box::new(match spec.bind_address {
+            Ok(Box::new(match from {
                 Some(address) => endpoint.bind_address(address),
                 None => endpoint,
             }))

@@ -1,6 +1,6 @@
 //! TCP endpoints (Twisted: `TCP4ServerEndpoint`, `TCP6ServerEndpoint`, `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use std::vec;
 
@@ -22,7 +22,7 @@ use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 /// # }
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
-/// let endpoint = TcpServerEndpoint::new(&reactor, 0).interface("127.0.0.1".parse()?).backlog(128);
+/// let endpoint = TcpServerEndpoint::at(&reactor, "127.0.0.1:0".parse()?).backlog(128);
 /// let port = endpoint.listen(|_peer: &Address| Some(Echo));
 /// # drop(port);
 /// # Ok(())
@@ -38,14 +38,12 @@ pub struct TcpServerEndpoint {
 impl TcpServerEndpoint {
     /// Listens on all IPv4 interfaces, with a backlog of 50; port 0 lets the system choose one.
     pub fn new(reactor: &Reactor, port: u16) -> Self {
-        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        Self { reactor: reactor.clone(), address, options: ListenOptions::new() }
+        Self::at(reactor, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
     }
 
-    /// Listens on one interface only. `::` is all of them, over IPv6 and, as Linux has it by default, IPv4.
-    pub fn interface(mut self, interface: IpAddr) -> Self {
-        self.address.set_ip(interface);
-        self
+    /// Listens on one address. `[::]` is all of them, over IPv6 and, as Linux has it by default, IPv4.
+    pub fn at(reactor: &Reactor, address: SocketAddr) -> Self {
+        Self { reactor: reactor.clone(), address, options: ListenOptions::new() }
     }
 
     /// How many connections may wait to be accepted.
@@ -94,7 +92,7 @@ pub struct TcpClientEndpoint {
     host: String,
     port: u16,
     options: ConnectOptions,
-    bind_address: Option<IpAddr>,
+    bind_address: Option<SocketAddr>,
 }
 
 impl TcpClientEndpoint {
@@ -110,26 +108,21 @@ impl TcpClientEndpoint {
         self
     }
 
-    /// The local address to connect from.
-    pub fn bind_address(mut self, address: IpAddr) -> Self {
+    /// The local address to connect from; port 0 lets the system choose one. Of the host's addresses, those of its family are
+    /// tried.
+    pub fn bind_address(mut self, address: SocketAddr) -> Self {
         self.bind_address = Some(address);
+        self.options = self.options.bind_address(address);
         self
-    }
-
-    fn options(&self) -> ConnectOptions {
-        match self.bind_address {
-            Some(address) => self.options.clone().bind_address(SocketAddr::new(address, 0)),
-            None => self.options.clone(),
-        }
     }
 }
 
 impl ClientEndpoint for TcpClientEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
         let (endpoint, host) = (self.clone(), self.host.clone());
-        self.reactor.resolve(&self.host).add_callbacks(
+        self.reactor.resolve(&self.host, self.port).add_callbacks(
             move |addresses| {
-                let usable: Vec<IpAddr> = match endpoint.bind_address {
+                let usable: Vec<SocketAddr> = match endpoint.bind_address {
                     Some(from) => addresses.into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()).collect(),
                     None => addresses,
                 };
@@ -158,13 +151,12 @@ impl ClientEndpoint for TcpClientEndpoint {
 /// Tries the first address, and the others if it fails; `last` is what the one before failed with.
 fn try_addresses(
     endpoint: TcpClientEndpoint,
-    mut addresses: vec::IntoIter<IpAddr>,
+    mut addresses: vec::IntoIter<SocketAddr>,
     factory: BoxedFactory,
     last: Failure,
 ) -> Deferred<AnyConnection> {
-    let Some(address) = addresses.next() else { return Deferred::fail(last) };
-    let to = SocketAddr::new(address, endpoint.port);
-    let attempt = endpoint.reactor.connect_tcp_boxed(to, &endpoint.options(), factory.clone());
+    let Some(to) = addresses.next() else { return Deferred::fail(last) };
+    let attempt = endpoint.reactor.connect_tcp_boxed(to, &endpoint.options, factory.clone());
     attempt.add_errback(move |failure| {
         let network = match failure.check::<ConnectError>() {
             // Only an attempt that met the network's refusal is worth another address.

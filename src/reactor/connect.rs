@@ -17,7 +17,7 @@ use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
 /// How long an attempt may take, unless said otherwise. 30 s, as Twisted.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
 const SELF_CONNECTS: u32 = 3;
@@ -202,15 +202,14 @@ impl Core {
     }
 
     /// Looks a name up in a thread.
-    pub(super) fn resolve(self: &Rc<Self>, host: &str) -> Deferred<Vec<IpAddr>> {
+    pub(super) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return Deferred::succeed(vec![address]);
+            return Deferred::succeed(vec![SocketAddr::new(address, port)]);
         }
         let asked = host.to_owned();
         let looked_up = self.in_thread(&self.names, {
             let asked = asked.clone();
-            // The port does not matter: what comes back is one address per kind of socket.
-            move || (asked.as_str(), 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect::<Vec<_>>())
+            move || (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
         });
         looked_up.add_callback(move |found| {
             let reason = match found {

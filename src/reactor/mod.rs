@@ -32,7 +32,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
@@ -56,8 +56,6 @@ use crate::protocol::{AnyConnection, AnyJoint, BoxedFactory, Connection, Factory
 use crate::time::{Clock, DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
 use crate::transport::stream::CloseMode;
-
-pub(crate) use self::connect::CONNECT_TIMEOUT;
 
 /// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
 const NAME_THREADS: usize = 10;
@@ -244,11 +242,12 @@ impl Reactor {
     }
 
     /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
-    /// `nameResolver.resolveHostName`, `GAIResolver`). Looked up in a thread; an IP address is its own answer at once.
+    /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
+    /// at once.
     ///
     /// Fails with [`ConnectError::Lookup`](crate::error::ConnectError::Lookup).
-    pub fn resolve(&self, host: &str) -> Deferred<Vec<IpAddr>> {
-        self.0.resolve(host)
+    pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
+        self.0.resolve(host, port)
     }
 
     /// What this reactor has counted since it was made.

@@ -1,0 +1,422 @@
+//! [`Description`]: an endpoint written as a string, taken apart (Twisted: the strings of `serverFromString` and
+//! `clientFromString`, `quoteStringArgument`).
+//!
+//! This file knows the grammar and no type of endpoint: which arguments a type takes, and what they may be, is for
+//! [`Arguments`](super::Arguments). Nothing here looks anything up, opens anything or panics.
+//!
+//! ```text
+//! description := field *( ":" field )
+//! field       := value                     positional; the first one is the type
+//!              | name "=" value            keyword; the first bare "=" splits, further ones are part of the value
+//! value       := *( char | "\" any-char )  after a backslash every character stands for itself
+//!              | "[" IPv6-address "]"      its colons do not split; the brackets belong to the value
+//! ```
+//!
+//! As in Twisted, positional fields may follow keywords, the last of several equal keywords wins, and an empty field is
+//! an empty positional. What differs:
+//!
+//! - The type is case-insensitive, for every type.
+//! - A backslash at the very end is an error that says so.
+//! - `[::1]` needs no escapes. Only a whole value that is an IPv6 address in brackets is read so: `[`, an address with at
+//!   least two colons and perhaps a scope (`%eth0`), `]`, and then a colon or the end. Twisted splits at those colons,
+//!   and its types refuse the pieces. `[a:b]` is split as it always was.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fmt::Write as _;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// An endpoint as a string, split into its type and its fields.
+///
+/// ```
+/// use ropewalk::endpoints::Description;
+///
+/// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
+/// let description = Description::parse(r"TCP:8888:interface=\:\:1")?;
+/// assert_eq!(description.kind(), "tcp");
+/// assert_eq!(description.fields()[0].value(), "8888");
+/// assert_eq!(description.keyword("interface").map(|field| field.value()), Some("::1"));
+/// assert_eq!(description.to_string(), r"TCP:8888:interface=\:\:1");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    text: String,
+    kind: Field,
+    lower_case_kind: String,
+    fields: Vec<Field>,
+}
+
+impl Description {
+    /// Takes a description apart.
+    ///
+    /// # Errors
+    /// [`NoType`](DescriptionErrorKind::NoType) where the first positional field is empty or there is none,
+    /// [`TrailingBackslash`](DescriptionErrorKind::TrailingBackslash) where the text ends in the middle of an escape.
+    pub fn parse(text: &str) -> Result<Self, DescriptionError> {
+        let mut fields = Vec::new();
+        let mut at = 0;
+        loop {
+            let (field, end) = Field::read(text, at)?;
+            fields.push(field);
+            if end == text.len() {
+                break;
+            }
+            at = end + ':'.len_utf8();
+        }
+        let Some(kind) = fields.iter().position(|field| field.name.is_none()) else {
+            return Err(DescriptionError::new(text, 0, DescriptionErrorKind::NoType));
+        };
+        let kind = fields.remove(kind);
+        if kind.value.is_empty() {
+            return Err(DescriptionError::new(text, kind.at, DescriptionErrorKind::NoType));
+        }
+        Ok(Self { text: text.to_owned(), lower_case_kind: kind.value.to_ascii_lowercase(), kind, fields })
+    }
+
+    /// The type, in lower case: `tcp` for `TCP:80`.
+    pub fn kind(&self) -> &str {
+        &self.lower_case_kind
+    }
+
+    /// All fields but the type, in the order in which they are written.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The keyword field with this name; the last one, where there are several.
+    pub fn keyword(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().rfind(|field| field.name.as_deref() == Some(name))
+    }
+
+    /// The error for a type that nobody knows; `known` are those that would have done.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
+    /// let description = ropewalk::endpoints::Description::parse("tpc:80")?;
+    /// assert_eq!(
+    ///     description.unknown_type(&["tcp", "unix"]).to_string(),
+    ///     r#"in "tpc:80" at byte 0: "tpc" is not a type of endpoint: expected tcp or unix"#,
+    /// );
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unknown_type(&self, known: &[&str]) -> DescriptionError {
+        let known = known.iter().map(|&name| name.to_owned()).collect();
+        self.error(self.kind.value_at, DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
+    }
+
+    /// An error at `at`, which is the position of a field or its value, or the end.
+    pub(super) fn error(&self, at: usize, kind: DescriptionErrorKind) -> DescriptionError {
+        DescriptionError::new(&self.text, at, kind)
+    }
+
+    /// The position behind the last character, where something is missing.
+    pub(super) fn end(&self) -> usize {
+        self.text.len()
+    }
+}
+
+impl FromStr for Description {
+    type Err = DescriptionError;
+
+    fn from_str(text: &str) -> Result<Self, DescriptionError> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Description {
+    /// The text that was parsed, as it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// One field of a [`Description`]: a value, perhaps with a name.
+///
+/// ```
+/// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
+/// let description = ropewalk::endpoints::Description::parse(r"unix:address=/a\:b")?;
+/// let field = &description.fields()[0];
+/// assert_eq!((field.name(), field.value()), (Some("address"), "/a:b"));
+/// assert_eq!((field.position(), field.value_position()), (5, 13));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    at: usize,
+    name: Option<String>,
+    value: String,
+    value_at: usize,
+}
+
+impl Field {
+    /// The field that starts at `at`, and where it ends: at a colon, or at the end of the text.
+    fn read(text: &str, at: usize) -> Result<(Self, usize), DescriptionError> {
+        let (first, end) = read_value(text, at, &[':', '='])?;
+        if !text[end..].starts_with('=') {
+            return Ok((Self { at, name: None, value: first, value_at: at }, end));
+        }
+        let value_at = end + '='.len_utf8();
+        let (value, end) = read_value(text, value_at, &[':'])?;
+        Ok((Self { at, name: Some(first), value, value_at }, end))
+    }
+
+    /// The name in front of the `=`, if it is a keyword field. It may be empty.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The value, without its escapes.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// The byte of the description at which the field starts.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The byte of the description at which the value starts: behind the `=`, if there is one.
+    pub fn value_position(&self) -> usize {
+        self.value_at
+    }
+}
+
+/// What is wrong with a description, where, and what was expected there.
+///
+/// Twisted raises `ValueError`, `TypeError`, `IndexError` or `RuntimeError`, and names no place.
+///
+/// ```
+/// use ropewalk::endpoints::{Description, TcpServerSpec};
+///
+/// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
+/// let error = TcpServerSpec::from_description(&Description::parse("tcp:http")?).unwrap_err();
+/// assert_eq!(error.position(), 4);
+/// assert_eq!(
+///     error.to_string(),
+///     r#"in "tcp:http" at byte 4: "http" is not a port: expected a whole number from 0 to 65535"#,
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("in {} at byte {at}: {kind}", Quoted(.description))]
+pub struct DescriptionError {
+    description: String,
+    at: usize,
+    kind: DescriptionErrorKind,
+}
+
+impl DescriptionError {
+    fn new(description: &str, at: usize, kind: DescriptionErrorKind) -> Self {
+        debug_assert!(description.is_char_boundary(at), "positions are where fields, values or escapes start");
+        Self { description: description.to_owned(), at, kind }
+    }
+
+    /// The whole description.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// The byte of the description at which it goes wrong: never beyond its end, and never inside a character.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What is wrong.
+    pub fn kind(&self) -> &DescriptionErrorKind {
+        &self.kind
+    }
+}
+
+/// What can be wrong with a description.
+///
+/// ```
+/// use ropewalk::endpoints::{Description, DescriptionErrorKind};
+///
+/// let error = Description::parse("").unwrap_err();
+/// assert!(matches!(error.kind(), DescriptionErrorKind::NoType));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DescriptionErrorKind {
+    /// It does not begin with a type, or is empty.
+    #[error("there is no type: expected one, as in tcp:8888")]
+    NoType,
+    /// There is no such type of endpoint here; a type may be one for servers or for clients only.
+    #[error("{} is not a type of endpoint: expected {}", Quoted(.name), Listed(.known))]
+    UnknownType {
+        /// The type, as it is written.
+        name: String,
+        /// The types that would have done.
+        known: Vec<String>,
+    },
+    /// An argument that must be given is not.
+    #[error("{name} is missing: expected one more field, or {name}=")]
+    Missing {
+        /// The argument.
+        name: &'static str,
+    },
+    /// A keyword that the type does not take.
+    #[error("{} is not an argument of this type of endpoint: expected {}", Quoted(.name), Listed(.known))]
+    Unknown {
+        /// The keyword, as it is written.
+        name: String,
+        /// Those that the type takes.
+        known: Vec<&'static str>,
+    },
+    /// More positional fields than the type takes. An address whose colons are not escaped ends here.
+    #[error(
+        "{} is one field too many: expected {} without a name (in a value, a colon is written \\:, and an IPv6 address may be in brackets)",
+        Quoted(.value),
+        Listed(.positional)
+    )]
+    TooMany {
+        /// The first that is too many.
+        value: String,
+        /// Those that may be given by their position.
+        positional: Vec<&'static str>,
+    },
+    /// An argument is given by its position and by its name.
+    #[error("{name} is given twice: expected it by its position or as {name}=, not both")]
+    Repeated {
+        /// The argument.
+        name: &'static str,
+    },
+    /// The value of an argument is not one that it can have.
+    #[error("{} is not {} {name}: expected {expected}", Quoted(.value), article(.name))]
+    BadValue {
+        /// The argument.
+        name: &'static str,
+        /// Its value, without escapes.
+        value: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// The last character is a backslash that nothing follows.
+    #[error("a backslash ends the description: expected the character that it stands for (\\\\ is a backslash)")]
+    TrailingBackslash,
+}
+
+/// Writes a string so that a description takes all of it as (a part of) one value (Twisted: `quoteStringArgument`).
+///
+/// Unlike Twisted's it escapes `=` too, without which a positional value with one in it turns into a keyword, and `[`,
+/// so that no IPv6 address in brackets arises where strings are put together. Twisted understands what it writes.
+///
+/// ```
+/// use ropewalk::endpoints::{Description, quote_string_argument};
+///
+/// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
+/// let path = r"/run/a=b:c\d";
+/// let description = Description::parse(&format!("unix:{}", quote_string_argument(path)))?;
+/// assert_eq!(description.fields()[0].value(), path);
+/// # Ok(())
+/// # }
+/// ```
+pub fn quote_string_argument(argument: &str) -> Cow<'_, str> {
+    if !argument.contains(SPECIAL) {
+        return argument.into();
+    }
+    let mut quoted = String::with_capacity(argument.len() + 8);
+    for char in argument.chars() {
+        if SPECIAL.contains(&char) {
+            quoted.push('\\');
+        }
+        quoted.push(char);
+    }
+    quoted.into()
+}
+
+/// An IPv6 address and the scope behind its `%`, if it has one.
+///
+/// A scope is the number or the name of a network interface; its characters are those that RFC 6874 allows.
+pub(super) fn parse_ipv6(text: &str) -> Option<(Ipv6Addr, Option<&str>)> {
+    let Some((address, scope)) = text.split_once('%') else {
+        return Some((text.parse().ok()?, None));
+    };
+    let is_scope = !scope.is_empty() && scope.chars().all(is_scope_char);
+    is_scope.then_some((address.parse().ok()?, Some(scope)))
+}
+
+/// What stands between brackets, if there are brackets around the whole.
+pub(super) fn without_brackets(text: &str) -> Option<&str> {
+    text.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// The value that starts at `at`, without its escapes, and where it ends: at one of `stops`, or at the end of the text.
+fn read_value(text: &str, at: usize, stops: &[char]) -> Result<(String, usize), DescriptionError> {
+    if let Some(end) = bracketed_ipv6(text, at) {
+        return Ok((text[at..end].to_owned(), end));
+    }
+    let mut value = String::new();
+    let mut chars = text[at..].char_indices();
+    while let Some((offset, char)) = chars.next() {
+        if stops.contains(&char) {
+            return Ok((value, at + offset));
+        }
+        if char != '\\' {
+            value.push(char);
+        } else if let Some((_, literal)) = chars.next() {
+            value.push(literal);
+        } else {
+            return Err(DescriptionError::new(text, at + offset, DescriptionErrorKind::TrailingBackslash));
+        }
+    }
+    Ok((value, text.len()))
+}
+
+/// Where the value that starts at `at` ends, if it is an IPv6 address in brackets and nothing else.
+fn bracketed_ipv6(text: &str, at: usize) -> Option<usize> {
+    let inside = text[at..].strip_prefix('[')?;
+    // Stops at the next bracket, so that many opening ones do not each search the whole text.
+    let close = inside.find(['[', ']'])?;
+    let behind = inside[close..].strip_prefix(']')?;
+    let is_whole = behind.is_empty() || behind.starts_with(':');
+    (is_whole && parse_ipv6(&inside[..close]).is_some()).then_some(text.len() - behind.len())
+}
+
+fn is_scope_char(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '-' | '.' | '_' | '~')
+}
+
+fn article(name: &str) -> &'static str {
+    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
+/// Text in quotes, on one line: a backslash stands for itself, as in the description, but what can't be seen is escaped.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for char in self.0.chars() {
+            match char {
+                '\\' | '"' | '\'' => f.write_char(char)?,
+                _ => char.escape_debug().fmt(f)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// Names with commas between them, and `or` before the last.
+struct Listed<'a, S>(&'a [S]);
+
+impl<S: fmt::Display> fmt::Display for Listed<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((last, others)) = self.0.split_last() else { return f.write_str("none") };
+        for (index, name) in others.iter().enumerate() {
+            write!(f, "{}{name}", if index == 0 { "" } else { ", " })?;
+        }
+        write!(f, "{}{last}", if others.is_empty() { "" } else { " or " })
+    }
+}
+
+/// What has a meaning in a description, and is escaped to have none.
+const SPECIAL: [char; 4] = ['\\', ':', '=', '['];
