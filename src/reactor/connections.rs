@@ -128,7 +128,8 @@ impl Core {
                         stream.sent(count);
                         stream.blocked();
                     }
-                    Ok(Progress::Starved) => {
+                    Ok(Progress::Starved(count)) => {
+                        stream.sent(count);
                         stream.blocked();
                         self.unblock_later(id);
                     }

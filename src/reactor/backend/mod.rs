@@ -125,8 +125,8 @@ pub(crate) enum Progress {
     Advanced(usize),
     /// The socket is full: [`Completion::SendReady`] follows.
     Blocked(usize),
-    /// The system lacks memory for it at the moment: ask again in a while.
-    Starved,
+    /// The system lacks memory for more at the moment: ask again in a while.
+    Starved(usize),
 }
 
 /// What happened.

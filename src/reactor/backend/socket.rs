@@ -34,6 +34,9 @@ pub(super) enum Accept {
 
 /// What one receive brought.
 pub(super) enum Receive {
+    /// This many bytes, which filled all the room there was: there may be more.
+    Full(usize),
+    /// This many bytes, and there are no more.
     Bytes(usize),
     End,
     /// Nothing is there.
@@ -132,17 +135,19 @@ pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<SocketAddr>
 }
 
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
+    #[cfg(test)]
+    let room = faults::shorten(faults::Call::Receive, buffer.len());
+    #[cfg(test)]
+    let buffer = &mut buffer[..room];
     loop {
         #[cfg(test)]
-        let received = {
-            let room = faults::shorten(faults::Call::Receive, buffer.len());
-            let buffer = &mut buffer[..room];
-            faults::call(faults::Call::Receive, || rustix::net::recv(socket, buffer, RecvFlags::empty()))
-        };
+        let received =
+            faults::call(faults::Call::Receive, || rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()));
         #[cfg(not(test))]
         let received = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty());
         return match received {
             Ok((_, 0)) => Receive::End,
+            Ok((_, count)) if count == buffer.len() => Receive::Full(count),
             Ok((_, count)) => Receive::Bytes(count),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Receive::Empty,
