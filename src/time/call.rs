@@ -256,6 +256,14 @@ impl Call<dyn Body> {
         self.stage.set(Stage::Cancelled(at));
     }
 
+    #[cfg(test)]
+    pub(super) fn place(&self) -> Option<usize> {
+        match self.stage.get() {
+            Stage::Pending(position) => Some(position),
+            _ => None,
+        }
+    }
+
     /// Runs the function, unless it ran or was dropped.
     pub(super) fn run(&self) {
         self.body.run();
