@@ -295,6 +295,21 @@ fn a_source_that_steps_back_does_no_harm() {
     assert_eq!(clock.turn(), [4]);
 }
 
+/// F24: nor does it let a turn that begins by the earlier time hide what an unfinished one has still to run.
+#[test]
+fn a_turn_by_an_earlier_time_does_not_disturb_a_later_one() {
+    let clock = Virtual::new();
+    clock.note(ms(8), 1);
+    let last = clock.note(ms(100), 2);
+    clock.advance(ms(10));
+    let unfinished = clock.timers.begin(clock.seconds());
+    clock.now.set(ms(7));
+    assert_eq!(clock.turn(), []);
+    last.hasten(ms(100)).unwrap();
+    unfinished.for_each(|ready| ready.run());
+    assert_eq!(clock.take_log(), [1]);
+}
+
 /// F25: delays too long to represent are as good as never, in every way to ask for them, and stay in order.
 #[test]
 fn delays_saturate() {
@@ -424,6 +439,18 @@ fn a_closed_clock_cancels_everything() {
     assert_eq!(clock.turn(), []);
     assert!(calls.borrow().iter().all(|call| call.cancel() == Err(AlreadyCancelled)));
     assert_eq!(calls.borrow()[3].time(), ms(3));
+}
+
+/// A function that a closed clock does not take is dropped at once, like that of a cancelled call.
+#[test]
+fn a_closed_clock_keeps_no_function() {
+    let clock = Virtual::new();
+    clock.timers.close();
+    let held = Rc::new(());
+    let kept = Rc::clone(&held);
+    let call = clock.call_later(ms(1), move || drop(kept));
+    assert_eq!(Rc::strong_count(&held), 1);
+    assert_eq!((call.active(), call.time()), (false, ms(1)));
 }
 
 /// A function that panics when the clock drops it does not keep the others from being dropped.

@@ -88,7 +88,7 @@ enum Step {
 /// What a program can do, outside of calls and in them. Calls are named by the order in which they were asked for.
 #[derive(Clone, Debug)]
 enum Action {
-    Later(Duration, Vec<Action>),
+    Later(Duration, Vec<Self>),
     Cancel(usize),
     Reset(usize, Duration),
     Delay(usize, Duration),
