@@ -23,6 +23,7 @@ use crate::error::TimerError;
 /// A call that was asked for with [`call_later`](crate::Clock::call_later) (Twisted: `DelayedCall`, `IDelayedCall`).
 ///
 /// Clones are handles to the same call, and compare equal. Dropping them changes nothing: the call is made all the same.
+/// It belongs to the thread of its clock; no method waits.
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -57,6 +58,9 @@ impl DelayedCall {
     }
 
     /// The call will not be made; its function is dropped before this returns (Twisted: `cancel`).
+    ///
+    /// Should something that the function holds panic when it is dropped, that panic goes through to the caller; the call
+    /// is cancelled all the same.
     ///
     /// # Errors
     ///
@@ -254,6 +258,14 @@ impl Call<dyn Body> {
     /// It was cancelled; it would have been due `at`.
     pub(super) fn cancelled(&self, at: Nanos) {
         self.stage.set(Stage::Cancelled(at));
+    }
+
+    #[cfg(test)]
+    pub(super) fn place(&self) -> Option<usize> {
+        match self.stage.get() {
+            Stage::Pending(position) => Some(position),
+            _ => None,
+        }
     }
 
     /// Runs the function, unless it ran or was dropped.

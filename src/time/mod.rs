@@ -93,7 +93,8 @@ pub trait Clock {
     ///
     /// Never before this method has returned, and never in the same turn of the loop: with a delay of zero it is called
     /// in the next turn, after the network had its say. Calls with equal deadlines are made in the order in which they
-    /// were asked for. A delay too long to be represented is as good as never.
+    /// were asked for. A delay too long to be represented is as good as never; a negative one, or one that is no number,
+    /// can't be written ([`Duration::try_from_secs_f64`] says so).
     ///
     /// Dropping the [`DelayedCall`] changes nothing; [`DelayedCall::cancel`] does. On a clock whose reactor is gone, the
     /// call is cancelled from the start.
@@ -144,7 +145,7 @@ impl<C: Clock + ?Sized> Clock for Rc<C> {
     }
 }
 
-/// The pending calls of a clock, and its time: a cheap handle, equal to every clone of it.
+/// The pending calls of a clock, and its time: a cheap handle, equal to every clone of it, for the clock's thread only.
 ///
 /// It is a [`Clock`] itself, and the form in which something that outlives a function keeps one.
 ///
@@ -273,7 +274,11 @@ impl Shared {
         // All are cancelled before the first of their functions is dropped: that runs code which is not ours.
         let calls = self.queue.borrow_mut().close();
         for call in calls {
-            if let Err(failure) = crate::failure::guarded(|| Ok(call.discard())) {
+            let dropped = crate::failure::guarded(|| {
+                call.discard();
+                Ok(())
+            });
+            if let Err(failure) = dropped {
                 tracing::error!(%failure, "the function of a cancelled call panicked when it was dropped");
             }
         }
