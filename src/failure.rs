@@ -140,19 +140,21 @@ pub struct Panicked {
     pub message: String,
 }
 
-/// Runs a call-out to code that is not ours; a panic becomes a [`Panicked`] failure.
+/// Runs a call-out to code that is not ours; a panic becomes an error.
 ///
 /// Unwind safety is asserted: what the callback was handed is either dropped afterwards or only ever reached again
 /// through the same guarded calls.
-pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
-    match std::panic::catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result,
-        Err(payload) => Err(Failure::new(panicked(payload))),
-    }
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(panicked)
+}
+
+/// As [`guarded`], where the call has a failure of its own to give.
+pub(crate) fn guarded_result<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+    guarded(call)?
 }
 
 /// Turns what `catch_unwind` caught into an error. The payload is dropped guarded too: its `Drop` is not ours either.
-pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Panicked {
+fn panicked(payload: Box<dyn Any + Send>) -> Panicked {
     let message = match payload.downcast_ref::<&'static str>() {
         Some(text) => (*text).to_owned(),
         None => payload.downcast_ref::<String>().cloned().unwrap_or_else(|| "no message".to_owned()),
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_failure_with_its_message() {
-        let failure = guarded::<()>(|| panic!("seven of {}", 9)).unwrap_err();
+        let failure = guarded_result::<()>(|| panic!("seven of {}", 9)).unwrap_err();
         assert_eq!(failure.check::<Panicked>().unwrap().message, "seven of 9");
     }
 
@@ -195,7 +197,7 @@ mod tests {
                 panic!("again");
             }
         }
-        let failure = guarded::<()>(|| std::panic::panic_any(Bomb)).unwrap_err();
-        assert_eq!(failure.check::<Panicked>().unwrap().message, "no message");
+        let failure = guarded(|| std::panic::panic_any(Bomb)).unwrap_err();
+        assert_eq!(failure.message, "no message");
     }
 }

@@ -32,5 +32,6 @@
 //! | `IReactorTime` | [`Clock`] |
 
 pub use crate::deferred::Outcome;
+pub use crate::endpoints::{ClientEndpoint, ServerEndpoint};
 pub use crate::protocol::{Factory, Protocol};
 pub use crate::time::Clock;

@@ -160,7 +160,7 @@ fn lingering_does_not_delay_connection_lost() {
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let client = peer(address, move |mut stream| {
         let answer = read_all(&mut stream);
-        drop(wait.recv());
+        let _ = wait.recv();
         answer
     });
     run_until(&reactor, || log.is_over());
@@ -185,7 +185,7 @@ fn a_mute_peer_is_cut_off_at_the_close_timeout() {
     let (_port, address) = listen(&reactor, once(script));
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let client = peer(address, move |mut stream| {
-        drop(wait.recv());
+        let _ = wait.recv();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).map_err(|error| error.kind())
     });

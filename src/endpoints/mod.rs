@@ -76,10 +76,7 @@ pub trait ClientEndpoint {
 ///
 /// # Errors
 /// [`DescriptionError`]: where the description is wrong, and what was expected there.
-pub fn server_from_string(
-    reactor: &Reactor,
-    description: &str,
-) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+pub fn server_from_string(reactor: &Reactor, description: &str) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let description = Description::parse(description)?;
     match description.kind() {
         "tcp" => {
@@ -94,10 +91,7 @@ pub fn server_from_string(
 ///
 /// # Errors
 /// [`DescriptionError`]: where the description is wrong, and what was expected there.
-pub fn client_from_string(
-    reactor: &Reactor,
-    description: &str,
-) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+pub fn client_from_string(reactor: &Reactor, description: &str) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let description = Description::parse(description)?;
     match description.kind() {
         "tcp" => {

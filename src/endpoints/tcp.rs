@@ -160,7 +160,9 @@ fn try_addresses(
     attempt.add_errback(move |failure| {
         let network = match failure.check::<ConnectError>() {
             // Only an attempt that met the network's refusal is worth another address.
-            Some(ConnectError::Cancelled { .. } | ConnectError::NoProtocol { .. } | ConnectError::ReactorStopped { .. }) => false,
+            Some(
+                ConnectError::Cancelled { .. } | ConnectError::NoProtocol { .. } | ConnectError::ReactorStopped { .. },
+            ) => false,
             Some(_) => true,
             None => false,
         };

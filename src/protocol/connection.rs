@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use super::Protocol;
 use crate::error::Unavailable;
-use crate::failure::{Failure, Result, guarded};
+use crate::failure::{Failure, Result, guarded, guarded_result};
 use crate::transport::Transport;
 use crate::transport::stream::{Delivery, EndNotice};
 
@@ -133,7 +133,7 @@ impl<P: Protocol> Joint<P> {
     fn call(&self, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
         let mut place = self.protocol.borrow_mut();
         let Some(protocol) = place.as_mut() else { return Ok(()) };
-        let result = guarded(|| callback(protocol, &self.transport));
+        let result = guarded_result(|| callback(protocol, &self.transport));
         drop(place);
         if let Err(failure) = &result {
             self.transport.ask(|stream| stream.fail(failure.clone()));
@@ -193,10 +193,9 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         let result = guarded(move || {
             protocol.connection_lost(&self.transport, reason);
             drop(protocol);
-            Ok(())
         });
-        if let Err(failure) = result {
-            tracing::error!(peer = %self.transport.peer(), %failure, "connection_lost failed");
+        if let Err(panic) = result {
+            tracing::error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
         }
     }
 

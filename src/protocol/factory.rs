@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
-use super::connection::{AnyJoint, Joint};
 use super::Protocol;
+use super::connection::{AnyJoint, Joint};
 use crate::address::Address;
 use crate::failure::{Panicked, Result, guarded};
 use crate::transport::Transport;
@@ -148,17 +148,17 @@ impl BoxedFactory {
     }
 
     /// Builds a protocol and joins it to `transport`.
-    pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>> {
-        guarded(|| Ok(self.0.borrow_mut().build(transport)))
+    pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>, Panicked> {
+        guarded(|| self.0.borrow_mut().build(transport))
     }
 
     pub(crate) fn start(&self) -> Result<(), Panicked> {
-        guarded_call(|| self.0.borrow_mut().start())
+        guarded(|| self.0.borrow_mut().start())
     }
 
     /// Stops the factory; a panic is logged, for there is nobody left to tell.
     pub(crate) fn stop(&self) {
-        if let Err(panic) = guarded_call(|| self.0.borrow_mut().stop()) {
+        if let Err(panic) = guarded(|| self.0.borrow_mut().stop()) {
             tracing::error!(%panic, "do_stop failed");
         }
     }
@@ -190,8 +190,4 @@ impl<F: Factory> AnyFactory for F {
     fn stop(&mut self) {
         self.do_stop();
     }
-}
-
-fn guarded_call(call: impl FnOnce()) -> Result<(), Panicked> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).map_err(crate::failure::panicked)
 }

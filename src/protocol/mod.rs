@@ -6,8 +6,8 @@
 mod connection;
 mod factory;
 
-pub use connection::{AnyConnection, Connection};
 pub(crate) use connection::AnyJoint;
+pub use connection::{AnyConnection, Connection};
 pub use factory::{BoxedFactory, Factory, SharedFactory};
 
 use crate::failure::{Failure, Result};

@@ -77,7 +77,7 @@ impl Core {
         options: &ConnectOptions,
         factory: BoxedFactory,
     ) -> Deferred<AnyConnection> {
-        if self.is_closing() {
+        if self.closing.get() {
             return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
         }
         if let Err(panic) = factory.start() {
@@ -152,7 +152,7 @@ impl Core {
         let joint = match attempt.factory.build(transport) {
             Ok(Some(joint)) => joint,
             Ok(None) => return self.attempt_failed(id, ConnectError::NoProtocol { address: attempt.to.into() }.into()),
-            Err(panic) => return self.attempt_failed(id, panic),
+            Err(panic) => return self.attempt_failed(id, panic.into()),
         };
         let factory = Some(Box::new(attempt.factory.clone()));
         // The attempt may have been cancelled from inside `build_protocol`.

@@ -182,7 +182,7 @@ impl Core {
         if had_deadline {
             self.disarm_close_deadline(id);
         }
-        if mode == CloseMode::Linger && !self.is_closing() {
+        if mode == CloseMode::Linger && !self.closing.get() {
             self.linger(id, was_shut);
         } else {
             self.backend.borrow_mut().close(id, mode == CloseMode::Reset);
@@ -282,6 +282,7 @@ impl Core {
 
     /// The reactor stops: everything that is open ends, and every factory stops.
     pub(super) fn disconnect_all(self: &Rc<Self>) {
+        self.closing.set(true);
         for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
                 // Whoever waits for a port to stop has a Deferred of their own.

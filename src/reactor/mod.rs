@@ -37,17 +37,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-pub use self::connect::ConnectOptions;
-pub use self::port::{ListenOptions, Port};
-pub use self::remote::Remote;
-pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 use self::backend::{Backend, Mio};
 use self::connect::Attempt;
+pub use self::connect::ConnectOptions;
 use self::port::PortCore;
+pub use self::port::{ListenOptions, Port};
+pub use self::remote::Remote;
 use self::signals::Signals;
 use self::slots::Slots;
 use self::threads::Pool;
 use self::triggers::Triggers;
+pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 use self::turn::State;
 use crate::deferred::{Deferred, Outcome, Promise};
 use crate::error::{ListenError, ReactorError};
@@ -153,7 +153,7 @@ impl Reactor {
     #[track_caller]
     pub fn call_when_running(&self, call: impl FnOnce() + 'static) -> Option<TriggerId> {
         if self.is_running() {
-            if let Err(failure) = guarded(|| Ok(call())) {
+            if let Err(failure) = guarded(call) {
                 tracing::error!(%failure, "a call failed");
             }
             return None;
@@ -338,13 +338,15 @@ pub(crate) struct Core {
     remote: Remote,
     names: Pool,
     /// Who waits for a thread's answer.
-    jobs: RefCell<Slots<Box<dyn FnOnce(Box<dyn Any + Send>)>>>,
+    jobs: RefCell<Slots<Waiting>>,
     triggers: Triggers,
     signals: RefCell<Option<(Id, Signals)>>,
     exit_signal: Cell<Option<i32>>,
     state: RefCell<State>,
     /// A turn is being made.
     turning: Cell<bool>,
+    /// Everything is being closed for good: nothing new is begun.
+    closing: Cell<bool>,
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
     resumed: RefCell<Vec<Id>>,
     /// For phase 8: directions that were shut, and connections that are over.
@@ -359,6 +361,9 @@ pub(crate) struct Core {
     counters: Cell<Counters>,
     settings: Builder,
 }
+
+/// Who waits for a thread's answer: it is handed a `Result` of the type that was asked for.
+type Waiting = Box<dyn FnOnce(Box<dyn Any + Send>)>;
 
 /// Something to be done at the end of a turn.
 type Later = Box<dyn FnOnce(&Core)>;
@@ -399,6 +404,7 @@ impl Core {
             exit_signal: Cell::new(None),
             state: RefCell::new(State::Idle),
             turning: Cell::new(false),
+            closing: Cell::new(false),
             resumed: RefCell::default(),
             shut: RefCell::default(),
             lost: RefCell::default(),
@@ -431,7 +437,7 @@ impl Core {
         }));
         let remote = self.remote.clone();
         let submitted = pool.submit(Box::new(move || {
-            let result: Result<T> = guarded(|| Ok(work()));
+            let result: Result<T> = guarded(work).map_err(Failure::new);
             let result: Box<dyn Any + Send> = Box::new(result);
             // A reactor that is gone has nobody who waits.
             let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, result));

@@ -150,15 +150,13 @@ impl Core {
         if !matches!(&*port.state.borrow(), State::Stopped) {
             return Err(ListenError::AlreadyListening { address: address.into() });
         }
-        if self.is_closing() {
+        if self.closing.get() {
             return Err(ListenError::ReactorStopping);
         }
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
         let bound = self.backend.borrow_mut().listen(id, address, port.backlog);
-        let bound = bound.and_then(|bound| {
-            // Twisted starts the factory between binding and accepting; nothing is accepted before the next turn.
-            Ok(port.factory.start().map(|()| bound))
-        });
+        // As in Twisted the factory starts between binding and accepting: nothing is accepted before the next turn.
+        let bound = bound.map(|bound| port.factory.start().map(|()| bound));
         match bound {
             Ok(Ok(bound)) => {
                 port.host.set(bound);

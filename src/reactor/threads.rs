@@ -38,13 +38,7 @@ struct State {
 impl Pool {
     /// A pool without threads yet.
     pub(super) fn new(name: &'static str, limit: usize) -> Self {
-        Self(Arc::new(Shared {
-            name,
-            limit,
-            state: Mutex::default(),
-            work: Condvar::new(),
-            left: Condvar::new(),
-        }))
+        Self(Arc::new(Shared { name, limit, state: Mutex::default(), work: Condvar::new(), left: Condvar::new() }))
     }
 
     /// Queues a job.
@@ -161,7 +155,10 @@ mod tests {
     fn a_stuck_job_is_left_behind_at_the_deadline() {
         let pool = Pool::new("test", 1);
         let (release, stuck) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || drop(stuck.recv()))).unwrap();
+        pool.submit(Box::new(move || {
+            let _ = stuck.recv();
+        }))
+        .unwrap();
         assert_eq!(pool.stop(Duration::from_millis(10)), 1);
         drop(release);
         assert_eq!(pool.stop(Duration::from_secs(10)), 0);

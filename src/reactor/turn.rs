@@ -114,11 +114,6 @@ impl Core {
         }
     }
 
-    /// Whether connections are being closed for good: nothing new is begun.
-    pub(super) fn is_closing(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Stopping(event) if event.phase > Phase::Before)
-    }
-
     /// Starts an event.
     fn begin(self: &Rc<Self>, event: SystemEvent) {
         let deadline = match (event, self.settings.shutdown_timeout) {
@@ -188,6 +183,7 @@ impl Core {
 
     /// The end of a run, whatever ended it.
     fn finish(&self) {
+        self.closing.set(false);
         let old = self.state.replace(State::Idle);
         if let State::Stopping(Event { deadline: Some((_, timer)), .. }) = old {
             // It may be what ended the wait.
@@ -267,7 +263,7 @@ impl Core {
         }
         let reactor = Reactor(Rc::clone(self));
         for call in calls {
-            if let Err(failure) = guarded(|| Ok(call(&reactor))) {
+            if let Err(failure) = guarded(|| call(&reactor)) {
                 tracing::error!(%failure, "a call from a thread failed");
             }
         }
@@ -280,7 +276,7 @@ impl Core {
         let mut longest = Duration::ZERO;
         for ready in self.timers.begin(self.timers.seconds()).take(TIMERS) {
             longest = longest.max(ready.late());
-            if let Err(failure) = guarded(|| Ok(ready.run())) {
+            if let Err(failure) = guarded(|| ready.run()) {
                 tracing::error!(%failure, "a delayed call failed");
             }
         }
@@ -318,7 +314,7 @@ impl Core {
     pub(super) fn run_later(&self) {
         while !self.later.borrow().is_empty() {
             for call in self.later.take() {
-                if let Err(failure) = guarded(|| Ok(call(self))) {
+                if let Err(failure) = guarded(|| call(self)) {
                     tracing::error!(%failure, "a callback failed at the end of a turn");
                 }
             }

@@ -274,10 +274,7 @@ impl Shared {
         // All are cancelled before the first of their functions is dropped: that runs code which is not ours.
         let calls = self.queue.borrow_mut().close();
         for call in calls {
-            let dropped = crate::failure::guarded(|| {
-                call.discard();
-                Ok(())
-            });
+            let dropped = crate::failure::guarded(|| call.discard());
             if let Err(failure) = dropped {
                 tracing::error!(%failure, "the function of a cancelled call panicked when it was dropped");
             }

@@ -63,14 +63,7 @@ struct Conduit {
 
 impl Transport {
     pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: Address, peer: Address) -> Self {
-        Self(Rc::new(Conduit {
-            id,
-            agenda,
-            listed: Cell::new(false),
-            stream: RefCell::new(Stream::new()),
-            host,
-            peer,
-        }))
+        Self(Rc::new(Conduit { id, agenda, listed: Cell::new(false), stream: RefCell::new(Stream::new()), host, peer }))
     }
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call

@@ -350,12 +350,10 @@ impl Stream {
                 self.writing = Writing::Shut;
                 return Step::ShutDownWriting;
             }
-        } else if self.closing == Closing::Draining && !self.deadline {
-            if let Some(after) = self.close_timeout {
-                self.deadline = true;
-                self.progressed = false;
-                return Step::ArmDeadline(after);
-            }
+        } else if let (Closing::Draining, false, Some(after)) = (self.closing, self.deadline, self.close_timeout) {
+            self.deadline = true;
+            self.progressed = false;
+            return Step::ArmDeadline(after);
         }
         let wanted = self.wants_to_receive();
         if self.receiving != wanted {

@@ -204,7 +204,11 @@ pub fn listen(reactor: &Reactor, factory: impl Factory) -> (Port, SocketAddr) {
 }
 
 /// Connects from inside the reactor.
-pub fn connect<F: Factory>(reactor: &Reactor, to: SocketAddr, factory: F) -> Deferred<ropewalk::Connection<F::Protocol>> {
+pub fn connect<F: Factory>(
+    reactor: &Reactor,
+    to: SocketAddr,
+    factory: F,
+) -> Deferred<ropewalk::Connection<F::Protocol>> {
     reactor.connect_tcp(to, &ConnectOptions::new(), factory)
 }
 

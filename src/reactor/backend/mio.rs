@@ -342,7 +342,8 @@ impl Table {
 
     /// Takes note of what the poller said.
     fn note(&mut self, id: Id, event: &Event) {
-        let Some(entry) = self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation) else {
+        let Some(entry) = self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
+        else {
             self.stale += 1;
             return;
         };
@@ -390,7 +391,8 @@ impl Backend for Mio {
 
     fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
         let (socket, done) = socket::connect(to, from)?;
-        self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE).map_err(ConnectRefusal::Socket)?;
+        self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
+            .map_err(ConnectRefusal::Socket)?;
         // Registered for both directions from the start: the poller tells of the outcome as room for writing.
         self.table.insert(id, Source::Connecting(Stream { armed: true, ..Stream::new(socket) }));
         if done {

@@ -309,7 +309,10 @@ pub(in crate::reactor) mod faults {
         })
     }
 
-    pub(in crate::reactor::backend) fn call<T>(call: Call, real: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    pub(in crate::reactor::backend) fn call<T>(
+        call: Call,
+        real: impl FnOnce() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
         let fault = PLAN.with_borrow_mut(|plan| match plan[call as usize].front() {
             Some(Fault::Short(_)) | None => Fault::None,
             Some(_) => plan[call as usize].pop_front().unwrap_or(Fault::None),

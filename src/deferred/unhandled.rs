@@ -1,0 +1,68 @@
+//! Failures that nobody handled (Twisted: "Unhandled error in Deferred").
+//!
+//! When the last handle of a chain goes while its end holds a failure, that failure is reported: to the log, at error level,
+//! with the line that made that link of the chain. Tests can [`collect`] them instead.
+
+use std::cell::RefCell;
+use std::mem;
+use std::panic::Location;
+
+use crate::failure::Failure;
+
+/// A failure that nobody handled.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Unhandled {
+    /// What it was.
+    pub failure: Failure,
+    /// The line that made the link of the chain in which it ended.
+    pub place: &'static Location<'static>,
+}
+
+/// Runs `call`, and collects the failures that nobody handled on this thread meanwhile, instead of reporting them. Calls may
+/// be nested; the innermost collects.
+///
+/// ```
+/// use ropewalk::{Deferred, Failure, deferred::unhandled};
+///
+/// let ((), unhandled) = unhandled::collect(|| drop(Deferred::<()>::fail(Failure::message("lost"))));
+/// assert_eq!(unhandled[0].failure.to_string(), "lost");
+/// ```
+pub fn collect<R>(call: impl FnOnce() -> R) -> (R, Vec<Unhandled>) {
+    let collecting = Collecting { outer: COLLECTED.replace(Some(Vec::new())) };
+    let result = call();
+    let collected = COLLECTED.take().unwrap_or_default();
+    drop(collecting);
+    (result, collected)
+}
+
+/// Says that nobody handled a failure.
+pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
+    let unhandled = Unhandled { failure, place };
+    // A thread that ends has no collector any more.
+    let left = COLLECTED.try_with(|collected| match &mut *collected.borrow_mut() {
+        Some(collected) => {
+            collected.push(unhandled.clone());
+            None
+        }
+        None => Some(()),
+    });
+    if !matches!(left, Ok(None)) {
+        tracing::error!(failure = %unhandled.failure, %place, "unhandled error in a Deferred");
+    }
+}
+
+thread_local! {
+    static COLLECTED: RefCell<Option<Vec<Unhandled>>> = const { RefCell::new(None) };
+}
+
+/// Puts the outer collector back, even if the call panics.
+struct Collecting {
+    outer: Option<Vec<Unhandled>>,
+}
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        COLLECTED.set(mem::take(&mut self.outer));
+    }
+}
