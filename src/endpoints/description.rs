@@ -17,10 +17,11 @@
 //!
 //! - The type is case-insensitive, for every type.
 //! - A backslash at the very end is an error that says so.
-//! - `[::1]` needs no escapes. Only a whole value that is an IPv6 address in brackets is read so: `[`, an address, perhaps
-//!   a scope (`%eth0`), `]`, and then a colon or the end; `[a:b]` is split as it always was. Twisted splits both, and what
-//!   it then accepts is either an accident (its clients overlook surplus fields: `tcp:host=[1:2::3]:port=80` is a host
-//!   `[1` to it) or about files whose names are `[1` and the like. Such a name is written `\[1`.
+//! - `[::1]` needs no escapes. Only a whole value that is an IPv6 address in brackets is read so: `[`, an address,
+//!   perhaps a scope (`%eth0`), `]`, and then a colon or the end; `[a:b]` is split as it always was. Twisted splits
+//!   both, and what it then accepts is either an accident (its clients overlook surplus fields:
+//!   `tcp:host=[1:2::3]:port=80` is a host `[1` to it) or about files whose names are `[1` and the like. Such a name
+//!   is written `\[1`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,9 +35,10 @@ use thiserror::Error;
 /// `clientFromString`).
 ///
 /// Colons separate the fields. The first `=` of a field separates its name from its value; fields without one are
-/// positional, and the first positional field is the type, in any case. A backslash takes the next character literally
-/// (`\:`, `\=`, `\\`), and a value that is an IPv6 address in brackets may be written without (`[::1]`, which Twisted splits;
-/// a value that really begins so is written `\[`). Of several fields with the same name the last one counts.
+/// positional, and the first positional field is the type, in any case. A backslash takes the next character
+/// literally (`\:`, `\=`, `\\`), and a value that is an IPv6 address in brackets may be written without (`[::1]`,
+/// which Twisted splits; a value that really begins so is written `\[`). Of several fields with the same name the
+/// last one counts.
 ///
 /// ```
 /// use ropewalk::endpoints::Description;
@@ -397,7 +399,8 @@ fn article(name: &str) -> &'static str {
     if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
-/// Text in quotes, on one line: a backslash stands for itself, as in the description, but what can't be seen is escaped.
+/// Text in quotes, on one line: a backslash stands for itself, as in the description, but what can't be seen is
+/// escaped.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
