@@ -323,7 +323,8 @@ impl<'d> Argument<'d> {
         match parse_ipv6(without_brackets(self.value()).unwrap_or(self.value())) {
             Some((ip, None)) => Ok((ip.into(), 0)),
             Some((ip, Some(scope))) => match scope.parse() {
-                Ok(scope_id) if is_digits(scope) && scope_id != 0 => Ok((ip.into(), scope_id)),
+                // The standard library's sign can't be here: no scope has a plus.
+                Ok(scope_id) if scope_id != 0 => Ok((ip.into(), scope_id)),
                 _ => Err(self.invalid("the number of a network interface after the %, from 1 on, not its name")),
             },
             None => Err(self.invalid("an IP address, such as 127.0.0.1 or [::1]")),
