@@ -24,6 +24,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, parse_ipv6, without_brackets};
+use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 
 /// Where `tcp:port[:interface[:backlog]]` listens (Twisted: the server type `tcp`).
 ///
@@ -67,7 +68,7 @@ impl TcpServerSpec {
             port,
             interface: interface.map(|(ip, _)| ip),
             scope_id: interface.map_or(0, |(_, scope_id)| scope_id),
-            backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
+            backlog: backlog.unwrap_or(BACKLOG),
         })
     }
 
@@ -130,7 +131,7 @@ impl TcpClientSpec {
         Ok(Self {
             host: host.to_owned(),
             port,
-            timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
+            timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
             bind_address: bind_address.map(|(ip, _)| ip),
             bind_scope_id: bind_address.map_or(0, |(_, scope_id)| scope_id),
         })
@@ -404,14 +405,8 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Twisted's.
-const DEFAULT_BACKLOG: u32 = 50;
-
 /// The largest that `listen(2)` can be told, an `int`. The system has a limit of its own, far below.
 const MAX_BACKLOG: u32 = i32::MAX.unsigned_abs();
-
-/// Twisted's.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// 136 years: arbitrary, but so far from the end of every clock that adding it to a time of day never overflows.
 const MAX_SECONDS: u64 = u32::MAX as u64;

@@ -17,7 +17,7 @@ use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
 /// How long an attempt may take, unless said otherwise. 30 s, as Twisted.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
 const SELF_CONNECTS: u32 = 3;

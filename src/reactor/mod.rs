@@ -39,7 +39,9 @@ use std::time::{Duration, Instant};
 
 use self::backend::{Backend, Mio};
 use self::connect::Attempt;
+pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
+pub(crate) use self::port::BACKLOG;
 use self::port::PortCore;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
