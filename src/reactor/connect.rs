@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::backend::ConnectRefusal;
 use super::{Core, Slot};
 use crate::deferred::{Deferred, Promise};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ReactorGone};
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::{Clock, DelayedCall};
@@ -210,6 +210,11 @@ impl Core {
         let looked_up = self.in_thread(&self.names, {
             let asked = asked.clone();
             move || (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
+        });
+        let stopped = ConnectError::ReactorStopped { to: asked.clone() };
+        let looked_up = looked_up.add_errback(move |failure| match failure.check::<ReactorGone>() {
+            Some(ReactorGone) => Err(stopped.into()),
+            None => Err(failure),
         });
         looked_up.add_callback(move |found| {
             let reason = match found {

@@ -52,7 +52,7 @@ use self::triggers::Triggers;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 use self::turn::State;
 use crate::deferred::{Deferred, Outcome, Promise};
-use crate::error::{ListenError, ReactorError};
+use crate::error::{ListenError, ReactorError, ReactorGone};
 use crate::failure::{Failure, Result, guarded};
 use crate::protocol::{AnyConnection, AnyJoint, BoxedFactory, Connection, Factory};
 use crate::time::{Clock, DelayedCall, Timers};
@@ -252,6 +252,10 @@ impl Reactor {
         self.0.resolve(host, port)
     }
 
+    pub(crate) fn downgrade(&self) -> WeakReactor {
+        WeakReactor(Rc::downgrade(&self.0))
+    }
+
     /// What this reactor has counted since it was made.
     pub fn counters(&self) -> Counters {
         let stale_events = self.0.backend.borrow().stale();
@@ -268,6 +272,17 @@ impl Clock for Reactor {
 impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor").field("running", &self.is_running()).finish_non_exhaustive()
+    }
+}
+
+/// A handle that does not keep the reactor alive: for what the reactor itself keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakReactor(Weak<Core>);
+
+impl WeakReactor {
+    /// The reactor, unless it is gone.
+    pub(crate) fn upgrade(&self) -> Option<Reactor> {
+        self.0.upgrade().map(Reactor)
     }
 }
 
@@ -364,8 +379,8 @@ pub(crate) struct Core {
     settings: Builder,
 }
 
-/// Who waits for a thread's answer: it is handed a `Result` of the type that was asked for.
-type Waiting = Box<dyn FnOnce(Box<dyn Any + Send>)>;
+/// Who waits for a thread's answer: it is handed a `Result` of the type that was asked for, or nothing.
+type Waiting = Box<dyn FnOnce(Option<Box<dyn Any + Send>>)>;
 
 /// Something to be done at the end of a turn.
 type Later = Box<dyn FnOnce(&Core)>;
@@ -432,31 +447,27 @@ impl Core {
     /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
     fn in_thread<T: Send + 'static>(&self, pool: &Pool, work: impl FnOnce() -> T + Send + 'static) -> Deferred<T> {
         let (promise, answer) = Promise::new();
-        let job = self.jobs.borrow_mut().insert(Box::new(move |result: Box<dyn Any + Send>| {
-            let result = result.downcast::<Result<T>>().expect("a job is answered with the type of its own work");
+        let job = self.jobs.borrow_mut().insert(Box::new(move |result: Option<Box<dyn Any + Send>>| {
+            let result =
+                result.map(|result| *result.downcast::<Result<T>>().expect("an answer is of its question's type"));
             // It may have been cancelled meanwhile.
-            let _ = promise.complete(*result);
+            let _ = promise.complete(result.unwrap_or_else(|| Err(ReactorGone.into())));
         }));
         let remote = self.remote.clone();
         let submitted = pool.submit(Box::new(move || {
             let result: Result<T> = guarded(work).map_err(Failure::new);
             let result: Box<dyn Any + Send> = Box::new(result);
             // A reactor that is gone has nobody who waits.
-            let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, result));
+            let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, Some(result)));
         }));
-        match submitted {
-            Ok(()) => answer,
-            Err(error) => {
-                let waiting = self.jobs.borrow_mut().remove(job);
-                if let Some(waiting) = waiting {
-                    waiting(Box::new(Err::<T, Failure>(error.into())));
-                }
-                answer
-            }
+        if let Err(error) = submitted {
+            self.answer(job, Some(Box::new(Err::<T, Failure>(error.into()))));
         }
+        answer
     }
 
-    fn answer(&self, job: Id, result: Box<dyn Any + Send>) {
+    /// Answers whoever waits for a thread; with nothing, if the reactor stopped meanwhile.
+    fn answer(&self, job: Id, result: Option<Box<dyn Any + Send>>) {
         let waiting = self.jobs.borrow_mut().remove(job);
         if let Some(waiting) = waiting {
             waiting(result);

@@ -160,13 +160,22 @@ impl Core {
         }
         if (event, phase) == (SystemEvent::Shutdown, Phase::During) {
             self.disconnect_all();
-            let stuck = self.names.stop(THREADS_PATIENCE);
-            if stuck > 0 {
-                tracing::warn!(stuck, "threads are still at work and are left behind");
-            }
+            self.stop_threads();
         }
         let pending = self.triggers.fire(event, phase);
         self.note_pending(event, phase, pending);
+    }
+
+    fn stop_threads(&self) {
+        let stuck = self.names.stop(THREADS_PATIENCE);
+        if stuck > 0 {
+            tracing::warn!(stuck, "threads are still at work and are left behind");
+        }
+        // Whether they answered meanwhile or not, whoever waits is told now.
+        let waiting = self.jobs.borrow().ids(|_| true);
+        for job in waiting {
+            self.answer(job, None);
+        }
     }
 
     /// Puts what the triggers of a phase returned where `advance` looks, unless they stopped or crashed the reactor.
@@ -185,10 +194,7 @@ impl Core {
     fn finish(&self) {
         self.closing.set(false);
         let old = self.state.replace(State::Idle);
-        if let State::Stopping(Event { deadline: Some((_, timer)), .. }) = old {
-            // It may be what ended the wait.
-            let _ = timer.cancel();
-        }
+        drop(old);
         let signals = self.signals.borrow_mut().take();
         if let Some((id, signals)) = signals {
             self.backend.borrow_mut().close(id, false);
@@ -341,6 +347,15 @@ impl Event {
     fn report(&self, event: SystemEvent) {
         for (_, place) in self.pending.borrow().iter() {
             tracing::error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if let Some((_, timer)) = &self.deadline {
+            // It may be what ended the wait.
+            let _ = timer.cancel();
         }
     }
 }

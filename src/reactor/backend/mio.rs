@@ -364,10 +364,10 @@ impl Table {
 
 impl Backend for Mio {
     fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
+        let (socket, bound) = socket::listen(address, backlog)?;
         if self.reserve.is_none() {
             self.reserve = Some(socket::reserve()?);
         }
-        let (socket, bound) = socket::listen(address, backlog)?;
         self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
         let host = (!bound.ip().is_unspecified()).then_some(bound);
         let listener = Listener { socket, host, waiting: false, accepting: true, accepted: 0, turn: 0 };
