@@ -139,147 +139,6 @@ impl Mio {
     fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&descriptor), token(id), interest)
     }
-
-    fn next_of(&mut self, id: Id) -> Option<Completion> {
-        match self.table.source(id)? {
-            Source::Vacant => None,
-            Source::Listener(_) => self.next_accepted(id),
-            Source::Connecting(_) => self.next_connected(id),
-            Source::Stream(_) => self.next_of_stream(id),
-            Source::Watched => Some(Completion::Readable),
-        }
-    }
-
-    fn next_accepted(&mut self, id: Id) -> Option<Completion> {
-        loop {
-            let listener = self.table.listener(id)?;
-            if !listener.waiting || !listener.accepting {
-                return None;
-            }
-            if mem::replace(&mut listener.turn, self.turn) != self.turn {
-                listener.accepted = 0;
-            }
-            if listener.accepted == ACCEPTS {
-                self.table.list_again(id);
-                return None;
-            }
-            listener.accepted += 1;
-            match socket::accept(listener.socket.as_fd()) {
-                Accept::Connection(socket, peer) => {
-                    // Whoever has already gone again has no address at this end either.
-                    let Ok(host) = listener.host.map_or_else(|| socket::local_address(&socket), Ok) else { continue };
-                    self.table.list_now(id);
-                    return Some(Completion::Accepted(Incoming { socket, host, peer }));
-                }
-                Accept::Empty => {
-                    listener.waiting = false;
-                    return None;
-                }
-                Accept::Skip => {}
-                Accept::NoDescriptors => return self.shed(id),
-                Accept::Failed(error) => {
-                    listener.accepting = false;
-                    return Some(Completion::AcceptFailed(error));
-                }
-            }
-        }
-    }
-
-    /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back. Linux says so even
-    /// when nobody waits, because it looks for a descriptor first.
-    fn shed(&mut self, id: Id) -> Option<Completion> {
-        let listener = self.table.listener(id)?;
-        let had_reserve = self.reserve.take().is_some();
-        let mut shed = 0;
-        while had_reserve && shed < SHED && listener.waiting {
-            match socket::accept(listener.socket.as_fd()) {
-                Accept::Connection(socket, _) => {
-                    drop(socket);
-                    shed += 1;
-                }
-                Accept::Skip => {}
-                Accept::Empty => listener.waiting = false,
-                Accept::NoDescriptors | Accept::Failed(_) => break,
-            }
-        }
-        self.reserve = socket::reserve().ok();
-        if self.reserve.is_none() || !had_reserve {
-            listener.accepting = false;
-            return Some(Completion::AcceptFailed(rustix::io::Errno::MFILE.into()));
-        }
-        if listener.waiting {
-            self.table.list_again(id);
-        }
-        (shed > 0).then_some(Completion::Shed(shed))
-    }
-
-    fn next_connected(&mut self, id: Id) -> Option<Completion> {
-        let Some(Source::Connecting(attempt)) = self.table.source(id) else { return None };
-        let outcome = socket::connected(attempt.socket.as_fd())?;
-        let Source::Connecting(stream) = self.table.take(id) else { return None };
-        Some(match outcome {
-            Ok(host) => {
-                self.table.insert(id, Source::Stream(stream));
-                Completion::Connected(host)
-            }
-            Err(error) => Completion::ConnectFailed(error),
-        })
-    }
-
-    fn next_of_stream(&mut self, id: Id) -> Option<Completion> {
-        let stream = self.table.stream(id)?;
-        if stream.blocked && stream.writable {
-            stream.blocked = false;
-            // It may have something to receive as well.
-            self.table.list_now(id);
-            return Some(Completion::SendReady);
-        }
-        if stream.receiving && stream.readable {
-            return self.receive_once(id);
-        }
-        if stream.failed && !stream.receiving {
-            stream.failed = false;
-            return socket::pending_error(stream.socket.as_fd()).map(Completion::Broken);
-        }
-        None
-    }
-
-    fn receive_once(&mut self, id: Id) -> Option<Completion> {
-        let stream = self.table.stream(id)?;
-        let mut buffer = mem::take(&mut self.buffer);
-        if buffer.is_empty() {
-            // The last chunk was not released yet.
-            buffer = vec![0; RECEIVE].into_boxed_slice();
-        }
-        let completion = match socket::receive(stream.socket.as_fd(), &mut buffer) {
-            Receive::Bytes(filled) if !stream.hung_up => {
-                stream.readable = false;
-                return Some(Completion::Received(Chunk { buffer, filled }));
-            }
-            Receive::Full(filled) | Receive::Bytes(filled) => {
-                self.table.list_again(id);
-                return Some(Completion::Received(Chunk { buffer, filled }));
-            }
-            Receive::End => {
-                stream.readable = false;
-                Some(Completion::EndOfStream)
-            }
-            Receive::Empty => {
-                stream.readable = false;
-                None
-            }
-            Receive::Starved => {
-                self.table.list_again(id);
-                None
-            }
-            Receive::Failed(error) => {
-                stream.readable = false;
-                Some(Completion::Broken(error))
-            }
-        };
-        self.buffer = buffer;
-        completion
-    }
 }
 
 impl Table {
@@ -291,12 +150,8 @@ impl Table {
         self.entries[slot] = Entry { generation: id.generation, listed: false, source };
     }
 
-    fn entry(&mut self, id: Id) -> Option<&mut Entry> {
-        self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
-    }
-
     fn source(&mut self, id: Id) -> Option<&mut Source> {
-        self.entry(id).map(|entry| &mut entry.source)
+        find(&mut self.entries, id).map(|entry| &mut entry.source)
     }
 
     fn stream(&mut self, id: Id) -> Option<&mut Stream> {
@@ -317,27 +172,11 @@ impl Table {
         self.source(id).map_or(Source::Vacant, |source| mem::replace(source, Source::Vacant))
     }
 
-    /// Has `id` looked at next.
-    fn list_now(&mut self, id: Id) {
-        if self.entry(id).is_some_and(|entry| !mem::replace(&mut entry.listed, true)) {
-            self.ready.push_front(id);
-        }
-    }
-
     /// Has `id` looked at in the next turn.
     fn list_again(&mut self, id: Id) {
-        if self.entry(id).is_some_and(|entry| !mem::replace(&mut entry.listed, true)) {
+        if find(&mut self.entries, id).is_some_and(|entry| !mem::replace(&mut entry.listed, true)) {
             self.again.push(id);
         }
-    }
-
-    /// The next to look at.
-    fn pop(&mut self) -> Option<Id> {
-        let id = self.ready.pop_front()?;
-        if let Some(entry) = self.entry(id) {
-            entry.listed = false;
-        }
-        Some(id)
     }
 
     /// Takes note of what the poller said.
@@ -486,12 +325,27 @@ impl Backend for Mio {
     }
 
     fn next(&mut self) -> Option<(Id, Completion)> {
-        loop {
-            let id = self.table.pop()?;
-            if let Some(completion) = self.next_of(id) {
+        let Table { entries, ready, again, .. } = &mut self.table;
+        while let Some(id) = ready.pop_front() {
+            let Some(entry) = find(entries, id) else { continue };
+            let (completion, then) = match &mut entry.source {
+                Source::Stream(stream) => stream.next(&mut self.buffer),
+                Source::Listener(listener) => listener.next(self.turn, &mut self.reserve),
+                Source::Connecting(_) => (entry.source.next_connected(), Then::Rest),
+                Source::Watched => (Some(Completion::Readable), Then::Rest),
+                Source::Vacant => (None, Then::Rest),
+            };
+            entry.listed = then != Then::Rest;
+            match then {
+                Then::Rest => {}
+                Then::Next => ready.push_front(id),
+                Then::Again => again.push(id),
+            }
+            if let Some(completion) = completion {
                 return Some((id, completion));
             }
         }
+        None
     }
 
     fn release(&mut self, chunk: Chunk) {
@@ -529,6 +383,85 @@ impl Backend for Mio {
     }
 }
 
+/// When a source is to be looked at again without being told to by the poller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Rest,
+    /// At once: it may have something else.
+    Next,
+    /// In the next turn: it had its share of this one.
+    Again,
+}
+
+impl Source {
+    /// What became of an attempt, which a source is no longer after that.
+    fn next_connected(&mut self) -> Option<Completion> {
+        let Self::Connecting(attempt) = self else { return None };
+        let outcome = socket::connected(attempt.socket.as_fd())?;
+        let Self::Connecting(stream) = mem::replace(self, Self::Vacant) else { return None };
+        Some(match outcome {
+            Ok(host) => {
+                *self = Self::Stream(stream);
+                Completion::Connected(host)
+            }
+            Err(error) => Completion::ConnectFailed(error),
+        })
+    }
+}
+
+impl Listener {
+    fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
+        if mem::replace(&mut self.turn, turn) != turn {
+            self.accepted = 0;
+        }
+        while self.waiting && self.accepting {
+            if self.accepted == ACCEPTS {
+                return (None, Then::Again);
+            }
+            self.accepted += 1;
+            match socket::accept(self.socket.as_fd()) {
+                Accept::Connection(socket, peer) => {
+                    // Whoever has already gone again has no address at this end either.
+                    let Ok(host) = self.host.map_or_else(|| socket::local_address(&socket), Ok) else { continue };
+                    return (Some(Completion::Accepted(Incoming { socket, host, peer })), Then::Next);
+                }
+                Accept::Empty => self.waiting = false,
+                Accept::Skip => {}
+                Accept::NoDescriptors => return self.shed(reserve),
+                Accept::Failed(error) => {
+                    self.accepting = false;
+                    return (Some(Completion::AcceptFailed(error)), Then::Rest);
+                }
+            }
+        }
+        (None, Then::Rest)
+    }
+
+    /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back. Linux says so even
+    /// when nobody waits, because it looks for a descriptor first.
+    fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
+        let had_reserve = reserve.take().is_some();
+        let mut shed = 0;
+        while had_reserve && shed < SHED && self.waiting {
+            match socket::accept(self.socket.as_fd()) {
+                Accept::Connection(socket, _) => {
+                    drop(socket);
+                    shed += 1;
+                }
+                Accept::Skip => {}
+                Accept::Empty => self.waiting = false,
+                Accept::NoDescriptors | Accept::Failed(_) => break,
+            }
+        }
+        *reserve = socket::reserve().ok();
+        if reserve.is_none() || !had_reserve {
+            self.accepting = false;
+            return (Some(Completion::AcceptFailed(rustix::io::Errno::MFILE.into())), Then::Rest);
+        }
+        ((shed > 0).then_some(Completion::Shed(shed)), if self.waiting { Then::Again } else { Then::Rest })
+    }
+}
+
 impl Stream {
     /// Registered for reading, nothing known.
     fn new(socket: OwnedFd) -> Self {
@@ -552,6 +485,45 @@ impl Stream {
         self.writable |= event.is_writable();
     }
 
+    fn next(&mut self, buffer: &mut Box<[u8]>) -> (Option<Completion>, Then) {
+        if self.blocked && self.writable {
+            self.blocked = false;
+            return (Some(Completion::SendReady), Then::Next);
+        }
+        if self.receiving && self.readable {
+            return self.receive(buffer);
+        }
+        if self.failed && !self.receiving {
+            self.failed = false;
+            return (socket::pending_error(self.socket.as_fd()).map(Completion::Broken), Then::Rest);
+        }
+        (None, Then::Rest)
+    }
+
+    fn receive(&mut self, buffer: &mut Box<[u8]>) -> (Option<Completion>, Then) {
+        if buffer.is_empty() {
+            // The last chunk was not released yet.
+            *buffer = vec![0; RECEIVE].into_boxed_slice();
+        }
+        self.readable = false;
+        match socket::receive(self.socket.as_fd(), buffer) {
+            Receive::Bytes(filled) if !self.hung_up => {
+                (Some(Completion::Received(Chunk::of(buffer, filled))), Then::Rest)
+            }
+            Receive::Full(filled) | Receive::Bytes(filled) => {
+                self.readable = true;
+                (Some(Completion::Received(Chunk::of(buffer, filled))), Then::Again)
+            }
+            Receive::End => (Some(Completion::EndOfStream), Then::Rest),
+            Receive::Empty => (None, Then::Rest),
+            Receive::Starved => {
+                self.readable = true;
+                (None, Then::Again)
+            }
+            Receive::Failed(error) => (Some(Completion::Broken(error)), Then::Rest),
+        }
+    }
+
     /// Waits for room: the next edge says so.
     fn block(&mut self, registry: &Registry, id: Id) -> io::Result<()> {
         self.blocked = true;
@@ -572,6 +544,11 @@ impl Wake for Waker {
             tracing::error!(%error, "the reactor could not be woken");
         }
     }
+}
+
+/// The entry that `id` names, unless its place has another tenant.
+fn find(entries: &mut [Entry], id: Id) -> Option<&mut Entry> {
+    entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
 }
 
 #[cfg(not(target_pointer_width = "64"))]
