@@ -493,7 +493,8 @@ impl Stream {
         if self.receiving && self.readable {
             return self.receive(buffer);
         }
-        if self.failed && !self.receiving {
+        if self.failed {
+            // Not being read, or read to its end: reading would not say so.
             self.failed = false;
             return (socket::pending_error(self.socket.as_fd()).map(Completion::Broken), Then::Rest);
         }
@@ -514,6 +515,8 @@ impl Stream {
                 self.readable = true;
                 (Some(Completion::Received(Chunk::of(buffer, filled))), Then::Again)
             }
+            // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
+            Receive::End if self.failed => (Some(Completion::EndOfStream), Then::Again),
             Receive::End => (Some(Completion::EndOfStream), Then::Rest),
             Receive::Empty => (None, Then::Rest),
             Receive::Starved => {
