@@ -7,7 +7,7 @@
 //!   than its bytes, however they were cut.
 //! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -122,22 +122,29 @@ impl SendQueue {
 /// Emptied buffers, shared by all connections of a reactor, so that an idle connection holds none and a busy one does not
 /// allocate.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct Spares {
+    buffers: RefCell<Vec<Vec<u8>>>,
+    /// What they take in all.
+    bytes: Cell<usize>,
+}
 
 impl Spares {
-    /// How many buffers are kept: at most 2 MiB. Streams write and flush within one turn, so this covers a batch of
-    /// 32 answers; a larger batch allocates for the rest.
-    const KEPT: usize = 32;
+    /// How much is kept. Streams write and flush within one turn, so as many buffers are in use at a time as connections
+    /// answer in one turn: 4 MiB is 1,024 answers of 4 KiB, or 256 of 16 KiB; a larger batch allocates for the rest.
+    const KEPT: usize = 4 * 1024 * 1024;
 
     fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        let Some(buffer) = self.buffers.borrow_mut().pop() else { return Vec::new() };
+        self.bytes.set(self.bytes.get() - buffer.capacity());
+        buffer
     }
 
     fn give(&self, mut buffer: Vec<u8>) {
-        let mut spares = self.0.borrow_mut();
-        if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && spares.len() < Self::KEPT {
+        let bytes = self.bytes.get() + buffer.capacity();
+        if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && bytes <= Self::KEPT {
             buffer.clear();
-            spares.push(buffer);
+            self.bytes.set(bytes);
+            self.buffers.borrow_mut().push(buffer);
         }
     }
 }
@@ -197,11 +204,29 @@ mod tests {
         assert_eq!(queue.front().as_ptr(), address);
     }
 
+    /// However many connections answer at once, what is kept afterwards is bounded.
+    #[test]
+    fn the_buffers_that_are_kept_are_bounded() {
+        let spares = Spares::default();
+        let mut queues: Vec<_> = (0..200).map(|_| SendQueue::default()).collect();
+        for queue in &mut queues {
+            queue.push(&vec![1; CHUNK], &spares);
+        }
+        for queue in &mut queues {
+            queue.advance(CHUNK, &spares);
+        }
+        assert_eq!(spares.bytes.get(), Spares::KEPT);
+        for queue in &mut queues {
+            queue.push(b"one each", &spares);
+        }
+        assert_eq!(spares.bytes.get(), 0);
+    }
+
     #[test]
     fn a_buffer_grown_past_a_chunk_is_not_kept() {
         let (mut queue, spares) = (SendQueue::default(), Spares::default());
         queue.push(&vec![1; CHUNK + 1], &spares);
         queue.advance(CHUNK + 1, &spares);
-        assert!(spares.0.borrow().is_empty());
+        assert!(spares.buffers.borrow().is_empty());
     }
 }
