@@ -112,9 +112,11 @@ impl<F: Factory> Factory for SharedFactory<F> {
     }
 
     fn do_start(&mut self) {
-        if self.0.started.replace(self.0.started.get() + 1) == 0 {
+        if self.0.started.get() == 0 {
             self.0.factory.borrow_mut().do_start();
         }
+        // A start that panicked does not count.
+        self.0.started.set(self.0.started.get() + 1);
     }
 
     fn do_stop(&mut self) {
