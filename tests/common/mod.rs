@@ -3,8 +3,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::cell::RefCell;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -245,4 +247,146 @@ pub fn reset_on_close(stream: &TcpStream) {
 /// How many descriptors this process has open.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
+}
+
+/// The one test of its file that runs, until this is dropped: for files that count descriptors.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that concerns the others.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A factory that logs its own calls: `start`, `build`, `stop`.
+pub struct Watched<F> {
+    log: Log,
+    build: F,
+    on_stop: Box<dyn FnMut()>,
+}
+
+impl<F> Watched<F> {
+    pub fn new(log: &Log, build: F) -> Self {
+        Self { log: log.clone(), build, on_stop: Box::new(|| ()) }
+    }
+
+    /// Has `call` called from inside `do_stop`.
+    pub fn on_stop(mut self, call: impl FnMut() + 'static) -> Self {
+        self.on_stop = Box::new(call);
+        self
+    }
+}
+
+impl<F, P> Factory for Watched<F>
+where
+    F: FnMut(&Address) -> Option<P> + 'static,
+    P: Protocol,
+{
+    type Protocol = P;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<P> {
+        self.log.add("build");
+        (self.build)(peer)
+    }
+
+    fn do_start(&mut self) {
+        self.log.add("start");
+    }
+
+    fn do_stop(&mut self) {
+        self.log.add("stop");
+        (self.on_stop)();
+    }
+}
+
+/// A factory of scripts that write to one log, as many as are asked for.
+pub fn scripts(log: &Log) -> impl FnMut(&Address) -> Option<Script> + 'static {
+    let log = log.clone();
+    move |_peer: &Address| Some(Script::new(&log))
+}
+
+/// A factory of scripts that echo, as many as are asked for.
+pub fn echoes(log: &Log) -> impl FnMut(&Address) -> Option<Script> + 'static {
+    let log = log.clone();
+    move |_peer: &Address| {
+        Some(Script::new(&log).data(|transport, data| {
+            transport.write(data);
+            Ok(())
+        }))
+    }
+}
+
+/// A peer on this thread, connected to `to`: the system answers for whoever listens, before anybody accepts.
+#[track_caller]
+pub fn dial(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).expect("somebody listens");
+    stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    stream
+}
+
+/// What a peer on this thread receives until its stream ends, while the loop turns.
+#[track_caller]
+pub fn read_to_end(reactor: &Reactor, stream: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
+    let (mut all, mut end) = (Vec::new(), None);
+    run_until(reactor, || {
+        end = read_now(stream, &mut all);
+        end.is_some()
+    });
+    end.expect("it ended").map(|()| all)
+}
+
+/// The next `count` bytes that a peer on this thread receives, while the loop turns.
+#[track_caller]
+pub fn read_exact(reactor: &Reactor, stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    run_until(reactor, || {
+        let end = read_now(stream, &mut all);
+        assert!(end.is_none() || all.len() >= count, "the stream ended after {} bytes: {end:?}", all.len());
+        all.len() >= count
+    });
+    all
+}
+
+/// Reads what is there; says whether, and how, the stream has ended.
+pub fn read_now(stream: &mut TcpStream, all: &mut Vec<u8>) -> Option<Result<(), ErrorKind>> {
+    stream.set_nonblocking(true).expect("O_NONBLOCK");
+    let result = stream.read_to_end(all);
+    stream.set_nonblocking(false).expect("O_NONBLOCK");
+    match result {
+        Ok(_) => Some(Ok(())),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => Some(Err(error.kind())),
+    }
+}
+
+/// Turns the loop until a Deferred has its result, and takes it.
+#[track_caller]
+pub fn result_of<T>(reactor: &Reactor, mut deferred: Deferred<T>) -> Result<T> {
+    let mut result = None;
+    run_until(reactor, || {
+        result = deferred.take_result();
+        result.is_some()
+    });
+    result.expect("it is there")
+}
+
+/// An address of the loopback interface that refuses connections, for as long as the descriptor is kept: its port is taken,
+/// and nobody listens.
+pub fn refusing() -> (std::os::fd::OwnedFd, SocketAddr) {
+    let socket = tcp_socket();
+    rustix::net::bind(&socket, &loopback()).expect("a port");
+    let address = rustix::net::getsockname(&socket).expect("an address");
+    (socket, address.try_into().expect("an IPv4 address"))
+}
+
+/// An address that does not answer, for as long as the peers are kept: whoever listens there has its queue full.
+pub fn silent() -> (std::os::fd::OwnedFd, TcpStream, SocketAddr) {
+    let (socket, address) = refusing();
+    rustix::net::listen(&socket, 0).expect("a listener");
+    let first = dial(address);
+    (socket, first, address)
+}
+
+/// A bare socket of IPv4.
+pub fn tcp_socket() -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket")
 }
