@@ -302,7 +302,10 @@ impl Core {
         }
         self.settle();
         self.deliver_losses();
-        self.run_later();
+        // There may be no other turn.
+        while !self.later.borrow().is_empty() {
+            self.run_later();
+        }
     }
 
     fn ids(&self, matches: impl FnMut(&Slot) -> bool) -> Vec<Id> {

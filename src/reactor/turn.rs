@@ -310,13 +310,12 @@ impl Core {
         }
     }
 
-    /// The end of phase 8.
+    /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
+    /// once does not hold up the loop.
     pub(super) fn run_later(&self) {
-        while !self.later.borrow().is_empty() {
-            for call in self.later.take() {
-                if let Err(failure) = guarded(|| call(self)) {
-                    tracing::error!(%failure, "a callback failed at the end of a turn");
-                }
+        for call in self.later.take() {
+            if let Err(failure) = guarded(|| call(self)) {
+                tracing::error!(%failure, "a callback failed at the end of a turn");
             }
         }
     }
