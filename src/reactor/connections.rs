@@ -274,7 +274,7 @@ impl Core {
         }
     }
 
-    fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
+    pub(super) fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
         if let Some(joint) = self.joint(id) {
             call(joint.transport());
         }
