@@ -390,3 +390,19 @@ pub fn tcp_socket() -> std::os::fd::OwnedFd {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket")
 }
+
+/// Lets this process have as many descriptors as it may.
+pub fn allow_many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit");
+}
+
+/// Runs the loop until it stops.
+#[track_caller]
+pub fn run(reactor: &Reactor) {
+    let handle = reactor.clone();
+    let late = reactor.call_later(LIMIT, move || handle.crash().expect("it runs"));
+    reactor.run().expect("the loop runs");
+    assert!(late.cancel().is_ok(), "it did not stop within {LIMIT:?}");
+}
