@@ -139,28 +139,43 @@ impl<F> fmt::Debug for SharedFactory<F> {
     }
 }
 
-/// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects.
+/// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects. Its
+/// clones are the same factory, which starts once, on the first start, and stops once, on the last stop.
 #[derive(Clone)]
-pub struct BoxedFactory(Rc<RefCell<dyn AnyFactory>>);
+pub struct BoxedFactory(Rc<Boxed<dyn AnyFactory>>);
+
+struct Boxed<F: ?Sized> {
+    started: Cell<usize>,
+    factory: RefCell<F>,
+}
 
 impl BoxedFactory {
     /// Forgets the factory's type.
     pub fn new(factory: impl Factory) -> Self {
-        Self(Rc::new(RefCell::new(factory)))
+        Self(Rc::new(Boxed { started: Cell::new(0), factory: RefCell::new(factory) }))
     }
 
     /// Builds a protocol and joins it to `transport`.
     pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>, Panicked> {
-        guarded(|| self.0.borrow_mut().build(transport))
+        guarded(|| self.0.factory.borrow_mut().build(transport))
     }
 
+    /// Starts the factory, unless it has been started. A start that panicked does not count.
     pub(crate) fn start(&self) -> Result<(), Panicked> {
-        guarded(|| self.0.borrow_mut().start())
+        if self.0.started.get() == 0 {
+            guarded(|| self.0.factory.borrow_mut().start())?;
+        }
+        self.0.started.set(self.0.started.get() + 1);
+        Ok(())
     }
 
-    /// Stops the factory; a panic is logged, for there is nobody left to tell.
+    /// Takes a start back, and with the last one stops the factory; a panic is logged, for there is nobody left to tell.
     pub(crate) fn stop(&self) {
-        if let Err(panic) = guarded(|| self.0.borrow_mut().stop()) {
+        self.0.started.set(self.0.started.get().saturating_sub(1));
+        if self.0.started.get() > 0 {
+            return;
+        }
+        if let Err(panic) = guarded(|| self.0.factory.borrow_mut().stop()) {
             tracing::error!(%panic, "do_stop failed");
         }
     }
