@@ -27,7 +27,7 @@ impl Limit {
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.0.clone()).expect("the soft limit");
+        setrlimit(Resource::Nofile, self.0).expect("the soft limit");
     }
 }
 
