@@ -46,7 +46,7 @@ pub fn settle(reactor: &Reactor) {
 }
 
 /// What happened, in order.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Log(Rc<RefCell<Vec<String>>>);
 
 impl Log {
@@ -389,4 +389,20 @@ pub fn silent() -> (std::os::fd::OwnedFd, TcpStream, SocketAddr) {
 pub fn tcp_socket() -> std::os::fd::OwnedFd {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket")
+}
+
+/// Lets this process have as many descriptors as it may.
+pub fn allow_many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit");
+}
+
+/// Runs the loop until it stops.
+#[track_caller]
+pub fn run(reactor: &Reactor) {
+    let handle = reactor.clone();
+    let late = reactor.call_later(LIMIT, move || handle.crash().expect("it runs"));
+    reactor.run().expect("the loop runs");
+    assert!(late.cancel().is_ok(), "it did not stop within {LIMIT:?}");
 }

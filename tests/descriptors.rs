@@ -1,0 +1,185 @@
+//! F01: what happens when the process has no descriptors left. In a file of its own, for it changes the limit of the whole
+//! process; its tests run one at a time.
+
+mod common;
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use common::*;
+use ropewalk::interfaces::*;
+use ropewalk::{ListenOptions, Reactor};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Sets the limit of descriptors, until it is dropped.
+struct Limit(Rlimit);
+
+impl Limit {
+    fn set(limit: u64) -> Self {
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: before.maximum }).expect("the soft limit");
+        Self(before)
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.0).expect("the soft limit");
+    }
+}
+
+/// Opens every number below the highest that is in use: from then on the limit says exactly how many more there can be.
+fn fill_gaps() -> Vec<File> {
+    let (mut fillers, highest) = (Vec::new(), highest());
+    loop {
+        let filler = File::open("/dev/null").expect("/dev/null");
+        if filler.as_raw_fd() > highest {
+            return fillers;
+        }
+        fillers.push(filler);
+    }
+}
+
+fn highest() -> i32 {
+    let names = std::fs::read_dir("/proc/self/fd").expect("/proc").map(|entry| entry.unwrap().file_name());
+    // The number under which the directory itself is being read is given back.
+    let open = names.filter_map(|name| name.to_str()?.parse().ok()).filter(|fd| {
+        let target = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        target.is_ok_and(|target| !target.ends_with("fd"))
+    });
+    open.max().expect("something is open")
+}
+
+/// Turns the loop for as long as a timer takes, and says how many turns that were.
+fn turns_in(reactor: &Reactor, time: Duration) -> u64 {
+    let (log, before) = (Log::default(), reactor.counters().turns);
+    let fired = log.clone();
+    reactor.call_later(time, move || fired.add("fired"));
+    run_until(reactor, || log.has("fired"));
+    reactor.counters().turns - before
+}
+
+/// How many of the peers were closed without having been served. The others hear nothing.
+fn cut_off(peers: &mut [TcpStream]) -> usize {
+    let ended = peers.iter_mut().filter_map(|peer| read_now(peer, &mut Vec::new()));
+    ended.inspect(|end| assert!(matches!(end, Ok(()) | Err(ErrorKind::ConnectionReset)), "{end:?}")).count()
+}
+
+/// F01: more peers than descriptors. Those that fit are served, the excess is told so by a close, the loop does not spin,
+/// and once there is room again new ones are served.
+#[test]
+fn the_excess_is_shed() {
+    const ROOM: usize = 12;
+    const PEERS: usize = 40;
+    let (_alone, log) = (alone(), Log::default());
+    let start = descriptors();
+    let reactor = reactor();
+    let port = reactor.listen_tcp(loopback(), &ListenOptions::new().backlog(128), echoes(&log)).unwrap();
+    let address = port.host().socket_addr().unwrap();
+    settle(&reactor);
+    let before = descriptors();
+    let mut peers: Vec<TcpStream> = (0..PEERS).map(|_| dial(address)).collect();
+    let gaps = fill_gaps();
+
+    let limit = Limit::set(highest() as u64 + 1 + ROOM as u64);
+    let turns = reactor.counters().turns;
+    run_until(&reactor, || reactor.counters().accepted + reactor.counters().shed == PEERS as u64);
+    settle(&reactor);
+    assert_eq!(reactor.counters().accepted, ROOM as u64);
+    assert_eq!(reactor.counters().shed, (PEERS - ROOM) as u64);
+    assert_eq!(log.count("made"), ROOM);
+    assert_eq!(cut_off(&mut peers), PEERS - ROOM);
+    assert!(reactor.counters().turns - turns < 100, "the loop spun");
+    assert!(turns_in(&reactor, Duration::from_millis(50)) < 100, "the loop spins with nobody waiting");
+    assert_eq!(reactor.counters().accept_failures, 0);
+
+    // Those that were accepted are served, first of all the first.
+    peers[0].write_all(b"one").unwrap();
+    assert_eq!(read_exact(&reactor, &mut peers[0], 3), b"one");
+    // Five go: a new one finds room, at both ends.
+    peers.drain(..5);
+    run_until(&reactor, || log.count("lost") == 5);
+    let shed = reactor.counters().shed;
+    let mut late = dial(address);
+    late.write_all(b"late").unwrap();
+    assert_eq!(read_exact(&reactor, &mut late, 4), b"late");
+    assert_eq!(reactor.counters().shed, shed);
+
+    // The reserve is there again: another shortage is met in the same way.
+    drop(limit);
+    let (more_gaps, mut another) = (fill_gaps(), [dial(address)]);
+    let limit = Limit::set(highest() as u64 + 1);
+    run_until(&reactor, || reactor.counters().shed == shed + 1);
+    assert_eq!(cut_off(&mut another), 1);
+
+    drop(limit);
+    drop((peers, late, another, gaps, more_gaps));
+    run_until(&reactor, || reactor.counters().watched == 1);
+    assert_eq!(descriptors(), before);
+    drop((port, reactor));
+    assert_eq!(descriptors(), start);
+}
+
+/// F01, at its worst: the limit was lowered below what is open, so that the reserve, once given up, can't be had again. The
+/// port waits, longer each time, and everybody is served when there is room.
+#[test]
+fn without_a_reserve_the_port_waits() {
+    const PEERS: usize = 10;
+    let (_alone, log) = (alone(), Log::default());
+    let start = descriptors();
+    let reactor = reactor();
+    let gaps = fill_gaps();
+    // The first number that the port takes is its socket, the second its reserve.
+    let reserve = highest() + 2;
+    let (port, address) = listen(&reactor, echoes(&log));
+    let target = std::fs::read_link(format!("/proc/self/fd/{reserve}")).unwrap();
+    assert_eq!(target.to_str(), Some("/dev/null"), "the reserve is somewhere else: the test shows nothing");
+    let mut peers: Vec<TcpStream> = (0..PEERS).map(|_| dial(address)).collect();
+
+    let limit = Limit::set(reserve as u64);
+    let turns = reactor.counters().turns;
+    run_until(&reactor, || reactor.counters().accept_failures == 4);
+    // 5 + 10 + 20 ms of suspension, in turns of at most 5 ms.
+    assert!(reactor.counters().turns - turns < 200, "the loop spun");
+    assert_eq!((reactor.counters().accepted, reactor.counters().shed), (0, 0));
+    assert_eq!(cut_off(&mut peers), 0, "they wait");
+
+    drop(limit);
+    for peer in &mut peers {
+        peer.write_all(b"at last").unwrap();
+        assert_eq!(read_exact(&reactor, peer, 7), b"at last");
+    }
+    assert_eq!(reactor.counters().accepted, PEERS as u64);
+    drop((peers, gaps));
+    run_until(&reactor, || reactor.counters().watched == 1);
+    drop((port, reactor));
+    assert_eq!(descriptors(), start);
+}
+
+/// Connecting without descriptors is an error of the attempt, which comes later, like any other, and leaves nothing.
+#[test]
+fn connecting_without_descriptors_fails() {
+    let (_alone, log) = (alone(), Log::default());
+    let reactor = reactor();
+    let (_port, address) = listen(&reactor, echoes(&log));
+    settle(&reactor);
+    let before = (descriptors(), reactor.counters().watched);
+    let gaps = fill_gaps();
+    let limit = Limit::set(highest() as u64 + 1);
+    let attempt = connect(&reactor, address, Watched::new(&log, scripts(&log)));
+    assert!(!attempt.is_called());
+    let failure = result_of(&reactor, attempt).unwrap_err();
+    drop((limit, gaps));
+    match failure.check::<ropewalk::error::ConnectError>() {
+        Some(ropewalk::error::ConnectError::Other { source, .. }) => {
+            assert_eq!(source.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
+        }
+        other => panic!("{other:?}"),
+    }
+    settle(&reactor);
+    assert_eq!(log.all(), ["start", "stop"]);
+    assert_eq!((descriptors(), reactor.counters().watched), before);
+}

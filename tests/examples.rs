@@ -1,0 +1,233 @@
+//! The examples, run as a user would: processes with arguments, output and an exit status.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Once;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+
+use common::*;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// An example's executable: beside those of the tests, where `cargo test` puts it, and built first if only this test was
+/// asked for.
+fn executable(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("this executable");
+    let profile = tests.parent().and_then(Path::parent).expect("the directory of the profile");
+    let path = profile.join("examples").join(name);
+    if !path.exists() {
+        static BUILT: Once = Once::new();
+        BUILT.call_once(|| build_into(profile.parent().expect("the target directory")));
+    }
+    assert!(path.exists(), "{} was not built", path.display());
+    path
+}
+
+fn build_into(target: &Path) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--examples", "--target-dir"]).arg(target);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.status().expect("cargo").success());
+}
+
+/// An example that runs; killed if the test fails.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(executable(name));
+        command.args(arguments).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect(name);
+        let (printed, lines) = mpsc::channel();
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        thread::spawn(move || {
+            for line in output.lines() {
+                // A test that failed does not read on.
+                let _ = printed.send(line.expect("text"));
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line that it prints.
+    #[track_caller]
+    fn line(&self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("another line")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Its exit status, what else it printed, and its complaints.
+    #[track_caller]
+    fn end(mut self) -> (ExitStatus, Vec<String>, String) {
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => rest.push(line),
+                // Its output has ended, and so will it.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it did not end within {LIMIT:?}"),
+            }
+        }
+        let mut errors = String::new();
+        self.child.stderr.take().expect("a pipe").read_to_string(&mut errors).expect("text");
+        (self.child.wait().expect("a child"), rest, errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs an example to its end.
+fn output(name: &str, arguments: &[&str]) -> Output {
+    let (status, lines, errors) = Running::start(name, arguments).end();
+    Output { status, stdout: lines.join("\n").into_bytes(), stderr: errors.into_bytes() }
+}
+
+/// The echo server on a port of its own, and where it listens, as it says itself.
+fn server() -> (Running, SocketAddr) {
+    let server = Running::start("echo_server", &["tcp:0:interface=127.0.0.1"]);
+    let line = server.line();
+    let address = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
+    (server, address)
+}
+
+/// `echo` is a server and ten clients: ten answers, and a good end.
+#[test]
+fn echo_prints_ten_answers() {
+    let output = output("echo", &[]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    let mut answers: Vec<&str> =
+        printed.lines().filter_map(|line| line.split_once(" answers: ")).map(|(_, a)| a).collect();
+    answers.sort_unstable();
+    let mut expected: Vec<String> = (1..=10).map(|number| format!("hello, I am client {number}")).collect();
+    expected.sort_unstable();
+    assert_eq!(answers, expected);
+    assert!(printed.starts_with("listening on 127.0.0.1:"), "{printed}");
+}
+
+/// `echo_server` says where it listens, answers a peer that is not ours and closes, and ends well on both signals.
+#[test]
+fn echo_server_answers_and_ends_on_signals() {
+    for signal in [Signal::TERM, Signal::INT] {
+        if is_ignored(signal) {
+            println!("skipped: {signal:?} is ignored here, and so it is by the example");
+            continue;
+        }
+        let (server, address) = server();
+        for message in ["hello", "and again"] {
+            let mut stream = dial(address);
+            let from = stream.local_addr().unwrap();
+            stream.write_all(message.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, message);
+            assert_eq!(server.line(), "new connection, 1 open");
+            assert_eq!(server.line(), format!("data: {message}"));
+            assert_eq!(server.line(), format!("host: {address}, peer: {from}"));
+            assert_eq!(server.line(), "connection lost, 0 open: the connection was closed cleanly");
+        }
+        // A connection that is open does not keep it from ending.
+        let mut open = dial(address);
+        assert_eq!(server.line(), "new connection, 1 open");
+        server.signal(signal);
+        let (status, rest, errors) = server.end();
+        assert_eq!(status.code(), Some(0), "{signal:?}: {status}, {errors}");
+        assert_eq!(rest, ["connection lost, 0 open: the reactor stopped"]);
+        assert_eq!(errors, "");
+        let mut nothing = Vec::new();
+        open.read_to_end(&mut nothing).unwrap();
+        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    }
+}
+
+/// Whether the signal is ignored by this process, as the shell does with those that run in the background, and so by its
+/// children.
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("a number");
+    mask >> (signal.as_raw() - 1) & 1 == 1
+}
+
+/// `echo_client` against `echo_server`: an answer, and a good end.
+#[test]
+fn echo_client_is_answered() {
+    let (server, address) = server();
+    let output = output("echo_client", &[&format!("tcp:{address}")]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!printed.is_empty());
+    for line in printed.lines() {
+        let (before, after) = line.split_once(" was answered: hello, I am ").expect(line);
+        assert_eq!(before, after, "each gets its own answer");
+    }
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    server.signal(Signal::TERM);
+    assert!(server.end().0.success());
+}
+
+/// `echo_client` without a server: ten lines that say so, and a bad end.
+#[test]
+fn echo_client_without_a_server_says_so() {
+    let (_taken, address) = refusing();
+    let output = output("echo_client", &[&format!("tcp:{address}")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    let mut expected: Vec<String> =
+        (1..=10).map(|number| format!("client {number} could not connect: {address} refused the connection")).collect();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+}
+
+/// A description that is wrong: one line that says where, and a bad end.
+#[test]
+fn a_wrong_description_is_one_line() {
+    for (name, description, position) in [
+        ("echo_server", "tcp:http", 4),
+        ("echo_server", "tpc:8888", 0),
+        ("echo_client", "tcp:localhost:port", 14),
+        ("echo_client", r"tcp:localhost\", 13),
+    ] {
+        let output = output(name, &[description]);
+        assert_eq!(output.status.code(), Some(1), "{name} {description}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with(&format!("Error: in \"{description}\" at byte {position}: ")), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+/// A server that can't listen says why, and ends badly.
+#[test]
+fn echo_server_without_its_port_says_so() {
+    let taken = std::net::TcpListener::bind(loopback()).unwrap();
+    let address = taken.local_addr().unwrap();
+    let output = output("echo_server", &[&format!("tcp:{}:interface=127.0.0.1", address.port())]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with(&format!("Error: cannot listen on {address}: ")), "{said}");
+}
