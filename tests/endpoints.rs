@@ -144,6 +144,10 @@ fn the_timeout_is_the_attempts() {
 fn a_name_is_tried_on_all_its_addresses() {
     let (reactor, log) = (reactor(), Log::default());
     let (_port, number) = serve(&reactor, "tcp:0:interface=127.0.0.1", echoes(&Log::default()));
+    let addresses = result_of(&reactor, reactor.resolve("localhost", number)).unwrap();
+    if addresses.first().is_some_and(SocketAddr::is_ipv4) {
+        println!("localhost is {addresses:?} here: the first one answers, and the others are not tried");
+    }
     let endpoint = client_from_string(&reactor, &format!("tcp:localhost:{number}")).unwrap();
     let attempt = endpoint.connect(Watched::new(&log, echoes(&log)));
     assert!(!attempt.is_called());
