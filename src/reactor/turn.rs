@@ -76,7 +76,8 @@ impl Core {
     }
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
-        if self.turning.get() {
+        // Triggers, and what a stop tells connections, run in the loop without being part of a turn.
+        if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
             return Err(ReactorError::AlreadyRunning);
         }
         self.turn(Some(delay))
