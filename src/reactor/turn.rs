@@ -101,8 +101,7 @@ impl Core {
         if matches!(&*self.state.borrow(), State::Idle | State::Crashed) {
             return Err(ReactorError::NotRunning);
         }
-        let old = self.state.replace(State::Crashed);
-        drop(old);
+        self.state.replace(State::Crashed).leave();
         Ok(())
     }
 
@@ -185,11 +184,7 @@ impl Core {
     /// The end of a run, whatever ended it.
     fn finish(&self) {
         self.closing.set(false);
-        let old = self.state.replace(State::Idle);
-        if let State::Stopping(Event { deadline: Some((_, timer)), .. }) = old {
-            // It may be what ended the wait.
-            let _ = timer.cancel();
-        }
+        self.state.replace(State::Idle).leave();
         let signals = self.signals.borrow_mut().take();
         if let Some((id, signals)) = signals {
             self.backend.borrow_mut().close(id, false);
@@ -328,6 +323,14 @@ impl State {
         match event {
             SystemEvent::Startup => Self::Starting(under_way),
             SystemEvent::Shutdown => Self::Stopping(under_way),
+        }
+    }
+
+    /// Takes back what ended a wait at the latest.
+    fn leave(self) {
+        if let Self::Stopping(Event { deadline: Some((_, timer)), .. }) = self {
+            // It may be what ended the wait.
+            let _ = timer.cancel();
         }
     }
 }
