@@ -120,7 +120,7 @@ impl Core {
             (SystemEvent::Shutdown, Some(timeout)) => {
                 // The timer does nothing but end the wait of the loop.
                 let timer = self.timers.call_later(timeout, || {});
-                Some((self.timers.seconds() + timeout, timer))
+                Some((self.timers.seconds().saturating_add(timeout), timer))
             }
             _ => None,
         };
