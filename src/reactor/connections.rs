@@ -300,7 +300,10 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Lingering { .. })) {
             self.end_lingering(id);
         }
-        self.settle();
+        // Whoever has more to send than one settling sends is listed again, and closed by the next.
+        while !self.agenda.is_empty() {
+            self.settle();
+        }
         self.deliver_losses();
         self.run_later();
     }
