@@ -9,7 +9,7 @@ use crate::deferred::Deferred;
 use crate::error::ConnectError;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
+use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, WeakReactor};
 
 /// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface, `TCP6ServerEndpoint`).
 ///
@@ -119,21 +119,23 @@ impl TcpClientEndpoint {
 
 impl ClientEndpoint for TcpClientEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
-        let (endpoint, host) = (self.clone(), self.host.clone());
+        // The reactor keeps these closures while it looks the name up and connects: they must not keep the reactor.
+        let (reactor, options, from) = (self.reactor.downgrade(), self.options.clone(), self.bind_address);
+        let (name, host) = (self.host.clone(), self.host.clone());
         self.reactor.resolve(&self.host, self.port).add_callbacks(
             move |addresses| {
-                let usable: Vec<SocketAddr> = match endpoint.bind_address {
+                let usable: Vec<SocketAddr> = match from {
                     Some(from) => addresses.into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()).collect(),
                     None => addresses,
                 };
                 let reason = "none of its addresses is of the family of the address to connect from";
-                let nothing = ConnectError::Lookup { host: endpoint.host.clone(), reason: reason.to_owned() };
+                let nothing = ConnectError::Lookup { host: name, reason: reason.to_owned() };
                 // Started once for all addresses, however many are tried.
                 if let Err(panic) = factory.start() {
                     return Deferred::fail(panic);
                 }
                 let started = factory.clone();
-                try_addresses(endpoint, usable.into_iter(), factory, nothing.into()).add_both(move |result| {
+                try_addresses(reactor, options, usable.into_iter(), factory, nothing.into()).add_both(move |result| {
                     started.stop();
                     result
                 })
@@ -150,14 +152,17 @@ impl ClientEndpoint for TcpClientEndpoint {
 
 /// Tries the first address, and the others if it fails; `last` is what the one before failed with.
 fn try_addresses(
-    endpoint: TcpClientEndpoint,
+    reactor: WeakReactor,
+    options: ConnectOptions,
     mut addresses: vec::IntoIter<SocketAddr>,
     factory: BoxedFactory,
     last: Failure,
 ) -> Deferred<AnyConnection> {
     let Some(to) = addresses.next() else { return Deferred::fail(last) };
-    let attempt = endpoint.reactor.connect_tcp_boxed(to, &endpoint.options, factory.clone());
-    attempt.add_errback(move |failure| {
+    let Some(strong) = reactor.upgrade() else {
+        return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
+    };
+    strong.connect_tcp_boxed(to, &options, factory.clone()).add_errback(move |failure| {
         let network = match failure.check::<ConnectError>() {
             // Only an attempt that met the network's refusal is worth another address.
             Some(
@@ -166,6 +171,6 @@ fn try_addresses(
             Some(_) => true,
             None => false,
         };
-        if network { try_addresses(endpoint, addresses, factory, failure) } else { Deferred::fail(failure) }
+        if network { try_addresses(reactor, options, addresses, factory, failure) } else { Deferred::fail(failure) }
     })
 }

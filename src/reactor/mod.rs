@@ -250,6 +250,10 @@ impl Reactor {
         self.0.resolve(host, port)
     }
 
+    pub(crate) fn downgrade(&self) -> WeakReactor {
+        WeakReactor(Rc::downgrade(&self.0))
+    }
+
     /// What this reactor has counted since it was made.
     pub fn counters(&self) -> Counters {
         let stale_events = self.0.backend.borrow().stale();
@@ -266,6 +270,16 @@ impl Clock for Reactor {
 impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor").field("running", &self.is_running()).finish_non_exhaustive()
+    }
+}
+
+/// A [`Reactor`] for what the reactor itself keeps: it does not keep the reactor.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakReactor(Weak<Core>);
+
+impl WeakReactor {
+    pub(crate) fn upgrade(&self) -> Option<Reactor> {
+        self.0.upgrade().map(Reactor)
     }
 }
 
