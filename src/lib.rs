@@ -1,4 +1,43 @@
-//! Twisted's engine in Rust.
+//! Twisted's engine in Rust: a **reactor** that is the event loop, **protocols** that say what is done with a connection,
+//! **transports** that carry the bytes, **factories** that build a protocol for each connection, **Deferreds** for answers
+//! that take a while, and **endpoints** made from strings.
+//!
+//! One thread, every callback run to completion, no `await` in the middle. Names and order of events are Twisted's.
+//!
+//! ```no_run
+//! use ropewalk::endpoints::server_from_string;
+//! use ropewalk::interfaces::*;
+//! use ropewalk::{Address, Reactor, Result, Transport};
+//!
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+//!         transport.write(data);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result<()> {
+//!     let reactor = Reactor::new()?;
+//!     let listening = server_from_string(&reactor, "tcp:8888")?.listen(|_peer: &Address| Some(Echo));
+//!     drop(listening); // a failure that nobody handles is reported in the log
+//!     Ok(reactor.run()?)
+//! }
+//! ```
+//!
+//! Start with [`interfaces`]: the page of all that you write and are handed. Each module says first what it is, and what
+//! rules it keeps.
+//!
+//! **Threads.** A [`Reactor`] and everything that belongs to it live on the thread that made it, and are not `Send`. Other
+//! threads reach it through its [`Remote`].
+//!
+//! **Errors.** What a callback returns as `Err`, or panics with, ends its own connection, with that [`Failure`] as the reason. The
+//! engine itself does not panic, whatever the peer or a description says. (It catches panics, so build with
+//! `panic = "unwind"`.)
+//!
+//! **Logs** go to [`tracing`](https://docs.rs/tracing): failures that nobody handled at error level, trouble with accepting
+//! at warning level.
 
 pub mod address;
 pub mod deferred;
@@ -18,3 +57,8 @@ pub use protocol::{Connection, Factory, Protocol, SharedFactory};
 pub use reactor::{ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent};
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -124,7 +124,7 @@ fn only_the_reactor_makes_system_calls() {
 #[test]
 fn only_the_mio_backend_names_mio() {
     for source in sources() {
-        let is_backend = source.path.ends_with("reactor/backend/mio.rs");
+        let is_backend = source.path.starts_with("reactor/backend/mio");
         assert!(is_backend || !source.code.contains(" ::mio::"), "{}: mio stays in its file", source.path.display());
     }
 }

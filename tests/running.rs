@@ -1,5 +1,5 @@
 //! Running, stopping, crashing and turning a reactor by hand; what a stop does to everything that is open; and that nothing
-//! stays open after it.
+//! stays open after it. They count descriptors, which belong to the process: one runs at a time.
 
 mod common;
 
@@ -8,7 +8,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,12 +17,6 @@ use ropewalk::endpoints::TcpClientEndpoint;
 use ropewalk::error::{ConnectError, ConnectionClosed, ListenError, ReactorError};
 use ropewalk::interfaces::*;
 use ropewalk::{Address, Failure, ListenOptions, Phase, Reactor, SystemEvent, Transport};
-
-/// These tests count descriptors, which belong to the process: one runs at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn is_running_already(result: Result<(), ReactorError>) -> bool {
     matches!(result, Err(ReactorError::AlreadyRunning))
@@ -538,7 +531,7 @@ thread_local! {
 #[test]
 fn a_stop_ends_everything_that_is_open() {
     let _alone = alone();
-    let mute = Mute::new();
+    let (_listener, _queued, mute) = silent();
     let start = descriptors();
     {
         let reactor = reactor();
@@ -549,7 +542,7 @@ fn a_stop_ends_everything_that_is_open() {
         let (waiting, _) = listen(&reactor, second);
         let failed = attempt.clone();
         drop(
-            connect(&reactor, mute.address, Counting::new(&attempt))
+            connect(&reactor, mute, Counting::new(&attempt))
                 .add_errback(move |failure| {
                     assert!(matches!(failure.check(), Some(ConnectError::ReactorStopped { .. })), "{failure}");
                     failed.add("failed");
@@ -721,7 +714,7 @@ fn a_stop_ends_what_lingers() {
 #[test]
 fn dropping_a_reactor_leaks_nothing() {
     let _alone = alone();
-    let mute = Mute::new();
+    let (_listener, _queued, mute) = silent();
     // The resolver of the system may keep something open from its first use on.
     assert!(("localhost", 1).to_socket_addrs().is_ok());
     let start = descriptors();
@@ -730,7 +723,7 @@ fn dropping_a_reactor_leaks_nothing() {
         let (port, address) = listen(&reactor, Counting::new(&log));
         let client = TcpStream::connect(address).unwrap();
         let failed = log.clone();
-        let attempt = connect(&reactor, mute.address, Counting::new(&Log::default()));
+        let attempt = connect(&reactor, mute, Counting::new(&Log::default()));
         drop(attempt.add_both(move |result| failed.add(format!("attempt: {}", result.unwrap_err()))));
         let endpoint = TcpClientEndpoint::new(&reactor, "localhost", address.port());
         let connecting = endpoint.connect(Counting::new(&Log::default()));

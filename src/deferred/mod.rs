@@ -28,8 +28,6 @@
 
 mod chain;
 mod outcome;
-#[cfg(test)]
-mod tests;
 pub mod unhandled;
 
 use std::fmt;

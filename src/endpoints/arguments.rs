@@ -1,5 +1,5 @@
-//! What a type of endpoint takes from its [`Description`]: which arguments, and what each may be (Twisted: the signatures
-//! of `_parseTCP`, `_parseClientTCP` and their like).
+//! What a type of endpoint takes from its [`Description`]: which arguments, and what each may be (Twisted: the
+//! signatures of `_parseTCP`, `_parseClientTCP` and their like).
 //!
 //! A type is a struct with a `from_description`, which names its arguments once, in order, and reads each:
 //!
@@ -10,11 +10,11 @@
 //!
 //! What differs from Twisted, for all types:
 //!
-//! - An argument given by position and by name is an error on both sides (Twisted's clients prefer the position), and so
-//!   are fields too many (Twisted's clients overlook three and more if the names suffice).
+//! - An argument given by position and by name is an error on both sides (Twisted's clients prefer the position), and
+//!   so are fields too many (Twisted's clients overlook three and more if the names suffice).
 //! - Numbers are decimal digits and nothing else: `+80`, ` 80`, `8_0` and digits of other scripts are errors.
-//! - Addresses of interfaces are IP addresses; a name is an error, and is not looked up. The scope of an IPv6 address is
-//!   the number of an interface (`fe80::1%2`): only the system knows their names, and nothing here asks it.
+//! - Addresses of interfaces are IP addresses; a name is an error, and is not looked up. The scope of an IPv6 address
+//!   is the number of an interface (`fe80::1%2`): only the system knows their names, and nothing here asks it.
 //! - Seconds may have a decimal part.
 
 use std::fmt::Display;
@@ -24,6 +24,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, parse_ipv6, without_brackets};
+use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 
 /// Where `tcp:port[:interface[:backlog]]` listens (Twisted: the server type `tcp`).
 ///
@@ -67,7 +68,7 @@ impl TcpServerSpec {
             port,
             interface: interface.map(|(ip, _)| ip),
             scope_id: interface.map_or(0, |(_, scope_id)| scope_id),
-            backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
+            backlog: backlog.unwrap_or(BACKLOG),
         })
     }
 
@@ -98,7 +99,8 @@ impl TcpServerSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpClientSpec {
-    /// A host name or an IP address, as it is written, but for the brackets around an IPv6 address; see [`Argument::host`].
+    /// A host name or an IP address, as it is written, but for the brackets around an IPv6 address; see
+    /// [`Argument::host`].
     pub host: String,
     /// The port, which is not 0.
     pub port: u16,
@@ -129,7 +131,7 @@ impl TcpClientSpec {
         Ok(Self {
             host: host.to_owned(),
             port,
-            timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
+            timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
             bind_address: bind_address.map(|(ip, _)| ip),
             bind_scope_id: bind_address.map_or(0, |(_, scope_id)| scope_id),
         })
@@ -298,7 +300,8 @@ impl<'d> Argument<'d> {
     /// A duration in seconds, whole or with up to nine decimals.
     ///
     /// # Errors
-    /// Anything but digits with perhaps a point between them (so nothing negative or infinite), and more than 4294967295.
+    /// Anything but digits with perhaps a point between them (so nothing negative or infinite), and more than
+    /// 4294967295.
     pub fn seconds(self) -> Result<Duration, DescriptionError> {
         let expected = || self.invalid(format!("seconds, such as 30 or 0.5, from 0 to {MAX_SECONDS}"));
         let (whole, decimals) = self.value().split_once('.').unwrap_or((self.value(), "0"));
@@ -321,7 +324,8 @@ impl<'d> Argument<'d> {
         match parse_ipv6(without_brackets(self.value()).unwrap_or(self.value())) {
             Some((ip, None)) => Ok((ip.into(), 0)),
             Some((ip, Some(scope))) => match scope.parse() {
-                Ok(scope_id) if is_digits(scope) && scope_id != 0 => Ok((ip.into(), scope_id)),
+                // The standard library's sign can't be here: no scope has a plus.
+                Ok(scope_id) if scope_id != 0 => Ok((ip.into(), scope_id)),
                 _ => Err(self.invalid("the number of a network interface after the %, from 1 on, not its name")),
             },
             None => Err(self.invalid("an IP address, such as 127.0.0.1 or [::1]")),
@@ -339,12 +343,13 @@ impl<'d> Argument<'d> {
     /// A host: an IP address, without the brackets that may surround an IPv6 one, or a name that could be one.
     ///
     /// What is returned is what is written, and all of it: no case is changed, no dot removed. Whether a name such as
-    /// `0x7f000001` or `127.1` is an address is for the resolver to say. The scope of an IPv6 address may be a name here.
+    /// `0x7f000001` or `127.1` is an address is for the resolver to say. The scope of an IPv6 address may be a name
+    /// here.
     ///
     /// # Errors
-    /// Names that no resolver should be asked for: empty ones, more than 253 bytes (without a dot at the
-    /// end, which is fine), labels that are empty or longer than 63 bytes, white space, control characters and NUL, characters that delimit hosts in
-    /// addresses and URLs (`: / ? # @ % \ [ ]`), and anything beyond ASCII.
+    /// Names that no resolver should be asked for: empty ones, more than 253 bytes (without a dot at the end, which
+    /// is fine), labels that are empty or longer than 63 bytes, white space, control characters and NUL, characters
+    /// that delimit hosts in addresses and URLs (`: / ? # @ % \ [ ]`), and anything beyond ASCII.
     pub fn host(self) -> Result<&'d str, DescriptionError> {
         let host = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let host = host.unwrap_or(self.value());
@@ -400,14 +405,8 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Twisted's.
-const DEFAULT_BACKLOG: u32 = 50;
-
 /// The largest that `listen(2)` can be told, an `int`. The system has a limit of its own, far below.
 const MAX_BACKLOG: u32 = i32::MAX.unsigned_abs();
-
-/// Twisted's.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// 136 years: arbitrary, but so far from the end of every clock that adding it to a time of day never overflows.
 const MAX_SECONDS: u64 = u32::MAX as u64;

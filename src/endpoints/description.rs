@@ -17,9 +17,11 @@
 //!
 //! - The type is case-insensitive, for every type.
 //! - A backslash at the very end is an error that says so.
-//! - `[::1]` needs no escapes. Only a whole value that is an IPv6 address in brackets is read so: `[`, an address with at
-//!   least two colons and perhaps a scope (`%eth0`), `]`, and then a colon or the end. Twisted splits at those colons,
-//!   and its types refuse the pieces. `[a:b]` is split as it always was.
+//! - `[::1]` needs no escapes. Only a whole value that is an IPv6 address in brackets is read so: `[`, an address,
+//!   perhaps a scope (`%eth0`), `]`, and then a colon or the end; `[a:b]` is split as it always was. Twisted splits
+//!   both, and what it then accepts is either an accident (its clients overlook surplus fields:
+//!   `tcp:host=[1:2::3]:port=80` is a host `[1` to it) or about files whose names are `[1` and the like. Such a name
+//!   is written `\[1`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,7 +31,14 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// An endpoint as a string, split into its type and its fields.
+/// An endpoint as a string, split into its type and its fields (Twisted: the strings of `serverFromString` and
+/// `clientFromString`).
+///
+/// Colons separate the fields. The first `=` of a field separates its name from its value; fields without one are
+/// positional, and the first positional field is the type, in any case. A backslash takes the next character
+/// literally (`\:`, `\=`, `\\`), and a value that is an IPv6 address in brackets may be written without (`[::1]`,
+/// which Twisted splits; a value that really begins so is written `\[`). Of several fields with the same name the
+/// last one counts.
 ///
 /// ```
 /// use ropewalk::endpoints::Description;
@@ -258,7 +267,7 @@ pub enum DescriptionErrorKind {
         known: Vec<String>,
     },
     /// An argument that must be given is not.
-    #[error("{name} is missing: expected one more field, or {name}=")]
+    #[error("{name} is missing: expected a field for it, such as {name}=...")]
     Missing {
         /// The argument.
         name: &'static str,
@@ -273,7 +282,8 @@ pub enum DescriptionErrorKind {
     },
     /// More positional fields than the type takes. An address whose colons are not escaped ends here.
     #[error(
-        "{} is one field too many: expected {} without a name (in a value, a colon is written \\:, and an IPv6 address may be in brackets)",
+        "{} is one field too many: expected {} without a name (in a value, a colon is written \\:, and an IPv6 address \
+         may be in brackets)",
         Quoted(.value),
         Listed(.positional)
     )]
@@ -389,7 +399,8 @@ fn article(name: &str) -> &'static str {
     if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
-/// Text in quotes, on one line: a backslash stands for itself, as in the description, but what can't be seen is escaped.
+/// Text in quotes, on one line: a backslash stands for itself, as in the description, but what can't be seen is
+/// escaped.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -17,6 +17,8 @@ mod arguments;
 mod description;
 mod tcp;
 
+use std::fmt;
+
 pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
@@ -25,7 +27,7 @@ use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::{Port, Reactor};
 
 /// Somewhere to listen (Twisted: `IStreamServerEndpoint`).
-pub trait ServerEndpoint {
+pub trait ServerEndpoint: fmt::Debug {
     /// Listens, and has `factory` build a protocol for each connection (Twisted: `listen`). The Deferred fires with the port,
     /// or with a [`ListenError`](crate::error::ListenError).
     fn listen(&self, factory: impl Factory) -> Deferred<Port>
@@ -40,7 +42,7 @@ pub trait ServerEndpoint {
 }
 
 /// Somewhere to connect to (Twisted: `IStreamClientEndpoint`).
-pub trait ClientEndpoint {
+pub trait ClientEndpoint: fmt::Debug {
     /// Connects, and joins the protocol that `factory` builds to the connection (Twisted: `connect`). The Deferred fires
     /// after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt up.
     fn connect<F: Factory>(&self, factory: F) -> Deferred<Connection<F::Protocol>>

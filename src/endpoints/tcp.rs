@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::vec;
 
 use super::{ClientEndpoint, ServerEndpoint};
-use crate::deferred::Deferred;
+use crate::deferred::{Cancelled, Deferred};
 use crate::error::ConnectError;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
@@ -119,58 +119,59 @@ impl TcpClientEndpoint {
 
 impl ClientEndpoint for TcpClientEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
-        // The reactor keeps these closures while it looks the name up and connects: they must not keep the reactor.
-        let (reactor, options, from) = (self.reactor.downgrade(), self.options.clone(), self.bind_address);
-        let (name, host) = (self.host.clone(), self.host.clone());
+        let (host, bind_address) = (self.host.clone(), self.bind_address);
+        let (reactor, options) = (self.reactor.downgrade(), self.options.clone());
+        let cancelled = ConnectError::Cancelled { to: host.clone() };
         self.reactor.resolve(&self.host, self.port).add_callbacks(
-            move |addresses| {
-                let usable: Vec<SocketAddr> = match from {
-                    Some(from) => addresses.into_iter().filter(|to| to.is_ipv4() == from.is_ipv4()).collect(),
-                    None => addresses,
-                };
-                let reason = "none of its addresses is of the family of the address to connect from";
-                let nothing = ConnectError::Lookup { host: name, reason: reason.to_owned() };
+            move |mut addresses| {
+                if let Some(from) = bind_address {
+                    addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
+                }
                 // Started once for all addresses, however many are tried.
                 if let Err(panic) = factory.start() {
                     return Deferred::fail(panic);
                 }
-                let started = factory.clone();
-                try_addresses(reactor, options, usable.into_iter(), factory, nothing.into()).add_both(move |result| {
-                    started.stop();
+                let reason = "none of its addresses is of the family of the address to connect from".to_owned();
+                let nothing = ConnectError::Lookup { host, reason };
+                let attempts =
+                    Attempts { reactor, options, addresses: addresses.into_iter(), factory: factory.clone() };
+                attempts.next(nothing.into()).add_both(move |result| {
+                    factory.stop();
                     result
                 })
             },
-            move |failure: Failure| {
-                if failure.check::<crate::deferred::Cancelled>().is_some() {
-                    return Deferred::fail(ConnectError::Cancelled { to: host });
-                }
-                Deferred::<AnyConnection>::fail(failure)
+            move |failure| match failure.check::<Cancelled>() {
+                Some(Cancelled) => Deferred::fail(cancelled),
+                None => Deferred::fail(failure),
             },
         )
     }
 }
 
-/// Tries the first address, and the others if it fails; `last` is what the one before failed with.
-fn try_addresses(
+/// The addresses that are still to be tried. The reactor keeps this while an attempt is under way, so this does not keep
+/// the reactor.
+struct Attempts {
     reactor: WeakReactor,
     options: ConnectOptions,
-    mut addresses: vec::IntoIter<SocketAddr>,
+    addresses: vec::IntoIter<SocketAddr>,
     factory: BoxedFactory,
-    last: Failure,
-) -> Deferred<AnyConnection> {
-    let Some(to) = addresses.next() else { return Deferred::fail(last) };
-    let Some(strong) = reactor.upgrade() else {
-        return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
-    };
-    strong.connect_tcp_boxed(to, &options, factory.clone()).add_errback(move |failure| {
-        let network = match failure.check::<ConnectError>() {
-            // Only an attempt that met the network's refusal is worth another address.
-            Some(
-                ConnectError::Cancelled { .. } | ConnectError::NoProtocol { .. } | ConnectError::ReactorStopped { .. },
-            ) => false,
-            Some(_) => true,
-            None => false,
+}
+
+impl Attempts {
+    /// Tries the first address, and the others if it fails; `last` is what the one before failed with.
+    fn next(mut self, last: Failure) -> Deferred<AnyConnection> {
+        let (Some(to), Some(reactor)) = (self.addresses.next(), self.reactor.upgrade()) else {
+            return Deferred::fail(last);
         };
-        if network { try_addresses(reactor, options, addresses, factory, failure) } else { Deferred::fail(failure) }
-    })
+        reactor.connect_tcp_boxed(to, &self.options, self.factory.clone()).add_errback(move |failure| {
+            if is_the_networks(&failure) { self.next(failure) } else { Deferred::fail(failure) }
+        })
+    }
+}
+
+/// Whether it was the network that refused: only then is another address worth an attempt.
+fn is_the_networks(failure: &Failure) -> bool {
+    use ConnectError::{Cancelled, NoProtocol, ReactorStopped};
+    let error = failure.check::<ConnectError>();
+    error.is_some_and(|error| !matches!(error, Cancelled { .. } | NoProtocol { .. } | ReactorStopped { .. }))
 }

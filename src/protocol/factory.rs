@@ -85,13 +85,13 @@ pub struct SharedFactory<F>(Rc<Shared<F>>);
 
 struct Shared<F> {
     factory: RefCell<F>,
-    started: Cell<usize>,
+    starts: Starts,
 }
 
 impl<F: Factory> SharedFactory<F> {
     /// Shares a factory.
     pub fn new(factory: F) -> Self {
-        Self(Rc::new(Shared { factory: RefCell::new(factory), started: Cell::new(0) }))
+        Self(Rc::new(Shared { factory: RefCell::new(factory), starts: Starts::default() }))
     }
 
     /// Runs `call` with the factory: to read what it counted.
@@ -112,16 +112,11 @@ impl<F: Factory> Factory for SharedFactory<F> {
     }
 
     fn do_start(&mut self) {
-        if self.0.started.replace(self.0.started.get() + 1) == 0 {
-            self.0.factory.borrow_mut().do_start();
-        }
+        self.0.starts.add(|| self.0.factory.borrow_mut().do_start());
     }
 
     fn do_stop(&mut self) {
-        self.0.started.set(self.0.started.get().saturating_sub(1));
-        if self.0.started.get() == 0 {
-            self.0.factory.borrow_mut().do_stop();
-        }
+        self.0.starts.take_back(|| self.0.factory.borrow_mut().do_stop());
     }
 }
 
@@ -133,32 +128,39 @@ impl<F> Clone for SharedFactory<F> {
 
 impl<F> fmt::Debug for SharedFactory<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedFactory").field("started", &self.0.started.get()).finish_non_exhaustive()
+        f.debug_struct("SharedFactory").field("starts", &self.0.starts.0.get()).finish_non_exhaustive()
     }
 }
 
-/// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects.
+/// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects. Its
+/// clones are the same factory, which starts once, on the first start, and stops once, on the last stop.
 #[derive(Clone)]
-pub struct BoxedFactory(Rc<RefCell<dyn AnyFactory>>);
+pub struct BoxedFactory(Rc<Boxed<dyn AnyFactory>>);
+
+struct Boxed<F: ?Sized> {
+    starts: Starts,
+    factory: RefCell<F>,
+}
 
 impl BoxedFactory {
     /// Forgets the factory's type.
     pub fn new(factory: impl Factory) -> Self {
-        Self(Rc::new(RefCell::new(factory)))
+        Self(Rc::new(Boxed { starts: Starts::default(), factory: RefCell::new(factory) }))
     }
 
     /// Builds a protocol and joins it to `transport`.
     pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>, Panicked> {
-        guarded(|| self.0.borrow_mut().build(transport))
+        guarded(|| self.0.factory.borrow_mut().build(transport))
     }
 
+    /// Starts the factory, unless it has been started. A start that panicked does not count.
     pub(crate) fn start(&self) -> Result<(), Panicked> {
-        guarded(|| self.0.borrow_mut().start())
+        guarded(|| self.0.starts.add(|| self.0.factory.borrow_mut().start()))
     }
 
-    /// Stops the factory; a panic is logged, for there is nobody left to tell.
+    /// Takes a start back, and with the last one stops the factory; a panic is logged, for there is nobody left to tell.
     pub(crate) fn stop(&self) {
-        if let Err(panic) = guarded(|| self.0.borrow_mut().stop()) {
+        if let Err(panic) = guarded(|| self.0.starts.take_back(|| self.0.factory.borrow_mut().stop())) {
             tracing::error!(%panic, "do_stop failed");
         }
     }
@@ -167,6 +169,28 @@ impl BoxedFactory {
 impl fmt::Debug for BoxedFactory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoxedFactory").finish_non_exhaustive()
+    }
+}
+
+/// How often something was started and not stopped (Twisted: `numPorts`).
+#[derive(Default)]
+struct Starts(Cell<usize>);
+
+impl Starts {
+    /// Counts a start, the first of which is made with `start`. One that panics does not count.
+    fn add(&self, start: impl FnOnce()) {
+        if self.0.get() == 0 {
+            start();
+        }
+        self.0.set(self.0.get() + 1);
+    }
+
+    /// Takes a start back, the last with `stop`.
+    fn take_back(&self, stop: impl FnOnce()) {
+        self.0.set(self.0.get().saturating_sub(1));
+        if self.0.get() == 0 {
+            stop();
+        }
     }
 }
 

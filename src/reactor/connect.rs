@@ -3,13 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::backend::ConnectRefusal;
 use super::{Core, Slot};
 use crate::deferred::{Deferred, Promise};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ReactorGone};
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::{Clock, DelayedCall};
@@ -17,7 +17,7 @@ use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
 /// How long an attempt may take, unless said otherwise. 30 s, as Twisted.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
 const SELF_CONNECTS: u32 = 3;
@@ -86,8 +86,8 @@ impl Core {
         let (core, named) = (Rc::downgrade(self), Rc::new(Cell::new(None)));
         let current = Rc::clone(&named);
         let (promise, connection) = Promise::with_canceller(move || {
-            if let (Some(core), Some(id)) = (core.upgrade(), current.get()) {
-                core.attempt_failed(id, ConnectError::Cancelled { to: to.to_string() }.into());
+            if let (Some(core), Some((id, attempt))) = (core.upgrade(), current.take()) {
+                core.attempt_cancelled(id, &attempt);
             }
         });
         let attempt = Rc::new(Attempt {
@@ -99,7 +99,7 @@ impl Core {
             self_connects: Cell::new(0),
         });
         let id = self.begin_attempt(&attempt);
-        named.set(Some(id));
+        named.set(Some((id, Rc::downgrade(&attempt))));
         if let Some(after) = options.timeout {
             let core = Rc::downgrade(self);
             let timer = self.timers.call_later(after, move || {
@@ -161,11 +161,23 @@ impl Core {
             _ => return,
         }
         joint.transport().list();
-        let fired = match joint.connection_made() {
-            Ok(()) => attempt.promise.callback(AnyConnection(joint)).is_ok(),
-            Err(failure) => attempt.promise.errback(failure).is_ok(),
-        };
-        debug_assert!(fired, "nobody else fires it once the slot is a connection");
+        // The attempt may have been cancelled from inside `connection_made`.
+        match joint.connection_made() {
+            Ok(()) => drop(attempt.promise.callback(AnyConnection(joint))),
+            Err(failure) => drop(attempt.promise.errback(failure)),
+        }
+    }
+
+    /// Whoever waited gave the attempt up: before it came to a connection, or from inside its `connection_made`.
+    fn attempt_cancelled(&self, id: Id, attempt: &Weak<Attempt>) {
+        let Some(attempt) = attempt.upgrade() else { return };
+        let cancelled = ConnectError::Cancelled { to: attempt.to.to_string() };
+        if self.attempt(id).is_some() {
+            self.attempt_failed(id, cancelled.into());
+            return;
+        }
+        self.with_transport(id, Transport::lose_connection);
+        let _ = attempt.promise.errback(cancelled);
     }
 
     /// An attempt is over.
@@ -210,6 +222,11 @@ impl Core {
         let looked_up = self.in_thread(&self.names, {
             let asked = asked.clone();
             move || (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
+        });
+        let stopped = ConnectError::ReactorStopped { to: asked.clone() };
+        let looked_up = looked_up.add_errback(move |failure| match failure.check::<ReactorGone>() {
+            Some(ReactorGone) => Err(stopped.into()),
+            None => Err(failure),
         });
         looked_up.add_callback(move |found| {
             let reason = match found {

@@ -139,6 +139,9 @@ impl Core {
                     backend.shut_down_writing(id);
                     if stream.shut() == EndNotice::Tell {
                         self.shut.borrow_mut().push(id);
+                        // The rest waits until the protocol has heard of it: it may fail over it.
+                        transport.list();
+                        return;
                     }
                 }
                 Step::Receive(on) => backend.receive(id, on),
@@ -274,7 +277,7 @@ impl Core {
         }
     }
 
-    fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
+    pub(super) fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
         if let Some(joint) = self.joint(id) {
             call(joint.transport());
         }
@@ -305,7 +308,10 @@ impl Core {
             self.settle();
         }
         self.deliver_losses();
-        self.run_later();
+        // There may be no other turn.
+        while !self.later.borrow().is_empty() {
+            self.run_later();
+        }
     }
 
     fn ids(&self, matches: impl FnMut(&Slot) -> bool) -> Vec<Id> {

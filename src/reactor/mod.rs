@@ -6,6 +6,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `core.rs` | what it consists of |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
@@ -17,6 +18,7 @@
 mod backend;
 mod connect;
 mod connections;
+mod core;
 mod port;
 mod remote;
 mod signals;
@@ -27,38 +29,24 @@ mod threads;
 mod triggers;
 mod turn;
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use self::backend::{Backend, Mio};
-use self::connect::Attempt;
+use self::backend::Mio;
+pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
-use self::port::PortCore;
+use self::core::{Core, Slot};
+pub(crate) use self::port::BACKLOG;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
-use self::signals::Signals;
-use self::slots::Slots;
-use self::threads::Pool;
-use self::triggers::Triggers;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
-use self::turn::State;
-use crate::deferred::{Deferred, Outcome, Promise};
+use crate::deferred::{Deferred, Outcome};
 use crate::error::{ListenError, ReactorError};
-use crate::failure::{Failure, Result, guarded};
-use crate::protocol::{AnyConnection, AnyJoint, BoxedFactory, Connection, Factory};
-use crate::time::{Clock, DelayedCall, Timers};
-use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
-use crate::transport::stream::CloseMode;
-
-/// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
-const NAME_THREADS: usize = 10;
+use crate::failure::{Result, guarded};
+use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
+use crate::time::{Clock, Timers};
 
 /// How long a shutdown waits for triggers that returned a Deferred, unless said otherwise. A minute: longer than any of
 /// our own deadlines, short enough that a service manager does not lose patience first.
@@ -273,11 +261,12 @@ impl fmt::Debug for Reactor {
     }
 }
 
-/// A [`Reactor`] for what the reactor itself keeps: it does not keep the reactor.
+/// A handle that does not keep the reactor alive: for what the reactor itself keeps.
 #[derive(Debug, Clone)]
 pub(crate) struct WeakReactor(Weak<Core>);
 
 impl WeakReactor {
+    /// The reactor, unless it is gone.
     pub(crate) fn upgrade(&self) -> Option<Reactor> {
         self.0.upgrade().map(Reactor)
     }
@@ -340,168 +329,4 @@ pub struct Counters {
     pub longest_lateness: Duration,
     /// What is watched at present: ports, connections, attempts, and sockets that are still being read after their end.
     pub watched: usize,
-}
-
-/// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
-/// called that is not ours.
-pub(crate) struct Core {
-    backend: RefCell<Box<dyn Backend>>,
-    slots: RefCell<Slots<Slot>>,
-    agenda: Rc<Agenda>,
-    timers: Timers,
-    remote: Remote,
-    names: Pool,
-    /// Who waits for a thread's answer.
-    jobs: RefCell<Slots<Waiting>>,
-    triggers: Triggers,
-    signals: RefCell<Option<(Id, Signals)>>,
-    exit_signal: Cell<Option<i32>>,
-    state: RefCell<State>,
-    /// A turn is being made.
-    turning: Cell<bool>,
-    /// Everything is being closed for good: nothing new is begun.
-    closing: Cell<bool>,
-    /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
-    resumed: RefCell<Vec<Id>>,
-    /// For phase 8: directions that were shut, and connections that are over.
-    shut: RefCell<Vec<Id>>,
-    lost: RefCell<Vec<(Id, CloseMode)>>,
-    /// For the end of phase 8: what else has to wait until no callback is on the stack.
-    later: RefCell<Vec<Later>>,
-    /// Close deadlines that are running.
-    deadlines: RefCell<HashMap<Id, DelayedCall>>,
-    /// The agenda's other list, kept for its capacity.
-    settled: Cell<Vec<Id>>,
-    counters: Cell<Counters>,
-    settings: Builder,
-}
-
-/// Who waits for a thread's answer: it is handed a `Result` of the type that was asked for.
-type Waiting = Box<dyn FnOnce(Box<dyn Any + Send>)>;
-
-/// Something to be done at the end of a turn.
-type Later = Box<dyn FnOnce(&Core)>;
-
-/// What an id names.
-enum Slot {
-    /// Taken, and about to become one of the others, or nothing.
-    Reserved,
-    Port(Rc<PortCore>),
-    Connecting(Rc<Attempt>),
-    Connected {
-        joint: Rc<dyn AnyJoint>,
-        /// A client's factory, which stops when the connection is over.
-        factory: Option<Box<BoxedFactory>>,
-    },
-    /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
-    Lingering {
-        left: usize,
-        timer: DelayedCall,
-    },
-    Signals,
-}
-
-impl Core {
-    fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
-        let started = Instant::now();
-        let remote = Remote::new(backend.waker());
-        Rc::new_cyclic(|weak: &Weak<Self>| Self {
-            backend: RefCell::new(backend),
-            slots: RefCell::new(Slots::new()),
-            agenda: Rc::new(Agenda::new(weak.clone())),
-            timers: Timers::new(move || started.elapsed()),
-            remote,
-            names: Pool::new("ropewalk-names", NAME_THREADS),
-            jobs: RefCell::new(Slots::new()),
-            triggers: Triggers::default(),
-            signals: RefCell::default(),
-            exit_signal: Cell::new(None),
-            state: RefCell::new(State::Idle),
-            turning: Cell::new(false),
-            closing: Cell::new(false),
-            resumed: RefCell::default(),
-            shut: RefCell::default(),
-            lost: RefCell::default(),
-            later: RefCell::default(),
-            deadlines: RefCell::default(),
-            settled: Cell::default(),
-            counters: Cell::default(),
-            settings,
-        })
-    }
-
-    /// Has something done at the end of this turn, or of the next if none is being made.
-    fn later(&self, call: impl FnOnce(&Self) + 'static) {
-        self.later.borrow_mut().push(Box::new(call));
-    }
-
-    fn count(&self, change: impl FnOnce(&mut Counters)) {
-        let mut counters = self.counters.get();
-        change(&mut counters);
-        self.counters.set(counters);
-    }
-
-    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
-    fn in_thread<T: Send + 'static>(&self, pool: &Pool, work: impl FnOnce() -> T + Send + 'static) -> Deferred<T> {
-        let (promise, answer) = Promise::new();
-        let job = self.jobs.borrow_mut().insert(Box::new(move |result: Box<dyn Any + Send>| {
-            let result = result.downcast::<Result<T>>().expect("a job is answered with the type of its own work");
-            // It may have been cancelled meanwhile.
-            let _ = promise.complete(*result);
-        }));
-        let remote = self.remote.clone();
-        let submitted = pool.submit(Box::new(move || {
-            let result: Result<T> = guarded(work).map_err(Failure::new);
-            let result: Box<dyn Any + Send> = Box::new(result);
-            // A reactor that is gone has nobody who waits.
-            let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, result));
-        }));
-        match submitted {
-            Ok(()) => answer,
-            Err(error) => {
-                let waiting = self.jobs.borrow_mut().remove(job);
-                if let Some(waiting) = waiting {
-                    waiting(Box::new(Err::<T, Failure>(error.into())));
-                }
-                answer
-            }
-        }
-    }
-
-    fn answer(&self, job: Id, result: Box<dyn Any + Send>) {
-        let waiting = self.jobs.borrow_mut().remove(job);
-        if let Some(waiting) = waiting {
-            waiting(result);
-        }
-    }
-}
-
-impl Driver for Core {
-    fn send_now(&self, id: Id, data: &[u8]) -> usize {
-        self.backend.borrow_mut().send_now(id, data)
-    }
-
-    fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
-        self.backend.borrow_mut().set_option(id, option)
-    }
-
-    fn no_delay(&self, id: Id) -> io::Result<bool> {
-        self.backend.borrow().no_delay(id)
-    }
-
-    fn keep_alive(&self, id: Id) -> io::Result<bool> {
-        self.backend.borrow().keep_alive(id)
-    }
-
-    fn raw_fd(&self, id: Id) -> Option<RawFd> {
-        self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.remote.close();
-        self.timers.close();
-        self.names.stop(Duration::ZERO);
-    }
 }

@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many connections may wait to be accepted, unless said otherwise. 50, as Twisted.
-const BACKLOG: u32 = 50;
+pub(crate) const BACKLOG: u32 = 50;
 
 /// How a port listens.
 ///

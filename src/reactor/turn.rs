@@ -101,7 +101,8 @@ impl Core {
         if matches!(&*self.state.borrow(), State::Idle | State::Crashed) {
             return Err(ReactorError::NotRunning);
         }
-        self.state.replace(State::Crashed).leave();
+        let old = self.state.replace(State::Crashed);
+        drop(old);
         Ok(())
     }
 
@@ -160,13 +161,22 @@ impl Core {
         }
         if (event, phase) == (SystemEvent::Shutdown, Phase::During) {
             self.disconnect_all();
-            let stuck = self.names.stop(THREADS_PATIENCE);
-            if stuck > 0 {
-                tracing::warn!(stuck, "threads are still at work and are left behind");
-            }
+            self.stop_threads();
         }
         let pending = self.triggers.fire(event, phase);
         self.note_pending(event, phase, pending);
+    }
+
+    fn stop_threads(&self) {
+        let stuck = self.names.stop(THREADS_PATIENCE);
+        if stuck > 0 {
+            tracing::warn!(stuck, "threads are still at work and are left behind");
+        }
+        // Whether they answered meanwhile or not, whoever waits is told now.
+        let waiting = self.jobs.borrow().ids(|_| true);
+        for job in waiting {
+            self.answer(job, None);
+        }
     }
 
     /// Puts what the triggers of a phase returned where `advance` looks, unless they stopped or crashed the reactor.
@@ -184,7 +194,8 @@ impl Core {
     /// The end of a run, whatever ended it.
     fn finish(&self) {
         self.closing.set(false);
-        self.state.replace(State::Idle).leave();
+        let old = self.state.replace(State::Idle);
+        drop(old);
         let signals = self.signals.borrow_mut().take();
         if let Some((id, signals)) = signals {
             self.backend.borrow_mut().close(id, false);
@@ -306,13 +317,12 @@ impl Core {
         }
     }
 
-    /// The end of phase 8.
+    /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
+    /// once does not hold up the loop.
     pub(super) fn run_later(&self) {
-        while !self.later.borrow().is_empty() {
-            for call in self.later.take() {
-                if let Err(failure) = guarded(|| call(self)) {
-                    tracing::error!(%failure, "a callback failed at the end of a turn");
-                }
+        for call in self.later.take() {
+            if let Err(failure) = guarded(|| call(self)) {
+                tracing::error!(%failure, "a callback failed at the end of a turn");
             }
         }
     }
@@ -323,14 +333,6 @@ impl State {
         match event {
             SystemEvent::Startup => Self::Starting(under_way),
             SystemEvent::Shutdown => Self::Stopping(under_way),
-        }
-    }
-
-    /// Takes back what ended a wait at the latest.
-    fn leave(self) {
-        if let Self::Stopping(Event { deadline: Some((_, timer)), .. }) = self {
-            // It may be what ended the wait.
-            let _ = timer.cancel();
         }
     }
 }
@@ -345,6 +347,15 @@ impl Event {
     fn report(&self, event: SystemEvent) {
         for (_, place) in self.pending.borrow().iter() {
             tracing::error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if let Some((_, timer)) = &self.deadline {
+            // It may be what ended the wait.
+            let _ = timer.cancel();
         }
     }
 }

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(crate) mod agenda;
 pub(crate) mod send_queue;
 pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
 
 use crate::address::Address;
 use crate::error::ConnectionClosed;

@@ -2,11 +2,12 @@
 //!
 //! Rules:
 //! - Small writes are copied together into chunks of up to [`CHUNK`] bytes, so that many small messages leave in one
-//!   system call; a write of [`CHUNK`] bytes or more becomes a chunk of its own and is never moved again. A queue of any
-//!   size is therefore never copied as a whole, and takes little more memory than its bytes.
+//!   system call. A chunk is filled before the next is begun, and what a large write has left then becomes one chunk,
+//!   however long. Nothing is moved again: a queue of any size is never copied as a whole, and takes little more memory
+//!   than its bytes, however they were cut.
 //! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -61,12 +62,14 @@ impl SendQueue {
             Some(more) => more.back_mut().unwrap_or(&mut self.head),
             None => &mut self.head,
         };
-        if tail.len() + data.len() <= CHUNK {
-            tail.extend_from_slice(data);
+        let room = CHUNK.saturating_sub(tail.len()).min(data.len());
+        let (first, rest) = data.split_at(room);
+        tail.extend_from_slice(first);
+        if rest.is_empty() {
             return;
         }
-        let mut chunk = Vec::with_capacity(data.len().max(CHUNK));
-        chunk.extend_from_slice(data);
+        let mut chunk = Vec::with_capacity(rest.len().max(CHUNK));
+        chunk.extend_from_slice(rest);
         self.more.get_or_insert_default().push_back(chunk);
     }
 
@@ -119,22 +122,29 @@ impl SendQueue {
 /// Emptied buffers, shared by all connections of a reactor, so that an idle connection holds none and a busy one does not
 /// allocate.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct Spares {
+    buffers: RefCell<Vec<Vec<u8>>>,
+    /// What they take in all.
+    bytes: Cell<usize>,
+}
 
 impl Spares {
-    /// How many buffers are kept: at most 2 MiB. Streams write and flush within one turn, so this covers a batch of
-    /// 32 answers; a larger batch allocates for the rest.
-    const KEPT: usize = 32;
+    /// How much is kept. Streams write and flush within one turn, so as many buffers are in use at a time as connections
+    /// answer in one turn: 4 MiB is 1,024 answers of 4 KiB, or 256 of 16 KiB; a larger batch allocates for the rest.
+    const KEPT: usize = 4 * 1024 * 1024;
 
     fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        let Some(buffer) = self.buffers.borrow_mut().pop() else { return Vec::new() };
+        self.bytes.set(self.bytes.get() - buffer.capacity());
+        buffer
     }
 
     fn give(&self, mut buffer: Vec<u8>) {
-        let mut spares = self.0.borrow_mut();
-        if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && spares.len() < Self::KEPT {
+        let bytes = self.bytes.get() + buffer.capacity();
+        if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && bytes <= Self::KEPT {
             buffer.clear();
-            spares.push(buffer);
+            self.bytes.set(bytes);
+            self.buffers.borrow_mut().push(buffer);
         }
     }
 }
@@ -194,11 +204,29 @@ mod tests {
         assert_eq!(queue.front().as_ptr(), address);
     }
 
+    /// However many connections answer at once, what is kept afterwards is bounded.
+    #[test]
+    fn the_buffers_that_are_kept_are_bounded() {
+        let spares = Spares::default();
+        let mut queues: Vec<_> = (0..200).map(|_| SendQueue::default()).collect();
+        for queue in &mut queues {
+            queue.push(&vec![1; CHUNK], &spares);
+        }
+        for queue in &mut queues {
+            queue.advance(CHUNK, &spares);
+        }
+        assert_eq!(spares.bytes.get(), Spares::KEPT);
+        for queue in &mut queues {
+            queue.push(b"one each", &spares);
+        }
+        assert_eq!(spares.bytes.get(), 0);
+    }
+
     #[test]
     fn a_buffer_grown_past_a_chunk_is_not_kept() {
         let (mut queue, spares) = (SendQueue::default(), Spares::default());
         queue.push(&vec![1; CHUNK + 1], &spares);
         queue.advance(CHUNK + 1, &spares);
-        assert!(spares.0.borrow().is_empty());
+        assert!(spares.buffers.borrow().is_empty());
     }
 }

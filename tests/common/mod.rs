@@ -4,10 +4,11 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -251,6 +252,148 @@ pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
 }
 
+/// The one test of its file that runs, until this is dropped: for files that count descriptors.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that concerns the others.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A factory that logs its own calls: `start`, `build`, `stop`.
+pub struct Watched<F> {
+    log: Log,
+    build: F,
+    on_stop: Box<dyn FnMut()>,
+}
+
+impl<F> Watched<F> {
+    pub fn new(log: &Log, build: F) -> Self {
+        Self { log: log.clone(), build, on_stop: Box::new(|| ()) }
+    }
+
+    /// Has `call` called from inside `do_stop`.
+    pub fn on_stop(mut self, call: impl FnMut() + 'static) -> Self {
+        self.on_stop = Box::new(call);
+        self
+    }
+}
+
+impl<F, P> Factory for Watched<F>
+where
+    F: FnMut(&Address) -> Option<P> + 'static,
+    P: Protocol,
+{
+    type Protocol = P;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<P> {
+        self.log.add("build");
+        (self.build)(peer)
+    }
+
+    fn do_start(&mut self) {
+        self.log.add("start");
+    }
+
+    fn do_stop(&mut self) {
+        self.log.add("stop");
+        (self.on_stop)();
+    }
+}
+
+/// A factory of scripts that write to one log, as many as are asked for.
+pub fn scripts(log: &Log) -> impl FnMut(&Address) -> Option<Script> + 'static {
+    let log = log.clone();
+    move |_peer: &Address| Some(Script::new(&log))
+}
+
+/// A factory of scripts that echo, as many as are asked for.
+pub fn echoes(log: &Log) -> impl FnMut(&Address) -> Option<Script> + 'static {
+    let log = log.clone();
+    move |_peer: &Address| {
+        Some(Script::new(&log).data(|transport, data| {
+            transport.write(data);
+            Ok(())
+        }))
+    }
+}
+
+/// A peer on this thread, connected to `to`: the system answers for whoever listens, before anybody accepts.
+#[track_caller]
+pub fn dial(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).expect("somebody listens");
+    stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    stream
+}
+
+/// What a peer on this thread receives until its stream ends, while the loop turns.
+#[track_caller]
+pub fn read_to_end(reactor: &Reactor, stream: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
+    let (mut all, mut end) = (Vec::new(), None);
+    run_until(reactor, || {
+        end = read_now(stream, &mut all);
+        end.is_some()
+    });
+    end.expect("it ended").map(|()| all)
+}
+
+/// The next `count` bytes that a peer on this thread receives, while the loop turns.
+#[track_caller]
+pub fn read_exact(reactor: &Reactor, stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    run_until(reactor, || {
+        let end = read_now(stream, &mut all);
+        assert!(end.is_none() || all.len() >= count, "the stream ended after {} bytes: {end:?}", all.len());
+        all.len() >= count
+    });
+    all
+}
+
+/// Reads what is there; says whether, and how, the stream has ended.
+pub fn read_now(stream: &mut TcpStream, all: &mut Vec<u8>) -> Option<Result<(), ErrorKind>> {
+    stream.set_nonblocking(true).expect("O_NONBLOCK");
+    let result = stream.read_to_end(all);
+    stream.set_nonblocking(false).expect("O_NONBLOCK");
+    match result {
+        Ok(_) => Some(Ok(())),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => Some(Err(error.kind())),
+    }
+}
+
+/// Turns the loop until a Deferred has its result, and takes it.
+#[track_caller]
+pub fn result_of<T>(reactor: &Reactor, mut deferred: Deferred<T>) -> Result<T> {
+    let mut result = None;
+    run_until(reactor, || {
+        result = deferred.take_result();
+        result.is_some()
+    });
+    result.expect("it is there")
+}
+
+/// An address of the loopback interface that refuses connections, for as long as the descriptor is kept: its port is taken,
+/// and nobody listens.
+pub fn refusing() -> (std::os::fd::OwnedFd, SocketAddr) {
+    let socket = tcp_socket();
+    rustix::net::bind(&socket, &loopback()).expect("a port");
+    let address = rustix::net::getsockname(&socket).expect("an address");
+    (socket, address.try_into().expect("an IPv4 address"))
+}
+
+/// An address that does not answer, for as long as the peers are kept: whoever listens there has its queue full.
+pub fn silent() -> (std::os::fd::OwnedFd, TcpStream, SocketAddr) {
+    let (socket, address) = refusing();
+    rustix::net::listen(&socket, 0).expect("a listener");
+    let first = dial(address);
+    (socket, first, address)
+}
+
+/// A bare socket of IPv4.
+pub fn tcp_socket() -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket")
+}
+
 /// Ends the process, with a word about the test, if it is not dropped within the limit: for what is run rather than turned.
 pub struct Watchdog(Option<(mpsc::Sender<()>, JoinHandle<()>)>);
 
@@ -292,25 +435,6 @@ pub fn await_readable(transport: &Transport) {
     let mut asked = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut asked, Some(&limit)), Ok(1), "nothing came");
-}
-
-/// Somewhere to connect to that never answers: a listener whose queue is full. It does so as long as it is kept.
-pub struct Mute {
-    pub address: SocketAddr,
-    _listener: std::os::fd::OwnedFd,
-    _queued: TcpStream,
-}
-
-impl Mute {
-    pub fn new() -> Self {
-        use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-        bind(&listener, &loopback()).expect("a port");
-        listen(&listener, 0).expect("a listener");
-        let address = getsockname(&listener).expect("a name").try_into().expect("a TCP address");
-        let queued = TcpStream::connect(address).expect("the one place in the queue");
-        Self { address, _listener: listener, _queued: queued }
-    }
 }
 
 /// What `act` gives, and what the log was told meanwhile by this thread: warnings and errors, one line each.

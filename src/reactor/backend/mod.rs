@@ -170,6 +170,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// The first `filled` bytes of a buffer, which is lent with them.
+    fn of(buffer: &mut Box<[u8]>, filled: usize) -> Self {
+        Self { buffer: std::mem::take(buffer), filled }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }

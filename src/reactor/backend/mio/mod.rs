@@ -1,0 +1,251 @@
+//! The backend on [mio](https://docs.rs/mio): epoll, made to look like completion.
+//!
+//! mio is edge-triggered: it says once that something became ready. So each stream remembers here what it was told
+//! (`readable`, `hung_up`), and forgets it only when the system said otherwise:
+//! - A receive that brought less than it had room for has drained the socket: `readable` is cleared without asking again,
+//!   and the next edge is the next event. Unless the peer's end was announced too: then there may be no other edge, and
+//!   receiving goes on until it is seen.
+//! - A stream is registered for reading only. The first time that a socket is full it is registered for writing too, and
+//!   stays so: an edge comes only after a send fell short, so nothing wakes for nothing.
+//! - Not receiving needs no system call: the edge is remembered.
+//!
+//! What was left over for fairness is in `again`, and makes the next wait return at once.
+
+mod source;
+mod table;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::mio::unix::SourceFd;
+use ::mio::{Events, Interest, Poll, Token, Waker};
+
+use self::source::{Listener, Source, Stream};
+use self::table::Table;
+use super::socket::{self, Receive, Send};
+use super::{Backend, Chunk, Completion, ConnectRefusal, Incoming, Progress, RECEIVE, Wake};
+use crate::transport::agenda::{Id, SocketOption};
+use crate::transport::send_queue::{CHUNK, MAX_SLICES, SendQueue, Spares};
+
+/// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
+const EVENTS: usize = 1024;
+
+/// Bytes sent per connection and turn, after which the others have their turn. 1 MiB: as much as a vectored send takes.
+const SEND: usize = MAX_SLICES * CHUNK;
+
+/// Bytes read before a close, so that closing does not become a reset.
+const LAST_READ: usize = 4 * RECEIVE;
+
+/// The token of the waker: no slot has this number.
+const WAKE: Token = Token(usize::MAX);
+
+/// See the module.
+pub(crate) struct Mio {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    table: Table,
+    /// The one receive buffer, while it is not lent.
+    buffer: Box<[u8]>,
+    /// Given up when descriptors ran out, to shed those who wait.
+    reserve: Option<OwnedFd>,
+    /// Counts the waits, for budgets per turn.
+    turn: u32,
+}
+
+impl Mio {
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            waker,
+            table: Table::default(),
+            buffer: vec![0; RECEIVE].into_boxed_slice(),
+            reserve: None,
+            turn: 0,
+        })
+    }
+
+    fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&descriptor), token(id), interest)
+    }
+}
+
+impl Backend for Mio {
+    fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
+        let (socket, bound) = socket::listen(address, backlog)?;
+        if self.reserve.is_none() {
+            self.reserve = Some(socket::reserve()?);
+        }
+        self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
+        self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, bound))));
+        Ok(bound)
+    }
+
+    fn accept(&mut self, id: Id) {
+        if let Some(listener) = self.table.listener(id) {
+            listener.resume();
+            self.table.list_again(id);
+        }
+    }
+
+    fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()> {
+        self.register(id, incoming.socket.as_raw_fd(), Interest::READABLE)?;
+        self.table.insert(id, Source::Stream(Stream::new(incoming.socket)));
+        Ok(())
+    }
+
+    fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
+        let (socket, done) = socket::connect(to, from)?;
+        self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
+            .map_err(ConnectRefusal::Socket)?;
+        self.table.insert(id, Source::Connecting(Stream::attempt(socket)));
+        if done {
+            self.table.list_again(id);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, id: Id, on: bool) {
+        let Some(stream) = self.table.stream(id) else { return };
+        stream.receiving = on;
+        if on && stream.readable {
+            self.table.list_again(id);
+        }
+    }
+
+    fn send(&mut self, id: Id, queue: &mut SendQueue, spares: &Spares) -> io::Result<Progress> {
+        let stream = self.table.stream(id).ok_or(io::ErrorKind::NotConnected)?;
+        let mut sent = 0;
+        while !queue.is_empty() && sent < SEND {
+            match socket::send_queue(stream.socket.as_fd(), queue) {
+                Send::Bytes(count) => {
+                    queue.advance(count, spares);
+                    sent += count;
+                }
+                Send::Full => {
+                    stream.block(self.poll.registry(), id)?;
+                    return Ok(Progress::Blocked(sent));
+                }
+                Send::Starved => return Ok(Progress::Starved(sent)),
+                Send::Failed(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Advanced(sent))
+    }
+
+    fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
+        let Some(stream) = self.table.stream(id) else { return 0 };
+        match socket::send(stream.socket.as_fd(), data) {
+            Send::Bytes(count) => count,
+            Send::Full | Send::Starved | Send::Failed(_) => 0,
+        }
+    }
+
+    fn shut_down_writing(&mut self, id: Id) {
+        if let Some(stream) = self.table.stream(id) {
+            socket::shut_down_writing(stream.socket.as_fd());
+        }
+    }
+
+    fn close(&mut self, id: Id, reset: bool) {
+        // Closing takes a descriptor out of the poller; no call is needed for that.
+        let Source::Stream(stream) = self.table.take(id) else { return };
+        if reset {
+            socket::reset_on_close(stream.socket.as_fd());
+            return;
+        }
+        if stream.readable && !self.buffer.is_empty() {
+            let mut left = LAST_READ / self.buffer.len();
+            while left > 0 && matches!(socket::receive(stream.socket.as_fd(), &mut self.buffer), Receive::Full(_)) {
+                left -= 1;
+            }
+        }
+    }
+
+    fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
+        self.register(id, descriptor, Interest::READABLE)?;
+        self.table.insert(id, Source::Watched);
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = if self.table.is_drained() { timeout } else { Some(Duration::ZERO) };
+        self.turn = self.turn.wrapping_add(1);
+        #[cfg(test)]
+        let polled = socket::faults::call(socket::faults::Call::Wait, || Ok(()))
+            .map_err(io::Error::from)
+            .and_then(|()| self.poll.poll(&mut self.events, timeout));
+        #[cfg(not(test))]
+        let polled = self.poll.poll(&mut self.events, timeout);
+        match polled {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        self.table.begin_turn();
+        for event in self.events.iter().filter(|event| event.token() != WAKE) {
+            self.table.note(id(event.token()), event);
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Id, Completion)> {
+        let Self { table, buffer, reserve, turn, .. } = self;
+        table.next(|source| source.next(*turn, buffer, reserve))
+    }
+
+    fn release(&mut self, chunk: Chunk) {
+        self.buffer = chunk.buffer;
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+
+    fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()> {
+        let socket = self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?;
+        socket::set_option(socket, option)
+    }
+
+    fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
+        self.table.descriptor(id)
+    }
+
+    fn no_delay(&self, id: Id) -> io::Result<bool> {
+        socket::no_delay(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+    }
+
+    fn keep_alive(&self, id: Id) -> io::Result<bool> {
+        socket::keep_alive(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+    }
+
+    fn stale(&self) -> u64 {
+        self.table.stale()
+    }
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        // The one way in which this fails is a full counter, which wakes as well.
+        if let Err(error) = Self::wake(self) {
+            tracing::error!(%error, "the reactor could not be woken");
+        }
+    }
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("ropewalk needs 64-bit tokens: a slot and a generation of 32 bits each");
+
+fn token(id: Id) -> Token {
+    Token(((id.generation as usize) << 32) | id.slot as usize)
+}
+
+fn id(token: Token) -> Id {
+    Id { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}

@@ -1,0 +1,194 @@
+//! [`Core`]: what a reactor consists of.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use super::backend::Backend;
+use super::connect::Attempt;
+use super::port::PortCore;
+use super::remote::Remote;
+use super::signals::Signals;
+use super::slots::Slots;
+use super::threads::Pool;
+use super::triggers::Triggers;
+use super::turn::State;
+use super::{Builder, Counters};
+use crate::deferred::{Deferred, Promise};
+use crate::error::ReactorGone;
+use crate::failure::{Failure, Result, guarded};
+use crate::protocol::{AnyJoint, BoxedFactory};
+use crate::time::{DelayedCall, Timers};
+use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
+use crate::transport::stream::CloseMode;
+
+/// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
+const NAME_THREADS: usize = 10;
+
+/// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
+/// called that is not ours.
+pub(crate) struct Core {
+    pub(super) backend: RefCell<Box<dyn Backend>>,
+    pub(super) slots: RefCell<Slots<Slot>>,
+    pub(super) agenda: Rc<Agenda>,
+    pub(super) timers: Timers,
+    pub(super) remote: Remote,
+    pub(super) names: Pool,
+    /// Who waits for a thread's answer.
+    pub(super) jobs: RefCell<Slots<Waiting>>,
+    pub(super) triggers: Triggers,
+    pub(super) signals: RefCell<Option<(Id, Signals)>>,
+    pub(super) exit_signal: Cell<Option<i32>>,
+    pub(super) state: RefCell<State>,
+    /// A turn is being made.
+    pub(super) turning: Cell<bool>,
+    /// Everything is being closed for good: nothing new is begun.
+    pub(super) closing: Cell<bool>,
+    /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
+    pub(super) resumed: RefCell<Vec<Id>>,
+    /// For phase 8: directions that were shut, and connections that are over.
+    pub(super) shut: RefCell<Vec<Id>>,
+    pub(super) lost: RefCell<Vec<(Id, CloseMode)>>,
+    /// For the end of phase 8: what else has to wait until no callback is on the stack.
+    pub(super) later: RefCell<Vec<Later>>,
+    /// Close deadlines that are running.
+    pub(super) deadlines: RefCell<HashMap<Id, DelayedCall>>,
+    /// The agenda's other list, kept for its capacity.
+    pub(super) settled: Cell<Vec<Id>>,
+    pub(super) counters: Cell<Counters>,
+    pub(super) settings: Builder,
+}
+
+/// Who waits for a thread's answer: it is handed a `Result` of the type that was asked for, or nothing.
+pub(super) type Waiting = Box<dyn FnOnce(Option<Box<dyn Any + Send>>)>;
+
+/// Something to be done at the end of a turn.
+pub(super) type Later = Box<dyn FnOnce(&Core)>;
+
+/// What an id names.
+pub(super) enum Slot {
+    /// Taken, and about to become one of the others, or nothing.
+    Reserved,
+    Port(Rc<PortCore>),
+    Connecting(Rc<Attempt>),
+    Connected {
+        joint: Rc<dyn AnyJoint>,
+        /// A client's factory, which stops when the connection is over.
+        factory: Option<Box<BoxedFactory>>,
+    },
+    /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
+    Lingering {
+        left: usize,
+        timer: DelayedCall,
+    },
+    Signals,
+}
+
+impl Core {
+    pub(super) fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
+        let started = Instant::now();
+        let remote = Remote::new(backend.waker());
+        Rc::new_cyclic(|weak: &Weak<Self>| Self {
+            backend: RefCell::new(backend),
+            slots: RefCell::new(Slots::new()),
+            agenda: Rc::new(Agenda::new(weak.clone())),
+            timers: Timers::new(move || started.elapsed()),
+            remote,
+            names: Pool::new("ropewalk-names", NAME_THREADS),
+            jobs: RefCell::new(Slots::new()),
+            triggers: Triggers::default(),
+            signals: RefCell::default(),
+            exit_signal: Cell::new(None),
+            state: RefCell::new(State::Idle),
+            turning: Cell::new(false),
+            closing: Cell::new(false),
+            resumed: RefCell::default(),
+            shut: RefCell::default(),
+            lost: RefCell::default(),
+            later: RefCell::default(),
+            deadlines: RefCell::default(),
+            settled: Cell::default(),
+            counters: Cell::default(),
+            settings,
+        })
+    }
+
+    /// Has something done at the end of this turn, or of the next if none is being made.
+    pub(super) fn later(&self, call: impl FnOnce(&Self) + 'static) {
+        self.later.borrow_mut().push(Box::new(call));
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+
+    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
+    pub(super) fn in_thread<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Deferred<T> {
+        let (promise, answer) = Promise::new();
+        let job = self.jobs.borrow_mut().insert(Box::new(move |result: Option<Box<dyn Any + Send>>| {
+            let result =
+                result.map(|result| *result.downcast::<Result<T>>().expect("an answer is of its question's type"));
+            // It may have been cancelled meanwhile.
+            let _ = promise.complete(result.unwrap_or_else(|| Err(ReactorGone.into())));
+        }));
+        let remote = self.remote.clone();
+        let submitted = pool.submit(Box::new(move || {
+            let result: Result<T> = guarded(work).map_err(Failure::new);
+            let result: Box<dyn Any + Send> = Box::new(result);
+            // A reactor that is gone has nobody who waits.
+            let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, Some(result)));
+        }));
+        if let Err(error) = submitted {
+            self.answer(job, Some(Box::new(Err::<T, Failure>(error.into()))));
+        }
+        answer
+    }
+
+    /// Answers whoever waits for a thread; with nothing, if the reactor stopped meanwhile.
+    pub(super) fn answer(&self, job: Id, result: Option<Box<dyn Any + Send>>) {
+        let waiting = self.jobs.borrow_mut().remove(job);
+        if let Some(waiting) = waiting {
+            waiting(result);
+        }
+    }
+}
+
+impl Driver for Core {
+    fn send_now(&self, id: Id, data: &[u8]) -> usize {
+        self.backend.borrow_mut().send_now(id, data)
+    }
+
+    fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
+        self.backend.borrow_mut().set_option(id, option)
+    }
+
+    fn no_delay(&self, id: Id) -> io::Result<bool> {
+        self.backend.borrow().no_delay(id)
+    }
+
+    fn keep_alive(&self, id: Id) -> io::Result<bool> {
+        self.backend.borrow().keep_alive(id)
+    }
+
+    fn raw_fd(&self, id: Id) -> Option<RawFd> {
+        self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.remote.close();
+        self.timers.close();
+        self.names.stop(Duration::ZERO);
+    }
+}

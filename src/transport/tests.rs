@@ -1,0 +1,309 @@
+//! The stream's state machine on its own: its tables, row by row, and whatever order of requests and events chance brings.
+
+use std::io;
+
+use proptest::prelude::*;
+
+use super::send_queue::Spares;
+use super::stream::{CloseMode, Delivery, EndNotice, Step, Stream};
+use crate::error::ConnectionClosed;
+use crate::failure::Failure;
+
+/// A stream that was told to receive, as it is after the first settling.
+fn open() -> Stream {
+    let mut stream = Stream::new();
+    assert_eq!(steps(&mut stream), [Step::Receive(true)]);
+    stream
+}
+
+/// All steps up to rest or close; sends take everything.
+fn steps(stream: &mut Stream) -> Vec<Step> {
+    let spares = Spares::default();
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        let step = stream.next_step();
+        match step {
+            Step::Rest => return all,
+            Step::Send => {
+                let count = stream.queue.len();
+                stream.queue.advance(count, &spares);
+                stream.sent(count);
+            }
+            _ => {}
+        }
+        all.push(step);
+        if matches!(step, Step::Close(_) | Step::DeliverHeld) {
+            return all;
+        }
+    }
+    panic!("it never rests: {all:?}");
+}
+
+fn write(stream: &mut Stream, data: &[u8]) {
+    if stream.accepts_writes() {
+        stream.queue.push(data, &Spares::default());
+    }
+}
+
+fn reset() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+/// Losing sends what is queued, what is written afterwards, and then closes, lingering because the peer has not ended.
+#[test]
+fn losing_drains_and_closes() {
+    let mut stream = open();
+    write(&mut stream, b"before");
+    stream.lose();
+    write(&mut stream, b"after");
+    assert_eq!(stream.received(b"ignored"), Delivery::Kept);
+    assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Linger)]);
+    assert!(!stream.accepts_writes());
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Done)));
+}
+
+/// With the peer's end seen there is nothing to linger for.
+#[test]
+fn losing_after_the_peers_end_closes_plainly() {
+    let mut stream = open();
+    stream.set_half_close(true);
+    assert_eq!(stream.ended(), EndNotice::Tell);
+    assert_eq!(steps(&mut stream), [Step::Receive(false)]);
+    stream.lose();
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+}
+
+/// Without half-close the peer's end loses the connection, once what is queued was sent.
+#[test]
+fn the_peers_end_drains() {
+    let mut stream = open();
+    write(&mut stream, b"the whole answer");
+    assert_eq!(stream.ended(), EndNotice::Silent);
+    assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Plain)]);
+}
+
+/// When both directions have ended, in either order, the connection is over.
+#[test]
+fn both_ends_are_the_end() {
+    for ours_first in [true, false] {
+        let mut stream = open();
+        stream.set_half_close(true);
+        if ours_first {
+            stream.lose_write();
+            assert_eq!(steps(&mut stream), [Step::ShutDownWriting]);
+            assert_eq!(stream.shut(), EndNotice::Tell);
+            assert_eq!(stream.ended(), EndNotice::Tell);
+        } else {
+            assert_eq!(stream.ended(), EndNotice::Tell);
+            stream.lose_write();
+            assert_eq!(stream.next_step(), Step::ShutDownWriting);
+        }
+        assert_eq!(steps(&mut stream).last(), Some(&Step::Close(CloseMode::Plain)));
+    }
+}
+
+/// A blocked, closing stream asks for its deadline; progress buys as long again, and none ends it with a reset.
+#[test]
+fn the_close_deadline_runs_while_nothing_is_taken() {
+    let mut stream = open();
+    write(&mut stream, b"stuck");
+    stream.blocked();
+    stream.lose();
+    let deadline = Step::ArmDeadline(super::stream::CLOSE_TIMEOUT);
+    assert_eq!(steps(&mut stream), [deadline]);
+    stream.sent(1);
+    stream.deadline_passed();
+    assert_eq!(steps(&mut stream), [deadline]);
+    stream.deadline_passed();
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Reset)]);
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::CloseTimedOut { unsent: 5, .. })));
+}
+
+/// A failed callback's connection gets one flush, and does not wait for a socket that is full.
+#[test]
+fn failing_flushes_once() {
+    let mut stream = open();
+    write(&mut stream, b"400");
+    stream.fail(Failure::message("no"));
+    assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Linger)]);
+    assert_eq!(stream.take_reason().to_string(), "no");
+
+    let mut stream = open();
+    write(&mut stream, b"400");
+    stream.blocked();
+    stream.fail(Failure::message("no"));
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Linger)]);
+}
+
+/// An abort drops the queue and resets, whatever was under way; the network's word comes before a failure's, not after.
+#[test]
+fn closing_only_moves_down_its_table() {
+    let mut stream = open();
+    write(&mut stream, b"dropped");
+    stream.lose();
+    stream.fail(Failure::message("failed"));
+    stream.broken(reset());
+    stream.fail(Failure::message("too late"));
+    stream.lose();
+    assert_eq!(stream.next_step(), Step::Close(CloseMode::Plain));
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 7 })));
+
+    let mut stream = open();
+    stream.broken(reset());
+    stream.abort(ConnectionClosed::Aborted.into());
+    assert_eq!(stream.next_step(), Step::Close(CloseMode::Reset));
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Aborted)));
+}
+
+/// Bytes and an end that come while paused are held in order, and nothing overtakes them.
+#[test]
+fn what_comes_while_paused_is_held() {
+    let mut stream = open();
+    stream.pause();
+    assert_eq!(stream.received(b"one "), Delivery::Kept);
+    assert_eq!(steps(&mut stream), [Step::Receive(false)]);
+    stream.resume();
+    assert_eq!(stream.received(b"two"), Delivery::Kept);
+    assert_eq!(stream.ended(), EndNotice::Silent);
+    assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
+    assert_eq!(stream.take_held(), Some((b"one two".to_vec(), true)));
+    assert_eq!(stream.ended(), EndNotice::Silent);
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+}
+
+/// A pause that is followed by losing drops what was held, but remembers a held end.
+#[test]
+fn losing_drops_what_was_held() {
+    let mut stream = open();
+    stream.pause();
+    let _ = stream.received(b"never seen");
+    let _ = stream.ended();
+    stream.lose();
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+    assert_eq!(stream.take_held(), None);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Write(usize),
+    Lose,
+    LoseWrite,
+    Abort,
+    Fail,
+    Pause,
+    Resume,
+    Received(usize),
+    Ended,
+    Broken,
+    Unblocked,
+    Deadline,
+    /// Settle; the socket takes so much, then is full.
+    Settle(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0..200_000_usize).prop_map(Act::Write),
+        1 => Just(Act::Lose),
+        1 => Just(Act::LoseWrite),
+        1 => Just(Act::Abort),
+        1 => Just(Act::Fail),
+        2 => Just(Act::Pause),
+        2 => Just(Act::Resume),
+        3 => (1..1000_usize).prop_map(Act::Received),
+        1 => Just(Act::Ended),
+        1 => Just(Act::Broken),
+        2 => Just(Act::Unblocked),
+        1 => Just(Act::Deadline),
+        6 => (0..300_000_usize).prop_map(Act::Settle),
+    ]
+}
+
+proptest! {
+    /// Whatever the order: the machine comes to rest, closes at most once, delivers nothing and asks for nothing after
+    /// that, never loses or repeats a byte before it, and delivers received bytes in order.
+    #[test]
+    fn any_order_of_requests_and_events(acts in proptest::collection::vec(act(), 1..60), half_close: bool) {
+        let spares = Spares::default();
+        let mut stream = Stream::new();
+        stream.set_half_close(half_close);
+        let (mut written, mut sent, mut closed) = (0, 0, false);
+        let (mut came, mut delivered, mut end_came, mut ends) = (0, 0, false, 0);
+        let mut shut = false;
+        for act in acts {
+            match act {
+                Act::Write(count) if stream.accepts_writes() => {
+                    prop_assert!(!closed && !shut);
+                    stream.queue.push(&vec![0; count], &spares);
+                    written += count;
+                }
+                Act::Write(_) => {}
+                Act::Lose => stream.lose(),
+                Act::LoseWrite => stream.lose_write(),
+                Act::Abort => stream.abort(ConnectionClosed::Aborted.into()),
+                Act::Fail => stream.fail(Failure::message("failed")),
+                Act::Pause => stream.pause(),
+                Act::Resume => stream.resume(),
+                // Backends say nothing of what is closed, and no bytes come behind an end.
+                Act::Received(count) if !closed && !end_came => {
+                    came += count;
+                    if stream.received(&vec![0; count]) == Delivery::Deliver {
+                        delivered += count;
+                        prop_assert_eq!(came, delivered, "something was overtaken");
+                    }
+                }
+                Act::Ended if !closed => {
+                    end_came = true;
+                    if stream.ended() == EndNotice::Tell {
+                        ends += 1;
+                        prop_assert_eq!(came, delivered, "the end overtook bytes");
+                    }
+                }
+                Act::Broken if !closed => stream.broken(reset()),
+                Act::Received(_) | Act::Ended | Act::Broken => {}
+                Act::Unblocked => stream.unblocked(),
+                Act::Deadline => stream.deadline_passed(),
+                Act::Settle(room) => {
+                    let mut room = room;
+                    for turn in 0.. {
+                        prop_assert!(turn < 50, "it never rests");
+                        match stream.next_step() {
+                            Step::Rest => break,
+                            Step::Send => {
+                                prop_assert!(!closed && !shut && !stream.queue.is_empty());
+                                let count = stream.queue.len().min(room);
+                                stream.queue.advance(count, &spares);
+                                stream.sent(count);
+                                (room, sent) = (room - count, sent + count);
+                                if !stream.queue.is_empty() {
+                                    stream.blocked();
+                                }
+                            }
+                            Step::ShutDownWriting => {
+                                prop_assert!(!closed && !shut && stream.queue.is_empty());
+                                shut = true;
+                            }
+                            Step::Receive(_) | Step::ArmDeadline(_) => prop_assert!(!closed),
+                            Step::DeliverHeld => {
+                                prop_assert!(!closed);
+                                let (data, end) = stream.take_held().expect("it said so");
+                                delivered += data.len();
+                                prop_assert_eq!(came, delivered, "held bytes were lost or repeated");
+                                if end && stream.ended() == EndNotice::Tell {
+                                    ends += 1;
+                                }
+                            }
+                            Step::Close(_) => {
+                                prop_assert!(!closed, "closed twice");
+                                closed = true;
+                            }
+                        }
+                    }
+                }
+            }
+            prop_assert!(ends <= 1);
+            prop_assert!(closed || sent + stream.queue.len() == written, "bytes were lost or repeated");
+            prop_assert_eq!(stream.is_over(), closed);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The rules of Deferred, each as Twisted has it unless it says otherwise.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use ropewalk::deferred::{Abandoned, Cancelled, Promise, maybe_deferred, unhandled};
+use ropewalk::failure::Panicked;
+use ropewalk::{Deferred, Failure, Result};
+
+type Log = Rc<RefCell<Vec<&'static str>>>;
+
+fn value<T>(deferred: &mut Deferred<T>) -> T {
+    deferred.take_result().expect("a result").expect("a value")
+}
+
+fn failure<T>(mut deferred: Deferred<T>) -> Failure {
+    match deferred.take_result().expect("a result") {
+        Ok(_) => panic!("a failure was expected"),
+        Err(failure) => failure,
+    }
+}
+
+/// Callbacks run in the order in which they were added, each with the result of the one before, when the promise is fired.
+#[test]
+fn callbacks_run_in_order() {
+    let (promise, deferred) = Promise::<u32>::new();
+    let mut end = deferred.add_callback(|n| Ok(n + 1)).add_callback(|n| Ok(n * 10)).add_callback(|n| Ok(n.to_string()));
+    assert!(!end.is_called());
+    promise.callback(1).unwrap();
+    assert_eq!(value(&mut end), "20");
+}
+
+/// A callback that is added when the result is there runs at once.
+#[test]
+fn callbacks_on_a_result_run_now() {
+    let seen = Rc::new(Cell::new(0));
+    let place = Rc::clone(&seen);
+    let end = Deferred::succeed(7).add_callback(move |n| place.set(n));
+    assert_eq!(seen.get(), 7);
+    drop(end);
+}
+
+/// A failure goes past callbacks to the next errback, a value past errbacks to the next callback, and each can turn one
+/// into the other.
+#[test]
+fn values_and_failures_change_lanes() {
+    let mut end = Deferred::succeed(1)
+        .add_errback(|_| -> Result<i32> { panic!("a value goes past errbacks") })
+        .add_callback(|_| Err::<i32, _>(Failure::message("first")))
+        .add_callback(|_| -> Result<i32> { panic!("a failure goes past callbacks") })
+        .add_errback(|failure| {
+            assert_eq!(failure.to_string(), "first");
+            Ok(5)
+        })
+        .add_callbacks(|n| Ok(n + 1), |_| Ok(0));
+    assert_eq!(value(&mut end), 6);
+}
+
+/// Of `add_callbacks` the errback does not hear of its own callback's failure.
+#[test]
+fn a_pair_of_callbacks_is_one_step() {
+    let end = Deferred::succeed(1).add_callbacks(
+        |_| Err::<u32, _>(Failure::message("mine")),
+        |_| -> Result<u32> { panic!("it is the next one's") },
+    );
+    assert_eq!(failure(end).to_string(), "mine");
+}
+
+/// `add_both` hears either.
+#[test]
+fn add_both_hears_either() {
+    let mut good = Deferred::succeed(1).add_both(|result| Ok(result.is_ok()));
+    let mut bad = Deferred::<u32>::fail(Failure::message("x")).add_both(|result| Ok(result.is_ok()));
+    assert!(value(&mut good));
+    assert!(!value(&mut bad));
+}
+
+/// A panic in a callback becomes a failure of the chain.
+#[test]
+fn a_panic_becomes_a_failure() {
+    let waiting = {
+        let (promise, deferred) = Promise::<u32>::new();
+        let end = deferred.add_callback(|_| -> Result<u32> { panic!("in the chain") });
+        promise.callback(1).unwrap();
+        failure(end)
+    };
+    assert_eq!(waiting.check::<Panicked>().unwrap().message, "in the chain");
+    let at_once = failure(Deferred::succeed(1).add_callback(|_| -> Result<u32> { panic!("at once") }));
+    assert_eq!(at_once.check::<Panicked>().unwrap().message, "at once");
+}
+
+/// Firing twice is an error that gives the value back, and does nothing.
+#[test]
+fn firing_twice_is_an_error() {
+    let (promise, mut deferred) = Promise::new();
+    promise.callback("first").unwrap();
+    assert_eq!(promise.callback("second").unwrap_err().0, "second");
+    assert_eq!(promise.errback(Failure::message("third")).unwrap_err().0.to_string(), "third");
+    assert!(promise.complete(Ok("fourth")).is_err());
+    assert!(promise.is_called());
+    assert_eq!(value(&mut deferred), "first");
+}
+
+/// A promise that is dropped unfired fails its Deferred.
+#[test]
+fn a_dropped_promise_abandons() {
+    let (promise, deferred) = Promise::<()>::new();
+    drop(promise);
+    assert!(failure(deferred).check::<Abandoned>().is_some());
+}
+
+/// A callback that returns a Deferred pauses the chain until that one has its result, and its result goes on.
+#[test]
+fn a_returned_deferred_is_waited_for() {
+    let (inner_promise, inner) = Promise::<u32>::new();
+    let mut end = Deferred::succeed(()).add_callback(move |()| inner).add_callback(|n| Ok(n + 1));
+    assert!(end.take_result().is_none());
+    inner_promise.callback(41).unwrap();
+    assert_eq!(value(&mut end), 42);
+}
+
+/// The same when the chain is fired later, when the inner result is there already, and when it is a failure.
+#[test]
+fn a_returned_deferred_in_every_order() {
+    for inner_first in [true, false] {
+        for fails in [true, false] {
+            let (promise, deferred) = Promise::<()>::new();
+            let (inner_promise, inner) = Promise::<u32>::new();
+            let mut end = deferred.add_callback(move |()| inner).add_both(|result| Ok(result.ok()));
+            let result = if fails { Err(Failure::message("inner")) } else { Ok(3) };
+            if inner_first {
+                inner_promise.complete(result).unwrap();
+                promise.callback(()).unwrap();
+            } else {
+                promise.callback(()).unwrap();
+                assert!(!end.is_called());
+                inner_promise.complete(result).unwrap();
+            }
+            assert_eq!(value(&mut end), if fails { None } else { Some(3) });
+        }
+    }
+}
+
+/// A callback added from inside a running callback of the same chain runs after it, never inside it.
+#[test]
+fn callbacks_are_never_nested() {
+    let log = Log::default();
+    let end: Rc<RefCell<Option<Deferred<()>>>> = Rc::default();
+    let (promise, deferred) = Promise::<()>::new();
+    let (first, place, second) = (Rc::clone(&log), Rc::clone(&end), Rc::clone(&log));
+    let link = deferred.add_callback(move |()| {
+        first.borrow_mut().push("first begins");
+        let own = place.take().unwrap();
+        place.replace(Some(own.add_callback(move |()| second.borrow_mut().push("second"))));
+        first.borrow_mut().push("first ends");
+    });
+    end.replace(Some(link));
+    promise.callback(()).unwrap();
+    assert_eq!(*log.borrow(), ["first begins", "first ends", "second"]);
+}
+
+/// Cancelling without a canceller fails the chain with `Cancelled`, and swallows one firing that was on its way.
+#[test]
+fn cancelling_without_a_canceller_swallows_one_firing() {
+    let (promise, deferred) = Promise::<u32>::new();
+    deferred.cancel();
+    assert!(promise.is_called());
+    assert!(promise.callback(1).is_ok());
+    assert!(promise.callback(2).is_err());
+    assert!(failure(deferred).check::<Cancelled>().is_some());
+}
+
+/// A canceller runs once; if it fires nothing, the chain fails with `Cancelled`, and nothing is swallowed.
+#[test]
+fn a_canceller_runs_once() {
+    let runs = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&runs);
+    let (promise, deferred) = Promise::<u32>::with_canceller(move || counted.set(counted.get() + 1));
+    let end = deferred.add_callback(|n| Ok(n + 1));
+    end.cancel();
+    end.cancel();
+    assert_eq!(runs.get(), 1);
+    assert!(promise.callback(1).is_err());
+    assert!(failure(end).check::<Cancelled>().is_some());
+}
+
+/// A canceller may fire the promise itself: that is the result.
+#[test]
+fn a_canceller_may_fire() {
+    let place: Rc<RefCell<Option<Promise<u32>>>> = Rc::default();
+    let own = Rc::clone(&place);
+    let (promise, mut deferred) = Promise::with_canceller(move || {
+        own.borrow().as_ref().unwrap().callback(9).unwrap();
+    });
+    place.replace(Some(promise));
+    deferred.cancel();
+    assert_eq!(value(&mut deferred), 9);
+}
+
+/// A canceller that panics does not keep the chain from being cancelled.
+#[test]
+fn a_canceller_may_panic() {
+    let (_promise, deferred) = Promise::<()>::with_canceller(|| panic!("no"));
+    deferred.cancel();
+    assert!(failure(deferred).check::<Cancelled>().is_some());
+}
+
+/// Cancelling a chain that waits for an inner Deferred cancels that one, whose errbacks may still make it a value.
+#[test]
+fn cancelling_goes_to_what_is_waited_for() {
+    let cancelled = Rc::new(Cell::new(false));
+    let told = Rc::clone(&cancelled);
+    let (_inner_promise, inner) = Promise::<u32>::with_canceller(move || told.set(true));
+    let inner = inner.add_errback(|failure| {
+        failure.trap::<Cancelled>()?;
+        Ok(0)
+    });
+    let mut end = Deferred::succeed(()).add_callback(move |()| inner).add_callback(|n| Ok(n + 1));
+    end.cancel();
+    assert!(cancelled.get());
+    assert_eq!(value(&mut end), 1);
+}
+
+/// A chain that has its result is not affected by cancelling.
+#[test]
+fn cancelling_a_result_does_nothing() {
+    let mut deferred = Deferred::succeed(3).add_callback(|n| Ok(n + 1));
+    deferred.cancel();
+    assert_eq!(value(&mut deferred), 4);
+}
+
+/// A canceller handle works after the Deferred was handed on, and does nothing once it is gone.
+#[test]
+fn a_canceller_handle_outlives_the_deferred() {
+    let (promise, deferred) = Promise::<u32>::new();
+    let canceller = deferred.canceller();
+    let end = deferred.add_callback(|n| Ok(n + 1));
+    canceller.clone().cancel();
+    assert!(failure(end).check::<Cancelled>().is_some());
+    drop(promise);
+    canceller.cancel();
+}
+
+/// A pause keeps the result back until every pause is gone.
+#[test]
+fn pauses_add_up() {
+    let (promise, deferred) = Promise::<u32>::new();
+    let (first, second) = (deferred.pause(), deferred.pause());
+    let mut end = deferred.add_callback(|n| Ok(n + 1));
+    promise.callback(1).unwrap();
+    assert!(end.take_result().is_none());
+    drop(first);
+    assert!(end.take_result().is_none());
+    drop(second);
+    assert_eq!(value(&mut end), 2);
+}
+
+/// A failure that nobody handled is reported once, when the last handle of its chain goes, and only then.
+#[test]
+fn an_unhandled_failure_is_reported_once() {
+    let ((), reports) = unhandled::collect(|| {
+        let (promise, deferred) = Promise::<u32>::new();
+        let end = deferred.add_callback(|n| Ok(n + 1)).add_callback(|n| Ok(n + 1));
+        promise.errback(Failure::message("nobody cares")).unwrap();
+        drop(promise);
+        let ((), while_held) = unhandled::collect(|| ());
+        assert!(while_held.is_empty());
+        drop(end);
+    });
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].failure.to_string(), "nobody cares");
+    assert!(reports[0].place.file().ends_with("deferred.rs"));
+}
+
+/// A failure that was handled or taken, and a value, are not reported.
+#[test]
+fn what_was_handled_is_not_reported() {
+    let ((), reports) = unhandled::collect(|| {
+        drop(Deferred::<u32>::fail(Failure::message("x")).add_errback(|_| Ok(1)));
+        let mut taken = Deferred::<u32>::fail(Failure::message("x"));
+        assert!(taken.take_result().unwrap().is_err());
+        drop(taken);
+        drop(Deferred::succeed(1));
+    });
+    assert!(reports.is_empty());
+}
+
+/// A chain whose handle was dropped early still runs, and its failure is reported at its end.
+#[test]
+fn a_dropped_chain_runs_on() {
+    let seen = Rc::new(Cell::new(false));
+    let ((), reports) = unhandled::collect(|| {
+        let (promise, deferred) = Promise::<u32>::new();
+        let place = Rc::clone(&seen);
+        drop(deferred.add_callback(move |_| {
+            place.set(true);
+            Err::<(), _>(Failure::message("late"))
+        }));
+        promise.callback(1).unwrap();
+    });
+    assert!(seen.get());
+    assert_eq!(reports.len(), 1);
+}
+
+/// `maybe_deferred` makes a Deferred of a value, an error, a panic and a Deferred.
+#[test]
+fn maybe_deferred_takes_everything() {
+    assert_eq!(value(&mut maybe_deferred(|| Ok(1))), 1);
+    assert_eq!(failure(maybe_deferred(|| Err::<(), _>(Failure::message("e")))).to_string(), "e");
+    assert!(failure(maybe_deferred(|| -> Result<()> { panic!("p") })).check::<Panicked>().is_some());
+    assert_eq!(value(&mut maybe_deferred(|| Deferred::succeed(2))), 2);
+}
+
+/// A result can be chained into a promise.
+#[test]
+fn chain_fires_a_promise() {
+    let (promise, mut end) = Promise::<u32>::new();
+    Deferred::succeed(4).chain(promise);
+    assert_eq!(value(&mut end), 4);
+}
+
+/// A million links in one chain run, cancel and drop without a deep stack.
+#[test]
+fn a_million_links_take_no_stack() {
+    const LINKS: usize = 1_000_000;
+    let build = || {
+        let (promise, deferred) = Promise::<usize>::new();
+        (promise, (0..LINKS).fold(deferred, |deferred, _| deferred.add_callback(|n| Ok(n + 1))))
+    };
+    let (promise, mut end) = build();
+    promise.callback(0).unwrap();
+    assert_eq!(value(&mut end), LINKS);
+
+    let (_promise, end) = build();
+    end.cancel();
+    assert!(failure(end).check::<Cancelled>().is_some());
+
+    let (promise, end) = build();
+    drop(end);
+    let ((), reports) = unhandled::collect(|| drop(promise));
+    assert_eq!(reports.len(), 1);
+}
+
+/// A million Deferreds, each waiting for the next, fire, cancel and drop without a deep stack.
+#[test]
+fn a_million_deferreds_waiting_for_the_next_take_no_stack() {
+    const DEPTH: usize = 1_000_000;
+    let build = || {
+        let (innermost, mut inner) = Promise::<usize>::new();
+        for _ in 0..DEPTH {
+            let (promise, outer) = Promise::<()>::new();
+            let waiting = outer.add_callback(move |()| inner);
+            promise.callback(()).unwrap();
+            inner = waiting;
+        }
+        (innermost, inner)
+    };
+    let (promise, mut end) = build();
+    promise.callback(5).unwrap();
+    assert_eq!(value(&mut end), 5);
+
+    let (_promise, end) = build();
+    end.cancel();
+    assert!(failure(end).check::<Cancelled>().is_some());
+
+    let (promise, end) = build();
+    drop(end);
+    let ((), reports) = unhandled::collect(|| drop(promise));
+    assert_eq!(reports.len(), 1);
+}
+
+struct Counting(AtomicUsize);
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A Deferred is a future: pending until fired, which wakes the task that polled last.
+#[test]
+fn a_deferred_is_a_future() {
+    let (promise, deferred) = Promise::<u32>::new();
+    let mut future = pin!(deferred.add_callback(|n| Ok(n + 1)));
+    let (first, second) = (Arc::new(Counting(AtomicUsize::new(0))), Arc::new(Counting(AtomicUsize::new(0))));
+    for counting in [&first, &second, &second] {
+        let waker = Waker::from(Arc::clone(counting));
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    promise.callback(1).unwrap();
+    assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (0, 1));
+    let waker = Waker::from(Arc::clone(&first));
+    let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) else { panic!("it was fired") };
+    assert_eq!(result.unwrap(), 2);
+    let Poll::Ready(again) = future.as_mut().poll(&mut Context::from_waker(&waker)) else { panic!("it is exhausted") };
+    assert!(again.is_err());
+}
+
+/// Callbacks, cancellers and drops may do anything to the chain that they are part of.
+#[test]
+fn everything_may_be_reentered() {
+    struct CancelsOnDrop(Rc<RefCell<Option<ropewalk::deferred::Canceller>>>);
+    impl Drop for CancelsOnDrop {
+        fn drop(&mut self) {
+            if let Some(canceller) = self.0.take() {
+                canceller.cancel();
+            }
+        }
+    }
+    let place: Rc<RefCell<Option<ropewalk::deferred::Canceller>>> = Rc::default();
+    let (promise, deferred) = Promise::<CancelsOnDrop>::new();
+    let (inside, again) = (Rc::clone(&place), Rc::clone(&place));
+    let promise = Rc::new(promise);
+    let own = Rc::clone(&promise);
+    let end = deferred
+        .add_callback(move |bomb| {
+            assert!(own.callback(CancelsOnDrop(Rc::default())).is_err());
+            if let Some(canceller) = &*inside.borrow() {
+                canceller.cancel();
+            }
+            drop(bomb);
+            Ok(1)
+        })
+        .add_callback(|n| Ok(n + 1));
+    place.replace(Some(end.canceller()));
+    promise.callback(CancelsOnDrop(again)).unwrap();
+    let mut end = end;
+    assert_eq!(value(&mut end), 2);
+}

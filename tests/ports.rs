@@ -1,0 +1,549 @@
+//! Listening ports and their factories, over real sockets. The tests run one at a time, for some count descriptors.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::*;
+use ropewalk::error::ListenError;
+use ropewalk::interfaces::*;
+use ropewalk::{Address, ListenOptions, Port, Reactor, SharedFactory};
+
+/// A place for a port that its own connections stop.
+type PortSlot = Rc<RefCell<Option<Port>>>;
+
+fn stop(port: &PortSlot, log: &Log) {
+    let log = log.clone();
+    let port = port.borrow().clone().expect("it listens");
+    drop(port.stop_listening().add_callback(move |()| log.add("fired")));
+}
+
+/// Every peer's end: the protocol served it, or the system closed it.
+fn is_cut_off(reactor: &Reactor, peer: &mut TcpStream) -> bool {
+    match read_to_end(reactor, peer) {
+        Ok(received) => received.is_empty(),
+        Err(kind) => kind == ErrorKind::ConnectionReset,
+    }
+}
+
+/// A port that was asked for as 0 says which one it got, and peers reach it there.
+#[test]
+fn host_is_the_real_address() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, address) = listen(&reactor, echoes(&log));
+    assert_ne!(address.port(), 0);
+    assert!(port.is_listening());
+    let mut peer = dial(address);
+    assert_eq!(peer.peer_addr().unwrap(), address);
+    peer.write_all(b"here?").unwrap();
+    assert_eq!(read_exact(&reactor, &mut peer, 5), b"here?");
+}
+
+/// The factory starts before anything is built, and stops when the socket is closed and before the Deferred fires, which
+/// happens in a turn of its own.
+#[test]
+fn the_factory_starts_first_and_stops_before_the_deferred_fires() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let address = Rc::new(Cell::new(loopback()));
+    let (place, seen) = (Rc::clone(&address), log.clone());
+    let factory = Watched::new(&log, scripts(&log)).on_stop(move || {
+        // The address can be had only if the socket is closed.
+        TcpListener::bind(place.get()).expect("the socket is closed");
+        seen.add("free");
+    });
+    let (port, bound) = listen(&reactor, factory);
+    address.set(bound);
+    assert_eq!(log.all(), ["start"]);
+    let _peer = dial(bound);
+    run_until(&reactor, || log.has("made"));
+    let fired = log.clone();
+    let stopped = port.stop_listening().add_callback(move |()| fired.add("fired"));
+    assert!(!port.is_listening());
+    assert_eq!(log.all(), ["start", "build", "made"], "nothing is called from inside stop_listening");
+    reactor.iterate(Duration::ZERO).unwrap();
+    assert_eq!(log.all(), ["start", "build", "made", "stop", "free", "fired"]);
+    assert!(stopped.is_called());
+}
+
+/// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops once.
+#[test]
+fn stopping_twice_fires_both() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, _) = listen(&reactor, Watched::new(&log, scripts(&log)));
+    let (first, second) = (port.stop_listening(), port.stop_listening());
+    assert!(!first.is_called() && !second.is_called());
+    result_of(&reactor, first).unwrap();
+    result_of(&reactor, second).unwrap();
+    result_of(&reactor, port.stop_listening()).unwrap();
+    settle(&reactor);
+    assert_eq!(log.all(), ["start", "stop"]);
+}
+
+/// A Deferred that was cancelled, or dropped, does not keep a port from stopping.
+#[test]
+fn nobody_has_to_wait_for_a_port_to_stop() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, _) = listen(&reactor, Watched::new(&log, scripts(&log)));
+    let cancelled = port.stop_listening();
+    cancelled.cancel();
+    drop(port.stop_listening());
+    let last = port.stop_listening();
+    result_of(&reactor, last).unwrap();
+    drop(cancelled.add_errback(|_| ()));
+    assert_eq!(log.all(), ["start", "stop"]);
+}
+
+/// A port that has stopped listens again on the number that it had, with its factory started anew; one that listens, or is
+/// still stopping, refuses.
+#[test]
+fn a_stopped_port_listens_again_on_its_number() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
+    let listening = port.start_listening().unwrap_err();
+    assert!(matches!(&listening, ListenError::AlreadyListening { address: at } if *at == address.into()));
+    let stopped = port.stop_listening();
+    assert!(matches!(port.start_listening(), Err(ListenError::AlreadyListening { .. })), "it is still stopping");
+    result_of(&reactor, stopped).unwrap();
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    port.start_listening().unwrap();
+    assert_eq!(port.host(), address.into());
+    let _peer = dial(address);
+    run_until(&reactor, || log.has("made"));
+    assert_eq!(log.all(), ["start", "stop", "start", "build", "made"]);
+}
+
+/// A port may listen again from the very callback that hears that it has stopped.
+#[test]
+fn a_port_may_listen_again_once_its_deferred_fires() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
+    let again = port.clone();
+    let restarted = port.stop_listening().add_callback(move |()| Ok(again.start_listening()?));
+    result_of(&reactor, restarted).unwrap();
+    let _peer = dial(address);
+    run_until(&reactor, || log.has("made"));
+}
+
+/// Once the reactor is gone a port can't listen, and stopping it is nothing.
+#[test]
+fn a_port_without_its_reactor_is_stopped() {
+    let (_alone, before) = (alone(), descriptors());
+    let (port, address) = listen(&reactor(), scripts(&Log::default()));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert!(port.stop_listening().is_called());
+    assert!(port.start_listening().is_err());
+    drop(port);
+    assert_eq!(descriptors(), before);
+}
+
+/// A factory on two ports starts once, and stops once, with the last of them.
+#[test]
+fn a_shared_factory_starts_and_stops_once() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let shared = SharedFactory::new(Watched::new(&log, scripts(&log)));
+    let (first, one) = listen(&reactor, shared.clone());
+    let (second, two) = listen(&reactor, shared.clone());
+    let _peers = (dial(one), dial(two));
+    run_until(&reactor, || log.count("made") == 2);
+    result_of(&reactor, first.stop_listening()).unwrap();
+    assert_eq!((log.count("start"), log.count("build"), log.count("stop")), (1, 2, 0));
+    result_of(&reactor, second.stop_listening()).unwrap();
+    assert_eq!((log.count("start"), log.count("stop")), (1, 1));
+    first.start_listening().unwrap();
+    assert_eq!((log.count("start"), log.count("stop")), (2, 1), "it starts again");
+}
+
+/// A shared factory whose start panicked has not started: the next port starts it.
+#[test]
+fn a_shared_factory_that_did_not_start_starts_with_the_next_port() {
+    struct Hesitant(Log);
+    impl Factory for Hesitant {
+        type Protocol = Script;
+        fn build_protocol(&mut self, _: &Address) -> Option<Script> {
+            None
+        }
+        fn do_start(&mut self) {
+            self.0.add("start");
+            assert!(self.0.count("start") > 1, "not yet");
+        }
+        fn do_stop(&mut self) {
+            self.0.add("stop");
+        }
+    }
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let shared = SharedFactory::new(Hesitant(log.clone()));
+    let refused = reactor.listen_tcp(loopback(), &ListenOptions::new(), shared.clone());
+    assert!(matches!(refused, Err(ListenError::Factory(_))));
+    let (port, _) = listen(&reactor, shared);
+    assert_eq!(log.all(), ["start", "start"]);
+    result_of(&reactor, port.stop_listening()).unwrap();
+    assert_eq!(log.all(), ["start", "start", "stop"]);
+}
+
+/// Connections that were accepted live on after their port has stopped.
+#[test]
+fn accepted_connections_outlive_the_port() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, address) = listen(&reactor, echoes(&log));
+    let mut peer = dial(address);
+    run_until(&reactor, || log.has("made"));
+    result_of(&reactor, port.stop_listening()).unwrap();
+    drop(port);
+    peer.write_all(b"still there?").unwrap();
+    assert_eq!(read_exact(&reactor, &mut peer, 12), b"still there?");
+    assert!(!log.is_over());
+}
+
+/// Whoever waits to be accepted when the port stops is not served any more, and nobody is after the Deferred fired.
+#[test]
+fn nothing_is_accepted_once_a_port_has_stopped() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
+    let mut waiting = dial(address);
+    let stopped = port.stop_listening();
+    result_of(&reactor, stopped).unwrap();
+    settle(&reactor);
+    assert_eq!(log.all(), ["start", "stop"]);
+    assert_eq!(reactor.counters().accepted, 0);
+    assert!(is_cut_off(&reactor, &mut waiting));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+/// F07: a port that is stopped from inside `build_protocol`, `connection_made` or `data_received` serves that connection,
+/// and none of those that wait in the same batch.
+#[test]
+fn stopping_from_inside_a_callback_stops_at_once() {
+    for place in ["build_protocol", "connection_made", "data_received"] {
+        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let port = PortSlot::default();
+        let (own, events) = (Rc::clone(&port), log.clone());
+        let factory = Watched::new(&log, move |_: &Address| {
+            if place == "build_protocol" {
+                stop(&own, &events);
+            }
+            let (in_made, in_data) = ((Rc::clone(&own), events.clone()), (Rc::clone(&own), events.clone()));
+            let script = Script::new(&events).made(move |_| {
+                if place == "connection_made" {
+                    stop(&in_made.0, &in_made.1);
+                }
+                Ok(())
+            });
+            Some(script.data(move |transport, data| {
+                if place == "data_received" {
+                    stop(&in_data.0, &in_data.1);
+                }
+                transport.write(data);
+                Ok(())
+            }))
+        });
+        let (listening, address) = listen(&reactor, factory);
+        port.replace(Some(listening));
+        let mut first = dial(address);
+        if place == "data_received" {
+            run_until(&reactor, || log.has("made"));
+        }
+        // Its bytes come before the others, in the same batch.
+        first.write_all(b"first").unwrap();
+        let mut others: Vec<TcpStream> = (0..5).map(|_| dial(address)).collect();
+        assert_eq!(read_exact(&reactor, &mut first, 5), b"first", "{place}");
+        run_until(&reactor, || log.has("fired"));
+        settle(&reactor);
+        assert_eq!(log.count("build"), 1, "{place}");
+        assert_eq!(log.count("made"), 1, "{place}");
+        assert_eq!(reactor.counters().accepted, 1, "{place}");
+        assert_eq!((log.count("stop"), log.count("fired")), (1, 1), "{place}");
+        for other in &mut others {
+            assert!(is_cut_off(&reactor, other), "{place}");
+        }
+        assert!(!log.is_over(), "{place}: the first lives on");
+    }
+}
+
+/// F06: a factory that builds nothing, or panics, has the connection closed at once; the port goes on, and no descriptor
+/// is lost.
+#[test]
+fn a_refused_connection_is_closed_and_the_port_goes_on() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (calls, events) = (Rc::new(Cell::new(0)), log.clone());
+    let count = Rc::clone(&calls);
+    let factory = move |_: &Address| {
+        count.set(count.get() + 1);
+        match count.get() {
+            1 => None,
+            2 => panic!("no protocol for number two"),
+            _ => echoes(&events)(&loopback().into()),
+        }
+    };
+    let (_port, address) = listen(&reactor, factory);
+    settle(&reactor);
+    let before = (descriptors(), reactor.counters().watched);
+    for _ in 0..2 {
+        let mut refused = dial(address);
+        assert_eq!(read_to_end(&reactor, &mut refused), Ok(Vec::new()));
+    }
+    assert_eq!((descriptors(), reactor.counters().watched), before);
+    let mut served = dial(address);
+    served.write_all(b"me").unwrap();
+    assert_eq!(read_exact(&reactor, &mut served, 2), b"me");
+    assert_eq!((calls.get(), reactor.counters().accepted), (3, 3));
+}
+
+/// Asserts that an address can't be listened on, for which reason, and that nothing is left of the attempt.
+#[track_caller]
+fn assert_not_bound(reactor: &Reactor, address: SocketAddr, expected: ErrorKind) {
+    // The descriptor that is kept in reserve comes with the first attempt.
+    let log = Log::default();
+    drop(reactor.listen_tcp(address, &ListenOptions::new(), Watched::new(&log, scripts(&log))));
+    let before = (descriptors(), reactor.counters().watched);
+    let error = reactor.listen_tcp(address, &ListenOptions::new(), Watched::new(&log, scripts(&log))).unwrap_err();
+    match &error {
+        ListenError::Bind { address: at, source } => {
+            assert_eq!(*at, address.into());
+            assert_eq!(source.kind(), expected);
+        }
+        other => panic!("not a Bind: {other:?}"),
+    }
+    assert_eq!(error.to_string(), format!("cannot listen on {address}"));
+    assert_eq!((descriptors(), reactor.counters().watched), before);
+    assert!(log.all().is_empty(), "the factory of a port that is not bound does not start");
+}
+
+/// F08: an address that somebody else has.
+#[test]
+fn an_address_in_use_is_an_error() {
+    let (_alone, reactor) = (alone(), reactor());
+    let taken = TcpListener::bind(loopback()).unwrap();
+    assert_not_bound(&reactor, taken.local_addr().unwrap(), ErrorKind::AddrInUse);
+    let (_port, own) = listen(&reactor, scripts(&Log::default()));
+    assert_not_bound(&reactor, own, ErrorKind::AddrInUse);
+}
+
+/// F08: an address that is not this machine's.
+#[test]
+fn an_address_that_is_not_ours_is_an_error() {
+    let (_alone, reactor) = (alone(), reactor());
+    assert_not_bound(&reactor, "192.0.2.1:0".parse().unwrap(), ErrorKind::AddrNotAvailable);
+}
+
+/// F08: a port that this user may not have.
+#[test]
+fn a_privileged_port_is_an_error() {
+    let (_alone, reactor) = (alone(), reactor());
+    let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if rustix::process::geteuid().is_root() || lowest.trim().parse().is_ok_and(|port: u16| port <= 1) {
+        println!("skipped: this user may listen on any port");
+        return;
+    }
+    assert_not_bound(&reactor, "127.0.0.1:1".parse().unwrap(), ErrorKind::PermissionDenied);
+}
+
+/// A factory that panics when it starts is an error of the listener, and the socket is closed again.
+#[test]
+fn a_factory_that_does_not_start_leaves_nothing() {
+    struct Broken(Rc<Cell<usize>>);
+    impl Factory for Broken {
+        type Protocol = Script;
+        fn build_protocol(&mut self, _: &Address) -> Option<Script> {
+            None
+        }
+        fn do_start(&mut self) {
+            self.0.set(self.0.get() + 1);
+            panic!("not today");
+        }
+        fn do_stop(&mut self) {
+            panic!("what never started is not stopped");
+        }
+    }
+    let (_alone, reactor, starts) = (alone(), reactor(), Rc::default());
+    let (_keeps_the_reserve, free) = listen(&reactor, scripts(&Log::default()));
+    let before = (descriptors(), reactor.counters().watched);
+    let error = reactor.listen_tcp(loopback(), &ListenOptions::new(), Broken(Rc::clone(&starts))).unwrap_err();
+    match error {
+        ListenError::Factory(panic) => assert_eq!(panic.message, "not today"),
+        other => panic!("not a Factory: {other:?}"),
+    }
+    settle(&reactor);
+    assert_eq!((descriptors(), reactor.counters().watched), before);
+    assert_eq!(starts.get(), 1);
+    // The loop is none the worse for it.
+    assert!(TcpStream::connect(free).is_ok());
+}
+
+/// F05: a burst of 500 connections is accepted in portions of at most 64 a turn, and a connection that was there before
+/// gets its answer before they are all in.
+#[test]
+fn a_burst_of_connections_leaves_room_for_others() {
+    const BURST: usize = 500;
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let options = ListenOptions::new().backlog(1024);
+    let port = reactor.listen_tcp(loopback(), &options, echoes(&log)).unwrap();
+    let address = port.host().socket_addr().unwrap();
+    let mut old = dial(address);
+    run_until(&reactor, || log.has("made"));
+    // The burst is there before the bytes are.
+    let burst: Vec<TcpStream> = (0..BURST).map(|_| dial(address)).collect();
+    old.write_all(b"still served?").unwrap();
+    let (mut answer, mut answered_after, mut portions) = (Vec::new(), None, Vec::new());
+    run_until(&reactor, || {
+        let before = reactor.counters().accepted;
+        reactor.iterate(Duration::ZERO).unwrap();
+        portions.push(reactor.counters().accepted - before);
+        let _ = read_now(&mut old, &mut answer);
+        if answer == b"still served?" && answered_after.is_none() {
+            answered_after = Some(portions.iter().sum::<u64>());
+        }
+        reactor.counters().accepted as usize == BURST + 1 && answered_after.is_some()
+    });
+    assert!(portions.iter().all(|&portion| portion <= 64), "{portions:?}");
+    assert!(answered_after.unwrap() < BURST as u64 / 2, "only after {answered_after:?} of {BURST}");
+    drop(burst);
+    run_until(&reactor, || log.count("lost") == BURST);
+}
+
+/// F04: peers that reset their connection before it is accepted are connections like any other: made once, lost once, by a
+/// reset, with the right address.
+#[test]
+fn peers_that_reset_before_they_are_accepted() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (peers, seen) = (Rc::new(RefCell::new(Vec::new())), log.clone());
+    let noted = Rc::clone(&peers);
+    let factory = move |peer: &Address| {
+        noted.borrow_mut().push(peer.socket_addr().unwrap());
+        Some(Script::new(&seen))
+    };
+    let (_port, address) = listen(&reactor, factory);
+    let mut expected = Vec::new();
+    settle(&reactor);
+    let before = (descriptors(), reactor.counters().watched);
+    for _ in 0..10 {
+        let stream = dial(address);
+        expected.push(stream.local_addr().unwrap());
+        reset_on_close(&stream);
+    }
+    let mut survivor = dial(address);
+    run_until(&reactor, || log.count("lost") == 10);
+    settle(&reactor);
+    assert_eq!((log.count("made"), log.count("lost: the peer reset the connection")), (11, 10));
+    assert_eq!(peers.borrow()[..10], expected);
+    survivor.write_all(b"x").unwrap();
+    run_until(&reactor, || log.has("data"));
+    drop(survivor);
+    run_until(&reactor, || reactor.counters().watched == before.1);
+    assert_eq!((descriptors(), reactor.counters().watched), before);
+}
+
+/// A port on the IPv6 loopback serves peers there, and both addresses are IPv6.
+#[test]
+fn ipv6_is_listened_on() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let address: SocketAddr = "[::1]:0".parse().unwrap();
+    if let Err(error) = TcpListener::bind(address) {
+        println!("skipped: no IPv6 loopback here: {error}");
+        return;
+    }
+    let kept = Rc::default();
+    let factory = once(Script::new(&log).transport_into(&kept).data(|transport, data| {
+        transport.write(data);
+        Ok(())
+    }));
+    let port = reactor.listen_tcp(address, &ListenOptions::new(), factory).unwrap();
+    let host = port.host().socket_addr().unwrap();
+    assert!(host.is_ipv6() && host.port() != 0);
+    let mut peer = dial(host);
+    peer.write_all(b"six").unwrap();
+    assert_eq!(read_exact(&reactor, &mut peer, 3), b"six");
+    let transport: ropewalk::Transport = kept.borrow_mut().take().unwrap();
+    assert_eq!(*transport.host(), host.into());
+    assert_eq!(*transport.peer(), peer.local_addr().unwrap().into());
+}
+
+/// A port on all interfaces tells each connection which of our addresses it came to.
+#[test]
+fn listening_on_all_interfaces_tells_them_apart() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let kept = Rc::default();
+    let port = reactor
+        .listen_tcp("0.0.0.0:0".parse().unwrap(), &ListenOptions::new(), once(Script::new(&log).transport_into(&kept)))
+        .unwrap();
+    let number = port.host().port().unwrap();
+    let _peer = dial(SocketAddr::new("127.0.0.3".parse().unwrap(), number));
+    run_until(&reactor, || log.has("made"));
+    let transport: ropewalk::Transport = kept.borrow_mut().take().unwrap();
+    assert_eq!(transport.host().to_string(), format!("127.0.0.3:{number}"));
+}
+
+/// A closure is a factory, and may keep what its protocols share.
+#[test]
+fn a_closure_is_a_factory() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (mut built, events) = (0, log.clone());
+    let (_port, address) = listen(&reactor, move |peer: &Address| {
+        built += 1;
+        events.add(format!("number {built} is {peer}"));
+        Some(Script::new(&events))
+    });
+    let (first, second) = (dial(address), dial(address));
+    run_until(&reactor, || log.count("made") == 2);
+    for (number, peer) in [first, second].into_iter().enumerate() {
+        assert!(log.has(&format!("number {} is {}", number + 1, peer.local_addr().unwrap())));
+    }
+}
+
+/// F15: a listener is closed while its event is in the batch, and a new connection gets its descriptor's number: nothing
+/// that was said of the one reaches the other.
+#[test]
+fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
+    let (_alone, reactor, log, fresh) = (alone(), reactor(), Log::default(), Log::default());
+    let elsewhere = TcpListener::bind(loopback()).unwrap();
+    let (target, port) = (elsewhere.local_addr().unwrap(), PortSlot::default());
+    let connecting = Rc::new(RefCell::new(None));
+    let (handle, own, events, new, place) =
+        (reactor.clone(), Rc::clone(&port), log.clone(), fresh.clone(), Rc::clone(&connecting));
+    let factory = move |_: &Address| {
+        let (handle, own, events, new, place) =
+            (handle.clone(), Rc::clone(&own), events.clone(), new.clone(), Rc::clone(&place));
+        Some(Script::new(&events.clone()).data(move |_, _| {
+            stop(&own, &events);
+            place.replace(Some(connect(&handle, target, once(Script::new(&new)))));
+            Ok(())
+        }))
+    };
+    let before = open();
+    let (listening, address) = listen(&reactor, factory);
+    let listener = open().into_iter().find(|(fd, what)| before.get(fd) != Some(what) && what.starts_with("socket:"));
+    let (listener, _) = listener.expect("a socket that listens");
+    port.replace(Some(listening));
+    let mut first = dial(address);
+    run_until(&reactor, || log.has("made"));
+    // In this order, and in one batch: bytes for the connection that closes the listener, then a peer for the listener.
+    first.write_all(b"now").unwrap();
+    let mut second = dial(address);
+    reactor.iterate(Duration::ZERO).unwrap();
+    let connection = result_of(&reactor, connecting.take().expect("the connect was begun")).unwrap();
+    assert_eq!(connection.transport().raw_fd(), Some(listener), "the number was not reused: the test shows nothing");
+    let (mut answering, _) = elsewhere.accept().unwrap();
+    assert!(is_cut_off(&reactor, &mut second));
+    assert_eq!(log.all(), ["made", "data", "fired"]);
+    assert_eq!(fresh.all(), ["made"]);
+    answering.write_all(b"yours").unwrap();
+    run_until(&reactor, || fresh.has("data"));
+    drop(answering);
+    run_until(&reactor, || fresh.is_over());
+    assert_eq!(fresh.all(), ["made", "data", "lost: the connection was closed cleanly"]);
+    assert!(!log.is_over(), "the first connection is not concerned");
+}
+
+/// What this process has open, by number.
+fn open() -> BTreeMap<i32, String> {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let links = entries.filter_map(|path| {
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        Some((number, std::fs::read_link(path).ok()?.to_string_lossy().into_owned()))
+    });
+    links.collect()
+}
