@@ -452,7 +452,7 @@ fn a_stopping_reactor_does_not_connect() {
     });
     let handle = reactor.clone();
     reactor.call_when_running(move || handle.stop().unwrap());
-    run(&reactor);
+    run(&reactor).expect("the loop runs");
     let failure = result_of(&reactor, attempt).unwrap_err();
     assert!(matches!(failure.check(), Some(ConnectError::ReactorStopped { to }) if *to == address.to_string()));
     let stopped = format!("the reactor stopped while connecting to {address}");

@@ -3,13 +3,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
 use ropewalk::{Address, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport};
 
@@ -398,11 +401,81 @@ pub fn allow_many_descriptors() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit");
 }
 
-/// Runs the loop until it stops.
-#[track_caller]
-pub fn run(reactor: &Reactor) {
-    let handle = reactor.clone();
-    let late = reactor.call_later(LIMIT, move || handle.crash().expect("it runs"));
-    reactor.run().expect("the loop runs");
-    assert!(late.cancel().is_ok(), "it did not stop within {LIMIT:?}");
+/// Ends the process, with a word about the test, if it is not dropped within the limit: for what is run rather than turned.
+pub struct Watchdog(Option<(mpsc::Sender<()>, JoinHandle<()>)>);
+
+impl Watchdog {
+    pub fn new() -> Self {
+        let (alive, dropped) = mpsc::channel();
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let thread = thread::spawn(move || {
+            if dropped.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{name} did not end within {LIMIT:?}");
+                std::process::abort();
+            }
+        });
+        Self(Some((alive, thread)))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if let Some((alive, thread)) = self.0.take() {
+            drop(alive);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs the loop until something stops it, within the limit.
+pub fn run(reactor: &Reactor) -> Result<(), ReactorError> {
+    let _watchdog = Watchdog::new();
+    reactor.run()
+}
+
+/// Waits until there is something to read at our end, without turning the loop.
+#[allow(unsafe_code, reason = "a transport tells its descriptor as a number")]
+pub fn await_readable(transport: &Transport) {
+    let descriptor = transport.raw_fd().expect("an open connection");
+    // SAFETY: the connection is open, and stays so during this call: its reactor lives on this thread.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let mut asked = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut asked, Some(&limit)), Ok(1), "nothing came");
+}
+
+/// What `act` gives, and what the log was told meanwhile by this thread: warnings and errors, one line each.
+pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let result = tracing::subscriber::with_default(Recorder(Arc::clone(&lines)), act);
+    let lines = lines.lock().expect("nobody panicked with it").clone();
+    (result, lines)
+}
+
+struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Recorder {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            line.push_str(&format!("{field}={value:?} "));
+        });
+        self.0.lock().expect("nobody panicked with it").push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -1,0 +1,250 @@
+//! Ten thousand connections in one process: all are served, and what one of them costs in memory.
+#![allow(unsafe_code, reason = "a global allocator, which counts, can't be written without")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use common::*;
+use ropewalk::interfaces::*;
+use ropewalk::{Address, ListenOptions, Reactor, Result, Transport};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What is aimed at.
+const CONNECTIONS: usize = 10_000;
+
+/// Descriptors that are neither end of a connection: the standard streams, listeners, pollers, what the test runner has.
+const OTHERS: usize = 100;
+
+/// The most that one idle end of a connection may take, without its socket: bytes of live allocations.
+const ALLOWED: usize = 300;
+
+/// The system's allocator, counting the bytes that are in use.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every method passes its arguments on to the system's allocator unchanged, and returns what that returned; the
+// counter is all that is added, and allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above; `block` came from the system's allocator, for nothing else gives any.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE.fetch_add(size, Ordering::Relaxed);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+/// Echoes.
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+}
+
+/// How many connections this process can hold both ends of, once it has been allowed all that it may ask for.
+fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
+    let descriptors = limit.maximum.map_or(usize::MAX, |limit| limit as usize);
+    let fitting = descriptors.saturating_sub(OTHERS) / 2;
+    if fitting < CONNECTIONS {
+        println!("LESS THAN ASKED FOR: {descriptors} descriptors are allowed, enough for {fitting} connections only");
+    }
+    fitting.min(CONNECTIONS)
+}
+
+/// Kilobytes of this process's own that were written to, as the system counts them.
+fn private_dirty() -> usize {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("/proc");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("a line of its own");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// What a peer with many blocking sockets is told to do. It answers each with a unit.
+enum Order {
+    /// Have this many connections, each of which was answered once.
+    Have(usize),
+    /// Write to all.
+    Ask,
+    /// Read from all.
+    Answers,
+}
+
+struct Peer {
+    orders: Sender<Order>,
+    done: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Peer {
+    /// `next` makes one more connection.
+    fn start(room: usize, mut next: impl FnMut() -> TcpStream + Send + 'static) -> Self {
+        let (orders, given) = channel();
+        let (report, done) = channel();
+        let mut streams = Vec::with_capacity(room);
+        let ready = report.clone();
+        let thread = thread::spawn(move || {
+            ready.send(()).unwrap();
+            for order in given {
+                match order {
+                    Order::Have(count) => {
+                        let first = streams.len();
+                        while streams.len() < count {
+                            let stream = next();
+                            stream.set_read_timeout(Some(LIMIT)).unwrap();
+                            stream.set_nodelay(true).unwrap();
+                            streams.push(stream);
+                        }
+                        ask(&streams[first..]);
+                        read_answers(&streams[first..]);
+                    }
+                    Order::Ask => ask(&streams),
+                    Order::Answers => read_answers(&streams),
+                }
+                report.send(()).unwrap();
+            }
+        });
+        done.recv_timeout(LIMIT).unwrap();
+        Self { orders, done, thread }
+    }
+
+    /// Has it done while the loop turns.
+    fn order(&self, reactor: &Reactor, order: Order) {
+        self.orders.send(order).unwrap();
+        run_until(reactor, || self.done.try_recv().is_ok());
+        settle(reactor);
+    }
+
+    /// Has it done while the loop does not turn.
+    fn order_asleep(&self, order: Order) {
+        self.orders.send(order).unwrap();
+        self.done.recv_timeout(LIMIT).unwrap();
+    }
+
+    fn end(self) {
+        drop(self.orders);
+        self.thread.join().unwrap();
+    }
+}
+
+/// A different byte for each neighbour.
+fn message(n: usize) -> [u8; 1] {
+    [(n % 251) as u8]
+}
+
+fn ask(streams: &[TcpStream]) {
+    for (n, mut stream) in streams.iter().enumerate() {
+        stream.write_all(&message(n)).unwrap();
+    }
+}
+
+fn read_answers(streams: &[TcpStream]) {
+    for (n, mut stream) in streams.iter().enumerate() {
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, message(n), "connection {n}");
+    }
+}
+
+/// Brings the peer's connections up in two steps, measures between and around them, and asserts what an end costs.
+/// `grow` has the reactor's side grow to so many connections, together with the peer's.
+fn measure(what: &str, count: usize, mut grow: impl FnMut(usize)) {
+    let fifth = count / 5;
+    let live = LIVE.load(Ordering::Relaxed);
+    grow(fifth);
+    let few = private_dirty();
+    grow(count);
+    let (many, live) = (private_dirty(), LIVE.load(Ordering::Relaxed) - live);
+    let each = live / count;
+    let slope = many.saturating_sub(few) * 1024 / (count - fifth);
+    println!("{what}: {count} connections, {each} live bytes each ({live} in all),");
+    println!("    {slope} bytes of private dirty memory each between {fifth} and {count} ({few} and {many} kB)");
+    assert!(each <= ALLOWED, "{each} bytes for an idle end of a connection");
+}
+
+/// F36: a server with ten thousand connections answers each; what an idle one costs is printed, and limited. When all of
+/// them have something to say at once, all are answered.
+#[test]
+#[ignore = "10,000 connections; run: cargo test --release --test scale -- --ignored --nocapture"]
+fn ten_thousand_connections_of_a_server() {
+    let _alone = alone();
+    let count = connections();
+    let reactor = reactor();
+    let options = ListenOptions::new().backlog(1024);
+    let port = reactor.listen_tcp(loopback(), &options, |_: &Address| Some(Echo)).unwrap();
+    let address = port.host().socket_addr().unwrap();
+    let peer = Peer::start(count, move || TcpStream::connect(address).unwrap());
+    measure("server", count, |count| peer.order(&reactor, Order::Have(count)));
+    assert_eq!(reactor.counters().watched, count + 1);
+
+    peer.order_asleep(Order::Ask);
+    let turns = reactor.counters().turns;
+    let remote = reactor.remote();
+    thread::spawn(move || remote.call_from_thread(|_| ())).join().unwrap().unwrap();
+    peer.order(&reactor, Order::Answers);
+    println!("    all ready at once: all answered, after {} turns", reactor.counters().turns - turns);
+    let counters = reactor.counters();
+    assert_eq!((counters.accepted, counters.shed, counters.stale_events), (count as u64, 0, 0));
+    peer.end();
+    run_until(&reactor, || reactor.counters().watched == 1);
+}
+
+/// The other end: ten thousand outgoing connections of one reactor.
+#[test]
+#[ignore = "10,000 connections; run: cargo test --release --test scale -- --ignored --nocapture"]
+fn ten_thousand_connections_of_a_client() {
+    let _alone = alone();
+    let count = connections();
+    let reactor = reactor();
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = Peer::start(count, move || listener.accept().unwrap().0);
+    let (begun, made) = (Cell::new(0), Rc::new(Cell::new(0)));
+    let more = |reactor: &Reactor, to: SocketAddr, count: usize| {
+        // As many at a time as fit the queue of a listener that knows no better.
+        while begun.get() < count && begun.get() - made.get() < 64 {
+            begun.set(begun.get() + 1);
+            let made = Rc::clone(&made);
+            let connecting = connect(reactor, to, |_: &Address| Some(Echo));
+            drop(connecting.add_callback(move |_| made.set(made.get() + 1)));
+        }
+    };
+    measure("client", count, |count| {
+        peer.orders.send(Order::Have(count)).unwrap();
+        run_until(&reactor, || {
+            more(&reactor, address, count);
+            peer.done.try_recv().is_ok()
+        });
+        settle(&reactor);
+    });
+    assert_eq!((made.get(), reactor.counters().watched), (count, count));
+    assert!(reactor.timers().is_empty(), "the timers of attempts stayed");
+    peer.end();
+    run_until(&reactor, || reactor.counters().watched == 0);
+}
