@@ -16,8 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Names what the child is to do.
 const SCENARIO: &str = "ROPEWALK_TEST_SIGNALS";
 
+#[expect(clippy::explicit_write, reason = "the test harness would keep what eprintln says to itself")]
 fn say(what: impl std::fmt::Display) {
-    eprintln!("child: {what}");
+    writeln!(std::io::stderr(), "child: {what}").unwrap();
 }
 
 /// Not a test by itself: what the others run in a process of its own.
