@@ -70,7 +70,7 @@ pub trait ClientEndpoint: fmt::Debug {
 /// let listening = server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?.listen(|_peer: &Address| Some(Echo));
 /// # drop(listening);
 ///
-/// let error = server_from_string(&reactor, "tcp:http").unwrap_err();
+/// let error = server_from_string(&reactor, "tcp:http").err().expect("http is not a port number");
 /// assert_eq!(error.position(), 4);
 /// # Ok(())
 /// # }
