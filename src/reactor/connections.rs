@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::backend::{Completion, Incoming, Progress};
+use super::core::Lingering;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::protocol::AnyJoint;
@@ -206,7 +207,7 @@ impl Core {
             }
         });
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = Slot::Lingering { left: LINGER_BYTES, timer };
+            *slot = Slot::Lingering(Box::new(Lingering { left: LINGER_BYTES, timer }));
         }
         let mut backend = self.backend.borrow_mut();
         if !was_shut {
@@ -217,9 +218,9 @@ impl Core {
 
     fn lingering_received(&self, id: Id, count: usize) {
         let over = match self.slots.borrow_mut().get_mut(id) {
-            Some(Slot::Lingering { left, .. }) => {
-                *left = left.saturating_sub(count);
-                *left == 0
+            Some(Slot::Lingering(lingering)) => {
+                lingering.left = lingering.left.saturating_sub(count);
+                lingering.left == 0
             }
             _ => false,
         };
@@ -229,15 +230,15 @@ impl Core {
     }
 
     pub(super) fn end_lingering(&self, id: Id) {
-        let is_lingering = matches!(self.slots.borrow().get(id), Some(Slot::Lingering { .. }));
+        let is_lingering = matches!(self.slots.borrow().get(id), Some(Slot::Lingering(_)));
         if !is_lingering {
             return;
         }
         self.backend.borrow_mut().close(id, false);
         let slot = self.slots.borrow_mut().remove(id);
-        if let Some(Slot::Lingering { timer, .. }) = slot {
+        if let Some(Slot::Lingering(lingering)) = slot {
             // The timer itself may be what brought us here.
-            let _ = timer.cancel();
+            let _ = lingering.timer.cancel();
         }
     }
 
@@ -300,7 +301,7 @@ impl Core {
                 transport.ask(|stream| stream.fail(ConnectionClosed::ReactorStopped.into()));
             });
         }
-        for id in self.ids(|slot| matches!(slot, Slot::Lingering { .. })) {
+        for id in self.ids(|slot| matches!(slot, Slot::Lingering(_))) {
             self.end_lingering(id);
         }
         // Whoever has more to send than one settling sends is listed again, and closed by the next.

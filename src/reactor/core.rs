@@ -81,11 +81,16 @@ pub(super) enum Slot {
         factory: Option<Box<BoxedFactory>>,
     },
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
-    Lingering {
-        left: usize,
-        timer: DelayedCall,
-    },
+    Lingering(Box<Lingering>),
     Signals,
+}
+
+/// A socket whose protocol is gone. Boxed, for it needs more room than a connection, of which there are more.
+pub(super) struct Lingering {
+    /// How many bytes may still come.
+    pub(super) left: usize,
+    /// When it ends at the latest.
+    pub(super) timer: DelayedCall,
 }
 
 impl Core {

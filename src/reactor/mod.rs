@@ -12,13 +12,14 @@
 //! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
 //! | `remote.rs`, `threads.rs` | other threads |
-//! | `slots.rs` | the table of what is watched |
+//! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
 mod backend;
 mod connect;
 mod connections;
 mod core;
+mod pages;
 mod port;
 mod remote;
 mod signals;

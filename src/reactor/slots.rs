@@ -1,12 +1,13 @@
 //! [`Slots`]: the reactor's table of what it watches. An [`Id`] is a place and a generation; a place that is given up gets
 //! the next generation, so that an old id never names a new tenant.
 
+use super::pages::Pages;
 use crate::transport::agenda::Id;
 
 /// Places for values, found by [`Id`].
 #[derive(Debug)]
 pub(super) struct Slots<T> {
-    places: Vec<Place<T>>,
+    places: Pages<Place<T>>,
     free: Vec<u32>,
     taken: usize,
 }
@@ -19,34 +20,36 @@ struct Place<T> {
 
 impl<T> Slots<T> {
     pub(super) fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new(), taken: 0 }
+        Self { places: Pages::new(), free: Vec::new(), taken: 0 }
     }
 
     /// Takes a place.
     pub(super) fn insert(&mut self, value: T) -> Id {
         self.taken += 1;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 1, value: None });
-            (self.places.len() - 1) as u32
-        });
-        let place = &mut self.places[slot as usize];
-        place.value = Some(value);
-        Id { slot, generation: place.generation }
+        if let Some(slot) = self.free.pop()
+            && let Some(place) = self.places.get_mut(slot)
+        {
+            place.value = Some(value);
+            return Id { slot, generation: place.generation };
+        }
+        let id = Id { slot: self.places.len() as u32, generation: 1 };
+        self.places.push(Place { generation: id.generation, value: Some(value) });
+        id
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&T> {
-        let place = self.places.get(id.slot as usize)?;
+        let place = self.places.get(id.slot)?;
         if place.generation == id.generation { place.value.as_ref() } else { None }
     }
 
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
-        let place = self.places.get_mut(id.slot as usize)?;
+        let place = self.places.get_mut(id.slot)?;
         if place.generation == id.generation { place.value.as_mut() } else { None }
     }
 
     /// Gives a place up.
     pub(super) fn remove(&mut self, id: Id) -> Option<T> {
-        let place = self.places.get_mut(id.slot as usize)?;
+        let place = self.places.get_mut(id.slot)?;
         if place.generation != id.generation {
             return None;
         }
@@ -95,7 +98,7 @@ mod tests {
         let mut slots = Slots::new();
         let id = slots.insert(());
         slots.remove(id);
-        slots.places[0].generation = u32::MAX - 1;
+        slots.places.get_mut(0).unwrap().generation = u32::MAX - 1;
         let last = slots.insert(());
         slots.remove(last);
         assert_eq!(slots.insert(()).generation, 1);

@@ -64,7 +64,7 @@ impl Mio {
             poll,
             events: Events::with_capacity(EVENTS),
             waker,
-            table: Table::default(),
+            table: Table::new(),
             buffer: vec![0; RECEIVE].into_boxed_slice(),
             reserve: None,
             turn: 0,

@@ -8,13 +8,13 @@ use ::mio::event::Event;
 
 use super::super::Completion;
 use super::source::{Listener, Source, Stream, Then};
+use crate::reactor::pages::Pages;
 use crate::transport::agenda::Id;
 
 /// What is watched, and who has something.
-#[derive(Default)]
 pub(super) struct Table {
     /// What each slot of the reactor's table means to the poller.
-    entries: Vec<Entry>,
+    entries: Pages<Entry>,
     /// Who has something, in this turn.
     ready: VecDeque<Id>,
     /// Who will have something in the next turn without being told so.
@@ -31,6 +31,10 @@ struct Entry {
 }
 
 impl Table {
+    pub(super) fn new() -> Self {
+        Self { entries: Pages::new(), ready: VecDeque::new(), again: Vec::new(), stale: 0 }
+    }
+
     /// Those who were left over from the last turn come first in this one.
     pub(super) fn begin_turn(&mut self) {
         self.ready.extend(self.again.drain(..));
@@ -64,7 +68,7 @@ impl Table {
 
     /// The descriptor of a stream.
     pub(super) fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
-        let entry = self.entries.get(id.slot as usize).filter(|entry| entry.generation == id.generation)?;
+        let entry = self.entries.get(id.slot).filter(|entry| entry.generation == id.generation)?;
         match &entry.source {
             Source::Stream(stream) => Some(stream.socket.as_fd()),
             _ => None,
@@ -77,11 +81,12 @@ impl Table {
     }
 
     pub(super) fn insert(&mut self, id: Id, source: Source) {
-        let slot = id.slot as usize;
-        if self.entries.len() <= slot {
-            self.entries.resize_with(slot + 1, || Entry { generation: 0, listed: false, source: Source::Vacant });
+        while self.entries.len() <= id.slot as usize {
+            self.entries.push(Entry { generation: 0, listed: false, source: Source::Vacant });
         }
-        self.entries[slot] = Entry { generation: id.generation, listed: false, source };
+        if let Some(entry) = self.entries.get_mut(id.slot) {
+            *entry = Entry { generation: id.generation, listed: false, source };
+        }
     }
 
     fn source(&mut self, id: Id) -> Option<&mut Source> {
@@ -115,8 +120,7 @@ impl Table {
 
     /// Takes note of what the poller said.
     pub(super) fn note(&mut self, id: Id, event: &Event) {
-        let Some(entry) = self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
-        else {
+        let Some(entry) = self.entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation) else {
             self.stale += 1;
             return;
         };
@@ -136,6 +140,6 @@ impl Table {
 }
 
 /// The entry that `id` names, unless its place has another tenant.
-fn find(entries: &mut [Entry], id: Id) -> Option<&mut Entry> {
-    entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
+fn find(entries: &mut Pages<Entry>, id: Id) -> Option<&mut Entry> {
+    entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
 }
