@@ -1,7 +1,7 @@
 //! [`Address`]: who is at the other end, or at this one (Twisted: `IPv4Address`, `IPv6Address`, `IAddress`).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// The address of one end of a connection, or of a listening port.
 ///
@@ -54,5 +54,30 @@ impl From<SocketAddr> for Address {
     /// A TCP address.
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)
+    }
+}
+
+/// An [`Address`] in half the room: each connection keeps two.
+#[derive(Debug)]
+pub(crate) enum CompactAddress {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl From<SocketAddr> for CompactAddress {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Self::V4(address),
+            SocketAddr::V6(address) => Self::V6(Box::new(address)),
+        }
+    }
+}
+
+impl From<&CompactAddress> for Address {
+    fn from(address: &CompactAddress) -> Self {
+        Self::Tcp(match address {
+            CompactAddress::V4(address) => SocketAddr::V4(*address),
+            CompactAddress::V6(address) => SocketAddr::V6(**address),
+        })
     }
 }

@@ -52,8 +52,8 @@ fn a_client_in_order() {
     });
     let connection = result_of(&reactor, connecting).unwrap();
     let (peer, from) = server.accept().unwrap();
-    assert_eq!(*connection.transport().peer(), address.into());
-    assert_eq!(*connection.transport().host(), from.into());
+    assert_eq!(connection.transport().peer(), address.into());
+    assert_eq!(connection.transport().host(), from.into());
     drop(peer);
     run_until(&reactor, || log.has("stop"));
     let lost = "lost: the connection was closed cleanly";
@@ -219,7 +219,7 @@ fn bind_address_is_what_the_peer_sees() {
     let connection = result_of(&reactor, reactor.connect_tcp(address, &options, scripts(&log))).unwrap();
     let (_peer, from) = server.accept().unwrap();
     assert_eq!(from.ip().to_string(), "127.0.0.2");
-    assert_eq!(*connection.transport().host(), from.into());
+    assert_eq!(connection.transport().host(), from.into());
 }
 
 /// Asserts that nobody can connect from there, for which reason, and that nothing is left of the attempt.
@@ -571,7 +571,7 @@ fn downcast_to_the_wrong_type_gives_itself_back() {
     let attempt = reactor.connect_tcp_boxed(address, &ConnectOptions::new(), factory);
     let connection: AnyConnection = result_of(&reactor, attempt).unwrap();
     let connection = connection.downcast::<Other>().expect_err("it is not an Other");
-    assert_eq!(*connection.transport().peer(), address.into());
+    assert_eq!(connection.transport().peer(), address.into());
     let connection = connection.downcast::<Script>().expect("it is a Script");
     assert_eq!(connection.with(|script, _| script.log.count("made")), Ok(1));
 }

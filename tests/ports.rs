@@ -458,8 +458,8 @@ fn ipv6_is_listened_on() {
     peer.write_all(b"six").unwrap();
     assert_eq!(read_exact(&reactor, &mut peer, 3), b"six");
     let transport: ropewalk::Transport = kept.borrow_mut().take().unwrap();
-    assert_eq!(*transport.host(), host.into());
-    assert_eq!(*transport.peer(), peer.local_addr().unwrap().into());
+    assert_eq!(transport.host(), host.into());
+    assert_eq!(transport.peer(), peer.local_addr().unwrap().into());
 }
 
 /// A port on all interfaces tells each connection which of our addresses it came to.

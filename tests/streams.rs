@@ -376,6 +376,6 @@ fn host_and_peer_are_the_sockets_addresses() {
     let client = run_beside(&reactor, client);
     run_until(&reactor, || log.has("made"));
     let transport: Transport = kept.borrow_mut().take().unwrap();
-    assert_eq!(*transport.peer(), client.into());
-    assert_eq!(*transport.host(), port.host());
+    assert_eq!(transport.peer(), client.into());
+    assert_eq!(transport.host(), port.host());
 }

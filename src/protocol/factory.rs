@@ -203,7 +203,7 @@ trait AnyFactory {
 
 impl<F: Factory> AnyFactory for F {
     fn build(&mut self, transport: Transport) -> Option<Rc<dyn AnyJoint>> {
-        let protocol = self.build_protocol(transport.peer())?;
+        let protocol = self.build_protocol(&transport.peer())?;
         Some(Rc::new(Joint::new(protocol, transport)))
     }
 

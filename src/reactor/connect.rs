@@ -148,13 +148,13 @@ impl Core {
             self.attempt_failed(id, refused.into());
             return;
         }
-        let transport = Transport::new(id, Rc::clone(&self.agenda), host.into(), attempt.to.into());
+        let transport = Transport::new(id, Rc::clone(&self.agenda), host, attempt.to);
         let joint = match attempt.factory.build(transport) {
             Ok(Some(joint)) => joint,
             Ok(None) => return self.attempt_failed(id, ConnectError::NoProtocol { address: attempt.to.into() }.into()),
             Err(panic) => return self.attempt_failed(id, panic.into()),
         };
-        let factory = Some(Box::new(attempt.factory.clone()));
+        let factory = Some(attempt.factory.clone());
         // The attempt may have been cancelled from inside `build_protocol`.
         match self.slots.borrow_mut().get_mut(id) {
             Some(slot @ Slot::Connecting(_)) => *slot = Slot::Connected { joint: Rc::clone(&joint), factory },

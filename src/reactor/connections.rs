@@ -58,7 +58,7 @@ impl Core {
         port.accepted();
         self.count(|counters| counters.accepted += 1);
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), incoming.host.into(), incoming.peer.into());
+        let transport = Transport::new(id, Rc::clone(&self.agenda), incoming.host, incoming.peer);
         let joint = match port.factory.build(transport) {
             Ok(Some(joint)) => joint,
             refused => {
@@ -104,7 +104,6 @@ impl Core {
         let mut due = self.agenda.take(self.settled.take());
         for id in due.drain(..) {
             if let Some(joint) = self.joint(id) {
-                joint.transport().unlist();
                 self.settle_one(id, joint.transport());
             }
         }
@@ -113,6 +112,7 @@ impl Core {
 
     fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport) {
         let mut stream = transport.stream();
+        stream.unlist();
         let mut backend = self.backend.borrow_mut();
         loop {
             match stream.next_step() {
@@ -121,7 +121,7 @@ impl Core {
                         stream.sent(count);
                         if !stream.queue.is_empty() {
                             // The rest has to wait for its turn.
-                            transport.list();
+                            transport.list_stream(&mut stream);
                             return;
                         }
                     }
@@ -141,7 +141,7 @@ impl Core {
                     if stream.shut() == EndNotice::Tell {
                         self.shut.borrow_mut().push(id);
                         // The rest waits until the protocol has heard of it: it may fail over it.
-                        transport.list();
+                        transport.list_stream(&mut stream);
                         return;
                     }
                 }

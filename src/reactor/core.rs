@@ -78,7 +78,7 @@ pub(super) enum Slot {
     Connected {
         joint: Rc<dyn AnyJoint>,
         /// A client's factory, which stops when the connection is over.
-        factory: Option<Box<BoxedFactory>>,
+        factory: Option<BoxedFactory>,
     },
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),

@@ -4,9 +4,10 @@
 //! (`stream.rs`), which the reactor tells what happened and asks what is to be done. This room makes no system
 //! call and knows no protocol.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 
-use crate::address::Address;
+use crate::address::{Address, CompactAddress};
 use crate::error::ConnectionClosed;
 use agenda::{Agenda, Driver, Id, SocketOption};
 use stream::Stream;
@@ -56,16 +57,14 @@ pub struct Transport(Rc<Conduit>);
 struct Conduit {
     id: Id,
     agenda: Rc<Agenda>,
-    /// Whether the agenda has it already.
-    listed: Cell<bool>,
     stream: RefCell<Stream>,
-    host: Address,
-    peer: Address,
+    host: CompactAddress,
+    peer: CompactAddress,
 }
 
 impl Transport {
-    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: Address, peer: Address) -> Self {
-        Self(Rc::new(Conduit { id, agenda, listed: Cell::new(false), stream: RefCell::new(Stream::new()), host, peer }))
+    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: SocketAddr, peer: SocketAddr) -> Self {
+        Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), host: host.into(), peer: peer.into() }))
     }
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
@@ -87,8 +86,7 @@ impl Transport {
             data
         };
         stream.queue.push(rest, &self.0.agenda.spares);
-        drop(stream);
-        self.list();
+        self.list_stream(&mut stream);
     }
 
     /// [`write`](Self::write)s each piece, in order (Twisted: `writeSequence`).
@@ -131,13 +129,13 @@ impl Transport {
     }
 
     /// The address of this end (Twisted: `getHost`).
-    pub fn host(&self) -> &Address {
-        &self.0.host
+    pub fn host(&self) -> Address {
+        (&self.0.host).into()
     }
 
     /// The address of the other end (Twisted: `getPeer`).
-    pub fn peer(&self) -> &Address {
-        &self.0.peer
+    pub fn peer(&self) -> Address {
+        (&self.0.peer).into()
     }
 
     /// Bytes written that the operating system has not taken yet.
@@ -225,14 +223,14 @@ impl Transport {
 
     /// Puts the connection on the reactor's agenda, once.
     pub(crate) fn list(&self) {
-        if !self.0.listed.replace(true) {
-            self.0.agenda.add(self.0.id);
-        }
+        self.list_stream(&mut self.0.stream.borrow_mut());
     }
 
-    /// Says that the agenda's entry was taken up.
-    pub(crate) fn unlist(&self) {
-        self.0.listed.set(false);
+    /// The same, while its state machine is borrowed.
+    pub(crate) fn list_stream(&self, stream: &mut Stream) {
+        if stream.list() {
+            self.0.agenda.add(self.0.id);
+        }
     }
 
     /// Tells the state machine something that may have to be acted on.
@@ -240,8 +238,7 @@ impl Transport {
         let mut stream = self.0.stream.borrow_mut();
         if !stream.is_over() {
             request(&mut stream);
-            drop(stream);
-            self.list();
+            self.list_stream(&mut stream);
         }
     }
 
@@ -258,6 +255,6 @@ impl Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("host", self.host()).field("peer", self.peer()).finish_non_exhaustive()
+        f.debug_struct("Transport").field("host", &self.host()).field("peer", &self.peer()).finish_non_exhaustive()
     }
 }

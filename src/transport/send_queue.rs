@@ -21,26 +21,30 @@ pub(crate) const MAX_SLICES: usize = 16;
 /// Bytes in order, in chunks.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
-    /// The first chunk. The usual queue has no other.
+    /// The first chunk. The usual queue has no other, and an empty queue not even this.
     head: Vec<u8>,
-    /// How much of the first chunk is gone already.
+    /// How much of the first chunk is gone already: less than all of it.
     sent: usize,
     /// The chunks after the first. Boxed, for few connections ever have one.
-    #[expect(clippy::box_collection, reason = "three words less in each idle connection")]
-    more: Option<Box<VecDeque<Vec<u8>>>>,
-    /// All bytes still queued.
-    len: usize,
+    more: Option<Box<More>>,
+}
+
+/// The chunks after the first.
+#[derive(Debug, Default)]
+struct More {
+    chunks: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 impl SendQueue {
     /// Bytes still queued.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.head.len() - self.sent + self.more.as_ref().map_or(0, |more| more.bytes)
     }
 
     /// Whether everything was sent.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.head.is_empty()
     }
 
     /// Adds bytes at the end.
@@ -54,28 +58,32 @@ impl SendQueue {
         } else {
             self.push_behind(data);
         }
-        self.len += data.len();
     }
 
     fn push_behind(&mut self, data: &[u8]) {
         let tail = match &mut self.more {
-            Some(more) => more.back_mut().unwrap_or(&mut self.head),
+            Some(more) => more.chunks.back_mut().unwrap_or(&mut self.head),
             None => &mut self.head,
         };
         let room = CHUNK.saturating_sub(tail.len()).min(data.len());
         let (first, rest) = data.split_at(room);
         tail.extend_from_slice(first);
+        if let Some(more) = &mut self.more {
+            more.bytes += first.len();
+        }
         if rest.is_empty() {
             return;
         }
         let mut chunk = Vec::with_capacity(rest.len().max(CHUNK));
         chunk.extend_from_slice(rest);
-        self.more.get_or_insert_default().push_back(chunk);
+        let more = self.more.get_or_insert_default();
+        more.bytes += rest.len();
+        more.chunks.push_back(chunk);
     }
 
     /// The queue's bytes as the operating system wants them: fills `slices` from the front, and says how many it filled.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
-        let rest = self.more.iter().flat_map(|more| more.iter()).map(Vec::as_slice);
+        let rest = self.more.iter().flat_map(|more| more.chunks.iter()).map(Vec::as_slice);
         let mut filled = 0;
         for (slot, chunk) in slices.iter_mut().zip(std::iter::once(self.front()).chain(rest)) {
             *slot = IoSlice::new(chunk);
@@ -91,26 +99,29 @@ impl SendQueue {
 
     /// Whether the first chunk is all there is.
     pub(crate) fn is_single(&self) -> bool {
-        self.more.as_ref().is_none_or(|more| more.is_empty())
+        self.more.is_none()
     }
 
     /// Takes `count` sent bytes off the front, and hands emptied buffers back. `count` is at most [`len`](Self::len).
     pub(crate) fn advance(&mut self, count: usize, spares: &Spares) {
-        debug_assert!(count <= self.len, "the operating system can't have taken more than there was");
-        self.len -= count;
+        debug_assert!(count <= self.len(), "the operating system can't have taken more than there was");
         self.sent += count;
-        while self.sent >= self.head.len() {
+        while self.sent >= self.head.len() && !self.head.is_empty() {
             self.sent -= self.head.len();
-            match self.more.as_mut().and_then(|more| more.pop_front()) {
-                Some(next) => spares.give(std::mem::replace(&mut self.head, next)),
-                None => {
-                    self.sent = 0;
-                    self.more = None;
-                    spares.give(std::mem::take(&mut self.head));
-                    return;
-                }
-            }
+            let next = self.next_chunk();
+            spares.give(std::mem::replace(&mut self.head, next));
         }
+    }
+
+    /// The chunk after the first; none is an empty one.
+    fn next_chunk(&mut self) -> Vec<u8> {
+        let Some(more) = &mut self.more else { return Vec::new() };
+        let next = more.chunks.pop_front().unwrap_or_default();
+        more.bytes -= next.len();
+        if more.chunks.is_empty() {
+            self.more = None;
+        }
+        next
     }
 
     /// Drops everything, as an abort does.

@@ -65,10 +65,12 @@ pub(crate) struct Stream {
     progressed: bool,
     /// The protocol opted in to half-closes.
     half_close: bool,
+    /// On the reactor's agenda.
+    listed: bool,
     /// Bytes and an end that came while paused.
     held: Option<Box<Held>>,
     reason: Option<Failure>,
-    close_timeout: Option<Duration>,
+    close_timeout: Millis,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,9 +167,10 @@ impl Stream {
             deadline: false,
             progressed: false,
             half_close: false,
+            listed: false,
             held: None,
             reason: None,
-            close_timeout: Some(CLOSE_TIMEOUT),
+            close_timeout: Millis::from(Some(CLOSE_TIMEOUT)),
         }
     }
 
@@ -178,7 +181,7 @@ impl Stream {
 
     /// Sets the close timeout; `None` waits without limit, as Twisted does.
     pub(crate) fn set_close_timeout(&mut self, timeout: Option<Duration>) {
-        self.close_timeout = timeout;
+        self.close_timeout = timeout.into();
     }
 
     // What is asked.
@@ -308,7 +311,7 @@ impl Stream {
         if std::mem::take(&mut self.progressed) {
             return;
         }
-        if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout) {
+        if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
             let unsent = self.queue.len();
             self.abort(ConnectionClosed::CloseTimedOut { after, unsent }.into());
         }
@@ -320,6 +323,16 @@ impl Stream {
     }
 
     // What is to be done.
+
+    /// Takes note that the reactor's agenda has it; whether it had not before.
+    pub(crate) fn list(&mut self) -> bool {
+        !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// The agenda's entry was taken up.
+    pub(crate) fn unlist(&mut self) {
+        self.listed = false;
+    }
 
     /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
     pub(crate) fn next_step(&mut self) -> Step {
@@ -349,7 +362,8 @@ impl Stream {
                 self.writing = Writing::Shut;
                 return Step::ShutDownWriting;
             }
-        } else if let (Closing::Draining, false, Some(after)) = (self.closing, self.deadline, self.close_timeout) {
+        } else if let (Closing::Draining, false, Some(after)) = (self.closing, self.deadline, self.close_timeout.into())
+        {
             self.deadline = true;
             self.progressed = false;
             return Step::ArmDeadline(after);
@@ -425,5 +439,27 @@ impl Stream {
         self.closing = Closing::Over;
         self.queue.clear();
         Step::Close(mode)
+    }
+}
+
+/// A time limit in milliseconds, or none: in four bytes, for each connection keeps one.
+#[derive(Debug, Clone, Copy)]
+struct Millis(u32);
+
+impl Millis {
+    const NONE: Self = Self(u32::MAX);
+}
+
+impl From<Option<Duration>> for Millis {
+    /// Rounds up, so that no limit comes early; what is too long (49 days) is none.
+    fn from(limit: Option<Duration>) -> Self {
+        let millis = limit.map(|limit| limit.as_nanos().div_ceil(1_000_000));
+        millis.and_then(|millis| u32::try_from(millis).ok()).map_or(Self::NONE, Self)
+    }
+}
+
+impl From<Millis> for Option<Duration> {
+    fn from(Millis(millis): Millis) -> Self {
+        (millis != Millis::NONE.0).then(|| Duration::from_millis(millis.into()))
     }
 }
