@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const SCENARIO: &str = "ROPEWALK_TEST_SIGNALS";
 
 fn say(what: impl std::fmt::Display) {
-    writeln!(std::io::stderr(), "child: {what}").unwrap();
+    eprintln!("child: {what}");
 }
 
 /// Not a test by itself: what the others run in a process of its own.
