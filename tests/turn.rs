@@ -21,7 +21,7 @@ fn pair(reactor: &Reactor, script: Script) -> (Transport, TcpStream) {
     let peer = TcpStream::connect(address).unwrap();
     peer.set_read_timeout(Some(LIMIT)).unwrap();
     run_until(reactor, || kept.borrow().is_some());
-    let _ = port.stop_listening();
+    drop(port.stop_listening());
     settle(reactor);
     let transport = kept.borrow_mut().take().unwrap();
     (transport, peer)
