@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -18,7 +18,7 @@ const SCENARIO: &str = "ROPEWALK_TEST_SIGNALS";
 
 #[expect(clippy::explicit_write, reason = "the test harness would keep what eprintln says to itself")]
 fn say(what: impl std::fmt::Display) {
-    writeln!(std::io::stderr(), "child: {what}").unwrap();
+    eprintln!("child: {what}");
 }
 
 /// Not a test by itself: what the others run in a process of its own.

@@ -252,7 +252,8 @@ fn huge_delays_are_as_good_as_never() {
     let _watchdog = Watchdog::new();
     reactor.iterate(Duration::MAX).unwrap();
     reactor.iterate(Duration::ZERO).unwrap();
-    assert_eq!(reactor.delayed_calls(), std::slice::from_ref(&call));
+    let calls = reactor.delayed_calls();
+    assert!(calls.len() == 1 && calls[0] == call);
     call.hasten(Duration::MAX).unwrap();
     reactor.iterate(Duration::ZERO).unwrap();
     assert!(ran.get());
