@@ -262,7 +262,6 @@ impl Stream {
             Reading::Open if self.held.is_none() => self.end_reading(),
             Reading::Open | Reading::Paused => {
                 self.held.get_or_insert_default().end = true;
-                self.receiving = false;
                 EndNotice::Silent
             }
             Reading::Discarding => {
