@@ -237,7 +237,8 @@ impl Mio {
         if stream.receiving && stream.readable {
             return self.receive_once(id);
         }
-        if stream.failed && !stream.receiving {
+        if stream.failed {
+            // Not being read, or read to its end: reading would not say so.
             stream.failed = false;
             return socket::pending_error(stream.socket.as_fd()).map(Completion::Broken);
         }
@@ -262,6 +263,10 @@ impl Mio {
             }
             Receive::End => {
                 stream.readable = false;
+                if stream.failed {
+                    // A reset came behind the end. It is told in the next turn, if the connection lasts as long.
+                    self.table.list_again(id);
+                }
                 Some(Completion::EndOfStream)
             }
             Receive::Empty => {
