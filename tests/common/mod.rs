@@ -85,6 +85,7 @@ pub struct Script {
     pub log: Log,
     pub received: Rc<RefCell<Vec<u8>>>,
     pub transport: Rc<RefCell<Option<Transport>>>,
+    pub reason: Rc<RefCell<Option<Failure>>>,
     half_close: bool,
     made: Reaction,
     data: DataReaction,
@@ -99,6 +100,7 @@ impl Script {
             log: log.clone(),
             received: Rc::default(),
             transport: Rc::default(),
+            reason: Rc::default(),
             half_close: false,
             made: Box::new(|_| Ok(())),
             data: Box::new(|_, _| Ok(())),
@@ -144,6 +146,12 @@ impl Script {
         self
     }
 
+    /// Puts the reason of the connection's end in `place`.
+    pub fn reason_into(mut self, place: &Rc<RefCell<Option<Failure>>>) -> Self {
+        self.reason = Rc::clone(place);
+        self
+    }
+
     /// Puts the transport in `place` when the connection is made.
     pub fn transport_into(mut self, place: &Rc<RefCell<Option<Transport>>>) -> Self {
         self.transport = Rc::clone(place);
@@ -180,6 +188,7 @@ impl Protocol for Script {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
         self.log.add(format!("lost: {reason}"));
+        self.reason.replace(Some(reason.clone()));
         (self.lost)(transport);
     }
 }
