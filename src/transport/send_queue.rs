@@ -2,8 +2,9 @@
 //!
 //! Rules:
 //! - Small writes are copied together into chunks of up to [`CHUNK`] bytes, so that many small messages leave in one
-//!   system call; a write of [`CHUNK`] bytes or more becomes a chunk of its own and is never moved again. A queue of any
-//!   size is therefore never copied as a whole, and takes little more memory than its bytes.
+//!   system call. A chunk is filled before the next is begun, and what a large write has left then becomes one chunk,
+//!   however long. Nothing is moved again: a queue of any size is never copied as a whole, and takes little more memory
+//!   than its bytes, however they were cut.
 //! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
 
 use std::cell::RefCell;
@@ -61,12 +62,14 @@ impl SendQueue {
             Some(more) => more.back_mut().unwrap_or(&mut self.head),
             None => &mut self.head,
         };
-        if tail.len() + data.len() <= CHUNK {
-            tail.extend_from_slice(data);
+        let room = CHUNK.saturating_sub(tail.len()).min(data.len());
+        let (first, rest) = data.split_at(room);
+        tail.extend_from_slice(first);
+        if rest.is_empty() {
             return;
         }
-        let mut chunk = Vec::with_capacity(data.len().max(CHUNK));
-        chunk.extend_from_slice(data);
+        let mut chunk = Vec::with_capacity(rest.len().max(CHUNK));
+        chunk.extend_from_slice(rest);
         self.more.get_or_insert_default().push_back(chunk);
     }
 
