@@ -139,6 +139,9 @@ impl Core {
                     backend.shut_down_writing(id);
                     if stream.shut() == EndNotice::Tell {
                         self.shut.borrow_mut().push(id);
+                        // The rest waits until the protocol has heard of it: it may fail over it.
+                        transport.list();
+                        return;
                     }
                 }
                 Step::Receive(on) => backend.receive(id, on),
