@@ -190,11 +190,10 @@ impl<P: Protocol> AnyJoint for Joint<P> {
     fn connection_lost(&self, reason: &Failure) {
         let protocol = self.protocol.borrow_mut().take();
         let Some(mut protocol) = protocol else { return };
-        let result = guarded(move || {
-            protocol.connection_lost(&self.transport, reason);
-            drop(protocol);
-        });
-        if let Err(panic) = result {
+        let told = guarded(|| protocol.connection_lost(&self.transport, reason));
+        // Apart from the call: a drop that panics while a panic unwinds would end the process.
+        let dropped = guarded(move || drop(protocol));
+        for panic in [told, dropped].into_iter().filter_map(Result::err) {
             tracing::error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
         }
     }
