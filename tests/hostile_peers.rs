@@ -3,38 +3,24 @@
 mod common;
 
 use std::cell::{Cell, RefCell};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use common::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Address, Failure, Result, Transport};
 
 /// One receive, and so what one connection may bring per turn.
 const CHUNK: usize = 64 * 1024;
-
-/// More turns than anything takes that is already in our kernel: one to accept or receive, one to answer, and some spare.
-const FEW_TURNS: usize = 8;
 
 /// The tests here count the descriptors of the process, and so take turns.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Sends everything back.
-struct Echo;
-
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        transport.write(data);
-        Ok(())
-    }
 }
 
 /// Reads, and answers nothing.
@@ -53,55 +39,6 @@ impl Protocol for Sink {
         self.received.set(self.received.get() + data.len());
         Ok(())
     }
-}
-
-/// A client on the reactor's own thread: what it sends is in our kernel before the next turn, so turns can be counted.
-struct Client(TcpStream);
-
-impl Client {
-    fn connect(reactor: &Reactor, to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).expect("somebody listens");
-        stream.set_nodelay(true).unwrap();
-        settle(reactor);
-        stream.set_nonblocking(true).unwrap();
-        Self(stream)
-    }
-
-    fn send(&mut self, data: &[u8]) {
-        self.0.write_all(data).expect("a few bytes fit");
-    }
-
-    /// Whether the answer is there.
-    fn answered(&mut self, expected: &[u8]) -> bool {
-        let mut answer = vec![0; expected.len() + 1];
-        match self.0.read(&mut answer) {
-            Ok(count) => {
-                assert_eq!(&answer[..count], expected);
-                true
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                false
-            }
-        }
-    }
-}
-
-/// Turns the loop until each client has its echo, and says how many turns that took.
-#[track_caller]
-fn echo_round(reactor: &Reactor, clients: &mut [Client], message: &[u8]) -> usize {
-    for client in clients.iter_mut() {
-        client.send(message);
-    }
-    let mut waiting: Vec<&mut Client> = clients.iter_mut().collect();
-    let mut turns = 0;
-    while !waiting.is_empty() {
-        assert!(turns < FEW_TURNS, "{} clients have no answer after {turns} turns", waiting.len());
-        reactor.iterate(Duration::ZERO).unwrap();
-        turns += 1;
-        waiting.retain_mut(|client| !client.answered(message));
-    }
-    turns
 }
 
 /// F09: a peer that resets while we are still writing ends the connection once, as `Reset`, and the reason says how much had

@@ -106,14 +106,14 @@ impl Growth {
 
 /// Sends everything back, and counts it.
 #[derive(Clone, Default)]
-struct Echo {
+struct Counted {
     bytes: Rc<Cell<usize>>,
     transport: Rc<RefCell<Option<Transport>>>,
     /// Stops reading while more than this is queued.
     mark: Option<usize>,
 }
 
-impl Protocol for Echo {
+impl Protocol for Counted {
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         self.transport.replace(Some(transport.clone()));
         Ok(())
@@ -221,7 +221,7 @@ fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
     const TOTAL: usize = 64 * MIB;
     const MARK: usize = MIB;
     let reactor = reactor();
-    let echo = Echo { mark: Some(MARK), ..Echo::default() };
+    let echo = Counted { mark: Some(MARK), ..Counted::default() };
     let (bytes, kept) = (Rc::clone(&echo.bytes), Rc::clone(&echo.transport));
     let (_port, address) = listen(&reactor, move |_: &Address| Some(echo.clone()));
     let (go, wait) = mpsc::channel::<()>();
@@ -297,7 +297,7 @@ fn an_echo_allocates_nothing() {
     const ECHOES: usize = 10_000;
     for size in [1, 64, 4000, 16 * KIB] {
         let reactor = reactor();
-        let echo = Echo::default();
+        let echo = Counted::default();
         let bytes = Rc::clone(&echo.bytes);
         let (_port, address) = listen(&reactor, move |_: &Address| Some(echo.clone()));
         let client = peer(address, move |mut stream| {
@@ -322,7 +322,7 @@ fn an_idle_connection_holds_no_buffer() {
     // With the port, and what warmed the reactor up, just below the size at which its tables double.
     const CONNECTIONS: usize = 250;
     let reactor = reactor();
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Small));
+    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
     let mut clients = Vec::with_capacity(CONNECTIONS);
     let mut warm = Vec::with_capacity(1);
     serve_one(&reactor, address, &mut warm);
@@ -338,16 +338,6 @@ fn an_idle_connection_holds_no_buffer() {
     let left = growth.now() / CONNECTIONS;
     println!("{left} bytes per closed connection in tables");
     assert!(left <= 150, "{left} bytes are left of each connection");
-}
-
-/// An echo without a state of its own.
-struct Small;
-
-impl Protocol for Small {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        transport.write(data);
-        Ok(())
-    }
 }
 
 fn serve_one(reactor: &Reactor, address: std::net::SocketAddr, clients: &mut Vec<TcpStream>) {

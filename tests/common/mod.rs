@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::cell::RefCell;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
@@ -191,6 +192,68 @@ impl Protocol for Script {
         self.reason.replace(Some(reason.clone()));
         (self.lost)(transport);
     }
+}
+
+/// More turns than anything takes that is already in our kernel: one to accept or receive, one to answer, and some spare.
+pub const FEW_TURNS: usize = 8;
+
+/// Sends everything back.
+pub struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+}
+
+/// A client on the reactor's own thread: what it sends is in our kernel before the next turn, so turns can be counted.
+pub struct Client(pub TcpStream);
+
+impl Client {
+    pub fn connect(reactor: &Reactor, to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).expect("somebody listens");
+        stream.set_nodelay(true).unwrap();
+        settle(reactor);
+        stream.set_nonblocking(true).unwrap();
+        Self(stream)
+    }
+
+    pub fn send(&mut self, data: &[u8]) {
+        self.0.write_all(data).expect("a few bytes fit");
+    }
+
+    /// Whether the answer is there.
+    pub fn answered(&mut self, expected: &[u8]) -> bool {
+        let mut answer = vec![0; expected.len() + 1];
+        match self.0.read(&mut answer) {
+            Ok(count) => {
+                assert_eq!(&answer[..count], expected);
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                false
+            }
+        }
+    }
+}
+
+/// Turns the loop until each client has its echo, and says how many turns that took.
+#[track_caller]
+pub fn echo_round(reactor: &Reactor, clients: &mut [Client], message: &[u8]) -> usize {
+    for client in clients.iter_mut() {
+        client.send(message);
+    }
+    let mut waiting: Vec<&mut Client> = clients.iter_mut().collect();
+    let mut turns = 0;
+    while !waiting.is_empty() {
+        assert!(turns < FEW_TURNS, "{} clients have no answer after {turns} turns", waiting.len());
+        reactor.iterate(Duration::ZERO).unwrap();
+        turns += 1;
+        waiting.retain_mut(|client| !client.answered(message));
+    }
+    turns
 }
 
 /// A factory for one script; a second connection is refused.
