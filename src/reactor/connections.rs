@@ -303,7 +303,10 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Lingering { .. })) {
             self.end_lingering(id);
         }
-        self.settle();
+        // More than once where more is queued than one turn sends: there is no later turn.
+        while !self.agenda.is_empty() {
+            self.settle();
+        }
         self.deliver_losses();
         self.run_later();
     }
