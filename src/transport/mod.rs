@@ -17,7 +17,7 @@ pub(crate) mod stream;
 
 use crate::address::Address;
 use crate::error::ConnectionClosed;
-use agenda::{Agenda, Id, SocketOption};
+use agenda::{Agenda, Driver, Id, SocketOption};
 use stream::Stream;
 
 /// A write of at least this many bytes onto an empty queue is offered to the socket at once, so that it is not copied.
@@ -173,7 +173,7 @@ impl Transport {
     /// # Errors
     /// What the operating system says; `NotConnected` once the connection is over.
     pub fn tcp_no_delay(&self) -> io::Result<bool> {
-        self.0.agenda.driver.upgrade().ok_or(io::ErrorKind::NotConnected)?.no_delay(self.0.id)
+        self.driver()?.no_delay(self.0.id)
     }
 
     /// Turns keep-alive probes on or off (Twisted: `setTcpKeepAlive`).
@@ -189,7 +189,7 @@ impl Transport {
     /// # Errors
     /// What the operating system says; `NotConnected` once the connection is over.
     pub fn tcp_keep_alive(&self) -> io::Result<bool> {
-        self.0.agenda.driver.upgrade().ok_or(io::ErrorKind::NotConnected)?.keep_alive(self.0.id)
+        self.driver()?.keep_alive(self.0.id)
     }
 
     /// How keep-alive probes: after `idle` without traffic, every `interval`, `count` times; then the connection is lost as
@@ -213,7 +213,7 @@ impl Transport {
     /// The descriptor, for options that have no method here (Twisted: `getHandle`); `None` once the connection is over. It
     /// belongs to the reactor: do not read, write or close it.
     pub fn raw_fd(&self) -> Option<RawFd> {
-        self.0.agenda.driver.upgrade()?.raw_fd(self.0.id)
+        self.driver().ok()?.raw_fd(self.0.id)
     }
 
     /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
@@ -243,8 +243,14 @@ impl Transport {
         }
     }
 
+    /// The way to the socket, which a connection that is over has no more, even while its end lingers.
+    fn driver(&self) -> io::Result<Rc<dyn Driver>> {
+        let driver = self.0.agenda.driver.upgrade().filter(|_| !self.is_disconnected());
+        Ok(driver.ok_or(io::ErrorKind::NotConnected)?)
+    }
+
     fn set_option(&self, option: SocketOption) -> io::Result<()> {
-        self.0.agenda.driver.upgrade().ok_or(io::ErrorKind::NotConnected)?.set_option(self.0.id, option)
+        self.driver()?.set_option(self.0.id, option)
     }
 }
 
