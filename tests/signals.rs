@@ -16,7 +16,6 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Names what the child is to do.
 const SCENARIO: &str = "ROPEWALK_TEST_SIGNALS";
 
-#[expect(clippy::explicit_write, reason = "the test harness would keep what eprintln says to itself")]
 fn say(what: impl std::fmt::Display) {
     eprintln!("child: {what}");
 }

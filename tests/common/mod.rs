@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -90,6 +90,7 @@ pub struct Script {
     pub log: Log,
     pub received: Rc<RefCell<Vec<u8>>>,
     pub transport: Rc<RefCell<Option<Transport>>>,
+    pub reason: Rc<RefCell<Option<Failure>>>,
     half_close: bool,
     made: Reaction,
     data: DataReaction,
@@ -104,6 +105,7 @@ impl Script {
             log: log.clone(),
             received: Rc::default(),
             transport: Rc::default(),
+            reason: Rc::default(),
             half_close: false,
             made: Box::new(|_| Ok(())),
             data: Box::new(|_, _| Ok(())),
@@ -149,6 +151,12 @@ impl Script {
         self
     }
 
+    /// Puts the reason of the connection's end in `place`.
+    pub fn reason_into(mut self, place: &Rc<RefCell<Option<Failure>>>) -> Self {
+        self.reason = Rc::clone(place);
+        self
+    }
+
     /// Puts the transport in `place` when the connection is made.
     pub fn transport_into(mut self, place: &Rc<RefCell<Option<Transport>>>) -> Self {
         self.transport = Rc::clone(place);
@@ -185,8 +193,71 @@ impl Protocol for Script {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
         self.log.add(format!("lost: {reason}"));
+        self.reason.replace(Some(reason.clone()));
         (self.lost)(transport);
     }
+}
+
+/// More turns than anything takes that is already in our kernel: one to accept or receive, one to answer, and some spare.
+pub const FEW_TURNS: usize = 8;
+
+/// Sends everything back.
+pub struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+}
+
+/// A client on the reactor's own thread: what it sends is in our kernel before the next turn, so turns can be counted.
+pub struct Client(pub TcpStream);
+
+impl Client {
+    pub fn connect(reactor: &Reactor, to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).expect("somebody listens");
+        stream.set_nodelay(true).unwrap();
+        settle(reactor);
+        stream.set_nonblocking(true).unwrap();
+        Self(stream)
+    }
+
+    pub fn send(&mut self, data: &[u8]) {
+        self.0.write_all(data).expect("a few bytes fit");
+    }
+
+    /// Whether the answer is there.
+    pub fn answered(&mut self, expected: &[u8]) -> bool {
+        let mut answer = vec![0; expected.len() + 1];
+        match self.0.read(&mut answer) {
+            Ok(count) => {
+                assert_eq!(&answer[..count], expected);
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                false
+            }
+        }
+    }
+}
+
+/// Turns the loop until each client has its echo, and says how many turns that took.
+#[track_caller]
+pub fn echo_round(reactor: &Reactor, clients: &mut [Client], message: &[u8]) -> usize {
+    for client in clients.iter_mut() {
+        client.send(message);
+    }
+    let mut waiting: Vec<&mut Client> = clients.iter_mut().collect();
+    let mut turns = 0;
+    while !waiting.is_empty() {
+        assert!(turns < FEW_TURNS, "{} clients have no answer after {turns} turns", waiting.len());
+        reactor.iterate(Duration::ZERO).unwrap();
+        turns += 1;
+        waiting.retain_mut(|client| !client.answered(message));
+    }
+    turns
 }
 
 /// A factory for one script; a second connection is refused.

@@ -1,0 +1,351 @@
+//! F13, A10: what connections cost in memory. An allocator counts what each thread holds, so that the peers in their threads, and
+//! the tests beside each other, do not disturb the count.
+#![allow(unsafe_code, reason = "an allocator that counts can't be written without it; see the SAFETY comments")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::*;
+use ropewalk::interfaces::*;
+use ropewalk::{Address, Reactor, Result, Transport};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The buffers that a reactor keeps for the next writes, at most.
+const SPARES: usize = 2 * MIB;
+
+/// Lists that grow with what is going on, and do not shrink.
+const SLACK: usize = 16 * KIB;
+
+/// The system's allocator, with a count per thread of bytes held and of allocations made.
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Counting {
+    fn took(size: usize) {
+        // Neither cell is ever dropped, and making them allocates nothing: this can't fail, nor come back here.
+        LIVE.with(|live| {
+            live.set(live.get().wrapping_add(size));
+            PEAK.with(|peak| peak.set(peak.get().max(live.get())));
+        });
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+    }
+
+    fn gave(size: usize) {
+        LIVE.with(|live| live.set(live.get().wrapping_sub(size)));
+    }
+}
+
+// SAFETY: every request goes unchanged to the system's allocator, which keeps the contract; counting touches no memory but the
+// cells of this thread, and does not allocate or unwind.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::took(layout.size());
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::took(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::gave(layout.size());
+        Self::took(size);
+        // SAFETY: as above; the block came from `System`, for every block does.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        Self::gave(layout.size());
+        // SAFETY: as above.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that this thread holds.
+fn live() -> usize {
+    LIVE.get()
+}
+
+/// The most that this thread has held since, beyond what it holds now.
+struct Growth(usize);
+
+impl Growth {
+    fn begin() -> Self {
+        PEAK.set(live());
+        Self(live())
+    }
+
+    fn now(&self) -> usize {
+        live().saturating_sub(self.0)
+    }
+
+    fn peak(&self) -> usize {
+        PEAK.get() - self.0
+    }
+}
+
+/// Sends everything back, and counts it.
+#[derive(Clone, Default)]
+struct Counted {
+    bytes: Rc<Cell<usize>>,
+    transport: Rc<RefCell<Option<Transport>>>,
+    /// Stops reading while more than this is queued.
+    mark: Option<usize>,
+}
+
+impl Protocol for Counted {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.transport.replace(Some(transport.clone()));
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.bytes.set(self.bytes.get() + data.len());
+        transport.write(data);
+        if self.mark.is_some_and(|mark| transport.queued() > mark) {
+            transport.pause_producing();
+        }
+        Ok(())
+    }
+}
+
+/// A reactor, a connection to it from this thread, and its transport.
+fn connected(reactor: &Reactor) -> (TcpStream, Transport) {
+    let kept = Rc::default();
+    let (port, address) = listen(reactor, once(Script::new(&Log::default()).transport_into(&kept)));
+    let client = TcpStream::connect(address).unwrap();
+    run_until(reactor, || kept.borrow().is_some());
+    drop(port.stop_listening());
+    settle(reactor);
+    (client, kept.take().unwrap())
+}
+
+/// A peer that never reads costs what is queued for it and little more, however the writes are cut, and an abort frees it all.
+#[test]
+fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
+    let cuts: [(&[usize], usize); 6] = [
+        (&[64 * KIB], 1024 * MIB),
+        (&[MIB], 1024 * MIB),
+        (&[100], 256 * MIB),
+        (&[33 * KIB], 256 * MIB),
+        // A head and a body.
+        (&[100, 64 * KIB], 256 * MIB),
+        (&[9000, 1, 300 * KIB], 256 * MIB),
+    ];
+    let pieces = vec![b'q'; MIB];
+    let start = live();
+    for (sizes, total) in cuts {
+        let reactor = reactor();
+        let (client, transport) = connected(&reactor);
+        let growth = Growth::begin();
+        let (mut written, mut next, mut most) = (0, 0, 0);
+        for &size in sizes.iter().cycle() {
+            if written > total {
+                break;
+            }
+            transport.write(&pieces[..size]);
+            written += size;
+            if written >= next {
+                most = most.max(transport.queued());
+                let allowed = most + most / 20 + 256 * KIB + SPARES;
+                assert!(growth.peak() <= allowed, "{sizes:?}: {most} bytes queued, {} held", growth.peak());
+                settle(&reactor);
+                next += total / 16;
+            }
+        }
+        assert!(transport.queued() > written - 16 * MIB, "the sockets took {}", written - transport.queued());
+        println!("{sizes:?}: {:.4} bytes held per byte queued", growth.peak() as f64 / most as f64);
+        transport.abort_connection();
+        settle(&reactor);
+        assert!(growth.now() <= SPARES + SLACK, "{sizes:?}: {} bytes are still held", growth.now());
+        drop((client, transport, reactor));
+        assert!(live() <= start + KIB, "{sizes:?}: {} bytes outlive the reactor", live() - start);
+    }
+}
+
+/// A writer that looks at `queued` before it writes holds no more than its mark, however much it sends.
+#[test]
+fn a_writer_that_watches_the_queue_stays_bounded() {
+    const TOTAL: usize = 256 * MIB;
+    const MARK: usize = MIB;
+    let reactor = reactor();
+    let (mut client, transport) = connected(&reactor);
+    let reader = std::thread::spawn(move || {
+        let (mut total, mut buffer) = (0, vec![0; 256 * KIB]);
+        loop {
+            match client.read(&mut buffer).unwrap() {
+                0 => return total,
+                count => total += count,
+            }
+        }
+    });
+    let piece = vec![b'w'; 64 * KIB];
+    let growth = Growth::begin();
+    let mut written = 0;
+    run_until(&reactor, || {
+        while transport.queued() < MARK && written < TOTAL {
+            transport.write(&piece);
+            written += piece.len();
+        }
+        written == TOTAL
+    });
+    transport.lose_connection();
+    assert_eq!(run_beside(&reactor, reader), TOTAL);
+    assert!(growth.peak() <= MARK + SPARES + 4 * piece.len(), "{} bytes were held", growth.peak());
+}
+
+/// A10: a peer that asks and does not read its answers is no longer read itself once a mark is passed, and memory stays where
+/// it is; when it reads at last, it gets every answer.
+#[test]
+fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
+    const TOTAL: usize = 64 * MIB;
+    const MARK: usize = MIB;
+    let reactor = reactor();
+    let echo = Counted { mark: Some(MARK), ..Counted::default() };
+    let (bytes, kept) = (Rc::clone(&echo.bytes), Rc::clone(&echo.transport));
+    let (_port, address) = listen(&reactor, move |_: &Address| Some(echo.clone()));
+    let (go, wait) = mpsc::channel::<()>();
+    let client = peer(address, move |stream| {
+        let (mut reading, mut writing) = (stream.try_clone().unwrap(), stream);
+        let writer = std::thread::spawn(move || (0..64).for_each(|_| writing.write_all(&vec![b'?'; MIB]).unwrap()));
+        wait.recv().unwrap();
+        let (mut total, mut buffer) = (0, vec![0; 256 * KIB]);
+        while total < TOTAL {
+            total += reading.read(&mut buffer).unwrap();
+        }
+        writer.join().unwrap();
+        total
+    });
+    let growth = Growth::begin();
+    run_until(&reactor, || kept.borrow().is_some());
+    let transport: Transport = kept.take().unwrap();
+    run_until(&reactor, || transport.queued() > MARK);
+    settle(&reactor);
+    let (answered, watched) = (bytes.get(), transport.queued());
+    assert!(answered < TOTAL / 2, "the peer was read on");
+    for _ in 0..100 {
+        settle(&reactor);
+    }
+    assert_eq!((bytes.get(), transport.queued()), (answered, watched));
+    go.send(()).unwrap();
+    run_until(&reactor, || {
+        if transport.queued() == 0 {
+            transport.resume_producing();
+        }
+        client.is_finished()
+    });
+    assert_eq!(run_beside(&reactor, client), TOTAL);
+    assert!(growth.peak() <= MARK + SPARES + 8 * 64 * KIB, "{} bytes were held", growth.peak());
+}
+
+/// A flood that is read and dropped costs no memory at all beyond the one receive buffer.
+#[test]
+fn a_flood_costs_nothing() {
+    const FLOOD: usize = 1024 * MIB;
+    let reactor = reactor();
+    let received = Rc::new(Cell::new(0));
+    let count = Rc::clone(&received);
+    let (port, address) = listen(&reactor, move |_: &Address| Some(Sink(Rc::clone(&count))));
+    let client = peer(address, |mut stream| {
+        let piece = vec![b'f'; MIB];
+        (0..FLOOD / MIB).for_each(|_| stream.write_all(&piece).unwrap());
+        // The port is gone when this returns, and with it what the warm-up needed.
+    });
+    run_until(&reactor, || received.get() > MIB);
+    let growth = Growth::begin();
+    run_beside(&reactor, client);
+    run_until(&reactor, || received.get() == FLOOD);
+    assert!(growth.peak() <= SLACK, "{} bytes were held", growth.peak());
+    drop(port);
+}
+
+/// Counts what it reads.
+struct Sink(Rc<Cell<usize>>);
+
+impl Protocol for Sink {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> Result<()> {
+        self.0.set(self.0.get() + data.len());
+        Ok(())
+    }
+}
+
+/// Once a connection has warmed up, ten thousand echoes make no allocation on the reactor's thread, whether a message goes
+/// through the queue or straight to the socket.
+#[test]
+fn an_echo_allocates_nothing() {
+    const WARM: usize = 200;
+    const ECHOES: usize = 10_000;
+    for size in [1, 64, 4000, 16 * KIB] {
+        let reactor = reactor();
+        let echo = Counted::default();
+        let bytes = Rc::clone(&echo.bytes);
+        let (_port, address) = listen(&reactor, move |_: &Address| Some(echo.clone()));
+        let client = peer(address, move |mut stream| {
+            stream.set_nodelay(true).unwrap();
+            let (message, mut answer) = (vec![b'm'; size], vec![0; size]);
+            for _ in 0..WARM + ECHOES + 1 {
+                stream.write_all(&message).unwrap();
+                stream.read_exact(&mut answer).unwrap();
+            }
+        });
+        run_until(&reactor, || bytes.get() >= WARM * size);
+        let before = ALLOCATIONS.get();
+        run_until(&reactor, || bytes.get() >= (WARM + ECHOES) * size);
+        assert_eq!(ALLOCATIONS.get() - before, 0, "messages of {size} bytes");
+        run_beside(&reactor, client);
+    }
+}
+
+/// An idle connection that has served a request holds no buffer, only its own state.
+#[test]
+fn an_idle_connection_holds_no_buffer() {
+    // With the port, and what warmed the reactor up, just below the size at which its tables double.
+    const CONNECTIONS: usize = 250;
+    let reactor = reactor();
+    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    let mut warm = Vec::with_capacity(1);
+    serve_one(&reactor, address, &mut warm);
+    let growth = Growth::begin();
+    for _ in 0..CONNECTIONS {
+        serve_one(&reactor, address, &mut clients);
+    }
+    let each = growth.now() / CONNECTIONS;
+    println!("{each} bytes per idle connection");
+    assert!(each <= 400, "{each} bytes per idle connection");
+    drop(clients);
+    run_until(&reactor, || reactor.counters().watched == 2);
+    let left = growth.now() / CONNECTIONS;
+    println!("{left} bytes per closed connection in tables");
+    assert!(left <= 150, "{left} bytes are left of each connection");
+}
+
+fn serve_one(reactor: &Reactor, address: std::net::SocketAddr, clients: &mut Vec<TcpStream>) {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"a request").unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut answer = [0; 16];
+    run_until(reactor, || matches!(client.read(&mut answer), Ok(9)));
+    reactor.iterate(Duration::ZERO).unwrap();
+    clients.push(client);
+}
