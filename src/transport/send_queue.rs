@@ -141,8 +141,8 @@ pub(crate) struct Spares {
 
 impl Spares {
     /// How much is kept. Streams write and flush within one turn, so as many buffers are in use at a time as connections
-    /// answer in one turn: 4 MiB is 1,024 answers of 4 KiB, or 256 of 16 KiB; a larger batch allocates for the rest.
-    const KEPT: usize = 4 * 1024 * 1024;
+    /// answer in one turn: 2 MiB is 512 answers of 4 KiB, or 128 of 16 KiB; a larger batch allocates for the rest.
+    const KEPT: usize = 2 * 1024 * 1024;
 
     fn take(&self) -> Vec<u8> {
         let Some(buffer) = self.buffers.borrow_mut().pop() else { return Vec::new() };
