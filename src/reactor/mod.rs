@@ -208,7 +208,7 @@ impl Reactor {
 
     /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
     /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
-    /// returns unless the reactor is stopping. Cancelling it gives the attempt up.
+    /// returns unless the reactor is stopping or the factory's `do_start` panics. Cancelling it gives the attempt up.
     ///
     /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
     pub fn connect_tcp<F: Factory>(

@@ -81,8 +81,8 @@ impl Port {
         core.start_port(&self.0)
     }
 
-    /// Stops listening (Twisted: `stopListening`). Connections already accepted live on. The Deferred fires in a later turn,
-    /// after the factory's `do_stop`; nothing is accepted from now on. Stopping twice is fine: both Deferreds fire.
+    /// Stops listening (Twisted: `stopListening`). Connections already accepted live on. The Deferred fires at the
+    /// end of this turn, after the factory's `do_stop`, and never before this returns; nothing is accepted from now on. Stopping twice is fine: both Deferreds fire.
     pub fn stop_listening(&self) -> Deferred<()> {
         match self.0.core.upgrade() {
             Some(core) => core.stop_port(&self.0),

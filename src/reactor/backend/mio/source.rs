@@ -166,7 +166,7 @@ impl Listener {
             }
         }
         *reserve = socket::reserve().ok();
-        if reserve.is_none() || !had_reserve {
+        if shed == 0 && (reserve.is_none() || !had_reserve) {
             self.accepting = false;
             return (Some(Completion::AcceptFailed(rustix::io::Errno::MFILE.into())), Then::Rest);
         }
