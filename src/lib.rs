@@ -47,6 +47,7 @@ pub mod failure;
 pub mod interfaces;
 pub mod protocol;
 pub mod reactor;
+pub mod task;
 pub mod testing;
 pub mod time;
 pub mod transport;

@@ -11,6 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("error", &["address", "failure"]),
     ("time", &["error", "failure"]),
     ("deferred", &["failure", "error", "time"]),
+    ("task", &["failure", "error", "time", "deferred"]),
     ("testing", &["time"]),
     ("transport", &["address", "error", "failure", "time"]),
     ("protocol", &["address", "error", "failure", "time", "transport"]),
