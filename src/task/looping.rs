@@ -74,8 +74,8 @@ impl LoopingCall {
     /// A loop whose function is told how many calls were due since the one before: 1, or more if some were skipped
     /// (Twisted: `withCount`).
     ///
-    /// The first call of each start counts 1, and so does every call with an interval of zero. There is no call for a count
-    /// of zero.
+    /// Each start begins to count anew, so the call that [`start`](Self::start) makes at once counts 1; so does every call with
+    /// an interval of zero. There is no call for a count of zero.
     ///
     /// ```
     /// use std::cell::Cell;
