@@ -344,6 +344,13 @@ fn the_end_may_start_it_again() {
     drop(me.looping.start(ms(10)).add_errback(move |_| drop(looping.start_later(ms(3)))));
     me.advance(&[10, 3, 3]);
     assert_eq!(me.times(), [0, 10, 13, 16]);
+
+    let stopped = Fixture::plain();
+    let looping = Rc::clone(&stopped.looping);
+    drop(stopped.looping.start(ms(10)).add_callback(move |()| drop(looping.start_later(ms(3)))));
+    stopped.looping.stop().unwrap();
+    stopped.advance(&[3, 3]);
+    assert_eq!(stopped.times(), [0, 3, 6]);
 }
 
 /// The function may stop its loop and start it with another interval; the calls do not overlap, and each run has its end
