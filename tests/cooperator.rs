@@ -8,8 +8,8 @@ use std::time::Duration;
 use ropewalk::deferred::{Abandoned, Cancelled, Promise, unhandled};
 use ropewalk::failure::Panicked;
 use ropewalk::interfaces::Outcome;
-use ropewalk::task::{CooperativeTask, Cooperator, SchedulerError};
-use ropewalk::{Clock, Deferred, Failure, Result, testing};
+use ropewalk::task::{CooperativeTask, Cooperator, LoopingCall, SchedulerError};
+use ropewalk::{Clock, Deferred, Failure, Reactor, Result, testing};
 
 type Log = Rc<RefCell<String>>;
 
@@ -600,6 +600,26 @@ fn no_task_is_passed_over() {
         round.sort_unstable();
         assert_eq!(round, ['a', 'b', 'c']);
     }
+}
+
+/// On a reactor each slice is a part of one turn, after which the others have theirs.
+#[test]
+fn a_reactor_turns_between_slices() {
+    let reactor = Reactor::builder().signals(false).build().unwrap();
+    let (steps, calls) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let (step, call) = (Rc::clone(&steps), Rc::clone(&calls));
+    let task = Cooperator::new(&reactor).cooperate(iter::repeat_with(move || step.set(step.get() + 1)));
+    let other = LoopingCall::new(&reactor, move || call.set(call.get() + 1));
+    let ended = other.start_later(Duration::ZERO);
+    for turn in 1..=10 {
+        let before = steps.get();
+        reactor.iterate(Duration::ZERO).unwrap();
+        assert!((1..=1_000).contains(&(steps.get() - before)));
+        assert_eq!(calls.get(), turn);
+    }
+    task.stop().unwrap();
+    drop(reactor);
+    assert!(self::ended(ended).unwrap_err().check::<Abandoned>().is_some());
 }
 
 /// 100,000 steps, with Deferreds that have fired and Deferreds that fire later, take no stack.

@@ -1,4 +1,7 @@
 //! Random histories, played on a LoopingCall and on a model that is too simple to be wrong: numbers, and one list of runs.
+//!
+//! The same kind of history (3,000 of them, without what Twisted does otherwise: restarts and cancels) was played once on the
+//! LoopingCall of Twisted 26.10 and on ours, with the same events in the same order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

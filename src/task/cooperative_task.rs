@@ -370,9 +370,12 @@ fn discard(iterator: Steps) {
 fn left_over(item: Result<Option<Resolved<()>>, crate::failure::Panicked>) {
     match item {
         Ok(Some(Resolved::Now(Err(failure)))) => report(failure),
-        // Nobody waits for it; its own failure is reported by itself.
-        Ok(Some(Resolved::Later(deferred))) => drop(deferred),
-        Ok(_) => {}
+        // Nobody waits for a Deferred; its failure is reported by itself.
+        Ok(item) => {
+            if let Err(panic) = guarded(|| drop(item)) {
+                report(panic.into());
+            }
+        }
         Err(panic) => report(panic.into()),
     }
 }

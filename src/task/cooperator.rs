@@ -120,6 +120,19 @@ impl Cooperator {
 
     /// Stops for good all tasks that have not ended, the paused ones too: they fail with [`SchedulerError::SchedulerStopped`]
     /// before this returns (Twisted: `stop`). So does, at once, what is added before the next [`start`](Self::start).
+    ///
+    /// ```
+    /// use ropewalk::task::{Cooperator, SchedulerError};
+    /// use ropewalk::testing;
+    ///
+    /// let clock = testing::Clock::new();
+    /// let cooperator = Cooperator::new(&clock);
+    /// let mut done = cooperator.coiterate(std::iter::repeat(()));
+    /// cooperator.stop();
+    /// assert!(!cooperator.is_running());
+    /// let failure = done.take_result().unwrap().unwrap_err();
+    /// assert_eq!(failure.check(), Some(&SchedulerError::SchedulerStopped));
+    /// ```
     pub fn stop(&self) {
         self.0.stop();
     }

@@ -167,6 +167,17 @@ impl LoopingCall {
     /// # Errors
     ///
     /// [`LoopingCallError::NotRunning`].
+    ///
+    /// ```
+    /// use ropewalk::task::LoopingCall;
+    ///
+    /// /// A ping is due when nothing else was sent for as long as its interval.
+    /// fn sent_something(pings: &LoopingCall) {
+    ///     if pings.reset().is_err() {
+    ///         println!("there are no pings any more");
+    ///     }
+    /// }
+    /// ```
     pub fn reset(&self) -> Result<(), LoopingCallError> {
         self.0.reset()
     }
