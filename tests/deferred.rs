@@ -465,6 +465,29 @@ fn a_chain_cannot_wait_for_itself() {
     }
 }
 
+/// Chains that wait for one another in a ring never end (as in Twisted), but cancelling them does.
+#[test]
+fn cancelling_a_ring_ends() {
+    for length in 2..7 {
+        let ends: Rc<RefCell<Vec<Option<Deferred<u32>>>>> = Rc::default();
+        let promises: Vec<_> = (0..length)
+            .map(|n| {
+                let (promise, deferred) = Promise::<u32>::new();
+                let others = Rc::clone(&ends);
+                let end =
+                    deferred.add_callback(move |_| others.borrow_mut()[(n + 1) % length].take().expect("not used up"));
+                ends.borrow_mut().push(Some(end));
+                promise
+            })
+            .collect();
+        let canceller = ends.borrow()[0].as_ref().unwrap().canceller();
+        for promise in &promises {
+            promise.callback(0).unwrap();
+        }
+        canceller.cancel();
+    }
+}
+
 /// What runs after a pause can be cancelled, even where the promise had gone before the pause.
 #[test]
 fn a_chain_that_was_paused_can_be_cancelled() {

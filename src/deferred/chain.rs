@@ -55,10 +55,22 @@ impl Run {
     }
 }
 
-/// Cancels, going to what is waited for, however far away.
+/// Cancels, going to what is waited for, however far away. Chains that wait for one another in a ring, which is an error of
+/// whoever made it, have nobody who could be cancelled: that is noticed by meeting again a head that was marked, a mark being
+/// set after 1, 2, 4, .. steps (Brent's way).
 pub(super) fn cancel(head: Rc<dyn Head>) {
-    let mut next = Some(head);
+    let mut mark = Rc::downgrade(&head);
+    let (mut steps, mut until) = (0_usize, 1_usize);
+    let mut next = head.cancel();
     while let Some(head) = next {
+        if ptr::addr_eq(mark.as_ptr(), Rc::as_ptr(&head)) {
+            return;
+        }
+        steps += 1;
+        if steps == until {
+            mark = Rc::downgrade(&head);
+            until *= 2;
+        }
         next = head.cancel();
     }
 }
@@ -135,7 +147,12 @@ impl<T> Place<T> {
         }
     }
 
+    /// Whether it has its result, and does not keep it back.
     pub(super) fn is_there(&self) -> bool {
+        self.has_result() && self.pauses.get() == 0
+    }
+
+    pub(super) fn has_result(&self) -> bool {
         self.stage.get() == Stage::There
     }
 
@@ -146,7 +163,7 @@ impl<T> Place<T> {
     /// The result, if it is there and not kept back.
     pub(super) fn take(&self) -> Taken<T> {
         match self.stage.get() {
-            Stage::There if self.pauses.get() == 0 => {
+            Stage::There if self.is_there() => {
                 self.stage.set(Stage::Gone);
                 self.content.take().map_or(Taken::Gone, Taken::Result)
             }
@@ -476,7 +493,7 @@ impl<T: 'static> Drop for Paused<T> {
     fn drop(&mut self) {
         let place = self.source.place();
         place.pauses.set(place.pauses.get() - 1);
-        if place.pauses.get() == 0 && place.is_there() {
+        if place.is_there() {
             let mut run = Run { head: Rc::clone(&self.head) };
             let next = place.give_kept(&mut run);
             run.go(next);

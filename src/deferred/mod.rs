@@ -28,8 +28,14 @@
 //! 8. Running, cancelling and dropping take no stack, however long the chain: one link hands the next to a loop.
 
 mod chain;
+mod exchange;
+mod list;
+mod lock;
 mod outcome;
 mod promise;
+mod queue;
+mod spawn;
+mod timeout;
 pub mod unhandled;
 
 use std::fmt;
@@ -43,9 +49,14 @@ use std::task::{Context, Poll};
 use thiserror::Error;
 
 use self::chain::{Head, Kept, Link, Paused, Source, Taken};
+pub use self::list::{DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, gather_results, race};
+pub use self::lock::{DeferredLock, DeferredSemaphore, NoTokens, Permit};
 pub use self::outcome::{Outcome, Resolved};
 pub use self::promise::{Abandoned, AlreadyCalled, Promise};
-use crate::failure::{Failure, Result, guarded};
+pub use self::queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
+pub use self::spawn::Spawner;
+pub use self::timeout::TimedOut;
+use crate::failure::{Failure, Result, guarded, guarded_result};
 
 /// The waiting side of a result (Twisted: `Deferred`). Not `Send`.
 ///
@@ -149,7 +160,7 @@ impl<T> Deferred<T> {
         drop(end);
     }
 
-    /// Whether the result is there (Twisted: `called`).
+    /// Whether the result is there, and not kept back by a [`Pause`] (Twisted: `called`).
     pub fn is_called(&self) -> bool {
         match &self.0 {
             State::Ready(..) => true,
@@ -239,7 +250,7 @@ impl<T> Deferred<T> {
     fn abandon(&mut self) {
         match mem::replace(&mut self.0, State::Gone) {
             State::Ready(Err(failure), made) => unhandled::report(failure, made),
-            State::Waiting(source, head) if !source.place().is_there() => {
+            State::Waiting(source, head) if !source.place().has_result() => {
                 source.place().give_up();
                 if let Some(head) = head.upgrade() {
                     chain::cancel(head);
@@ -319,8 +330,7 @@ impl<T> fmt::Debug for Pause<T> {
     }
 }
 
-/// Calls `call` now, and turns whatever it returns, an error or a panic too, into a Deferred (Twisted: `maybeDeferred`,
-/// `execute`).
+/// Calls `call` now, and turns whatever it returns, an error or a panic too, into a Deferred (Twisted: `maybeDeferred`).
 ///
 /// ```
 /// let mut deferred = ropewalk::deferred::maybe_deferred(|| -> ropewalk::Result<u8> { panic!("oh") });
@@ -333,6 +343,18 @@ pub fn maybe_deferred<R: Outcome>(call: impl FnOnce() -> R) -> Deferred<R::Outpu
         Ok(Resolved::Later(deferred)) => deferred,
         Err(panic) => Deferred::fail(panic),
     }
+}
+
+/// Calls `call` now, and turns the result, or the panic, into a Deferred that has it (Twisted: `execute`): `maybe_deferred`
+/// for functions that know nothing of Deferreds.
+///
+/// ```
+/// let mut number = ropewalk::deferred::execute(|| Ok("12".parse::<u8>()?));
+/// assert_eq!(number.take_result().unwrap().unwrap(), 12);
+/// ```
+#[track_caller]
+pub fn execute<T>(call: impl FnOnce() -> Result<T>) -> Deferred<T> {
+    Deferred::with_result(guarded_result(call))
 }
 
 /// The Deferred was cancelled (Twisted: `CancelledError`).
