@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::alarm::Alarm;
 use super::backend::Backend;
 use super::connect::Attempt;
 use super::port::PortCore;
@@ -36,6 +38,8 @@ pub(crate) struct Core {
     pub(super) slots: RefCell<Slots<Slot>>,
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
+    /// What other threads ring when they have something for the loop.
+    pub(super) alarm: Arc<Alarm>,
     pub(super) remote: Remote,
     pub(super) names: Pool,
     /// Who waits for a thread's answer.
@@ -96,12 +100,14 @@ pub(super) struct Lingering {
 impl Core {
     pub(super) fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
         let started = Instant::now();
-        let remote = Remote::new(backend.waker());
+        let alarm = Arc::new(Alarm::new(backend.waker()));
+        let remote = Remote::new(Arc::clone(&alarm));
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone())),
             timers: Timers::new(move || started.elapsed()),
+            alarm,
             remote,
             names: Pool::new("ropewalk-names", NAME_THREADS),
             jobs: RefCell::new(Slots::new()),

@@ -11,10 +11,12 @@
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
-//! | `remote.rs`, `threads.rs` | other threads |
+//! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
+//! | `threads.rs` | threads |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
+mod alarm;
 mod backend;
 mod connect;
 mod connections;

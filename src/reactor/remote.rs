@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Reactor;
-use super::backend::Wake;
+use super::alarm::Alarm;
 use crate::error::ReactorGone;
 
 /// A reactor as other threads see it: `Send`, `Sync`, cheap to clone. From [`Reactor::remote`].
@@ -38,12 +38,12 @@ struct Queue {
     calls: Mutex<Option<Vec<Call>>>,
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
-    waker: Arc<dyn Wake>,
+    alarm: Arc<Alarm>,
 }
 
 impl Remote {
-    pub(super) fn new(waker: Arc<dyn Wake>) -> Self {
-        Self(Arc::new(Queue { calls: Mutex::new(Some(Vec::new())), waiting: AtomicBool::new(false), waker }))
+    pub(super) fn new(alarm: Arc<Alarm>) -> Self {
+        Self(Arc::new(Queue { calls: Mutex::new(Some(Vec::new())), waiting: AtomicBool::new(false), alarm }))
     }
 
     /// Has `call` run on the reactor's thread, in its next turn, and wakes the reactor if it sleeps (Twisted:
@@ -57,18 +57,20 @@ impl Remote {
         let mut calls = self.calls();
         let queue = calls.as_mut().ok_or(ReactorGone)?;
         queue.push(Box::new(call));
-        let first = queue.len() == 1;
         self.0.waiting.store(true, Ordering::Release);
         drop(calls);
-        if first {
-            self.0.waker.wake();
-        }
+        self.0.alarm.ring();
         Ok(())
+    }
+
+    /// Whether there may be calls.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.waiting.load(Ordering::Acquire)
     }
 
     /// The calls queued so far.
     pub(super) fn take(&self) -> Vec<Call> {
-        if !self.0.waiting.load(Ordering::Acquire) {
+        if !self.is_waiting() {
             return Vec::new();
         }
         let mut calls = self.calls();

@@ -246,7 +246,9 @@ impl Core {
         // 4
         let timeout = self.timeout(longest);
         // 5
-        self.backend.borrow_mut().wait(timeout).map_err(ReactorError::Poll)?;
+        let is_idle = || !self.remote.is_waiting();
+        let wait = |timeout| self.backend.borrow_mut().wait(timeout);
+        self.alarm.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         loop {
