@@ -212,6 +212,16 @@ pub enum ReactorError {
 #[error("the reactor is gone")]
 pub struct ReactorGone;
 
+/// The system gives us no thread, and the pool has none that a job could wait for.
+#[derive(Debug, Error)]
+#[error("there is no thread for the job")]
+pub struct NoThread(#[source] pub io::Error);
+
+/// `blocking_call_from_thread` on the reactor's own thread: it would wait for itself for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the reactor's own thread cannot wait for the reactor")]
+pub struct OwnThread;
+
 /// What can't be done to a timer any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::backend::ConnectRefusal;
+use super::jobs::Whose;
 use super::{Core, Slot};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, ReactorGone};
@@ -219,9 +220,9 @@ impl Core {
             return Deferred::succeed(vec![SocketAddr::new(address, port)]);
         }
         let asked = host.to_owned();
-        let looked_up = self.in_thread(&self.names, {
+        let looked_up = self.in_thread(Whose::Names, {
             let asked = asked.clone();
-            move || (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
+            move || Ok((asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>))
         });
         let stopped = ConnectError::ReactorStopped { to: asked.clone() };
         let looked_up = looked_up.add_errback(move |failure| match failure.check::<ReactorGone>() {

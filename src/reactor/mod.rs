@@ -12,7 +12,7 @@
 //! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
 //! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
-//! | `threads.rs` | threads |
+//! | `jobs.rs`, `threads.rs` | jobs in threads |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
@@ -21,6 +21,7 @@ mod backend;
 mod connect;
 mod connections;
 mod core;
+mod jobs;
 mod pages;
 mod port;
 mod remote;
@@ -247,8 +248,14 @@ impl Reactor {
 
     /// What this reactor has counted since it was made.
     pub fn counters(&self) -> Counters {
-        let stale_events = self.0.backend.borrow().stale();
-        Counters { stale_events, watched: self.0.slots.borrow().len(), ..self.0.counters.get() }
+        let jobs = self.0.program.load();
+        Counters {
+            stale_events: self.0.backend.borrow().stale(),
+            watched: self.0.slots.borrow().len(),
+            jobs_waiting: jobs.waiting,
+            threads_at_work: jobs.working,
+            ..self.0.counters.get()
+        }
     }
 }
 
@@ -297,8 +304,9 @@ impl Builder {
         self
     }
 
-    /// How long a shutdown waits in all for triggers that returned a Deferred. 60 s unless said otherwise; `None` waits
-    /// without limit, as Twisted does. After it, the log is told which triggers hang, and the shutdown goes on.
+    /// How long a shutdown waits in all for triggers that returned a Deferred, and for jobs in threads. 60 s unless said
+    /// otherwise; `None` waits without limit, as Twisted does. After it, the log is told which triggers hang, and how many
+    /// threads, and the shutdown goes on without them.
     pub fn shutdown_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.shutdown_timeout = timeout;
         self
@@ -332,4 +340,8 @@ pub struct Counters {
     pub longest_lateness: Duration,
     /// What is watched at present: ports, connections, attempts, and sockets that are still being read after their end.
     pub watched: usize,
+    /// Jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for a thread at present.
+    pub jobs_waiting: usize,
+    /// Threads that are at work on such jobs at present.
+    pub threads_at_work: usize,
 }
