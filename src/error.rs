@@ -6,6 +6,7 @@
 //! [`Failure`](crate::Failure) where callbacks meet them, and [`Failure::check`](crate::Failure::check) finds them.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -221,6 +222,40 @@ pub struct NoThread(#[source] pub io::Error);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the reactor's own thread cannot wait for the reactor")]
 pub struct OwnThread;
+
+/// Why a lock in the file system cannot be had, or given back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FilesystemLockError {
+    /// The operating system refused: no such folder, not allowed, no file that can be a lock (Twisted: `OSError`).
+    #[error("cannot use the lock file {path:?}")]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// `unlock` of a lock that is not held by that value (Twisted: `ValueError`).
+    #[error("the lock {path:?} is not held")]
+    NotHeld {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A second `defer_until_locked` while one is under way (Twisted: `AlreadyTryingToLockError`).
+    #[error("the lock {path:?} is being waited for already")]
+    AlreadyTrying {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Somebody else held the lock for the whole timeout (Twisted: `TimeoutError`).
+    #[error("the lock {path:?} was held by somebody else for {after:?}")]
+    TimedOut {
+        /// The lock file.
+        path: PathBuf,
+        /// The timeout.
+        after: Duration,
+    },
+}
 
 /// What can't be done to a timer any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -131,7 +131,9 @@ fn ten_jobs_run_at_the_same_time() {
     let barrier = Arc::new(Barrier::new(10));
     for _ in 0..10 {
         let barrier = Arc::clone(&barrier);
-        reactor.call_in_thread(move || drop(barrier.wait()));
+        reactor.call_in_thread(move || {
+            barrier.wait();
+        });
     }
     let (jobs, releases): (Vec<_>, Vec<_>) = (0..15).map(|n| gate.job(&reactor, n)).unzip();
     gate.all(10);

@@ -82,7 +82,6 @@ fn a_job_may_need_the_reactor_until_it_is_done() {
         let _ = gated.recv();
         for n in 0..3 {
             let answer = remote.blocking_call_from_thread(move |reactor| {
-                assert!(!reactor.is_running() || n < 3);
                 let (promise, deferred) = Promise::new();
                 reactor.call_later(Duration::from_millis(1), move || promise.callback(n).unwrap());
                 deferred
@@ -168,9 +167,7 @@ fn a_stuck_job_is_left_behind() {
 /// A thread that is stuck because it waits for the reactor is set free when the run is over.
 #[test]
 fn a_job_that_waits_for_us_in_vain_is_set_free() {
-    let (reactor, remote) = (impatient(), reactor().remote());
-    drop(remote);
-    let (told, tells) = mpsc::channel();
+    let (reactor, (told, tells)) = (impatient(), mpsc::channel());
     let remote = reactor.remote();
     reactor.call_in_thread(move || {
         let asked: Result<()> = remote.blocking_call_from_thread(|reactor| {
@@ -240,15 +237,19 @@ fn a_crash_leaves_jobs_alone() {
     assert_eq!(log.all(), ["job done"]);
 }
 
-/// After a run, no thread of the pool is left that has nothing to do; and run after run, the pool works.
+/// Run after run, the pool works.
 #[test]
-fn threads_leave_at_the_end_of_a_run() {
+fn every_run_has_a_pool() {
     let (reactor, log) = (reactor(), Log::default());
     for round in 1..=20 {
         let barrier = std::sync::Arc::new(std::sync::Barrier::new(5));
         for _ in 0..5 {
             let barrier = std::sync::Arc::clone(&barrier);
-            log_result(&log, "job", reactor.defer_to_thread(move || Ok(drop(barrier.wait()))));
+            let job = reactor.defer_to_thread(move || {
+                barrier.wait();
+                Ok(())
+            });
+            log_result(&log, "job", job);
         }
         stop_at_once(&reactor);
         run(&reactor).unwrap();

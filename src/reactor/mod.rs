@@ -13,6 +13,7 @@
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
 //! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
+//! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
@@ -21,6 +22,8 @@ mod backend;
 mod connect;
 mod connections;
 mod core;
+mod deferred_lock;
+mod filesystem_lock;
 mod jobs;
 mod pages;
 mod port;
@@ -42,6 +45,8 @@ use self::backend::Mio;
 pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
 use self::core::{Core, Slot};
+pub use self::deferred_lock::DeferredFilesystemLock;
+pub use self::filesystem_lock::FilesystemLock;
 pub(crate) use self::port::BACKLOG;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
