@@ -1,5 +1,5 @@
 //! The reactor: the event loop, and the only room that makes system calls (Twisted: `IReactorCore`, `IReactorTCP`,
-//! `IReactorTime`, `IReactorThreads`).
+//! `IReactorTime`, `IReactorThreads`). Locks between processes are here for that reason.
 //!
 //! [`Reactor`] is a cheap handle to a loop that is a plain value: a process may have many, and one that has stopped can
 //! run again. A reactor lives on the thread that made it; other threads reach it through its [`Remote`].
@@ -118,8 +118,8 @@ impl Reactor {
 
     /// Stops a running loop (Twisted: `stop`): this turn is finished; the `Before` triggers of [`SystemEvent::Shutdown`] run, and
     /// the loop goes on until their Deferreds have their results; then ports close, every connection is lost
-    /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, the remaining
-    /// triggers run, and [`run`](Self::run) returns.
+    /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, jobs in threads come to
+    /// their end, the remaining triggers run, and [`run`](Self::run) returns.
     ///
     /// # Errors
     /// [`ReactorError::NotRunning`] when it does not run or is stopping already.
@@ -181,7 +181,7 @@ impl Reactor {
         self.0.triggers.remove(id)
     }
 
-    /// What other threads use to reach this reactor (Twisted: `callFromThread`).
+    /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
     pub fn remote(&self) -> Remote {
         self.0.remote.clone()
     }
