@@ -2,10 +2,11 @@
 //!
 //! One type for each question that a caller asks: why did the connection end ([`ConnectionClosed`]), why was there none
 //! ([`ConnectError`]), why can't I listen ([`ListenError`]), what is wrong with the reactor ([`ReactorError`]), with a
-//! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]). All travel inside a
+//! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]), with a lock ([`FilesystemLockError`]). All travel inside a
 //! [`Failure`](crate::Failure) where callbacks meet them, and [`Failure::check`](crate::Failure::check) finds them.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -211,6 +212,50 @@ pub enum ReactorError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the reactor is gone")]
 pub struct ReactorGone;
+
+/// The system gives us no thread, and the pool has none that a job could wait for.
+#[derive(Debug, Error)]
+#[error("there is no thread for the job")]
+pub struct NoThread(#[source] pub io::Error);
+
+/// `blocking_call_from_thread` on the reactor's own thread: it would wait for itself for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the reactor's own thread cannot wait for the reactor")]
+pub struct OwnThread;
+
+/// Why a lock in the file system cannot be had, or given back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FilesystemLockError {
+    /// The operating system refused: no such folder, not allowed, no file that can be a lock (Twisted: `OSError`).
+    #[error("cannot use the lock file {path:?}")]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// `unlock` of a lock that is not held by that value (Twisted: `ValueError`).
+    #[error("the lock {path:?} is not held")]
+    NotHeld {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A second `defer_until_locked` while one is under way (Twisted: `AlreadyTryingToLockError`).
+    #[error("the lock {path:?} is being waited for already")]
+    AlreadyTrying {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Somebody else held the lock for the whole timeout (Twisted: `TimeoutError`).
+    #[error("the lock {path:?} was held by somebody else for {after:?}")]
+    TimedOut {
+        /// The lock file.
+        path: PathBuf,
+        /// The timeout.
+        after: Duration,
+    },
+}
 
 /// What can't be done to a timer any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

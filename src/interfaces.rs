@@ -14,7 +14,7 @@
 //!
 //! | You use | for | Twisted's name |
 //! |---|---|---|
-//! | [`Reactor`](crate::Reactor) | the loop: run, stop, listen, connect | `IReactorCore`, `IReactorTCP` |
+//! | [`Reactor`](crate::Reactor) | the loop: run, stop, listen, connect, jobs in threads | `IReactorCore`, `IReactorTCP`, `IReactorInThreads` |
 //! | [`Clock`] | timers: the reactor is one, a test's [`testing::Clock`](crate::testing::Clock) another | `IReactorTime` |
 //! | [`DelayedCall`](crate::DelayedCall) | one timer | `IDelayedCall` |
 //! | [`LoopingCall`](crate::task::LoopingCall) | a function that is called at intervals | `LoopingCall` |

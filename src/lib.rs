@@ -30,7 +30,7 @@
 //! rules it keeps.
 //!
 //! **Threads.** A [`Reactor`] and everything that belongs to it live on the thread that made it, and are not `Send`. Other
-//! threads reach it through its [`Remote`].
+//! threads reach it through its [`Remote`]. What blocks is done in threads, by [`Reactor::defer_to_thread`].
 //!
 //! **Errors.** What a callback returns as `Err`, or panics with, ends its own connection, with that [`Failure`] as the reason. The
 //! engine itself does not panic, whatever the peer or a description says. (It catches panics, so build with

@@ -7,9 +7,10 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::backend::ConnectRefusal;
+use super::jobs::Whose;
 use super::{Core, Slot};
 use crate::deferred::{Deferred, Promise};
-use crate::error::{ConnectError, ReactorGone};
+use crate::error::{ConnectError, NoThread, ReactorGone};
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::{Clock, DelayedCall};
@@ -219,14 +220,19 @@ impl Core {
             return Deferred::succeed(vec![SocketAddr::new(address, port)]);
         }
         let asked = host.to_owned();
-        let looked_up = self.in_thread(&self.names, {
+        let looked_up = self.in_thread(Whose::Names, {
             let asked = asked.clone();
-            move || (asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
+            move || Ok((asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>))
         });
-        let stopped = ConnectError::ReactorStopped { to: asked.clone() };
-        let looked_up = looked_up.add_errback(move |failure| match failure.check::<ReactorGone>() {
-            Some(ReactorGone) => Err(stopped.into()),
-            None => Err(failure),
+        let host = asked.clone();
+        let looked_up = looked_up.add_errback(move |failure| {
+            if failure.check::<ReactorGone>().is_some() {
+                return Err(ConnectError::ReactorStopped { to: host }.into());
+            }
+            if failure.check::<NoThread>().is_some() {
+                return Err(ConnectError::Lookup { host, reason: failure.to_string() }.into());
+            }
+            Err(failure)
         });
         looked_up.add_callback(move |found| {
             let reason = match found {

@@ -1,33 +1,28 @@
 //! [`Core`]: what a reactor consists of.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
+use super::alarm::Alarm;
 use super::backend::Backend;
 use super::connect::Attempt;
+use super::jobs::Jobs;
 use super::port::PortCore;
 use super::remote::Remote;
 use super::signals::Signals;
 use super::slots::Slots;
-use super::threads::Pool;
 use super::triggers::Triggers;
 use super::turn::State;
 use super::{Builder, Counters};
-use crate::deferred::{Deferred, Promise};
-use crate::error::ReactorGone;
-use crate::failure::{Failure, Result, guarded};
 use crate::protocol::{AnyJoint, BoxedFactory};
 use crate::time::{DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
 use crate::transport::stream::CloseMode;
-
-/// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
-const NAME_THREADS: usize = 10;
 
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
 /// called that is not ours.
@@ -36,10 +31,14 @@ pub(crate) struct Core {
     pub(super) slots: RefCell<Slots<Slot>>,
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
+    /// What other threads ring when they have something for the loop.
+    pub(super) alarm: Arc<Alarm>,
     pub(super) remote: Remote,
-    pub(super) names: Pool,
-    /// Who waits for a thread's answer.
-    pub(super) jobs: RefCell<Slots<Waiting>>,
+    /// Jobs in threads: the program's, and the looking up of names.
+    pub(super) program: Jobs,
+    pub(super) names: Jobs,
+    /// Threads that wait for an answer of ours: what sends them away without one.
+    pub(super) callers: RefCell<Slots<Box<dyn FnOnce()>>>,
     pub(super) triggers: Triggers,
     pub(super) signals: RefCell<Option<(Id, Signals)>>,
     pub(super) exit_signal: Cell<Option<i32>>,
@@ -62,9 +61,6 @@ pub(crate) struct Core {
     pub(super) counters: Cell<Counters>,
     pub(super) settings: Builder,
 }
-
-/// Who waits for a thread's answer: it is handed a `Result` of the type that was asked for, or nothing.
-pub(super) type Waiting = Box<dyn FnOnce(Option<Box<dyn Any + Send>>)>;
 
 /// Something to be done at the end of a turn.
 pub(super) type Later = Box<dyn FnOnce(&Core)>;
@@ -96,15 +92,18 @@ pub(super) struct Lingering {
 impl Core {
     pub(super) fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
         let started = Instant::now();
-        let remote = Remote::new(backend.waker());
+        let alarm = Arc::new(Alarm::new(backend.waker()));
+        let remote = Remote::new(Arc::clone(&alarm));
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone())),
             timers: Timers::new(move || started.elapsed()),
+            alarm,
             remote,
-            names: Pool::new("ropewalk-names", NAME_THREADS),
-            jobs: RefCell::new(Slots::new()),
+            program: Jobs::of_program(),
+            names: Jobs::of_names(),
+            callers: RefCell::new(Slots::new()),
             triggers: Triggers::default(),
             signals: RefCell::default(),
             exit_signal: Cell::new(None),
@@ -131,40 +130,6 @@ impl Core {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
-    }
-
-    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
-    pub(super) fn in_thread<T: Send + 'static>(
-        &self,
-        pool: &Pool,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Deferred<T> {
-        let (promise, answer) = Promise::new();
-        let job = self.jobs.borrow_mut().insert(Box::new(move |result: Option<Box<dyn Any + Send>>| {
-            let result =
-                result.map(|result| *result.downcast::<Result<T>>().expect("an answer is of its question's type"));
-            // It may have been cancelled meanwhile.
-            let _ = promise.complete(result.unwrap_or_else(|| Err(ReactorGone.into())));
-        }));
-        let remote = self.remote.clone();
-        let submitted = pool.submit(Box::new(move || {
-            let result: Result<T> = guarded(work).map_err(Failure::new);
-            let result: Box<dyn Any + Send> = Box::new(result);
-            // A reactor that is gone has nobody who waits.
-            let _ = remote.call_from_thread(move |reactor| reactor.0.answer(job, Some(result)));
-        }));
-        if let Err(error) = submitted {
-            self.answer(job, Some(Box::new(Err::<T, Failure>(error.into()))));
-        }
-        answer
-    }
-
-    /// Answers whoever waits for a thread; with nothing, if the reactor stopped meanwhile.
-    pub(super) fn answer(&self, job: Id, result: Option<Box<dyn Any + Send>>) {
-        let waiting = self.jobs.borrow_mut().remove(job);
-        if let Some(waiting) = waiting {
-            waiting(result);
-        }
     }
 }
 
@@ -194,6 +159,8 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.remote.close();
         self.timers.close();
-        self.names.stop(Duration::ZERO);
+        self.abandon_jobs();
+        self.end_threads();
+        self.send_callers_away();
     }
 }

@@ -1,5 +1,5 @@
 //! The reactor: the event loop, and the only room that makes system calls (Twisted: `IReactorCore`, `IReactorTCP`,
-//! `IReactorTime`, `IReactorThreads`).
+//! `IReactorTime`, `IReactorThreads`). Locks between processes are here for that reason.
 //!
 //! [`Reactor`] is a cheap handle to a loop that is a plain value: a process may have many, and one that has stopped can
 //! run again. A reactor lives on the thread that made it; other threads reach it through its [`Remote`].
@@ -11,14 +11,20 @@
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
-//! | `remote.rs`, `threads.rs` | other threads |
+//! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
+//! | `jobs.rs`, `threads.rs` | jobs in threads |
+//! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
+mod alarm;
 mod backend;
 mod connect;
 mod connections;
 mod core;
+mod deferred_lock;
+mod filesystem_lock;
+mod jobs;
 mod pages;
 mod port;
 mod remote;
@@ -39,6 +45,8 @@ use self::backend::Mio;
 pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
 use self::core::{Core, Slot};
+pub use self::deferred_lock::DeferredFilesystemLock;
+pub use self::filesystem_lock::FilesystemLock;
 pub(crate) use self::port::BACKLOG;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
@@ -110,8 +118,8 @@ impl Reactor {
 
     /// Stops a running loop (Twisted: `stop`): this turn is finished; the `Before` triggers of [`SystemEvent::Shutdown`] run, and
     /// the loop goes on until their Deferreds have their results; then ports close, every connection is lost
-    /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, the remaining
-    /// triggers run, and [`run`](Self::run) returns.
+    /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, jobs in threads come to
+    /// their end, the remaining triggers run, and [`run`](Self::run) returns.
     ///
     /// # Errors
     /// [`ReactorError::NotRunning`] when it does not run or is stopping already.
@@ -173,7 +181,7 @@ impl Reactor {
         self.0.triggers.remove(id)
     }
 
-    /// What other threads use to reach this reactor (Twisted: `callFromThread`).
+    /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
     pub fn remote(&self) -> Remote {
         self.0.remote.clone()
     }
@@ -245,8 +253,14 @@ impl Reactor {
 
     /// What this reactor has counted since it was made.
     pub fn counters(&self) -> Counters {
-        let stale_events = self.0.backend.borrow().stale();
-        Counters { stale_events, watched: self.0.slots.borrow().len(), ..self.0.counters.get() }
+        let jobs = self.0.program.load();
+        Counters {
+            stale_events: self.0.backend.borrow().stale(),
+            watched: self.0.slots.borrow().len(),
+            jobs_waiting: jobs.waiting,
+            threads_at_work: jobs.working,
+            ..self.0.counters.get()
+        }
     }
 }
 
@@ -295,8 +309,9 @@ impl Builder {
         self
     }
 
-    /// How long a shutdown waits in all for triggers that returned a Deferred. 60 s unless said otherwise; `None` waits
-    /// without limit, as Twisted does. After it, the log is told which triggers hang, and the shutdown goes on.
+    /// How long a shutdown waits in all for triggers that returned a Deferred, and for jobs in threads. 60 s unless said
+    /// otherwise; `None` waits without limit, as Twisted does. After it, the log is told which triggers hang, and how many
+    /// threads, and the shutdown goes on without them.
     pub fn shutdown_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.shutdown_timeout = timeout;
         self
@@ -330,4 +345,8 @@ pub struct Counters {
     pub longest_lateness: Duration,
     /// What is watched at present: ports, connections, attempts, and sockets that are still being read after their end.
     pub watched: usize,
+    /// Jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for a thread at present.
+    pub jobs_waiting: usize,
+    /// Threads that are at work on such jobs at present.
+    pub threads_at_work: usize,
 }

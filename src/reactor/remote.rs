@@ -1,13 +1,19 @@
-//! Calls from other threads (Twisted: `callFromThread`).
+//! Calls from other threads (Twisted: `callFromThread`, `blockingCallFromThread`).
 
+use std::cell::Cell;
 use std::fmt;
 use std::mem;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
-use super::Reactor;
-use super::backend::Wake;
-use crate::error::ReactorGone;
+use super::alarm::Alarm;
+use super::{Core, Reactor};
+use crate::deferred::{Deferred, Outcome, maybe_deferred};
+use crate::error::{OwnThread, ReactorGone};
+use crate::failure::Result;
 
 /// A reactor as other threads see it: `Send`, `Sync`, cheap to clone. From [`Reactor::remote`].
 ///
@@ -38,12 +44,19 @@ struct Queue {
     calls: Mutex<Option<Vec<Call>>>,
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
-    waker: Arc<dyn Wake>,
+    alarm: Arc<Alarm>,
+    /// The reactor's.
+    thread: ThreadId,
 }
 
 impl Remote {
-    pub(super) fn new(waker: Arc<dyn Wake>) -> Self {
-        Self(Arc::new(Queue { calls: Mutex::new(Some(Vec::new())), waiting: AtomicBool::new(false), waker }))
+    pub(super) fn new(alarm: Arc<Alarm>) -> Self {
+        Self(Arc::new(Queue {
+            calls: Mutex::new(Some(Vec::new())),
+            waiting: AtomicBool::new(false),
+            alarm,
+            thread: thread::current().id(),
+        }))
     }
 
     /// Has `call` run on the reactor's thread, in its next turn, and wakes the reactor if it sleeps (Twisted:
@@ -57,18 +70,62 @@ impl Remote {
         let mut calls = self.calls();
         let queue = calls.as_mut().ok_or(ReactorGone)?;
         queue.push(Box::new(call));
-        let first = queue.len() == 1;
         self.0.waiting.store(true, Ordering::Release);
         drop(calls);
-        if first {
-            self.0.waker.wake();
-        }
+        self.0.alarm.ring();
         Ok(())
+    }
+
+    /// Runs `call` on the reactor's thread, and waits for what it returned: its result is given to the caller (Twisted:
+    /// `blockingCallFromThread`). A Deferred is waited for until it has its result. For any thread but the reactor's own, jobs of
+    /// [`Reactor::defer_to_thread`] included.
+    ///
+    /// While the reactor does not run, the caller waits until it does, or is dropped.
+    ///
+    /// # Errors
+    /// What `call` failed or panicked with, or what its Deferred failed with; [`OwnThread`] on the reactor's own thread, without
+    /// calling anything; [`ReactorGone`] if the reactor was dropped, or finished a shutdown, before there was a result.
+    ///
+    /// ```
+    /// use ropewalk::{Clock, Reactor};
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let remote = reactor.remote();
+    /// let worker = std::thread::spawn(move || -> ropewalk::Result<usize> {
+    ///     let addresses = remote.blocking_call_from_thread(|reactor| reactor.resolve("127.0.0.1", 80))?;
+    ///     remote.blocking_call_from_thread(|reactor| Ok(reactor.stop()?))?;
+    ///     Ok(addresses.len())
+    /// });
+    /// reactor.run()?;
+    /// assert_eq!(worker.join().expect("the thread did not panic")?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn blocking_call_from_thread<R: Outcome>(
+        &self,
+        call: impl FnOnce(&Reactor) -> R + Send + 'static,
+    ) -> Result<R::Output>
+    where
+        R::Output: Send,
+    {
+        if thread::current().id() == self.0.thread {
+            return Err(OwnThread.into());
+        }
+        let (tell, told) = mpsc::sync_channel(1);
+        self.call_from_thread(move |reactor| reactor.0.answer_caller(tell, maybe_deferred(|| call(reactor))))?;
+        // Whoever was to tell was dropped: with the queue, or by `send_callers_away`.
+        told.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
+    }
+
+    /// Whether there may be calls.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.waiting.load(Ordering::Acquire)
     }
 
     /// The calls queued so far.
     pub(super) fn take(&self) -> Vec<Call> {
-        if !self.0.waiting.load(Ordering::Acquire) {
+        if !self.is_waiting() {
             return Vec::new();
         }
         let mut calls = self.calls();
@@ -85,6 +142,36 @@ impl Remote {
     fn calls(&self) -> MutexGuard<'_, Option<Vec<Call>>> {
         // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
         self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    /// Tells a thread the result, when it is there.
+    fn answer_caller<T: Send>(self: &Rc<Self>, tell: SyncSender<Result<T>>, result: Deferred<T>) {
+        let tell = Rc::new(Cell::new(Some(tell)));
+        let sent_away = Rc::clone(&tell);
+        let id = self.callers.borrow_mut().insert(Box::new(move || drop(sent_away.take())));
+        let core = Rc::downgrade(self);
+        let told = result.add_both(move |result| {
+            if let Some(tell) = tell.take() {
+                // The thread waits, and the channel has room for the one message that it is for.
+                let _ = tell.send(result);
+            }
+            let caller = core.upgrade().and_then(|core| core.callers.borrow_mut().remove(id));
+            drop(caller);
+        });
+        drop(told);
+    }
+
+    /// Threads that wait for an answer are told that there will be none.
+    pub(super) fn send_callers_away(&self) {
+        let ids = self.callers.borrow().ids(|_| true);
+        for id in ids {
+            let caller = self.callers.borrow_mut().remove(id);
+            if let Some(send_away) = caller {
+                send_away();
+            }
+        }
     }
 }
 

@@ -1,17 +1,29 @@
 //! [`Pool`]: threads for what blocks (Twisted: `twisted.python.threadpool`). Threads are started when there is work and no
-//! idle thread, up to a limit, and leave when they were idle for a while. Stopping waits for them within a deadline.
+//! free thread, up to a limit, and leave when they were idle for a while, or when the limit shrank. The pool knows nothing
+//! of reactors; who waits for a job is `jobs.rs`'s business.
+//!
+//! 1. Jobs begin in the order in which they were queued. One that has not begun can be taken out.
+//! 2. A job is refused only if the system gives us no thread and there is none at all; otherwise it waits for one of those
+//!    there are. With a limit of zero, it waits until the limit grows.
+//! 3. No job, and nothing of a job, is called or dropped under the lock.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::failure::guarded;
+
 /// How long a thread waits for work before it leaves. 10 s: bursts reuse threads, a quiet program has none.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Work for a thread. It handles its own panics.
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+/// Names a job: later ones have higher numbers.
+pub(super) type JobId = u64;
+
+/// Work for a thread. What it returns is called when the thread counts as free again: it tells whoever waits.
+pub(super) type Job = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
 
 /// A handle on a pool of threads.
 #[derive(Clone)]
@@ -19,55 +31,92 @@ pub(super) struct Pool(Arc<Shared>);
 
 struct Shared {
     name: &'static str,
-    limit: usize,
     state: Mutex<State>,
-    /// Work came, or the end.
+    /// Work came, or the end, or a lower limit.
     work: Condvar,
     /// A thread left.
     left: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    /// What has not begun.
+    jobs: BTreeMap<JobId, Job>,
+    limit: usize,
     threads: usize,
-    idle: usize,
+    /// Threads that are in a job. All others look for one, are about to, or have just been started to do so.
+    working: usize,
     stopping: bool,
+}
+
+/// The system gives us no thread, and there is none: these will not be done.
+pub(super) struct Refused {
+    pub(super) error: io::Error,
+    pub(super) jobs: BTreeMap<JobId, Job>,
+}
+
+/// How much there is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Jobs that have not begun.
+    pub(super) waiting: usize,
+    /// Threads that are in a job.
+    pub(super) working: usize,
 }
 
 impl Pool {
     /// A pool without threads yet.
     pub(super) fn new(name: &'static str, limit: usize) -> Self {
-        Self(Arc::new(Shared { name, limit, state: Mutex::default(), work: Condvar::new(), left: Condvar::new() }))
+        let state = State { jobs: BTreeMap::new(), limit, threads: 0, working: 0, stopping: false };
+        Self(Arc::new(Shared { name, state: Mutex::new(state), work: Condvar::new(), left: Condvar::new() }))
     }
 
     /// Queues a job.
-    ///
-    /// # Errors
-    /// The system gives us no thread, and there is none yet that could do it.
-    pub(super) fn submit(&self, job: Job) -> io::Result<()> {
+    pub(super) fn submit(&self, id: JobId, job: Job) -> Result<(), Refused> {
         let mut state = self.state();
         state.stopping = false;
-        state.jobs.push_back(job);
-        if state.jobs.len() > state.idle && state.threads < self.0.limit {
-            let pool = self.clone();
-            match thread::Builder::new().name(self.0.name.to_owned()).spawn(move || pool.work()) {
-                Ok(_) => state.threads += 1,
-                Err(error) if state.threads == 0 => {
-                    state.jobs.pop_back();
-                    return Err(error);
-                }
-                Err(error) => tracing::warn!(%error, "no further thread; the job waits for one of those there are"),
-            }
-        }
-        drop(state);
+        state.jobs.insert(id, job);
         self.0.work.notify_one();
-        Ok(())
+        self.start_threads(state)
+    }
+
+    /// Changes how many threads there may be. Jobs that wait get the new ones; surplus threads leave when they are free.
+    pub(super) fn resize(&self, limit: usize) -> Result<(), Refused> {
+        let mut state = self.state();
+        state.limit = limit;
+        self.0.work.notify_all();
+        self.start_threads(state)
+    }
+
+    /// How many threads there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.state().limit
+    }
+
+    /// How many jobs wait for the limit to grow.
+    pub(super) fn held_back(&self) -> usize {
+        let state = self.state();
+        if state.limit == 0 { state.jobs.len() } else { 0 }
+    }
+
+    /// Takes out a job that has not begun.
+    pub(super) fn remove(&self, id: JobId) -> Option<Job> {
+        self.state().jobs.remove(&id)
+    }
+
+    /// Takes out all that has not begun.
+    pub(super) fn clear(&self) -> BTreeMap<JobId, Job> {
+        mem::take(&mut self.state().jobs)
+    }
+
+    /// How much there is to do.
+    pub(super) fn load(&self) -> Load {
+        let state = self.state();
+        Load { waiting: state.jobs.len(), working: state.working }
     }
 
     /// Has the threads finish what is queued, and leave. Waits for them at most `patience`; those that are stuck in a job
-    /// are left behind. Says how many.
-    pub(super) fn stop(&self, patience: Duration) -> usize {
+    /// go on, and leave after it. A job that is queued afterwards has the pool going again.
+    pub(super) fn stop(&self, patience: Duration) {
         let mut state = self.state();
         state.stopping = true;
         self.0.work.notify_all();
@@ -79,26 +128,48 @@ impl Pool {
             }
             state = self.0.left.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.threads
+    }
+
+    /// Starts as many threads as there are jobs that find none free, within the limit.
+    fn start_threads(&self, mut state: MutexGuard<'_, State>) -> Result<(), Refused> {
+        while state.jobs.len() > state.threads - state.working && state.threads < state.limit {
+            let pool = self.clone();
+            let started = thread::Builder::new().name(self.0.name.to_owned()).spawn(move || pool.work());
+            match started {
+                Ok(_) => state.threads += 1,
+                Err(error) if state.threads == 0 => return Err(Refused { error, jobs: mem::take(&mut state.jobs) }),
+                Err(error) => {
+                    drop(state);
+                    tracing::warn!(%error, "no further thread; jobs wait for one of those there are");
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A thread's life.
     fn work(&self) {
         let mut state = self.state();
-        loop {
-            if let Some(job) = state.jobs.pop_front() {
+        while state.threads <= state.limit {
+            if let Some((_, job)) = state.jobs.pop_first() {
+                state.working += 1;
                 drop(state);
-                job();
+                let tell = guarded(job);
+                state = self.state();
+                state.working -= 1;
+                drop(state);
+                if let Err(failure) = tell.and_then(guarded) {
+                    tracing::error!(%failure, "what a thread had done could not be told");
+                }
                 state = self.state();
                 continue;
             }
             if state.stopping {
                 break;
             }
-            state.idle += 1;
             let (guard, waited) = self.0.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = guard;
-            state.idle -= 1;
             if waited.timed_out() && state.jobs.is_empty() {
                 break;
             }
@@ -106,6 +177,8 @@ impl Pool {
         state.threads -= 1;
         drop(state);
         self.0.left.notify_all();
+        // If this one was told of a job and left because of the limit, another is to hear of it.
+        self.0.work.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,51 +189,154 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::collections::HashSet;
+    use std::sync::Barrier;
+    use std::sync::mpsc::{self, Receiver, Sender};
 
     use super::*;
+
+    /// After this, a test has failed.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn submit(pool: &Pool, id: JobId, work: impl FnOnce() + Send + 'static) {
+        let job: Job = Box::new(move || {
+            work();
+            Box::new(|| ())
+        });
+        assert!(pool.submit(id, job).is_ok(), "no thread");
+    }
+
+    /// A job that says that it has begun, and ends when its sender is dropped.
+    fn block(pool: &Pool, id: JobId, begun: &Sender<JobId>) -> Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let begun = begun.clone();
+        submit(pool, id, move || {
+            begun.send(id).unwrap();
+            let _ = released.recv();
+        });
+        release
+    }
+
+    fn next(begun: &Receiver<JobId>) -> JobId {
+        begun.recv_timeout(LIMIT).expect("a job begins")
+    }
+
+    /// All threads have left.
+    fn end(pool: &Pool) {
+        pool.stop(LIMIT);
+        assert_eq!(pool.state().threads, 0);
+    }
 
     #[test]
     fn jobs_run_beside_each_other_up_to_the_limit() {
         let pool = Pool::new("test", 2);
         let (met, meeting) = mpsc::channel();
-        let barrier = Arc::new(std::sync::Barrier::new(2));
-        for _ in 0..4 {
+        let barrier = Arc::new(Barrier::new(2));
+        for id in 0..4 {
             let (met, barrier) = (met.clone(), Arc::clone(&barrier));
-            pool.submit(Box::new(move || {
+            submit(&pool, id, move || {
                 barrier.wait();
                 met.send(thread::current().id()).unwrap();
-            }))
-            .unwrap();
+            });
         }
-        let threads: std::collections::HashSet<_> = meeting.iter().take(4).collect();
+        let threads: HashSet<_> = meeting.iter().take(4).collect();
         assert_eq!(threads.len(), 2);
-        assert_eq!(pool.stop(Duration::from_secs(10)), 0);
+        end(&pool);
     }
 
     #[test]
     fn stopping_finishes_what_is_queued() {
         let pool = Pool::new("test", 1);
         let (done, finished) = mpsc::channel();
-        for n in 0..100 {
+        for id in 0..100 {
             let done = done.clone();
-            pool.submit(Box::new(move || done.send(n).unwrap())).unwrap();
+            submit(&pool, id, move || done.send(id).unwrap());
         }
-        assert_eq!(pool.stop(Duration::from_secs(10)), 0);
-        assert_eq!(finished.try_iter().count(), 100);
+        end(&pool);
+        assert_eq!(finished.try_iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
     }
 
-    /// F39: a stuck worker does not hold up the end for longer than the deadline, and is reported.
+    /// F39: a stuck worker does not hold up the end for longer than the deadline, and leaves after its job.
     #[test]
     fn a_stuck_job_is_left_behind_at_the_deadline() {
         let pool = Pool::new("test", 1);
-        let (release, stuck) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || {
-            let _ = stuck.recv();
-        }))
-        .unwrap();
-        assert_eq!(pool.stop(Duration::from_millis(10)), 1);
+        let (begun, begins) = mpsc::channel();
+        let release = block(&pool, 1, &begun);
+        next(&begins);
+        pool.stop(Duration::from_millis(10));
+        assert_eq!(pool.load(), Load { waiting: 0, working: 1 });
         drop(release);
-        assert_eq!(pool.stop(Duration::from_secs(10)), 0);
+        end(&pool);
+    }
+
+    /// One that has not begun is taken out and does not run; one that has is not there any more.
+    #[test]
+    fn what_has_not_begun_can_be_taken_out() {
+        let pool = Pool::new("test", 1);
+        let (begun, begins) = mpsc::channel();
+        let (first, second) = (block(&pool, 1, &begun), block(&pool, 2, &begun));
+        drop((block(&pool, 3, &begun), second));
+        assert_eq!(next(&begins), 1);
+        assert_eq!(pool.load(), Load { waiting: 2, working: 1 });
+        assert!(pool.remove(1).is_none());
+        assert!(pool.remove(2).is_some());
+        drop(first);
+        assert_eq!(next(&begins), 3);
+        end(&pool);
+        assert!(begins.try_recv().is_err());
+    }
+
+    /// A limit of zero holds back; growing has what waits begin at once, and shrinking has threads leave between jobs.
+    #[test]
+    fn the_limit_can_change() {
+        let pool = Pool::new("test", 0);
+        let (begun, begins) = mpsc::channel();
+        let mut releases: Vec<_> = (0..6).map(|id| block(&pool, id, &begun)).collect();
+        assert_eq!(pool.load(), Load { waiting: 6, working: 0 });
+        assert!(pool.resize(2).is_ok());
+        let first: HashSet<_> = [next(&begins), next(&begins)].into();
+        assert_eq!(first, [0, 1].into());
+        assert!(pool.resize(3).is_ok());
+        assert_eq!(next(&begins), 2);
+        assert!(pool.resize(1).is_ok());
+        releases.drain(..2);
+        // Two of three leave; the one that stays is still busy.
+        let mut state = pool.state();
+        while state.threads > 1 {
+            let (guard, waited) = pool.0.left.wait_timeout(state, LIMIT).unwrap();
+            assert!(!waited.timed_out(), "{} threads", guard.threads);
+            state = guard;
+        }
+        drop(state);
+        assert_eq!(pool.load(), Load { waiting: 3, working: 1 });
+        drop(releases);
+        assert_eq!([next(&begins), next(&begins), next(&begins)], [3, 4, 5]);
+        end(&pool);
+    }
+
+    /// Idle threads leave at once when the limit shrinks, and one that stays takes what comes then.
+    #[test]
+    fn idle_threads_leave_when_the_limit_shrinks() {
+        for round in 0..100 {
+            let pool = Pool::new("test", 3);
+            let (begun, begins) = mpsc::channel();
+            drop([0, 1, 2].map(|id| block(&pool, id, &begun)));
+            assert!(pool.resize(1).is_ok());
+            drop(block(&pool, 3, &begun));
+            let all: HashSet<_> = (0..4).map(|_| next(&begins)).collect();
+            assert_eq!(all.len(), 4, "round {round}");
+            end(&pool);
+        }
+    }
+
+    /// A panic costs nothing but its own job.
+    #[test]
+    fn a_thread_survives_a_panic() {
+        let pool = Pool::new("test", 1);
+        submit(&pool, 1, || panic!("of a job"));
+        let (begun, begins) = mpsc::channel();
+        drop(block(&pool, 2, &begun));
+        assert_eq!(next(&begins), 2);
+        end(&pool);
     }
 }

@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
 
-/// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result.
+/// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result; the last one of a
+/// shutdown, when jobs in threads are done as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// First. Before [`SystemEvent::Shutdown`]: finish what needs the network.

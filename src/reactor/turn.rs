@@ -26,10 +26,6 @@ use crate::time::{Clock, DelayedCall};
 /// network had its say.
 const TIMERS: usize = 10_000;
 
-/// How long the end of a run waits for threads that are still at work. They are looking up names that nobody waits for any
-/// more.
-const THREADS_PATIENCE: Duration = Duration::from_secs(1);
-
 /// What the loop is at.
 pub(super) enum State {
     Idle,
@@ -137,8 +133,8 @@ impl Core {
             let (event, phase) = match &*self.state.borrow() {
                 State::Idle | State::Crashed => return false,
                 State::Running => return true,
-                State::Starting(event) if event.is_waiting(&self.timers) => return true,
-                State::Stopping(event) if event.is_waiting(&self.timers) => return true,
+                State::Starting(event) if self.is_waiting(SystemEvent::Startup, event) => return true,
+                State::Stopping(event) if self.is_waiting(SystemEvent::Shutdown, event) => return true,
                 State::Starting(event) => (SystemEvent::Startup, event.phase.next()),
                 State::Stopping(event) => (SystemEvent::Shutdown, event.phase.next()),
                 State::StopAsked => (SystemEvent::Shutdown, Some(Phase::Before)),
@@ -147,7 +143,10 @@ impl Core {
                 (SystemEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
                 (event, Some(phase)) => self.enter(event, phase),
                 (SystemEvent::Startup, None) => drop(self.state.replace(State::Running)),
-                (SystemEvent::Shutdown, None) => return false,
+                (SystemEvent::Shutdown, None) => {
+                    self.end_jobs();
+                    return false;
+                }
             }
         }
     }
@@ -159,24 +158,31 @@ impl Core {
             current.phase = phase;
             current.pending = Pending::default();
         }
-        if (event, phase) == (SystemEvent::Shutdown, Phase::During) {
-            self.disconnect_all();
-            self.stop_threads();
+        match (event, phase) {
+            (SystemEvent::Shutdown, Phase::During) => {
+                self.disconnect_all();
+                self.stop_names();
+            }
+            (SystemEvent::Shutdown, Phase::After) => self.abandon_jobs(),
+            _ => {}
         }
         let pending = self.triggers.fire(event, phase);
         self.note_pending(event, phase, pending);
     }
 
-    fn stop_threads(&self) {
-        let stuck = self.names.stop(THREADS_PATIENCE);
-        if stuck > 0 {
-            tracing::warn!(stuck, "threads are still at work and are left behind");
-        }
-        // Whether they answered meanwhile or not, whoever waits is told now.
-        let waiting = self.jobs.borrow().ids(|_| true);
-        for job in waiting {
-            self.answer(job, None);
-        }
+    /// Whether an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
+    /// program's jobs, which may need us until they are done.
+    fn is_waiting(&self, what: SystemEvent, event: &Event) -> bool {
+        let patient = event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
+        let with_jobs = what == SystemEvent::Shutdown && event.phase >= Phase::During;
+        patient && (!event.pending.borrow().is_empty() || with_jobs && self.program.is_busy())
+    }
+
+    /// The end of a shutdown, or of everything: nobody waits for threads, and no thread for us.
+    fn end_jobs(&self) {
+        self.abandon_jobs();
+        self.end_threads();
+        self.send_callers_away();
     }
 
     /// Puts what the triggers of a phase returned where `advance` looks, unless they stopped or crashed the reactor.
@@ -208,6 +214,7 @@ impl Core {
     fn fail_all(self: &Rc<Self>) {
         tracing::error!("the poller failed; all connections are closed");
         self.disconnect_all();
+        self.end_jobs();
     }
 
     fn install_signals(&self) -> Result<(), ReactorError> {
@@ -246,7 +253,9 @@ impl Core {
         // 4
         let timeout = self.timeout(longest);
         // 5
-        self.backend.borrow_mut().wait(timeout).map_err(ReactorError::Poll)?;
+        let is_idle = || !self.remote.is_waiting();
+        let wait = |timeout| self.backend.borrow_mut().wait(timeout);
+        self.alarm.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         loop {
@@ -312,7 +321,8 @@ impl Core {
     fn is_to_advance(&self) -> bool {
         match &*self.state.borrow() {
             State::StopAsked | State::Crashed => true,
-            State::Starting(event) | State::Stopping(event) => !event.is_waiting(&self.timers),
+            State::Starting(event) => !self.is_waiting(SystemEvent::Startup, event),
+            State::Stopping(event) => !self.is_waiting(SystemEvent::Shutdown, event),
             State::Idle | State::Running => false,
         }
     }
@@ -338,11 +348,6 @@ impl State {
 }
 
 impl Event {
-    fn is_waiting(&self, clock: &impl Clock) -> bool {
-        let patient = self.deadline.as_ref().is_none_or(|(until, _)| clock.seconds() < *until);
-        patient && !self.pending.borrow().is_empty()
-    }
-
     /// Tells the log of triggers that are no longer waited for.
     fn report(&self, event: SystemEvent) {
         for (_, place) in self.pending.borrow().iter() {

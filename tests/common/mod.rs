@@ -523,6 +523,13 @@ pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, lines)
 }
 
+/// What the log is told from now on by threads that are not inside [`logged`]. Once per process.
+pub fn log_of_other_threads() -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    tracing::subscriber::set_global_default(Recorder(Arc::clone(&lines))).expect("asked for once");
+    lines
+}
+
 struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl tracing::Subscriber for Recorder {

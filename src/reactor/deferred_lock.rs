@@ -1,0 +1,235 @@
+//! [`DeferredFilesystemLock`]: waiting for a lock between processes (Twisted: `defer.DeferredFilesystemLock`).
+//!
+//! Nobody tells us when another process gives its lock back, so it is tried again and again. At most one attempt is under way;
+//! its promise belongs to the timer of its next try, so that it fails when the clock goes.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::FilesystemLock;
+use crate::deferred::{Cancelled, Deferred, Promise};
+use crate::error::FilesystemLockError;
+use crate::failure::{Failure, Result};
+use crate::time::{Clock, DelayedCall, Timers};
+
+/// How often the lock is tried, unless said otherwise. A second, as Twisted.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The shortest interval: more often than that, trying would be all that the program does.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A [`FilesystemLock`] that can be waited for (Twisted: `DeferredFilesystemLock`). Belongs to its clock's thread.
+///
+/// Dropped, it gives the lock back, and gives up waiting for it: the Deferred then fails with
+/// [`Abandoned`](crate::deferred::Abandoned).
+///
+/// ```
+/// use ropewalk::reactor::{DeferredFilesystemLock, Reactor};
+/// use std::rc::Rc;
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// # let path = std::env::temp_dir().join(format!("ropewalk-deferred-example-{}.lock", std::process::id()));
+/// let reactor = Reactor::new()?;
+/// let lock = Rc::new(DeferredFilesystemLock::new(&reactor, path));
+/// let held = Rc::clone(&lock);
+/// let mut done = lock.defer_until_locked(None).add_callback(move |()| {
+///     // What only one process may do at a time.
+///     Ok(held.unlock()?)
+/// });
+/// assert!(done.take_result().is_some(), "nobody else had it");
+/// # Ok(())
+/// # }
+/// ```
+pub struct DeferredFilesystemLock(Rc<Shared>);
+
+struct Shared {
+    timers: Timers,
+    interval: Cell<Duration>,
+    lock: RefCell<FilesystemLock>,
+    /// Kept alive by its next try.
+    attempt: RefCell<Weak<Attempt>>,
+}
+
+/// A wait for the lock.
+struct Attempt {
+    promise: Promise<()>,
+    next: RefCell<Option<DelayedCall>>,
+    end: RefCell<Option<DelayedCall>>,
+}
+
+impl DeferredFilesystemLock {
+    /// A lock that is not held yet, tried by `clock`.
+    pub fn new(clock: &impl Clock, path: impl Into<PathBuf>) -> Self {
+        Self(Rc::new(Shared {
+            timers: clock.timers().clone(),
+            interval: Cell::new(INTERVAL),
+            lock: RefCell::new(FilesystemLock::new(path)),
+            attempt: RefCell::default(),
+        }))
+    }
+
+    /// How long to wait from one try to the next; a second unless said otherwise, and at least a millisecond (Twisted:
+    /// `_interval`). Holds from the next try on.
+    ///
+    /// ```
+    /// # fn f(lock: &ropewalk::reactor::DeferredFilesystemLock) {
+    /// lock.set_interval(std::time::Duration::from_millis(50));
+    /// # }
+    /// ```
+    pub fn set_interval(&self, interval: Duration) {
+        self.0.interval.set(interval.max(SHORTEST));
+    }
+
+    /// Takes the lock as soon as it can be had (Twisted: `deferUntilLocked`): at once, or at one of the tries that follow. The
+    /// Deferred fires when this value holds the lock. If it holds it already, that is when it was given back and taken again.
+    ///
+    /// Cancelling the Deferred gives up. Nobody is told of the order in which several processes wait: it is left to chance.
+    ///
+    /// Fails with a [`FilesystemLockError`]: [`TimedOut`](FilesystemLockError::TimedOut) if the lock can't be had after
+    /// `timeout`, when it is tried for the last time; [`AlreadyTrying`](FilesystemLockError::AlreadyTrying) if this value waits
+    /// already; [`Io`](FilesystemLockError::Io) at the first try that fails for another reason than a holder.
+    #[track_caller]
+    pub fn defer_until_locked(&self, timeout: Option<Duration>) -> Deferred<()> {
+        if self.is_waiting() {
+            return Deferred::fail(FilesystemLockError::AlreadyTrying { path: self.path() });
+        }
+        match self.lock() {
+            Ok(true) => return Deferred::succeed(()),
+            Ok(false) => {}
+            Err(error) => return Deferred::fail(error),
+        }
+        let shared = Rc::downgrade(&self.0);
+        let (promise, locked) = Promise::with_canceller(move || {
+            if let Some(attempt) = shared.upgrade().and_then(|shared| shared.attempt.take().upgrade()) {
+                attempt.finish(Err(Cancelled.into()));
+            }
+        });
+        self.0.begin(promise, timeout);
+        locked
+    }
+
+    /// Takes the lock if nobody has it: as [`FilesystemLock::lock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock(&self) -> Result<bool, FilesystemLockError> {
+        self.0.lock.borrow_mut().lock()
+    }
+
+    /// Gives the lock back: as [`FilesystemLock::unlock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unlock(&self) -> Result<(), FilesystemLockError> {
+        self.0.lock.borrow_mut().unlock()
+    }
+
+    /// Whether this value holds the lock.
+    pub fn is_locked(&self) -> bool {
+        self.0.lock.borrow().is_locked()
+    }
+
+    /// Whether a Deferred of this value waits for the lock.
+    pub fn is_waiting(&self) -> bool {
+        self.0.attempt.borrow().strong_count() > 0
+    }
+
+    /// Whether the holder before gave the lock back: as [`FilesystemLock::is_clean`].
+    pub fn is_clean(&self) -> Option<bool> {
+        self.0.lock.borrow().is_clean()
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> PathBuf {
+        self.0.path()
+    }
+}
+
+impl Drop for DeferredFilesystemLock {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.0.attempt.take().upgrade() {
+            attempt.cancel_timers();
+        }
+    }
+}
+
+impl fmt::Debug for DeferredFilesystemLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeferredFilesystemLock")
+            .field("lock", &self.0.lock.borrow())
+            .field("waiting", &self.is_waiting())
+            .finish()
+    }
+}
+
+impl Shared {
+    fn begin(self: &Rc<Self>, promise: Promise<()>, timeout: Option<Duration>) {
+        let attempt = Rc::new(Attempt { promise, next: RefCell::default(), end: RefCell::default() });
+        self.attempt.replace(Rc::downgrade(&attempt));
+        if let Some(after) = timeout {
+            let (shared, waiting) = (Rc::downgrade(self), Rc::downgrade(&attempt));
+            let end = self.timers.call_later(after, move || {
+                if let (Some(shared), Some(attempt)) = (shared.upgrade(), waiting.upgrade())
+                    && !shared.attempt_to_lock(&attempt)
+                {
+                    shared.finish(&attempt, Err(FilesystemLockError::TimedOut { path: shared.path(), after }.into()));
+                }
+            });
+            attempt.end.replace(Some(end));
+        }
+        self.try_later(&attempt);
+    }
+
+    /// The next try.
+    fn try_later(self: &Rc<Self>, attempt: &Rc<Attempt>) {
+        let (shared, waiting) = (Rc::downgrade(self), Rc::clone(attempt));
+        let next = self.timers.call_later(self.interval.get(), move || {
+            if let Some(shared) = shared.upgrade()
+                && !shared.attempt_to_lock(&waiting)
+            {
+                shared.try_later(&waiting);
+            }
+        });
+        let made = attempt.next.replace(Some(next));
+        drop(made);
+    }
+
+    /// One try. Whether the wait is over.
+    fn attempt_to_lock(&self, attempt: &Rc<Attempt>) -> bool {
+        let tried = self.lock.borrow_mut().lock();
+        match tried {
+            Ok(true) => self.finish(attempt, Ok(())),
+            Ok(false) => return false,
+            Err(error) => self.finish(attempt, Err(error.into())),
+        }
+        true
+    }
+
+    /// The wait is over, and another may begin, before anybody is told.
+    fn finish(&self, attempt: &Rc<Attempt>, result: Result<(), Failure>) {
+        self.attempt.take();
+        attempt.finish(result);
+    }
+
+    fn path(&self) -> PathBuf {
+        self.lock.borrow().path().to_owned()
+    }
+}
+
+impl Attempt {
+    fn finish(&self, result: Result<()>) {
+        self.cancel_timers();
+        // One that was cancelled has its result.
+        let _ = self.promise.complete(result);
+    }
+
+    fn cancel_timers(&self) {
+        for timer in [self.next.take(), self.end.take()].into_iter().flatten() {
+            // One of them may be what brought us here.
+            let _ = timer.cancel();
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Jobs in threads, and who waits for them (Twisted: `IReactorInThreads`, `deferToThread`, `callInThread`,
+//! `suggestThreadPoolSize`).
+//!
+//! Two pools, so that slow jobs don't hold up the looking up of names: the program's, and that for names. A job's result
+//! comes back as a call from a thread, and is handed to whoever waits in the reactor's table. What is in the table has not
+//! been answered: that is what a shutdown waits for.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::threads::{Job, JobId, Load, Pool, Refused};
+use super::{Core, Reactor};
+use crate::deferred::{Cancelled, Deferred, Promise};
+use crate::error::{NoThread, ReactorGone};
+use crate::failure::{Failure, Result, guarded, guarded_result};
+
+/// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
+const THREADS: usize = 10;
+
+/// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
+const NAME_THREADS: usize = 10;
+
+/// How long the end of a run waits for threads that look up names, which nobody waits for any more, and for free threads to
+/// leave.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Reactor {
+    /// Runs `work` in a thread of the reactor's pool; its result, or its panic, is the Deferred's, whose callbacks run on the
+    /// reactor's thread (Twisted: `deferToThread`). For what blocks or computes for long. A job begins as soon as there is
+    /// a thread, whether the reactor runs or not; its result needs a loop that turns.
+    ///
+    /// Cancelling a job that has not begun takes it out, and `work` is dropped uncalled. One that has begun goes on, and its
+    /// result is dropped. (Twisted can't cancel.)
+    ///
+    /// A reactor that stops goes on turning until all jobs are done, those that wait for a thread too, but no longer than
+    /// [`Builder::shutdown_timeout`](super::Builder::shutdown_timeout). What has not begun by then never runs.
+    ///
+    /// Fails, but for what `work` fails with, with [`NoThread`] if the system gives us no thread and there is none to wait for,
+    /// and with [`ReactorGone`] if the reactor stopped, or was dropped, without waiting any longer.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let handle = reactor.clone();
+    /// let printed = reactor.defer_to_thread(|| Ok(std::fs::read_to_string("Cargo.toml")?)).add_both(move |text| {
+    ///     println!("{} bytes", text?.len());
+    ///     Ok(handle.stop()?)
+    /// });
+    /// reactor.run()?;
+    /// # drop(printed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn defer_to_thread<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Deferred<T> {
+        self.0.in_thread(Whose::Program, work)
+    }
+
+    /// Calls `work` in a thread of the reactor's pool (Twisted: `callInThread`; for several calls one after the other,
+    /// `callMultipleInThread`, make one closure of them). Nobody is told when it is done. A panic is logged, by that thread, and so
+    /// it is if there is no thread for it. Otherwise as [`defer_to_thread`](Self::defer_to_thread).
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let remote = reactor.remote();
+    /// reactor.call_in_thread(move || {
+    ///     let sum: u64 = (0..1_000).sum();
+    ///     let told = remote.call_from_thread(move |reactor| {
+    ///         println!("{sum}");
+    ///         reactor.stop().expect("it runs, for it runs this call");
+    ///     });
+    ///     told.expect("the reactor waits for its jobs");
+    /// });
+    /// reactor.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn call_in_thread(&self, work: impl FnOnce() + Send + 'static) {
+        let place = Location::caller();
+        let work = move || {
+            if let Err(failure) = guarded(work) {
+                tracing::error!(%place, %failure, "a job in a thread failed");
+            }
+            Ok(Box::new(()) as Answer)
+        };
+        let id = self.0.program.next_id();
+        self.0.begin_job(Whose::Program, id, work, move |result| match result {
+            Err(failure) if failure.check::<ReactorGone>().is_none() => {
+                tracing::error!(%place, %failure, "a job in a thread was not done");
+            }
+            // How many were left undone is logged in one line.
+            _ => {}
+        });
+    }
+
+    /// How many threads may be at work on jobs at the same time (Twisted: `suggestThreadPoolSize`). 10 unless told otherwise.
+    /// They are started when they are needed, and leave after 10 s without work.
+    ///
+    /// Growing has jobs begin that wait; shrinking has threads leave when they are free, and interrupts none. With a size of
+    /// zero no job begins until it grows again; a shutdown drops what waits for that. The pool for looking names up is not
+    /// affected.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// reactor.suggest_thread_pool_size(2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn suggest_thread_pool_size(&self, size: usize) {
+        let resized = self.0.program.pool().resize(size);
+        if let Err(refused) = resized {
+            self.0.refuse(Whose::Program, refused);
+        }
+    }
+}
+
+/// Which pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    Program,
+    Names,
+}
+
+/// A result that crosses threads: of the type that was asked for.
+type Answer = Box<dyn Any + Send>;
+
+/// Who waits for a job.
+type Waiting = Box<dyn FnOnce(Result<Answer>)>;
+
+/// A pool, and who waits for what it does.
+pub(super) struct Jobs {
+    name: &'static str,
+    pool: RefCell<Pool>,
+    unanswered: RefCell<HashMap<JobId, Waiting>>,
+    made: Cell<JobId>,
+}
+
+impl Jobs {
+    fn new(name: &'static str, threads: usize) -> Self {
+        Self {
+            name,
+            pool: RefCell::new(Pool::new(name, threads)),
+            unanswered: RefCell::default(),
+            made: Cell::default(),
+        }
+    }
+
+    /// Those of the program.
+    pub(super) fn of_program() -> Self {
+        Self::new("ropewalk-jobs", THREADS)
+    }
+
+    /// The looking up of names.
+    pub(super) fn of_names() -> Self {
+        Self::new("ropewalk-names", NAME_THREADS)
+    }
+
+    /// Whether there are jobs without an answer, those aside that have no thread to wait for.
+    pub(super) fn is_busy(&self) -> bool {
+        let unanswered = self.unanswered.borrow().len();
+        unanswered > 0 && unanswered > self.pool().held_back()
+    }
+
+    /// How much there is to do.
+    pub(super) fn load(&self) -> Load {
+        self.pool().load()
+    }
+
+    fn next_id(&self) -> JobId {
+        let id = self.made.get();
+        self.made.set(id + 1);
+        id
+    }
+
+    fn pool(&self) -> Pool {
+        self.pool.borrow().clone()
+    }
+
+    /// Gives whoever waits for a job its result. It may have been told already that there will be none.
+    fn answer(&self, id: JobId, result: Result<Answer>) {
+        let waiting = self.unanswered.borrow_mut().remove(&id);
+        if let Some(waiting) = waiting
+            && let Err(failure) = guarded(|| waiting(result))
+        {
+            tracing::error!(%failure, "a callback failed");
+        }
+    }
+
+    /// Nobody waits any longer: what has not begun is dropped, threads that are stuck are left behind, and whoever waits is
+    /// told. What is asked for from now on finds a pool that works.
+    fn abandon(&self) {
+        let pool = self.pool();
+        let (dropped, stuck) = (pool.clear(), pool.load().working);
+        if stuck > 0 {
+            // They would take the places of those to come.
+            self.pool.replace(Pool::new(self.name, pool.limit()));
+            pool.stop(Duration::ZERO);
+        }
+        if stuck > 0 || !dropped.is_empty() {
+            let (pool, dropped) = (self.name, dropped.len());
+            tracing::warn!(
+                pool,
+                stuck,
+                dropped,
+                "threads that are still at work are left behind, jobs not begun dropped"
+            );
+        }
+        drop_jobs(dropped);
+        let mut unanswered: Vec<JobId> = self.unanswered.borrow().keys().copied().collect();
+        unanswered.sort_unstable();
+        for id in unanswered {
+            self.answer(id, Err(ReactorGone.into()));
+        }
+    }
+}
+
+impl Core {
+    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
+    #[track_caller]
+    pub(super) fn in_thread<T: Send + 'static>(
+        self: &Rc<Self>,
+        whose: Whose,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Deferred<T> {
+        let (core, id) = (Rc::downgrade(self), self.jobs(whose).next_id());
+        let (promise, answer) = Promise::with_canceller(move || {
+            if let Some(core) = core.upgrade() {
+                core.cancel_job(whose, id);
+            }
+        });
+        let work = move || work().map(|value| Box::new(value) as Answer);
+        self.begin_job(whose, id, work, move |result| {
+            let result = result.map(|value| *value.downcast::<T>().expect("an answer is of its question's type"));
+            // It may have been cancelled meanwhile.
+            let _ = promise.complete(result);
+        });
+        answer
+    }
+
+    fn begin_job(
+        &self,
+        whose: Whose,
+        id: JobId,
+        work: impl FnOnce() -> Result<Answer> + Send + 'static,
+        waiting: impl FnOnce(Result<Answer>) + 'static,
+    ) {
+        let (jobs, remote) = (self.jobs(whose), self.remote.clone());
+        jobs.unanswered.borrow_mut().insert(id, Box::new(waiting));
+        let job: Job = Box::new(move || {
+            let result = guarded_result(work);
+            Box::new(move || {
+                // A reactor that is gone has nobody who waits.
+                let _ = remote.call_from_thread(move |reactor| reactor.0.jobs(whose).answer(id, result));
+            })
+        });
+        let submitted = jobs.pool().submit(id, job);
+        if let Err(refused) = submitted {
+            self.refuse(whose, refused);
+        }
+    }
+
+    /// Takes out a job that has not begun.
+    fn cancel_job(&self, whose: Whose, id: JobId) {
+        let jobs = self.jobs(whose);
+        let taken = jobs.pool().remove(id);
+        if let Some(job) = taken {
+            drop_jobs(BTreeMap::from([(id, job)]));
+            jobs.answer(id, Err(Cancelled.into()));
+        }
+    }
+
+    /// There is no thread for these.
+    fn refuse(&self, whose: Whose, refused: Refused) {
+        let Refused { error, jobs } = refused;
+        let failure = Failure::new(NoThread(error));
+        let ids: Vec<JobId> = jobs.keys().copied().collect();
+        drop_jobs(jobs);
+        for id in ids {
+            self.jobs(whose).answer(id, Err(failure.clone()));
+        }
+    }
+
+    /// A shutdown goes over to `During`: names are of no use any more.
+    pub(super) fn stop_names(&self) {
+        self.names.pool().stop(PATIENCE);
+        self.names.abandon();
+    }
+
+    /// Nobody waits for threads any longer.
+    pub(super) fn abandon_jobs(&self) {
+        self.names.abandon();
+        self.program.abandon();
+    }
+
+    /// The end of a run: threads that are free leave.
+    pub(super) fn end_threads(&self) {
+        for jobs in [&self.names, &self.program] {
+            let patience = if jobs.load().working == 0 { PATIENCE } else { Duration::ZERO };
+            jobs.pool().stop(patience);
+        }
+    }
+
+    fn jobs(&self, whose: Whose) -> &Jobs {
+        match whose {
+            Whose::Program => &self.program,
+            Whose::Names => &self.names,
+        }
+    }
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").field("name", &self.name).field("load", &self.load()).finish_non_exhaustive()
+    }
+}
+
+/// Drops jobs that will not be done. What they hold is not ours, and may panic.
+fn drop_jobs(jobs: BTreeMap<JobId, Job>) {
+    for (_, job) in jobs {
+        if let Err(failure) = guarded(|| drop(job)) {
+            tracing::error!(%failure, "a job panicked when it was dropped");
+        }
+    }
+}
