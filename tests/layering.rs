@@ -12,7 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("time", &["error", "failure"]),
     ("deferred", &["failure", "error", "time"]),
     ("task", &["failure", "error", "time", "deferred"]),
-    ("testing", &["time"]),
+    ("testing", &["deferred", "error", "failure", "time"]),
     ("transport", &["address", "error", "failure", "time"]),
     ("protocol", &["address", "error", "failure", "time", "transport"]),
     ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol"]),

@@ -98,17 +98,20 @@ impl Spawner {
         self.0.woken.any.load(Ordering::Acquire)
     }
 
-    /// Polls every task that was woken before this call, in the order in which they were.
-    pub(crate) fn poll_woken(&self) {
+    /// Polls every task that was woken before this call, in the order in which they were, and says how many that were.
+    pub(crate) fn poll_woken(&self) -> usize {
         if !self.is_woken() {
-            return;
+            return 0;
         }
+        let mut polled = 0;
         for id in self.0.woken.take() {
             let task = self.0.tasks.borrow().get(&id).cloned();
             if let Some(task) = task {
                 self.0.poll(id, &task);
+                polled += 1;
             }
         }
+        polled
     }
 
     /// Drops every future, and takes no more: their Deferreds fail with [`Abandoned`](super::Abandoned).

@@ -5,13 +5,15 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::deferred::Spawner;
 use crate::time::{self, Timers};
 
 /// A clock whose time moves only when it is told to (Twisted: `twisted.internet.task.Clock`).
 ///
 /// It stands where a program has its reactor: whatever takes `&impl Clock` (the trait [`time::Clock`](crate::Clock)) takes
-/// this one. Its time begins at zero. Clones are handles to the same clock; when the last of them goes, the calls that are
-/// still to be made are cancelled.
+/// this one, and whatever takes a [`Spawner`] its [`spawner`](Self::spawner). Its time begins at zero. Clones are handles to the
+/// same clock; when the last of them goes, the calls that are still to be made are cancelled, and the futures that are not done
+/// are dropped.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -36,6 +38,7 @@ pub struct Clock(Rc<Inner>);
 struct Inner {
     now: Rc<Cell<Duration>>,
     timers: Timers,
+    spawner: Spawner,
 }
 
 impl Clock {
@@ -43,10 +46,12 @@ impl Clock {
     pub fn new() -> Self {
         let now: Rc<Cell<Duration>> = Rc::default();
         let source = Rc::clone(&now);
-        Self(Rc::new(Inner { now, timers: Timers::new(move || source.get()) }))
+        // Nobody sleeps who would have to be called.
+        Self(Rc::new(Inner { now, timers: Timers::new(move || source.get()), spawner: Spawner::new(|| {}) }))
     }
 
-    /// Moves the time on, and then makes every call that is due, in the order of their deadlines (Twisted: `advance`).
+    /// Moves the time on, and then makes every call that is due, in the order of their deadlines, and polls every future that
+    /// was woken (Twisted: `advance`).
     ///
     /// The time is moved in one step: each of the calls sees the new time. Calls that they ask for, and that are due by then
     /// too, are made as well, turn by turn as in a reactor. A call may itself advance the clock. After 100 years the clock
@@ -94,8 +99,8 @@ impl Clock {
         }
     }
 
-    /// Makes the calls that are due now, those that they ask for not included, and says how many that were: one turn of a
-    /// reactor, without moving the time.
+    /// Makes the calls that are due now, those that they ask for not included, then polls the futures that were woken, and says
+    /// how many calls and futures that were: one turn of a reactor, without moving the time.
     ///
     /// ```
     /// use std::time::Duration;
@@ -113,7 +118,25 @@ impl Clock {
     ///
     /// With what one of the calls panics with.
     pub fn turn(&self) -> usize {
-        self.0.timers.begin(self.0.now.get()).map(|ready| ready.run()).count()
+        let calls = self.0.timers.begin(self.0.now.get()).map(|ready| ready.run()).count();
+        calls + self.0.spawner.poll_woken()
+    }
+
+    /// What runs futures in the turns of this clock, as a reactor would.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::task::defer_later;
+    /// use ropewalk::testing;
+    ///
+    /// let clock = testing::Clock::new();
+    /// let timer = defer_later(&clock, Duration::from_secs(1), || Ok(7));
+    /// let mut answer = clock.spawner().spawn(async move { Ok(timer.await? + 1) });
+    /// clock.advance(Duration::from_secs(1));
+    /// assert_eq!(answer.take_result().unwrap().unwrap(), 8);
+    /// ```
+    pub fn spawner(&self) -> &Spawner {
+        &self.0.spawner
     }
 }
 
@@ -139,6 +162,7 @@ impl Drop for Inner {
     /// Functions in the queue may hold clones of the timers: they would keep each other.
     fn drop(&mut self) {
         self.timers.close();
+        self.spawner.close();
     }
 }
 
