@@ -479,11 +479,12 @@ fn cancelling_stops_the_loop() {
 fn cancelling_cancels_what_is_waited_for() {
     for stop_first in [false, true] {
         let cancelled = Rc::new(Cell::new(0));
-        let noted = Rc::clone(&cancelled);
+        let (noted, unfired) = (Rc::clone(&cancelled), Rc::<RefCell<Vec<_>>>::default());
+        let kept = Rc::clone(&unfired);
         let me = Fixture::new(move |_, _| {
             let noted = Rc::clone(&noted);
             let (promise, deferred) = Promise::with_canceller(move || noted.set(noted.get() + 1));
-            std::mem::forget(promise); // it is fired by nobody
+            kept.borrow_mut().push(promise);
             deferred
         });
         let ended = me.looping.start(ms(10));
@@ -496,6 +497,8 @@ fn cancelling_cancels_what_is_waited_for() {
         assert!(failure(ended).check::<Cancelled>().is_some());
         drop(me.looping.start(ms(10)));
         assert_eq!(me.times(), [0, 0]);
+        // The loop waits for one that its own function would keep.
+        drop(unfired.take());
     }
 }
 
@@ -520,11 +523,11 @@ fn a_function_may_cancel_its_loop() {
     assert!(cancelled_in(|| Deferred::succeed(())).is_empty());
     assert_eq!(cancelled_in(|| Deferred::fail(Failure::message("late"))), ["late"]);
     let cancelled = Rc::new(Cell::new(false));
-    let noted = Rc::clone(&cancelled);
+    let (noted, unfired) = (Rc::clone(&cancelled), RefCell::new(Vec::new()));
     let unheard = cancelled_in(move || {
         let noted = Rc::clone(&noted);
         let (promise, deferred) = Promise::with_canceller(move || noted.set(true));
-        std::mem::forget(promise);
+        unfired.borrow_mut().push(promise);
         deferred
     });
     assert!(unheard.is_empty() && cancelled.get());
