@@ -55,6 +55,19 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
+/// For the test kit, which drives joints without a reactor.
+impl<P: Protocol> Connection<P> {
+    /// Joins a protocol to a transport.
+    pub(crate) fn join(protocol: P, transport: Transport) -> Self {
+        Self(Rc::new(Joint::new(protocol, transport)))
+    }
+
+    /// What is to be driven.
+    pub(crate) fn joint(&self) -> Rc<dyn AnyJoint> {
+        Rc::clone(&self.0) as Rc<dyn AnyJoint>
+    }
+}
+
 impl<P> Clone for Connection<P> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))

@@ -245,6 +245,21 @@ impl Stream {
         self.closing == Closing::Over
     }
 
+    /// Whether it is being closed, or was told to be, without its queue being sent.
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.closing == Closing::Aborting
+    }
+
+    /// Whether our side was shut, or will be (Twisted: `_writeDisconnecting`).
+    pub(crate) fn is_write_closing(&self) -> bool {
+        self.writing != Writing::Open
+    }
+
+    /// Whether reading is paused (Twisted: `producerState`).
+    pub(crate) fn is_paused(&self) -> bool {
+        self.reading == Reading::Paused
+    }
+
     // What happened.
 
     /// Bytes came. `Kept` ones were taken care of.
@@ -302,7 +317,12 @@ impl Stream {
     /// The network says that it is over.
     pub(crate) fn broken(&mut self, error: io::Error) {
         let reason = ConnectionClosed::from_io(error, self.queue.len());
-        self.close_with(Closing::Dead, reason.into());
+        self.dead(reason.into());
+    }
+
+    /// The same, with the reason as the protocol is to hear it.
+    pub(crate) fn dead(&mut self, reason: Failure) {
+        self.close_with(Closing::Dead, reason);
     }
 
     /// The close deadline passed: the peer is given as long again if it took anything.
