@@ -45,6 +45,8 @@ pub(super) struct End {
     shut: Cell<bool>,
     closing: Cell<Option<CloseMode>>,
     aborted: Cell<bool>,
+    /// Both ends had been sent when it was aborted: the kernels are done with the connection, and nobody is reset any more.
+    finished: Cell<bool>,
     lost: RefCell<Option<Failure>>,
 }
 
@@ -68,6 +70,7 @@ impl End {
             shut: Cell::new(false),
             closing: Cell::new(None),
             aborted: Cell::new(false),
+            finished: Cell::new(false),
             lost: RefCell::default(),
         }
     }
@@ -107,6 +110,7 @@ impl End {
                 pipe.reset = false;
                 match pipe.drop_bytes() {
                     0 => Arrival::Nothing,
+                    count if self.finished.get() => Arrival::Dropped(count),
                     count => {
                         self.socket.out.borrow_mut().reset = true;
                         Arrival::Refused(count)
@@ -243,8 +247,9 @@ impl End {
         }
     }
 
-    /// Phase 8: tells the protocol of what ended. The reason, if that is the connection.
-    pub(super) fn tell(&self) -> Option<Failure> {
+    /// Phase 8: tells the protocol of what ended. The reason, if that is the connection. Whether the peer has ended its side
+    /// decides whether there is anything left to be reset.
+    pub(super) fn tell(&self, peer_ended: bool) -> Option<Failure> {
         let joint = self.joint.borrow().clone();
         if self.shut.take()
             && let Some(joint) = &joint
@@ -254,7 +259,7 @@ impl End {
         let mode = self.closing.take()?;
         self.disarm();
         let reason = self.transport.stream().take_reason();
-        self.close(mode);
+        self.close(mode, peer_ended);
         self.joint.take();
         *self.lost.borrow_mut() = Some(reason.clone());
         if let Some(joint) = joint {
@@ -263,12 +268,13 @@ impl End {
         Some(reason)
     }
 
-    fn close(&self, mode: CloseMode) {
+    fn close(&self, mode: CloseMode, peer_ended: bool) {
         self.receiving.set(false);
         self.aborted.set(mode == CloseMode::Reset);
         match mode {
             CloseMode::Reset => {
-                self.socket.out.borrow_mut().reset = true;
+                self.finished.set(self.socket.is_ended() && peer_ended);
+                self.socket.out.borrow_mut().reset = !self.finished.get();
                 self.socket.state.set(State::Closed);
             }
             CloseMode::Plain => {
@@ -357,6 +363,11 @@ impl Socket {
 
     fn end(&self) {
         self.out.borrow_mut().ended = true;
+    }
+
+    /// Whether our end was sent.
+    pub(super) fn is_ended(&self) -> bool {
+        self.out.borrow().ended
     }
 }
 

@@ -239,7 +239,9 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
     /// Phases 7 and 8 of both sides.
     fn settle(&self) -> bool {
         let mut moved = self.client.end.settle() | self.server.end.settle();
-        for (name, reason) in [("client", self.client.tell()), ("server", self.server.tell())] {
+        let to_client = self.client.tell(self.server.end.socket().is_ended());
+        let to_server = self.server.tell(self.client.end.socket().is_ended());
+        for (name, reason) in [("client", to_client), ("server", to_server)] {
             if let Some(reason) = reason {
                 self.note(format!("{name} lost: {reason}"));
                 moved = true;
@@ -318,8 +320,8 @@ impl<P: Protocol> Side<P> {
         self.end.socket().out.borrow().bytes.len()
     }
 
-    fn tell(&self) -> Option<Failure> {
-        let reason = self.end.tell()?;
+    fn tell(&self, peer_ended: bool) -> Option<Failure> {
+        let reason = self.end.tell(peer_ended)?;
         if let Some(stop) = self.stop.take() {
             stop();
         }

@@ -156,7 +156,7 @@ impl StringTransport {
     fn settle(&self) -> bool {
         self.0.send_ahead();
         let moved = self.0.settle();
-        moved | self.0.tell().is_some()
+        moved | self.0.tell(false).is_some()
     }
 }
 
