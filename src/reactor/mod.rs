@@ -9,7 +9,7 @@
 //! | `core.rs` | what it consists of |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
-//! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
+//! | `port.rs`, `connect.rs`, `resolver.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
 //! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
@@ -28,6 +28,7 @@ mod jobs;
 mod pages;
 mod port;
 mod remote;
+mod resolver;
 mod signals;
 mod slots;
 #[cfg(test)]
@@ -42,6 +43,9 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::backend::Mio;
+pub(crate) use self::backend::{
+    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake,
+};
 pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
 use self::core::{Core, Slot};
@@ -50,6 +54,7 @@ pub use self::filesystem_lock::FilesystemLock;
 pub(crate) use self::port::BACKLOG;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
+pub use self::resolver::{Resolver, SystemResolver};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
@@ -94,7 +99,7 @@ impl Reactor {
 
     /// A reactor with other settings.
     pub fn builder() -> Builder {
-        Builder { signals: true, shutdown_timeout: Some(SHUTDOWN_TIMEOUT) }
+        Builder { signals: true, shutdown_timeout: Some(SHUTDOWN_TIMEOUT), resolver: Rc::new(SystemResolver) }
     }
 
     /// Runs the loop until [`stop`](Self::stop), [`crash`](Self::crash), SIGINT or SIGTERM (Twisted: `run`). A reactor that
@@ -283,6 +288,26 @@ impl Reactor {
         self.0.resolve(host, port)
     }
 
+    /// A run begins, for whoever drives it with [`step`](Self::step)s.
+    pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
+        self.0.begin_run()
+    }
+
+    /// A turn of a run. `false`: the run is over.
+    pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
+        self.0.step(longest)
+    }
+
+    /// Whether a turn would not wait, whatever the network has.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.is_busy()
+    }
+
+    /// Whether both are handles to the same reactor.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn downgrade(&self) -> WeakReactor {
         WeakReactor(Rc::downgrade(&self.0))
     }
@@ -335,6 +360,7 @@ impl WeakReactor {
 pub struct Builder {
     signals: bool,
     shutdown_timeout: Option<Duration>,
+    resolver: Rc<dyn Resolver>,
 }
 
 impl Builder {
@@ -353,13 +379,24 @@ impl Builder {
         self
     }
 
+    /// What looks names up (Twisted: `installNameResolver`). The system's resolver, in threads, unless said otherwise.
+    pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
+        self.resolver = Rc::new(resolver);
+        self
+    }
+
     /// Makes the reactor.
     ///
     /// # Errors
     /// [`ReactorError::Setup`] where the system gives us no poller.
     pub fn build(self) -> Result<Reactor, ReactorError> {
         let backend = Mio::new().map_err(ReactorError::Setup)?;
-        Ok(Reactor(Core::new(Box::new(backend), self)))
+        Ok(self.build_on(Box::new(backend)))
+    }
+
+    /// Makes a reactor on a backend.
+    pub(crate) fn build_on(self, backend: Box<dyn Backend>) -> Reactor {
+        Reactor(Core::new(backend, self))
     }
 }
 

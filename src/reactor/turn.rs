@@ -326,14 +326,19 @@ impl Core {
         }
     }
 
-    /// How long phase 5 may take.
-    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
-        let busy = !self.agenda.is_empty()
+    /// Whether there is something to do that nothing has to happen for.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.agenda.is_empty()
+            || self.remote.is_waiting()
             || self.spawner.is_woken()
             || !self.later.borrow().is_empty()
             || !self.resumed.borrow().is_empty()
-            || self.is_to_advance();
-        if busy {
+            || self.is_to_advance()
+    }
+
+    /// How long phase 5 may take.
+    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
+        if self.is_busy() {
             return Some(Duration::ZERO);
         }
         let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));
