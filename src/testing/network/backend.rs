@@ -33,7 +33,6 @@ pub(super) struct Simulated {
     sockets: BTreeMap<SocketId, Id>,
     ids: BTreeMap<(u32, u32), SocketId>,
     /// Had their share of this turn.
-    again: VecDeque<SocketId>,
     received: Vec<SocketId>,
     accepted: usize,
     buffer: Box<[u8]>,
@@ -50,7 +49,6 @@ impl Simulated {
             host,
             sockets: BTreeMap::new(),
             ids: BTreeMap::new(),
-            again: VecDeque::new(),
             received: Vec::new(),
             accepted: 0,
             buffer: Box::default(),
@@ -88,9 +86,9 @@ impl Simulated {
                 continue;
             };
             if self.received.contains(&socket) || self.accepted >= ACCEPTS {
-                let has_more = self.kernel.borrow_mut().has_more(socket);
-                if has_more {
-                    self.again.push_back(socket);
+                let mut kernel = self.kernel.borrow_mut();
+                if kernel.has_more(socket) {
+                    kernel.make_ready_again(self.owner, socket);
                     continue;
                 }
             }
@@ -250,9 +248,7 @@ impl Backend for Simulated {
         self.received.clear();
         self.accepted = 0;
         let mut kernel = self.kernel.borrow_mut();
-        for socket in self.again.drain(..) {
-            kernel.make_ready(self.owner, socket);
-        }
+        kernel.begin_turn(self.owner);
         let now = kernel.now;
         kernel.advance_to(now);
         let until = timeout.map(|timeout| now.saturating_add(timeout));

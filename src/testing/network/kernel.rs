@@ -45,6 +45,8 @@ pub(super) struct Kernel {
     events_made: u64,
     /// What has something to say, by owner.
     ready: BTreeMap<Owner, VecDeque<SocketId>>,
+    /// The same, for the owner's next turn.
+    again: BTreeMap<Owner, VecDeque<SocketId>>,
     limits: BTreeMap<Owner, usize>,
     hosts: BTreeMap<IpAddr, Host>,
     names: BTreeMap<String, Vec<IpAddr>>,
@@ -165,6 +167,7 @@ impl Kernel {
             events: BTreeMap::new(),
             events_made: 0,
             ready: BTreeMap::new(),
+            again: BTreeMap::new(),
             limits: BTreeMap::new(),
             hosts: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -675,8 +678,20 @@ impl Kernel {
         }
     }
 
+    /// Puts a socket on its owner's list of the next turn.
+    pub(super) fn make_ready_again(&mut self, owner: Owner, id: SocketId) {
+        self.again.entry(owner).or_default().push_back(id);
+    }
+
+    /// A turn of an owner begins.
+    pub(super) fn begin_turn(&mut self, owner: Owner) {
+        for id in self.again.remove(&owner).unwrap_or_default() {
+            self.make_ready(owner, id);
+        }
+    }
+
     pub(super) fn is_ready(&self, owner: Owner) -> bool {
-        self.ready.get(&owner).is_some_and(|ready| !ready.is_empty())
+        [&self.ready, &self.again].iter().any(|lists| lists.get(&owner).is_some_and(|list| !list.is_empty()))
     }
 
     /// The next socket on the list: the first, or, on some networks, any.
