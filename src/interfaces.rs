@@ -15,8 +15,10 @@
 //! | You use | for | Twisted's name |
 //! |---|---|---|
 //! | [`Reactor`](crate::Reactor) | the loop: run, stop, listen, connect, jobs in threads | `IReactorCore`, `IReactorTCP`, `IReactorInThreads` |
-//! | [`Clock`] | timers: the reactor is one, a test's clock another | `IReactorTime` |
+//! | [`Clock`] | timers: the reactor is one, a test's [`testing::Clock`](crate::testing::Clock) another | `IReactorTime` |
 //! | [`DelayedCall`](crate::DelayedCall) | one timer | `IDelayedCall` |
+//! | [`LoopingCall`](crate::task::LoopingCall) | a function that is called at intervals | `LoopingCall` |
+//! | [`Cooperator`](crate::task::Cooperator) | long work in small steps | `Cooperator` |
 //! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads` |
 //! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |

@@ -36,6 +36,8 @@
 //! engine itself does not panic, whatever the peer or a description says. (It catches panics, so build with
 //! `panic = "unwind"`.)
 //!
+//! **Tests** of programs for this engine find what they need in [`testing`], first of all a clock that they move themselves.
+//!
 //! **Logs** go to [`tracing`](https://docs.rs/tracing): failures that nobody handled at error level, trouble with accepting
 //! at warning level.
 
@@ -47,6 +49,8 @@ pub mod failure;
 pub mod interfaces;
 pub mod protocol;
 pub mod reactor;
+pub mod task;
+pub mod testing;
 pub mod time;
 pub mod transport;
 

@@ -11,6 +11,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("error", &["address", "failure"]),
     ("time", &["error", "failure"]),
     ("deferred", &["failure", "error", "time"]),
+    ("task", &["failure", "error", "time", "deferred"]),
+    ("testing", &["deferred", "error", "failure", "time"]),
     ("transport", &["address", "error", "failure", "time"]),
     ("protocol", &["address", "error", "failure", "time", "transport"]),
     ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol"]),

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::*;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Reactor, Result, Transport};
+use ropewalk::task::{Cooperator, LoopingCall, defer_later};
+use ropewalk::{Address, Deferred, Reactor, Result, Transport, testing};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -314,6 +315,35 @@ fn an_echo_allocates_nothing() {
         assert_eq!(ALLOCATIONS.get() - before, 0, "messages of {size} bytes");
         run_beside(&reactor, client);
     }
+}
+
+/// A looping call and a cooperative task hold no more after 100,000 rounds than after a few, and a call that returns nothing
+/// allocates for its timer only.
+#[test]
+fn work_that_repeats_holds_no_more() {
+    const WARM: u64 = 200;
+    const ROUNDS: u64 = 100_000;
+    const TICK: Duration = Duration::from_millis(2);
+    let clock = testing::Clock::new();
+    let (plain, waiting) = (LoopingCall::new(&clock, || ()), LoopingCall::new(&clock, || Deferred::succeed(())));
+    let timers = clock.timers().clone();
+    let later = LoopingCall::new(&clock, move || defer_later(&timers, TICK / 2, || ()));
+    let cooperator = Cooperator::builder(&clock).steps(2).build();
+    let timers = clock.timers().clone();
+    let task = cooperator.cooperate(std::iter::repeat_with(move || defer_later(&timers, TICK, || ())));
+    let ended = [plain.start(TICK), waiting.start(TICK), later.start(TICK)];
+    let rounds = |count| (0..count).for_each(|_| clock.pump([TICK / 2, TICK / 2]));
+    rounds(WARM);
+    let growth = Growth::begin();
+    rounds(ROUNDS);
+    assert!(growth.now() <= KIB && growth.peak() <= 4 * KIB, "{} bytes, {} at most", growth.now(), growth.peak());
+    let _ = (waiting.stop(), later.stop(), task.stop());
+    rounds(WARM);
+    let before = ALLOCATIONS.get();
+    rounds(ROUNDS);
+    let per_call = (ALLOCATIONS.get() - before) as f64 / ROUNDS as f64;
+    assert!(per_call <= 1.01, "{per_call} allocations per call");
+    drop(ended);
 }
 
 /// An idle connection that has served a request holds no buffer, only its own state.

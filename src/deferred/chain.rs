@@ -1,67 +1,122 @@
 //! The links of a chain, and the loops that run and cancel them. See the module above for states and rules.
 //!
-//! Upstream owns downstream: a promise owns its [`Root`], which owns the next [`Link`], and so on; a [`Deferred`](super::Deferred) owns
-//! the last. Downstream refers upstream weakly, for cancelling. A promise fires when it is dropped at the latest, which
-//! takes the chain apart link by link.
+//! Upstream owns downstream: a promise owns the [`Root`], which owns the first [`Link`], and so on; a
+//! [`Deferred`](super::Deferred) shares the last. Nothing refers upstream but the weak reference to the root, the [`Head`] of the
+//! chain, that every Deferred of it hands on to the next: the root knows what is being waited for, which is all that cancelling
+//! needs. A promise fires when it is dropped at the latest, which takes the chain apart link by link.
 //!
-//! No cell stays borrowed while anything runs, or is dropped, that is not ours.
+//! No cell is borrowed, ever: what is in one is taken out, looked at, and put back before anything runs that is not ours.
 
-use std::cell::{Cell, RefCell};
-use std::mem;
+use std::cell::Cell;
 use std::panic::Location;
+use std::ptr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 
 use super::outcome::Resolved;
-use super::{Cancelled, unhandled};
+use super::{Cancelled, Circular, Split, unhandled};
 use crate::failure::{Result, guarded};
 
-/// Something that will have a result of type `T`.
-pub(super) trait Source<T: 'static>: Cancel {
-    fn place(&self) -> &Place<T>;
-    fn into_cancel(self: Rc<Self>) -> Rc<dyn Cancel>;
+/// A link with a result, to be handed on.
+pub(super) trait Step {
+    /// Gives the result to whoever wants it, and says who has the next one.
+    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>>;
 }
 
-/// Something that can be cancelled.
-pub(super) trait Cancel {
-    /// Cancels this, or says what is to be cancelled instead: what it waits for.
-    fn cancel(self: Rc<Self>) -> Option<Rc<dyn Cancel>>;
+/// Something that has a result of type `T`, or will have one.
+pub(super) trait Source<T: 'static>: Step {
+    fn place(&self) -> &Place<T>;
 }
 
 /// Something that takes a result of type `T`.
-pub(super) trait Sink<T>: Step {
-    fn put(&self, result: Result<T>);
-    fn into_step(self: Rc<Self>) -> Rc<dyn Step>;
+trait Sink<T> {
+    fn accept(self: Rc<Self>, result: Result<T>, run: &mut Run) -> Option<Rc<dyn Step>>;
 }
 
-/// A link whose turn has come.
-pub(super) trait Step {
-    /// Runs its callback, and says who is next.
-    fn run(self: Rc<Self>) -> Option<Rc<dyn Step>>;
+/// What knows what a chain is waiting for.
+pub(super) trait Head {
+    /// Cancels what is waited for, or says whose business that is.
+    fn cancel(self: Rc<Self>) -> Option<Rc<dyn Head>>;
+
+    /// A callback returned a Deferred: from now on that is waited for, or no longer.
+    fn waits_for(&self, inner: Option<Weak<dyn Head>>);
+}
+
+/// A chain that runs.
+pub(super) struct Run {
+    head: Rc<dyn Head>,
+}
+
+impl Run {
+    fn go(mut self, mut next: Option<Rc<dyn Step>>) {
+        while let Some(step) = next {
+            next = step.hand_on(&mut self);
+        }
+    }
+}
+
+/// Cancels, going to what is waited for, however far away. Chains that wait for one another in a ring, which is an error of
+/// whoever made it, have nobody who could be cancelled: that is noticed by meeting again a head that was marked, a mark being
+/// set after 1, 2, 4, .. steps (Brent's way).
+pub(super) fn cancel(head: Rc<dyn Head>) {
+    let mut mark = Rc::downgrade(&head);
+    let (mut steps, mut until) = (0_usize, 1_usize);
+    let mut next = head.cancel();
+    while let Some(head) = next {
+        if ptr::addr_eq(mark.as_ptr(), Rc::as_ptr(&head)) {
+            return;
+        }
+        steps += 1;
+        if steps == until {
+            mark = Rc::downgrade(&head);
+            until *= 2;
+        }
+        next = head.cancel();
+    }
+}
+
+/// A head of nothing: that of a chain which waits for nobody.
+pub(super) fn no_head() -> Weak<dyn Head> {
+    Weak::<Anchor>::new()
 }
 
 /// Where a result is kept until somebody wants it.
 pub(super) struct Place<T: 'static> {
-    content: RefCell<Content<T>>,
-    next: RefCell<Next<T>>,
-    pauses: Cell<usize>,
+    content: Cell<Option<Result<T>>>,
+    next: Cell<Next<T>>,
     made: &'static Location<'static>,
+    pauses: Cell<u32>,
+    stage: Cell<Stage>,
+    /// The next is a task.
+    awaited: Cell<bool>,
 }
 
-enum Content<T> {
-    Nothing,
-    Result(Result<T>),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No result yet.
+    Waiting,
+    There,
+    /// The result went on.
     Gone,
 }
 
 /// Who wants the result.
+#[derive(Default)]
 enum Next<T: 'static> {
+    #[default]
     Nobody,
     /// A callback.
     Sink(Rc<dyn Sink<T>>),
-    /// A link that follows this Deferred.
-    Follower(Rc<dyn Source<T>>),
+    /// A link that follows this Deferred. Boxed: it is the largest, and not the most frequent.
+    Follower(Box<Follower<T>>),
     Task(Waker),
+    /// It gave up, and does not want to hear of it.
+    Nowhere,
+}
+
+struct Follower<T: 'static> {
+    link: Rc<dyn Source<T>>,
+    head: Rc<dyn Head>,
 }
 
 /// What taking a result gave.
@@ -71,115 +126,150 @@ pub(super) enum Taken<T> {
     Gone,
 }
 
+impl<T> Taken<T> {
+    pub(super) fn result(self) -> Option<Result<T>> {
+        match self {
+            Self::Result(result) => Some(result),
+            Self::NotYet | Self::Gone => None,
+        }
+    }
+}
+
 impl<T> Place<T> {
-    fn new(content: Content<T>, made: &'static Location<'static>) -> Self {
-        Self { content: RefCell::new(content), next: RefCell::new(Next::Nobody), pauses: Cell::new(0), made }
+    fn new(made: &'static Location<'static>) -> Self {
+        Self {
+            content: Cell::new(None),
+            next: Cell::new(Next::Nobody),
+            made,
+            pauses: Cell::new(0),
+            stage: Cell::new(Stage::Waiting),
+            awaited: Cell::new(false),
+        }
     }
 
+    /// Whether it has its result, and does not keep it back.
     pub(super) fn is_there(&self) -> bool {
-        matches!(&*self.content.borrow(), Content::Result(_))
+        self.has_result() && self.pauses.get() == 0
     }
 
-    pub(super) fn take(&self) -> Option<Result<T>> {
-        if self.pauses.get() > 0 || !self.is_there() {
-            return None;
-        }
-        match self.content.replace(Content::Gone) {
-            Content::Result(result) => Some(result),
-            Content::Nothing | Content::Gone => None,
+    pub(super) fn has_result(&self) -> bool {
+        self.stage.get() == Stage::There
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.get()
+    }
+
+    /// The result, if it is there and not kept back.
+    pub(super) fn take(&self) -> Taken<T> {
+        match self.stage.get() {
+            Stage::There if self.is_there() => {
+                self.stage.set(Stage::Gone);
+                self.content.take().map_or(Taken::Gone, Taken::Result)
+            }
+            Stage::There | Stage::Waiting => Taken::NotYet,
+            Stage::Gone => Taken::Gone,
         }
     }
 
+    /// As `take`; whoever polls is woken when there is more to say.
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Taken<T> {
-        if let Some(result) = self.take() {
-            return Taken::Result(result);
+        let taken = self.take();
+        self.awaited.set(matches!(taken, Taken::NotYet));
+        if self.awaited.get() {
+            match self.next.take() {
+                Next::Task(waker) if waker.will_wake(context.waker()) => self.next.set(Next::Task(waker)),
+                old => {
+                    self.next.set(Next::Task(context.waker().clone()));
+                    drop(old);
+                }
+            }
         }
-        if matches!(&*self.content.borrow(), Content::Gone) {
-            return Taken::Gone;
-        }
-        let is_the_same = matches!(&*self.next.borrow(), Next::Task(waker) if waker.will_wake(context.waker()));
-        if !is_the_same {
-            let old = self.next.replace(Next::Task(context.waker().clone()));
-            drop(old);
-        }
-        Taken::NotYet
+        taken
     }
 
-    pub(super) fn hand_on_to<L: Sink<T> + 'static>(&self, link: Rc<L>) {
-        let old = self.next.replace(Next::Sink(link));
+    /// The task that waited is gone: what comes now goes nowhere.
+    pub(super) fn give_up(&self) {
+        self.awaited.set(false);
+        let old = self.next.replace(Next::Nowhere);
         drop(old);
     }
 
-    pub(super) fn pause(&self) {
-        self.pauses.set(self.pauses.get() + 1);
+    fn keep(&self, result: Result<T>) {
+        self.stage.set(Stage::There);
+        self.content.set(Some(result));
+    }
+
+    /// Keeps the result if nobody wants it now, otherwise gives it away, and says who has the next one.
+    fn give(&self, result: Result<T>, run: &mut Run) -> Option<Rc<dyn Step>> {
+        if self.pauses.get() > 0 {
+            self.keep(result);
+            return None;
+        }
+        match self.next.take() {
+            Next::Sink(link) => {
+                self.stage.set(Stage::Gone);
+                link.accept(result, run)
+            }
+            Next::Follower(follower) => {
+                self.stage.set(Stage::Gone);
+                let Follower { link, head } = *follower;
+                head.waits_for(None);
+                run.head = head;
+                link.place().keep(result);
+                Some(link)
+            }
+            Next::Nobody => {
+                self.keep(result);
+                None
+            }
+            Next::Task(waker) => {
+                self.keep(result);
+                waker.wake();
+                None
+            }
+            Next::Nowhere => {
+                self.stage.set(Stage::Gone);
+                None
+            }
+        }
+    }
+
+    /// Gives what is kept.
+    fn give_kept(&self, run: &mut Run) -> Option<Rc<dyn Step>> {
+        let result = self.take().result()?;
+        self.give(result, run)
     }
 }
 
 impl<T> Drop for Place<T> {
     fn drop(&mut self) {
-        if let Content::Result(Err(failure)) = mem::replace(self.content.get_mut(), Content::Gone) {
+        if let Some(Err(failure)) = self.content.take() {
             unhandled::report(failure, self.made);
         }
     }
 }
 
-/// Gives a place its result, and whoever wants it the turn. Follows followers, however many, without recursion.
-fn settle<T: 'static>(source: Rc<dyn Source<T>>, result: Result<T>) -> Option<Rc<dyn Step>> {
-    let (mut source, mut result) = (source, result);
-    loop {
-        let place = source.place();
-        if place.pauses.get() > 0 {
-            place.content.replace(Content::Result(result));
-            return None;
-        }
-        match place.next.replace(Next::Nobody) {
-            Next::Nobody => {
-                place.content.replace(Content::Result(result));
-                return None;
-            }
-            Next::Task(waker) => {
-                place.content.replace(Content::Result(result));
-                waker.wake();
-                return None;
-            }
-            Next::Sink(link) => {
-                place.content.replace(Content::Gone);
-                link.put(result);
-                return Some(link.into_step());
-            }
-            Next::Follower(follower) => {
-                place.content.replace(Content::Gone);
-                (source, result) = (follower, result);
-            }
-        }
-    }
+/// The first link: what a promise fires.
+pub(super) struct Root<T: 'static> {
+    place: Place<T>,
+    waits: Cell<Waits>,
+    /// It was cancelled without a canceller: the next firing was on its way, and does nothing.
+    swallows: Cell<bool>,
 }
 
-/// Runs a link, and all that follow.
-fn run(mut next: Option<Rc<dyn Step>>) {
-    while let Some(step) = next {
-        next = step.run();
-    }
-}
-
-/// Cancels, going to what is waited for.
-pub(super) fn cancel(link: Rc<dyn Cancel>) {
-    let mut next = Some(link);
-    while let Some(link) = next {
-        next = link.cancel();
-    }
-}
-
-/// One pause less.
-pub(super) fn unpause<T: 'static>(source: &Rc<dyn Source<T>>) {
-    let place = source.place();
-    place.pauses.set(place.pauses.get() - 1);
-    if matches!(&*place.next.borrow(), Next::Nobody) {
-        return;
-    }
-    if let Some(result) = place.take() {
-        run(settle(Rc::clone(source), result));
-    }
+/// What a chain is waiting for.
+#[derive(Default)]
+enum Waits {
+    /// The promise, which somebody may know how to give up.
+    Promise(Option<Box<dyn FnOnce()>>),
+    /// The canceller, which runs.
+    Canceller,
+    /// Nothing: it was fired.
+    #[default]
+    Nothing,
+    /// A Deferred that a callback returned.
+    Inner(Weak<dyn Head>),
 }
 
 /// What firing a promise came to.
@@ -191,54 +281,48 @@ pub(super) enum Fired<T> {
     Before(Result<T>),
 }
 
-/// Fires.
-pub(super) fn fire<T: 'static>(root: &Rc<Root<T>>, result: Result<T>) -> Fired<T> {
-    match root.stage.get() {
-        Stage::Waiting | Stage::Cancelling => {
-            root.stage.set(Stage::Fired);
-            let canceller = root.canceller.take();
-            run(settle(Rc::clone(root) as Rc<dyn Source<T>>, result));
-            drop(canceller);
-            Fired::Now
-        }
-        Stage::Cancelled => {
-            root.stage.set(Stage::Fired);
-            Fired::Swallowed
-        }
-        Stage::Fired => Fired::Before(result),
-    }
-}
-
-/// The first link: what a promise fires.
-pub(super) struct Root<T: 'static> {
-    place: Place<T>,
-    stage: Cell<Stage>,
-    canceller: Cell<Option<Box<dyn FnOnce()>>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    /// Its canceller runs.
-    Cancelling,
-    /// It was cancelled without a canceller: one firing is swallowed.
-    Cancelled,
-    Fired,
-}
-
 impl<T: 'static> Root<T> {
-    pub(super) fn waiting(canceller: Option<Box<dyn FnOnce()>>, made: &'static Location<'static>) -> Rc<Self> {
-        let (place, stage) = (Place::new(Content::Nothing, made), Cell::new(Stage::Waiting));
-        Rc::new(Self { place, stage, canceller: Cell::new(canceller) })
+    pub(super) fn new(canceller: Option<Box<dyn FnOnce()>>, made: &'static Location<'static>) -> Rc<Self> {
+        let (place, waits) = (Place::new(made), Cell::new(Waits::Promise(canceller)));
+        Rc::new(Self { place, waits, swallows: Cell::new(false) })
     }
 
-    pub(super) fn settled(result: Result<T>, made: &'static Location<'static>) -> Rc<Self> {
-        let (place, stage) = (Place::new(Content::Result(result), made), Cell::new(Stage::Fired));
-        Rc::new(Self { place, stage, canceller: Cell::new(None) })
-    }
-
+    /// Whether it was fired or cancelled.
     pub(super) fn is_called(&self) -> bool {
-        matches!(self.stage.get(), Stage::Fired | Stage::Cancelled)
+        let waits = self.waits.take();
+        let called = !matches!(waits, Waits::Promise(_) | Waits::Canceller);
+        self.waits.set(waits);
+        called
+    }
+
+    pub(super) fn fire(self: &Rc<Self>, result: Result<T>) -> Fired<T> {
+        match self.waits.take() {
+            Waits::Promise(canceller) => {
+                self.run(result);
+                drop(canceller);
+                Fired::Now
+            }
+            Waits::Canceller => {
+                self.run(result);
+                Fired::Now
+            }
+            waits @ (Waits::Nothing | Waits::Inner(_)) => {
+                self.waits.set(waits);
+                if self.swallows.take() { Fired::Swallowed } else { Fired::Before(result) }
+            }
+        }
+    }
+
+    fn run(self: &Rc<Self>, result: Result<T>) {
+        let mut run = Run { head: Rc::clone(self) as Rc<dyn Head> };
+        let next = self.place.give(result, &mut run);
+        run.go(next);
+    }
+}
+
+impl<T: 'static> Step for Root<T> {
+    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>> {
+        self.place.give_kept(run)
     }
 }
 
@@ -246,114 +330,173 @@ impl<T: 'static> Source<T> for Root<T> {
     fn place(&self) -> &Place<T> {
         &self.place
     }
-
-    fn into_cancel(self: Rc<Self>) -> Rc<dyn Cancel> {
-        self
-    }
 }
 
-impl<T: 'static> Cancel for Root<T> {
-    fn cancel(self: Rc<Self>) -> Option<Rc<dyn Cancel>> {
-        if self.stage.get() != Stage::Waiting {
-            return None;
-        }
-        let after = match self.canceller.take() {
-            Some(canceller) => {
-                self.stage.set(Stage::Cancelling);
+impl<T: 'static> Head for Root<T> {
+    fn cancel(self: Rc<Self>) -> Option<Rc<dyn Head>> {
+        match self.waits.take() {
+            Waits::Promise(Some(canceller)) => {
+                self.waits.set(Waits::Canceller);
                 if let Err(failure) = guarded(canceller) {
                     tracing::error!(%failure, place = %self.place.made, "a canceller failed");
                 }
-                Stage::Fired
+                // It may have fired the promise itself.
+                if !self.is_called() {
+                    self.waits.set(Waits::Nothing);
+                    self.run(Err(Cancelled.into()));
+                }
+                None
             }
-            None => Stage::Cancelled,
-        };
-        if self.stage.get() != Stage::Fired {
-            self.stage.set(after);
-            run(settle(self as Rc<dyn Source<T>>, Err(Cancelled.into())));
+            Waits::Promise(None) => {
+                self.swallows.set(true);
+                self.run(Err(Cancelled.into()));
+                None
+            }
+            waits @ (Waits::Canceller | Waits::Nothing) => {
+                self.waits.set(waits);
+                None
+            }
+            Waits::Inner(inner) => {
+                let next = inner.upgrade();
+                self.waits.set(Waits::Inner(inner));
+                next
+            }
         }
-        None
+    }
+
+    fn waits_for(&self, inner: Option<Weak<dyn Head>>) {
+        self.waits.set(inner.map_or(Waits::Nothing, Waits::Inner));
     }
 }
 
 /// A callback, and the place of what it makes.
-pub(super) struct Link<T, U: 'static, F> {
+pub(super) struct Link<U: 'static, F> {
     place: Place<U>,
-    input: Cell<Option<Result<T>>>,
     call: Cell<Option<F>>,
-    /// What is waited for: the link before, then the Deferred that is followed.
-    waits_for: RefCell<Weak<dyn Cancel>>,
 }
 
-impl<T: 'static, U: 'static, F> Link<T, U, F>
-where
-    F: FnOnce(Result<T>) -> Resolved<U> + 'static,
-{
-    pub(super) fn new(call: F, waits_for: Weak<dyn Cancel>, made: &'static Location<'static>) -> Rc<Self> {
-        Rc::new(Self {
-            place: Place::new(Content::Nothing, made),
-            input: Cell::new(None),
-            call: Cell::new(Some(call)),
-            waits_for: RefCell::new(waits_for),
-        })
-    }
-
-    /// The callback returned a Deferred: its result becomes ours.
-    fn follow(self: Rc<Self>, inner: Rc<dyn Source<U>>) -> Option<Rc<dyn Step>> {
-        if let Some(result) = inner.place().take() {
-            return settle(self as Rc<dyn Source<U>>, result);
-        }
-        self.waits_for.replace(Rc::downgrade(&Rc::clone(&inner).into_cancel()));
-        let old = inner.place().next.replace(Next::Follower(self));
+impl<U: 'static, F> Link<U, F> {
+    /// A link behind `source`.
+    pub(super) fn behind<T: 'static>(source: &Place<T>, call: F, made: &'static Location<'static>) -> Rc<Self>
+    where
+        F: FnOnce(Result<T>) -> Resolved<U> + 'static,
+    {
+        let link = Rc::new(Self { place: Place::new(made), call: Cell::new(Some(call)) });
+        source.awaited.set(false);
+        let old = source.next.replace(Next::Sink(Rc::clone(&link) as Rc<dyn Sink<T>>));
         drop(old);
-        None
+        link
     }
 }
 
-impl<T: 'static, U: 'static, F> Step for Link<T, U, F>
+impl<T: 'static, U: 'static, F> Sink<T> for Link<U, F>
 where
     F: FnOnce(Result<T>) -> Resolved<U> + 'static,
 {
-    fn run(self: Rc<Self>) -> Option<Rc<dyn Step>> {
-        let (Some(call), Some(input)) = (self.call.take(), self.input.take()) else { return None };
-        match guarded(|| call(input)) {
-            Ok(Resolved::Now(result)) => settle(self as Rc<dyn Source<U>>, result),
-            Ok(Resolved::Later(inner)) => self.follow(inner.0),
-            Err(panic) => settle(self as Rc<dyn Source<U>>, Err(panic.into())),
-        }
+    fn accept(self: Rc<Self>, result: Result<T>, run: &mut Run) -> Option<Rc<dyn Step>> {
+        let call = self.call.take()?;
+        let result = match guarded(|| call(result)) {
+            Ok(Resolved::Now(result)) => result,
+            Ok(Resolved::Later(inner)) => match inner.split() {
+                Split::Now(result) => result,
+                Split::Later(_, its_head) if ptr::addr_eq(its_head.as_ptr(), Rc::as_ptr(&run.head)) => {
+                    Err(Circular.into())
+                }
+                Split::Later(inner, its_head) => {
+                    run.head.waits_for(Some(its_head));
+                    let follower = Follower { link: self, head: Rc::clone(&run.head) };
+                    inner.place().awaited.set(false);
+                    let old = inner.place().next.replace(Next::Follower(Box::new(follower)));
+                    drop(old);
+                    return None;
+                }
+            },
+            Err(panic) => Err(panic.into()),
+        };
+        self.place.keep(result);
+        Some(self)
     }
 }
 
-impl<T: 'static, U: 'static, F> Sink<T> for Link<T, U, F>
-where
-    F: FnOnce(Result<T>) -> Resolved<U> + 'static,
-{
-    fn put(&self, result: Result<T>) {
-        self.input.set(Some(result));
-    }
-
-    fn into_step(self: Rc<Self>) -> Rc<dyn Step> {
-        self
+impl<U: 'static, F: 'static> Step for Link<U, F> {
+    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>> {
+        self.place.give_kept(run)
     }
 }
 
-impl<T: 'static, U: 'static, F> Source<U> for Link<T, U, F>
-where
-    F: FnOnce(Result<T>) -> Resolved<U> + 'static,
-{
+impl<U: 'static, F: 'static> Source<U> for Link<U, F> {
     fn place(&self) -> &Place<U> {
         &self.place
     }
+}
 
-    fn into_cancel(self: Rc<Self>) -> Rc<dyn Cancel> {
-        self
+/// A result that is kept back, though nobody has to be waited for.
+pub(super) struct Kept<T: 'static>(Place<T>);
+
+impl<T: 'static> Kept<T> {
+    pub(super) fn new(result: Result<T>, made: &'static Location<'static>) -> Rc<Self> {
+        let place = Place::new(made);
+        place.keep(result);
+        Rc::new(Self(place))
     }
 }
 
-impl<T: 'static, U: 'static, F> Cancel for Link<T, U, F>
-where
-    F: FnOnce(Result<T>) -> Resolved<U> + 'static,
-{
-    fn cancel(self: Rc<Self>) -> Option<Rc<dyn Cancel>> {
-        self.waits_for.borrow().upgrade()
+impl<T: 'static> Step for Kept<T> {
+    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>> {
+        self.0.give_kept(run)
+    }
+}
+
+impl<T: 'static> Source<T> for Kept<T> {
+    fn place(&self) -> &Place<T> {
+        &self.0
+    }
+}
+
+/// The head of a chain that was paused after its root had gone.
+struct Anchor(Cell<Option<Weak<dyn Head>>>);
+
+impl Head for Anchor {
+    fn cancel(self: Rc<Self>) -> Option<Rc<dyn Head>> {
+        let inner = self.0.take();
+        let next = inner.as_ref().and_then(Weak::upgrade);
+        self.0.set(inner);
+        next
+    }
+
+    fn waits_for(&self, inner: Option<Weak<dyn Head>>) {
+        self.0.set(inner);
+    }
+}
+
+/// A pause of a place. It keeps the head of the chain, for whoever cancels what runs after it.
+pub(super) struct Paused<T: 'static> {
+    source: Rc<dyn Source<T>>,
+    head: Rc<dyn Head>,
+}
+
+impl<T: 'static> Paused<T> {
+    /// Pauses; the head is replaced if there is none any more.
+    pub(super) fn new(source: &Rc<dyn Source<T>>, head: &mut Weak<dyn Head>) -> Self {
+        let pauses = &source.place().pauses;
+        pauses.set(pauses.get() + 1);
+        let strong = head.upgrade().unwrap_or_else(|| {
+            let anchor: Rc<dyn Head> = Rc::new(Anchor(Cell::new(None)));
+            *head = Rc::downgrade(&anchor);
+            anchor
+        });
+        Self { source: Rc::clone(source), head: strong }
+    }
+}
+
+impl<T: 'static> Drop for Paused<T> {
+    fn drop(&mut self) {
+        let place = self.source.place();
+        place.pauses.set(place.pauses.get() - 1);
+        if place.is_there() {
+            let mut run = Run { head: Rc::clone(&self.head) };
+            let next = place.give_kept(&mut run);
+            run.go(next);
+        }
     }
 }

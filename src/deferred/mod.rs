@@ -24,14 +24,23 @@
 //!    its result is not affected.
 //! 5. A failure that reaches the end, and that nobody took before the last handle went, is reported once ([`unhandled`]).
 //! 6. A promise that is dropped unfired fires with [`Abandoned`].
-//! 7. Running, cancelling and dropping take no stack, however long the chain: one link hands the next to a loop.
+//! 7. A Deferred that was awaited and is dropped before it has its result is cancelled, and nobody hears of it.
+//! 8. Running, cancelling and dropping take no stack, however long the chain: one link hands the next to a loop.
 
 mod chain;
+mod exchange;
+mod list;
+mod lock;
 mod outcome;
+mod promise;
+mod queue;
+mod spawn;
+mod timeout;
 pub mod unhandled;
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -39,9 +48,15 @@ use std::task::{Context, Poll};
 
 use thiserror::Error;
 
-use self::chain::{Cancel, Fired, Link, Root, Source, Taken};
+use self::chain::{Head, Kept, Link, Paused, Source, Taken};
+pub use self::list::{DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, gather_results, race};
+pub use self::lock::{DeferredLock, DeferredSemaphore, NoTokens, Permit};
 pub use self::outcome::{Outcome, Resolved};
-use crate::failure::{Failure, Result, guarded};
+pub use self::promise::{Abandoned, AlreadyCalled, Promise};
+pub use self::queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
+pub use self::spawn::Spawner;
+pub use self::timeout::TimedOut;
+use crate::failure::{Failure, Result, guarded, guarded_result};
 
 /// The waiting side of a result (Twisted: `Deferred`). Not `Send`.
 ///
@@ -58,7 +73,20 @@ use crate::failure::{Failure, Result, guarded};
 /// assert_eq!(answer.take_result().unwrap().unwrap(), 42);
 /// ```
 #[must_use = "a Deferred that is dropped goes on without you: its failure is only reported in the log"]
-pub struct Deferred<T: 'static>(Rc<dyn Source<T>>);
+pub struct Deferred<T: 'static>(State<T>);
+
+/// Where the result is. One that is there takes no allocation, and neither do the callbacks that are added to it.
+enum State<T: 'static> {
+    Ready(Result<T>, &'static Location<'static>),
+    Waiting(Rc<dyn Source<T>>, Weak<dyn Head>),
+    Gone,
+}
+
+/// What a Deferred consists of.
+enum Split<T: 'static> {
+    Now(Result<T>),
+    Later(Rc<dyn Source<T>>, Weak<dyn Head>),
+}
 
 impl<T> Deferred<T> {
     /// One that has its value (Twisted: `succeed`).
@@ -76,7 +104,7 @@ impl<T> Deferred<T> {
     /// One that has its result.
     #[track_caller]
     pub fn with_result(result: Result<T>) -> Self {
-        Self(Root::settled(result, Location::caller()))
+        Self(State::Ready(result, Location::caller()))
     }
 
     /// Has `call` called with the value; a failure passes by (Twisted: `addCallback`).
@@ -124,7 +152,7 @@ impl<T> Deferred<T> {
 
     /// Fires `promise` with the result (Twisted: `chainDeferred`).
     #[track_caller]
-    pub fn chain(self, promise: Promise<T>) {
+    pub fn chain_deferred(self, promise: Promise<T>) {
         let end = self.add_both(move |result| {
             // Whoever fired it meanwhile, or cancelled it, was first.
             let _ = promise.complete(result);
@@ -132,60 +160,138 @@ impl<T> Deferred<T> {
         drop(end);
     }
 
-    /// Whether the result is there (Twisted: `called`).
+    /// Whether the result is there, and not kept back by a [`Pause`] (Twisted: `called`).
     pub fn is_called(&self) -> bool {
-        self.0.place().is_there()
+        match &self.0 {
+            State::Ready(..) => true,
+            State::Waiting(source, _) => source.place().is_there(),
+            State::Gone => false,
+        }
     }
 
     /// The result, if it is there. Afterwards this Deferred never has one again.
     pub fn take_result(&mut self) -> Option<Result<T>> {
-        self.0.place().take()
+        match &self.0 {
+            State::Ready(..) => match mem::replace(&mut self.0, State::Gone) {
+                State::Ready(result, _) => Some(result),
+                State::Waiting(..) | State::Gone => None,
+            },
+            State::Waiting(source, _) => source.place().take().result(),
+            State::Gone => None,
+        }
     }
 
     /// Gives up on the result (Twisted: `cancel`). What is being waited for is told: the promise's canceller runs, and if it
     /// fires nothing itself, the chain fails with [`Cancelled`]; a Deferred that is followed is cancelled in turn. A Deferred
     /// that has its result is not affected.
     pub fn cancel(&self) {
-        chain::cancel(Rc::clone(&self.0).into_cancel());
+        if let State::Waiting(_, head) = &self.0
+            && let Some(head) = head.upgrade()
+        {
+            chain::cancel(head);
+        }
     }
 
     /// What cancels this Deferred after callbacks were added to it, or it was handed on.
     pub fn canceller(&self) -> Canceller {
-        Canceller(Rc::downgrade(&Rc::clone(&self.0).into_cancel()))
+        match &self.0 {
+            State::Waiting(_, head) => Canceller(head.clone()),
+            State::Ready(..) | State::Gone => Canceller(chain::no_head()),
+        }
     }
 
     /// Keeps the result back until the [`Pause`] is dropped (Twisted: `pause`, `unpause`). Pauses add up. Callbacks added
     /// before run on; those added to what is paused wait.
-    pub fn pause(&self) -> Pause<T> {
-        self.0.place().pause();
-        Pause(Rc::clone(&self.0))
+    pub fn pause(&mut self) -> Pause<T> {
+        if let State::Ready(..) = &self.0
+            && let State::Ready(result, made) = mem::replace(&mut self.0, State::Gone)
+        {
+            self.0 = State::Waiting(Kept::new(result, made), chain::no_head());
+        }
+        match &mut self.0 {
+            State::Waiting(source, head) => Pause(Some(Paused::new(source, head))),
+            State::Ready(..) | State::Gone => Pause(None),
+        }
     }
 
     #[track_caller]
+    #[inline]
     fn add<U: 'static>(self, call: impl FnOnce(Result<T>) -> Resolved<U> + 'static) -> Deferred<U> {
-        let place = Location::caller();
-        if let Some(result) = self.0.place().take() {
-            return match guarded(|| call(result)) {
-                Ok(Resolved::Now(result)) => Deferred(Root::settled(result, place)),
-                Ok(Resolved::Later(inner)) => inner,
-                Err(panic) => Deferred(Root::settled(Err(panic.into()), place)),
-            };
+        let made = Location::caller();
+        let result = match self.split() {
+            Split::Now(result) => result,
+            Split::Later(source, head) => {
+                return Deferred(State::Waiting(Link::behind(source.place(), call, made), head));
+            }
+        };
+        match guarded(|| call(result)) {
+            Ok(Resolved::Now(result)) => Deferred(State::Ready(result, made)),
+            Ok(Resolved::Later(inner)) => inner,
+            Err(panic) => Deferred(State::Ready(Err(panic.into()), made)),
         }
-        let link = Link::new(call, Rc::downgrade(&Rc::clone(&self.0).into_cancel()), place);
-        self.0.place().hand_on_to(Rc::clone(&link));
-        Deferred(link)
+    }
+
+    /// The result, or where it will come from. Always inlined: moving what it returns costs more than what it does.
+    #[inline(always)]
+    fn split(mut self) -> Split<T> {
+        match mem::replace(&mut self.0, State::Gone) {
+            State::Ready(result, _) => Split::Now(result),
+            State::Waiting(source, head) => match source.place().take() {
+                Taken::Result(result) => Split::Now(result),
+                Taken::NotYet => Split::Later(source, head),
+                Taken::Gone => Split::Now(Err(Exhausted.into())),
+            },
+            State::Gone => Split::Now(Err(Exhausted.into())),
+        }
+    }
+
+    /// The last that a dropped Deferred does, where there is anything to do.
+    #[cold]
+    fn abandon(&mut self) {
+        match mem::replace(&mut self.0, State::Gone) {
+            State::Ready(Err(failure), made) => unhandled::report(failure, made),
+            State::Waiting(source, head) if !source.place().has_result() => {
+                source.place().give_up();
+                if let Some(head) = head.upgrade() {
+                    chain::cancel(head);
+                }
+            }
+            State::Ready(Ok(_), _) | State::Waiting(..) | State::Gone => {}
+        }
     }
 }
 
 impl<T> Future for Deferred<T> {
     type Output = Result<T>;
 
-    /// Ready with the result. Polled again after that, it fails with [`Exhausted`].
+    /// Ready with the result. Polled again after that, it fails with [`Exhausted`]. Dropped after it was polled and before
+    /// it was ready, it is cancelled, and nobody hears of it: whoever awaited it has gone.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        match self.0.place().poll(context) {
-            Taken::Result(result) => Poll::Ready(result),
-            Taken::NotYet => Poll::Pending,
-            Taken::Gone => Poll::Ready(Err(Exhausted.into())),
+        let this = self.get_mut();
+        if let State::Waiting(source, _) = &this.0 {
+            return match source.place().poll(context) {
+                Taken::Result(result) => Poll::Ready(result),
+                Taken::NotYet => Poll::Pending,
+                Taken::Gone => Poll::Ready(Err(Exhausted.into())),
+            };
+        }
+        Poll::Ready(this.take_result().unwrap_or_else(|| Err(Exhausted.into())))
+    }
+}
+
+/// A value inside is never pinned.
+impl<T> Unpin for Deferred<T> {}
+
+impl<T> Drop for Deferred<T> {
+    #[inline]
+    fn drop(&mut self) {
+        let matters = match &self.0 {
+            State::Ready(result, _) => result.is_err(),
+            State::Waiting(source, _) => source.place().is_awaited(),
+            State::Gone => false,
+        };
+        if matters {
+            self.abandon();
         }
     }
 }
@@ -196,96 +302,15 @@ impl<T> fmt::Debug for Deferred<T> {
     }
 }
 
-/// The firing side of a result (Twisted: `Deferred.callback`, `errback`). Not `Send`. Dropped unfired, it fires with
-/// [`Abandoned`].
-pub struct Promise<T: 'static>(Rc<Root<T>>);
-
-impl<T> Promise<T> {
-    /// A promise, and the Deferred that waits for it.
-    #[track_caller]
-    pub fn new() -> (Self, Deferred<T>) {
-        Self::of(Root::waiting(None, Location::caller()))
-    }
-
-    /// A promise whose work can be given up: `canceller` is called, once, when the Deferred is cancelled before it was fired.
-    /// It may fire the promise itself; if it does not, the Deferred fails with [`Cancelled`].
-    #[track_caller]
-    pub fn with_canceller(canceller: impl FnOnce() + 'static) -> (Self, Deferred<T>) {
-        Self::of(Root::waiting(Some(Box::new(canceller)), Location::caller()))
-    }
-
-    fn of(root: Rc<Root<T>>) -> (Self, Deferred<T>) {
-        (Self(Rc::clone(&root)), Deferred(root))
-    }
-
-    /// Fires with a value (Twisted: `callback`). Callbacks run before this returns.
-    ///
-    /// # Errors
-    /// [`AlreadyCalled`] gives the value back.
-    pub fn callback(&self, value: T) -> Result<(), AlreadyCalled<T>> {
-        match self.fire(Ok(value)) {
-            Fired::Now | Fired::Swallowed => Ok(()),
-            Fired::Before(Ok(value)) => Err(AlreadyCalled(value)),
-            Fired::Before(Err(_)) => unreachable!("a value was fired"),
-        }
-    }
-
-    /// Fires with a failure (Twisted: `errback`). Errbacks run before this returns.
-    ///
-    /// # Errors
-    /// [`AlreadyCalled`] gives the failure back.
-    pub fn errback(&self, failure: impl Into<Failure>) -> Result<(), AlreadyCalled<Failure>> {
-        match self.fire(Err(failure.into())) {
-            Fired::Now | Fired::Swallowed => Ok(()),
-            Fired::Before(Err(failure)) => Err(AlreadyCalled(failure)),
-            Fired::Before(Ok(_)) => unreachable!("a failure was fired"),
-        }
-    }
-
-    /// Fires with either.
-    ///
-    /// # Errors
-    /// [`AlreadyCalled`] gives the result back.
-    pub fn complete(&self, result: Result<T>) -> Result<(), AlreadyCalled<Result<T>>> {
-        match self.fire(result) {
-            Fired::Now | Fired::Swallowed => Ok(()),
-            Fired::Before(result) => Err(AlreadyCalled(result)),
-        }
-    }
-
-    /// Whether it was fired or cancelled.
-    pub fn is_called(&self) -> bool {
-        self.0.is_called()
-    }
-
-    fn fire(&self, result: Result<T>) -> Fired<T> {
-        chain::fire(&self.0, result)
-    }
-}
-
-impl<T> Drop for Promise<T> {
-    fn drop(&mut self) {
-        if !self.0.is_called() {
-            self.fire(Err(Abandoned.into()));
-        }
-    }
-}
-
-impl<T> fmt::Debug for Promise<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Promise").field("called", &self.is_called()).finish_non_exhaustive()
-    }
-}
-
 /// Cancels a Deferred that is elsewhere. Cheap to clone; keeps nothing alive. From [`Deferred::canceller`].
 #[derive(Clone)]
-pub struct Canceller(Weak<dyn Cancel>);
+pub struct Canceller(Weak<dyn Head>);
 
 impl Canceller {
     /// As [`Deferred::cancel`]. Nothing happens if the Deferred is gone.
     pub fn cancel(&self) {
-        if let Some(link) = self.0.upgrade() {
-            chain::cancel(link);
+        if let Some(head) = self.0.upgrade() {
+            chain::cancel(head);
         }
     }
 }
@@ -297,13 +322,7 @@ impl fmt::Debug for Canceller {
 }
 
 /// Keeps the result of a Deferred back until it is dropped. From [`Deferred::pause`].
-pub struct Pause<T: 'static>(Rc<dyn Source<T>>);
-
-impl<T> Drop for Pause<T> {
-    fn drop(&mut self) {
-        chain::unpause(&self.0);
-    }
-}
+pub struct Pause<T: 'static>(#[expect(dead_code, reason = "it is kept to be dropped")] Option<Paused<T>>);
 
 impl<T> fmt::Debug for Pause<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -311,8 +330,7 @@ impl<T> fmt::Debug for Pause<T> {
     }
 }
 
-/// Calls `call` now, and turns whatever it returns, an error or a panic too, into a Deferred (Twisted: `maybeDeferred`,
-/// `execute`).
+/// Calls `call` now, and turns whatever it returns, an error or a panic too, into a Deferred (Twisted: `maybeDeferred`).
 ///
 /// ```
 /// let mut deferred = ropewalk::deferred::maybe_deferred(|| -> ropewalk::Result<u8> { panic!("oh") });
@@ -327,15 +345,16 @@ pub fn maybe_deferred<R: Outcome>(call: impl FnOnce() -> R) -> Deferred<R::Outpu
     }
 }
 
-/// The promise was fired before (Twisted: `AlreadyCalledError`). Holds what was not fired.
-#[derive(Error)]
-#[error("the promise was already fired")]
-pub struct AlreadyCalled<T>(pub T);
-
-impl<T> fmt::Debug for AlreadyCalled<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AlreadyCalled")
-    }
+/// Calls `call` now, and turns the result, or the panic, into a Deferred that has it (Twisted: `execute`): `maybe_deferred`
+/// for functions that know nothing of Deferreds.
+///
+/// ```
+/// let mut number = ropewalk::deferred::execute(|| Ok("12".parse::<u8>()?));
+/// assert_eq!(number.take_result().unwrap().unwrap(), 12);
+/// ```
+#[track_caller]
+pub fn execute<T>(call: impl FnOnce() -> Result<T>) -> Deferred<T> {
+    Deferred::with_result(guarded_result(call))
 }
 
 /// The Deferred was cancelled (Twisted: `CancelledError`).
@@ -343,10 +362,10 @@ impl<T> fmt::Debug for AlreadyCalled<T> {
 #[error("the operation was cancelled")]
 pub struct Cancelled;
 
-/// The promise was dropped before it was fired: whoever was to have the result is gone.
+/// A callback returned a Deferred of its own chain, which would have waited for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the operation was abandoned: its promise was dropped before it was fired")]
-pub struct Abandoned;
+#[error("a callback returned a Deferred of its own chain, which would wait for itself")]
+pub struct Circular;
 
 /// The Deferred was polled again after it had given its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

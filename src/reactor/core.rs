@@ -19,6 +19,7 @@ use super::slots::Slots;
 use super::triggers::Triggers;
 use super::turn::State;
 use super::{Builder, Counters};
+use crate::deferred::Spawner;
 use crate::protocol::{AnyJoint, BoxedFactory};
 use crate::time::{DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(super) slots: RefCell<Slots<Slot>>,
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
+    pub(super) spawner: Spawner,
     /// What other threads ring when they have something for the loop.
     pub(super) alarm: Arc<Alarm>,
     pub(super) remote: Remote,
@@ -94,11 +96,13 @@ impl Core {
         let started = Instant::now();
         let alarm = Arc::new(Alarm::new(backend.waker()));
         let remote = Remote::new(Arc::clone(&alarm));
+        let bell = Arc::clone(&alarm);
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone())),
             timers: Timers::new(move || started.elapsed()),
+            spawner: Spawner::new(move || bell.ring()),
             alarm,
             remote,
             program: Jobs::of_program(),
@@ -159,6 +163,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.remote.close();
         self.timers.close();
+        self.spawner.close();
         self.abandon_jobs();
         self.end_threads();
         self.send_callers_away();

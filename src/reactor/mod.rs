@@ -51,7 +51,7 @@ pub(crate) use self::port::BACKLOG;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
-use crate::deferred::{Deferred, Outcome};
+use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
 use crate::failure::{Result, guarded};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
@@ -179,6 +179,42 @@ impl Reactor {
     /// [`NoSuchTrigger`] if it has run, or was removed.
     pub fn remove_system_event_trigger(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {
         self.0.triggers.remove(id)
+    }
+
+    /// Runs a future on this reactor (Twisted: `ensureDeferred`, `inlineCallbacks`): at once up to its first wait, then, whenever
+    /// it was woken, in phase 6 of a turn. See [`Spawner::spawn`]. One that is not done when a run ends goes on in the next run;
+    /// one that is not done when the reactor goes is dropped.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::task::defer_later;
+    /// use ropewalk::Reactor;
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let handle = reactor.clone();
+    /// let done = reactor.spawn(async move {
+    ///     defer_later(&handle, Duration::from_millis(10), || Ok(())).await?;
+    ///     handle.stop()?;
+    ///     Ok("slept well")
+    /// });
+    /// reactor.run()?;
+    /// assert!(done.is_called());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> Deferred<<F::Output as Outcome>::Output>
+    where
+        F: Future + 'static,
+        F::Output: Outcome + 'static,
+    {
+        self.0.spawner.spawn(future)
+    }
+
+    /// What runs futures on this reactor: a handle for code that needs no more of it.
+    pub fn spawner(&self) -> &Spawner {
+        &self.0.spawner
     }
 
     /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).

@@ -6,7 +6,7 @@
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
 //! 4. the timeout: zero if anything is queued, otherwise until the next timer;
 //! 5. the wait, unless other threads brought something since 1 (`alarm.rs`);
-//! 6. completions, joint by joint;
+//! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
 
@@ -25,6 +25,10 @@ use crate::time::{Clock, DelayedCall};
 /// Timers run in one turn. 10,000: a few milliseconds of small functions; the rest come first in the next turn, after the
 /// network had its say.
 const TIMERS: usize = 10_000;
+
+/// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
+/// that wakes itself for ever must not hold up the end.
+const LAST_POLLS: usize = 100;
 
 /// What the loop is at.
 pub(super) enum State {
@@ -145,6 +149,7 @@ impl Core {
                 (SystemEvent::Startup, None) => drop(self.state.replace(State::Running)),
                 (SystemEvent::Shutdown, None) => {
                     self.end_jobs();
+                    self.poll_last();
                     return false;
                 }
             }
@@ -176,6 +181,13 @@ impl Core {
         let patient = event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
         let with_jobs = what == SystemEvent::Shutdown && event.phase >= Phase::During;
         patient && (!event.pending.borrow().is_empty() || with_jobs && self.program.is_busy())
+    }
+
+    /// There is no turn any more in which futures would be told of connections and jobs that have ended.
+    fn poll_last(&self) {
+        for _ in 0..LAST_POLLS {
+            self.spawner.poll_woken();
+        }
     }
 
     /// The end of a shutdown, or of everything: nobody waits for threads, and no thread for us.
@@ -254,7 +266,7 @@ impl Core {
         let timeout = self.timeout(longest);
         // 5
         // Whatever other threads may bring is looked for once more when the alarm is set.
-        let is_idle = || !self.remote.is_waiting();
+        let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
         let wait = |timeout| self.backend.borrow_mut().wait(timeout);
         self.alarm.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
@@ -264,6 +276,7 @@ impl Core {
             let Some((id, completion)) = next else { break };
             self.complete(id, completion);
         }
+        self.spawner.poll_woken();
         // 7
         self.settle();
         // 8
@@ -305,6 +318,7 @@ impl Core {
     /// How long phase 5 may take.
     fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
         let busy = !self.agenda.is_empty()
+            || self.spawner.is_woken()
             || !self.later.borrow().is_empty()
             || !self.resumed.borrow().is_empty()
             || self.is_to_advance();

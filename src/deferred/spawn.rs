@@ -1,0 +1,297 @@
+//! [`Spawner`]: futures, run on one thread by whoever owns that thread's loop (Twisted: `ensureDeferred`, `inlineCallbacks`).
+//!
+//! It is not a runtime: it has no thread, no timers and no sockets, and polls nothing unless its owner calls it. The reactor
+//! owns one, and polls in each turn those that were woken; the test kit's clock owns another.
+//!
+//! 1. A future is polled at once when it is spawned, up to where it first has to wait; later only when it was woken.
+//! 2. What is woken while futures are being polled is polled the next time. No future is polled from inside another.
+//! 3. A waker may be used on any thread. It puts the task on a list, once, and calls the owner if that sleeps.
+//! 4. Cancelling the Deferred drops the future, and with it cancels what it awaited. One that cancels itself is dropped when
+//!    its poll returns.
+//! 5. A panic in a future is its Deferred's failure.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::{Cancelled, Deferred, Outcome, Promise};
+use crate::failure::guarded;
+
+/// Runs futures on this thread: a cheap handle, and not `Send`. From [`Reactor::spawner`](crate::Reactor::spawner) or a test's
+/// clock; code that needs nothing else of them takes a `&Spawner`.
+///
+/// ```
+/// use ropewalk::deferred::{Promise, Spawner};
+/// use ropewalk::{Deferred, Result};
+///
+/// fn sum(spawner: &Spawner, first: Deferred<u32>, second: Deferred<u32>) -> Deferred<u32> {
+///     spawner.spawn(async move { Ok(first.await? + second.await?) })
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Spawner(Rc<Tasks>);
+
+struct Tasks {
+    tasks: RefCell<HashMap<TaskId, Rc<dyn Task>>>,
+    spawned: Cell<TaskId>,
+    woken: Arc<Woken>,
+    closed: Cell<bool>,
+}
+
+type TaskId = u64;
+
+impl Spawner {
+    /// A spawner without tasks. `call` is called on whatever thread wakes a task when none was woken before: its owner is to
+    /// call [`poll_woken`](Self::poll_woken).
+    pub(crate) fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
+        let woken = Woken { tasks: Mutex::default(), any: AtomicBool::new(false), call: Box::new(call) };
+        let (tasks, spawned) = (RefCell::default(), Cell::new(0));
+        Self(Rc::new(Tasks { tasks, spawned, woken: Arc::new(woken), closed: Cell::new(false) }))
+    }
+
+    /// Runs a future, whose output is a Deferred's result (Twisted: `ensureDeferred`, `Deferred.fromCoroutine`). It runs at
+    /// once up to its first wait, and goes on when that is over, in a turn of the loop.
+    ///
+    /// Futures of any origin may be awaited in it, a Deferred too. Those that need a runtime of their own (its timers, its
+    /// sockets) do not work without that. If the Deferred is dropped the future runs on; if it is cancelled the future is
+    /// dropped. A panic is the Deferred's failure.
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> Deferred<<F::Output as Outcome>::Output>
+    where
+        F: Future + 'static,
+        F::Output: Outcome + 'static,
+    {
+        let id = self.0.spawned.replace(self.0.spawned.get() + 1);
+        let tasks = Rc::downgrade(&self.0);
+        let (promise, answer) = Promise::with_canceller(move || {
+            if let Some(tasks) = tasks.upgrade() {
+                tasks.cancel(id);
+            }
+        });
+        if !self.0.closed.get() {
+            let task: Rc<dyn Task> = Spawned::new(Box::pin(future), promise, TaskWaker::new(id, &self.0.woken));
+            self.0.tasks.borrow_mut().insert(id, Rc::clone(&task));
+            self.0.poll(id, &task);
+        }
+        answer.add_callback(|output| output)
+    }
+
+    /// How many futures are not done yet.
+    pub fn len(&self) -> usize {
+        self.0.tasks.borrow().len()
+    }
+
+    /// Whether every future is done.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether [`poll_woken`](Self::poll_woken) has something to do.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.0.woken.any.load(Ordering::Acquire)
+    }
+
+    /// Polls every task that was woken before this call, in the order in which they were, and says how many that were.
+    pub(crate) fn poll_woken(&self) -> usize {
+        if !self.is_woken() {
+            return 0;
+        }
+        let mut polled = 0;
+        for id in self.0.woken.take() {
+            let task = self.0.tasks.borrow().get(&id).cloned();
+            if let Some(task) = task {
+                self.0.poll(id, &task);
+                polled += 1;
+            }
+        }
+        polled
+    }
+
+    /// Drops every future, and takes no more: their Deferreds fail with [`Abandoned`](super::Abandoned).
+    pub(crate) fn close(&self) {
+        self.0.closed.set(true);
+        let tasks = mem::take(&mut *self.0.tasks.borrow_mut());
+        for task in tasks.into_values() {
+            task.drop_future();
+        }
+    }
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawner").field("tasks", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Tasks {
+    fn poll(&self, id: TaskId, task: &Rc<dyn Task>) {
+        if task.poll() {
+            let done = self.tasks.borrow_mut().remove(&id);
+            drop(done);
+        }
+    }
+
+    fn cancel(&self, id: TaskId) {
+        let task = self.tasks.borrow_mut().remove(&id);
+        if let Some(task) = task {
+            task.cancel();
+        }
+    }
+}
+
+/// A task, the types of its future and output forgotten.
+trait Task {
+    /// Polls the future. `true`: it is done, and its promise was fired.
+    fn poll(&self) -> bool;
+
+    /// Fires the promise with [`Cancelled`], and drops the future.
+    fn cancel(&self);
+
+    fn drop_future(&self);
+}
+
+struct Spawned<F, T: 'static> {
+    /// Not there while it is polled, and when it is done.
+    future: Cell<Option<Pin<Box<F>>>>,
+    stage: Cell<Stage>,
+    promise: Promise<T>,
+    waker: Waker,
+    wakes: Arc<TaskWaker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Polled,
+    /// It was woken, and its turn came, while it was polled.
+    PolledAndWoken,
+    Done,
+}
+
+impl<F: Future> Spawned<F, F::Output> {
+    fn new(future: Pin<Box<F>>, promise: Promise<F::Output>, wakes: Arc<TaskWaker>) -> Rc<Self> {
+        let (future, waker) = (Cell::new(Some(future)), Waker::from(Arc::clone(&wakes)));
+        Rc::new(Self { future, stage: Cell::new(Stage::Waiting), promise, waker, wakes })
+    }
+}
+
+impl<F: Future> Task for Spawned<F, F::Output> {
+    fn poll(&self) -> bool {
+        self.wakes.queued.store(false, Ordering::Release);
+        let Some(mut future) = self.future.take() else {
+            if self.stage.get() == Stage::Polled {
+                self.stage.set(Stage::PolledAndWoken);
+            }
+            return false;
+        };
+        self.stage.set(Stage::Polled);
+        let polled = guarded(|| future.as_mut().poll(&mut Context::from_waker(&self.waker)));
+        match (polled, self.stage.get()) {
+            (Ok(Poll::Pending), Stage::Polled | Stage::PolledAndWoken) => {
+                let woken = self.stage.replace(Stage::Waiting) == Stage::PolledAndWoken;
+                self.future.set(Some(future));
+                if woken {
+                    self.waker.wake_by_ref();
+                }
+                return false;
+            }
+            // It cancelled itself.
+            (Ok(Poll::Pending), Stage::Waiting | Stage::Done) => drop_guarded(future),
+            (Ok(Poll::Ready(output)), _) => {
+                drop_guarded(future);
+                // It may have cancelled itself.
+                let _ = self.promise.callback(output);
+            }
+            (Err(panic), _) => {
+                drop_guarded(future);
+                let _ = self.promise.errback(panic);
+            }
+        }
+        self.stage.set(Stage::Done);
+        true
+    }
+
+    fn cancel(&self) {
+        self.drop_future();
+        // The canceller runs, so this is its answer.
+        let _ = self.promise.errback(Cancelled);
+    }
+
+    fn drop_future(&self) {
+        self.stage.set(Stage::Done);
+        if let Some(future) = self.future.take() {
+            drop_guarded(future);
+        }
+    }
+}
+
+fn drop_guarded<F>(future: Pin<Box<F>>) {
+    if let Err(failure) = guarded(|| drop(future)) {
+        tracing::error!(%failure, "a future panicked when it was dropped");
+    }
+}
+
+/// The tasks that were woken, in order: what wakers share with the spawner, on whatever threads they are.
+struct Woken {
+    tasks: Mutex<Vec<TaskId>>,
+    /// Whether there may be any: what the owner looks at each turn, without the lock.
+    any: AtomicBool,
+    call: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Woken {
+    fn push(&self, id: TaskId) {
+        let mut tasks = self.tasks();
+        tasks.push(id);
+        let first = tasks.len() == 1;
+        self.any.store(true, Ordering::Release);
+        drop(tasks);
+        if first {
+            (self.call)();
+        }
+    }
+
+    fn take(&self) -> Vec<TaskId> {
+        let mut tasks = self.tasks();
+        self.any.store(false, Ordering::Relaxed);
+        mem::take(&mut *tasks)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<TaskId>> {
+        // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes one task.
+struct TaskWaker {
+    id: TaskId,
+    /// It is on the list, and was not polled since.
+    queued: AtomicBool,
+    woken: Arc<Woken>,
+}
+
+impl TaskWaker {
+    fn new(id: TaskId, woken: &Arc<Woken>) -> Arc<Self> {
+        Arc::new(Self { id, queued: AtomicBool::new(false), woken: Arc::clone(woken) })
+    }
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.woken.push(self.id);
+        }
+    }
+}
