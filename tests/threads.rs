@@ -94,7 +94,7 @@ fn a_loop_that_calls_itself_does_not_sleep() {
             0 => reactor.stop().unwrap(),
             _ => again(reactor, left - 1),
         };
-        if left % 2 == 0 {
+        if left.is_multiple_of(2) {
             remote.call_from_thread(call).unwrap();
         } else {
             reactor.call_later(Duration::ZERO, move || remote.call_from_thread(call).unwrap());
