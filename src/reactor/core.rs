@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::alarm::Alarm;
 use super::backend::Backend;
@@ -93,7 +92,7 @@ pub(super) struct Lingering {
 
 impl Core {
     pub(super) fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
-        let started = Instant::now();
+        let clock = backend.clock();
         let alarm = Arc::new(Alarm::new(backend.waker()));
         let remote = Remote::new(Arc::clone(&alarm));
         let bell = Arc::clone(&alarm);
@@ -101,7 +100,7 @@ impl Core {
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone())),
-            timers: Timers::new(move || started.elapsed()),
+            timers: Timers::new(clock),
             spawner: Spawner::new(move || bell.ring()),
             alarm,
             remote,

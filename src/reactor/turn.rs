@@ -55,6 +55,13 @@ pub(super) struct Event {
 
 impl Core {
     pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
+        self.begin_run()?;
+        while self.step(None)? {}
+        Ok(())
+    }
+
+    /// A run begins: the rest of it is steps.
+    pub(super) fn begin_run(self: &Rc<Self>) -> Result<(), ReactorError> {
         if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
             return Err(ReactorError::AlreadyRunning);
         }
@@ -63,16 +70,21 @@ impl Core {
             self.install_signals()?;
         }
         self.begin(SystemEvent::Startup);
-        let mut result = Ok(());
-        while self.advance() {
-            result = self.turn(None);
-            if result.is_err() {
-                self.fail_all();
-                break;
-            }
+        Ok(())
+    }
+
+    /// One turn of a run. `false`: the run is over.
+    pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
+        if !self.advance() {
+            self.finish();
+            return Ok(false);
         }
-        self.finish();
-        result
+        let turned = self.turn(longest);
+        if turned.is_err() {
+            self.fail_all();
+            self.finish();
+        }
+        turned.map(|()| true)
     }
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
