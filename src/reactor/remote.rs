@@ -84,10 +84,11 @@ impl Remote {
     ///
     /// # Errors
     /// What `call` failed or panicked with, or what its Deferred failed with; [`OwnThread`] on the reactor's own thread, without
-    /// calling anything; [`ReactorGone`] if the reactor was dropped, or finished a shutdown, before there was a result.
+    /// calling anything; [`ReactorGone`] if the reactor was dropped before there was a result, or if `call` was made and the
+    /// shutdown of that run is over.
     ///
     /// ```
-    /// use ropewalk::{Clock, Reactor};
+    /// use ropewalk::Reactor;
     ///
     /// # fn main() -> ropewalk::Result<()> {
     /// let reactor = Reactor::new()?;
