@@ -11,18 +11,18 @@
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
-//! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
+//! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
-mod alarm;
 mod backend;
 mod connect;
 mod connections;
 mod core;
 mod deferred_lock;
+mod doorbell;
 mod filesystem_lock;
 mod jobs;
 mod pages;

@@ -5,7 +5,7 @@
 //! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
 //! 4. the timeout: zero if anything is queued, otherwise until the next timer;
-//! 5. the wait, unless other threads brought something since 1 (`alarm.rs`);
+//! 5. the wait, unless other threads brought something since 1 (`doorbell.rs`);
 //! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
@@ -277,10 +277,10 @@ impl Core {
         // 4
         let timeout = self.timeout(longest);
         // 5
-        // Whatever other threads may bring is looked for once more when the alarm is set.
+        // Whatever other threads may bring is looked for once more when the doorbell is set.
         let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
         let wait = |timeout| self.backend.borrow_mut().wait(timeout);
-        self.alarm.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
+        self.doorbell.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         loop {
