@@ -99,7 +99,12 @@ impl Reactor {
 
     /// A reactor with other settings.
     pub fn builder() -> Builder {
-        Builder { signals: true, shutdown_timeout: Some(SHUTDOWN_TIMEOUT), resolver: Rc::new(SystemResolver) }
+        Builder {
+            signals: true,
+            shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
+            resolver: Rc::new(SystemResolver),
+            simulated_jobs: None,
+        }
     }
 
     /// Runs the loop until [`stop`](Self::stop), [`crash`](Self::crash), SIGINT or SIGTERM (Twisted: `run`). A reactor that
@@ -361,6 +366,23 @@ pub struct Builder {
     signals: bool,
     shutdown_timeout: Option<Duration>,
     resolver: Rc<dyn Resolver>,
+    simulated_jobs: Option<JobTime>,
+}
+
+/// How long the next job takes, where there are no threads.
+#[derive(Clone)]
+pub(crate) struct JobTime(Rc<dyn Fn() -> Duration>);
+
+impl JobTime {
+    fn draw(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for JobTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JobTime")
+    }
 }
 
 impl Builder {
@@ -392,6 +414,12 @@ impl Builder {
     pub fn build(self) -> Result<Reactor, ReactorError> {
         let backend = Mio::new().map_err(ReactorError::Setup)?;
         Ok(self.build_on(Box::new(backend)))
+    }
+
+    /// Has jobs run on the reactor's own thread, each after the time that `takes` says: for reactors without real time.
+    pub(crate) fn simulate_jobs(mut self, takes: impl Fn() -> Duration + 'static) -> Self {
+        self.simulated_jobs = Some(JobTime(Rc::new(takes)));
+        self
     }
 
     /// Makes a reactor on a backend.

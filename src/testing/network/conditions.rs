@@ -23,6 +23,7 @@ pub struct Conditions {
     pub(super) window: usize,
     pub(super) late_timers: Duration,
     pub(super) names: (Duration, Duration),
+    pub(super) jobs: (Duration, Duration),
     /// Of a thousand: sends that are cut short, completions that come out of order, that nobody asked for, or that are for
     /// somebody who is gone, and waits that end for no reason.
     pub(super) short_sends: u32,
@@ -42,6 +43,7 @@ impl Conditions {
             window: WINDOW,
             late_timers: Duration::ZERO,
             names: (Duration::ZERO, Duration::ZERO),
+            jobs: (Duration::ZERO, Duration::ZERO),
             short_sends: 0,
             reordered: 0,
             spurious: 0,
@@ -68,6 +70,7 @@ impl Conditions {
         conditions.window = *pick(&mut random, &[1, 16, 1_024, WINDOW, 1 << 20]);
         conditions.late_timers = Duration::from_micros(*pick(&mut random, &[0, 0, 1, 1_000, 20_000]));
         conditions.names = (Duration::ZERO, Duration::from_millis(*pick(&mut random, &[0, 10, 3_000])));
+        conditions.jobs = (Duration::ZERO, Duration::from_millis(*pick(&mut random, &[0, 1, 2_000])));
         for chance in
             [&mut conditions.short_sends, &mut conditions.reordered, &mut conditions.spurious, &mut conditions.stale]
         {
@@ -115,6 +118,12 @@ impl Conditions {
     /// How long the looking up of a name takes: something from `least` to `most`.
     pub fn names(mut self, least: Duration, most: Duration) -> Self {
         self.names = (least, most.max(least));
+        self
+    }
+
+    /// How long a job in a thread takes: something from `least` to `most`.
+    pub fn jobs(mut self, least: Duration, most: Duration) -> Self {
+        self.jobs = (least, most.max(least));
         self
     }
 

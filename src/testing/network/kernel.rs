@@ -264,6 +264,12 @@ impl Kernel {
         (found, after)
     }
 
+    /// How long a job in a thread takes.
+    pub(super) fn job_time(&mut self) -> Duration {
+        let (least, most) = self.conditions.jobs;
+        draw(&mut self.random, least, most)
+    }
+
     pub(super) fn partition(&mut self, one: IpAddr, other: IpAddr) {
         self.partitions.insert(pair(one, other));
         self.note(format_args!("parted {one} {other}"));

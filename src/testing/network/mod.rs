@@ -86,14 +86,20 @@ impl Network {
         Self(Rc::new(Inner { kernel, reactors: RefCell::default() }))
     }
 
-    /// A reactor on a host, whose address this is. Its time, its names and its sockets are the network's; its threads are real
-    /// ones, so a program that uses them is not deterministic.
+    /// A reactor on a host, whose address this is. Its time, its names and its sockets are the network's. Jobs that it is given
+    /// for threads run on the one thread there is, when the time that the seed says has passed: so a job must not wait for
+    /// the reactor, and `blocking_call_from_thread` fails in it with [`OwnThread`](crate::error::OwnThread).
     pub fn reactor(&self, host: IpAddr) -> Reactor {
         let owner = Owner(self.0.reactors.borrow().len() as u32 + 1);
         self.0.kernel.borrow_mut().add_host(host);
         let backend = Simulated::new(Rc::clone(&self.0.kernel), owner, host);
         let resolver = Names { kernel: Rc::clone(&self.0.kernel) };
-        let reactor = Reactor::builder().signals(false).resolver(resolver).build_on(Box::new(backend));
+        let kernel = Rc::clone(&self.0.kernel);
+        let reactor = Reactor::builder()
+            .signals(false)
+            .resolver(resolver)
+            .simulate_jobs(move || kernel.borrow_mut().job_time())
+            .build_on(Box::new(backend));
         self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), running: false, owner });
         reactor
     }
