@@ -112,6 +112,8 @@ pub(super) struct Stream {
     pub(super) receiving: bool,
     blocked: bool,
     shut: bool,
+    /// It is no longer among those that wait to be accepted, or never was.
+    accepted: bool,
     /// Its owner has closed it.
     closed: bool,
     pub(super) no_delay: bool,
@@ -363,6 +365,15 @@ impl Kernel {
         }
     }
 
+    /// Where an owner listens.
+    pub(super) fn listening(&self, owner: Owner) -> Vec<SocketAddr> {
+        let bound = self.sockets.values().filter_map(|socket| match socket {
+            Socket::Listener(listener) if listener.owner == owner => Some(listener.bound),
+            _ => None,
+        });
+        bound.collect()
+    }
+
     fn listener_at(&self, host: IpAddr, to: SocketAddr) -> Option<SocketId> {
         let listens = |socket: &Socket| match socket {
             Socket::Listener(listener) => {
@@ -401,14 +412,14 @@ impl Kernel {
 
     fn attempt_arrives(&mut self, id: SocketId) {
         let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return };
-        let (host, to, there) = (attempt.host, attempt.to, attempt.there());
+        let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to, attempt.there());
         if attempt.outcome.is_some() {
             return;
         }
         if self.is_parted(host, there) {
             return self.again(Event::Arrives(id));
         }
-        if self.attempts_wait {
+        if self.attempts_wait && owner != Owner::TEST {
             if let Some(Socket::Attempt(attempt)) = self.sockets.get_mut(&id) {
                 attempt.arrived = true;
             }
@@ -429,6 +440,9 @@ impl Kernel {
         if let Some(served) = self.join(id, owner, there) {
             if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&listener) {
                 listener.waiting.push_back(served);
+            }
+            if let Some(stream) = self.stream(served) {
+                stream.accepted = false;
             }
             self.make_ready(owner, listener);
         }
@@ -783,7 +797,8 @@ impl Kernel {
         if more {
             self.make_ready(owner, id);
         }
-        let Some(Socket::Stream(it)) = self.sockets.get(&stream) else { return None };
+        let it = self.stream(stream)?;
+        it.accepted = true;
         Some(News::Accepted { stream, host: it.local, peer: it.remote })
     }
 
@@ -876,7 +891,7 @@ impl Socket {
         match self {
             Self::Listener(listener) => listener.owner == owner,
             Self::Attempt(attempt) => attempt.owner == owner,
-            Self::Stream(stream) => stream.owner == owner && !stream.closed,
+            Self::Stream(stream) => stream.owner == owner && stream.accepted && !stream.closed,
         }
     }
 }
@@ -908,6 +923,7 @@ impl Stream {
             receiving: false,
             blocked: false,
             shut: false,
+            accepted: true,
             closed: false,
             no_delay: false,
             keep_alive: false,

@@ -18,6 +18,7 @@ use self::backend::Simulated;
 pub use self::conditions::Conditions;
 use self::kernel::{Kernel, Owner};
 pub use self::peer::{Peer, PendingAttempt};
+use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::error::ReactorError;
 use crate::reactor::{Reactor, Resolver, WeakReactor};
@@ -234,6 +235,14 @@ impl Network {
     fn owner(&self, reactor: &Reactor) -> Option<Owner> {
         let reactors = self.0.reactors.borrow();
         reactors.iter().find(|driven| driven.reactor.upgrade().is_some_and(|it| it.is(reactor))).map(|it| it.owner)
+    }
+
+    /// Where a reactor listens, in the order in which it began to.
+    pub fn ports(&self, reactor: &Reactor) -> Vec<Address> {
+        let owner = self.owner(reactor);
+        owner.map_or_else(Vec::new, |owner| {
+            self.0.kernel.borrow().listening(owner).into_iter().map(Into::into).collect()
+        })
     }
 
     /// Connects to a reactor's port, as a peer that the test plays. It comes from a host of its own, 192.0.2.1.
