@@ -146,11 +146,11 @@ fn a_trace_is_the_same_everywhere() {
     network.keep_trace();
     echo(&network, 1).unwrap();
     let lines: Vec<_> = network.trace().lines().map(str::to_owned).collect();
-    assert!(lines[0].ends_with("0.000000 listen 0.0.0.0:7 on 10.0.0.1"), "{}", lines[0]);
+    assert!(lines[0].ends_with("0.000000000 listen 0.0.0.0:7 on 10.0.0.1"), "{}", lines[0]);
     assert_eq!(network.fingerprint(), EXPECTED, "{}", lines.join("\n"));
 }
 
-const EXPECTED: u64 = 11_744_507_363_806_393_453;
+const EXPECTED: u64 = 15631805625753432033;
 
 /// One reactor with a server and a client on it can simply be run, and its timers take no time.
 #[test]

@@ -44,9 +44,7 @@ pub(super) struct Kernel {
     events: BTreeMap<(Duration, u64), Event>,
     events_made: u64,
     /// What has something to say, by owner.
-    ready: BTreeMap<Owner, VecDeque<SocketId>>,
-    /// The same, for the owner's next turn.
-    again: BTreeMap<Owner, VecDeque<SocketId>>,
+    lists: Vec<Lists>,
     limits: BTreeMap<Owner, usize>,
     hosts: BTreeMap<IpAddr, Host>,
     names: BTreeMap<String, Vec<IpAddr>>,
@@ -54,6 +52,14 @@ pub(super) struct Kernel {
     /// Whether attempts to connect wait for the test to decide.
     pub(super) attempts_wait: bool,
     trace: Trace,
+}
+
+/// The sockets of an owner that have something to say.
+#[derive(Default)]
+struct Lists {
+    ready: VecDeque<SocketId>,
+    /// In the owner's next turn.
+    again: VecDeque<SocketId>,
 }
 
 #[derive(Default)]
@@ -168,8 +174,7 @@ impl Kernel {
             sockets_made: 0,
             events: BTreeMap::new(),
             events_made: 0,
-            ready: BTreeMap::new(),
-            again: BTreeMap::new(),
+            lists: Vec::new(),
             limits: BTreeMap::new(),
             hosts: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -692,7 +697,7 @@ impl Kernel {
         if owner == Owner::TEST {
             return;
         }
-        let ready = self.ready.entry(owner).or_default();
+        let ready = &mut self.lists(owner).ready;
         if !ready.contains(&id) {
             ready.push_back(id);
         }
@@ -700,26 +705,35 @@ impl Kernel {
 
     /// Puts a socket on its owner's list of the next turn.
     pub(super) fn make_ready_again(&mut self, owner: Owner, id: SocketId) {
-        self.again.entry(owner).or_default().push_back(id);
+        self.lists(owner).again.push_back(id);
     }
 
     /// A turn of an owner begins.
     pub(super) fn begin_turn(&mut self, owner: Owner) {
-        for id in self.again.remove(&owner).unwrap_or_default() {
+        for id in std::mem::take(&mut self.lists(owner).again) {
             self.make_ready(owner, id);
         }
     }
 
     pub(super) fn is_ready(&self, owner: Owner) -> bool {
-        [&self.ready, &self.again].iter().any(|lists| lists.get(&owner).is_some_and(|list| !list.is_empty()))
+        let lists = self.lists.get(owner.0 as usize);
+        lists.is_some_and(|lists| !lists.ready.is_empty() || !lists.again.is_empty())
     }
 
     /// The next socket on the list: the first, or, on some networks, any.
     pub(super) fn next_ready(&mut self, owner: Owner) -> Option<SocketId> {
         let reorder = self.random.chance(self.conditions.reordered);
-        let ready = self.ready.get_mut(&owner)?;
-        let place = if reorder { self.random.below(ready.len() as u64) as usize } else { 0 };
-        ready.remove(place)
+        let count = self.lists(owner).ready.len() as u64;
+        let place = if reorder { self.random.below(count) as usize } else { 0 };
+        self.lists(owner).ready.remove(place)
+    }
+
+    fn lists(&mut self, owner: Owner) -> &mut Lists {
+        let place = owner.0 as usize;
+        if place >= self.lists.len() {
+            self.lists.resize_with(place + 1, Lists::default);
+        }
+        &mut self.lists[place]
     }
 
     /// What a socket has to say, one thing at a time. It is on the list again if there may be more.
@@ -842,15 +856,18 @@ impl Kernel {
     }
 
     pub(super) fn fingerprint(&self) -> u64 {
-        self.trace.hash
+        self.trace.hash.0
     }
 
     // What always holds.
 
-    /// Panics if something does not hold that always does.
-    pub(super) fn check(&self) {
+    /// Panics if something does not hold that always does, for the sockets of an owner that has made a turn.
+    pub(super) fn check(&self, owner: Owner) {
         for (id, socket) in &self.sockets {
             let Socket::Stream(stream) = socket else { continue };
+            if stream.owner != owner {
+                continue;
+            }
             let Some(Socket::Stream(peer)) = self.sockets.get(&stream.peer) else {
                 panic!("socket {id} has lost its other end (seed {})", self.seed);
             };
@@ -943,28 +960,35 @@ impl Packet {
 /// What happened, as lines if they are wanted, and always as a number.
 struct Trace {
     lines: Option<Vec<String>>,
-    hash: u64,
-    line: String,
+    hash: Hash,
 }
 
 impl Default for Trace {
     fn default() -> Self {
-        Self { lines: None, hash: 0xcbf2_9ce4_8422_2325, line: String::new() }
+        Self { lines: None, hash: Hash(0xcbf2_9ce4_8422_2325) }
     }
 }
 
 impl Trace {
     fn add(&mut self, now: Duration, what: fmt::Arguments<'_>) {
-        self.line.clear();
-        let written = write!(self.line, "{:>12.6} {what}", now.as_secs_f64());
-        debug_assert!(written.is_ok(), "a string takes everything");
-        // FNV-1a: good enough to tell two runs apart, the same everywhere.
-        for byte in self.line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let (seconds, nanos) = (now.as_secs(), now.subsec_nanos());
+        let written = write!(self.hash, "{seconds}.{nanos:09} {what}");
+        debug_assert!(written.is_ok(), "a hash takes everything");
         if let Some(lines) = &mut self.lines {
-            lines.push(self.line.clone());
+            lines.push(format!("{seconds:>6}.{nanos:09} {what}"));
         }
+    }
+}
+
+/// FNV-1a: good enough to tell two runs apart, the same everywhere.
+struct Hash(u64);
+
+impl fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(())
     }
 }
 

@@ -31,7 +31,8 @@ use crate::time::Clock;
 /// [`fingerprint`](Self::fingerprint). Time moves only when nothing else can happen before, so a minute takes no minute.
 ///
 /// A single reactor can simply be [`run`](Reactor::run). Several are driven by the network, with
-/// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle).
+/// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle), each in a run that lasts until it is
+/// stopped.
 ///
 /// ```
 /// use std::time::Duration;
@@ -68,11 +69,20 @@ struct Inner {
     reactors: RefCell<Vec<Driven>>,
 }
 
-/// A reactor, and whether the network has begun a run of it.
+/// A reactor, and how far its run is.
 struct Driven {
     reactor: WeakReactor,
-    running: bool,
     owner: Owner,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The network has not driven it yet.
+    New,
+    Running,
+    /// It has stopped, and is driven no more.
+    Over,
 }
 
 impl Network {
@@ -101,7 +111,7 @@ impl Network {
             .resolver(resolver)
             .simulate_jobs(move || kernel.borrow_mut().job_time())
             .build_on(Box::new(backend));
-        self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), running: false, owner });
+        self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), owner, stage: Stage::New });
         reactor
     }
 
@@ -179,29 +189,38 @@ impl Network {
         let mut turned = false;
         let count = self.0.reactors.borrow().len();
         for place in 0..count {
-            let (reactor, owner) = {
-                let reactors = self.0.reactors.borrow();
-                (reactors[place].reactor.upgrade(), reactors[place].owner)
+            let (reactor, owner, stage) = {
+                let driven = &self.0.reactors.borrow()[place];
+                (driven.reactor.upgrade(), driven.owner, driven.stage)
             };
-            let Some(reactor) = reactor else { continue };
-            let begins = !std::mem::replace(&mut self.0.reactors.borrow_mut()[place].running, true);
+            let Some(reactor) = reactor.filter(|_| stage != Stage::Over) else { continue };
+            let begins = stage == Stage::New;
             if begins {
                 reactor.begin_run()?;
+                self.set_stage(place, Stage::Running);
             }
             let is_due = reactor.timers().next_deadline().is_some_and(|at| at <= self.now());
             let is_ready = self.0.kernel.borrow().is_ready(owner);
             if begins || is_due || is_ready || reactor.is_busy() {
-                turned |= reactor.step(Some(Duration::ZERO))?;
+                if !reactor.step(Some(Duration::ZERO))? {
+                    self.set_stage(place, Stage::Over);
+                }
+                turned = true;
+                self.0.kernel.borrow().check(owner);
             }
-            self.0.kernel.borrow().check();
         }
         Ok(turned)
+    }
+
+    fn set_stage(&self, place: usize, stage: Stage) {
+        self.0.reactors.borrow_mut()[place].stage = stage;
     }
 
     /// When the next thing happens that somebody waits for.
     fn next_happening(&self) -> Option<Duration> {
         let reactors = self.0.reactors.borrow();
-        let timers = reactors.iter().filter_map(|driven| driven.reactor.upgrade()?.timers().next_deadline());
+        let driven = reactors.iter().filter(|driven| driven.stage != Stage::Over);
+        let timers = driven.filter_map(|driven| driven.reactor.upgrade()?.timers().next_deadline());
         timers.chain(self.0.kernel.borrow().next_event()).min()
     }
 
