@@ -12,7 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("time", &["error", "failure"]),
     ("deferred", &["failure", "error", "time"]),
     ("task", &["failure", "error", "time", "deferred"]),
-    ("testing", &["address", "deferred", "error", "failure", "protocol", "time", "transport"]),
+    ("testing", &["address", "deferred", "error", "failure", "protocol", "reactor", "task", "time", "transport"]),
     ("transport", &["address", "error", "failure", "time"]),
     ("protocol", &["address", "error", "failure", "time", "transport"]),
     ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol"]),

@@ -53,14 +53,14 @@ fn without_threads_the_loop_lives() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
 }
 
+/// Each of its waits has a limit of its own: the thread of a watchdog could be caught without memory while it starts.
 fn child() {
-    let watchdog = Watchdog::new();
     let (none, one) = (reactor(), reactor());
     let (begun, begins) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let first = one.defer_to_thread(move || {
         begun.send(())?;
-        let _ = released.recv();
+        let _ = released.recv_timeout(LIMIT);
         Ok(1)
     });
     begins.recv_timeout(LIMIT).unwrap();
@@ -91,5 +91,4 @@ fn child() {
 
     setrlimit(Resource::As, before).unwrap();
     assert_eq!(result_of(&none, none.defer_to_thread(|| Ok(3))).unwrap(), 3);
-    drop(watchdog);
 }

@@ -128,7 +128,7 @@ fn what_follows_a_close_is_caught() {
 /// Each kind of cut is made, and each failure names its place or its seed, with which it can be repeated.
 #[test]
 fn every_kind_of_cut_is_made_and_named() {
-    let input = vec![vec![b'x'; 300], b"\r\n".to_vec(), vec![b'x'; 300]].concat();
+    let input = [vec![b'x'; 300], b"\r\n".to_vec(), vec![b'x'; 300]].concat();
     let message = failure_of(|| ChunkingCheck::new(&input).run(|| MissesMark));
     assert!(message.contains("byte by byte"), "{message}");
 
@@ -156,8 +156,10 @@ fn once_cut(wrong: impl Fn(&[usize]) -> bool + Clone + 'static) -> impl FnMut() 
 struct Watcher {
     pieces: Vec<usize>,
     total: usize,
-    wrong: Box<dyn Fn(&[usize]) -> bool>,
+    wrong: Judge,
 }
+
+type Judge = Box<dyn Fn(&[usize]) -> bool>;
 
 impl Protocol for Watcher {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {

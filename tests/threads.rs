@@ -3,6 +3,7 @@
 mod common;
 
 use std::cell::RefCell;
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -82,6 +83,37 @@ fn a_sleeping_loop_is_woken() {
         thread.join().unwrap();
         assert!(reactor.counters().turns <= 45, "the loop spun: {} turns", reactor.counters().turns);
     }
+}
+
+/// A loop that calls itself through its remote, from calls, timers and connections, does not fall asleep over it.
+#[test]
+fn a_loop_that_calls_itself_does_not_sleep() {
+    fn again(reactor: &Reactor, left: usize) {
+        let remote = reactor.remote();
+        let call = move |reactor: &Reactor| match left {
+            0 => reactor.stop().unwrap(),
+            _ => again(reactor, left - 1),
+        };
+        if left.is_multiple_of(2) {
+            remote.call_from_thread(call).unwrap();
+        } else {
+            reactor.call_later(Duration::ZERO, move || remote.call_from_thread(call).unwrap());
+        }
+    }
+    let (reactor, log) = (reactor(), Log::default());
+    let handle = reactor.clone();
+    let script = Script::new(&log).data(move |_, _| {
+        again(&handle, 1_000);
+        Ok(())
+    });
+    let (_port, address) = listen(&reactor, once(script));
+    let client = peer(address, |mut stream| {
+        stream.write_all(b"go").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap()
+    });
+    // Nothing else ends a wait of this run.
+    run(&reactor).unwrap();
+    client.join().unwrap();
 }
 
 /// Calls made before a run are kept for it, calls made between two runs for the second.

@@ -247,8 +247,9 @@ fn huge_delays_are_as_good_as_never() {
     call.delay(Duration::MAX).unwrap();
     call.reset(Duration::MAX).unwrap();
     assert_eq!(call.time(), far);
-    // A turn may be asked to wait for ever, too, where something else ends the wait.
-    reactor.call_later(Duration::from_millis(1), || ());
+    // A turn may be asked to wait for ever, too, where something else ends the wait: here somebody who connects.
+    let (_port, address) = listen(&reactor, scripts(&Log::default()));
+    let _client = dial(address);
     let _watchdog = Watchdog::new();
     reactor.iterate(Duration::MAX).unwrap();
     reactor.iterate(Duration::ZERO).unwrap();

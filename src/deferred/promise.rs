@@ -22,7 +22,7 @@ impl<T> Promise<T> {
     }
 
     /// A promise whose work can be given up: `canceller` is called, once, when the Deferred is cancelled before it was fired.
-    /// It may fire the promise itself; if it does not, the Deferred fails with [`Cancelled`].
+    /// It may fire the promise itself; if it does not, the Deferred fails with [`Cancelled`](super::Cancelled).
     #[track_caller]
     pub fn with_canceller(canceller: impl FnOnce() + 'static) -> (Self, Deferred<T>) {
         Self::of(Root::new(Some(Box::new(canceller)), Location::caller()))

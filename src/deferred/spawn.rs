@@ -11,7 +11,7 @@
 //! 5. A panic in a future is its Deferred's failure.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -39,7 +39,8 @@ use crate::failure::guarded;
 pub struct Spawner(Rc<Tasks>);
 
 struct Tasks {
-    tasks: RefCell<HashMap<TaskId, Rc<dyn Task>>>,
+    /// Ordered, so that what closing does is the same every time.
+    tasks: RefCell<BTreeMap<TaskId, Rc<dyn Task>>>,
     spawned: Cell<TaskId>,
     woken: Arc<Woken>,
     closed: Cell<bool>,

@@ -1,16 +1,15 @@
-//! Outgoing connections (Twisted: `connectTCP`, `IConnector`), and the look-up of names.
+//! Outgoing connections (Twisted: `connectTCP`, `IConnector`).
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::backend::ConnectRefusal;
-use super::jobs::Whose;
 use super::{Core, Slot};
 use crate::deferred::{Deferred, Promise};
-use crate::error::{ConnectError, NoThread, ReactorGone};
+use crate::error::ConnectError;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::{Clock, DelayedCall};
@@ -212,42 +211,6 @@ impl Core {
             Some(Slot::Connecting(attempt)) => Some(Rc::clone(attempt)),
             _ => None,
         }
-    }
-
-    /// Looks a name up in a thread.
-    pub(super) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Deferred::succeed(vec![SocketAddr::new(address, port)]);
-        }
-        let asked = host.to_owned();
-        let looked_up = self.in_thread(Whose::Names, {
-            let asked = asked.clone();
-            move || Ok((asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>))
-        });
-        let host = asked.clone();
-        let looked_up = looked_up.add_errback(move |failure| {
-            if failure.check::<ReactorGone>().is_some() {
-                return Err(ConnectError::ReactorStopped { to: host }.into());
-            }
-            if failure.check::<NoThread>().is_some() {
-                return Err(ConnectError::Lookup { host, reason: failure.to_string() }.into());
-            }
-            Err(failure)
-        });
-        looked_up.add_callback(move |found| {
-            let reason = match found {
-                Ok(mut addresses) => {
-                    let mut seen = std::collections::HashSet::new();
-                    addresses.retain(|address| seen.insert(*address));
-                    if !addresses.is_empty() {
-                        return Ok(addresses);
-                    }
-                    "the name has no addresses".to_owned()
-                }
-                Err(error) => error.to_string(),
-            };
-            Err(ConnectError::Lookup { host: asked, reason }.into())
-        })
     }
 }
 

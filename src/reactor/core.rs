@@ -6,11 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::alarm::Alarm;
 use super::backend::Backend;
 use super::connect::Attempt;
+use super::doorbell::Doorbell;
 use super::jobs::Jobs;
 use super::port::PortCore;
 use super::remote::Remote;
@@ -34,7 +33,7 @@ pub(crate) struct Core {
     pub(super) timers: Timers,
     pub(super) spawner: Spawner,
     /// What other threads ring when they have something for the loop.
-    pub(super) alarm: Arc<Alarm>,
+    pub(super) doorbell: Arc<Doorbell>,
     pub(super) remote: Remote,
     /// Jobs in threads: the program's, and the looking up of names.
     pub(super) program: Jobs,
@@ -93,17 +92,17 @@ pub(super) struct Lingering {
 
 impl Core {
     pub(super) fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
-        let started = Instant::now();
-        let alarm = Arc::new(Alarm::new(backend.waker()));
-        let remote = Remote::new(Arc::clone(&alarm));
-        let bell = Arc::clone(&alarm);
+        let clock = backend.clock();
+        let doorbell = Arc::new(Doorbell::new(backend.waker()));
+        let remote = Remote::new(Arc::clone(&doorbell));
+        let ringer = Arc::clone(&doorbell);
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone())),
-            timers: Timers::new(move || started.elapsed()),
-            spawner: Spawner::new(move || bell.ring()),
-            alarm,
+            timers: Timers::new(clock),
+            spawner: Spawner::new(move || ringer.ring()),
+            doorbell,
             remote,
             program: Jobs::of_program(),
             names: Jobs::of_names(),

@@ -18,6 +18,7 @@ use super::{Core, Reactor};
 use crate::deferred::{Cancelled, Deferred, Promise};
 use crate::error::{NoThread, ReactorGone};
 use crate::failure::{Failure, Result, guarded, guarded_result};
+use crate::time::{Clock, DelayedCall};
 
 /// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
 const THREADS: usize = 10;
@@ -135,11 +136,15 @@ type Answer = Box<dyn Any + Send>;
 /// Who waits for a job.
 type Waiting = Box<dyn FnOnce(Result<Answer>)>;
 
+type Simulated = (DelayedCall, Rc<Cell<Option<Job>>>);
+
 /// A pool, and who waits for what it does.
 pub(super) struct Jobs {
     name: &'static str,
     pool: RefCell<Pool>,
     unanswered: RefCell<HashMap<JobId, Waiting>>,
+    /// On a simulated network, in the place of threads: when each job is done, and the job.
+    simulated: Rc<RefCell<BTreeMap<JobId, Simulated>>>,
     made: Cell<JobId>,
 }
 
@@ -149,6 +154,7 @@ impl Jobs {
             name,
             pool: RefCell::new(Pool::new(name, threads)),
             unanswered: RefCell::default(),
+            simulated: Rc::default(),
             made: Cell::default(),
         }
     }
@@ -172,6 +178,14 @@ impl Jobs {
     /// How much there is to do.
     pub(super) fn load(&self) -> Load {
         self.pool().load()
+    }
+
+    /// Takes out a job that waits for its time, on a simulated network.
+    fn take_simulated(&self, id: JobId) -> Option<Job> {
+        let (call, job) = self.simulated.borrow_mut().remove(&id)?;
+        // It is pending, for it takes itself out.
+        let _ = call.cancel();
+        job.take()
     }
 
     fn next_id(&self) -> JobId {
@@ -214,6 +228,8 @@ impl Jobs {
             );
         }
         drop_jobs(dropped);
+        let simulated: Vec<JobId> = self.simulated.borrow().keys().copied().collect();
+        drop_jobs(simulated.into_iter().filter_map(|id| Some((id, self.take_simulated(id)?))).collect());
         let mut unanswered: Vec<JobId> = self.unanswered.borrow().keys().copied().collect();
         unanswered.sort_unstable();
         for id in unanswered {
@@ -261,16 +277,35 @@ impl Core {
                 let _ = remote.call_from_thread(move |reactor| reactor.0.jobs(whose).answer(id, result));
             })
         });
+        if let Some(takes) = &self.settings.simulated_jobs {
+            return self.begin_simulated(jobs, id, takes.draw(), job);
+        }
         let submitted = jobs.pool().submit(id, job);
         if let Err(refused) = submitted {
             self.refuse(whose, refused);
         }
     }
 
+    /// Without threads: a job is a call that is made on this one after a while.
+    fn begin_simulated(&self, jobs: &Jobs, id: JobId, takes: Duration, job: Job) {
+        let place = Rc::new(Cell::new(Some(job)));
+        let simulated = Rc::downgrade(&jobs.simulated);
+        let (mine, kept) = (Rc::clone(&place), Rc::clone(&place));
+        let call = self.timers.call_later(takes, move || {
+            if let Some(simulated) = simulated.upgrade() {
+                simulated.borrow_mut().remove(&id);
+            }
+            if let Some(job) = mine.take() {
+                job()();
+            }
+        });
+        jobs.simulated.borrow_mut().insert(id, (call, kept));
+    }
+
     /// Takes out a job that has not begun.
     fn cancel_job(&self, whose: Whose, id: JobId) {
         let jobs = self.jobs(whose);
-        let taken = jobs.pool().remove(id);
+        let taken = jobs.pool().remove(id).or_else(|| jobs.take_simulated(id));
         if let Some(job) = taken {
             drop_jobs(BTreeMap::from([(id, job)]));
             jobs.answer(id, Err(Cancelled.into()));

@@ -9,25 +9,26 @@
 //! | `core.rs` | what it consists of |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
-//! | `port.rs`, `connect.rs` | listening, connecting, looking names up |
+//! | `port.rs`, `connect.rs`, `resolver.rs` | listening, connecting, looking names up |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
-//! | `remote.rs`, `alarm.rs` | calls from other threads, and what wakes the loop for them |
+//! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
-mod alarm;
 mod backend;
 mod connect;
 mod connections;
 mod core;
 mod deferred_lock;
+mod doorbell;
 mod filesystem_lock;
 mod jobs;
 mod pages;
 mod port;
 mod remote;
+mod resolver;
 mod signals;
 mod slots;
 #[cfg(test)]
@@ -42,6 +43,9 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::backend::Mio;
+pub(crate) use self::backend::{
+    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake,
+};
 pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
 use self::core::{Core, Slot};
@@ -50,6 +54,7 @@ pub use self::filesystem_lock::FilesystemLock;
 pub(crate) use self::port::BACKLOG;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
+pub use self::resolver::{Resolver, SystemResolver};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
@@ -94,7 +99,12 @@ impl Reactor {
 
     /// A reactor with other settings.
     pub fn builder() -> Builder {
-        Builder { signals: true, shutdown_timeout: Some(SHUTDOWN_TIMEOUT) }
+        Builder {
+            signals: true,
+            shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
+            resolver: Rc::new(SystemResolver),
+            simulated_jobs: None,
+        }
     }
 
     /// Runs the loop until [`stop`](Self::stop), [`crash`](Self::crash), SIGINT or SIGTERM (Twisted: `run`). A reactor that
@@ -283,6 +293,26 @@ impl Reactor {
         self.0.resolve(host, port)
     }
 
+    /// A run begins, for whoever drives it with [`step`](Self::step)s.
+    pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
+        self.0.begin_run()
+    }
+
+    /// A turn of a run. `false`: the run is over.
+    pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
+        self.0.step(longest)
+    }
+
+    /// Whether a turn would not wait, whatever the network has.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.is_busy()
+    }
+
+    /// Whether both are handles to the same reactor.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn downgrade(&self) -> WeakReactor {
         WeakReactor(Rc::downgrade(&self.0))
     }
@@ -335,6 +365,24 @@ impl WeakReactor {
 pub struct Builder {
     signals: bool,
     shutdown_timeout: Option<Duration>,
+    resolver: Rc<dyn Resolver>,
+    simulated_jobs: Option<JobTime>,
+}
+
+/// How long the next job takes, where there are no threads.
+#[derive(Clone)]
+pub(crate) struct JobTime(Rc<dyn Fn() -> Duration>);
+
+impl JobTime {
+    fn draw(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for JobTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JobTime")
+    }
 }
 
 impl Builder {
@@ -353,13 +401,30 @@ impl Builder {
         self
     }
 
+    /// What looks names up (Twisted: `installNameResolver`). The system's resolver, in threads, unless said otherwise.
+    pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
+        self.resolver = Rc::new(resolver);
+        self
+    }
+
     /// Makes the reactor.
     ///
     /// # Errors
     /// [`ReactorError::Setup`] where the system gives us no poller.
     pub fn build(self) -> Result<Reactor, ReactorError> {
         let backend = Mio::new().map_err(ReactorError::Setup)?;
-        Ok(Reactor(Core::new(Box::new(backend), self)))
+        Ok(self.build_on(Box::new(backend)))
+    }
+
+    /// Has jobs run on the reactor's own thread, each after the time that `takes` says: for reactors without real time.
+    pub(crate) fn simulate_jobs(mut self, takes: impl Fn() -> Duration + 'static) -> Self {
+        self.simulated_jobs = Some(JobTime(Rc::new(takes)));
+        self
+    }
+
+    /// Makes a reactor on a backend.
+    pub(crate) fn build_on(self, backend: Box<dyn Backend>) -> Reactor {
+        Reactor(Core::new(backend, self))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use super::alarm::Alarm;
+use super::doorbell::Doorbell;
 use super::{Core, Reactor};
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
 use crate::error::{OwnThread, ReactorGone};
@@ -44,17 +44,17 @@ struct Queue {
     calls: Mutex<Option<Vec<Call>>>,
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
-    alarm: Arc<Alarm>,
+    doorbell: Arc<Doorbell>,
     /// The reactor's.
     thread: ThreadId,
 }
 
 impl Remote {
-    pub(super) fn new(alarm: Arc<Alarm>) -> Self {
+    pub(super) fn new(doorbell: Arc<Doorbell>) -> Self {
         Self(Arc::new(Queue {
             calls: Mutex::new(Some(Vec::new())),
             waiting: AtomicBool::new(false),
-            alarm,
+            doorbell,
             thread: thread::current().id(),
         }))
     }
@@ -72,7 +72,7 @@ impl Remote {
         queue.push(Box::new(call));
         self.0.waiting.store(true, Ordering::Release);
         drop(calls);
-        self.0.alarm.ring();
+        self.0.doorbell.ring();
         Ok(())
     }
 
@@ -84,10 +84,11 @@ impl Remote {
     ///
     /// # Errors
     /// What `call` failed or panicked with, or what its Deferred failed with; [`OwnThread`] on the reactor's own thread, without
-    /// calling anything; [`ReactorGone`] if the reactor was dropped, or finished a shutdown, before there was a result.
+    /// calling anything; [`ReactorGone`] if the reactor was dropped before there was a result, or if `call` was made and the
+    /// shutdown of that run is over.
     ///
     /// ```
-    /// use ropewalk::{Clock, Reactor};
+    /// use ropewalk::Reactor;
     ///
     /// # fn main() -> ropewalk::Result<()> {
     /// let reactor = Reactor::new()?;

@@ -5,7 +5,7 @@
 //! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
 //! 4. the timeout: zero if anything is queued, otherwise until the next timer;
-//! 5. the wait;
+//! 5. the wait, unless other threads brought something since 1 (`doorbell.rs`);
 //! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
@@ -55,6 +55,13 @@ pub(super) struct Event {
 
 impl Core {
     pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
+        self.begin_run()?;
+        while self.step(None)? {}
+        Ok(())
+    }
+
+    /// A run begins: the rest of it is steps.
+    pub(super) fn begin_run(self: &Rc<Self>) -> Result<(), ReactorError> {
         if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
             return Err(ReactorError::AlreadyRunning);
         }
@@ -63,16 +70,21 @@ impl Core {
             self.install_signals()?;
         }
         self.begin(SystemEvent::Startup);
-        let mut result = Ok(());
-        while self.advance() {
-            result = self.turn(None);
-            if result.is_err() {
-                self.fail_all();
-                break;
-            }
+        Ok(())
+    }
+
+    /// One turn of a run. `false`: the run is over.
+    pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
+        if !self.advance() {
+            self.finish();
+            return Ok(false);
         }
-        self.finish();
-        result
+        let turned = self.turn(longest);
+        if turned.is_err() {
+            self.fail_all();
+            self.finish();
+        }
+        turned.map(|()| true)
     }
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
@@ -265,9 +277,10 @@ impl Core {
         // 4
         let timeout = self.timeout(longest);
         // 5
+        // Whatever other threads may bring is looked for once more when the doorbell is set.
         let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
         let wait = |timeout| self.backend.borrow_mut().wait(timeout);
-        self.alarm.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
+        self.doorbell.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         loop {
@@ -314,14 +327,19 @@ impl Core {
         }
     }
 
-    /// How long phase 5 may take.
-    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
-        let busy = !self.agenda.is_empty()
+    /// Whether there is something to do that nothing has to happen for.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.agenda.is_empty()
+            || self.remote.is_waiting()
             || self.spawner.is_woken()
             || !self.later.borrow().is_empty()
             || !self.resumed.borrow().is_empty()
-            || self.is_to_advance();
-        if busy {
+            || self.is_to_advance()
+    }
+
+    /// How long phase 5 may take.
+    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
+        if self.is_busy() {
             return Some(Duration::ZERO);
         }
         let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));

@@ -220,10 +220,11 @@ impl Cut {
 /// within a piece come up.
 fn random_pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
     let mut random = Random::new(seed);
-    let most = LENGTHS[random.below(LENGTHS.len())];
+    let most = LENGTHS[random.below(LENGTHS.len() as u64) as usize];
     let (mut rest, mut pieces) = (input, Vec::new());
     while !rest.is_empty() {
-        let (piece, behind) = rest.split_at(rest.len().min(1 + random.below(most)));
+        let length = random.between(1, most) as usize;
+        let (piece, behind) = rest.split_at(rest.len().min(length));
         pieces.push(piece);
         rest = behind;
     }
@@ -270,7 +271,7 @@ const SPLITS: usize = 1000;
 const RANDOM: usize = 50;
 
 /// The longest piece of a random cut: within a message, about a message, about a packet, and much at once.
-const LENGTHS: [usize; 5] = [2, 8, 64, 1460, 20_000];
+const LENGTHS: [u64; 5] = [2, 8, 64, 1460, 20_000];
 
 /// Where random cuts begin, so that a test does the same each time. Any number will do.
 const SEED: u64 = 0x726f_7065;

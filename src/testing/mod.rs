@@ -10,6 +10,9 @@
 //! | input that is cut in every way | [`ChunkingCheck`] | none |
 //! | a protocol that only writes down what happens | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
 //! | the result of a Deferred | [`success_result_of`], [`failure_result_of`], [`assert_no_result`] | `successResultOf`, `failureResultOf`, `assertNoResult` |
+//! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | none |
+//! | a program alone | [`MemoryReactor`]: the test plays everybody else | `MemoryReactor` |
+//! | the other side | [`Peer`], [`PendingAttempt`]: connections whose other end the test plays | |
 //!
 //! An assertion inside a callback does not fail the test: its panic is guarded as any other, and becomes the reason for which the
 //! connection ends. So look at what was recorded, from outside.
@@ -20,14 +23,18 @@ mod chunking;
 mod clock;
 mod end;
 mod excerpt;
+mod memory_reactor;
+mod network;
 mod pump;
-pub(crate) mod random;
+mod random;
 mod results;
 mod string_transport;
 
 pub use self::accumulate::{Accumulated, AccumulatingFactory, AccumulatingProtocol};
 pub use self::chunking::ChunkingCheck;
 pub use self::clock::Clock;
+pub use self::memory_reactor::MemoryReactor;
+pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationError};
 pub use self::pump::{Pump, PumpOptions, Side, connect};
 pub use self::results::{assert_no_result, failure_result_of, success_result_of};
 pub use self::string_transport::{StringConnection, StringTransport};

@@ -148,6 +148,23 @@ impl Default for PumpOptions {
 /// reset; a side that is paused is given nothing, and what it does not take waits at the sender. A reset does not overtake
 /// bytes that arrived before it, unless reading is paused.
 ///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::error::ConnectionClosed;
+/// use ropewalk::testing::{AccumulatingProtocol, PumpOptions};
+///
+/// // A peer that takes nothing of what it is sent is cut off after the close timeout.
+/// let pump = PumpOptions::new().room(10).connect(AccumulatingProtocol::new(), AccumulatingProtocol::new());
+/// pump.client().transport().pause_producing();
+/// pump.server().transport().write(b"more than there is room for");
+/// pump.server().transport().lose_connection();
+/// pump.flush();
+/// assert!(pump.server().lost().is_none());
+/// pump.advance(Duration::from_secs(30));
+/// let reason = pump.server().lost().expect("it was cut off");
+/// assert!(matches!(reason.check(), Some(ConnectionClosed::CloseTimedOut { unsent: 17, .. })), "{}", pump.transcript());
+/// ```
+///
 /// It is not for what the network does between the two, for nothing here takes time or gets lost. Nor does it cut what is
 /// sent: see [`ChunkingCheck`](super::ChunkingCheck).
 pub struct Pump<C, S> {
@@ -279,7 +296,28 @@ impl<C, S> fmt::Debug for Pump<C, S> {
     }
 }
 
-/// One of two connected protocols.
+/// One of two connected protocols. From [`Pump::client`] and [`Pump::server`].
+///
+/// ```
+/// # use ropewalk::{Protocol, Result, Transport};
+/// use ropewalk::testing::{AccumulatingProtocol, connect};
+///
+/// struct Asker { answer: Vec<u8> }
+/// impl Asker {
+///     fn ask(&self, transport: &Transport) { transport.write(b"what time is it?") }
+/// }
+/// impl Protocol for Asker {
+///     fn data_received(&mut self, _: &Transport, data: &[u8]) -> Result<()> {
+///         self.answer.extend_from_slice(data);
+///         Ok(())
+///     }
+/// }
+///
+/// let pump = connect(Asker { answer: Vec::new() }, AccumulatingProtocol::new());
+/// pump.client().with(|asker, transport| asker.ask(transport)).unwrap();
+/// pump.flush();
+/// assert_eq!(pump.server().with(|server, _| server.record().data()).unwrap(), b"what time is it?");
+/// ```
 pub struct Side<P> {
     end: End,
     connection: Connection<P>,

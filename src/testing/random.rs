@@ -1,8 +1,8 @@
-//! The test kit's own random numbers, so that a seed means the same for ever: whoever prints one can repeat the case, on any
-//! machine and with any later version.
+//! Random numbers from a seed.
 
-/// A small seeded generator: splitmix64. Good enough to choose cases with, and no good for secrets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A source of numbers that look random: the same seed gives the same numbers, in every version of this crate and on every
+/// machine, so that a seed in a bug report means the same for ever. (SplitMix64.)
+#[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -10,7 +10,6 @@ impl Random {
         Self(seed)
     }
 
-    /// The next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -19,12 +18,19 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; zero if there is none. Some numbers are likelier than others by one part in 2^64 / `bound`,
-    /// which no test will notice.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        let scaled = u128::from(self.next()) * bound as u128;
-        // Less than `bound`, so it fits.
-        (scaled >> 64) as usize
+    /// A number below `bound`; zero for a bound of zero. The bias is too small for a test to notice.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below((high - low).saturating_add(1))
+    }
+
+    /// True in `per_mille` of a thousand cases.
+    pub(crate) fn chance(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.below(1000) < u64::from(per_mille)
     }
 }
 
@@ -45,7 +51,7 @@ mod tests {
         let mut random = Random::new(7);
         let mut seen = [0; 5];
         for _ in 0..1000 {
-            seen[random.below(5)] += 1;
+            seen[random.below(5) as usize] += 1;
         }
         assert!(seen.iter().all(|count| *count > 100), "{seen:?}");
         assert_eq!([random.below(0), random.below(1)], [0, 0]);

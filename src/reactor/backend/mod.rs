@@ -12,6 +12,7 @@
 //! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on |
 //! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable) |
 //! | [`waker`](Backend::waker) | [`wait`](Backend::wait) returns |
+//! | [`clock`](Backend::clock) | what time it is, which is the backend's business too |
 //!
 //! Rules for a backend:
 //! 1. It never calls out: [`next`](Backend::next) hands completions over one at a time, so that the reactor holds no
@@ -28,6 +29,7 @@
 mod mio;
 pub(super) mod socket;
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -44,6 +46,9 @@ pub(crate) const RECEIVE: usize = 64 * 1024;
 
 /// What does the reactor's system calls.
 pub(crate) trait Backend {
+    /// What tells the time, from zero when the backend was made.
+    fn clock(&self) -> Box<dyn Fn() -> Duration>;
+
     /// Makes a listening socket. Accepting starts at once.
     fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr>;
 
@@ -157,9 +162,17 @@ pub(crate) enum Completion {
 /// An accepted connection that has no id yet. Dropped, it is closed.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: IncomingSocket,
     pub(crate) host: SocketAddr,
     pub(crate) peer: SocketAddr,
+}
+
+/// What an accepted connection is to the backend that accepted it.
+#[derive(Debug)]
+pub(crate) enum IncomingSocket {
+    Descriptor(OwnedFd),
+    /// Of a backend without descriptors.
+    Other(Box<dyn Any>),
 }
 
 /// Received bytes, lent by the backend.
@@ -171,11 +184,16 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// The first `filled` bytes of a buffer, which is lent with them.
-    fn of(buffer: &mut Box<[u8]>, filled: usize) -> Self {
+    pub(crate) fn of(buffer: &mut Box<[u8]>, filled: usize) -> Self {
         Self { buffer: std::mem::take(buffer), filled }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.filled]
+    }
+
+    /// The buffer, to be used again.
+    pub(crate) fn into_buffer(self) -> Box<[u8]> {
+        self.buffer
     }
 }

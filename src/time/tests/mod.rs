@@ -353,11 +353,41 @@ fn a_reset_to_an_earlier_time_moves_few() {
         call.reset(ms(20 - index as u64)).unwrap();
         let after = places(&clock);
         let moved = before.iter().filter(|(sequence, place)| after.get(sequence) != Some(place)).count();
-        assert!(moved <= 9, "{moved} calls moved: more than the heap is deep");
+        assert!(moved <= 5, "{moved} calls moved: more than the heap is deep");
     }
     clock.advance(ms(1_000));
     assert_eq!(clock.turn()[..3], [CALLS - 20, CALLS - 19, CALLS - 18]);
     clock.timers.0.queue.borrow().check();
+}
+
+/// Calls from now to the end of all time are made in order, whatever was moved or cancelled where in a deep queue.
+#[test]
+fn a_deep_queue_keeps_its_order() {
+    const CALLS: u64 = 6_000;
+    let clock = Virtual::new();
+    // Each octave of nanoseconds gets as many deadlines as any other.
+    let delay = |id: u64| Duration::from_nanos((id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63) >> (id * 31 % 64));
+    let calls: Vec<_> = (0..CALLS).map(|id| clock.note(delay(id), id)).collect();
+    clock.timers.0.queue.borrow().check();
+    let mut expected = Vec::new();
+    for (index, call) in (0..CALLS).zip(&calls) {
+        match index % 5 {
+            0 => call.cancel().unwrap(),
+            1 | 2 => {
+                call.reset(delay(index + CALLS)).unwrap();
+                expected.push((call.time(), CALLS + index, index));
+            }
+            _ => expected.push((call.time(), index, index)),
+        }
+    }
+    clock.timers.0.queue.borrow().check();
+    expected.sort_unstable();
+    let mut made = Vec::new();
+    while let Some(next) = clock.timers.next_deadline() {
+        clock.now.set(next);
+        made.extend(clock.turn());
+    }
+    assert!(made.into_iter().eq(expected.into_iter().map(|(_, _, id)| id)));
 }
 
 /// F30: a turn may stop at any number of calls; the rest comes first in the next, in the same order, and says how late
@@ -482,7 +512,7 @@ fn a_call_that_holds_its_own_handle_is_no_leak() {
 #[test]
 fn memory_goes_with_the_calls() {
     let clock = Virtual::new();
-    let calls: Vec<_> = (0..1_000).map(|id| clock.note(ms(id * 7919 % 1_000), id)).collect();
+    let calls: Vec<_> = (0..2_000).map(|id| clock.note(ms(id * 7919 % 2_000), id)).collect();
     assert!(clock.timers.0.queue.borrow().pieces() > 100);
     for call in &calls[1..] {
         call.cancel().unwrap();

@@ -18,7 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token, Waker};
@@ -26,7 +26,7 @@ use ::mio::{Events, Interest, Poll, Token, Waker};
 use self::source::{Listener, Source, Stream};
 use self::table::Table;
 use super::socket::{self, Receive, Send};
-use super::{Backend, Chunk, Completion, ConnectRefusal, Incoming, Progress, RECEIVE, Wake};
+use super::{Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake};
 use crate::transport::agenda::{Id, SocketOption};
 use crate::transport::send_queue::{CHUNK, MAX_SLICES, SendQueue, Spares};
 
@@ -77,6 +77,11 @@ impl Mio {
 }
 
 impl Backend for Mio {
+    fn clock(&self) -> Box<dyn Fn() -> Duration> {
+        let started = Instant::now();
+        Box::new(move || started.elapsed())
+    }
+
     fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
         let (socket, bound) = socket::listen(address, backlog)?;
         if self.reserve.is_none() {
@@ -95,8 +100,9 @@ impl Backend for Mio {
     }
 
     fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()> {
-        self.register(id, incoming.socket.as_raw_fd(), Interest::READABLE)?;
-        self.table.insert(id, Source::Stream(Stream::new(incoming.socket)));
+        let IncomingSocket::Descriptor(socket) = incoming.socket else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
+        self.table.insert(id, Source::Stream(Stream::new(socket)));
         Ok(())
     }
 
@@ -201,7 +207,7 @@ impl Backend for Mio {
     }
 
     fn release(&mut self, chunk: Chunk) {
-        self.buffer = chunk.buffer;
+        self.buffer = chunk.into_buffer();
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

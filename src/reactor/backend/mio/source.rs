@@ -10,7 +10,7 @@ use ::mio::unix::SourceFd;
 use ::mio::{Interest, Registry};
 
 use super::super::socket::{self, Accept, Receive};
-use super::super::{Chunk, Completion, Incoming, RECEIVE};
+use super::super::{Chunk, Completion, Incoming, IncomingSocket, RECEIVE};
 use super::token;
 use crate::transport::agenda::Id;
 
@@ -135,7 +135,10 @@ impl Listener {
                 Accept::Connection(socket, peer) => {
                     // Whoever has already gone again has no address at this end either.
                     let Ok(host) = self.host.map_or_else(|| socket::local_address(&socket), Ok) else { continue };
-                    return (Some(Completion::Accepted(Incoming { socket, host, peer })), Then::Next);
+                    return (
+                        Some(Completion::Accepted(Incoming { socket: IncomingSocket::Descriptor(socket), host, peer })),
+                        Then::Next,
+                    );
                 }
                 Accept::Empty => self.waiting = false,
                 Accept::Skip => {}

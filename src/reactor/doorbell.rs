@@ -1,4 +1,4 @@
-//! [`Alarm`]: how other threads end the loop's sleep (Twisted: the waker, `wakeUp`), at no cost while it is awake.
+//! [`Doorbell`]: how other threads end the loop's sleep (Twisted: the waker, `wakeUp`), at no cost while it is awake.
 //!
 //! It is not a queue: whoever rings has put somewhere what the loop is to find. Calls from threads use it, and so may
 //! whatever else is asked for from outside.
@@ -24,13 +24,13 @@ use std::time::Duration;
 use super::backend::Wake;
 
 /// Wakes the loop if it sleeps.
-pub(super) struct Alarm {
+pub(super) struct Doorbell {
     /// The loop waits, or is about to, and nobody has rung since.
     asleep: AtomicBool,
     waker: Arc<dyn Wake>,
 }
 
-impl Alarm {
+impl Doorbell {
     pub(super) fn new(waker: Arc<dyn Wake>) -> Self {
         Self { asleep: AtomicBool::new(false), waker }
     }
@@ -61,9 +61,9 @@ impl Alarm {
     }
 }
 
-impl fmt::Debug for Alarm {
+impl fmt::Debug for Doorbell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alarm").field("asleep", &self.asleep).finish_non_exhaustive()
+        f.debug_struct("Doorbell").field("asleep", &self.asleep).finish_non_exhaustive()
     }
 }
 
@@ -116,16 +116,16 @@ mod tests {
     fn no_ring_is_lost() {
         const ROUNDS: usize = 50_000;
         let poller = Arc::new(Poller::default());
-        let alarm = Arc::new(Alarm::new(poller.clone()));
+        let doorbell = Arc::new(Doorbell::new(poller.clone()));
         let (put, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let ringing = {
-            let (alarm, put, taken) = (Arc::clone(&alarm), Arc::clone(&put), Arc::clone(&taken));
+            let (doorbell, put, taken) = (Arc::clone(&doorbell), Arc::clone(&put), Arc::clone(&taken));
             thread::spawn(move || {
                 for round in 1..=ROUNDS {
                     dawdle(round);
-                    // Relaxed: only the alarm may bring it across.
+                    // Relaxed: only the doorbell may bring it across.
                     put.store(round, Ordering::Relaxed);
-                    alarm.ring();
+                    doorbell.ring();
                     while taken.load(Ordering::Relaxed) < round {
                         // Where both share one processor, the other side has to come to its turn.
                         if round % 2 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
@@ -142,7 +142,7 @@ mod tests {
                 dawdle(pause + 1);
                 idle
             };
-            let woken = alarm.sleep(Some(LIMIT), look, |timeout| {
+            let woken = doorbell.sleep(Some(LIMIT), look, |timeout| {
                 waits = timeout == Some(LIMIT);
                 poller.wait(timeout)
             });
@@ -157,21 +157,21 @@ mod tests {
     #[test]
     fn only_a_sleeping_loop_is_woken() {
         let poller = Arc::new(Poller::default());
-        let alarm = Alarm::new(poller.clone());
+        let doorbell = Doorbell::new(poller.clone());
         let wakes = || poller.wakes.load(Ordering::Relaxed);
-        alarm.ring();
-        alarm.sleep(Some(Duration::ZERO), || true, |_| alarm.ring());
+        doorbell.ring();
+        doorbell.sleep(Some(Duration::ZERO), || true, |_| doorbell.ring());
         assert_eq!(wakes(), 0);
-        alarm.sleep(None, || true, |_| (0..3).for_each(|_| alarm.ring()));
-        alarm.ring();
+        doorbell.sleep(None, || true, |_| (0..3).for_each(|_| doorbell.ring()));
+        doorbell.ring();
         assert_eq!(wakes(), 1);
     }
 
     /// The loop that finds something when it looks once more does not wait.
     #[test]
     fn what_came_before_falling_asleep_ends_the_wait() {
-        let alarm = Alarm::new(Arc::new(Poller::default()));
-        assert_eq!(alarm.sleep(None, || false, |timeout| timeout), Some(Duration::ZERO));
-        assert_eq!(alarm.sleep(Some(LIMIT), || true, |timeout| timeout), Some(LIMIT));
+        let doorbell = Doorbell::new(Arc::new(Poller::default()));
+        assert_eq!(doorbell.sleep(None, || false, |timeout| timeout), Some(Duration::ZERO));
+        assert_eq!(doorbell.sleep(Some(LIMIT), || true, |timeout| timeout), Some(LIMIT));
     }
 }

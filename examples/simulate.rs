@@ -1,0 +1,273 @@
+//! Soaks the engine on simulated networks: an echo server and twenty clients, one seed after the other, with everything that can
+//! go wrong: latency, slow links, single bytes, short writes, partitions, resets, descriptors that run out, backends that misbehave.
+//!
+//! ```sh
+//! cargo run --release --example simulate -- --seeds 10000            # from seed 0 on
+//! cargo run --release --example simulate -- --from 4711 --seeds 1    # one seed again
+//! ```
+//!
+//! Whatever happens, these hold: a client hears nothing but a prefix of what it sent, a protocol is made once and lost once, last;
+//! clients that nobody harmed hear everything; and in the end no socket is open. The first seed for which they do not is printed
+//! with its trace, and is all that is needed to see it again.
+
+use std::cell::Cell;
+use std::env;
+use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ropewalk::endpoints::{client_from_string, server_from_string};
+use ropewalk::error::ConnectionClosed;
+use ropewalk::interfaces::*;
+use ropewalk::testing::{Conditions, Network};
+use ropewalk::{Address, Failure, Reactor, Result, Transport};
+
+const CLIENTS: usize = 20;
+
+/// How much virtual time a seed has. The slowest networks take some minutes.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+}
+
+/// What became of a client.
+#[derive(Default)]
+struct Fate {
+    made: Cell<usize>,
+    lost: Cell<usize>,
+    heard: Cell<usize>,
+    /// The seed had it reset its connection.
+    harmed: Cell<bool>,
+    over: Cell<bool>,
+}
+
+/// Sends a message in pieces, and closes when it has come back.
+struct Asker {
+    message: Rc<Vec<u8>>,
+    fate: Rc<Fate>,
+}
+
+impl Protocol for Asker {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.fate.made.set(self.fate.made.get() + 1);
+        for piece in self.message.chunks(self.message.len() / 3 + 1) {
+            transport.write(piece);
+        }
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        assert_eq!(self.fate.lost.get(), 0, "data after the end");
+        let heard = self.fate.heard.get();
+        assert_eq!(self.message.get(heard..heard + data.len()), Some(data), "something else came back");
+        self.fate.heard.set(heard + data.len());
+        if heard + data.len() == self.message.len() {
+            transport.lose_connection();
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
+        self.fate.lost.set(self.fate.lost.get() + 1);
+        self.fate.over.set(true);
+        // A callback that failed is a fault of ours, whatever the network does.
+        assert!(reason.check::<ConnectionClosed>().is_some(), "{reason}");
+    }
+}
+
+/// One seed: everything that happens is drawn from it.
+fn simulate(network: &Network) -> Result<()> {
+    let seed = network.seed();
+    let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let server = network.reactor(SERVER);
+    network.name("echo.example", [SERVER]);
+    drop(server_from_string(&server, "tcp:7:backlog=8")?.listen(|_: &Address| Some(Echo)));
+    let mut reactors = vec![server.clone()];
+    let mut fates = Vec::new();
+    for n in 0..CLIENTS {
+        let host: IpAddr = [10, 0, 1, n as u8].into();
+        let client = network.reactor(host);
+        let fate = Rc::new(Fate::default());
+        let message: Rc<Vec<u8>> =
+            Rc::new((0..draw.below(400) + 1).map(|place| (place * 31 + n as u64) as u8).collect());
+        start(&client, &message, &fate, Duration::from_millis(draw.below(5_000)));
+        if draw.below(4) == 0 {
+            part(network, &client, host, &mut draw);
+        }
+        if draw.below(4) == 0 {
+            fate.harmed.set(true);
+        }
+        reactors.push(client);
+        fates.push(fate);
+    }
+    if draw.below(3) == 0 {
+        starve(network, &server, &mut draw);
+        // Whoever is shed has done nothing wrong, and hears nothing.
+        fates.iter().for_each(|fate| fate.harmed.set(true));
+    }
+    network.run_until(LONG, || fates.iter().all(|fate| fate.over.get()))?;
+    for fate in &fates {
+        assert!(fate.made.get() <= 1 && fate.lost.get() == fate.made.get(), "made and lost once, at most");
+        assert!(fate.harmed.get() || fate.heard.get() > 0, "nobody harmed it, and it heard nothing");
+    }
+    for reactor in &reactors {
+        reactor.stop()?;
+    }
+    network.run_for(Duration::from_secs(30))?;
+    for reactor in &reactors {
+        assert_eq!(network.open_sockets(reactor), 0, "sockets were left open");
+    }
+    Ok(())
+}
+
+/// Has a client connect after a while. If the seed says so it resets its connection in the middle.
+fn start(client: &Reactor, message: &Rc<Vec<u8>>, fate: &Rc<Fate>, after: Duration) {
+    let (reactor, message, fate) = (client.clone(), Rc::clone(message), Rc::clone(fate));
+    client.call_later(after, move || {
+        let (told, failed) = (Rc::clone(&fate), Rc::clone(&fate));
+        let factory = move |_: &Address| Some(Asker { message: Rc::clone(&message), fate: Rc::clone(&told) });
+        let endpoint = match client_from_string(&reactor, "tcp:echo.example:7:timeout=600") {
+            Ok(endpoint) => endpoint,
+            Err(error) => unreachable!("the description is right: {error}"),
+        };
+        let connecting = endpoint.connect(factory).add_callbacks(
+            move |connection| {
+                if fate.harmed.get() {
+                    let transport = connection.transport().clone();
+                    reactor.call_later(Duration::from_millis(120), move || transport.abort_connection());
+                }
+            },
+            move |_failure| {
+                failed.harmed.set(true);
+                failed.over.set(true);
+            },
+        );
+        drop(connecting);
+    });
+}
+
+/// Cuts a client off for a while.
+fn part(network: &Network, client: &Reactor, host: IpAddr, draw: &mut Draw) {
+    let (parts, heals) = (network.clone(), network.clone());
+    let from = Duration::from_millis(draw.below(3_000));
+    client.call_later(from, move || parts.partition(host, SERVER));
+    client.call_later(from + Duration::from_millis(draw.below(10_000)), move || heals.heal(host, SERVER));
+}
+
+/// Takes descriptors away from the server for a while.
+fn starve(network: &Network, server: &Reactor, draw: &mut Draw) {
+    let limit = draw.below(8) as usize + 1;
+    for (after, limit) in [(1_000, Some(limit)), (4_000, None)] {
+        let (network, reactor) = (network.clone(), server.clone());
+        server.call_later(Duration::from_millis(after), move || network.limit_descriptors(&reactor, limit));
+    }
+}
+
+/// Numbers that look random (xorshift).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Runs a seed, and says what went wrong.
+fn run(seed: u64, traced: bool) -> (Network, std::result::Result<(), String>) {
+    let network = Network::with_conditions(seed, Conditions::rough(seed));
+    if traced {
+        network.keep_trace();
+    }
+    let ended = catch_unwind(AssertUnwindSafe(|| simulate(&network)));
+    let wrong = match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(failure)) => Err(failure.to_string()),
+        Err(panic) => Err(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())),
+    };
+    (network, wrong)
+}
+
+fn main() -> ExitCode {
+    let (from, seeds) = match arguments() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let progress = Progress { started: Instant::now(), shown: Cell::new(None), seeds };
+    for (done, seed) in (from..from.saturating_add(seeds)).enumerate() {
+        let (_, wrong) = run(seed, false);
+        if let Err(message) = wrong {
+            let (network, _) = run(seed, true);
+            println!("\nseed {seed} failed: {message}\n{}", network.trace());
+            println!("again: cargo run --release --example simulate -- --from {seed} --seeds 1");
+            return ExitCode::FAILURE;
+        }
+        progress.show(done as u64 + 1);
+    }
+    let took = progress.started.elapsed();
+    println!(
+        "{seeds} seeds from {from}, {CLIENTS} connections each: all well, {:.0} seeds a second",
+        seeds as f64 / took.as_secs_f64()
+    );
+    ExitCode::SUCCESS
+}
+
+fn arguments() -> std::result::Result<(u64, u64), String> {
+    const USAGE: &str = "usage: simulate [--from SEED] [--seeds N]";
+    let (mut from, mut seeds) = (0, 1000);
+    let mut arguments = env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let place = match &*argument {
+            "--from" => &mut from,
+            "--seeds" => &mut seeds,
+            other => return Err(format!("unknown argument {other:?}; {USAGE}")),
+        };
+        let value = arguments.next().ok_or_else(|| format!("{argument} needs a number; {USAGE}"))?;
+        *place = value.parse().map_err(|error| format!("{argument} {value}: {error}; {USAGE}"))?;
+    }
+    Ok((from, seeds))
+}
+
+/// A line that says how far it is, where somebody looks.
+struct Progress {
+    started: Instant,
+    shown: Cell<Option<Instant>>,
+    seeds: u64,
+}
+
+impl Progress {
+    fn show(&self, done: u64) {
+        let recent = self.shown.get().is_some_and(|shown| shown.elapsed() < Duration::from_millis(100));
+        if !io::stderr().is_terminal() || (recent && done < self.seeds) {
+            return;
+        }
+        self.shown.set(Some(Instant::now()));
+        const WIDTH: usize = 40;
+        let filled = (done as usize * WIDTH) / self.seeds.max(1) as usize;
+        let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        let end = if done == self.seeds { "\n" } else { "" };
+        // Nobody minds if a line of progress is lost.
+        let _ = write!(
+            io::stderr(),
+            "\r[{:<WIDTH$}] {done}/{} {rate:.0} seeds a second{end}",
+            "#".repeat(filled),
+            self.seeds
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! A reactor whose every peer is played by the test.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::network::{Network, Peer, PendingAttempt, SimulationError};
+use crate::address::Address;
+use crate::reactor::Reactor;
+
+/// A reactor on an ideal simulated network with nobody else on it: for tests of a server or a client whose other side the test
+/// plays (Twisted: `MemoryReactor`, `MemoryReactorClock`).
+///
+/// Ports that the program listens on and attempts to connect are recorded; an attempt waits until the test accepts or refuses
+/// it. Time is virtual. It is a [`Network`] with one [`reactor`](Self::reactor); [`network`](Self::network) has the rest.
+///
+/// ```
+/// use ropewalk::endpoints::client_from_string;
+/// use ropewalk::interfaces::*;
+/// use ropewalk::testing::MemoryReactor;
+/// use ropewalk::{Address, Result, Transport};
+///
+/// struct Greeter;
+///
+/// impl Protocol for Greeter {
+///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+///         transport.write(b"hello");
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, transport: &Transport, _data: &[u8]) -> Result<()> {
+///         transport.lose_connection();
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let memory = MemoryReactor::new();
+/// let connecting = client_from_string(memory.reactor(), "tcp:198.51.100.7:80")?.connect(|_: &Address| Some(Greeter));
+/// let attempt = memory.attempts().remove(0);
+/// assert_eq!(attempt.to(), "198.51.100.7:80".parse()?);
+/// let server = attempt.accept().expect("it was not given up");
+/// memory.settle()?;
+/// assert_eq!(server.read(), b"hello");
+/// server.write(b"go away")?;
+/// memory.settle()?;
+/// assert!(server.is_ended());
+/// # drop(connecting);
+/// # Ok(())
+/// # }
+/// ```
+pub struct MemoryReactor {
+    network: Network,
+    reactor: Reactor,
+}
+
+impl MemoryReactor {
+    /// A reactor, at 127.0.0.1 and [`HOST`](Self::HOST), that nobody has asked for anything yet.
+    pub fn new() -> Self {
+        let network = Network::new(0);
+        network.answer_by_hand();
+        let reactor = network.reactor(Self::HOST);
+        Self { network, reactor }
+    }
+
+    /// The address of the reactor's host: one that is reserved for documentation.
+    pub const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 80));
+
+    /// The reactor, to be given to the program.
+    pub fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Where the program listens (Twisted: `tcpServers`), in the order in which it began to.
+    pub fn ports(&self) -> Vec<Address> {
+        self.network.ports(&self.reactor)
+    }
+
+    /// Connects to a port on which the program listens, as a client that the test plays.
+    ///
+    /// # Errors
+    /// [`SimulationError::Reactor`].
+    pub fn connect(&self, port: u16) -> Result<Peer, SimulationError> {
+        let peer = self.network.connect(SocketAddr::new(Self::HOST, port));
+        self.network.settle()?;
+        Ok(peer)
+    }
+
+    /// The attempts of the program to connect that have no answer yet (Twisted: `tcpClients`), the oldest first.
+    pub fn attempts(&self) -> Vec<PendingAttempt> {
+        // What the program has asked for is on its way, which takes no time.
+        if let Err(error) = self.network.settle() {
+            tracing::error!(%error, "the reactor failed");
+        }
+        self.network.attempts()
+    }
+
+    /// Lets everything happen that is under way. Timers that are set are not waited for.
+    ///
+    /// # Errors
+    /// [`SimulationError::Reactor`].
+    pub fn settle(&self) -> Result<(), SimulationError> {
+        self.network.settle()
+    }
+
+    /// Moves the time on; what is due happens when it is due (Twisted: `advance`).
+    ///
+    /// # Errors
+    /// [`SimulationError::Reactor`].
+    pub fn advance(&self, by: Duration) -> Result<(), SimulationError> {
+        self.network.run_for(by)
+    }
+}
+
+impl Default for MemoryReactor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryReactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryReactor").field("ports", &self.ports()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,366 @@
+//! The backend of a reactor on a simulated network: the third implementation of the reactor's contract, for which the
+//! [`Kernel`] is what epoll and sockets are to the first.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
+use crate::reactor::{Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake};
+use crate::transport::agenda::{Id, SocketOption};
+use crate::transport::send_queue::{SendQueue, Spares};
+
+/// Connections accepted per port and turn, as on a real backend.
+const ACCEPTS: usize = 64;
+
+/// Bytes read before a close, so that closing does not become a reset, as on a real backend.
+const LAST_READ: usize = 4 * RECEIVE;
+
+/// How many closed ids are remembered, to speak of them once more where a backend misbehaves.
+const GRAVEYARD: usize = 16;
+
+/// See the module.
+pub(super) struct Simulated {
+    kernel: Rc<RefCell<Kernel>>,
+    owner: Owner,
+    host: IpAddr,
+    sockets: BTreeMap<SocketId, Id>,
+    ids: BTreeMap<(u32, u32), SocketId>,
+    /// Had their share of this turn.
+    received: Vec<SocketId>,
+    accepted: usize,
+    buffer: Box<[u8]>,
+    dead: VecDeque<Id>,
+    woken: Arc<Bell>,
+    stale: u64,
+}
+
+impl Simulated {
+    pub(super) fn new(kernel: Rc<RefCell<Kernel>>, owner: Owner, host: IpAddr) -> Self {
+        Self {
+            kernel,
+            owner,
+            host,
+            sockets: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            received: Vec::new(),
+            accepted: 0,
+            buffer: Box::default(),
+            dead: VecDeque::new(),
+            woken: Arc::default(),
+            stale: 0,
+        }
+    }
+
+    fn socket(&self, id: Id) -> Option<SocketId> {
+        self.ids.get(&(id.slot, id.generation)).copied()
+    }
+
+    fn name(&mut self, id: Id, socket: SocketId) {
+        self.sockets.insert(socket, id);
+        self.ids.insert((id.slot, id.generation), socket);
+    }
+
+    fn unname(&mut self, id: Id) -> Option<SocketId> {
+        let socket = self.ids.remove(&(id.slot, id.generation))?;
+        self.sockets.remove(&socket);
+        self.dead.push_back(id);
+        if self.dead.len() > GRAVEYARD {
+            self.dead.pop_front();
+        }
+        Some(socket)
+    }
+
+    /// The next thing that a socket really has to say.
+    fn next_true(&mut self) -> Option<(Id, Completion)> {
+        loop {
+            let socket = self.kernel.borrow_mut().next_ready(self.owner)?;
+            let Some(&id) = self.sockets.get(&socket) else {
+                self.stale += 1;
+                continue;
+            };
+            if self.received.contains(&socket) || self.accepted >= ACCEPTS {
+                let mut kernel = self.kernel.borrow_mut();
+                if kernel.has_more(socket) {
+                    kernel.make_ready_again(self.owner, socket);
+                    continue;
+                }
+            }
+            let news = self.kernel.borrow_mut().news(socket);
+            if let Some(news) = news {
+                return Some((id, self.completion(id, socket, news)));
+            }
+        }
+    }
+
+    fn completion(&mut self, id: Id, socket: SocketId, news: News) -> Completion {
+        match news {
+            News::Accepted { stream, host, peer } => {
+                self.accepted += 1;
+                let kernel = Rc::downgrade(&self.kernel);
+                let socket = IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) }));
+                Completion::Accepted(Incoming { socket, host, peer })
+            }
+            News::Shed(count) => Completion::Shed(count),
+            News::AcceptFailed(error) => Completion::AcceptFailed(error),
+            News::Connected(stream, host) => {
+                self.sockets.remove(&socket);
+                self.name(id, stream);
+                Completion::Connected(host)
+            }
+            News::ConnectFailed(kind) => {
+                self.unname(id);
+                Completion::ConnectFailed(kind.into())
+            }
+            News::Received(count) => {
+                self.received.push(socket);
+                if self.buffer.is_empty() {
+                    self.buffer = vec![0; RECEIVE].into_boxed_slice();
+                }
+                let count = count.min(RECEIVE);
+                let filled = self.kernel.borrow_mut().read(socket, &mut self.buffer[..count]);
+                Completion::Received(Chunk::of(&mut self.buffer, filled))
+            }
+            News::EndOfStream => Completion::EndOfStream,
+            News::SendReady => Completion::SendReady,
+            News::Broken(kind) => Completion::Broken(kind.into()),
+        }
+    }
+
+    /// Something that did not happen, where the network's conditions have backends misbehave.
+    fn next_false(&mut self) -> Option<(Id, Completion)> {
+        let mut kernel = self.kernel.borrow_mut();
+        let (stale, spurious) = (kernel.conditions.stale, kernel.conditions.spurious);
+        if !self.dead.is_empty() && kernel.random.chance(stale) {
+            let id = self.dead[kernel.random.below(self.dead.len() as u64) as usize];
+            let completion = match kernel.random.below(3) {
+                0 => Completion::SendReady,
+                1 => Completion::EndOfStream,
+                _ => Completion::Broken(io::ErrorKind::ConnectionReset.into()),
+            };
+            return Some((id, completion));
+        }
+        if !self.sockets.is_empty() && kernel.random.chance(spurious) {
+            let place = kernel.random.below(self.sockets.len() as u64) as usize;
+            let (socket, id) = self.sockets.iter().nth(place)?;
+            return kernel.stream(*socket).is_some().then_some((*id, Completion::SendReady));
+        }
+        None
+    }
+}
+
+impl Backend for Simulated {
+    fn clock(&self) -> Box<dyn Fn() -> Duration> {
+        let kernel = Rc::clone(&self.kernel);
+        Box::new(move || kernel.borrow().now)
+    }
+
+    fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
+        let (socket, bound) = self.kernel.borrow_mut().listen(self.owner, self.host, address, backlog)?;
+        self.name(id, socket);
+        Ok(bound)
+    }
+
+    fn accept(&mut self, id: Id) {
+        let Some(socket) = self.socket(id) else { return };
+        let mut kernel = self.kernel.borrow_mut();
+        if let Some(listener) = kernel.listener(socket) {
+            listener.accepting = true;
+            kernel.make_ready(self.owner, socket);
+        }
+    }
+
+    fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()> {
+        let IncomingSocket::Other(socket) = incoming.socket else { return Err(io::ErrorKind::Unsupported.into()) };
+        let mut accepted = socket.downcast::<Accepted>().map_err(|_| io::ErrorKind::Unsupported)?;
+        if let Some(stream) = accepted.stream.take() {
+            self.name(id, stream);
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
+        let asked = self.kernel.borrow_mut().connect(self.owner, self.host, to, from);
+        match asked {
+            Ok(socket) => self.name(id, socket),
+            Err(Refusal::Bind(error)) => return Err(ConnectRefusal::Bind(error)),
+            Err(Refusal::Socket(error)) => return Err(ConnectRefusal::Socket(error)),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, id: Id, on: bool) {
+        let Some(socket) = self.socket(id) else { return };
+        let mut kernel = self.kernel.borrow_mut();
+        if let Some(stream) = kernel.stream(socket) {
+            stream.receiving = on;
+            kernel.make_ready(self.owner, socket);
+        }
+    }
+
+    fn send(&mut self, id: Id, queue: &mut SendQueue, spares: &Spares) -> io::Result<Progress> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        let mut sent = 0;
+        while !queue.is_empty() {
+            let count = self.kernel.borrow_mut().send(socket, queue.front())?;
+            if count == 0 {
+                return Ok(Progress::Blocked(sent));
+            }
+            queue.advance(count, spares);
+            sent += count;
+        }
+        Ok(Progress::Advanced(sent))
+    }
+
+    fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
+        let Some(socket) = self.socket(id) else { return 0 };
+        // The settling phase meets the error again.
+        self.kernel.borrow_mut().send(socket, data).unwrap_or(0)
+    }
+
+    fn shut_down_writing(&mut self, id: Id) {
+        if let Some(socket) = self.socket(id) {
+            self.kernel.borrow_mut().shut_down(socket);
+        }
+    }
+
+    fn close(&mut self, id: Id, reset: bool) {
+        let Some(socket) = self.unname(id) else { return };
+        let mut kernel = self.kernel.borrow_mut();
+        if !reset && kernel.stream(socket).is_some() {
+            kernel.discard(socket, LAST_READ);
+        }
+        kernel.close(socket, reset);
+    }
+
+    fn watch(&mut self, _id: Id, _descriptor: RawFd) -> io::Result<()> {
+        // There are no descriptors here.
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.received.clear();
+        self.accepted = 0;
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.begin_turn(self.owner);
+        let now = kernel.now;
+        kernel.advance_to(now);
+        let until = timeout.map(|timeout| now.saturating_add(timeout));
+        loop {
+            let woken = self.woken.0.swap(false, Ordering::AcqRel);
+            if woken || kernel.is_ready(self.owner) || until.is_some_and(|until| until <= kernel.now) {
+                return Ok(());
+            }
+            let spurious = kernel.conditions.spurious;
+            match (kernel.next_event(), until) {
+                (Some(next), until) if until.is_none_or(|until| next <= until) => kernel.advance_to(next),
+                (_, Some(until)) => {
+                    let late = kernel.conditions.late_timers.as_nanos() as u64;
+                    let late = Duration::from_nanos(kernel.random.below(late.saturating_add(1)));
+                    kernel.advance_to(until + late);
+                }
+                (_, None) => {
+                    return Err(io::Error::new(io::ErrorKind::Deadlock, Stuck { seed: kernel.seed, now: kernel.now }));
+                }
+            }
+            if kernel.random.chance(spurious) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<(Id, Completion)> {
+        self.next_false().or_else(|| self.next_true())
+    }
+
+    fn release(&mut self, chunk: Chunk) {
+        self.buffer = chunk.into_buffer();
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.woken) as Arc<dyn Wake>
+    }
+
+    fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        let mut kernel = self.kernel.borrow_mut();
+        let stream = kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?;
+        match option {
+            SocketOption::NoDelay(on) => stream.no_delay = on,
+            SocketOption::KeepAlive(on) => stream.keep_alive = on,
+            // Nothing here is lost for good, so there is nothing to give up on.
+            SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) => {}
+        }
+        Ok(())
+    }
+
+    fn descriptor(&self, _id: Id) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn no_delay(&self, id: Id) -> io::Result<bool> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        let mut kernel = self.kernel.borrow_mut();
+        Ok(kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?.no_delay)
+    }
+
+    fn keep_alive(&self, id: Id) -> io::Result<bool> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        let mut kernel = self.kernel.borrow_mut();
+        Ok(kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?.keep_alive)
+    }
+
+    fn stale(&self) -> u64 {
+        self.stale
+    }
+}
+
+impl Drop for Simulated {
+    /// What a process leaves open when it ends, its system closes.
+    fn drop(&mut self) {
+        let mut kernel = self.kernel.borrow_mut();
+        for socket in self.sockets.keys() {
+            kernel.close(*socket, true);
+        }
+    }
+}
+
+/// An accepted connection on its way to its id. Dropped before, it is closed.
+struct Accepted {
+    kernel: Weak<RefCell<Kernel>>,
+    stream: Option<SocketId>,
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(kernel)) = (self.stream, self.kernel.upgrade()) {
+            kernel.borrow_mut().close(stream, false);
+        }
+    }
+}
+
+/// What calls from real threads ring.
+#[derive(Debug, Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Nothing will ever happen any more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nothing is under way on the simulated network, and no timer is set: this waits for ever (at {now:?}, seed {seed})"
+)]
+struct Stuck {
+    seed: u64,
+    now: Duration,
+}

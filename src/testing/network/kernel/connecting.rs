@@ -1,0 +1,263 @@
+//! Ports and attempts to connect.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Event, Host, Kernel, News, Owner, Socket, SocketId, Stream};
+
+pub(crate) struct Listener {
+    pub(super) owner: Owner,
+    pub(super) host: IpAddr,
+    pub(super) bound: SocketAddr,
+    pub(super) backlog: usize,
+    /// Connected, and not accepted.
+    pub(super) waiting: VecDeque<SocketId>,
+    /// Not suspended.
+    pub(crate) accepting: bool,
+}
+
+/// A connection that one side has asked for.
+pub(crate) struct Attempt {
+    pub(super) owner: Owner,
+    pub(super) host: IpAddr,
+    pub(super) local: SocketAddr,
+    pub(crate) to: SocketAddr,
+    /// Its answer.
+    pub(super) outcome: Option<Result<SocketId, io::ErrorKind>>,
+    /// The answer has come back.
+    pub(super) told: bool,
+    /// It has reached the other host, where the test decides.
+    pub(super) arrived: bool,
+}
+
+impl Kernel {
+    pub(crate) fn listen(
+        &mut self,
+        owner: Owner,
+        host: IpAddr,
+        address: SocketAddr,
+        backlog: u32,
+    ) -> io::Result<(SocketId, SocketAddr)> {
+        let bound = self.bind(host, address)?;
+        let backlog = backlog.max(1) as usize;
+        let listener = Listener { owner, host, bound, backlog, waiting: VecDeque::new(), accepting: true };
+        let id = self.add(Socket::Listener(listener));
+        self.note(format_args!("listen {bound} on {host}"));
+        Ok((id, bound))
+    }
+
+    /// The address, if it is the host's, with a port if none was asked for.
+    pub(super) fn bind(&mut self, host: IpAddr, address: SocketAddr) -> io::Result<SocketAddr> {
+        let is_ours = address.ip() == host || address.ip().is_unspecified() || address.ip().is_loopback();
+        if !is_ours {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        if self.is_full_of_ports(host) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let port = if address.port() == 0 { self.free_port(host) } else { address.port() };
+        let bound = SocketAddr::new(address.ip(), port);
+        let taken = |socket: &Socket| match socket {
+            Socket::Listener(listener) => listener.host == host && overlap(listener.bound, bound),
+            _ => false,
+        };
+        if self.sockets.values().any(taken) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
+    }
+
+    pub(super) fn is_full_of_ports(&self, host: IpAddr) -> bool {
+        let used = |socket: &&Socket| socket.host() == host;
+        self.sockets.values().filter(used).count() >= usize::from(u16::MAX - FIRST_PORT)
+    }
+
+    pub(super) fn free_port(&mut self, host: IpAddr) -> u16 {
+        loop {
+            let place = self.hosts.entry(host).or_insert(Host { next_port: FIRST_PORT });
+            let port = place.next_port;
+            place.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
+            let used = self.sockets.values().any(|socket| socket.host() == host && socket.local().port() == port);
+            if !used {
+                return port;
+            }
+        }
+    }
+
+    /// Where an owner listens.
+    pub(crate) fn listening(&self, owner: Owner) -> Vec<SocketAddr> {
+        let bound = self.sockets.values().filter_map(|socket| match socket {
+            Socket::Listener(listener) if listener.owner == owner => Some(listener.bound),
+            _ => None,
+        });
+        bound.collect()
+    }
+
+    pub(super) fn listener_at(&self, host: IpAddr, to: SocketAddr) -> Option<SocketId> {
+        let listens = |socket: &Socket| match socket {
+            Socket::Listener(listener) => {
+                listener.host == host
+                    && listener.bound.port() == to.port()
+                    && (listener.bound.ip() == to.ip() || listener.bound.ip().is_unspecified())
+            }
+            _ => false,
+        };
+        self.sockets.iter().find(|(_, socket)| listens(socket)).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn connect(
+        &mut self,
+        owner: Owner,
+        host: IpAddr,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> Result<SocketId, Refusal> {
+        if self.is_full(owner) {
+            return Err(Refusal::Socket(too_many_open()));
+        }
+        let local = match from {
+            Some(from) => self.bind(host, from).map_err(Refusal::Bind)?,
+            None => SocketAddr::new(if to.ip().is_loopback() { to.ip() } else { host }, self.free_port(host)),
+        };
+        let attempt = Attempt { owner, host, local, to, outcome: None, told: false, arrived: false };
+        let id = self.add(Socket::Attempt(attempt));
+        self.note(format_args!("dial   {local} > {to}"));
+        let at = self.now + self.latency();
+        self.later(at, Event::Arrives(id));
+        Ok(id)
+    }
+
+    pub(super) fn attempt_arrives(&mut self, id: SocketId) {
+        let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return };
+        let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to, attempt.there());
+        if attempt.outcome.is_some() {
+            return;
+        }
+        if self.is_parted(host, there) {
+            return self.again(Event::Arrives(id));
+        }
+        if self.attempts_wait && owner != Owner::TEST {
+            if let Some(Socket::Attempt(attempt)) = self.sockets.get_mut(&id) {
+                attempt.arrived = true;
+            }
+            return;
+        }
+        if !self.hosts.contains_key(&there) {
+            return self.answer(id, Err(io::ErrorKind::HostUnreachable));
+        }
+        let Some(listener) = self.listener_at(there, to) else {
+            return self.answer(id, Err(io::ErrorKind::ConnectionRefused));
+        };
+        let Some(Socket::Listener(it)) = self.sockets.get(&listener) else { return };
+        if it.waiting.len() >= it.backlog {
+            // It is not answered.
+            return self.again(Event::Arrives(id));
+        }
+        let (owner, there) = (it.owner, it.host);
+        if let Some(served) = self.join(id, owner, there) {
+            if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&listener) {
+                listener.waiting.push_back(served);
+            }
+            if let Some(stream) = self.stream(served) {
+                stream.accepted = false;
+            }
+            self.make_ready(owner, listener);
+        }
+    }
+
+    /// The attempt succeeds: makes the two ends, and gives that of `owner`.
+    pub(crate) fn join(&mut self, id: SocketId, owner: Owner, there: IpAddr) -> Option<SocketId> {
+        let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
+        let (asker, host, local, to) = (attempt.owner, attempt.host, attempt.local, attempt.to);
+        let (asking, answering) = (self.next_id(), self.next_id());
+        self.sockets.insert(asking, Socket::Stream(Stream::new(asker, (host, there), local, to, answering)));
+        self.sockets.insert(answering, Socket::Stream(Stream::new(owner, (there, host), to, local, asking)));
+        self.answer(id, Ok(asking));
+        Some(answering)
+    }
+
+    pub(crate) fn answer(&mut self, id: SocketId, outcome: Result<SocketId, io::ErrorKind>) {
+        let Some(Socket::Attempt(attempt)) = self.sockets.get_mut(&id) else { return };
+        attempt.outcome = Some(outcome);
+        attempt.arrived = false;
+        let (local, to) = (attempt.local, attempt.to);
+        self.note(format_args!("answer {local} > {to} {}", if outcome.is_ok() { "made" } else { "refused" }));
+        let at = self.now + self.latency();
+        self.later(at, Event::Answered(id));
+    }
+
+    /// Takes the answer to an attempt of the test, once it has come.
+    pub(crate) fn take_outcome(&mut self, id: SocketId) -> Option<Result<SocketId, io::ErrorKind>> {
+        let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
+        let outcome = attempt.outcome.filter(|_| attempt.told)?;
+        self.sockets.remove(&id);
+        Some(outcome)
+    }
+
+    /// The attempts that wait for the test to decide.
+    pub(crate) fn attempts(&self) -> Vec<(SocketId, SocketAddr)> {
+        let arrived = self.sockets.iter().filter_map(|(id, socket)| match socket {
+            Socket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to)),
+            _ => None,
+        });
+        arrived.collect()
+    }
+
+    pub(super) fn listener_news(&mut self, id: SocketId) -> Option<News> {
+        let Some(Socket::Listener(listener)) = self.sockets.get(&id) else { return None };
+        let owner = listener.owner;
+        if !listener.accepting || listener.waiting.is_empty() {
+            return None;
+        }
+        let is_full = self.is_full(owner);
+        let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
+        if is_full {
+            let waiting = std::mem::take(&mut listener.waiting);
+            // Some systems have no descriptor in reserve: the port waits.
+            if self.random.chance(500) && self.conditions.spurious > 0 {
+                if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) {
+                    listener.waiting = waiting;
+                    listener.accepting = false;
+                }
+                return Some(News::AcceptFailed(too_many_open()));
+            }
+            let count = waiting.len();
+            for stream in waiting {
+                self.close(stream, true);
+            }
+            return Some(News::Shed(count));
+        }
+        let stream = listener.waiting.pop_front()?;
+        let more = !listener.waiting.is_empty();
+        if more {
+            self.make_ready(owner, id);
+        }
+        let it = self.stream(stream)?;
+        it.accepted = true;
+        Some(News::Accepted { stream, host: it.local, peer: it.remote })
+    }
+}
+
+impl Attempt {
+    /// The host that is to be reached.
+    pub(super) fn there(&self) -> IpAddr {
+        let to = self.to.ip();
+        if to.is_loopback() || to.is_unspecified() { self.host } else { to }
+    }
+}
+
+/// Why a connection could not even be asked for.
+pub(crate) enum Refusal {
+    Bind(io::Error),
+    Socket(io::Error),
+}
+
+/// The first port that is given to those who ask for none.
+pub(super) const FIRST_PORT: u16 = 1024;
+
+/// EMFILE, as it is on Linux: no descriptors are left to this process.
+fn too_many_open() -> io::Error {
+    io::Error::from_raw_os_error(24)
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}

@@ -1,0 +1,435 @@
+//! [`Kernel`]: sockets and what is under way between them. What an operating system and the wires are to a real backend.
+//!
+//! A stream is two sockets. What one sends lies on its *wire*, in order, until it arrives at the other; how much may be on the
+//! wire and unread is the window. Both are plain data, and time is a number: whoever drives the network moves it on.
+//!
+//! | what arrives | at a socket | at one that its owner has closed |
+//! |---|---|---|
+//! | data | is kept until it is read | is answered with a reset |
+//! | end | is told once everything before it was read | |
+//! | reset | is told at once, or after what is unread while it is being read | |
+//!
+//! Every random choice is drawn from one seed, and nothing depends on an address in memory or the order of a hash table: the
+//! same program on the same seed does the same, and leaves the same trace.
+
+mod connecting;
+mod streams;
+mod trace;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+pub(crate) use self::connecting::Refusal;
+use self::connecting::{Attempt, FIRST_PORT, Listener};
+use self::streams::Stream;
+use self::trace::Trace;
+use super::super::random::Random;
+use super::conditions::Conditions;
+
+/// Names a socket; later ones have higher numbers.
+pub(crate) type SocketId = u64;
+
+/// Whose socket it is: a reactor's, or the test's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Owner(pub(crate) u32);
+
+impl Owner {
+    /// The test itself.
+    pub(crate) const TEST: Self = Self(0);
+}
+
+/// All sockets, and all that is under way.
+pub(crate) struct Kernel {
+    pub(crate) seed: u64,
+    pub(crate) now: Duration,
+    pub(crate) random: Random,
+    pub(crate) conditions: Conditions,
+    sockets: BTreeMap<SocketId, Socket>,
+    sockets_made: SocketId,
+    events: BTreeMap<(Duration, u64), Event>,
+    events_made: u64,
+    /// What has something to say, by owner.
+    lists: Vec<Lists>,
+    limits: BTreeMap<Owner, usize>,
+    hosts: BTreeMap<IpAddr, Host>,
+    names: BTreeMap<String, Vec<IpAddr>>,
+    partitions: BTreeSet<(IpAddr, IpAddr)>,
+    /// Whether attempts to connect wait for the test to decide.
+    pub(crate) attempts_wait: bool,
+    trace: Trace,
+}
+
+/// The sockets of an owner that have something to say.
+#[derive(Default)]
+struct Lists {
+    ready: VecDeque<SocketId>,
+    /// In the owner's next turn.
+    again: VecDeque<SocketId>,
+}
+
+#[derive(Default)]
+struct Host {
+    next_port: u16,
+}
+
+pub(crate) enum Socket {
+    Listener(Listener),
+    Attempt(Attempt),
+    Stream(Stream),
+}
+
+#[derive(Debug)]
+enum Event {
+    /// An attempt to connect reaches the other host.
+    Arrives(SocketId),
+    /// Its answer reaches the one who asked.
+    Answered(SocketId),
+    /// What is on the wire of a socket may have arrived.
+    Wire(SocketId),
+    /// The sender hears that so much was read.
+    Read(SocketId, usize),
+}
+
+/// What a socket has to say to a backend.
+pub(crate) enum News {
+    Accepted {
+        stream: SocketId,
+        host: SocketAddr,
+        peer: SocketAddr,
+    },
+    Shed(usize),
+    AcceptFailed(io::Error),
+    Connected(SocketId, SocketAddr),
+    ConnectFailed(io::ErrorKind),
+    /// So many bytes can be read.
+    Received(usize),
+    EndOfStream,
+    SendReady,
+    Broken(io::ErrorKind),
+}
+
+impl Kernel {
+    pub(crate) fn new(seed: u64, conditions: Conditions) -> Self {
+        Self {
+            seed,
+            now: Duration::ZERO,
+            random: Random::new(seed),
+            conditions,
+            sockets: BTreeMap::new(),
+            sockets_made: 0,
+            events: BTreeMap::new(),
+            events_made: 0,
+            lists: Vec::new(),
+            limits: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            names: BTreeMap::new(),
+            partitions: BTreeSet::new(),
+            attempts_wait: false,
+            trace: Trace::default(),
+        }
+    }
+
+    // Time.
+
+    /// When the next thing happens.
+    pub(crate) fn next_event(&self) -> Option<Duration> {
+        self.events.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Moves the time on, and has everything happen that is due by then.
+    pub(crate) fn advance_to(&mut self, now: Duration) {
+        while let Some((&(at, number), _)) = self.events.first_key_value()
+            && at <= now
+        {
+            self.now = self.now.max(at);
+            if let Some(event) = self.events.remove(&(at, number)) {
+                self.happen(event);
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    fn later(&mut self, at: Duration, event: Event) {
+        self.events_made += 1;
+        self.events.insert((at, self.events_made), event);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrives(attempt) => self.attempt_arrives(attempt),
+            Event::Answered(attempt) => {
+                let Some(Socket::Attempt(it)) = self.sockets.get(&attempt) else { return };
+                let (owner, parted) = (it.owner, self.is_parted(it.host, it.there()));
+                if parted {
+                    return self.again(event);
+                }
+                if let Some(Socket::Attempt(it)) = self.sockets.get_mut(&attempt) {
+                    it.told = true;
+                }
+                self.make_ready(owner, attempt);
+            }
+            Event::Wire(sender) => self.deliver(sender),
+            Event::Read(sender, count) => {
+                let Some(Socket::Stream(stream)) = self.sockets.get(&sender) else { return };
+                if self.is_parted(stream.host, stream.peer_host) {
+                    return self.again(event);
+                }
+                let Some(Socket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
+                stream.unread = stream.unread.saturating_sub(count);
+                let owner = stream.owner;
+                self.make_ready(owner, sender);
+            }
+        }
+    }
+
+    /// It did not get through: it is sent again, as a system does.
+    fn again(&mut self, event: Event) {
+        self.later(self.now + SEND_AGAIN, event);
+    }
+
+    /// A time that a packet takes.
+    fn latency(&mut self) -> Duration {
+        let (least, most) = self.conditions.latency;
+        draw(&mut self.random, least, most)
+    }
+
+    // Hosts and names.
+
+    pub(crate) fn add_host(&mut self, host: IpAddr) {
+        self.hosts.entry(host).or_insert(Host { next_port: FIRST_PORT });
+    }
+
+    pub(crate) fn add_name(&mut self, name: &str, addresses: Vec<IpAddr>) {
+        self.names.insert(name.to_ascii_lowercase(), addresses);
+    }
+
+    /// The addresses of a name, and how long it takes to find them.
+    pub(crate) fn look_up(&mut self, name: &str) -> (Vec<IpAddr>, Duration) {
+        let name = name.to_ascii_lowercase();
+        let found = match &*name {
+            "localhost" => vec![Ipv4Addr::LOCALHOST.into()],
+            name => self.names.get(name).cloned().unwrap_or_default(),
+        };
+        let (least, most) = self.conditions.names;
+        let after = draw(&mut self.random, least, most);
+        self.note(format_args!("names  {name} {found:?}"));
+        (found, after)
+    }
+
+    /// How long a job in a thread takes.
+    pub(crate) fn job_time(&mut self) -> Duration {
+        let (least, most) = self.conditions.jobs;
+        draw(&mut self.random, least, most)
+    }
+
+    pub(crate) fn partition(&mut self, one: IpAddr, other: IpAddr) {
+        self.partitions.insert(pair(one, other));
+        self.note(format_args!("parted {one} {other}"));
+    }
+
+    /// The two reach each other again: what was under way between them arrives.
+    pub(crate) fn heal(&mut self, one: IpAddr, other: IpAddr) {
+        if !self.partitions.remove(&pair(one, other)) {
+            return;
+        }
+        self.note(format_args!("healed {one} {other}"));
+        let held: Vec<SocketId> = self.sockets.keys().copied().collect();
+        for id in held {
+            let after = self.now + self.latency();
+            if matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.wire.is_empty()) {
+                self.later(after, Event::Wire(id));
+            }
+        }
+    }
+
+    fn is_parted(&self, one: IpAddr, other: IpAddr) -> bool {
+        !self.partitions.is_empty() && self.partitions.contains(&pair(one, other))
+    }
+
+    /// How many sockets an owner may have open.
+    pub(crate) fn set_limit(&mut self, owner: Owner, limit: Option<usize>) {
+        match limit {
+            Some(limit) => drop(self.limits.insert(owner, limit)),
+            None => drop(self.limits.remove(&owner)),
+        }
+    }
+
+    /// How many sockets an owner has open.
+    pub(crate) fn open(&self, owner: Owner) -> usize {
+        self.sockets.values().filter(|socket| socket.is_open_for(owner)).count()
+    }
+
+    fn is_full(&self, owner: Owner) -> bool {
+        self.limits.get(&owner).is_some_and(|&limit| self.open(owner) >= limit)
+    }
+
+    // News.
+
+    /// Puts a socket on its owner's list.
+    pub(crate) fn make_ready(&mut self, owner: Owner, id: SocketId) {
+        if owner == Owner::TEST {
+            return;
+        }
+        let ready = &mut self.lists(owner).ready;
+        if !ready.contains(&id) {
+            ready.push_back(id);
+        }
+    }
+
+    /// Puts a socket on its owner's list of the next turn.
+    pub(crate) fn make_ready_again(&mut self, owner: Owner, id: SocketId) {
+        self.lists(owner).again.push_back(id);
+    }
+
+    /// A turn of an owner begins.
+    pub(crate) fn begin_turn(&mut self, owner: Owner) {
+        for id in std::mem::take(&mut self.lists(owner).again) {
+            self.make_ready(owner, id);
+        }
+    }
+
+    pub(crate) fn is_ready(&self, owner: Owner) -> bool {
+        let lists = self.lists.get(owner.0 as usize);
+        lists.is_some_and(|lists| !lists.ready.is_empty() || !lists.again.is_empty())
+    }
+
+    /// The next socket on the list: the first, or, on some networks, any.
+    pub(crate) fn next_ready(&mut self, owner: Owner) -> Option<SocketId> {
+        let reorder = self.random.chance(self.conditions.reordered);
+        let count = self.lists(owner).ready.len() as u64;
+        let place = if reorder { self.random.below(count) as usize } else { 0 };
+        self.lists(owner).ready.remove(place)
+    }
+
+    fn lists(&mut self, owner: Owner) -> &mut Lists {
+        let place = owner.0 as usize;
+        if place >= self.lists.len() {
+            self.lists.resize_with(place + 1, Lists::default);
+        }
+        &mut self.lists[place]
+    }
+
+    /// What a socket has to say, one thing at a time. It is on the list again if there may be more.
+    pub(crate) fn news(&mut self, id: SocketId) -> Option<News> {
+        match self.sockets.get_mut(&id)? {
+            Socket::Stream(_) => self.stream_news(id),
+            Socket::Listener(_) => self.listener_news(id),
+            Socket::Attempt(attempt) => {
+                let (outcome, local) = (attempt.outcome?, attempt.local);
+                self.sockets.remove(&id);
+                Some(match outcome {
+                    Ok(stream) => News::Connected(stream, local),
+                    Err(kind) => News::ConnectFailed(kind),
+                })
+            }
+        }
+    }
+
+    pub(crate) fn stream(&mut self, id: SocketId) -> Option<&mut Stream> {
+        match self.sockets.get_mut(&id) {
+            Some(Socket::Stream(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn listener(&mut self, id: SocketId) -> Option<&mut Listener> {
+        match self.sockets.get_mut(&id) {
+            Some(Socket::Listener(listener)) => Some(listener),
+            _ => None,
+        }
+    }
+
+    fn next_id(&mut self) -> SocketId {
+        self.sockets_made += 1;
+        self.sockets_made
+    }
+
+    fn add(&mut self, socket: Socket) -> SocketId {
+        let id = self.next_id();
+        self.sockets.insert(id, socket);
+        id
+    }
+
+    // The trace.
+
+    pub(crate) fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.add(self.now, what);
+    }
+
+    pub(crate) fn keep_trace(&mut self) {
+        self.trace.lines.get_or_insert_default();
+    }
+
+    pub(crate) fn trace(&self) -> &[String] {
+        self.trace.lines.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.trace.hash.0
+    }
+
+    // What always holds.
+
+    /// Panics if something does not hold that always does, for the sockets of an owner that has made a turn.
+    pub(crate) fn check(&self, owner: Owner) {
+        for (id, socket) in &self.sockets {
+            let Socket::Stream(stream) = socket else { continue };
+            if stream.owner != owner {
+                continue;
+            }
+            let Some(Socket::Stream(peer)) = self.sockets.get(&stream.peer) else {
+                panic!("socket {id} has lost its other end (seed {})", self.seed);
+            };
+            let under_way: usize = stream.wire.iter().map(|(_, packet)| packet.len()).sum();
+            let unread = under_way + peer.incoming.len();
+            let bound = self.conditions.window;
+            assert!(unread <= bound, "{unread} bytes under way and unread, {bound} may be (seed {})", self.seed);
+        }
+        let earliest = self.next_event().unwrap_or(self.now);
+        assert!(earliest >= self.now, "something happens in the past (seed {})", self.seed);
+    }
+}
+
+impl Socket {
+    fn host(&self) -> IpAddr {
+        match self {
+            Self::Listener(Listener { host, .. })
+            | Self::Attempt(Attempt { host, .. })
+            | Self::Stream(Stream { host, .. }) => *host,
+        }
+    }
+
+    fn local(&self) -> SocketAddr {
+        match self {
+            Self::Listener(listener) => listener.bound,
+            Self::Attempt(attempt) => attempt.local,
+            Self::Stream(stream) => stream.local,
+        }
+    }
+
+    fn is_open_for(&self, owner: Owner) -> bool {
+        match self {
+            Self::Listener(listener) => listener.owner == owner,
+            Self::Attempt(attempt) => attempt.owner == owner,
+            Self::Stream(stream) => stream.owner == owner && stream.accepted && !stream.closed,
+        }
+    }
+}
+
+/// When something is sent again that was not answered. 1 s, as systems do at first.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
+
+fn draw(random: &mut Random, least: Duration, most: Duration) -> Duration {
+    if least == most {
+        return least;
+    }
+    let spread = (most - least).as_nanos().min(u128::from(u64::MAX)) as u64;
+    least + Duration::from_nanos(random.between(0, spread))
+}
+
+fn pair(one: IpAddr, other: IpAddr) -> (IpAddr, IpAddr) {
+    if one <= other { (one, other) } else { (other, one) }
+}

@@ -1,0 +1,314 @@
+//! Streams: what one end sends, and what arrives at the other.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::{Event, Kernel, News, Owner, Socket, SocketId};
+
+pub(crate) struct Stream {
+    pub(crate) owner: Owner,
+    pub(super) host: IpAddr,
+    pub(super) peer_host: IpAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(super) peer: SocketId,
+    /// Under way to the peer, each with the time at which it arrives.
+    pub(super) wire: VecDeque<(Duration, Packet)>,
+    /// Sent, and not known to be read.
+    pub(super) unread: usize,
+    /// When the last bit of what was sent has left.
+    pub(super) busy_until: Duration,
+    pub(super) incoming: VecDeque<u8>,
+    pub(super) end_arrived: bool,
+    pub(super) end_told: bool,
+    pub(super) broken: Option<io::ErrorKind>,
+    pub(crate) receiving: bool,
+    pub(super) blocked: bool,
+    pub(super) shut: bool,
+    /// It is no longer among those that wait to be accepted, or never was.
+    pub(super) accepted: bool,
+    /// Its owner has closed it.
+    pub(super) closed: bool,
+    pub(crate) no_delay: bool,
+    pub(crate) keep_alive: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Packet {
+    Data(Vec<u8>),
+    End,
+    Reset,
+}
+
+impl Kernel {
+    /// Takes bytes to be sent, as many as there is room for; `Ok(0)` is none, and news follows when there is room.
+    pub(crate) fn send(&mut self, id: SocketId, data: &[u8]) -> io::Result<usize> {
+        let (window, segment) = (self.conditions.window, self.conditions.segment);
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        if let Some(kind) = stream.broken {
+            return Err(kind.into());
+        }
+        if stream.shut || stream.closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let room = window.saturating_sub(stream.unread).min(data.len());
+        if room == 0 {
+            stream.blocked = !data.is_empty();
+            return Ok(0);
+        }
+        let mut count = room;
+        if self.random.chance(self.conditions.short_sends) {
+            count = self.random.between(1, room as u64) as usize;
+        }
+        for piece in data[..count].chunks(segment) {
+            self.transmit(id, Packet::Data(piece.to_vec()));
+        }
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+            stream.unread += count;
+            let (local, remote) = (stream.local, stream.remote);
+            self.note(format_args!("send   {local} > {remote} {count}"));
+        }
+        Ok(count)
+    }
+
+    /// Sends the end of a direction.
+    pub(crate) fn shut_down(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id)
+            && !stream.shut
+            && stream.broken.is_none()
+        {
+            stream.shut = true;
+            self.transmit(id, Packet::End);
+        }
+    }
+
+    /// Its owner lets go of a socket, whatever it is.
+    pub(crate) fn close(&mut self, id: SocketId, reset: bool) {
+        match self.sockets.get_mut(&id) {
+            Some(Socket::Stream(stream)) if !stream.closed => {
+                stream.closed = true;
+                let (local, remote) = (stream.local, stream.remote);
+                // What was not read is destroyed, and so is what may still be on its way to the peer.
+                let reset = reset || !stream.incoming.is_empty();
+                let over = stream.broken.is_some();
+                self.note(format_args!("close  {local} > {remote}{}", if reset { " with a reset" } else { "" }));
+                if over {
+                    self.forget(id);
+                } else if reset {
+                    self.transmit(id, Packet::Reset);
+                } else {
+                    self.shut_down(id);
+                    self.forget(id);
+                }
+            }
+            Some(Socket::Stream(_)) | None => {}
+            Some(Socket::Attempt(attempt)) => {
+                if let Some(Ok(stream)) = attempt.outcome {
+                    self.close(stream, true);
+                }
+                self.sockets.remove(&id);
+            }
+            Some(Socket::Listener(listener)) => {
+                let waiting = std::mem::take(&mut listener.waiting);
+                let bound = listener.bound;
+                self.sockets.remove(&id);
+                self.note(format_args!("close  {bound}"));
+                for stream in waiting {
+                    self.close(stream, true);
+                }
+            }
+        }
+    }
+
+    /// Reads up to the room in `into`, and says how many bytes that were.
+    pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
+        let count = stream.incoming.len().min(into.len());
+        for (place, byte) in into.iter_mut().zip(stream.incoming.drain(..count)) {
+            *place = byte;
+        }
+        let (peer, local, remote, owner) = (stream.peer, stream.local, stream.remote, stream.owner);
+        if count > 0 {
+            self.note(format_args!("read   {local} < {remote} {count}"));
+            let at = self.now + self.latency();
+            self.later(at, Event::Read(peer, count));
+            self.make_ready(owner, id);
+        }
+        count
+    }
+
+    /// Reads, and throws away, up to so many bytes.
+    pub(crate) fn discard(&mut self, id: SocketId, most: usize) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let mut into = vec![0; stream.incoming.len().min(most)];
+        self.read(id, &mut into);
+    }
+
+    /// Whether there are bytes to read, or connections to accept.
+    pub(crate) fn has_more(&self, id: SocketId) -> bool {
+        match self.sockets.get(&id) {
+            Some(Socket::Stream(stream)) => stream.receiving && !stream.incoming.is_empty(),
+            Some(Socket::Listener(listener)) => listener.accepting && !listener.waiting.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// How many bytes can be read, whether the end has come behind them, and whether the connection is broken.
+    pub(crate) fn state(&self, id: SocketId) -> (usize, bool, Option<io::ErrorKind>) {
+        match self.sockets.get(&id) {
+            Some(Socket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.broken),
+            _ => (0, false, Some(io::ErrorKind::NotConnected)),
+        }
+    }
+
+    /// Puts something on a wire.
+    pub(super) fn transmit(&mut self, id: SocketId, packet: Packet) {
+        let latency = self.latency();
+        let (now, bandwidth) = (self.now, self.conditions.bandwidth);
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        if let (Packet::Data(bytes), Some(bandwidth)) = (&packet, bandwidth) {
+            let takes = Duration::from_nanos((bytes.len() as u64).saturating_mul(1_000_000_000) / bandwidth);
+            stream.busy_until = stream.busy_until.max(now) + takes;
+        }
+        let last = stream.wire.back().map_or(Duration::ZERO, |(at, _)| *at);
+        let arrives = (now.max(stream.busy_until) + latency).max(last);
+        stream.wire.push_back((arrives, packet));
+        self.later(arrives, Event::Wire(id));
+    }
+
+    /// Hands on what has arrived of a socket's wire.
+    pub(super) fn deliver(&mut self, sender: SocketId) {
+        loop {
+            let Some(Socket::Stream(stream)) = self.sockets.get(&sender) else { return };
+            if self.is_parted(stream.host, stream.peer_host) {
+                // Healing delivers it.
+                return;
+            }
+            let peer = stream.peer;
+            if stream.wire.front().is_none_or(|(at, _)| *at > self.now) {
+                return;
+            }
+            let Some(Socket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
+            let Some((_, packet)) = stream.wire.pop_front() else { return };
+            self.arrive(peer, packet);
+            self.forget(sender);
+        }
+    }
+
+    pub(super) fn arrive(&mut self, id: SocketId, packet: Packet) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let owner = stream.owner;
+        match packet {
+            Packet::Data(_) if stream.closed => {
+                // Nobody will read this: the sender is told so, once.
+                if stream.broken.is_none() {
+                    stream.broken = Some(io::ErrorKind::ConnectionReset);
+                    self.transmit(id, Packet::Reset);
+                }
+                return;
+            }
+            Packet::Data(bytes) => {
+                if stream.broken.is_none() {
+                    stream.incoming.extend(bytes);
+                }
+            }
+            Packet::End => stream.end_arrived = true,
+            Packet::Reset => {
+                stream.broken = Some(io::ErrorKind::ConnectionReset);
+                stream.wire.clear();
+            }
+        }
+        self.make_ready(owner, id);
+        self.forget(id);
+    }
+
+    /// Removes a stream that nothing refers to any more: closed at both ends, with nothing under way.
+    pub(super) fn forget(&mut self, id: SocketId) {
+        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let peer = stream.peer;
+        let is_done = |socket: Option<&Socket>| match socket {
+            Some(Socket::Stream(stream)) => stream.closed && stream.wire.is_empty(),
+            _ => true,
+        };
+        if is_done(self.sockets.get(&id)) && is_done(self.sockets.get(&peer)) {
+            self.sockets.remove(&id);
+            self.sockets.remove(&peer);
+        }
+    }
+
+    pub(super) fn stream_news(&mut self, id: SocketId) -> Option<News> {
+        let (window, chunk) = (self.conditions.window, self.conditions.chunk);
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
+        let owner = stream.owner;
+        if stream.closed {
+            return None;
+        }
+        let can_read = stream.receiving && !stream.incoming.is_empty();
+        let news = if stream.blocked && (stream.unread < window || stream.broken.is_some()) {
+            stream.blocked = false;
+            News::SendReady
+        } else if can_read {
+            let most = stream.incoming.len().min(chunk) as u64;
+            // Reading puts it on the list again.
+            return Some(
+                News::Received(if chunk == usize::MAX { most } else { self.random.between(1, most) } as usize),
+            );
+        } else if let Some(kind) = stream.broken {
+            stream.receiving = false;
+            return (!std::mem::replace(&mut stream.end_told, true)).then_some(News::Broken(kind));
+        } else if stream.receiving && stream.end_arrived && !stream.end_told {
+            stream.end_told = true;
+            News::EndOfStream
+        } else {
+            return None;
+        };
+        self.make_ready(owner, id);
+        Some(news)
+    }
+}
+
+impl Stream {
+    pub(super) fn new(
+        owner: Owner,
+        hosts: (IpAddr, IpAddr),
+        local: SocketAddr,
+        remote: SocketAddr,
+        peer: SocketId,
+    ) -> Self {
+        Self {
+            owner,
+            host: hosts.0,
+            peer_host: hosts.1,
+            local,
+            remote,
+            peer,
+            wire: VecDeque::new(),
+            unread: 0,
+            busy_until: Duration::ZERO,
+            incoming: VecDeque::new(),
+            end_arrived: false,
+            end_told: false,
+            broken: None,
+            receiving: false,
+            blocked: false,
+            shut: false,
+            accepted: true,
+            closed: false,
+            no_delay: false,
+            keep_alive: false,
+        }
+    }
+}
+
+impl Packet {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len(),
+            Self::End | Self::Reset => 0,
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! A simulated network with virtual time, on which whole programs run unchanged: hosts, a reactor on each, and everything that
+//! can go wrong between them, drawn from a seed.
+
+mod backend;
+mod conditions;
+mod kernel;
+mod peer;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use self::backend::Simulated;
+pub use self::conditions::Conditions;
+use self::kernel::{Kernel, Owner};
+pub use self::peer::{Peer, PendingAttempt};
+use crate::address::Address;
+use crate::deferred::Deferred;
+use crate::error::ReactorError;
+use crate::reactor::{Reactor, Resolver, WeakReactor};
+use crate::task::defer_later;
+use crate::time::Clock;
+
+/// A simulated network: reactors on hosts, peers that the test plays, and virtual time. A cheap handle.
+///
+/// The same program on the same seed does the same, in every process and on every machine: see [`trace`](Self::trace) and
+/// [`fingerprint`](Self::fingerprint). Time moves only when nothing else can happen before, so a minute takes no minute.
+///
+/// A single reactor can simply be [`run`](Reactor::run). Several are driven by the network, with
+/// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle), each in a run that lasts until it is
+/// stopped.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::endpoints::{client_from_string, server_from_string};
+/// use ropewalk::interfaces::*;
+/// use ropewalk::testing::{Conditions, Network};
+/// use ropewalk::{Address, Result, Transport};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let network = Network::with_conditions(7, Conditions::rough(7));
+/// let (server, client) = (network.reactor("10.0.0.1".parse()?), network.reactor("10.0.0.2".parse()?));
+/// network.name("echo.example", ["10.0.0.1".parse()?]);
+/// drop(server_from_string(&server, "tcp:7")?.listen(|_: &Address| Some(Echo)));
+/// let connecting = client_from_string(&client, "tcp:echo.example:7")?.connect(|_: &Address| Some(Echo));
+/// network.run_until(Duration::from_secs(60), || connecting.is_called())?;
+/// # drop(connecting.add_both(|_| ()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Network(Rc<Inner>);
+
+struct Inner {
+    kernel: Rc<RefCell<Kernel>>,
+    reactors: RefCell<Vec<Driven>>,
+}
+
+/// A reactor, and how far its run is.
+struct Driven {
+    reactor: WeakReactor,
+    owner: Owner,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The network has not driven it yet.
+    New,
+    Running,
+    /// It has stopped, and is driven no more.
+    Over,
+}
+
+impl Network {
+    /// An ideal network: no latency, no limits, nothing goes wrong.
+    pub fn new(seed: u64) -> Self {
+        Self::with_conditions(seed, Conditions::ideal())
+    }
+
+    /// A network under conditions.
+    pub fn with_conditions(seed: u64, conditions: Conditions) -> Self {
+        let kernel = Rc::new(RefCell::new(Kernel::new(seed, conditions)));
+        Self(Rc::new(Inner { kernel, reactors: RefCell::default() }))
+    }
+
+    /// A reactor on a host, whose address this is. Its time, its names and its sockets are the network's. Jobs that it is given
+    /// for threads run on the one thread there is, when the time that the seed says has passed: so a job must not wait for
+    /// the reactor, and `blocking_call_from_thread` fails in it with [`OwnThread`](crate::error::OwnThread).
+    pub fn reactor(&self, host: IpAddr) -> Reactor {
+        let owner = Owner(self.0.reactors.borrow().len() as u32 + 1);
+        self.0.kernel.borrow_mut().add_host(host);
+        let backend = Simulated::new(Rc::clone(&self.0.kernel), owner, host);
+        let resolver = Names { kernel: Rc::clone(&self.0.kernel) };
+        let kernel = Rc::clone(&self.0.kernel);
+        let reactor = Reactor::builder()
+            .signals(false)
+            .resolver(resolver)
+            .simulate_jobs(move || kernel.borrow_mut().job_time())
+            .build_on(Box::new(backend));
+        self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), owner, stage: Stage::New });
+        reactor
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Duration {
+        self.0.kernel.borrow().now
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.0.kernel.borrow().seed
+    }
+
+    /// Drives all reactors until `done`, but at most for so much virtual time.
+    ///
+    /// # Errors
+    /// [`SimulationError`]: the time is over, nothing is left that could happen, or a reactor failed. Each names the seed.
+    pub fn run_until(&self, at_most: Duration, mut done: impl FnMut() -> bool) -> Result<(), SimulationError> {
+        let until = self.now().saturating_add(at_most);
+        while !done() {
+            if self.turn_all()? {
+                continue;
+            }
+            let next = self.next_happening();
+            let (now, seed) = (self.now(), self.seed());
+            match next {
+                None => return Err(SimulationError::Stuck { now, seed }),
+                Some(next) if next > until => return Err(SimulationError::TooLong { at_most, seed }),
+                Some(next) => self.0.kernel.borrow_mut().advance_to(next),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drives all reactors for so much virtual time.
+    ///
+    /// # Errors
+    /// [`SimulationError::Reactor`].
+    pub fn run_for(&self, time: Duration) -> Result<(), SimulationError> {
+        let until = self.now().saturating_add(time);
+        loop {
+            if self.turn_all()? {
+                continue;
+            }
+            match self.next_happening() {
+                Some(next) if next <= until => self.0.kernel.borrow_mut().advance_to(next),
+                _ => break,
+            }
+        }
+        self.0.kernel.borrow_mut().advance_to(until);
+        self.turn_all().map(drop)
+    }
+
+    /// Drives all reactors until nothing is under way any more. Timers that are set are not waited for.
+    ///
+    /// # Errors
+    /// [`SimulationError::Reactor`].
+    pub fn settle(&self) -> Result<(), SimulationError> {
+        loop {
+            if self.turn_all()? {
+                continue;
+            }
+            let next = self.0.kernel.borrow().next_event();
+            match next {
+                Some(next) => self.0.kernel.borrow_mut().advance_to(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes a turn of every reactor that has something to do. `false`: none had.
+    fn turn_all(&self) -> Result<bool, SimulationError> {
+        let now = self.now();
+        self.0.kernel.borrow_mut().advance_to(now);
+        let mut turned = false;
+        let count = self.0.reactors.borrow().len();
+        for place in 0..count {
+            let (reactor, owner, stage) = {
+                let driven = &self.0.reactors.borrow()[place];
+                (driven.reactor.upgrade(), driven.owner, driven.stage)
+            };
+            let Some(reactor) = reactor.filter(|_| stage != Stage::Over) else { continue };
+            let begins = stage == Stage::New;
+            if begins {
+                reactor.begin_run()?;
+                self.set_stage(place, Stage::Running);
+            }
+            let is_due = reactor.timers().next_deadline().is_some_and(|at| at <= self.now());
+            let is_ready = self.0.kernel.borrow().is_ready(owner);
+            if begins || is_due || is_ready || reactor.is_busy() {
+                if !reactor.step(Some(Duration::ZERO))? {
+                    self.set_stage(place, Stage::Over);
+                }
+                turned = true;
+                self.0.kernel.borrow().check(owner);
+            }
+        }
+        Ok(turned)
+    }
+
+    fn set_stage(&self, place: usize, stage: Stage) {
+        self.0.reactors.borrow_mut()[place].stage = stage;
+    }
+
+    /// When the next thing happens that somebody waits for.
+    fn next_happening(&self) -> Option<Duration> {
+        let reactors = self.0.reactors.borrow();
+        let driven = reactors.iter().filter(|driven| driven.stage != Stage::Over);
+        let timers = driven.filter_map(|driven| driven.reactor.upgrade()?.timers().next_deadline());
+        timers.chain(self.0.kernel.borrow().next_event()).min()
+    }
+
+    /// Gives a name addresses. `localhost` has one on every host.
+    pub fn name(&self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.0.kernel.borrow_mut().add_name(name, addresses.into_iter().collect());
+    }
+
+    /// Cuts two hosts off from each other. What is under way between them waits.
+    pub fn partition(&self, one: IpAddr, other: IpAddr) {
+        self.0.kernel.borrow_mut().partition(one, other);
+    }
+
+    /// Ends a [`partition`](Self::partition).
+    pub fn heal(&self, one: IpAddr, other: IpAddr) {
+        self.0.kernel.borrow_mut().heal(one, other);
+    }
+
+    /// Lets a reactor have no more than so many sockets open: then it is out of descriptors.
+    pub fn limit_descriptors(&self, reactor: &Reactor, limit: Option<usize>) {
+        if let Some(owner) = self.owner(reactor) {
+            self.0.kernel.borrow_mut().set_limit(owner, limit);
+        }
+    }
+
+    /// How many sockets a reactor has open.
+    pub fn open_sockets(&self, reactor: &Reactor) -> usize {
+        self.owner(reactor).map_or(0, |owner| self.0.kernel.borrow().open(owner))
+    }
+
+    fn owner(&self, reactor: &Reactor) -> Option<Owner> {
+        let reactors = self.0.reactors.borrow();
+        reactors.iter().find(|driven| driven.reactor.upgrade().is_some_and(|it| it.is(reactor))).map(|it| it.owner)
+    }
+
+    /// Where a reactor listens, in the order in which it began to.
+    pub fn ports(&self, reactor: &Reactor) -> Vec<Address> {
+        let owner = self.owner(reactor);
+        owner.map_or_else(Vec::new, |owner| {
+            self.0.kernel.borrow().listening(owner).into_iter().map(Into::into).collect()
+        })
+    }
+
+    /// Connects to a reactor's port, as a peer that the test plays. It comes from a host of its own, 192.0.2.1.
+    pub fn connect(&self, to: SocketAddr) -> Peer {
+        let host = IpAddr::from([192, 0, 2, 1]);
+        let mut kernel = self.0.kernel.borrow_mut();
+        kernel.add_host(host);
+        let Ok(attempt) = kernel.connect(Owner::TEST, host, to, None) else {
+            unreachable!("the test has no limit of descriptors, and asks for no address of its own");
+        };
+        Peer::attempt(&self.0.kernel, attempt)
+    }
+
+    /// From now on, attempts of reactors to connect wait for the test's answer: see [`attempts`](Self::attempts).
+    pub fn answer_by_hand(&self) {
+        self.0.kernel.borrow_mut().attempts_wait = true;
+    }
+
+    /// The attempts that wait for an answer, the oldest first.
+    pub fn attempts(&self) -> Vec<PendingAttempt> {
+        let attempts = self.0.kernel.borrow().attempts();
+        attempts.into_iter().map(|(attempt, to)| PendingAttempt::new(&self.0.kernel, attempt, to)).collect()
+    }
+
+    /// From now on, keeps the trace as text.
+    pub fn keep_trace(&self) {
+        self.0.kernel.borrow_mut().keep_trace();
+    }
+
+    /// What happened on the network since [`keep_trace`](Self::keep_trace), a line each.
+    pub fn trace(&self) -> String {
+        self.0.kernel.borrow().trace().join("\n")
+    }
+
+    /// A number that stands for everything that happened on the network: the same for the same, and hardly ever for something
+    /// else.
+    pub fn fingerprint(&self) -> u64 {
+        self.0.kernel.borrow().fingerprint()
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").field("seed", &self.seed()).field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// Why a simulation did not come to where it was to come.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SimulationError {
+    /// Nothing is under way, and no timer is set: what was waited for never comes.
+    #[error("nothing is left that could happen, at {now:?} (seed {seed})")]
+    Stuck {
+        /// The virtual time.
+        now: Duration,
+        /// The seed.
+        seed: u64,
+    },
+    /// It took too much virtual time.
+    #[error("it did not happen within {at_most:?} of virtual time (seed {seed})")]
+    TooLong {
+        /// The limit.
+        at_most: Duration,
+        /// The seed.
+        seed: u64,
+    },
+    /// A reactor failed.
+    #[error("a reactor failed")]
+    Reactor(#[from] ReactorError),
+}
+
+/// The network's names.
+struct Names {
+    kernel: Rc<RefCell<Kernel>>,
+}
+
+impl Resolver for Names {
+    fn resolve(&self, reactor: &Reactor, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
+        let (found, after) = self.kernel.borrow_mut().look_up(host);
+        let addresses: Vec<_> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        defer_later(reactor, after, move || Ok(addresses))
+    }
+}

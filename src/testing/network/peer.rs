@@ -1,0 +1,191 @@
+//! The test as somebody's peer: sockets of a simulated network that belong to no reactor.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::kernel::{Kernel, SocketId};
+
+/// The other end of a connection, played by the test. What it is told to do happens at once; what comes of it, when the
+/// network is driven on. Dropped, it stays open until the network goes: [`close`](Self::close) or [`abort`](Self::abort) it.
+///
+/// ```
+/// use ropewalk::testing::Network;
+/// use ropewalk::{Address, ListenOptions, Protocol, Result, Transport};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let network = Network::new(1);
+/// let reactor = network.reactor("10.0.0.1".parse()?);
+/// reactor.listen_tcp("0.0.0.0:7".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+/// let peer = network.connect("10.0.0.1:7".parse()?);
+/// network.settle()?;
+/// peer.write(b"hello")?;
+/// network.settle()?;
+/// assert_eq!(peer.read(), b"hello");
+/// # Ok(())
+/// # }
+/// ```
+pub struct Peer {
+    kernel: Rc<RefCell<Kernel>>,
+    socket: RefCell<Socket>,
+}
+
+enum Socket {
+    /// Not answered yet.
+    Attempt(SocketId),
+    Stream(SocketId),
+    Refused(io::ErrorKind),
+}
+
+impl Peer {
+    pub(super) fn attempt(kernel: &Rc<RefCell<Kernel>>, attempt: SocketId) -> Self {
+        Self { kernel: Rc::clone(kernel), socket: RefCell::new(Socket::Attempt(attempt)) }
+    }
+
+    pub(super) fn of(kernel: &Rc<RefCell<Kernel>>, stream: SocketId) -> Self {
+        Self { kernel: Rc::clone(kernel), socket: RefCell::new(Socket::Stream(stream)) }
+    }
+
+    /// Whether the connection was made.
+    pub fn is_connected(&self) -> bool {
+        self.stream().is_ok()
+    }
+
+    /// Sends bytes, as many as the network takes, and says how many that were.
+    ///
+    /// # Errors
+    /// The connection is not made, was refused, or is broken.
+    pub fn write(&self, data: &[u8]) -> io::Result<usize> {
+        let stream = self.stream()?;
+        let mut sent = 0;
+        let mut kernel = self.kernel.borrow_mut();
+        while sent < data.len() {
+            let count = kernel.send(stream, &data[sent..])?;
+            if count == 0 {
+                break;
+            }
+            sent += count;
+        }
+        Ok(sent)
+    }
+
+    /// Everything that came since the last call. Not reading fills the window, as a slow reader does.
+    pub fn read(&self) -> Vec<u8> {
+        let Ok(stream) = self.stream() else { return Vec::new() };
+        let mut kernel = self.kernel.borrow_mut();
+        let mut data = vec![0; kernel.state(stream).0];
+        let count = kernel.read(stream, &mut data);
+        data.truncate(count);
+        data
+    }
+
+    /// Whether the other end has said that nothing more will come. What came before may be unread.
+    pub fn is_ended(&self) -> bool {
+        self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).1)
+    }
+
+    /// Whether the connection was reset by the other end.
+    pub fn is_reset(&self) -> bool {
+        self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).2.is_some())
+    }
+
+    /// Says that nothing more will come, and goes on reading.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn shut_down(&self) -> io::Result<()> {
+        self.kernel.borrow_mut().shut_down(self.stream()?);
+        Ok(())
+    }
+
+    /// Closes. What is unread makes that a reset, as with real sockets.
+    pub fn close(self) {
+        self.end(false);
+    }
+
+    /// Resets the connection.
+    pub fn abort(self) {
+        self.end(true);
+    }
+
+    fn end(&self, reset: bool) {
+        let mut kernel = self.kernel.borrow_mut();
+        match *self.socket.borrow() {
+            Socket::Attempt(id) | Socket::Stream(id) => kernel.close(id, reset),
+            Socket::Refused(_) => {}
+        }
+    }
+
+    /// The stream, once the attempt was answered.
+    fn stream(&self) -> io::Result<SocketId> {
+        let mut socket = self.socket.borrow_mut();
+        if let Socket::Attempt(attempt) = *socket
+            && let Some(outcome) = self.kernel.borrow_mut().take_outcome(attempt)
+        {
+            *socket = outcome.map_or_else(Socket::Refused, Socket::Stream);
+        }
+        match *socket {
+            Socket::Stream(stream) => Ok(stream),
+            Socket::Attempt(_) => Err(io::ErrorKind::NotConnected.into()),
+            Socket::Refused(kind) => Err(kind.into()),
+        }
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("connected", &self.is_connected()).finish_non_exhaustive()
+    }
+}
+
+/// An attempt of a reactor to connect, which waits for the test's answer. From [`Network::attempts`](super::Network::attempts).
+/// Dropped, it is never answered.
+pub struct PendingAttempt {
+    kernel: Rc<RefCell<Kernel>>,
+    attempt: SocketId,
+    to: SocketAddr,
+}
+
+impl PendingAttempt {
+    pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, attempt: SocketId, to: SocketAddr) -> Self {
+        Self { kernel: Rc::clone(kernel), attempt, to }
+    }
+
+    /// Where it wants to go.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Accepts it, and plays the other end. `None` if it was given up meanwhile.
+    pub fn accept(self) -> Option<Peer> {
+        let stream = self.kernel.borrow_mut().join(self.attempt, super::kernel::Owner::TEST, self.to.ip())?;
+        Some(Peer::of(&self.kernel, stream))
+    }
+
+    /// Refuses it.
+    pub fn refuse(self) {
+        self.fail(io::ErrorKind::ConnectionRefused);
+    }
+
+    /// Fails it with any error.
+    pub fn fail(self, kind: io::ErrorKind) {
+        self.kernel.borrow_mut().answer(self.attempt, Err(kind));
+    }
+}
+
+impl fmt::Debug for PendingAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingAttempt").field("to", &self.to).finish_non_exhaustive()
+    }
+}
