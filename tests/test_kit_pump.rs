@@ -191,6 +191,45 @@ fn the_end_waits_behind_a_pause() {
     assert_eq!((heard.data(), text(heard.reason())), (b"first".to_vec(), DONE.to_owned()));
 }
 
+/// Bytes that come in the very turn of a pause, before it has taken effect, are held back, and delivered when reading is resumed.
+#[test]
+fn what_comes_in_the_turn_of_a_pause_is_held() {
+    let server = AccumulatingProtocol::new().with_half_close();
+    let heard = server.record();
+    let pump = connect(Echo, server);
+    pump.flush();
+    // Of two requests of a turn, the pause is the second to be seen to.
+    pump.server().transport().pause_producing();
+    pump.server().transport().lose_write_connection();
+    pump.client().transport().write(b"in between");
+    pump.flush();
+    assert!(heard.is_write_lost() && heard.data().is_empty(), "{}", pump.transcript());
+    pump.server().transport().resume_producing();
+    pump.flush();
+    assert_eq!(heard.data(), b"in between");
+}
+
+/// Once both ends were sent the kernels are done with the connection: an abort, with unread bytes too, resets nobody any more.
+#[test]
+fn an_abort_after_both_ends_resets_nobody() {
+    for unread in [false, true] {
+        let (client, server) = (AccumulatingProtocol::new().with_half_close(), AccumulatingProtocol::new());
+        let (at_client, at_server) = (client.record(), server.record());
+        let pump = connect(client, server);
+        pump.server().transport().lose_write_connection();
+        pump.server().transport().pause_producing();
+        if unread {
+            pump.client().transport().write(b"unread");
+        }
+        pump.flush();
+        pump.server().transport().abort_connection();
+        pump.client().transport().lose_write_connection();
+        pump.flush();
+        assert_eq!(text(at_client.reason()), DONE, "{}", pump.transcript());
+        assert!(matches!(at_server.reason().unwrap().check(), Some(ConnectionClosed::Aborted)));
+    }
+}
+
 /// Whoever closes towards a peer that takes nothing waits for the close timeout, by the clock, and then cuts it off.
 #[test]
 fn a_close_times_out_by_the_clock() {
