@@ -66,7 +66,7 @@ fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
 }
 
 /// Starts the server, and the clients when it listens.
-pub fn start(reactor: &Reactor) -> Result<()> {
+pub(crate) fn start(reactor: &Reactor) -> Result<()> {
     let handle = reactor.clone();
     let listening = server_from_string(reactor, "tcp:0:interface=127.0.0.1")?
         .listen(|_peer: &Address| Some(Echo))
