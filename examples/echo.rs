@@ -65,12 +65,18 @@ fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
-    let reactor = Reactor::new()?;
+/// Starts the server, and the clients when it listens.
+pub(crate) fn start(reactor: &Reactor) -> Result<()> {
     let handle = reactor.clone();
-    let listening = server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?
+    let listening = server_from_string(reactor, "tcp:0:interface=127.0.0.1")?
         .listen(|_peer: &Address| Some(Echo))
         .add_callback(move |port| connect_all(&handle, &port));
     drop(listening);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let reactor = Reactor::new()?;
+    start(&reactor)?;
     Ok(reactor.run()?)
 }

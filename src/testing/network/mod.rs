@@ -206,10 +206,18 @@ impl Network {
                     self.set_stage(place, Stage::Over);
                 }
                 turned = true;
-                self.0.kernel.borrow().check(owner);
+                self.check(&reactor, owner);
             }
         }
         Ok(turned)
+    }
+
+    /// Panics if something does not hold that always does after a turn.
+    fn check(&self, reactor: &Reactor, owner: Owner) {
+        let kernel = self.0.kernel.borrow();
+        kernel.check(owner);
+        let (watched, open, seed) = (reactor.counters().watched, kernel.open(owner), kernel.seed);
+        assert_eq!(watched, open, "a reactor watches {watched} sockets, and has {open} open (seed {seed})");
     }
 
     fn set_stage(&self, place: usize, stage: Stage) {

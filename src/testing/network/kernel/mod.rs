@@ -413,7 +413,8 @@ impl Socket {
     fn is_open_for(&self, owner: Owner) -> bool {
         match self {
             Self::Listener(listener) => listener.owner == owner,
-            Self::Attempt(attempt) => attempt.owner == owner,
+            // One that was made is the stream that it has become.
+            Self::Attempt(attempt) => attempt.owner == owner && !matches!(attempt.outcome, Some(Ok(_))),
             Self::Stream(stream) => stream.owner == owner && stream.accepted && !stream.closed,
         }
     }
