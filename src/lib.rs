@@ -49,6 +49,7 @@ pub mod error;
 pub mod failure;
 pub mod interfaces;
 pub mod protocol;
+pub mod protocols;
 pub mod reactor;
 pub mod task;
 pub mod testing;

@@ -42,6 +42,7 @@ pub(super) struct End {
     receiving: Cell<bool>,
     /// What settling found out, and the next phases do.
     resumed: Cell<bool>,
+    producing: Cell<bool>,
     shut: Cell<bool>,
     closing: Cell<Option<CloseMode>>,
     aborted: Cell<bool>,
@@ -67,6 +68,7 @@ impl End {
             timer: Cell::default(),
             receiving: Cell::new(false),
             resumed: Cell::new(false),
+            producing: Cell::new(false),
             shut: Cell::new(false),
             closing: Cell::new(None),
             aborted: Cell::new(false),
@@ -207,6 +209,10 @@ impl End {
                         return true;
                     }
                 }
+                Step::TellProducer => {
+                    self.producing.set(true);
+                    return true;
+                }
                 Step::Receive(on) => self.receiving.set(on),
                 Step::ArmDeadline(after) => self.arm(after, |transport, _| transport.ask(Stream::deadline_passed)),
                 Step::DeliverHeld => {
@@ -251,6 +257,11 @@ impl End {
     /// decides whether there is anything left to be reset.
     pub(super) fn tell(&self, peer_ended: bool) -> Option<Failure> {
         let joint = self.joint.borrow().clone();
+        if self.producing.take()
+            && let Some(joint) = &joint
+        {
+            joint.tell_producer();
+        }
         if self.shut.take()
             && let Some(joint) = &joint
         {
