@@ -293,7 +293,8 @@ fn a_producer_that_fails() {
 /// close and abort.
 #[test]
 fn everything_may_be_done_from_inside() {
-    struct Acts(Option<Box<dyn FnOnce(&Transport)>>, Log);
+    type Act = Box<dyn FnOnce(&Transport)>;
+    struct Acts(Option<Act>, Log);
     impl Producer for Acts {
         fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
             if let Some(act) = self.0.take() {
@@ -307,7 +308,7 @@ fn everything_may_be_done_from_inside() {
             self.1.add("stop");
         }
     }
-    let run = |act: Box<dyn FnOnce(&Transport)>| {
+    let run = |act: Act| {
         let it = Fixture::new();
         it.transport.register_producer(Acts(Some(act), it.log.clone()), Streaming::Pull).unwrap();
         it.settle();
