@@ -23,7 +23,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, parse_ipv6, without_brackets};
+use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, without_brackets};
+use crate::address::{check_host, literal, parse_ipv6};
 use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 
 /// Where `tcp:port[:interface[:backlog]]` listens (Twisted: the server type `tcp`).
@@ -318,16 +319,14 @@ impl<'d> Argument<'d> {
     /// # Errors
     /// Names, and the names of interfaces as a scope, which has to be their number from 1 on.
     pub fn ip(self) -> Result<(IpAddr, u32), DescriptionError> {
-        if let Ok(ip) = self.value().parse() {
-            return Ok((IpAddr::V4(ip), 0));
-        }
-        match parse_ipv6(without_brackets(self.value()).unwrap_or(self.value())) {
-            Some((ip, None)) => Ok((ip.into(), 0)),
-            Some((ip, Some(scope))) => match scope.parse() {
-                // The standard library's sign can't be here: no scope has a plus.
-                Ok(scope_id) if scope_id != 0 => Ok((ip.into(), scope_id)),
-                _ => Err(self.invalid("the number of a network interface after the %, from 1 on, not its name")),
-            },
+        let text = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
+        let text = text.unwrap_or(self.value());
+        match literal(text, 0) {
+            Some(SocketAddr::V4(address)) => Ok(((*address.ip()).into(), 0)),
+            Some(SocketAddr::V6(address)) => Ok(((*address.ip()).into(), address.scope_id())),
+            None if parse_ipv6(text).is_some() => {
+                Err(self.invalid("the number of a network interface after the %, from 1 on, not its name"))
+            }
             None => Err(self.invalid("an IP address, such as 127.0.0.1 or [::1]")),
         }
     }
@@ -353,35 +352,7 @@ impl<'d> Argument<'d> {
     pub fn host(self) -> Result<&'d str, DescriptionError> {
         let host = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let host = host.unwrap_or(self.value());
-        if parse_ipv6(host).is_some() {
-            return Ok(host);
-        }
-        match wrong_with_name(host) {
-            Some(expected) => Err(self.invalid(expected)),
-            None => Ok(host),
-        }
-    }
-}
-
-/// What should have been instead of `host`, which is not an IPv6 address; an IPv4 address is a good name, too.
-fn wrong_with_name(host: &str) -> Option<String> {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    if !host.is_ascii() {
-        Some("ASCII, and international names in punycode (xn--...)".to_owned())
-    } else if host.is_empty() {
-        Some("a host name or an IP address".to_owned())
-    } else if host.contains(|char: char| !char.is_ascii_graphic()) {
-        Some("a host name without white space and control characters".to_owned())
-    } else if let Some(delimiter) = host.chars().find(|char| DELIMITERS.contains(char)) {
-        Some(format!("a host name, which has no {delimiter} in it, or an IP address"))
-    } else if name.len() > MAX_NAME {
-        Some(format!("a host name of at most {MAX_NAME} bytes"))
-    } else if name.split('.').any(str::is_empty) {
-        Some("a host name with something before and between its dots".to_owned())
-    } else if name.split('.').any(|label| label.len() > MAX_LABEL) {
-        Some(format!("a host name with at most {MAX_LABEL} bytes between its dots"))
-    } else {
-        None
+        check_host(host).map(|()| host).map_err(|bad| self.invalid(bad.to_string()))
     }
 }
 
@@ -413,12 +384,3 @@ const MAX_SECONDS: u64 = u32::MAX as u64;
 
 /// What a [`Duration`] can hold. More are an error rather than lost.
 const NANOSECOND_DIGITS: usize = 9;
-
-/// RFC 1035, 2.3.4: 255 bytes on the wire, of which one is the length of the first label and one the root, a final dot.
-const MAX_NAME: usize = 253;
-
-/// RFC 1035, 2.3.4.
-const MAX_LABEL: usize = 63;
-
-/// What delimits hosts in addresses and URLs: in a name it is there by mistake, or to have two parsers disagree.
-const DELIMITERS: [char; 9] = [':', '/', '?', '#', '@', '%', '\\', '[', ']'];

@@ -15,13 +15,16 @@
 
 mod arguments;
 mod description;
+mod hostname;
 mod tcp;
 
 use std::fmt;
 
 pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
+pub use self::hostname::HostnameEndpoint;
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
+use crate::address::literal;
 use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::{Port, Reactor};
@@ -99,11 +102,12 @@ pub fn client_from_string(reactor: &Reactor, description: &str) -> Result<Box<dy
         "tcp" => {
             let spec = TcpClientSpec::from_description(&description)?;
             let from = spec.local_address();
-            let endpoint = TcpClientEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
-            Ok(Box::new(match from {
-                Some(address) => endpoint.bind_address(address),
-                None => endpoint,
-            }))
+            if let Some(to) = literal(&spec.host, spec.port) {
+                let endpoint = TcpClientEndpoint::new(reactor, to).timeout(spec.timeout);
+                return Ok(Box::new(from.into_iter().fold(endpoint, TcpClientEndpoint::bind_address)));
+            }
+            let endpoint = HostnameEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
+            Ok(Box::new(from.into_iter().fold(endpoint, HostnameEndpoint::bind_address)))
         }
         _ => Err(description.unknown_type(&["tcp"])),
     }

@@ -2,14 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use std::vec;
 
 use super::{ClientEndpoint, ServerEndpoint};
-use crate::deferred::{Cancelled, Deferred};
-use crate::error::ConnectError;
-use crate::failure::Failure;
+use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, WeakReactor};
+use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 
 /// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface, `TCP6ServerEndpoint`).
 ///
@@ -62,10 +59,8 @@ impl ServerEndpoint for TcpServerEndpoint {
     }
 }
 
-/// Connects to a TCP port of a host (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
-///
-/// A name is looked up in a thread. Its addresses are tried one after the other, in the resolver's order, until one answers;
-/// if none does, the failure is that of the last.
+/// Connects to one TCP address (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`). Hosts that have a name are for
+/// [`HostnameEndpoint`](super::HostnameEndpoint).
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,7 +72,7 @@ impl ServerEndpoint for TcpServerEndpoint {
 /// # }
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
-/// let endpoint = TcpClientEndpoint::new(&reactor, "localhost", 8888).timeout(Duration::from_secs(5));
+/// let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1:8888".parse()?).timeout(Duration::from_secs(5));
 /// let connecting = endpoint.connect(|_peer: &Address| Some(Greeter)).add_callback(|connection| {
 ///     connection.transport().write(b"hello");
 /// });
@@ -89,29 +84,24 @@ impl ServerEndpoint for TcpServerEndpoint {
 #[derive(Debug, Clone)]
 pub struct TcpClientEndpoint {
     reactor: Reactor,
-    host: String,
-    port: u16,
+    address: SocketAddr,
     options: ConnectOptions,
-    bind_address: Option<SocketAddr>,
 }
 
 impl TcpClientEndpoint {
-    /// Connects to a name or an IP address, with a timeout of 30 s for each address.
-    pub fn new(reactor: &Reactor, host: impl Into<String>, port: u16) -> Self {
-        let options = ConnectOptions::new();
-        Self { reactor: reactor.clone(), host: host.into(), port, options, bind_address: None }
+    /// Connects to an address, with a timeout of 30 s.
+    pub fn new(reactor: &Reactor, address: SocketAddr) -> Self {
+        Self { reactor: reactor.clone(), address, options: ConnectOptions::new() }
     }
 
-    /// How long each address may take to answer.
+    /// How long the address may take to answer.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options = self.options.timeout(Some(timeout));
         self
     }
 
-    /// The local address to connect from; port 0 lets the system choose one. Of the host's addresses, those of its family are
-    /// tried.
+    /// The local address to connect from, of the same family; port 0 lets the system choose one.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
-        self.bind_address = Some(address);
         self.options = self.options.bind_address(address);
         self
     }
@@ -119,59 +109,6 @@ impl TcpClientEndpoint {
 
 impl ClientEndpoint for TcpClientEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
-        let (host, bind_address) = (self.host.clone(), self.bind_address);
-        let (reactor, options) = (self.reactor.downgrade(), self.options.clone());
-        let cancelled = ConnectError::Cancelled { to: host.clone() };
-        self.reactor.resolve(&self.host, self.port).add_callbacks(
-            move |mut addresses| {
-                if let Some(from) = bind_address {
-                    addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
-                }
-                // Started once for all addresses, however many are tried.
-                if let Err(panic) = factory.start() {
-                    return Deferred::fail(panic);
-                }
-                let reason = "none of its addresses is of the family of the address to connect from".to_owned();
-                let nothing = ConnectError::Lookup { host, reason };
-                let attempts =
-                    Attempts { reactor, options, addresses: addresses.into_iter(), factory: factory.clone() };
-                attempts.next(nothing.into()).add_both(move |result| {
-                    factory.stop();
-                    result
-                })
-            },
-            move |failure| match failure.check::<Cancelled>() {
-                Some(Cancelled) => Deferred::fail(cancelled),
-                None => Deferred::fail(failure),
-            },
-        )
+        self.reactor.connect_tcp_boxed(self.address, &self.options, factory)
     }
-}
-
-/// The addresses that are still to be tried. The reactor keeps this while an attempt is under way, so this does not keep
-/// the reactor.
-struct Attempts {
-    reactor: WeakReactor,
-    options: ConnectOptions,
-    addresses: vec::IntoIter<SocketAddr>,
-    factory: BoxedFactory,
-}
-
-impl Attempts {
-    /// Tries the first address, and the others if it fails; `last` is what the one before failed with.
-    fn next(mut self, last: Failure) -> Deferred<AnyConnection> {
-        let (Some(to), Some(reactor)) = (self.addresses.next(), self.reactor.upgrade()) else {
-            return Deferred::fail(last);
-        };
-        reactor.connect_tcp_boxed(to, &self.options, self.factory.clone()).add_errback(move |failure| {
-            if is_the_networks(&failure) { self.next(failure) } else { Deferred::fail(failure) }
-        })
-    }
-}
-
-/// Whether it was the network that refused: only then is another address worth an attempt.
-fn is_the_networks(failure: &Failure) -> bool {
-    use ConnectError::{Cancelled, NoProtocol, ReactorStopped};
-    let error = failure.check::<ConnectError>();
-    error.is_some_and(|error| !matches!(error, Cancelled { .. } | NoProtocol { .. } | ReactorStopped { .. }))
 }
