@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::*;
@@ -18,6 +19,7 @@ use ropewalk::endpoints::{
 use ropewalk::error::{ConnectError, FailedAttempt, ListenError};
 use ropewalk::interfaces::*;
 use ropewalk::protocol::{AnyConnection, BoxedFactory};
+use ropewalk::reactor::Resolver;
 use ropewalk::{Address, Connection, Deferred, Failure, Port, Reactor};
 
 /// Listens where the description says.
@@ -275,6 +277,32 @@ fn cancelled_while_resolving() {
     assert!(log.all().is_empty());
     assert_eq!(reactor.counters().watched, 0);
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connects");
+}
+
+/// F47: a look-up whose thread hangs is given up at its deadline, and the thread is nobody's concern any more.
+#[test]
+fn a_look_up_that_hangs_in_its_thread() {
+    struct Hangs(Arc<Mutex<mpsc::Receiver<()>>>);
+    impl Resolver for Hangs {
+        fn resolve(&self, reactor: &Reactor, _: &str, _: u16) -> Deferred<Vec<SocketAddr>> {
+            let gate = Arc::clone(&self.0);
+            reactor.defer_to_thread(move || {
+                let _ = gate.lock().map(|gate| gate.recv());
+                Ok(Vec::new())
+            })
+        }
+    }
+    let (open, gate) = mpsc::channel();
+    let resolver = Hangs(Arc::new(Mutex::new(gate)));
+    let reactor = Reactor::builder().signals(false).resolver(resolver).build().unwrap();
+    let endpoint = HostnameEndpoint::new(&reactor, "hanging.example", 80).lookup_timeout(Duration::from_millis(20));
+    let connecting = endpoint.connect(scripts(&Log::default()));
+    run_until(&reactor, || reactor.counters().threads_at_work == 1);
+    let failure = error_of(&reactor, connecting);
+    assert!(matches!(failure.check(), Some(ConnectError::Lookup { .. })), "{failure}");
+    assert_eq!(reactor.counters().threads_at_work, 1, "it hangs still");
+    drop(open);
+    run_until(&reactor, || reactor.counters().threads_at_work == 0);
 }
 
 /// Cancelled while an address is being tried: no other is.
