@@ -193,12 +193,12 @@ impl Play {
 
 /// What a Deferred failed with.
 #[track_caller]
-fn failure_of<T>(mut deferred: Deferred<T>) -> Failure {
+fn failure_of<T: std::fmt::Debug>(mut deferred: Deferred<T>) -> Failure {
     deferred.take_result().expect("it has its result").expect_err("a failure")
 }
 
 #[track_caller]
-fn assert_cancelled<T>(deferred: Deferred<T>) {
+fn assert_cancelled<T: std::fmt::Debug>(deferred: Deferred<T>) {
     let failure = failure_of(deferred);
     assert!(matches!(failure.check(), Some(ConnectError::Cancelled { to }) if to == HOST), "{failure}");
 }

@@ -6,6 +6,7 @@
 //! | type | by position or name | by name only |
 //! |---|---|---|
 //! | server `tcp`, [`TcpServerSpec`] | `port`, `interface`, `backlog` | |
+//! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | |
 //! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress` |
 //!
 //! What differs from Twisted, for all types:
@@ -18,7 +19,7 @@
 //! - Seconds may have a decimal part.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -27,7 +28,8 @@ use super::description::{Description, DescriptionError, DescriptionErrorKind, Fi
 use crate::address::{check_host, literal, parse_ipv6};
 use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 
-/// Where `tcp:port[:interface[:backlog]]` listens (Twisted: the server type `tcp`).
+/// Where `tcp:port[:interface[:backlog]]` and `tcp6:port[:backlog[:interface]]` listen (Twisted: the server types `tcp` and
+/// `tcp6`, whose orders differ there too).
 ///
 /// ```
 /// use ropewalk::endpoints::{Description, TcpServerSpec};
@@ -39,6 +41,9 @@ use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 ///
 /// let spec = TcpServerSpec::from_description(&Description::parse("tcp:8888:[::1]")?)?;
 /// assert_eq!(spec.address().to_string(), "[::1]:8888");
+///
+/// let spec = TcpServerSpec::from_description(&Description::parse("tcp6:8888:128:[fe80::1%2]")?)?;
+/// assert_eq!((spec.address().to_string().as_str(), spec.backlog), ("[fe80::1%2]:8888", 128));
 /// # Ok(())
 /// # }
 /// ```
@@ -47,7 +52,8 @@ use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 pub struct TcpServerSpec {
     /// The port; 0 lets the system choose one.
     pub port: u16,
-    /// The address of the interface; `None`, which is also what an empty one means, is all of IPv4.
+    /// The address of the interface; `None` is all of IPv4. If the description has none, or an empty one, it is `None` for `tcp`
+    /// and `::` for `tcp6`, which takes IPv6 addresses only.
     pub interface: Option<IpAddr>,
     /// The scope of an IPv6 interface, a number of the system's; 0 is none.
     pub scope_id: u32,
@@ -56,14 +62,23 @@ pub struct TcpServerSpec {
 }
 
 impl TcpServerSpec {
-    /// Reads the arguments of a description of type `tcp`.
+    /// Reads the arguments of a description of type `tcp` or `tcp6`.
     ///
     /// # Errors
-    /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range.
+    /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range, and for another
+    /// type.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
-        let arguments = Arguments::of(description, "tcp", &["port", "interface", "backlog"], &[])?;
+        let is_tcp6 = match description.kind() {
+            "tcp" => false,
+            "tcp6" => true,
+            _ => return Err(description.unknown_type(&["tcp", "tcp6"])),
+        };
+        let order = if is_tcp6 { ["port", "backlog", "interface"] } else { ["port", "interface", "backlog"] };
+        let arguments = Arguments::of(description, description.kind(), &order, &[])?;
         let port = arguments.required("port", Argument::port)?;
-        let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
+        let read_ip = if is_tcp6 { Argument::ipv6_unless_empty } else { Argument::ip_unless_empty };
+        let interface = arguments.optional("interface", read_ip)?.flatten();
+        let interface = interface.or(is_tcp6.then_some((Ipv6Addr::UNSPECIFIED.into(), 0)));
         let backlog = arguments.optional("backlog", |backlog| backlog.number(0..=MAX_BACKLOG))?;
         Ok(Self {
             port,
@@ -337,6 +352,17 @@ impl<'d> Argument<'d> {
     /// Those of [`ip`](Self::ip).
     pub fn ip_unless_empty(self) -> Result<Option<(IpAddr, u32)>, DescriptionError> {
         if self.value().is_empty() { Ok(None) } else { self.ip().map(Some) }
+    }
+
+    /// An IPv6 address as [`ip`](Self::ip) reads it, or nothing, which is `None`.
+    ///
+    /// # Errors
+    /// Those of [`ip`](Self::ip), and IPv4 addresses.
+    pub fn ipv6_unless_empty(self) -> Result<Option<(IpAddr, u32)>, DescriptionError> {
+        match self.ip_unless_empty() {
+            Ok(Some((IpAddr::V4(_), _))) => Err(self.invalid("an IPv6 address, such as [::1]")),
+            result => result,
+        }
     }
 
     /// A host: an IP address, without the brackets that may surround an IPv6 one, or a name that could be one.

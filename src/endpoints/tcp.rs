@@ -1,9 +1,12 @@
 //! TCP endpoints (Twisted: `TCP4ServerEndpoint`, `TCP6ServerEndpoint`, `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{ClientEndpoint, ServerEndpoint};
+use super::{
+    ClientEndpoint, Description, DescriptionError, HostnameEndpoint, ServerEndpoint, TcpClientSpec, TcpServerSpec,
+};
+use crate::address::{Address, literal};
 use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
@@ -111,4 +114,58 @@ impl ClientEndpoint for TcpClientEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
         self.reactor.connect_tcp_boxed(self.address, &self.options, factory)
     }
+}
+
+impl Port {
+    /// A description with which clients on this host reach the port: `tcp:127.0.0.1:8888`, `tcp:[::1]:8888`. A port that listens
+    /// on all interfaces is reached at the loopback address of its family.
+    ///
+    /// ```
+    /// # use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// # let reactor = Reactor::new()?;
+    /// let port = reactor.listen_tcp("0.0.0.0:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    /// let number = port.host().port().expect("a TCP port has a number");
+    /// assert_eq!(port.client_description(), format!("tcp:127.0.0.1:{number}"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client_description(&self) -> String {
+        let Address::Tcp(mut address) = self.host();
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        // An IPv6 address is in brackets, and needs no escapes then.
+        format!("tcp:{address}")
+    }
+}
+
+/// The endpoint of a description of type `tcp` or `tcp6`.
+pub(super) fn server(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+    let spec = TcpServerSpec::from_description(description)?;
+    Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog)))
+}
+
+/// The endpoint of a description of type `tcp`: one for an address, or one for a name.
+pub(super) fn client(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+    let spec = TcpClientSpec::from_description(description)?;
+    let from = spec.local_address();
+    if let Some(to) = literal(&spec.host, spec.port) {
+        let endpoint = TcpClientEndpoint::new(reactor, to).timeout(spec.timeout);
+        return Ok(Box::new(from.into_iter().fold(endpoint, TcpClientEndpoint::bind_address)));
+    }
+    let endpoint = HostnameEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
+    Ok(Box::new(from.into_iter().fold(endpoint, HostnameEndpoint::bind_address)))
 }
