@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use ropewalk::endpoints::{TcpClientEndpoint, server_from_string};
+use ropewalk::endpoints::{HostnameEndpoint, server_from_string};
 use ropewalk::interfaces::*;
 use ropewalk::{Address, Port, Reactor, Result, Transport};
 
@@ -56,7 +56,7 @@ fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
     let answers = Rc::new(Cell::new(0));
     for number_of_client in 1..=CLIENTS {
         let (reactor, answers) = (reactor.clone(), Rc::clone(&answers));
-        let endpoint = TcpClientEndpoint::new(&reactor, "localhost", number);
+        let endpoint = HostnameEndpoint::new(&reactor, "localhost", number);
         let connecting = endpoint.connect(move |_peer: &Address| {
             Some(Greeter { number: number_of_client, reactor: reactor.clone(), answers: Rc::clone(&answers) })
         });

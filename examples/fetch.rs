@@ -46,7 +46,7 @@ impl Protocol for Listener {
 }
 
 fn fetch(reactor: &Reactor, source: &Source) -> Deferred<String> {
-    let endpoint = TcpClientEndpoint::new(reactor, "127.0.0.1", source.port);
+    let endpoint = TcpClientEndpoint::new(reactor, ([127, 0, 0, 1], source.port).into());
     endpoint.connect(|_peer: &Address| Some(Listener::default())).add_callback(everything)
 }
 

@@ -1,7 +1,10 @@
-//! [`Address`]: who is at the other end, or at this one (Twisted: `IPv4Address`, `IPv6Address`, `IAddress`).
+//! [`Address`]: who is at the other end, or at this one (Twisted: `IPv4Address`, `IPv6Address`, `IAddress`); and how hosts
+//! are written: which texts are addresses, and which could be names.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use thiserror::Error;
 
 /// The address of one end of a connection, or of a listening port.
 ///
@@ -81,3 +84,109 @@ impl From<&CompactAddress> for Address {
         })
     }
 }
+
+/// What a host name should have been and is not. Such a name is never looked up, and never shortened into one that could be.
+///
+/// Everything else is passed to the resolver unchanged: whether `0x7f000001` or `127.1` is an address, and `xn--..` a name, is
+/// for it to say.
+///
+/// ```
+/// use ropewalk::Reactor;
+/// use ropewalk::address::BadHostName;
+/// use ropewalk::error::ConnectError;
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// let failure = Reactor::new()?.resolve("www..example", 80).take_result().unwrap().unwrap_err();
+/// let Some(ConnectError::BadHostName { source, .. }) = failure.check() else { unreachable!() };
+/// assert_eq!(*source, BadHostName::EmptyLabel);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BadHostName {
+    /// It is empty.
+    #[error("a host name or an IP address")]
+    Empty,
+    /// It has characters beyond ASCII.
+    #[error("ASCII, and international names in punycode (xn--...)")]
+    NotAscii,
+    /// It has white space, a control character or a NUL in it.
+    #[error("a host name without white space and control characters")]
+    Blank,
+    /// It has a character in it that delimits hosts in addresses and URLs.
+    #[error("a host name, which has no {0} in it, or an IP address")]
+    Delimiter(char),
+    /// It is longer than 253 bytes, a dot at its end not counted.
+    #[error("a host name of at most {MAX_NAME} bytes")]
+    TooLong,
+    /// There is nothing before a dot, or between two.
+    #[error("a host name with something before and between its dots")]
+    EmptyLabel,
+    /// There are more than 63 bytes between two dots.
+    #[error("a host name with at most {MAX_LABEL} bytes between its dots")]
+    LongLabel,
+}
+
+/// Sees to it that a host is an IP address, an IPv6 one perhaps with a scope, or could be a name.
+pub(crate) fn check_host(host: &str) -> Result<(), BadHostName> {
+    if parse_ipv6(host).is_some() {
+        return Ok(());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if !host.is_ascii() {
+        Err(BadHostName::NotAscii)
+    } else if host.is_empty() {
+        Err(BadHostName::Empty)
+    } else if host.contains(|char: char| !char.is_ascii_graphic()) {
+        Err(BadHostName::Blank)
+    } else if let Some(delimiter) = host.chars().find(|char| DELIMITERS.contains(char)) {
+        Err(BadHostName::Delimiter(delimiter))
+    } else if name.len() > MAX_NAME {
+        Err(BadHostName::TooLong)
+    } else if name.split('.').any(str::is_empty) {
+        Err(BadHostName::EmptyLabel)
+    } else if name.split('.').any(|label| label.len() > MAX_LABEL) {
+        Err(BadHostName::LongLabel)
+    } else {
+        Ok(())
+    }
+}
+
+/// The address that a host is, if it is one: nothing has to be looked up for it. A scope is the number of an interface here;
+/// what interface has which name, only the system knows.
+pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Some((ip, port).into());
+    }
+    let (ip, scope_id) = match parse_ipv6(host)? {
+        (ip, None) => (ip, 0),
+        // The standard library's sign can't be here: no scope has a plus.
+        (ip, Some(scope)) => (ip, scope.parse().ok().filter(|&scope_id| scope_id != 0)?),
+    };
+    Some(SocketAddrV6::new(ip, port, 0, scope_id).into())
+}
+
+/// An IPv6 address and the scope behind its `%`, if it has one.
+///
+/// A scope is the number or the name of a network interface; its characters are those that RFC 6874 allows.
+pub(crate) fn parse_ipv6(text: &str) -> Option<(Ipv6Addr, Option<&str>)> {
+    let Some((address, scope)) = text.split_once('%') else {
+        return Some((text.parse().ok()?, None));
+    };
+    let is_scope = !scope.is_empty() && scope.chars().all(is_scope_char);
+    is_scope.then_some((address.parse().ok()?, Some(scope)))
+}
+
+fn is_scope_char(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '-' | '.' | '_' | '~')
+}
+
+/// RFC 1035, 2.3.4: 255 bytes on the wire, of which one is the length of the first label and one the root, a final dot.
+const MAX_NAME: usize = 253;
+
+/// RFC 1035, 2.3.4.
+const MAX_LABEL: usize = 63;
+
+/// What delimits hosts in addresses and URLs: in a name it is there by mistake, or to have two parsers disagree.
+const DELIMITERS: [char; 9] = [':', '/', '?', '#', '@', '%', '\\', '[', ']'];

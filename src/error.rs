@@ -5,6 +5,8 @@
 //! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]), with a lock ([`FilesystemLockError`]). All travel inside a
 //! [`Failure`](crate::Failure) where callbacks meet them, and [`Failure::check`](crate::Failure::check) finds them.
 
+use std::error::Error as _;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::address::Address;
+pub use crate::address::BadHostName;
 
 /// Why a connection ended: the reason that `connection_lost` is given, unless a callback of the protocol failed (then it
 /// is that failure).
@@ -121,6 +124,22 @@ pub enum ConnectError {
         /// What the resolver said.
         reason: String,
     },
+    /// The name is one that no resolver should be asked for, and none was (Twisted: `ValueError`, "invalid hostname").
+    #[error("{host:?} cannot be looked up: it is not {source}")]
+    BadHostName {
+        /// The name, all of it.
+        host: String,
+        /// What it should have been.
+        source: BadHostName,
+    },
+    /// None of the addresses of a name answered (Twisted: the error of the last).
+    #[error("no address of {to} can be reached: {}", EachAttempt(.attempts))]
+    AllFailed {
+        /// The name.
+        to: String,
+        /// Every address that was tried, in the order in which the attempts began, and what became of it.
+        attempts: Vec<FailedAttempt>,
+    },
     /// The attempt was cancelled (Twisted: `ConnectingCancelledError`, `UserError`).
     #[error("connecting to {to} was cancelled")]
     Cancelled {
@@ -158,6 +177,36 @@ impl ConnectError {
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Self::Unreachable { address, source },
             _ => Self::Other { address, source },
         }
+    }
+}
+
+/// One of the addresses of a name that was tried in vain: see [`ConnectError::AllFailed`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FailedAttempt {
+    /// The address.
+    pub address: Address,
+    /// Why there is no connection to it.
+    pub error: ConnectError,
+}
+
+/// What became of each, with its cause, on one line.
+struct EachAttempt<'a>(&'a [FailedAttempt]);
+
+impl fmt::Display for EachAttempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, FailedAttempt { address, error }) in self.0.iter().enumerate() {
+            let (separator, said, address) = (if at == 0 { "" } else { "; " }, error.to_string(), address.to_string());
+            f.write_str(separator)?;
+            if !said.contains(&address) {
+                write!(f, "{address}: ")?;
+            }
+            f.write_str(&said)?;
+            if let Some(cause) = error.source() {
+                write!(f, ": {cause}")?;
+            }
+        }
+        Ok(())
     }
 }
 

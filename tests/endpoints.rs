@@ -3,20 +3,23 @@
 mod common;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::*;
 use ropewalk::deferred::unhandled;
 use ropewalk::endpoints::{
-    DescriptionError, TcpClientEndpoint, TcpServerEndpoint, client_from_string, quote_string_argument,
-    server_from_string,
+    DescriptionError, HostnameEndpoint, TcpClientEndpoint, TcpServerEndpoint, client_from_string,
+    quote_string_argument, server_from_string,
 };
-use ropewalk::error::{ConnectError, ListenError};
+use ropewalk::error::{ConnectError, FailedAttempt, ListenError};
 use ropewalk::interfaces::*;
 use ropewalk::protocol::{AnyConnection, BoxedFactory};
+use ropewalk::reactor::Resolver;
 use ropewalk::{Address, Connection, Deferred, Failure, Port, Reactor};
 
 /// Listens where the description says.
@@ -41,6 +44,11 @@ fn assert_answered(reactor: &Reactor, description: &str) -> Connection<Script> {
     run_until(reactor, || received.borrow().len() == 5);
     assert_eq!(*received.borrow(), b"hello", "{description}");
     connection
+}
+
+/// A port of the loopback interface.
+fn at(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
 }
 
 /// What connecting failed with.
@@ -160,16 +168,22 @@ fn a_name_is_tried_on_all_its_addresses() {
     assert_eq!(log.all(), ["start", "build", "made", "lost: the connection was closed cleanly", "stop"]);
 }
 
-/// If none of the addresses answers, the failure is that of the last, and the factory was started once and stopped once.
+/// If none of the addresses answers, the failure lists them all, and the factory was started once and stopped once.
 #[test]
 fn a_name_that_nobody_answers_for() {
     let (reactor, log) = (reactor(), Log::default());
     let (_taken, address) = refusing();
     let addresses = result_of(&reactor, reactor.resolve("localhost", address.port())).unwrap();
-    let endpoint = TcpClientEndpoint::new(&reactor, "localhost", address.port());
+    let endpoint = HostnameEndpoint::new(&reactor, "localhost", address.port());
     let failure = error_of(&reactor, endpoint.connect(Watched::new(&log, scripts(&log))));
     match failure.check::<ConnectError>() {
-        Some(ConnectError::Refused { address: last }) => assert_eq!(last.socket_addr(), addresses.last().copied()),
+        Some(ConnectError::AllFailed { to, attempts }) => {
+            assert_eq!(to, "localhost");
+            let tried: HashSet<_> = attempts.iter().filter_map(|attempt| attempt.address.socket_addr()).collect();
+            assert_eq!(tried, addresses.into_iter().collect());
+            let refused = |attempt: &FailedAttempt| matches!(attempt.error, ConnectError::Refused { .. });
+            assert!(attempts.iter().any(refused), "{failure}");
+        }
         other => panic!("{other:?}"),
     }
     settle(&reactor);
@@ -182,7 +196,7 @@ fn a_name_that_nobody_answers_for() {
 fn no_protocol_ends_the_attempts() {
     let (reactor, log) = (reactor(), Log::default());
     let server = TcpListener::bind(loopback()).unwrap();
-    let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1", server.local_addr().unwrap().port());
+    let endpoint = TcpClientEndpoint::new(&reactor, server.local_addr().unwrap());
     let failure = error_of(&reactor, endpoint.connect(Watched::new(&log, |_: &Address| None::<Script>)));
     assert!(matches!(failure.check(), Some(ConnectError::NoProtocol { .. })), "{failure}");
     settle(&reactor);
@@ -195,7 +209,7 @@ fn a_boxed_factory_starts_and_stops_once() {
     let (reactor, log) = (reactor(), Log::default());
     let (_port, number) = serve(&reactor, "tcp:0:interface=127.0.0.1", echoes(&Log::default()));
     let factory = BoxedFactory::new(Watched::new(&log, scripts(&log)));
-    let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1", number);
+    let endpoint = TcpClientEndpoint::new(&reactor, at(number));
     let first = result_of(&reactor, endpoint.connect_boxed(factory.clone())).unwrap();
     let second = result_of(&reactor, endpoint.connect_boxed(factory)).unwrap();
     first.transport().lose_connection();
@@ -208,37 +222,40 @@ fn a_boxed_factory_starts_and_stops_once() {
     assert_eq!((log.count("start"), log.count("stop")), (1, 1));
 }
 
-/// A name without an address is a look-up error that says which name. None of these is asked of the network: the one has a
-/// label that is too long to be sent, the other an interface that does not exist.
+/// A name without an address is a look-up error that says which name. None of these is asked of the network: the resolver
+/// itself knows that there is no such interface.
 #[test]
 fn a_name_that_does_not_resolve() {
     let (reactor, log) = (reactor(), Log::default());
-    let long = format!("{}.invalid", "x".repeat(64));
     let scoped = "fe80::1%nosuchinterface";
-    let by_name = TcpClientEndpoint::new(&reactor, &long, 80).connect(Watched::new(&log, scripts(&log)));
+    let by_name = HostnameEndpoint::new(&reactor, scoped, 80).connect(Watched::new(&log, scripts(&log)));
     let by_string = client_from_string(&reactor, &format!("tcp:[{scoped}]:80")).unwrap();
-    for (host, attempt) in [(long.as_str(), by_name), (scoped, by_string.connect(scripts(&log)))] {
+    for attempt in [by_name, by_string.connect(Watched::new(&log, scripts(&log)))] {
         let failure = error_of(&reactor, attempt);
         match failure.check::<ConnectError>() {
-            Some(ConnectError::Lookup { host: asked, reason }) => {
-                assert_eq!(asked, host);
+            Some(ConnectError::Lookup { host, reason }) => {
+                assert_eq!(host, scoped);
                 assert!(!reason.is_empty());
             }
             other => panic!("{other:?}"),
         }
-        assert!(failure.to_string().contains(host), "{failure}");
+        assert!(failure.to_string().contains(scoped), "{failure}");
     }
     settle(&reactor);
     assert!(log.all().is_empty(), "the factory was not started: there was nothing to connect to");
 }
 
-/// A local address of the other family leaves no address to connect to.
+/// A local address of the other family leaves no address of a name to connect to, and can't be had for a socket of this one.
 #[test]
 fn a_bind_address_of_the_other_family() {
     let reactor = reactor();
-    let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1", 80).bind_address("[::1]:0".parse().unwrap());
-    let failure = error_of(&reactor, endpoint.connect(scripts(&Log::default())));
+    let other: SocketAddr = "[::1]:0".parse().unwrap();
+    let by_name = HostnameEndpoint::new(&reactor, "127.0.0.1", 80).bind_address(other);
+    let failure = error_of(&reactor, by_name.connect(scripts(&Log::default())));
     assert!(matches!(failure.check(), Some(ConnectError::Lookup { host, .. }) if host == "127.0.0.1"), "{failure}");
+    let by_address = TcpClientEndpoint::new(&reactor, at(80)).bind_address(other);
+    let failure = error_of(&reactor, by_address.connect(scripts(&Log::default())));
+    assert!(matches!(failure.check(), Some(ConnectError::Bind { .. })), "{failure}");
 }
 
 /// Cancelled while the name is being looked up: the failure comes at once, and nothing comes of the answer.
@@ -247,7 +264,7 @@ fn cancelled_while_resolving() {
     let (reactor, log) = (reactor(), Log::default());
     let server = TcpListener::bind(loopback()).unwrap();
     server.set_nonblocking(true).unwrap();
-    let endpoint = TcpClientEndpoint::new(&reactor, "localhost", server.local_addr().unwrap().port());
+    let endpoint = HostnameEndpoint::new(&reactor, "localhost", server.local_addr().unwrap().port());
     let mut attempt = endpoint.connect(Watched::new(&log, scripts(&log)));
     attempt.cancel();
     let failure = attempt.take_result().expect("it fires at once").unwrap_err();
@@ -262,12 +279,38 @@ fn cancelled_while_resolving() {
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connects");
 }
 
+/// F47: a look-up whose thread hangs is given up at its deadline, and the thread is nobody's concern any more.
+#[test]
+fn a_look_up_that_hangs_in_its_thread() {
+    struct Hangs(Arc<Mutex<mpsc::Receiver<()>>>);
+    impl Resolver for Hangs {
+        fn resolve(&self, reactor: &Reactor, _: &str, _: u16) -> Deferred<Vec<SocketAddr>> {
+            let gate = Arc::clone(&self.0);
+            reactor.defer_to_thread(move || {
+                let _ = gate.lock().map(|gate| gate.recv());
+                Ok(Vec::new())
+            })
+        }
+    }
+    let (open, gate) = mpsc::channel();
+    let resolver = Hangs(Arc::new(Mutex::new(gate)));
+    let reactor = Reactor::builder().signals(false).resolver(resolver).build().unwrap();
+    let endpoint = HostnameEndpoint::new(&reactor, "hanging.example", 80).lookup_timeout(Duration::from_millis(20));
+    let connecting = endpoint.connect(scripts(&Log::default()));
+    run_until(&reactor, || reactor.counters().threads_at_work == 1);
+    let failure = error_of(&reactor, connecting);
+    assert!(matches!(failure.check(), Some(ConnectError::Lookup { .. })), "{failure}");
+    assert_eq!(reactor.counters().threads_at_work, 1, "it hangs still");
+    drop(open);
+    run_until(&reactor, || reactor.counters().threads_at_work == 0);
+}
+
 /// Cancelled while an address is being tried: no other is.
 #[test]
 fn cancelled_while_connecting() {
     let (reactor, log) = (reactor(), Log::default());
     let (_full, _first, address) = silent();
-    let endpoint = TcpClientEndpoint::new(&reactor, address.ip().to_string(), address.port());
+    let endpoint = TcpClientEndpoint::new(&reactor, address);
     let mut attempt = endpoint.connect(Watched::new(&log, scripts(&log)));
     settle(&reactor);
     assert_eq!(reactor.counters().watched, 1);
@@ -364,10 +407,8 @@ fn endpoints_of_ones_own() {
     let round = ["listen", "listening", "connect", "connected"];
     assert_eq!(notes.all(), [round, round].concat());
     // As a user of two endpoints of different types would write it.
-    let pair: [Box<dyn ClientEndpoint>; 2] = [
-        Box::new(TcpClientEndpoint::new(&reactor, "127.0.0.1", 1)),
-        client_from_string(&reactor, "tcp:127.0.0.1:1").unwrap(),
-    ];
+    let pair: [Box<dyn ClientEndpoint>; 2] =
+        [Box::new(TcpClientEndpoint::new(&reactor, at(1))), client_from_string(&reactor, "tcp:127.0.0.1:1").unwrap()];
     for client in pair {
         client.connect(scripts(&log)).cancel();
     }
@@ -407,7 +448,7 @@ fn a_factory_that_does_not_start_fails_the_deferred() {
         }
     }
     let reactor = reactor();
-    let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1", 1);
+    let endpoint = TcpClientEndpoint::new(&reactor, at(1));
     let failure = error_of(&reactor, endpoint.connect(Broken));
     assert_eq!(failure.to_string(), "a callback panicked: not today");
 }
@@ -418,7 +459,7 @@ fn a_factory_that_does_not_start_fails_the_deferred() {
 fn an_unhandled_failure_is_reported() {
     let reactor = reactor();
     let (_port, number) = serve(&reactor, "tcp:0:interface=127.0.0.1", echoes(&Log::default()));
-    let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1", number);
+    let endpoint = TcpClientEndpoint::new(&reactor, at(number));
     let ((), reported) = unhandled::collect(|| {
         let log = Log::default();
         let connecting = endpoint.connect(scripts(&log));
@@ -447,7 +488,7 @@ fn an_unhandled_connect_error_is_reported() {
     let (_taken, address): (_, SocketAddr) = refusing();
     let ((), reported) = unhandled::collect(|| {
         let log = Log::default();
-        drop(TcpClientEndpoint::new(&reactor, "127.0.0.1", address.port()).connect(Watched::new(&log, scripts(&log))));
+        drop(TcpClientEndpoint::new(&reactor, address).connect(Watched::new(&log, scripts(&log))));
         run_until(&reactor, || log.has("stop"));
         settle(&reactor);
     });

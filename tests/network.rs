@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::{Log, Script};
-use ropewalk::endpoints::{TcpClientEndpoint, client_from_string, server_from_string};
+use ropewalk::endpoints::{HostnameEndpoint, client_from_string, server_from_string};
 use ropewalk::error::{ConnectError, ConnectionClosed, OwnThread, ReactorError};
 use ropewalk::interfaces::*;
 use ropewalk::task::defer_later;
@@ -159,7 +159,7 @@ fn one_reactor_is_simply_run() {
     let reactor = echo_server(&network);
     let ended = Rc::new(Cell::new(0));
     let (told, handle) = (Rc::clone(&ended), reactor.clone());
-    let client = TcpClientEndpoint::new(&reactor, "localhost", 7);
+    let client = HostnameEndpoint::new(&reactor, "localhost", 7);
     reactor.listen_tcp("127.0.0.1:8".parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
     drop(client);
     let asker =

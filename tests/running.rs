@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use ropewalk::deferred::Promise;
-use ropewalk::endpoints::TcpClientEndpoint;
+use ropewalk::endpoints::HostnameEndpoint;
 use ropewalk::error::{ConnectError, ConnectionClosed, ListenError, ReactorError};
 use ropewalk::interfaces::*;
 use ropewalk::{Address, Failure, ListenOptions, Phase, Reactor, SystemEvent, Transport};
@@ -725,7 +725,7 @@ fn dropping_a_reactor_leaks_nothing() {
         let failed = log.clone();
         let attempt = connect(&reactor, mute, Counting::new(&Log::default()));
         drop(attempt.add_both(move |result| failed.add(format!("attempt: {}", result.unwrap_err()))));
-        let endpoint = TcpClientEndpoint::new(&reactor, "localhost", address.port());
+        let endpoint = HostnameEndpoint::new(&reactor, "localhost", address.port());
         let connecting = endpoint.connect(Counting::new(&Log::default()));
         drop(endpoint);
         let timer = reactor.call_later(Duration::from_secs(3600), || ());

@@ -6,6 +6,7 @@
 //! | type | by position or name | by name only |
 //! |---|---|---|
 //! | server `tcp`, [`TcpServerSpec`] | `port`, `interface`, `backlog` | |
+//! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | |
 //! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress` |
 //!
 //! What differs from Twisted, for all types:
@@ -18,15 +19,17 @@
 //! - Seconds may have a decimal part.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, parse_ipv6, without_brackets};
+use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, without_brackets};
+use crate::address::{check_host, literal, parse_ipv6};
 use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 
-/// Where `tcp:port[:interface[:backlog]]` listens (Twisted: the server type `tcp`).
+/// Where `tcp:port[:interface[:backlog]]` and `tcp6:port[:backlog[:interface]]` listen (Twisted: the server types `tcp` and
+/// `tcp6`, whose orders differ there too).
 ///
 /// ```
 /// use ropewalk::endpoints::{Description, TcpServerSpec};
@@ -38,6 +41,9 @@ use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 ///
 /// let spec = TcpServerSpec::from_description(&Description::parse("tcp:8888:[::1]")?)?;
 /// assert_eq!(spec.address().to_string(), "[::1]:8888");
+///
+/// let spec = TcpServerSpec::from_description(&Description::parse("tcp6:8888:128:[fe80::1%2]")?)?;
+/// assert_eq!((spec.address().to_string().as_str(), spec.backlog), ("[fe80::1%2]:8888", 128));
 /// # Ok(())
 /// # }
 /// ```
@@ -46,7 +52,8 @@ use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
 pub struct TcpServerSpec {
     /// The port; 0 lets the system choose one.
     pub port: u16,
-    /// The address of the interface; `None`, which is also what an empty one means, is all of IPv4.
+    /// The address of the interface; `None` is all of IPv4. If the description has none, or an empty one, it is `None` for `tcp`
+    /// and `::` for `tcp6`, which takes IPv6 addresses only.
     pub interface: Option<IpAddr>,
     /// The scope of an IPv6 interface, a number of the system's; 0 is none.
     pub scope_id: u32,
@@ -55,14 +62,23 @@ pub struct TcpServerSpec {
 }
 
 impl TcpServerSpec {
-    /// Reads the arguments of a description of type `tcp`.
+    /// Reads the arguments of a description of type `tcp` or `tcp6`.
     ///
     /// # Errors
-    /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range.
+    /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range, and for another
+    /// type.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
-        let arguments = Arguments::of(description, "tcp", &["port", "interface", "backlog"], &[])?;
+        let is_tcp6 = match description.kind() {
+            "tcp" => false,
+            "tcp6" => true,
+            _ => return Err(description.unknown_type(&["tcp", "tcp6"])),
+        };
+        let order = if is_tcp6 { ["port", "backlog", "interface"] } else { ["port", "interface", "backlog"] };
+        let arguments = Arguments::of(description, description.kind(), &order, &[])?;
         let port = arguments.required("port", Argument::port)?;
-        let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
+        let read_ip = if is_tcp6 { Argument::ipv6_unless_empty } else { Argument::ip_unless_empty };
+        let interface = arguments.optional("interface", read_ip)?.flatten();
+        let interface = interface.or(is_tcp6.then_some((Ipv6Addr::UNSPECIFIED.into(), 0)));
         let backlog = arguments.optional("backlog", |backlog| backlog.number(0..=MAX_BACKLOG))?;
         Ok(Self {
             port,
@@ -318,16 +334,14 @@ impl<'d> Argument<'d> {
     /// # Errors
     /// Names, and the names of interfaces as a scope, which has to be their number from 1 on.
     pub fn ip(self) -> Result<(IpAddr, u32), DescriptionError> {
-        if let Ok(ip) = self.value().parse() {
-            return Ok((IpAddr::V4(ip), 0));
-        }
-        match parse_ipv6(without_brackets(self.value()).unwrap_or(self.value())) {
-            Some((ip, None)) => Ok((ip.into(), 0)),
-            Some((ip, Some(scope))) => match scope.parse() {
-                // The standard library's sign can't be here: no scope has a plus.
-                Ok(scope_id) if scope_id != 0 => Ok((ip.into(), scope_id)),
-                _ => Err(self.invalid("the number of a network interface after the %, from 1 on, not its name")),
-            },
+        let text = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
+        let text = text.unwrap_or(self.value());
+        match literal(text, 0) {
+            Some(SocketAddr::V4(address)) => Ok(((*address.ip()).into(), 0)),
+            Some(SocketAddr::V6(address)) => Ok(((*address.ip()).into(), address.scope_id())),
+            None if parse_ipv6(text).is_some() => {
+                Err(self.invalid("the number of a network interface after the %, from 1 on, not its name"))
+            }
             None => Err(self.invalid("an IP address, such as 127.0.0.1 or [::1]")),
         }
     }
@@ -338,6 +352,17 @@ impl<'d> Argument<'d> {
     /// Those of [`ip`](Self::ip).
     pub fn ip_unless_empty(self) -> Result<Option<(IpAddr, u32)>, DescriptionError> {
         if self.value().is_empty() { Ok(None) } else { self.ip().map(Some) }
+    }
+
+    /// An IPv6 address as [`ip`](Self::ip) reads it, or nothing, which is `None`.
+    ///
+    /// # Errors
+    /// Those of [`ip`](Self::ip), and IPv4 addresses.
+    pub fn ipv6_unless_empty(self) -> Result<Option<(IpAddr, u32)>, DescriptionError> {
+        match self.ip_unless_empty() {
+            Ok(Some((IpAddr::V4(_), _))) => Err(self.invalid("an IPv6 address, such as [::1]")),
+            result => result,
+        }
     }
 
     /// A host: an IP address, without the brackets that may surround an IPv6 one, or a name that could be one.
@@ -353,35 +378,7 @@ impl<'d> Argument<'d> {
     pub fn host(self) -> Result<&'d str, DescriptionError> {
         let host = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let host = host.unwrap_or(self.value());
-        if parse_ipv6(host).is_some() {
-            return Ok(host);
-        }
-        match wrong_with_name(host) {
-            Some(expected) => Err(self.invalid(expected)),
-            None => Ok(host),
-        }
-    }
-}
-
-/// What should have been instead of `host`, which is not an IPv6 address; an IPv4 address is a good name, too.
-fn wrong_with_name(host: &str) -> Option<String> {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    if !host.is_ascii() {
-        Some("ASCII, and international names in punycode (xn--...)".to_owned())
-    } else if host.is_empty() {
-        Some("a host name or an IP address".to_owned())
-    } else if host.contains(|char: char| !char.is_ascii_graphic()) {
-        Some("a host name without white space and control characters".to_owned())
-    } else if let Some(delimiter) = host.chars().find(|char| DELIMITERS.contains(char)) {
-        Some(format!("a host name, which has no {delimiter} in it, or an IP address"))
-    } else if name.len() > MAX_NAME {
-        Some(format!("a host name of at most {MAX_NAME} bytes"))
-    } else if name.split('.').any(str::is_empty) {
-        Some("a host name with something before and between its dots".to_owned())
-    } else if name.split('.').any(|label| label.len() > MAX_LABEL) {
-        Some(format!("a host name with at most {MAX_LABEL} bytes between its dots"))
-    } else {
-        None
+        check_host(host).map(|()| host).map_err(|bad| self.invalid(bad.to_string()))
     }
 }
 
@@ -413,12 +410,3 @@ const MAX_SECONDS: u64 = u32::MAX as u64;
 
 /// What a [`Duration`] can hold. More are an error rather than lost.
 const NANOSECOND_DIGITS: usize = 9;
-
-/// RFC 1035, 2.3.4: 255 bytes on the wire, of which one is the length of the first label and one the root, a final dot.
-const MAX_NAME: usize = 253;
-
-/// RFC 1035, 2.3.4.
-const MAX_LABEL: usize = 63;
-
-/// What delimits hosts in addresses and URLs: in a name it is there by mistake, or to have two parsers disagree.
-const DELIMITERS: [char; 9] = [':', '/', '?', '#', '@', '%', '\\', '[', ']'];

@@ -26,10 +26,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use thiserror::Error;
+
+use crate::address::parse_ipv6;
 
 /// An endpoint as a string, split into its type and its fields (Twisted: the strings of `serverFromString` and
 /// `clientFromString`).
@@ -343,17 +344,6 @@ pub fn quote_string_argument(argument: &str) -> Cow<'_, str> {
     quoted.into()
 }
 
-/// An IPv6 address and the scope behind its `%`, if it has one.
-///
-/// A scope is the number or the name of a network interface; its characters are those that RFC 6874 allows.
-pub(super) fn parse_ipv6(text: &str) -> Option<(Ipv6Addr, Option<&str>)> {
-    let Some((address, scope)) = text.split_once('%') else {
-        return Some((text.parse().ok()?, None));
-    };
-    let is_scope = !scope.is_empty() && scope.chars().all(is_scope_char);
-    is_scope.then_some((address.parse().ok()?, Some(scope)))
-}
-
 /// What stands between brackets, if there are brackets around the whole.
 pub(super) fn without_brackets(text: &str) -> Option<&str> {
     text.strip_prefix('[')?.strip_suffix(']')
@@ -389,10 +379,6 @@ fn bracketed_ipv6(text: &str, at: usize) -> Option<usize> {
     let behind = inside[close..].strip_prefix(']')?;
     let is_whole = behind.is_empty() || behind.starts_with(':');
     (is_whole && parse_ipv6(&inside[..close]).is_some()).then_some(text.len() - behind.len())
-}
-
-fn is_scope_char(char: char) -> bool {
-    char.is_ascii_alphanumeric() || matches!(char, '-' | '.' | '_' | '~')
 }
 
 fn article(name: &str) -> &'static str {

@@ -7,7 +7,10 @@
 //! |---|---|
 //! | `tcp:8888` | on port 8888 of all IPv4 interfaces |
 //! | `tcp:8888:interface=127.0.0.1:backlog=128` | on one interface, with more room for those who wait |
-//! | `tcp:localhost:8888` | to a host |
+//! | `tcp6:8888` | on port 8888 of all interfaces, over IPv6 and, as Linux has it by default, IPv4 |
+//! | `tcp6:8888:128:[::1]` | the same on one interface; mind the order, which is Twisted's |
+//! | `tcp:localhost:8888` | to a host, on whichever of its addresses answers first |
+//! | `tcp:[::1]:8888` | to an address |
 //! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given address |
 //!
 //! Fields are separated by colons; a field is positional or `name=value`; a backslash takes the next character literally
@@ -15,15 +18,20 @@
 
 mod arguments;
 mod description;
+mod hostname;
+mod registry;
 mod tcp;
 
 use std::fmt;
 
 pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
+pub use self::hostname::HostnameEndpoint;
+pub use self::registry::{EndpointRegistry, RegistryError};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
+use crate::address::Address;
 use crate::deferred::Deferred;
-use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
+use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol};
 use crate::reactor::{Port, Reactor};
 
 /// Somewhere to listen (Twisted: `IStreamServerEndpoint`).
@@ -56,7 +64,8 @@ pub trait ClientEndpoint: fmt::Debug {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection>;
 }
 
-/// The endpoint that a description names (Twisted: `serverFromString`).
+/// The endpoint of a built-in type that a description names (Twisted: `serverFromString`). An [`EndpointRegistry`] knows
+/// other types as well.
 ///
 /// ```
 /// use ropewalk::endpoints::{ServerEndpoint, server_from_string};
@@ -79,34 +88,45 @@ pub trait ClientEndpoint: fmt::Debug {
 /// # Errors
 /// [`DescriptionError`]: where the description is wrong, and what was expected there.
 pub fn server_from_string(reactor: &Reactor, description: &str) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let description = Description::parse(description)?;
-    match description.kind() {
-        "tcp" => {
-            let spec = TcpServerSpec::from_description(&description)?;
-            Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog)))
-        }
-        _ => Err(description.unknown_type(&["tcp"])),
-    }
+    EndpointRegistry::new().server_from_string(reactor, description)
 }
 
-/// The endpoint that a description names (Twisted: `clientFromString`).
+/// The endpoint of a built-in type that a description names (Twisted: `clientFromString`). An [`EndpointRegistry`] knows
+/// other types as well.
 ///
 /// # Errors
 /// [`DescriptionError`]: where the description is wrong, and what was expected there.
 pub fn client_from_string(reactor: &Reactor, description: &str) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
-    let description = Description::parse(description)?;
-    match description.kind() {
-        "tcp" => {
-            let spec = TcpClientSpec::from_description(&description)?;
-            let from = spec.local_address();
-            let endpoint = TcpClientEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
-            Ok(Box::new(match from {
-                Some(address) => endpoint.bind_address(address),
-                None => endpoint,
-            }))
-        }
-        _ => Err(description.unknown_type(&["tcp"])),
-    }
+    EndpointRegistry::new().client_from_string(reactor, description)
+}
+
+/// Connects one protocol, where a factory would be too much (Twisted: `connectProtocol`). The Deferred is that of
+/// [`ClientEndpoint::connect`].
+///
+/// ```
+/// use ropewalk::endpoints::{client_from_string, connect_protocol};
+/// # use ropewalk::{Protocol, Reactor, Result, Transport};
+/// # struct Greeter;
+/// # impl Protocol for Greeter {
+/// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
+/// # }
+/// # fn main() -> Result<()> {
+/// let reactor = Reactor::new()?;
+/// let endpoint = client_from_string(&reactor, "tcp:localhost:8888")?;
+/// let connecting = connect_protocol(&endpoint, Greeter);
+/// # connecting.cancel();
+/// # drop(connecting.add_errback(|_| Err(ropewalk::Failure::message("cancelled"))).add_both(|_| ()));
+/// # Ok(())
+/// # }
+/// ```
+pub fn connect_protocol<E, P>(endpoint: &E, protocol: P) -> Deferred<Connection<P>>
+where
+    E: ClientEndpoint + ?Sized,
+    P: Protocol,
+{
+    let mut protocol = Some(protocol);
+    let factory = BoxedFactory::new(move |_peer: &Address| protocol.take());
+    endpoint.connect_boxed(factory).add_callback(AnyConnection::expect)
 }
 
 impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Box<E> {

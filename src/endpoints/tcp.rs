@@ -1,15 +1,15 @@
 //! TCP endpoints (Twisted: `TCP4ServerEndpoint`, `TCP6ServerEndpoint`, `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use std::vec;
 
-use super::{ClientEndpoint, ServerEndpoint};
-use crate::deferred::{Cancelled, Deferred};
-use crate::error::ConnectError;
-use crate::failure::Failure;
+use super::{
+    ClientEndpoint, Description, DescriptionError, HostnameEndpoint, ServerEndpoint, TcpClientSpec, TcpServerSpec,
+};
+use crate::address::{Address, literal};
+use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, WeakReactor};
+use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 
 /// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface, `TCP6ServerEndpoint`).
 ///
@@ -62,10 +62,8 @@ impl ServerEndpoint for TcpServerEndpoint {
     }
 }
 
-/// Connects to a TCP port of a host (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
-///
-/// A name is looked up in a thread. Its addresses are tried one after the other, in the resolver's order, until one answers;
-/// if none does, the failure is that of the last.
+/// Connects to one TCP address (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`). Hosts that have a name are for
+/// [`HostnameEndpoint`](super::HostnameEndpoint).
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,7 +75,7 @@ impl ServerEndpoint for TcpServerEndpoint {
 /// # }
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
-/// let endpoint = TcpClientEndpoint::new(&reactor, "localhost", 8888).timeout(Duration::from_secs(5));
+/// let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1:8888".parse()?).timeout(Duration::from_secs(5));
 /// let connecting = endpoint.connect(|_peer: &Address| Some(Greeter)).add_callback(|connection| {
 ///     connection.transport().write(b"hello");
 /// });
@@ -89,29 +87,24 @@ impl ServerEndpoint for TcpServerEndpoint {
 #[derive(Debug, Clone)]
 pub struct TcpClientEndpoint {
     reactor: Reactor,
-    host: String,
-    port: u16,
+    address: SocketAddr,
     options: ConnectOptions,
-    bind_address: Option<SocketAddr>,
 }
 
 impl TcpClientEndpoint {
-    /// Connects to a name or an IP address, with a timeout of 30 s for each address.
-    pub fn new(reactor: &Reactor, host: impl Into<String>, port: u16) -> Self {
-        let options = ConnectOptions::new();
-        Self { reactor: reactor.clone(), host: host.into(), port, options, bind_address: None }
+    /// Connects to an address, with a timeout of 30 s.
+    pub fn new(reactor: &Reactor, address: SocketAddr) -> Self {
+        Self { reactor: reactor.clone(), address, options: ConnectOptions::new() }
     }
 
-    /// How long each address may take to answer.
+    /// How long the address may take to answer.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options = self.options.timeout(Some(timeout));
         self
     }
 
-    /// The local address to connect from; port 0 lets the system choose one. Of the host's addresses, those of its family are
-    /// tried.
+    /// The local address to connect from, of the same family; port 0 lets the system choose one.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
-        self.bind_address = Some(address);
         self.options = self.options.bind_address(address);
         self
     }
@@ -119,59 +112,60 @@ impl TcpClientEndpoint {
 
 impl ClientEndpoint for TcpClientEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
-        let (host, bind_address) = (self.host.clone(), self.bind_address);
-        let (reactor, options) = (self.reactor.downgrade(), self.options.clone());
-        let cancelled = ConnectError::Cancelled { to: host.clone() };
-        self.reactor.resolve(&self.host, self.port).add_callbacks(
-            move |mut addresses| {
-                if let Some(from) = bind_address {
-                    addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
-                }
-                // Started once for all addresses, however many are tried.
-                if let Err(panic) = factory.start() {
-                    return Deferred::fail(panic);
-                }
-                let reason = "none of its addresses is of the family of the address to connect from".to_owned();
-                let nothing = ConnectError::Lookup { host, reason };
-                let attempts =
-                    Attempts { reactor, options, addresses: addresses.into_iter(), factory: factory.clone() };
-                attempts.next(nothing.into()).add_both(move |result| {
-                    factory.stop();
-                    result
-                })
-            },
-            move |failure| match failure.check::<Cancelled>() {
-                Some(Cancelled) => Deferred::fail(cancelled),
-                None => Deferred::fail(failure),
-            },
-        )
+        self.reactor.connect_tcp_boxed(self.address, &self.options, factory)
     }
 }
 
-/// The addresses that are still to be tried. The reactor keeps this while an attempt is under way, so this does not keep
-/// the reactor.
-struct Attempts {
-    reactor: WeakReactor,
-    options: ConnectOptions,
-    addresses: vec::IntoIter<SocketAddr>,
-    factory: BoxedFactory,
-}
-
-impl Attempts {
-    /// Tries the first address, and the others if it fails; `last` is what the one before failed with.
-    fn next(mut self, last: Failure) -> Deferred<AnyConnection> {
-        let (Some(to), Some(reactor)) = (self.addresses.next(), self.reactor.upgrade()) else {
-            return Deferred::fail(last);
-        };
-        reactor.connect_tcp_boxed(to, &self.options, self.factory.clone()).add_errback(move |failure| {
-            if is_the_networks(&failure) { self.next(failure) } else { Deferred::fail(failure) }
-        })
+impl Port {
+    /// A description with which clients on this host reach the port: `tcp:127.0.0.1:8888`, `tcp:[::1]:8888`. A port that listens
+    /// on all interfaces is reached at the loopback address of its family.
+    ///
+    /// ```
+    /// # use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// # let reactor = Reactor::new()?;
+    /// let port = reactor.listen_tcp("0.0.0.0:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    /// let number = port.host().port().expect("a TCP port has a number");
+    /// assert_eq!(port.client_description(), format!("tcp:127.0.0.1:{number}"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client_description(&self) -> String {
+        let Address::Tcp(mut address) = self.host();
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        // An IPv6 address is in brackets, and needs no escapes then.
+        format!("tcp:{address}")
     }
 }
 
-/// Whether it was the network that refused: only then is another address worth an attempt.
-fn is_the_networks(failure: &Failure) -> bool {
-    use ConnectError::{Cancelled, NoProtocol, ReactorStopped};
-    let error = failure.check::<ConnectError>();
-    error.is_some_and(|error| !matches!(error, Cancelled { .. } | NoProtocol { .. } | ReactorStopped { .. }))
+/// The endpoint of a description of type `tcp` or `tcp6`.
+pub(super) fn server(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+    let spec = TcpServerSpec::from_description(description)?;
+    Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog)))
+}
+
+/// The endpoint of a description of type `tcp`: one for an address, or one for a name.
+pub(super) fn client(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+    let spec = TcpClientSpec::from_description(description)?;
+    let from = spec.local_address();
+    if let Some(to) = literal(&spec.host, spec.port) {
+        let endpoint = TcpClientEndpoint::new(reactor, to).timeout(spec.timeout);
+        return Ok(Box::new(from.into_iter().fold(endpoint, TcpClientEndpoint::bind_address)));
+    }
+    let endpoint = HostnameEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
+    Ok(Box::new(from.into_iter().fold(endpoint, HostnameEndpoint::bind_address)))
 }

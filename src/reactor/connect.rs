@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::backend::ConnectRefusal;
 use super::{Core, Slot};
 use crate::deferred::{Deferred, Promise};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::{Clock, DelayedCall};
@@ -60,12 +60,46 @@ impl Default for ConnectOptions {
     }
 }
 
-/// A connection that is being made.
-pub(super) struct Attempt {
-    to: SocketAddr,
-    from: Option<SocketAddr>,
+/// Where a connection may lead.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    /// One address.
+    Address(SocketAddr),
+    /// Any of the addresses of a name. They are tried in this order, each `delay` after the one before or as soon as one has
+    /// failed, and the first that answers has the connection.
+    Name { host: String, addresses: Vec<SocketAddr>, delay: Duration },
+}
+
+/// A request for a connection. However many attempts are made for it, one protocol at most comes of them: the factory hears
+/// of the first that is answered, when the sockets of the others are closed.
+pub(super) struct Dial {
+    to: Destination,
+    options: ConnectOptions,
     factory: BoxedFactory,
     promise: Promise<AnyConnection>,
+    stage: Cell<Stage>,
+    /// How many addresses were tried, or are being tried.
+    begun: Cell<usize>,
+    under_way: RefCell<Vec<Id>>,
+    /// With their numbers.
+    failed: RefCell<Vec<(usize, FailedAttempt)>>,
+    /// What begins the next attempt when nothing has failed meanwhile.
+    next: RefCell<Option<DelayedCall>>,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Trying,
+    /// There is a connection, whose protocol is being told or was told.
+    Made(Id),
+    Over,
+}
+
+/// One socket that a [`Dial`] tries. The reactor's table keeps it, and it keeps the dial.
+pub(super) struct Attempt {
+    dial: Rc<Dial>,
+    number: usize,
+    to: SocketAddr,
     timer: RefCell<Option<DelayedCall>>,
     self_connects: Cell<u32>,
 }
@@ -73,7 +107,7 @@ pub(super) struct Attempt {
 impl Core {
     pub(super) fn connect(
         self: &Rc<Self>,
-        to: SocketAddr,
+        to: Destination,
         options: &ConnectOptions,
         factory: BoxedFactory,
     ) -> Deferred<AnyConnection> {
@@ -83,53 +117,93 @@ impl Core {
         if let Err(panic) = factory.start() {
             return Deferred::fail(panic);
         }
-        let (core, named) = (Rc::downgrade(self), Rc::new(Cell::new(None)));
+        let (core, named) = (Rc::downgrade(self), Rc::new(RefCell::new(Weak::new())));
         let current = Rc::clone(&named);
         let (promise, connection) = Promise::with_canceller(move || {
-            if let (Some(core), Some((id, attempt))) = (core.upgrade(), current.take()) {
-                core.attempt_cancelled(id, &attempt);
+            let dial = current.take().upgrade();
+            if let (Some(core), Some(dial)) = (core.upgrade(), dial) {
+                core.dial_cancelled(&dial);
             }
         });
-        let attempt = Rc::new(Attempt {
+        let dial = Rc::new(Dial {
             to,
-            from: options.bind_address,
+            options: options.clone(),
             factory,
             promise,
-            timer: RefCell::default(),
-            self_connects: Cell::new(0),
+            stage: Cell::new(Stage::Trying),
+            begun: Cell::new(0),
+            under_way: RefCell::default(),
+            failed: RefCell::default(),
+            next: RefCell::default(),
         });
-        let id = self.begin_attempt(&attempt);
-        named.set(Some((id, Rc::downgrade(&attempt))));
-        if let Some(after) = options.timeout {
-            let core = Rc::downgrade(self);
-            let timer = self.timers.call_later(after, move || {
-                if let Some(core) = core.upgrade() {
-                    core.attempt_failed(id, ConnectError::TimedOut { address: to.into(), after }.into());
-                }
-            });
-            attempt.timer.replace(Some(timer));
-        }
+        named.replace(Rc::downgrade(&dial));
+        self.go_on(&dial);
         connection
+    }
+
+    /// Begins the next attempt of a dial. If there is none to begin, and none under way, the dial has failed.
+    fn go_on(self: &Rc<Self>, dial: &Rc<Dial>) {
+        dial.cancel_next();
+        let number = dial.begun.get();
+        if let Some(&to) = dial.to.addresses().get(number) {
+            dial.begun.set(number + 1);
+            self.begin_attempt(dial, number, to);
+            self.set_next(dial);
+        } else if dial.under_way.borrow().is_empty() {
+            self.end_dial(dial, dial.failure().into());
+        }
     }
 
     /// Asks the backend. An answer that is known at once is given at the end of the turn: nothing has fired when `connect`
     /// returns.
-    fn begin_attempt(self: &Rc<Self>, attempt: &Rc<Attempt>) -> Id {
-        let id = self.slots.borrow_mut().insert(Slot::Connecting(Rc::clone(attempt)));
-        self.ask(id, attempt);
-        id
+    fn begin_attempt(self: &Rc<Self>, dial: &Rc<Dial>, number: usize, to: SocketAddr) {
+        let (timer, self_connects) = (RefCell::default(), Cell::new(0));
+        let attempt = Rc::new(Attempt { dial: Rc::clone(dial), number, to, timer, self_connects });
+        let id = self.slots.borrow_mut().insert(Slot::Connecting(Rc::clone(&attempt)));
+        dial.under_way.borrow_mut().push(id);
+        self.ask(id, &attempt);
+        if let Some(after) = dial.options.timeout {
+            let core = Rc::downgrade(self);
+            let timer = self.timers.call_later(after, move || {
+                if let Some(core) = core.upgrade() {
+                    core.attempt_failed(id, ConnectError::TimedOut { address: to.into(), after });
+                }
+            });
+            attempt.timer.replace(Some(timer));
+        }
+    }
+
+    /// Sees to it that the next attempt begins in time, if there is one.
+    fn set_next(self: &Rc<Self>, dial: &Rc<Dial>) {
+        if let Destination::Name { addresses, delay, .. } = &dial.to
+            && dial.begun.get() < addresses.len()
+        {
+            let (core, waiting) = (Rc::downgrade(self), Rc::downgrade(dial));
+            let timer = self.timers.call_later(*delay, move || {
+                if let (Some(core), Some(dial)) = (core.upgrade(), waiting.upgrade()) {
+                    core.go_on(&dial);
+                }
+            });
+            dial.next.replace(Some(timer));
+        }
     }
 
     fn ask(self: &Rc<Self>, id: Id, attempt: &Attempt) {
-        let begun = self.backend.borrow_mut().connect(id, attempt.to, attempt.from);
+        let from = attempt.dial.options.bind_address;
+        let begun = self.backend.borrow_mut().connect(id, attempt.to, from);
         let Err(refusal) = begun else { return };
-        let error = match (refusal, attempt.from) {
+        let error = match (refusal, from) {
             (ConnectRefusal::Bind(source), Some(local)) => ConnectError::Bind { local: local.into(), source },
             (ConnectRefusal::Bind(source) | ConnectRefusal::Socket(source), _) => {
                 ConnectError::from_io(attempt.to.into(), source)
             }
         };
-        self.later(move |core| core.attempt_failed(id, error.into()));
+        let core = Rc::downgrade(self);
+        self.later(move |_| {
+            if let Some(core) = core.upgrade() {
+                core.attempt_failed(id, error);
+            }
+        });
     }
 
     /// The network answered.
@@ -142,67 +216,100 @@ impl Core {
             self.ask(id, &attempt);
             return;
         }
-        attempt.cancel_timer();
         if host == attempt.to {
-            let refused = ConnectError::Refused { address: attempt.to.into() };
-            self.attempt_failed(id, refused.into());
-            return;
+            return self.attempt_failed(id, ConnectError::Refused { address: attempt.to.into() });
         }
-        let transport = Transport::new(id, Rc::clone(&self.agenda), host, attempt.to);
-        let joint = match attempt.factory.build(transport) {
+        attempt.cancel_timer();
+        let dial = &attempt.dial;
+        dial.cancel_next();
+        let losers: Vec<Id> = dial.under_way.borrow_mut().extract_if(.., |other| *other != id).collect();
+        losers.into_iter().for_each(|loser| self.close_attempt(loser));
+        self.join(id, host, &attempt);
+    }
+
+    /// Joins a connection to a protocol, and tells whoever waits.
+    fn join(&self, id: Id, host: SocketAddr, attempt: &Attempt) {
+        let (dial, peer) = (&attempt.dial, attempt.to);
+        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
+        let joint = match dial.factory.build(transport) {
             Ok(Some(joint)) => joint,
-            Ok(None) => return self.attempt_failed(id, ConnectError::NoProtocol { address: attempt.to.into() }.into()),
-            Err(panic) => return self.attempt_failed(id, panic.into()),
+            Ok(None) => return self.end_dial(dial, ConnectError::NoProtocol { address: peer.into() }.into()),
+            Err(panic) => return self.end_dial(dial, panic.into()),
         };
-        let factory = Some(attempt.factory.clone());
-        // The attempt may have been cancelled from inside `build_protocol`.
+        let factory = Some(dial.factory.clone());
+        // It may have been cancelled from inside `build_protocol`.
         match self.slots.borrow_mut().get_mut(id) {
             Some(slot @ Slot::Connecting(_)) => *slot = Slot::Connected { joint: Rc::clone(&joint), factory },
             _ => return,
         }
+        dial.under_way.borrow_mut().clear();
+        dial.stage.set(Stage::Made(id));
         joint.transport().list();
-        // The attempt may have been cancelled from inside `connection_made`.
+        // It may be cancelled from inside `connection_made`.
         match joint.connection_made() {
-            Ok(()) => drop(attempt.promise.callback(AnyConnection(joint))),
-            Err(failure) => drop(attempt.promise.errback(failure)),
+            Ok(()) => drop(dial.promise.callback(AnyConnection(joint))),
+            Err(failure) => drop(dial.promise.errback(failure)),
         }
     }
 
-    /// Whoever waited gave the attempt up: before it came to a connection, or from inside its `connection_made`.
-    fn attempt_cancelled(&self, id: Id, attempt: &Weak<Attempt>) {
-        let Some(attempt) = attempt.upgrade() else { return };
-        let cancelled = ConnectError::Cancelled { to: attempt.to.to_string() };
-        if self.attempt(id).is_some() {
-            self.attempt_failed(id, cancelled.into());
+    /// Whoever waited gave up: before there was a connection, or from inside its `connection_made`.
+    fn dial_cancelled(&self, dial: &Dial) {
+        let cancelled = ConnectError::Cancelled { to: dial.to.to_string() };
+        match dial.stage.get() {
+            Stage::Made(id) => {
+                self.with_transport(id, Transport::lose_connection);
+                let _ = dial.promise.errback(cancelled);
+            }
+            Stage::Trying | Stage::Over => self.end_dial(dial, cancelled.into()),
+        }
+    }
+
+    /// It comes to nothing. All its sockets are closed.
+    fn end_dial(&self, dial: &Dial, failure: Failure) {
+        // Cancelled from inside `build_protocol`, it ends once more when that has built nothing.
+        if !matches!(dial.stage.replace(Stage::Over), Stage::Trying) {
             return;
         }
-        self.with_transport(id, Transport::lose_connection);
-        let _ = attempt.promise.errback(cancelled);
-    }
-
-    /// An attempt is over.
-    pub(super) fn attempt_failed(&self, id: Id, failure: Failure) {
-        let Some(attempt) = self.attempt(id) else { return };
-        self.slots.borrow_mut().remove(id);
-        self.backend.borrow_mut().close(id, false);
-        attempt.cancel_timer();
-        let factory = attempt.factory.clone();
+        dial.cancel_next();
+        for id in dial.under_way.take() {
+            self.close_attempt(id);
+        }
+        let factory = dial.factory.clone();
         self.later(move |_| factory.stop());
         // Cancelled from outside, the Deferred may have its result already.
-        let _ = attempt.promise.errback(failure);
+        let _ = dial.promise.errback(failure);
+    }
+
+    /// The network, or the system, said no to one attempt: the next begins at once.
+    fn attempt_failed(self: &Rc<Self>, id: Id, error: ConnectError) {
+        let Some(attempt) = self.attempt(id) else { return };
+        self.close_attempt(id);
+        let dial = &attempt.dial;
+        dial.under_way.borrow_mut().retain(|other| *other != id);
+        dial.failed.borrow_mut().push((attempt.number, FailedAttempt { address: attempt.to.into(), error }));
+        self.go_on(dial);
+    }
+
+    fn close_attempt(&self, id: Id) {
+        if let Some(attempt) = self.attempt(id) {
+            self.slots.borrow_mut().remove(id);
+            self.backend.borrow_mut().close(id, false);
+            attempt.cancel_timer();
+        }
     }
 
     /// What the system said of an attempt.
-    pub(super) fn connect_failed(&self, id: Id, error: std::io::Error) {
+    pub(super) fn connect_failed(self: &Rc<Self>, id: Id, error: std::io::Error) {
         if let Some(attempt) = self.attempt(id) {
-            self.attempt_failed(id, ConnectError::from_io(attempt.to.into(), error).into());
+            self.attempt_failed(id, ConnectError::from_io(attempt.to.into(), error));
         }
     }
 
     /// The reactor stops while an attempt is under way.
     pub(super) fn attempt_stopped(&self, id: Id) {
         if let Some(attempt) = self.attempt(id) {
-            self.attempt_failed(id, ConnectError::ReactorStopped { to: attempt.to.to_string() }.into());
+            let to = attempt.dial.to.to_string();
+            self.end_dial(&attempt.dial, ConnectError::ReactorStopped { to }.into());
         }
     }
 
@@ -210,6 +317,48 @@ impl Core {
         match self.slots.borrow().get(id) {
             Some(Slot::Connecting(attempt)) => Some(Rc::clone(attempt)),
             _ => None,
+        }
+    }
+}
+
+impl Destination {
+    fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Self::Address(address) => std::slice::from_ref(address),
+            Self::Name { addresses, .. } => addresses,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, .. } => f.write_str(host),
+        }
+    }
+}
+
+impl Dial {
+    /// What it fails with when every attempt has: of one address its own error, of a name those of all that were tried, in
+    /// the order in which they were begun.
+    fn failure(&self) -> ConnectError {
+        let mut failed = self.failed.take();
+        failed.sort_unstable_by_key(|(number, _)| *number);
+        let mut attempts: Vec<FailedAttempt> = failed.into_iter().map(|(_, attempt)| attempt).collect();
+        match (&self.to, attempts.pop()) {
+            (Destination::Address(_), Some(only)) => only.error,
+            (to, last) => {
+                attempts.extend(last);
+                ConnectError::AllFailed { to: to.to_string(), attempts }
+            }
+        }
+    }
+
+    fn cancel_next(&self) {
+        if let Some(timer) = self.next.take() {
+            // The timer itself may be what brought us here.
+            let _ = timer.cancel();
         }
     }
 }

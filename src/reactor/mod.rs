@@ -46,8 +46,8 @@ use self::backend::Mio;
 pub(crate) use self::backend::{
     Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake,
 };
-pub(crate) use self::connect::CONNECT_TIMEOUT;
 pub use self::connect::ConnectOptions;
+pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination};
 use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;
@@ -281,14 +281,27 @@ impl Reactor {
         options: &ConnectOptions,
         factory: BoxedFactory,
     ) -> Deferred<AnyConnection> {
-        self.0.connect(address, options, factory)
+        self.connect_to(Destination::Address(address), options, factory)
+    }
+
+    /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.
+    pub(crate) fn connect_to(
+        &self,
+        to: Destination,
+        options: &ConnectOptions,
+        factory: BoxedFactory,
+    ) -> Deferred<AnyConnection> {
+        self.0.connect(to, options, factory)
     }
 
     /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
     /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
-    /// at once.
+    /// at once. An IPv6 address may have the number of an interface behind it (`fe80::1%2`); what name an interface has, is
+    /// for the resolver to say.
     ///
-    /// Fails with [`ConnectError::Lookup`](crate::error::ConnectError::Lookup).
+    /// Fails with [`ConnectError::BadHostName`](crate::error::ConnectError::BadHostName), at once and without asking anybody,
+    /// where no resolver should be asked, and with [`ConnectError::Lookup`](crate::error::ConnectError::Lookup) where there is
+    /// no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
     pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         self.0.resolve(host, port)
     }

@@ -1,11 +1,12 @@
 //! The looking up of names (Twisted: `IHostnameResolver`, `GAIResolver`).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 
 use super::jobs::Whose;
 use super::{Core, Reactor};
+use crate::address::{check_host, literal};
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, NoThread, ReactorGone};
 
@@ -70,8 +71,11 @@ impl Resolver for SystemResolver {
 impl Core {
     /// Asks the resolver for what is no IP address.
     pub(super) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Deferred::succeed(vec![SocketAddr::new(address, port)]);
+        if let Some(address) = literal(host, port) {
+            return Deferred::succeed(vec![address]);
+        }
+        if let Err(source) = check_host(host) {
+            return Deferred::fail(ConnectError::BadHostName { host: host.to_owned(), source });
         }
         let resolver = Rc::clone(&self.settings.resolver);
         let asked = host.to_owned();

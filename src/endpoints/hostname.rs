@@ -1,0 +1,206 @@
+//! [`HostnameEndpoint`]: connects to a host by its name, to whichever of its addresses answers first (Twisted:
+//! `HostnameEndpoint`).
+//!
+//! This is RFC 8305, "Happy Eyeballs", for a resolver that gives all addresses at once: there is nothing to do of what the RFC
+//! says of answers that come one by one.
+//!
+//! | | RFC 8305 | here |
+//! |---|---|---|
+//! | order | section 4 | as the resolver sorts them (by RFC 6724, if it is the system's), interleaved by family |
+//! | family that comes first | section 4 | that of the resolver's first address: IPv6, unless the resolver knows better |
+//! | between two attempts | section 5 | 250 ms, or until an attempt fails, if that is sooner |
+//! | the first connection | section 5 | is joined to a protocol; the sockets of the others are closed before that |
+//!
+//! The attempts themselves are the reactor's business (`reactor/connect.rs`).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ClientEndpoint;
+use crate::deferred::{Cancelled, Deferred};
+use crate::error::ConnectError;
+use crate::failure::Failure;
+use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::reactor::{ConnectOptions, Destination, Reactor};
+
+/// Connects to a TCP port of a host that has a name (Twisted: `HostnameEndpoint`).
+///
+/// The name is looked up, by the reactor's [`Resolver`](crate::reactor::Resolver). Then its addresses are tried, IPv6 and IPv4 in
+/// turns, beginning with the family of the resolver's first: the first at once, each of the others a quarter of a second after the
+/// one before, or as soon as an attempt fails. The first that answers has the connection. The others are closed, and the factory
+/// does not hear of them. At most 16 addresses are tried. An IP address will do for a name.
+///
+/// It fails with a [`ConnectError`]: [`BadHostName`](ConnectError::BadHostName) for what no resolver should be asked;
+/// [`Lookup`](ConnectError::Lookup) if the name has no address, or the resolver does not answer in time;
+/// [`AllFailed`](ConnectError::AllFailed), which lists every attempt, if none is answered;
+/// [`NoProtocol`](ConnectError::NoProtocol) if the factory does not want the connection;
+/// [`Cancelled`](ConnectError::Cancelled) if the Deferred was cancelled, which stops the look-up and closes every socket.
+///
+/// A limit for all of it together is what [`add_timeout`](Deferred::add_timeout) is for:
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::endpoints::{ClientEndpoint, HostnameEndpoint};
+/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// # struct Greeter;
+/// # impl Protocol for Greeter {
+/// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
+/// # }
+/// # fn main() -> Result<()> {
+/// let reactor = Reactor::new()?;
+/// let endpoint = HostnameEndpoint::new(&reactor, "localhost", 8888).timeout(Duration::from_secs(5));
+/// let connecting = endpoint
+///     .connect(|_peer: &Address| Some(Greeter))
+///     .add_timeout(Duration::from_secs(10), &reactor)
+///     .add_callback(|connection| {
+///         connection.transport().write(b"hello");
+///     });
+/// # connecting.cancel();
+/// # drop(connecting.add_errback(|_| ()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct HostnameEndpoint {
+    reactor: Reactor,
+    host: String,
+    port: u16,
+    options: ConnectOptions,
+    bind_address: Option<SocketAddr>,
+    attempt_delay: Duration,
+    lookup_timeout: Duration,
+}
+
+impl HostnameEndpoint {
+    /// Connects to a port of a host. An attempt may take 30 s, and so may the resolver.
+    pub fn new(reactor: &Reactor, host: impl Into<String>, port: u16) -> Self {
+        Self {
+            reactor: reactor.clone(),
+            host: host.into(),
+            port,
+            options: ConnectOptions::new(),
+            bind_address: None,
+            attempt_delay: ATTEMPT_DELAY,
+            lookup_timeout: LOOKUP_TIMEOUT,
+        }
+    }
+
+    /// How long each address may take to answer. 30 s unless said otherwise.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options = self.options.timeout(Some(timeout));
+        self
+    }
+
+    /// The local address to connect from; port 0 lets the system choose one. Of the host's addresses, those of its family are
+    /// tried.
+    pub fn bind_address(mut self, address: SocketAddr) -> Self {
+        self.bind_address = Some(address);
+        self.options = self.options.bind_address(address);
+        self
+    }
+
+    /// How long after an attempt the next one begins if none has failed meanwhile (Twisted: `attemptDelay`, 0.3 s). 250 ms
+    /// unless said otherwise. The RFC allows 10 ms to 2 s; what is less or more becomes that.
+    ///
+    /// ```
+    /// # use ropewalk::endpoints::HostnameEndpoint;
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let patient = HostnameEndpoint::new(&reactor, "example.org", 80).attempt_delay(std::time::Duration::from_secs(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attempt_delay(mut self, delay: Duration) -> Self {
+        self.attempt_delay = delay.clamp(SHORTEST_DELAY, LONGEST_DELAY);
+        self
+    }
+
+    /// How long the resolver may take. 30 s unless said otherwise; Twisted has no limit. After it, the look-up is cancelled:
+    /// whoever waits is told at once, and if a thread hangs in the system's resolver, it hangs without anybody waiting for it.
+    ///
+    /// ```
+    /// # use ropewalk::endpoints::HostnameEndpoint;
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let hasty = HostnameEndpoint::new(&reactor, "example.org", 80).lookup_timeout(std::time::Duration::from_secs(2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lookup_timeout(mut self, timeout: Duration) -> Self {
+        self.lookup_timeout = timeout;
+        self
+    }
+
+    /// The addresses of the host, or why there are none.
+    fn look_up(&self) -> Deferred<Vec<SocketAddr>> {
+        let (host, after) = (self.host.clone(), self.lookup_timeout);
+        let looking = self.reactor.resolve(&self.host, self.port);
+        looking.add_timeout_with(after, &self.reactor, move |result| {
+            let reason = format!("the resolver did not answer within {after:?}");
+            result.map_err(|_cancelled| ConnectError::Lookup { host, reason }.into())
+        })
+    }
+}
+
+impl ClientEndpoint for HostnameEndpoint {
+    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+        let (host, to) = (self.host.clone(), self.host.clone());
+        let (delay, bind_address, options) = (self.attempt_delay, self.bind_address, self.options.clone());
+        // The reactor keeps the look-up, so this does not keep the reactor.
+        let reactor = self.reactor.downgrade();
+        self.look_up().add_callbacks(
+            move |mut addresses| {
+                let Some(reactor) = reactor.upgrade() else {
+                    return Deferred::fail(ConnectError::ReactorStopped { to: host });
+                };
+                if let Some(from) = bind_address {
+                    addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
+                }
+                if addresses.is_empty() {
+                    let reason = "none of its addresses is of the family of the address to connect from".to_owned();
+                    return Deferred::fail(ConnectError::Lookup { host, reason });
+                }
+                let mut addresses = interleaved(addresses);
+                addresses.truncate(MAX_ADDRESSES);
+                reactor.connect_to(Destination::Name { host, addresses, delay }, &options, factory)
+            },
+            move |failure| Deferred::fail(unless_cancelled(failure, to)),
+        )
+    }
+}
+
+/// RFC 8305, section 4: the first keeps its place, and behind it the families take turns, each in its own order. The RFC lets
+/// more than one of the first family come first, for those who prefer it strongly; it recommends one.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (leading, following): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|at| at.is_ipv4() == first_is_ipv4);
+    let (mut leading, mut following) = (leading.into_iter(), following.into_iter());
+    let mut ordered = Vec::with_capacity(leading.len() + following.len());
+    while leading.len() + following.len() > 0 {
+        ordered.extend(leading.next());
+        ordered.extend(following.next());
+    }
+    ordered
+}
+
+/// A look-up that was cancelled is an attempt that was.
+fn unless_cancelled(failure: Failure, to: String) -> Failure {
+    match failure.check::<Cancelled>() {
+        Some(Cancelled) => ConnectError::Cancelled { to }.into(),
+        None => failure,
+    }
+}
+
+/// RFC 8305, section 8: the recommended delay, and what it may be at the least and at the most. (It recommends no less than
+/// 100 ms, and forbids less than 10.)
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+const SHORTEST_DELAY: Duration = Duration::from_millis(10);
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
+
+/// As long as an attempt may take. The system's resolver with its own defaults gives up after that time too, if it has three
+/// servers and none answers: two rounds of 5 s each.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many addresses of a name are tried, and so how many sockets a connection may take for a while. 16: the last of them is
+/// begun after 4 s, and of a host of which eight addresses of each family are silent the ninth will be too.
+const MAX_ADDRESSES: usize = 16;

@@ -1,0 +1,197 @@
+//! [`EndpointRegistry`]: which types of endpoints there are in descriptions, and who makes them (Twisted: the plugins for
+//! `IStreamServerEndpointStringParser` and `IStreamClientEndpointStringParserWithReactor`).
+//!
+//! It is a value, not something of the process: a program that adds types has a registry, and hands it to whoever reads
+//! descriptions. What is built in, every registry has from the start.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use thiserror::Error;
+
+use super::description::{Description, DescriptionError};
+use super::{ClientEndpoint, ServerEndpoint, tcp};
+use crate::reactor::Reactor;
+
+/// The types of endpoints that descriptions may name, each with the function that makes its endpoints (Twisted:
+/// `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor`). A type may be for servers, for
+/// clients, or for both, independently.
+///
+/// A function is given the reactor, the [`Description`], whose fields it best reads with
+/// [`Arguments`](super::Arguments), so that its errors say where and what as those of the built-in types do, and the registry,
+/// for types that contain other descriptions. A clone has the same types, and is extended by itself.
+///
+/// ```
+/// use ropewalk::Reactor;
+/// use ropewalk::endpoints::{Argument, Arguments, EndpointRegistry, TcpServerEndpoint};
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// let mut registry = EndpointRegistry::new();
+/// // `local:port`
+/// registry.add_server("local", |reactor, description, _registry| {
+///     let arguments = Arguments::of(description, "local", &["port"], &[])?;
+///     let port = arguments.required("port", Argument::port)?;
+///     Ok(Box::new(TcpServerEndpoint::at(reactor, ([127, 0, 0, 1], port).into())))
+/// })?;
+///
+/// let reactor = Reactor::new()?;
+/// let endpoint = registry.server_from_string(&reactor, "local:8888")?;
+/// let error = registry.server_from_string(&reactor, "local:http").unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     r#"in "local:http" at byte 6: "http" is not a port: expected a whole number from 0 to 65535"#,
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct EndpointRegistry {
+    servers: Types<dyn ServerEndpoint>,
+    clients: Types<dyn ClientEndpoint>,
+}
+
+/// Who makes an endpoint of a description.
+type Parser<E> = dyn Fn(&Reactor, &Description, &EndpointRegistry) -> Result<Box<E>, DescriptionError>;
+
+/// By the name of the type, in lower case.
+type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
+
+impl EndpointRegistry {
+    /// The types that are built in: `tcp` and `tcp6` for servers, `tcp` for clients.
+    pub fn new() -> Self {
+        let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
+        for kind in ["tcp", "tcp6"] {
+            registry.servers.insert(kind.to_owned(), Rc::new(|reactor, text, _| tcp::server(reactor, text)));
+        }
+        registry.clients.insert("tcp".to_owned(), Rc::new(|reactor, text, _| tcp::client(reactor, text)));
+        registry
+    }
+
+    /// Adds a type of servers (Twisted: a plugin with its `prefix` and `parseStreamServer`). The type is what a description
+    /// begins with, in any case.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: there is such a type already, or the prefix is empty.
+    pub fn add_server<F>(&mut self, prefix: &str, parser: F) -> Result<(), RegistryError>
+    where
+        F: Fn(&Reactor, &Description, &Self) -> Result<Box<dyn ServerEndpoint>, DescriptionError> + 'static,
+    {
+        self.servers.insert(free_prefix(&self.servers, prefix)?, Rc::new(parser));
+        Ok(())
+    }
+
+    /// Adds a type of clients (Twisted: a plugin with its `prefix` and `parseStreamClient`).
+    ///
+    /// ```
+    /// use ropewalk::endpoints::{Argument, Arguments, EndpointRegistry};
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let mut registry = EndpointRegistry::new();
+    /// // `first:endpoint=..`, of which a real one would make something of its own.
+    /// registry.add_client("first", |reactor, description, registry| {
+    ///     let arguments = Arguments::of(description, "first", &["endpoint"], &[])?;
+    ///     let inner = arguments.required("endpoint", |inner| Ok(inner.value()))?;
+    ///     registry.client_from_string(reactor, inner)
+    /// })?;
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// let endpoint = registry.client_from_string(&reactor, r"first:tcp\:localhost\:8888")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RegistryError`]: there is such a type already, or the prefix is empty.
+    pub fn add_client<F>(&mut self, prefix: &str, parser: F) -> Result<(), RegistryError>
+    where
+        F: Fn(&Reactor, &Description, &Self) -> Result<Box<dyn ClientEndpoint>, DescriptionError> + 'static,
+    {
+        self.clients.insert(free_prefix(&self.clients, prefix)?, Rc::new(parser));
+        Ok(())
+    }
+
+    /// The endpoint that a description names (Twisted: `serverFromString`).
+    ///
+    /// # Errors
+    /// [`DescriptionError`]: where the description is wrong, and what was expected there.
+    pub fn server_from_string(
+        &self,
+        reactor: &Reactor,
+        description: &str,
+    ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+        self.make(&self.servers, reactor, description)
+    }
+
+    /// The endpoint that a description names (Twisted: `clientFromString`).
+    ///
+    /// # Errors
+    /// [`DescriptionError`]: where the description is wrong, and what was expected there.
+    pub fn client_from_string(
+        &self,
+        reactor: &Reactor,
+        description: &str,
+    ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+        self.make(&self.clients, reactor, description)
+    }
+
+    fn make<E: ?Sized>(
+        &self,
+        types: &Types<E>,
+        reactor: &Reactor,
+        description: &str,
+    ) -> Result<Box<E>, DescriptionError> {
+        let description = Description::parse(description)?;
+        match types.get(description.kind()) {
+            Some(parser) => parser(reactor, &description, self),
+            None => {
+                let known: Vec<&str> = types.keys().map(String::as_str).collect();
+                Err(description.unknown_type(&known))
+            }
+        }
+    }
+}
+
+impl Default for EndpointRegistry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for EndpointRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (servers, clients): (Vec<_>, Vec<_>) = (self.servers.keys().collect(), self.clients.keys().collect());
+        f.debug_struct("EndpointRegistry").field("servers", &servers).field("clients", &clients).finish()
+    }
+}
+
+/// Why a type of endpoints can't be added to an [`EndpointRegistry`].
+///
+/// ```
+/// use ropewalk::endpoints::{EndpointRegistry, RegistryError};
+///
+/// let taken = EndpointRegistry::new().add_client("TCP", |_, description, _| Err(description.unknown_type(&[])));
+/// assert_eq!(taken, Err(RegistryError::Taken { prefix: "tcp".to_owned() }));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// There is such a type already. None is replaced, so that two parts of a program do not read the same text in two ways.
+    #[error("there is a type of endpoint {prefix:?} already")]
+    Taken {
+        /// The type, in lower case.
+        prefix: String,
+    },
+    /// The prefix is empty: no description begins with it.
+    #[error("a type of endpoint has a name")]
+    Empty,
+}
+
+/// The prefix in lower case, if it may be added.
+fn free_prefix<E: ?Sized>(types: &Types<E>, prefix: &str) -> Result<String, RegistryError> {
+    let prefix = prefix.to_ascii_lowercase();
+    match types.contains_key(&prefix) {
+        true => Err(RegistryError::Taken { prefix }),
+        false if prefix.is_empty() => Err(RegistryError::Empty),
+        false => Ok(prefix),
+    }
+}
