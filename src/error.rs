@@ -146,6 +146,12 @@ pub enum ConnectError {
         /// Where we wanted to go: an address, or a name not yet resolved.
         to: String,
     },
+    /// Nobody holds the lock of a UNIX socket, so nobody is taken to listen (Twisted: `BadFileError`).
+    #[error("nobody holds the lock of {address}")]
+    NotLocked {
+        /// The socket.
+        address: Address,
+    },
     /// The factory returned no protocol, and the connection was closed again (Twisted: `NoProtocol`).
     #[error("the factory built no protocol for {address}")]
     NoProtocol {
@@ -221,6 +227,12 @@ pub enum ListenError {
         address: Address,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// Somebody else holds the lock of a UNIX socket (Twisted: `CannotListenError`, "Cannot acquire lock").
+    #[error("somebody else holds the lock of {address}")]
+    Locked {
+        /// The socket.
+        address: Address,
     },
     /// `start_listening` on a port that is listening.
     #[error("already listening on {address}")]

@@ -149,13 +149,18 @@ impl Play {
     /// Which of the addresses are being tried.
     fn trying(&self) -> Vec<usize> {
         let attempts = self.network.attempts();
-        let place = |attempt: &PendingAttempt| self.order.iter().position(|ip| *ip == attempt.to().ip()).unwrap();
+        let place =
+            |attempt: &PendingAttempt| self.order.iter().position(|ip| *ip == attempt.to().ip().unwrap()).unwrap();
         attempts.iter().map(place).collect()
     }
 
     fn take(&self, which: usize) -> PendingAttempt {
         let to = SocketAddr::new(self.order[which], 80);
-        self.network.attempts().into_iter().find(|attempt| attempt.to() == to).expect("it is being tried")
+        self.network
+            .attempts()
+            .into_iter()
+            .find(|attempt| attempt.to().socket_addr() == Some(to))
+            .expect("it is being tried")
     }
 
     /// Waits for the time of a step of the course, and plays the host's part in it.
@@ -481,7 +486,7 @@ fn the_order_of_the_addresses() {
         for expected in tried.split(' ') {
             network.settle().unwrap();
             let [attempt] = <[_; 1]>::try_from(network.attempts()).expect("one at a time");
-            assert_eq!(attempt.to().ip(), address(expected), "{resolved}");
+            assert_eq!(attempt.to().ip(), Some(address(expected)), "{resolved}");
             attempt.refuse();
         }
         network.settle().unwrap();
@@ -501,7 +506,7 @@ fn a_thousand_addresses() {
     network.run_for(Duration::from_secs(29)).unwrap();
     let tried = network.attempts();
     assert_eq!((tried.len(), network.open_sockets(&client)), (16, 16));
-    assert_eq!(tried.iter().filter(|attempt| attempt.to().is_ipv6()).count(), 8);
+    assert_eq!(tried.iter().filter(|attempt| attempt.to().ip().is_some_and(|ip| ip.is_ipv6())).count(), 8);
     network.run_until(LONG, || connecting.is_called()).unwrap();
     let failure = failure_of(connecting);
     assert!(matches!(failure.check(), Some(ConnectError::AllFailed { attempts, .. }) if attempts.len() == 16));

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ClientEndpoint;
+use crate::address::Address;
 use crate::deferred::{Cancelled, Deferred};
 use crate::error::ConnectError;
 use crate::failure::Failure;
@@ -162,6 +163,7 @@ impl ClientEndpoint for HostnameEndpoint {
                 }
                 let mut addresses = interleaved(addresses);
                 addresses.truncate(MAX_ADDRESSES);
+                let addresses = addresses.into_iter().map(Address::from).collect();
                 reactor.connect_to(Destination::Name { host, addresses, delay }, &options, factory)
             },
             move |failure| Deferred::fail(unless_cancelled(failure, to)),

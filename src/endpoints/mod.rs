@@ -12,6 +12,8 @@
 //! | `tcp:localhost:8888` | to a host, on whichever of its addresses answers first |
 //! | `tcp:[::1]:8888` | to an address |
 //! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given address |
+//! | `unix:/run/ropewalk.sock:mode=660` | on a UNIX socket, with a lock beside it |
+//! | `unix:/run/ropewalk.sock` | to a UNIX socket |
 //!
 //! Fields are separated by colons; a field is positional or `name=value`; a backslash takes the next character literally
 //! (`\:`, `\=`, `\\`), and [`quote_string_argument`] puts them where they are needed.
@@ -21,6 +23,7 @@ mod description;
 mod hostname;
 mod registry;
 mod tcp;
+mod unix;
 
 use std::fmt;
 
@@ -29,6 +32,7 @@ pub use self::description::{Description, DescriptionError, DescriptionErrorKind,
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
+pub use self::unix::{UnixClientEndpoint, UnixServerEndpoint};
 use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol};

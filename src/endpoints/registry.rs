@@ -11,7 +11,7 @@ use std::rc::Rc;
 use thiserror::Error;
 
 use super::description::{Description, DescriptionError};
-use super::{ClientEndpoint, ServerEndpoint, tcp};
+use super::{ClientEndpoint, ServerEndpoint, tcp, unix};
 use crate::reactor::Reactor;
 
 /// The types of endpoints that descriptions may name, each with the function that makes its endpoints (Twisted:
@@ -58,13 +58,15 @@ type Parser<E> = dyn Fn(&Reactor, &Description, &EndpointRegistry) -> Result<Box
 type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
-    /// The types that are built in: `tcp` and `tcp6` for servers, `tcp` for clients.
+    /// The types that are built in: `tcp`, `tcp6` and `unix` for servers, `tcp` and `unix` for clients.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {
             registry.servers.insert(kind.to_owned(), Rc::new(|reactor, text, _| tcp::server(reactor, text)));
         }
         registry.clients.insert("tcp".to_owned(), Rc::new(|reactor, text, _| tcp::client(reactor, text)));
+        registry.servers.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::server(reactor, text)));
+        registry.clients.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::client(reactor, text)));
         registry
     }
 

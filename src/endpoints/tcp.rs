@@ -135,7 +135,10 @@ impl Port {
     /// # }
     /// ```
     pub fn client_description(&self) -> String {
-        let Address::Tcp(mut address) = self.host();
+        let mut address = match self.host() {
+            Address::Tcp(address) => address,
+            Address::Unix(address) => return super::unix::client_description(&address),
+        };
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

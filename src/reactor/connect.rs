@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::backend::ConnectRefusal;
 use super::{Core, Slot};
+use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
@@ -21,6 +22,10 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
 const SELF_CONNECTS: u32 = 3;
+
+/// How soon a UNIX socket is asked again whose queue is full: nothing says when it is not. 10 ms: a listener that lives has
+/// accepted many by then.
+const BUSY: Duration = Duration::from_millis(10);
 
 /// How a connection is made.
 ///
@@ -64,10 +69,10 @@ impl Default for ConnectOptions {
 #[derive(Debug)]
 pub(crate) enum Destination {
     /// One address.
-    Address(SocketAddr),
+    Address(Address),
     /// Any of the addresses of a name. They are tried in this order, each `delay` after the one before or as soon as one has
     /// failed, and the first that answers has the connection.
-    Name { host: String, addresses: Vec<SocketAddr>, delay: Duration },
+    Name { host: String, addresses: Vec<Address>, delay: Duration },
 }
 
 /// A request for a connection. However many attempts are made for it, one protocol at most comes of them: the factory hears
@@ -99,7 +104,7 @@ enum Stage {
 pub(super) struct Attempt {
     dial: Rc<Dial>,
     number: usize,
-    to: SocketAddr,
+    to: Address,
     timer: RefCell<Option<DelayedCall>>,
     self_connects: Cell<u32>,
 }
@@ -145,7 +150,7 @@ impl Core {
     fn go_on(self: &Rc<Self>, dial: &Rc<Dial>) {
         dial.cancel_next();
         let number = dial.begun.get();
-        if let Some(&to) = dial.to.addresses().get(number) {
+        if let Some(to) = dial.to.addresses().get(number) {
             dial.begun.set(number + 1);
             self.begin_attempt(dial, number, to);
             self.set_next(dial);
@@ -156,17 +161,17 @@ impl Core {
 
     /// Asks the backend. An answer that is known at once is given at the end of the turn: nothing has fired when `connect`
     /// returns.
-    fn begin_attempt(self: &Rc<Self>, dial: &Rc<Dial>, number: usize, to: SocketAddr) {
+    fn begin_attempt(self: &Rc<Self>, dial: &Rc<Dial>, number: usize, to: &Address) {
         let (timer, self_connects) = (RefCell::default(), Cell::new(0));
-        let attempt = Rc::new(Attempt { dial: Rc::clone(dial), number, to, timer, self_connects });
+        let attempt = Rc::new(Attempt { dial: Rc::clone(dial), number, to: to.clone(), timer, self_connects });
         let id = self.slots.borrow_mut().insert(Slot::Connecting(Rc::clone(&attempt)));
         dial.under_way.borrow_mut().push(id);
         self.ask(id, &attempt);
         if let Some(after) = dial.options.timeout {
-            let core = Rc::downgrade(self);
+            let (core, address) = (Rc::downgrade(self), to.clone());
             let timer = self.timers.call_later(after, move || {
                 if let Some(core) = core.upgrade() {
-                    core.attempt_failed(id, ConnectError::TimedOut { address: to.into(), after });
+                    core.attempt_failed(id, ConnectError::TimedOut { address, after });
                 }
             });
             attempt.timer.replace(Some(timer));
@@ -190,12 +195,13 @@ impl Core {
 
     fn ask(self: &Rc<Self>, id: Id, attempt: &Attempt) {
         let from = attempt.dial.options.bind_address;
-        let begun = self.backend.borrow_mut().connect(id, attempt.to, from);
+        let begun = self.backend.borrow_mut().connect(id, &attempt.to, from);
         let Err(refusal) = begun else { return };
         let error = match (refusal, from) {
+            (ConnectRefusal::Busy, _) => return self.ask_later(id),
             (ConnectRefusal::Bind(source), Some(local)) => ConnectError::Bind { local: local.into(), source },
             (ConnectRefusal::Bind(source) | ConnectRefusal::Socket(source), _) => {
-                ConnectError::from_io(attempt.to.into(), source)
+                ConnectError::from_io(attempt.to.clone(), source)
             }
         };
         let core = Rc::downgrade(self);
@@ -206,8 +212,20 @@ impl Core {
         });
     }
 
+    /// Asks again in a while, until the attempt's timeout.
+    fn ask_later(self: &Rc<Self>, id: Id) {
+        let core = Rc::downgrade(self);
+        self.timers.call_later(BUSY, move || {
+            if let Some(core) = core.upgrade()
+                && let Some(attempt) = core.attempt(id)
+            {
+                core.ask(id, &attempt);
+            }
+        });
+    }
+
     /// The network answered.
-    pub(super) fn connected(self: &Rc<Self>, id: Id, host: SocketAddr) {
+    pub(super) fn connected(self: &Rc<Self>, id: Id, host: Address) {
         let Some(attempt) = self.attempt(id) else { return };
         if host == attempt.to && attempt.self_connects.get() < SELF_CONNECTS {
             // A free port of the local range was dialled, and the system dialled from that same port.
@@ -217,7 +235,7 @@ impl Core {
             return;
         }
         if host == attempt.to {
-            return self.attempt_failed(id, ConnectError::Refused { address: attempt.to.into() });
+            return self.attempt_failed(id, ConnectError::Refused { address: attempt.to.clone() });
         }
         attempt.cancel_timer();
         let dial = &attempt.dial;
@@ -228,12 +246,12 @@ impl Core {
     }
 
     /// Joins a connection to a protocol, and tells whoever waits.
-    fn join(&self, id: Id, host: SocketAddr, attempt: &Attempt) {
-        let (dial, peer) = (&attempt.dial, attempt.to);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
+    fn join(&self, id: Id, host: Address, attempt: &Attempt) {
+        let (dial, peer) = (&attempt.dial, &attempt.to);
+        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer.clone());
         let joint = match dial.factory.build(transport) {
             Ok(Some(joint)) => joint,
-            Ok(None) => return self.end_dial(dial, ConnectError::NoProtocol { address: peer.into() }.into()),
+            Ok(None) => return self.end_dial(dial, ConnectError::NoProtocol { address: peer.clone() }.into()),
             Err(panic) => return self.end_dial(dial, panic.into()),
         };
         let factory = Some(dial.factory.clone());
@@ -286,7 +304,7 @@ impl Core {
         self.close_attempt(id);
         let dial = &attempt.dial;
         dial.under_way.borrow_mut().retain(|other| *other != id);
-        dial.failed.borrow_mut().push((attempt.number, FailedAttempt { address: attempt.to.into(), error }));
+        dial.failed.borrow_mut().push((attempt.number, FailedAttempt { address: attempt.to.clone(), error }));
         self.go_on(dial);
     }
 
@@ -301,7 +319,7 @@ impl Core {
     /// What the system said of an attempt.
     pub(super) fn connect_failed(self: &Rc<Self>, id: Id, error: std::io::Error) {
         if let Some(attempt) = self.attempt(id) {
-            self.attempt_failed(id, ConnectError::from_io(attempt.to.into(), error));
+            self.attempt_failed(id, ConnectError::from_io(attempt.to.clone(), error));
         }
     }
 
@@ -322,7 +340,7 @@ impl Core {
 }
 
 impl Destination {
-    fn addresses(&self) -> &[SocketAddr] {
+    fn addresses(&self) -> &[Address] {
         match self {
             Self::Address(address) => std::slice::from_ref(address),
             Self::Name { addresses, .. } => addresses,

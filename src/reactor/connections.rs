@@ -57,22 +57,24 @@ impl Core {
         let Some(port) = self.port(port) else { return };
         port.accepted();
         self.count(|counters| counters.accepted += 1);
+        let Incoming { socket, host, peer } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), incoming.host, incoming.peer);
+        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
+        let named = transport.clone();
         let joint = match port.factory.build(transport) {
             Ok(Some(joint)) => joint,
             refused => {
                 if let Err(failure) = refused {
-                    tracing::error!(peer = %incoming.peer, %failure, "build_protocol failed; the connection is closed");
+                    let peer = named.peer();
+                    tracing::error!(%peer, %failure, "build_protocol failed; the connection is closed");
                 }
                 self.slots.borrow_mut().remove(id);
                 return;
             }
         };
-        let peer = incoming.peer;
-        let adopted = self.backend.borrow_mut().adopt(id, incoming);
+        let adopted = self.backend.borrow_mut().adopt(id, socket);
         if let Err(error) = adopted {
-            tracing::error!(%peer, %error, "the poller does not take a new connection; it is closed");
+            tracing::error!(peer = %named.peer(), %error, "the poller does not take a new connection; it is closed");
             self.slots.borrow_mut().remove(id);
             return;
         }

@@ -21,7 +21,7 @@ use super::{Builder, Counters};
 use crate::deferred::Spawner;
 use crate::protocol::{AnyJoint, BoxedFactory};
 use crate::time::{DelayedCall, Timers};
-use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
+use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::stream::CloseMode;
 
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
@@ -153,6 +153,10 @@ impl Driver for Core {
 
     fn keep_alive(&self, id: Id) -> io::Result<bool> {
         self.backend.borrow().keep_alive(id)
+    }
+
+    fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
+        self.backend.borrow().peer_credentials(id)
     }
 
     fn raw_fd(&self, id: Id) -> Option<RawFd> {

@@ -9,7 +9,7 @@
 //! | `core.rs` | what it consists of |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
-//! | `port.rs`, `connect.rs`, `resolver.rs` | listening, connecting, looking names up |
+//! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
 //! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
@@ -36,6 +36,7 @@ mod tests;
 mod threads;
 mod triggers;
 mod turn;
+mod unix;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -44,7 +45,7 @@ use std::time::Duration;
 
 use self::backend::Mio;
 pub(crate) use self::backend::{
-    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake,
+    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
 };
 pub use self::connect::ConnectOptions;
 pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination};
@@ -52,10 +53,12 @@ use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;
 pub(crate) use self::port::BACKLOG;
+pub(crate) use self::port::PortOptions;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
+pub use self::unix::{UnixConnectOptions, UnixListenOptions};
 use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
 use crate::failure::{Result, guarded};
@@ -257,7 +260,7 @@ impl Reactor {
         options: &ListenOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
-        self.0.listen(address, options, factory)
+        self.0.listen(address.into(), options.into(), factory)
     }
 
     /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
@@ -281,7 +284,7 @@ impl Reactor {
         options: &ConnectOptions,
         factory: BoxedFactory,
     ) -> Deferred<AnyConnection> {
-        self.connect_to(Destination::Address(address), options, factory)
+        self.connect_to(Destination::Address(address.into()), options, factory)
     }
 
     /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.

@@ -2,10 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::backend::ListenRefusal;
 use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
@@ -32,7 +32,7 @@ pub(crate) const BACKLOG: u32 = 50;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
-    pub(super) backlog: u32,
+    backlog: u32,
 }
 
 impl ListenOptions {
@@ -46,6 +46,22 @@ impl ListenOptions {
         self.backlog = backlog;
         self
     }
+}
+
+impl From<&ListenOptions> for PortOptions {
+    fn from(options: &ListenOptions) -> Self {
+        Self { backlog: options.backlog, mode: 0, lock: false }
+    }
+}
+
+/// How a port listens, whatever it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PortOptions {
+    pub(crate) backlog: u32,
+    /// The permissions of a UNIX socket's file.
+    pub(crate) mode: u32,
+    /// Whether a lock is held beside that.
+    pub(crate) lock: bool,
 }
 
 impl Default for ListenOptions {
@@ -62,7 +78,7 @@ impl Port {
     /// The address that is listened on, with the port number that the system chose if none was asked for (Twisted:
     /// `getHost`).
     pub fn host(&self) -> Address {
-        self.0.host.get().into()
+        self.0.host.borrow().clone()
     }
 
     /// Whether connections are accepted.
@@ -102,9 +118,9 @@ impl fmt::Debug for Port {
 pub(super) struct PortCore {
     core: Weak<Core>,
     pub(super) factory: BoxedFactory,
-    backlog: u32,
+    options: PortOptions,
     /// Where it listens: as asked for, and once bound, as bound.
-    host: Cell<SocketAddr>,
+    host: RefCell<Address>,
     state: RefCell<State>,
     pause: Cell<Duration>,
     trouble: RefCell<Trouble>,
@@ -128,15 +144,15 @@ struct Trouble {
 impl Core {
     pub(super) fn listen(
         self: &Rc<Self>,
-        address: SocketAddr,
-        options: &ListenOptions,
+        address: Address,
+        options: PortOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
         let port = Rc::new(PortCore {
             core: Rc::downgrade(self),
             factory,
-            backlog: options.backlog,
-            host: Cell::new(address),
+            options,
+            host: RefCell::new(address),
             state: RefCell::new(State::Stopped),
             pause: Cell::new(FIRST_PAUSE),
             trouble: RefCell::default(),
@@ -146,20 +162,20 @@ impl Core {
     }
 
     fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
-        let address = port.host.get();
+        let address = port.host.borrow().clone();
         if !matches!(&*port.state.borrow(), State::Stopped) {
-            return Err(ListenError::AlreadyListening { address: address.into() });
+            return Err(ListenError::AlreadyListening { address });
         }
         if self.closing.get() {
             return Err(ListenError::ReactorStopping);
         }
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
-        let bound = self.backend.borrow_mut().listen(id, address, port.backlog);
+        let bound = self.backend.borrow_mut().listen(id, &address, &port.options);
         // As in Twisted the factory starts between binding and accepting: nothing is accepted before the next turn.
         let bound = bound.map(|bound| port.factory.start().map(|()| bound));
         match bound {
             Ok(Ok(bound)) => {
-                port.host.set(bound);
+                port.host.replace(bound);
                 *port.state.borrow_mut() = State::Listening(id);
                 Ok(())
             }
@@ -168,9 +184,12 @@ impl Core {
                 self.slots.borrow_mut().remove(id);
                 Err(ListenError::Factory(panic))
             }
-            Err(source) => {
+            Err(refusal) => {
                 self.slots.borrow_mut().remove(id);
-                Err(ListenError::Bind { address: address.into(), source })
+                Err(match refusal {
+                    ListenRefusal::Locked => ListenError::Locked { address },
+                    ListenRefusal::System(source) => ListenError::Bind { address, source },
+                })
             }
         }
     }
@@ -251,7 +270,7 @@ impl PortCore {
         }
         let Trouble { shed, failures, .. } = *trouble;
         *trouble = Trouble { told: Some(now), ..Trouble::default() };
-        let port = self.host.get();
+        let port = self.host.borrow().clone();
         tracing::warn!(%port, shed, failures, "cannot accept all connections: {what}");
     }
 }

@@ -147,7 +147,7 @@ fn spurious_and_stale_completions_are_tolerated() {
     for id in [id, stale] {
         core.complete(id, Completion::SendReady);
         core.complete(id, Completion::Shed(1));
-        core.complete(id, Completion::Connected(address));
+        core.complete(id, Completion::Connected(address.into()));
         core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()));
         core.complete(id, Completion::Readable);
     }

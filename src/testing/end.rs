@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::protocol::AnyJoint;
 use crate::time::{Clock as _, DelayedCall};
 use crate::transport::Transport;
-use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
+use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::send_queue::CHUNK;
 use crate::transport::stream::{CloseMode, EndNotice, Step, Stream};
 
@@ -57,7 +57,7 @@ impl End {
         let socket = Rc::new(Socket::new(room));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
         let agenda = Rc::new(Agenda::new(driver));
-        let transport = Transport::new(ID, Rc::clone(&agenda), host, peer);
+        let transport = Transport::new(ID, Rc::clone(&agenda), host.into(), peer.into());
         transport.list();
         Self {
             transport,
@@ -383,6 +383,11 @@ impl Socket {
 }
 
 impl Driver for Socket {
+    /// Both ends are the test's.
+    fn peer_credentials(&self, _id: Id) -> io::Result<Credentials> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn send_now(&self, _: Id, data: &[u8]) -> usize {
         self.take(data)
     }

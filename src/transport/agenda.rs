@@ -17,6 +17,18 @@ pub(crate) struct Id {
     pub(crate) generation: u32,
 }
 
+/// Who is at the other end of a UNIX socket: the process that connected, or listened, when it did so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The process; another one may have its number by now.
+    pub pid: i32,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
 /// What a socket can be asked at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketOption {
@@ -39,6 +51,8 @@ pub(crate) trait Driver {
     fn no_delay(&self, id: Id) -> io::Result<bool>;
     /// Whether keep-alive is on.
     fn keep_alive(&self, id: Id) -> io::Result<bool>;
+    /// Who is at the other end of a UNIX socket.
+    fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
     /// The descriptor.
     fn raw_fd(&self, id: Id) -> Option<RawFd>;
 }

@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ mod tests;
 
 use crate::address::{Address, CompactAddress};
 use crate::error::ConnectionClosed;
+pub use agenda::Credentials;
 use agenda::{Agenda, Driver, Id, SocketOption};
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
@@ -66,7 +66,7 @@ struct Conduit {
 }
 
 impl Transport {
-    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: SocketAddr, peer: SocketAddr) -> Self {
+    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: Address, peer: Address) -> Self {
         Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), host: host.into(), peer: peer.into() }))
     }
 
@@ -211,6 +211,17 @@ impl Transport {
     /// What the operating system says; `NotConnected` once the connection is over.
     pub fn set_tcp_user_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_option(SocketOption::UserTimeout(timeout))
+    }
+
+    /// Who is at the other end, as the system knows it (Linux: `SO_PEERCRED`). Only of a UNIX socket.
+    ///
+    /// # Errors
+    /// What the operating system says; `NotConnected` once the connection is over; `Unsupported` for what is no UNIX socket.
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        if self.peer().unix().is_none() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.driver()?.peer_credentials(self.0.id)
     }
 
     /// The descriptor, for options that have no method here (Twisted: `getHandle`); `None` once the connection is over. It

@@ -36,7 +36,9 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::transport::agenda::{Id, SocketOption};
+use super::port::PortOptions;
+use crate::address::Address;
+use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{SendQueue, Spares};
 
 pub(crate) use self::mio::Mio;
@@ -49,17 +51,17 @@ pub(crate) trait Backend {
     /// What tells the time, from zero when the backend was made.
     fn clock(&self) -> Box<dyn Fn() -> Duration>;
 
-    /// Makes a listening socket. Accepting starts at once.
-    fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr>;
+    /// Makes a listening socket, and of a UNIX socket its file, which goes when the socket is closed. Accepting starts at once.
+    fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal>;
 
     /// Goes on accepting after [`Completion::AcceptFailed`].
     fn accept(&mut self, id: Id);
 
     /// Takes an accepted connection under `id`.
-    fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()>;
+    fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()>;
 
     /// Begins to connect. The outcome is a completion, even if it is known at once.
-    fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal>;
+    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal>;
 
     /// Starts or stops receiving.
     fn receive(&mut self, id: Id, on: bool);
@@ -104,6 +106,9 @@ pub(crate) trait Backend {
     /// Whether keep-alive is on.
     fn keep_alive(&self, id: Id) -> io::Result<bool>;
 
+    /// Who is at the other end of a UNIX socket.
+    fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
+
     /// How many completions were for somebody who is gone.
     fn stale(&self) -> u64;
 }
@@ -114,6 +119,20 @@ pub(crate) trait Wake: Send + Sync {
     fn wake(&self);
 }
 
+/// Why there is no listening socket.
+#[derive(Debug)]
+pub(crate) enum ListenRefusal {
+    /// Somebody else holds the lock of the UNIX socket.
+    Locked,
+    System(io::Error),
+}
+
+impl<E: Into<io::Error>> From<E> for ListenRefusal {
+    fn from(error: E) -> Self {
+        Self::System(error.into())
+    }
+}
+
 /// Why a connection attempt could not even begin.
 #[derive(Debug)]
 pub(crate) enum ConnectRefusal {
@@ -121,6 +140,8 @@ pub(crate) enum ConnectRefusal {
     Bind(io::Error),
     /// No socket.
     Socket(io::Error),
+    /// The peer's queue is full, and nobody says when it is not: ask again in a while.
+    Busy,
 }
 
 /// How far a send came.
@@ -144,7 +165,7 @@ pub(crate) enum Completion {
     /// Accepting failed, and is suspended until [`Backend::accept`].
     AcceptFailed(io::Error),
     /// The attempt succeeded; from here on `id` is a stream, not yet receiving. Our address is given.
-    Connected(SocketAddr),
+    Connected(Address),
     /// The attempt failed; `id` names nothing any more.
     ConnectFailed(io::Error),
     /// Bytes came, lent until [`Backend::release`].
@@ -163,8 +184,8 @@ pub(crate) enum Completion {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) socket: IncomingSocket,
-    pub(crate) host: SocketAddr,
-    pub(crate) peer: SocketAddr,
+    pub(crate) host: Address,
+    pub(crate) peer: Address,
 }
 
 /// What an accepted connection is to the backend that accepted it.

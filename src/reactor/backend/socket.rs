@@ -2,26 +2,32 @@
 //! about it. Interrupted calls are repeated here, and nowhere else. In unit tests each call can be made to fail or to fall
 //! short (`faults`).
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, sockopt,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags,
+    SocketType, UCred, sockopt,
 };
 
-use super::ConnectRefusal;
-use crate::transport::agenda::SocketOption;
+use super::{ConnectRefusal, ListenRefusal};
+use crate::address::{Address, UnixAddress};
+use crate::reactor::PortOptions;
+use crate::reactor::unix::SocketFile;
+use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// What one accept brought.
 pub(super) enum Accept {
-    Connection(OwnedFd, SocketAddr),
+    Connection(OwnedFd, Address),
     /// No more are waiting.
     Empty,
     /// That one is lost; the next may be well.
@@ -57,13 +63,29 @@ pub(super) enum Send {
     Failed(io::Error),
 }
 
-pub(super) fn listen(address: SocketAddr, backlog: u32) -> io::Result<(OwnedFd, SocketAddr)> {
+/// A listening socket, its address, and the file that it leaves, if it is a UNIX socket with a path.
+pub(super) fn listen(
+    address: &Address,
+    options: &PortOptions,
+) -> Result<(OwnedFd, Address, Option<SocketFile>), ListenRefusal> {
     let socket = rustix::net::socket_with(family(address), SocketType::STREAM, FLAGS, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    let mut file = None;
+    if let Some(path) = address.unix().and_then(UnixAddress::as_path) {
+        let mut made = SocketFile::before_bind(path, options.lock)?;
+        // The file is never open to more than was asked for, and in the end to just that, whatever the umask says.
+        let mode = Mode::from_raw_mode(options.mode);
+        rustix::fs::fchmod(&socket, mode)?;
+        rustix::net::bind(&socket, &system_address(address)?)?;
+        made.bound();
+        rustix::fs::chmod(path, mode)?;
+        file = Some(made);
+    } else {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &system_address(address)?)?;
+    }
+    rustix::net::listen(&socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let host = local_address(&socket)?;
-    Ok((socket, host))
+    Ok((socket, host, file))
 }
 
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
@@ -74,7 +96,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
         let accepted = rustix::net::acceptfrom_with(listener, FLAGS);
         return match accepted {
             // The address comes with the connection: a peer that has reset it already has none to ask for any more.
-            Ok((socket, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+            Ok((socket, peer)) => match peer.and_then(|peer| our_address(peer).ok()) {
                 Some(peer) => Accept::Connection(socket, peer),
                 None => Accept::Skip,
             },
@@ -101,7 +123,8 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
 }
 
 /// Begins a connection. `true`: it is there already.
-pub(super) fn connect(to: SocketAddr, from: Option<SocketAddr>) -> Result<(OwnedFd, bool), ConnectRefusal> {
+pub(super) fn connect(to: &Address, from: Option<SocketAddr>) -> Result<(OwnedFd, bool), ConnectRefusal> {
+    let address = system_address(to).map_err(ConnectRefusal::Socket)?;
     let socket = rustix::net::socket_with(family(to), SocketType::STREAM, FLAGS, None)
         .map_err(|error| ConnectRefusal::Socket(error.into()))?;
     if let Some(from) = from {
@@ -110,19 +133,21 @@ pub(super) fn connect(to: SocketAddr, from: Option<SocketAddr>) -> Result<(Owned
             .map_err(|error| ConnectRefusal::Bind(error.into()))?;
     }
     #[cfg(test)]
-    let begun = faults::call(faults::Call::Connect, || rustix::net::connect(&socket, &to));
+    let begun = faults::call(faults::Call::Connect, || rustix::net::connect(&socket, &address));
     #[cfg(not(test))]
-    let begun = rustix::net::connect(&socket, &to);
+    let begun = rustix::net::connect(&socket, &address);
     match begun {
         Ok(()) => Ok((socket, true)),
         // Interrupted, it goes on by itself.
         Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
+        // A UNIX socket whose listener has its queue full: there is nothing that could be waited for.
+        Err(Errno::AGAIN) if to.unix().is_some() => Err(ConnectRefusal::Busy),
         Err(error) => Err(ConnectRefusal::Socket(error.into())),
     }
 }
 
 /// What became of a connection that was begun: `None` while it is still under way.
-pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<SocketAddr>> {
+pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<Address>> {
     match sockopt::socket_error(socket) {
         Ok(Ok(())) => {}
         Ok(Err(error)) | Err(error) => return Some(Err(error.into())),
@@ -237,9 +262,38 @@ pub(super) fn keep_alive(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(sockopt::socket_keepalive(socket)?)
 }
 
-pub(super) fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
-    let address: SocketAddrAny = rustix::net::getsockname(socket)?;
-    Ok(SocketAddr::try_from(address)?)
+pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
+    let UCred { pid, uid, gid } = sockopt::socket_peercred(socket)?;
+    Ok(Credentials { pid: pid.as_raw_nonzero().get(), uid: uid.as_raw(), gid: gid.as_raw() })
+}
+
+pub(super) fn local_address(socket: impl AsFd) -> io::Result<Address> {
+    our_address(rustix::net::getsockname(socket)?)
+}
+
+fn our_address(address: SocketAddrAny) -> io::Result<Address> {
+    if address.address_family() != AddressFamily::UNIX {
+        return Ok(Address::Tcp(address.try_into()?));
+    }
+    let address = SocketAddrUnix::try_from(address)?;
+    let named = match (address.path_bytes(), address.abstract_name()) {
+        (Some(path), _) if !path.is_empty() => UnixAddress::path(OsStr::from_bytes(path)),
+        (_, Some(name)) if !name.is_empty() => UnixAddress::abstract_name(name),
+        _ => Ok(UnixAddress::unnamed()),
+    };
+    // What the system has taken for an address is one.
+    Ok(named.map_err(io::Error::other)?.into())
+}
+
+fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
+    Ok(match address {
+        Address::Tcp(address) => (*address).into(),
+        Address::Unix(unix) => match (unix.as_path(), unix.as_abstract_name()) {
+            (Some(path), _) => SocketAddrUnix::new(path)?.into(),
+            (_, Some(name)) => SocketAddrUnix::new_abstract_name(name)?.into(),
+            (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
+        },
+    })
 }
 
 /// A descriptor kept back, to be given up when there are no others.
@@ -247,10 +301,11 @@ pub(super) fn reserve() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn family(address: SocketAddr) -> AddressFamily {
+fn family(address: &Address) -> AddressFamily {
     match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
+        Address::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+        Address::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+        Address::Unix(_) => AddressFamily::UNIX,
     }
 }
 

@@ -12,8 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
-use crate::reactor::{Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake};
-use crate::transport::agenda::{Id, SocketOption};
+use crate::address::Address;
+use crate::reactor::{
+    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress,
+    RECEIVE, Wake,
+};
+use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{SendQueue, Spares};
 
 /// Connections accepted per port and turn, as on a real backend.
@@ -161,8 +165,8 @@ impl Backend for Simulated {
         Box::new(move || kernel.borrow().now)
     }
 
-    fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
-        let (socket, bound) = self.kernel.borrow_mut().listen(self.owner, self.host, address, backlog)?;
+    fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
+        let (socket, bound) = self.kernel.borrow_mut().listen(self.owner, self.host, address, options.backlog)?;
         self.name(id, socket);
         Ok(bound)
     }
@@ -176,8 +180,8 @@ impl Backend for Simulated {
         }
     }
 
-    fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()> {
-        let IncomingSocket::Other(socket) = incoming.socket else { return Err(io::ErrorKind::Unsupported.into()) };
+    fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()> {
+        let IncomingSocket::Other(socket) = socket else { return Err(io::ErrorKind::Unsupported.into()) };
         let mut accepted = socket.downcast::<Accepted>().map_err(|_| io::ErrorKind::Unsupported)?;
         if let Some(stream) = accepted.stream.take() {
             self.name(id, stream);
@@ -185,7 +189,7 @@ impl Backend for Simulated {
         Ok(())
     }
 
-    fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
+    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
         let asked = self.kernel.borrow_mut().connect(self.owner, self.host, to, from);
         match asked {
             Ok(socket) => self.name(id, socket),
@@ -314,6 +318,11 @@ impl Backend for Simulated {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
         let mut kernel = self.kernel.borrow_mut();
         Ok(kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?.keep_alive)
+    }
+
+    /// There are no processes here, and no users.
+    fn peer_credentials(&self, _id: Id) -> io::Result<Credentials> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn stale(&self) -> u64 {

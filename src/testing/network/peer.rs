@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::kernel::{Kernel, SocketId};
+use crate::address::Address;
 
 /// The other end of a connection, played by the test. What it is told to do happens at once; what comes of it, when the
 /// network is driven on. Dropped, it stays open until the network goes: [`close`](Self::close) or [`abort`](Self::abort) it.
@@ -155,22 +155,22 @@ impl fmt::Debug for Peer {
 pub struct PendingAttempt {
     kernel: Rc<RefCell<Kernel>>,
     attempt: SocketId,
-    to: SocketAddr,
+    to: Address,
 }
 
 impl PendingAttempt {
-    pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, attempt: SocketId, to: SocketAddr) -> Self {
+    pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, attempt: SocketId, to: Address) -> Self {
         Self { kernel: Rc::clone(kernel), attempt, to }
     }
 
     /// Where it wants to go.
-    pub fn to(&self) -> SocketAddr {
-        self.to
+    pub fn to(&self) -> &Address {
+        &self.to
     }
 
     /// Accepts it, and plays the other end. `None` if it was given up meanwhile.
     pub fn accept(self) -> Option<Peer> {
-        let stream = self.kernel.borrow_mut().join(self.attempt, super::kernel::Owner::TEST, self.to.ip())?;
+        let stream = self.kernel.borrow_mut().join(self.attempt, super::kernel::Owner::TEST)?;
         Some(Peer::of(&self.kernel, stream))
     }
 

@@ -26,8 +26,10 @@ use ::mio::{Events, Interest, Poll, Token, Waker};
 use self::source::{Listener, Source, Stream};
 use self::table::Table;
 use super::socket::{self, Receive, Send};
-use super::{Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, Progress, RECEIVE, Wake};
-use crate::transport::agenda::{Id, SocketOption};
+use super::{Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake};
+use crate::address::Address;
+use crate::reactor::PortOptions;
+use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{CHUNK, MAX_SLICES, SendQueue, Spares};
 
 /// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
@@ -82,13 +84,13 @@ impl Backend for Mio {
         Box::new(move || started.elapsed())
     }
 
-    fn listen(&mut self, id: Id, address: SocketAddr, backlog: u32) -> io::Result<SocketAddr> {
-        let (socket, bound) = socket::listen(address, backlog)?;
+    fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
+        let (socket, bound, file) = socket::listen(address, options)?;
         if self.reserve.is_none() {
             self.reserve = Some(socket::reserve()?);
         }
         self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
-        self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, bound))));
+        self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, &bound, file))));
         Ok(bound)
     }
 
@@ -99,14 +101,14 @@ impl Backend for Mio {
         }
     }
 
-    fn adopt(&mut self, id: Id, incoming: Incoming) -> io::Result<()> {
-        let IncomingSocket::Descriptor(socket) = incoming.socket else { return Err(io::ErrorKind::Unsupported.into()) };
+    fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()> {
+        let IncomingSocket::Descriptor(socket) = socket else { return Err(io::ErrorKind::Unsupported.into()) };
         self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
         self.table.insert(id, Source::Stream(Stream::new(socket)));
         Ok(())
     }
 
-    fn connect(&mut self, id: Id, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
+    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
         let (socket, done) = socket::connect(to, from)?;
         self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
             .map_err(ConnectRefusal::Socket)?;
@@ -229,6 +231,10 @@ impl Backend for Mio {
 
     fn keep_alive(&self, id: Id) -> io::Result<bool> {
         socket::keep_alive(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+    }
+
+    fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
+        socket::peer_credentials(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
     }
 
     fn stale(&self) -> u64 {

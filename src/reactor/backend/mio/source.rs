@@ -2,7 +2,6 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ::mio::event::Event;
@@ -12,6 +11,8 @@ use ::mio::{Interest, Registry};
 use super::super::socket::{self, Accept, Receive};
 use super::super::{Chunk, Completion, Incoming, IncomingSocket, RECEIVE};
 use super::token;
+use crate::address::Address;
+use crate::reactor::unix::SocketFile;
 use crate::transport::agenda::Id;
 
 /// Connections accepted per port and turn. 64: a burst of 64 takes under a millisecond, so other connections barely notice.
@@ -32,9 +33,11 @@ pub(super) enum Source {
 }
 
 pub(super) struct Listener {
+    /// Removed before the socket is closed: nobody is to find a file that nobody listens behind.
+    _file: Option<SocketFile>,
     socket: OwnedFd,
     /// Our address of every connection, unless we listen on all.
-    host: Option<SocketAddr>,
+    host: Option<Address>,
     /// There may be connections waiting.
     waiting: bool,
     /// Not suspended.
@@ -106,9 +109,10 @@ impl Source {
 
 impl Listener {
     /// Accepting, nobody known to wait.
-    pub(super) fn new(socket: OwnedFd, bound: SocketAddr) -> Self {
-        let host = (!bound.ip().is_unspecified()).then_some(bound);
-        Self { socket, host, waiting: false, accepting: true, accepted: 0, turn: 0 }
+    pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
+        let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
+        let host = (!on_all).then(|| bound.clone());
+        Self { _file: file, socket, host, waiting: false, accepting: true, accepted: 0, turn: 0 }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
@@ -134,7 +138,9 @@ impl Listener {
             match socket::accept(self.socket.as_fd()) {
                 Accept::Connection(socket, peer) => {
                     // Whoever has already gone again has no address at this end either.
-                    let Ok(host) = self.host.map_or_else(|| socket::local_address(&socket), Ok) else { continue };
+                    let Ok(host) = self.host.clone().map_or_else(|| socket::local_address(&socket), Ok) else {
+                        continue;
+                    };
                     return (
                         Some(Completion::Accepted(Incoming { socket: IncomingSocket::Descriptor(socket), host, peer })),
                         Then::Next,

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::address::{Address, UnixAddress};
+
 use super::{Event, Host, Kernel, News, Owner, Socket, SocketId, Stream};
 
 pub(crate) struct Listener {
     pub(super) owner: Owner,
     pub(super) host: IpAddr,
-    pub(super) bound: SocketAddr,
+    pub(super) bound: Address,
     pub(super) backlog: usize,
     /// Connected, and not accepted.
     pub(super) waiting: VecDeque<SocketId>,
@@ -21,8 +23,8 @@ pub(crate) struct Listener {
 pub(crate) struct Attempt {
     pub(super) owner: Owner,
     pub(super) host: IpAddr,
-    pub(super) local: SocketAddr,
-    pub(crate) to: SocketAddr,
+    pub(super) local: Address,
+    pub(crate) to: Address,
     /// Its answer.
     pub(super) outcome: Option<Result<SocketId, io::ErrorKind>>,
     /// The answer has come back.
@@ -36,19 +38,32 @@ impl Kernel {
         &mut self,
         owner: Owner,
         host: IpAddr,
-        address: SocketAddr,
+        address: &Address,
         backlog: u32,
-    ) -> io::Result<(SocketId, SocketAddr)> {
+    ) -> io::Result<(SocketId, Address)> {
         let bound = self.bind(host, address)?;
         let backlog = backlog.max(1) as usize;
-        let listener = Listener { owner, host, bound, backlog, waiting: VecDeque::new(), accepting: true };
+        let listener =
+            Listener { owner, host, bound: bound.clone(), backlog, waiting: VecDeque::new(), accepting: true };
         let id = self.add(Socket::Listener(listener));
         self.note(format_args!("listen {bound} on {host}"));
         Ok((id, bound))
     }
 
     /// The address, if it is the host's, with a port if none was asked for.
-    pub(super) fn bind(&mut self, host: IpAddr, address: SocketAddr) -> io::Result<SocketAddr> {
+    pub(super) fn bind(&mut self, host: IpAddr, address: &Address) -> io::Result<Address> {
+        let bound = match address {
+            Address::Tcp(address) => self.choose_port(host, *address)?.into(),
+            Address::Unix(_) => address.clone(),
+        };
+        let taken = |socket: &Socket| match socket {
+            Socket::Listener(listener) => listener.host == host && overlap(&listener.bound, &bound),
+            _ => false,
+        };
+        if self.sockets.values().any(taken) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
+    }
+
+    fn choose_port(&mut self, host: IpAddr, address: SocketAddr) -> io::Result<SocketAddr> {
         let is_ours = address.ip() == host || address.ip().is_unspecified() || address.ip().is_loopback();
         if !is_ours {
             return Err(io::ErrorKind::AddrNotAvailable.into());
@@ -57,12 +72,7 @@ impl Kernel {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let port = if address.port() == 0 { self.free_port(host) } else { address.port() };
-        let bound = SocketAddr::new(address.ip(), port);
-        let taken = |socket: &Socket| match socket {
-            Socket::Listener(listener) => listener.host == host && overlap(listener.bound, bound),
-            _ => false,
-        };
-        if self.sockets.values().any(taken) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
+        Ok(SocketAddr::new(address.ip(), port))
     }
 
     pub(super) fn is_full_of_ports(&self, host: IpAddr) -> bool {
@@ -75,7 +85,7 @@ impl Kernel {
             let place = self.hosts.entry(host).or_insert(Host { next_port: FIRST_PORT });
             let port = place.next_port;
             place.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
-            let used = self.sockets.values().any(|socket| socket.host() == host && socket.local().port() == port);
+            let used = self.sockets.values().any(|socket| socket.host() == host && socket.local().port() == Some(port));
             if !used {
                 return port;
             }
@@ -83,21 +93,17 @@ impl Kernel {
     }
 
     /// Where an owner listens.
-    pub(crate) fn listening(&self, owner: Owner) -> Vec<SocketAddr> {
+    pub(crate) fn listening(&self, owner: Owner) -> Vec<Address> {
         let bound = self.sockets.values().filter_map(|socket| match socket {
-            Socket::Listener(listener) if listener.owner == owner => Some(listener.bound),
+            Socket::Listener(listener) if listener.owner == owner => Some(listener.bound.clone()),
             _ => None,
         });
         bound.collect()
     }
 
-    pub(super) fn listener_at(&self, host: IpAddr, to: SocketAddr) -> Option<SocketId> {
+    pub(super) fn listener_at(&self, host: IpAddr, to: &Address) -> Option<SocketId> {
         let listens = |socket: &Socket| match socket {
-            Socket::Listener(listener) => {
-                listener.host == host
-                    && listener.bound.port() == to.port()
-                    && (listener.bound.ip() == to.ip() || listener.bound.ip().is_unspecified())
-            }
+            Socket::Listener(listener) => listener.host == host && reaches(to, &listener.bound),
             _ => false,
         };
         self.sockets.iter().find(|(_, socket)| listens(socket)).map(|(id, _)| *id)
@@ -107,19 +113,22 @@ impl Kernel {
         &mut self,
         owner: Owner,
         host: IpAddr,
-        to: SocketAddr,
+        to: &Address,
         from: Option<SocketAddr>,
     ) -> Result<SocketId, Refusal> {
         if self.is_full(owner) {
             return Err(Refusal::Socket(too_many_open()));
         }
         let local = match from {
-            Some(from) => self.bind(host, from).map_err(Refusal::Bind)?,
-            None => SocketAddr::new(if to.ip().is_loopback() { to.ip() } else { host }, self.free_port(host)),
+            Some(from) => self.bind(host, &from.into()).map_err(Refusal::Bind)?,
+            None => match to.ip() {
+                Some(ip) => SocketAddr::new(if ip.is_loopback() { ip } else { host }, self.free_port(host)).into(),
+                None => UnixAddress::unnamed().into(),
+            },
         };
-        let attempt = Attempt { owner, host, local, to, outcome: None, told: false, arrived: false };
-        let id = self.add(Socket::Attempt(attempt));
         self.note(format_args!("dial   {local} > {to}"));
+        let attempt = Attempt { owner, host, local, to: to.clone(), outcome: None, told: false, arrived: false };
+        let id = self.add(Socket::Attempt(attempt));
         let at = self.now + self.latency();
         self.later(at, Event::Arrives(id));
         Ok(id)
@@ -127,7 +136,7 @@ impl Kernel {
 
     pub(super) fn attempt_arrives(&mut self, id: SocketId) {
         let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return };
-        let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to, attempt.there());
+        let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to.clone(), attempt.there());
         if attempt.outcome.is_some() {
             return;
         }
@@ -143,7 +152,7 @@ impl Kernel {
         if !self.hosts.contains_key(&there) {
             return self.answer(id, Err(io::ErrorKind::HostUnreachable));
         }
-        let Some(listener) = self.listener_at(there, to) else {
+        let Some(listener) = self.listener_at(there, &to) else {
             return self.answer(id, Err(io::ErrorKind::ConnectionRefused));
         };
         let Some(Socket::Listener(it)) = self.sockets.get(&listener) else { return };
@@ -151,8 +160,8 @@ impl Kernel {
             // It is not answered.
             return self.again(Event::Arrives(id));
         }
-        let (owner, there) = (it.owner, it.host);
-        if let Some(served) = self.join(id, owner, there) {
+        let owner = it.owner;
+        if let Some(served) = self.join(id, owner) {
             if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&listener) {
                 listener.waiting.push_back(served);
             }
@@ -164,11 +173,13 @@ impl Kernel {
     }
 
     /// The attempt succeeds: makes the two ends, and gives that of `owner`.
-    pub(crate) fn join(&mut self, id: SocketId, owner: Owner, there: IpAddr) -> Option<SocketId> {
+    pub(crate) fn join(&mut self, id: SocketId, owner: Owner) -> Option<SocketId> {
         let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
-        let (asker, host, local, to) = (attempt.owner, attempt.host, attempt.local, attempt.to);
+        let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
+        let (local, to) = (attempt.local.clone(), attempt.to.clone());
         let (asking, answering) = (self.next_id(), self.next_id());
-        self.sockets.insert(asking, Socket::Stream(Stream::new(asker, (host, there), local, to, answering)));
+        self.sockets
+            .insert(asking, Socket::Stream(Stream::new(asker, (host, there), local.clone(), to.clone(), answering)));
         self.sockets.insert(answering, Socket::Stream(Stream::new(owner, (there, host), to, local, asking)));
         self.answer(id, Ok(asking));
         Some(answering)
@@ -178,7 +189,7 @@ impl Kernel {
         let Some(Socket::Attempt(attempt)) = self.sockets.get_mut(&id) else { return };
         attempt.outcome = Some(outcome);
         attempt.arrived = false;
-        let (local, to) = (attempt.local, attempt.to);
+        let (local, to) = (attempt.local.clone(), attempt.to.clone());
         self.note(format_args!("answer {local} > {to} {}", if outcome.is_ok() { "made" } else { "refused" }));
         let at = self.now + self.latency();
         self.later(at, Event::Answered(id));
@@ -193,9 +204,9 @@ impl Kernel {
     }
 
     /// The attempts that wait for the test to decide.
-    pub(crate) fn attempts(&self) -> Vec<(SocketId, SocketAddr)> {
+    pub(crate) fn attempts(&self) -> Vec<(SocketId, Address)> {
         let arrived = self.sockets.iter().filter_map(|(id, socket)| match socket {
-            Socket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to)),
+            Socket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to.clone())),
             _ => None,
         });
         arrived.collect()
@@ -232,15 +243,15 @@ impl Kernel {
         }
         let it = self.stream(stream)?;
         it.accepted = true;
-        Some(News::Accepted { stream, host: it.local, peer: it.remote })
+        Some(News::Accepted { stream, host: it.local.clone(), peer: it.remote.clone() })
     }
 }
 
 impl Attempt {
     /// The host that is to be reached.
     pub(super) fn there(&self) -> IpAddr {
-        let to = self.to.ip();
-        if to.is_loopback() || to.is_unspecified() { self.host } else { to }
+        let elsewhere = self.to.ip().filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        elsewhere.unwrap_or(self.host)
     }
 }
 
@@ -258,6 +269,17 @@ fn too_many_open() -> io::Error {
     io::Error::from_raw_os_error(24)
 }
 
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() == other.port() && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+/// Whether two sockets of one host can't listen at the same time.
+fn overlap(one: &Address, other: &Address) -> bool {
+    reaches(one, other) || reaches(other, one)
+}
+
+/// Whether a connection to an address gets to who listens there.
+fn reaches(to: &Address, bound: &Address) -> bool {
+    match (to, bound) {
+        (Address::Tcp(to), Address::Tcp(bound)) => {
+            to.port() == bound.port() && (to.ip() == bound.ip() || bound.ip().is_unspecified())
+        }
+        (to, bound) => to == bound,
+    }
 }

@@ -19,7 +19,7 @@ mod trace;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 pub(crate) use self::connecting::Refusal;
@@ -28,6 +28,7 @@ use self::streams::Stream;
 use self::trace::Trace;
 use super::super::random::Random;
 use super::conditions::Conditions;
+use crate::address::Address;
 
 /// Names a socket; later ones have higher numbers.
 pub(crate) type SocketId = u64;
@@ -97,12 +98,12 @@ enum Event {
 pub(crate) enum News {
     Accepted {
         stream: SocketId,
-        host: SocketAddr,
-        peer: SocketAddr,
+        host: Address,
+        peer: Address,
     },
     Shed(usize),
     AcceptFailed(io::Error),
-    Connected(SocketId, SocketAddr),
+    Connected(SocketId, Address),
     ConnectFailed(io::ErrorKind),
     /// So many bytes can be read.
     Received(usize),
@@ -318,7 +319,7 @@ impl Kernel {
             Socket::Stream(_) => self.stream_news(id),
             Socket::Listener(_) => self.listener_news(id),
             Socket::Attempt(attempt) => {
-                let (outcome, local) = (attempt.outcome?, attempt.local);
+                let (outcome, local) = (attempt.outcome?, attempt.local.clone());
                 self.sockets.remove(&id);
                 Some(match outcome {
                     Ok(stream) => News::Connected(stream, local),
@@ -402,11 +403,11 @@ impl Socket {
         }
     }
 
-    fn local(&self) -> SocketAddr {
+    fn local(&self) -> &Address {
         match self {
-            Self::Listener(listener) => listener.bound,
-            Self::Attempt(attempt) => attempt.local,
-            Self::Stream(stream) => stream.local,
+            Self::Listener(listener) => &listener.bound,
+            Self::Attempt(attempt) => &attempt.local,
+            Self::Stream(stream) => &stream.local,
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
+
+use crate::address::Address;
 
 use super::{Event, Kernel, News, Owner, Socket, SocketId};
 
@@ -11,8 +13,8 @@ pub(crate) struct Stream {
     pub(crate) owner: Owner,
     pub(super) host: IpAddr,
     pub(super) peer_host: IpAddr,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
+    pub(crate) local: Address,
+    pub(crate) remote: Address,
     pub(super) peer: SocketId,
     /// Under way to the peer, each with the time at which it arrives.
     pub(super) wire: VecDeque<(Duration, Packet)>,
@@ -69,7 +71,7 @@ impl Kernel {
         }
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.unread += count;
-            let (local, remote) = (stream.local, stream.remote);
+            let (local, remote) = (stream.local.clone(), stream.remote.clone());
             self.note(format_args!("send   {local} > {remote} {count}"));
         }
         Ok(count)
@@ -91,7 +93,7 @@ impl Kernel {
         match self.sockets.get_mut(&id) {
             Some(Socket::Stream(stream)) if !stream.closed => {
                 stream.closed = true;
-                let (local, remote) = (stream.local, stream.remote);
+                let (local, remote) = (stream.local.clone(), stream.remote.clone());
                 // What was not read is destroyed, and so is what may still be on its way to the peer.
                 let reset = reset || !stream.incoming.is_empty();
                 let over = stream.broken.is_some();
@@ -114,7 +116,7 @@ impl Kernel {
             }
             Some(Socket::Listener(listener)) => {
                 let waiting = std::mem::take(&mut listener.waiting);
-                let bound = listener.bound;
+                let bound = listener.bound.clone();
                 self.sockets.remove(&id);
                 self.note(format_args!("close  {bound}"));
                 for stream in waiting {
@@ -131,7 +133,7 @@ impl Kernel {
         for (place, byte) in into.iter_mut().zip(stream.incoming.drain(..count)) {
             *place = byte;
         }
-        let (peer, local, remote, owner) = (stream.peer, stream.local, stream.remote, stream.owner);
+        let (peer, local, remote, owner) = (stream.peer, stream.local.clone(), stream.remote.clone(), stream.owner);
         if count > 0 {
             self.note(format_args!("read   {local} < {remote} {count}"));
             let at = self.now + self.latency();
@@ -272,13 +274,7 @@ impl Kernel {
 }
 
 impl Stream {
-    pub(super) fn new(
-        owner: Owner,
-        hosts: (IpAddr, IpAddr),
-        local: SocketAddr,
-        remote: SocketAddr,
-        peer: SocketId,
-    ) -> Self {
+    pub(super) fn new(owner: Owner, hosts: (IpAddr, IpAddr), local: Address, remote: Address, peer: SocketId) -> Self {
         Self {
             owner,
             host: hosts.0,

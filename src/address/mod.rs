@@ -1,0 +1,116 @@
+//! [`Address`]: who is at the other end, or at this one (Twisted: `IPv4Address`, `IPv6Address`, `UNIXAddress`, `IAddress`); and
+//! how hosts are written: which texts are addresses, and which could be names.
+
+mod host;
+mod unix;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+pub use self::host::BadHostName;
+pub(crate) use self::host::{check_host, literal, parse_ipv6};
+pub use self::unix::{UnixAddress, UnixAddressError};
+
+/// The address of one end of a connection, or of a listening port.
+///
+/// ```
+/// use ropewalk::Address;
+///
+/// let address: Address = "127.0.0.1:8888".parse::<std::net::SocketAddr>().unwrap().into();
+/// assert_eq!(address.port(), Some(8888));
+/// assert_eq!(address.to_string(), "127.0.0.1:8888");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// A TCP address, IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A UNIX socket.
+    Unix(UnixAddress),
+}
+
+impl Address {
+    /// The IP address, where there is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The port number, where there is one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The address of a UNIX socket, where it is one.
+    pub fn unix(&self) -> Option<&UnixAddress> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(address) => Some(address),
+        }
+    }
+
+    /// The socket address, where there is one.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(address) => address.fmt(f),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    /// A TCP address.
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl From<UnixAddress> for Address {
+    fn from(address: UnixAddress) -> Self {
+        Self::Unix(address)
+    }
+}
+
+/// An [`Address`] in half the room: each connection keeps two.
+#[derive(Debug)]
+pub(crate) enum CompactAddress {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+    Unix(Option<Box<UnixAddress>>),
+}
+
+impl From<Address> for CompactAddress {
+    fn from(address: Address) -> Self {
+        match address {
+            Address::Tcp(SocketAddr::V4(address)) => Self::V4(address),
+            Address::Tcp(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
+            Address::Unix(address) if address.is_unnamed() => Self::Unix(None),
+            Address::Unix(address) => Self::Unix(Some(Box::new(address))),
+        }
+    }
+}
+
+impl From<&CompactAddress> for Address {
+    fn from(address: &CompactAddress) -> Self {
+        match address {
+            CompactAddress::V4(address) => Self::Tcp(SocketAddr::V4(*address)),
+            CompactAddress::V6(address) => Self::Tcp(SocketAddr::V6(**address)),
+            CompactAddress::Unix(None) => Self::Unix(UnixAddress::unnamed()),
+            CompactAddress::Unix(Some(address)) => Self::Unix((**address).clone()),
+        }
+    }
+}

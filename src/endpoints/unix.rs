@@ -1,0 +1,155 @@
+//! UNIX endpoints (Twisted: `UNIXServerEndpoint`, `UNIXClientEndpoint`).
+
+use std::time::Duration;
+
+use super::arguments::{Argument, Arguments};
+use super::description::{Description, DescriptionError, quote_string_argument};
+use super::{ClientEndpoint, ServerEndpoint};
+use crate::address::UnixAddress;
+use crate::deferred::Deferred;
+use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, Port, Reactor, UnixConnectOptions, UnixListenOptions};
+
+/// Listens on a UNIX socket (Twisted: `UNIXServerEndpoint`).
+///
+/// ```
+/// use ropewalk::address::UnixAddress;
+/// use ropewalk::endpoints::UnixServerEndpoint;
+/// use ropewalk::reactor::UnixListenOptions;
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// # let reactor = ropewalk::Reactor::new()?;
+/// let address = UnixAddress::path("/run/ropewalk.sock")?;
+/// let endpoint = UnixServerEndpoint::new(&reactor, address).options(UnixListenOptions::new().mode(0o660));
+/// # drop(endpoint);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct UnixServerEndpoint {
+    reactor: Reactor,
+    address: UnixAddress,
+    options: UnixListenOptions,
+}
+
+impl UnixServerEndpoint {
+    /// Listens with the usual options: a backlog of 50, mode 0o666, no lock.
+    pub fn new(reactor: &Reactor, address: UnixAddress) -> Self {
+        Self { reactor: reactor.clone(), address, options: UnixListenOptions::new() }
+    }
+
+    /// Listens in another way.
+    pub fn options(mut self, options: UnixListenOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl ServerEndpoint for UnixServerEndpoint {
+    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+        match self.reactor.listen_unix_boxed(&self.address, &self.options, factory) {
+            Ok(port) => Deferred::succeed(port),
+            Err(error) => Deferred::fail(error),
+        }
+    }
+}
+
+/// Connects to a UNIX socket (Twisted: `UNIXClientEndpoint`).
+///
+/// ```
+/// use ropewalk::address::UnixAddress;
+/// use ropewalk::endpoints::UnixClientEndpoint;
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// # let reactor = ropewalk::Reactor::new()?;
+/// let endpoint = UnixClientEndpoint::new(&reactor, UnixAddress::abstract_name("ropewalk")?);
+/// # drop(endpoint);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct UnixClientEndpoint {
+    reactor: Reactor,
+    address: UnixAddress,
+    options: UnixConnectOptions,
+}
+
+impl UnixClientEndpoint {
+    /// Connects with the usual options: 30 s, and no look at a lock.
+    pub fn new(reactor: &Reactor, address: UnixAddress) -> Self {
+        Self { reactor: reactor.clone(), address, options: UnixConnectOptions::new() }
+    }
+
+    /// Connects in another way.
+    pub fn options(mut self, options: UnixConnectOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl ClientEndpoint for UnixClientEndpoint {
+    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+        self.reactor.connect_unix_boxed(&self.address, &self.options, factory)
+    }
+}
+
+/// The endpoint of `unix:address[:mode[:backlog[:lockfile]]]`. The lock is held unless it is told otherwise, as in Twisted.
+pub(super) fn server(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+    let arguments = Arguments::of(description, "unix", &["address", "mode", "backlog", "lockfile"], &[])?;
+    let address = arguments.required("address", address)?;
+    let mode = arguments.optional("mode", mode)?;
+    let backlog = arguments.optional("backlog", |backlog| backlog.number(0..=i32::MAX as u32))?;
+    let lock = arguments.optional("lockfile", flag)?;
+    let options = UnixListenOptions::new().backlog(backlog.unwrap_or(BACKLOG)).want_pid(lock.unwrap_or(true));
+    let options = mode.map_or(options.clone(), |mode| options.mode(mode));
+    Ok(Box::new(UnixServerEndpoint::new(reactor, address).options(options)))
+}
+
+/// The endpoint of `unix:path[:timeout=..][:lockfile=..]`.
+pub(super) fn client(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+    let arguments = Arguments::of(description, "unix", &["path"], &["timeout", "lockfile"])?;
+    let address = arguments.required("path", address)?;
+    let timeout: Option<Duration> = arguments.optional("timeout", Argument::seconds)?;
+    let check = arguments.optional("lockfile", flag)?;
+    let options = UnixConnectOptions::new().timeout(Some(timeout.unwrap_or(CONNECT_TIMEOUT)));
+    let options = options.check_pid(check.unwrap_or(false));
+    Ok(Box::new(UnixClientEndpoint::new(reactor, address).options(options)))
+}
+
+/// The client string of a listening socket.
+pub(super) fn client_description(address: &UnixAddress) -> String {
+    let name = match (address.as_path(), address.as_abstract_name()) {
+        (Some(path), _) => path.to_string_lossy().into_owned(),
+        (_, Some(name)) => format!("\0{}", String::from_utf8_lossy(name)),
+        // Nobody listens without a name.
+        (None, None) => String::new(),
+    };
+    format!("unix:{}", quote_string_argument(&name))
+}
+
+/// A path, or, behind a NUL, an abstract name.
+fn address(argument: Argument<'_>) -> Result<UnixAddress, DescriptionError> {
+    let value = argument.value();
+    let address = match value.strip_prefix('\0') {
+        Some(name) => UnixAddress::abstract_name(name),
+        None => UnixAddress::path(value),
+    };
+    address.map_err(|error| argument.invalid(format!("the address of a UNIX socket ({error})")))
+}
+
+fn mode(argument: Argument<'_>) -> Result<u32, DescriptionError> {
+    let value = argument.value();
+    let digits = !value.is_empty() && value.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = if digits { u32::from_str_radix(value, 8).ok() } else { None };
+    mode.filter(|mode| *mode <= 0o7777).ok_or_else(|| argument.invalid("permissions in octal, such as 660"))
+}
+
+fn flag(argument: Argument<'_>) -> Result<bool, DescriptionError> {
+    argument.number(0..=1_u8).map(|number| number == 1)
+}
