@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | [`Protocol`] | a [`Transport`](crate::Transport) in every callback | the reactor, for one connection |
 //! | [`Factory`], or a closure | the peer's [`Address`](crate::Address) | the reactor, for each connection |
+//! | a [`Producer`] | the [`Transport`](crate::Transport) that it produces for | the reactor, at the end of a turn |
 //! | callbacks of a [`Deferred`](crate::Deferred) | a result, or a [`Failure`](crate::Failure) | whoever has the result |
 //! | an endpoint of your own ([`ServerEndpoint`], [`ClientEndpoint`]) | a factory | whoever listens or connects |
 //!
@@ -37,3 +38,4 @@ pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ServerEndpoint};
 pub use crate::protocol::{Factory, Protocol};
 pub use crate::time::Clock;
+pub use crate::transport::Producer;

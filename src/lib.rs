@@ -36,7 +36,8 @@
 //! engine itself does not panic, whatever the peer or a description says. (It catches panics, so build with
 //! `panic = "unwind"`.)
 //!
-//! **Tests** of programs for this engine find what they need in [`testing`], first of all a clock that they move themselves.
+//! **Tests** of programs for this engine find what they need in [`testing`]: a clock that they move themselves, transports without
+//! sockets, and a check that a protocol does the same however its input is cut.
 //!
 //! **Logs** go to [`tracing`](https://docs.rs/tracing): failures that nobody handled at error level, trouble with accepting
 //! at warning level.
@@ -48,6 +49,7 @@ pub mod error;
 pub mod failure;
 pub mod interfaces;
 pub mod protocol;
+pub mod protocols;
 pub mod reactor;
 pub mod task;
 pub mod testing;

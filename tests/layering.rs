@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("protocol", &["address", "error", "failure", "time", "transport"]),
     ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol"]),
     ("endpoints", &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor"]),
+    ("protocols", &["deferred", "error", "failure", "protocol", "time", "transport"]),
     ("interfaces", &["deferred", "endpoints", "protocol", "time", "reactor", "transport"]),
 ];
 

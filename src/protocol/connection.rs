@@ -16,8 +16,8 @@ use std::rc::Rc;
 use super::Protocol;
 use crate::error::Unavailable;
 use crate::failure::{Failure, Result, guarded, guarded_result};
-use crate::transport::Transport;
 use crate::transport::stream::{Delivery, EndNotice};
+use crate::transport::{Notice, Transport};
 
 /// A protocol and its transport, as they are reached from outside: what `connect` gives (Twisted: the protocol with
 /// which a client endpoint's Deferred fires).
@@ -52,6 +52,19 @@ impl<P: Protocol> Connection<P> {
         let mut place = self.0.protocol.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
         let protocol = place.as_mut().ok_or(Unavailable::Gone)?;
         Ok(call(protocol, &self.0.transport))
+    }
+}
+
+/// For the test kit, which drives joints without a reactor.
+impl<P: Protocol> Connection<P> {
+    /// Joins a protocol to a transport.
+    pub(crate) fn join(protocol: P, transport: Transport) -> Self {
+        Self(Rc::new(Joint::new(protocol, transport)))
+    }
+
+    /// What is to be driven.
+    pub(crate) fn joint(&self) -> Rc<dyn AnyJoint> {
+        Rc::clone(&self.0) as Rc<dyn AnyJoint>
     }
 }
 
@@ -112,6 +125,8 @@ pub(crate) trait AnyJoint {
     fn deliver_held(&self);
     /// Our direction was shut.
     fn write_connection_lost(&self);
+    /// The producer of the transport is to pause or to resume.
+    fn tell_producer(&self);
     /// The last call. The protocol is dropped.
     fn connection_lost(&self, reason: &Failure);
     fn into_any(self: Rc<Self>) -> Rc<dyn Any>;
@@ -187,7 +202,29 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         self.tell(P::write_connection_lost);
     }
 
+    fn tell_producer(&self) {
+        let told = self.transport.stream().take_producer();
+        if let Some((mut producer, notice)) = told {
+            let result = guarded_result(|| match notice {
+                Notice::Pause => producer.pause_producing(&self.transport),
+                Notice::Resume => producer.resume_producing(&self.transport),
+            });
+            let unregistered = self.transport.stream().put_back(producer);
+            if let Err(failure) = drop_guarded(unregistered).and(result) {
+                self.transport.ask(|stream| stream.fail(failure));
+            }
+        }
+        self.transport.list();
+    }
+
     fn connection_lost(&self, reason: &Failure) {
+        let producer = self.transport.stream().unregister();
+        if let Some(mut producer) = producer {
+            let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);
+            if let Err(failure) = told.and(drop_guarded(Some(producer))) {
+                tracing::error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
+            }
+        }
         let protocol = self.protocol.borrow_mut().take();
         let Some(mut protocol) = protocol else { return };
         let told = guarded(|| protocol.connection_lost(&self.transport, reason));
@@ -201,4 +238,9 @@ impl<P: Protocol> AnyJoint for Joint<P> {
     fn into_any(self: Rc<Self>) -> Rc<dyn Any> {
         self
     }
+}
+
+/// Drops what is not ours; a panic becomes a failure.
+fn drop_guarded<T>(value: T) -> Result<()> {
+    Ok(guarded(|| drop(value))?)
 }

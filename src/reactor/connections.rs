@@ -145,6 +145,10 @@ impl Core {
                         return;
                     }
                 }
+                Step::TellProducer => {
+                    self.producing.borrow_mut().push(id);
+                    return;
+                }
                 Step::Receive(on) => backend.receive(id, on),
                 Step::DeliverHeld => {
                     self.resumed.borrow_mut().push(id);
@@ -160,8 +164,15 @@ impl Core {
         }
     }
 
-    /// Phase 8: tells protocols of what ended, and lets go.
+    /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
     pub(super) fn deliver_losses(self: &Rc<Self>) {
+        if !self.producing.borrow().is_empty() {
+            for id in self.producing.take() {
+                if let Some(joint) = self.joint(id) {
+                    joint.tell_producer();
+                }
+            }
+        }
         if !self.shut.borrow().is_empty() {
             for id in self.shut.take() {
                 if let Some(joint) = self.joint(id) {

@@ -50,7 +50,8 @@ pub(crate) struct Core {
     pub(super) closing: Cell<bool>,
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
     pub(super) resumed: RefCell<Vec<Id>>,
-    /// For phase 8: directions that were shut, and connections that are over.
+    /// For phase 8: producers that are to be told something, directions that were shut, and connections that are over.
+    pub(super) producing: RefCell<Vec<Id>>,
     pub(super) shut: RefCell<Vec<Id>>,
     pub(super) lost: RefCell<Vec<(Id, CloseMode)>>,
     /// For the end of phase 8: what else has to wait until no callback is on the stack.
@@ -114,6 +115,7 @@ impl Core {
             turning: Cell::new(false),
             closing: Cell::new(false),
             resumed: RefCell::default(),
+            producing: RefCell::default(),
             shut: RefCell::default(),
             lost: RefCell::default(),
             later: RefCell::default(),

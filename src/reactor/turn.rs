@@ -8,7 +8,7 @@
 //! 5. the wait, unless other threads brought something since 1 (`doorbell.rs`);
 //! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
-//! 8. `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
+//! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
 
 use std::cell::Cell;
 use std::mem;

@@ -1,18 +1,40 @@
 //! The test kit: what a test of a program for this engine is made of. Nothing here makes a system call, waits, or reads a
-//! clock, so what a test sees depends on nothing but the test.
+//! clock, so what a test sees depends on nothing but the test. It panics to fail a test, and says so where it does.
 //!
 //! | for | there is | Twisted's name |
 //! |---|---|---|
 //! | time | [`Clock`], which only the test moves | `twisted.internet.task.Clock` |
-//! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | `iosim` |
+//! | one callback, called by hand | [`StringTransport`] | `twisted.internet.testing.StringTransport` |
+//! | one protocol, from `connection_made` to `connection_lost` | [`StringConnection`], from [`StringTransport::joined`] | `StringTransportWithDisconnection` |
+//! | two protocols that talk to each other | [`connect`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
+//! | input that is cut in every way | [`ChunkingCheck`] | none |
+//! | a protocol that only writes down what happens | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
+//! | the result of a Deferred | [`success_result_of`], [`failure_result_of`], [`assert_no_result`] | `successResultOf`, `failureResultOf`, `assertNoResult` |
+//! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | none |
 //! | a program alone | [`MemoryReactor`]: the test plays everybody else | `MemoryReactor` |
 //! | the other side | [`Peer`], [`PendingAttempt`]: connections whose other end the test plays | |
+//!
+//! An assertion inside a callback does not fail the test: its panic is guarded as any other, and becomes the reason for which the
+//! connection ends. So look at what was recorded, from outside.
 
+mod accumulate;
+mod busy;
+mod chunking;
 mod clock;
+mod end;
+mod excerpt;
 mod memory_reactor;
 mod network;
+mod pump;
 mod random;
+mod results;
+mod string_transport;
 
+pub use self::accumulate::{Accumulated, AccumulatingFactory, AccumulatingProtocol};
+pub use self::chunking::ChunkingCheck;
 pub use self::clock::Clock;
 pub use self::memory_reactor::MemoryReactor;
 pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationError};
+pub use self::pump::{Pump, PumpOptions, Side, connect};
+pub use self::results::{assert_no_result, failure_result_of, success_result_of};
+pub use self::string_transport::{StringConnection, StringTransport};

@@ -33,3 +33,27 @@ impl Random {
         per_mille > 0 && self.below(1000) < u64::from(per_mille)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers that everybody's splitmix64 gives for this seed: they may never change.
+    #[test]
+    fn a_seed_means_the_same_for_ever() {
+        let mut random = Random::new(1_234_567);
+        let numbers = [(); 3].map(|()| random.next());
+        assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn numbers_keep_below_their_bound_and_reach_all_below_it() {
+        let mut random = Random::new(7);
+        let mut seen = [0; 5];
+        for _ in 0..1000 {
+            seen[random.below(5) as usize] += 1;
+        }
+        assert!(seen.iter().all(|count| *count > 100), "{seen:?}");
+        assert_eq!([random.below(0), random.below(1)], [0, 0]);
+    }
+}

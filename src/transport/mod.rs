@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) mod agenda;
+mod producer;
 pub(crate) mod send_queue;
 pub(crate) mod stream;
 #[cfg(test)]
@@ -21,6 +22,8 @@ mod tests;
 use crate::address::{Address, CompactAddress};
 use crate::error::ConnectionClosed;
 use agenda::{Agenda, Driver, Id, SocketOption};
+pub(crate) use producer::Notice;
+pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
 use stream::Stream;
 
 /// A write of at least this many bytes onto an empty queue is offered to the socket at once, so that it is not copied.

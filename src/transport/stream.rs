@@ -26,6 +26,9 @@
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
 //! | `Over` | `next_step` said `Close` | |
 //!
+//! A producer that is registered has a fourth machine, in `producer.rs`; this one asks it what it is to be told, and whether a
+//! close waits for it.
+//!
 //! Rules:
 //! 1. `closing` only moves down its table; the first reason of a state stays.
 //! 2. Requests change states and mark the stream as having something to do; nothing is done before the next settling
@@ -33,10 +36,13 @@
 //! 3. When both directions have ended, the connection is over: `Done`.
 //! 4. Bytes that arrive while reading is paused are held, in order, with an end of stream behind them, and delivered
 //!    on resume. An error of the network is not held: it ends the connection at once.
+//! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is told nothing once the stream
+//!    is past `Draining`.
 
 use std::io;
 use std::time::Duration;
 
+use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
 use super::send_queue::SendQueue;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -70,6 +76,8 @@ pub(crate) struct Stream {
     /// Bytes and an end that came while paused.
     held: Option<Box<Held>>,
     reason: Option<Failure>,
+    /// What is known of a producer. Boxed, for few connections ever have one.
+    production: Option<Box<Production>>,
     close_timeout: Millis,
 }
 
@@ -111,6 +119,8 @@ pub(crate) enum Step {
     Send,
     /// Send the end of our side; [`Stream::shut`] was said already.
     ShutDownWriting,
+    /// The producer is to be told something ([`Stream::take_producer`]); the rest waits until then.
+    TellProducer,
     /// Start or stop receiving.
     Receive(bool),
     /// Bytes or an end were held back and can be delivered now: take them in the next turn.
@@ -170,6 +180,7 @@ impl Stream {
             listed: false,
             held: None,
             reason: None,
+            production: None,
             close_timeout: Millis::from(Some(CLOSE_TIMEOUT)),
         }
     }
@@ -235,6 +246,42 @@ impl Stream {
         }
     }
 
+    /// Registers a producer.
+    pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Result<(), ProducerError> {
+        self.production.get_or_insert_with(|| Box::new(Production::new())).register(producer, streaming)
+    }
+
+    /// Takes the producer out for good.
+    pub(crate) fn unregister(&mut self) -> Option<Box<dyn Producer>> {
+        self.production.as_mut()?.unregister()
+    }
+
+    /// Whether a producer is registered.
+    pub(crate) fn has_producer(&self) -> bool {
+        self.production.as_ref().is_some_and(|production| production.is_registered())
+    }
+
+    /// Sets the marks at which a push producer is resumed and paused.
+    pub(crate) fn set_marks(&mut self, low: usize, high: usize) {
+        self.production.get_or_insert_with(|| Box::new(Production::new())).set_marks(low, high);
+    }
+
+    /// Takes the producer out, to be told this. Nothing if it was unregistered meanwhile, or the stream is past telling.
+    pub(crate) fn take_producer(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
+        if self.closing > Closing::Draining {
+            return None;
+        }
+        self.production.as_mut()?.take()
+    }
+
+    /// Puts a producer back that was told something. Given back if it was unregistered meanwhile.
+    pub(crate) fn put_back(&mut self, producer: Box<dyn Producer>) -> Option<Box<dyn Producer>> {
+        match &mut self.production {
+            Some(production) => production.put_back(producer),
+            None => Some(producer),
+        }
+    }
+
     /// Whether the connection is being lost (Twisted: `disconnecting`).
     pub(crate) fn is_closing(&self) -> bool {
         self.closing > Closing::No
@@ -243,6 +290,21 @@ impl Stream {
     /// Whether the connection is over (Twisted: `disconnected`).
     pub(crate) fn is_over(&self) -> bool {
         self.closing == Closing::Over
+    }
+
+    /// Whether it is being closed, or was told to be, without its queue being sent.
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.closing == Closing::Aborting
+    }
+
+    /// Whether our side was shut, or will be (Twisted: `_writeDisconnecting`).
+    pub(crate) fn is_write_closing(&self) -> bool {
+        self.writing != Writing::Open
+    }
+
+    /// Whether reading is paused (Twisted: `producerState`).
+    pub(crate) fn is_paused(&self) -> bool {
+        self.reading == Reading::Paused
     }
 
     // What happened.
@@ -287,6 +349,9 @@ impl Stream {
     /// The backend took `count` bytes off the queue (or straight from a write).
     pub(crate) fn sent(&mut self, count: usize) {
         self.progressed |= count > 0;
+        if let (true, Some(production)) = (count > 0, &mut self.production) {
+            production.sent();
+        }
     }
 
     /// The socket is full; the backend will say when it is not.
@@ -302,7 +367,12 @@ impl Stream {
     /// The network says that it is over.
     pub(crate) fn broken(&mut self, error: io::Error) {
         let reason = ConnectionClosed::from_io(error, self.queue.len());
-        self.close_with(Closing::Dead, reason.into());
+        self.dead(reason.into());
+    }
+
+    /// The same, with the reason as the protocol is to hear it.
+    pub(crate) fn dead(&mut self, reason: Failure) {
+        self.close_with(Closing::Dead, reason);
     }
 
     /// The close deadline passed: the peer is given as long again if it took anything.
@@ -353,7 +423,15 @@ impl Stream {
         if self.can_send() {
             return Step::Send;
         }
-        if self.queue.is_empty() {
+        let production = self.production.as_mut().filter(|_| self.writing != Writing::Shut);
+        let mut held = false;
+        if let Some(production) = production {
+            if production.notice(self.queue.len()).is_some() {
+                return Step::TellProducer;
+            }
+            held = production.holds_close();
+        }
+        if self.queue.is_empty() && !held {
             if self.closing == Closing::Draining || self.both_ended() {
                 self.reason.get_or_insert_with(|| ConnectionClosed::Done.into());
                 return self.close(self.parting());

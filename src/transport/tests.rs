@@ -284,6 +284,7 @@ proptest! {
                                 shut = true;
                             }
                             Step::Receive(_) | Step::ArmDeadline(_) => prop_assert!(!closed),
+                            Step::TellProducer => prop_assert!(false, "there is no producer"),
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
                                 let (data, end) = stream.take_held().expect("it said so");

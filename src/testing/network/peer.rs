@@ -105,7 +105,8 @@ impl Peer {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn shut_down(&self) -> io::Result<()> {
-        self.kernel.borrow_mut().shut_down(self.stream()?);
+        let stream = self.stream()?;
+        self.kernel.borrow_mut().shut_down(stream);
         Ok(())
     }
 

@@ -1,0 +1,9 @@
+//! Protocols, and parts of protocols, that many programs need (Twisted: `twisted.protocols`).
+//!
+//! | to | there is | Twisted's name |
+//! |---|---|---|
+//! | send a file, no faster than the peer reads | [`FileSender`] | `basic.FileSender` |
+
+mod file_sender;
+
+pub use self::file_sender::{FileSender, Interrupted};

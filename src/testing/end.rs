@@ -1,0 +1,440 @@
+//! [`End`]: one end of a connection that has no socket. It is to a transport and its joint what the reactor is, with two
+//! buffers ([`Pipe`]) in the place of the kernel's.
+//!
+//! It keeps the reactor's order: what arrives is handed to the joint ([`End::take_in`]), what was held back is delivered
+//! ([`End::deliver_held`]), what was asked for is done ([`End::settle`]), and last the protocol is told of what ended
+//! ([`End::tell`]). Nothing is borrowed while a protocol is called.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::Clock;
+use crate::failure::Failure;
+use crate::protocol::AnyJoint;
+use crate::time::{Clock as _, DelayedCall};
+use crate::transport::Transport;
+use crate::transport::agenda::{Agenda, Driver, Id, SocketOption};
+use crate::transport::send_queue::CHUNK;
+use crate::transport::stream::{CloseMode, EndNotice, Step, Stream};
+
+/// How long, and how many bytes, are read and dropped after our end of a closed connection: as the reactor does it.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// The one connection of an agenda.
+const ID: Id = Id { slot: 0, generation: 0 };
+
+/// One end: a transport, its pretended socket, and a protocol if it has one.
+pub(super) struct End {
+    transport: Transport,
+    agenda: Rc<Agenda>,
+    socket: Rc<Socket>,
+    joint: RefCell<Option<Rc<dyn AnyJoint>>>,
+    /// What close timeouts and lingering go by. Without one, a socket that is never full.
+    clock: Option<Clock>,
+    timer: Cell<Option<DelayedCall>>,
+    /// The stream wants bytes.
+    receiving: Cell<bool>,
+    /// What settling found out, and the next phases do.
+    resumed: Cell<bool>,
+    producing: Cell<bool>,
+    shut: Cell<bool>,
+    closing: Cell<Option<CloseMode>>,
+    aborted: Cell<bool>,
+    /// Both ends had been sent when it was aborted: the kernels are done with the connection, and nobody is reset any more.
+    finished: Cell<bool>,
+    lost: RefCell<Option<Failure>>,
+}
+
+impl End {
+    /// An end whose socket holds `room` bytes that the other end has not taken.
+    pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: Option<Clock>) -> Self {
+        let socket = Rc::new(Socket::new(room));
+        let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
+        let agenda = Rc::new(Agenda::new(driver));
+        let transport = Transport::new(ID, Rc::clone(&agenda), host, peer);
+        transport.list();
+        Self {
+            transport,
+            agenda,
+            socket,
+            joint: RefCell::default(),
+            clock,
+            timer: Cell::default(),
+            receiving: Cell::new(false),
+            resumed: Cell::new(false),
+            producing: Cell::new(false),
+            shut: Cell::new(false),
+            closing: Cell::new(None),
+            aborted: Cell::new(false),
+            finished: Cell::new(false),
+            lost: RefCell::default(),
+        }
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Why it ended, once it has.
+    pub(super) fn lost(&self) -> Option<Failure> {
+        self.lost.borrow().clone()
+    }
+
+    /// Whether it was closed with a reset, or will be.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.get() || self.transport.stream().is_aborting()
+    }
+
+    /// Puts the protocol in its place, and makes its first call.
+    pub(super) fn join(&self, joint: Rc<dyn AnyJoint>) {
+        *self.joint.borrow_mut() = Some(Rc::clone(&joint));
+        // A failure is already the connection's reason to end.
+        let _ = joint.connection_made();
+    }
+
+    /// Phase 6: takes one thing out of what the peer sent, at most `limit` bytes, and hands it on.
+    pub(super) fn take_in(&self, pipe: &RefCell<Pipe>, limit: usize) -> Arrival {
+        match self.socket.state.get() {
+            State::Open => self.take_in_open(pipe, limit),
+            State::Lingering(left) => self.take_in_lingering(pipe, left),
+            State::Closed => {
+                let mut pipe = pipe.borrow_mut();
+                pipe.reset = false;
+                match pipe.drop_bytes() {
+                    0 => Arrival::Nothing,
+                    count if self.finished.get() => Arrival::Dropped(count),
+                    count => {
+                        self.socket.out.borrow_mut().reset = true;
+                        Arrival::Refused(count)
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_in_open(&self, pipe: &RefCell<Pipe>, limit: usize) -> Arrival {
+        let (data, ended, reset) = {
+            let mut pipe = pipe.borrow_mut();
+            let receiving = self.receiving.get();
+            let count = if receiving { pipe.bytes.len().min(limit).min(CHUNK) } else { 0 };
+            let data: Vec<u8> = pipe.bytes.drain(..count).collect();
+            let empty = data.is_empty() && pipe.bytes.is_empty();
+            // A reset overtakes what nobody reads, and nothing else.
+            let reset = pipe.reset && (empty || !receiving);
+            let ended = receiving && empty && pipe.ended && !pipe.end_told && !reset;
+            pipe.end_told |= ended;
+            if reset {
+                pipe.reset = false;
+                pipe.drop_bytes();
+            }
+            (data, ended, reset)
+        };
+        let joint = self.joint.borrow().clone();
+        if reset {
+            self.transport.ask(|stream| stream.broken(io::ErrorKind::ConnectionReset.into()));
+            return Arrival::Reset;
+        }
+        if ended {
+            if let Some(joint) = joint {
+                joint.end_of_stream();
+            }
+            return Arrival::Ended;
+        }
+        if data.is_empty() {
+            return Arrival::Nothing;
+        }
+        if let Some(joint) = joint {
+            joint.data_received(&data);
+        }
+        Arrival::Data(data)
+    }
+
+    /// Our end is over, and what the peer still sends is dropped, within bounds.
+    fn take_in_lingering(&self, pipe: &RefCell<Pipe>, left: usize) -> Arrival {
+        let mut pipe = pipe.borrow_mut();
+        let count = pipe.drop_bytes();
+        let left = left.saturating_sub(count);
+        if pipe.ended || pipe.reset || left == 0 {
+            pipe.reset = false;
+            self.disarm();
+            self.socket.state.set(State::Closed);
+        } else {
+            self.socket.state.set(State::Lingering(left));
+        }
+        if count > 0 { Arrival::Dropped(count) } else { Arrival::Nothing }
+    }
+
+    /// The rest of phase 6: what was held back while reading was paused. Whether there was anything.
+    pub(super) fn deliver_held(&self) -> bool {
+        let joint = self.joint.borrow().clone();
+        match joint {
+            Some(joint) if self.resumed.take() => {
+                joint.deliver_held();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Phase 7: does what the stream asks for. Whether there was anything. Calls nobody.
+    pub(super) fn settle(&self) -> bool {
+        if self.agenda.is_empty() {
+            return false;
+        }
+        self.agenda.take(Vec::new());
+        let mut stream = self.transport.stream();
+        stream.unlist();
+        let mut moved = false;
+        loop {
+            let step = stream.next_step();
+            moved |= step != Step::Rest;
+            match step {
+                Step::Send => self.send(&mut stream),
+                Step::ShutDownWriting => {
+                    self.socket.end();
+                    if stream.shut() == EndNotice::Tell {
+                        self.shut.set(true);
+                        // The rest waits until the protocol has heard of it: it may fail over it.
+                        self.transport.list_stream(&mut stream);
+                        return true;
+                    }
+                }
+                Step::TellProducer => {
+                    self.producing.set(true);
+                    return true;
+                }
+                Step::Receive(on) => self.receiving.set(on),
+                Step::ArmDeadline(after) => self.arm(after, |transport, _| transport.ask(Stream::deadline_passed)),
+                Step::DeliverHeld => {
+                    self.resumed.set(true);
+                    return true;
+                }
+                Step::Close(mode) => {
+                    self.closing.set(Some(mode));
+                    return true;
+                }
+                Step::Rest => return moved,
+            }
+        }
+    }
+
+    /// Moves what is queued to the socket, as far as there is room.
+    fn send(&self, stream: &mut Stream) {
+        while !stream.queue.is_empty() {
+            let count = self.socket.take(stream.queue.front());
+            stream.queue.advance(count, &self.agenda.spares);
+            stream.sent(count);
+            if count == 0 {
+                stream.blocked();
+                return;
+            }
+        }
+    }
+
+    /// The same before its time, for whoever wants to see what was written.
+    pub(super) fn send_ahead(&self) {
+        self.send(&mut self.transport.stream());
+    }
+
+    /// The peer has taken bytes from the socket: if it was full, it is so no more.
+    pub(super) fn room_again(&self) {
+        if self.socket.full.take() {
+            self.transport.ask(Stream::unblocked);
+        }
+    }
+
+    /// Phase 8: tells the protocol of what ended. The reason, if that is the connection. Whether the peer has ended its side
+    /// decides whether there is anything left to be reset.
+    pub(super) fn tell(&self, peer_ended: bool) -> Option<Failure> {
+        let joint = self.joint.borrow().clone();
+        if self.producing.take()
+            && let Some(joint) = &joint
+        {
+            joint.tell_producer();
+        }
+        if self.shut.take()
+            && let Some(joint) = &joint
+        {
+            joint.write_connection_lost();
+        }
+        let mode = self.closing.take()?;
+        self.disarm();
+        let reason = self.transport.stream().take_reason();
+        self.close(mode, peer_ended);
+        self.joint.take();
+        *self.lost.borrow_mut() = Some(reason.clone());
+        if let Some(joint) = joint {
+            joint.connection_lost(&reason);
+        }
+        Some(reason)
+    }
+
+    fn close(&self, mode: CloseMode, peer_ended: bool) {
+        self.receiving.set(false);
+        self.aborted.set(mode == CloseMode::Reset);
+        match mode {
+            CloseMode::Reset => {
+                self.finished.set(self.socket.is_ended() && peer_ended);
+                self.socket.out.borrow_mut().reset = !self.finished.get();
+                self.socket.state.set(State::Closed);
+            }
+            CloseMode::Plain => {
+                self.socket.end();
+                self.socket.state.set(State::Closed);
+            }
+            CloseMode::Linger => {
+                self.socket.end();
+                self.socket.state.set(State::Lingering(LINGER_BYTES));
+                self.arm(LINGER_TIME, |_, socket| socket.state.set(State::Closed));
+            }
+        }
+    }
+
+    fn arm(&self, after: Duration, call: impl FnOnce(&Transport, &Socket) + 'static) {
+        let Some(clock) = &self.clock else { return };
+        let (transport, socket) = (self.transport.clone(), Rc::clone(&self.socket));
+        self.timer.set(Some(clock.call_later(after, move || call(&transport, &socket))));
+    }
+
+    fn disarm(&self) {
+        if let Some(timer) = self.timer.take() {
+            // It may have been called already.
+            let _ = timer.cancel();
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+/// What one look at what the peer sent came to.
+pub(super) enum Arrival {
+    /// There was nothing to be had.
+    Nothing,
+    /// Bytes, which were handed to the joint.
+    Data(Vec<u8>),
+    /// The peer's last byte was before.
+    Ended,
+    /// The peer reset the connection.
+    Reset,
+    /// So many bytes came after our end, and were dropped.
+    Dropped(usize),
+    /// So many bytes came after the socket was closed, and are answered with a reset.
+    Refused(usize),
+}
+
+/// What pretends to be the socket of an [`End`].
+pub(super) struct Socket {
+    /// What was sent, and not taken by the other end.
+    pub(super) out: RefCell<Pipe>,
+    room: usize,
+    /// Something did not fit.
+    full: Cell<bool>,
+    state: Cell<State>,
+    pub(super) options: RefCell<Options>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Closed on our side; so many bytes more are read and dropped.
+    Lingering(usize),
+    Closed,
+}
+
+impl Socket {
+    fn new(room: usize) -> Self {
+        let out = RefCell::default();
+        Self { out, room, full: Cell::new(false), state: Cell::new(State::Open), options: RefCell::default() }
+    }
+
+    /// Takes what there is room for.
+    fn take(&self, data: &[u8]) -> usize {
+        let mut out = self.out.borrow_mut();
+        let count = data.len().min(self.room.saturating_sub(out.bytes.len()));
+        out.bytes.extend(&data[..count]);
+        if count < data.len() {
+            self.full.set(true);
+        }
+        count
+    }
+
+    fn end(&self) {
+        self.out.borrow_mut().ended = true;
+    }
+
+    /// Whether our end was sent.
+    pub(super) fn is_ended(&self) -> bool {
+        self.out.borrow().ended
+    }
+}
+
+impl Driver for Socket {
+    fn send_now(&self, _: Id, data: &[u8]) -> usize {
+        self.take(data)
+    }
+
+    fn set_option(&self, _: Id, option: SocketOption) -> io::Result<()> {
+        let mut options = self.options.borrow_mut();
+        match option {
+            SocketOption::NoDelay(on) => options.no_delay = on,
+            SocketOption::KeepAlive(on) => options.keep_alive = on,
+            SocketOption::KeepAliveTimes(idle, interval, count) => {
+                options.keep_alive_times = Some((idle, interval, count));
+            }
+            SocketOption::UserTimeout(timeout) => options.user_timeout = Some(timeout),
+        }
+        Ok(())
+    }
+
+    fn no_delay(&self, _: Id) -> io::Result<bool> {
+        Ok(self.options.borrow().no_delay)
+    }
+
+    fn keep_alive(&self, _: Id) -> io::Result<bool> {
+        Ok(self.options.borrow().keep_alive)
+    }
+
+    fn raw_fd(&self, _: Id) -> Option<RawFd> {
+        None
+    }
+}
+
+/// The options that were set. Off, as the system's are, unless so.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    pub(super) no_delay: bool,
+    pub(super) keep_alive: bool,
+    pub(super) keep_alive_times: Option<(Duration, Duration, u32)>,
+    pub(super) user_timeout: Option<Duration>,
+}
+
+/// One direction: what was sent and not yet taken. The end and a reset stand behind the bytes.
+#[derive(Default)]
+pub(super) struct Pipe {
+    pub(super) bytes: VecDeque<u8>,
+    pub(super) ended: bool,
+    pub(super) reset: bool,
+    end_told: bool,
+}
+
+impl Pipe {
+    fn drop_bytes(&mut self) -> usize {
+        let count = self.bytes.len();
+        self.bytes.clear();
+        count
+    }
+}

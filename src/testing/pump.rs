@@ -1,0 +1,425 @@
+//! Two protocols connected to each other without a reactor, moved step by step.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::Clock;
+use super::busy::Busy;
+use super::end::{Arrival, End};
+use super::excerpt::excerpt;
+use crate::address::Address;
+use crate::error::Unavailable;
+use crate::failure::{Failure, Result};
+use crate::protocol::{Connection, Factory, Protocol};
+use crate::transport::Transport;
+
+/// Connects two protocols to each other without a network (Twisted: `iosim.connect`, `connectedServerAndClient`), with the
+/// defaults of [`PumpOptions`].
+///
+/// ```
+/// use ropewalk::testing::{AccumulatingProtocol, connect};
+///
+/// let (client, server) = (AccumulatingProtocol::new(), AccumulatingProtocol::new());
+/// let heard = server.record();
+/// let pump = connect(client, server);
+/// pump.client().transport().write(b"hello");
+/// pump.client().transport().lose_connection();
+/// pump.flush();
+/// assert_eq!(heard.data(), b"hello");
+/// assert!(heard.is_lost(), "{}", pump.transcript());
+/// ```
+pub fn connect<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C, S> {
+    PumpOptions::new().connect(client, server)
+}
+
+/// What two connected protocols are to have between them.
+///
+/// ```
+/// use ropewalk::testing::{self, AccumulatingProtocol, PumpOptions};
+///
+/// let clock = testing::Clock::new();
+/// let pump = PumpOptions::new()
+///     .clock(&clock)
+///     .room(1000)
+///     .connect(AccumulatingProtocol::new(), AccumulatingProtocol::new());
+/// pump.server().transport().pause_producing();
+/// pump.client().transport().write(&[0; 3000]);
+/// pump.flush();
+/// assert_eq!(pump.client().in_flight(), 1000);
+/// assert_eq!(pump.client().transport().queued(), 2000);
+/// ```
+#[derive(Debug, Clone)]
+pub struct PumpOptions {
+    clock: Clock,
+    room: usize,
+    client: SocketAddr,
+    server: SocketAddr,
+}
+
+impl PumpOptions {
+    /// A clock of its own, room for 64 KiB each way, the client at 10.0.0.2:49152 and the server at 10.0.0.1:8000.
+    pub fn new() -> Self {
+        Self { clock: Clock::new(), room: ROOM, client: CLIENT, server: SERVER }
+    }
+
+    /// The clock whose calls are made while pumping, and by which close timeouts go.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
+    /// How many bytes each direction holds between the two: what the buffers of both sockets would. Once it is full, bytes wait
+    /// at the sender, in [`Transport::queued`]. At least 1.
+    pub fn room(mut self, bytes: usize) -> Self {
+        self.room = bytes.max(1);
+        self
+    }
+
+    /// The addresses of the two.
+    pub fn addresses(mut self, client: impl Into<SocketAddr>, server: impl Into<SocketAddr>) -> Self {
+        (self.client, self.server) = (client.into(), server.into());
+        self
+    }
+
+    /// Connects two protocols. `connection_made` is called, the server's first; nothing is moved.
+    pub fn connect<C: Protocol, S: Protocol>(&self, client: C, server: S) -> Pump<C, S> {
+        self.join(client, server, || {}, || {})
+    }
+
+    /// Connects a protocol of each of two factories, which are started before, and stopped after the connection is over.
+    ///
+    /// # Panics
+    ///
+    /// If either builds no protocol.
+    #[track_caller]
+    pub fn connect_factories<C: Factory, S: Factory>(
+        &self,
+        mut client: C,
+        mut server: S,
+    ) -> Pump<C::Protocol, S::Protocol> {
+        server.do_start();
+        client.do_start();
+        let Some(server_protocol) = server.build_protocol(&Address::from(self.client)) else {
+            panic!("the server's factory built no protocol")
+        };
+        let Some(client_protocol) = client.build_protocol(&Address::from(self.server)) else {
+            panic!("the client's factory built no protocol")
+        };
+        self.join(client_protocol, server_protocol, move || client.do_stop(), move || server.do_stop())
+    }
+
+    fn join<C: Protocol, S: Protocol>(
+        &self,
+        client: C,
+        server: S,
+        client_stop: impl FnOnce() + 'static,
+        server_stop: impl FnOnce() + 'static,
+    ) -> Pump<C, S> {
+        let end = |host, peer| End::new(host, peer, self.room, Some(self.clock.clone()));
+        let pump = Pump {
+            client: Side::new(client, end(self.client, self.server), Box::new(client_stop)),
+            server: Side::new(server, end(self.server, self.client), Box::new(server_stop)),
+            clock: self.clock.clone(),
+            transcript: RefCell::default(),
+            busy: Cell::default(),
+        };
+        {
+            let _busy = Busy::enter(&pump.busy);
+            pump.server.end.join(pump.server.connection.joint());
+            pump.client.end.join(pump.client.connection.joint());
+        }
+        pump
+    }
+}
+
+impl Default for PumpOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Two connected protocols, and what moves bytes between them (Twisted: `iosim.IOPump`). From [`connect`] or [`PumpOptions`].
+///
+/// Everything else is as on a socket: the protocols are joined to their transports as in a reactor; what is written before a
+/// close, and after it in the same turn, arrives; whoever was aborted, or writes to an end that has closed for good, sees a
+/// reset; a side that is paused is given nothing, and what it does not take waits at the sender. A reset does not overtake
+/// bytes that arrived before it, unless reading is paused.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::error::ConnectionClosed;
+/// use ropewalk::testing::{AccumulatingProtocol, PumpOptions};
+///
+/// // A peer that takes nothing of what it is sent is cut off after the close timeout.
+/// let pump = PumpOptions::new().room(10).connect(AccumulatingProtocol::new(), AccumulatingProtocol::new());
+/// pump.client().transport().pause_producing();
+/// pump.server().transport().write(b"more than there is room for");
+/// pump.server().transport().lose_connection();
+/// pump.flush();
+/// assert!(pump.server().lost().is_none());
+/// pump.advance(Duration::from_secs(30));
+/// let reason = pump.server().lost().expect("it was cut off");
+/// assert!(matches!(reason.check(), Some(ConnectionClosed::CloseTimedOut { unsent: 17, .. })), "{}", pump.transcript());
+/// ```
+///
+/// It is not for what the network does between the two, for nothing here takes time or gets lost. Nor does it cut what is
+/// sent: see [`ChunkingCheck`](super::ChunkingCheck).
+pub struct Pump<C, S> {
+    client: Side<C>,
+    server: Side<S>,
+    clock: Clock,
+    transcript: RefCell<Transcript>,
+    busy: Cell<bool>,
+}
+
+impl<C: Protocol, S: Protocol> Pump<C, S> {
+    /// The side that connected.
+    pub fn client(&self) -> &Side<C> {
+        &self.client
+    }
+
+    /// The side that was connected to.
+    pub fn server(&self) -> &Side<S> {
+        &self.server
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Makes the clock's calls that are due, and moves what each side has sent by now to the other, once: 64 KiB at most each
+    /// way, or an end. What is sent in answer stays for the next time (Twisted: `pump`). Says whether anything moved, or was
+    /// called.
+    ///
+    /// # Panics
+    ///
+    /// From inside a callback of one of the protocols. (The panic is guarded as any other of a callback's.) And with what a
+    /// call of the clock panics with.
+    #[track_caller]
+    pub fn pump(&self) -> bool {
+        let _busy = Busy::enter(&self.busy);
+        self.transcript.borrow_mut().turn += 1;
+        let calls = self.clock.turn();
+        if calls > 0 {
+            self.note(format!("the clock made {calls} calls, or polls of futures"));
+        }
+        let mut moved = self.settle() | (calls > 0);
+        let (to_server, to_client) = (self.client.in_flight(), self.server.in_flight());
+        moved |= self.carry(&self.client.end, &self.server.end, to_server, "client -> server");
+        moved |= self.carry(&self.server.end, &self.client.end, to_client, "server -> client");
+        moved |= self.client.end.deliver_held() | self.server.end.deliver_held();
+        moved | self.settle()
+    }
+
+    /// [`pump`](Self::pump)s until nothing moves (Twisted: `flush`). Says whether anything did.
+    ///
+    /// # Panics
+    ///
+    /// After 10,000 rounds, with what moved last: two protocols that answer each other without end, or a call of
+    /// the clock that without end asks for the next one. And as [`pump`](Self::pump).
+    #[track_caller]
+    pub fn flush(&self) -> bool {
+        for round in 0..ROUNDS {
+            if !self.pump() {
+                return round > 0;
+            }
+        }
+        panic!(
+            "after {ROUNDS} rounds there is still something that moves:\n  client: {}\n  server: {}\nand this was last:\n{}",
+            self.client.state(),
+            self.server.state(),
+            self.transcript.borrow().last(LAST)
+        );
+    }
+
+    /// [`flush`](Self::flush)es, so that what was asked for before has begun, moves the time on, and flushes what comes of it.
+    ///
+    /// # Panics
+    ///
+    /// As [`flush`](Self::flush) and [`Clock::advance`].
+    #[track_caller]
+    pub fn advance(&self, by: Duration) {
+        self.flush();
+        self.clock.advance(by);
+        self.flush();
+    }
+
+    /// What moved, line by line, for failure messages: the last 1,000 lines.
+    pub fn transcript(&self) -> String {
+        self.transcript.borrow().last(LINES)
+    }
+
+    /// Phases 7 and 8 of both sides.
+    fn settle(&self) -> bool {
+        let mut moved = self.client.end.settle() | self.server.end.settle();
+        let to_client = self.client.tell(self.server.end.socket().is_ended());
+        let to_server = self.server.tell(self.client.end.socket().is_ended());
+        for (name, reason) in [("client", to_client), ("server", to_server)] {
+            if let Some(reason) = reason {
+                self.note(format!("{name} lost: {reason}"));
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    fn carry(&self, from: &End, to: &End, limit: usize, way: &str) -> bool {
+        let arrival = to.take_in(&from.socket().out, limit);
+        let line = match &arrival {
+            Arrival::Nothing => return false,
+            Arrival::Data(data) => format!("{way}: {}", excerpt(data)),
+            Arrival::Ended => format!("{way}: end of stream"),
+            Arrival::Reset => format!("{way}: reset"),
+            Arrival::Dropped(count) => format!("{way}: {count} bytes, dropped: the connection is closed"),
+            Arrival::Refused(count) => format!("{way}: {count} bytes, answered with a reset: the socket is closed"),
+        };
+        self.note(line);
+        from.room_again();
+        true
+    }
+
+    fn note(&self, line: String) {
+        self.transcript.borrow_mut().add(line);
+    }
+}
+
+impl<C, S> fmt::Debug for Pump<C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pump")
+            .field("client", &self.client.state())
+            .field("server", &self.server.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One of two connected protocols. From [`Pump::client`] and [`Pump::server`].
+///
+/// ```
+/// # use ropewalk::{Protocol, Result, Transport};
+/// use ropewalk::testing::{AccumulatingProtocol, connect};
+///
+/// struct Asker { answer: Vec<u8> }
+/// impl Asker {
+///     fn ask(&self, transport: &Transport) { transport.write(b"what time is it?") }
+/// }
+/// impl Protocol for Asker {
+///     fn data_received(&mut self, _: &Transport, data: &[u8]) -> Result<()> {
+///         self.answer.extend_from_slice(data);
+///         Ok(())
+///     }
+/// }
+///
+/// let pump = connect(Asker { answer: Vec::new() }, AccumulatingProtocol::new());
+/// pump.client().with(|asker, transport| asker.ask(transport)).unwrap();
+/// pump.flush();
+/// assert_eq!(pump.server().with(|server, _| server.record().data()).unwrap(), b"what time is it?");
+/// ```
+pub struct Side<P> {
+    end: End,
+    connection: Connection<P>,
+    stop: Cell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl<P: Protocol> Side<P> {
+    fn new(protocol: P, end: End, stop: Box<dyn FnOnce()>) -> Self {
+        let connection = Connection::join(protocol, end.transport().clone());
+        Self { end, connection, stop: Cell::new(Some(stop)) }
+    }
+
+    /// The transport.
+    pub fn transport(&self) -> &Transport {
+        self.end.transport()
+    }
+
+    /// The handle that `connect` would have given.
+    pub fn connection(&self) -> &Connection<P> {
+        &self.connection
+    }
+
+    /// Runs `call` with the protocol and its transport. What it asks for moves when it is pumped.
+    ///
+    /// # Errors
+    /// [`Unavailable`], as [`Connection::with`].
+    pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
+        self.connection.with(call)
+    }
+
+    /// Why the connection ended on this side, once `connection_lost` was called.
+    pub fn lost(&self) -> Option<Failure> {
+        self.end.lost()
+    }
+
+    /// Bytes that this side's socket has taken, and the other side has not.
+    pub fn in_flight(&self) -> usize {
+        self.end.socket().out.borrow().bytes.len()
+    }
+
+    fn tell(&self, peer_ended: bool) -> Option<Failure> {
+        let reason = self.end.tell(peer_ended)?;
+        if let Some(stop) = self.stop.take() {
+            stop();
+        }
+        Some(reason)
+    }
+}
+
+impl<P> Side<P> {
+    fn state(&self) -> String {
+        let transport = self.end.transport();
+        let state = match (self.end.lost(), transport.is_disconnecting(), transport.stream().is_paused()) {
+            (Some(reason), _, _) => format!("lost ({reason})"),
+            (None, true, _) => "closing".to_owned(),
+            (None, false, true) => "open, reading is paused".to_owned(),
+            (None, false, false) => "open".to_owned(),
+        };
+        let in_flight = self.end.socket().out.borrow().bytes.len();
+        format!("{state}; {} bytes queued, {in_flight} on their way", transport.queued())
+    }
+}
+
+impl<P> fmt::Debug for Side<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Side").field(&self.state()).finish()
+    }
+}
+
+/// What moved, line by line.
+#[derive(Default)]
+struct Transcript {
+    turn: usize,
+    lines: VecDeque<String>,
+}
+
+impl Transcript {
+    fn add(&mut self, line: String) {
+        if self.lines.len() == LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(format!("{:>5} {line}", self.turn));
+    }
+
+    fn last(&self, count: usize) -> String {
+        let skipped = self.lines.len().saturating_sub(count);
+        self.lines.iter().skip(skipped).flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+}
+
+/// What a direction holds: so much is what one round moves, so nothing waits at a sender whose peer reads.
+const ROOM: usize = 64 * 1024;
+
+/// So many rounds are a conversation without end. Moving 640 MB takes as many, and a long dialogue has a hundred; and it takes
+/// a moment to get there, so that a test fails soon.
+const ROUNDS: usize = 10_000;
+
+/// How much of the transcript is kept: more than anybody reads, and less than a megabyte.
+const LINES: usize = 1000;
+
+/// How much of it is shown where the same things go round and round.
+const LAST: usize = 12;
+
+const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 49152);
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 8000);
