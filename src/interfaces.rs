@@ -24,6 +24,10 @@
 //! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
 //! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `IHalfCloseableDescriptor` |
+//! | [`server_from_string`](crate::endpoints::server_from_string), [`client_from_string`](crate::endpoints::client_from_string) | endpoints from strings | `serverFromString`, `clientFromString` |
+//! | [`EndpointRegistry`](crate::endpoints::EndpointRegistry) | types of endpoints of your own in those strings | `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor` |
+//! | [`HostnameEndpoint`](crate::endpoints::HostnameEndpoint) | connecting to a name | `HostnameEndpoint` |
+//! | [`Resolver`](crate::reactor::Resolver) | looking names up in another way | `IHostnameResolver` |
 //! | [`Outcome`] | what a callback of a Deferred may return | a value, an exception, or a Deferred |
 //!
 //! | Twisted | here |

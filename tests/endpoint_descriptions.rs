@@ -198,6 +198,26 @@ fn tcp_servers() {
     }
 }
 
+/// The order of `tcp6` is another one, as it is in Twisted, and it listens on all of IPv6 if it is not told where.
+#[test]
+fn tcp6_servers() {
+    for (text, address, backlog) in [
+        ("tcp6:80", "[::]:80", 50),
+        ("TCP6:port=80", "[::]:80", 50),
+        ("tcp6:80:5", "[::]:80", 5),
+        ("tcp6:80:5:", "[::]:80", 5),
+        ("tcp6:80:interface=", "[::]:80", 50),
+        ("tcp6:80:5:[::1]", "[::1]:80", 5),
+        (r"tcp6:80:interface=\:\:1", "[::1]:80", 50),
+        ("tcp6:interface=[fe80::1%2]:80:5", "[fe80::1%2]:80", 5),
+        ("tcp6:backlog=0:0:interface=[2001:db8::1]", "[2001:db8::1]:0", 0),
+    ] {
+        let spec = server(text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(spec.address().to_string(), address, "{text}");
+        assert_eq!(spec.backlog, backlog, "{text}");
+    }
+}
+
 #[test]
 fn an_interface_left_out_and_an_empty_one_are_the_same() {
     for text in ["tcp:80", "tcp:80:", "tcp:80:interface="] {
@@ -339,8 +359,8 @@ fn server_errors_say_what_where_and_what_was_expected() {
         (":80", 0, "there is no type: expected one, as in tcp:8888"),
         ("port=80", 0, "there is no type: expected one, as in tcp:8888"),
         ("a=b::80", 4, "there is no type: expected one, as in tcp:8888"),
-        ("tpc:80", 0, r#""tpc" is not a type of endpoint: expected tcp"#),
-        ("a=b:UDP", 4, r#""UDP" is not a type of endpoint: expected tcp"#),
+        ("tpc:80", 0, r#""tpc" is not a type of endpoint: expected tcp or tcp6"#),
+        ("a=b:UDP", 4, r#""UDP" is not a type of endpoint: expected tcp or tcp6"#),
         ("tcp", 3, "port is missing: expected a field for it, such as port=..."),
         ("tcp:backlog=5", 13, "port is missing: expected a field for it, such as port=..."),
         ("tcp:", 4, r#""" is not a port: expected a whole number from 0 to 65535"#),
@@ -582,6 +602,11 @@ proptest! {
             let spec = server(&format!("tcp:{port}:{interface}:{backlog}")).unwrap();
             prop_assert_eq!((spec.port, spec.interface, spec.backlog), (port, Some(ip), backlog));
             let peer = client(&format!("tcp:{interface}:{port}:bindAddress={interface}"));
+            let tcp6 = server(&format!("tcp6:{port}:{backlog}:{interface}"));
+            if let Ok(spec) = &tcp6 {
+                prop_assert_eq!((spec.port, spec.interface, spec.backlog), (port, Some(ip), backlog));
+            }
+            prop_assert_eq!(tcp6.is_ok(), ip.is_ipv6());
             if port == 0 {
                 prop_assert!(peer.is_err());
             } else {

@@ -279,6 +279,32 @@ fn cancelled_while_resolving() {
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connects");
 }
 
+/// F50, with the kernel: of a host that is mute at one address, refuses at another and answers at a third, the third has the
+/// connection, and the other sockets are closed.
+#[test]
+fn the_address_that_answers() {
+    struct Three([SocketAddr; 3]);
+    impl Resolver for Three {
+        fn resolve(&self, _: &Reactor, _: &str, _: u16) -> Deferred<Vec<SocketAddr>> {
+            Deferred::succeed(self.0.to_vec())
+        }
+    }
+    let ((_full, _first, mute), (_taken, closed)) = (silent(), refusing());
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let open = listener.local_addr().unwrap();
+    let resolver = Three([mute, closed, open]);
+    let reactor = Reactor::builder().signals(false).resolver(resolver).build().unwrap();
+    let log = Log::default();
+    let endpoint = HostnameEndpoint::new(&reactor, "three.example", 80).attempt_delay(Duration::from_millis(10));
+    let connection = result_of(&reactor, endpoint.connect(Watched::new(&log, scripts(&log)))).unwrap();
+    assert_eq!(connection.transport().peer(), open.into());
+    assert_eq!(log.all(), ["start", "build", "made"]);
+    assert_eq!(reactor.counters().watched, 1);
+    assert!(reactor.timers().is_empty());
+    let (_served, from) = listener.accept().unwrap();
+    assert_eq!(connection.transport().host(), from.into());
+}
+
 /// F47: a look-up whose thread hangs is given up at its deadline, and the thread is nobody's concern any more.
 #[test]
 fn a_look_up_that_hangs_in_its_thread() {
