@@ -73,11 +73,9 @@ pub(crate) struct Stream {
     half_close: bool,
     /// On the reactor's agenda.
     listed: bool,
-    /// Bytes and an end that came while paused.
-    held: Option<Box<Held>>,
     reason: Option<Failure>,
-    /// What is known of a producer. Boxed, for few connections ever have one.
-    production: Option<Box<Production>>,
+    /// Boxed, for few connections ever have any of it.
+    extras: Option<Box<Extras>>,
     close_timeout: Millis,
 }
 
@@ -104,6 +102,14 @@ enum Closing {
     Dead,
     Aborting,
     Over,
+}
+
+#[derive(Debug, Default)]
+struct Extras {
+    /// Bytes and an end that came while paused.
+    held: Option<Held>,
+    /// What is known of a producer.
+    production: Option<Production>,
 }
 
 #[derive(Debug, Default)]
@@ -178,9 +184,8 @@ impl Stream {
             progressed: false,
             half_close: false,
             listed: false,
-            held: None,
             reason: None,
-            production: None,
+            extras: None,
             close_timeout: Millis::from(Some(CLOSE_TIMEOUT)),
         }
     }
@@ -248,22 +253,22 @@ impl Stream {
 
     /// Registers a producer.
     pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Result<(), ProducerError> {
-        self.production.get_or_insert_with(|| Box::new(Production::new())).register(producer, streaming)
+        self.new_production().register(producer, streaming)
     }
 
     /// Takes the producer out for good.
     pub(crate) fn unregister(&mut self) -> Option<Box<dyn Producer>> {
-        self.production.as_mut()?.unregister()
+        self.production()?.unregister()
     }
 
     /// Whether a producer is registered.
     pub(crate) fn has_producer(&self) -> bool {
-        self.production.as_ref().is_some_and(|production| production.is_registered())
+        self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::is_registered)
     }
 
     /// Sets the marks at which a push producer is resumed and paused.
     pub(crate) fn set_marks(&mut self, low: usize, high: usize) {
-        self.production.get_or_insert_with(|| Box::new(Production::new())).set_marks(low, high);
+        self.new_production().set_marks(low, high);
     }
 
     /// Takes the producer out, to be told this. Nothing if it was unregistered meanwhile, or the stream is past telling.
@@ -271,12 +276,12 @@ impl Stream {
         if self.closing > Closing::Draining {
             return None;
         }
-        self.production.as_mut()?.take()
+        self.production()?.take()
     }
 
     /// Puts a producer back that was told something. Given back if it was unregistered meanwhile.
     pub(crate) fn put_back(&mut self, producer: Box<dyn Producer>) -> Option<Box<dyn Producer>> {
-        match &mut self.production {
+        match self.production() {
             Some(production) => production.put_back(producer),
             None => Some(producer),
         }
@@ -312,9 +317,9 @@ impl Stream {
     /// Bytes came. `Kept` ones were taken care of.
     pub(crate) fn received(&mut self, data: &[u8]) -> Delivery {
         match self.reading {
-            Reading::Open if self.held.is_none() => Delivery::Deliver,
+            Reading::Open if self.held().is_none() => Delivery::Deliver,
             Reading::Open | Reading::Paused => {
-                self.held.get_or_insert_default().data.extend_from_slice(data);
+                self.new_held().data.extend_from_slice(data);
                 Delivery::Kept
             }
             Reading::Discarding | Reading::Ended => Delivery::Kept,
@@ -324,9 +329,9 @@ impl Stream {
     /// The peer sent its last byte.
     pub(crate) fn ended(&mut self) -> EndNotice {
         match self.reading {
-            Reading::Open if self.held.is_none() => self.end_reading(),
+            Reading::Open if self.held().is_none() => self.end_reading(),
             Reading::Open | Reading::Paused => {
-                self.held.get_or_insert_default().end = true;
+                self.new_held().end = true;
                 EndNotice::Silent
             }
             Reading::Discarding => {
@@ -343,13 +348,15 @@ impl Stream {
         if self.reading != Reading::Open {
             return None;
         }
-        self.held.take().map(|held| (held.data, held.end))
+        self.take_all_held().map(|held| (held.data, held.end))
     }
 
     /// The backend took `count` bytes off the queue (or straight from a write).
     pub(crate) fn sent(&mut self, count: usize) {
         self.progressed |= count > 0;
-        if let (true, Some(production)) = (count > 0, &mut self.production) {
+        if count > 0
+            && let Some(production) = self.production()
+        {
             production.sent();
         }
     }
@@ -423,15 +430,16 @@ impl Stream {
         if self.can_send() {
             return Step::Send;
         }
-        let production = self.production.as_mut().filter(|_| self.writing != Writing::Shut);
-        let mut held = false;
-        if let Some(production) = production {
-            if production.notice(self.queue.len()).is_some() {
+        let (queued, mut waits) = (self.queue.len(), false);
+        if self.writing != Writing::Shut
+            && let Some(production) = self.production()
+        {
+            if production.notice(queued).is_some() {
                 return Step::TellProducer;
             }
-            held = production.holds_close();
+            waits = production.holds_close();
         }
-        if self.queue.is_empty() && !held {
+        if self.queue.is_empty() && !waits {
             if self.closing == Closing::Draining || self.both_ended() {
                 self.reason.get_or_insert_with(|| ConnectionClosed::Done.into());
                 return self.close(self.parting());
@@ -451,7 +459,7 @@ impl Stream {
             self.receiving = wanted;
             return Step::Receive(wanted);
         }
-        if self.reading == Reading::Open && self.held.is_some() {
+        if self.reading == Reading::Open && self.held().is_some() {
             return Step::DeliverHeld;
         }
         Step::Rest
@@ -472,6 +480,28 @@ impl Stream {
         self.reason.take().unwrap_or_else(|| ConnectionClosed::Done.into())
     }
 
+    fn held(&self) -> Option<&Held> {
+        self.extras.as_ref()?.held.as_ref()
+    }
+
+    fn new_held(&mut self) -> &mut Held {
+        self.extras.get_or_insert_default().held.get_or_insert_default()
+    }
+
+    fn take_all_held(&mut self) -> Option<Held> {
+        let held = self.extras.as_mut()?.held.take();
+        self.extras.take_if(|extras| extras.production.is_none());
+        held
+    }
+
+    fn production(&mut self) -> Option<&mut Production> {
+        self.extras.as_mut()?.production.as_mut()
+    }
+
+    fn new_production(&mut self) -> &mut Production {
+        self.extras.get_or_insert_default().production.get_or_insert_with(Production::new)
+    }
+
     fn can_send(&self) -> bool {
         !self.queue.is_empty() && !self.blocked
     }
@@ -481,7 +511,7 @@ impl Stream {
     }
 
     fn wants_to_receive(&self) -> bool {
-        let end_is_held = self.held.as_ref().is_some_and(|held| held.end);
+        let end_is_held = self.held().is_some_and(|held| held.end);
         matches!(self.reading, Reading::Open | Reading::Discarding) && !end_is_held
     }
 
@@ -499,7 +529,7 @@ impl Stream {
     }
 
     fn stop_delivering(&mut self) {
-        let ended = self.held.take().is_some_and(|held| held.end);
+        let ended = self.take_all_held().is_some_and(|held| held.end);
         if self.reading != Reading::Ended {
             self.reading = if ended { Reading::Ended } else { Reading::Discarding };
         }

@@ -276,7 +276,9 @@ fn our_address(address: SocketAddrAny) -> io::Result<Address> {
         return Ok(Address::Tcp(address.try_into()?));
     }
     let address = SocketAddrUnix::try_from(address)?;
-    let named = match (address.path_bytes(), address.abstract_name()) {
+    // The longest path that there may be comes with the NUL behind it.
+    let path = address.path_bytes().map(|path| path.strip_suffix(b"\0").unwrap_or(path));
+    let named = match (path, address.abstract_name()) {
         (Some(path), _) if !path.is_empty() => UnixAddress::path(OsStr::from_bytes(path)),
         (_, Some(name)) if !name.is_empty() => UnixAddress::abstract_name(name),
         _ => Ok(UnixAddress::unnamed()),
