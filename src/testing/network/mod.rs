@@ -271,12 +271,11 @@ impl Network {
     }
 
     /// Connects to a reactor's port, as a peer that the test plays. It comes from a host of its own, 192.0.2.1.
-    pub fn connect(&self, to: impl Into<Address>) -> Peer {
-        let to = to.into();
+    pub fn connect(&self, to: SocketAddr) -> Peer {
         let host = IpAddr::from([192, 0, 2, 1]);
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(host);
-        let Ok(attempt) = kernel.connect(Owner::TEST, host, &to, None) else {
+        let Ok(attempt) = kernel.connect(Owner::TEST, host, &to.into(), None) else {
             unreachable!("the test has no limit of descriptors, and asks for no address of its own");
         };
         Peer::attempt(&self.0.kernel, attempt)
