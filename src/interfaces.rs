@@ -23,7 +23,7 @@
 //! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads` |
 //! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
-//! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `IHalfCloseableDescriptor` |
+//! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `IUNIXTransport`, `IHalfCloseableDescriptor` |
 //! | [`server_from_string`](crate::endpoints::server_from_string), [`client_from_string`](crate::endpoints::client_from_string) | endpoints from strings | `serverFromString`, `clientFromString` |
 //! | [`EndpointRegistry`](crate::endpoints::EndpointRegistry) | types of endpoints of your own in those strings | `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor` |
 //! | [`HostnameEndpoint`](crate::endpoints::HostnameEndpoint) | connecting to a name | `HostnameEndpoint` |
@@ -34,6 +34,7 @@
 //! |---|---|
 //! | `IProtocol` | [`Protocol`] |
 //! | `IHalfCloseableProtocol` | [`Protocol::half_close`], [`Protocol::read_connection_lost`], [`Protocol::write_connection_lost`] |
+//! | `IFileDescriptorReceiver` | [`Protocol::file_descriptor_received`] |
 //! | `IProtocolFactory` | [`Factory`] |
 //! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
 //! | `IReactorTime` | [`Clock`] |

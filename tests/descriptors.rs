@@ -7,11 +7,15 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
+use ropewalk::address::UnixAddress;
 use ropewalk::interfaces::*;
+use ropewalk::reactor::UnixListenOptions;
 use ropewalk::{ListenOptions, Reactor};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Sets the limit of descriptors, until it is dropped.
@@ -184,4 +188,36 @@ fn connecting_without_descriptors_fails() {
     settle(&reactor);
     assert_eq!(log.all(), ["start", "stop"]);
     assert_eq!((descriptors(), reactor.counters().watched), before);
+}
+
+/// A descriptor that is passed to us when there is no room for it is lost; the bytes that it came with, and those behind them,
+/// are not.
+#[test]
+fn a_passed_descriptor_without_room_holds_nothing_up() {
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+
+    let (_alone, reactor, log, buffer) = (alone(), reactor(), Log::default(), Rc::default());
+    let name = format!("ropewalk-no-room-{}", std::process::id());
+    let at = UnixAddress::abstract_name(&name).unwrap();
+    let script = Script::new(&log).into_buffer(&buffer);
+    let _port = reactor.listen_unix(&at, &UnixListenOptions::new(), once(script)).unwrap();
+    let mut peer = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    run_until(&reactor, || log.has("made"));
+
+    let passed = File::open("/dev/null").unwrap();
+    let passed = [passed.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+    rustix::net::sendmsg(&peer, &[IoSlice::new(b"with it ")], &mut control, SendFlags::empty()).unwrap();
+    peer.write_all(b"and behind").unwrap();
+    let gaps = fill_gaps();
+    let limit = Limit::set(highest() as u64 + 1);
+    settle(&reactor);
+    drop((limit, gaps));
+    assert_eq!(String::from_utf8_lossy(&buffer.borrow()), "with it and behind");
 }

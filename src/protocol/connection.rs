@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::Protocol;
@@ -119,6 +120,8 @@ pub(crate) trait AnyJoint {
     fn connection_made(&self) -> Result<()>;
     /// Bytes came.
     fn data_received(&self, data: &[u8]);
+    /// Descriptors came, before the bytes that they were sent with.
+    fn descriptors_received(&self, descriptors: Vec<OwnedFd>);
     /// The peer sent its last byte.
     fn end_of_stream(&self);
     /// What was held while reading was paused can be delivered.
@@ -175,6 +178,16 @@ impl<P: Protocol> AnyJoint for Joint<P> {
     fn data_received(&self, data: &[u8]) {
         if self.transport.stream().received(data) == Delivery::Deliver {
             self.tell(|protocol, transport| protocol.data_received(transport, data));
+        }
+    }
+
+    fn descriptors_received(&self, descriptors: Vec<OwnedFd>) {
+        // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them.
+        for descriptor in descriptors {
+            let closing = self.transport.stream().is_closing();
+            if !closing {
+                self.tell(|protocol, transport| protocol.file_descriptor_received(transport, descriptor));
+            }
         }
     }
 

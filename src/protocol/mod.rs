@@ -6,6 +6,8 @@
 mod connection;
 mod factory;
 
+use std::os::fd::OwnedFd;
+
 pub(crate) use connection::AnyJoint;
 pub use connection::{AnyConnection, Connection};
 pub use factory::{BoxedFactory, Factory, SharedFactory};
@@ -58,6 +60,18 @@ pub trait Protocol: 'static {
     /// # Errors
     /// An `Err` closes the connection; see the trait.
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()>;
+
+    /// A peer at the other end of a UNIX socket sent a descriptor (Twisted: `IFileDescriptorReceiver.fileDescriptorReceived`). It
+    /// comes before the bytes that it was sent with, is closed when it is dropped, and is not inherited by programs that are
+    /// started. Unless this is implemented, what peers send is closed.
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
+        let _ = transport;
+        drop(descriptor);
+        Ok(())
+    }
 
     /// The connection is over (Twisted: `connectionLost`). The reason is a
     /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
@@ -112,6 +126,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn half_close(&self) -> bool {
         (**self).half_close()
+    }
+
+    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
+        (**self).file_descriptor_received(transport, descriptor)
     }
 
     fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {

@@ -27,9 +27,15 @@ impl Core {
     /// Phase 6: hands one completion on.
     pub(super) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
         match completion {
-            Completion::Received(chunk) => {
+            Completion::Received(mut chunk) => {
+                let descriptors = chunk.take_descriptors();
                 match self.joint(id) {
-                    Some(joint) => joint.data_received(chunk.bytes()),
+                    Some(joint) => {
+                        if !descriptors.is_empty() {
+                            joint.descriptors_received(descriptors);
+                        }
+                        joint.data_received(chunk.bytes());
+                    }
                     None => self.lingering_received(id, chunk.bytes().len()),
                 }
                 self.backend.borrow_mut().release(chunk);
@@ -118,7 +124,7 @@ impl Core {
         let mut backend = self.backend.borrow_mut();
         loop {
             match stream.next_step() {
-                Step::Send => match backend.send(id, &mut stream.queue, &self.agenda.spares) {
+                Step::Send => match backend.send(id, &mut stream, &self.agenda.spares) {
                     Ok(Progress::Advanced(count)) => {
                         stream.sent(count);
                         if !stream.queue.is_empty() {

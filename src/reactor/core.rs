@@ -155,6 +155,10 @@ impl Driver for Core {
         self.backend.borrow().keep_alive(id)
     }
 
+    fn passes_descriptors(&self, id: Id) -> bool {
+        self.backend.borrow().passes_descriptors(id)
+    }
+
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
         self.backend.borrow().peer_credentials(id)
     }

@@ -383,6 +383,10 @@ impl Socket {
 }
 
 impl Driver for Socket {
+    fn passes_descriptors(&self, _id: Id) -> bool {
+        false
+    }
+
     /// Both ends are the test's.
     fn peer_credentials(&self, _id: Id) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())

@@ -51,6 +51,8 @@ pub(crate) trait Driver {
     fn no_delay(&self, id: Id) -> io::Result<bool>;
     /// Whether keep-alive is on.
     fn keep_alive(&self, id: Id) -> io::Result<bool>;
+    /// Whether descriptors can be sent with bytes.
+    fn passes_descriptors(&self, id: Id) -> bool;
     /// Who is at the other end of a UNIX socket.
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
     /// The descriptor.

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub(crate) mod send_queue;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+
+use thiserror::Error;
 
 use crate::address::{Address, CompactAddress};
 use crate::error::ConnectionClosed;
@@ -97,6 +99,47 @@ impl Transport {
         for piece in pieces {
             self.write(piece.as_ref());
         }
+    }
+
+    /// Sends a descriptor with the first byte of `data` (Twisted: `sendFileDescriptor`, whose descriptors leave with bytes that have
+    /// to be written apart). Only over a UNIX socket. Ours is closed once it was sent; the peer has one of its own then. At the
+    /// peer it arrives no later than that byte, if that process may have another descriptor: a system that has no room for it drops
+    /// it, and only the peer can know. If more are under way than this process may have, it waits.
+    ///
+    /// # Errors
+    /// Gives the descriptor back: `data` is empty; this is no UNIX socket of the system; nothing can be written any more.
+    ///
+    /// # Examples
+    /// ```
+    /// use ropewalk::interfaces::*;
+    /// use ropewalk::{Result, Transport};
+    ///
+    /// /// Hands a file to whoever connects.
+    /// struct Librarian;
+    ///
+    /// impl Protocol for Librarian {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         let book = std::fs::File::open("/etc/hostname")?;
+    ///         transport.send_file_descriptor(book.into(), b"hostname\n")?;
+    ///         transport.lose_connection();
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn send_file_descriptor(&self, descriptor: OwnedFd, data: &[u8]) -> Result<(), NotSent> {
+        let passes = self.driver().is_ok_and(|driver| driver.passes_descriptors(self.0.id));
+        let mut stream = self.0.stream.borrow_mut();
+        if data.is_empty() || !passes || !stream.accepts_writes() {
+            return Err(NotSent(descriptor));
+        }
+        stream.attach(descriptor);
+        stream.queue.push(data, &self.0.agenda.spares);
+        self.list_stream(&mut stream);
+        Ok(())
     }
 
     /// Closes the connection once everything written has been sent (Twisted: `loseConnection`).
@@ -266,6 +309,11 @@ impl Transport {
         self.driver()?.set_option(self.0.id, option)
     }
 }
+
+/// A descriptor that can't be sent, back.
+#[derive(Debug, Error)]
+#[error("a descriptor can only be sent over an open UNIX socket, with a byte at least")]
+pub struct NotSent(pub OwnedFd);
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -39,7 +39,9 @@
 //! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is told nothing once the stream
 //!    is past `Draining`.
 
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
@@ -110,7 +112,13 @@ struct Extras {
     held: Option<Held>,
     /// What is known of a producer.
     production: Option<Production>,
+    /// Descriptors that leave with the queue.
+    descriptors: Attached,
 }
+
+/// Descriptors to be sent, in order, each with the number of bytes that go ahead of it: it leaves with the byte behind those,
+/// which is in the queue.
+pub(crate) type Attached = VecDeque<(usize, OwnedFd)>;
 
 #[derive(Debug, Default)]
 struct Held {
@@ -490,7 +498,7 @@ impl Stream {
 
     fn take_all_held(&mut self) -> Option<Held> {
         let held = self.extras.as_mut()?.held.take();
-        self.extras.take_if(|extras| extras.production.is_none());
+        self.extras.take_if(|extras| extras.production.is_none() && extras.descriptors.is_empty());
         held
     }
 
@@ -500,6 +508,17 @@ impl Stream {
 
     fn new_production(&mut self) -> &mut Production {
         self.extras.get_or_insert_default().production.get_or_insert_with(Production::new)
+    }
+
+    /// Has a descriptor leave with the next byte that is queued.
+    pub(crate) fn attach(&mut self, descriptor: OwnedFd) {
+        let ahead = self.queue.len();
+        self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
+    }
+
+    /// The queue, and the descriptors that leave with it.
+    pub(crate) fn outgoing(&mut self) -> (&mut SendQueue, Option<&mut Attached>) {
+        (&mut self.queue, self.extras.as_mut().map(|extras| &mut extras.descriptors))
     }
 
     fn can_send(&self) -> bool {
@@ -546,6 +565,9 @@ impl Stream {
     fn close(&mut self, mode: CloseMode) -> Step {
         self.closing = Closing::Over;
         self.queue.clear();
+        if let Some(extras) = &mut self.extras {
+            extras.descriptors.clear();
+        }
         Step::Close(mode)
     }
 }

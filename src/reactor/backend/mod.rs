@@ -39,7 +39,8 @@ use std::time::Duration;
 use super::port::PortOptions;
 use crate::address::Address;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::{SendQueue, Spares};
+use crate::transport::send_queue::Spares;
+use crate::transport::stream::Stream;
 
 pub(crate) use self::mio::Mio;
 
@@ -66,8 +67,11 @@ pub(crate) trait Backend {
     /// Starts or stops receiving.
     fn receive(&mut self, id: Id, on: bool);
 
-    /// Sends from the front of the queue, and takes what was sent off it.
-    fn send(&mut self, id: Id, queue: &mut SendQueue, spares: &Spares) -> io::Result<Progress>;
+    /// Whether descriptors can be sent, and come with what is received.
+    fn passes_descriptors(&self, id: Id) -> bool;
+
+    /// Sends from the front of the queue, with the descriptors that leave with it, and takes what was sent off it.
+    fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress>;
 
     /// Sends what the socket takes at once of bytes that are in no queue.
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize;
@@ -191,7 +195,10 @@ pub(crate) struct Incoming {
 /// What an accepted connection is to the backend that accepted it.
 #[derive(Debug)]
 pub(crate) enum IncomingSocket {
-    Descriptor(OwnedFd),
+    Descriptor {
+        socket: OwnedFd,
+        unix: bool,
+    },
     /// Of a backend without descriptors.
     Other(Box<dyn Any>),
 }
@@ -201,16 +208,27 @@ pub(crate) enum IncomingSocket {
 pub(crate) struct Chunk {
     buffer: Box<[u8]>,
     filled: usize,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Chunk {
     /// The first `filled` bytes of a buffer, which is lent with them.
     pub(crate) fn of(buffer: &mut Box<[u8]>, filled: usize) -> Self {
-        Self { buffer: std::mem::take(buffer), filled }
+        Self { buffer: std::mem::take(buffer), filled, descriptors: Vec::new() }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.filled]
+    }
+
+    /// The same with the descriptors that came with the bytes.
+    pub(crate) fn with(self, descriptors: Vec<OwnedFd>) -> Self {
+        Self { descriptors, ..self }
+    }
+
+    /// The descriptors that came with the bytes.
+    pub(crate) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.descriptors)
     }
 
     /// The buffer, to be used again.

@@ -3,7 +3,8 @@
 //! short (`faults`).
 
 use std::ffi::OsStr;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags,
-    SocketType, UCred, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, UCred, sockopt,
 };
 
 use super::{ConnectRefusal, ListenRefusal};
@@ -22,6 +23,10 @@ use crate::reactor::PortOptions;
 use crate::reactor::unix::SocketFile;
 use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
+use crate::transport::stream::Attached;
+
+/// Descriptors for which a receive has room, at least. 64, as many as Twisted; a peer that sends more with one byte is no friend.
+const DESCRIPTORS: usize = 64;
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
@@ -182,8 +187,79 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     }
 }
 
-/// Sends from the front of a queue. A lost peer is an error, never a signal.
-pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
+/// As [`receive`], and takes the descriptors that come with the bytes. What is beyond the room for them, the system closes.
+pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Receive {
+    let length = buffer.len();
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(buffer)];
+        let received = rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received = match received {
+            Ok(received) => received,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return Receive::Empty,
+            Err(Errno::NOBUFS | Errno::NOMEM) => return Receive::Starved,
+            Err(error) => return Receive::Failed(error.into()),
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        let lost = received.flags.contains(ReturnFlags::CTRUNC);
+        if lost {
+            let (taken, most) = (descriptors.len(), DESCRIPTORS);
+            tracing::warn!(
+                taken,
+                most,
+                "a peer sent more descriptors at a time than are taken, or than this process may have"
+            );
+        }
+        // A receive ends behind bytes that had descriptors with them, so one that fell short proves nothing.
+        return match received.bytes {
+            0 => Receive::End,
+            count if count == length || lost || !descriptors.is_empty() => Receive::Full(count),
+            count => Receive::Bytes(count),
+        };
+    }
+}
+
+/// Sends from the front of a queue, with the descriptor that leaves with its first byte, if one does; those that are behind it
+/// come closer. A lost peer is an error, never a signal.
+pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &SendQueue, attached: Option<&mut Attached>) -> Send {
+    let Some(attached) = attached else { return send_bytes(socket, queue) };
+    let front = queue.front();
+    let next = attached.iter().map(|(ahead, _)| *ahead).find(|ahead| *ahead > 0);
+    let data = &front[..front.len().min(next.unwrap_or(usize::MAX))];
+    let outcome = match attached.front() {
+        Some((0, descriptor)) => send_with(socket, data, descriptor.as_fd()),
+        _ => send(socket, data),
+    };
+    if let Send::Bytes(count) = outcome {
+        if matches!(attached.front(), Some((0, _))) {
+            attached.pop_front();
+        }
+        for (ahead, _) in attached {
+            *ahead -= count;
+        }
+    }
+    outcome
+}
+
+fn send_with(socket: BorrowedFd<'_>, data: &[u8], descriptor: BorrowedFd<'_>) -> Send {
+    let descriptors = [descriptor];
+    sent(|| {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(Errno::NOBUFS);
+        }
+        rustix::net::sendmsg(socket, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
+    })
+}
+
+fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     if queue.is_single() {
         return send(socket, queue.front());
     }
@@ -210,7 +286,8 @@ fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
             Ok(count) => Send::Bytes(count),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Send::Full,
-            Err(Errno::NOBUFS | Errno::NOMEM) => Send::Starved,
+            // The last: more descriptors are under way than this process may have.
+            Err(Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => Send::Starved,
             Err(error) => Send::Failed(error.into()),
         };
     }

@@ -18,7 +18,8 @@ use crate::reactor::{
     RECEIVE, Wake,
 };
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::{SendQueue, Spares};
+use crate::transport::send_queue::Spares;
+use crate::transport::stream::Stream;
 
 /// Connections accepted per port and turn, as on a real backend.
 const ACCEPTS: usize = 64;
@@ -208,7 +209,13 @@ impl Backend for Simulated {
         }
     }
 
-    fn send(&mut self, id: Id, queue: &mut SendQueue, spares: &Spares) -> io::Result<Progress> {
+    /// There are none here.
+    fn passes_descriptors(&self, _id: Id) -> bool {
+        false
+    }
+
+    fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress> {
+        let queue = &mut stream.queue;
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
         let mut sent = 0;
         while !queue.is_empty() {

@@ -30,7 +30,8 @@ use super::{Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRe
 use crate::address::Address;
 use crate::reactor::PortOptions;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::{CHUNK, MAX_SLICES, SendQueue, Spares};
+use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
+use crate::transport::stream as transport;
 
 /// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
 const EVENTS: usize = 1024;
@@ -102,9 +103,11 @@ impl Backend for Mio {
     }
 
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()> {
-        let IncomingSocket::Descriptor(socket) = socket else { return Err(io::ErrorKind::Unsupported.into()) };
+        let IncomingSocket::Descriptor { socket, unix } = socket else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
         self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
-        self.table.insert(id, Source::Stream(Stream::new(socket)));
+        self.table.insert(id, Source::Stream(Stream::new(socket, unix)));
         Ok(())
     }
 
@@ -112,7 +115,7 @@ impl Backend for Mio {
         let (socket, done) = socket::connect(to, from)?;
         self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
             .map_err(ConnectRefusal::Socket)?;
-        self.table.insert(id, Source::Connecting(Stream::attempt(socket)));
+        self.table.insert(id, Source::Connecting(Stream::attempt(socket, to.unix().is_some())));
         if done {
             self.table.list_again(id);
         }
@@ -127,17 +130,23 @@ impl Backend for Mio {
         }
     }
 
-    fn send(&mut self, id: Id, queue: &mut SendQueue, spares: &Spares) -> io::Result<Progress> {
-        let stream = self.table.stream(id).ok_or(io::ErrorKind::NotConnected)?;
+    fn passes_descriptors(&self, id: Id) -> bool {
+        self.table.connected(id).is_some_and(|stream| stream.unix)
+    }
+
+    fn send(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
+        let source = self.table.stream(id).ok_or(io::ErrorKind::NotConnected)?;
+        let (queue, mut attached) = stream.outgoing();
         let mut sent = 0;
         while !queue.is_empty() && sent < SEND {
-            match socket::send_queue(stream.socket.as_fd(), queue) {
+            let attached = attached.as_deref_mut().filter(|attached| !attached.is_empty());
+            match socket::send_queue(source.socket.as_fd(), queue, attached) {
                 Send::Bytes(count) => {
                     queue.advance(count, spares);
                     sent += count;
                 }
                 Send::Full => {
-                    stream.block(self.poll.registry(), id)?;
+                    source.block(self.poll.registry(), id)?;
                     return Ok(Progress::Blocked(sent));
                 }
                 Send::Starved => return Ok(Progress::Starved(sent)),

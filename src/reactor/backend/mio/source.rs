@@ -63,6 +63,8 @@ pub(super) struct Stream {
     writable: bool,
     /// Registered for writing.
     armed: bool,
+    /// Descriptors may come.
+    pub(super) unix: bool,
 }
 
 /// When a source is to be looked at again without being told to by the poller.
@@ -141,10 +143,8 @@ impl Listener {
                     let Ok(host) = self.host.clone().map_or_else(|| socket::local_address(&socket), Ok) else {
                         continue;
                     };
-                    return (
-                        Some(Completion::Accepted(Incoming { socket: IncomingSocket::Descriptor(socket), host, peer })),
-                        Then::Next,
-                    );
+                    let socket = IncomingSocket::Descriptor { socket, unix: host.unix().is_some() };
+                    return (Some(Completion::Accepted(Incoming { socket, host, peer })), Then::Next);
                 }
                 Accept::Empty => self.waiting = false,
                 Accept::Skip => {}
@@ -185,12 +185,12 @@ impl Listener {
 
 impl Stream {
     /// An attempt: registered for both directions from the start, for the outcome is told as room for writing.
-    pub(super) fn attempt(socket: OwnedFd) -> Self {
-        Self { armed: true, ..Self::new(socket) }
+    pub(super) fn attempt(socket: OwnedFd, unix: bool) -> Self {
+        Self { armed: true, ..Self::new(socket, unix) }
     }
 
     /// Registered for reading, nothing known.
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
         Self {
             socket,
             receiving: false,
@@ -200,6 +200,7 @@ impl Stream {
             blocked: false,
             writable: false,
             armed: false,
+            unix,
         }
     }
 
@@ -234,13 +235,18 @@ impl Stream {
             *buffer = vec![0; RECEIVE].into_boxed_slice();
         }
         self.readable = false;
-        match socket::receive(self.socket.as_fd(), buffer) {
+        let mut descriptors = Vec::new();
+        let received = match self.unix {
+            false => socket::receive(self.socket.as_fd(), buffer),
+            true => socket::receive_attached(self.socket.as_fd(), buffer, &mut descriptors),
+        };
+        match received {
             Receive::Bytes(filled) if !self.hung_up => {
                 (Some(Completion::Received(Chunk::of(buffer, filled))), Then::Rest)
             }
             Receive::Full(filled) | Receive::Bytes(filled) => {
                 self.readable = true;
-                (Some(Completion::Received(Chunk::of(buffer, filled))), Then::Again)
+                (Some(Completion::Received(Chunk::of(buffer, filled).with(descriptors))), Then::Again)
             }
             // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
             Receive::End if self.failed => (Some(Completion::EndOfStream), Then::Again),

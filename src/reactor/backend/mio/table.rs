@@ -68,9 +68,14 @@ impl Table {
 
     /// The descriptor of a stream.
     pub(super) fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
+        self.connected(id).map(|stream| stream.socket.as_fd())
+    }
+
+    /// A connection, to look at.
+    pub(super) fn connected(&self, id: Id) -> Option<&Stream> {
         let entry = self.entries.get(id.slot).filter(|entry| entry.generation == id.generation)?;
         match &entry.source {
-            Source::Stream(stream) => Some(stream.socket.as_fd()),
+            Source::Stream(stream) => Some(stream),
             _ => None,
         }
     }
