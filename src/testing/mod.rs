@@ -13,6 +13,7 @@
 //! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | none |
 //! | a program alone | [`MemoryReactor`]: the test plays everybody else | `MemoryReactor` |
 //! | the engine's promises to protocols | [`Witness`] | none |
+//! | all that a backend must do | [`conformance`] | `ReactorBuilder` |
 //! | the other side | [`Peer`], [`PendingAttempt`]: connections whose other end the test plays | |
 //!
 //! An assertion inside a callback does not fail the test: its panic is guarded as any other, and becomes the reason for which the
@@ -22,6 +23,7 @@ mod accumulate;
 mod busy;
 mod chunking;
 mod clock;
+pub mod conformance;
 mod end;
 mod excerpt;
 mod memory_reactor;
