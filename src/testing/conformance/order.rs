@@ -85,7 +85,8 @@ pub(super) fn what_is_asked_inside_a_turn_waits(setting: &mut dyn Setting) {
 
 pub(super) fn a_request_never_calls_back(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let requests: [(&str, fn(&Transport), bool); 5] = [
+    // Its name, and whether it ends the connection.
+    let requests: [(&str, Request, bool); 5] = [
         ("lose", Transport::lose_connection, true),
         ("abort", Transport::abort_connection, true),
         ("lose write", Transport::lose_write_connection, false),
@@ -129,6 +130,9 @@ pub(super) fn a_request_never_calls_back(setting: &mut dyn Setting) {
     }
     scene.finish(&[]);
 }
+
+/// What a transport is asked.
+type Request = fn(&Transport);
 
 /// What happened, and in which turn.
 #[derive(Default)]

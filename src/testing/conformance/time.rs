@@ -50,7 +50,7 @@ pub(super) fn a_timer_cancels_another(setting: &mut dyn Setting) {
     let own = Rc::clone(&itself);
     let canceller = scene.reactor.call_later(STEP, move || {
         first.add("canceller");
-        if !other.take().is_some_and(|call| call.cancel().is_ok()) {
+        if other.take().is_none_or(|call| call.cancel().is_err()) {
             witness.fault("a timer that is due could not be cancelled");
         }
         if own.take().is_some_and(|call| call.cancel().is_ok()) {
