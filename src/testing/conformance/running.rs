@@ -202,15 +202,12 @@ pub(super) fn a_stop_waits_for_its_triggers(setting: &mut dyn Setting) {
             })
         });
     }
-    let lost = log.clone();
-    let (server, client) = (Role::new().does(Call::Lost, move |_| lost.add("lost")), Role::new());
+    let (lost, stop) = (log.clone(), scene.reactor.clone());
+    // What comes in the turn of the stop may come in pieces: the second stop is refused.
+    let server = Role::new().does(Call::Data, move |_| drop(stop.stop())).does(Call::Lost, move |_| lost.add("lost"));
     let (_, to) = scene.listen(once(server));
-    let stopping = scene.reactor.clone();
-    let client = client.does(Call::Made, |transport| transport.write(FEW));
+    let client = Role::new().does(Call::Made, |transport| transport.write(FEW));
     drop(scene.connect(to, once(client)).add_both(|_| ()));
-    let stop = scene.reactor.clone();
-    // After the connection is made at both ends.
-    stopping.call_later(scene.setting.moment(), move || drop(stop.stop()));
     let ran = scene.setting.run(&scene.reactor);
     assert!(ran.is_ok(), "{ran:?}");
     let expected =

@@ -1,7 +1,7 @@
 //! What the cases are made of: protocols that do what a case tells them and write down what happens, and the ends of connections
 //! between them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -342,11 +342,6 @@ impl Log {
 pub(super) fn once(role: Role) -> impl Factory<Protocol = Role> {
     let mut role = Some(role);
     move |_: &crate::address::Address| role.take()
-}
-
-/// A flag that callbacks raise.
-pub(super) fn flag() -> Rc<Cell<bool>> {
-    Rc::default()
 }
 
 /// Bytes in which any that are missing, added or moved are noticed: the period is a prime.
