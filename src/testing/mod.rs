@@ -12,6 +12,8 @@
 //! | the result of a Deferred | [`success_result_of`], [`failure_result_of`], [`assert_no_result`] | `successResultOf`, `failureResultOf`, `assertNoResult` |
 //! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | none |
 //! | a program alone | [`MemoryReactor`]: the test plays everybody else | `MemoryReactor` |
+//! | the engine's promises to protocols | [`Witness`] | none |
+//! | all that a backend must do | [`conformance`] | `ReactorBuilder` |
 //! | the other side | [`Peer`], [`PendingAttempt`]: connections whose other end the test plays | |
 //!
 //! An assertion inside a callback does not fail the test: its panic is guarded as any other, and becomes the reason for which the
@@ -21,6 +23,7 @@ mod accumulate;
 mod busy;
 mod chunking;
 mod clock;
+pub mod conformance;
 mod end;
 mod excerpt;
 mod memory_reactor;
@@ -29,6 +32,7 @@ mod pump;
 mod random;
 mod results;
 mod string_transport;
+mod witness;
 
 pub use self::accumulate::{Accumulated, AccumulatingFactory, AccumulatingProtocol};
 pub use self::chunking::ChunkingCheck;
@@ -38,3 +42,4 @@ pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationErr
 pub use self::pump::{Pump, PumpOptions, Side, connect};
 pub use self::results::{assert_no_result, failure_result_of, success_result_of};
 pub use self::string_transport::{StringConnection, StringTransport};
+pub use self::witness::{Witness, Witnessed, WitnessedFactory};

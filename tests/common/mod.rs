@@ -2,6 +2,8 @@
 //! peers that are not ours.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod setting;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};

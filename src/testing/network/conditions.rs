@@ -134,6 +134,17 @@ impl Conditions {
         (self.short_sends, self.reordered, self.spurious, self.stale) = (short_sends, reordered, spurious, stale);
         self
     }
+
+    /// The most bytes that one turn can bring.
+    pub(in crate::testing) fn finest(&self) -> usize {
+        self.segment.min(self.chunk).min(self.window)
+    }
+
+    /// A window with which a test of many transfers comes to an end: what it holds takes no more than 1,000 pieces, and a second.
+    pub(in crate::testing) fn window_for_tests(&self) -> usize {
+        let a_second = self.bandwidth.map_or(usize::MAX, |bytes| bytes as usize);
+        self.window.min(self.segment.min(self.chunk).saturating_mul(1_000)).min(a_second)
+    }
 }
 
 impl Default for Conditions {

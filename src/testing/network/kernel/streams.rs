@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(super) incoming: VecDeque<u8>,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
+    /// The owner has heard that it is broken, which may be after the end.
+    pub(super) broken_told: bool,
     pub(super) broken: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
@@ -261,7 +263,7 @@ impl Kernel {
             );
         } else if let Some(kind) = stream.broken {
             stream.receiving = false;
-            return (!std::mem::replace(&mut stream.end_told, true)).then_some(News::Broken(kind));
+            return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken(kind));
         } else if stream.receiving && stream.end_arrived && !stream.end_told {
             stream.end_told = true;
             News::EndOfStream
@@ -288,6 +290,7 @@ impl Stream {
             incoming: VecDeque::new(),
             end_arrived: false,
             end_told: false,
+            broken_told: false,
             broken: None,
             receiving: false,
             blocked: false,

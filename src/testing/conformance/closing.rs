@@ -1,0 +1,264 @@
+//! How connections end: in order, by force, and by the network.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::scene::{Call, End, Role, pattern};
+use super::{Scene, Setting};
+use crate::error::ConnectionClosed;
+use crate::transport::Transport;
+
+/// A few bytes: more would take long where each byte travels alone.
+const FEW: &[u8] = b"few";
+
+pub(super) fn connection_lost_comes_once_and_last(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for (one_loses, other_loses) in [(true, false), (false, true), (true, true)] {
+        let writes = |scene: &Scene<'_>| {
+            Role::new().expects(FEW, &scene.witness).does(Call::Made, |transport| transport.write(FEW))
+        };
+        let (one, other) = (writes(&scene), writes(&scene));
+        let (one, other) = scene.pair(one, other);
+        for (end, loses) in [(&one, one_loses), (&other, other_loses)] {
+            if loses {
+                end.transport().lose_connection();
+                // Asked for again, it is done once.
+                end.transport().lose_connection();
+            }
+        }
+        scene.until(|| one.is_over() && other.is_over());
+        for end in [&one, &other] {
+            end.assert_done();
+            assert_eq!(end.calls(), [Call::Made, Call::Lost]);
+        }
+        // Only who closes may miss something.
+        assert!(one_loses || one.received() == FEW);
+        assert!(other_loses || other.received() == FEW);
+    }
+    scene.moment();
+    scene.finish(&[]);
+}
+
+pub(super) fn losing_inside_data_received_sends_what_was_written(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let answer = pattern(scene.setting.big().min(20_000));
+    let body = answer.clone();
+    let server = Role::new().does(Call::Data, move |transport| {
+        transport.write(&body);
+        transport.lose_connection();
+    });
+    let client = Role::new().expects(answer.clone(), &scene.witness).does(Call::Made, |transport| {
+        transport.write(FEW);
+        transport.write(FEW);
+    });
+    let (server, client) = scene.pair(server, client);
+    scene.until(|| server.is_over() && client.is_over());
+    assert_eq!(server.count(Call::Data), 1, "data was delivered after lose_connection");
+    assert_eq!(client.count_received(), answer.len());
+    server.assert_done();
+    client.assert_done();
+    scene.finish(&[]);
+}
+
+pub(super) fn losing_waits_for_a_full_socket(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (reader, writer, body) = full(&mut scene, Role::new());
+    writer.transport().lose_connection();
+    // What is written before it is closed is still sent.
+    let late = pattern(body + FEW.len());
+    writer.transport().write(&late[body..]);
+    scene.moment();
+    assert!(!writer.is_over() && writer.transport().is_disconnecting() && !writer.transport().is_disconnected());
+    reader.transport().resume_producing();
+    scene.until(|| reader.is_over() && writer.is_over());
+    assert_eq!(reader.count_received(), late.len());
+    reader.assert_done();
+    writer.assert_done();
+    scene.finish(&[]);
+}
+
+pub(super) fn aborting_drops_the_queue(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for paused in [true, false] {
+        let (reader, writer, _) = full(&mut scene, Role::new());
+        if !paused {
+            // Some of it may come before the reset.
+            reader.transport().resume_producing();
+        }
+        writer.transport().abort_connection();
+        scene.until(|| reader.is_over() && writer.is_over());
+        writer.assert_aborted();
+        reader.assert_reset();
+        assert_eq!(writer.transport().queued(), 0);
+        assert!(!paused || reader.count_received() == 0, "it was paused");
+    }
+    // Aborting is stronger than losing, whatever was asked first.
+    let (reader, writer, _) = full(&mut scene, Role::new());
+    writer.transport().lose_connection();
+    scene.moment();
+    writer.transport().abort_connection();
+    writer.transport().lose_connection();
+    scene.until(|| reader.is_over() && writer.is_over());
+    writer.assert_aborted();
+    reader.assert_reset();
+    scene.finish(&[]);
+}
+
+pub(super) fn both_may_abort_at_once(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (one, other) = scene.pair(Role::new(), Role::new());
+    one.transport().abort_connection();
+    other.transport().abort_connection();
+    scene.until(|| one.is_over() && other.is_over());
+    one.assert_aborted();
+    other.assert_aborted();
+    scene.finish(&[]);
+}
+
+pub(super) fn a_stuck_peer_is_cut_off(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (reader, writer, _) = full(&mut scene, Role::new());
+    // Whole milliseconds, for so is a close timeout.
+    let limit = Duration::from_millis(scene.setting.moment().as_millis() as u64);
+    writer.transport().set_close_timeout(Some(limit));
+    writer.transport().lose_connection();
+    scene.until(|| writer.is_over() && reader.is_over());
+    let reason = writer.reason();
+    let Some(ConnectionClosed::CloseTimedOut { after, unsent }) = reason.check() else { panic!("{reason}") };
+    assert_eq!(*after, limit);
+    assert!(*unsent > 0);
+    reader.assert_reset();
+    scene.finish(&[]);
+}
+
+pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for with_data in [false, true] {
+        let (reader, peer) = scene.pair(Role::new().does(Call::Made, Transport::pause_producing), Role::new());
+        if with_data {
+            peer.transport().write(FEW);
+        }
+        scene.moment();
+        peer.transport().abort_connection();
+        scene.until(|| reader.is_over() && peer.is_over());
+        reader.assert_reset();
+        assert_eq!(reader.calls(), [Call::Made, Call::Lost]);
+        assert_eq!(reader.count_received(), 0, "it was paused");
+    }
+    scene.finish(&[]);
+}
+
+pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for paused in [false, true] {
+        let (reader, peer) = scene.pair(Role::new().half_close(), Role::new().half_close());
+        peer.transport().lose_write_connection();
+        scene.until(|| reader.has(Call::ReadLost));
+        if paused {
+            reader.transport().pause_producing();
+            scene.moment();
+        }
+        peer.transport().abort_connection();
+        scene.until(|| reader.is_over() && peer.is_over());
+        reader.assert_reset();
+        assert_eq!(reader.calls(), [Call::Made, Call::ReadLost, Call::Lost]);
+    }
+    // And in the other order: our own direction has ended, nothing is read, and the peer resets.
+    let (reader, peer) = scene.pair(Role::new().half_close(), Role::new().half_close());
+    reader.transport().lose_write_connection();
+    scene.until(|| reader.has(Call::WriteLost) && peer.has(Call::ReadLost));
+    reader.transport().pause_producing();
+    scene.moment();
+    peer.transport().abort_connection();
+    scene.until(|| reader.is_over() && peer.is_over());
+    reader.assert_reset();
+    scene.finish(&[]);
+}
+
+pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for paused_first in [true, false] {
+        let reader = Role::new().half_close();
+        let reader = if paused_first { reader.does(Call::Made, Transport::pause_producing) } else { reader };
+        let (reader, peer) = scene.pair(reader, Role::new().half_close());
+        reader.transport().pause_producing();
+        // A single byte fits, however little a socket takes whose peer is paused.
+        peer.transport().write(b"x");
+        peer.transport().lose_write_connection();
+        scene.until(|| peer.has(Call::WriteLost));
+        scene.moment();
+        peer.transport().abort_connection();
+        scene.until(|| reader.is_over() && peer.is_over());
+        reader.assert_reset();
+        assert_eq!(reader.calls(), [Call::Made, Call::Lost]);
+        assert_eq!(reader.count_received(), 0, "it was paused");
+    }
+    scene.finish(&[]);
+}
+
+pub(super) fn a_reset_is_noticed_while_writing(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (reader, writer, _) = full(&mut scene, Role::new());
+    reader.transport().abort_connection();
+    scene.until(|| reader.is_over() && writer.is_over());
+    reader.assert_aborted();
+    let reason = writer.reason();
+    let Some(ConnectionClosed::Reset { unsent }) = reason.check() else { panic!("{reason}") };
+    assert!(*unsent > 0);
+    assert_eq!(writer.transport().queued(), 0);
+    scene.finish(&[]);
+}
+
+pub(super) fn nothing_is_taken_after_the_end(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let asked = Rc::new(Cell::new(0));
+    let (asking, witness) = (Rc::clone(&asked), scene.witness.clone());
+    let role = Role::new().does(Call::Lost, move |transport| {
+        ask_everything(transport);
+        if transport.set_tcp_no_delay(true).is_ok()
+            || transport.tcp_keep_alive().is_ok()
+            || transport.raw_fd().is_some()
+        {
+            witness.fault("a connection that is over has a socket");
+        }
+        asking.set(asking.get() + 1);
+    });
+    let (one, other) = scene.pair(role, Role::new());
+    one.transport().lose_connection();
+    scene.until(|| one.is_over() && other.is_over());
+    assert_eq!(asked.get(), 1);
+    ask_everything(&one.transport());
+    ask_everything(&other.transport());
+    scene.moment();
+    for end in [&one, &other] {
+        assert!(end.transport().is_disconnected() && end.transport().is_disconnecting());
+        assert_eq!(end.transport().queued(), 0);
+        assert_eq!(end.calls(), [Call::Made, Call::Lost]);
+        end.assert_done();
+    }
+    scene.finish(&[]);
+}
+
+fn ask_everything(transport: &Transport) {
+    transport.write(FEW);
+    transport.write(&[0; 20_000]);
+    transport.pause_producing();
+    transport.resume_producing();
+    transport.set_close_timeout(None);
+    transport.lose_write_connection();
+    transport.lose_connection();
+    transport.abort_connection();
+}
+
+/// A connection on which more was written than the socket takes, to a reader that is paused: reader, writer, and how much.
+pub(super) fn full(scene: &mut Scene<'_>, writer: Role) -> (End, End, usize) {
+    let plenty = scene.setting.plenty();
+    let all = pattern(plenty + FEW.len());
+    let reader = Role::new().expects(all.clone(), &scene.witness).does(Call::Made, Transport::pause_producing);
+    let (reader, writer) = scene.pair(reader, writer);
+    writer.transport().write(&all[..plenty]);
+    scene.moment();
+    assert!(writer.transport().queued() > 0, "the case needs a full socket");
+    (reader, writer, plenty)
+}

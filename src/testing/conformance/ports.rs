@@ -1,0 +1,282 @@
+//! Ports, and many connections.
+
+use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::scene::{Call, End, Role, connect_error, once};
+use super::{Outcome, Scene, Setting};
+use crate::address::Address;
+use crate::error::{ConnectError, ListenError};
+use crate::reactor::{ListenOptions, Port};
+use crate::transport::Transport;
+
+pub(super) fn a_port_stops_and_listens_again(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    assert!(port.is_listening());
+    assert!(matches!(port.start_listening(), Err(ListenError::AlreadyListening { .. })));
+    for _ in 0..2 {
+        let first = asker(&mut scene, to, b"1");
+        scene.until(|| first.is_over());
+        let (stopped, again) = (port.stop_listening(), port.stop_listening());
+        assert!(!port.is_listening() && !stopped.is_called());
+        assert!(scene.result_of(stopped).is_ok() && scene.result_of(again).is_ok());
+        let attempt = scene.connect(to, once(Role::new()));
+        let refused = scene.result_of(attempt);
+        assert!(matches!(connect_error(&refused), ConnectError::Refused { .. }));
+        port.start_listening().unwrap_or_else(|error| panic!("it listened there before: {error:?}"));
+        assert_eq!(port.host().socket_addr(), Some(to));
+    }
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}
+
+/// F07.
+pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for in_build in [true, false] {
+        let place: Rc<RefCell<Option<Port>>> = Rc::default();
+        let (built, server) = (Rc::new(Cell::new(0)), Role::new());
+        let served = server.end();
+        let (count, port) = (Rc::clone(&built), Rc::clone(&place));
+        let mut server = Some(server.on(Call::Data, |transport, data| {
+            transport.write(data);
+            Ok(())
+        }));
+        let factory = move |_: &Address| {
+            count.set(count.get() + 1);
+            let stop = Rc::clone(&port);
+            let stop = move || {
+                if let Some(port) = &*stop.borrow() {
+                    drop(port.stop_listening());
+                }
+            };
+            let server = server.take()?;
+            if in_build {
+                stop();
+                return Some(server);
+            }
+            Some(server.does(Call::Made, move |_| stop()))
+        };
+        let (port, to) = scene.listen(factory);
+        place.replace(Some(port));
+        let clients: Vec<Role> = (0..3).map(|_| Role::new()).collect();
+        let ends: Vec<End> = clients.iter().map(Role::end).collect();
+        let settled = Rc::new(Cell::new(0));
+        for client in clients {
+            let settled = Rc::clone(&settled);
+            let connecting = scene.connect(to, once(client));
+            drop(connecting.add_both(move |_| settled.set(settled.get() + 1)));
+        }
+        // One of them is served; the others were refused, or are lost.
+        scene.until(|| settled.get() == 3 && served.has(Call::Made));
+        scene.moment();
+        scene.until(|| ends.iter().filter(|end| end.has(Call::Made) && !end.is_over()).count() == 1);
+        assert_eq!(built.get(), 1, "something was accepted by a port that had stopped");
+        let alive = ends.iter().find(|end| !end.is_over() && end.has(Call::Made));
+        let alive = alive.unwrap_or_else(|| panic!("one is served")).clone();
+        alive.transport().write(b"?");
+        scene.until(|| alive.count_received() == 1);
+        alive.transport().lose_connection();
+        scene.until(|| served.is_over());
+        place.take();
+    }
+    scene.finish(&[]);
+}
+
+/// F08.
+pub(super) fn an_address_in_use_is_an_error(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    let other = scene.setting.reactor();
+    let watched = other.counters().watched;
+    for reactor in [&scene.reactor, &other] {
+        let again = reactor.listen_tcp(to, &ListenOptions::new(), |_: &Address| Some(Role::new()));
+        let Err(ListenError::Bind { address, source }) = again else { panic!("it listens: {again:?}") };
+        assert_eq!((address.socket_addr(), source.kind()), (Some(to), ErrorKind::AddrInUse));
+    }
+    assert_eq!(other.counters().watched, watched, "a port that does not listen is watched");
+    // The one that listens is none the worse for it.
+    let client = asker(&mut scene, to, b"1");
+    scene.until(|| client.is_over());
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}
+
+/// F06.
+pub(super) fn a_refused_connection_is_closed(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let mut built = 0;
+    let (port, to) = scene.listen(move |_: &Address| {
+        built += 1;
+        match built {
+            1 => None,
+            2 => panic!("on purpose"),
+            _ => Some(Role::echo()),
+        }
+    });
+    for _ in 0..2 {
+        let refused = Role::new();
+        let end = refused.end();
+        let connecting = scene.connect(to, once(refused));
+        drop(connecting.add_both(|_| ()));
+        scene.until(|| end.is_over());
+        assert_eq!(end.calls(), [Call::Made, Call::Lost]);
+    }
+    let served = asker(&mut scene, to, b"1");
+    scene.until(|| served.is_over());
+    assert_eq!(served.received(), b"1");
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}
+
+/// As many as a small server has; each has its own few bytes.
+const MANY: usize = 200;
+
+pub(super) fn many_connections_at_once_are_all_served(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    let clients: Vec<(Vec<u8>, End)> = (0..MANY)
+        .map(|number| {
+            let token = format!("{number:03}").into_bytes();
+            (token.clone(), asker(&mut scene, to, &token))
+        })
+        .collect();
+    scene.until(|| clients.iter().all(|(_, end)| end.is_over()));
+    for (token, end) in &clients {
+        assert_eq!(end.received(), *token);
+        end.assert_done();
+    }
+    assert_eq!(scene.reactor.counters().accepted, MANY as u64);
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}
+
+/// F15.
+pub(super) fn slots_are_used_again_without_mixing(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    for round in 0..ROUNDS {
+        // Some are closed while others of the same turn come and go.
+        let clients: Vec<(Vec<u8>, End)> = (0..4_usize)
+            .map(|number| {
+                let token = [b'a' + (round % 26) as u8, b'0' + number as u8];
+                let ending: fn(&Transport) = match (round + number) % 4 {
+                    0 => Transport::lose_connection,
+                    1 => Transport::abort_connection,
+                    2 => Transport::lose_write_connection,
+                    _ => |transport| {
+                        transport.write(b"x");
+                        transport.abort_connection();
+                    },
+                };
+                (token.to_vec(), ender(&mut scene, to, &token, ending))
+            })
+            .collect();
+        scene.until(|| clients.iter().all(|(_, end)| end.is_over()));
+        for (token, end) in &clients {
+            assert_eq!(end.received(), *token, "somebody else's bytes, or not all");
+        }
+    }
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}
+
+/// Each slot is used many times.
+const ROUNDS: usize = 40;
+
+pub(super) fn an_old_handle_does_not_reach_a_new_connection(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let mut old = Vec::new();
+    for aborted in [true, false] {
+        let (one, other) = scene.pair(Role::new(), Role::new());
+        one.with_transport(if aborted { Transport::abort_connection } else { Transport::lose_connection });
+        let reactor = scene.reactor.clone();
+        scene.until(|| one.is_over() && other.is_over() && reactor.counters().watched == 0);
+        old.extend([one.transport(), other.transport()]);
+        // It has their places.
+        let (echo, asking) = scene.pair(Role::echo(), Role::new());
+        for transport in &old {
+            transport.write(b"old");
+            transport.pause_producing();
+            transport.lose_write_connection();
+            transport.abort_connection();
+            assert!(transport.set_tcp_no_delay(true).is_err() && transport.raw_fd().is_none());
+        }
+        scene.moment();
+        asking.transport().write(b"new");
+        scene.until(|| asking.count_received() == 3);
+        assert_eq!(asking.received(), b"new");
+        asking.transport().lose_connection();
+        scene.until(|| asking.is_over() && echo.is_over());
+        old.extend([echo.transport(), asking.transport()]);
+    }
+    scene.finish(&[]);
+}
+
+/// F01.
+pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Outcome {
+    let mut scene = Scene::new(setting);
+    let server = scene.setting.reactor();
+    let (port, to) = scene.listen_on(&server, |_: &Address| Some(Role::echo()));
+    // Its port, and two connections.
+    if !scene.setting.limit_descriptors(&server, Some(3)) {
+        return Outcome::Skipped("this setting can't limit descriptors");
+    }
+    let served: Vec<End> = (0..2).map(|_| idler(&mut scene, to)).collect();
+    scene.until(|| served.iter().all(|end| end.has(Call::Made)) && server.counters().watched == 3);
+    let excess: Vec<End> = (0..3).map(|_| idler(&mut scene, to)).collect();
+    let troubles = || server.counters().shed + server.counters().accept_failures;
+    scene.until(|| troubles() > 0);
+    // Those who are served are served on.
+    for end in &served {
+        end.transport().write(b"?");
+        scene.until(|| end.count_received() == 1);
+    }
+    scene.setting.limit_descriptors(&server, None);
+    let late = asker(&mut scene, to, b"1");
+    scene.until(|| late.is_over());
+    assert_eq!(late.received(), b"1");
+    // Of the excess each was closed, or waited.
+    for end in &excess {
+        end.with_transport(|transport| transport.write(b"?"));
+        scene.until(|| end.is_over() || end.count_received() == 1);
+    }
+    drop(port.stop_listening());
+    for end in served.iter().chain(&excess) {
+        end.with_transport(Transport::lose_connection);
+    }
+    scene.until(|| server.counters().watched == 0);
+    scene.finish(&[]);
+    Outcome::Passed
+}
+
+/// A client that sends a token, and closes when that has come back.
+fn asker(scene: &mut Scene<'_>, to: SocketAddr, token: &[u8]) -> End {
+    ender(scene, to, token, Transport::lose_connection)
+}
+
+/// A client that sends a token, and ends in this way when that has come back.
+fn ender(scene: &mut Scene<'_>, to: SocketAddr, token: &[u8], ending: fn(&Transport)) -> End {
+    let client = Role::new().expects(token.to_vec(), &scene.witness);
+    let (end, heard, token) = (client.end(), client.end(), token.to_vec());
+    let length = token.len();
+    let client = client.does(Call::Made, move |transport| transport.write(&token)).does(Call::Data, move |transport| {
+        if heard.count_received() == length {
+            ending(transport);
+        }
+    });
+    // What fails is seen by who waits for the end.
+    drop(scene.connect(to, once(client)).add_both(|_| ()));
+    end
+}
+
+/// A client that does nothing of itself.
+fn idler(scene: &mut Scene<'_>, to: SocketAddr) -> End {
+    let client = Role::new();
+    let end = client.end();
+    drop(scene.connect(to, once(client)).add_both(|_| ()));
+    end
+}

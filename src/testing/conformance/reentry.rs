@@ -1,0 +1,383 @@
+//! Requests made inside callbacks, and callbacks that fail.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::scene::{Call, End, Log, Role, once, pattern};
+use super::{Scene, Setting};
+use crate::address::Address;
+use crate::deferred::Promise;
+use crate::error::{ConnectionClosed, Unavailable};
+use crate::failure::{Failure, Panicked, Result};
+use crate::protocol::Connection;
+use crate::reactor::{ConnectOptions, ListenOptions, Reactor};
+use crate::testing::witness::Witnessed;
+use crate::time::Clock;
+use crate::transport::Transport;
+
+/// When a request is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    In(Call),
+    /// In a callback of the Deferred that `connect_tcp` gave.
+    Connected,
+    /// In the turn after `connection_made`.
+    Timer,
+    /// In a callback of a Deferred that fires inside `data_received`.
+    DeferredInData,
+}
+
+const MOMENTS: [Moment; 8] = [
+    Moment::In(Call::Made),
+    Moment::Connected,
+    Moment::Timer,
+    Moment::In(Call::Data),
+    Moment::DeferredInData,
+    Moment::In(Call::ReadLost),
+    Moment::In(Call::WriteLost),
+    Moment::In(Call::Lost),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Write,
+    WriteMuch,
+    WriteSequence,
+    Lose,
+    Abort,
+    LoseWrite,
+    Pause,
+    Resume,
+    PauseAndResume,
+    SetCloseTimeout,
+    Options,
+    Look,
+    Listen,
+    Connect,
+    LoseAndAbort,
+    EndBoth,
+}
+
+const REQUESTS: [Request; 16] = [
+    Request::Write,
+    Request::WriteMuch,
+    Request::WriteSequence,
+    Request::Lose,
+    Request::Abort,
+    Request::LoseWrite,
+    Request::Pause,
+    Request::Resume,
+    Request::PauseAndResume,
+    Request::SetCloseTimeout,
+    Request::Options,
+    Request::Look,
+    Request::Listen,
+    Request::Connect,
+    Request::LoseAndAbort,
+    Request::EndBoth,
+];
+
+/// A few bytes: more would take long where each byte travels alone.
+const FEW: &[u8] = b"few";
+
+/// Enough that a write is offered to the socket at once.
+const MUCH: usize = 20_000;
+
+/// So much instead, where that would take long.
+const LESS: usize = 200;
+
+/// How long a pause is.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// F19.
+pub(super) fn every_request_can_be_made_in_every_callback(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for moment in MOMENTS {
+        for request in REQUESTS {
+            request_in_callback(&mut scene, moment, request);
+        }
+    }
+    scene.finish(&[]);
+}
+
+fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request) {
+    let case = format!("{request:?} in {moment:?}");
+    let cell = Rc::new(Square {
+        moment,
+        request,
+        reactor: scene.reactor.clone(),
+        much: pattern(if scene.setting.big() < MUCH { LESS } else { MUCH }),
+        listen_at: scene.setting.address(),
+        made: Cell::new(false),
+    });
+    let peer = Role::new().half_close().does(Call::Made, |transport| {
+        transport.write(FEW);
+        transport.lose_write_connection();
+    });
+    let mut member = Role::new().half_close();
+    for call in Call::ALL {
+        let cell = Rc::clone(&cell);
+        member = member.does(call, move |transport| cell.at(Moment::In(call), transport));
+    }
+    let shared = Rc::clone(&cell);
+    let member = member.does(Call::Made, move |transport| {
+        let (cell, timed) = (Rc::clone(&shared), transport.clone());
+        shared.reactor.call_later(Duration::ZERO, move || cell.at(Moment::Timer, &timed));
+    });
+    let shared = Rc::clone(&cell);
+    let member = member.on(Call::Data, move |transport, _| {
+        let (promise, deferred) = Promise::new();
+        let (cell, inner) = (Rc::clone(&shared), transport.clone());
+        drop(deferred.add_callback(move |()| cell.at(Moment::DeferredInData, &inner)));
+        Ok(promise.callback(())?)
+    });
+    let member = member.does(Call::ReadLost, Transport::lose_write_connection);
+
+    let (member_end, peer_end) = (member.end(), peer.end());
+    let (port, to) = scene.listen(once(peer));
+    let connected = Rc::clone(&cell);
+    let connecting = scene.connect(to, once(member));
+    drop(connecting.add_callback(move |connection| connected.at(Moment::Connected, connection.transport())));
+    let member = member_end;
+    scene.until(|| member.is_over() && peer_end.is_over());
+    drop(port.stop_listening());
+    assert!(cell.made.get(), "{case}: it did not come to it, or panicked");
+    assert_eq!((member.calls().first(), member.calls().last()), (Some(&Call::Made), Some(&Call::Lost)), "{case}");
+    let reason = member.reason();
+    let aborted = matches!(request, Request::Abort | Request::LoseAndAbort) && moment != Moment::In(Call::Lost);
+    match reason.check() {
+        Some(ConnectionClosed::Aborted) => assert!(aborted, "{case}"),
+        Some(ConnectionClosed::Done) => assert!(!aborted, "{case}"),
+        _ => panic!("{case}: {reason}"),
+    }
+    if !aborted {
+        let sent = if matches!(moment, Moment::In(Call::WriteLost | Call::Lost)) { vec![] } else { cell.sent() };
+        assert!(peer_end.received() == sent, "{case}: {} bytes arrived", peer_end.count_received());
+    }
+}
+
+/// One square of the table of moments and requests.
+struct Square {
+    moment: Moment,
+    request: Request,
+    reactor: Reactor,
+    much: Vec<u8>,
+    listen_at: std::net::SocketAddr,
+    made: Cell<bool>,
+}
+
+impl Square {
+    /// Makes the request, once, if its moment has come.
+    fn at(&self, moment: Moment, transport: &Transport) {
+        if moment != self.moment || self.made.get() {
+            return;
+        }
+        match self.request {
+            Request::Write => transport.write(FEW),
+            Request::WriteMuch => transport.write(&self.much),
+            Request::WriteSequence => transport.write_sequence([FEW, b"", FEW]),
+            Request::Lose => transport.lose_connection(),
+            Request::Abort => transport.abort_connection(),
+            Request::LoseWrite => transport.lose_write_connection(),
+            Request::Pause => {
+                transport.pause_producing();
+                let resumed = transport.clone();
+                self.reactor.call_later(SHORT, move || resumed.resume_producing());
+            }
+            Request::Resume => transport.resume_producing(),
+            Request::PauseAndResume => {
+                transport.pause_producing();
+                transport.resume_producing();
+            }
+            Request::SetCloseTimeout => transport.set_close_timeout(Some(Duration::from_secs(3600))),
+            Request::Options => {
+                let is_over = transport.is_disconnected();
+                let set = transport.set_tcp_no_delay(true).and_then(|()| transport.set_tcp_keep_alive(true));
+                if set.is_ok() == is_over {
+                    return;
+                }
+            }
+            Request::Look => {
+                let ends = (transport.host(), transport.peer(), transport.queued(), transport.raw_fd());
+                let loop_ = (self.reactor.counters(), self.reactor.is_running());
+                if format!("{transport:?} {ends:?} {loop_:?}").is_empty() {
+                    return;
+                }
+            }
+            Request::Listen => {
+                let listening = self.reactor.listen_tcp(self.listen_at, &ListenOptions::new(), nobody);
+                let Ok(port) = listening else { return };
+                drop(port.stop_listening());
+            }
+            Request::Connect => {
+                let options = ConnectOptions::new();
+                let attempt = self.reactor.connect_tcp(self.listen_at, &options, nobody);
+                attempt.cancel();
+                drop(attempt.add_both(|_| ()));
+            }
+            Request::LoseAndAbort => {
+                transport.lose_connection();
+                transport.abort_connection();
+            }
+            Request::EndBoth => {
+                transport.lose_write_connection();
+                transport.lose_connection();
+            }
+        }
+        self.made.set(true);
+    }
+
+    /// What the peer gets of it.
+    fn sent(&self) -> Vec<u8> {
+        match self.request {
+            Request::Write => FEW.to_vec(),
+            Request::WriteMuch => self.much.clone(),
+            Request::WriteSequence => [FEW, FEW].concat(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn nobody(_: &Address) -> Option<Role> {
+    None
+}
+
+/// F18.
+pub(super) fn a_failing_callback_ends_its_own_connection_only(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (echo, other) = scene.pair(Role::echo(), Role::new());
+    for place in Call::ALL {
+        for panics in [false, true] {
+            for serving in [false, true] {
+                fails(&mut scene, place, panics, serving);
+                answers(&mut scene, &other);
+            }
+        }
+    }
+    scene.finish(&[&echo, &other]);
+}
+
+fn fails(scene: &mut Scene<'_>, place: Call, panics: bool, serving: bool) {
+    let case = format!("in {place:?}, by a panic: {panics}, serving: {serving}");
+    let failing = Role::new().half_close().does(Call::ReadLost, Transport::lose_write_connection);
+    let failing = failing.on(place, move |_, _| if panics { panic!("on purpose") } else { on_purpose() });
+    let peer = Role::new().half_close().does(Call::Made, |transport| {
+        transport.write(FEW);
+        transport.lose_write_connection();
+    });
+    let (failing, peer) = if serving {
+        scene.pair(failing, peer)
+    } else {
+        let (peer, failing) = scene.pair(peer, failing);
+        (failing, peer)
+    };
+    scene.until(|| failing.is_over() && peer.is_over());
+    let mut expected: Vec<Call> = Call::ALL.into_iter().filter(|call| *call != Call::Data).collect();
+    if place != Call::Lost {
+        expected.retain(|call| *call == Call::Lost || (*call as u8) <= place as u8);
+    }
+    assert_eq!(failing.calls(), expected, "{case}");
+    assert!(failing.count(Call::Data) <= 1 || place != Call::Data, "{case}");
+    if place == Call::Lost {
+        failing.assert_done();
+    } else {
+        let reason = failing.reason();
+        let is_it = match reason.check::<Panicked>() {
+            Some(panic) => panics && panic.message == "on purpose",
+            None => !panics && reason.to_string() == "on purpose",
+        };
+        assert!(is_it, "{case}: {reason}");
+    }
+}
+
+fn on_purpose() -> Result<()> {
+    Err(Failure::message("on purpose"))
+}
+
+/// An echo goes on.
+#[track_caller]
+fn answers(scene: &mut Scene<'_>, asking: &End) {
+    let before = asking.count_received();
+    asking.transport().write(b"?");
+    scene.until(|| asking.count_received() == before + 1);
+}
+
+pub(super) fn failing_calls_harm_nobody(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (echo, other) = scene.pair(Role::echo(), Role::new());
+    let log = Log::default();
+
+    let first = log.clone();
+    scene.reactor.call_later(Duration::ZERO, move || {
+        first.add("timer");
+        panic!("on purpose");
+    });
+    let second = log.clone();
+    scene.reactor.call_later(Duration::ZERO, move || second.add("timer"));
+    scene.until(|| log.len() == 2);
+    answers(&mut scene, &other);
+
+    // The reactor exists: it makes the calls.
+    let _ = scene.reactor.remote().call_from_thread(|_| panic!("on purpose"));
+    answers(&mut scene, &other);
+
+    let (promise, deferred) = Promise::<()>::new();
+    let third = log.clone();
+    let failing = deferred.add_callback(|()| -> () { panic!("on purpose") });
+    drop(failing.add_both(move |result: Result<()>| {
+        third.add(if result.is_err() { "told" } else { "not told" });
+    }));
+    scene.reactor.call_later(Duration::ZERO, move || drop(promise.callback(())));
+    scene.until(|| log.len() == 3);
+    assert_eq!(log.all(), ["timer", "timer", "told"]);
+    answers(&mut scene, &other);
+
+    let future = scene.reactor.spawn(async { on_purpose() });
+    assert!(scene.result_of(future).is_err());
+    answers(&mut scene, &other);
+
+    let job = scene.reactor.defer_to_thread(on_purpose);
+    assert!(scene.result_of(job).is_err());
+    answers(&mut scene, &other);
+    scene.finish(&[&echo, &other]);
+}
+
+pub(super) fn a_protocol_that_is_busy_is_not_entered(setting: &mut dyn Setting) {
+    type Reached = Option<Result<(), Unavailable>>;
+    type Handle = Rc<RefCell<Option<Connection<Witnessed<Role>>>>>;
+    let mut scene = Scene::new(setting);
+    let handle: Handle = Rc::default();
+    let reached: Rc<RefCell<Vec<Reached>>> = Rc::default();
+    let mut role = Role::new().half_close();
+    for call in [Call::Made, Call::Data, Call::ReadLost, Call::Lost] {
+        let (handle, reached) = (Rc::clone(&handle), Rc::clone(&reached));
+        role = role.does(call, move |_| {
+            let itself = handle.borrow().clone();
+            reached.borrow_mut().push(itself.map(|itself| itself.with(|_, _| ())));
+        });
+    }
+    let end = role.end();
+    let peer = Role::new().half_close();
+    let peer_end = peer.end();
+    let (port, to) = scene.listen(once(peer));
+    let connecting = scene.connect(to, once(role));
+    let connection = scene.result_of(connecting).unwrap_or_else(|failure| panic!("{failure}"));
+    handle.replace(Some(connection.clone()));
+    assert_eq!(connection.with(|_, transport| transport.write(FEW)), Ok(()));
+    scene.until(|| peer_end.count_received() == FEW.len());
+    // One byte, so that it comes in one piece.
+    peer_end.transport().write(b"x");
+    peer_end.transport().lose_write_connection();
+    scene.until(|| end.has(Call::ReadLost));
+    assert_eq!(connection.with(|_, transport| transport.lose_connection()), Ok(()));
+    scene.until(|| end.is_over() && peer_end.is_over());
+    assert_eq!(connection.with(|_, _| ()), Err(Unavailable::Gone));
+    // In `connection_made` nobody had the handle yet.
+    let expected = [None, Some(Err(Unavailable::Busy)), Some(Err(Unavailable::Busy)), Some(Err(Unavailable::Gone))];
+    assert_eq!(*reached.borrow(), expected);
+    // The handle, and what holds it, refer to each other.
+    handle.take();
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}

@@ -1,0 +1,357 @@
+//! What the cases are made of: protocols that do what a case tells them and write down what happens, and the ends of connections
+//! between them.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Setting;
+use crate::deferred::Deferred;
+use crate::error::{ConnectError, ConnectionClosed};
+use crate::failure::{Failure, Result};
+use crate::protocol::{Connection, Factory, Protocol};
+use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
+use crate::task::defer_later;
+use crate::testing::Witness;
+use crate::testing::witness::Witnessed;
+use crate::transport::Transport;
+
+/// A case at work: its setting, a reactor, and a witness of everything.
+pub(super) struct Scene<'a> {
+    pub(super) setting: &'a mut dyn Setting,
+    pub(super) reactor: Reactor,
+    pub(super) witness: Witness,
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(setting: &'a mut dyn Setting) -> Self {
+        let reactor = setting.reactor();
+        Self { setting, reactor, witness: Witness::new() }
+    }
+
+    /// Drives everything until `done`.
+    #[track_caller]
+    pub(super) fn until(&mut self, mut done: impl FnMut() -> bool) {
+        self.setting.drive(&mut done);
+        self.witness.check();
+    }
+
+    /// Drives everything for so long.
+    #[track_caller]
+    pub(super) fn pass(&mut self, time: Duration) {
+        let timer = defer_later(&self.reactor, time, || Ok(()));
+        self.until(|| timer.is_called());
+    }
+
+    /// Drives everything until what is small and under way has arrived.
+    #[track_caller]
+    pub(super) fn moment(&mut self) {
+        self.pass(self.setting.moment());
+    }
+
+    /// Drives everything until a Deferred has its result, and takes it.
+    #[track_caller]
+    pub(super) fn result_of<T>(&mut self, mut deferred: Deferred<T>) -> Result<T> {
+        let mut result = None;
+        self.until(|| {
+            result = deferred.take_result();
+            result.is_some()
+        });
+        result.unwrap_or_else(|| Err(Failure::message("it was there")))
+    }
+
+    /// Listens, with a witness.
+    #[track_caller]
+    pub(super) fn listen(&mut self, factory: impl Factory) -> (Port, SocketAddr) {
+        let reactor = self.reactor.clone();
+        self.listen_on(&reactor, factory)
+    }
+
+    #[track_caller]
+    pub(super) fn listen_on(&mut self, reactor: &Reactor, factory: impl Factory) -> (Port, SocketAddr) {
+        let factory = self.witness.factory(factory);
+        let listening = reactor.listen_tcp(self.setting.address(), &ListenOptions::new().backlog(BACKLOG), factory);
+        let port = listening.unwrap_or_else(|error| panic!("no port can be had: {error:?}"));
+        let address = port.host().socket_addr().unwrap_or_else(|| panic!("a TCP port has such an address"));
+        (port, address)
+    }
+
+    /// Connects, with a witness.
+    pub(super) fn connect<F: Factory>(
+        &mut self,
+        to: SocketAddr,
+        factory: F,
+    ) -> Deferred<Connection<Witnessed<F::Protocol>>> {
+        self.reactor.connect_tcp(to, &ConnectOptions::new(), self.witness.factory(factory))
+    }
+
+    /// A connection between two roles on the scene's reactor: first who listened, then who connected.
+    #[track_caller]
+    pub(super) fn pair(&mut self, serving: Role, asking: Role) -> (End, End) {
+        let reactor = self.reactor.clone();
+        self.pair_on(&reactor, serving, &reactor, asking)
+    }
+
+    /// The same on two reactors.
+    #[track_caller]
+    pub(super) fn pair_on(&mut self, server: &Reactor, serving: Role, client: &Reactor, asking: Role) -> (End, End) {
+        let ends = (serving.end(), asking.end());
+        let (port, to) = self.listen_on(server, once(serving));
+        let asking = self.witness.factory(once(asking));
+        let connecting = client.connect_tcp(to, &ConnectOptions::new(), asking);
+        // A role may be made to fail, and says so itself.
+        drop(connecting.add_both(|_| ()));
+        self.until(|| ends.0.has(Call::Made) && ends.1.has(Call::Made));
+        drop(port.stop_listening());
+        ends
+    }
+
+    /// The end of a case: closes what is open in good order, and sees that everything was lost, once, and that nothing is
+    /// watched any more.
+    #[track_caller]
+    pub(super) fn finish(mut self, ends: &[&End]) {
+        for end in ends {
+            end.with_transport(Transport::resume_producing);
+            end.with_transport(Transport::lose_connection);
+        }
+        let (reactor, witness) = (self.reactor.clone(), self.witness.clone());
+        self.until(|| witness.made() == witness.lost() && reactor.counters().watched == 0);
+        self.witness.assert_all_lost();
+    }
+}
+
+/// As many connections as a case makes at once may wait to be accepted.
+const BACKLOG: u32 = 512;
+
+/// A callback of a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Made,
+    Data,
+    ReadLost,
+    WriteLost,
+    Lost,
+}
+
+impl Call {
+    pub(super) const ALL: [Self; 5] = [Self::Made, Self::Data, Self::ReadLost, Self::WriteLost, Self::Lost];
+}
+
+/// What a role does in a callback: for `Data`, with the bytes.
+type Act = Box<dyn FnMut(Call, &Transport, &[u8]) -> Result<()>>;
+
+/// A protocol that writes down what happens to it, and does what its case tells it.
+pub(super) struct Role {
+    end: End,
+    half_close: bool,
+    act: Act,
+}
+
+impl Role {
+    pub(super) fn new() -> Self {
+        Self { end: End::default(), half_close: false, act: Box::new(|_, _, _| Ok(())) }
+    }
+
+    /// Sends everything back.
+    pub(super) fn echo() -> Self {
+        Self::new().on(Call::Data, |transport, data| {
+            transport.write(data);
+            Ok(())
+        })
+    }
+
+    pub(super) fn half_close(mut self) -> Self {
+        self.half_close = true;
+        self
+    }
+
+    /// Does this in that callback, after what it does there already.
+    pub(super) fn on(mut self, when: Call, mut act: impl FnMut(&Transport, &[u8]) -> Result<()> + 'static) -> Self {
+        let mut before = self.act;
+        self.act = Box::new(move |call, transport, data| {
+            before(call, transport, data)?;
+            if call == when { act(transport, data) } else { Ok(()) }
+        });
+        self
+    }
+
+    /// The same, of what can't fail.
+    pub(super) fn does(self, when: Call, mut act: impl FnMut(&Transport) + 'static) -> Self {
+        self.on(when, move |transport, _| {
+            act(transport);
+            Ok(())
+        })
+    }
+
+    /// Expects the first bytes of this, and nothing else, and takes note of it in the witness at once if it is otherwise.
+    pub(super) fn expects(self, all: impl Into<Rc<[u8]>>, witness: &Witness) -> Self {
+        let (all, witness, mut seen) = (all.into(), witness.clone(), 0);
+        self.on(Call::Data, move |_, data| {
+            if all.get(seen..seen + data.len()) != Some(data) {
+                witness.fault(format!("after {seen} bytes something else came than was sent"));
+            }
+            seen += data.len();
+            Ok(())
+        })
+    }
+
+    /// What becomes of it.
+    pub(super) fn end(&self) -> End {
+        self.end.clone()
+    }
+
+    fn call(&mut self, call: Call, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.end.0.calls.borrow_mut().push(call);
+        (self.act)(call, transport, data)
+    }
+}
+
+impl Protocol for Role {
+    fn half_close(&self) -> bool {
+        self.half_close
+    }
+
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.end.0.transport.replace(Some(transport.clone()));
+        self.call(Call::Made, transport, b"")
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.end.0.received.borrow_mut().extend_from_slice(data);
+        self.call(Call::Data, transport, data)
+    }
+
+    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.call(Call::ReadLost, transport, b"")
+    }
+
+    fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.call(Call::WriteLost, transport, b"")
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        self.end.0.reason.replace(Some(reason.clone()));
+        // It has nobody to tell.
+        let _ = self.call(Call::Lost, transport, b"");
+    }
+}
+
+/// What became of a role. A cheap handle.
+#[derive(Clone, Default)]
+pub(super) struct End(Rc<Record>);
+
+#[derive(Default)]
+struct Record {
+    calls: RefCell<Vec<Call>>,
+    received: RefCell<Vec<u8>>,
+    transport: RefCell<Option<Transport>>,
+    reason: RefCell<Option<Failure>>,
+}
+
+impl End {
+    #[track_caller]
+    pub(super) fn transport(&self) -> Transport {
+        self.0.transport.borrow().clone().unwrap_or_else(|| panic!("the connection was not made"))
+    }
+
+    pub(super) fn with_transport(&self, call: impl FnOnce(&Transport)) {
+        let transport = self.0.transport.borrow().clone();
+        if let Some(transport) = transport {
+            call(&transport);
+        }
+    }
+
+    pub(super) fn has(&self, call: Call) -> bool {
+        self.count(call) > 0
+    }
+
+    pub(super) fn count(&self, call: Call) -> usize {
+        self.0.calls.borrow().iter().filter(|made| **made == call).count()
+    }
+
+    /// What was called, without the data.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.0.calls.borrow().iter().copied().filter(|call| *call != Call::Data).collect()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.has(Call::Lost)
+    }
+
+    pub(super) fn received(&self) -> Vec<u8> {
+        self.0.received.borrow().clone()
+    }
+
+    pub(super) fn count_received(&self) -> usize {
+        self.0.received.borrow().len()
+    }
+
+    /// Why it ended: the error of the engine.
+    #[track_caller]
+    pub(super) fn reason(&self) -> Failure {
+        self.0.reason.borrow().clone().unwrap_or_else(|| panic!("the connection is not over"))
+    }
+
+    #[track_caller]
+    pub(super) fn assert_done(&self) {
+        let reason = self.reason();
+        assert!(matches!(reason.check(), Some(ConnectionClosed::Done)), "{reason}");
+    }
+
+    #[track_caller]
+    pub(super) fn assert_aborted(&self) {
+        let reason = self.reason();
+        assert!(matches!(reason.check(), Some(ConnectionClosed::Aborted)), "{reason}");
+    }
+
+    #[track_caller]
+    pub(super) fn assert_reset(&self) {
+        let reason = self.reason();
+        assert!(matches!(reason.check(), Some(ConnectionClosed::Reset { .. })), "{reason}");
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = self.0.reason.borrow().as_ref().map(ToString::to_string);
+        f.debug_struct("End").field("calls", &self.calls()).field("reason", &reason).finish_non_exhaustive()
+    }
+}
+
+/// A log of several parties.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    pub(super) fn add(&self, what: impl Into<String>) {
+        self.0.borrow_mut().push(what.into());
+    }
+
+    pub(super) fn all(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+/// A factory for one role; a second connection is refused.
+pub(super) fn once(role: Role) -> impl Factory<Protocol = Role> {
+    let mut role = Some(role);
+    move |_: &crate::address::Address| role.take()
+}
+
+/// Bytes in which any that are missing, added or moved are noticed: the period is a prime.
+pub(super) fn pattern(length: usize) -> Vec<u8> {
+    (0..251_u8).cycle().take(length).collect()
+}
+
+/// The kind of error that a failed attempt has.
+#[track_caller]
+pub(super) fn connect_error<T>(result: &Result<T>) -> &ConnectError {
+    let Err(failure) = result else { panic!("the attempt succeeded") };
+    failure.check().unwrap_or_else(|| panic!("not an error of connecting: {failure}"))
+}

@@ -1,0 +1,98 @@
+//! [`Simulated`]: the suite's setting on the simulated network.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::Setting;
+use crate::reactor::Reactor;
+use crate::testing::{Conditions, Network};
+
+/// All reactors are on one host.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+/// A host that nothing reaches.
+const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+
+/// Longer than any case takes on the slowest of networks.
+const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// More turns than any case needs: without a limit, a loop that goes on for nothing, in no time, would not end.
+const TURNS: u64 = 1_000_000;
+
+/// The suite's [`Setting`] on a [`Network`], under conditions.
+///
+/// A network that cuts finely or is slow has a smaller window here than its conditions say, and its big transfers are smaller,
+/// so that a case takes thousands of turns, not millions.
+pub struct Simulated {
+    network: Network,
+    window: usize,
+    big: usize,
+}
+
+impl Simulated {
+    /// The setting of this seed.
+    pub fn new(seed: u64, conditions: Conditions) -> Self {
+        let window = conditions.window_for_tests();
+        let big = conditions.finest().saturating_mul(PIECES).clamp(window, 1 << 20);
+        Self { network: Network::with_conditions(seed, conditions.window(window)), window, big }
+    }
+
+    /// The network, to look at its trace.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+}
+
+/// In so many pieces, at least, a big transfer is cut. Sends that are cut short make it many times as many.
+const PIECES: usize = 200;
+
+impl Setting for Simulated {
+    fn reactor(&mut self) -> Reactor {
+        self.network.reactor(HOST)
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(HOST, 0)
+    }
+
+    #[track_caller]
+    fn drive(&mut self, done: &mut dyn FnMut() -> bool) {
+        let (mut turns, seed) = (0, self.network.seed());
+        let driven = self.network.run_until(LIMIT, || {
+            turns += 1;
+            assert!(turns < TURNS, "it did not happen within {TURNS} turns (seed {seed})");
+            done()
+        });
+        driven.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn moment(&self) -> Duration {
+        // A few bytes, one by one, over 150 ms and back each, and late timers.
+        Duration::from_secs(5)
+    }
+
+    fn plenty(&self) -> usize {
+        self.window + self.window / 2 + 100
+    }
+
+    fn big(&self) -> usize {
+        self.big
+    }
+
+    fn limit_descriptors(&mut self, reactor: &Reactor, limit: Option<usize>) -> bool {
+        self.network.limit_descriptors(reactor, limit);
+        true
+    }
+
+    fn silent(&mut self) -> Option<SocketAddr> {
+        self.network.partition(HOST, AWAY);
+        Some(SocketAddr::new(AWAY, 9))
+    }
+}
+
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulated").field("network", &self.network).finish_non_exhaustive()
+    }
+}

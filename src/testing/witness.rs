@@ -1,0 +1,298 @@
+//! [`Witness`]: watches that the engine keeps its promises to protocols and factories.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::address::Address;
+use crate::failure::{Failure, Result};
+use crate::protocol::{Factory, Protocol};
+use crate::transport::Transport;
+
+/// Stands between the engine and any protocols and factories, and takes note where the engine breaks its word: a
+/// `connection_made` that is not the first call or comes twice, a `connection_lost` that is not the last or comes twice, bytes after
+/// the end of a direction, a callback inside another, a protocol built before `do_start` or after `do_stop`.
+///
+/// A cheap handle. It records from inside callbacks, where an assertion would be caught as any other panic; the test asks from
+/// outside, with [`check`](Self::check) or [`assert_all_lost`](Self::assert_all_lost).
+///
+/// ```
+/// use ropewalk::testing::{Network, Witness};
+/// use ropewalk::{Address, ListenOptions, Protocol, Result, Transport};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let (network, witness) = (Network::new(1), Witness::new());
+/// let reactor = network.reactor("10.0.0.1".parse()?);
+/// let factory = witness.factory(|_: &Address| Some(Echo));
+/// reactor.listen_tcp("10.0.0.1:7".parse()?, &ListenOptions::new(), factory)?;
+/// let peer = network.connect("10.0.0.1:7".parse()?);
+/// network.settle()?;
+/// assert_eq!((witness.made(), witness.lost()), (1, 0));
+/// peer.close();
+/// network.settle()?;
+/// witness.assert_all_lost();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Witness(Rc<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    made: Cell<usize>,
+    lost: Cell<usize>,
+    /// Dropped before they were lost.
+    left: Cell<usize>,
+    /// The callback that runs.
+    running: Cell<Option<&'static str>>,
+    faults: RefCell<Vec<String>>,
+}
+
+impl Witness {
+    /// One that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Watches a protocol.
+    pub fn protocol<P: Protocol>(&self, protocol: P) -> Witnessed<P> {
+        Witnessed { inner: protocol, witness: self.clone(), stage: Stage::Built, read_ended: false, write_ended: false }
+    }
+
+    /// Watches a factory, and all protocols that it builds.
+    pub fn factory<F: Factory>(&self, factory: F) -> WitnessedFactory<F> {
+        WitnessedFactory { inner: factory, witness: self.clone(), started: false }
+    }
+
+    /// How often `connection_made` was called.
+    pub fn made(&self) -> usize {
+        self.0.made.get()
+    }
+
+    /// How often `connection_lost` was called.
+    pub fn lost(&self) -> usize {
+        self.0.lost.get()
+    }
+
+    /// Takes note of something wrong that the test itself saw, from inside a callback.
+    pub fn fault(&self, what: impl Into<String>) {
+        self.0.faults.borrow_mut().push(what.into());
+    }
+
+    /// What went wrong, in order.
+    pub fn faults(&self) -> Vec<String> {
+        self.0.faults.borrow().clone()
+    }
+
+    /// Fails the test if anything went wrong.
+    ///
+    /// # Panics
+    /// With everything that went wrong.
+    #[track_caller]
+    pub fn check(&self) {
+        let faults = self.0.faults.borrow();
+        assert!(faults.is_empty(), "{}", faults.join("; "));
+    }
+
+    /// [`check`](Self::check), for the end of a test: every connection that was made has been lost, too.
+    ///
+    /// # Panics
+    /// With everything that went wrong, or the numbers.
+    #[track_caller]
+    pub fn assert_all_lost(&self) {
+        self.check();
+        let (made, lost, left) = (self.made(), self.lost(), self.0.left.get());
+        assert_eq!(made, lost, "{made} connections were made, and {lost} were lost ({left} just dropped)");
+    }
+
+    /// Runs a callback; none may be running.
+    fn during<R>(&self, name: &'static str, call: impl FnOnce() -> R) -> R {
+        if let Some(outer) = self.0.running.get() {
+            self.fault(format!("{name} was called inside {outer}"));
+        }
+        // By its drop, for the callback may panic.
+        let _running = Running { seen: &self.0, outer: self.0.running.replace(Some(name)) };
+        call()
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness")
+            .field("made", &self.made())
+            .field("lost", &self.lost())
+            .field("faults", &self.0.faults.borrow().len())
+            .finish()
+    }
+}
+
+/// A protocol that a [`Witness`] watches.
+pub struct Witnessed<P> {
+    inner: P,
+    witness: Witness,
+    stage: Stage,
+    read_ended: bool,
+    write_ended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Built,
+    Made,
+    Lost,
+}
+
+impl<P> Witnessed<P> {
+    /// The protocol that is watched.
+    pub fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// The protocol that is watched.
+    pub fn inner_mut(&mut self) -> &mut P {
+        &mut self.inner
+    }
+
+    /// A callback has its time between the first and the last.
+    fn expect_made(&self, name: &str) {
+        match self.stage {
+            Stage::Built => self.witness.fault(format!("{name} came before connection_made")),
+            Stage::Made => {}
+            Stage::Lost => self.witness.fault(format!("{name} came after connection_lost")),
+        }
+    }
+}
+
+impl<P: Protocol> Protocol for Witnessed<P> {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        if self.stage != Stage::Built {
+            self.witness.fault("connection_made came twice");
+        }
+        self.stage = Stage::Made;
+        self.witness.0.made.set(self.witness.made() + 1);
+        self.witness.during("connection_made", || self.inner.connection_made(transport))
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.expect_made("data_received");
+        if self.read_ended {
+            self.witness.fault("data_received came after read_connection_lost");
+        }
+        if data.is_empty() {
+            self.witness.fault("data_received came without data");
+        }
+        self.witness.during("data_received", || self.inner.data_received(transport, data))
+    }
+
+    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
+        self.expect_made("file_descriptor_received");
+        self.witness.during("file_descriptor_received", || self.inner.file_descriptor_received(transport, descriptor))
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        self.expect_made("connection_lost");
+        self.stage = Stage::Lost;
+        self.witness.0.lost.set(self.witness.lost() + 1);
+        if !transport.is_disconnected() {
+            self.witness.fault("connection_lost came, and the transport says that it is connected");
+        }
+        self.witness.during("connection_lost", || self.inner.connection_lost(transport, reason));
+    }
+
+    fn half_close(&self) -> bool {
+        self.inner.half_close()
+    }
+
+    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.expect_made("read_connection_lost");
+        if std::mem::replace(&mut self.read_ended, true) {
+            self.witness.fault("read_connection_lost came twice");
+        }
+        self.witness.during("read_connection_lost", || self.inner.read_connection_lost(transport))
+    }
+
+    fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.expect_made("write_connection_lost");
+        if std::mem::replace(&mut self.write_ended, true) {
+            self.witness.fault("write_connection_lost came twice");
+        }
+        self.witness.during("write_connection_lost", || self.inner.write_connection_lost(transport))
+    }
+}
+
+impl<P> Drop for Witnessed<P> {
+    /// A reactor that is dropped drops its protocols without a word: that is no fault, but not an end either.
+    fn drop(&mut self) {
+        if self.stage == Stage::Made {
+            self.witness.0.left.set(self.witness.0.left.get() + 1);
+        }
+    }
+}
+
+impl<P> fmt::Debug for Witnessed<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witnessed").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+/// A factory that a [`Witness`] watches.
+pub struct WitnessedFactory<F> {
+    inner: F,
+    witness: Witness,
+    started: bool,
+}
+
+impl<F: Factory> Factory for WitnessedFactory<F> {
+    type Protocol = Witnessed<F::Protocol>;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol> {
+        if !self.started {
+            self.witness.fault("build_protocol came outside of do_start and do_stop");
+        }
+        let built = self.witness.during("build_protocol", || self.inner.build_protocol(peer));
+        built.map(|protocol| self.witness.protocol(protocol))
+    }
+
+    fn do_start(&mut self) {
+        if std::mem::replace(&mut self.started, true) {
+            self.witness.fault("do_start came twice");
+        }
+        // Starting is what `listen` and `connect` do at once, wherever they are called: it may be inside a callback.
+        self.inner.do_start();
+    }
+
+    fn do_stop(&mut self) {
+        if !std::mem::replace(&mut self.started, false) {
+            self.witness.fault("do_stop came without do_start");
+        }
+        self.witness.during("do_stop", || self.inner.do_stop());
+    }
+}
+
+impl<F> fmt::Debug for WitnessedFactory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WitnessedFactory").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+/// Takes the name of a callback back when it is over.
+struct Running<'a> {
+    seen: &'a Seen,
+    outer: Option<&'static str>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.seen.running.set(self.outer);
+    }
+}

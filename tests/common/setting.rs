@@ -1,0 +1,68 @@
+//! The conformance suite's setting over real sockets.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use ropewalk::Reactor;
+use ropewalk::error::ReactorError;
+use ropewalk::testing::conformance::Setting;
+
+use super::{LIMIT, allow_many_descriptors, loopback, reactor, run, silent};
+
+/// Reactors on the backend that `Reactor::new` takes, which reach each other over the loopback interface.
+#[derive(Default)]
+pub struct Loopback {
+    reactors: Vec<Reactor>,
+    silent: Option<(OwnedFd, TcpStream, SocketAddr)>,
+}
+
+impl Loopback {
+    pub fn new() -> Self {
+        allow_many_descriptors();
+        Self::default()
+    }
+}
+
+impl Setting for Loopback {
+    fn reactor(&mut self) -> Reactor {
+        let reactor = reactor();
+        self.reactors.push(reactor.clone());
+        reactor
+    }
+
+    fn address(&self) -> SocketAddr {
+        loopback()
+    }
+
+    #[track_caller]
+    fn drive(&mut self, done: &mut dyn FnMut() -> bool) {
+        let until = Instant::now() + LIMIT;
+        // Several take turns, so none may sleep long.
+        let longest = Duration::from_millis(if self.reactors.len() == 1 { 5 } else { 1 });
+        while !done() {
+            assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");
+            for reactor in &self.reactors {
+                reactor.iterate(longest).expect("the loop turns");
+            }
+        }
+    }
+
+    fn run(&mut self, reactor: &Reactor) -> Result<(), ReactorError> {
+        run(reactor)
+    }
+
+    fn moment(&self) -> Duration {
+        // The kernel delivers to itself within the system call that sends.
+        Duration::from_millis(20)
+    }
+
+    fn plenty(&self) -> usize {
+        // More than the buffers of both sockets may grow to.
+        24_000_000
+    }
+
+    fn silent(&mut self) -> Option<SocketAddr> {
+        Some(self.silent.get_or_insert_with(silent).2)
+    }
+}
