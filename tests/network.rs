@@ -187,6 +187,21 @@ fn waiting_for_nothing_is_an_error() {
     assert!(matches!(error, SimulationError::TooLong { seed: 78, .. }), "{error}");
 }
 
+/// A program that always asks for more at once does not hang the test: no time passes, and the test is told so.
+#[test]
+fn time_that_stands_still_is_an_error() {
+    fn again(reactor: &Reactor) {
+        let next = reactor.clone();
+        reactor.call_later(Duration::ZERO, move || again(&next));
+    }
+    let network = Network::new(79);
+    let reactor = network.reactor(SERVER);
+    again(&reactor);
+    let error = network.run_until(HOUR, || false).unwrap_err();
+    assert!(matches!(error, SimulationError::Standing { seed: 79, now: Duration::ZERO }), "{error}");
+    assert!(matches!(network.run_for(SECOND), Err(SimulationError::Standing { .. })));
+}
+
 /// Latency and bandwidth are kept to: what is sent arrives when it must.
 #[test]
 fn latency_and_bandwidth() {

@@ -6,7 +6,7 @@ mod conditions;
 mod kernel;
 mod peer;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -67,7 +67,13 @@ pub struct Network(Rc<Inner>);
 struct Inner {
     kernel: Rc<RefCell<Kernel>>,
     reactors: RefCell<Vec<Driven>>,
+    /// A moment, and how often all reactors had turns at it.
+    rounds: Cell<(Duration, u32)>,
 }
+
+/// Rounds of turns at one moment. Time moves on when nobody has anything left to do; so whoever always has, such as a timer that
+/// sets another without delay, would keep it for ever. This is far more than a transfer needs that is not cut into single bytes.
+const ROUNDS: u32 = 1_000_000;
 
 /// A reactor, and how far its run is.
 struct Driven {
@@ -94,7 +100,7 @@ impl Network {
     /// A network under conditions.
     pub fn with_conditions(seed: u64, conditions: Conditions) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed, conditions)));
-        Self(Rc::new(Inner { kernel, reactors: RefCell::default() }))
+        Self(Rc::new(Inner { kernel, reactors: RefCell::default(), rounds: Cell::default() }))
     }
 
     /// A reactor on a host, whose address this is. Its time, its names and its sockets are the network's. Jobs that it is given
@@ -128,7 +134,8 @@ impl Network {
     /// Drives all reactors until `done`, but at most for so much virtual time.
     ///
     /// # Errors
-    /// [`SimulationError`]: the time is over, nothing is left that could happen, or a reactor failed. Each names the seed.
+    /// [`SimulationError`]: the time is over, nothing is left that could happen, no time passes any more, or a reactor failed. Each
+    /// names the seed.
     pub fn run_until(&self, at_most: Duration, mut done: impl FnMut() -> bool) -> Result<(), SimulationError> {
         let until = self.now().saturating_add(at_most);
         while !done() {
@@ -149,7 +156,7 @@ impl Network {
     /// Drives all reactors for so much virtual time.
     ///
     /// # Errors
-    /// [`SimulationError::Reactor`].
+    /// [`SimulationError::Reactor`], [`SimulationError::Standing`].
     pub fn run_for(&self, time: Duration) -> Result<(), SimulationError> {
         let until = self.now().saturating_add(time);
         loop {
@@ -168,7 +175,7 @@ impl Network {
     /// Drives all reactors until nothing is under way any more. Timers that are set are not waited for.
     ///
     /// # Errors
-    /// [`SimulationError::Reactor`].
+    /// [`SimulationError::Reactor`], [`SimulationError::Standing`].
     pub fn settle(&self) -> Result<(), SimulationError> {
         loop {
             if self.turn_all()? {
@@ -185,6 +192,11 @@ impl Network {
     /// Makes a turn of every reactor that has something to do. `false`: none had.
     fn turn_all(&self) -> Result<bool, SimulationError> {
         let now = self.now();
+        let (moment, rounds) = self.0.rounds.get();
+        let rounds = if moment == now { rounds } else { 0 };
+        if rounds == ROUNDS {
+            return Err(SimulationError::Standing { now, seed: self.seed() });
+        }
         self.0.kernel.borrow_mut().advance_to(now);
         let mut turned = false;
         let count = self.0.reactors.borrow().len();
@@ -209,6 +221,7 @@ impl Network {
                 self.check(&reactor, owner);
             }
         }
+        self.0.rounds.set((now, rounds + u32::from(turned)));
         Ok(turned)
     }
 
@@ -332,6 +345,14 @@ pub enum SimulationError {
     TooLong {
         /// The limit.
         at_most: Duration,
+        /// The seed.
+        seed: u64,
+    },
+    /// So much was done at one moment that it will never end: something always asks for more at once.
+    #[error("the reactors always have something to do, so that no time passes, at {now:?} (seed {seed})")]
+    Standing {
+        /// The virtual time.
+        now: Duration,
         /// The seed.
         seed: u64,
     },
