@@ -1,13 +1,14 @@
 //! The flow of bytes: full sockets, slow readers, and much at once.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::scene::{Call, End, Role, pattern};
 use super::{Scene, Setting};
+use crate::failure::Result;
 use crate::time::Clock;
-use crate::transport::Transport;
+use crate::transport::{Producer, ProducerError, Streaming, Transport};
 
 pub(super) fn a_full_socket_goes_on_when_its_peer_reads(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
@@ -110,6 +111,136 @@ pub(super) fn big_transfers_both_ways_arrive_intact(setting: &mut dyn Setting) {
     let (one, other) = scene.pair_on(&reactor, one, &reactor, other);
     talk(&mut scene, &one, &other);
     scene.finish(&[&one, &other]);
+}
+
+/// What a producer of these cases was told.
+type Told = Rc<RefCell<Vec<&'static str>>>;
+
+/// Takes note of what it is told, and writes a piece of so many bytes each time that it is told to resume.
+struct Noting {
+    told: Told,
+    piece: usize,
+    pieces: usize,
+}
+
+impl Producer for Noting {
+    fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
+        self.told.borrow_mut().push("resume");
+        match self.pieces.checked_sub(1) {
+            Some(left) => self.pieces = left,
+            None => {
+                consumer.unregister_producer();
+                return Ok(());
+            }
+        }
+        consumer.write(&vec![0; self.piece]);
+        Ok(())
+    }
+
+    fn pause_producing(&mut self, _consumer: &Transport) -> Result<()> {
+        self.told.borrow_mut().push("pause");
+        Ok(())
+    }
+
+    fn stop_producing(&mut self, _consumer: &Transport) {
+        self.told.borrow_mut().push("stop");
+    }
+}
+
+#[track_caller]
+fn register(end: &End, streaming: Streaming, piece: usize, pieces: usize) -> Told {
+    let told = Told::default();
+    let producer = Noting { told: Rc::clone(&told), piece, pieces };
+    end.transport().register_producer(producer, streaming).unwrap_or_else(|error| panic!("{error}"));
+    told
+}
+
+pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let plenty = scene.setting.plenty();
+    let reader = Role::new().does(Call::Made, Transport::pause_producing);
+    let (reader, writer) = scene.pair(reader, Role::new());
+    let transport = writer.transport();
+    transport.set_write_marks(MORE, 2 * MORE);
+    let told = register(&writer, Streaming::Push, 0, usize::MAX);
+    scene.moment();
+    assert!(told.borrow().is_empty(), "nothing was written, and it was told to {:?}", told.borrow());
+    transport.write(&vec![0; plenty + 3 * MORE]);
+    assert!(told.borrow().is_empty(), "it was told inside write");
+    scene.until(|| !told.borrow().is_empty());
+    assert_eq!(*told.borrow(), ["pause"]);
+    scene.moment();
+    assert_eq!(*told.borrow(), ["pause"], "nothing was taken since");
+    assert!(transport.queued() > MORE, "the case needs a full socket");
+    reader.transport().resume_producing();
+    let (queued, seen) = (transport.clone(), Rc::clone(&told));
+    scene.until(|| seen.borrow().len() > 1);
+    assert_eq!(*told.borrow(), ["pause", "resume"]);
+    assert!(queued.queued() <= MORE, "{} bytes are queued, and it was resumed", queued.queued());
+    scene.until(|| reader.count_received() == plenty + 3 * MORE);
+    transport.unregister_producer();
+    assert!(!transport.has_producer());
+
+    // One that is asked: three pieces, and a last time, when it has none.
+    let told = register(&writer, Streaming::Pull, 7, 3);
+    scene.until(|| !transport.has_producer());
+    scene.until(|| reader.count_received() == plenty + 3 * MORE + 21);
+    assert_eq!(*told.borrow(), ["resume"; 4]);
+    scene.finish(&[&reader, &writer]);
+}
+
+pub(super) fn a_close_waits_for_a_producer(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for streaming in [Streaming::Push, Streaming::Pull] {
+        let (reader, writer, queued) = full_socket(&mut scene);
+        let told = register(&writer, streaming, 10, 5);
+        if streaming == Streaming::Push {
+            scene.until(|| !told.borrow().is_empty());
+        }
+        writer.transport().lose_connection();
+        scene.moment();
+        assert!(!writer.is_over());
+        reader.transport().resume_producing();
+        scene.until(|| reader.is_over() && writer.is_over());
+        // A push producer writes by itself; here it does once for the one resume, and is paused no more.
+        let written = if streaming == Streaming::Push { 10 } else { 50 };
+        assert_eq!(reader.count_received(), queued + written, "{streaming:?}: {:?}", told.borrow());
+        writer.assert_done();
+    }
+    scene.finish(&[]);
+}
+
+pub(super) fn a_producer_is_stopped_with_its_connection(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for by_peer in [false, true] {
+        let (one, other) = scene.pair(Role::new(), Role::new());
+        let told = register(&one, Streaming::Push, 0, 0);
+        let second = Noting { told: Told::default(), piece: 0, pieces: 0 };
+        let refused = one.transport().register_producer(second, Streaming::Pull);
+        assert_eq!(refused, Err(ProducerError::AlreadyRegistered));
+        let at_the_end = Rc::clone(&told);
+        let ending = if by_peer { &other } else { &one };
+        ending.transport().abort_connection();
+        scene.until(|| one.is_over() && other.is_over());
+        assert_eq!(*at_the_end.borrow(), ["stop"]);
+        let late = Noting { told: Told::default(), piece: 0, pieces: 0 };
+        assert_eq!(one.transport().register_producer(late, Streaming::Push), Err(ProducerError::Disconnected));
+        assert!(!one.transport().has_producer());
+    }
+    scene.finish(&[]);
+}
+
+/// A reader that is paused, and a writer whose socket is full; and how many bytes it wrote.
+#[track_caller]
+fn full_socket(scene: &mut Scene<'_>) -> (End, End, usize) {
+    let plenty = scene.setting.plenty() + 3 * MORE;
+    let reader = Role::new().does(Call::Made, Transport::pause_producing);
+    let (reader, writer) = scene.pair(reader, Role::new());
+    writer.transport().set_write_marks(0, MORE);
+    writer.transport().write(&vec![0; plenty]);
+    scene.moment();
+    assert!(writer.transport().queued() > 2 * MORE, "the case needs a full socket");
+    (reader, writer, plenty)
 }
 
 pub(super) fn two_reactors_talk(setting: &mut dyn Setting) {

@@ -14,7 +14,7 @@ use crate::protocol::Connection;
 use crate::reactor::{ConnectOptions, ListenOptions, Reactor};
 use crate::testing::witness::Witnessed;
 use crate::time::Clock;
-use crate::transport::Transport;
+use crate::transport::{Producer, Streaming, Transport};
 
 /// When a request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +57,14 @@ enum Request {
     Connect,
     LoseAndAbort,
     EndBoth,
+    /// A push producer that is registered and taken out again, twice.
+    Produce,
+    /// A pull producer that writes a little, and is done.
+    Pull,
+    SendDescriptor,
 }
 
-const REQUESTS: [Request; 16] = [
+const REQUESTS: [Request; 19] = [
     Request::Write,
     Request::WriteMuch,
     Request::WriteSequence,
@@ -76,6 +81,9 @@ const REQUESTS: [Request; 16] = [
     Request::Connect,
     Request::LoseAndAbort,
     Request::EndBoth,
+    Request::Produce,
+    Request::Pull,
+    Request::SendDescriptor,
 ];
 
 /// A few bytes: more would take long where each byte travels alone.
@@ -224,6 +232,26 @@ impl Square {
                 transport.lose_write_connection();
                 transport.lose_connection();
             }
+            Request::Produce => {
+                for _ in 0..2 {
+                    let registered = transport.register_producer(Once, Streaming::Push).is_ok();
+                    if registered != transport.has_producer() {
+                        return;
+                    }
+                    transport.unregister_producer();
+                }
+            }
+            Request::Pull => {
+                // Refused where nothing can be written any more.
+                let _ = transport.register_producer(Once, Streaming::Pull);
+            }
+            Request::SendDescriptor => {
+                let Ok((reader, _writer)) = std::io::pipe() else { return };
+                // No descriptor goes over TCP.
+                if transport.send_file_descriptor(reader.into(), FEW).is_ok() {
+                    return;
+                }
+            }
         }
         self.made.set(true);
     }
@@ -231,12 +259,25 @@ impl Square {
     /// What the peer gets of it.
     fn sent(&self) -> Vec<u8> {
         match self.request {
-            Request::Write => FEW.to_vec(),
+            Request::Write | Request::Pull => FEW.to_vec(),
             Request::WriteMuch => self.much.clone(),
             Request::WriteSequence => [FEW, FEW].concat(),
             _ => Vec::new(),
         }
     }
+}
+
+/// A producer of a few bytes.
+struct Once;
+
+impl Producer for Once {
+    fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
+        consumer.write(FEW);
+        consumer.unregister_producer();
+        Ok(())
+    }
+
+    fn stop_producing(&mut self, _consumer: &Transport) {}
 }
 
 fn nobody(_: &Address) -> Option<Role> {
