@@ -231,3 +231,46 @@ fn echo_server_without_its_port_says_so() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with(&format!("Error: cannot listen on {address}: ")), "{said}");
 }
+
+/// `proxy`: much goes through both ways, an end of stream too, and answers that come after it.
+#[test]
+fn proxy_passes_everything_on() {
+    let (target, answering) = listening_peer(|mut stream| {
+        let mut request = Vec::new();
+        stream.read_to_end(&mut request).unwrap();
+        stream.write_all(&request).unwrap();
+    });
+    let proxy = Running::start("proxy", &["tcp:0:interface=127.0.0.1", &format!("tcp:{target}")]);
+    let line = proxy.line();
+    let address: SocketAddr = line.strip_prefix("listening on ").unwrap().parse().unwrap();
+    let mut stream = dial(address);
+    let request: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
+    stream.write_all(&request).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer == request, "{} bytes came back, or others", answer.len());
+    answering.join().unwrap();
+    proxy.signal(Signal::TERM);
+    let (status, _, errors) = proxy.end();
+    assert!(status.success() && errors.is_empty(), "{status}, {errors}");
+}
+
+/// `proxy` to where nobody listens: the connection is closed, it says why, and goes on.
+#[test]
+fn proxy_without_a_target_closes() {
+    let (_taken, target) = refusing();
+    let proxy = Running::start("proxy", &["tcp:0:interface=127.0.0.1", &format!("tcp:{target}")]);
+    let line = proxy.line();
+    let address: SocketAddr = line.strip_prefix("listening on ").unwrap().parse().unwrap();
+    let mut expected = Vec::new();
+    for _ in 0..2 {
+        let mut stream = dial(address);
+        expected.push(format!("{} gets no connection: {target} refused the connection", stream.local_addr().unwrap()));
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    proxy.signal(Signal::TERM);
+    let (status, _, errors) = proxy.end();
+    assert!(status.success(), "{status}");
+    assert_eq!(errors.lines().collect::<Vec<_>>(), expected);
+}

@@ -1,0 +1,113 @@
+//! A proxy: whatever connects to one endpoint is connected to another, and each side is read no faster than the other takes it.
+//!
+//! ```sh
+//! cargo run --example proxy -- tcp:8000 tcp:localhost:8888
+//! cargo run --example proxy -- unix:/run/user/1000/door tcp:example.com:80
+//! ```
+//!
+//! An end of stream goes through as an end of stream, so that requests which end with one are answered; a connection that breaks
+//! breaks the other.
+
+use std::cell::RefCell;
+use std::env;
+use std::rc::Rc;
+
+use ropewalk::endpoints::{client_from_string, connect_protocol, server_from_string};
+use ropewalk::error::ConnectionClosed;
+use ropewalk::interfaces::*;
+use ropewalk::transport::Streaming;
+use ropewalk::{Address, Deferred, Failure, Reactor, Result, Transport};
+
+/// The transport of the other side, while there is one.
+type Other = Rc<RefCell<Option<Transport>>>;
+
+/// One side: what comes in here goes out at the other.
+struct Side {
+    other: Other,
+    /// The side that came to us connects the other one.
+    target: Option<Rc<dyn ClientEndpoint>>,
+    connecting: Option<Deferred<()>>,
+}
+
+impl Side {
+    fn other(&self, request: impl FnOnce(&Transport)) {
+        if let Some(other) = &*self.other.borrow() {
+            request(other);
+        }
+    }
+}
+
+impl Protocol for Side {
+    fn half_close(&self) -> bool {
+        true
+    }
+
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        let Some(target) = self.target.take() else { return Ok(()) };
+        // Nothing is read before there is somebody who takes it.
+        transport.pause_producing();
+        let back = Side { other: Rc::new(RefCell::new(Some(transport.clone()))), target: None, connecting: None };
+        let (front, closing, place) = (transport.clone(), transport.clone(), Rc::clone(&self.other));
+        let connecting = connect_protocol(&*target, back)
+            .add_callback(move |connection| {
+                let back = connection.transport().clone();
+                front.register_producer(back.as_producer(), Streaming::Push)?;
+                back.register_producer(front.as_producer(), Streaming::Push)?;
+                place.replace(Some(back));
+                front.resume_producing();
+                Ok(())
+            })
+            .add_errback(move |failure| {
+                if !closing.is_disconnected() {
+                    eprintln!("{} gets no connection: {failure}", closing.peer());
+                    closing.lose_connection();
+                }
+            });
+        self.connecting = Some(connecting);
+        Ok(())
+    }
+
+    fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
+        self.other(|other| other.write(data));
+        Ok(())
+    }
+
+    fn read_connection_lost(&mut self, _transport: &Transport) -> Result<()> {
+        self.other(Transport::lose_write_connection);
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
+        if let Some(connecting) = self.connecting.take() {
+            connecting.cancel();
+        }
+        let in_order = matches!(reason.check(), Some(ConnectionClosed::Done));
+        self.other(|other| if in_order { other.lose_connection() } else { other.abort_connection() });
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [from, to] = &*arguments else {
+        return Err(Failure::message("usage: proxy SERVER-ENDPOINT CLIENT-ENDPOINT"));
+    };
+    let reactor = Reactor::new()?;
+    let target: Rc<dyn ClientEndpoint> = client_from_string(&reactor, to)?.into();
+    let factory = move |_peer: &Address| {
+        Some(Side { other: Other::default(), target: Some(Rc::clone(&target)), connecting: None })
+    };
+
+    let failure = Rc::new(RefCell::new(None));
+    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
+    let listening = server_from_string(&reactor, from)?.listen(factory).add_callbacks(
+        |port| println!("listening on {}", port.host()),
+        move |why| {
+            failed.replace(Some(why));
+            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
+        },
+    );
+    drop(listening);
+
+    reactor.run()?;
+    failure.take().map_or(Ok(()), Err)
+}
