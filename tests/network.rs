@@ -8,9 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::{Log, Script};
+use ropewalk::deferred::Promise;
 use ropewalk::endpoints::{HostnameEndpoint, client_from_string, server_from_string};
 use ropewalk::error::{ConnectError, ConnectionClosed, OwnThread, ReactorError};
 use ropewalk::interfaces::*;
+use ropewalk::reactor::{Phase, SystemEvent};
 use ropewalk::task::defer_later;
 use ropewalk::testing::{Conditions, MemoryReactor, Network, SimulationError};
 use ropewalk::{Address, ConnectOptions, Connection, Deferred, Failure, ListenOptions, Reactor, Result, Transport};
@@ -200,6 +202,24 @@ fn time_that_stands_still_is_an_error() {
     let error = network.run_until(HOUR, || false).unwrap_err();
     assert!(matches!(error, SimulationError::Standing { seed: 79, now: Duration::ZERO }), "{error}");
     assert!(matches!(network.run_for(SECOND), Err(SimulationError::Standing { .. })));
+}
+
+/// F33: a shutdown waits for a trigger as long as it may, which is 60 s, and no longer.
+#[test]
+fn a_shutdown_trigger_that_hangs() {
+    let network = Network::new(80);
+    let (reactor, log) = (echo_server(&network), Log::default());
+    let client = network.reactor(CLIENT);
+    let _connection = connect(&client, echo_address(), &log);
+    let (_promise, hanging) = Promise::<()>::new();
+    reactor.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || hanging);
+    network.run_until(SECOND, || log.has("made")).unwrap();
+    let stopped = network.now();
+    reactor.stop().unwrap();
+    network.run_for(SECOND * 59).unwrap();
+    assert!(!log.is_over(), "it did not wait");
+    network.run_until(SECOND * 2, || log.is_over()).unwrap();
+    assert_eq!(network.now() - stopped, SECOND * 60);
 }
 
 /// Latency and bandwidth are kept to: what is sent arrives when it must.
