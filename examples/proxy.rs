@@ -46,7 +46,7 @@ impl Protocol for Side {
         let Some(target) = self.target.take() else { return Ok(()) };
         // Nothing is read before there is somebody who takes it.
         transport.pause_producing();
-        let back = Side { other: Rc::new(RefCell::new(Some(transport.clone()))), target: None, connecting: None };
+        let back = Self { other: Rc::new(RefCell::new(Some(transport.clone()))), target: None, connecting: None };
         let (front, closing, place) = (transport.clone(), transport.clone(), Rc::clone(&self.other));
         let connecting = connect_protocol(&*target, back)
             .add_callback(move |connection| {

@@ -254,11 +254,7 @@ fn ask_everything(transport: &Transport) {
 /// A connection on which more was written than the socket takes, to a reader that is paused: reader, writer, and how much.
 pub(super) fn full(scene: &mut Scene<'_>, writer: Role) -> (End, End, usize) {
     let plenty = scene.setting.plenty();
-    let all = pattern(plenty + FEW.len());
-    let reader = Role::new().expects(all.clone(), &scene.witness).does(Call::Made, Transport::pause_producing);
-    let (reader, writer) = scene.pair(reader, writer);
-    writer.transport().write(&all[..plenty]);
-    scene.moment();
-    assert!(writer.transport().queued() > 0, "the case needs a full socket");
+    let reader = Role::new().expects(pattern(plenty + FEW.len()), &scene.witness);
+    let (reader, writer) = scene.full(reader, writer, plenty);
     (reader, writer, plenty)
 }

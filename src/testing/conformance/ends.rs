@@ -123,12 +123,8 @@ pub(super) fn an_end_with_a_full_queue_waits(setting: &mut dyn Setting) {
 pub(super) fn without_half_close_the_peers_end_is_the_end(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let plenty = scene.setting.plenty();
-    let all = pattern(plenty);
-    let reader = Role::new().half_close().expects(all.clone(), &scene.witness);
-    let reader = reader.does(Call::Made, Transport::pause_producing);
-    let (reader, writer) = scene.pair(reader, Role::new());
-    writer.transport().write(&all);
-    scene.moment();
+    let reader = Role::new().half_close().expects(pattern(plenty), &scene.witness);
+    let (reader, writer) = scene.full(reader, Role::new(), plenty);
     reader.transport().lose_write_connection();
     scene.until(|| writer.transport().is_disconnecting());
     assert!(writer.transport().queued() > 0 && !writer.is_over());

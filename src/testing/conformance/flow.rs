@@ -14,12 +14,9 @@ pub(super) fn a_full_socket_goes_on_when_its_peer_reads(setting: &mut dyn Settin
     let mut scene = Scene::new(setting);
     let plenty = scene.setting.plenty();
     let body = pattern(plenty + 3 * MORE);
-    let reader = Role::new().expects(body.clone(), &scene.witness).does(Call::Made, Transport::pause_producing);
-    let (reader, writer) = scene.pair(reader, Role::new());
-    writer.transport().write(&body[..plenty]);
-    scene.moment();
+    let reader = Role::new().expects(body.clone(), &scene.witness);
+    let (reader, writer) = scene.full(reader, Role::new(), plenty);
     let queued = writer.transport().queued();
-    assert!(queued > 0, "the case needs a full socket");
     // What comes while it is full stands behind what is queued.
     writer.transport().write(&body[plenty..plenty + MORE]);
     writer.transport().write_sequence(body[plenty + MORE..plenty + 2 * MORE].chunks(7));
@@ -192,7 +189,9 @@ pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Se
 pub(super) fn a_close_waits_for_a_producer(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     for streaming in [Streaming::Push, Streaming::Pull] {
-        let (reader, writer, queued) = full_socket(&mut scene);
+        let plenty = scene.setting.plenty() + 3 * MORE;
+        let (reader, writer) = scene.full(Role::new(), Role::new(), plenty);
+        writer.transport().set_write_marks(0, MORE);
         let told = register(&writer, streaming, 10, 5);
         if streaming == Streaming::Push {
             scene.until(|| !told.borrow().is_empty());
@@ -204,7 +203,7 @@ pub(super) fn a_close_waits_for_a_producer(setting: &mut dyn Setting) {
         scene.until(|| reader.is_over() && writer.is_over());
         // A push producer writes by itself; here it does once for the one resume, and is paused no more.
         let written = if streaming == Streaming::Push { 10 } else { 50 };
-        assert_eq!(reader.count_received(), queued + written, "{streaming:?}: {:?}", told.borrow());
+        assert_eq!(reader.count_received(), plenty + written, "{streaming:?}: {:?}", told.borrow());
         writer.assert_done();
     }
     scene.finish(&[]);
@@ -228,19 +227,6 @@ pub(super) fn a_producer_is_stopped_with_its_connection(setting: &mut dyn Settin
         assert!(!one.transport().has_producer());
     }
     scene.finish(&[]);
-}
-
-/// A reader that is paused, and a writer whose socket is full; and how many bytes it wrote.
-#[track_caller]
-fn full_socket(scene: &mut Scene<'_>) -> (End, End, usize) {
-    let plenty = scene.setting.plenty() + 3 * MORE;
-    let reader = Role::new().does(Call::Made, Transport::pause_producing);
-    let (reader, writer) = scene.pair(reader, Role::new());
-    writer.transport().set_write_marks(0, MORE);
-    writer.transport().write(&vec![0; plenty]);
-    scene.moment();
-    assert!(writer.transport().queued() > 2 * MORE, "the case needs a full socket");
-    (reader, writer, plenty)
 }
 
 pub(super) fn two_reactors_talk(setting: &mut dyn Setting) {

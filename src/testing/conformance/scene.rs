@@ -108,6 +108,16 @@ impl<'a> Scene<'a> {
         ends
     }
 
+    /// A connection on which so much was written, which is more than the socket takes, to a reader that is paused: reader and writer.
+    #[track_caller]
+    pub(super) fn full(&mut self, reader: Role, writer: Role, plenty: usize) -> (End, End) {
+        let (reader, writer) = self.pair(reader.does(Call::Made, Transport::pause_producing), writer);
+        writer.transport().write(&pattern(plenty));
+        self.moment();
+        assert!(writer.transport().queued() > 0, "the case needs a full socket");
+        (reader, writer)
+    }
+
     /// The end of a case: closes what is open in good order, and sees that everything was lost, once, and that nothing is
     /// watched any more.
     #[track_caller]
