@@ -327,7 +327,7 @@ fn run(steps: Vec<Step>) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 5 } else { 2_000 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 20 } else { 2_000 }, ..ProptestConfig::default() })]
 
     #[test]
     fn deferreds_do_what_the_model_does(steps in steps()) {
