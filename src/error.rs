@@ -45,6 +45,10 @@ pub enum ConnectionClosed {
         /// Bytes that were written and had not been handed to the operating system.
         unsent: usize,
     },
+    /// The peer ended the connection without ending TLS, so it may be that not all came of what it had to say (Twisted:
+    /// `ConnectionLost`).
+    #[error("the peer ended the connection without ending TLS: what came may be cut short")]
+    Truncated,
     /// This side called `abort_connection` (Twisted: `ConnectionAborted`).
     #[error("the connection was aborted")]
     Aborted,

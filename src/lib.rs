@@ -54,6 +54,8 @@ pub mod reactor;
 pub mod task;
 pub mod testing;
 pub mod time;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transport;
 
 pub use address::Address;

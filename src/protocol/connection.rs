@@ -17,7 +17,7 @@ use std::rc::Rc;
 use super::Protocol;
 use crate::error::Unavailable;
 use crate::failure::{Failure, Result, guarded, guarded_result};
-use crate::transport::stream::{Delivery, EndNotice};
+use crate::transport::stream::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
 
 /// A protocol and its transport, as they are reached from outside: what `connect` gives (Twisted: the protocol with
@@ -159,6 +159,44 @@ impl<P: Protocol> Joint<P> {
         result
     }
 
+    /// Bytes came that have passed so many layers.
+    fn arrived(&self, level: usize, data: &[u8]) {
+        let delivery = self.transport.stream().received(level, data);
+        match delivery {
+            Delivery::Deliver => self.tell(|protocol, transport| protocol.data_received(transport, data)),
+            Delivery::Kept => {}
+            Delivery::Sealed => self.open(level, data),
+        }
+    }
+
+    /// Bytes came that are a layer's. A callback may put another layer above it, and what comes next is that one's.
+    fn open(&self, level: usize, data: &[u8]) {
+        let opened = self.transport.open(level, data);
+        let above = level + 1;
+        if opened.completed && self.transport.stream().is_top(above) {
+            self.tell(P::handshake_completed);
+        }
+        if !opened.plain.is_empty() {
+            self.arrived(above, &opened.plain);
+        }
+        self.transport.give_back(opened.plain);
+        if opened.ended {
+            self.ended(above, Ending::Clean);
+        }
+        if let Some(failure) = opened.failure {
+            self.transport.ask(|stream| stream.fail(failure));
+        }
+    }
+
+    /// The peer's direction has ended, as it is seen above so many layers.
+    fn ended(&self, level: usize, ending: Ending) {
+        let notice = self.transport.stream().ended(level, ending);
+        if notice == EndNotice::Tell {
+            self.tell(P::read_connection_lost);
+        }
+        self.transport.list();
+    }
+
     /// Calls out where the failure concerns nobody but the connection itself.
     fn tell(&self, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
         // `call` has already made the failure the reason of the connection's end.
@@ -176,37 +214,35 @@ impl<P: Protocol> AnyJoint for Joint<P> {
     }
 
     fn data_received(&self, data: &[u8]) {
-        if self.transport.stream().received(data) == Delivery::Deliver {
-            self.tell(|protocol, transport| protocol.data_received(transport, data));
-        }
+        self.arrived(0, data);
     }
 
     fn descriptors_received(&self, descriptors: Vec<OwnedFd>) {
-        // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them.
+        // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them, and so does a layer,
+        // which vouches for bytes only.
         for descriptor in descriptors {
-            let closing = self.transport.stream().is_closing();
-            if !closing {
+            let dropped = {
+                let stream = self.transport.stream();
+                stream.is_closing() || stream.is_layered()
+            };
+            if !dropped {
                 self.tell(|protocol, transport| protocol.file_descriptor_received(transport, descriptor));
             }
         }
     }
 
     fn end_of_stream(&self) {
-        let notice = self.transport.stream().ended();
-        if notice == EndNotice::Tell {
-            self.tell(P::read_connection_lost);
-        }
-        self.transport.list();
+        self.ended(0, Ending::Clean);
     }
 
     fn deliver_held(&self) {
         let held = self.transport.stream().take_held();
-        let Some((data, end)) = held else { return };
-        if !data.is_empty() {
-            self.tell(|protocol, transport| protocol.data_received(transport, &data));
+        let Some(held) = held else { return };
+        if !held.data.is_empty() {
+            self.arrived(held.level, &held.data);
         }
-        if end {
-            self.end_of_stream();
+        if let Some(ending) = held.end {
+            self.ended(held.level, ending);
         }
         self.transport.list();
     }

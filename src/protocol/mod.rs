@@ -61,6 +61,17 @@ pub trait Protocol: 'static {
     /// An `Err` closes the connection; see the trait.
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()>;
 
+    /// A TLS handshake is done (Twisted: `IHandshakeListener.handshakeCompleted`): who the peer is has been verified, as far as was
+    /// asked for, and [`Transport::tls_session`] says what was agreed on. Comes after `connection_made`, and before any data that
+    /// came over TLS.
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        let _ = transport;
+        Ok(())
+    }
+
     /// A peer at the other end of a UNIX socket sent a descriptor (Twisted: `IFileDescriptorReceiver.fileDescriptorReceived`). It
     /// comes before the bytes that it was sent with, is closed when it is dropped, and is not inherited by programs that are
     /// started. Unless this is implemented, what peers send is closed.
@@ -126,6 +137,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn half_close(&self) -> bool {
         (**self).half_close()
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        (**self).handshake_completed(transport)
     }
 
     fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {

@@ -124,10 +124,11 @@ impl Core {
         let mut backend = self.backend.borrow_mut();
         loop {
             match stream.next_step() {
+                Step::Seal => stream.seal(&self.agenda.spares),
                 Step::Send => match backend.send(id, &mut stream, &self.agenda.spares) {
                     Ok(Progress::Advanced(count)) => {
                         stream.sent(count);
-                        if !stream.queue.is_empty() {
+                        if stream.has_more_to_send() {
                             // The rest has to wait for its turn.
                             transport.list_stream(&mut stream);
                             return;
@@ -162,7 +163,8 @@ impl Core {
                     self.resumed.borrow_mut().push(id);
                     return;
                 }
-                Step::ArmDeadline(after) => self.arm_close_deadline(id, after),
+                Step::ArmDeadline(after) => self.arm_deadline(id, after),
+                Step::DisarmDeadline => self.disarm_deadline(id),
                 Step::Close(mode) => {
                     self.lost.borrow_mut().push((id, mode));
                     return;
@@ -203,7 +205,7 @@ impl Core {
             (stream.take_reason(), stream.is_shut(), stream.has_deadline())
         };
         if had_deadline {
-            self.disarm_close_deadline(id);
+            self.disarm_deadline(id);
         }
         if mode == CloseMode::Linger && !self.closing.get() {
             self.linger(id, was_shut);
@@ -261,8 +263,8 @@ impl Core {
         }
     }
 
-    /// Looks at a closing connection again after its close timeout.
-    fn arm_close_deadline(self: &Rc<Self>, id: Id, after: Duration) {
+    /// Looks at a connection again after a time.
+    fn arm_deadline(self: &Rc<Self>, id: Id, after: Duration) {
         let core = Rc::downgrade(self);
         let timer = self.timers.call_later(after, move || {
             let Some(core) = core.upgrade() else { return };
@@ -272,7 +274,7 @@ impl Core {
         self.deadlines.borrow_mut().insert(id, timer);
     }
 
-    fn disarm_close_deadline(&self, id: Id) {
+    fn disarm_deadline(&self, id: Id) {
         let timer = self.deadlines.borrow_mut().remove(&id);
         if let Some(timer) = timer {
             // The timer itself may be what brought us here.

@@ -56,7 +56,7 @@ pub(crate) struct Core {
     pub(super) lost: RefCell<Vec<(Id, CloseMode)>>,
     /// For the end of phase 8: what else has to wait until no callback is on the stack.
     pub(super) later: RefCell<Vec<Later>>,
-    /// Close deadlines that are running.
+    /// Deadlines of connections that are running.
     pub(super) deadlines: RefCell<HashMap<Id, DelayedCall>>,
     /// The agenda's other list, kept for its capacity.
     pub(super) settled: Cell<Vec<Id>>,

@@ -199,6 +199,7 @@ impl End {
             let step = stream.next_step();
             moved |= step != Step::Rest;
             match step {
+                Step::Seal => stream.seal(&self.agenda.spares),
                 Step::Send => self.send(&mut stream),
                 Step::ShutDownWriting => {
                     self.socket.end();
@@ -215,6 +216,7 @@ impl End {
                 }
                 Step::Receive(on) => self.receiving.set(on),
                 Step::ArmDeadline(after) => self.arm(after, |transport, _| transport.ask(Stream::deadline_passed)),
+                Step::DisarmDeadline => self.disarm(),
                 Step::DeliverHeld => {
                     self.resumed.set(true);
                     return true;

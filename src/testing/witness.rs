@@ -194,6 +194,11 @@ impl<P: Protocol> Protocol for Witnessed<P> {
         self.witness.during("data_received", || self.inner.data_received(transport, data))
     }
 
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        self.expect_made("handshake_completed");
+        self.witness.during("handshake_completed", || self.inner.handshake_completed(transport))
+    }
+
     fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
         self.expect_made("file_descriptor_received");
         self.witness.during("file_descriptor_received", || self.inner.file_descriptor_received(transport, descriptor))

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) mod agenda;
+pub(crate) mod layer;
 mod producer;
 pub(crate) mod send_queue;
 pub(crate) mod stream;
@@ -24,6 +25,7 @@ use crate::address::{Address, CompactAddress};
 use crate::error::ConnectionClosed;
 pub use agenda::Credentials;
 use agenda::{Agenda, Driver, Id, SocketOption};
+use layer::{Layer, Opened};
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
 use stream::Stream;
@@ -90,7 +92,7 @@ impl Transport {
         } else {
             data
         };
-        stream.queue.push(rest, &self.0.agenda.spares);
+        stream.push(rest, &self.0.agenda.spares);
         self.list_stream(&mut stream);
     }
 
@@ -107,7 +109,8 @@ impl Transport {
     /// it, and only the peer can know. If more are under way than this process may have, it waits.
     ///
     /// # Errors
-    /// Gives the descriptor back: `data` is empty; this is no UNIX socket of the system; nothing can be written any more.
+    /// Gives the descriptor back: `data` is empty; this is no UNIX socket of the system, or TLS was started on it; nothing can be
+    /// written any more.
     ///
     /// # Examples
     /// ```
@@ -133,11 +136,11 @@ impl Transport {
     pub fn send_file_descriptor(&self, descriptor: OwnedFd, data: &[u8]) -> Result<(), NotSent> {
         let passes = self.driver().is_ok_and(|driver| driver.passes_descriptors(self.0.id));
         let mut stream = self.0.stream.borrow_mut();
-        if data.is_empty() || !passes || !stream.accepts_writes() {
+        if data.is_empty() || !passes || stream.is_layered() || !stream.accepts_writes() {
             return Err(NotSent(descriptor));
         }
         stream.attach(descriptor);
-        stream.queue.push(data, &self.0.agenda.spares);
+        stream.push(data, &self.0.agenda.spares);
         self.list_stream(&mut stream);
         Ok(())
     }
@@ -186,7 +189,7 @@ impl Transport {
 
     /// Bytes written that the operating system has not taken yet.
     pub fn queued(&self) -> usize {
-        self.0.stream.borrow().queue.len()
+        self.0.stream.borrow().queued()
     }
 
     /// Whether the connection is closing or closed (Twisted: `disconnecting`): after `lose_connection`,
@@ -288,6 +291,33 @@ impl Transport {
         if stream.list() {
             self.0.agenda.add(self.0.id);
         }
+    }
+
+    /// Puts a layer between the protocol and the network. `None`: the connection is closing.
+    pub(crate) fn add_layer(&self, layer: Box<dyn Layer>) -> Option<()> {
+        let mut stream = self.0.stream.borrow_mut();
+        if stream.is_closing() || !stream.accepts_writes() {
+            return None;
+        }
+        let opened = stream.add_layer(layer, &self.0.agenda.spares);
+        if let Some(failure) = opened.failure {
+            stream.fail(failure);
+        }
+        self.list_stream(&mut stream);
+        Some(())
+    }
+
+    /// Hands bytes to the layer that they are for.
+    pub(crate) fn open(&self, level: usize, data: &[u8]) -> Opened {
+        let mut stream = self.0.stream.borrow_mut();
+        let opened = stream.open(level, data, &self.0.agenda.spares);
+        self.list_stream(&mut stream);
+        opened
+    }
+
+    /// Gives a buffer back that [`open`](Self::open) filled.
+    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+        self.0.agenda.spares.give(buffer);
     }
 
     /// Tells the state machine something that may have to be acted on.

@@ -81,6 +81,20 @@ impl SendQueue {
         more.chunks.push_back(chunk);
     }
 
+    /// Adds a buffer at the end, as a chunk of its own if it is worth one.
+    pub(crate) fn append(&mut self, buffer: Vec<u8>, spares: &Spares) {
+        if self.is_empty() && !buffer.is_empty() {
+            self.head = buffer;
+        } else if buffer.len() >= CHUNK / 4 {
+            let more = self.more.get_or_insert_default();
+            more.bytes += buffer.len();
+            more.chunks.push_back(buffer);
+        } else {
+            self.push(&buffer, spares);
+            spares.give(buffer);
+        }
+    }
+
     /// The queue's bytes as the operating system wants them: fills `slices` from the front, and says how many it filled.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         let rest = self.more.iter().flat_map(|more| more.chunks.iter()).map(Vec::as_slice);
@@ -144,13 +158,15 @@ impl Spares {
     /// answer in one turn: 2 MiB is 512 answers of 4 KiB, or 128 of 16 KiB; a larger batch allocates for the rest.
     const KEPT: usize = 2 * 1024 * 1024;
 
-    fn take(&self) -> Vec<u8> {
+    /// An empty buffer.
+    pub(crate) fn take(&self) -> Vec<u8> {
         let Some(buffer) = self.buffers.borrow_mut().pop() else { return Vec::new() };
         self.bytes.set(self.bytes.get() - buffer.capacity());
         buffer
     }
 
-    fn give(&self, mut buffer: Vec<u8>) {
+    /// Keeps a buffer for the next who needs one, or drops it.
+    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         let bytes = self.bytes.get() + buffer.capacity();
         if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && bytes <= Self::KEPT {
             buffer.clear();

@@ -26,6 +26,9 @@
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
 //! | `Over` | `next_step` said `Close` | |
 //!
+//! A stream may have layers (`layer.rs`): then the queue here holds what is sealed, what was written waits above it, and the reading
+//! side is that of the bytes that have passed all layers.
+//!
 //! A producer that is registered has a fourth machine, in `producer.rs`; this one asks it what it is to be told, and whether a
 //! close waits for it.
 //!
@@ -38,14 +41,18 @@
 //!    on resume. An error of the network is not held: it ends the connection at once.
 //! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is told nothing once the stream
 //!    is past `Draining`.
+//! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind everything that was written. A `Failing`
+//!    stream does so only if all of that could be sealed, so that what is cut short does not look whole.
+//! 7. While a layer's handshake is under way bytes are received for it, whatever the reading side says, and it has a deadline.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::layer::{Layer, Layers, Opened};
 use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
-use super::send_queue::SendQueue;
+use super::send_queue::{SendQueue, Spares};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 
@@ -56,7 +63,7 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// One connection's states, its queue, and why it ended.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// What is written and not yet sent.
+    /// What is to be sent, as it is sent.
     pub(crate) queue: SendQueue,
     reading: Reading,
     writing: Writing,
@@ -67,8 +74,8 @@ pub(crate) struct Stream {
     blocked: bool,
     /// A `Failing` stream has had its one flush.
     flushed: bool,
-    /// The close deadline is running.
-    deadline: bool,
+    /// The deadline that is running.
+    deadline: Deadline,
     /// Bytes left since the close deadline was last looked at.
     progressed: bool,
     /// The protocol opted in to half-closes.
@@ -106,6 +113,16 @@ enum Closing {
     Over,
 }
 
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deadline {
+    None,
+    /// That the peer takes something, while the connection is closing.
+    Close,
+    /// That a layer's handshake is done.
+    Handshake,
+}
+
 #[derive(Debug, Default)]
 struct Extras {
     /// Bytes and an end that came while paused.
@@ -114,21 +131,37 @@ struct Extras {
     production: Option<Production>,
     /// Descriptors that leave with the queue.
     descriptors: Attached,
+    /// What stands between the protocol and the network.
+    layers: Layers,
 }
 
 /// Descriptors to be sent, in order, each with the number of bytes that go ahead of it: it leaves with the byte behind those,
 /// which is in the queue.
 pub(crate) type Attached = VecDeque<(usize, OwnedFd)>;
 
+/// Bytes, and the peer's end behind them, that wait to be delivered.
 #[derive(Debug, Default)]
-struct Held {
-    data: Vec<u8>,
-    end: bool,
+pub(crate) struct Held {
+    /// How many layers they have passed.
+    pub(crate) level: usize,
+    pub(crate) data: Vec<u8>,
+    pub(crate) end: Option<Ending>,
+}
+
+/// How the peer's direction ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ending {
+    /// As it should.
+    Clean,
+    /// So that bytes may be missing.
+    Cut(Failure),
 }
 
 /// What the reactor is to do for a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Turn what was written into what is sent: [`Stream::seal`].
+    Seal,
     /// Send from the queue; then say [`Stream::sent`], [`Stream::blocked`] or [`Stream::broken`].
     Send,
     /// Send the end of our side; [`Stream::shut`] was said already.
@@ -141,6 +174,8 @@ pub(crate) enum Step {
     DeliverHeld,
     /// Look again after this time ([`Stream::deadline_passed`]).
     ArmDeadline(Duration),
+    /// The deadline is not needed any more.
+    DisarmDeadline,
     /// Close in this way, and tell the protocol.
     Close(CloseMode),
     /// Nothing to do.
@@ -166,6 +201,8 @@ pub(crate) enum Delivery {
     Deliver,
     /// Held or dropped.
     Kept,
+    /// They are for a layer: [`Stream::open`].
+    Sealed,
 }
 
 /// What a closed direction means for the protocol.
@@ -188,7 +225,7 @@ impl Stream {
             receiving: false,
             blocked: false,
             flushed: false,
-            deadline: false,
+            deadline: Deadline::None,
             progressed: false,
             half_close: false,
             listed: false,
@@ -212,12 +249,50 @@ impl Stream {
 
     /// Whether a write would be sent.
     pub(crate) fn accepts_writes(&self) -> bool {
-        self.closing <= Closing::Draining && self.writing != Writing::Shut
+        let parting = self.layers().is_some_and(|layers| layers.parting);
+        self.closing <= Closing::Draining && self.writing != Writing::Shut && !parting
     }
 
     /// Whether a write may bypass the queue: nothing is ahead of it, and the socket did not say that it is full.
     pub(crate) fn may_send_directly(&self) -> bool {
-        self.queue.is_empty() && !self.blocked
+        self.queue.is_empty() && !self.blocked && self.layers().is_none()
+    }
+
+    /// Queues bytes.
+    pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
+        match self.layers_mut().and_then(Layers::top_queue) {
+            Some(queue) => queue.push(data, spares),
+            None => self.queue.push(data, spares),
+        }
+    }
+
+    /// Bytes written, or made of what was written, that the operating system has not taken yet.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len() + self.layers().map_or(0, Layers::queued)
+    }
+
+    /// Puts a layer on top. What was written so far goes out below it; what was held back is the layer's.
+    pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, spares: &Spares) -> Opened {
+        let Self { extras, queue, .. } = self;
+        let layers = &mut extras.get_or_insert_default().layers;
+        layers.push(layer);
+        // Whoever speaks first does so now.
+        layers.open(layers.len() - 1, &[], queue, spares)
+    }
+
+    /// The layer that was added last.
+    pub(crate) fn top_layer(&self) -> Option<&dyn Layer> {
+        self.layers()?.top()
+    }
+
+    /// Whether bytes that have passed so many layers are the protocol's.
+    pub(crate) fn is_top(&self, level: usize) -> bool {
+        level >= self.levels()
+    }
+
+    /// Whether there are layers.
+    pub(crate) fn is_layered(&self) -> bool {
+        self.layers().is_some()
     }
 
     /// Close once everything written is sent (Twisted: `loseConnection`).
@@ -322,24 +397,59 @@ impl Stream {
 
     // What happened.
 
-    /// Bytes came. `Kept` ones were taken care of.
-    pub(crate) fn received(&mut self, data: &[u8]) -> Delivery {
+    /// Bytes came that have passed so many layers. `Kept` ones were taken care of.
+    pub(crate) fn received(&mut self, level: usize, data: &[u8]) -> Delivery {
+        if self.extras.is_none() && self.reading == Reading::Open {
+            return Delivery::Deliver;
+        }
+        if let Some(held) = self.held_at(level) {
+            held.data.extend_from_slice(data);
+            return Delivery::Kept;
+        }
+        if level < self.levels() {
+            return if self.closing > Closing::Draining { Delivery::Kept } else { Delivery::Sealed };
+        }
         match self.reading {
-            Reading::Open if self.held().is_none() => Delivery::Deliver,
-            Reading::Open | Reading::Paused => {
-                self.new_held().data.extend_from_slice(data);
+            Reading::Open => Delivery::Deliver,
+            Reading::Paused => {
+                self.new_held(level).data.extend_from_slice(data);
                 Delivery::Kept
             }
             Reading::Discarding | Reading::Ended => Delivery::Kept,
         }
     }
 
-    /// The peer sent its last byte.
-    pub(crate) fn ended(&mut self) -> EndNotice {
+    /// Hands bytes to the layer that they are for.
+    pub(crate) fn open(&mut self, level: usize, data: &[u8], spares: &Spares) -> Opened {
+        let Self { extras, queue, .. } = self;
+        extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, spares))
+    }
+
+    /// The peer sent its last byte, of those that have passed so many layers.
+    pub(crate) fn ended(&mut self, mut level: usize, mut ending: Ending) -> EndNotice {
+        loop {
+            if let Some(held) = self.held_at(level) {
+                held.end = Some(ending);
+                return EndNotice::Silent;
+            }
+            let Some(layers) = self.layers_mut() else { break };
+            layers.wire_ended |= level == 0;
+            let Some(layer) = layers.at(level) else { break };
+            let is_ready = layer.is_ready();
+            let Some(failure) = layer.end() else { return EndNotice::Silent };
+            if !is_ready {
+                self.fail(failure);
+                return EndNotice::Silent;
+            }
+            if let Ending::Clean = ending {
+                ending = Ending::Cut(failure);
+            }
+            level += 1;
+        }
         match self.reading {
-            Reading::Open if self.held().is_none() => self.end_reading(),
-            Reading::Open | Reading::Paused => {
-                self.new_held().end = true;
+            Reading::Open => self.end_reading(ending),
+            Reading::Paused => {
+                self.new_held(level).end = Some(ending);
                 EndNotice::Silent
             }
             Reading::Discarding => {
@@ -350,13 +460,10 @@ impl Stream {
         }
     }
 
-    /// What was held while paused, bytes first, then whether the peer's end is behind them. Nothing if reading was paused
-    /// or lost again meanwhile.
-    pub(crate) fn take_held(&mut self) -> Option<(Vec<u8>, bool)> {
-        if self.reading != Reading::Open {
-            return None;
-        }
-        self.take_all_held().map(|held| (held.data, held.end))
+    /// What was held back, bytes first, then whether the peer's end is behind them. Nothing if reading was paused or lost again
+    /// meanwhile.
+    pub(crate) fn take_held(&mut self) -> Option<Held> {
+        if self.held_is_due() { self.take_all_held() } else { None }
     }
 
     /// The backend took `count` bytes off the queue (or straight from a write).
@@ -381,7 +488,7 @@ impl Stream {
 
     /// The network says that it is over.
     pub(crate) fn broken(&mut self, error: io::Error) {
-        let reason = ConnectionClosed::from_io(error, self.queue.len());
+        let reason = ConnectionClosed::from_io(error, self.queued());
         self.dead(reason.into());
     }
 
@@ -390,21 +497,29 @@ impl Stream {
         self.close_with(Closing::Dead, reason);
     }
 
-    /// The close deadline passed: the peer is given as long again if it took anything.
+    /// The deadline passed. A peer that takes nothing of what is to be sent before a close is given as long again if it took
+    /// anything; a handshake is not.
     pub(crate) fn deadline_passed(&mut self) {
-        self.deadline = false;
-        if std::mem::take(&mut self.progressed) {
-            return;
-        }
-        if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
-            let unsent = self.queue.len();
-            self.abort(ConnectionClosed::CloseTimedOut { after, unsent }.into());
+        match std::mem::replace(&mut self.deadline, Deadline::None) {
+            Deadline::None => {}
+            Deadline::Close if std::mem::take(&mut self.progressed) => {}
+            Deadline::Close => {
+                if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
+                    let unsent = self.queued();
+                    self.abort(ConnectionClosed::CloseTimedOut { after, unsent }.into());
+                }
+            }
+            Deadline::Handshake => {
+                if let Some((_, failure)) = self.layers().and_then(Layers::deadline) {
+                    self.fail(failure);
+                }
+            }
         }
     }
 
-    /// Whether a close deadline was asked for and has not been looked at since.
+    /// Whether a deadline was asked for and has not passed since.
     pub(crate) fn has_deadline(&self) -> bool {
-        self.deadline
+        self.deadline != Deadline::None
     }
 
     // What is to be done.
@@ -421,6 +536,9 @@ impl Stream {
 
     /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
     pub(crate) fn next_step(&mut self) -> Step {
+        if self.closing == Closing::Failing && self.queue.is_empty() && self.must_part() {
+            return Step::Seal;
+        }
         match self.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Failing if self.can_send() && !self.flushed => {
@@ -438,7 +556,13 @@ impl Stream {
         if self.can_send() {
             return Step::Send;
         }
-        let (queued, mut waits) = (self.queue.len(), false);
+        if self.can_seal() {
+            return Step::Seal;
+        }
+        if let Some(step) = self.handshake_step() {
+            return step;
+        }
+        let (queued, mut waits) = (self.queued(), false);
         if self.writing != Writing::Shut
             && let Some(production) = self.production()
         {
@@ -447,8 +571,12 @@ impl Stream {
             }
             waits = production.holds_close();
         }
-        if self.queue.is_empty() && !waits {
-            if self.closing == Closing::Draining || self.both_ended() {
+        if queued == 0 && !waits {
+            let over = self.closing == Closing::Draining || self.both_ended();
+            if (over || self.writing == Writing::Shutting) && self.must_part() {
+                return Step::Seal;
+            }
+            if over {
                 self.reason.get_or_insert_with(|| ConnectionClosed::Done.into());
                 return self.close(self.parting());
             }
@@ -456,9 +584,10 @@ impl Stream {
                 self.writing = Writing::Shut;
                 return Step::ShutDownWriting;
             }
-        } else if let (Closing::Draining, false, Some(after)) = (self.closing, self.deadline, self.close_timeout.into())
+        } else if let (Closing::Draining, Deadline::None, Some(after)) =
+            (self.closing, self.deadline, self.close_timeout.into())
         {
-            self.deadline = true;
+            self.deadline = Deadline::Close;
             self.progressed = false;
             return Step::ArmDeadline(after);
         }
@@ -467,10 +596,50 @@ impl Stream {
             self.receiving = wanted;
             return Step::Receive(wanted);
         }
-        if self.reading == Reading::Open && self.held().is_some() {
+        if self.held_is_due() {
             return Step::DeliverHeld;
         }
         Step::Rest
+    }
+
+    /// What a handshake that has begun, or is done, means for the deadline.
+    fn handshake_step(&mut self) -> Option<Step> {
+        let layers = self.layers()?;
+        match self.deadline {
+            Deadline::None => {
+                let (after, _) = layers.deadline()?;
+                self.deadline = Deadline::Handshake;
+                Some(Step::ArmDeadline(after))
+            }
+            Deadline::Handshake if !layers.is_handshaking() => {
+                self.deadline = Deadline::None;
+                Some(Step::DisarmDeadline)
+            }
+            Deadline::Handshake | Deadline::Close => None,
+        }
+    }
+
+    /// Seals what was written, and ends our direction in the layers' way if [`next_step`](Self::next_step) found that it ends.
+    pub(crate) fn seal(&mut self, spares: &Spares) {
+        let Self { extras, queue, .. } = self;
+        let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, spares));
+        if let Err(failure) = sealed {
+            self.fail(failure);
+        }
+    }
+
+    /// Whether anything is left to be sent that need not wait for the peer.
+    pub(crate) fn has_more_to_send(&self) -> bool {
+        !self.queue.is_empty() || self.can_seal()
+    }
+
+    fn can_seal(&self) -> bool {
+        self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
+    }
+
+    /// Whether the layers have still to end our direction, which they do when they seal the next time.
+    fn must_part(&mut self) -> bool {
+        self.layers_mut().is_some_and(|layers| !std::mem::replace(&mut layers.parting, true))
     }
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
@@ -492,14 +661,41 @@ impl Stream {
         self.extras.as_ref()?.held.as_ref()
     }
 
-    fn new_held(&mut self) -> &mut Held {
-        self.extras.get_or_insert_default().held.get_or_insert_default()
+    /// What is held back of a level's bytes.
+    fn held_at(&mut self, level: usize) -> Option<&mut Held> {
+        self.extras.as_mut()?.held.as_mut().filter(|held| held.level == level)
+    }
+
+    fn new_held(&mut self, level: usize) -> &mut Held {
+        self.extras.get_or_insert_default().held.get_or_insert(Held { level, ..Held::default() })
     }
 
     fn take_all_held(&mut self) -> Option<Held> {
         let held = self.extras.as_mut()?.held.take();
-        self.extras.take_if(|extras| extras.production.is_none() && extras.descriptors.is_empty());
+        self.extras.take_if(|extras| extras.is_empty());
         held
+    }
+
+    /// Whether what is held back can be delivered: a layer's at once, the protocol's while reading is open.
+    fn held_is_due(&self) -> bool {
+        self.held().is_some_and(|held| self.reading == Reading::Open || self.is_for_layer(held))
+    }
+
+    fn is_for_layer(&self, held: &Held) -> bool {
+        held.level < self.levels()
+    }
+
+    fn layers(&self) -> Option<&Layers> {
+        self.extras.as_ref().map(|extras| &extras.layers).filter(|layers| layers.len() > 0)
+    }
+
+    fn layers_mut(&mut self) -> Option<&mut Layers> {
+        self.extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0)
+    }
+
+    /// How many layers bytes pass before they are the protocol's.
+    fn levels(&self) -> usize {
+        self.layers().map_or(0, Layers::len)
     }
 
     fn production(&mut self) -> Option<&mut Production> {
@@ -530,25 +726,37 @@ impl Stream {
     }
 
     fn wants_to_receive(&self) -> bool {
-        let end_is_held = self.held().is_some_and(|held| held.end);
-        matches!(self.reading, Reading::Open | Reading::Discarding) && !end_is_held
+        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
+        let open = matches!(self.reading, Reading::Open | Reading::Discarding) && !end_is_held;
+        match self.layers() {
+            Some(layers) => !layers.wire_ended && (open || layers.is_handshaking()),
+            None => open,
+        }
     }
 
     fn parting(&self) -> CloseMode {
-        if self.reading == Reading::Ended { CloseMode::Plain } else { CloseMode::Linger }
+        let ended = self.layers().map_or(self.reading == Reading::Ended, |layers| layers.wire_ended);
+        if ended { CloseMode::Plain } else { CloseMode::Linger }
     }
 
-    fn end_reading(&mut self) -> EndNotice {
+    fn end_reading(&mut self, ending: Ending) -> EndNotice {
         self.reading = Reading::Ended;
-        if self.half_close {
-            return EndNotice::Tell;
+        match ending {
+            Ending::Clean if self.half_close => return EndNotice::Tell,
+            Ending::Clean => {}
+            Ending::Cut(failure) => self.reason = self.reason.take().or(Some(failure)),
         }
         self.lose();
         EndNotice::Silent
     }
 
     fn stop_delivering(&mut self) {
-        let ended = self.take_all_held().is_some_and(|held| held.end);
+        if self.held().is_some_and(|held| self.is_for_layer(held)) && self.closing <= Closing::Draining {
+            // A handshake may have to be done before what was written can be sent.
+            self.reading = Reading::Discarding;
+            return;
+        }
+        let ended = self.take_all_held().is_some_and(|held| held.end.is_some());
         if self.reading != Reading::Ended {
             self.reading = if ended { Reading::Ended } else { Reading::Discarding };
         }
@@ -567,8 +775,15 @@ impl Stream {
         self.queue.clear();
         if let Some(extras) = &mut self.extras {
             extras.descriptors.clear();
+            extras.layers.clear();
         }
         Step::Close(mode)
+    }
+}
+
+impl Extras {
+    fn is_empty(&self) -> bool {
+        self.held.is_none() && self.production.is_none() && self.descriptors.is_empty() && self.layers.len() == 0
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use proptest::prelude::*;
 
 use super::send_queue::Spares;
-use super::stream::{CloseMode, Delivery, EndNotice, Step, Stream};
+use super::stream::{CloseMode, Delivery, EndNotice, Ending, Step, Stream};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 
@@ -56,7 +56,7 @@ fn losing_drains_and_closes() {
     write(&mut stream, b"before");
     stream.lose();
     write(&mut stream, b"after");
-    assert_eq!(stream.received(b"ignored"), Delivery::Kept);
+    assert_eq!(stream.received(0, b"ignored"), Delivery::Kept);
     assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Linger)]);
     assert!(!stream.accepts_writes());
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Done)));
@@ -67,7 +67,7 @@ fn losing_drains_and_closes() {
 fn losing_after_the_peers_end_closes_plainly() {
     let mut stream = open();
     stream.set_half_close(true);
-    assert_eq!(stream.ended(), EndNotice::Tell);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Tell);
     assert_eq!(steps(&mut stream), [Step::Receive(false)]);
     stream.lose();
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
@@ -78,7 +78,7 @@ fn losing_after_the_peers_end_closes_plainly() {
 fn the_peers_end_drains() {
     let mut stream = open();
     write(&mut stream, b"the whole answer");
-    assert_eq!(stream.ended(), EndNotice::Silent);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Plain)]);
 }
 
@@ -92,9 +92,9 @@ fn both_ends_are_the_end() {
             stream.lose_write();
             assert_eq!(steps(&mut stream), [Step::ShutDownWriting]);
             assert_eq!(stream.shut(), EndNotice::Tell);
-            assert_eq!(stream.ended(), EndNotice::Tell);
+            assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Tell);
         } else {
-            assert_eq!(stream.ended(), EndNotice::Tell);
+            assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Tell);
             stream.lose_write();
             assert_eq!(stream.next_step(), Step::ShutDownWriting);
         }
@@ -160,14 +160,15 @@ fn closing_only_moves_down_its_table() {
 fn what_comes_while_paused_is_held() {
     let mut stream = open();
     stream.pause();
-    assert_eq!(stream.received(b"one "), Delivery::Kept);
+    assert_eq!(stream.received(0, b"one "), Delivery::Kept);
     assert_eq!(steps(&mut stream), [Step::Receive(false)]);
     stream.resume();
-    assert_eq!(stream.received(b"two"), Delivery::Kept);
-    assert_eq!(stream.ended(), EndNotice::Silent);
+    assert_eq!(stream.received(0, b"two"), Delivery::Kept);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
-    assert_eq!(stream.take_held(), Some((b"one two".to_vec(), true)));
-    assert_eq!(stream.ended(), EndNotice::Silent);
+    let held = stream.take_held().expect("it was held");
+    assert!(held.data == b"one two" && held.end.is_some());
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
 }
 
@@ -176,11 +177,11 @@ fn what_comes_while_paused_is_held() {
 fn losing_drops_what_was_held() {
     let mut stream = open();
     stream.pause();
-    let _ = stream.received(b"never seen");
-    let _ = stream.ended();
+    let _ = stream.received(0, b"never seen");
+    let _ = stream.ended(0, Ending::Clean);
     stream.lose();
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
-    assert_eq!(stream.take_held(), None);
+    assert!(stream.take_held().is_none());
 }
 
 #[derive(Debug, Clone)]
@@ -247,14 +248,14 @@ proptest! {
                 // Backends say nothing of what is closed, and no bytes come behind an end.
                 Act::Received(count) if !closed && !end_came => {
                     came += count;
-                    if stream.received(&vec![0; count]) == Delivery::Deliver {
+                    if stream.received(0, &vec![0; count]) == Delivery::Deliver {
                         delivered += count;
                         prop_assert_eq!(came, delivered, "something was overtaken");
                     }
                 }
                 Act::Ended if !closed => {
                     end_came = true;
-                    if stream.ended() == EndNotice::Tell {
+                    if stream.ended(0, Ending::Clean) == EndNotice::Tell {
                         ends += 1;
                         prop_assert_eq!(came, delivered, "the end overtook bytes");
                     }
@@ -284,13 +285,14 @@ proptest! {
                                 shut = true;
                             }
                             Step::Receive(_) | Step::ArmDeadline(_) => prop_assert!(!closed),
+                            Step::Seal | Step::DisarmDeadline => prop_assert!(false, "there is no layer"),
                             Step::TellProducer => prop_assert!(false, "there is no producer"),
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
-                                let (data, end) = stream.take_held().expect("it said so");
-                                delivered += data.len();
+                                let held = stream.take_held().expect("it said so");
+                                delivered += held.data.len();
                                 prop_assert_eq!(came, delivered, "held bytes were lost or repeated");
-                                if end && stream.ended() == EndNotice::Tell {
+                                if held.end.is_some() && stream.ended(0, Ending::Clean) == EndNotice::Tell {
                                     ends += 1;
                                 }
                             }

@@ -1,0 +1,138 @@
+//! [`ClientTls`]: what a client needs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+
+use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, provider, server_name, versions};
+
+/// How a client does TLS with one server (Twisted: `optionsForClientTLS`). Cheap to clone; clones, and those that
+/// [`with_server_name`](Self::with_server_name) makes, resume one another's sessions with the same server.
+///
+/// ```no_run
+/// use ropewalk::tls::{ClientTls, TrustRoots};
+///
+/// # fn main() -> Result<(), ropewalk::tls::ConfigError> {
+/// let usual = ClientTls::for_server("example.org")?;
+/// let special = ClientTls::builder()
+///     .trust_roots(TrustRoots::from_pem_file("our-authority.pem")?)
+///     .protocols(["h2", "http/1.1"])
+///     .for_server("internal.example.org")?;
+/// # drop((usual, special)); Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClientTls {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) name: ServerName<'static>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl ClientTls {
+    /// The usual: the platform's trust roots, TLS 1.2 and 1.3.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: that can't be a server's name; there are no roots.
+    pub fn for_server(name: &str) -> Result<Self, ConfigError> {
+        Self::builder().for_server(name)
+    }
+
+    /// To say more.
+    pub fn builder() -> ClientTlsBuilder {
+        ClientTlsBuilder::default()
+    }
+
+    /// The same for another server.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadName`].
+    pub fn with_server_name(&self, name: &str) -> Result<Self, ConfigError> {
+        Ok(Self { name: server_name(name)?, ..self.clone() })
+    }
+
+    /// With a configuration of rustls' own, of the version that this crate uses (0.23), for what has no setting here. What it says of
+    /// verification is done.
+    ///
+    /// # Errors
+    /// [`ConfigError::BadName`].
+    pub fn from_rustls(config: impl Into<Arc<ClientConfig>>, name: &str) -> Result<Self, ConfigError> {
+        Ok(Self { config: config.into(), name: server_name(name)?, timeout: Some(HANDSHAKE_TIMEOUT) })
+    }
+
+    /// How long a handshake may take; `None` waits without limit, as Twisted does. 30 s unless set.
+    #[must_use]
+    pub fn with_handshake_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("name", &self.name).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ClientTls`].
+#[derive(Debug, Clone, Default)]
+pub struct ClientTlsBuilder {
+    roots: Option<TrustRoots>,
+    identity: Option<Identity>,
+    protocols: Vec<Vec<u8>>,
+    version: Option<TlsVersion>,
+}
+
+impl ClientTlsBuilder {
+    /// Whom to trust, instead of whom the platform trusts (Twisted: `trustRoot`).
+    #[must_use]
+    pub fn trust_roots(mut self, roots: TrustRoots) -> Self {
+        self.roots = Some(roots);
+        self
+    }
+
+    /// The certificate to show to servers that ask for one (Twisted: `clientCertificate`).
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// The protocols to name for ALPN, the best first (Twisted: `acceptableProtocols`).
+    #[must_use]
+    pub fn protocols(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.protocols = protocols.into_iter().map(|protocol| protocol.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// One version of TLS only, instead of 1.2 and 1.3.
+    #[must_use]
+    pub fn only_version(mut self, version: TlsVersion) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// For the server of this name, or address.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: that can't be a server's name; no roots were given, and the platform has none.
+    pub fn for_server(self, name: &str) -> Result<ClientTls, ConfigError> {
+        let name = server_name(name)?;
+        let roots = self.roots.map_or_else(TrustRoots::platform, Ok)?;
+        let config = ClientConfig::builder_with_provider(provider());
+        let config = config.with_protocol_versions(versions(self.version)).map_err(ConfigError::Unusable)?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.0, provider()).build();
+        let verifier = verifier.map_err(|error| ConfigError::Unusable(rustls::Error::General(error.to_string())))?;
+        let config = config.with_webpki_verifier(verifier);
+        let mut config = match self.identity {
+            Some(Identity(key)) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = self.protocols;
+        Ok(ClientTls { config: Arc::new(config), name, timeout: Some(HANDSHAKE_TIMEOUT) })
+    }
+}

@@ -1,0 +1,192 @@
+//! What goes wrong in TLS ([`TlsError`]), and in saying how it is to be done ([`ConfigError`]).
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError, Error};
+
+use crate::failure::Panicked;
+
+/// Why a TLS connection ended otherwise than cleanly (Twisted: `OpenSSL.SSL.Error`): the reason that `connection_lost` is given. A
+/// peer that ends the connection without ending TLS is not here, but
+/// [`ConnectionClosed::Truncated`](crate::error::ConnectionClosed::Truncated).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The peer's certificate is for other names.
+    #[error("the peer's certificate is not for {expected}, but for {}", list(.presented))]
+    WrongName {
+        /// The name that it should be for.
+        expected: String,
+        /// Those that it is for.
+        presented: Vec<String>,
+    },
+    /// The peer's certificate, or one above it, has expired.
+    #[error("the peer's certificate has expired{}", span(.since, "ago"))]
+    Expired {
+        /// How long it has been so.
+        since: Option<Duration>,
+    },
+    /// The peer's certificate, or one above it, is not valid yet.
+    #[error("the peer's certificate is not valid yet{}", span(.until, "to go"))]
+    NotYetValid {
+        /// How long it will be so.
+        until: Option<Duration>,
+    },
+    /// Nobody whom we trust has signed the peer's certificate: it is self-signed, or of an authority that is not ours.
+    #[error("the peer's certificate is self-signed, or signed by nobody whom we trust")]
+    UnknownIssuer,
+    /// The peer's certificate was revoked.
+    #[error("the peer's certificate was revoked")]
+    Revoked,
+    /// The peer's certificate is wrong in another way: made for another purpose, not readable.
+    #[error("the peer's certificate is not acceptable: {what}")]
+    BadCertificate {
+        /// In which.
+        what: String,
+    },
+    /// The peer has to show a certificate, and has shown none.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The peer gave up, and said why.
+    #[error("the peer ended TLS: {alert}")]
+    Alert {
+        /// What it said, by its registered name.
+        alert: String,
+    },
+    /// What came is not TLS.
+    #[error("the peer does not speak TLS: {what}")]
+    NotTls {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There is no version, cipher suite or key exchange that both sides know.
+    #[error("the peer has no kind of TLS in common with us: {what}")]
+    NothingInCommon {
+        /// What is missing.
+        what: String,
+    },
+    /// There is no protocol that both sides named for ALPN.
+    #[error("none of the protocols that the peer named is one of ours")]
+    NoCommonProtocol,
+    /// The peer broke the rules of TLS, or somebody has changed what it sent.
+    #[error("the peer broke the rules of TLS: {what}")]
+    Refused {
+        /// How.
+        what: String,
+    },
+    /// The handshake was not done in time.
+    #[error("the TLS handshake was not done after {after:?}")]
+    HandshakeTimedOut {
+        /// The time that it had.
+        after: Duration,
+    },
+    /// The peer ended the connection during the handshake.
+    #[error("the peer ended the connection during the TLS handshake")]
+    HandshakeCut,
+    /// So much was sent that the keys of this connection may not be used any more (TLS 1.2 can't change them).
+    #[error("the keys of this TLS connection are used up")]
+    KeysUsedUp,
+    /// Anything else that the TLS library says.
+    #[error("TLS failed")]
+    Other(#[source] Error),
+    /// The TLS library, or a verifier that was given to it, panicked.
+    #[error("TLS failed")]
+    Panicked(#[source] Panicked),
+}
+
+impl TlsError {
+    /// What an error of rustls means, in a handshake or after it.
+    pub(super) fn of(error: Error, was_ready: bool) -> Self {
+        match error {
+            Error::InvalidCertificate(error) => Self::of_certificate(error),
+            Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::AlertReceived(alert) => Self::Alert { alert: name(alert) },
+            Error::InvalidMessage(what) if !was_ready => Self::NotTls { what: format!("{what:?}") },
+            Error::PeerIncompatible(what) => Self::NothingInCommon { what: format!("{what:?}") },
+            Error::NoApplicationProtocol => Self::NoCommonProtocol,
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerMisbehaved(_)
+            | Error::PeerSentOversizedRecord
+            | Error::DecryptError => Self::Refused { what: error.to_string() },
+            other => Self::Other(other),
+        }
+    }
+
+    fn of_certificate(error: CertificateError) -> Self {
+        match error {
+            CertificateError::NotValidForNameContext { expected, presented } => {
+                Self::WrongName { expected: expected.to_str().into_owned(), presented }
+            }
+            CertificateError::Expired => Self::Expired { since: None },
+            CertificateError::ExpiredContext { time, not_after } => {
+                Self::Expired { since: seconds_between(not_after.as_secs(), time.as_secs()) }
+            }
+            CertificateError::NotValidYet => Self::NotYetValid { until: None },
+            CertificateError::NotValidYetContext { time, not_before } => {
+                Self::NotYetValid { until: seconds_between(time.as_secs(), not_before.as_secs()) }
+            }
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::Revoked => Self::Revoked,
+            other => Self::BadCertificate { what: other.to_string() },
+        }
+    }
+}
+
+/// Why TLS can't be done in the way that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A file or a folder can't be read.
+    #[error("cannot read {path:?}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// What should be PEM is none, or has no such thing in it.
+    #[error("there is no {what} in PEM format in {source_name}")]
+    Missing {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        source_name: String,
+    },
+    /// No authority would be trusted, so no peer could be.
+    #[error("there is no usable certificate of an authority in {source_name}: {reason}")]
+    NoRoots {
+        /// Where they were looked for.
+        source_name: String,
+        /// What is wrong with what is there.
+        reason: String,
+    },
+    /// It is neither a host name nor an address.
+    #[error("{name:?} is no name that a server's certificate could be for: expected a host name or an IP address")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// The TLS library does not take it: a key that is not that of its certificate, a kind that is not supported.
+    #[error("TLS can't be done like this")]
+    Unusable(#[source] Error),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
+}
+
+fn span(time: &Option<Duration>, which: &str) -> String {
+    time.map(|time| format!(" ({time:?} {which})")).unwrap_or_default()
+}
+
+fn seconds_between(earlier: u64, later: u64) -> Option<Duration> {
+    later.checked_sub(earlier).map(Duration::from_secs)
+}
+
+fn name(alert: AlertDescription) -> String {
+    alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), str::to_owned)
+}

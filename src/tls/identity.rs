@@ -1,0 +1,74 @@
+//! [`Identity`]: a certificate and its key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::{ConfigError, provider};
+
+/// A certificate, those above it up to an authority, and the private key (Twisted: `PrivateCertificate`): who a server is, or a
+/// client. Cheap to clone.
+///
+/// ```no_run
+/// # fn main() -> Result<(), ropewalk::tls::ConfigError> {
+/// use ropewalk::tls::Identity;
+/// let identity = Identity::from_pem_files("fullchain.pem", "privkey.pem")?;
+/// # drop(identity); Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Identity(pub(super) Arc<CertifiedKey>);
+
+impl Identity {
+    /// From PEM: the certificate first, behind it those that vouch for it. The key is in PKCS #8, PKCS #1 or SEC1; what else there is
+    /// in either text is passed over, so that both may be the same.
+    ///
+    /// # Errors
+    /// There is no certificate or no key, they are of no kind that is supported, or the key is not the certificate's.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
+        Self::from_pem_of(certificates, "the certificates", key, "the key")
+    }
+
+    /// The same, from texts that have names.
+    pub(super) fn from_pem_of(
+        certificates: &[u8],
+        certificates_name: &str,
+        key: &[u8],
+        key_name: &str,
+    ) -> Result<Self, ConfigError> {
+        let chain = chain(certificates, certificates_name)?;
+        let missing = |_| ConfigError::Missing { what: "private key", source_name: key_name.to_owned() };
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(missing)?;
+        Self::of(chain, key)
+    }
+
+    /// Of a chain and a key that were read.
+    pub(super) fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, ConfigError> {
+        let identity = CertifiedKey::from_der(chain, key, &provider()).map_err(ConfigError::Unusable)?;
+        Ok(Self(Arc::new(identity)))
+    }
+
+    /// The host names that the certificate is for, in lower case; a name may begin with `*.`.
+    pub(super) fn names(&self) -> Vec<String> {
+        let parsed = self.0.cert.first().and_then(|certificate| webpki::EndEntityCert::try_from(certificate).ok());
+        let names = parsed.iter().flat_map(|certificate| certificate.valid_dns_names());
+        names.map(str::to_ascii_lowercase).collect()
+    }
+}
+
+/// The certificates of a PEM text, one at least.
+pub(super) fn chain(pem: &[u8], source_name: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let missing = || ConfigError::Missing { what: "certificate", source_name: source_name.to_owned() };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(missing)
+}
+
+impl fmt::Debug for Identity {
+    /// Never the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("names", &self.names()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,187 @@
+//! [`ServerTls`]: what a server needs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+
+use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, provider, versions};
+
+/// How a server does TLS (Twisted: `CertificateOptions`, `PrivateCertificate.options`). Cheap to clone. Sessions are resumed by
+/// tickets, for which the server keeps nothing for each client.
+///
+/// ```no_run
+/// use ropewalk::tls::{Identity, ServerTls};
+///
+/// # fn main() -> Result<(), ropewalk::tls::ConfigError> {
+/// let tls = ServerTls::builder()
+///     .identity(Identity::from_pem_files("example.org.pem", "example.org.key")?)
+///     .identity(Identity::from_pem_files("example.com.pem", "example.com.key")?)
+///     .protocols(["http/1.1"])
+///     .build()?;
+/// # drop(tls); Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl ServerTls {
+    /// The usual: one certificate, TLS 1.2 and 1.3, and clients need not say who they are.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unusable`].
+    pub fn new(identity: Identity) -> Result<Self, ConfigError> {
+        Self::builder().identity(identity).build()
+    }
+
+    /// To say more.
+    pub fn builder() -> ServerTlsBuilder {
+        ServerTlsBuilder::default()
+    }
+
+    /// How long a handshake may take; `None` waits without limit, as Twisted does. 30 s unless set.
+    #[must_use]
+    pub fn with_handshake_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// With a configuration of rustls' own, of the version that this crate uses (0.23), for what has no setting here. Early data is never
+/// read: the protocol could not know it from what is safe against replay.
+impl From<Arc<ServerConfig>> for ServerTls {
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self { config, timeout: Some(HANDSHAKE_TIMEOUT) }
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("certificates", &self.config.cert_resolver)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ServerTls`].
+#[derive(Debug, Clone, Default)]
+pub struct ServerTlsBuilder {
+    identities: Vec<Identity>,
+    clients: Option<(TrustRoots, bool)>,
+    protocols: Vec<Vec<u8>>,
+    version: Option<TlsVersion>,
+}
+
+impl ServerTlsBuilder {
+    /// Adds a certificate. Clients that ask for a name are shown the first certificate that is for it, all others the first of
+    /// all (Twisted: `SNIConnectionCreator`).
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identities.push(identity);
+        self
+    }
+
+    /// Clients have to show a certificate of one of these authorities (Twisted: `trustRoot` of `CertificateOptions`).
+    #[must_use]
+    pub fn require_client_certificates(mut self, roots: TrustRoots) -> Self {
+        self.clients = Some((roots, true));
+        self
+    }
+
+    /// Clients may show a certificate; if they do, it has to be one of these authorities'.
+    #[must_use]
+    pub fn accept_client_certificates(mut self, roots: TrustRoots) -> Self {
+        self.clients = Some((roots, false));
+        self
+    }
+
+    /// The protocols that are spoken, the best first (Twisted: `acceptableProtocols`). A client that names others only is
+    /// refused; one that names none is not.
+    #[must_use]
+    pub fn protocols(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.protocols = protocols.into_iter().map(|protocol| protocol.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// One version of TLS only, instead of 1.2 and 1.3.
+    #[must_use]
+    pub fn only_version(mut self, version: TlsVersion) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: there is no certificate, or something does not fit together.
+    pub fn build(self) -> Result<ServerTls, ConfigError> {
+        let missing = || ConfigError::Missing { what: "certificate", source_name: "what was given".to_owned() };
+        let names = Names::new(&self.identities).ok_or_else(missing)?;
+        self.build_with(Arc::new(names))
+    }
+
+    /// The same with certificates from elsewhere.
+    pub(super) fn build_with(self, certificates: Arc<dyn ResolvesServerCert>) -> Result<ServerTls, ConfigError> {
+        let config = ServerConfig::builder_with_provider(provider());
+        let config = config.with_protocol_versions(versions(self.version)).map_err(ConfigError::Unusable)?;
+        let config = match self.clients {
+            None => config.with_no_client_auth(),
+            Some((roots, required)) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.0, provider());
+                let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
+                let unusable = |error| ConfigError::Unusable(rustls::Error::General(format!("{error}")));
+                config.with_client_cert_verifier(verifier.build().map_err(unusable)?)
+            }
+        };
+        let mut config = config.with_cert_resolver(certificates);
+        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ConfigError::Unusable)?;
+        config.alpn_protocols = self.protocols;
+        Ok(Arc::new(config).into())
+    }
+}
+
+/// Certificates by name.
+#[derive(Debug)]
+pub(super) struct Names {
+    first: Identity,
+    by_name: BTreeMap<String, Identity>,
+}
+
+impl Names {
+    /// `None`: there are no certificates.
+    pub(super) fn new(identities: &[Identity]) -> Option<Self> {
+        let mut by_name = BTreeMap::new();
+        for identity in identities {
+            for name in identity.names() {
+                by_name.entry(name).or_insert_with(|| identity.clone());
+            }
+        }
+        Some(Self { first: identities.first()?.clone(), by_name })
+    }
+
+    /// The certificate for a name in lower case: one that is for it, or for all names of its domain.
+    pub(super) fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let any = name.split_once('.').map(|(_, domain)| format!("*.{domain}"));
+        let found = self.by_name.get(name).or_else(|| self.by_name.get(&any?))?;
+        Some(Arc::clone(&found.0))
+    }
+
+    pub(super) fn first(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.first.0)
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // The library has put it into lower case.
+        hello.server_name().and_then(|name| self.find(name)).or_else(|| Some(self.first()))
+    }
+}

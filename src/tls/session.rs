@@ -1,0 +1,173 @@
+//! [`Session`]: one TLS connection as a layer. rustls is given bytes and gives bytes; nothing here does I/O.
+
+use std::any::Any;
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConnection};
+
+use super::{Tls, TlsError};
+use crate::error::ConnectionClosed;
+use crate::failure::{Failure, Result, guarded};
+use crate::transport::layer::{Layer, Opened};
+use crate::transport::send_queue::Spares;
+
+/// What two sides have agreed on: from [`Transport::tls_session`](crate::Transport::tls_session).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsSession {
+    /// The version of the protocol.
+    pub version: TlsVersion,
+    /// The cipher suite, by its registered name.
+    pub cipher_suite: String,
+    /// The protocol that ALPN chose, if both sides named any (Twisted: `negotiatedProtocol`).
+    pub negotiated_protocol: Option<Vec<u8>>,
+    /// The name that the client asked for; a server's.
+    pub server_name: Option<String>,
+    /// The peer's certificates, its own first, in DER (Twisted: `getPeerCertificate`). Empty if it showed none.
+    pub peer_certificates: Vec<Vec<u8>>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+/// One side of a TLS connection.
+pub(super) struct Session {
+    connection: Box<Connection>,
+    timeout: Option<Duration>,
+    ready: bool,
+    /// The peer ended its direction, or something was wrong: what comes now is nobody's.
+    ended: bool,
+}
+
+impl Session {
+    pub(super) fn new(tls: &Tls) -> Result<Self, rustls::Error> {
+        let (mut connection, timeout) = match tls {
+            Tls::Client(tls) => {
+                let connection = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())?;
+                (Connection::from(connection), tls.timeout)
+            }
+            Tls::Server(tls) => (Connection::from(ServerConnection::new(Arc::clone(&tls.config))?), tls.timeout),
+        };
+        // What is given to be sealed is bounded by whoever gives it, and taken out at once.
+        connection.set_buffer_limit(None);
+        Ok(Self { connection: Box::new(connection), timeout, ready: false, ended: false })
+    }
+
+    /// What was agreed on, once it was.
+    pub(super) fn describe(&self) -> Option<TlsSession> {
+        if !self.ready {
+            return None;
+        }
+        let version = match self.connection.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => TlsVersion::Tls12,
+            _ => TlsVersion::Tls13,
+        };
+        let suite = self.connection.negotiated_cipher_suite()?.suite();
+        let server_name = match &*self.connection {
+            Connection::Client(_) => None,
+            Connection::Server(connection) => connection.server_name().map(str::to_owned),
+        };
+        let certificates = self.connection.peer_certificates().unwrap_or_default();
+        Some(TlsSession {
+            version,
+            cipher_suite: suite.as_str().map_or_else(|| format!("{suite:?}"), str::to_owned),
+            negotiated_protocol: self.connection.alpn_protocol().map(<[u8]>::to_vec),
+            server_name,
+            peer_certificates: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
+            resumed: self.connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        })
+    }
+
+    /// Gives rustls what came, and takes out what it held, piece by piece, so that neither side of it ever holds more than a record.
+    fn take_in(&mut self, mut data: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
+        while !data.is_empty() && !self.ended {
+            self.connection.read_tls(&mut data).map_err(|error| TlsError::Refused { what: error.to_string() })?;
+            let was_ready = self.ready;
+            let state = self.connection.process_new_packets().map_err(|error| TlsError::of(error, was_ready))?;
+            self.ready = !self.connection.is_handshaking();
+            self.ended = state.peer_has_closed();
+            self.take_plain(plain);
+        }
+        Ok(())
+    }
+
+    fn take_plain(&mut self, plain: &mut Vec<u8>) {
+        let mut reader = self.connection.reader();
+        // It fails when there is nothing more for now.
+        while let Ok(data @ [_, ..]) = reader.fill_buf() {
+            plain.extend_from_slice(data);
+            let count = data.len();
+            reader.consume(count);
+        }
+    }
+
+    /// Takes out what rustls wants to be sent.
+    fn take_out(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.connection.write_tls(sealed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Layer for Session {
+    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, spares: &Spares) -> Opened {
+        let mut plain = spares.take();
+        let (was_ready, had_ended) = (self.ready, self.ended);
+        let taken = guarded(|| self.take_in(data, &mut plain)).unwrap_or_else(|panic| Err(TlsError::Panicked(panic)));
+        // Writing to memory does not fail.
+        let _ = self.take_out(answer);
+        let completed = self.ready && !was_ready;
+        match taken {
+            Ok(()) => Opened { plain, completed, ended: self.ended && !had_ended, failure: None },
+            Err(error) => {
+                self.ended = true;
+                Opened { plain, completed, ended: false, failure: Some(error.into()) }
+            }
+        }
+    }
+
+    fn end(&mut self) -> Option<Failure> {
+        match (std::mem::replace(&mut self.ended, true), self.ready) {
+            (true, _) => None,
+            (false, true) => Some(ConnectionClosed::Truncated.into()),
+            (false, false) => Some(TlsError::HandshakeCut.into()),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn deadline(&self) -> Option<(Duration, Failure)> {
+        self.timeout.map(|after| (after, TlsError::HandshakeTimedOut { after }.into()))
+    }
+
+    fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
+        let taken = self.connection.writer().write(plain)?;
+        self.take_out(sealed)?;
+        // It takes all, unless the keys are used up.
+        if taken < plain.len() { Err(TlsError::KeysUsedUp.into()) } else { Ok(()) }
+    }
+
+    fn close(&mut self, sealed: &mut Vec<u8>) {
+        self.connection.send_close_notify();
+        // Writing to memory does not fail.
+        let _ = self.take_out(sealed);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
