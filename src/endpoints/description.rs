@@ -310,6 +310,12 @@ pub enum DescriptionErrorKind {
         /// What it should have been.
         expected: String,
     },
+    /// The arguments are such as they may be, and nothing can be made of them: a certificate can't be read, a key is not its own.
+    #[error("this can't be used: {reason}")]
+    Unusable {
+        /// Why.
+        reason: String,
+    },
     /// The last character is a backslash that nothing follows.
     #[error("a backslash ends the description: expected the character that it stands for (\\\\ is a backslash)")]
     TrailingBackslash,

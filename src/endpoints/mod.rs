@@ -14,6 +14,11 @@
 //! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given address |
 //! | `unix:/run/ropewalk.sock:mode=660` | on a UNIX socket, with a lock beside it |
 //! | `unix:/run/ropewalk.sock` | to a UNIX socket |
+//! | `ssl:8443:privateKey=key.pem:certKey=chain.pem` | on port 8443 of all IPv4 interfaces, over TLS |
+//! | `tls:/etc/certificates:8443` | on port 8443 of all interfaces, over TLS, with the certificate that is asked for |
+//! | `tls:example.org:443` | to a host over TLS, verified by the platform's trust roots |
+//! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same by other roots, with a certificate to show |
+//! | `tls:example.org:443:endpoint=unix\:/run/tunnel.sock` | to that host over TLS through another endpoint |
 //!
 //! Fields are separated by colons; a field is positional or `name=value`; a backslash takes the next character literally
 //! (`\:`, `\=`, `\\`), and [`quote_string_argument`] puts them where they are needed.
@@ -23,6 +28,8 @@ mod description;
 mod hostname;
 mod registry;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 mod unix;
 
 use std::fmt;
@@ -32,6 +39,8 @@ pub use self::description::{Description, DescriptionError, DescriptionErrorKind,
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
+#[cfg(feature = "tls")]
+pub use self::tls::{TlsEndpoint, wrap_client_tls, wrap_server_tls};
 pub use self::unix::{UnixClientEndpoint, UnixServerEndpoint};
 use crate::address::Address;
 use crate::deferred::Deferred;

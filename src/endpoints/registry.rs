@@ -11,6 +11,8 @@ use std::rc::Rc;
 use thiserror::Error;
 
 use super::description::{Description, DescriptionError};
+#[cfg(feature = "tls")]
+use super::tls;
 use super::{ClientEndpoint, ServerEndpoint, tcp, unix};
 use crate::reactor::Reactor;
 
@@ -58,7 +60,8 @@ type Parser<E> = dyn Fn(&Reactor, &Description, &EndpointRegistry) -> Result<Box
 type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
-    /// The types that are built in: `tcp`, `tcp6` and `unix` for servers, `tcp` and `unix` for clients.
+    /// The types that are built in: `tcp`, `tcp6`, `unix`, `ssl` and `tls` for servers, `tcp`, `unix`, `ssl` and `tls` for clients;
+    /// those of TLS with the feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {
@@ -67,6 +70,14 @@ impl EndpointRegistry {
         registry.clients.insert("tcp".to_owned(), Rc::new(|reactor, text, _| tcp::client(reactor, text)));
         registry.servers.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::server(reactor, text)));
         registry.clients.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::client(reactor, text)));
+        #[cfg(feature = "tls")]
+        {
+            let (servers, clients) = (&mut registry.servers, &mut registry.clients);
+            servers.insert("ssl".to_owned(), Rc::new(|reactor, text, _| tls::ssl_server(reactor, text)));
+            servers.insert("tls".to_owned(), Rc::new(|reactor, text, _| tls::tls_server(reactor, text)));
+            clients.insert("ssl".to_owned(), Rc::new(|reactor, text, _| tls::ssl_client(reactor, text)));
+            clients.insert("tls".to_owned(), Rc::new(tls::tls_client));
+        }
         registry
     }
 

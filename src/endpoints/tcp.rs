@@ -158,17 +158,27 @@ pub(super) fn server(
     Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog)))
 }
 
-/// The endpoint of a description of type `tcp`: one for an address, or one for a name.
+/// The endpoint of a description of type `tcp`.
 pub(super) fn client(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let spec = TcpClientSpec::from_description(description)?;
-    let from = spec.local_address();
-    if let Some(to) = literal(&spec.host, spec.port) {
-        let endpoint = TcpClientEndpoint::new(reactor, to).timeout(spec.timeout);
-        return Ok(Box::new(from.into_iter().fold(endpoint, TcpClientEndpoint::bind_address)));
+    Ok(to_host(reactor, &spec.host, spec.port, spec.timeout, spec.local_address()))
+}
+
+/// The endpoint for a host: one for an address, or one for a name.
+pub(super) fn to_host(
+    reactor: &Reactor,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+    from: Option<SocketAddr>,
+) -> Box<dyn ClientEndpoint> {
+    if let Some(to) = literal(host, port) {
+        let endpoint = TcpClientEndpoint::new(reactor, to).timeout(timeout);
+        return Box::new(from.into_iter().fold(endpoint, TcpClientEndpoint::bind_address));
     }
-    let endpoint = HostnameEndpoint::new(reactor, spec.host, spec.port).timeout(spec.timeout);
-    Ok(Box::new(from.into_iter().fold(endpoint, HostnameEndpoint::bind_address)))
+    let endpoint = HostnameEndpoint::new(reactor, host, port).timeout(timeout);
+    Box::new(from.into_iter().fold(endpoint, HostnameEndpoint::bind_address))
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::Protocol;
 use super::connection::{AnyJoint, Joint};
 use crate::address::Address;
-use crate::failure::{Panicked, Result, guarded};
+use crate::failure::{Panicked, Result, guarded, guarded_result};
 use crate::transport::Transport;
 
 /// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
@@ -135,7 +135,13 @@ impl<F> fmt::Debug for SharedFactory<F> {
 /// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects. Its
 /// clones are the same factory, which starts once, on the first start, and stops once, on the last stop.
 #[derive(Clone)]
-pub struct BoxedFactory(Rc<Boxed<dyn AnyFactory>>);
+pub struct BoxedFactory {
+    shared: Rc<Boxed<dyn AnyFactory>>,
+    prepare: Option<Rc<Preparation>>,
+}
+
+/// What is done with each transport before its protocol hears of it.
+type Preparation = dyn Fn(&Transport) -> Result<()>;
 
 struct Boxed<F: ?Sized> {
     starts: Starts,
@@ -145,22 +151,57 @@ struct Boxed<F: ?Sized> {
 impl BoxedFactory {
     /// Forgets the factory's type.
     pub fn new(factory: impl Factory) -> Self {
-        Self(Rc::new(Boxed { starts: Starts::default(), factory: RefCell::new(factory) }))
+        let shared = Rc::new(Boxed { starts: Starts::default(), factory: RefCell::new(factory) });
+        Self { shared, prepare: None }
+    }
+
+    /// The same factory, for transports with which something is done first: for endpoints around other endpoints, which start TLS,
+    /// say (Twisted: a wrapping factory). It is done after the protocol was built, and before its `connection_made`; of several
+    /// preparations the last that was added comes first, for it is nearest to the network. A failure ends the connection.
+    ///
+    /// ```
+    /// use ropewalk::protocol::BoxedFactory;
+    /// # use ropewalk::{Address, Protocol, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// let factory = BoxedFactory::new(|_peer: &Address| Some(Echo));
+    /// let prompt = factory.prepared(|transport| Ok(transport.set_tcp_no_delay(true)?));
+    /// # drop(prompt);
+    /// ```
+    #[must_use]
+    pub fn prepared(self, first: impl Fn(&Transport) -> Result<()> + 'static) -> Self {
+        let prepare: Rc<Preparation> = match self.prepare {
+            None => Rc::new(first),
+            Some(then) => Rc::new(move |transport| {
+                first(transport)?;
+                then(transport)
+            }),
+        };
+        Self { shared: self.shared, prepare: Some(prepare) }
     }
 
     /// Builds a protocol and joins it to `transport`.
     pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>, Panicked> {
-        guarded(|| self.0.factory.borrow_mut().build(transport))
+        let joint = guarded(|| self.shared.factory.borrow_mut().build(transport))?;
+        if let (Some(joint), Some(prepare)) = (&joint, &self.prepare)
+            && let Err(failure) = guarded_result(|| prepare(joint.transport()))
+        {
+            joint.transport().ask(|stream| stream.fail(failure));
+        }
+        Ok(joint)
     }
 
     /// Starts the factory, unless it has been started. A start that panicked does not count.
     pub(crate) fn start(&self) -> Result<(), Panicked> {
-        guarded(|| self.0.starts.add(|| self.0.factory.borrow_mut().start()))
+        guarded(|| self.shared.starts.add(|| self.shared.factory.borrow_mut().start()))
     }
 
     /// Takes a start back, and with the last one stops the factory; a panic is logged, for there is nobody left to tell.
     pub(crate) fn stop(&self) {
-        if let Err(panic) = guarded(|| self.0.starts.take_back(|| self.0.factory.borrow_mut().stop())) {
+        let shared = &self.shared;
+        if let Err(panic) = guarded(|| shared.starts.take_back(|| shared.factory.borrow_mut().stop())) {
             tracing::error!(%panic, "do_stop failed");
         }
     }

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::identity::chain;
+use super::identity::{chain, private_key};
 use super::roots::Collected;
 use super::server::Names;
 use super::{ConfigError, Identity, ServerTls, ServerTlsBuilder, TrustRoots};
@@ -23,9 +23,22 @@ impl Identity {
     /// # Errors
     /// A file can't be read, or what `from_pem` says.
     pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Self::from_pem_files_with(certificates, None::<&Path>, key)
+    }
+
+    /// The same, with certificates that vouch for it in a file of their own.
+    pub(crate) fn from_pem_files_with(
+        certificates: impl AsRef<Path>,
+        more: Option<impl AsRef<Path>>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, ConfigError> {
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
-        let texts = (read(certificates)?, read(key)?);
-        Self::from_pem_of(&texts.0, &certificates.display().to_string(), &texts.1, &key.display().to_string())
+        let key_pem = read(key)?;
+        let mut all = chain(&read(certificates)?, &certificates.display().to_string())?;
+        if let Some(more) = more {
+            all.extend(chain(&read(more.as_ref())?, &more.as_ref().display().to_string())?);
+        }
+        Self::of(all, private_key(&key_pem, &key.display().to_string())?)
     }
 }
 
@@ -106,9 +119,8 @@ impl Folder {
 
     /// Reads again if anything has changed.
     fn refresh(&self, state: &mut State) {
-        let anew = files_below(&self.path).and_then(|seen| {
-            if seen == state.seen { Ok(None) } else { State::read(&self.path, seen).map(Some) }
-        });
+        let anew = files_below(&self.path)
+            .and_then(|seen| if seen == state.seen { Ok(None) } else { State::read(&self.path, seen).map(Some) });
         match anew {
             Ok(None) => {}
             Ok(Some(read)) => *state = read,
@@ -160,7 +172,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
 
 /// What is in a folder, in order.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let listed = fs::read_dir(path).and_then(|found| found.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let listed =
+        fs::read_dir(path).and_then(|found| found.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
     let mut entries = listed.map_err(|source| unreadable(path, source))?;
     entries.sort();
     Ok(entries)

@@ -29,20 +29,7 @@ impl Identity {
     /// # Errors
     /// There is no certificate or no key, they are of no kind that is supported, or the key is not the certificate's.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_pem_of(certificates, "the certificates", key, "the key")
-    }
-
-    /// The same, from texts that have names.
-    pub(super) fn from_pem_of(
-        certificates: &[u8],
-        certificates_name: &str,
-        key: &[u8],
-        key_name: &str,
-    ) -> Result<Self, ConfigError> {
-        let chain = chain(certificates, certificates_name)?;
-        let missing = |_| ConfigError::Missing { what: "private key", source_name: key_name.to_owned() };
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(missing)?;
-        Self::of(chain, key)
+        Self::of(chain(certificates, "the certificates")?, private_key(key, "the key")?)
     }
 
     /// Of a chain and a key that were read.
@@ -64,6 +51,12 @@ pub(super) fn chain(pem: &[u8], source_name: &str) -> Result<Vec<CertificateDer<
     let missing = || ConfigError::Missing { what: "certificate", source_name: source_name.to_owned() };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(missing)
+}
+
+/// The first private key of a PEM text.
+pub(super) fn private_key(pem: &[u8], source_name: &str) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    let missing = |_| ConfigError::Missing { what: "private key", source_name: source_name.to_owned() };
+    PrivateKeyDer::from_pem_slice(pem).map_err(missing)
 }
 
 impl fmt::Debug for Identity {

@@ -50,10 +50,9 @@ impl Collected {
     pub(super) fn add_pem(&mut self, pem: &[u8], name: &str) -> Result<(), ConfigError> {
         for certificate in chain(pem, name)? {
             let reason = |error: rustls::Error| error.to_string();
-            self.store.add(certificate).map_err(|error| ConfigError::NoRoots {
-                source_name: name.to_owned(),
-                reason: reason(error),
-            })?;
+            self.store
+                .add(certificate)
+                .map_err(|error| ConfigError::NoRoots { source_name: name.to_owned(), reason: reason(error) })?;
         }
         Ok(())
     }
@@ -73,7 +72,11 @@ impl Collected {
     /// The roots, if there are any.
     pub(super) fn finish(self) -> Result<TrustRoots, ConfigError> {
         let Self { store, from: source_name, reason } = self;
-        if store.is_empty() { Err(ConfigError::NoRoots { source_name, reason }) } else { Ok(TrustRoots(Arc::new(store))) }
+        if store.is_empty() {
+            Err(ConfigError::NoRoots { source_name, reason })
+        } else {
+            Ok(TrustRoots(Arc::new(store)))
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //! peers that are not ours.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod setting;
 
 use std::cell::RefCell;
@@ -95,6 +97,7 @@ pub struct Script {
     pub reason: Rc<RefCell<Option<Failure>>>,
     half_close: bool,
     made: Reaction,
+    secured: Reaction,
     data: DataReaction,
     read_lost: Reaction,
     write_lost: Reaction,
@@ -110,6 +113,7 @@ impl Script {
             reason: Rc::default(),
             half_close: false,
             made: Box::new(|_| Ok(())),
+            secured: Box::new(|_| Ok(())),
             data: Box::new(|_, _| Ok(())),
             read_lost: Box::new(|_| Ok(())),
             write_lost: Box::new(|_| Ok(())),
@@ -124,6 +128,11 @@ impl Script {
 
     pub fn made(mut self, call: impl FnMut(&Transport) -> Result<()> + 'static) -> Self {
         self.made = Box::new(call);
+        self
+    }
+
+    pub fn secured(mut self, call: impl FnMut(&Transport) -> Result<()> + 'static) -> Self {
+        self.secured = Box::new(call);
         self
     }
 
@@ -175,6 +184,11 @@ impl Protocol for Script {
         self.log.add("made");
         self.transport.replace(Some(transport.clone()));
         (self.made)(transport)
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        self.log.add("secured");
+        (self.secured)(transport)
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {

@@ -1,0 +1,224 @@
+//! TLS endpoints (Twisted: `wrapClientTLS`, `wrapServerTLS`, `SSL4ServerEndpoint`, `SSL4ClientEndpoint`, and the types `ssl` and `tls`
+//! of descriptions).
+//!
+//! | description | arguments by position or name | by name only |
+//! |---|---|---|
+//! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog=50`, `extraCertChain` | |
+//! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog=50`, `interface=::` | |
+//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given) |
+//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | |
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::arguments::{Argument, Arguments, socket_addr};
+use super::description::{Description, DescriptionError};
+use super::{ClientEndpoint, EndpointRegistry, ServerEndpoint, TcpServerEndpoint, tcp};
+use crate::deferred::Deferred;
+use crate::failure::Failure;
+use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, Port, Reactor};
+use crate::tls::{ClientTls, ConfigError, Identity, ServerTls, TlsVersion, TrustRoots};
+
+/// An endpoint inside of which TLS is spoken: a server's, or a client's. [`wrap_server_tls`] and [`wrap_client_tls`] make it.
+#[derive(Debug, Clone)]
+pub struct TlsEndpoint<T, E> {
+    tls: T,
+    endpoint: E,
+}
+
+/// Speaks TLS to whoever connects to `endpoint`, whatever that is (Twisted: `wrapServerTLS`).
+///
+/// ```
+/// use ropewalk::endpoints::{ServerEndpoint, server_from_string, wrap_server_tls};
+/// use ropewalk::tls::ServerTls;
+/// use ropewalk::{Deferred, Factory, Port, Reactor, Result};
+///
+/// fn serve(reactor: &Reactor, tls: ServerTls, factory: impl Factory) -> Result<Deferred<Port>> {
+///     Ok(wrap_server_tls(tls, server_from_string(reactor, "unix:/run/secret.sock")?).listen(factory))
+/// }
+/// ```
+pub fn wrap_server_tls<E: ServerEndpoint>(tls: ServerTls, endpoint: E) -> TlsEndpoint<ServerTls, E> {
+    TlsEndpoint { tls, endpoint }
+}
+
+/// Speaks TLS to whomever `endpoint` reaches (Twisted: `wrapClientTLS`). The Deferred fires after `connection_made`, as always,
+/// which is before the handshake is done.
+///
+/// ```
+/// use ropewalk::endpoints::{ClientEndpoint, client_from_string, wrap_client_tls};
+/// use ropewalk::tls::ClientTls;
+/// use ropewalk::{Connection, Deferred, Factory, Reactor, Result};
+///
+/// fn ask<F: Factory>(reactor: &Reactor, factory: F) -> Result<Deferred<Connection<F::Protocol>>> {
+///     let through_a_tunnel = client_from_string(reactor, "tcp:localhost:8443")?;
+///     Ok(wrap_client_tls(ClientTls::for_server("example.org")?, through_a_tunnel).connect(factory))
+/// }
+/// ```
+pub fn wrap_client_tls<E: ClientEndpoint>(tls: ClientTls, endpoint: E) -> TlsEndpoint<ClientTls, E> {
+    TlsEndpoint { tls, endpoint }
+}
+
+impl<E: ServerEndpoint> ServerEndpoint for TlsEndpoint<ServerTls, E> {
+    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+        let tls = self.tls.clone();
+        self.endpoint.listen_boxed(factory.prepared(move |transport| Ok(transport.start_tls(&tls)?)))
+    }
+}
+
+impl<E: ClientEndpoint> ClientEndpoint for TlsEndpoint<ClientTls, E> {
+    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+        let tls = self.tls.clone();
+        self.endpoint.connect_boxed(factory.prepared(move |transport| Ok(transport.start_tls(&tls)?)))
+    }
+}
+
+/// The endpoint of a server's description of type `ssl`.
+pub(super) fn ssl_server(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+    let order =
+        ["port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters"];
+    let arguments = Arguments::of(description, "ssl", &order, &[])?;
+    let port = arguments.required("port", Argument::port)?;
+    let key = arguments.optional("privateKey", path)?.unwrap_or("server.pem");
+    let certificate = arguments.optional("certKey", path)?.unwrap_or(key);
+    let version = arguments.optional("sslmethod", version)?.flatten();
+    let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
+    let backlog = arguments.optional("backlog", backlog)?.unwrap_or(BACKLOG);
+    let more = arguments.optional("extraCertChain", path)?;
+    arguments.optional("dhParameters", |given| {
+        Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
+    })?;
+    let tls = Identity::from_pem_files_with(certificate, more, key).and_then(|identity| {
+        let builder = ServerTls::builder().identity(identity);
+        version.into_iter().fold(builder, |builder, version| builder.only_version(version)).build()
+    });
+    let tls = tls.map_err(|error| unusable(&arguments, error))?;
+    let (ip, scope) = interface.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
+    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog);
+    Ok(Box::new(wrap_server_tls(tls, endpoint)))
+}
+
+/// The endpoint of a server's description of type `tls`.
+pub(super) fn tls_server(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
+    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &[])?;
+    let folder = arguments.required("path", path)?;
+    let port = arguments.optional("port", Argument::port)?.unwrap_or(HTTPS);
+    let backlog = arguments.optional("backlog", backlog)?.unwrap_or(BACKLOG);
+    let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
+    let tls = ServerTls::from_directory(folder).map_err(|error| unusable(&arguments, error))?;
+    let (ip, scope) = interface.unwrap_or((Ipv6Addr::UNSPECIFIED.into(), 0));
+    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog);
+    Ok(Box::new(wrap_server_tls(tls, endpoint)))
+}
+
+/// The endpoint of a client's description of type `ssl`.
+pub(super) fn ssl_client(
+    reactor: &Reactor,
+    description: &Description,
+) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+    let names = ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname"];
+    let arguments = Arguments::of_client(description, "ssl", &names)?;
+    let target = Target::read(&arguments)?;
+    let key = arguments.optional("privateKey", path)?;
+    let certificate = arguments.optional("certKey", path)?;
+    let roots = arguments.optional("caCertsDir", path)?;
+    let name = arguments.optional("hostname", Argument::host)?.unwrap_or(target.host);
+    let tls = client_tls(name, certificate, key, roots).map_err(|error| unusable(&arguments, error))?;
+    Ok(Box::new(wrap_client_tls(tls, target.endpoint(reactor))))
+}
+
+/// The endpoint of a client's description of type `tls`.
+pub(super) fn tls_client(
+    reactor: &Reactor,
+    description: &Description,
+    registry: &EndpointRegistry,
+) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
+    let order = ["host", "port", "timeout", "bindAddress", "certificate", "privateKey", "trustRoots", "endpoint"];
+    let arguments = Arguments::of(description, "tls", &order, &[])?;
+    let target = Target::read(&arguments)?;
+    let certificate = arguments.optional("certificate", path)?;
+    let key = arguments.optional("privateKey", path)?;
+    let roots = arguments.optional("trustRoots", path)?;
+    let inner = arguments.optional("endpoint", |inner| Ok(inner.value()))?;
+    let inner = match inner {
+        Some(inner) => registry.client_from_string(reactor, inner)?,
+        None => target.endpoint(reactor),
+    };
+    let tls = client_tls(target.host, certificate, key, roots).map_err(|error| unusable(&arguments, error))?;
+    Ok(Box::new(wrap_client_tls(tls, inner)))
+}
+
+/// Whom a client wants to reach.
+struct Target<'d> {
+    host: &'d str,
+    port: u16,
+    timeout: Duration,
+    from: Option<SocketAddr>,
+}
+
+impl<'d> Target<'d> {
+    fn read(arguments: &Arguments<'d>) -> Result<Self, DescriptionError> {
+        let from: Option<(IpAddr, u32)> = arguments.optional("bindAddress", Argument::ip_unless_empty)?.flatten();
+        Ok(Self {
+            host: arguments.required("host", Argument::host)?,
+            port: arguments.required("port", Argument::peer_port)?,
+            timeout: arguments.optional("timeout", Argument::seconds)?.unwrap_or(CONNECT_TIMEOUT),
+            from: from.map(|(ip, scope)| socket_addr(ip, 0, scope)),
+        })
+    }
+
+    fn endpoint(&self, reactor: &Reactor) -> Box<dyn ClientEndpoint> {
+        tcp::to_host(reactor, self.host, self.port, self.timeout, self.from)
+    }
+}
+
+/// What a client needs that was told where things are. A certificate and its key may be in one file, and then one name will do.
+fn client_tls(
+    name: &str,
+    certificate: Option<&str>,
+    key: Option<&str>,
+    roots: Option<&str>,
+) -> Result<ClientTls, ConfigError> {
+    let mut builder = ClientTls::builder();
+    if let Some(folder) = roots {
+        builder = builder.trust_roots(TrustRoots::from_directory(folder)?);
+    }
+    if let (Some(certificate), Some(key)) = (certificate.or(key), key.or(certificate)) {
+        builder = builder.identity(Identity::from_pem_files(certificate, key)?);
+    }
+    builder.for_server(name)
+}
+
+fn path(argument: Argument<'_>) -> Result<&str, DescriptionError> {
+    match argument.value() {
+        "" => Err(argument.invalid("a path")),
+        path => Ok(path),
+    }
+}
+
+fn backlog(argument: Argument<'_>) -> Result<u32, DescriptionError> {
+    argument.number(0..=i32::MAX.unsigned_abs())
+}
+
+/// The names are those of OpenSSL's functions, as Twisted takes them.
+fn version(argument: Argument<'_>) -> Result<Option<TlsVersion>, DescriptionError> {
+    match argument.value() {
+        "TLS_METHOD" | "TLS_SERVER_METHOD" | "SSLv23_METHOD" => Ok(None),
+        "TLSv1_2_METHOD" => Ok(Some(TlsVersion::Tls12)),
+        _ => Err(argument.invalid("TLS_METHOD, or TLSv1_2_METHOD (there is nothing before TLS 1.2 here)")),
+    }
+}
+
+/// What is wrong, with its cause.
+fn unusable(arguments: &Arguments<'_>, error: ConfigError) -> DescriptionError {
+    arguments.unusable(Failure::from(error))
+}
+
+/// The port of servers whose description names none, as in Twisted.
+const HTTPS: u16 = 443;

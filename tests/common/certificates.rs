@@ -1,0 +1,100 @@
+//! Authorities and certificates that are made when a test runs, and are nobody's afterwards.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
+use ropewalk::tls::{ClientTls, ClientTlsBuilder, Identity, ServerTls, TrustRoots};
+
+/// Signs certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, in PEM.
+pub struct Issued {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new([]).expect("no name is a good name");
+        params.distinguished_name.push(DnType::CommonName, "an authority for one test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, key()).expect("a certificate"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn roots(&self) -> TrustRoots {
+        TrustRoots::from_pem(self.pem().as_bytes()).expect("an authority's certificate")
+    }
+
+    /// A certificate for these names.
+    pub fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, |_| ())
+    }
+
+    /// The same, changed before it is signed.
+    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let (mut params, key) = (params(names), key());
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        Issued { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// What a server with a certificate for these names needs.
+    pub fn server(&self, names: &[&str]) -> ServerTls {
+        ServerTls::new(self.issue(names).identity()).expect("a configuration")
+    }
+
+    /// What a client that trusts this authority begins with.
+    pub fn client_builder(&self) -> ClientTlsBuilder {
+        ClientTls::builder().trust_roots(self.roots())
+    }
+
+    /// What a client that trusts this authority needs for the server of this name.
+    pub fn client(&self, name: &str) -> ClientTls {
+        self.client_builder().for_server(name).expect("a configuration")
+    }
+}
+
+impl Issued {
+    pub fn identity(&self) -> Identity {
+        Identity::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).expect("a certificate and its key")
+    }
+}
+
+/// A certificate that nobody has signed but itself.
+pub fn self_signed(names: &[&str]) -> Issued {
+    let key = key();
+    let certificate = params(names).self_signed(&key).expect("a certificate");
+    Issued { certificate: certificate.pem(), key: key.serialize_pem() }
+}
+
+/// Makes it one that ended in 2001.
+pub fn expired(params: &mut CertificateParams) {
+    (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+}
+
+/// Makes it one that begins in 4000.
+pub fn not_yet_valid(params: &mut CertificateParams) {
+    (params.not_before, params.not_after) = (date_time_ymd(4000, 1, 1), date_time_ymd(4001, 1, 1));
+}
+
+/// Makes it one that no server may show.
+pub fn for_signing_code(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("good names");
+    params.distinguished_name.push(DnType::CommonName, "a certificate for one test");
+    params
+}
+
+/// Ed25519: its signatures all have one length, so that a simulated run takes the same course every time.
+fn key() -> KeyPair {
+    KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key")
+}
