@@ -357,8 +357,8 @@ fn wrong_descriptions_say_where_and_what() {
     let reactor = reactor();
     for (read, description, position, expectation) in [
         (server, "", 0, "expected one, as in tcp:8888"),
-        (server, "tpc:80", 0, "expected tcp"),
-        (server, "udp:80", 0, "expected tcp"),
+        (server, "tpc:80", 0, "expected ssl, tcp, tcp6, tls or unix"),
+        (server, "udp:80", 0, "expected ssl, tcp, tcp6, tls or unix"),
         (server, "tcp", 3, "port is missing"),
         (server, "tcp:", 4, "expected a whole number from 0 to 65535"),
         (server, "tcp:http", 4, "expected a whole number from 0 to 65535"),

@@ -82,7 +82,7 @@ fn errors_of_ones_own() {
         ("named:blog", 10, "port is missing"),
         ("named:name=wiki", 11, "expected the name of a service"),
         (r"local:8\", 7, "a backslash ends the description"),
-        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected local, named, tcp, tcp6 or unix"),
+        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected local, named, ssl, tcp, tcp6, tls or unix"),
     ] {
         let (at, said) = error(registry.server_from_string(&reactor, text));
         assert!(at == position && said.contains(expectation), "{said}: not {expectation:?} at {position}");
@@ -118,18 +118,18 @@ fn unknown_types_list_what_is_known() {
     registry.add_client("local", local_client).unwrap();
     let is_not = |known: &str| format!("\"local\" is not a type of endpoint: expected {known}");
     for (said, known) in [
-        (error(registry.server_from_string(&reactor, "local:1")), "tcp, tcp6 or unix"),
-        (error(server_from_string(&reactor, "local:1")), "tcp, tcp6 or unix"),
-        (error(client_from_string(&reactor, "local:1")), "tcp or unix"),
-        (error(before.client_from_string(&reactor, "local:1")), "tcp or unix"),
+        (error(registry.server_from_string(&reactor, "local:1")), "ssl, tcp, tcp6, tls or unix"),
+        (error(server_from_string(&reactor, "local:1")), "ssl, tcp, tcp6, tls or unix"),
+        (error(client_from_string(&reactor, "local:1")), "ssl, tcp, tls or unix"),
+        (error(before.client_from_string(&reactor, "local:1")), "ssl, tcp, tls or unix"),
     ] {
         assert!(said.1.ends_with(&is_not(known)), "{}", said.1);
     }
     let (_, said) = error(registry.client_from_string(&reactor, "tcp6:::1:80"));
-    assert!(said.contains("\"tcp6\" is not a type of endpoint: expected local, tcp or unix"), "{said}");
+    assert!(said.contains("\"tcp6\" is not a type of endpoint: expected local, ssl, tcp, tls or unix"), "{said}");
     assert_eq!(
         format!("{registry:?}"),
-        r#"EndpointRegistry { servers: ["tcp", "tcp6", "unix"], clients: ["local", "tcp", "unix"] }"#
+        r#"EndpointRegistry { servers: ["ssl", "tcp", "tcp6", "tls", "unix"], clients: ["local", "ssl", "tcp", "tls", "unix"] }"#
     );
 }
 

@@ -129,7 +129,8 @@ impl TlsError {
             CertificateError::NotValidYetContext { time, not_before } => {
                 Self::NotYetValid { until: seconds_between(time.as_secs(), not_before.as_secs()) }
             }
-            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            // The second: it names an authority that we trust, which has not signed it.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Revoked => Self::Revoked,
             other => Self::BadCertificate { what: other.to_string() },
         }
@@ -187,6 +188,38 @@ fn seconds_between(earlier: u64, later: u64) -> Option<Duration> {
     later.checked_sub(earlier).map(Duration::from_secs)
 }
 
+/// The registered name of an alert: `unknown_ca` for what the library calls `UnknownCA`.
 fn name(alert: AlertDescription) -> String {
-    alert.as_str().map_or_else(|| format!("alert {}", u8::from(alert)), str::to_owned)
+    let Some(camel) = alert.as_str() else { return format!("alert {}", u8::from(alert)) };
+    let mut snake = String::new();
+    let mut letters = camel.chars().peekable();
+    let mut before_was_upper = true;
+    while let Some(letter) = letters.next() {
+        let begins =
+            letter.is_uppercase() && (!before_was_upper || letters.peek().is_some_and(|next| next.is_lowercase()));
+        if begins && !snake.is_empty() {
+            snake.push('_');
+        }
+        before_was_upper = letter.is_uppercase();
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_have_their_registered_names() {
+        for (alert, expected) in [
+            (AlertDescription::CloseNotify, "close_notify"),
+            (AlertDescription::UnknownCA, "unknown_ca"),
+            (AlertDescription::UnknownPSKIdentity, "unknown_psk_identity"),
+            (AlertDescription::NoApplicationProtocol, "no_application_protocol"),
+            (AlertDescription::Unknown(77), "alert 77"),
+        ] {
+            assert_eq!(name(alert), expected);
+        }
+    }
 }

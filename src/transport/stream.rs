@@ -542,7 +542,8 @@ impl Stream {
         match self.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Failing if self.can_send() && !self.flushed => {
-                self.flushed = true;
+                // With layers there is more to come: what is sealed when this has left.
+                self.flushed = self.layers().is_none_or(|layers| layers.parting);
                 Step::Send
             }
             Closing::Failing => self.close(self.parting()),

@@ -1,5 +1,7 @@
 //! Authorities and certificates that are made when a test runs, and are nobody's afterwards.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
@@ -17,7 +19,9 @@ pub struct Issued {
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("no name is a good name");
-        params.distinguished_name.push(DnType::CommonName, "an authority for one test");
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {} for a test", COUNT.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, key()).expect("a certificate"))
     }
