@@ -1,5 +1,6 @@
 //! Authorities and certificates that are made when a test runs, and are nobody's afterwards.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{
@@ -8,7 +9,13 @@ use rcgen::{
 use ropewalk::tls::{ClientTls, ClientTlsBuilder, Identity, ServerTls, TrustRoots};
 
 /// Signs certificates.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    keys: Keys,
+}
+
+/// What keys are made of.
+type Keys = &'static rcgen::SignatureAlgorithm;
 
 /// A certificate and its key, in PEM.
 pub struct Issued {
@@ -18,16 +25,26 @@ pub struct Issued {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::with(&rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// One whose signatures all have one length, so that a simulated run takes the same course every time. Older programs can't read
+    /// its keys.
+    pub fn repeatable() -> Self {
+        Self::with(&rcgen::PKCS_ED25519)
+    }
+
+    fn with(keys: Keys) -> Self {
         let mut params = CertificateParams::new([]).expect("no name is a good name");
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("authority {} for a test", COUNT.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, key()).expect("a certificate"))
+        Self { issuer: CertifiedIssuer::self_signed(params, key(keys)).expect("a certificate"), keys }
     }
 
     pub fn pem(&self) -> String {
-        self.0.pem()
+        self.issuer.pem()
     }
 
     pub fn roots(&self) -> TrustRoots {
@@ -41,9 +58,9 @@ impl Authority {
 
     /// The same, changed before it is signed.
     pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
-        let (mut params, key) = (params(names), key());
+        let (mut params, key) = (params(names), key(self.keys));
         change(&mut params);
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
@@ -71,7 +88,7 @@ impl Issued {
 
 /// A certificate that nobody has signed but itself.
 pub fn self_signed(names: &[&str]) -> Issued {
-    let key = key();
+    let key = key(&rcgen::PKCS_ECDSA_P256_SHA256);
     let certificate = params(names).self_signed(&key).expect("a certificate");
     Issued { certificate: certificate.pem(), key: key.serialize_pem() }
 }
@@ -98,7 +115,38 @@ fn params(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// Ed25519: its signatures all have one length, so that a simulated run takes the same course every time.
-fn key() -> KeyPair {
-    KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key")
+fn key(kind: Keys) -> KeyPair {
+    KeyPair::generate_for(kind).expect("a key")
+}
+
+/// A folder that goes when it is dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ropewalk-tls-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder for temporary files");
+        Self(path)
+    }
+
+    /// Where a file of this name is, or would be.
+    pub fn at(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    /// Writes a file, and says where it is.
+    pub fn put(&self, name: &str, text: &str) -> String {
+        let path = self.at(name);
+        std::fs::create_dir_all(Path::new(&path).parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
 }
