@@ -1,0 +1,160 @@
+//! What an idle TLS connection takes, in bytes of live allocations, on each side; and that nothing stays behind it.
+#![cfg(feature = "tls")]
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::certificates::Authority;
+use common::*;
+use ropewalk::interfaces::*;
+use ropewalk::tls::{ClientTls, ServerTls, TlsVersion};
+use ropewalk::{Address, Reactor, Result, Transport};
+
+/// How many connections share what is taken once, and how many are made before they are counted.
+const CONNECTIONS: usize = 100;
+const BEFORE: usize = 20;
+
+/// The most that one idle side may take, without its socket.
+const ALLOWED: isize = 20 * 1024;
+
+/// The system's allocator, counting the bytes that are in use, each thread for itself.
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(change: isize) {
+    // A thread that ends has no counter any more.
+    let _ = LIVE.try_with(|live| live.set(live.get() + change));
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every method passes its arguments on to the system's allocator unchanged, and returns what that returned; the
+// counter is all that is added, and allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as above; `block` came from the system's allocator, for nothing else gives any.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        // SAFETY: as above.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+fn live() -> isize {
+    LIVE.with(Cell::get)
+}
+
+/// Echoes over TLS.
+struct Server(ServerTls, Rc<Cell<usize>>);
+
+impl Protocol for Server {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.1.set(self.1.get() + 1);
+        Ok(transport.start_tls(&self.0)?)
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, _reason: &ropewalk::Failure) {
+        self.1.set(self.1.get() - 1);
+    }
+}
+
+/// Asks once, and stays.
+struct Client(ClientTls, Rc<RefCell<Vec<Transport>>>);
+
+impl Protocol for Client {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.start_tls(&self.0)?;
+        transport.write(&[7; 64]);
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, _data: &[u8]) -> Result<()> {
+        self.1.borrow_mut().push(transport.clone());
+        Ok(())
+    }
+}
+
+/// Makes so many connections, each of which has its answer.
+fn ask(reactor: &Reactor, to: SocketAddr, tls: &ClientTls, answered: &Rc<RefCell<Vec<Transport>>>, count: usize) {
+    for _ in 0..count {
+        let before = answered.borrow().len();
+        let mut client = Some(Client(tls.clone(), Rc::clone(answered)));
+        drop(connect(reactor, to, move |_peer: &Address| client.take()));
+        run_until(reactor, || answered.borrow().len() > before);
+    }
+}
+
+/// Twenty kibibytes are the limit. What is measured is printed (`--nocapture`).
+#[test]
+fn an_idle_connection() {
+    allow_many_descriptors();
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let authority = Authority::new();
+        let client = authority.client_builder().only_version(version).for_server("localhost").expect("a configuration");
+        let (reactor, tls, open) = (reactor(), authority.server(&["localhost"]), Rc::new(Cell::new(0)));
+        let opened = Rc::clone(&open);
+        let (_port, to) = listen(&reactor, move |_peer: &Address| Some(Server(tls.clone(), Rc::clone(&opened))));
+        let (go, counted, goes_on) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (told, tells, ends) = (Arc::clone(&go), Arc::clone(&counted), Arc::clone(&goes_on));
+        let asking = thread::spawn(move || {
+            let (reactor, answered) = (common::reactor(), Rc::<RefCell<Vec<Transport>>>::default());
+            ask(&reactor, to, &client, &answered, BEFORE);
+            tells.store(true, Ordering::SeqCst);
+            run_until(&reactor, || told.load(Ordering::SeqCst));
+            answered.borrow_mut().reserve(CONNECTIONS);
+            let before = live();
+            ask(&reactor, to, &client, &answered, CONNECTIONS);
+            let taken = (live() - before) / CONNECTIONS as isize;
+            tells.store(false, Ordering::SeqCst);
+            run_until(&reactor, || ends.load(Ordering::SeqCst));
+            for transport in answered.take() {
+                transport.lose_connection();
+            }
+            settle(&reactor);
+            taken
+        });
+        run_until(&reactor, || counted.load(Ordering::SeqCst));
+        settle(&reactor);
+        let before = live();
+        go.store(true, Ordering::SeqCst);
+        run_until(&reactor, || !counted.load(Ordering::SeqCst));
+        settle(&reactor);
+        let server = (live() - before) / CONNECTIONS as isize;
+        goes_on.store(true, Ordering::SeqCst);
+        let client = run_beside(&reactor, asking);
+        run_until(&reactor, || open.get() == 0);
+        println!("{version:?}: {server} bytes for an idle connection of a server, {client} of a client");
+        assert!(server > 0 && server <= ALLOWED && client > 0 && client <= ALLOWED, "{server} {client}");
+        // All of them are over: what is left is what tables have grown to.
+        let left = live() - before;
+        assert!(left < 100 * CONNECTIONS as isize, "{left} bytes stay behind {CONNECTIONS} connections");
+    }
+}
