@@ -274,3 +274,78 @@ fn proxy_without_a_target_closes() {
     assert!(status.success(), "{status}");
     assert_eq!(errors.lines().collect::<Vec<_>>(), expected);
 }
+
+/// A file of this name for one test, which is removed when the test is over.
+#[cfg(feature = "tls")]
+struct Scratch(String);
+
+#[cfg(feature = "tls")]
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("ropewalk-{}-{name}", std::process::id())).display().to_string())
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// `starttls_client` and `starttls_server`: the secret is said in secret; and it is not said to a server that is not the right one.
+#[cfg(feature = "tls")]
+#[test]
+fn starttls_client_asks_starttls_server() {
+    let authority = Scratch::new("starttls.pem");
+    let server = Running::start("starttls_server", &["tcp:0:interface=127.0.0.1", &authority.0]);
+    let line = server.line();
+    let at = format!("tcp:{}", line.strip_prefix("listening on ").expect("it says where"));
+    let good = output("starttls_client", &[&at, &authority.0]);
+    let printed = String::from_utf8(good.stdout).unwrap();
+    assert!(good.status.success() && good.stderr.is_empty(), "{printed}{}", String::from_utf8_lossy(&good.stderr));
+    assert!(printed.ends_with("answer: you said in secret: the secret"), "{printed}");
+    assert!(server.line().ends_with(" speaks TLS now"));
+    assert!(server.line().ends_with(" is gone: the connection was closed cleanly"));
+
+    let bad = output("starttls_client", &[&at, &authority.0, "other.example"]);
+    assert_eq!(bad.status.code(), Some(1));
+    let said = String::from_utf8(bad.stderr).unwrap();
+    assert!(said.starts_with("no answer: the peer's certificate is not for other.example"), "{said}");
+    assert!(server.line().ends_with(" is gone: the peer ended TLS: bad_certificate"));
+
+    // Plain speech goes on, until somebody slips something in.
+    let mut stream = dial(at.strip_prefix("tcp:").unwrap().parse().unwrap());
+    stream.write_all(b"hello\n").unwrap();
+    let mut answer = [0; 31];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"you said for all to hear: hello");
+    stream.write_all(b"STARTTLS\nDELETE everything\n").unwrap();
+    assert!(server.line().ends_with("something came behind the request for TLS, and before TLS"));
+    server.signal(Signal::TERM);
+    assert!(server.end().0.success());
+}
+
+/// `tls_echo`: a page that curl can fetch, and that a client of ours can.
+#[cfg(feature = "tls")]
+#[test]
+fn tls_echo_shows_what_it_was_asked() {
+    let authority = Scratch::new("tls_echo.pem");
+    let server = Running::start("tls_echo", &["tcp:0:interface=127.0.0.1", &authority.0]);
+    let line = server.line();
+    let address: SocketAddr = line.strip_prefix("listening on ").expect("it says where").parse().unwrap();
+    let url = format!("https://localhost:{}/a/page", address.port());
+    match Command::new("curl").args(["-4sS", "--max-time", "20", "--cacert", &authority.0, &url]).output() {
+        Ok(output) => {
+            let page = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(page.starts_with("GET /a/page HTTP/1.1\r\n"), "{page}");
+            assert!(server.line().contains(": Tls13, TLS13_"));
+            assert!(server.line().ends_with(": the connection was closed cleanly"));
+        }
+        Err(_) if std::env::var_os("CI").is_none() => println!("skipped: there is no curl"),
+        Err(error) => panic!("no curl: {error}"),
+    }
+    server.signal(Signal::TERM);
+    assert!(server.end().0.success());
+}

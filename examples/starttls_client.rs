@@ -1,0 +1,84 @@
+//! A client that asks `starttls_server` for TLS, and says what it has to say when nobody else can hear it.
+//!
+//! Arguments: where to connect (`tcp:localhost:8025`), the file with the certificate of the server's authority (`starttls.pem`), and
+//! the server's name (`localhost`). If there is no answer over TLS, the exit status is 1.
+
+use std::cell::RefCell;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use ropewalk::endpoints::{client_from_string, connect_protocol};
+use ropewalk::interfaces::*;
+use ropewalk::tls::{ClientTls, TrustRoots};
+use ropewalk::{Failure, Reactor, Result, Transport};
+
+struct Discreet {
+    tls: ClientTls,
+    reactor: Reactor,
+    /// What it was told over TLS.
+    answer: Rc<RefCell<Option<String>>>,
+}
+
+impl Protocol for Discreet {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.write(b"STARTTLS\n");
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        let text = String::from_utf8_lossy(data).trim_end().to_owned();
+        if transport.tls_session().is_some() {
+            self.answer.replace(Some(text));
+            transport.lose_connection();
+        } else if text == "go ahead" {
+            println!("the server agrees to TLS");
+            transport.start_tls(&self.tls)?;
+            // It waits for the handshake, and so for the proof that this is the right server.
+            transport.write(b"the secret\n");
+        } else {
+            return Err(Failure::message(format!("the server does not agree to TLS: {text:?}")));
+        }
+        Ok(())
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        if let Some(session) = transport.tls_session() {
+            println!("it is the right server: {:?}, {}", session.version, session.cipher_suite);
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
+        if self.answer.borrow().is_none() {
+            eprintln!("no answer: {reason}");
+        }
+        // It is running: this is a callback.
+        drop(self.reactor.stop());
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    let description = arguments.next().unwrap_or_else(|| "tcp:localhost:8025".to_owned());
+    let file = arguments.next().unwrap_or_else(|| "starttls.pem".to_owned());
+    let name = arguments.next().unwrap_or_else(|| "localhost".to_owned());
+    let tls = ClientTls::builder().trust_roots(TrustRoots::from_pem_file(file)?).for_server(&name)?;
+
+    let reactor = Reactor::new()?;
+    let answer = Rc::new(RefCell::new(None));
+    let client = Discreet { tls, reactor: reactor.clone(), answer: Rc::clone(&answer) };
+    let stopper = reactor.clone();
+    let connecting =
+        connect_protocol(&client_from_string(&reactor, &description)?, client).add_errback(move |failure| {
+            eprintln!("no connection: {failure}");
+            stopper.stop()?;
+            Err(failure)
+        });
+    // It was said already.
+    drop(connecting.add_both(|_| ()));
+
+    reactor.run()?;
+    let answer = answer.take();
+    answer.iter().for_each(|answer| println!("answer: {answer}"));
+    Ok(if answer.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,94 @@
+//! A server that speaks plainly until it is asked for TLS, on the same connection: `starttls_client` asks it.
+//!
+//! ```sh
+//! cargo run --example starttls_server &
+//! cargo run --example starttls_client
+//! ```
+//!
+//! A line `STARTTLS` is answered by `go ahead`, and from then on everything is TLS; any other line is sent back, with a word about
+//! whether anybody could have listened. Arguments: where to listen (`tcp:8025:interface=127.0.0.1`), and the file that the
+//! authority's certificate goes to (`starttls.pem`).
+
+#[path = "support/certificates.rs"]
+mod certificates;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ropewalk::endpoints::server_from_string;
+use ropewalk::interfaces::*;
+use ropewalk::tls::ServerTls;
+use ropewalk::{Address, Failure, Reactor, Result, Transport};
+
+/// No line is longer.
+const LONGEST: usize = 1000;
+
+struct Lines {
+    tls: ServerTls,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    fn line(&mut self, transport: &Transport, line: &[u8]) -> Result<()> {
+        let secret = transport.tls_session().is_some();
+        if line != b"STARTTLS" {
+            let how = if secret { "in secret" } else { "for all to hear" };
+            transport.write(format!("you said {how}: {}\n", String::from_utf8_lossy(line)).as_bytes());
+        } else if secret {
+            transport.write(b"this is TLS already\n");
+        } else if self.rest.is_empty() {
+            transport.write(b"go ahead\n");
+            transport.start_tls(&self.tls)?;
+        } else {
+            // Whoever can write on the line could have put it there, to be taken for what came over TLS.
+            return Err(Failure::message("something came behind the request for TLS, and before TLS"));
+        }
+        Ok(())
+    }
+}
+
+impl Protocol for Lines {
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        println!("{} speaks TLS now", transport.peer());
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.rest.extend_from_slice(data);
+        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            self.line(transport, line.trim_ascii_end())?;
+        }
+        if self.rest.len() > LONGEST {
+            return Err(Failure::message("the line is too long"));
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        println!("{} is gone: {reason}", transport.peer());
+    }
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let description = arguments.next().unwrap_or_else(|| "tcp:8025:interface=127.0.0.1".to_owned());
+    let file = arguments.next().unwrap_or_else(|| "starttls.pem".to_owned());
+    let tls = ServerTls::new(certificates::for_localhost(file.as_ref())?)?;
+
+    let reactor = Reactor::new()?;
+    let failure = Rc::new(RefCell::new(None));
+    let factory = move |_peer: &Address| Some(Lines { tls: tls.clone(), rest: Vec::new() });
+    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
+    let listening = server_from_string(&reactor, &description)?.listen(factory).add_callbacks(
+        |port| println!("listening on {}", port.host()),
+        move |why| {
+            failed.replace(Some(why));
+            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
+        },
+    );
+    drop(listening);
+
+    reactor.run()?;
+    failure.take().map_or(Ok(()), Err)
+}

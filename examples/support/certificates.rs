@@ -1,0 +1,23 @@
+//! A certificate for `localhost` and an authority of its own, made when an example starts. A real server has a file
+//! (`Identity::from_pem_files`), and its authority is one that the clients trust already.
+
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use ropewalk::tls::Identity;
+use ropewalk::{Failure, Result};
+
+/// The identity of `localhost`; the authority's certificate goes into a file, for those who are to trust it.
+pub(crate) fn for_localhost(authority_file: &Path) -> Result<Identity> {
+    let mut params = CertificateParams::new([])?;
+    params.distinguished_name.push(DnType::CommonName, "the authority of an example");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    std::fs::write(authority_file, authority.pem())
+        .map_err(|error| Failure::message(format!("cannot write {}: {error}", authority_file.display())))?;
+
+    let key = KeyPair::generate()?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+    Ok(Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?)
+}

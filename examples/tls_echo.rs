@@ -1,0 +1,85 @@
+//! A page over HTTPS that shows what it was asked.
+//!
+//! ```sh
+//! cargo run --example tls_echo &
+//! curl --cacert tls_echo.pem https://localhost:8443/hello
+//! openssl s_client -connect localhost:8443 -CAfile tls_echo.pem
+//! ```
+//!
+//! Arguments: where to listen (`tcp:8443:interface=127.0.0.1`), and the file that the authority's certificate goes to
+//! (`tls_echo.pem`). The certificate is made anew each time; with one in a file it would be
+//! `server_from_string(&reactor, "ssl:8443:privateKey=key.pem:certKey=chain.pem")` and nothing more.
+
+#[path = "support/certificates.rs"]
+mod certificates;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ropewalk::endpoints::{server_from_string, wrap_server_tls};
+use ropewalk::interfaces::*;
+use ropewalk::tls::ServerTls;
+use ropewalk::{Address, Failure, Reactor, Result, Transport};
+
+/// No request is longer.
+const LONGEST: usize = 16 * 1024;
+
+#[derive(Default)]
+struct Page {
+    request: Vec<u8>,
+}
+
+impl Protocol for Page {
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        if let Some(session) = transport.tls_session() {
+            println!("{}: {:?}, {}", transport.peer(), session.version, session.cipher_suite);
+        }
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.request.extend_from_slice(data);
+        if self.request.len() > LONGEST {
+            return Err(Failure::message("the request is too long"));
+        }
+        if self.request.windows(4).any(|end| end == b"\r\n\r\n") {
+            let length = self.request.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            transport.write(head.as_bytes());
+            transport.write(&self.request);
+            // What was written is sent first, and then the end of TLS.
+            transport.lose_connection();
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        println!("{}: {reason}", transport.peer());
+    }
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let description = arguments.next().unwrap_or_else(|| "tcp:8443:interface=127.0.0.1".to_owned());
+    let file = arguments.next().unwrap_or_else(|| "tls_echo.pem".to_owned());
+    let tls =
+        ServerTls::builder().identity(certificates::for_localhost(file.as_ref())?).protocols(["http/1.1"]).build()?;
+
+    let reactor = Reactor::new()?;
+    let failure = Rc::new(RefCell::new(None));
+    let endpoint = wrap_server_tls(tls, server_from_string(&reactor, &description)?);
+    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
+    let listening = endpoint.listen(|_peer: &Address| Some(Page::default())).add_callbacks(
+        |port| println!("listening on {}", port.host()),
+        move |why| {
+            failed.replace(Some(why));
+            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
+        },
+    );
+    drop(listening);
+
+    reactor.run()?;
+    failure.take().map_or(Ok(()), Err)
+}
