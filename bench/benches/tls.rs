@@ -327,7 +327,8 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 
 fn compare(what: &str, unit: &str, amount: f64, rounds: usize, ours: impl Fn(), theirs: impl Fn()) {
     // To warm up.
-    (ours(), theirs());
+    ours();
+    theirs();
     let mut results = Vec::new();
     for round in 1..=rounds {
         eprint!("\r{what}: round {round} of {rounds} ");
