@@ -23,7 +23,8 @@
 //! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads` |
 //! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
-//! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `IUNIXTransport`, `IHalfCloseableDescriptor` |
+//! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `ITLSTransport`, `IUNIXTransport`, `IHalfCloseableDescriptor` |
+//! | [`ClientTls`](crate::tls::ClientTls), [`ServerTls`](crate::tls::ServerTls) | what TLS needs to know, for [`start_tls`](crate::Transport::start_tls) and endpoints | `optionsForClientTLS`, `CertificateOptions` |
 //! | [`server_from_string`](crate::endpoints::server_from_string), [`client_from_string`](crate::endpoints::client_from_string) | endpoints from strings | `serverFromString`, `clientFromString` |
 //! | [`EndpointRegistry`](crate::endpoints::EndpointRegistry) | types of endpoints of your own in those strings | `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor` |
 //! | [`HostnameEndpoint`](crate::endpoints::HostnameEndpoint) | connecting to a name | `HostnameEndpoint` |
@@ -34,6 +35,8 @@
 //! |---|---|
 //! | `IProtocol` | [`Protocol`] |
 //! | `IHalfCloseableProtocol` | [`Protocol::half_close`], [`Protocol::read_connection_lost`], [`Protocol::write_connection_lost`] |
+//! | `IHandshakeListener` | [`Protocol::handshake_completed`] |
+//! | `INegotiated`, `ISSLTransport` | [`Transport::tls_session`](crate::Transport::tls_session) |
 //! | `IFileDescriptorReceiver` | [`Protocol::file_descriptor_received`] |
 //! | `IProtocolFactory` | [`Factory`] |
 //! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
