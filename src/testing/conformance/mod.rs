@@ -273,6 +273,7 @@ catalogue! {
         an_end_with_a_full_queue_waits: "lose_write_connection on a full socket sends everything first, even if the peer's end comes meanwhile",
         without_half_close_the_peers_end_is_the_end: "a protocol that does not ask for half-closes is closed by its peer's end, after what it wrote was sent",
         an_end_waits_behind_a_pause: "an end of stream that comes while reading is paused is told after resuming, behind the bytes before it",
+        every_order_of_ends_with_every_producer: "in whatever order the directions end, with a queue or without: everything that was written arrives, and what a producer was still asked for",
     }
     reentry {
         every_request_can_be_made_in_every_callback: "all requests of a transport in all callbacks: nothing panics, and every connection is made and lost once",

@@ -356,7 +356,10 @@ pub(super) fn once(role: Role) -> impl Factory<Protocol = Role> {
 
 /// Bytes in which any that are missing, added or moved are noticed: the period is a prime.
 pub(super) fn pattern(length: usize) -> Vec<u8> {
-    (0..251_u8).cycle().take(length).collect()
+    let period: Vec<u8> = (0..251).collect();
+    let mut bytes = period.repeat(length.div_ceil(period.len()));
+    bytes.truncate(length);
+    bytes
 }
 
 /// The kind of error that a failed attempt has.
