@@ -135,18 +135,27 @@ pub(super) fn a_stuck_peer_is_cut_off(setting: &mut dyn Setting) {
 pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     for with_data in [false, true] {
-        let (reader, peer) = scene.pair(Role::new().does(Call::Made, Transport::pause_producing), Role::new());
-        if with_data {
-            peer.transport().write(FEW);
-        }
-        scene.moment();
-        peer.transport().abort_connection();
-        scene.until(|| reader.is_over() && peer.is_over());
-        reader.assert_reset();
-        assert_eq!(reader.calls(), [Call::Made, Call::Lost]);
-        assert_eq!(reader.count_received(), 0, "it was paused");
+        let reader = Role::new().does(Call::Made, Transport::pause_producing);
+        resets_a_paused_reader(&mut scene, reader, |_, peer| {
+            if with_data {
+                peer.transport().write(FEW);
+            }
+        });
     }
     scene.finish(&[]);
+}
+
+/// A peer does something, and resets when it has arrived, while reading is paused: nothing of it but the reset is told.
+fn resets_a_paused_reader(scene: &mut Scene<'_>, reader: Role, does: impl FnOnce(&mut Scene<'_>, &End)) {
+    let (reader, peer) = scene.pair(reader, Role::new().half_close());
+    reader.transport().pause_producing();
+    does(scene, &peer);
+    scene.moment();
+    peer.transport().abort_connection();
+    scene.until(|| reader.is_over() && peer.is_over());
+    reader.assert_reset();
+    assert_eq!(reader.calls(), [Call::Made, Call::Lost]);
+    assert_eq!(reader.count_received(), 0, "it was paused");
 }
 
 pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
@@ -181,18 +190,12 @@ pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Sett
     for paused_first in [true, false] {
         let reader = Role::new().half_close();
         let reader = if paused_first { reader.does(Call::Made, Transport::pause_producing) } else { reader };
-        let (reader, peer) = scene.pair(reader, Role::new().half_close());
-        reader.transport().pause_producing();
-        // A single byte fits, however little a socket takes whose peer is paused.
-        peer.transport().write(b"x");
-        peer.transport().lose_write_connection();
-        scene.until(|| peer.has(Call::WriteLost));
-        scene.moment();
-        peer.transport().abort_connection();
-        scene.until(|| reader.is_over() && peer.is_over());
-        reader.assert_reset();
-        assert_eq!(reader.calls(), [Call::Made, Call::Lost]);
-        assert_eq!(reader.count_received(), 0, "it was paused");
+        resets_a_paused_reader(&mut scene, reader, |scene, peer| {
+            // A single byte fits, however little a socket takes whose peer is paused.
+            peer.transport().write(b"x");
+            peer.transport().lose_write_connection();
+            scene.until(|| peer.has(Call::WriteLost));
+        });
     }
     scene.finish(&[]);
 }

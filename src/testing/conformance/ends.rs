@@ -8,17 +8,17 @@ use crate::transport::{Streaming, Transport};
 /// A few bytes: more would take long where each byte travels alone.
 const FEW: &[u8] = b"few";
 
-/// Who ends which direction when.
+/// In which order two directions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// The peer ends its side, and we ours once we know.
-    Peer,
-    /// Both in the same turn.
-    Together,
-    /// We ask first; the peer ends its side when we may not have sent everything.
-    WeAsk,
-    /// We end our side; the peer its own, with a last word, once it has seen ours.
-    We,
+    /// The peer's, and ours when it is known.
+    TheyThenWe,
+    /// Ours, and the peer's with a last word when it is known there.
+    WeThenThey,
+    /// Asked of both in the same turn.
+    AtOnce,
+    /// Ours is asked for, and the peer's comes while there may be something to send before it.
+    TheyMeanwhile,
 }
 
 /// A single byte fits, however little a socket takes whose peer is paused.
@@ -180,7 +180,7 @@ pub(super) fn an_end_waits_behind_a_pause(setting: &mut dyn Setting) {
 
 pub(super) fn every_order_of_ends_with_every_producer(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    for order in [Order::Peer, Order::Together, Order::WeAsk, Order::We] {
+    for order in [Order::TheyThenWe, Order::AtOnce, Order::TheyMeanwhile, Order::WeThenThey] {
         for producer in [None, Some(Streaming::Push), Some(Streaming::Pull)] {
             for (queued, half_close) in [(false, true), (true, true), (false, false), (true, false)] {
                 ends_in_order(&mut scene, order, producer, queued, half_close);
@@ -205,7 +205,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
     all.resize(plenty + PIECES, 0);
     let peer = Role::new().half_close().expects(all, &scene.witness);
     let peer = match order {
-        Order::We => peer.does(Call::ReadLost, |transport| {
+        Order::WeThenThey => peer.does(Call::ReadLost, |transport| {
             transport.write(FEW);
             transport.lose_write_connection();
         }),
@@ -220,16 +220,16 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
         scene.until(|| !told.borrow().is_empty());
     }
     match order {
-        Order::Peer => {
+        Order::TheyThenWe => {
             peer.transport().lose_write_connection();
             scene.until(|| has_heard_of_the_end(&us));
             us.transport().lose_write_connection();
         }
-        Order::Together => {
+        Order::AtOnce => {
             peer.transport().lose_write_connection();
             us.transport().lose_write_connection();
         }
-        Order::WeAsk => {
+        Order::TheyMeanwhile => {
             us.transport().lose_write_connection();
             scene.moment();
             assert_eq!(us.has(Call::WriteLost), half_close && !queued, "{case}");
@@ -238,7 +238,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
                 scene.until(|| has_heard_of_the_end(&us));
             }
         }
-        Order::We => us.transport().lose_write_connection(),
+        Order::WeThenThey => us.transport().lose_write_connection(),
     }
     peer.transport().resume_producing();
     scene.until(|| us.is_over() && peer.is_over());
@@ -251,13 +251,13 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
         (Some(Streaming::Pull), _) => (PIECES, &["resume"; PIECES + 1]),
     };
     assert_eq!((peer.count_received(), &**told.borrow()), (plenty + written, heard), "{case}");
-    assert_eq!(us.received(), if order == Order::We { FEW } else { b"" }, "{case}");
+    assert_eq!(us.received(), if order == Order::WeThenThey { FEW } else { b"" }, "{case}");
     let (ours, theirs) = (Call::WriteLost, Call::ReadLost);
     let between = match order {
         _ if !half_close => vec![],
-        Order::Peer => vec![theirs, ours],
-        Order::We => vec![ours, theirs],
-        Order::WeAsk => {
+        Order::TheyThenWe => vec![theirs, ours],
+        Order::WeThenThey => vec![ours, theirs],
+        Order::TheyMeanwhile => {
             if queued {
                 vec![theirs, ours]
             } else {
@@ -265,7 +265,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
             }
         }
         // Whichever is sooner.
-        Order::Together => {
+        Order::AtOnce => {
             if us.calls().get(1) == Some(&ours) {
                 vec![ours, theirs]
             } else {

@@ -276,10 +276,10 @@ catalogue! {
         every_order_of_ends_with_every_producer: "in whatever order the directions end, with a queue or without: everything that was written arrives, and what a producer was still asked for",
     }
     reentry {
-        every_request_can_be_made_in_every_callback: "all requests of a transport in all callbacks: nothing panics, and every connection is made and lost once",
+        every_request_can_be_made_in_every_callback: "all requests of a transport, and of its own and another's handle, in all callbacks: nothing panics, every connection is made and lost once, and handles say Busy or Gone where they must",
         a_failing_callback_ends_its_own_connection_only: "an Err or a panic in any callback is the reason of that connection's end, and others go on",
         failing_calls_harm_nobody: "a timer, a call, a Deferred's callback or a factory that panics keeps nothing else from going on",
-        a_protocol_that_is_busy_is_not_entered: "a connection's handle reaches its protocol from outside, and says Busy or Gone otherwise",
+        a_protocol_is_reached_from_outside: "a connection's handle reaches its protocol from outside, until it is over",
     }
     ports {
         a_port_stops_and_listens_again: "after stop_listening nothing is accepted, and start_listening takes the same address again",

@@ -62,9 +62,13 @@ enum Request {
     /// A pull producer that writes a little, and is done.
     Pull,
     SendDescriptor,
+    /// Through its own handle.
+    WithItself,
+    /// Through the handle of another connection, to an echo.
+    WithAnother,
 }
 
-const REQUESTS: [Request; 19] = [
+const REQUESTS: [Request; 21] = [
     Request::Write,
     Request::WriteMuch,
     Request::WriteSequence,
@@ -84,6 +88,8 @@ const REQUESTS: [Request; 19] = [
     Request::Produce,
     Request::Pull,
     Request::SendDescriptor,
+    Request::WithItself,
+    Request::WithAnother,
 ];
 
 /// A few bytes: more would take long where each byte travels alone.
@@ -101,15 +107,31 @@ const SHORT: Duration = Duration::from_millis(1);
 /// F19.
 pub(super) fn every_request_can_be_made_in_every_callback(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
+    let (other, echo) = (Role::new(), Role::echo());
+    let (other_end, echo_end) = (other.end(), echo.end());
+    let another = connected(&mut scene, echo, other);
     for moment in MOMENTS {
         for request in REQUESTS {
-            request_in_callback(&mut scene, moment, request);
+            request_in_callback(&mut scene, moment, request, &another);
         }
     }
-    scene.finish(&[]);
+    scene.until(|| other_end.count_received() == MOMENTS.len() * FEW.len());
+    scene.finish(&[&other_end, &echo_end]);
 }
 
-fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request) {
+/// The handle of a connection, with the protocol's type.
+type Handle = Connection<Witnessed<Role>>;
+
+#[track_caller]
+fn connected(scene: &mut Scene<'_>, serving: Role, asking: Role) -> Handle {
+    let (port, to) = scene.listen(once(serving));
+    let connecting = scene.connect(to, once(asking));
+    let connection = scene.result_of(connecting).unwrap_or_else(|failure| panic!("{failure}"));
+    drop(port.stop_listening());
+    connection
+}
+
+fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, another: &Handle) {
     let case = format!("{request:?} in {moment:?}");
     let cell = Rc::new(Square {
         moment,
@@ -117,6 +139,8 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request) 
         reactor: scene.reactor.clone(),
         much: pattern(if scene.setting.big() < MUCH { LESS } else { MUCH }),
         listen_at: scene.setting.address(),
+        itself: RefCell::default(),
+        another: another.clone(),
         made: Cell::new(false),
     });
     let peer = Role::new().half_close().does(Call::Made, |transport| {
@@ -146,7 +170,10 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request) 
     let (port, to) = scene.listen(once(peer));
     let connected = Rc::clone(&cell);
     let connecting = scene.connect(to, once(member));
-    drop(connecting.add_callback(move |connection| connected.at(Moment::Connected, connection.transport())));
+    drop(connecting.add_callback(move |connection| {
+        connected.itself.replace(Some(connection.clone()));
+        connected.at(Moment::Connected, connection.transport());
+    }));
     let member = member_end;
     scene.until(|| member.is_over() && peer_end.is_over());
     drop(port.stop_listening());
@@ -172,6 +199,8 @@ struct Square {
     reactor: Reactor,
     much: Vec<u8>,
     listen_at: std::net::SocketAddr,
+    itself: RefCell<Option<Handle>>,
+    another: Handle,
     made: Cell<bool>,
 }
 
@@ -183,8 +212,12 @@ impl Square {
         }
         match self.request {
             Request::Write => transport.write(FEW),
-            Request::WriteMuch => transport.write(&self.much),
-            Request::WriteSequence => transport.write_sequence([FEW, b"", FEW]),
+            Request::WriteMuch => {
+                // Some of it is queued, some may be offered to the socket at once.
+                transport.write(FEW);
+                transport.write(&self.much);
+            }
+            Request::WriteSequence => transport.write_sequence([FEW, b"", &self.much]),
             Request::Lose => transport.lose_connection(),
             Request::Abort => transport.abort_connection(),
             Request::LoseWrite => transport.lose_write_connection(),
@@ -252,6 +285,18 @@ impl Square {
                     return;
                 }
             }
+            Request::WithItself => {
+                let itself = self.itself.borrow().clone();
+                let reached = itself.map(|itself| itself.with(|_, transport| transport.write(b"")));
+                if reached != self.reaches_itself() {
+                    return;
+                }
+            }
+            Request::WithAnother => {
+                if self.another.with(|_, transport| transport.write(FEW)).is_err() {
+                    return;
+                }
+            }
         }
         self.made.set(true);
     }
@@ -260,9 +305,19 @@ impl Square {
     fn sent(&self) -> Vec<u8> {
         match self.request {
             Request::Write | Request::Pull => FEW.to_vec(),
-            Request::WriteMuch => self.much.clone(),
-            Request::WriteSequence => [FEW, FEW].concat(),
+            Request::WriteMuch | Request::WriteSequence => [FEW, &self.much].concat(),
             _ => Vec::new(),
+        }
+    }
+
+    /// What its own handle says.
+    fn reaches_itself(&self) -> Option<Result<(), Unavailable>> {
+        match self.moment {
+            // Nobody has the handle yet.
+            Moment::In(Call::Made) => None,
+            Moment::Connected | Moment::Timer => Some(Ok(())),
+            Moment::In(Call::Lost) => Some(Err(Unavailable::Gone)),
+            Moment::In(_) | Moment::DeferredInData => Some(Err(Unavailable::Busy)),
         }
     }
 }
@@ -384,41 +439,17 @@ pub(super) fn failing_calls_harm_nobody(setting: &mut dyn Setting) {
     scene.finish(&[&echo, &other]);
 }
 
-pub(super) fn a_protocol_that_is_busy_is_not_entered(setting: &mut dyn Setting) {
-    type Reached = Option<Result<(), Unavailable>>;
-    type Handle = Rc<RefCell<Option<Connection<Witnessed<Role>>>>>;
+pub(super) fn a_protocol_is_reached_from_outside(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let handle: Handle = Rc::default();
-    let reached: Rc<RefCell<Vec<Reached>>> = Rc::default();
-    let mut role = Role::new().half_close();
-    for call in [Call::Made, Call::Data, Call::ReadLost, Call::Lost] {
-        let (handle, reached) = (Rc::clone(&handle), Rc::clone(&reached));
-        role = role.does(call, move |_| {
-            let itself = handle.borrow().clone();
-            reached.borrow_mut().push(itself.map(|itself| itself.with(|_, _| ())));
-        });
-    }
-    let end = role.end();
-    let peer = Role::new().half_close();
-    let peer_end = peer.end();
-    let (port, to) = scene.listen(once(peer));
-    let connecting = scene.connect(to, once(role));
-    let connection = scene.result_of(connecting).unwrap_or_else(|failure| panic!("{failure}"));
-    handle.replace(Some(connection.clone()));
+    let (role, peer) = (Role::new().half_close(), Role::new().half_close());
+    let (end, peer_end) = (role.end(), peer.end());
+    let connection = connected(&mut scene, peer, role);
     assert_eq!(connection.with(|_, transport| transport.write(FEW)), Ok(()));
     scene.until(|| peer_end.count_received() == FEW.len());
-    // One byte, so that it comes in one piece.
-    peer_end.transport().write(b"x");
     peer_end.transport().lose_write_connection();
     scene.until(|| end.has(Call::ReadLost));
     assert_eq!(connection.with(|_, transport| transport.lose_connection()), Ok(()));
     scene.until(|| end.is_over() && peer_end.is_over());
     assert_eq!(connection.with(|_, _| ()), Err(Unavailable::Gone));
-    // In `connection_made` nobody had the handle yet.
-    let expected = [None, Some(Err(Unavailable::Busy)), Some(Err(Unavailable::Busy)), Some(Err(Unavailable::Gone))];
-    assert_eq!(*reached.borrow(), expected);
-    // The handle, and what holds it, refer to each other.
-    handle.take();
-    drop(port.stop_listening());
     scene.finish(&[]);
 }
