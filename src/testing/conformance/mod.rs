@@ -8,9 +8,8 @@
 //! To run it on a backend of yours, say how reactors are made and driven ([`Setting`]), and have a test made of each [`Case`]:
 //!
 //! ```
-//! use std::net::SocketAddr;
 //! use std::time::{Duration, Instant};
-//! use ropewalk::Reactor;
+//! use ropewalk::{Address, Reactor};
 //! use ropewalk::testing::conformance::Setting;
 //!
 //! #[derive(Default)]
@@ -23,8 +22,8 @@
 //!         reactor
 //!     }
 //!
-//!     fn address(&self) -> SocketAddr {
-//!         "127.0.0.1:0".parse().expect("an address")
+//!     fn address(&mut self) -> Address {
+//!         Address::Tcp("127.0.0.1:0".parse().expect("an address"))
 //!     }
 //!
 //!     fn drive(&mut self, done: &mut dyn FnMut() -> bool) {
@@ -48,12 +47,16 @@
 //! ropewalk::conformance_tests!(loopback, || Box::new(Loopback::default()));
 //! ```
 //!
+//! By what the connections run, the addresses say: a setting whose addresses are UNIX sockets has every case run over those, and one
+//! that [begins](Setting::begins) something on each transport, over that.
+//!
 //! A case fails its test by a panic. What a setting cannot show, a case says that it skipped: see [`Outcome`].
 
 mod closing;
 mod connecting;
 mod ends;
 mod flow;
+mod link;
 mod order;
 mod ports;
 mod reentry;
@@ -63,11 +66,12 @@ mod simulated;
 mod time;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use self::link::Begin;
 use self::scene::Scene;
 pub use self::simulated::Simulated;
+use crate::address::Address;
 use crate::error::ReactorError;
 use crate::failure::guarded;
 use crate::reactor::Reactor;
@@ -77,8 +81,15 @@ pub trait Setting {
     /// A new reactor. All of one setting reach each other, and those that still exist are driven together.
     fn reactor(&mut self) -> Reactor;
 
-    /// Where a port may listen, and be reached by all reactors of this setting: with port 0.
-    fn address(&self) -> SocketAddr;
+    /// Where another port may listen, and be reached by all reactors of this setting: with port 0, or a name that no other has. All are
+    /// of one kind.
+    fn address(&mut self) -> Address;
+
+    /// What is begun on each transport before its protocol hears of the connection: by the side that listened, and by the one that
+    /// connected. `None`: nothing.
+    fn begins(&self) -> Option<(Begin, Begin)> {
+        None
+    }
 
     /// Turns every reactor that it made until `done`, whether by runs of them or by single turns.
     ///
@@ -113,7 +124,7 @@ pub trait Setting {
     }
 
     /// An address that does not answer, while this setting lives; `None`: there is none.
-    fn silent(&mut self) -> Option<SocketAddr> {
+    fn silent(&mut self) -> Option<Address> {
         None
     }
 }

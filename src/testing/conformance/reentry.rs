@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::link;
 use super::scene::{Call, End, Log, Role, once, pattern};
 use super::{Scene, Setting};
 use crate::address::Address;
@@ -11,7 +12,7 @@ use crate::deferred::Promise;
 use crate::error::{ConnectionClosed, Unavailable};
 use crate::failure::{Failure, Panicked, Result};
 use crate::protocol::Connection;
-use crate::reactor::{ConnectOptions, ListenOptions, Reactor};
+use crate::reactor::Reactor;
 use crate::testing::witness::Witnessed;
 use crate::time::Clock;
 use crate::transport::{Producer, Streaming, Transport};
@@ -125,7 +126,7 @@ type Handle = Connection<Witnessed<Role>>;
 #[track_caller]
 fn connected(scene: &mut Scene<'_>, serving: Role, asking: Role) -> Handle {
     let (port, to) = scene.listen(once(serving));
-    let connecting = scene.connect(to, once(asking));
+    let connecting = scene.connect(&to, once(asking));
     let connection = scene.result_of(connecting).unwrap_or_else(|failure| panic!("{failure}"));
     drop(port.stop_listening());
     connection
@@ -141,6 +142,7 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
         listen_at: scene.setting.address(),
         itself: RefCell::default(),
         another: another.clone(),
+        passed: Cell::new(false),
         made: Cell::new(false),
     });
     let peer = Role::new().half_close().does(Call::Made, |transport| {
@@ -169,7 +171,7 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
     let (member_end, peer_end) = (member.end(), peer.end());
     let (port, to) = scene.listen(once(peer));
     let connected = Rc::clone(&cell);
-    let connecting = scene.connect(to, once(member));
+    let connecting = scene.connect(&to, once(member));
     drop(connecting.add_callback(move |connection| {
         connected.itself.replace(Some(connection.clone()));
         connected.at(Moment::Connected, connection.transport());
@@ -198,9 +200,11 @@ struct Square {
     request: Request,
     reactor: Reactor,
     much: Vec<u8>,
-    listen_at: std::net::SocketAddr,
+    listen_at: Address,
     itself: RefCell<Option<Handle>>,
     another: Handle,
+    /// A descriptor was sent, with a few bytes.
+    passed: Cell<bool>,
     made: Cell<bool>,
 }
 
@@ -235,7 +239,9 @@ impl Square {
             Request::Options => {
                 let is_over = transport.is_disconnected();
                 let set = transport.set_tcp_no_delay(true).and_then(|()| transport.set_tcp_keep_alive(true));
-                if set.is_ok() == is_over {
+                // What else than TCP says of them while it lives is its own affair.
+                let is_refused_rightly = is_over || self.listen_at.unix().is_some();
+                if (set.is_ok() && is_over) || (set.is_err() && !is_refused_rightly) {
                     return;
                 }
             }
@@ -247,13 +253,12 @@ impl Square {
                 }
             }
             Request::Listen => {
-                let listening = self.reactor.listen_tcp(self.listen_at, &ListenOptions::new(), nobody);
+                let listening = link::listen(&self.reactor, &self.listen_at, nobody);
                 let Ok(port) = listening else { return };
                 drop(port.stop_listening());
             }
             Request::Connect => {
-                let options = ConnectOptions::new();
-                let attempt = self.reactor.connect_tcp(self.listen_at, &options, nobody);
+                let attempt = link::connect(&self.reactor, &self.listen_at, nobody);
                 attempt.cancel();
                 drop(attempt.add_both(|_| ()));
             }
@@ -280,8 +285,12 @@ impl Square {
             }
             Request::SendDescriptor => {
                 let Ok((reader, _writer)) = std::io::pipe() else { return };
-                // No descriptor goes over TCP.
-                if transport.send_file_descriptor(reader.into(), FEW).is_ok() {
+                let may_write = !matches!(self.moment, Moment::In(Call::WriteLost | Call::Lost));
+                // None goes over TCP, nor where there are none.
+                let passes = self.listen_at.unix().is_some() && transport.raw_fd().is_some();
+                let sent = transport.send_file_descriptor(reader.into(), FEW).is_ok();
+                self.passed.set(sent);
+                if sent != (passes && may_write) {
                     return;
                 }
             }
@@ -306,6 +315,7 @@ impl Square {
         match self.request {
             Request::Write | Request::Pull => FEW.to_vec(),
             Request::WriteMuch | Request::WriteSequence => [FEW, &self.much].concat(),
+            Request::SendDescriptor if self.passed.get() => FEW.to_vec(),
             _ => Vec::new(),
         }
     }

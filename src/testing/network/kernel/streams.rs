@@ -101,8 +101,9 @@ impl Kernel {
             Some(Socket::Stream(stream)) if !stream.closed => {
                 stream.closed = true;
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
-                // What was not read is destroyed, and so is what may still be on its way to the peer.
-                let reset = reset || !stream.incoming.is_empty();
+                // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
+                // for a reset.
+                let reset = (reset && stream.local.unix().is_none()) || !stream.incoming.is_empty();
                 let over = stream.broken.is_some();
                 self.note(format_args!("close  {local} > {remote}{}", if reset { " with a reset" } else { "" }));
                 if over {
