@@ -193,7 +193,7 @@ impl Draw {
 }
 
 /// Runs a seed, and says what went wrong.
-fn run(seed: u64, traced: bool) -> (Network, std::result::Result<(), String>) {
+pub(crate) fn run(seed: u64, traced: bool) -> (Network, std::result::Result<(), String>) {
     let network = Network::with_conditions(seed, Conditions::rough(seed));
     if traced {
         network.keep_trace();

@@ -3,6 +3,9 @@
 #![allow(unsafe_code, reason = "an allocator that counts can't be written without it; see the SAFETY comments")]
 
 mod common;
+#[path = "../examples/simulate.rs"]
+#[allow(dead_code, reason = "its main is for the command line")]
+mod simulate;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -15,6 +18,7 @@ use std::time::Duration;
 use common::*;
 use ropewalk::interfaces::*;
 use ropewalk::task::{Cooperator, LoopingCall, defer_later};
+use ropewalk::testing::{Conditions, Network};
 use ropewalk::{Address, Deferred, Reactor, Result, Transport, testing};
 
 const KIB: usize = 1024;
@@ -378,4 +382,46 @@ fn serve_one(reactor: &Reactor, address: std::net::SocketAddr, clients: &mut Vec
     run_until(reactor, || matches!(client.read(&mut answer), Ok(9)));
     reactor.iterate(Duration::ZERO).unwrap();
     clients.push(client);
+}
+
+/// Threads of this process that the engine has started, on whatever reactor. No other test here has any.
+fn threads_of_ours() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("ropewalk")).count()
+}
+
+/// I9: twenty clients of an echo on a simulated network, with everything that goes wrong there, and a job and a name. When all of
+/// it is dropped no socket is open, no thread was started, and no byte is held that was not held before, two hundred times.
+#[test]
+fn a_simulated_program_leaves_nothing_behind() {
+    let round = |seed| {
+        // It looks itself that no socket is left.
+        let (network, outcome) = simulate::run(seed, false);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+        drop(network);
+        a_job_and_a_name(seed);
+        assert_eq!(threads_of_ours(), 0, "seed {seed}");
+    };
+    // What is made once, such as the log's call sites, is made here.
+    round(0);
+    for seed in 0..200 {
+        let before = live();
+        round(seed);
+        assert_eq!(live(), before, "seed {seed}");
+    }
+    // On a real reactor a thread would have been seen.
+    let reactor = reactor();
+    let seen = result_of(&reactor, reactor.defer_to_thread(|| Ok(threads_of_ours()))).unwrap();
+    assert_eq!(seen, 1);
+}
+
+fn a_job_and_a_name(seed: u64) {
+    let network = Network::with_conditions(seed, Conditions::rough(seed));
+    let reactor = network.reactor([10, 0, 0, 1].into());
+    network.name("echo.example", [[10, 0, 0, 1].into()]);
+    let job = reactor.defer_to_thread(|| Ok(1));
+    let name = reactor.resolve("echo.example", 7);
+    network.run_until(LIMIT, || job.is_called() && name.is_called()).unwrap();
+    drop((job, name));
 }

@@ -12,10 +12,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ropewalk::address::UnixAddress;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
 use ropewalk::{Address, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport};
@@ -473,6 +475,35 @@ pub fn silent() -> (std::os::fd::OwnedFd, TcpStream, SocketAddr) {
     rustix::net::listen(&socket, 0).expect("a listener");
     let first = dial(address);
     (socket, first, address)
+}
+
+/// The name of a UNIX socket that no other has, in the abstract namespace.
+pub fn unix_name() -> UnixAddress {
+    static NAMES: AtomicUsize = AtomicUsize::new(0);
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    UnixAddress::abstract_name(format!("ropewalk-test-{}-{number}", std::process::id())).expect("a name")
+}
+
+/// [`silent`] as a UNIX socket.
+pub fn silent_unix() -> (Vec<std::os::fd::OwnedFd>, Address) {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("a socket")
+    };
+    let name = unix_name();
+    let address = SocketAddrUnix::new_abstract_name(name.as_abstract_name().expect("it is one")).expect("it fits");
+    let mut sockets = vec![socket()];
+    rustix::net::bind(&sockets[0], &address).expect("nobody has it");
+    rustix::net::listen(&sockets[0], 0).expect("a listener");
+    loop {
+        let waiting = socket();
+        match rustix::net::connect(&waiting, &address) {
+            Ok(()) => sockets.push(waiting),
+            Err(rustix::io::Errno::AGAIN) => return (sockets, name.into()),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// A bare socket of IPv4.

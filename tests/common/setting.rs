@@ -1,26 +1,31 @@
 //! The conformance suite's setting over real sockets.
 
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use ropewalk::Reactor;
 use ropewalk::error::ReactorError;
 use ropewalk::testing::conformance::Setting;
+use ropewalk::{Address, Reactor};
 
-use super::{LIMIT, allow_many_descriptors, loopback, reactor, run, silent};
+use super::{LIMIT, allow_many_descriptors, loopback, reactor, run, silent, silent_unix, unix_name};
 
-/// Reactors on the backend that `Reactor::new` takes, which reach each other over the loopback interface.
+/// Reactors on the backend that `Reactor::new` takes, which reach each other over the loopback interface, or over UNIX sockets.
 #[derive(Default)]
 pub struct Loopback {
     reactors: Vec<Reactor>,
-    silent: Option<(OwnedFd, TcpStream, SocketAddr)>,
+    unix: bool,
+    silent: Option<(Vec<OwnedFd>, Address)>,
 }
 
 impl Loopback {
     pub fn new() -> Self {
         allow_many_descriptors();
         Self::default()
+    }
+
+    /// Over UNIX sockets.
+    pub fn unix() -> Self {
+        Self { unix: true, ..Self::new() }
     }
 }
 
@@ -31,8 +36,8 @@ impl Setting for Loopback {
         reactor
     }
 
-    fn address(&self) -> SocketAddr {
-        loopback()
+    fn address(&mut self) -> Address {
+        if self.unix { unix_name().into() } else { loopback().into() }
     }
 
     #[track_caller]
@@ -62,7 +67,15 @@ impl Setting for Loopback {
         24_000_000
     }
 
-    fn silent(&mut self) -> Option<SocketAddr> {
-        Some(self.silent.get_or_insert_with(silent).2)
+    fn silent(&mut self) -> Option<Address> {
+        let unix = self.unix;
+        let (_, address) = self.silent.get_or_insert_with(|| {
+            if unix {
+                return silent_unix();
+            }
+            let (socket, first, address) = silent();
+            (vec![socket, first.into()], address.into())
+        });
+        Some(address.clone())
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::link;
 use super::scene::{Call, Log, Role, connect_error, once};
 use super::{Outcome, Scene, Setting};
 use crate::address::Address;
@@ -10,7 +11,6 @@ use crate::deferred::Canceller;
 use crate::error::ConnectError;
 use crate::failure::{Failure, Panicked};
 use crate::protocol::Factory;
-use crate::reactor::ConnectOptions;
 use crate::task::defer_later;
 
 pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting) {
@@ -22,7 +22,7 @@ pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting
     let (made, fired) = (log.clone(), log.clone());
     let client = Role::new().does(Call::Made, move |_| made.add("made"));
     let end = client.end();
-    let connecting = scene.connect(to, Counted::new(&log, once(client)));
+    let connecting = scene.connect(&to, Counted::new(&log, once(client)));
     assert!(!connecting.is_called(), "it fired before connect returned");
     let connecting = connecting.add_callback(move |connection| {
         fired.add("fired");
@@ -31,7 +31,7 @@ pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting
     assert_eq!(log.all(), ["start"]);
     let connection = scene.result_of(connecting).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(log.all(), ["start", "build", "made", "fired"]);
-    assert_eq!(connection.transport().peer().socket_addr(), Some(to));
+    assert_eq!(connection.transport().peer(), to);
     scene.until(|| served.has(Call::Made));
     assert_eq!(served.transport().peer(), connection.transport().host());
     assert_eq!(served.transport().host(), connection.transport().peer());
@@ -50,10 +50,10 @@ pub(super) fn a_refused_attempt_fails(setting: &mut dyn Setting) {
     assert!(scene.result_of(stopped).is_ok());
     for _ in 0..3 {
         let log = Log::default();
-        let connecting = scene.connect(to, Counted::new(&log, once(Role::new())));
+        let connecting = scene.connect(&to, Counted::new(&log, once(Role::new())));
         let refused = scene.result_of(connecting);
         let ConnectError::Refused { address } = connect_error(&refused) else { panic!("{refused:?}") };
-        assert_eq!(address.socket_addr(), Some(to));
+        assert_eq!(*address, to);
         scene.until(|| log.len() == 2);
         assert_eq!(log.all(), ["start", "stop"]);
     }
@@ -68,7 +68,7 @@ pub(super) fn an_attempt_can_be_cancelled_at_every_stage(setting: &mut dyn Setti
         let log = Log::default();
         let client = Role::new();
         let end = client.end();
-        let connecting = scene.connect(to, Counted::new(&log, once(client)));
+        let connecting = scene.connect(&to, Counted::new(&log, once(client)));
         // Nothing may be left that happens by itself.
         let enough = defer_later(&scene.reactor, scene.setting.moment(), || Ok(()));
         let mut left = turns;
@@ -129,7 +129,7 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
             let in_made = in_made.clone();
             Some(client.does(Call::Made, move |_| in_made()))
         };
-        let connecting = scene.connect(to, Counted::new(&log, factory));
+        let connecting = scene.connect(&to, Counted::new(&log, factory));
         place.replace(Some(connecting.canceller()));
         let result = scene.result_of(connecting);
         assert!(matches!(connect_error(&result), ConnectError::Cancelled { .. }), "{result:?}");
@@ -146,17 +146,17 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
 pub(super) fn an_attempt_without_a_protocol_fails(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let (port, to) = scene.listen(|_: &Address| Some(Role::new()));
-    let nothing = scene.connect(to, |_: &Address| None::<Role>);
+    let nothing = scene.connect(&to, |_: &Address| None::<Role>);
     let result = scene.result_of(nothing);
     assert!(matches!(connect_error(&result), ConnectError::NoProtocol { .. }), "{result:?}");
 
-    let panics = scene.connect(to, |_: &Address| -> Option<Role> { panic!("on purpose") });
+    let panics = scene.connect(&to, |_: &Address| -> Option<Role> { panic!("on purpose") });
     let Err(failure) = scene.result_of(panics) else { panic!("it succeeded") };
     assert!(failure.check::<Panicked>().is_some_and(|panic| panic.message == "on purpose"), "{failure}");
 
     let role = Role::new().on(Call::Made, |_, _| Err(Failure::message("on purpose")));
     let end = role.end();
-    let fails = scene.connect(to, once(role));
+    let fails = scene.connect(&to, once(role));
     let Err(failure) = scene.result_of(fails) else { panic!("it succeeded") };
     assert_eq!(failure.to_string(), "on purpose");
     scene.until(|| end.is_over());
@@ -175,11 +175,10 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Outcome 
     };
     let log = Log::default();
     let limit = scene.setting.moment();
-    let options = ConnectOptions::new().timeout(Some(limit));
-    let factory = scene.witness.factory(Counted::new(&log, once(Role::new())));
-    let attempt = scene.reactor.connect_tcp(to, &options, factory);
+    let factory = scene.asking(Counted::new(&log, once(Role::new())));
+    let attempt = link::connect_within(&scene.reactor, &to, limit, factory);
     // One that is given up meanwhile.
-    let cancelled = scene.connect(to, once(Role::new()));
+    let cancelled = scene.connect(&to, once(Role::new()));
     let turns = Cell::new(3);
     scene.until(|| turns.replace(turns.get() - 1) == 0);
     cancelled.cancel();
@@ -187,7 +186,7 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Outcome 
     assert!(matches!(connect_error(&result), ConnectError::Cancelled { .. }), "{result:?}");
     let result = scene.result_of(attempt);
     let ConnectError::TimedOut { address, after } = connect_error(&result) else { panic!("{result:?}") };
-    assert_eq!((address.socket_addr(), *after), (Some(to), limit));
+    assert_eq!((address, *after), (&to, limit));
     scene.until(|| log.len() == 2);
     assert_eq!(log.all(), ["start", "stop"]);
     scene.finish(&[]);

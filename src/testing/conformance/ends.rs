@@ -1,11 +1,25 @@
 //! Half-closes: the two directions end one by one, in every order.
 
-use super::scene::{Call, Role, pattern};
+use super::flow::{Told, register};
+use super::scene::{Call, End, Role, pattern};
 use super::{Scene, Setting};
-use crate::transport::Transport;
+use crate::transport::{Streaming, Transport};
 
 /// A few bytes: more would take long where each byte travels alone.
 const FEW: &[u8] = b"few";
+
+/// In which order two directions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The peer's, and ours when it is known.
+    TheyThenWe,
+    /// Ours, and the peer's with a last word when it is known there.
+    WeThenThey,
+    /// Asked of both in the same turn.
+    AtOnce,
+    /// Ours is asked for, and the peer's comes while there may be something to send before it.
+    TheyMeanwhile,
+}
 
 /// A single byte fits, however little a socket takes whose peer is paused.
 const ONE: &[u8] = b"x";
@@ -162,4 +176,104 @@ pub(super) fn an_end_waits_behind_a_pause(setting: &mut dyn Setting) {
         }
     }
     scene.finish(&[]);
+}
+
+pub(super) fn every_order_of_ends_with_every_producer(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    for order in [Order::TheyThenWe, Order::AtOnce, Order::TheyMeanwhile, Order::WeThenThey] {
+        for producer in [None, Some(Streaming::Push), Some(Streaming::Pull)] {
+            for (queued, half_close) in [(false, true), (true, true), (false, false), (true, false)] {
+                ends_in_order(&mut scene, order, producer, queued, half_close);
+            }
+        }
+    }
+    scene.finish(&[]);
+}
+
+/// The peer's: it ends us if we do not go on without.
+fn has_heard_of_the_end(end: &End) -> bool {
+    end.has(Call::ReadLost) || end.transport().is_disconnecting()
+}
+
+/// How many pieces a producer has, of a byte each.
+const PIECES: usize = 3;
+
+fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming>, queued: bool, half_close: bool) {
+    let case = format!("{order:?}, {producer:?}, queued {queued}, half_close {half_close}");
+    let plenty = if queued { scene.setting.plenty() } else { 0 };
+    let mut all = pattern(plenty);
+    all.resize(plenty + PIECES, 0);
+    let peer = Role::new().half_close().expects(all, &scene.witness);
+    let peer = match order {
+        Order::WeThenThey => peer.does(Call::ReadLost, |transport| {
+            transport.write(FEW);
+            transport.lose_write_connection();
+        }),
+        _ => peer,
+    };
+    let us = Role::new().expects(FEW, &scene.witness);
+    let us = if half_close { us.half_close() } else { us };
+    let (peer, us) = if queued { scene.full(peer, us, plenty) } else { scene.pair(peer, us) };
+    us.transport().set_write_marks(0, FEW.len());
+    let told = producer.map_or_else(Told::default, |streaming| register(&us, streaming, 1, PIECES));
+    if producer == Some(Streaming::Push) && queued {
+        scene.until(|| !told.borrow().is_empty());
+    }
+    match order {
+        Order::TheyThenWe => {
+            peer.transport().lose_write_connection();
+            scene.until(|| has_heard_of_the_end(&us));
+            us.transport().lose_write_connection();
+        }
+        Order::AtOnce => {
+            peer.transport().lose_write_connection();
+            us.transport().lose_write_connection();
+        }
+        Order::TheyMeanwhile => {
+            us.transport().lose_write_connection();
+            scene.moment();
+            assert_eq!(us.has(Call::WriteLost), half_close && !queued, "{case}");
+            peer.transport().lose_write_connection();
+            if queued {
+                scene.until(|| has_heard_of_the_end(&us));
+            }
+        }
+        Order::WeThenThey => us.transport().lose_write_connection(),
+    }
+    peer.transport().resume_producing();
+    scene.until(|| us.is_over() && peer.is_over());
+
+    // A push producer writes once, for the one time that it is resumed; one that is not paused is not waited for.
+    let (written, heard): (_, &[&str]) = match (producer, queued) {
+        (None, _) => (0, &[]),
+        (Some(Streaming::Push), true) => (1, &["pause", "resume", "stop"]),
+        (Some(Streaming::Push), false) => (0, &["stop"]),
+        (Some(Streaming::Pull), _) => (PIECES, &["resume"; PIECES + 1]),
+    };
+    assert_eq!((peer.count_received(), &**told.borrow()), (plenty + written, heard), "{case}");
+    assert_eq!(us.received(), if order == Order::WeThenThey { FEW } else { b"" }, "{case}");
+    let (ours, theirs) = (Call::WriteLost, Call::ReadLost);
+    let between = match order {
+        _ if !half_close => vec![],
+        Order::TheyThenWe => vec![theirs, ours],
+        Order::WeThenThey => vec![ours, theirs],
+        Order::TheyMeanwhile => {
+            if queued {
+                vec![theirs, ours]
+            } else {
+                vec![ours, theirs]
+            }
+        }
+        // Whichever is sooner.
+        Order::AtOnce => {
+            if us.calls().get(1) == Some(&ours) {
+                vec![ours, theirs]
+            } else {
+                vec![theirs, ours]
+            }
+        }
+    };
+    assert_eq!(us.calls(), [&[Call::Made], &*between, &[Call::Lost]].concat(), "{case}");
+    us.assert_done();
+    peer.assert_done();
 }

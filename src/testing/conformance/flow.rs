@@ -111,7 +111,7 @@ pub(super) fn big_transfers_both_ways_arrive_intact(setting: &mut dyn Setting) {
 }
 
 /// What a producer of these cases was told.
-type Told = Rc<RefCell<Vec<&'static str>>>;
+pub(super) type Told = Rc<RefCell<Vec<&'static str>>>;
 
 /// Takes note of what it is told, and writes a piece of so many bytes each time that it is told to resume.
 struct Noting {
@@ -144,8 +144,9 @@ impl Producer for Noting {
     }
 }
 
+/// Registers a producer of so many pieces.
 #[track_caller]
-fn register(end: &End, streaming: Streaming, piece: usize, pieces: usize) -> Told {
+pub(super) fn register(end: &End, streaming: Streaming, piece: usize, pieces: usize) -> Told {
     let told = Told::default();
     let producer = Noting { told: Rc::clone(&told), piece, pieces };
     end.transport().register_producer(producer, streaming).unwrap_or_else(|error| panic!("{error}"));

@@ -8,9 +8,8 @@
 //! To run it on a backend of yours, say how reactors are made and driven ([`Setting`]), and have a test made of each [`Case`]:
 //!
 //! ```
-//! use std::net::SocketAddr;
 //! use std::time::{Duration, Instant};
-//! use ropewalk::Reactor;
+//! use ropewalk::{Address, Reactor};
 //! use ropewalk::testing::conformance::Setting;
 //!
 //! #[derive(Default)]
@@ -23,8 +22,8 @@
 //!         reactor
 //!     }
 //!
-//!     fn address(&self) -> SocketAddr {
-//!         "127.0.0.1:0".parse().expect("an address")
+//!     fn address(&mut self) -> Address {
+//!         Address::Tcp("127.0.0.1:0".parse().expect("an address"))
 //!     }
 //!
 //!     fn drive(&mut self, done: &mut dyn FnMut() -> bool) {
@@ -48,12 +47,16 @@
 //! ropewalk::conformance_tests!(loopback, || Box::new(Loopback::default()));
 //! ```
 //!
+//! By what the connections run, the addresses say: a setting whose addresses are UNIX sockets has every case run over those, and one
+//! that [begins](Setting::begins) something on each transport, over that.
+//!
 //! A case fails its test by a panic. What a setting cannot show, a case says that it skipped: see [`Outcome`].
 
 mod closing;
 mod connecting;
 mod ends;
 mod flow;
+mod link;
 mod order;
 mod ports;
 mod reentry;
@@ -63,11 +66,12 @@ mod simulated;
 mod time;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use self::link::Begin;
 use self::scene::Scene;
 pub use self::simulated::Simulated;
+use crate::address::Address;
 use crate::error::ReactorError;
 use crate::failure::guarded;
 use crate::reactor::Reactor;
@@ -77,8 +81,15 @@ pub trait Setting {
     /// A new reactor. All of one setting reach each other, and those that still exist are driven together.
     fn reactor(&mut self) -> Reactor;
 
-    /// Where a port may listen, and be reached by all reactors of this setting: with port 0.
-    fn address(&self) -> SocketAddr;
+    /// Where another port may listen, and be reached by all reactors of this setting: with port 0, or a name that no other has. All are
+    /// of one kind.
+    fn address(&mut self) -> Address;
+
+    /// What is begun on each transport before its protocol hears of the connection: by the side that listened, and by the one that
+    /// connected. `None`: nothing.
+    fn begins(&self) -> Option<(Begin, Begin)> {
+        None
+    }
 
     /// Turns every reactor that it made until `done`, whether by runs of them or by single turns.
     ///
@@ -113,7 +124,7 @@ pub trait Setting {
     }
 
     /// An address that does not answer, while this setting lives; `None`: there is none.
-    fn silent(&mut self) -> Option<SocketAddr> {
+    fn silent(&mut self) -> Option<Address> {
         None
     }
 }
@@ -273,12 +284,13 @@ catalogue! {
         an_end_with_a_full_queue_waits: "lose_write_connection on a full socket sends everything first, even if the peer's end comes meanwhile",
         without_half_close_the_peers_end_is_the_end: "a protocol that does not ask for half-closes is closed by its peer's end, after what it wrote was sent",
         an_end_waits_behind_a_pause: "an end of stream that comes while reading is paused is told after resuming, behind the bytes before it",
+        every_order_of_ends_with_every_producer: "in whatever order the directions end, with a queue or without: everything that was written arrives, and what a producer was still asked for",
     }
     reentry {
-        every_request_can_be_made_in_every_callback: "all requests of a transport in all callbacks: nothing panics, and every connection is made and lost once",
+        every_request_can_be_made_in_every_callback: "all requests of a transport, and of its own and another's handle, in all callbacks: nothing panics, every connection is made and lost once, and handles say Busy or Gone where they must",
         a_failing_callback_ends_its_own_connection_only: "an Err or a panic in any callback is the reason of that connection's end, and others go on",
         failing_calls_harm_nobody: "a timer, a call, a Deferred's callback or a factory that panics keeps nothing else from going on",
-        a_protocol_that_is_busy_is_not_entered: "a connection's handle reaches its protocol from outside, and says Busy or Gone otherwise",
+        a_protocol_is_reached_from_outside: "a connection's handle reaches its protocol from outside, until it is over",
     }
     ports {
         a_port_stops_and_listens_again: "after stop_listening nothing is accepted, and start_listening takes the same address again",

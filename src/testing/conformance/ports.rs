@@ -2,14 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::link;
 use super::scene::{Call, End, Role, connect_error, once};
 use super::{Outcome, Scene, Setting};
 use crate::address::Address;
 use crate::error::{ConnectError, ListenError};
-use crate::reactor::{ListenOptions, Port};
+use crate::reactor::Port;
 use crate::transport::Transport;
 
 pub(super) fn a_port_stops_and_listens_again(setting: &mut dyn Setting) {
@@ -18,16 +18,16 @@ pub(super) fn a_port_stops_and_listens_again(setting: &mut dyn Setting) {
     assert!(port.is_listening());
     assert!(matches!(port.start_listening(), Err(ListenError::AlreadyListening { .. })));
     for _ in 0..2 {
-        let first = asker(&mut scene, to, b"1");
+        let first = asker(&mut scene, &to, b"1");
         scene.until(|| first.is_over());
         let (stopped, again) = (port.stop_listening(), port.stop_listening());
         assert!(!port.is_listening() && !stopped.is_called());
         assert!(scene.result_of(stopped).is_ok() && scene.result_of(again).is_ok());
-        let attempt = scene.connect(to, once(Role::new()));
+        let attempt = scene.connect(&to, once(Role::new()));
         let refused = scene.result_of(attempt);
         assert!(matches!(connect_error(&refused), ConnectError::Refused { .. }));
         port.start_listening().unwrap_or_else(|error| panic!("it listened there before: {error:?}"));
-        assert_eq!(port.host().socket_addr(), Some(to));
+        assert_eq!(port.host(), to);
     }
     drop(port.stop_listening());
     scene.finish(&[]);
@@ -67,7 +67,7 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
         let settled = Rc::new(Cell::new(0));
         for client in clients {
             let settled = Rc::clone(&settled);
-            let connecting = scene.connect(to, once(client));
+            let connecting = scene.connect(&to, once(client));
             drop(connecting.add_both(move |_| settled.set(settled.get() + 1)));
         }
         // One of them is served; the others were refused, or are lost.
@@ -93,13 +93,13 @@ pub(super) fn an_address_in_use_is_an_error(setting: &mut dyn Setting) {
     let other = scene.setting.reactor();
     let watched = other.counters().watched;
     for reactor in [&scene.reactor, &other] {
-        let again = reactor.listen_tcp(to, &ListenOptions::new(), |_: &Address| Some(Role::new()));
+        let again = link::listen(reactor, &to, |_: &Address| Some(Role::new()));
         let Err(ListenError::Bind { address, source }) = again else { panic!("it listens: {again:?}") };
-        assert_eq!((address.socket_addr(), source.kind()), (Some(to), ErrorKind::AddrInUse));
+        assert_eq!((&address, source.kind()), (&to, ErrorKind::AddrInUse));
     }
     assert_eq!(other.counters().watched, watched, "a port that does not listen is watched");
     // The one that listens is none the worse for it.
-    let client = asker(&mut scene, to, b"1");
+    let client = asker(&mut scene, &to, b"1");
     scene.until(|| client.is_over());
     drop(port.stop_listening());
     scene.finish(&[]);
@@ -120,12 +120,12 @@ pub(super) fn a_refused_connection_is_closed(setting: &mut dyn Setting) {
     for _ in 0..2 {
         let refused = Role::new();
         let end = refused.end();
-        let connecting = scene.connect(to, once(refused));
+        let connecting = scene.connect(&to, once(refused));
         drop(connecting.add_both(|_| ()));
         scene.until(|| end.is_over());
         assert_eq!(end.calls(), [Call::Made, Call::Lost]);
     }
-    let served = asker(&mut scene, to, b"1");
+    let served = asker(&mut scene, &to, b"1");
     scene.until(|| served.is_over());
     assert_eq!(served.received(), b"1");
     drop(port.stop_listening());
@@ -141,7 +141,7 @@ pub(super) fn many_connections_at_once_are_all_served(setting: &mut dyn Setting)
     let clients: Vec<(Vec<u8>, End)> = (0..MANY)
         .map(|number| {
             let token = format!("{number:03}").into_bytes();
-            (token.clone(), asker(&mut scene, to, &token))
+            (token.clone(), asker(&mut scene, &to, &token))
         })
         .collect();
     scene.until(|| clients.iter().all(|(_, end)| end.is_over()));
@@ -172,7 +172,7 @@ pub(super) fn slots_are_used_again_without_mixing(setting: &mut dyn Setting) {
                         transport.abort_connection();
                     },
                 };
-                (token.to_vec(), ender(&mut scene, to, &token, ending))
+                (token.to_vec(), ender(&mut scene, &to, &token, ending))
             })
             .collect();
         scene.until(|| clients.iter().all(|(_, end)| end.is_over()));
@@ -225,9 +225,9 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Out
     if !scene.setting.limit_descriptors(&server, Some(3)) {
         return Outcome::Skipped("this setting can't limit descriptors");
     }
-    let served: Vec<End> = (0..2).map(|_| idler(&mut scene, to)).collect();
+    let served: Vec<End> = (0..2).map(|_| idler(&mut scene, &to)).collect();
     scene.until(|| served.iter().all(|end| end.has(Call::Made)) && server.counters().watched == 3);
-    let excess: Vec<End> = (0..3).map(|_| idler(&mut scene, to)).collect();
+    let excess: Vec<End> = (0..3).map(|_| idler(&mut scene, &to)).collect();
     let troubles = || server.counters().shed + server.counters().accept_failures;
     scene.until(|| troubles() > 0);
     // Those who are served are served on.
@@ -236,7 +236,7 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Out
         scene.until(|| end.count_received() == 1);
     }
     scene.setting.limit_descriptors(&server, None);
-    let late = asker(&mut scene, to, b"1");
+    let late = asker(&mut scene, &to, b"1");
     scene.until(|| late.is_over());
     assert_eq!(late.received(), b"1");
     // Of the excess each was closed, or waited.
@@ -254,12 +254,12 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Out
 }
 
 /// A client that sends a token, and closes when that has come back.
-fn asker(scene: &mut Scene<'_>, to: SocketAddr, token: &[u8]) -> End {
+fn asker(scene: &mut Scene<'_>, to: &Address, token: &[u8]) -> End {
     ender(scene, to, token, Transport::lose_connection)
 }
 
 /// A client that sends a token, and ends in this way when that has come back.
-fn ender(scene: &mut Scene<'_>, to: SocketAddr, token: &[u8], ending: fn(&Transport)) -> End {
+fn ender(scene: &mut Scene<'_>, to: &Address, token: &[u8], ending: fn(&Transport)) -> End {
     let client = Role::new().expects(token.to_vec(), &scene.witness);
     let (end, heard, token) = (client.end(), client.end(), token.to_vec());
     let length = token.len();
@@ -274,7 +274,7 @@ fn ender(scene: &mut Scene<'_>, to: SocketAddr, token: &[u8], ending: fn(&Transp
 }
 
 /// A client that does nothing of itself.
-fn idler(scene: &mut Scene<'_>, to: SocketAddr) -> End {
+fn idler(scene: &mut Scene<'_>, to: &Address) -> End {
     let client = Role::new();
     let end = client.end();
     drop(scene.connect(to, once(client)).add_both(|_| ()));

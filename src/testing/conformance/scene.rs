@@ -3,19 +3,20 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::Setting;
+use super::link::{self, Begin, Beginning};
+use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, ConnectionClosed};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Connection, Factory, Protocol};
-use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
+use crate::reactor::{Port, Reactor};
 use crate::task::defer_later;
 use crate::testing::Witness;
-use crate::testing::witness::Witnessed;
+use crate::testing::witness::{Witnessed, WitnessedFactory};
 use crate::transport::Transport;
 
 /// A case at work: its setting, a reactor, and a witness of everything.
@@ -62,29 +63,46 @@ impl<'a> Scene<'a> {
         result.unwrap_or_else(|| Err(Failure::message("it was there")))
     }
 
+    /// Whether connections run over UNIX sockets.
+    pub(super) fn is_unix(&mut self) -> bool {
+        self.setting.address().unix().is_some()
+    }
+
+    /// What listens, with a witness.
+    pub(super) fn serving<F: Factory<Protocol = Role>>(&self, inner: F) -> WitnessedFactory<Beginning<F>> {
+        let begin = self.setting.begins().map(|(listened, _)| listened);
+        self.witness.factory(Beginning { inner, begin })
+    }
+
+    /// What connects, with a witness.
+    pub(super) fn asking<F: Factory<Protocol = Role>>(&self, inner: F) -> WitnessedFactory<Beginning<F>> {
+        let begin = self.setting.begins().map(|(_, connected)| connected);
+        self.witness.factory(Beginning { inner, begin })
+    }
+
     /// Listens, with a witness.
     #[track_caller]
-    pub(super) fn listen(&mut self, factory: impl Factory) -> (Port, SocketAddr) {
+    pub(super) fn listen(&mut self, factory: impl Factory<Protocol = Role>) -> (Port, Address) {
         let reactor = self.reactor.clone();
         self.listen_on(&reactor, factory)
     }
 
     #[track_caller]
-    pub(super) fn listen_on(&mut self, reactor: &Reactor, factory: impl Factory) -> (Port, SocketAddr) {
-        let factory = self.witness.factory(factory);
-        let listening = reactor.listen_tcp(self.setting.address(), &ListenOptions::new().backlog(BACKLOG), factory);
+    pub(super) fn listen_on(&mut self, reactor: &Reactor, factory: impl Factory<Protocol = Role>) -> (Port, Address) {
+        let factory = self.serving(factory);
+        let listening = link::listen(reactor, &self.setting.address(), factory);
         let port = listening.unwrap_or_else(|error| panic!("no port can be had: {error:?}"));
-        let address = port.host().socket_addr().unwrap_or_else(|| panic!("a TCP port has such an address"));
+        let address = port.host();
         (port, address)
     }
 
     /// Connects, with a witness.
-    pub(super) fn connect<F: Factory>(
+    pub(super) fn connect(
         &mut self,
-        to: SocketAddr,
-        factory: F,
-    ) -> Deferred<Connection<Witnessed<F::Protocol>>> {
-        self.reactor.connect_tcp(to, &ConnectOptions::new(), self.witness.factory(factory))
+        to: &Address,
+        factory: impl Factory<Protocol = Role>,
+    ) -> Deferred<Connection<Witnessed<Role>>> {
+        link::connect(&self.reactor, to, self.asking(factory))
     }
 
     /// A connection between two roles on the scene's reactor: first who listened, then who connected.
@@ -99,8 +117,7 @@ impl<'a> Scene<'a> {
     pub(super) fn pair_on(&mut self, server: &Reactor, serving: Role, client: &Reactor, asking: Role) -> (End, End) {
         let ends = (serving.end(), asking.end());
         let (port, to) = self.listen_on(server, once(serving));
-        let asking = self.witness.factory(once(asking));
-        let connecting = client.connect_tcp(to, &ConnectOptions::new(), asking);
+        let connecting = link::connect(client, &to, self.asking(once(asking)));
         // A role may be made to fail, and says so itself.
         drop(connecting.add_both(|_| ()));
         self.until(|| ends.0.has(Call::Made) && ends.1.has(Call::Made));
@@ -118,6 +135,19 @@ impl<'a> Scene<'a> {
         (reader, writer)
     }
 
+    /// Drives everything until the peer of an aborted connection is told: of a reset, even where it is paused; or, over UNIX sockets,
+    /// which have none, of an end when it reads on.
+    #[track_caller]
+    pub(super) fn until_told_of_the_abort(&mut self, end: &End) {
+        if !self.is_unix() {
+            self.until(|| end.is_over());
+            return end.assert_reset();
+        }
+        end.with_transport(Transport::resume_producing);
+        self.until(|| end.is_over());
+        end.assert_done();
+    }
+
     /// The end of a case: closes what is open in good order, and sees that everything was lost, once, and that nothing is
     /// watched any more.
     #[track_caller]
@@ -131,9 +161,6 @@ impl<'a> Scene<'a> {
         self.witness.assert_all_lost();
     }
 }
-
-/// As many connections as a case makes at once may wait to be accepted.
-const BACKLOG: u32 = 512;
 
 /// A callback of a protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,12 +183,13 @@ type Act = Box<dyn FnMut(Call, &Transport, &[u8]) -> Result<()>>;
 pub(super) struct Role {
     end: End,
     half_close: bool,
+    begin: Option<Begin>,
     act: Act,
 }
 
 impl Role {
     pub(super) fn new() -> Self {
-        Self { end: End::default(), half_close: false, act: Box::new(|_, _, _| Ok(())) }
+        Self { end: End::default(), half_close: false, begin: None, act: Box::new(|_, _, _| Ok(())) }
     }
 
     /// Sends everything back.
@@ -174,6 +202,12 @@ impl Role {
 
     pub(super) fn half_close(mut self) -> Self {
         self.half_close = true;
+        self
+    }
+
+    /// Begins this on its transport before anything else.
+    pub(super) fn begins(mut self, begin: Option<Begin>) -> Self {
+        self.begin = begin;
         self
     }
 
@@ -224,6 +258,9 @@ impl Protocol for Role {
     }
 
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        if let Some(begin) = self.begin.take() {
+            begin(transport);
+        }
         self.end.0.transport.replace(Some(transport.clone()));
         self.call(Call::Made, transport, b"")
     }
@@ -351,12 +388,15 @@ impl Log {
 /// A factory for one role; a second connection is refused.
 pub(super) fn once(role: Role) -> impl Factory<Protocol = Role> {
     let mut role = Some(role);
-    move |_: &crate::address::Address| role.take()
+    move |_: &Address| role.take()
 }
 
 /// Bytes in which any that are missing, added or moved are noticed: the period is a prime.
 pub(super) fn pattern(length: usize) -> Vec<u8> {
-    (0..251_u8).cycle().take(length).collect()
+    let period: Vec<u8> = (0..251).collect();
+    let mut bytes = period.repeat(length.div_ceil(period.len()));
+    bytes.truncate(length);
+    bytes
 }
 
 /// The kind of error that a failed attempt has.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Setting;
+use super::{Begin, Setting};
+use crate::address::{Address, UnixAddress};
 use crate::reactor::Reactor;
 use crate::testing::{Conditions, Network};
 
@@ -25,6 +26,9 @@ pub struct Simulated {
     network: Network,
     window: usize,
     big: usize,
+    /// How many names were given to UNIX sockets, if connections run over those.
+    names: Option<u32>,
+    begins: Option<(Begin, Begin)>,
 }
 
 impl Simulated {
@@ -32,7 +36,25 @@ impl Simulated {
     pub fn new(seed: u64, conditions: Conditions) -> Self {
         let window = conditions.window_for_tests();
         let big = conditions.finest().saturating_mul(PIECES).clamp(window, 1 << 20);
-        Self { network: Network::with_conditions(seed, conditions.window(window)), window, big }
+        Self {
+            network: Network::with_conditions(seed, conditions.window(window)),
+            window,
+            big,
+            names: None,
+            begins: None,
+        }
+    }
+
+    /// The same over UNIX sockets.
+    pub fn unix(mut self) -> Self {
+        self.names = Some(0);
+        self
+    }
+
+    /// The same with something that is begun on each transport first: by the side that listened, and by the one that connected.
+    pub fn beginning(mut self, listened: Begin, connected: Begin) -> Self {
+        self.begins = Some((listened, connected));
+        self
     }
 
     /// The network, to look at its trace.
@@ -49,8 +71,15 @@ impl Setting for Simulated {
         self.network.reactor(HOST)
     }
 
-    fn address(&self) -> SocketAddr {
-        SocketAddr::new(HOST, 0)
+    fn address(&mut self) -> Address {
+        let Some(names) = &mut self.names else { return SocketAddr::new(HOST, 0).into() };
+        *names += 1;
+        let name = UnixAddress::abstract_name(names.to_string());
+        name.unwrap_or_else(|error| unreachable!("a number is a name: {error}")).into()
+    }
+
+    fn begins(&self) -> Option<(Begin, Begin)> {
+        self.begins.clone()
     }
 
     #[track_caller]
@@ -76,9 +105,13 @@ impl Setting for Simulated {
         true
     }
 
-    fn silent(&mut self) -> Option<SocketAddr> {
+    fn silent(&mut self) -> Option<Address> {
+        if self.names.is_some() {
+            // They are all on one host, where everybody answers.
+            return None;
+        }
         self.network.partition(HOST, AWAY);
-        Some(SocketAddr::new(AWAY, 9))
+        Some(SocketAddr::new(AWAY, 9).into())
     }
 }
 

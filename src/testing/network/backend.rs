@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::conduct::Conduct;
 use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
 use crate::address::Address;
 use crate::reactor::{
@@ -44,10 +45,12 @@ pub(super) struct Simulated {
     dead: VecDeque<Id>,
     woken: Arc<Bell>,
     stale: u64,
+    conduct: Conduct,
 }
 
 impl Simulated {
     pub(super) fn new(kernel: Rc<RefCell<Kernel>>, owner: Owner, host: IpAddr) -> Self {
+        let conduct = Conduct::new(kernel.borrow().faults.clone());
         Self {
             kernel,
             owner,
@@ -60,6 +63,7 @@ impl Simulated {
             dead: VecDeque::new(),
             woken: Arc::default(),
             stale: 0,
+            conduct,
         }
     }
 
@@ -117,6 +121,7 @@ impl Simulated {
             News::Connected(stream, host) => {
                 self.sockets.remove(&socket);
                 self.name(id, stream);
+                self.conduct.begins(id);
                 Completion::Connected(host)
             }
             News::ConnectFailed(kind) => {
@@ -130,11 +135,18 @@ impl Simulated {
                 }
                 let count = count.min(RECEIVE);
                 let filled = self.kernel.borrow_mut().read(socket, &mut self.buffer[..count]);
+                self.conduct.lends(id);
                 Completion::Received(Chunk::of(&mut self.buffer, filled))
             }
-            News::EndOfStream => Completion::EndOfStream,
+            News::EndOfStream => {
+                self.conduct.tells_the_end(id);
+                Completion::EndOfStream
+            }
             News::SendReady => Completion::SendReady,
-            News::Broken(kind) => Completion::Broken(kind.into()),
+            News::Broken(kind) => {
+                self.conduct.tells_of_a_break(id);
+                Completion::Broken(kind.into())
+            }
         }
     }
 
@@ -186,6 +198,7 @@ impl Backend for Simulated {
         let mut accepted = socket.downcast::<Accepted>().map_err(|_| io::ErrorKind::Unsupported)?;
         if let Some(stream) = accepted.stream.take() {
             self.name(id, stream);
+            self.conduct.begins(id);
         }
         Ok(())
     }
@@ -201,6 +214,7 @@ impl Backend for Simulated {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
+        self.conduct.asks_to_receive(id);
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
@@ -216,6 +230,7 @@ impl Backend for Simulated {
 
     fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress> {
         let queue = &mut stream.queue;
+        self.conduct.shows(id, queue);
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
         let mut sent = 0;
         while !queue.is_empty() {
@@ -223,6 +238,7 @@ impl Backend for Simulated {
             if count == 0 {
                 return Ok(Progress::Blocked(sent));
             }
+            self.conduct.takes(id, &queue.front()[..count]);
             queue.advance(count, spares);
             sent += count;
         }
@@ -232,16 +248,20 @@ impl Backend for Simulated {
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
         let Some(socket) = self.socket(id) else { return 0 };
         // The settling phase meets the error again.
-        self.kernel.borrow_mut().send(socket, data).unwrap_or(0)
+        let count = self.kernel.borrow_mut().send(socket, data).unwrap_or(0);
+        self.conduct.sends_directly(id, data, count);
+        count
     }
 
     fn shut_down_writing(&mut self, id: Id) {
+        self.conduct.shuts(id);
         if let Some(socket) = self.socket(id) {
             self.kernel.borrow_mut().shut_down(socket);
         }
     }
 
     fn close(&mut self, id: Id, reset: bool) {
+        self.conduct.is_over(id);
         let Some(socket) = self.unname(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if !reset && kernel.stream(socket).is_some() {
@@ -258,7 +278,9 @@ impl Backend for Simulated {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.received.clear();
         self.accepted = 0;
+        self.conduct.done("a turn");
         let mut kernel = self.kernel.borrow_mut();
+        kernel.check_faults();
         kernel.begin_turn(self.owner);
         let now = kernel.now;
         kernel.advance_to(now);
@@ -287,10 +309,12 @@ impl Backend for Simulated {
     }
 
     fn next(&mut self) -> Option<(Id, Completion)> {
+        self.conduct.done("the next completion");
         self.next_false().or_else(|| self.next_true())
     }
 
     fn release(&mut self, chunk: Chunk) {
+        self.conduct.is_given_back();
         self.buffer = chunk.into_buffer();
     }
 

@@ -3,8 +3,11 @@
 
 mod backend;
 mod conditions;
+mod conduct;
 mod kernel;
 mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -33,6 +36,11 @@ use crate::time::Clock;
 /// A single reactor can simply be [`run`](Reactor::run). Several are driven by the network, with
 /// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle), each in a run that lasts until it is
 /// stopped.
+///
+/// After every turn of every reactor it is looked at what always holds, and a turn after which it does not panics with the
+/// seed: what is read is a beginning of what was sent, the reactor asks its backend for nothing that cannot be, nothing is done for a
+/// connection inside its `data_received`, what is watched is what is open, windows are kept to, and time does not go back. What goes on between the
+/// engine and a protocol, a [`Witness`](super::Witness) sees.
 ///
 /// ```
 /// use std::time::Duration;
@@ -197,6 +205,7 @@ impl Network {
         if rounds == ROUNDS {
             return Err(SimulationError::Standing { now, seed: self.seed() });
         }
+        self.0.kernel.borrow().check_faults();
         self.0.kernel.borrow_mut().advance_to(now);
         let mut turned = false;
         let count = self.0.reactors.borrow().len();

@@ -28,6 +28,7 @@ use self::streams::Stream;
 use self::trace::Trace;
 use super::super::random::Random;
 use super::conditions::Conditions;
+use super::conduct::Faults;
 use crate::address::Address;
 
 /// Names a socket; later ones have higher numbers.
@@ -61,6 +62,7 @@ pub(crate) struct Kernel {
     /// Whether attempts to connect wait for the test to decide.
     pub(crate) attempts_wait: bool,
     trace: Trace,
+    pub(in crate::testing) faults: Faults,
 }
 
 /// The sockets of an owner that have something to say.
@@ -130,6 +132,7 @@ impl Kernel {
             partitions: BTreeSet::new(),
             attempts_wait: false,
             trace: Trace::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -374,8 +377,16 @@ impl Kernel {
 
     // What always holds.
 
+    /// Panics if something was seen that must not be.
+    #[track_caller]
+    pub(crate) fn check_faults(&self) {
+        self.faults.check(self.seed);
+    }
+
     /// Panics if something does not hold that always does, for the sockets of an owner that has made a turn.
+    #[track_caller]
     pub(crate) fn check(&self, owner: Owner) {
+        self.check_faults();
         for (id, socket) in &self.sockets {
             let Socket::Stream(stream) = socket else { continue };
             if stream.owner != owner {

@@ -23,6 +23,8 @@ pub(crate) struct Stream {
     /// When the last bit of what was sent has left.
     pub(super) busy_until: Duration,
     pub(super) incoming: VecDeque<u8>,
+    /// What the other end has handed down, and this one has not read: what it reads is a beginning of this, at every moment.
+    due: VecDeque<u8>,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
     /// The owner has heard that it is broken, which may be after the end.
@@ -73,8 +75,11 @@ impl Kernel {
         }
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.unread += count;
-            let (local, remote) = (stream.local.clone(), stream.remote.clone());
+            let (peer, local, remote) = (stream.peer, stream.local.clone(), stream.remote.clone());
             self.note(format_args!("send   {local} > {remote} {count}"));
+            if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
+                peer.due.extend(&data[..count]);
+            }
         }
         Ok(count)
     }
@@ -96,8 +101,9 @@ impl Kernel {
             Some(Socket::Stream(stream)) if !stream.closed => {
                 stream.closed = true;
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
-                // What was not read is destroyed, and so is what may still be on its way to the peer.
-                let reset = reset || !stream.incoming.is_empty();
+                // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
+                // for a reset.
+                let reset = (reset && stream.local.unix().is_none()) || !stream.incoming.is_empty();
                 let over = stream.broken.is_some();
                 self.note(format_args!("close  {local} > {remote}{}", if reset { " with a reset" } else { "" }));
                 if over {
@@ -135,6 +141,11 @@ impl Kernel {
         for (place, byte) in into.iter_mut().zip(stream.incoming.drain(..count)) {
             *place = byte;
         }
+        let due = stream.due.drain(..count.min(stream.due.len()));
+        if !due.eq(into[..count].iter().copied()) {
+            let (local, remote) = (&stream.local, &stream.remote);
+            self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
+        }
         let (peer, local, remote, owner) = (stream.peer, stream.local.clone(), stream.remote.clone(), stream.owner);
         if count > 0 {
             self.note(format_args!("read   {local} < {remote} {count}"));
@@ -150,6 +161,22 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
         self.read(id, &mut into);
+    }
+
+    /// Does something to the bytes that a host's stream has not read: what no wire does. `false`: there is no such stream.
+    #[cfg(test)]
+    pub(crate) fn harm(&mut self, host: IpAddr, harm: impl FnOnce(&mut VecDeque<u8>)) -> bool {
+        let now = self.now;
+        self.advance_to(now);
+        let found = self.sockets.iter_mut().find_map(|(id, socket)| match socket {
+            Socket::Stream(stream) if stream.host == host && stream.owner != Owner::TEST => Some((*id, stream)),
+            _ => None,
+        });
+        let Some((id, stream)) = found else { return false };
+        harm(&mut stream.incoming);
+        let owner = stream.owner;
+        self.make_ready(owner, id);
+        true
     }
 
     /// Whether there are bytes to read, or connections to accept.
@@ -266,6 +293,10 @@ impl Kernel {
             return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken(kind));
         } else if stream.receiving && stream.end_arrived && !stream.end_told {
             stream.end_told = true;
+            if !stream.due.is_empty() {
+                let (missing, local) = (stream.due.len(), &stream.local);
+                self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
+            }
             News::EndOfStream
         } else {
             return None;
@@ -288,6 +319,7 @@ impl Stream {
             unread: 0,
             busy_until: Duration::ZERO,
             incoming: VecDeque::new(),
+            due: VecDeque::new(),
             end_arrived: false,
             end_told: false,
             broken_told: false,

@@ -1,0 +1,71 @@
+//! By what the connections of the cases run: the one place that tells kinds of addresses apart.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::scene::Role;
+use crate::address::Address;
+use crate::deferred::Deferred;
+use crate::error::ListenError;
+use crate::protocol::{Connection, Factory};
+use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, UnixConnectOptions, UnixListenOptions};
+use crate::transport::Transport;
+
+/// What is begun on a transport before its protocol hears of the connection.
+pub type Begin = Rc<dyn Fn(&Transport)>;
+
+/// Why a case is skipped that is about resets.
+pub(super) const NO_RESETS: &str = "UNIX sockets have no resets: an abort is an end for the peer";
+
+/// As many connections as a case makes at once may wait to be accepted.
+const BACKLOG: u32 = 512;
+
+pub(super) fn listen(reactor: &Reactor, at: &Address, factory: impl Factory) -> Result<Port, ListenError> {
+    match at {
+        Address::Tcp(at) => reactor.listen_tcp(*at, &ListenOptions::new().backlog(BACKLOG), factory),
+        Address::Unix(at) => reactor.listen_unix(at, &UnixListenOptions::new().backlog(BACKLOG), factory),
+    }
+}
+
+pub(super) fn connect<F: Factory>(reactor: &Reactor, to: &Address, factory: F) -> Deferred<Connection<F::Protocol>> {
+    match to {
+        Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new(), factory),
+        Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new(), factory),
+    }
+}
+
+/// The same with a time limit.
+pub(super) fn connect_within<F: Factory>(
+    reactor: &Reactor,
+    to: &Address,
+    limit: Duration,
+    factory: F,
+) -> Deferred<Connection<F::Protocol>> {
+    match to {
+        Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new().timeout(Some(limit)), factory),
+        Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new().timeout(Some(limit)), factory),
+    }
+}
+
+/// A factory whose protocols begin this on their transports.
+pub(super) struct Beginning<F> {
+    pub(super) inner: F,
+    pub(super) begin: Option<Begin>,
+}
+
+impl<F: Factory<Protocol = Role>> Factory for Beginning<F> {
+    type Protocol = Role;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<Role> {
+        let role = self.inner.build_protocol(peer)?;
+        Some(role.begins(self.begin.clone()))
+    }
+
+    fn do_start(&mut self) {
+        self.inner.do_start();
+    }
+
+    fn do_stop(&mut self) {
+        self.inner.do_stop();
+    }
+}

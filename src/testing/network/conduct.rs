@@ -1,0 +1,186 @@
+//! [`Conduct`]: what passes between a reactor and its backend on a simulated network, stream by stream, and whether it can be so.
+//!
+//! | of one stream | a fault |
+//! |---|---|
+//! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
+//! | bytes handed up | any come behind the end or the break |
+//! | ends and breaks handed up | one comes twice |
+//! | its life | it begins twice; anything is asked of one that is not open |
+//! | a chunk that is lent | anything is done for a stream, or the loop turns, before it comes back: it is done inside `data_received` |
+//!
+//! It sees what a backend sees: nothing of what goes on between a joint and its protocol. That is for a
+//! [`Witness`](crate::testing::Witness).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use crate::transport::agenda::Id;
+use crate::transport::send_queue::{MAX_SLICES, SendQueue};
+
+/// The streams of one reactor.
+pub(super) struct Conduct {
+    streams: BTreeMap<(u32, u32), Course>,
+    /// Whose chunk the reactor has.
+    lent: Option<Id>,
+    faults: Faults,
+}
+
+/// How far a stream is.
+#[derive(Default)]
+struct Course {
+    /// Was seen to wait, and must come next.
+    waiting: VecDeque<u8>,
+    shut: bool,
+    ended: bool,
+    broken: bool,
+}
+
+impl Conduct {
+    pub(super) fn new(faults: Faults) -> Self {
+        Self { streams: BTreeMap::new(), lent: None, faults }
+    }
+
+    // Its life.
+
+    pub(super) fn begins(&mut self, id: Id) {
+        self.done("a connection begins");
+        if self.streams.insert(key(id), Course::default()).is_some() {
+            self.faults.add(format_args!("{id:?} was taken for a second connection"));
+        }
+    }
+
+    pub(super) fn is_over(&mut self, id: Id) {
+        self.streams.remove(&key(id));
+    }
+
+    /// Something is done for a stream, which must be open; gives how far it is.
+    fn course(&mut self, id: Id, what: &str) -> Option<&mut Course> {
+        self.done(what);
+        let course = self.streams.get_mut(&key(id));
+        if course.is_none() {
+            self.faults.add(format_args!("{what} for {id:?}, which is not open"));
+        }
+        course
+    }
+
+    /// Something is done that must not be done inside a callback.
+    pub(super) fn done(&self, what: &str) {
+        if let Some(id) = self.lent {
+            self.faults.add(format_args!("{what} inside the data_received of {id:?}"));
+        }
+    }
+
+    // Handed down.
+
+    /// A queue of which a part is about to be sent.
+    pub(super) fn shows(&mut self, id: Id, queue: &SendQueue) {
+        let faults = self.faults.clone();
+        let Some(course) = self.course(id, "a send") else { return };
+        let known = course.waiting.len();
+        if queue.len() < known {
+            faults.add(format_args!("{} bytes are gone that {id:?} was to send", known - queue.len()));
+        }
+        if course.shut && !queue.is_empty() {
+            faults.add(format_args!("{id:?} sends behind its end"));
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let filled = queue.slices(&mut slices);
+        let mut before = 0;
+        for slice in &slices[..filled] {
+            course.waiting.extend(slice.get(known.saturating_sub(before)..).unwrap_or_default());
+            before += slice.len();
+        }
+    }
+
+    /// Bytes that go past the queue, of which the socket took so many.
+    pub(super) fn sends_directly(&mut self, id: Id, data: &[u8], count: usize) {
+        // This is what a protocol may do inside a callback.
+        let Some(course) = self.streams.get_mut(&key(id)) else {
+            return self.faults.add(format_args!("a send for {id:?}, which is not open"));
+        };
+        if course.shut {
+            self.faults.add(format_args!("{id:?} sends behind its end"));
+        }
+        if !course.waiting.is_empty() {
+            self.faults.add(format_args!("{id:?} sends bytes before others that wait"));
+        }
+        course.waiting = data[count..].iter().copied().collect();
+    }
+
+    /// The socket took these bytes off the front of the queue.
+    pub(super) fn takes(&mut self, id: Id, data: &[u8]) {
+        let Some(course) = self.streams.get_mut(&key(id)) else { return };
+        let known = data.len().min(course.waiting.len());
+        if !course.waiting.drain(..known).eq(data[..known].iter().copied()) {
+            self.faults.add(format_args!("{id:?} sends others than the bytes that waited"));
+        }
+    }
+
+    pub(super) fn shuts(&mut self, id: Id) {
+        let faults = self.faults.clone();
+        let Some(course) = self.course(id, "an end") else { return };
+        if std::mem::replace(&mut course.shut, true) {
+            faults.add(format_args!("{id:?} sends its end twice"));
+        }
+    }
+
+    pub(super) fn asks_to_receive(&mut self, id: Id) {
+        self.course(id, "starting or stopping to receive");
+    }
+
+    // Handed up.
+
+    pub(super) fn lends(&mut self, id: Id) {
+        let faults = self.faults.clone();
+        let Some(course) = self.course(id, "a chunk") else { return };
+        if course.ended || course.broken {
+            faults.add(format_args!("bytes come to {id:?} behind its end"));
+        }
+        self.lent = Some(id);
+    }
+
+    pub(super) fn is_given_back(&mut self) {
+        self.lent = None;
+    }
+
+    pub(super) fn tells_the_end(&mut self, id: Id) {
+        let faults = self.faults.clone();
+        let Some(course) = self.course(id, "an end of stream") else { return };
+        if std::mem::replace(&mut course.ended, true) || course.broken {
+            faults.add(format_args!("{id:?} is told of an end behind its end"));
+        }
+    }
+
+    pub(super) fn tells_of_a_break(&mut self, id: Id) {
+        let faults = self.faults.clone();
+        let Some(course) = self.course(id, "a break") else { return };
+        if std::mem::replace(&mut course.broken, true) {
+            faults.add(format_args!("{id:?} is told twice that it is broken"));
+        }
+    }
+}
+
+/// What went wrong on a network. It is written down where it is seen, which may be inside a callback whose panics are guarded, and
+/// looked at from outside, after the turn.
+#[derive(Clone, Default)]
+pub(super) struct Faults(Rc<RefCell<Vec<String>>>);
+
+impl Faults {
+    pub(super) fn add(&self, what: fmt::Arguments<'_>) {
+        self.0.borrow_mut().push(what.to_string());
+    }
+
+    /// Panics if there was one.
+    #[track_caller]
+    pub(super) fn check(&self, seed: u64) {
+        let faults = self.0.borrow();
+        assert!(faults.is_empty(), "{} (seed {seed})", faults.join("; "));
+    }
+}
+
+fn key(id: Id) -> (u32, u32) {
+    (id.slot, id.generation)
+}

@@ -1,0 +1,258 @@
+//! That the network notices what must not be: of engines, backends and wires that are broken on purpose.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::backend::Simulated;
+use super::kernel::{Kernel, Owner};
+use super::{Conditions, Network, Peer};
+use crate::failure::guarded;
+use crate::protocol::Protocol;
+use crate::reactor::{Backend, Completion, ListenOptions, Reactor};
+use crate::transport::Transport;
+use crate::transport::agenda::Id;
+use crate::transport::send_queue::Spares;
+use crate::transport::stream::Stream;
+
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const SEED: u64 = 4711;
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> crate::Result<()> {
+        transport.write(data);
+        Ok(())
+    }
+}
+
+/// A network on which a peer of the test is connected to an echo.
+fn echoing() -> (Network, Reactor, Peer) {
+    let network = Network::new(SEED);
+    let reactor = network.reactor(HOST);
+    let address = "10.0.0.1:7".parse().expect("an address");
+    let factory = |_: &crate::address::Address| Some(Echo);
+    drop(reactor.listen_tcp(address, &ListenOptions::new(), factory).expect("a port"));
+    let peer = network.connect(address);
+    network.settle().expect("it connects");
+    (network, reactor, peer)
+}
+
+/// What a run says that is to fail.
+#[track_caller]
+fn complaint(run: impl FnOnce()) -> String {
+    guarded(run).expect_err("nothing was noticed").message
+}
+
+#[track_caller]
+fn assert_complains(of: &str, run: impl FnOnce()) {
+    let said = complaint(run);
+    assert!(said.contains(of) && said.contains("seed 4711"), "{said}");
+}
+
+/// I1: a wire that changes, doubles, swaps or loses bytes is noticed when they are read, whatever the program does with them.
+#[test]
+fn a_wire_that_is_no_wire_is_noticed() {
+    type Harm = fn(&mut std::collections::VecDeque<u8>);
+    let harms: [Harm; 4] =
+        [|it| it[1] ^= 1, |it| it.push_front(b'a'), |it| it.swap(0, 1), |it| it.retain(|byte| *byte != b'a')];
+    for harm in harms {
+        let (network, _reactor, peer) = echoing();
+        peer.write(b"abc").expect("it is sent");
+        let harmed = network.0.kernel.borrow_mut().harm(HOST, harm);
+        assert!(harmed, "the bytes have arrived");
+        assert_complains("reads something else than", || network.settle().expect("no such error"));
+    }
+}
+
+/// I1: an end that is told while bytes before it are missing.
+#[test]
+fn an_end_before_its_bytes_is_noticed() {
+    let (network, _reactor, peer) = echoing();
+    peer.write(b"abc").expect("it is sent");
+    assert!(network.0.kernel.borrow_mut().harm(HOST, std::collections::VecDeque::clear));
+    peer.shut_down().expect("it is open");
+    assert_complains("3 bytes before it are missing", || network.settle().expect("no such error"));
+}
+
+const ID: Id = Id { slot: 1, generation: 0 };
+const PORT: Id = Id { slot: 0, generation: 0 };
+
+/// A backend that is driven by hand, as an engine would, with one connection.
+struct Driven {
+    kernel: Rc<RefCell<Kernel>>,
+    backend: Simulated,
+    spares: Spares,
+    stream: Stream,
+    peer: Peer,
+}
+
+impl Driven {
+    fn new(conditions: Conditions) -> Self {
+        let kernel = Rc::new(RefCell::new(Kernel::new(SEED, conditions)));
+        kernel.borrow_mut().add_host(HOST);
+        let mut backend = Simulated::new(Rc::clone(&kernel), Owner(1), HOST);
+        let address = std::net::SocketAddr::new(HOST, 7).into();
+        backend.listen(PORT, &address, &(&ListenOptions::new()).into()).expect("a port");
+        let asked = kernel.borrow_mut().connect(Owner::TEST, HOST, &address, None);
+        let peer = Peer::attempt(&kernel, asked.ok().expect("no limit"));
+        let mut this = Self { kernel, backend, spares: Spares::default(), stream: Stream::new(), peer };
+        let Some((PORT, Completion::Accepted(incoming))) = this.turn() else { panic!("nobody came") };
+        this.backend.adopt(ID, incoming.socket).expect("it is taken");
+        this.backend.receive(ID, true);
+        this
+    }
+
+    /// Waits, and gives the first thing that happened.
+    #[track_caller]
+    fn turn(&mut self) -> Option<(Id, Completion)> {
+        self.backend.wait(Some(Duration::ZERO)).expect("it does not fail");
+        self.backend.next()
+    }
+
+    fn write(&mut self, data: &[u8]) {
+        self.stream.queue.push(data, &self.spares);
+    }
+
+    fn send(&mut self) {
+        drop(self.backend.send(ID, &mut self.stream, &self.spares));
+    }
+
+    /// What has come to the peer.
+    fn read(&mut self) -> Vec<u8> {
+        self.kernel.borrow_mut().advance_to(Duration::ZERO);
+        self.peer.read()
+    }
+
+    fn receive(&mut self) -> crate::reactor::Chunk {
+        self.peer.write(b"abc").expect("it is open");
+        match self.turn() {
+            Some((ID, Completion::Received(chunk))) => chunk,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What an engine would do that is broken in one way is noticed in its next turn; and what a sound one does is not.
+#[track_caller]
+fn assert_noticed(of: &str, breaks: impl FnOnce(&mut Driven)) {
+    let mut driven = Driven::new(Conditions::ideal().window(4));
+    breaks(&mut driven);
+    assert_complains(of, || drop(driven.turn()));
+}
+
+#[test]
+fn a_sound_engine_is_not_complained_of() {
+    let mut driven = Driven::new(Conditions::ideal().window(4));
+    let chunk = driven.receive();
+    assert_eq!(driven.backend.send_now(ID, b"abcdef"), 4);
+    driven.stream.queue.push(b"ef", &driven.spares);
+    driven.write(b"gh");
+    driven.backend.release(chunk);
+    driven.send();
+    assert_eq!(driven.read(), b"abcd");
+    drop(driven.turn());
+    driven.send();
+    assert_eq!(driven.read(), b"efgh");
+    driven.backend.shut_down_writing(ID);
+    driven.backend.close(ID, false);
+    drop(driven.turn());
+    driven.kernel.borrow().check_faults();
+}
+
+/// I1: what waits in a queue comes next, and comes once.
+#[test]
+fn a_queue_that_loses_or_mixes_is_noticed() {
+    assert_noticed("2 bytes are gone", |it| {
+        it.write(b"abcdef");
+        it.send();
+        it.stream.queue.clear();
+        it.send();
+    });
+    assert_noticed("others than the bytes that waited", |it| {
+        it.write(b"abcdef");
+        it.send();
+        it.stream.queue.clear();
+        it.write(b"fe");
+        assert_eq!(it.read(), b"abcd");
+        drop(it.turn());
+        it.send();
+    });
+    assert_noticed("before others that wait", |it| {
+        it.write(b"abcdef");
+        it.send();
+        it.backend.send_now(ID, b"gh");
+    });
+    assert_noticed("2 bytes are gone", |it| {
+        // What a direct send leaves over was not queued.
+        it.backend.send_now(ID, b"abcdef");
+        it.send();
+    });
+    assert_noticed("sends behind its end", |it| {
+        it.backend.shut_down_writing(ID);
+        it.write(b"a");
+        it.send();
+    });
+    assert_noticed("sends its end twice", |it| {
+        it.backend.shut_down_writing(ID);
+        it.backend.shut_down_writing(ID);
+    });
+}
+
+/// I2, I3: one connection begins once, and nothing is asked of one that is over.
+#[test]
+fn a_second_life_is_noticed() {
+    assert_noticed("a send for", |it| {
+        it.backend.close(ID, false);
+        it.write(b"abc");
+        it.send();
+    });
+    assert_noticed("receive for", |it| {
+        it.backend.close(ID, false);
+        it.backend.receive(ID, true);
+    });
+    assert_noticed("an end for", |it| {
+        it.backend.close(ID, true);
+        it.backend.shut_down_writing(ID);
+    });
+    assert_noticed("a second connection", |it| {
+        let asked = it.kernel.borrow_mut().connect(Owner::TEST, HOST, &std::net::SocketAddr::new(HOST, 7).into(), None);
+        assert!(asked.is_ok());
+        let Some((PORT, Completion::Accepted(incoming))) = it.turn() else { panic!("nobody came") };
+        it.backend.adopt(ID, incoming.socket).expect("it is taken");
+    });
+}
+
+/// I3: a backend that tells of something behind the end.
+#[test]
+fn news_behind_the_end_are_noticed() {
+    assert_noticed("bytes come to", |it| {
+        it.peer.shut_down().expect("it is open");
+        assert!(matches!(it.turn(), Some((ID, Completion::EndOfStream))));
+        assert!(it.kernel.borrow_mut().harm(HOST, |it| it.push_back(b'a')));
+        let Some((ID, Completion::Received(chunk))) = it.turn() else { panic!("nothing came") };
+        it.backend.release(chunk);
+    });
+}
+
+/// I6: while the reactor has a chunk, nothing is done for any stream, and the loop does not turn.
+#[test]
+fn whatever_is_done_inside_a_callback_is_noticed() {
+    type Does = fn(&mut Driven);
+    let all: [(&str, Does); 5] = [
+        ("a send inside", Driven::send),
+        ("an end inside", |it| it.backend.shut_down_writing(ID)),
+        ("receive inside", |it| it.backend.receive(ID, false)),
+        ("the next completion inside", |it| drop(it.backend.next())),
+        ("a turn inside", |it| drop(guarded(|| it.backend.wait(Some(Duration::ZERO))))),
+    ];
+    for (of, does) in all {
+        assert_noticed(of, |it| {
+            let chunk = it.receive();
+            does(it);
+            it.backend.release(chunk);
+        });
+    }
+}
