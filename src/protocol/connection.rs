@@ -17,6 +17,7 @@ use std::rc::Rc;
 use super::Protocol;
 use crate::error::Unavailable;
 use crate::failure::{Failure, Result, guarded, guarded_result};
+use crate::transport::agenda::Call;
 use crate::transport::stream::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
 
@@ -148,10 +149,10 @@ impl<P: Protocol> Joint<P> {
     }
 
     /// Calls out, if there is still somebody to call. A failure closes the connection with it.
-    fn call(&self, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
+    fn call(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
         let mut place = self.protocol.borrow_mut();
         let Some(protocol) = place.as_mut() else { return Ok(()) };
-        let result = guarded_result(|| callback(protocol, &self.transport));
+        let result = self.transport.watched(call, || guarded_result(|| callback(protocol, &self.transport)));
         drop(place);
         if let Err(failure) = &result {
             self.transport.ask(|stream| stream.fail(failure.clone()));
@@ -163,7 +164,9 @@ impl<P: Protocol> Joint<P> {
     fn arrived(&self, level: usize, data: &[u8]) {
         let delivery = self.transport.stream().received(level, data);
         match delivery {
-            Delivery::Deliver => self.tell(|protocol, transport| protocol.data_received(transport, data)),
+            Delivery::Deliver => {
+                self.tell(Call::Data(data), |protocol, transport| protocol.data_received(transport, data))
+            }
             Delivery::Kept => {}
             Delivery::Sealed => self.open(level, data),
         }
@@ -174,7 +177,7 @@ impl<P: Protocol> Joint<P> {
         let opened = self.transport.open(level, data);
         let above = level + 1;
         if opened.completed && self.transport.stream().is_top(above) {
-            self.tell(P::handshake_completed);
+            self.tell(Call::HandshakeCompleted, P::handshake_completed);
         }
         if !opened.plain.is_empty() {
             self.arrived(above, &opened.plain);
@@ -192,15 +195,15 @@ impl<P: Protocol> Joint<P> {
     fn ended(&self, level: usize, ending: Ending) {
         let notice = self.transport.stream().ended(level, ending);
         if notice == EndNotice::Tell {
-            self.tell(P::read_connection_lost);
+            self.tell(Call::ReadLost, P::read_connection_lost);
         }
         self.transport.list();
     }
 
     /// Calls out where the failure concerns nobody but the connection itself.
-    fn tell(&self, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
+    fn tell(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
         // `call` has already made the failure the reason of the connection's end.
-        let _ = self.call(callback);
+        let _ = self.call(call, callback);
     }
 }
 
@@ -210,7 +213,7 @@ impl<P: Protocol> AnyJoint for Joint<P> {
     }
 
     fn connection_made(&self) -> Result<()> {
-        self.call(P::connection_made)
+        self.call(Call::Made, P::connection_made)
     }
 
     fn data_received(&self, data: &[u8]) {
@@ -226,7 +229,9 @@ impl<P: Protocol> AnyJoint for Joint<P> {
                 stream.is_closing() || stream.is_layered()
             };
             if !dropped {
-                self.tell(|protocol, transport| protocol.file_descriptor_received(transport, descriptor));
+                self.tell(Call::Descriptor, |protocol, transport| {
+                    protocol.file_descriptor_received(transport, descriptor)
+                });
             }
         }
     }
@@ -248,7 +253,7 @@ impl<P: Protocol> AnyJoint for Joint<P> {
     }
 
     fn write_connection_lost(&self) {
-        self.tell(P::write_connection_lost);
+        self.tell(Call::WriteLost, P::write_connection_lost);
     }
 
     fn tell_producer(&self) {
@@ -276,7 +281,8 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         }
         let protocol = self.protocol.borrow_mut().take();
         let Some(mut protocol) = protocol else { return };
-        let told = guarded(|| protocol.connection_lost(&self.transport, reason));
+        let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));
+        let told = self.transport.watched(Call::Lost, lose);
         // Apart from the call: a drop that panics while a panic unwinds would end the process.
         let dropped = guarded(move || drop(protocol));
         for panic in [told, dropped].into_iter().filter_map(Result::err) {

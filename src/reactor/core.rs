@@ -100,7 +100,7 @@ impl Core {
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
-            agenda: Rc::new(Agenda::new(weak.clone())),
+            agenda: Rc::new(Agenda::new(weak.clone(), settings.watch())),
             timers: Timers::new(clock),
             spawner: Spawner::new(move || ringer.ring()),
             doorbell,

@@ -64,6 +64,7 @@ use crate::error::{ListenError, ReactorError};
 use crate::failure::{Result, guarded};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::time::{Clock, Timers};
+use crate::transport::agenda::Watch;
 
 /// How long a shutdown waits for triggers that returned a Deferred, unless said otherwise. A minute: longer than any of
 /// our own deadlines, short enough that a service manager does not lose patience first.
@@ -107,6 +108,7 @@ impl Reactor {
             shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
             resolver: Rc::new(SystemResolver),
             simulated_jobs: None,
+            watch: None,
         }
     }
 
@@ -383,6 +385,7 @@ pub struct Builder {
     shutdown_timeout: Option<Duration>,
     resolver: Rc<dyn Resolver>,
     simulated_jobs: Option<JobTime>,
+    watch: Option<Watcher>,
 }
 
 /// How long the next job takes, where there are no threads.
@@ -398,6 +401,16 @@ impl JobTime {
 impl fmt::Debug for JobTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JobTime")
+    }
+}
+
+/// Who watches the protocols of a reactor.
+#[derive(Clone)]
+struct Watcher(Rc<dyn Watch>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
     }
 }
 
@@ -436,6 +449,16 @@ impl Builder {
     pub(crate) fn simulate_jobs(mut self, takes: impl Fn() -> Duration + 'static) -> Self {
         self.simulated_jobs = Some(JobTime(Rc::new(takes)));
         self
+    }
+
+    /// Has what passes between transports and protocols watched.
+    pub(crate) fn watched(mut self, watch: impl Watch + 'static) -> Self {
+        self.watch = Some(Watcher(Rc::new(watch)));
+        self
+    }
+
+    fn watch(&self) -> Option<Rc<dyn Watch>> {
+        self.watch.as_ref().map(|watcher| Rc::clone(&watcher.0))
     }
 
     /// Makes a reactor on a backend.

@@ -56,7 +56,7 @@ impl End {
     pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: Option<Clock>) -> Self {
         let socket = Rc::new(Socket::new(room));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
-        let agenda = Rc::new(Agenda::new(driver));
+        let agenda = Rc::new(Agenda::new(driver, None));
         let transport = Transport::new(ID, Rc::clone(&agenda), host.into(), peer.into());
         transport.list();
         Self {

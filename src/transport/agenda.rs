@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::RawFd;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::send_queue::Spares;
@@ -59,16 +59,40 @@ pub(crate) trait Driver {
     fn raw_fd(&self, id: Id) -> Option<RawFd>;
 }
 
+/// A callback of a protocol, for who watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call<'a> {
+    Made,
+    Data(&'a [u8]),
+    Descriptor,
+    HandshakeCompleted,
+    ReadLost,
+    WriteLost,
+    Lost,
+}
+
+/// Watches what passes between transports and their protocols: the test kit, where a network looks after its reactors. Nothing
+/// of it may call back.
+pub(crate) trait Watch {
+    /// A protocol has written this, and it will be sent.
+    fn written(&self, id: Id, data: &[u8]);
+    /// A protocol is about to be called.
+    fn calls(&self, id: Id, call: Call<'_>);
+    /// The call is over, however it ended.
+    fn returned(&self, id: Id);
+}
+
 /// Shared by a reactor and all its transports.
 pub(crate) struct Agenda {
     due: RefCell<Vec<Id>>,
     pub(crate) spares: Spares,
     pub(crate) driver: Weak<dyn Driver>,
+    pub(crate) watch: Option<Rc<dyn Watch>>,
 }
 
 impl Agenda {
-    pub(crate) fn new(driver: Weak<dyn Driver>) -> Self {
-        Self { due: RefCell::default(), spares: Spares::default(), driver }
+    pub(crate) fn new(driver: Weak<dyn Driver>, watch: Option<Rc<dyn Watch>>) -> Self {
+        Self { due: RefCell::default(), spares: Spares::default(), driver, watch }
     }
 
     /// Puts a connection on the list. The connection keeps itself from being on it twice.

@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::address::{Address, CompactAddress};
 use crate::error::ConnectionClosed;
 pub use agenda::Credentials;
-use agenda::{Agenda, Driver, Id, SocketOption};
+use agenda::{Agenda, Call, Driver, Id, SocketOption};
 use layer::{Layer, Opened};
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
@@ -85,6 +85,7 @@ impl Transport {
         if !stream.accepts_writes() {
             return;
         }
+        self.watch_written(data);
         let rest = if data.len() >= DIRECT && stream.may_send_directly() {
             let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent(count);
@@ -139,6 +140,7 @@ impl Transport {
         if data.is_empty() || !passes || stream.is_layered() || !stream.accepts_writes() {
             return Err(NotSent(descriptor));
         }
+        self.watch_written(data);
         stream.attach(descriptor);
         stream.push(data, &self.0.agenda.spares);
         self.list_stream(&mut stream);
@@ -327,6 +329,21 @@ impl Transport {
             request(&mut stream);
             self.list_stream(&mut stream);
         }
+    }
+
+    fn watch_written(&self, data: &[u8]) {
+        if let Some(watch) = &self.0.agenda.watch {
+            watch.written(self.0.id, data);
+        }
+    }
+
+    /// Runs a call of the protocol, under the eyes of who watches.
+    pub(crate) fn watched<R>(&self, call: Call<'_>, run: impl FnOnce() -> R) -> R {
+        let Some(watch) = &self.0.agenda.watch else { return run() };
+        watch.calls(self.0.id, call);
+        let result = run();
+        watch.returned(self.0.id);
+        result
     }
 
     /// The way to the socket, which a connection that is over has no more, even while its end lingers.

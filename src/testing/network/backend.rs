@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::conduct::Conduct;
+use super::conduct::{Conduct, key};
 use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
 use crate::address::Address;
 use crate::reactor::{
@@ -31,13 +31,16 @@ const LAST_READ: usize = 4 * RECEIVE;
 /// How many closed ids are remembered, to speak of them once more where a backend misbehaves.
 const GRAVEYARD: usize = 16;
 
+/// The sockets of a reactor by their ids.
+pub(super) type Ids = Rc<RefCell<BTreeMap<(u32, u32), SocketId>>>;
+
 /// See the module.
 pub(super) struct Simulated {
     kernel: Rc<RefCell<Kernel>>,
     owner: Owner,
     host: IpAddr,
     sockets: BTreeMap<SocketId, Id>,
-    ids: BTreeMap<(u32, u32), SocketId>,
+    ids: Ids,
     /// Had their share of this turn.
     received: Vec<SocketId>,
     accepted: usize,
@@ -56,7 +59,7 @@ impl Simulated {
             owner,
             host,
             sockets: BTreeMap::new(),
-            ids: BTreeMap::new(),
+            ids: Ids::default(),
             received: Vec::new(),
             accepted: 0,
             buffer: Box::default(),
@@ -67,17 +70,21 @@ impl Simulated {
         }
     }
 
+    pub(super) fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
     fn socket(&self, id: Id) -> Option<SocketId> {
-        self.ids.get(&(id.slot, id.generation)).copied()
+        self.ids.borrow().get(&key(id)).copied()
     }
 
     fn name(&mut self, id: Id, socket: SocketId) {
         self.sockets.insert(socket, id);
-        self.ids.insert((id.slot, id.generation), socket);
+        self.ids.borrow_mut().insert(key(id), socket);
     }
 
     fn unname(&mut self, id: Id) -> Option<SocketId> {
-        let socket = self.ids.remove(&(id.slot, id.generation))?;
+        let socket = self.ids.borrow_mut().remove(&key(id))?;
         self.sockets.remove(&socket);
         self.dead.push_back(id);
         if self.dead.len() > GRAVEYARD {

@@ -8,8 +8,7 @@
 //! | its life | it begins twice; anything is asked of one that is not open |
 //! | a chunk that is lent | anything is done for a stream, or the loop turns, before it comes back: it is done inside `data_received` |
 //!
-//! It sees what a backend sees: nothing of what goes on between a joint and its protocol. That is for a
-//! [`Witness`](crate::testing::Witness).
+//! It sees what a backend sees. What goes on between a joint and its protocol, the [`Watcher`](super::watcher::Watcher) sees.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -181,6 +180,6 @@ impl Faults {
     }
 }
 
-fn key(id: Id) -> (u32, u32) {
+pub(super) fn key(id: Id) -> (u32, u32) {
     (id.slot, id.generation)
 }

@@ -8,6 +8,7 @@ mod kernel;
 mod peer;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -21,6 +22,7 @@ use self::backend::Simulated;
 pub use self::conditions::Conditions;
 use self::kernel::{Kernel, Owner};
 pub use self::peer::{Peer, PendingAttempt};
+use self::watcher::Watcher;
 use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::error::ReactorError;
@@ -38,9 +40,10 @@ use crate::time::Clock;
 /// stopped.
 ///
 /// After every turn of every reactor it is looked at what always holds, and a turn after which it does not panics with the
-/// seed: what is read is a beginning of what was sent, the reactor asks its backend for nothing that cannot be, nothing is done for a
-/// connection inside its `data_received`, what is watched is what is open, windows are kept to, and time does not go back. What goes on between the
-/// engine and a protocol, a [`Witness`](super::Witness) sees.
+/// seed: what is read is a beginning of what was sent, the reactor asks its backend for nothing that cannot be, nothing is done
+/// for a connection inside its `data_received`, what is watched is what is open, windows are kept to, and time does not go back.
+/// And at every callback of every protocol: what it is given is what the one at the other end has written next; it is made once,
+/// and lost once and last; and no callback comes inside another.
 ///
 /// ```
 /// use std::time::Duration;
@@ -124,6 +127,7 @@ impl Network {
             .signals(false)
             .resolver(resolver)
             .simulate_jobs(move || kernel.borrow_mut().job_time())
+            .watched(Watcher::new(&self.0.kernel, backend.ids()))
             .build_on(Box::new(backend));
         self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), owner, stage: Stage::New });
         reactor

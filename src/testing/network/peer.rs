@@ -75,6 +75,7 @@ impl Peer {
             if count == 0 {
                 break;
             }
+            kernel.promises(stream, &data[sent..sent + count]);
             sent += count;
         }
         Ok(sent)
@@ -87,6 +88,7 @@ impl Peer {
         let mut data = vec![0; kernel.state(stream).0];
         let count = kernel.read(stream, &mut data);
         data.truncate(count);
+        kernel.keeps_promise(stream, &data);
         data
     }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::backend::Simulated;
 use super::kernel::{Kernel, Owner};
+use super::watcher::Watcher;
 use super::{Conditions, Network, Peer};
 use crate::failure::guarded;
 use crate::protocol::Protocol;
 use crate::reactor::{Backend, Completion, ListenOptions, Reactor};
 use crate::transport::Transport;
-use crate::transport::agenda::Id;
+use crate::transport::agenda::{Call, Id, Watch};
 use crate::transport::send_queue::Spares;
 use crate::transport::stream::Stream;
 
@@ -86,6 +87,7 @@ struct Driven {
     backend: Simulated,
     spares: Spares,
     stream: Stream,
+    watcher: Watcher,
     peer: Peer,
 }
 
@@ -97,8 +99,9 @@ impl Driven {
         let address = std::net::SocketAddr::new(HOST, 7).into();
         backend.listen(PORT, &address, &(&ListenOptions::new()).into()).expect("a port");
         let asked = kernel.borrow_mut().connect(Owner::TEST, HOST, &address, None);
+        let watcher = Watcher::new(&kernel, backend.ids());
         let peer = Peer::attempt(&kernel, asked.ok().expect("no limit"));
-        let mut this = Self { kernel, backend, spares: Spares::default(), stream: Stream::new(), peer };
+        let mut this = Self { kernel, backend, spares: Spares::default(), stream: Stream::new(), watcher, peer };
         let Some((PORT, Completion::Accepted(incoming))) = this.turn() else { panic!("nobody came") };
         this.backend.adopt(ID, incoming.socket).expect("it is taken");
         this.backend.receive(ID, true);
@@ -113,7 +116,13 @@ impl Driven {
     }
 
     fn write(&mut self, data: &[u8]) {
+        self.watcher.written(ID, data);
         self.stream.queue.push(data, &self.spares);
+    }
+
+    fn send_now(&mut self, data: &[u8]) -> usize {
+        self.watcher.written(ID, data);
+        self.backend.send_now(ID, data)
     }
 
     fn send(&mut self) {
@@ -147,7 +156,7 @@ fn assert_noticed(of: &str, breaks: impl FnOnce(&mut Driven)) {
 fn a_sound_engine_is_not_complained_of() {
     let mut driven = Driven::new(Conditions::ideal().window(4));
     let chunk = driven.receive();
-    assert_eq!(driven.backend.send_now(ID, b"abcdef"), 4);
+    assert_eq!(driven.send_now(b"abcdef"), 4);
     driven.stream.queue.push(b"ef", &driven.spares);
     driven.write(b"gh");
     driven.backend.release(chunk);
@@ -183,11 +192,11 @@ fn a_queue_that_loses_or_mixes_is_noticed() {
     assert_noticed("before others that wait", |it| {
         it.write(b"abcdef");
         it.send();
-        it.backend.send_now(ID, b"gh");
+        it.send_now(b"gh");
     });
     assert_noticed("2 bytes are gone", |it| {
         // What a direct send leaves over was not queued.
-        it.backend.send_now(ID, b"abcdef");
+        it.send_now(b"abcdef");
         it.send();
     });
     assert_noticed("sends behind its end", |it| {
@@ -255,4 +264,63 @@ fn whatever_is_done_inside_a_callback_is_noticed() {
             it.backend.release(chunk);
         });
     }
+}
+
+/// A joint calls its protocol in this order, each call when the one before has returned.
+fn call(it: &Driven, calls: &[Call<'_>]) {
+    for call in calls {
+        it.watcher.calls(ID, *call);
+        it.watcher.returned(ID);
+    }
+}
+
+/// I2, I3: a joint that does not keep to the order of callbacks.
+#[test]
+fn callbacks_out_of_order_are_noticed() {
+    let all: [(&str, &[Call<'_>]); 6] = [
+        ("before connection_made", &[Call::WriteLost]),
+        ("connection_made came twice", &[Call::Made, Call::Made]),
+        ("after connection_lost", &[Call::Made, Call::Lost, Call::Lost]),
+        ("after connection_lost", &[Call::Made, Call::Lost, Call::WriteLost]),
+        ("read_connection_lost came twice", &[Call::Made, Call::ReadLost, Call::ReadLost]),
+        ("data_received without data", &[Call::Made, Call::Data(b"")]),
+    ];
+    for (of, calls) in all {
+        assert_noticed(of, |it| call(it, calls));
+    }
+    assert_noticed("data_received after", |it| {
+        it.peer.write(b"abc").expect("it is open");
+        call(it, &[Call::Made, Call::ReadLost, Call::Data(b"abc")]);
+    });
+}
+
+/// I6: a callback of any connection inside another.
+#[test]
+fn a_callback_inside_another_is_noticed() {
+    assert_noticed("a callback inside another", |it| {
+        it.watcher.calls(ID, Call::Made);
+        it.watcher.calls(Id { slot: 2, ..ID }, Call::Made);
+    });
+}
+
+/// I1: a joint that hands on other bytes than the other end's protocol has written, or the same twice; and an engine that does not
+/// send what its protocol has written.
+#[test]
+fn bytes_that_nobody_wrote_are_noticed() {
+    for wrong in [&b"abd"[..], b"bc", b"abcc"] {
+        assert_noticed("something else than", |it| {
+            it.peer.write(b"abc").expect("it is open");
+            call(it, &[Call::Made, Call::Data(wrong)]);
+        });
+    }
+    assert_noticed("something else than", |it| {
+        it.peer.write(b"abc").expect("it is open");
+        call(it, &[Call::Made, Call::Data(b"ab"), Call::Data(b"ab")]);
+    });
+    assert_noticed("something else than", |it| {
+        it.watcher.written(ID, b"abc");
+        it.stream.queue.push(b"bc", &it.spares);
+        it.send();
+        it.read();
+    });
 }

@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(super) incoming: VecDeque<u8>,
     /// What the other end has handed down, and this one has not read: what it reads is a beginning of this, at every moment.
     due: VecDeque<u8>,
+    /// What the other end's protocol has written, and this one's has not been given.
+    promised: VecDeque<u8>,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
     /// The owner has heard that it is broken, which may be after the end.
@@ -161,6 +163,25 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
         self.read(id, &mut into);
+    }
+
+    /// A protocol has written this.
+    pub(crate) fn promises(&mut self, id: SocketId, data: &[u8]) {
+        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let peer = stream.peer;
+        if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
+            peer.promised.extend(data);
+        }
+    }
+
+    /// A protocol is given this: what the one at the other end has written next.
+    pub(crate) fn keeps_promise(&mut self, id: SocketId, data: &[u8]) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let promised = stream.promised.drain(..data.len().min(stream.promised.len()));
+        if !promised.eq(data.iter().copied()) {
+            let (local, remote) = (&stream.local, &stream.remote);
+            self.faults.add(format_args!("{local} is given something else than {remote} has written"));
+        }
     }
 
     /// Does something to the bytes that a host's stream has not read: what no wire does. `false`: there is no such stream.
@@ -320,6 +341,7 @@ impl Stream {
             busy_until: Duration::ZERO,
             incoming: VecDeque::new(),
             due: VecDeque::new(),
+            promised: VecDeque::new(),
             end_arrived: false,
             end_told: false,
             broken_told: false,

@@ -1,0 +1,90 @@
+//! [`Watcher`]: stands between the protocols of a reactor and their transports, whatever program runs there, as a
+//! [`Witness`](crate::testing::Witness) does where a test puts one.
+//!
+//! | of one connection | a fault |
+//! |---|---|
+//! | `connection_made` | is not the first call, or comes twice |
+//! | `connection_lost` | is not the last, or comes twice |
+//! | bytes | others come than the protocol at the other end has written next; any come behind `read_connection_lost`, or none |
+//! | any call | comes while another runs on the same reactor |
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::backend::Ids;
+use super::conduct::{Faults, key};
+use super::kernel::{Kernel, SocketId};
+use crate::transport::agenda::{Call, Id, Watch};
+
+/// The connections of one reactor.
+pub(super) struct Watcher {
+    kernel: Rc<RefCell<Kernel>>,
+    ids: Ids,
+    stages: RefCell<BTreeMap<(u32, u32), Stage>>,
+    running: Cell<Option<Id>>,
+    faults: Faults,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Made,
+    /// The other direction has ended.
+    ReadLost,
+    Lost,
+}
+
+impl Watcher {
+    pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, ids: &Ids) -> Self {
+        let faults = kernel.borrow().faults.clone();
+        let (kernel, ids) = (Rc::clone(kernel), Rc::clone(ids));
+        Self { kernel, ids, stages: RefCell::default(), running: Cell::default(), faults }
+    }
+
+    fn socket(&self, id: Id) -> Option<SocketId> {
+        self.ids.borrow().get(&key(id)).copied()
+    }
+}
+
+impl Watch for Watcher {
+    fn written(&self, id: Id, data: &[u8]) {
+        if let Some(socket) = self.socket(id) {
+            self.kernel.borrow_mut().promises(socket, data);
+        }
+    }
+
+    fn calls(&self, id: Id, call: Call<'_>) {
+        let fault = |what: &str| self.faults.add(format_args!("{what}: {id:?}"));
+        if let Some(other) = self.running.replace(Some(id)) {
+            fault(&format!("a callback inside another, of {other:?}"));
+        }
+        let mut stages = self.stages.borrow_mut();
+        let stage = stages.get(&key(id)).copied();
+        match (stage, call) {
+            (None, Call::Made) => {}
+            (None, _) => fault("a callback before connection_made"),
+            (Some(Stage::Lost), _) => fault("a callback after connection_lost"),
+            (Some(_), Call::Made) => fault("connection_made came twice"),
+            (Some(Stage::ReadLost), Call::ReadLost) => fault("read_connection_lost came twice"),
+            (Some(Stage::ReadLost), Call::Data(_)) => fault("data_received after read_connection_lost"),
+            (Some(_), Call::Data([])) => fault("data_received without data"),
+            _ => {}
+        }
+        let next = match call {
+            Call::Lost => Some(Stage::Lost),
+            Call::ReadLost => Some(Stage::ReadLost),
+            Call::Made => Some(Stage::Made),
+            _ => stage,
+        };
+        if let Some(next) = next {
+            stages.insert(key(id), next);
+        }
+        if let (Call::Data(data), Some(socket)) = (call, self.socket(id)) {
+            self.kernel.borrow_mut().keeps_promise(socket, data);
+        }
+    }
+
+    fn returned(&self, _id: Id) {
+        self.running.set(None);
+    }
+}
