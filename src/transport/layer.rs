@@ -119,12 +119,14 @@ impl Layers {
         self.stack.iter().any(|place| place.layer.is_ready() && !place.queue.is_empty())
     }
 
-    /// Bytes of a level, for the layer there; what it answers goes down at once.
+    /// Bytes of a level, for the layer there; what it answers goes down at once, unless our direction has ended.
     pub(super) fn open(&mut self, level: usize, data: &[u8], wire: &mut SendQueue, spares: &Spares) -> Opened {
         let Some(place) = self.stack.get_mut(level) else { return Opened::default() };
         let mut answer = Vec::new();
         let opened = place.layer.open(data, &mut answer, spares);
-        self.below(level, wire).push(&answer, spares);
+        if !self.parting {
+            self.below(level, wire).push(&answer, spares);
+        }
         opened
     }
 

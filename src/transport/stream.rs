@@ -43,7 +43,8 @@
 //!    is past `Draining`.
 //! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind everything that was written. A `Failing`
 //!    stream does so only if all of that could be sealed, so that what is cut short does not look whole.
-//! 7. While a layer's handshake is under way bytes are received for it, whatever the reading side says, and it has a deadline.
+//! 7. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
+//!    it has a deadline.
 
 use std::collections::VecDeque;
 use std::io;
@@ -488,6 +489,11 @@ impl Stream {
 
     /// The network says that it is over.
     pub(crate) fn broken(&mut self, error: io::Error) {
+        if self.closing == Closing::Draining && self.layers().is_some_and(|layers| layers.parting) {
+            // All that was written has left. What is missing is the layers' own end, of which the peer has no need any more.
+            let reason = self.reason.take().unwrap_or_else(|| ConnectionClosed::Done.into());
+            return self.dead(reason);
+        }
         let reason = ConnectionClosed::from_io(error, self.queued());
         self.dead(reason.into());
     }
@@ -574,14 +580,15 @@ impl Stream {
         }
         if queued == 0 && !waits {
             let over = self.closing == Closing::Draining || self.both_ended();
-            if (over || self.writing == Writing::Shutting) && self.must_part() {
+            let shuts = self.writing == Writing::Shutting && !self.is_handshaking();
+            if (over || shuts) && self.must_part() {
                 return Step::Seal;
             }
             if over {
                 self.reason.get_or_insert_with(|| ConnectionClosed::Done.into());
                 return self.close(self.parting());
             }
-            if self.writing == Writing::Shutting {
+            if shuts {
                 self.writing = Writing::Shut;
                 return Step::ShutDownWriting;
             }
@@ -686,6 +693,11 @@ impl Stream {
         held.level < self.levels()
     }
 
+    /// Whether a layer's handshake is under way.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.layers().is_some_and(Layers::is_handshaking)
+    }
+
     fn layers(&self) -> Option<&Layers> {
         self.extras.as_ref().map(|extras| &extras.layers).filter(|layers| layers.len() > 0)
     }
@@ -730,7 +742,7 @@ impl Stream {
         let end_is_held = self.held().is_some_and(|held| held.end.is_some());
         let open = matches!(self.reading, Reading::Open | Reading::Discarding) && !end_is_held;
         match self.layers() {
-            Some(layers) => !layers.wire_ended && (open || layers.is_handshaking()),
+            Some(layers) => !layers.wire_ended && (open || self.is_handshaking()),
             None => open,
         }
     }

@@ -1,12 +1,14 @@
 //! Authorities and certificates that are made when a test runs, and are nobody's afterwards.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
-use ropewalk::tls::{ClientTls, ClientTlsBuilder, Identity, ServerTls, TrustRoots};
+use ropewalk::testing::conformance::Begin;
+use ropewalk::tls::{ClientTls, ClientTlsBuilder, Identity, ServerTls, Tls, TrustRoots};
 
 /// Signs certificates.
 pub struct Authority {
@@ -117,6 +119,14 @@ fn params(names: &[&str]) -> CertificateParams {
 
 fn key(kind: Keys) -> KeyPair {
     KeyPair::generate_for(kind).expect("a key")
+}
+
+/// TLS on every connection of the conformance suite: what who listened begins, and who connected.
+pub fn tls_on_both_sides() -> (Begin, Begin) {
+    let authority = Authority::repeatable();
+    let (server, client) = (authority.server(&["localhost"]), authority.client("localhost"));
+    let begin = |tls: Tls| -> Begin { Rc::new(move |transport| drop(transport.start_tls(tls.clone()))) };
+    (begin(server.into()), begin(client.into()))
 }
 
 /// A folder that goes when it is dropped.

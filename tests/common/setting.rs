@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ropewalk::error::ReactorError;
-use ropewalk::testing::conformance::Setting;
+use ropewalk::testing::conformance::{Begin, Setting};
 use ropewalk::{Address, Reactor};
 
 use super::{LIMIT, allow_many_descriptors, loopback, reactor, run, silent, silent_unix, unix_name};
@@ -14,6 +14,7 @@ use super::{LIMIT, allow_many_descriptors, loopback, reactor, run, silent, silen
 pub struct Loopback {
     reactors: Vec<Reactor>,
     unix: bool,
+    begins: Option<(Begin, Begin)>,
     silent: Option<(Vec<OwnedFd>, Address)>,
 }
 
@@ -27,6 +28,11 @@ impl Loopback {
     pub fn unix() -> Self {
         Self { unix: true, ..Self::new() }
     }
+
+    /// The same with something that is begun on each transport first: by the side that listened, and by the one that connected.
+    pub fn beginning(self, (listened, connected): (Begin, Begin)) -> Self {
+        Self { begins: Some((listened, connected)), ..self }
+    }
 }
 
 impl Setting for Loopback {
@@ -38,6 +44,10 @@ impl Setting for Loopback {
 
     fn address(&mut self) -> Address {
         if self.unix { unix_name().into() } else { loopback().into() }
+    }
+
+    fn begins(&self) -> Option<(Begin, Begin)> {
+        self.begins.clone()
     }
 
     #[track_caller]

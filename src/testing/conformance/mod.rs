@@ -85,8 +85,8 @@ pub trait Setting {
     /// of one kind.
     fn address(&mut self) -> Address;
 
-    /// What is begun on each transport before its protocol hears of the connection: by the side that listened, and by the one that
-    /// connected. `None`: nothing.
+    /// TLS, or whatever else is begun on each transport before its protocol hears of the connection: by the side that listened, and by
+    /// the one that connected. `None`: nothing.
     fn begins(&self) -> Option<(Begin, Begin)> {
         None
     }

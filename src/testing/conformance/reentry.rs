@@ -140,6 +140,7 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
         reactor: scene.reactor.clone(),
         much: pattern(if scene.setting.big() < MUCH { LESS } else { MUCH }),
         listen_at: scene.setting.address(),
+        begins: scene.setting.begins().is_some(),
         itself: RefCell::default(),
         another: another.clone(),
         passed: Cell::new(false),
@@ -201,6 +202,8 @@ struct Square {
     reactor: Reactor,
     much: Vec<u8>,
     listen_at: Address,
+    /// Something was begun on the transport.
+    begins: bool,
     itself: RefCell<Option<Handle>>,
     another: Handle,
     /// A descriptor was sent, with a few bytes.
@@ -286,8 +289,8 @@ impl Square {
             Request::SendDescriptor => {
                 let Ok((reader, _writer)) = std::io::pipe() else { return };
                 let may_write = !matches!(self.moment, Moment::In(Call::WriteLost | Call::Lost));
-                // None goes over TCP, nor where there are none.
-                let passes = self.listen_at.unix().is_some() && transport.raw_fd().is_some();
+                // None goes over TCP, nor where there are none, nor over TLS.
+                let passes = self.listen_at.unix().is_some() && transport.raw_fd().is_some() && !self.begins;
                 let sent = transport.send_file_descriptor(reader.into(), FEW).is_ok();
                 self.passed.set(sent);
                 if sent != (passes && may_write) {

@@ -120,7 +120,7 @@ impl<'a> Scene<'a> {
         let connecting = link::connect(client, &to, self.asking(once(asking)));
         // A role may be made to fail, and says so itself.
         drop(connecting.add_both(|_| ()));
-        self.until(|| ends.0.has(Call::Made) && ends.1.has(Call::Made));
+        self.until(|| ends.0.is_ready() && ends.1.is_ready());
         drop(port.stop_listening());
         ends
     }
@@ -136,7 +136,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Drives everything until the peer of an aborted connection is told: of a reset, even where it is paused; or, over UNIX sockets,
-    /// which have none, of an end when it reads on.
+    /// which have none, of an end when it reads on, which for TLS is a cut.
     #[track_caller]
     pub(super) fn until_told_of_the_abort(&mut self, end: &End) {
         if !self.is_unix() {
@@ -145,7 +145,10 @@ impl<'a> Scene<'a> {
         }
         end.with_transport(Transport::resume_producing);
         self.until(|| end.is_over());
-        end.assert_done();
+        match self.setting.begins() {
+            None => end.assert_done(),
+            Some(_) => end.assert_truncated(),
+        }
     }
 
     /// The end of a case: closes what is open in good order, and sees that everything was lost, once, and that nothing is
@@ -341,10 +344,23 @@ impl End {
         self.0.reason.borrow().clone().unwrap_or_else(|| panic!("the connection is not over"))
     }
 
+    /// Whether the connection is made, and what was begun on it is through, or it is over.
+    pub(super) fn is_ready(&self) -> bool {
+        let is_through =
+            || self.0.transport.borrow().as_ref().is_some_and(|transport| !transport.stream().is_handshaking());
+        self.has(Call::Made) && (self.is_over() || is_through())
+    }
+
     #[track_caller]
     pub(super) fn assert_done(&self) {
         let reason = self.reason();
         assert!(matches!(reason.check(), Some(ConnectionClosed::Done)), "{reason}");
+    }
+
+    #[track_caller]
+    pub(super) fn assert_truncated(&self) {
+        let reason = self.reason();
+        assert!(matches!(reason.check(), Some(ConnectionClosed::Truncated)), "{reason}");
     }
 
     #[track_caller]

@@ -1,0 +1,44 @@
+//! The conformance suite over TLS: on the mio backend, over TCP and over UNIX sockets, and on the simulated network.
+#![cfg(feature = "tls")]
+
+mod common;
+
+use common::certificates::tls_on_both_sides;
+use common::setting::Loopback;
+use ropewalk::testing::Conditions;
+use ropewalk::testing::conformance::{Outcome, Simulated, cases};
+
+ropewalk::conformance_tests!(mio, || Box::new(Loopback::new().beginning(tls_on_both_sides())));
+
+ropewalk::conformance_tests!(mio_unix, || Box::new(Loopback::unix().beginning(tls_on_both_sides())));
+
+ropewalk::conformance_tests!(ideal, || {
+    let (listened, connected) = tls_on_both_sides();
+    Box::new(Simulated::new(1, Conditions::ideal()).beginning(listened, connected))
+});
+
+/// What a plain stream does in one turn, a record does in many where bytes travel alone.
+const COUNT_TURNS: [&str; 2] = ["the_phases_of_a_turn_come_in_order", "a_request_never_calls_back"];
+
+/// On rough networks the engine does all of it over TLS too, and none of it is skipped, but for the cases that count turns. A record
+/// fits into their windows, as a byte does into all.
+fn rough(seeds: &[u64]) {
+    for &seed in seeds {
+        for case in cases().into_iter().filter(|case| !COUNT_TURNS.contains(&case.name)) {
+            let (listened, connected) = tls_on_both_sides();
+            let mut setting = Simulated::new(seed, Conditions::rough(seed).window(1024)).beginning(listened, connected);
+            assert_eq!(case.run(&mut setting), Outcome::Passed, "{} (seed {seed})", case.name);
+        }
+    }
+}
+
+#[test]
+fn four_rough_networks() {
+    rough(&[2, 3, 5, 6]);
+}
+
+/// One that cuts everything into single bytes.
+#[test]
+fn a_very_rough_one() {
+    rough(&[0]);
+}
