@@ -37,7 +37,7 @@ fn four_rough_networks() {
     rough(&[2, 3, 5, 6]);
 }
 
-/// One that cuts everything into single bytes.
+/// And a slower one.
 #[test]
 fn a_very_rough_one() {
     rough(&[0]);

@@ -722,6 +722,52 @@ fn half_closes() {
     }
 }
 
+/// F57: our direction may be ended before the handshake is done, with something to be sent or without: it ends when that is.
+#[test]
+fn a_half_close_during_the_handshake() {
+    for write in [true, false] {
+        let (_, client_tls, server_tls) = usual();
+        let ((client, asking), (server, serving)) = (side(), tls_side(server_tls));
+        let client = client.half_close().made(move |transport| {
+            transport.start_tls(&client_tls)?;
+            if write {
+                transport.write(b"all of it");
+            }
+            transport.lose_write_connection();
+            Ok(())
+        });
+        let server = server.half_close().read_lost(|transport| {
+            transport.write(b"an answer");
+            transport.lose_connection();
+            Ok(())
+        });
+        let pump = PumpOptions::new().room(100).connect(client, server);
+        pump.flush();
+        assert_eq!(serving.text(), if write { "all of it" } else { "" });
+        assert_eq!(asking.text(), "an answer");
+        assert_eq!(asking.log.all(), ["made", "secured", "write lost", "data", "read lost", CLEAN]);
+        assert_eq!(serving.log.all().last().map(String::as_str), Some(CLEAN));
+    }
+}
+
+/// A peer that has all that was written, and goes before it has our end of TLS, has missed nothing.
+#[test]
+fn a_peer_that_does_not_wait_for_the_end() {
+    let (authority, _, server_tls) = usual();
+    let ((client, raw), (server, serving)) = (side(), tls_side(server_tls));
+    let pump = PumpOptions::new().room(10).connect(client, server);
+    let transport = pump.client().transport();
+    Library::client(&authority, "example.org").talk(&pump, transport, &raw);
+    transport.pause_producing();
+    pump.flush();
+    pump.server().transport().lose_connection();
+    pump.flush();
+    assert!(pump.server().transport().queued() > 0, "there is no room for it");
+    transport.abort_connection();
+    pump.flush();
+    assert_eq!(serving.log.all(), ["made", "secured", CLEAN]);
+}
+
 /// F54: a peer that never ends its direction holds nothing up: `connection_lost` comes as soon as everything was sent, and the
 /// socket is closed 5 s later.
 #[test]
