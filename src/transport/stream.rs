@@ -489,8 +489,9 @@ impl Stream {
 
     /// The network says that it is over.
     pub(crate) fn broken(&mut self, error: io::Error) {
-        if self.closing == Closing::Draining && self.layers().is_some_and(|layers| layers.parting) {
-            // All that was written has left. What is missing is the layers' own end, of which the peer has no need any more.
+        let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
+        let ends_anyway = self.closing == Closing::Draining || self.both_ended();
+        if ends_anyway && self.has_sent_everything(nobody_is_there) {
             let reason = self.reason.take().unwrap_or_else(|| ConnectionClosed::Done.into());
             return self.dead(reason);
         }
@@ -641,6 +642,14 @@ impl Stream {
         !self.queue.is_empty() || self.can_seal()
     }
 
+    /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
+    /// sent anything, whether there was nothing to send.
+    fn has_sent_everything(&mut self, nobody_is_there: bool) -> bool {
+        let holds = self.production().is_some_and(|production| production.holds_close());
+        let parting = self.layers().is_some_and(|layers| layers.parting);
+        parting || (nobody_is_there && !holds && self.queued() == 0)
+    }
+
     fn can_seal(&self) -> bool {
         self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
     }
@@ -742,7 +751,8 @@ impl Stream {
         let end_is_held = self.held().is_some_and(|held| held.end.is_some());
         let open = matches!(self.reading, Reading::Open | Reading::Discarding) && !end_is_held;
         match self.layers() {
-            Some(layers) => !layers.wire_ended && (open || self.is_handshaking()),
+            // Behind the peer's end of a layer there is that of the network, which says more.
+            Some(layers) => !layers.wire_ended && (open || self.reading == Reading::Ended || self.is_handshaking()),
             None => open,
         }
     }

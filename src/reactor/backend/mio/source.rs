@@ -57,6 +57,10 @@ pub(super) struct Stream {
     hung_up: bool,
     /// An error was announced.
     failed: bool,
+    /// The other end of a UNIX socket was closed: there are no resets that would say so.
+    gone: bool,
+    /// The peer's end was read.
+    ended: bool,
     /// Somebody waits for room.
     blocked: bool,
     /// There may be room.
@@ -197,6 +201,8 @@ impl Stream {
             readable: false,
             hung_up: false,
             failed: false,
+            gone: false,
+            ended: false,
             blocked: false,
             writable: false,
             armed: false,
@@ -210,6 +216,7 @@ impl Stream {
         self.readable |= event.is_readable() || hung_up;
         self.hung_up |= hung_up;
         self.failed |= event.is_error();
+        self.gone |= self.unix && event.is_write_closed();
         self.writable |= event.is_writable();
     }
 
@@ -225,6 +232,11 @@ impl Stream {
             // Not being read, or read to its end: reading would not say so.
             self.failed = false;
             return (socket::pending_error(self.socket.as_fd()).map(Completion::Broken), Then::Rest);
+        }
+        if self.gone && self.ended {
+            // What it sent was read, and nobody would read what is sent to it.
+            self.gone = false;
+            return (Some(Completion::Broken(io::ErrorKind::BrokenPipe.into())), Then::Rest);
         }
         (None, Then::Rest)
     }
@@ -248,9 +260,12 @@ impl Stream {
                 self.readable = true;
                 (Some(Completion::Received(Chunk::of(buffer, filled).with(descriptors))), Then::Again)
             }
-            // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
-            Receive::End if self.failed => (Some(Completion::EndOfStream), Then::Again),
-            Receive::End => (Some(Completion::EndOfStream), Then::Rest),
+            Receive::End => {
+                self.ended = true;
+                // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
+                let more = self.failed || self.gone;
+                (Some(Completion::EndOfStream), if more { Then::Again } else { Then::Rest })
+            }
             Receive::Empty => (None, Then::Rest),
             Receive::Starved => {
                 self.readable = true;

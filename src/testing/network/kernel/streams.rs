@@ -35,6 +35,8 @@ pub(crate) struct Stream {
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
+    /// The other end was closed, and its system says so.
+    gone: bool,
     /// It is no longer among those that wait to be accepted, or never was.
     pub(super) accepted: bool,
     /// Its owner has closed it.
@@ -48,6 +50,8 @@ pub(super) enum Packet {
     Data(Vec<u8>),
     End,
     Reset,
+    /// The other end of a UNIX socket was closed: nobody would read what is sent to it.
+    Gone,
 }
 
 impl Kernel {
@@ -105,7 +109,8 @@ impl Kernel {
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
                 // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
                 // for a reset.
-                let reset = (reset && stream.local.unix().is_none()) || !stream.incoming.is_empty();
+                let is_unix = stream.local.unix().is_some();
+                let reset = (reset && !is_unix) || !stream.incoming.is_empty();
                 let over = stream.broken.is_some();
                 self.note(format_args!("close  {local} > {remote}{}", if reset { " with a reset" } else { "" }));
                 if over {
@@ -114,6 +119,9 @@ impl Kernel {
                     self.transmit(id, Packet::Reset);
                 } else {
                     self.shut_down(id);
+                    if is_unix {
+                        self.transmit(id, Packet::Gone);
+                    }
                     self.forget(id);
                 }
             }
@@ -269,6 +277,7 @@ impl Kernel {
                 }
             }
             Packet::End => stream.end_arrived = true,
+            Packet::Gone => stream.gone = true,
             Packet::Reset => {
                 stream.broken = Some(io::ErrorKind::ConnectionReset);
                 stream.wire.clear();
@@ -319,6 +328,9 @@ impl Kernel {
                 self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
             }
             News::EndOfStream
+        } else if stream.gone && stream.end_told && !stream.broken_told {
+            stream.broken_told = true;
+            News::Broken(io::ErrorKind::BrokenPipe)
         } else {
             return None;
         };
@@ -349,6 +361,7 @@ impl Stream {
             receiving: false,
             blocked: false,
             shut: false,
+            gone: false,
             accepted: true,
             closed: false,
             no_delay: false,
@@ -361,7 +374,7 @@ impl Packet {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Data(bytes) => bytes.len(),
-            Self::End | Self::Reset => 0,
+            Self::End | Self::Reset | Self::Gone => 0,
         }
     }
 }
