@@ -166,6 +166,22 @@ impl Layers {
         Ok(())
     }
 
+    /// Seals bytes that are written now, without keeping them, if nothing that was written waits before them. Says how many it took.
+    pub(super) fn seal_now(&mut self, data: &[u8], wire: &mut SendQueue, spares: &Spares) -> Result<usize> {
+        let [Place { layer, queue }] = &mut *self.stack else { return Ok(0) };
+        if !layer.is_ready() || !queue.is_empty() || self.parting {
+            return Ok(0);
+        }
+        let mut sealed = 0;
+        for piece in data[..data.len().min(SEALED.saturating_sub(wire.len()))].chunks(AT_ONCE) {
+            let mut buffer = spares.take();
+            layer.seal(piece, &mut buffer)?;
+            sealed += piece.len();
+            wire.append(buffer, spares);
+        }
+        Ok(sealed)
+    }
+
     /// Where a layer's bytes go.
     fn below<'a>(&'a mut self, level: usize, wire: &'a mut SendQueue) -> &'a mut SendQueue {
         match level.checked_sub(1) {

@@ -51,6 +51,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::DIRECT;
 use super::layer::{Layer, Layers, Opened};
 use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
 use super::send_queue::{SendQueue, Spares};
@@ -259,11 +260,20 @@ impl Stream {
         self.queue.is_empty() && !self.blocked && self.layers().is_none()
     }
 
-    /// Queues bytes.
+    /// Queues bytes. Many that go through a layer are sealed at once if they can be, so that they are not copied before.
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
-        match self.layers_mut().and_then(Layers::top_queue) {
-            Some(queue) => queue.push(data, spares),
-            None => self.queue.push(data, spares),
+        let Self { extras, queue, .. } = self;
+        let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
+            return queue.push(data, spares);
+        };
+        let sealed = if data.len() >= DIRECT { layers.seal_now(data, queue, spares) } else { Ok(0) };
+        match sealed {
+            Ok(count) => {
+                if let Some(queue) = layers.top_queue() {
+                    queue.push(&data[count..], spares);
+                }
+            }
+            Err(failure) => self.fail(failure),
         }
     }
 
