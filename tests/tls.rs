@@ -1094,6 +1094,76 @@ fn behind_a_close_notify() {
     assert_eq!(library.plain, b"still heard");
 }
 
+/// F19: TLS is asked for inside every callback, on a plain connection and on one that speaks it: nothing panics, it is refused where the
+/// connection is closing, and both sides hear of the end once.
+#[test]
+fn start_tls_in_every_callback() {
+    let (authority, client_tls, server_tls) = usual();
+    for secure in [false, true] {
+        for when in ["made", "secured", "data", "read lost", "write lost", "lost"] {
+            let (started, tls) = (Rc::new(RefCell::new(Vec::new())), authority.client("example.org"));
+            let (log, starts) = (Log::default(), Rc::clone(&started));
+            let ask = move |now: &str, transport: &Transport| {
+                log.add(now);
+                if now == when && log.count(now) == 1 {
+                    starts.borrow_mut().push(transport.start_tls(&tls).is_ok());
+                }
+            };
+            let ask = Rc::new(ask);
+            let at = |now: &'static str| {
+                let ask = Rc::clone(&ask);
+                move |transport: &Transport| {
+                    ask(now, transport);
+                    Ok(())
+                }
+            };
+            let ((client, asking), (server, serving)) = (side(), side());
+            let (mut made, outer) = (at("made"), client_tls.clone());
+            let client = client.half_close().made(move |transport| {
+                if secure {
+                    transport.start_tls(&outer)?;
+                }
+                transport.write(b"a question");
+                made(transport)
+            });
+            let (data, lost) = (Rc::clone(&ask), Rc::clone(&ask));
+            let client = client
+                .secured(at("secured"))
+                .data(move |transport, _| {
+                    data("data", transport);
+                    transport.lose_write_connection();
+                    Ok(())
+                })
+                .read_lost(at("read lost"))
+                .write_lost(at("write lost"))
+                .lost(move |transport| lost("lost", transport));
+            let tls = server_tls.clone();
+            let server =
+                server.half_close().made(move |transport| if secure { Ok(transport.start_tls(&tls)?) } else { Ok(()) });
+            let server = server.data(|transport, _| {
+                transport.write(b"an answer");
+                Ok(())
+            });
+            let server = server.read_lost(|transport| {
+                transport.lose_connection();
+                Ok(())
+            });
+            let pump = connect(client, server);
+            pump.advance(Duration::from_secs(31));
+            pump.advance(Duration::from_secs(31));
+            let case = format!("{when}, secure {secure}: {:?} {:?}", asking.log.all(), serving.log.all());
+            assert_eq!((asking.log.count("lost"), serving.log.count("lost")), (1, 1), "{case}");
+            let expected: &[bool] = match when {
+                "secured" if !secure => &[],
+                "made" | "secured" | "data" => &[true],
+                // Both directions of a connection end before it is lost, and then nothing can be begun.
+                _ => &[false],
+            };
+            assert_eq!(*started.borrow(), expected, "{case}");
+        }
+    }
+}
+
 /// A callback that fails closes the connection with TLS's own end, behind what was written.
 #[test]
 fn a_callback_that_fails() {

@@ -292,6 +292,27 @@ fn a_handshake_that_stalls() {
     }
 }
 
+/// A9: peers that send a byte of their handshake from time to time do not delay anybody else's echo by a turn, and are gone when their
+/// time is over.
+#[test]
+fn peers_that_trickle() {
+    let (reactor, authority) = (reactor(), Authority::new());
+    let tls = authority.server(&["localhost"]).with_handshake_timeout(Some(Duration::from_secs(1)));
+    let (seen, tcp) = (Seen::default(), server_from_string(&reactor, "tcp:0:interface=127.0.0.1").expect("good"));
+    let port = result_of(&reactor, wrap_server_tls(tls, tcp).listen(seen.echoes())).expect("a port");
+    let to = port.host().socket_addr().expect("a TCP port");
+    let (_echo, at) = listen(&reactor, |_peer: &Address| Some(Echo));
+    let mut clients = vec![Client::connect(&reactor, at)];
+    let mut slow: Vec<Client> = (0..200).map(|_| Client::connect(&reactor, to)).collect();
+    let usual = echo_round(&reactor, &mut clients, b"hello");
+    for byte in b"\x16\x03\x01\x01" {
+        slow.iter_mut().for_each(|peer| peer.send(&[*byte]));
+        assert!(echo_round(&reactor, &mut clients, b"hello") <= usual, "the others are waited for");
+    }
+    run_until(&reactor, || seen.log.count("lost: the TLS handshake was not done after 1s") == slow.len());
+    assert_eq!(echo_round(&reactor, &mut clients, b"hello"), usual);
+}
+
 /// F54: a peer that never answers our `close_notify` is not waited for: the protocol hears of the end at once.
 #[test]
 fn a_close_notify_that_is_never_answered() {
