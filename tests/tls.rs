@@ -11,10 +11,10 @@ use std::time::Duration;
 use common::certificates::{self, Authority};
 use common::{Log, Script};
 use ropewalk::error::ConnectionClosed;
-use ropewalk::testing::{Pump, PumpOptions};
+use ropewalk::testing::{Conditions, Network, Pump, PumpOptions};
 use ropewalk::tls::{ClientTls, ServerTls, StartTlsError, Tls, TlsError, TlsSession, TlsVersion};
 use ropewalk::transport::{Producer, Streaming};
-use ropewalk::{Failure, Result, Transport};
+use ropewalk::{ConnectOptions, Failure, ListenOptions, Result, Transport};
 
 const CLEAN: &str = "lost: the connection was closed cleanly";
 
@@ -1178,4 +1178,42 @@ fn a_callback_that_fails() {
     assert_eq!(serving.log.all().last().map(String::as_str), Some("lost: the disk is full"));
     assert_eq!(asking.text(), "up to here");
     assert_eq!(asking.log.all().last().map(String::as_str), Some(CLEAN));
+}
+
+/// What TLS draws at random is not drawn from the seed, but its lengths do not depend on it: with Ed25519 a simulated run takes the
+/// same course every time.
+#[test]
+fn a_simulated_run_takes_the_same_course() {
+    let authority = Authority::repeatable();
+    let server_tls = authority.server(&["example.org"]);
+    let run = |seed: u64| {
+        let network = Network::with_conditions(seed, Conditions::rough(seed));
+        let [server, client] = [1, 2].map(|host| network.reactor([10, 0, 0, host].into()));
+        let tls = server_tls.clone();
+        let (echo, _) = tls_side(tls);
+        let echo = echo.data(|transport, data| {
+            transport.write(data);
+            Ok(())
+        });
+        let port =
+            server.listen_tcp(([10, 0, 0, 1], 7).into(), &ListenOptions::new(), common::once(echo)).expect("a port");
+        // One that has no session to resume.
+        let ((asking, asked), to) =
+            (tls_side(authority.client("example.org")), port.host().socket_addr().expect("a TCP port"));
+        let asking = asking.data(|transport, _| {
+            transport.lose_connection();
+            Ok(())
+        });
+        let asking = asking.secured(|transport| {
+            transport.write(b"a question");
+            Ok(())
+        });
+        drop(client.connect_tcp(to, &ConnectOptions::new(), common::once(asking)));
+        network.run_until(Duration::from_secs(600), || asked.log.is_over()).expect("it ends");
+        assert_eq!(asked.log.reason(), "the connection was closed cleanly");
+        network.fingerprint()
+    };
+    for seed in 0..10 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
 }
