@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -15,6 +16,8 @@ pub(crate) struct Stream {
     pub(super) peer_host: IpAddr,
     pub(crate) local: Address,
     pub(crate) remote: Address,
+    /// Both, as the trace has them: of what is sent, and of what is read.
+    names: (Rc<str>, Rc<str>),
     pub(super) peer: SocketId,
     /// Under way to the peer, each with the time at which it arrives.
     pub(super) wire: VecDeque<(Duration, Packet)>,
@@ -81,8 +84,8 @@ impl Kernel {
         }
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.unread += count;
-            let (peer, local, remote) = (stream.peer, stream.local.clone(), stream.remote.clone());
-            self.note(format_args!("send   {local} > {remote} {count}"));
+            let (peer, names) = (stream.peer, Rc::clone(&stream.names.0));
+            self.note(format_args!("send   {names} {count}"));
             if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
                 peer.due.extend(&data[..count]);
             }
@@ -156,9 +159,9 @@ impl Kernel {
             let (local, remote) = (&stream.local, &stream.remote);
             self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
         }
-        let (peer, local, remote, owner) = (stream.peer, stream.local.clone(), stream.remote.clone(), stream.owner);
+        let (peer, names, owner) = (stream.peer, Rc::clone(&stream.names.1), stream.owner);
         if count > 0 {
-            self.note(format_args!("read   {local} < {remote} {count}"));
+            self.note(format_args!("read   {names} {count}"));
             let at = self.now + self.latency();
             self.later(at, Event::Read(peer, count));
             self.make_ready(owner, id);
@@ -343,6 +346,7 @@ impl Stream {
     pub(super) fn new(owner: Owner, hosts: (IpAddr, IpAddr), local: Address, remote: Address, peer: SocketId) -> Self {
         Self {
             owner,
+            names: (format!("{local} > {remote}").into(), format!("{local} < {remote}").into()),
             host: hosts.0,
             peer_host: hosts.1,
             local,
