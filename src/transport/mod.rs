@@ -338,6 +338,7 @@ impl Transport {
     }
 
     /// Runs a call of the protocol, under the eyes of who watches.
+    #[inline]
     pub(crate) fn watched<R>(&self, call: Call<'_>, run: impl FnOnce() -> R) -> R {
         let Some(watch) = &self.0.agenda.watch else { return run() };
         watch.calls(self.0.id, call);

@@ -251,7 +251,7 @@ impl Stream {
 
     /// Whether a write would be sent.
     pub(crate) fn accepts_writes(&self) -> bool {
-        let parting = self.layers().is_some_and(|layers| layers.parting);
+        let parting = self.extras.is_some() && self.layers().is_some_and(|layers| layers.parting);
         self.closing <= Closing::Draining && self.writing != Writing::Shut && !parting
     }
 
@@ -261,7 +261,15 @@ impl Stream {
     }
 
     /// Queues bytes. Many that go through a layer are sealed at once if they can be, so that they are not copied before.
+    #[inline]
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
+        if self.extras.is_none() {
+            return self.queue.push(data, spares);
+        }
+        self.push_above(data, spares);
+    }
+
+    fn push_above(&mut self, data: &[u8], spares: &Spares) {
         let Self { extras, queue, .. } = self;
         let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
             return queue.push(data, spares);
@@ -409,10 +417,15 @@ impl Stream {
     // What happened.
 
     /// Bytes came that have passed so many layers. `Kept` ones were taken care of.
+    #[inline]
     pub(crate) fn received(&mut self, level: usize, data: &[u8]) -> Delivery {
         if self.extras.is_none() && self.reading == Reading::Open {
             return Delivery::Deliver;
         }
+        self.received_otherwise(level, data)
+    }
+
+    fn received_otherwise(&mut self, level: usize, data: &[u8]) -> Delivery {
         if let Some(held) = self.held_at(level) {
             held.data.extend_from_slice(data);
             return Delivery::Kept;
@@ -552,12 +565,18 @@ impl Stream {
     }
 
     /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
+    #[inline]
     pub(crate) fn next_step(&mut self) -> Step {
-        if self.closing == Closing::Failing && self.queue.is_empty() && self.must_part() {
-            return Step::Seal;
+        if self.is_usual() {
+            return if self.can_send() { Step::Send } else { Step::Rest };
         }
+        self.next_other_step()
+    }
+
+    fn next_other_step(&mut self) -> Step {
         match self.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
+            Closing::Failing if self.queue.is_empty() && self.has_to_part() => self.part(),
             Closing::Failing if self.can_send() && !self.flushed => {
                 // With layers there is more to come: what is sealed when this has left.
                 self.flushed = self.layers().is_none_or(|layers| layers.parting);
@@ -568,6 +587,13 @@ impl Stream {
             Closing::Aborting => self.close(CloseMode::Reset),
             Closing::Over => Step::Rest,
         }
+    }
+
+    /// Whether there is nothing to it but its queue, as there usually is.
+    fn is_usual(&self) -> bool {
+        self.extras.is_none()
+            && self.receiving
+            && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
     }
 
     fn next_living_step(&mut self) -> Step {
@@ -592,8 +618,8 @@ impl Stream {
         if queued == 0 && !waits {
             let over = self.closing == Closing::Draining || self.both_ended();
             let shuts = self.writing == Writing::Shutting && !self.is_handshaking();
-            if (over || shuts) && self.must_part() {
-                return Step::Seal;
+            if (over || shuts) && self.has_to_part() {
+                return self.part();
             }
             if over {
                 self.reason.get_or_insert_with(|| ConnectionClosed::Done.into());
@@ -649,7 +675,7 @@ impl Stream {
 
     /// Whether anything is left to be sent that need not wait for the peer.
     pub(crate) fn has_more_to_send(&self) -> bool {
-        !self.queue.is_empty() || self.can_seal()
+        !self.queue.is_empty() || (self.extras.is_some() && self.can_seal())
     }
 
     /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
@@ -664,9 +690,17 @@ impl Stream {
         self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
     }
 
-    /// Whether the layers have still to end our direction, which they do when they seal the next time.
-    fn must_part(&mut self) -> bool {
-        self.layers_mut().is_some_and(|layers| !std::mem::replace(&mut layers.parting, true))
+    /// Whether the layers have still to end our direction.
+    fn has_to_part(&self) -> bool {
+        self.layers().is_some_and(|layers| !layers.parting)
+    }
+
+    /// Has the layers end our direction when they seal the next time, which is now.
+    fn part(&mut self) -> Step {
+        if let Some(layers) = self.layers_mut() {
+            layers.parting = true;
+        }
+        Step::Seal
     }
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
