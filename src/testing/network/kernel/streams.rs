@@ -17,7 +17,7 @@ pub(crate) struct Stream {
     pub(crate) local: Address,
     pub(crate) remote: Address,
     /// Both, as the trace has them: of what is sent, and of what is read.
-    names: (Rc<str>, Rc<str>),
+    names: Rc<[String; 2]>,
     pub(super) peer: SocketId,
     /// Under way to the peer, each with the time at which it arrives.
     pub(super) wire: VecDeque<(Duration, Packet)>,
@@ -84,8 +84,8 @@ impl Kernel {
         }
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.unread += count;
-            let (peer, names) = (stream.peer, Rc::clone(&stream.names.0));
-            self.note(format_args!("send   {names} {count}"));
+            let (peer, names) = (stream.peer, Rc::clone(&stream.names));
+            self.note(format_args!("send   {} {count}", names[0]));
             if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
                 peer.due.extend(&data[..count]);
             }
@@ -159,9 +159,9 @@ impl Kernel {
             let (local, remote) = (&stream.local, &stream.remote);
             self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
         }
-        let (peer, names, owner) = (stream.peer, Rc::clone(&stream.names.1), stream.owner);
+        let (peer, names, owner) = (stream.peer, Rc::clone(&stream.names), stream.owner);
         if count > 0 {
-            self.note(format_args!("read   {names} {count}"));
+            self.note(format_args!("read   {} {count}", names[1]));
             let at = self.now + self.latency();
             self.later(at, Event::Read(peer, count));
             self.make_ready(owner, id);
@@ -346,7 +346,7 @@ impl Stream {
     pub(super) fn new(owner: Owner, hosts: (IpAddr, IpAddr), local: Address, remote: Address, peer: SocketId) -> Self {
         Self {
             owner,
-            names: (format!("{local} > {remote}").into(), format!("{local} < {remote}").into()),
+            names: Rc::new([format!("{local} > {remote}"), format!("{local} < {remote}")]),
             host: hosts.0,
             peer_host: hosts.1,
             local,
