@@ -1118,7 +1118,7 @@ fn start_tls_in_every_callback() {
                 }
             };
             let ((client, asking), (server, serving)) = (side(), side());
-            let (mut made, outer) = (at("made"), client_tls.clone());
+            let (made, outer) = (at("made"), client_tls.clone());
             let client = client.half_close().made(move |transport| {
                 if secure {
                     transport.start_tls(&outer)?;
