@@ -176,6 +176,36 @@ fn descriptions_verify() {
     assert_eq!(served.log.count("data"), 0);
 }
 
+/// The platform's roots are those that the environment names, if it names any: a client needs no others then. The environment is that of a
+/// process, so this test runs itself in one of its own.
+#[test]
+fn the_platforms_roots() {
+    const INSIDE: &str = "ROPEWALK_TEST_PLATFORM_ROOTS";
+    if let Some(identity) = std::env::var_os(INSIDE) {
+        let reactor = reactor();
+        let both = quote_string_argument(identity.to_str().expect("a path")).into_owned();
+        let (_port, number, _served) = serve(&reactor, &format!("ssl:0:{both}:interface=127.0.0.1"));
+        for client in [format!("tls:localhost:{number}"), format!("ssl:localhost:{number}")] {
+            assert_eq!(ask_string(&reactor, &client).log.all(), ANSWERED, "{client}");
+        }
+        return;
+    }
+    let files = Files::new();
+    let inside = |roots: &str| {
+        let mut test = std::process::Command::new(std::env::current_exe().expect("this test"));
+        test.args(["--exact", "the_platforms_roots"]).env(INSIDE, files.folder.at("both.pem"));
+        test.env("SSL_CERT_FILE", files.folder.at(roots)).env_remove("SSL_CERT_DIR").output().expect("this test")
+    };
+    let good = inside("ca/ca.pem");
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stdout));
+    let bad = inside("no-such-file.pem");
+    let said = String::from_utf8_lossy(&bad.stdout).into_owned();
+    assert!(
+        !bad.status.success() && said.contains("no usable certificate of an authority in the platform's store"),
+        "{said}"
+    );
+}
+
 /// What is wrong in a description is said, with its place; files are read when the endpoint is made.
 #[test]
 fn descriptions_that_are_wrong() {
