@@ -1085,7 +1085,7 @@ fn behind_a_close_notify() {
     library.talk(&pump, transport, &raw);
     library.connection.send_close_notify();
     transport.write(&library.send());
-    transport.write(b"plain text behind it");
+    transport.write(&b"plain text behind it".repeat(10_000));
     pump.flush();
     assert_eq!(serving.log.all(), ["made", "secured", "read lost"]);
     pump.server().transport().write(b"still heard");
