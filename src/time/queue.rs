@@ -335,9 +335,9 @@ fn least(group: &[Entry; WAYS]) -> (u128, usize) {
 const ROOT: usize = WAYS - 1;
 
 /// Children of a place. Each level that an entry passes costs a wait for memory, for the entry that makes room and for
-/// the call that is told its place, while keys that lie side by side cost little to compare. With a million calls, to
-/// cancel or move them in the order of asking took a third longer with eight ways and nearly twice as long with four.
-/// With thirty-two it was faster still, but making calls took longer, by a quarter with ten thousand.
+/// the call that is told its place, while keys that lie side by side cost little to compare. With a million calls, firing
+/// took a sixth longer with eight ways and a quarter longer with thirty-two; with ten thousand, it took a twentieth less
+/// with eight and nearly twice as long with thirty-two.
 const WAYS: usize = 16;
 
 /// Entries in a piece: 16 KiB. Of the powers of two from 256 to 4,096 this was the fastest with a million calls, by a
