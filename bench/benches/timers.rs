@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::hint::black_box;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -289,6 +290,33 @@ impl Tasks {
     }
 }
 
+/// As much memory as so many timers take, in blocks of a cache line: what cancelling waits for, without the timers.
+struct Blocks {
+    blocks: Vec<[u64; 8]>,
+    random: Random,
+}
+
+impl Blocks {
+    fn new(count: usize) -> Self {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        Self { blocks: (0..count).map(|_| [random.next(); 8]).collect(), random }
+    }
+
+    /// Reads any block, and another that the first one names, as a call names its place. Pairs are read as fast as the
+    /// processor can, which has several under way; or one pair after the other, if the next waits for what was read.
+    fn read_pairs(&mut self, wait: bool) -> (Duration, usize) {
+        let any: Vec<_> = (0..BATCH).map(|_| self.random.index(self.blocks.len())).collect();
+        let len = self.blocks.len();
+        let (took, _) = time(|| {
+            any.into_iter().fold(0, |last, index| {
+                let first = if wait { self.blocks[(last as usize ^ index) % len] } else { self.blocks[index] };
+                black_box(self.blocks[first[0] as usize % len][0])
+            })
+        });
+        (took, BATCH)
+    }
+}
+
 fn benches(criterion: &mut Criterion) {
     for (count, name) in [(10_000, "10,000 pending"), (1_000_000, "1,000,000 pending")] {
         let mut group = criterion.benchmark_group(name);
@@ -308,6 +336,10 @@ fn benches(criterion: &mut Criterion) {
         drop(sleeps);
         let mut tasks = Tasks::new(count);
         measure(&mut group, "tokio: fire, a task each", || tasks.fire());
+        drop(tasks);
+        let mut blocks = Blocks::new(count);
+        measure(&mut group, "memory: two blocks", || blocks.read_pairs(false));
+        measure(&mut group, "memory: two blocks, one pair after the other", || blocks.read_pairs(true));
         group.finish();
     }
 }
