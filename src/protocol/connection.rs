@@ -18,7 +18,7 @@ use super::Protocol;
 use crate::error::Unavailable;
 use crate::failure::{Failure, Result, guarded, guarded_result};
 use crate::transport::agenda::Call;
-use crate::transport::stream::{Delivery, EndNotice, Ending};
+use crate::transport::step::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
 
 /// A protocol and its transport, as they are reached from outside: what `connect` gives (Twisted: the protocol with

@@ -12,7 +12,7 @@ use crate::protocol::AnyJoint;
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
-use crate::transport::stream::{CloseMode, EndNotice, Step};
+use crate::transport::step::{CloseMode, EndNotice, Step};
 
 /// How long, and how many bytes, are read from a peer after our end of a closed connection, so that closing does not
 /// destroy with a reset what was sent last. 5 s is what web servers use; 8 MiB lets a peer finish an upload that nobody

@@ -22,7 +22,7 @@ use crate::deferred::Spawner;
 use crate::protocol::{AnyJoint, BoxedFactory};
 use crate::time::{DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
-use crate::transport::stream::CloseMode;
+use crate::transport::step::CloseMode;
 
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
 /// called that is not ours.

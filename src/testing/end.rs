@@ -20,7 +20,8 @@ use crate::time::{Clock as _, DelayedCall};
 use crate::transport::Transport;
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::send_queue::CHUNK;
-use crate::transport::stream::{CloseMode, EndNotice, Step, Stream};
+use crate::transport::step::{CloseMode, EndNotice, Step};
+use crate::transport::stream::Stream;
 
 /// How long, and how many bytes, are read and dropped after our end of a closed connection: as the reactor does it.
 const LINGER_TIME: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! The transport side of a connection (Twisted: `ITransport`, `ITCPTransport`, `twisted.internet.tcp.Connection`).
 //!
 //! [`Transport`] is the handle that a protocol is given. Behind it is a state machine without any I/O
-//! (`stream.rs`), which the reactor tells what happened and asks what is to be done. This room makes no system
+//! (`stream/`), which the reactor tells what happened and asks what is to be done. This room makes no system
 //! call and knows no protocol.
 
 use std::cell::RefCell;
@@ -15,6 +15,7 @@ pub(crate) mod agenda;
 pub(crate) mod layer;
 mod producer;
 pub(crate) mod send_queue;
+pub(crate) mod step;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;

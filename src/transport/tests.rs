@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::layer::{Layer, Opened};
 use super::send_queue::Spares;
-use super::stream::{CloseMode, Delivery, EndNotice, Ending, Step, Stream};
+use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
+use super::stream::Stream;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 

@@ -1,6 +1,6 @@
 //! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol: it is told what was
 //! asked and what happened, and says what is to be done next ([`Stream::next_step`]). Everything that affects these
-//! states lives in this file.
+//! states lives in this file and those beside it (`held.rs`, of what is held back, and `layered.rs`, for streams that have layers).
 //!
 //! A stream is three small machines:
 //!
@@ -46,15 +46,19 @@
 //! 7. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
 //!    it has a deadline.
 
+mod held;
+mod layered;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::DIRECT;
-use super::layer::{Layer, Layers, Opened};
+use self::held::Held;
+use super::layer::Layers;
 use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
 use super::send_queue::{SendQueue, Spares};
+use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 
@@ -141,81 +145,6 @@ struct Extras {
 /// which is in the queue.
 pub(crate) type Attached = VecDeque<(usize, OwnedFd)>;
 
-/// Bytes, and the peer's end behind them, that wait to be delivered.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// How many layers they have passed.
-    pub(crate) level: usize,
-    pub(crate) data: Vec<u8>,
-    pub(crate) end: Option<Ending>,
-}
-
-/// How the peer's direction ended.
-#[derive(Debug, Clone)]
-pub(crate) enum Ending {
-    /// As it should.
-    Clean,
-    /// So that bytes may be missing.
-    Cut(Failure),
-}
-
-/// What the reactor is to do for a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Turn what was written into what is sent: [`Stream::seal`].
-    Seal,
-    /// Send from the queue; then say [`Stream::sent`], [`Stream::blocked`] or [`Stream::broken`].
-    Send,
-    /// Send the end of our side; [`Stream::shut`] was said already.
-    ShutDownWriting,
-    /// The producer is to be told something ([`Stream::take_producer`]); the rest waits until then.
-    TellProducer,
-    /// Start or stop receiving.
-    Receive(bool),
-    /// Bytes or an end were held back and can be delivered now: take them in the next turn.
-    DeliverHeld,
-    /// Look again after this time ([`Stream::deadline_passed`]).
-    ArmDeadline(Duration),
-    /// The deadline is not needed any more.
-    DisarmDeadline,
-    /// Close in this way, and tell the protocol.
-    Close(CloseMode),
-    /// Nothing to do.
-    Rest,
-}
-
-/// How a descriptor is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CloseMode {
-    /// Both sides are done, or the network is: just close.
-    Plain,
-    /// We are done and the peer may not be: end our side, then read what still comes, within bounds, so that closing does
-    /// not destroy with a reset what was sent last.
-    Linger,
-    /// With a reset.
-    Reset,
-}
-
-/// What to do with received bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// The protocol's.
-    Deliver,
-    /// Held or dropped.
-    Kept,
-    /// They are for a layer: [`Stream::open`].
-    Sealed,
-}
-
-/// What a closed direction means for the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EndNotice {
-    /// Tell the protocol: it asked to hear of half-closes.
-    Tell,
-    /// `connection_lost` will say it.
-    Silent,
-}
-
 impl Stream {
     /// An open connection that the backend is not yet receiving from.
     pub(crate) fn new() -> Self {
@@ -260,7 +189,7 @@ impl Stream {
         self.queue.is_empty() && !self.blocked && self.layers().is_none()
     }
 
-    /// Queues bytes. Many that go through a layer are sealed at once if they can be, so that they are not copied before.
+    /// Queues bytes.
     #[inline]
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
         if self.extras.is_none() {
@@ -269,49 +198,9 @@ impl Stream {
         self.push_above(data, spares);
     }
 
-    fn push_above(&mut self, data: &[u8], spares: &Spares) {
-        let Self { extras, queue, .. } = self;
-        let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
-            return queue.push(data, spares);
-        };
-        let sealed = if data.len() >= DIRECT { layers.seal_now(data, queue, spares) } else { Ok(0) };
-        match sealed {
-            Ok(count) => {
-                if let Some(queue) = layers.top_queue() {
-                    queue.push(&data[count..], spares);
-                }
-            }
-            Err(failure) => self.fail(failure),
-        }
-    }
-
     /// Bytes written, or made of what was written, that the operating system has not taken yet.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len() + self.layers().map_or(0, Layers::queued)
-    }
-
-    /// Puts a layer on top. What was written so far goes out below it; what was held back is the layer's.
-    pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, spares: &Spares) -> Opened {
-        let Self { extras, queue, .. } = self;
-        let layers = &mut extras.get_or_insert_default().layers;
-        layers.push(layer);
-        // Whoever speaks first does so now.
-        layers.open(layers.len() - 1, &[], queue, spares)
-    }
-
-    /// The layer that was added last.
-    pub(crate) fn top_layer(&self) -> Option<&dyn Layer> {
-        self.layers()?.top()
-    }
-
-    /// Whether bytes that have passed so many layers are the protocol's.
-    pub(crate) fn is_top(&self, level: usize) -> bool {
-        level >= self.levels()
-    }
-
-    /// Whether there are layers.
-    pub(crate) fn is_layered(&self) -> bool {
-        self.layers().is_some()
     }
 
     /// Close once everything written is sent (Twisted: `loseConnection`).
@@ -443,12 +332,6 @@ impl Stream {
         }
     }
 
-    /// Hands bytes to the layer that they are for.
-    pub(crate) fn open(&mut self, level: usize, data: &[u8], spares: &Spares) -> Opened {
-        let Self { extras, queue, .. } = self;
-        extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, spares))
-    }
-
     /// The peer sent its last byte, of those that have passed so many layers.
     pub(crate) fn ended(&mut self, mut level: usize, mut ending: Ending) -> EndNotice {
         loop {
@@ -482,12 +365,6 @@ impl Stream {
             }
             Reading::Ended => EndNotice::Silent,
         }
-    }
-
-    /// What was held back, bytes first, then whether the peer's end is behind them. Nothing if reading was paused or lost again
-    /// meanwhile.
-    pub(crate) fn take_held(&mut self) -> Option<Held> {
-        if self.held_is_due() { self.take_all_held() } else { None }
     }
 
     /// The backend took `count` bytes off the queue (or straight from a write).
@@ -647,60 +524,12 @@ impl Stream {
         Step::Rest
     }
 
-    /// What a handshake that has begun, or is done, means for the deadline.
-    fn handshake_step(&mut self) -> Option<Step> {
-        let layers = self.layers()?;
-        match self.deadline {
-            Deadline::None => {
-                let (after, _) = layers.deadline()?;
-                self.deadline = Deadline::Handshake;
-                Some(Step::ArmDeadline(after))
-            }
-            Deadline::Handshake if !layers.is_handshaking() => {
-                self.deadline = Deadline::None;
-                Some(Step::DisarmDeadline)
-            }
-            Deadline::Handshake | Deadline::Close => None,
-        }
-    }
-
-    /// Seals what was written, and ends our direction in the layers' way if [`next_step`](Self::next_step) found that it ends.
-    pub(crate) fn seal(&mut self, spares: &Spares) {
-        let Self { extras, queue, .. } = self;
-        let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, spares));
-        if let Err(failure) = sealed {
-            self.fail(failure);
-        }
-    }
-
-    /// Whether anything is left to be sent that need not wait for the peer.
-    pub(crate) fn has_more_to_send(&self) -> bool {
-        !self.queue.is_empty() || (self.extras.is_some() && self.can_seal())
-    }
-
     /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
     /// sent anything, whether there was nothing to send.
     fn has_sent_everything(&mut self, nobody_is_there: bool) -> bool {
         let holds = self.production().is_some_and(|production| production.holds_close());
         let parting = self.layers().is_some_and(|layers| layers.parting);
         parting || (nobody_is_there && !holds && self.queued() == 0)
-    }
-
-    fn can_seal(&self) -> bool {
-        self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
-    }
-
-    /// Whether the layers have still to end our direction.
-    fn has_to_part(&self) -> bool {
-        self.layers().is_some_and(|layers| !layers.parting)
-    }
-
-    /// Has the layers end our direction when they seal the next time, which is now.
-    fn part(&mut self) -> Step {
-        if let Some(layers) = self.layers_mut() {
-            layers.parting = true;
-        }
-        Step::Seal
     }
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
@@ -716,52 +545,6 @@ impl Stream {
     /// Why it ended.
     pub(crate) fn take_reason(&mut self) -> Failure {
         self.reason.take().unwrap_or_else(|| ConnectionClosed::Done.into())
-    }
-
-    fn held(&self) -> Option<&Held> {
-        self.extras.as_ref()?.held.as_ref()
-    }
-
-    /// What is held back of a level's bytes.
-    fn held_at(&mut self, level: usize) -> Option<&mut Held> {
-        self.extras.as_mut()?.held.as_mut().filter(|held| held.level == level)
-    }
-
-    fn new_held(&mut self, level: usize) -> &mut Held {
-        self.extras.get_or_insert_default().held.get_or_insert(Held { level, ..Held::default() })
-    }
-
-    fn take_all_held(&mut self) -> Option<Held> {
-        let held = self.extras.as_mut()?.held.take();
-        self.extras.take_if(|extras| extras.is_empty());
-        held
-    }
-
-    /// Whether what is held back can be delivered: a layer's at once, the protocol's while reading is open.
-    fn held_is_due(&self) -> bool {
-        self.held().is_some_and(|held| self.reading == Reading::Open || self.is_for_layer(held))
-    }
-
-    fn is_for_layer(&self, held: &Held) -> bool {
-        held.level < self.levels()
-    }
-
-    /// Whether a layer's handshake is under way.
-    pub(crate) fn is_handshaking(&self) -> bool {
-        self.layers().is_some_and(Layers::is_handshaking)
-    }
-
-    fn layers(&self) -> Option<&Layers> {
-        self.extras.as_ref().map(|extras| &extras.layers).filter(|layers| layers.len() > 0)
-    }
-
-    fn layers_mut(&mut self) -> Option<&mut Layers> {
-        self.extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0)
-    }
-
-    /// How many layers bytes pass before they are the protocol's.
-    fn levels(&self) -> usize {
-        self.layers().map_or(0, Layers::len)
     }
 
     fn production(&mut self) -> Option<&mut Production> {

@@ -1,0 +1,122 @@
+//! What a stream does that has layers ([`Layers`]): what is written goes down through them before it is sent, and what comes goes up.
+
+use super::{Deadline, Stream};
+use crate::transport::DIRECT;
+use crate::transport::layer::{Layer, Layers, Opened};
+use crate::transport::send_queue::Spares;
+use crate::transport::step::Step;
+
+impl Stream {
+    /// Queues bytes above the topmost layer. Many are sealed at once if they can be, so that they are not copied before.
+    pub(super) fn push_above(&mut self, data: &[u8], spares: &Spares) {
+        let Self { extras, queue, .. } = self;
+        let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
+            return queue.push(data, spares);
+        };
+        let sealed = if data.len() >= DIRECT { layers.seal_now(data, queue, spares) } else { Ok(0) };
+        match sealed {
+            Ok(count) => {
+                if let Some(queue) = layers.top_queue() {
+                    queue.push(&data[count..], spares);
+                }
+            }
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    /// Puts a layer on top. What was written so far goes out below it; what was held back is the layer's.
+    pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, spares: &Spares) -> Opened {
+        let Self { extras, queue, .. } = self;
+        let layers = &mut extras.get_or_insert_default().layers;
+        layers.push(layer);
+        // Whoever speaks first does so now.
+        layers.open(layers.len() - 1, &[], queue, spares)
+    }
+
+    /// The layer that was added last.
+    pub(crate) fn top_layer(&self) -> Option<&dyn Layer> {
+        self.layers()?.top()
+    }
+
+    /// Whether bytes that have passed so many layers are the protocol's.
+    pub(crate) fn is_top(&self, level: usize) -> bool {
+        level >= self.levels()
+    }
+
+    /// Whether there are layers.
+    pub(crate) fn is_layered(&self) -> bool {
+        self.layers().is_some()
+    }
+
+    /// Hands bytes to the layer that they are for.
+    pub(crate) fn open(&mut self, level: usize, data: &[u8], spares: &Spares) -> Opened {
+        let Self { extras, queue, .. } = self;
+        extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, spares))
+    }
+
+    /// What a handshake that has begun, or is done, means for the deadline.
+    pub(super) fn handshake_step(&mut self) -> Option<Step> {
+        let layers = self.layers()?;
+        match self.deadline {
+            Deadline::None => {
+                let (after, _) = layers.deadline()?;
+                self.deadline = Deadline::Handshake;
+                Some(Step::ArmDeadline(after))
+            }
+            Deadline::Handshake if !layers.is_handshaking() => {
+                self.deadline = Deadline::None;
+                Some(Step::DisarmDeadline)
+            }
+            Deadline::Handshake | Deadline::Close => None,
+        }
+    }
+
+    /// Seals what was written, and ends our direction in the layers' way if [`next_step`](Self::next_step) found that it ends.
+    pub(crate) fn seal(&mut self, spares: &Spares) {
+        let Self { extras, queue, .. } = self;
+        let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, spares));
+        if let Err(failure) = sealed {
+            self.fail(failure);
+        }
+    }
+
+    /// Whether anything is left to be sent that need not wait for the peer.
+    pub(crate) fn has_more_to_send(&self) -> bool {
+        !self.queue.is_empty() || (self.extras.is_some() && self.can_seal())
+    }
+
+    pub(super) fn can_seal(&self) -> bool {
+        self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
+    }
+
+    /// Whether the layers have still to end our direction.
+    pub(super) fn has_to_part(&self) -> bool {
+        self.layers().is_some_and(|layers| !layers.parting)
+    }
+
+    /// Has the layers end our direction when they seal the next time, which is now.
+    pub(super) fn part(&mut self) -> Step {
+        if let Some(layers) = self.layers_mut() {
+            layers.parting = true;
+        }
+        Step::Seal
+    }
+
+    /// Whether a layer's handshake is under way.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.layers().is_some_and(Layers::is_handshaking)
+    }
+
+    pub(super) fn layers(&self) -> Option<&Layers> {
+        self.extras.as_ref().map(|extras| &extras.layers).filter(|layers| layers.len() > 0)
+    }
+
+    pub(super) fn layers_mut(&mut self) -> Option<&mut Layers> {
+        self.extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0)
+    }
+
+    /// How many layers bytes pass before they are the protocol's.
+    pub(super) fn levels(&self) -> usize {
+        self.layers().map_or(0, Layers::len)
+    }
+}
