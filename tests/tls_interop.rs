@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
 use common::certificates::{self, Authority, Folder, Issued};
+use common::tls::Seen;
 use common::*;
 use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls, wrap_server_tls};
 use ropewalk::error::ConnectionClosed;
@@ -121,35 +122,6 @@ impl Files {
 
     fn ca(&self) -> String {
         self.folder.at("ca.pem")
-    }
-}
-
-/// What happened to a side of ours.
-#[derive(Clone, Default)]
-struct Seen {
-    log: Log,
-    received: Rc<RefCell<Vec<u8>>>,
-    reason: Rc<RefCell<Option<Failure>>>,
-    session: Rc<RefCell<Option<TlsSession>>>,
-}
-
-impl Seen {
-    fn script(&self) -> Script {
-        let session = Rc::clone(&self.session);
-        let script = Script::new(&self.log).into_buffer(&self.received).reason_into(&self.reason);
-        script.secured(move |transport| {
-            session.replace(transport.tls_session());
-            Ok(())
-        })
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.received.borrow()).into_owned()
-    }
-
-    #[track_caller]
-    fn session(&self) -> TlsSession {
-        self.session.borrow().clone().expect("a handshake is done")
     }
 }
 

@@ -5,6 +5,8 @@
 #[cfg(feature = "tls")]
 pub mod certificates;
 pub mod setting;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::cell::RefCell;
 use std::fmt;
