@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
@@ -17,7 +16,7 @@ use common::*;
 use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls, wrap_server_tls};
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
-use ropewalk::tls::{ClientTls, ServerTls, TlsError, TlsSession, TlsVersion};
+use ropewalk::tls::{ClientTls, ServerTls, TlsError, TlsVersion};
 use ropewalk::{Address, Failure, Reactor, Result, Transport};
 
 /// Whether a program is there.
