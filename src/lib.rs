@@ -68,6 +68,6 @@ pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 
 /// The README's program compiles.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
