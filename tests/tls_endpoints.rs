@@ -327,7 +327,7 @@ fn a_handshake_that_stalls() {
 #[test]
 fn peers_that_trickle() {
     let (reactor, authority) = (reactor(), Authority::new());
-    let tls = authority.server(&["localhost"]).with_handshake_timeout(Some(Duration::from_secs(1)));
+    let tls = authority.server(&["localhost"]).with_handshake_timeout(Some(Duration::from_secs(3)));
     let (seen, tcp) = (Seen::default(), server_from_string(&reactor, "tcp:0:interface=127.0.0.1").expect("good"));
     let port = result_of(&reactor, wrap_server_tls(tls, tcp).listen(seen.echoes())).expect("a port");
     let to = port.host().socket_addr().expect("a TCP port");
@@ -339,7 +339,7 @@ fn peers_that_trickle() {
         slow.iter_mut().for_each(|peer| peer.send(&[*byte]));
         assert!(echo_round(&reactor, &mut clients, b"hello") <= usual, "the others are waited for");
     }
-    run_until(&reactor, || seen.log.count("lost: the TLS handshake was not done after 1s") == slow.len());
+    run_until(&reactor, || seen.log.count("lost: the TLS handshake was not done after 3s") == slow.len());
     assert_eq!(echo_round(&reactor, &mut clients, b"hello"), usual);
 }
 

@@ -190,7 +190,8 @@ impl Transport {
         (&self.0.peer).into()
     }
 
-    /// Bytes written that the operating system has not taken yet.
+    /// Bytes written that the operating system has not taken yet. Over TLS, those that are sealed already count as what they have
+    /// become, which is a little more.
     pub fn queued(&self) -> usize {
         self.0.stream.borrow().queued()
     }
