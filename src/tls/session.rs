@@ -112,6 +112,14 @@ impl Session {
         }
     }
 
+    /// Has what is written sealed, and takes it out.
+    fn put_in(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
+        let taken = self.connection.writer().write(plain)?;
+        self.take_out(sealed)?;
+        // It takes all, unless the keys are used up.
+        if taken < plain.len() { Err(TlsError::KeysUsedUp.into()) } else { Ok(()) }
+    }
+
     /// Takes out what rustls wants to be sent.
     fn take_out(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
         while self.connection.wants_write() {
@@ -155,16 +163,18 @@ impl Layer for Session {
     }
 
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
-        let taken = self.connection.writer().write(plain)?;
-        self.take_out(sealed)?;
-        // It takes all, unless the keys are used up.
-        if taken < plain.len() { Err(TlsError::KeysUsedUp.into()) } else { Ok(()) }
+        guarded(|| self.put_in(plain, sealed)).unwrap_or_else(|panic| Err(TlsError::Panicked(panic).into()))
     }
 
     fn close(&mut self, sealed: &mut Vec<u8>) {
-        self.connection.send_close_notify();
+        let closed = guarded(|| {
+            self.connection.send_close_notify();
+            self.take_out(sealed)
+        });
         // Writing to memory does not fail.
-        let _ = self.take_out(sealed);
+        if let Err(panic) = closed {
+            tracing::error!(%panic, "the TLS library failed to end a connection");
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
