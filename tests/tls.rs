@@ -167,6 +167,13 @@ fn not_on_a_connection_that_closes() {
     transport.lose_write_connection();
     pump.flush();
     assert!(matches!(transport.start_tls(&client_tls), Err(StartTlsError::Closing)));
+    // Nor is there a handshake with a peer that has ended its direction.
+    let ((client, _), (server, serving)) = (side(), side());
+    let ended = connect(client.half_close(), server.half_close());
+    ended.client().transport().lose_write_connection();
+    ended.flush();
+    assert_eq!(serving.log.all(), ["made", "read lost"]);
+    assert!(matches!(ended.server().transport().start_tls(&client_tls), Err(StartTlsError::Closing)));
     transport.lose_connection();
     assert!(matches!(transport.start_tls(&client_tls), Err(StartTlsError::Closing)));
     pump.flush();

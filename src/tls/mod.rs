@@ -85,7 +85,7 @@ impl From<&ServerTls> for Tls {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartTlsError {
-    /// The connection is closing, or our direction is shut.
+    /// The connection is closing, or one of its directions has ended, or was told to.
     #[error("TLS can't be started on a connection that is closing")]
     Closing,
     /// rustls makes no connection of this configuration.

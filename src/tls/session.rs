@@ -104,7 +104,7 @@ impl Session {
 
     fn take_plain(&mut self, plain: &mut Vec<u8>) {
         let mut reader = self.connection.reader();
-        // It fails when there is nothing more for now.
+        // An error says that there is nothing more to be had.
         while let Ok(data @ [_, ..]) = reader.fill_buf() {
             plain.extend_from_slice(data);
             let count = data.len();
@@ -158,8 +158,12 @@ impl Layer for Session {
         self.ready
     }
 
-    fn deadline(&self) -> Option<(Duration, Failure)> {
-        self.timeout.map(|after| (after, TlsError::HandshakeTimedOut { after }.into()))
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    fn is_late(&self, after: Duration) -> Failure {
+        TlsError::HandshakeTimedOut { after }.into()
     }
 
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {

@@ -30,8 +30,11 @@ pub(crate) trait Layer {
     /// Whether bytes can be sealed: the handshake is done.
     fn is_ready(&self) -> bool;
 
-    /// How long that may take from the start, and what it is if it takes longer.
-    fn deadline(&self) -> Option<(Duration, Failure)>;
+    /// How long that may take from the start.
+    fn timeout(&self) -> Option<Duration>;
+
+    /// What it is if it takes longer.
+    fn is_late(&self, after: Duration) -> Failure;
 
     /// Adds to `sealed` what is to be sent for `plain`.
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()>;
@@ -104,14 +107,25 @@ impl Layers {
         self.stack.iter().map(|place| place.queue.len()).sum()
     }
 
-    /// The limit of the lowest handshake that is not done.
-    pub(super) fn deadline(&self) -> Option<(Duration, Failure)> {
-        self.stack.iter().find(|place| !place.layer.is_ready())?.layer.deadline()
+    /// The lowest layer whose handshake is not done.
+    fn handshaking(&self) -> Option<&dyn Layer> {
+        self.stack.iter().map(|place| &*place.layer).find(|layer| !layer.is_ready())
+    }
+
+    /// How long its handshake may take.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.handshaking()?.timeout()
+    }
+
+    /// What it is that this took too long.
+    pub(super) fn is_late(&self) -> Option<Failure> {
+        let layer = self.handshaking()?;
+        Some(layer.is_late(layer.timeout()?))
     }
 
     /// Whether a handshake is not done.
     pub(super) fn is_handshaking(&self) -> bool {
-        self.stack.iter().any(|place| !place.layer.is_ready())
+        self.handshaking().is_some()
     }
 
     /// Whether anything that waits can be sealed.

@@ -297,10 +297,10 @@ impl Transport {
         }
     }
 
-    /// Puts a layer between the protocol and the network. `None`: the connection is closing.
+    /// Puts a layer between the protocol and the network. `None`: a direction has ended, or will.
     pub(crate) fn add_layer(&self, layer: Box<dyn Layer>) -> Option<()> {
         let mut stream = self.0.stream.borrow_mut();
-        if stream.is_closing() || !stream.accepts_writes() {
+        if !stream.takes_layers() {
             return None;
         }
         let opened = stream.add_layer(layer, &self.0.agenda.spares);

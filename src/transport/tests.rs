@@ -211,8 +211,12 @@ impl Layer for Glass {
         self.ready
     }
 
-    fn deadline(&self) -> Option<(Duration, Failure)> {
+    fn timeout(&self) -> Option<Duration> {
         None
+    }
+
+    fn is_late(&self, _after: Duration) -> Failure {
+        Failure::message("late")
     }
 
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> crate::failure::Result<()> {

@@ -59,7 +59,7 @@ impl Stream {
         let layers = self.layers()?;
         match self.deadline {
             Deadline::None => {
-                let (after, _) = layers.deadline()?;
+                let after = layers.timeout()?;
                 self.deadline = Deadline::Handshake;
                 Some(Step::ArmDeadline(after))
             }

@@ -43,11 +43,13 @@
 //!    is past `Draining`.
 //! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind everything that was written. A `Failing`
 //!    stream does so only if all of that could be sealed, so that what is cut short does not look whole.
-//! 7. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
+//! 7. A break of the network ends a connection that is to end anyway in its own way, if all that was written has left.
+//! 8. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
 //!    it has a deadline.
 
 mod held;
 mod layered;
+mod millis;
 
 use std::collections::VecDeque;
 use std::io;
@@ -55,6 +57,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use self::held::Held;
+use self::millis::Millis;
 use super::layer::Layers;
 use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
 use super::send_queue::{SendQueue, Spares};
@@ -293,6 +296,11 @@ impl Stream {
         self.closing == Closing::Aborting
     }
 
+    /// Whether a layer can be put on top: both directions are there for its handshake.
+    pub(crate) fn takes_layers(&self) -> bool {
+        !self.is_closing() && self.accepts_writes() && self.reading != Reading::Ended
+    }
+
     /// Whether our side was shut, or will be (Twisted: `_writeDisconnecting`).
     pub(crate) fn is_write_closing(&self) -> bool {
         self.writing != Writing::Open
@@ -417,7 +425,7 @@ impl Stream {
                 }
             }
             Deadline::Handshake => {
-                if let Some((_, failure)) = self.layers().and_then(Layers::deadline) {
+                if let Some(failure) = self.layers().and_then(Layers::is_late) {
                     self.fail(failure);
                 }
             }
@@ -594,7 +602,9 @@ impl Stream {
         match ending {
             Ending::Clean if self.half_close => return EndNotice::Tell,
             Ending::Clean => {}
-            Ending::Cut(failure) => self.reason = self.reason.take().or(Some(failure)),
+            Ending::Cut(failure) => {
+                self.reason.get_or_insert(failure);
+            }
         }
         self.lose();
         EndNotice::Silent
@@ -634,27 +644,5 @@ impl Stream {
 impl Extras {
     fn is_empty(&self) -> bool {
         self.held.is_none() && self.production.is_none() && self.descriptors.is_empty() && self.layers.len() == 0
-    }
-}
-
-/// A time limit in milliseconds, or none: in four bytes, for each connection keeps one.
-#[derive(Debug, Clone, Copy)]
-struct Millis(u32);
-
-impl Millis {
-    const NONE: Self = Self(u32::MAX);
-}
-
-impl From<Option<Duration>> for Millis {
-    /// Rounds up, so that no limit comes early; what is too long (49 days) is none.
-    fn from(limit: Option<Duration>) -> Self {
-        let millis = limit.map(|limit| limit.as_nanos().div_ceil(1_000_000));
-        millis.and_then(|millis| u32::try_from(millis).ok()).map_or(Self::NONE, Self)
-    }
-}
-
-impl From<Millis> for Option<Duration> {
-    fn from(Millis(millis): Millis) -> Self {
-        (millis != Millis::NONE.0).then(|| Duration::from_millis(millis.into()))
     }
 }
