@@ -79,7 +79,7 @@ impl TcpServerSpec {
         let read_ip = if is_tcp6 { Argument::ipv6_unless_empty } else { Argument::ip_unless_empty };
         let interface = arguments.optional("interface", read_ip)?.flatten();
         let interface = interface.or(is_tcp6.then_some((Ipv6Addr::UNSPECIFIED.into(), 0)));
-        let backlog = arguments.optional("backlog", |backlog| backlog.number(0..=MAX_BACKLOG))?;
+        let backlog = arguments.optional("backlog", Argument::backlog)?;
         Ok(Self {
             port,
             interface: interface.map(|(ip, _)| ip),
@@ -328,6 +328,11 @@ impl<'d> Argument<'d> {
         number
             .filter(|number| range.contains(number))
             .ok_or_else(|| self.invalid(format!("a whole number from {} to {}", range.start(), range.end())))
+    }
+
+    /// How many connections may wait to be accepted.
+    pub(super) fn backlog(self) -> Result<u32, DescriptionError> {
+        self.number(0..=MAX_BACKLOG)
     }
 
     /// A duration in seconds, whole or with up to nine decimals.

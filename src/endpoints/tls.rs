@@ -86,7 +86,7 @@ pub(super) fn ssl_server(
     let certificate = arguments.optional("certKey", path)?.unwrap_or(key);
     let version = arguments.optional("sslmethod", version)?.flatten();
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
-    let backlog = arguments.optional("backlog", backlog)?.unwrap_or(BACKLOG);
+    let backlog = arguments.optional("backlog", Argument::backlog)?.unwrap_or(BACKLOG);
     let more = arguments.optional("extraCertChain", path)?;
     arguments.optional("dhParameters", |given| {
         Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
@@ -109,7 +109,7 @@ pub(super) fn tls_server(
     let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &[])?;
     let folder = arguments.required("path", path)?;
     let port = arguments.optional("port", Argument::port)?.unwrap_or(HTTPS);
-    let backlog = arguments.optional("backlog", backlog)?.unwrap_or(BACKLOG);
+    let backlog = arguments.optional("backlog", Argument::backlog)?.unwrap_or(BACKLOG);
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
     let tls = ServerTls::from_directory(folder).map_err(|error| unusable(&arguments, error))?;
     let (ip, scope) = interface.unwrap_or((Ipv6Addr::UNSPECIFIED.into(), 0));
@@ -200,10 +200,6 @@ fn path(argument: Argument<'_>) -> Result<&str, DescriptionError> {
         "" => Err(argument.invalid("a path")),
         path => Ok(path),
     }
-}
-
-fn backlog(argument: Argument<'_>) -> Result<u32, DescriptionError> {
-    argument.number(0..=i32::MAX.unsigned_abs())
 }
 
 /// The names are those of OpenSSL's functions, as Twisted takes them.

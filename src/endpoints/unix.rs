@@ -101,7 +101,7 @@ pub(super) fn server(
     let arguments = Arguments::of(description, "unix", &["address", "mode", "backlog", "lockfile"], &[])?;
     let address = arguments.required("address", address)?;
     let mode = arguments.optional("mode", mode)?;
-    let backlog = arguments.optional("backlog", |backlog| backlog.number(0..=i32::MAX as u32))?;
+    let backlog = arguments.optional("backlog", Argument::backlog)?;
     let lock = arguments.optional("lockfile", flag)?;
     let options = UnixListenOptions::new().backlog(backlog.unwrap_or(BACKLOG)).want_pid(lock.unwrap_or(true));
     let options = mode.map_or(options.clone(), |mode| options.mode(mode));
