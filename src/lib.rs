@@ -63,7 +63,7 @@ pub use address::Address;
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
 pub use protocol::{Connection, Factory, Protocol, SharedFactory};
-pub use reactor::{ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent};
+pub use reactor::{BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent};
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 

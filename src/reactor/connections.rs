@@ -1,6 +1,7 @@
 //! What the reactor does for its connections: hands completions to joints, carries out what streams ask for, and lets
 //! go of what is over.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::protocol::AnyJoint;
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
+use crate::transport::send_queue::Loan;
 use crate::transport::step::{CloseMode, EndNotice, Step};
 
 /// How long, and how many bytes, are read from a peer after our end of a closed connection, so that closing does not
@@ -41,6 +43,7 @@ impl Core {
                 self.backend.borrow_mut().release(chunk);
             }
             Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
+            Completion::Returned(loan, result) => self.returned(id, loan, result),
             Completion::EndOfStream => match self.joint(id) {
                 Some(joint) => joint.end_of_stream(),
                 None => self.end_lingering(id),
@@ -55,6 +58,18 @@ impl Core {
             Completion::Connected(host) => self.connected(id, host),
             Completion::ConnectFailed(error) => self.connect_failed(id, error),
             Completion::Readable => self.signalled(),
+        }
+    }
+
+    /// A chunk is back that was being sent. Usually that is all there was to do.
+    fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
+        let Some(joint) = self.joint(id) else { return self.agenda.spares.give(loan.into_buffer()) };
+        let mut stream = joint.transport().stream();
+        if !stream.returned(loan, result, &self.agenda.spares) {
+            self.unblock_later(id);
+        }
+        if !stream.is_idle() {
+            joint.transport().list_stream(&mut stream);
         }
     }
 
@@ -122,6 +137,9 @@ impl Core {
         let mut stream = transport.stream();
         stream.unlist();
         let mut backend = self.backend.borrow_mut();
+        if stream.is_failing() {
+            backend.recall(id, &mut stream, &self.agenda.spares);
+        }
         loop {
             match stream.next_step() {
                 Step::Seal => stream.seal(&self.agenda.spares),

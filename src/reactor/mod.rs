@@ -6,7 +6,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `core.rs` | what it consists of |
+//! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
@@ -18,6 +18,7 @@
 //! | `backend/` | the system calls |
 
 mod backend;
+mod choice;
 mod connect;
 mod connections;
 mod core;
@@ -43,10 +44,10 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use self::backend::Mio;
 pub(crate) use self::backend::{
     Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
 };
+pub use self::choice::BackendKind;
 pub use self::connect::ConnectOptions;
 pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination};
 use self::core::{Core, Slot};
@@ -96,7 +97,7 @@ impl Reactor {
     /// A reactor with the usual settings: SIGINT and SIGTERM stop it, shutdown waits a minute for its triggers.
     ///
     /// # Errors
-    /// [`ReactorError::Setup`] where the system gives us no poller.
+    /// [`ReactorError::Setup`] where the system gives us no poller, or `ROPEWALK_BACKEND` is no name of a backend.
     pub fn new() -> Result<Self, ReactorError> {
         Self::builder().build()
     }
@@ -106,6 +107,7 @@ impl Reactor {
         Builder {
             signals: true,
             shutdown_timeout: Some(SHUTDOWN_TIMEOUT),
+            backend: None,
             resolver: Rc::new(SystemResolver),
             simulated_jobs: None,
             watch: None,
@@ -335,6 +337,11 @@ impl Reactor {
         WeakReactor(Rc::downgrade(&self.0))
     }
 
+    /// What does its system calls. A simulated reactor has none, and says mio.
+    pub fn backend(&self) -> BackendKind {
+        self.0.settings.backend.unwrap_or(BackendKind::Mio)
+    }
+
     /// What this reactor has counted since it was made.
     pub fn counters(&self) -> Counters {
         let jobs = self.0.program.load();
@@ -383,6 +390,8 @@ impl WeakReactor {
 pub struct Builder {
     signals: bool,
     shutdown_timeout: Option<Duration>,
+    /// Once the reactor is built, what it is.
+    backend: Option<BackendKind>,
     resolver: Rc<dyn Resolver>,
     simulated_jobs: Option<JobTime>,
     watch: Option<Watcher>,
@@ -436,13 +445,22 @@ impl Builder {
         self
     }
 
+    /// What does its system calls. Unless said here, the environment's `ROPEWALK_BACKEND` says it, `mio` or `io_uring`; where that
+    /// says nothing either, it is mio. Where io_uring can't be had, the log is told why, and it is mio as well: see
+    /// [`Reactor::backend`].
+    pub fn backend(mut self, kind: BackendKind) -> Self {
+        self.backend = Some(kind);
+        self
+    }
+
     /// Makes the reactor.
     ///
     /// # Errors
-    /// [`ReactorError::Setup`] where the system gives us no poller.
-    pub fn build(self) -> Result<Reactor, ReactorError> {
-        let backend = Mio::new().map_err(ReactorError::Setup)?;
-        Ok(self.build_on(Box::new(backend)))
+    /// [`ReactorError::Setup`] where the system gives us no poller, or `ROPEWALK_BACKEND` is no name of a backend.
+    pub fn build(mut self) -> Result<Reactor, ReactorError> {
+        let (kind, backend) = choice::backend(self.backend).map_err(ReactorError::Setup)?;
+        self.backend = Some(kind);
+        Ok(self.build_on(backend))
     }
 
     /// Has jobs run on the reactor's own thread, each after the time that `takes` says: for reactors without real time.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::backend::Completion;
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
-use super::{ConnectOptions, ListenOptions, Port, Reactor, Slot};
+use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, Slot};
 use crate::address::Address;
 use crate::error::{ConnectError, ReactorError};
 use crate::failure::{Failure, Result};
@@ -43,7 +43,7 @@ impl Protocol for Echo {
 }
 
 fn reactor() -> Reactor {
-    Reactor::builder().signals(false).build().unwrap()
+    Reactor::builder().backend(BackendKind::Mio).signals(false).build().unwrap()
 }
 
 fn listen(reactor: &Reactor, log: &Log) -> (Port, SocketAddr) {

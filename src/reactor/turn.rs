@@ -92,7 +92,9 @@ impl Core {
         if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
             return Err(ReactorError::AlreadyRunning);
         }
-        self.turn(Some(delay))
+        self.turn(Some(delay))?;
+        self.backend.borrow_mut().flush();
+        Ok(())
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
@@ -232,6 +234,7 @@ impl Core {
             self.slots.borrow_mut().remove(id);
             drop(signals);
         }
+        self.backend.borrow_mut().flush();
     }
 
     /// The poller failed: everybody is told, for nothing can come any more.

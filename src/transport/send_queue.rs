@@ -6,6 +6,7 @@
 //!   however long. Nothing is moved again: a queue of any size is never copied as a whole, and takes little more memory
 //!   than its bytes, however they were cut.
 //! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
+//! - The first chunk can be lent ([`Loan`]) to who sends it without being waited for. Its bytes count as queued until it is back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,11 +23,44 @@ pub(crate) const MAX_SLICES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     /// The first chunk. The usual queue has no other, and an empty queue not even this.
-    head: Vec<u8>,
+    head: Head,
     /// How much of the first chunk is gone already: less than all of it.
     sent: usize,
     /// The chunks after the first. Boxed, for few connections ever have one.
     more: Option<Box<More>>,
+}
+
+#[derive(Debug)]
+enum Head {
+    Here(Vec<u8>),
+    /// Lent; this much of it was not sent.
+    Lent(usize),
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self::Here(Vec::new())
+    }
+}
+
+/// A chunk that is being sent, by somebody who has it until then.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    buffer: Vec<u8>,
+    /// How much of it was gone already.
+    sent: usize,
+}
+
+impl Loan {
+    /// What is to be sent.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.sent..]
+    }
+
+    /// The buffer, for whose bytes there is no queue any more.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
 }
 
 /// The chunks after the first.
@@ -39,12 +73,16 @@ struct More {
 impl SendQueue {
     /// Bytes still queued.
     pub(crate) fn len(&self) -> usize {
-        self.head.len() - self.sent + self.more.as_ref().map_or(0, |more| more.bytes)
+        let head = match &self.head {
+            Head::Here(chunk) => chunk.len() - self.sent,
+            Head::Lent(left) => *left,
+        };
+        head + self.more.as_ref().map_or(0, |more| more.bytes)
     }
 
     /// Whether everything was sent.
     pub(crate) fn is_empty(&self) -> bool {
-        self.head.is_empty()
+        matches!(&self.head, Head::Here(chunk) if chunk.is_empty())
     }
 
     /// Adds bytes at the end.
@@ -52,29 +90,37 @@ impl SendQueue {
         if data.is_empty() {
             return;
         }
-        if self.is_empty() {
-            self.head = if data.len() <= CHUNK { spares.take() } else { Vec::new() };
-            self.head.extend_from_slice(data);
-        } else {
-            self.push_behind(data);
+        match &mut self.head {
+            Head::Here(chunk) if chunk.is_empty() => {
+                *chunk = if data.len() <= CHUNK { spares.take() } else { Vec::new() };
+                chunk.extend_from_slice(data);
+            }
+            _ => self.push_behind(data, spares),
         }
     }
 
-    fn push_behind(&mut self, data: &[u8]) {
-        let tail = match &mut self.more {
-            Some(more) => more.chunks.back_mut().unwrap_or(&mut self.head),
-            None => &mut self.head,
+    fn push_behind(&mut self, data: &[u8], spares: &Spares) {
+        let last = self.more.as_mut().and_then(|more| more.chunks.back_mut());
+        let (is_first, tail) = match (last, &mut self.head) {
+            (Some(last), _) => (false, Some(last)),
+            (None, Head::Here(head)) => (false, Some(head)),
+            (None, Head::Lent(_)) => (true, None),
         };
-        let room = CHUNK.saturating_sub(tail.len()).min(data.len());
-        let (first, rest) = data.split_at(room);
-        tail.extend_from_slice(first);
-        if let Some(more) = &mut self.more {
-            more.bytes += first.len();
+        let mut rest = data;
+        if let Some(tail) = tail {
+            let room = CHUNK.saturating_sub(tail.len()).min(data.len());
+            tail.extend_from_slice(&data[..room]);
+            rest = &data[room..];
+            if let Some(more) = &mut self.more {
+                more.bytes += room;
+            }
         }
         if rest.is_empty() {
             return;
         }
-        let mut chunk = Vec::with_capacity(rest.len().max(CHUNK));
+        // Behind what is only being sent there is seldom much; behind a full chunk there is.
+        let is_small = is_first && rest.len() <= CHUNK;
+        let mut chunk = if is_small { spares.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
         chunk.extend_from_slice(rest);
         let more = self.more.get_or_insert_default();
         more.bytes += rest.len();
@@ -84,7 +130,7 @@ impl SendQueue {
     /// Adds a buffer at the end, as a chunk of its own if it is worth one.
     pub(crate) fn append(&mut self, buffer: Vec<u8>, spares: &Spares) {
         if self.is_empty() && !buffer.is_empty() {
-            self.head = buffer;
+            self.head = Head::Here(buffer);
         } else if buffer.len() >= CHUNK / 4 {
             let more = self.more.get_or_insert_default();
             more.bytes += buffer.len();
@@ -106,9 +152,12 @@ impl SendQueue {
         filled
     }
 
-    /// What is left of the first chunk.
+    /// What is left of the first chunk, unless it is lent.
     pub(crate) fn front(&self) -> &[u8] {
-        &self.head[self.sent..]
+        match &self.head {
+            Head::Here(chunk) => &chunk[self.sent..],
+            Head::Lent(_) => &[],
+        }
     }
 
     /// Whether the first chunk is all there is.
@@ -120,11 +169,41 @@ impl SendQueue {
     pub(crate) fn advance(&mut self, count: usize, spares: &Spares) {
         debug_assert!(count <= self.len(), "the operating system can't have taken more than there was");
         self.sent += count;
-        while self.sent >= self.head.len() && !self.head.is_empty() {
-            self.sent -= self.head.len();
-            let next = self.next_chunk();
-            spares.give(std::mem::replace(&mut self.head, next));
+        while let Head::Here(chunk) = &mut self.head
+            && self.sent >= chunk.len()
+            && !chunk.is_empty()
+        {
+            self.sent -= chunk.len();
+            spares.give(std::mem::take(chunk));
+            self.head = Head::Here(self.next_chunk());
         }
+    }
+
+    /// Lends the first chunk to who sends it. `None`: there is none, or it is lent already.
+    pub(crate) fn lend(&mut self) -> Option<Loan> {
+        let Head::Here(chunk) = &mut self.head else { return None };
+        if chunk.is_empty() {
+            return None;
+        }
+        let loan = Loan { buffer: std::mem::take(chunk), sent: std::mem::take(&mut self.sent) };
+        self.head = Head::Lent(loan.bytes().len());
+        Some(loan)
+    }
+
+    /// Takes a loan back of which so many bytes were sent.
+    pub(crate) fn take_back(&mut self, loan: Loan, count: usize, spares: &Spares) {
+        if !self.is_lent() {
+            // Everything was dropped meanwhile.
+            return spares.give(loan.buffer);
+        }
+        self.head = Head::Here(loan.buffer);
+        self.sent = loan.sent;
+        self.advance(count, spares);
+    }
+
+    /// Whether the first chunk is lent.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.head, Head::Lent(_))
     }
 
     /// The chunk after the first; none is an empty one.
@@ -218,7 +297,7 @@ mod tests {
             queue.advance(all.len(), &spares);
         }
         assert!(sent == written);
-        assert_eq!(queue.head.capacity(), 0);
+        assert!(matches!(&queue.head, Head::Here(chunk) if chunk.capacity() == 0));
     }
 
     #[test]
@@ -247,6 +326,30 @@ mod tests {
             queue.push(b"one each", &spares);
         }
         assert_eq!(spares.bytes.get(), 0);
+    }
+
+    /// What is lent counts, what is written meanwhile goes behind it, and what was not sent of it is in front again.
+    #[test]
+    fn a_loan_comes_back_to_where_it_was() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        assert!(queue.lend().is_none());
+        queue.push(b"0123456789", &spares);
+        queue.advance(2, &spares);
+        let loan = queue.lend().unwrap();
+        assert_eq!((loan.bytes(), queue.len(), queue.front()), (&b"23456789"[..], 8, &b""[..]));
+        assert!(queue.lend().is_none() && !queue.is_empty());
+        queue.push(b"ab", &spares);
+        queue.push(b"cd", &spares);
+        assert_eq!(queue.len(), 12);
+        queue.take_back(loan, 3, &spares);
+        assert_eq!(contents(&queue), b"56789abcd");
+        let loan = queue.lend().unwrap();
+        queue.take_back(loan, 5, &spares);
+        assert_eq!(contents(&queue), b"abcd");
+        let loan = queue.lend().unwrap();
+        queue.clear();
+        queue.take_back(loan, 0, &spares);
+        assert!(queue.is_empty());
     }
 
     #[test]

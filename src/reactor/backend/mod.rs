@@ -9,7 +9,7 @@
 //! | [`listen`](Backend::listen), [`accept`](Backend::accept) | [`Accepted`](Completion::Accepted), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
 //! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
 //! | [`receive`](Backend::receive) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
-//! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on |
+//! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](Completion::Returned) with the chunk that was being sent |
 //! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable) |
 //! | [`waker`](Backend::waker) | [`wait`](Backend::wait) returns |
 //! | [`clock`](Backend::clock) | what time it is, which is the backend's business too |
@@ -27,22 +27,28 @@
 //!    happened.
 
 mod mio;
+mod readiness;
 pub(super) mod socket;
+mod table;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod uring;
 
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::port::PortOptions;
 use crate::address::Address;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::Spares;
+use crate::transport::send_queue::{Loan, Spares};
 use crate::transport::stream::Stream;
 
 pub(crate) use self::mio::Mio;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+pub(crate) use self::uring::Uring;
 
 /// How many bytes one receive may bring, and so the budget of a connection per turn. 64 KiB, as Twisted.
 pub(crate) const RECEIVE: usize = 64 * 1024;
@@ -70,8 +76,12 @@ pub(crate) trait Backend {
     /// Whether descriptors can be sent, and come with what is received.
     fn passes_descriptors(&self, id: Id) -> bool;
 
-    /// Sends from the front of the queue, with the descriptors that leave with it, and takes what was sent off it.
+    /// Sends from the front of the queue, with the descriptors that leave with it, and takes what was sent off it; or takes a chunk
+    /// of it along, which comes back when it was sent. Of a stream that is failing nothing is taken along.
     fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress>;
+
+    /// Puts a chunk that was taken along back, with what the socket has taken of it, unless the socket has nothing more of it at once.
+    fn recall(&mut self, _id: Id, _stream: &mut Stream, _spares: &Spares) {}
 
     /// Sends what the socket takes at once of bytes that are in no queue.
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize;
@@ -82,6 +92,9 @@ pub(crate) trait Backend {
     /// Closes whatever `id` names; with a reset if so asked. Reads first what already came, so that a plain close does not
     /// become a reset, but within bounds and without waiting.
     fn close(&mut self, id: Id, reset: bool);
+
+    /// Hands on to the system whatever is still to be: the next [`wait`](Self::wait), which does so too, may be far off.
+    fn flush(&mut self) {}
 
     /// Watches a descriptor that is not ours for reading.
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()>;
@@ -99,22 +112,36 @@ pub(crate) trait Backend {
     fn waker(&self) -> Arc<dyn Wake>;
 
     /// Sets an option of a stream's socket.
-    fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()>;
+    fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()> {
+        socket::set_option(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
+    }
 
     /// The descriptor of a stream, for reading options of it.
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>>;
 
     /// Whether Nagle's algorithm is off.
-    fn no_delay(&self, id: Id) -> io::Result<bool>;
+    fn no_delay(&self, id: Id) -> io::Result<bool> {
+        socket::no_delay(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+    }
 
     /// Whether keep-alive is on.
-    fn keep_alive(&self, id: Id) -> io::Result<bool>;
+    fn keep_alive(&self, id: Id) -> io::Result<bool> {
+        socket::keep_alive(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+    }
 
     /// Who is at the other end of a UNIX socket.
-    fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
+    fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
+        socket::peer_credentials(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+    }
 
     /// How many completions were for somebody who is gone.
     fn stale(&self) -> u64;
+}
+
+/// A clock of the system's that never goes back, from zero now.
+fn monotonic() -> Box<dyn Fn() -> Duration> {
+    let started = Instant::now();
+    Box::new(move || started.elapsed())
 }
 
 /// Wakes a sleeping backend.
@@ -178,6 +205,8 @@ pub(crate) enum Completion {
     EndOfStream,
     /// A send that was blocked can go on.
     SendReady,
+    /// A chunk that was taken along to be sent, and what came of it. Short of memory, it is `OutOfMemory`.
+    Returned(Loan, io::Result<usize>),
     /// The network says that the connection is over.
     Broken(io::Error),
     /// A watched descriptor can be read.

@@ -1,5 +1,6 @@
 //! The socket calls of the backends, each as thin as it can be: what the system says, sorted into what a backend does
-//! about it. Interrupted calls are repeated here, and nowhere else. In unit tests each call can be made to fail or to fall
+//! about it. None waits, whatever the descriptor was set to, but
+//! for `accept`, whose listener has to be set so. Interrupted calls are repeated here, and nowhere else. In unit tests each call can be made to fail or to fall
 //! short (`faults`).
 
 use std::ffi::OsStr;
@@ -27,6 +28,9 @@ use crate::transport::stream::Attached;
 
 /// Descriptors for which a receive has room, at least. 64, as many as Twisted; a peer that sends more with one byte is no friend.
 const DESCRIPTORS: usize = 64;
+
+/// A lost peer is an error, never a signal; and no call waits.
+const SENDING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
@@ -106,24 +110,30 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
                 None => Accept::Skip,
             },
             Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Accept::Empty,
-            Err(Errno::MFILE) => Accept::NoDescriptors,
-            // accept(2): errors of the connection that waited, not of the listener.
-            Err(
-                Errno::CONNABORTED
-                | Errno::PROTO
-                | Errno::PERM
-                | Errno::NETDOWN
-                | Errno::NOPROTOOPT
-                | Errno::HOSTDOWN
-                | Errno::NONET
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP
-                | Errno::NETUNREACH
-                | Errno::TIMEDOUT,
-            ) => Accept::Skip,
-            Err(error) => Accept::Failed(error.into()),
+            Err(error) => not_accepted(error),
         };
+    }
+}
+
+/// What it means that nobody was accepted.
+pub(super) fn not_accepted(error: Errno) -> Accept {
+    match error {
+        Errno::AGAIN => Accept::Empty,
+        Errno::MFILE => Accept::NoDescriptors,
+        // accept(2): errors of the connection that waited, not of the listener.
+        Errno::CONNABORTED
+        | Errno::PROTO
+        | Errno::PERM
+        | Errno::NETDOWN
+        | Errno::NOPROTOOPT
+        | Errno::HOSTDOWN
+        | Errno::NONET
+        | Errno::HOSTUNREACH
+        | Errno::OPNOTSUPP
+        | Errno::NETUNREACH
+        | Errno::TIMEDOUT
+        | Errno::INTR => Accept::Skip,
+        error => Accept::Failed(error.into()),
     }
 }
 
@@ -172,9 +182,9 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     loop {
         #[cfg(test)]
         let received =
-            faults::call(faults::Call::Receive, || rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()));
+            faults::call(faults::Call::Receive, || rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT));
         #[cfg(not(test))]
-        let received = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty());
+        let received = rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT);
         return match received {
             Ok((_, 0)) => Receive::End,
             Ok((_, count)) if count == buffer.len() => Receive::Full(count),
@@ -194,7 +204,8 @@ pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descri
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(buffer)];
-        let received = rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received =
+            rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT);
         let received = match received {
             Ok(received) => received,
             Err(Errno::INTR) => continue,
@@ -255,7 +266,7 @@ fn send_with(socket: BorrowedFd<'_>, data: &[u8], descriptor: BorrowedFd<'_>) ->
         if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
             return Err(Errno::NOBUFS);
         }
-        rustix::net::sendmsg(socket, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
+        rustix::net::sendmsg(socket, &[IoSlice::new(data)], &mut control, SENDING)
     })
 }
 
@@ -266,14 +277,14 @@ fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     sent(|| {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = queue.slices(&mut slices);
-        rustix::net::sendmsg(socket, &slices[..filled], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+        rustix::net::sendmsg(socket, &slices[..filled], &mut SendAncillaryBuffer::default(), SENDING)
     })
 }
 
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     #[cfg(test)]
     let data = &data[..faults::shorten(faults::Call::Send, data.len())];
-    sent(|| rustix::net::send(socket, data, SendFlags::NOSIGNAL))
+    sent(|| rustix::net::send(socket, data, SENDING))
 }
 
 fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
@@ -346,6 +357,15 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials
 
 pub(super) fn local_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getsockname(socket)?)
+}
+
+pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
+    our_address(rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?)
+}
+
+/// Whether calls on a socket, and requests to a ring, wait.
+pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }
 
 fn our_address(address: SocketAddrAny) -> io::Result<Address> {

@@ -60,7 +60,7 @@ use self::held::Held;
 use self::millis::Millis;
 use super::layer::Layers;
 use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
-use super::send_queue::{SendQueue, Spares};
+use super::send_queue::{Loan, SendQueue, Spares};
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -77,9 +77,9 @@ pub(crate) struct Stream {
     reading: Reading,
     writing: Writing,
     closing: Closing,
-    /// Whether the backend was told to receive.
-    receiving: bool,
-    /// The last send took less than there was: the backend will say when to go on.
+    /// What the backend was told of receiving, once it was.
+    receiving: Option<bool>,
+    /// The last send took less than there was, or is not over: the backend will say when to go on.
     blocked: bool,
     /// A `Failing` stream has had its one flush.
     flushed: bool,
@@ -156,7 +156,7 @@ impl Stream {
             reading: Reading::Open,
             writing: Writing::Open,
             closing: Closing::No,
-            receiving: false,
+            receiving: None,
             blocked: false,
             flushed: false,
             deadline: Deadline::None,
@@ -291,6 +291,11 @@ impl Stream {
         self.closing == Closing::Over
     }
 
+    /// Whether it is being closed with what can be sent at once.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.closing == Closing::Failing
+    }
+
     /// Whether it is being closed, or was told to be, without its queue being sent.
     pub(crate) fn is_aborting(&self) -> bool {
         self.closing == Closing::Aborting
@@ -385,7 +390,22 @@ impl Stream {
         }
     }
 
-    /// The socket is full; the backend will say when it is not.
+    /// A chunk of the queue is back from who sent it, with what came of that. `false`: the system lacked memory for it, and it
+    /// is to be tried again in a while.
+    pub(crate) fn returned(&mut self, loan: Loan, result: io::Result<usize>, spares: &Spares) -> bool {
+        self.queue.take_back(loan, *result.as_ref().unwrap_or(&0), spares);
+        match result {
+            Ok(count) => {
+                self.sent(count);
+                self.unblocked();
+            }
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return false,
+            Err(error) => self.broken(error),
+        }
+        true
+    }
+
+    /// The socket is full, or has a chunk to send; the backend will say when it has not.
     pub(crate) fn blocked(&mut self) {
         self.blocked = true;
     }
@@ -474,10 +494,15 @@ impl Stream {
         }
     }
 
+    /// Whether nothing is to be done for it: as usual, and nothing queued.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_usual() && self.queue.is_empty()
+    }
+
     /// Whether there is nothing to it but its queue, as there usually is.
     fn is_usual(&self) -> bool {
         self.extras.is_none()
-            && self.receiving
+            && self.receiving == Some(true)
             && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
     }
 
@@ -522,8 +547,8 @@ impl Stream {
             return Step::ArmDeadline(after);
         }
         let wanted = self.wants_to_receive();
-        if self.receiving != wanted {
-            self.receiving = wanted;
+        if self.receiving != Some(wanted) {
+            self.receiving = Some(wanted);
             return Step::Receive(wanted);
         }
         if self.held_is_due() {

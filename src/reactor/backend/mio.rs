@@ -11,36 +11,31 @@
 //!
 //! What was left over for fairness is in `again`, and makes the next wait return at once.
 
-mod source;
-mod table;
-
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ::mio::event::Event;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token, Waker};
 
-use self::source::{Listener, Source, Stream};
-use self::table::Table;
-use super::socket::{self, Receive, Send};
-use super::{Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake};
+use super::readiness::{Edge, Listener, Source, Stream};
+use super::socket::{self, Send};
+use super::table::Table;
+use super::{
+    Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
+};
 use crate::address::Address;
 use crate::reactor::PortOptions;
-use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
+use crate::transport::agenda::Id;
+use crate::transport::send_queue::Spares;
 use crate::transport::stream as transport;
 
 /// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
 const EVENTS: usize = 1024;
-
-/// Bytes sent per connection and turn, after which the others have their turn. 1 MiB: as much as a vectored send takes.
-const SEND: usize = MAX_SLICES * CHUNK;
-
-/// Bytes read before a close, so that closing does not become a reset.
-const LAST_READ: usize = 4 * RECEIVE;
 
 /// The token of the waker: no slot has this number.
 const WAKE: Token = Token(usize::MAX);
@@ -50,7 +45,7 @@ pub(crate) struct Mio {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
-    table: Table,
+    table: Table<Source>,
     /// The one receive buffer, while it is not lent.
     buffer: Box<[u8]>,
     /// Given up when descriptors ran out, to shed those who wait.
@@ -77,12 +72,15 @@ impl Mio {
     fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&descriptor), token(id), interest)
     }
+
+    fn stream(&mut self, id: Id) -> Option<&mut Stream> {
+        self.table.get_mut(id)?.stream()
+    }
 }
 
 impl Backend for Mio {
     fn clock(&self) -> Box<dyn Fn() -> Duration> {
-        let started = Instant::now();
-        Box::new(move || started.elapsed())
+        monotonic()
     }
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
@@ -96,7 +94,7 @@ impl Backend for Mio {
     }
 
     fn accept(&mut self, id: Id) {
-        if let Some(listener) = self.table.listener(id) {
+        if let Some(Source::Listener(listener)) = self.table.get_mut(id) {
             listener.resume();
             self.table.list_again(id);
         }
@@ -123,7 +121,7 @@ impl Backend for Mio {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        let Some(stream) = self.table.stream(id) else { return };
+        let Some(stream) = self.stream(id) else { return };
         stream.receiving = on;
         if on && stream.readable {
             self.table.list_again(id);
@@ -131,33 +129,22 @@ impl Backend for Mio {
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {
-        self.table.connected(id).is_some_and(|stream| stream.unix)
+        matches!(self.table.get(id), Some(Source::Stream(stream)) if stream.unix)
     }
 
     fn send(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
-        let source = self.table.stream(id).ok_or(io::ErrorKind::NotConnected)?;
-        let (queue, mut attached) = stream.outgoing();
-        let mut sent = 0;
-        while !queue.is_empty() && sent < SEND {
-            let attached = attached.as_deref_mut().filter(|attached| !attached.is_empty());
-            match socket::send_queue(source.socket.as_fd(), queue, attached) {
-                Send::Bytes(count) => {
-                    queue.advance(count, spares);
-                    sent += count;
-                }
-                Send::Full => {
-                    source.block(self.poll.registry(), id)?;
-                    return Ok(Progress::Blocked(sent));
-                }
-                Send::Starved => return Ok(Progress::Starved(sent)),
-                Send::Failed(error) => return Err(error),
-            }
+        let source = self.table.get_mut(id).and_then(Source::stream).ok_or(io::ErrorKind::NotConnected)?;
+        let progress = source.send(stream, spares)?;
+        if source.blocked && !mem::replace(&mut source.armed, true) {
+            let descriptor = source.socket.as_raw_fd();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().reregister(&mut SourceFd(&descriptor), token(id), both)?;
         }
-        Ok(Progress::Advanced(sent))
+        Ok(progress)
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
-        let Some(stream) = self.table.stream(id) else { return 0 };
+        let Some(stream) = self.stream(id) else { return 0 };
         match socket::send(stream.socket.as_fd(), data) {
             Send::Bytes(count) => count,
             Send::Full | Send::Starved | Send::Failed(_) => 0,
@@ -165,7 +152,7 @@ impl Backend for Mio {
     }
 
     fn shut_down_writing(&mut self, id: Id) {
-        if let Some(stream) = self.table.stream(id) {
+        if let Some(stream) = self.stream(id) {
             socket::shut_down_writing(stream.socket.as_fd());
         }
     }
@@ -175,19 +162,14 @@ impl Backend for Mio {
         let Source::Stream(stream) = self.table.take(id) else { return };
         if reset {
             socket::reset_on_close(stream.socket.as_fd());
-            return;
-        }
-        if stream.readable && !self.buffer.is_empty() {
-            let mut left = LAST_READ / self.buffer.len();
-            while left > 0 && matches!(socket::receive(stream.socket.as_fd(), &mut self.buffer), Receive::Full(_)) {
-                left -= 1;
-            }
+        } else {
+            stream.read_last(&mut self.buffer);
         }
     }
 
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
         self.register(id, descriptor, Interest::READABLE)?;
-        self.table.insert(id, Source::Watched);
+        self.table.insert(id, Source::Watched(descriptor));
         Ok(())
     }
 
@@ -207,14 +189,14 @@ impl Backend for Mio {
         }
         self.table.begin_turn();
         for event in self.events.iter().filter(|event| event.token() != WAKE) {
-            self.table.note(id(event.token()), event);
+            self.table.note(id(event.token()), |source| source.note(edge(event)));
         }
         Ok(())
     }
 
     fn next(&mut self) -> Option<(Id, Completion)> {
         let Self { table, buffer, reserve, turn, .. } = self;
-        table.next(|source| source.next(*turn, buffer, reserve))
+        table.next(|_, source| source.next(*turn, buffer, reserve))
     }
 
     fn release(&mut self, chunk: Chunk) {
@@ -225,25 +207,11 @@ impl Backend for Mio {
         Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
-    fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()> {
-        let socket = self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?;
-        socket::set_option(socket, option)
-    }
-
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
-        self.table.descriptor(id)
-    }
-
-    fn no_delay(&self, id: Id) -> io::Result<bool> {
-        socket::no_delay(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
-    }
-
-    fn keep_alive(&self, id: Id) -> io::Result<bool> {
-        socket::keep_alive(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
-    }
-
-    fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
-        socket::peer_credentials(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
+        match self.table.get(id)? {
+            Source::Stream(stream) => Some(stream.socket.as_fd()),
+            _ => None,
+        }
     }
 
     fn stale(&self) -> u64 {
@@ -269,4 +237,14 @@ fn token(id: Id) -> Token {
 
 fn id(token: Token) -> Id {
     Id { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
+
+fn edge(event: &Event) -> Edge {
+    Edge {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        read_closed: event.is_read_closed(),
+        write_closed: event.is_write_closed(),
+        failed: event.is_error(),
+    }
 }

@@ -1,19 +1,17 @@
-//! What each kind of thing that is watched remembers, and what comes of it when it is looked at.
+//! Readiness, made to look like completion: what a listener and a stream remember of what a poller said of them, once, and what
+//! comes of it when they are looked at. For pollers that tell edges only; it knows none of them.
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-use ::mio::event::Event;
-use ::mio::unix::SourceFd;
-use ::mio::{Interest, Registry};
-
-use super::super::socket::{self, Accept, Receive};
-use super::super::{Chunk, Completion, Incoming, IncomingSocket, RECEIVE};
-use super::token;
+use super::socket::{self, Accept, Receive, Send};
+use super::table::Then;
+use super::{Chunk, Completion, Incoming, IncomingSocket, Progress, RECEIVE};
 use crate::address::Address;
 use crate::reactor::unix::SocketFile;
-use crate::transport::agenda::Id;
+use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
+use crate::transport::stream as transport;
 
 /// Connections accepted per port and turn. 64: a burst of 64 takes under a millisecond, so other connections barely notice.
 const ACCEPTS: usize = 64;
@@ -21,7 +19,16 @@ const ACCEPTS: usize = 64;
 /// Connections shed per turn when descriptors ran out. Closing is all that is done for them.
 const SHED: usize = 1024;
 
+/// Bytes sent per connection and turn, after which the others have their turn. 1 MiB: as much as a vectored send takes.
+const SEND: usize = MAX_SLICES * CHUNK;
+
+/// Bytes read before a close, so that closing does not become a reset.
+const LAST_READ: usize = 4 * RECEIVE;
+
+/// A thing that is watched for readiness.
+#[derive(Default)]
 pub(super) enum Source {
+    #[default]
     Vacant,
     /// Boxed, for a port needs more room than a stream, of which there are more.
     Listener(Box<Listener>),
@@ -29,19 +36,21 @@ pub(super) enum Source {
     Connecting(Stream),
     Stream(Stream),
     /// Somebody else's descriptor.
-    Watched,
+    Watched(RawFd),
 }
 
 pub(super) struct Listener {
     /// Removed before the socket is closed: nobody is to find a file that nobody listens behind.
     _file: Option<SocketFile>,
-    socket: OwnedFd,
+    pub(super) socket: OwnedFd,
     /// Our address of every connection, unless we listen on all.
     host: Option<Address>,
     /// There may be connections waiting.
-    waiting: bool,
+    pub(super) waiting: bool,
     /// Not suspended.
-    accepting: bool,
+    pub(super) accepting: bool,
+    /// There were no descriptors the last time.
+    pub(super) short: bool,
     /// Accepted in this turn.
     accepted: usize,
     /// Which turn that is.
@@ -62,26 +71,43 @@ pub(super) struct Stream {
     /// The peer's end was read.
     ended: bool,
     /// Somebody waits for room.
-    blocked: bool,
+    pub(super) blocked: bool,
     /// There may be room.
     writable: bool,
-    /// Registered for writing.
-    armed: bool,
+    /// The poller was told to tell of room.
+    pub(super) armed: bool,
     /// Descriptors may come.
     pub(super) unix: bool,
 }
 
-/// When a source is to be looked at again without being told to by the poller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
-    Rest,
-    /// At once: it may have something else.
-    Next,
-    /// In the next turn: it had its share of this one.
-    Again,
+/// What a poller said of a stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Edge {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer has sent its last byte, or is gone.
+    pub(super) read_closed: bool,
+    /// Nobody would read what is sent.
+    pub(super) write_closed: bool,
+    pub(super) failed: bool,
 }
 
 impl Source {
+    pub(super) fn stream(&mut self) -> Option<&mut Stream> {
+        if let Self::Stream(stream) = self { Some(stream) } else { None }
+    }
+
+    /// Takes note of what the poller said. `false`: there is nobody.
+    pub(super) fn note(&mut self, edge: Edge) -> bool {
+        match self {
+            Self::Vacant => return false,
+            Self::Listener(listener) => listener.waiting = true,
+            Self::Connecting(stream) | Self::Stream(stream) => stream.note(edge),
+            Self::Watched(_) => {}
+        }
+        true
+    }
+
     /// What is next of this source, and when it is to be looked at after that.
     pub(super) fn next(
         &mut self,
@@ -93,7 +119,7 @@ impl Source {
             Self::Stream(stream) => stream.next(buffer),
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Then::Rest),
-            Self::Watched => (Some(Completion::Readable), Then::Rest),
+            Self::Watched(_) => (Some(Completion::Readable), Then::Rest),
             Self::Vacant => (None, Then::Rest),
         }
     }
@@ -102,7 +128,7 @@ impl Source {
     fn next_connected(&mut self) -> Option<Completion> {
         let Self::Connecting(attempt) = self else { return None };
         let outcome = socket::connected(attempt.socket.as_fd())?;
-        let Self::Connecting(stream) = mem::replace(self, Self::Vacant) else { return None };
+        let Self::Connecting(stream) = mem::take(self) else { return None };
         Some(match outcome {
             Ok(host) => {
                 *self = Self::Stream(stream);
@@ -118,7 +144,7 @@ impl Listener {
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
-        Self { _file: file, socket, host, waiting: false, accepting: true, accepted: 0, turn: 0 }
+        Self { _file: file, socket, host, waiting: false, accepting: true, short: false, accepted: 0, turn: 0 }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
@@ -127,30 +153,19 @@ impl Listener {
         self.waiting = true;
     }
 
-    /// Takes note that the poller said something.
-    pub(super) fn note(&mut self) {
-        self.waiting = true;
-    }
-
-    fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
-        if mem::replace(&mut self.turn, turn) != turn {
-            self.accepted = 0;
-        }
+    pub(super) fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
         while self.waiting && self.accepting {
-            if self.accepted == ACCEPTS {
+            if !self.may_accept(turn) {
                 return (None, Then::Again);
             }
-            self.accepted += 1;
             match socket::accept(self.socket.as_fd()) {
                 Accept::Connection(socket, peer) => {
-                    // Whoever has already gone again has no address at this end either.
-                    let Ok(host) = self.host.clone().map_or_else(|| socket::local_address(&socket), Ok) else {
-                        continue;
-                    };
-                    let socket = IncomingSocket::Descriptor { socket, unix: host.unix().is_some() };
-                    return (Some(Completion::Accepted(Incoming { socket, host, peer })), Then::Next);
+                    self.short = false;
+                    if let Some(incoming) = self.incoming(socket, peer) {
+                        return (Some(Completion::Accepted(incoming)), Then::Next);
+                    }
                 }
-                Accept::Empty => self.waiting = false,
+                Accept::Empty => (self.waiting, self.short) = (false, false),
                 Accept::Skip => {}
                 Accept::NoDescriptors => return self.shed(reserve),
                 Accept::Failed(error) => {
@@ -162,9 +177,32 @@ impl Listener {
         (None, Then::Rest)
     }
 
+    /// Takes one from the budget of this turn, unless it is used up.
+    pub(super) fn may_accept(&mut self, turn: u32) -> bool {
+        if mem::replace(&mut self.turn, turn) != turn {
+            self.accepted = 0;
+        }
+        let may = self.accepted < ACCEPTS;
+        self.accepted += usize::from(may);
+        may
+    }
+
+    /// What was accepted, with the addresses. Whoever has already gone again has none at this end.
+    pub(super) fn incoming(&self, socket: OwnedFd, peer: Address) -> Option<Incoming> {
+        let host = self.host.clone().map_or_else(|| socket::local_address(&socket), Ok).ok()?;
+        let socket = IncomingSocket::Descriptor { socket, unix: host.unix().is_some() };
+        Some(Incoming { socket, host, peer })
+    }
+
+    /// The socket, whose file is gone.
+    pub(super) fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back. Linux says so even
     /// when nobody waits, because it looks for a descriptor first.
     fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
+        self.short = true;
         let had_reserve = reserve.take().is_some();
         let mut shed = 0;
         while had_reserve && shed < SHED && self.waiting {
@@ -210,14 +248,13 @@ impl Stream {
         }
     }
 
-    /// Takes note of what the poller said.
-    pub(super) fn note(&mut self, event: &Event) {
-        let hung_up = event.is_read_closed() || event.is_error();
-        self.readable |= event.is_readable() || hung_up;
+    fn note(&mut self, edge: Edge) {
+        let hung_up = edge.read_closed || edge.failed;
+        self.readable |= edge.readable || hung_up;
         self.hung_up |= hung_up;
-        self.failed |= event.is_error();
-        self.gone |= self.unix && event.is_write_closed();
-        self.writable |= event.is_writable();
+        self.failed |= edge.failed;
+        self.gone |= self.unix && edge.write_closed;
+        self.writable |= edge.writable;
     }
 
     fn next(&mut self, buffer: &mut Box<[u8]>) -> (Option<Completion>, Then) {
@@ -275,15 +312,51 @@ impl Stream {
         }
     }
 
-    /// Waits for room: the next edge says so.
-    pub(super) fn block(&mut self, registry: &Registry, id: Id) -> io::Result<()> {
-        self.blocked = true;
-        self.writable = false;
-        if !mem::replace(&mut self.armed, true) {
-            let descriptor = self.socket.as_raw_fd();
-            let both = Interest::READABLE | Interest::WRITABLE;
-            registry.reregister(&mut SourceFd(&descriptor), token(id), both)?;
+    /// Sends from the front of a queue, with the descriptors that leave with it, and takes what was sent off it. Blocked, it waits
+    /// for room: the next edge says so.
+    pub(super) fn send(&mut self, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
+        let progress = send(self.socket.as_fd(), stream, spares)?;
+        if let Progress::Blocked(_) = progress {
+            self.blocked = true;
+            self.writable = false;
         }
-        Ok(())
+        Ok(progress)
+    }
+
+    /// Reads what came, within bounds: for a socket that is to be closed without a reset.
+    pub(super) fn read_last(&self, buffer: &mut [u8]) {
+        if self.readable {
+            read_last(self.socket.as_fd(), buffer);
+        }
+    }
+}
+
+/// As far as a socket takes it, and the budget of a turn goes.
+pub(super) fn send(socket: BorrowedFd<'_>, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
+    let (queue, mut attached) = stream.outgoing();
+    let mut sent = 0;
+    while !queue.is_empty() && sent < SEND {
+        let attached = attached.as_deref_mut().filter(|attached| !attached.is_empty());
+        match socket::send_queue(socket, queue, attached) {
+            Send::Bytes(count) => {
+                queue.advance(count, spares);
+                sent += count;
+            }
+            Send::Full => return Ok(Progress::Blocked(sent)),
+            Send::Starved => return Ok(Progress::Starved(sent)),
+            Send::Failed(error) => return Err(error),
+        }
+    }
+    Ok(Progress::Advanced(sent))
+}
+
+/// Reads what came, within bounds.
+pub(super) fn read_last(socket: BorrowedFd<'_>, buffer: &mut [u8]) {
+    if buffer.is_empty() {
+        return;
+    }
+    let mut left = LAST_READ / buffer.len();
+    while left > 0 && matches!(socket::receive(socket, buffer), Receive::Full(_)) {
+        left -= 1;
     }
 }

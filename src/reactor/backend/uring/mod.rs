@@ -1,0 +1,560 @@
+//! The backend on io_uring: Linux does the receiving, sending and accepting, and says what came of it. A turn is one system call,
+//! however many connections it serves.
+//!
+//! | what | how |
+//! |---|---|
+//! | a TCP stream | one receive that goes on until it is cancelled, into buffers of the ring; one send at a time, of a chunk that the ring has until it was sent |
+//! | a port | one accept that goes on; or one at a time, where the system knows no other |
+//! | a UNIX stream | readiness, as descriptors come with the bytes; so are watched descriptors, and attempts to connect |
+//! | a port without descriptors left | readiness, until there are some again |
+//!
+//! Rules, besides those of the contract and of `ring.rs`:
+//! 1. Not receiving cancels the receive. What it had brought before it heard of that is handed on, and the stream holds it.
+//! 2. A stream that is not being received from, because it is paused or the peer has ended, is polled for errors.
+//! 3. A receive that ran out of buffers begins anew in the next turn: all of them are back by then.
+//! 4. How much one connection brings in a turn, the kernel bounds: after 32 buffers it sees to the others.
+//! 5. More than one chunk, and what a stream has to send before it closes, goes by plain calls, as far as the socket takes it: the
+//!    end is to follow in the same turn. So do large writes onto an empty queue ([`Backend::send_now`]), which need not be copied.
+//! 6. Its sockets are blocking ones: a request to the ring on one that is not fails instead of waiting. Plain calls never wait.
+
+mod buffers;
+mod port;
+mod ring;
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFlags};
+use rustix::io::Errno;
+
+use self::port::Accepting;
+use self::ring::{Event, Kind, Ring};
+use super::readiness::{self, Edge, Source as Polled, Stream};
+use super::socket::{self, Send};
+use super::table::{Table, Then};
+use super::{
+    Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
+};
+use crate::address::Address;
+use crate::reactor::PortOptions;
+use crate::transport::agenda::Id;
+use crate::transport::send_queue::Spares;
+use crate::transport::stream as transport;
+
+/// What is polled for as long as a UNIX stream is there; room is asked for when it is missed.
+const READABLE: PollFlags = PollFlags::IN.union(PollFlags::RDHUP);
+
+/// What a stream is polled for that is not being received from.
+const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
+
+/// The name of the bell.
+const BELL: Id = Id { slot: 0, generation: 0 };
+
+/// See the module.
+pub(crate) struct Uring {
+    ring: Ring,
+    bell: Arc<Bell>,
+    table: Table<Source>,
+    /// For what is read by plain calls, while it is not lent.
+    buffer: Box<[u8]>,
+    /// Given up when descriptors ran out, to shed those who wait.
+    reserve: Option<OwnedFd>,
+    /// Counts the waits, for budgets per turn.
+    turn: u32,
+}
+
+/// What a slot means to the ring.
+enum Source {
+    /// A TCP stream.
+    Stream(Flow),
+    Port(Box<Accepting>),
+    /// Everything else.
+    Polled(Polled),
+}
+
+/// A TCP stream, and what was asked of the kernel for it.
+struct Flow {
+    socket: OwnedFd,
+    /// The reactor wants what comes.
+    receiving: bool,
+    /// There is a receive under way.
+    armed: bool,
+    /// It was told to end.
+    cancelled: bool,
+    /// The peer's end was read.
+    ended: bool,
+    /// It is polled for errors.
+    watched: bool,
+    /// The chunk that is being sent.
+    flight: Option<u32>,
+}
+
+impl Uring {
+    /// # Errors
+    /// The system has no io_uring for us, or one without what is needed.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut ring = Ring::new()?;
+        let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+        ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
+        let buffer = vec![0; RECEIVE].into_boxed_slice();
+        Ok(Self { ring, bell, table: Table::new(), buffer, reserve: None, turn: 0 })
+    }
+
+    fn handle(&mut self, event: Event) -> Option<(Id, Completion)> {
+        let (id, completion) = match event {
+            Event::Received { id, chunk, goes_on } => (id, self.received(id, chunk, goes_on)?),
+            Event::Sent { id, loan, count } => {
+                let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
+                flow.flight = None;
+                (id, Completion::Returned(loan, count_or_error(count)))
+            }
+            Event::Accepted { id, socket, goes_on } => {
+                match self.table.get_mut(id) {
+                    Some(Source::Port(port)) => {
+                        port.arrived(id, socket, goes_on, &mut self.ring);
+                        self.table.note(id, |_| true);
+                    }
+                    _ => self.is_stale(socket.err()),
+                }
+                return None;
+            }
+            Event::Polled { id, flags, goes_on } => (id, self.polled(id, flags, goes_on)?),
+            Event::Room { id, flags, goes_on } => {
+                if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
+                    stream.armed = goes_on;
+                }
+                self.note(id, flags);
+                return None;
+            }
+            Event::Woken { goes_on } => {
+                if !goes_on {
+                    self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true);
+                }
+                return None;
+            }
+        };
+        Some((id, completion))
+    }
+
+    fn received(&mut self, id: Id, chunk: Result<Chunk, Errno>, goes_on: bool) -> Option<Completion> {
+        let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
+            match chunk {
+                Ok(chunk) => {
+                    self.release(chunk);
+                    self.is_stale(None);
+                }
+                Err(error) => self.is_stale(Some(error)),
+            }
+            return None;
+        };
+        let completion = match chunk {
+            Ok(chunk) if !chunk.bytes().is_empty() => Some(Completion::Received(chunk)),
+            Ok(chunk) => {
+                self.ring.release(chunk.into_buffer());
+                flow.ended = true;
+                Some(Completion::EndOfStream)
+            }
+            // Rule 3; the others are no more than a hitch.
+            Err(Errno::CANCELED | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
+            Err(error) => Some(Completion::Broken(error.into())),
+        };
+        if !goes_on {
+            (flow.armed, flow.cancelled) = (false, false);
+            if !matches!(completion, Some(Completion::Broken(_))) {
+                flow.arm(id, &mut self.ring);
+            }
+        }
+        completion
+    }
+
+    fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
+        if let Some(Source::Stream(flow)) = self.table.get_mut(id) {
+            flow.watched = goes_on;
+            let error =
+                flags.is_ok_and(|flags| flags.intersects(FAILED)).then(|| socket::pending_error(flow.socket.as_fd()));
+            return error.flatten().map(Completion::Broken);
+        }
+        self.note(id, flags);
+        if !goes_on && flags.is_ok() {
+            self.poll_again(id);
+        }
+        None
+    }
+
+    /// Has a source looked at that the poller said something of.
+    fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
+        let Ok(flags) = flags else { return self.is_stale(flags.err()) };
+        self.table.note(id, |source| match source {
+            Source::Polled(polled) => polled.note(edge(flags)),
+            Source::Port(port) => {
+                port.note();
+                true
+            }
+            Source::Stream(_) => true,
+        });
+    }
+
+    /// Polls on, where it ends although it need not.
+    fn poll_again(&mut self, id: Id) {
+        match self.table.get(id) {
+            Some(Source::Polled(Polled::Stream(stream))) => {
+                self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
+            }
+            Some(Source::Polled(Polled::Watched(descriptor))) => {
+                self.ring.poll(Kind::Poll, id, *descriptor, PollFlags::IN, true);
+            }
+            _ => {}
+        }
+    }
+
+    /// Something was said of somebody who is gone. That it was cancelled is no more than was asked for.
+    fn is_stale(&mut self, error: Option<Errno>) {
+        if error != Some(Errno::CANCELED) {
+            self.table.count_stale();
+        }
+    }
+
+    /// A socket that is a stream now.
+    fn insert_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) {
+        let source = if unix {
+            self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
+            Source::Polled(Polled::Stream(Stream::new(socket, true)))
+        } else {
+            Source::Stream(Flow::new(socket))
+        };
+        self.table.insert(id, source);
+    }
+
+    /// An attempt has succeeded: what was polled is a stream from here on.
+    fn connected(&mut self, id: Id, host: Address) -> Completion {
+        let Source::Polled(Polled::Stream(stream)) = self.table.take(id) else {
+            return Completion::ConnectFailed(io::ErrorKind::NotConnected.into());
+        };
+        if !stream.unix
+            && let Err(error) = socket::set_blocking(stream.socket.as_fd(), true)
+        {
+            return Completion::ConnectFailed(error);
+        }
+        self.insert_stream(id, stream.socket, stream.unix);
+        Completion::Connected(host)
+    }
+
+    fn next_polled(&mut self) -> Option<(Id, Completion)> {
+        let Self { table, ring, buffer, reserve, turn, .. } = self;
+        let (id, completion) = table.next(|id, source| match source {
+            Source::Stream(_) => (None, Then::Rest),
+            Source::Port(port) => port.next(id, *turn, reserve, ring),
+            Source::Polled(polled) => {
+                let next = polled.next(*turn, buffer, reserve);
+                if let Polled::Connecting(attempt) = polled {
+                    ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
+                }
+                next
+            }
+        })?;
+        match completion {
+            Completion::Connected(host) => Some((id, self.connected(id, host))),
+            completion => Some((id, completion)),
+        }
+    }
+}
+
+impl Backend for Uring {
+    fn clock(&self) -> Box<dyn Fn() -> Duration> {
+        monotonic()
+    }
+
+    fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
+        let (socket, bound, file) = socket::listen(address, options)?;
+        if self.reserve.is_none() {
+            self.reserve = Some(socket::reserve()?);
+        }
+        socket::set_blocking(socket.as_fd(), true)?;
+        let mut port = Accepting::new(readiness::Listener::new(socket, &bound, file));
+        port.arm(id, &mut self.ring);
+        self.table.insert(id, Source::Port(Box::new(port)));
+        Ok(bound)
+    }
+
+    fn accept(&mut self, id: Id) {
+        if let Some(Source::Port(port)) = self.table.get_mut(id) {
+            port.resume(id, &mut self.ring);
+            self.table.list_again(id);
+        }
+    }
+
+    fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()> {
+        let IncomingSocket::Descriptor { socket, unix } = socket else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        self.insert_stream(id, socket, unix);
+        Ok(())
+    }
+
+    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
+        // What was closed in this turn may still have its descriptors.
+        let begun = socket::connect(to, from).or_else(|refusal| match refusal {
+            ConnectRefusal::Socket(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
+                self.flush();
+                socket::connect(to, from)
+            }
+            refusal => Err(refusal),
+        });
+        let (socket, done) = begun?;
+        if !done {
+            self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), PollFlags::OUT, false);
+        }
+        self.table.insert(id, Source::Polled(Polled::Connecting(Stream::attempt(socket, to.unix().is_some()))));
+        if done {
+            self.table.list_again(id);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, id: Id, on: bool) {
+        match self.table.get_mut(id) {
+            Some(Source::Stream(flow)) => {
+                flow.receiving = on;
+                if on || !flow.armed {
+                    flow.arm(id, &mut self.ring);
+                } else if !mem::replace(&mut flow.cancelled, true) {
+                    self.ring.cancel(Kind::Receive, id);
+                }
+            }
+            Some(Source::Polled(Polled::Stream(stream))) => {
+                stream.receiving = on;
+                if on && stream.readable {
+                    self.table.list_again(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn passes_descriptors(&self, id: Id) -> bool {
+        matches!(self.table.get(id), Some(Source::Polled(Polled::Stream(_))))
+    }
+
+    fn send(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
+        match self.table.get_mut(id) {
+            Some(Source::Stream(flow)) => flow.send(id, stream, spares, &mut self.ring),
+            Some(Source::Polled(Polled::Stream(source))) => {
+                let progress = source.send(stream, spares)?;
+                if source.blocked && !mem::replace(&mut source.armed, true) {
+                    self.ring.poll(Kind::Room, id, source.socket.as_raw_fd(), PollFlags::OUT, true);
+                }
+                Ok(progress)
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn recall(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) {
+        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return };
+        if let Some(flight) = flow.flight
+            && let Some((loan, count)) = self.ring.recall(flight)
+        {
+            flow.flight = None;
+            stream.returned(loan, count_or_error(count), spares);
+        }
+    }
+
+    fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
+        match self.descriptor(id).map(|socket| socket::send(socket, data)) {
+            Some(Send::Bytes(count)) => count,
+            _ => 0,
+        }
+    }
+
+    fn shut_down_writing(&mut self, id: Id) {
+        if let Some(socket) = self.descriptor(id) {
+            socket::shut_down_writing(socket);
+        }
+    }
+
+    fn close(&mut self, id: Id, reset: bool) {
+        match self.table.take(id) {
+            Source::Stream(flow) => flow.close(id, reset, &mut self.buffer, &mut self.ring),
+            Source::Port(port) => {
+                self.ring.cancel(port.cancels(), id);
+                // Its address is to be free at once, and that of a file even before.
+                let socket = port.into_socket();
+                self.flush();
+                drop(socket);
+            }
+            Source::Polled(Polled::Stream(stream) | Polled::Connecting(stream)) => {
+                if reset {
+                    socket::reset_on_close(stream.socket.as_fd());
+                } else {
+                    stream.read_last(&mut self.buffer);
+                }
+                self.ring.cancel(Kind::Poll, id);
+                if stream.armed {
+                    self.ring.cancel(Kind::Room, id);
+                }
+                self.ring.close(stream.socket);
+            }
+            Source::Polled(Polled::Watched(_)) => {
+                self.ring.cancel(Kind::Poll, id);
+                // Its owner may close it at any time.
+                self.flush();
+            }
+            Source::Polled(_) => {}
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Err(error) = self.ring.enter(Some(Duration::ZERO)) {
+            tracing::error!(%error, "the ring does not take requests");
+        }
+    }
+
+    fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
+        self.ring.poll(Kind::Poll, id, descriptor, PollFlags::IN, true);
+        self.table.insert(id, Source::Polled(Polled::Watched(descriptor)));
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let is_idle = self.table.is_drained() && !self.ring.has_events();
+        self.turn = self.turn.wrapping_add(1);
+        self.ring.enter(if is_idle { timeout } else { Some(Duration::ZERO) })?;
+        self.table.begin_turn();
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Id, Completion)> {
+        while let Some(event) = self.ring.next() {
+            let completion = self.handle(event);
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        self.next_polled()
+    }
+
+    fn release(&mut self, chunk: Chunk) {
+        let buffer = chunk.into_buffer();
+        if buffer.len() == RECEIVE {
+            self.buffer = buffer;
+        } else {
+            self.ring.release(buffer);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.bell) as Arc<dyn Wake>
+    }
+
+    fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
+        match self.table.get(id)? {
+            Source::Stream(flow) => Some(flow.socket.as_fd()),
+            Source::Polled(Polled::Stream(stream)) => Some(stream.socket.as_fd()),
+            _ => None,
+        }
+    }
+
+    fn stale(&self) -> u64 {
+        self.table.stale()
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Polled(Polled::Vacant)
+    }
+}
+
+impl Flow {
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, receiving: false, armed: false, cancelled: false, ended: false, watched: false, flight: None }
+    }
+
+    /// Has it received from, or polled for errors (rule 2), unless that is under way.
+    fn arm(&mut self, id: Id, ring: &mut Ring) {
+        let socket = self.socket.as_raw_fd();
+        if self.receiving && !self.ended {
+            if !mem::replace(&mut self.armed, true) {
+                ring.receive(id, socket);
+            }
+        } else if !mem::replace(&mut self.watched, true) {
+            ring.poll(Kind::Poll, id, socket, FAILED, true);
+        }
+    }
+
+    /// Rule 5.
+    fn send(
+        &mut self,
+        id: Id,
+        stream: &mut transport::Stream,
+        spares: &Spares,
+        ring: &mut Ring,
+    ) -> io::Result<Progress> {
+        let mut sent = 0;
+        if stream.is_closing() || stream.is_write_closing() || !stream.queue.is_single() {
+            match readiness::send(self.socket.as_fd(), stream, spares)? {
+                Progress::Blocked(count) if !stream.is_failing() => sent = count,
+                progress => return Ok(progress),
+            }
+        }
+        if let Some(loan) = stream.queue.lend() {
+            self.flight = Some(ring.send(id, self.socket.as_raw_fd(), loan));
+        }
+        Ok(Progress::Blocked(sent))
+    }
+
+    fn close(self, id: Id, reset: bool, buffer: &mut [u8], ring: &mut Ring) {
+        if reset {
+            socket::reset_on_close(self.socket.as_fd());
+        } else if !self.ended {
+            readiness::read_last(self.socket.as_fd(), buffer);
+        }
+        if self.armed {
+            ring.cancel(Kind::Receive, id);
+        }
+        if self.watched {
+            ring.cancel(Kind::Poll, id);
+        }
+        if let Some(flight) = self.flight {
+            ring.cancel_flight(flight);
+        }
+        ring.close(self.socket);
+    }
+}
+
+/// What wakes the ring: a counter that is never read, for each addition is an event.
+struct Bell(OwnedFd);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        // The one way in which this fails is a full counter, which takes hundreds of years.
+        if let Err(error) = rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
+            tracing::error!(%error, "the reactor could not be woken");
+        }
+    }
+}
+
+/// What was sent, as the reactor is to hear it.
+fn count_or_error(count: Result<usize, Errno>) -> io::Result<usize> {
+    match count {
+        Ok(count) => Ok(count),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(Errno::NOBUFS) => Err(io::ErrorKind::OutOfMemory.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn edge(flags: PollFlags) -> Edge {
+    let (readable, hung_up) = (flags.contains(PollFlags::IN), flags.contains(PollFlags::HUP));
+    Edge {
+        readable,
+        writable: flags.contains(PollFlags::OUT),
+        read_closed: hung_up || readable && flags.contains(PollFlags::RDHUP),
+        write_closed: hung_up || flags.contains(PollFlags::ERR),
+        failed: flags.contains(PollFlags::ERR),
+    }
+}

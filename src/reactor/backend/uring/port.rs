@@ -1,0 +1,164 @@
+//! [`Accepting`]: a port whose connections the ring accepts; by readiness while descriptors are short, for then somebody has to be
+//! shed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use super::ring::{Kind, Ring};
+use crate::reactor::backend::readiness::Listener;
+use crate::reactor::backend::socket::{self, Accept};
+use crate::reactor::backend::table::Then;
+use crate::reactor::backend::{Completion, Incoming, IncomingSocket};
+use crate::transport::agenda::Id;
+
+/// See the module.
+pub(super) struct Accepting {
+    listener: Listener,
+    /// Accepted, and not handed on yet.
+    arrived: VecDeque<OwnedFd>,
+    /// Why accepting has stopped, which is still to be told.
+    failure: Option<io::Error>,
+    /// The kernel knows an accept that goes on.
+    many: bool,
+    /// Descriptors are short: the listener is polled.
+    polled: bool,
+    /// Something was asked of the kernel.
+    armed: bool,
+}
+
+impl Accepting {
+    pub(super) fn new(listener: Listener) -> Self {
+        Self { listener, arrived: VecDeque::new(), failure: None, many: true, polled: false, armed: false }
+    }
+
+    /// Asks the kernel for connections, unless that was done or accepting is suspended.
+    pub(super) fn arm(&mut self, id: Id, ring: &mut Ring) {
+        if !self.listener.accepting || mem::replace(&mut self.armed, true) {
+            return;
+        }
+        let socket = self.listener.socket.as_raw_fd();
+        if self.polled {
+            ring.poll(Kind::Poll, id, socket, PollFlags::IN, false);
+        } else {
+            ring.accept(id, socket, self.many);
+        }
+    }
+
+    /// Accepts again after a failure; somebody may have come meanwhile.
+    pub(super) fn resume(&mut self, id: Id, ring: &mut Ring) {
+        self.listener.resume();
+        if !self.polled {
+            self.arm(id, ring);
+        }
+    }
+
+    /// The poll said that somebody waits.
+    pub(super) fn note(&mut self) {
+        self.armed = false;
+        self.listener.waiting = true;
+    }
+
+    /// An accept came to something.
+    pub(super) fn arrived(&mut self, id: Id, socket: Result<OwnedFd, Errno>, goes_on: bool, ring: &mut Ring) {
+        self.armed = goes_on;
+        match socket {
+            Ok(socket) => self.arrived.push_back(socket),
+            Err(Errno::CANCELED) => return,
+            Err(Errno::INVAL) if self.many => {
+                tracing::warn!("the system has no accept that goes on: connections are accepted one at a time");
+                self.many = false;
+            }
+            Err(error) => match socket::not_accepted(error) {
+                Accept::NoDescriptors => self.poll(ring),
+                Accept::Failed(error) => self.fail(error),
+                Accept::Empty | Accept::Skip | Accept::Connection(..) => {}
+            },
+        }
+        if !self.polled {
+            self.arm(id, ring);
+        }
+    }
+
+    /// Descriptors are short: from here on the listener is accepted from by plain calls.
+    fn poll(&mut self, ring: &mut Ring) {
+        // Some of them may be on their way to be closed.
+        if let Err(error) = ring.enter(Some(std::time::Duration::ZERO)) {
+            return self.fail(error);
+        }
+        match socket::set_blocking(self.listener.socket.as_fd(), false) {
+            Ok(()) => (self.polled, self.listener.waiting) = (true, true),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.listener.accepting = false;
+        self.failure = Some(error);
+    }
+
+    /// What is next of this port, and when it is to be looked at after that.
+    pub(super) fn next(
+        &mut self,
+        id: Id,
+        turn: u32,
+        reserve: &mut Option<OwnedFd>,
+        ring: &mut Ring,
+    ) -> (Option<Completion>, Then) {
+        while !self.arrived.is_empty() {
+            if !self.listener.may_accept(turn) {
+                return (None, Then::Again);
+            }
+            // Whoever has already gone again has no address any more.
+            if let Some(socket) = self.arrived.pop_front()
+                && let Ok(peer) = socket::peer_address(&socket)
+                && let Some(incoming) = self.listener.incoming(socket, peer)
+            {
+                return (Some(Completion::Accepted(incoming)), Then::Next);
+            }
+        }
+        if let Some(error) = self.failure.take() {
+            return (Some(Completion::AcceptFailed(error)), Then::Rest);
+        }
+        if self.polled { self.next_polled(id, turn, reserve, ring) } else { (None, Then::Rest) }
+    }
+
+    fn next_polled(
+        &mut self,
+        id: Id,
+        turn: u32,
+        reserve: &mut Option<OwnedFd>,
+        ring: &mut Ring,
+    ) -> (Option<Completion>, Then) {
+        let (completion, then) = self.listener.next(turn, reserve);
+        if let Some(Completion::Accepted(Incoming { socket: IncomingSocket::Descriptor { socket, .. }, .. })) =
+            &completion
+            && let Err(error) = socket::set_blocking(socket.as_fd(), true)
+        {
+            tracing::error!(%error, "the ring can't serve a connection; it is closed");
+            return (None, then);
+        }
+        if then != Then::Rest {
+            return (completion, then);
+        }
+        if !self.listener.short && !self.armed && socket::set_blocking(self.listener.socket.as_fd(), true).is_ok() {
+            self.polled = false;
+        }
+        self.arm(id, ring);
+        (completion, then)
+    }
+
+    /// What was asked of the kernel.
+    pub(super) fn cancels(&self) -> Kind {
+        if self.polled { Kind::Poll } else { Kind::Accept }
+    }
+
+    /// The socket, whose file is gone; whoever was accepted and not handed on is closed.
+    pub(super) fn into_socket(self) -> OwnedFd {
+        self.listener.into_socket()
+    }
+}

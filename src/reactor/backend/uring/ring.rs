@@ -1,0 +1,400 @@
+//! [`Ring`]: the queues that are shared with the kernel, and all memory that it may read or write meanwhile.
+//!
+//! What is asked of the kernel goes out with the next [`enter`](Ring::enter), in order, and what it has done comes back as
+//! [`Event`]s, which own what they bring. Rules:
+//! 1. What the kernel may touch, a chunk that is being sent or a buffer for what comes, belongs to the ring until the kernel has
+//!    said that it has done with it, whatever has become of the connection.
+//! 2. The ring goes before that memory does: dropping it takes everything back first, and what cannot be had back is leaked.
+//! 3. A descriptor is closed by the kernel, behind all that was asked of it before: nothing that is on its way can meet another
+//!    that has got its number.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::squeue::Flags;
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, SocketFlags};
+
+use super::buffers::{self, Buffers};
+use crate::reactor::backend::Chunk;
+use crate::transport::agenda::Id;
+use crate::transport::send_queue::Loan;
+
+/// Requests that go out together. 1,024: what 1,000 connections ask for in a turn; more go out in several parts.
+const REQUESTS: u32 = 1024;
+
+/// Room for what the kernel has done. 8,192: it sizes its own table of what waits by this, and what finds no room it keeps.
+const COMPLETIONS: u32 = 8192;
+
+/// How often, and how long each time, a ring that is dropped waits for the kernel to let go of its memory. 100 times 10 ms: it
+/// takes one round unless something is badly wrong.
+const LAST_ROUNDS: usize = 100;
+const LAST_WAIT: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub(super) struct Ring {
+    // Dropped in this order: rule 2.
+    ring: IoUring,
+    buffers: Buffers,
+    flights: Flights,
+    /// What the kernel has done, and was not handed on yet.
+    events: VecDeque<cqueue::Entry>,
+    /// What the kernel had no room for.
+    waiting: VecDeque<squeue::Entry>,
+    /// How many requests will still be answered.
+    pending: usize,
+}
+
+/// What the kernel has done.
+pub(super) enum Event {
+    /// Bytes came, or the end, which has none.
+    Received {
+        id: Id,
+        chunk: Result<Chunk, Errno>,
+        goes_on: bool,
+    },
+    Accepted {
+        id: Id,
+        socket: Result<OwnedFd, Errno>,
+        goes_on: bool,
+    },
+    Polled {
+        id: Id,
+        flags: Result<PollFlags, Errno>,
+        goes_on: bool,
+    },
+    /// There is room in a socket that was full.
+    Room {
+        id: Id,
+        flags: Result<PollFlags, Errno>,
+        goes_on: bool,
+    },
+    Sent {
+        id: Id,
+        loan: Loan,
+        count: Result<usize, Errno>,
+    },
+    /// Another thread wants us.
+    Woken {
+        goes_on: bool,
+    },
+}
+
+/// What a request was about, as it is written in its name: the rest of that is an [`Id`], or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(super) enum Kind {
+    /// What needs no answer.
+    Nothing,
+    Receive,
+    Accept,
+    Poll,
+    Room,
+    Send,
+    Wake,
+}
+
+impl Ring {
+    /// A ring of the kind that the backend needs: one that only this thread uses, and that works only when asked.
+    ///
+    /// # Errors
+    /// What the system says: Linux before 6.1 knows no such rings, and many places forbid all of them. `Unsupported`: the kernel
+    /// lacks something else.
+    pub(super) fn new() -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(COMPLETIONS)
+            .build(REQUESTS)?;
+        let has = ring.params();
+        if !has.is_feature_nodrop() || !has.is_feature_ext_arg() || !has.is_feature_skip_cqe_on_success() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let buffers = Buffers::register(&ring.submitter())?;
+        let (flights, events, waiting) = (Flights::default(), VecDeque::new(), VecDeque::new());
+        Ok(Self { ring, buffers, flights, events, waiting, pending: 0 })
+    }
+
+    /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
+    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            self.push_waiting()?;
+        }
+        let timeout = if self.waiting.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let entered = match timeout {
+            Some(timeout) => {
+                let timeout = Timespec::from(timeout);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+            }
+            None => self.ring.submit_and_wait(1),
+        };
+        self.events.extend(self.ring.completion());
+        entered.map(drop).or_else(forgive)
+    }
+
+    /// Whether something was done that was not handed on yet.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// The next thing that the kernel has done.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        loop {
+            let entry = self.events.pop_front()?;
+            if let Some(event) = self.event(&entry) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn event(&mut self, entry: &cqueue::Entry) -> Option<Event> {
+        let (name, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
+        let (kind, id) = unname(name)?;
+        if !goes_on {
+            self.pending -= 1;
+        }
+        let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw_os_error(-entry.result()));
+        Some(match kind {
+            Kind::Nothing => return None,
+            Kind::Receive => {
+                let buffer = cqueue::buffer_select(entry.flags()).and_then(|number| self.buffers.take(number));
+                let chunk = result.map(|filled| Chunk::of(&mut buffer.unwrap_or_default(), filled as usize));
+                Event::Received { id, chunk, goes_on }
+            }
+            Kind::Accept => {
+                // SAFETY: the kernel has made this descriptor for us, and says so once.
+                let socket = result.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) });
+                Event::Accepted { id, socket, goes_on }
+            }
+            Kind::Poll => Event::Polled { id, flags: result.map(poll_flags), goes_on },
+            Kind::Room => Event::Room { id, flags: result.map(poll_flags), goes_on },
+            Kind::Send => {
+                let (id, loan) = self.flights.land(name as u32)?;
+                Event::Sent { id, loan, count: result.map(|count| count as usize) }
+            }
+            Kind::Wake => Event::Woken { goes_on },
+        })
+    }
+
+    /// Takes a buffer back that came with an event.
+    pub(super) fn release(&mut self, buffer: Box<[u8]>) {
+        self.buffers.give(buffer);
+    }
+
+    /// Receives whatever comes, until it ends, fails or is cancelled.
+    pub(super) fn receive(&mut self, id: Id, socket: RawFd) {
+        self.ask(opcode::RecvMulti::new(Fd(socket), buffers::GROUP).build(), name(Kind::Receive, id));
+    }
+
+    /// Accepts whoever comes, or the next only.
+    pub(super) fn accept(&mut self, id: Id, listener: RawFd, all: bool) {
+        let (listener, flags) = (Fd(listener), SocketFlags::CLOEXEC.bits() as i32);
+        let request = if all {
+            opcode::AcceptMulti::new(listener).flags(flags).build()
+        } else {
+            opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
+        };
+        self.ask(request, name(Kind::Accept, id));
+    }
+
+    /// Tells of readiness: each time that it begins, or once. What has begun to be asked once is answered at once on a socket whose
+    /// peer has ended, whatever was asked for.
+    pub(super) fn poll(&mut self, kind: Kind, id: Id, descriptor: RawFd, flags: PollFlags, again: bool) {
+        let request = opcode::PollAdd::new(Fd(descriptor), flags.bits().into()).multi(again).build();
+        self.ask(request, name(kind, id));
+    }
+
+    /// Sends a chunk, which comes back with the event. Its number is for [`recall`](Self::recall).
+    pub(super) fn send(&mut self, id: Id, socket: RawFd, loan: Loan) -> u32 {
+        let (address, length) = (loan.bytes().as_ptr(), loan.bytes().len().min(i32::MAX as usize) as u32);
+        // Where the bytes are does not change as the loan moves: they are on the heap.
+        let flight = self.flights.leave(id, loan);
+        let flags = SendFlags::NOSIGNAL.bits() as i32;
+        let request = opcode::Send::new(Fd(socket), address, length).flags(flags).build();
+        self.ask(request, name_of_flight(flight));
+        flight
+    }
+
+    /// A chunk that was being sent, with what was sent of it, unless the socket takes nothing more of it at once.
+    pub(super) fn recall(&mut self, flight: u32) -> Option<(Loan, Result<usize, Errno>)> {
+        if let Err(error) = self.enter(Some(Duration::ZERO)) {
+            tracing::error!(%error, "the ring does not take requests");
+        }
+        let name = name_of_flight(flight);
+        let at = self.events.iter().position(|entry| entry.user_data() == name)?;
+        let entry = self.events.remove(at)?;
+        match self.event(&entry)? {
+            Event::Sent { loan, count, .. } => Some((loan, count)),
+            _ => None,
+        }
+    }
+
+    /// Ends a request that may still be under way; it is answered as cancelled, if it was not done before.
+    pub(super) fn cancel(&mut self, kind: Kind, id: Id) {
+        self.tell(opcode::AsyncCancel::new(name(kind, id)).build());
+    }
+
+    /// The same of a chunk that is being sent.
+    pub(super) fn cancel_flight(&mut self, flight: u32) {
+        self.tell(opcode::AsyncCancel::new(name_of_flight(flight)).build());
+    }
+
+    /// Closes a descriptor, behind everything that was asked of it.
+    pub(super) fn close(&mut self, descriptor: OwnedFd) {
+        self.tell(opcode::Close::new(Fd(descriptor.into_raw_fd())).build());
+    }
+
+    /// Asks for something that will be answered.
+    fn ask(&mut self, request: squeue::Entry, name: u64) {
+        self.pending += 1;
+        self.push(request.user_data(name));
+    }
+
+    /// Asks for something that needs no answer.
+    fn tell(&mut self, request: squeue::Entry) {
+        self.push(request.user_data(Kind::Nothing as u64).flags(Flags::SKIP_SUCCESS));
+    }
+
+    fn push(&mut self, request: squeue::Entry) {
+        if self.waiting.is_empty() && self.queue(&request) {
+            return;
+        }
+        self.waiting.push_back(request);
+        if let Err(error) = self.push_waiting() {
+            tracing::error!(%error, "the ring does not take requests");
+        }
+    }
+
+    /// Makes room by handing on what there is, as long as that helps.
+    fn push_waiting(&mut self) -> io::Result<()> {
+        loop {
+            let left = self.waiting.len();
+            self.submit()?;
+            while let Some(request) = self.waiting.pop_front() {
+                if !self.queue(&request) {
+                    self.waiting.push_front(request);
+                    break;
+                }
+            }
+            if self.waiting.is_empty() || self.waiting.len() == left {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `false`: the kernel's queue is full.
+    fn queue(&mut self, request: &squeue::Entry) -> bool {
+        // SAFETY: all that a request points to belongs to this ring: chunks to `flights`, buffers to `buffers`, until its event
+        // has come (rules 1 and 2). Descriptors are open when they are named, and closed behind that (rule 3).
+        unsafe { self.ring.submission().push(request) }.is_ok()
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        let submitted = self.ring.submit();
+        self.events.extend(self.ring.completion());
+        submitted.map(drop).or_else(forgive)
+    }
+
+    /// Takes everything back from the kernel. `false`: it does not give it.
+    fn take_back(&mut self) -> bool {
+        self.tell(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
+        for _ in 0..LAST_ROUNDS {
+            let entered = self.enter(Some(LAST_WAIT));
+            while let Some(event) = self.next() {
+                drop(event);
+            }
+            if self.pending == 0 && self.waiting.is_empty() {
+                return true;
+            }
+            if entered.is_err() {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if !self.take_back() {
+            tracing::error!(pending = self.pending, "the kernel has not let go of the ring's memory, which is leaked");
+            self.buffers.leak();
+            mem::forget(mem::take(&mut self.flights));
+        }
+    }
+}
+
+/// The chunks that are being sent, by number.
+#[derive(Default)]
+struct Flights {
+    places: Vec<Option<(Id, Loan)>>,
+    free: Vec<u32>,
+}
+
+impl Flights {
+    fn leave(&mut self, id: Id, loan: Loan) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.places[number as usize] = Some((id, loan));
+            return number;
+        }
+        self.places.push(Some((id, loan)));
+        self.places.len() as u32 - 1
+    }
+
+    fn land(&mut self, number: u32) -> Option<(Id, Loan)> {
+        let landed = self.places.get_mut(number as usize)?.take()?;
+        self.free.push(number);
+        Some(landed)
+    }
+}
+
+/// What only means that there was nothing, or that it is to be tried again.
+fn forgive(error: io::Error) -> io::Result<()> {
+    match Errno::from_io_error(&error) {
+        // The time is up; a signal came; there is more done than there is room for, which is being taken away.
+        Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Three bits for the kind, 29 for the slot and 32 for the generation. A process would need 500 million descriptors for more slots.
+fn name(kind: Kind, id: Id) -> u64 {
+    debug_assert!(id.slot >> 29 == 0, "there are fewer slots than that");
+    (kind as u64) << 61 | u64::from(id.slot) << 32 | u64::from(id.generation)
+}
+
+fn name_of_flight(number: u32) -> u64 {
+    name(Kind::Send, Id { slot: 0, generation: number })
+}
+
+fn unname(name: u64) -> Option<(Kind, Id)> {
+    let kind = match name >> 61 {
+        1 => Kind::Receive,
+        2 => Kind::Accept,
+        3 => Kind::Poll,
+        4 => Kind::Room,
+        5 => Kind::Send,
+        6 => Kind::Wake,
+        _ => return None,
+    };
+    Some((kind, Id { slot: (name >> 32) as u32 & (u32::MAX >> 3), generation: name as u32 }))
+}
+
+fn poll_flags(bits: u32) -> PollFlags {
+    PollFlags::from_bits_retain(bits as u16)
+}
