@@ -192,10 +192,13 @@ fn a_thousand_peers_that_go_at_once_leave_nothing() {
     let mut clients = [Client::connect(&reactor, echo_address)];
     echo_round(&reactor, &mut clients, b"before");
     let (watched, open) = (reactor.counters().watched, descriptors());
+    // Every other one goes before it was accepted: two thirds of those by a reset.
+    let all = accepts_what_was_reset(&reactor);
+    let made = |gone: usize| if all { gone } else { gone - (0..gone).filter(|i| i % 2 == 1 && i % 3 != 1).count() };
     for i in 0..PEERS {
         let stream = TcpStream::connect(address).expect("somebody listens");
         if i % 2 == 0 {
-            run_until(&reactor, || log.count("made") == i + 1);
+            run_until(&reactor, || log.count("made") == made(i + 1));
         }
         match i % 3 {
             0 => reset_on_close(&stream),
@@ -209,12 +212,13 @@ fn a_thousand_peers_that_go_at_once_leave_nothing() {
         if i % 2 == 0 {
             echo_round(&reactor, &mut clients, b"still there?");
         } else {
-            run_until(&reactor, || log.count("made") == i + 1);
+            run_until(&reactor, || log.count("made") == made(i + 1));
         }
     }
-    run_until(&reactor, || log.count("lost") == PEERS && reactor.counters().watched == watched);
+    let made = made(PEERS);
+    run_until(&reactor, || log.count("lost") == made && reactor.counters().watched == watched);
     settle(&reactor);
-    assert_eq!((log.count("made"), log.count("lost")), (PEERS, PEERS));
+    assert_eq!((log.count("made"), log.count("lost")), (made, made));
     assert_eq!(descriptors(), open);
     assert_eq!(reactor.counters().watched, watched);
     echo_round(&reactor, &mut clients, b"after");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::*;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Reactor, Transport};
+use ropewalk::{Address, BackendKind, Reactor, Transport};
 
 /// A connection whose peer is a blocking socket in this thread.
 fn pair(reactor: &Reactor, script: Script) -> (Transport, TcpStream) {
@@ -34,6 +34,11 @@ fn turn(reactor: &Reactor) {
 
 fn turns(reactor: &Reactor) -> u64 {
     reactor.counters().turns
+}
+
+/// How many of these bytes, sent in this turn, are known to have been taken only in the next.
+fn on_their_way(reactor: &Reactor, bytes: usize) -> usize {
+    if reactor.backend() == BackendKind::IoUring { bytes } else { 0 }
 }
 
 /// The phases of one turn come in the order of the design: calls from threads, timers, what was received, sending, the
@@ -91,14 +96,8 @@ fn the_phases_of_a_turn_come_in_order() {
     });
     let before = turns(&reactor);
     turn(&reactor);
-    let order = [
-        "timer",
-        "after the call",
-        "data, 6 bytes written",
-        "direction lost",
-        "lost, with 0 bytes unsent",
-        "port stopped",
-    ];
+    let lost = format!("lost, with {} bytes unsent", on_their_way(&reactor, 6));
+    let order = ["timer", "after the call", "data, 6 bytes written", "direction lost", &lost, "port stopped"];
     assert_eq!(log.all(), order);
     assert!(stamps.borrow().iter().all(|&stamp| stamp == before + 1), "{stamps:?}");
     let mut answer = [0; 6];
@@ -219,7 +218,7 @@ fn a_write_of_a_timer_or_a_call_leaves_in_the_same_turn() {
     let writer = transport.clone();
     reactor.call_later(Duration::ZERO, move || writer.write(b"timer"));
     turn(&reactor);
-    assert_eq!(transport.queued(), 0);
+    assert_eq!(transport.queued(), on_their_way(&reactor, 5));
     let mut answer = [0; 5];
     peer.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"timer");

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use ropewalk::address::UnixAddress;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport};
+use ropewalk::{
+    Address, BackendKind, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport,
+};
 
 /// After this, a test has failed. Nothing waits for it in a test that passes.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -30,6 +32,12 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// A reactor that leaves the signals of the test process alone.
 pub fn reactor() -> Reactor {
     Reactor::builder().signals(false).build().expect("the system gives us a poller")
+}
+
+/// Whether a connection that was reset before it was accepted is one all the same. Where the kernel accepts by itself it has no
+/// address any more, and is none.
+pub fn accepts_what_was_reset(reactor: &Reactor) -> bool {
+    reactor.backend() != BackendKind::IoUring
 }
 
 /// Turns the loop until `done`.

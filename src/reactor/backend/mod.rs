@@ -18,8 +18,7 @@
 //! 1. It never calls out: [`next`](Backend::next) hands completions over one at a time, so that the reactor holds no
 //!    borrow of it while a protocol runs.
 //! 2. A completion for an id that was closed is never handed over; what the poller still says of it is dropped and counted.
-//! 3. One turn hands over at most one [`Received`](Completion::Received) per connection, and a bounded number of accepted
-//!    connections per port: that is the budget that keeps one fast peer from starving the others. What is left is handed
+//! 3. One turn hands over at most [`RECEIVE`] bytes per connection, and a bounded number of accepted connections per port: that is the budget that keeps one fast peer from starving the others. What is left is handed
 //!    over in the next turn, without waiting.
 //! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten. A reset is reported all
 //!    the same.
@@ -50,7 +49,7 @@ pub(crate) use self::mio::Mio;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(crate) use self::uring::Uring;
 
-/// How many bytes one receive may bring, and so the budget of a connection per turn. 64 KiB, as Twisted.
+/// How many bytes a connection may bring in a turn, and one receive by a plain call. 64 KiB, as Twisted.
 pub(crate) const RECEIVE: usize = 64 * 1024;
 
 /// What does the reactor's system calls.

@@ -194,11 +194,6 @@ impl Listener {
         Some(Incoming { socket, host, peer })
     }
 
-    /// The socket, whose file is gone.
-    pub(super) fn into_socket(self) -> OwnedFd {
-        self.socket
-    }
-
     /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back. Linux says so even
     /// when nobody waits, because it looks for a descriptor first.
     fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {

@@ -12,12 +12,14 @@
 //! 1. Not receiving cancels the receive. What it had brought before it heard of that is handed on, and the stream holds it.
 //! 2. A stream that is not being received from, because it is paused or the peer has ended, is polled for errors.
 //! 3. A receive that ran out of buffers begins anew in the next turn: all of them are back by then.
-//! 4. How much one connection brings in a turn, the kernel bounds: after 32 buffers it sees to the others.
+//! 4. The kernel brings up to 32 buffers of one connection before it sees to the others. What is more than the budget of a turn
+//!    waits here, and while much does, nothing is received.
 //! 5. More than one chunk, and what a stream has to send before it closes, goes by plain calls, as far as the socket takes it: the
 //!    end is to follow in the same turn. So do large writes onto an empty queue ([`Backend::send_now`]), which need not be copied.
 //! 6. Its sockets are blocking ones: a request to the ring on one that is not fails instead of waiting. Plain calls never wait.
 
 mod buffers;
+mod flow;
 mod port;
 mod ring;
 
@@ -31,6 +33,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::io::Errno;
 
+use self::flow::{FAILED, Flow};
 use self::port::Accepting;
 use self::ring::{Event, Kind, Ring};
 use super::readiness::{self, Edge, Source as Polled, Stream};
@@ -47,9 +50,6 @@ use crate::transport::stream as transport;
 
 /// What is polled for as long as a UNIX stream is there; room is asked for when it is missed.
 const READABLE: PollFlags = PollFlags::IN.union(PollFlags::RDHUP);
-
-/// What a stream is polled for that is not being received from.
-const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
 
 /// The name of the bell.
 const BELL: Id = Id { slot: 0, generation: 0 };
@@ -74,23 +74,6 @@ enum Source {
     Port(Box<Accepting>),
     /// Everything else.
     Polled(Polled),
-}
-
-/// A TCP stream, and what was asked of the kernel for it.
-struct Flow {
-    socket: OwnedFd,
-    /// The reactor wants what comes.
-    receiving: bool,
-    /// There is a receive under way.
-    armed: bool,
-    /// It was told to end.
-    cancelled: bool,
-    /// The peer's end was read.
-    ended: bool,
-    /// It is polled for errors.
-    watched: bool,
-    /// The chunk that is being sent.
-    flight: Option<u32>,
 }
 
 impl Uring {
@@ -162,11 +145,9 @@ impl Uring {
             Err(Errno::CANCELED | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
             Err(error) => Some(Completion::Broken(error.into())),
         };
-        if !goes_on {
-            (flow.armed, flow.cancelled) = (false, false);
-            if !matches!(completion, Some(Completion::Broken(_))) {
-                flow.arm(id, &mut self.ring);
-            }
+        let (completion, then) = flow.received(id, completion, goes_on, self.turn, &mut self.ring);
+        if then == Then::Again {
+            self.table.list_again(id);
         }
         completion
     }
@@ -246,7 +227,7 @@ impl Uring {
     fn next_polled(&mut self) -> Option<(Id, Completion)> {
         let Self { table, ring, buffer, reserve, turn, .. } = self;
         let (id, completion) = table.next(|id, source| match source {
-            Source::Stream(_) => (None, Then::Rest),
+            Source::Stream(flow) => flow.next(id, *turn, ring),
             Source::Port(port) => port.next(id, *turn, reserve, ring),
             Source::Polled(polled) => {
                 let next = polled.next(*turn, buffer, reserve);
@@ -317,14 +298,7 @@ impl Backend for Uring {
 
     fn receive(&mut self, id: Id, on: bool) {
         match self.table.get_mut(id) {
-            Some(Source::Stream(flow)) => {
-                flow.receiving = on;
-                if on || !flow.armed {
-                    flow.arm(id, &mut self.ring);
-                } else if !mem::replace(&mut flow.cancelled, true) {
-                    self.ring.cancel(Kind::Receive, id);
-                }
-            }
+            Some(Source::Stream(flow)) => flow.receive(id, on, &mut self.ring),
             Some(Source::Polled(Polled::Stream(stream))) => {
                 stream.receiving = on;
                 if on && stream.readable {
@@ -379,14 +353,14 @@ impl Backend for Uring {
     fn close(&mut self, id: Id, reset: bool) {
         match self.table.take(id) {
             Source::Stream(flow) => flow.close(id, reset, &mut self.buffer, &mut self.ring),
-            Source::Port(port) => {
-                self.ring.cancel(port.cancels(), id);
-                // Its address is to be free at once, and that of a file even before.
-                let socket = port.into_socket();
+            // Its address is to be free at once.
+            Source::Port(port) => port.close(id, &mut self.ring),
+            Source::Polled(Polled::Connecting(stream)) => {
+                self.ring.cancel(Kind::Poll, id);
                 self.flush();
-                drop(socket);
+                drop(stream);
             }
-            Source::Polled(Polled::Stream(stream) | Polled::Connecting(stream)) => {
+            Source::Polled(Polled::Stream(stream)) => {
                 if reset {
                     socket::reset_on_close(stream.socket.as_fd());
                 } else {
@@ -408,9 +382,7 @@ impl Backend for Uring {
     }
 
     fn flush(&mut self) {
-        if let Err(error) = self.ring.enter(Some(Duration::ZERO)) {
-            tracing::error!(%error, "the ring does not take requests");
-        }
+        self.ring.flush();
     }
 
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
@@ -466,63 +438,6 @@ impl Backend for Uring {
 impl Default for Source {
     fn default() -> Self {
         Self::Polled(Polled::Vacant)
-    }
-}
-
-impl Flow {
-    fn new(socket: OwnedFd) -> Self {
-        Self { socket, receiving: false, armed: false, cancelled: false, ended: false, watched: false, flight: None }
-    }
-
-    /// Has it received from, or polled for errors (rule 2), unless that is under way.
-    fn arm(&mut self, id: Id, ring: &mut Ring) {
-        let socket = self.socket.as_raw_fd();
-        if self.receiving && !self.ended {
-            if !mem::replace(&mut self.armed, true) {
-                ring.receive(id, socket);
-            }
-        } else if !mem::replace(&mut self.watched, true) {
-            ring.poll(Kind::Poll, id, socket, FAILED, true);
-        }
-    }
-
-    /// Rule 5.
-    fn send(
-        &mut self,
-        id: Id,
-        stream: &mut transport::Stream,
-        spares: &Spares,
-        ring: &mut Ring,
-    ) -> io::Result<Progress> {
-        let mut sent = 0;
-        if stream.is_closing() || stream.is_write_closing() || !stream.queue.is_single() {
-            match readiness::send(self.socket.as_fd(), stream, spares)? {
-                Progress::Blocked(count) if !stream.is_failing() => sent = count,
-                progress => return Ok(progress),
-            }
-        }
-        if let Some(loan) = stream.queue.lend() {
-            self.flight = Some(ring.send(id, self.socket.as_raw_fd(), loan));
-        }
-        Ok(Progress::Blocked(sent))
-    }
-
-    fn close(self, id: Id, reset: bool, buffer: &mut [u8], ring: &mut Ring) {
-        if reset {
-            socket::reset_on_close(self.socket.as_fd());
-        } else if !self.ended {
-            readiness::read_last(self.socket.as_fd(), buffer);
-        }
-        if self.armed {
-            ring.cancel(Kind::Receive, id);
-        }
-        if self.watched {
-            ring.cancel(Kind::Poll, id);
-        }
-        if let Some(flight) = self.flight {
-            ring.cancel_flight(flight);
-        }
-        ring.close(self.socket);
     }
 }
 

@@ -87,9 +87,7 @@ impl Accepting {
     /// Descriptors are short: from here on the listener is accepted from by plain calls.
     fn poll(&mut self, ring: &mut Ring) {
         // Some of them may be on their way to be closed.
-        if let Err(error) = ring.enter(Some(std::time::Duration::ZERO)) {
-            return self.fail(error);
-        }
+        ring.flush();
         match socket::set_blocking(self.listener.socket.as_fd(), false) {
             Ok(()) => (self.polled, self.listener.waiting) = (true, true),
             Err(error) => self.fail(error),
@@ -152,13 +150,12 @@ impl Accepting {
         (completion, then)
     }
 
-    /// What was asked of the kernel.
-    pub(super) fn cancels(&self) -> Kind {
-        if self.polled { Kind::Poll } else { Kind::Accept }
-    }
-
-    /// The socket, whose file is gone; whoever was accepted and not handed on is closed.
-    pub(super) fn into_socket(self) -> OwnedFd {
-        self.listener.into_socket()
+    /// Closes it, so that its address is free; whoever was accepted and not handed on is closed.
+    pub(super) fn close(self, id: Id, ring: &mut Ring) {
+        if self.polled {
+            ring.cancel(Kind::Poll, id);
+        }
+        // Also of one that was accepted before the port was polled.
+        ring.end_accept(id);
     }
 }

@@ -33,6 +33,9 @@ const REQUESTS: u32 = 1024;
 /// Room for what the kernel has done. 8,192: it sizes its own table of what waits by this, and what finds no room it keeps.
 const COMPLETIONS: u32 = 8192;
 
+/// How much of what the kernel has done is taken per turn. 1,024, as with epoll; the rest is taken in the next.
+const EVENTS: usize = 1024;
+
 /// How often, and how long each time, a ring that is dropped waits for the kernel to let go of its memory. 100 times 10 ms: it
 /// takes one round unless something is badly wrong.
 const LAST_ROUNDS: usize = 100;
@@ -111,6 +114,7 @@ impl Ring {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_submit_all()
             .setup_clamp()
             .setup_cqsize(COMPLETIONS)
@@ -129,8 +133,9 @@ impl Ring {
         if !self.waiting.is_empty() {
             self.push_waiting()?;
         }
-        let timeout = if self.waiting.is_empty() { timeout } else { Some(Duration::ZERO) };
         let entered = match timeout {
+            _ if !self.waiting.is_empty() => self.ring.submit(),
+            Some(Duration::ZERO) => self.ring.submit(),
             Some(timeout) => {
                 let timeout = Timespec::from(timeout);
                 self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
@@ -138,7 +143,12 @@ impl Ring {
             None => self.ring.submit_and_wait(1),
         };
         self.events.extend(self.ring.completion());
-        entered.map(drop).or_else(forgive)
+        entered.map(drop).or_else(forgive)?;
+        // It does a bounded part of what there is to be done, unless it is asked again.
+        while self.events.len() < EVENTS && self.ring.submission().taskrun() {
+            self.submit()?;
+        }
+        Ok(())
     }
 
     /// Whether something was done that was not handed on yet.
@@ -226,16 +236,34 @@ impl Ring {
 
     /// A chunk that was being sent, with what was sent of it, unless the socket takes nothing more of it at once.
     pub(super) fn recall(&mut self, flight: u32) -> Option<(Loan, Result<usize, Errno>)> {
-        if let Err(error) = self.enter(Some(Duration::ZERO)) {
-            tracing::error!(%error, "the ring does not take requests");
-        }
-        let name = name_of_flight(flight);
-        let at = self.events.iter().position(|entry| entry.user_data() == name)?;
-        let entry = self.events.remove(at)?;
-        match self.event(&entry)? {
+        self.flush();
+        match self.find(name_of_flight(flight))? {
             Event::Sent { loan, count, .. } => Some((loan, count)),
             _ => None,
         }
+    }
+
+    /// Ends accepting, and closes whoever was accepted and not handed on.
+    pub(super) fn end_accept(&mut self, id: Id) {
+        self.cancel(Kind::Accept, id);
+        self.flush();
+        while let Some(event) = self.find(name(Kind::Accept, id)) {
+            drop(event);
+        }
+    }
+
+    /// Hands on what was asked for, without waiting.
+    pub(super) fn flush(&mut self) {
+        if let Err(error) = self.enter(Some(Duration::ZERO)) {
+            tracing::error!(%error, "the ring does not take requests");
+        }
+    }
+
+    /// Something that was done with a request, out of order.
+    fn find(&mut self, name: u64) -> Option<Event> {
+        let at = self.events.iter().position(|entry| entry.user_data() == name)?;
+        let entry = self.events.remove(at)?;
+        self.event(&entry)
     }
 
     /// Ends a request that may still be under way; it is answered as cancelled, if it was not done before.
