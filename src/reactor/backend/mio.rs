@@ -169,7 +169,7 @@ impl Backend for Mio {
 
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
         self.register(id, descriptor, Interest::READABLE)?;
-        self.table.insert(id, Source::Watched(descriptor));
+        self.table.insert(id, Source::Watched);
         Ok(())
     }
 

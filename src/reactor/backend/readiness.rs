@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::socket::{self, Accept, Receive, Send};
 use super::table::Then;
@@ -36,7 +36,7 @@ pub(super) enum Source {
     Connecting(Stream),
     Stream(Stream),
     /// Somebody else's descriptor.
-    Watched(RawFd),
+    Watched,
 }
 
 pub(super) struct Listener {
@@ -103,7 +103,7 @@ impl Source {
             Self::Vacant => return false,
             Self::Listener(listener) => listener.waiting = true,
             Self::Connecting(stream) | Self::Stream(stream) => stream.note(edge),
-            Self::Watched(_) => {}
+            Self::Watched => {}
         }
         true
     }
@@ -119,7 +119,7 @@ impl Source {
             Self::Stream(stream) => stream.next(buffer),
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Then::Rest),
-            Self::Watched(_) => (Some(Completion::Readable), Then::Rest),
+            Self::Watched => (Some(Completion::Readable), Then::Rest),
             Self::Vacant => (None, Then::Rest),
         }
     }

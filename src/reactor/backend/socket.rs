@@ -359,11 +359,13 @@ pub(super) fn local_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getsockname(socket)?)
 }
 
+#[cfg(feature = "io-uring")]
 pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?)
 }
 
 /// Whether calls on a socket, and requests to a ring, wait.
+#[cfg(feature = "io-uring")]
 pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }

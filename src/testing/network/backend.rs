@@ -19,7 +19,7 @@ use crate::reactor::{
     RECEIVE, Wake,
 };
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::Spares;
+use crate::transport::send_queue::{Loan, Spares};
 use crate::transport::stream::Stream;
 
 /// Connections accepted per port and turn, as on a real backend.
@@ -41,6 +41,10 @@ pub(super) struct Simulated {
     host: IpAddr,
     sockets: BTreeMap<SocketId, Id>,
     ids: Ids,
+    /// Chunks that were sent, of which so much was taken, to be told in the next turn.
+    slow: Vec<(Id, Loan, usize)>,
+    /// The same, to be told now.
+    returned: Vec<(Id, Loan, usize)>,
     /// Had their share of this turn.
     received: Vec<SocketId>,
     accepted: usize,
@@ -60,6 +64,8 @@ impl Simulated {
             host,
             sockets: BTreeMap::new(),
             ids: Ids::default(),
+            slow: Vec::new(),
+            returned: Vec::new(),
             received: Vec::new(),
             accepted: 0,
             buffer: Box::default(),
@@ -157,6 +163,22 @@ impl Simulated {
         }
     }
 
+    /// The next chunk that was sent, of somebody who is still there.
+    fn next_returned(&mut self) -> Option<(Id, Completion)> {
+        loop {
+            let (id, loan, count) = self.returned.pop()?;
+            if self.socket(id).is_some() {
+                return Some((id, Completion::Returned(loan, Ok(count))));
+            }
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        let mut kernel = self.kernel.borrow_mut();
+        let chance = kernel.conditions.slow_sends;
+        kernel.random.chance(chance)
+    }
+
     /// Something that did not happen, where the network's conditions have backends misbehave.
     fn next_false(&mut self) -> Option<(Id, Completion)> {
         let mut kernel = self.kernel.borrow_mut();
@@ -236,6 +258,8 @@ impl Backend for Simulated {
     }
 
     fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress> {
+        // Before an end, which is to follow in the same turn, no send is.
+        let may_be_slow = !stream.is_closing() && !stream.is_write_closing();
         let queue = &mut stream.queue;
         self.conduct.shows(id, queue);
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
@@ -246,10 +270,26 @@ impl Backend for Simulated {
                 return Ok(Progress::Blocked(sent));
             }
             self.conduct.takes(id, &queue.front()[..count]);
-            queue.advance(count, spares);
             sent += count;
+            let is_slow = may_be_slow && self.is_slow();
+            match is_slow.then(|| queue.lend()).flatten() {
+                Some(loan) => {
+                    self.slow.push((id, loan, count));
+                    return Ok(Progress::Blocked(sent - count));
+                }
+                None => queue.advance(count, spares),
+            }
         }
         Ok(Progress::Advanced(sent))
+    }
+
+    fn recall(&mut self, id: Id, stream: &mut Stream, spares: &Spares) {
+        for slow in [&mut self.slow, &mut self.returned] {
+            if let Some(at) = slow.iter().position(|(sender, ..)| *sender == id) {
+                let (_, loan, count) = slow.swap_remove(at);
+                stream.returned(loan, Ok(count), spares);
+            }
+        }
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
@@ -285,6 +325,7 @@ impl Backend for Simulated {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.received.clear();
         self.accepted = 0;
+        self.returned.append(&mut self.slow);
         self.conduct.done("a turn");
         let mut kernel = self.kernel.borrow_mut();
         kernel.check_faults();
@@ -294,7 +335,11 @@ impl Backend for Simulated {
         let until = timeout.map(|timeout| now.saturating_add(timeout));
         loop {
             let woken = self.woken.0.swap(false, Ordering::AcqRel);
-            if woken || kernel.is_ready(self.owner) || until.is_some_and(|until| until <= kernel.now) {
+            if woken
+                || !self.returned.is_empty()
+                || kernel.is_ready(self.owner)
+                || until.is_some_and(|until| until <= kernel.now)
+            {
                 return Ok(());
             }
             let spurious = kernel.conditions.spurious;
@@ -317,7 +362,7 @@ impl Backend for Simulated {
 
     fn next(&mut self) -> Option<(Id, Completion)> {
         self.conduct.done("the next completion");
-        self.next_false().or_else(|| self.next_true())
+        self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true())
     }
 
     fn release(&mut self, chunk: Chunk) {

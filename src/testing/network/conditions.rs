@@ -30,6 +30,8 @@ pub struct Conditions {
     pub(super) reordered: u32,
     pub(super) spurious: u32,
     pub(super) stale: u32,
+    /// Of a thousand: sends whose outcome is told in the next turn, as a ring does.
+    pub(super) slow_sends: u32,
 }
 
 impl Conditions {
@@ -48,6 +50,7 @@ impl Conditions {
             reordered: 0,
             spurious: 0,
             stale: 0,
+            slow_sends: 0,
         }
     }
 
@@ -76,6 +79,7 @@ impl Conditions {
         {
             *chance = *pick(&mut random, &[0, 0, 50, 500]);
         }
+        conditions.slow_sends = *pick(&mut random, &[0, 0, 500, 1_000]);
         conditions
     }
 
@@ -132,6 +136,13 @@ impl Conditions {
     /// that are closed. An engine has to live with all of it.
     pub fn misbehaviour(mut self, short_sends: u32, reordered: u32, spurious: u32, stale: u32) -> Self {
         (self.short_sends, self.reordered, self.spurious, self.stale) = (short_sends, reordered, spurious, stale);
+        self
+    }
+
+    /// How many of a thousand sends tell what came of them in the next turn, as those of a backend do that completes them. The bytes
+    /// count as [queued](crate::Transport::queued) until then.
+    pub fn slow_sends(mut self, of_a_thousand: u32) -> Self {
+        self.slow_sends = of_a_thousand;
         self
     }
 

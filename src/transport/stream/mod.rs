@@ -410,9 +410,9 @@ impl Stream {
         self.blocked = true;
     }
 
-    /// The socket has room again.
+    /// The socket has room again. What it has to send already comes back first.
     pub(crate) fn unblocked(&mut self) {
-        self.blocked = false;
+        self.blocked = self.queue.is_lent();
     }
 
     /// The network says that it is over.

@@ -72,6 +72,8 @@ enum Source {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
+    /// Somebody else's descriptor.
+    Watched(RawFd),
     /// Everything else.
     Polled(Polled),
 }
@@ -175,7 +177,8 @@ impl Uring {
                 port.note();
                 true
             }
-            Source::Stream(_) => true,
+            Source::Watched(_) => true,
+            Source::Stream(_) => false,
         });
     }
 
@@ -185,7 +188,7 @@ impl Uring {
             Some(Source::Polled(Polled::Stream(stream))) => {
                 self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
             }
-            Some(Source::Polled(Polled::Watched(descriptor))) => {
+            Some(Source::Watched(descriptor)) => {
                 self.ring.poll(Kind::Poll, id, *descriptor, PollFlags::IN, true);
             }
             _ => {}
@@ -229,6 +232,7 @@ impl Uring {
         let (id, completion) = table.next(|id, source| match source {
             Source::Stream(flow) => flow.next(id, *turn, ring),
             Source::Port(port) => port.next(id, *turn, reserve, ring),
+            Source::Watched(_) => (Some(Completion::Readable), Then::Rest),
             Source::Polled(polled) => {
                 let next = polled.next(*turn, buffer, reserve);
                 if let Polled::Connecting(attempt) = polled {
@@ -372,7 +376,7 @@ impl Backend for Uring {
                 }
                 self.ring.close(stream.socket);
             }
-            Source::Polled(Polled::Watched(_)) => {
+            Source::Watched(_) => {
                 self.ring.cancel(Kind::Poll, id);
                 // Its owner may close it at any time.
                 self.flush();
@@ -387,7 +391,7 @@ impl Backend for Uring {
 
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
         self.ring.poll(Kind::Poll, id, descriptor, PollFlags::IN, true);
-        self.table.insert(id, Source::Polled(Polled::Watched(descriptor)));
+        self.table.insert(id, Source::Watched(descriptor));
         Ok(())
     }
 
