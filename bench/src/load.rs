@@ -302,7 +302,11 @@ impl Load {
 
     fn wait(&mut self) -> Result<usize> {
         self.events.clear();
-        epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&Timespec { tv_sec: PATIENCE as i64, tv_nsec: 0 }))?;
+        epoll::wait(
+            &self.epoll,
+            spare_capacity(&mut self.events),
+            Some(&Timespec { tv_sec: PATIENCE as i64, tv_nsec: 0 }),
+        )?;
         if self.events.is_empty() {
             return Err(format!("no answer within {} s", PATIENCE).into());
         }

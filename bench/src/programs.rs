@@ -131,7 +131,8 @@ fn source(name: &str) -> PathBuf {
 /// `cargo run` builds the program that it runs, and not those that this one starts.
 fn build_own(folder: &Path) -> Result<()> {
     if let Some(cargo) = std::env::var_os("CARGO") {
-        let built = Command::new(cargo).args(["build", "-q", "--release", "-p", "ropewalk-bench", "--bins"]).status()?;
+        let built =
+            Command::new(cargo).args(["build", "-q", "--release", "-p", "ropewalk-bench", "--bins"]).status()?;
         if !built.success() {
             return Err("the servers can't be built".into());
         }

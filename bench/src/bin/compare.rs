@@ -174,7 +174,8 @@ impl<'a> Run<'a> {
         }
         self.scale(peers);
         for peer in peers.iter().filter(|_| self.options.wants("instructions")) {
-            let row = self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
+            let row =
+                self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
             self.results.instructions.push(row);
             self.progress.advance("instructions", instructions_of(peer));
         }

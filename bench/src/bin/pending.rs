@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ropewalk::{Address, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk_bench::Result;
 use ropewalk_bench::peers::{Missing, ropewalk_reactor};
 use ropewalk_bench::system::{Core, end_with_parent, pin, private_memory};
-use ropewalk_bench::Result;
 
 /// Where the transport is left when the connection is there.
 type Place = Rc<RefCell<Option<Transport>>>;

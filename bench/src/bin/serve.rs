@@ -16,7 +16,8 @@ fn run(mut arguments: Vec<String>) -> Result<()> {
     end_with_parent()?;
     raise_descriptor_limit()?;
     let program = arguments.iter().position(|argument| argument == "--").map(|at| arguments.split_off(at));
-    let pinned = arguments.iter().position(|argument| argument == "--unpinned").map(|at| arguments.remove(at)).is_none();
+    let pinned =
+        arguments.iter().position(|argument| argument == "--unpinned").map(|at| arguments.remove(at)).is_none();
     if pinned {
         pin(Core::Server)?;
     }

@@ -61,7 +61,8 @@ impl EventSource for Connection {
     ) -> Result<PostAction, Error> {
         let had = !self.rest.is_empty();
         let (rest, buffer) = (&mut self.rest, &self.buffer);
-        let done = self.stream.process_events(readiness, token, |_, stream| go_on(stream, rest, &mut buffer.borrow_mut()))?;
+        let done =
+            self.stream.process_events(readiness, token, |_, stream| go_on(stream, rest, &mut buffer.borrow_mut()))?;
         let has = !self.rest.is_empty();
         if had != has && done == PostAction::Continue {
             self.stream.interest = if has { Interest::WRITE } else { Interest::READ };

@@ -69,7 +69,12 @@ fn ready(address: SocketAddr, detail: &str) -> Result<()> {
 /// A listening socket that does not block, for engines that take one.
 fn listener(address: SocketAddr) -> Result<TcpListener> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }, SocketType::STREAM, flags, None)?;
+    let socket = socket_with(
+        if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 },
+        SocketType::STREAM,
+        flags,
+        None,
+    )?;
     rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
     listen(&socket, BACKLOG as i32)?;
