@@ -21,8 +21,8 @@ pub struct Peer {
 enum Engine {
     /// A kind that `serve` has, and the backend that it is to use.
     Rust(&'static str, Option<&'static str>),
-    /// `peers/libuv.c`.
-    Libuv,
+    /// A program in `peers/`, and the library that it takes.
+    C(&'static str, Option<&'static str>),
     /// A script in `peers/`.
     Python(&'static str),
 }
@@ -40,15 +40,16 @@ pub const OURS: [Peer; 2] = [
 ];
 
 /// All that are measured, in the order of the tables.
-pub const PEERS: [Peer; 10] = [
+pub const PEERS: [Peer; 11] = [
     CONTROL,
+    Peer { name: "epoll in C", engine: Engine::C("epoll.c", None) },
     OURS[0],
     OURS[1],
     Peer { name: "mio", engine: Engine::Rust("mio", None) },
     Peer { name: "calloop", engine: Engine::Rust("calloop", None) },
     Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
     Peer { name: "monoio", engine: Engine::Rust("monoio", None) },
-    Peer { name: "libuv", engine: Engine::Libuv },
+    Peer { name: "libuv", engine: Engine::C("libuv.c", Some("uv")) },
     Peer { name: "uvloop", engine: Engine::Python("uvloop_echo.py") },
     Peer { name: "twisted", engine: Engine::Python("twisted_echo.py") },
 ];
@@ -77,7 +78,6 @@ impl Peer {
 #[derive(Debug)]
 pub struct Programs {
     folder: PathBuf,
-    libuv: Result<PathBuf, String>,
     python: Result<PathBuf, String>,
     /// Names and versions of what was found.
     pub versions: Vec<(String, String)>,
@@ -96,12 +96,9 @@ impl Programs {
             // What is still missing after this says so itself.
             let _ = Command::new("apt-get").args(["install", "-qy", "libuv1-dev", "valgrind"]).status();
         }
-        let needs = |engine: fn(&Engine) -> bool| wanted.iter().any(|peer| engine(&peer.engine));
-        let not_asked = || Err("not asked for".to_owned());
-        let libuv = if needs(|it| *it == Engine::Libuv) { compile_libuv(&folder) } else { not_asked() };
-        let python = if needs(|it| matches!(it, Engine::Python(_))) { make_venv(&folder) } else { not_asked() };
-        let versions = versions(libuv.is_ok(), python.as_deref().ok());
-        Ok(Self { folder, libuv, python, versions })
+        let python = if wanted.iter().any(Peer::is_python) { make_venv(&folder) } else { Err("not asked for".into()) };
+        let versions = versions(python.as_deref().ok());
+        Ok(Self { folder, python, versions })
     }
 
     /// One of our own programs.
@@ -114,11 +111,10 @@ impl Programs {
     /// # Errors
     /// It is missing.
     pub fn command(&self, peer: &Peer) -> Result<Vec<OsString>> {
-        let found = |path: &Result<PathBuf, String>| path.clone().map_err(Missing);
         Ok(match peer.engine {
             Engine::Rust(kind, _) => vec![self.own("serve").into(), kind.into()],
-            Engine::Libuv => vec![found(&self.libuv)?.into()],
-            Engine::Python(script) => vec![found(&self.python)?.into(), source(script).into()],
+            Engine::C(file, library) => vec![compile(&self.folder, file, library).map_err(Missing)?.into()],
+            Engine::Python(script) => vec![self.python.clone().map_err(Missing)?.into(), source(script).into()],
         })
     }
 }
@@ -143,11 +139,17 @@ fn build_own(folder: &Path) -> Result<()> {
     }
 }
 
-fn compile_libuv(folder: &Path) -> Result<PathBuf, String> {
-    let program = folder.join("libuv-echo");
-    run(Command::new("cc").arg("-O2").arg("-o").arg(&program).arg(source("libuv.c")).arg("-luv"))
-        .map_err(|why| format!("it can't be compiled (Debian: libuv1-dev, or --install): {why}"))?;
-    Ok(program)
+/// Compiles a program, unless it is there and younger than its source.
+fn compile(folder: &Path, file: &str, library: Option<&str>) -> Result<PathBuf, String> {
+    let (program, source) = (folder.join(file).with_extension("echo"), source(file));
+    let age = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+    if age(&program).is_some_and(|program| Some(program) > age(&source)) {
+        return Ok(program);
+    }
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-o"]).arg(&program).arg(source).args(library.map(|library| format!("-l{library}")));
+    let hint = library.map_or("by cc".into(), |name| format!("lib{name}1-dev, or --install"));
+    run(&mut command).map(|_| program).map_err(|why| format!("{why} ({hint})"))
 }
 
 /// A venv with what the scripts need, kept in the target folder.
@@ -176,7 +178,7 @@ fn run(command: &mut Command) -> Result<String, String> {
 }
 
 /// The versions of what is measured. Those of crates are Cargo.lock's, which is what they were built from.
-fn versions(libuv: bool, python: Option<&Path>) -> Vec<(String, String)> {
+fn versions(python: Option<&Path>) -> Vec<(String, String)> {
     let lock = include_str!("../../Cargo.lock").replace("name = ", "").replace("version = ", "");
     let lines: Vec<&str> = lock.lines().map(|line| line.trim_matches('"')).collect();
     let of_crate = |name: &str| lines.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned());
@@ -191,9 +193,8 @@ fn versions(libuv: bool, python: Option<&Path>) -> Vec<(String, String)> {
     };
     add("rustc", run(Command::new("rustc").arg("--version")));
     add("valgrind", run(Command::new("valgrind").arg("--version")));
-    if libuv {
-        add("libuv", run(Command::new("dpkg-query").args(["-W", "-f", "${Version}", "libuv1-dev"])));
-    }
+    add("cc", run(Command::new("cc").arg("--version")));
+    add("libuv", run(Command::new("dpkg-query").args(["-W", "-f", "${Version}", "libuv1-dev"])));
     if let Some(python) = python {
         add("python", run(Command::new(python).arg("--version")));
         add("twisted", run(Command::new(python).args(["-c", "import twisted; print(twisted.__version__)"])));
