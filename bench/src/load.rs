@@ -22,17 +22,13 @@ use crate::system::loopback;
 /// How many seconds an answer may take before the run is given up.
 const PATIENCE: u64 = 20;
 
-/// The ports that connections come from, of every source address. The system would have to look for one that is free, which takes
-/// milliseconds when most are waiting for their time to pass.
-const PORTS: Range<u64> = 10_000..30_000;
-
 /// So many connections are asked at once while answers are compared.
 const CHECKED: usize = 64;
 
 /// Connections to one server.
 pub struct Load {
     server: SocketAddr,
-    first_source: u32,
+    sources: Sources,
     depth: usize,
     segment: Vec<u8>,
     buffer: Vec<u8>,
@@ -40,8 +36,18 @@ pub struct Load {
     events: Vec<epoll::Event>,
     clients: Vec<Client>,
     next: usize,
+}
+
+/// Where connections come from: one port of a loopback address after the other, and then those of the next address. The system itself
+/// would have to look for one that is free, which takes milliseconds when most are waiting for their time to pass.
+#[derive(Debug)]
+pub struct Sources {
+    first: u32,
     opened: u64,
 }
+
+/// The ports of every source address.
+const PORTS: Range<u64> = 10_000..30_000;
 
 /// One connection.
 struct Client {
@@ -81,7 +87,7 @@ impl Load {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self {
             server,
-            first_source,
+            sources: Sources::new(first_source),
             depth,
             segment: vec![7; size * depth],
             buffer: vec![0; 64 << 10],
@@ -89,7 +95,6 @@ impl Load {
             events: Vec::with_capacity(1024),
             clients: Vec::new(),
             next: 0,
-            opened: 0,
         })
     }
 
@@ -222,30 +227,13 @@ impl Load {
     }
 
     fn open(&mut self) -> Result<()> {
-        let socket = self.connected()?;
+        let socket = self.sources.connect(self.server)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(PATIENCE)))?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         let data = epoll::EventData::new_u64(self.clients.len() as u64);
         epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
         self.clients.push(Client { socket, sent: 0, awaited: 0, since: Instant::now() });
         Ok(())
-    }
-
-    /// A socket that is connected, from the next port; or one of the next, where these are taken.
-    fn connected(&mut self) -> Result<OwnedFd> {
-        let mut tried = 0;
-        loop {
-            let ports = PORTS.end - PORTS.start;
-            let source = loopback(self.first_source + (self.opened / ports) as u32, PORTS.start + self.opened % ports);
-            self.opened += 1;
-            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            match bind(&socket, &source).and_then(|()| connect(&socket, &self.server)) {
-                Ok(()) => return Ok(socket),
-                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if tried < 100 => tried += 1,
-                Err(error) => return Err(format!("connecting from {source} to {}: {error}", self.server).into()),
-            }
-        }
     }
 
     /// The next one in turn that has nothing under way.
@@ -355,6 +343,33 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+impl Sources {
+    /// From the loopback address of this number on.
+    pub fn new(first: u32) -> Self {
+        Self { first, opened: 0 }
+    }
+
+    /// A socket that is connected, from the next port; or from one of the next, where these are taken. It blocks.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn connect(&mut self, server: SocketAddr) -> Result<OwnedFd> {
+        let mut tried = 0;
+        loop {
+            let ports = PORTS.end - PORTS.start;
+            let source = loopback(self.first + (self.opened / ports) as u32, PORTS.start + self.opened % ports);
+            self.opened += 1;
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            match bind(&socket, &source).and_then(|()| connect(&socket, &server)) {
+                Ok(()) => return Ok(socket),
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if tried < 100 => tried += 1,
+                Err(error) => return Err(format!("connecting from {source} to {server}: {error}").into()),
+            }
+        }
     }
 }
 

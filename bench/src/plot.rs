@@ -73,7 +73,7 @@ pub fn bars(title: &str, unit: &str, panels: &[Panel], scale: Scale) -> String {
             draw_panel(&mut body, panel, column as f64 * panel_width, y, scale);
         }
         let tallest = row.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
-        y += 24.0 + tallest as f64 * ROW + 14.0;
+        y += 24.0 + tallest as f64 * ROW + 24.0;
     }
     page(title, unit, columns as f64 * panel_width, y, &body)
 }
@@ -94,7 +94,8 @@ fn draw_panel(body: &mut String, panel: &Panel, left: f64, top: f64, scale: Scal
         Scale::Log => powers(low, high),
     };
     for at in lines {
-        line(body, (position(at), first), (position(at), first + height), GRID, 1.0);
+        line(body, (position(at), first), (position(at), first + height), GRID, 0.7);
+        text(body, position(at), first + height + 12.0, "middle", false, &number_text(at));
     }
     for (number, bar) in panel.bars.iter().enumerate() {
         let y = first + number as f64 * ROW;
@@ -115,7 +116,9 @@ fn draw_panel(body: &mut String, panel: &Panel, left: f64, top: f64, scale: Scal
             ROW - 6.0
         );
         draw_ticks(body, &bar.ticks, y + ROW / 2.0, position);
-        text(body, left + LABEL + LENGTH + 6.0, y + 12.5, "start", false, &number_text(value));
+        let cut_off = matches!(scale, Scale::Ratio { .. }) && !(low..=high).contains(&value);
+        let said = format!("{}{}", if cut_off { "… " } else { "" }, number_text(value));
+        text(body, left + LABEL + LENGTH + 6.0, y + 12.5, "start", false, &said);
     }
 }
 
@@ -183,7 +186,7 @@ pub fn curves(title: &str, across: &str, up: &str, curves: &[Curve], logarithmic
         line(&mut body, (left + width + 14.0, y - 4.0), (left + width + 34.0, y - 4.0), colour, 2.5);
         text(&mut body, left + width + 40.0, y, "start", false, &curve.label);
     }
-    page(title, up, left + width + 200.0, top + height + 44.0, &body)
+    page(title, up, left + width + 300.0, top + height + 44.0, &body)
 }
 
 fn draw_curve(body: &mut String, curve: &Curve, colour: &str, x_of: impl Fn(f64) -> f64, y_of: impl Fn(f64) -> f64) {
@@ -227,17 +230,12 @@ fn text(body: &mut String, x: f64, y: f64, anchor: &str, bold: bool, text: &str)
 
 /// A number as one reads it: three digits or so, and commas between thousands.
 pub fn number_text(number: f64) -> String {
-    if number != 0.0 && number.abs() < 100.0 {
-        let text = format!("{number:.2}");
-        return if number >= 10.0 || text.ends_with(".00") { trimmed(&text) } else { text };
+    if number.fract() != 0.0 && number.abs() < 100.0 {
+        return if number.abs() < 10.0 { format!("{number:.2}") } else { format!("{number:.1}") };
     }
     let digits = format!("{:.0}", number.abs());
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     format!("{}{}", if number < 0.0 { "-" } else { "" }, groups.join(","))
-}
-
-fn trimmed(text: &str) -> String {
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
