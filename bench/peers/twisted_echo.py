@@ -10,14 +10,9 @@ from twisted.internet import protocol, reactor  # noqa: E402
 class Echo(protocol.Protocol):
     def connectionMade(self):
         self.transport.setTcpNoDelay(True)
-        # Twisted's own way to stop reading from a peer that does not read: the transport is its own producer.
-        self.transport.registerProducer(self.transport, True)
 
     def dataReceived(self, data):
         self.transport.write(data)
-
-    def connectionLost(self, reason):
-        self.transport.unregisterProducer()
 
 
 port = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), backlog=4096, interface="127.0.0.1")

@@ -13,12 +13,6 @@ class Echo(asyncio.Protocol):
     def data_received(self, data):
         self.transport.write(data)
 
-    def pause_writing(self):
-        self.transport.pause_reading()
-
-    def resume_writing(self):
-        self.transport.resume_reading()
-
 
 async def main():
     loop = asyncio.get_running_loop()

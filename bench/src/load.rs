@@ -221,11 +221,6 @@ impl Load {
         Ok(window)
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.clients.len()
-    }
-
     fn open(&mut self) -> Result<()> {
         let socket = self.sources.connect(self.server)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(PATIENCE)))?;

@@ -2,7 +2,7 @@
 //!
 //! What can't be had is [`Missing`], with the reason.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,7 +42,7 @@ pub const OURS: [Peer; 2] = [
 /// All that are measured, in the order of the tables.
 pub const PEERS: [Peer; 11] = [
     CONTROL,
-    Peer { name: "epoll in C", engine: Engine::C("epoll.c", None) },
+    Peer { name: "epoll-c", engine: Engine::C("epoll.c", None) },
     OURS[0],
     OURS[1],
     Peer { name: "mio", engine: Engine::Rust("mio", None) },
@@ -94,7 +94,7 @@ impl Programs {
         build_own(&folder)?;
         if install {
             // What is still missing after this says so itself.
-            let _ = Command::new("apt-get").args(["install", "-qy", "libuv1-dev", "valgrind"]).status();
+            let _ = run("apt-get", &["install", "-qy", "libuv1-dev", "valgrind"]);
         }
         let python = if wanted.iter().any(Peer::is_python) { make_venv(&folder) } else { Err("not asked for".into()) };
         let versions = versions(python.as_deref().ok());
@@ -146,35 +146,38 @@ fn compile(folder: &Path, file: &str, library: Option<&str>) -> Result<PathBuf, 
     if age(&program).is_some_and(|program| Some(program) > age(&source)) {
         return Ok(program);
     }
-    let mut command = Command::new("cc");
-    command.args(["-O2", "-o"]).arg(&program).arg(source).args(library.map(|library| format!("-l{library}")));
-    let hint = library.map_or("by cc".into(), |name| format!("lib{name}1-dev, or --install"));
-    run(&mut command).map(|_| program).map_err(|why| format!("{why} ({hint})"))
+    let mut arguments = vec!["-O2".into(), "-o".into(), program.clone().into_os_string(), source.into_os_string()];
+    arguments.extend(library.map(|library| OsString::from(format!("-l{library}"))));
+    let hint = library.map_or(String::new(), |name| format!(" (lib{name}1-dev, or --install)"));
+    run("cc", &arguments).map(|_| program).map_err(|why| format!("{why}{hint}"))
 }
 
 /// A venv with what the scripts need, kept in the target folder.
 fn make_venv(folder: &Path) -> Result<PathBuf, String> {
     let venv = folder.join("venv");
     let python = venv.join("bin").join("python");
-    if run(Command::new(&python).args(["-c", "import twisted, uvloop"])).is_ok() {
+    if run(&python, &["-c", "import twisted, uvloop"]).is_ok() {
         return Ok(python);
     }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&venv)).map_err(|why| format!("no venv: {why}"))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "-q", "twisted", "uvloop"]))
+    let venv = venv.into_os_string();
+    run("python3", &["-m".into(), "venv".into(), venv]).map_err(|why| format!("no venv: {why}"))?;
+    run(&python, &["-m", "pip", "install", "-q", "twisted", "uvloop"])
         .map_err(|why| format!("pip can't install it: {why}"))?;
     Ok(python)
 }
 
-/// Runs something to its end; what it printed, or its last words.
-fn run(command: &mut Command) -> Result<String, String> {
-    let name = command.get_program().to_string_lossy().into_owned();
+/// Runs something to its end, for five minutes at most; what it printed, or its last words.
+fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[A]) -> Result<String, String> {
+    let mut command = Command::new("timeout");
+    command.arg("300").arg(&program).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    let name = program.as_ref().to_string_lossy();
     let ran = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
     if ran.status.success() {
         return Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned());
     }
     let said = String::from_utf8_lossy(&ran.stderr);
     let what = said.lines().find(|line| line.contains("error")).or(said.lines().last()).unwrap_or("it failed");
-    Err(what.trim().to_owned())
+    Err(format!("{name}: {}", what.trim()))
 }
 
 /// The versions of what is measured. Those of crates are Cargo.lock's, which is what they were built from.
@@ -188,17 +191,18 @@ fn versions(python: Option<&Path>) -> Vec<(String, String)> {
         .collect();
     let mut add = |name: &str, said: Result<String, String>| {
         if let Some(line) = said.ok().as_deref().and_then(|said| said.lines().next()) {
-            versions.push((name.to_owned(), line.to_owned()));
+            let number = line.split_whitespace().find(|word| word.contains(|letter: char| letter.is_ascii_digit()));
+            versions.push((name.to_owned(), number.unwrap_or(line).trim_start_matches("valgrind-").to_owned()));
         }
     };
-    add("rustc", run(Command::new("rustc").arg("--version")));
-    add("valgrind", run(Command::new("valgrind").arg("--version")));
-    add("cc", run(Command::new("cc").arg("--version")));
-    add("libuv", run(Command::new("dpkg-query").args(["-W", "-f", "${Version}", "libuv1-dev"])));
+    add("rustc", run("rustc", &["--version"]));
+    add("cc", run("cc", &["-dumpfullversion"]));
+    add("valgrind", run("valgrind", &["--version"]));
+    add("libuv", run("dpkg-query", &["-W", "-f", "${Version}", "libuv1-dev"]));
     if let Some(python) = python {
-        add("python", run(Command::new(python).arg("--version")));
-        add("twisted", run(Command::new(python).args(["-c", "import twisted; print(twisted.__version__)"])));
-        add("uvloop", run(Command::new(python).args(["-c", "import uvloop; print(uvloop.__version__)"])));
+        add("python", run(python, &["--version"]));
+        add("twisted", run(python, &["-c", "import twisted; print(twisted.__version__)"]));
+        add("uvloop", run(python, &["-c", "import uvloop; print(uvloop.__version__)"]));
     }
     versions
 }

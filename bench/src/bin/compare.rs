@@ -131,7 +131,7 @@ impl Options {
     }
 
     fn effort(&self) -> Effort {
-        let (rounds, window) = if self.smoke { (2, 30) } else { (25, 80) };
+        let (rounds, window) = if self.smoke { (2, 30) } else { (41, 80) };
         let rounds = self.rounds.unwrap_or(rounds);
         Effort { rounds, window: Duration::from_millis(window), smoke: self.smoke }
     }

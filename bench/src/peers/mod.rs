@@ -1,8 +1,8 @@
 //! Echo servers, one a file: what comes is sent back, until the process ends.
 //!
 //! They differ in nothing but the engine: each listens with the same backlog, turns Nagle's algorithm off at every connection, and sends
-//! what it has received with the call that the engine has for that. None limits what it keeps for a peer that does not read, but all stop
-//! reading from it, where the engine leaves that to the program.
+//! what it has received with the call that the engine has for that. Where that call may take less than all of it, the rest is kept, and the
+//! connection is not read until it has gone; an engine that queues by itself is left to do so.
 
 mod calloop;
 mod epoll;

@@ -67,6 +67,15 @@ fn scale(results: &Results, picture: impl Fn(&mut String, &str)) -> String {
         "## As connections grow\n\nServer CPU for a message of 64 B in nanoseconds: closed loop, {IN_FLIGHT} messages under way, connections have \
          their turn one after the other. In brackets the baseline's, in windows that alternate.\n\n"
     );
+    let most =
+        results.connections.iter().filter_map(|row| row.outcome.measured()?.last()).map(|it| it.connections).max();
+    if most.is_some_and(|most| most < 15_000) {
+        let _ = write!(
+            text,
+            "Not 15,000: {} descriptors are allowed.\n\n",
+            number_text(results.machine.descriptors as f64)
+        );
+    }
     text += &crowds_table(results);
     picture(&mut text, "connections");
     text += "## Many connections, over several processes\n\nEach was echoed and compared when it was opened, and again when all were.\n\n\
