@@ -91,7 +91,7 @@ impl<T> Outcome<T> {
 pub struct Machine {
     /// The model of the processor.
     pub processor: String,
-    /// How many cores may be used.
+    /// How many cores it has.
     pub cores: usize,
     /// The kernel's version.
     pub kernel: String,
