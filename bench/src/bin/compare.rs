@@ -168,7 +168,8 @@ impl<'a> Run<'a> {
             }
         }
         for peer in peers.iter().filter(|_| self.options.wants("memory")) {
-            let row = self.row("memory", peer.name, |run| memory::measure(&run.programs, peer, &run.effort));
+            let row =
+                self.row("memory", peer.name, |run| memory::measure(&run.programs, peer, &run.effort, run.descriptors));
             self.results.memory.push(row);
             self.progress.advance("memory", MEMORY);
         }

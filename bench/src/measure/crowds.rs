@@ -29,7 +29,7 @@ pub fn sizes(effort: &Effort, descriptors: u64) -> Vec<usize> {
 }
 
 /// How many connections one process may have.
-fn fitting(descriptors: u64) -> usize {
+pub(super) fn fitting(descriptors: u64) -> usize {
     descriptors.saturating_sub(OTHERS).try_into().unwrap_or(usize::MAX)
 }
 

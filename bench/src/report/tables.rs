@@ -56,7 +56,10 @@ pub(super) fn all(results: &Results, pictures: &[&str]) -> String {
     picture(&mut text, "instructions");
     text +=
         "## User memory of an idle connection\n\nAfter one echo: the slope of private memory that was written to.\n\n";
-    text += &single_table(&results.memory, "bytes", |it| number_text(it.each().round()));
+    text += &single_table(&results.memory, "bytes (slope between so many connections)", |it| {
+        let [few, many] = it.connections.map(|count| number_text(count as f64));
+        format!("{} ({few} to {many})", number_text(it.each().round()))
+    });
     picture(&mut text, "memory");
     text += &scale(results, picture);
     text
