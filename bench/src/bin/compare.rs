@@ -1,0 +1,253 @@
+//! `cargo run --release -p ropewalk-bench --bin compare [-- OPTION..]`: measures every peer beside the baseline, and writes the report.
+//!
+//! | option | |
+//! |---|---|
+//! | `--smoke` | a little of everything, with what is built with us only; a peer that should work and does not is a failure |
+//! | `--only PEER,..` | these peers |
+//! | `--scenario NAME,..` | these scenarios and parts |
+//! | `--rounds N` | so many pairs of windows for each ratio |
+//! | `--no-python` | leaves out what runs in Python |
+//! | `--install` | lets apt-get, as root, install libuv's header and valgrind |
+//! | `--out FOLDER` | where the results go; a run that is not whole goes to `bench-part` in the target folder, unless told otherwise |
+//! | `--report` | measures nothing: makes the report again from the figures in the folder |
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ropewalk_bench::measure::{Effort, crowds, echo, instructions, memory, pending, timers};
+use ropewalk_bench::programs::{OURS, PEERS, Peer, Programs};
+use ropewalk_bench::progress::Progress;
+use ropewalk_bench::results::{Outcome, Results, Row};
+use ropewalk_bench::system::{self, Core, pin, raise_descriptor_limit};
+use ropewalk_bench::{Result, report};
+
+/// Parts that are no scenarios of echoes.
+const PARTS: [&str; 6] = ["instructions", "memory", "connections", "many", "timers", "pending"];
+
+/// How many connections are to be open at once over several processes.
+const MANY: usize = 100_000;
+
+#[derive(Debug, Default)]
+struct Options {
+    smoke: bool,
+    report: bool,
+    no_python: bool,
+    install: bool,
+    rounds: Option<usize>,
+    only: Option<Vec<String>>,
+    scenarios: Option<Vec<String>>,
+    out: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let mut options = Options::default();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} takes a value"));
+        let list = |text: String| Some(text.split(',').map(str::to_owned).collect());
+        match argument.as_str() {
+            "--smoke" => options.smoke = true,
+            "--report" => options.report = true,
+            "--no-python" => options.no_python = true,
+            "--install" => options.install = true,
+            "--rounds" => options.rounds = Some(value()?.parse()?),
+            "--only" => options.only = list(value()?),
+            "--scenario" => options.scenarios = list(value()?),
+            "--out" => options.out = Some(value()?.into()),
+            _ => return Err(format!("no such option: {argument}").into()),
+        }
+    }
+    let known = |name: &String, known: &[&str]| known.contains(&name.as_str());
+    let peers: Vec<_> = PEERS.iter().map(|peer| peer.name).collect();
+    let scenarios: Vec<_> = echo::SCENARIOS.iter().map(|scenario| scenario.name).chain(PARTS).collect();
+    if let Some(name) = options.only.iter().flatten().find(|name| !known(name, &peers)) {
+        return Err(format!("no peer is called {name}; there are {}", peers.join(", ")).into());
+    }
+    if let Some(name) = options.scenarios.iter().flatten().find(|name| !known(name, &scenarios)) {
+        return Err(format!("no scenario is called {name}; there are {}", scenarios.join(", ")).into());
+    }
+    Ok(options)
+}
+
+/// Whether all that should have worked did.
+fn run(options: &Options) -> Result<bool> {
+    let folder = folder(options)?;
+    if options.report {
+        report::write(&Results::load(&folder)?, &folder)?;
+        println!("{}", folder.join("report.md").display());
+        return Ok(true);
+    }
+    if cfg!(debug_assertions) {
+        return Err("the figures of a debug build mean nothing: use --release".into());
+    }
+    pin(Core::Load)?;
+    let peers: Vec<Peer> = PEERS.into_iter().filter(|peer| options.wants_peer(peer)).collect();
+    let programs = Programs::prepare(&peers, options.install)?;
+    let mut run = Run::new(options, programs, raise_descriptor_limit()?, &peers);
+    run.all(&peers);
+    let took = run.progress.elapsed();
+    let (mut results, failures) = (run.results, run.failures);
+    results.machine = system::machine(run.programs.versions, run.descriptors)?;
+    results.machine.rounds = run.effort.rounds;
+    results.machine.window = run.effort.window.as_millis() as u64;
+    results.machine.took = took.as_secs();
+    results.save(&folder)?;
+    report::write(&results, &folder)?;
+    drop(run.progress);
+    println!("{}", folder.join("report.md").display());
+    failures.iter().for_each(|failure| eprintln!("{failure}"));
+    Ok(failures.is_empty())
+}
+
+fn folder(options: &Options) -> Result<PathBuf> {
+    let whole = !options.smoke && options.only.is_none() && options.scenarios.is_none() && !options.no_python;
+    Ok(match &options.out {
+        Some(folder) => folder.clone(),
+        None if whole => Path::new(env!("CARGO_MANIFEST_DIR")).join("results"),
+        None => std::env::current_exe()?.with_file_name("bench-part"),
+    })
+}
+
+impl Options {
+    fn wants_peer(&self, peer: &Peer) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|name| name == peer.name))
+            && (peer.is_rust() || !self.smoke)
+            && !(peer.is_python() && self.no_python)
+    }
+
+    fn wants(&self, scenario: &str) -> bool {
+        self.scenarios.as_ref().is_none_or(|wanted| wanted.iter().any(|name| name == scenario))
+    }
+
+    fn effort(&self) -> Effort {
+        let (rounds, window) = if self.smoke { (2, 30) } else { (41, 80) };
+        let rounds = self.rounds.unwrap_or(rounds);
+        Effort { rounds, window: Duration::from_millis(window), smoke: self.smoke }
+    }
+}
+
+/// A run, part by part.
+struct Run<'a> {
+    options: &'a Options,
+    programs: Programs,
+    effort: Effort,
+    descriptors: u64,
+    progress: Progress,
+    results: Results,
+    failures: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    fn new(options: &'a Options, programs: Programs, descriptors: u64, peers: &[Peer]) -> Self {
+        let effort = options.effort();
+        let progress = Progress::new(planned(options, &effort, peers));
+        let (results, failures) = (Results::default(), Vec::new());
+        Self { options, programs, effort, descriptors, progress, results, failures }
+    }
+
+    fn all(&mut self, peers: &[Peer]) {
+        for scenario in echo::SCENARIOS.into_iter().filter(|scenario| self.options.wants(scenario.name)) {
+            for peer in peers {
+                let row = self.row(scenario.name, peer.name, |run| {
+                    let each = round(&run.effort);
+                    let (progress, what) = (&mut run.progress, format!("{}: {}", scenario.title, peer.name));
+                    echo::measure(&run.programs, &scenario, peer, &run.effort, || progress.advance(&what, each))
+                });
+                self.results.echo.push(row);
+            }
+        }
+        for peer in peers.iter().filter(|_| self.options.wants("memory")) {
+            let row =
+                self.row("memory", peer.name, |run| memory::measure(&run.programs, peer, &run.effort, run.descriptors));
+            self.results.memory.push(row);
+            self.progress.advance("memory", MEMORY);
+        }
+        self.scale(peers);
+        for peer in peers.iter().filter(|_| self.options.wants("instructions")) {
+            let row =
+                self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
+            self.results.instructions.push(row);
+            self.progress.advance("instructions", instructions_of(peer));
+        }
+    }
+
+    /// What grows: connections, timers, bytes that wait.
+    fn scale(&mut self, peers: &[Peer]) {
+        let ours: Vec<&Peer> = OURS.iter().filter(|peer| peers.contains(peer)).collect();
+        for peer in ours.iter().filter(|_| self.options.wants("connections")) {
+            let row = self.row("connections", peer.name, |run| {
+                let (progress, each) = (&mut run.progress, round(&run.effort) * run.effort.rounds as f64);
+                let tick = || progress.advance("connections", each);
+                crowds::measure(&run.programs, peer, &run.effort, run.descriptors, tick)
+            });
+            self.results.connections.push(row);
+        }
+        for peer in ours.iter().filter(|_| self.options.wants("many")) {
+            let wanted = self.effort.or(MANY, 4_000);
+            let row = self.row("many", peer.name, |run| crowds::many(&run.programs, peer, wanted, run.descriptors));
+            self.results.many.push(row);
+            self.progress.advance("many", MANY_TAKE);
+        }
+        for peer in ours.iter().filter(|_| self.options.wants("pending")) {
+            for piece in pending::PIECES {
+                let row = self.row(&format!("writes of {piece} B"), peer.name, |run| {
+                    pending::measure(&run.programs, peer.backend().unwrap_or_default(), piece, &run.effort)
+                });
+                self.results.pending.push(row);
+                self.progress.advance("pending", PENDING);
+            }
+        }
+        if self.options.wants("timers") {
+            self.progress.begin("timers");
+            let progress = &mut self.progress;
+            self.results.timers = timers::measure(&self.effort, || progress.advance("timers", TIMERS));
+        }
+    }
+
+    fn row<T>(&mut self, scenario: &str, peer: &str, measure: impl FnOnce(&mut Self) -> Result<T>) -> Row<T> {
+        self.progress.begin(&format!("{scenario}: {peer}"));
+        let outcome = Outcome::from(measure(self));
+        if let Outcome::Failed(why) = &outcome {
+            self.failures.push(format!("{scenario}, {peer}: {why}"));
+        }
+        Row { scenario: scenario.into(), peer: peer.into(), outcome }
+    }
+}
+
+/// Seconds that things take, more or less: for the time left only.
+const MEMORY: f64 = 2.0;
+const MANY_TAKE: f64 = 15.0;
+const PENDING: f64 = 3.0;
+const TIMERS: f64 = 1.0;
+
+fn round(effort: &Effort) -> f64 {
+    2.0 * effort.window.as_secs_f64() + 0.02
+}
+
+fn instructions_of(peer: &Peer) -> f64 {
+    if peer.is_python() { 40.0 } else { 5.0 }
+}
+
+fn planned(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 {
+    let scenarios = echo::SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)).count();
+    let if_wanted = |part: &str, seconds: f64| if options.wants(part) { seconds } else { 0.0 };
+    let (rounds, ours) = (round(effort) * effort.rounds as f64, OURS.len() as f64);
+    (scenarios * peers.len()) as f64 * rounds
+        + if_wanted("memory", MEMORY * peers.len() as f64)
+        + if_wanted("connections", ours * rounds * 6.0)
+        + if_wanted("many", ours * MANY_TAKE)
+        + if_wanted("pending", ours * PENDING * pending::PIECES.len() as f64)
+        + if_wanted("timers", TIMERS * 4.0)
+        + if_wanted("instructions", peers.iter().map(instructions_of).sum())
+}

@@ -1,0 +1,105 @@
+//! Echoes and short connections: windows of a peer and of the baseline in turns, so that what drifts does so for both.
+
+use std::time::Duration;
+
+use super::Effort;
+use crate::Result;
+use crate::histogram::Histogram;
+use crate::programs::{BASELINE, Peer, Programs};
+use crate::results::{Echo, Figure, Latency, Pair};
+use crate::server::{Generator, Server};
+
+/// What is asked of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// As `--scenario` calls it.
+    pub name: &'static str,
+    /// As the tables call it.
+    pub title: &'static str,
+    connections: usize,
+    size: usize,
+    depth: usize,
+    churn: bool,
+}
+
+const fn echoes(name: &'static str, title: &'static str, connections: usize, size: usize, depth: usize) -> Scenario {
+    Scenario { name, title, connections, size, depth, churn: false }
+}
+
+/// All that there are.
+pub const SCENARIOS: [Scenario; 6] = [
+    echoes("1x64", "1 × 64 B", 1, 64, 1),
+    echoes("64x64", "64 × 64 B", 64, 64, 1),
+    echoes("1000x64", "1,000 × 64 B", 1000, 64, 1),
+    echoes("64x16k", "64 × 16 KiB", 64, 16 << 10, 1),
+    echoes("64x64x16", "64 × 64 B, 16 a segment", 64, 64, 16),
+    // Sixteen at a time: enough that the server does not sleep for each, few enough that each is served at once.
+    Scenario { name: "churn", title: "connect, echo, close", connections: 16, size: 64, depth: 1, churn: true },
+];
+
+/// Measures a peer; `tick` is called after each round.
+///
+/// # Errors
+/// The peer is missing, or fails.
+pub fn measure(
+    programs: &Programs,
+    scenario: &Scenario,
+    peer: &Peer,
+    effort: &Effort,
+    mut tick: impl FnMut(),
+) -> Result<Echo> {
+    let mut contender = Contender::start(programs, scenario, peer, 0)?;
+    let mut baseline = Contender::start(programs, scenario, &BASELINE, 1000)?;
+    // Caches, buffers and what is allocated once are not what is measured.
+    contender.window(scenario, effort.window / 2)?;
+    baseline.window(scenario, effort.window / 2)?;
+    (contender.latency, baseline.latency) = Default::default();
+    let mut pairs = Vec::new();
+    for round in 0..effort.rounds {
+        // Who begins alternates.
+        let pair = if round % 2 == 0 {
+            let peer = contender.window(scenario, effort.window)?;
+            Pair { peer, baseline: baseline.window(scenario, effort.window)? }
+        } else {
+            let baseline = baseline.window(scenario, effort.window)?;
+            Pair { peer: contender.window(scenario, effort.window)?, baseline }
+        };
+        pairs.push(pair);
+        tick();
+    }
+    Ok(Echo { pairs, latency: percentiles(&contender.latency), baseline_latency: percentiles(&baseline.latency) })
+}
+
+struct Contender {
+    server: Server,
+    load: Generator,
+    latency: Histogram,
+}
+
+impl Contender {
+    fn start(programs: &Programs, scenario: &Scenario, peer: &Peer, source: u32) -> Result<Self> {
+        let server = Server::start(programs, peer, &[])?;
+        let mut load = Generator::start(programs, &server, scenario.size, scenario.depth, source)?;
+        if !scenario.churn {
+            load.grow(scenario.connections)?;
+        }
+        Ok(Self { server, load, latency: Histogram::default() })
+    }
+
+    fn window(&mut self, scenario: &Scenario, time: Duration) -> Result<Figure> {
+        let before = self.server.cpu_time()?;
+        let window = if scenario.churn {
+            self.load.churn(time, scenario.connections)?
+        } else {
+            self.load.echo(time, scenario.connections)?
+        };
+        self.latency.merge(&window.latency);
+        let cpu = self.server.cpu_time()? - before;
+        Ok(Figure { messages: window.messages, nanoseconds: window.nanoseconds, cpu })
+    }
+}
+
+fn percentiles(latency: &Histogram) -> Latency {
+    let [p50, p99, p99_9] = [50.0, 99.0, 99.9].map(|percent| latency.percentile(percent));
+    Latency { p50, p99, p99_9 }
+}

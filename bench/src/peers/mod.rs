@@ -1,0 +1,82 @@
+//! Echo servers, one a file: what comes is sent back, until the process ends.
+//!
+//! They differ in nothing but the engine: each listens with the same backlog, turns Nagle's algorithm off at every connection, and sends
+//! what it has received with the call that the engine has for that. Where that call may take less than all of it, the rest is kept, and the
+//! connection is not read until it has gone; an engine that queues by itself is left to do so.
+
+mod calloop;
+mod epoll;
+mod mio;
+mod monoio;
+mod ropewalk;
+mod tokio;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+
+use crate::Result;
+
+pub use self::ropewalk::{backend as ropewalk_backend, reactor as ropewalk_reactor};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// How much is read at once, where the program says so.
+const CHUNK: usize = 64 << 10;
+
+/// What a peer that has a buffer for every connection gives each.
+const OWN_CHUNK: usize = 16 << 10;
+
+/// A peer can't be had here, which is nobody's fault.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Runs the server of this name, and never returns without an error.
+///
+/// # Errors
+/// There is no such peer, it is [`Missing`], or its loop failed.
+pub fn serve(peer: &str, address: SocketAddr) -> Result<Infallible> {
+    match peer {
+        "epoll" => epoll::serve(address),
+        "ropewalk" => ropewalk::serve(address),
+        "mio" => mio::serve(address),
+        "calloop" => calloop::serve(address),
+        "tokio" => tokio::serve(address),
+        "monoio" => monoio::serve(address),
+        _ => Err(format!("no peer is called {peer}").into()),
+    }
+}
+
+/// Tells whoever started this process where it listens.
+fn ready(address: SocketAddr, detail: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "ready {} {detail}", address.port())?;
+    Ok(output.flush()?)
+}
+
+/// A listening socket that does not block, for engines that take one.
+fn listener(address: SocketAddr) -> Result<TcpListener> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(
+        if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 },
+        SocketType::STREAM,
+        flags,
+        None,
+    )?;
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG as i32)?;
+    Ok(TcpListener::from(socket))
+}

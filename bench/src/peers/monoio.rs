@@ -1,0 +1,41 @@
+//! monoio: futures on io_uring, one thread, a task and a buffer of 16 KiB for every connection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::{TcpListener, TcpStream};
+use monoio::{IoUringDriver, RuntimeBuilder};
+
+use super::{Missing, OWN_CHUNK, listener, ready};
+use crate::Result;
+
+pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
+    let built = RuntimeBuilder::<IoUringDriver>::new().build();
+    let mut runtime = built.map_err(|error| Missing(format!("io_uring can't be had: {error}")))?;
+    let listener = listener(address)?;
+    ready(listener.local_addr()?, "")?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            // How a connection ends is its own affair.
+            monoio::spawn(async { drop(echo(stream).await) });
+        }
+    })
+}
+
+async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::with_capacity(OWN_CHUNK);
+    loop {
+        let (count, read) = stream.read(buffer).await;
+        if count? == 0 {
+            return Ok(());
+        }
+        let (written, back) = stream.write_all(read).await;
+        written?;
+        buffer = back;
+        buffer.clear();
+    }
+}

@@ -1,0 +1,36 @@
+//! The report: tables in Markdown, and pictures, from the raw figures.
+
+mod pictures;
+mod tables;
+mod targets;
+
+use std::fs;
+use std::path::Path;
+
+use crate::Result;
+use crate::results::Results;
+
+/// Writes `report.md` and the pictures into the folder.
+///
+/// # Errors
+/// What the system says.
+pub fn write(results: &Results, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut shown = Vec::new();
+    for (name, picture) in pictures::all(results) {
+        let path = folder.join(format!("{name}.svg"));
+        match picture {
+            Some(picture) => {
+                fs::write(path, picture)?;
+                shown.push(name);
+            }
+            // An older one would be of another run.
+            None if path.exists() => fs::remove_file(path)?,
+            None => {}
+        }
+    }
+    let mut text = tables::head(results);
+    text += &targets::table(results);
+    text += &tables::all(results, &shown);
+    Ok(fs::write(folder.join("report.md"), text)?)
+}

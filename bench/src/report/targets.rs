@@ -1,0 +1,97 @@
+//! What was aimed at, and by how much it was missed.
+
+use std::fmt::Write;
+
+use crate::measure::echo::SCENARIOS;
+use crate::plot::number_text;
+use crate::programs::OURS;
+use crate::results::{Crowd, Figure, Outcome, Pair, Results, Row};
+use crate::stats::spread;
+
+/// One target: what it is of, the most that each of our backends may have, and what it has.
+struct Target {
+    title: String,
+    most: [f64; 2],
+    measured: fn(&Results, &str, &str) -> Option<f64>,
+    scenario: &'static str,
+}
+
+fn all() -> Vec<Target> {
+    let cpu = |scenario: &'static str, most| {
+        let title = SCENARIOS.iter().find(|it| it.name == scenario).map_or(scenario, |it| it.title);
+        Target { title: format!("server CPU, {title}, against the baseline"), most, measured: cpu_of, scenario }
+    };
+    let other = |title: &str, most, measured, scenario| Target { title: title.into(), most, measured, scenario };
+    vec![
+        other("user instructions for an echo, 64 × 64 B", [250.0, 400.0], instructions_of, ""),
+        cpu("64x64", [1.00, 0.85]),
+        cpu("1000x64", [1.00, 0.90]),
+        cpu("64x16k", [0.99, 1.00]),
+        cpu("churn", [1.00, 0.95]),
+        other("user memory of an idle connection, B", [200.0, 400.0], memory_of, ""),
+        cpu("64x64x16", [1.02, 0.98]),
+        other("CPU for a message with 15,000 connections against 1,000", [1.2, 1.2], crowd_of, ""),
+        other(
+            "memory for what is pending against its size, writes of 64 KiB",
+            [1.05, 1.05],
+            pending_of,
+            "writes of 65536 B",
+        ),
+        other("the same, writes of 64 B", [1.05, 1.05], pending_of, "writes of 64 B"),
+    ]
+}
+
+/// All targets as a table.
+pub(super) fn table(results: &Results) -> String {
+    let mut text = String::from("## Targets\n\n| | backend | at most | measured | |\n|---|---|---|---|---|\n");
+    for target in all() {
+        for (peer, most) in OURS.iter().zip(target.most) {
+            let measured = (target.measured)(results, peer.name, target.scenario);
+            let verdict = measured.map_or("not measured".into(), |measured| verdict(measured, most));
+            let measured = measured.map_or("–".into(), number_text);
+            let backend = peer.backend().unwrap_or_default();
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "| {} | {backend} | {} | {measured} | {verdict} |", target.title, number_text(most));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// As printed: what is equal to two digits is equal.
+fn verdict(measured: f64, most: f64) -> String {
+    let shown = if most < 10.0 { (measured * 100.0).round() / 100.0 } else { measured.round() };
+    if shown <= most { "reached".into() } else { format!("missed by {:.1} %", (shown / most - 1.0) * 100.0) }
+}
+
+fn find<'a, T>(rows: &'a [Row<T>], peer: &str, scenario: &str) -> Option<&'a T> {
+    let row = rows.iter().find(|row| row.peer == peer && (scenario.is_empty() || row.scenario == scenario));
+    row.map(|row| &row.outcome).and_then(Outcome::measured)
+}
+
+fn cpu_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
+    let echo = find(&results.echo, peer, scenario)?;
+    Some(spread(echo.pairs.iter().map(Pair::cpu))?.median)
+}
+
+fn instructions_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
+    find(&results.instructions, peer, scenario).map(|it| it.each())
+}
+
+fn memory_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
+    find(&results.memory, peer, scenario).map(|it| it.each())
+}
+
+fn crowd_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
+    let crowds = find(&results.connections, peer, scenario)?;
+    let cost =
+        |crowd: &Crowd| spread(crowd.pairs.iter().map(|pair| Figure::cpu_each(&pair.peer))).map(|spread| spread.median);
+    let few = crowds.iter().find(|crowd| crowd.connections == 1_000)?;
+    let many = crowds.iter().find(|crowd| crowd.connections == 15_000)?;
+    Some(cost(many)? / cost(few)?)
+}
+
+fn pending_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
+    let last = find(&results.pending, peer, scenario)?.last()?;
+    Some(last.memory as f64 / last.bytes as f64)
+}
