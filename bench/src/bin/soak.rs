@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ropewalk::{Address, ListenOptions, Protocol, Reactor, Transport};
 use ropewalk_bench::Result;
 use ropewalk_bench::load::Sources;
-use ropewalk_bench::peers::{Missing, ropewalk_backend, ropewalk_reactor};
+use ropewalk_bench::peers::{Missing, ropewalk_reactor};
 use ropewalk_bench::process::Process;
 use ropewalk_bench::system::{Core, descriptors, end_with_parent, pin, private_memory, raise_descriptor_limit};
 use rustix::io::Errno;
@@ -88,7 +88,7 @@ fn serve() -> Result<()> {
     let (handle, options) = (reactor.clone(), ListenOptions::new().backlog(1024));
     let port = reactor
         .listen_tcp((Ipv4Addr::LOCALHOST, 0).into(), &options, move |_: &Address| Some(Served(handle.clone())))?;
-    println!("ready {} {}", port.host().port().ok_or("the port is TCP's")?, ropewalk_backend(&reactor));
+    println!("ready {} {}", port.host().port().ok_or("the port is TCP's")?, reactor.backend().name());
     Ok(reactor.run()?)
 }
 

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 
 use crate::Result;
 
-pub use self::ropewalk::{backend as ropewalk_backend, reactor as ropewalk_reactor};
+pub use self::ropewalk::reactor as ropewalk_reactor;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
