@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::backend::{Completion, Incoming, Progress};
+use super::backend::{Completion, Inbox, Incoming, Progress};
 use super::core::Lingering;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
@@ -27,20 +27,15 @@ const STARVED: Duration = Duration::from_millis(10);
 
 impl Core {
     /// Phase 6: hands one completion on.
-    pub(super) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
+    pub(super) fn complete(self: &Rc<Self>, id: Id, completion: Completion, inbox: &mut Inbox) {
         match completion {
-            Completion::Received(mut chunk) => {
-                let descriptors = chunk.take_descriptors();
-                match self.joint(id) {
-                    Some(joint) => {
-                        if !descriptors.is_empty() {
-                            joint.descriptors_received(descriptors);
-                        }
-                        joint.data_received(chunk.bytes());
-                    }
-                    None => self.lingering_received(id, chunk.bytes().len()),
+            Completion::Received => {
+                let descriptors = inbox.take_descriptors();
+                let Some(joint) = self.joint(id) else { return self.lingering_received(id, inbox.bytes().len()) };
+                if let Some(descriptors) = descriptors {
+                    joint.descriptors_received(descriptors);
                 }
-                self.backend.borrow_mut().release(chunk);
+                joint.data_received(inbox.bytes());
             }
             Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
             Completion::Returned(loan, result) => self.returned(id, loan, result),
@@ -52,7 +47,7 @@ impl Core {
                 Some(joint) => joint.transport().ask(|stream| stream.broken(error)),
                 None => self.end_lingering(id),
             },
-            Completion::Accepted(incoming) => self.accepted(id, incoming),
+            Completion::Accepted(incoming) => self.accepted(id, *incoming),
             Completion::Shed(count) => self.shed(id, count),
             Completion::AcceptFailed(error) => self.accept_failed(id, &error),
             Completion::Connected(host) => self.connected(id, host),

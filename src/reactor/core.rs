@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use super::backend::Backend;
+use super::backend::{Backend, Inbox};
 use super::connect::Attempt;
 use super::doorbell::Doorbell;
 use super::jobs::Jobs;
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     pub(super) later: RefCell<Vec<Later>>,
     /// Deadlines of connections that are running.
     pub(super) deadlines: RefCell<HashMap<Id, DelayedCall>>,
+    /// Where what is received is put, between turns.
+    pub(super) inbox: Cell<Inbox>,
     /// The agenda's other list, kept for its capacity.
     pub(super) settled: Cell<Vec<Id>>,
     pub(super) counters: Cell<Counters>,
@@ -120,6 +122,7 @@ impl Core {
             lost: RefCell::default(),
             later: RefCell::default(),
             deadlines: RefCell::default(),
+            inbox: Cell::default(),
             settled: Cell::default(),
             counters: Cell::default(),
             settings,

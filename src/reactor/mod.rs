@@ -45,7 +45,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 pub(crate) use self::backend::{
-    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
 };
 pub use self::choice::BackendKind;
 pub use self::connect::ConnectOptions;

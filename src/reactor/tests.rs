@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::backend::Completion;
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
+use super::backend::{Completion, Inbox};
 use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, Slot};
 use crate::address::Address;
 use crate::error::{ConnectError, ReactorError};
@@ -141,26 +141,26 @@ fn spurious_and_stale_completions_are_tolerated() {
     let (_port, address) = listen(&reactor, &log);
     let peer = TcpStream::connect(address).unwrap();
     run_until(&reactor, || !log.borrow().is_empty());
-    let core = &reactor.0;
+    let (core, mut inbox) = (&reactor.0, Inbox::default());
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Connected { .. }))[0];
     let stale = Id { generation: id.generation + 1, ..id };
     for id in [id, stale] {
-        core.complete(id, Completion::SendReady);
-        core.complete(id, Completion::Shed(1));
-        core.complete(id, Completion::Connected(address.into()));
-        core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()));
-        core.complete(id, Completion::Readable);
+        core.complete(id, Completion::SendReady, &mut inbox);
+        core.complete(id, Completion::Shed(1), &mut inbox);
+        core.complete(id, Completion::Connected(address.into()), &mut inbox);
+        core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()), &mut inbox);
+        core.complete(id, Completion::Readable, &mut inbox);
     }
-    core.complete(stale, Completion::EndOfStream);
-    core.complete(stale, Completion::Broken(Errno::CONNRESET.into()));
+    core.complete(stale, Completion::EndOfStream, &mut inbox);
+    core.complete(stale, Completion::Broken(Errno::CONNRESET.into()), &mut inbox);
     reactor.iterate(Duration::ZERO).unwrap();
     assert_eq!(*log.borrow(), ["made"]);
     for _ in 0..2 {
-        core.complete(id, Completion::EndOfStream);
-        core.complete(id, Completion::Broken(Errno::CONNRESET.into()));
+        core.complete(id, Completion::EndOfStream, &mut inbox);
+        core.complete(id, Completion::Broken(Errno::CONNRESET.into()), &mut inbox);
     }
     reactor.iterate(Duration::ZERO).unwrap();
-    core.complete(id, Completion::EndOfStream);
+    core.complete(id, Completion::EndOfStream, &mut inbox);
     reactor.iterate(Duration::ZERO).unwrap();
     assert_eq!(*log.borrow(), ["made", "the peer reset the connection (0 bytes were still to be sent)"]);
     drop(peer);

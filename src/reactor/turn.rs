@@ -286,11 +286,13 @@ impl Core {
         self.doorbell.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
+        let mut inbox = self.inbox.take();
         loop {
-            let next = self.backend.borrow_mut().next();
+            let next = self.backend.borrow_mut().next(&mut inbox);
             let Some((id, completion)) = next else { break };
-            self.complete(id, completion);
+            self.complete(id, completion, &mut inbox);
         }
+        self.inbox.set(inbox);
         self.spawner.poll_woken();
         // 7
         self.settle();

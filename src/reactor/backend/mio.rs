@@ -25,9 +25,7 @@ use ::mio::{Events, Interest, Poll, Token, Waker};
 use super::readiness::{Edge, Listener, Source, Stream};
 use super::socket::{self, Send};
 use super::table::Table;
-use super::{
-    Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
-};
+use super::{Backend, Completion, ConnectRefusal, Inbox, IncomingSocket, ListenRefusal, Progress, Wake, monotonic};
 use crate::address::Address;
 use crate::reactor::PortOptions;
 use crate::transport::agenda::Id;
@@ -46,8 +44,6 @@ pub(crate) struct Mio {
     events: Events,
     waker: Arc<Waker>,
     table: Table<Source>,
-    /// The one receive buffer, while it is not lent.
-    buffer: Box<[u8]>,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -58,15 +54,7 @@ impl Mio {
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self {
-            poll,
-            events: Events::with_capacity(EVENTS),
-            waker,
-            table: Table::new(),
-            buffer: vec![0; RECEIVE].into_boxed_slice(),
-            reserve: None,
-            turn: 0,
-        })
+        Ok(Self { poll, events: Events::with_capacity(EVENTS), waker, table: Table::new(), reserve: None, turn: 0 })
     }
 
     fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
@@ -163,7 +151,7 @@ impl Backend for Mio {
         if reset {
             socket::reset_on_close(stream.socket.as_fd());
         } else {
-            stream.read_last(&mut self.buffer);
+            stream.read_last();
         }
     }
 
@@ -194,13 +182,9 @@ impl Backend for Mio {
         Ok(())
     }
 
-    fn next(&mut self) -> Option<(Id, Completion)> {
-        let Self { table, buffer, reserve, turn, .. } = self;
-        table.next(|_, source| source.next(*turn, buffer, reserve))
-    }
-
-    fn release(&mut self, chunk: Chunk) {
-        self.buffer = chunk.into_buffer();
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
+        let Self { table, reserve, turn, .. } = self;
+        table.next(|_, source| source.next(*turn, inbox, reserve))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -101,11 +101,8 @@ pub(crate) trait Backend {
     /// Waits until something happened, at most `timeout` (`None`: without limit).
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// The next thing that happened.
-    fn next(&mut self) -> Option<(Id, Completion)>;
-
-    /// Takes a chunk back after its bytes were used.
-    fn release(&mut self, chunk: Chunk);
+    /// The next thing that happened. What was received is in the inbox until this is called again.
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)>;
 
     /// What wakes [`wait`](Self::wait) from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
@@ -188,8 +185,8 @@ pub(crate) enum Progress {
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// A connection came in.
-    Accepted(Incoming),
+    /// A connection came in. Boxed, for there are far more of the others, and they are smaller.
+    Accepted(Box<Incoming>),
     /// Descriptors ran out; this many waiting connections were closed instead of accepted, so that their peers know.
     Shed(usize),
     /// Accepting failed, and is suspended until [`Backend::accept`].
@@ -198,8 +195,8 @@ pub(crate) enum Completion {
     Connected(Address),
     /// The attempt failed; `id` names nothing any more.
     ConnectFailed(io::Error),
-    /// Bytes came, lent until [`Backend::release`].
-    Received(Chunk),
+    /// Bytes came: they are in the inbox.
+    Received,
     /// The peer sent its last byte.
     EndOfStream,
     /// A send that was blocked can go on.
@@ -231,36 +228,49 @@ pub(crate) enum IncomingSocket {
     Other(Box<dyn Any>),
 }
 
-/// Received bytes, lent by the backend.
-#[derive(Debug)]
-pub(crate) struct Chunk {
+/// Where what was received is put. The reactor has it, and lends it to each [`Backend::next`].
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
     buffer: Box<[u8]>,
     filled: usize,
     descriptors: Vec<OwnedFd>,
 }
 
-impl Chunk {
-    /// The first `filled` bytes of a buffer, which is lent with them.
-    pub(crate) fn of(buffer: &mut Box<[u8]>, filled: usize) -> Self {
-        Self { buffer: std::mem::take(buffer), filled, descriptors: Vec::new() }
-    }
-
+impl Inbox {
+    /// What the last [`Completion::Received`] is about.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }
 
-    /// The same with the descriptors that came with the bytes.
-    pub(crate) fn with(self, descriptors: Vec<OwnedFd>) -> Self {
-        Self { descriptors, ..self }
+    /// The descriptors that came with the bytes, if any did.
+    pub(crate) fn take_descriptors(&mut self) -> Option<Vec<OwnedFd>> {
+        if self.descriptors.is_empty() { None } else { Some(std::mem::take(&mut self.descriptors)) }
     }
 
-    /// The descriptors that came with the bytes.
-    pub(crate) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.descriptors)
+    /// [`RECEIVE`] bytes, and a place for descriptors, to be [`fill`](Self::fill)ed.
+    pub(crate) fn room(&mut self) -> (&mut [u8], &mut Vec<OwnedFd>) {
+        if self.buffer.len() != RECEIVE {
+            self.buffer = vec![0; RECEIVE].into_boxed_slice();
+        }
+        (&mut self.buffer, &mut self.descriptors)
     }
 
-    /// The buffer, to be used again.
-    pub(crate) fn into_buffer(self) -> Box<[u8]> {
-        self.buffer
+    /// So many bytes of the room are filled.
+    pub(crate) fn fill(&mut self, count: usize) -> Completion {
+        self.filled = count;
+        Completion::Received
+    }
+
+    /// Puts a buffer in of which so much is filled.
+    #[cfg(feature = "io-uring")]
+    fn put(&mut self, buffer: Box<[u8]>, filled: usize) {
+        (self.buffer, self.filled) = (buffer, filled);
+    }
+
+    /// Takes the buffer out.
+    #[cfg(feature = "io-uring")]
+    fn take(&mut self) -> Box<[u8]> {
+        self.filled = 0;
+        std::mem::take(&mut self.buffer)
     }
 }

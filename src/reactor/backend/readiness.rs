@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::socket::{self, Accept, Receive, Send};
 use super::table::Then;
-use super::{Chunk, Completion, Incoming, IncomingSocket, Progress, RECEIVE};
+use super::{Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
 use crate::address::Address;
 use crate::reactor::unix::SocketFile;
 use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
@@ -112,11 +112,11 @@ impl Source {
     pub(super) fn next(
         &mut self,
         turn: u32,
-        buffer: &mut Box<[u8]>,
+        inbox: &mut Inbox,
         reserve: &mut Option<OwnedFd>,
     ) -> (Option<Completion>, Then) {
         match self {
-            Self::Stream(stream) => stream.next(buffer),
+            Self::Stream(stream) => stream.next(inbox),
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Then::Rest),
             Self::Watched => (Some(Completion::Readable), Then::Rest),
@@ -162,7 +162,7 @@ impl Listener {
                 Accept::Connection(socket, peer) => {
                     self.short = false;
                     if let Some(incoming) = self.incoming(socket, peer) {
-                        return (Some(Completion::Accepted(incoming)), Then::Next);
+                        return (Some(Completion::Accepted(Box::new(incoming))), Then::Next);
                     }
                 }
                 Accept::Empty => (self.waiting, self.short) = (false, false),
@@ -252,13 +252,13 @@ impl Stream {
         self.writable |= edge.writable;
     }
 
-    fn next(&mut self, buffer: &mut Box<[u8]>) -> (Option<Completion>, Then) {
+    fn next(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
         if self.blocked && self.writable {
             self.blocked = false;
             return (Some(Completion::SendReady), Then::Next);
         }
         if self.receiving && self.readable {
-            return self.receive(buffer);
+            return self.receive(inbox);
         }
         if self.failed {
             // Not being read, or read to its end: reading would not say so.
@@ -273,24 +273,18 @@ impl Stream {
         (None, Then::Rest)
     }
 
-    fn receive(&mut self, buffer: &mut Box<[u8]>) -> (Option<Completion>, Then) {
-        if buffer.is_empty() {
-            // The last chunk was not released yet.
-            *buffer = vec![0; RECEIVE].into_boxed_slice();
-        }
+    fn receive(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
         self.readable = false;
-        let mut descriptors = Vec::new();
+        let (buffer, descriptors) = inbox.room();
         let received = match self.unix {
             false => socket::receive(self.socket.as_fd(), buffer),
-            true => socket::receive_attached(self.socket.as_fd(), buffer, &mut descriptors),
+            true => socket::receive_attached(self.socket.as_fd(), buffer, descriptors),
         };
         match received {
-            Receive::Bytes(filled) if !self.hung_up => {
-                (Some(Completion::Received(Chunk::of(buffer, filled))), Then::Rest)
-            }
+            Receive::Bytes(filled) if !self.hung_up => (Some(inbox.fill(filled)), Then::Rest),
             Receive::Full(filled) | Receive::Bytes(filled) => {
                 self.readable = true;
-                (Some(Completion::Received(Chunk::of(buffer, filled).with(descriptors))), Then::Again)
+                (Some(inbox.fill(filled)), Then::Again)
             }
             Receive::End => {
                 self.ended = true;
@@ -319,9 +313,9 @@ impl Stream {
     }
 
     /// Reads what came, within bounds: for a socket that is to be closed without a reset.
-    pub(super) fn read_last(&self, buffer: &mut [u8]) {
+    pub(super) fn read_last(&self) {
         if self.readable {
-            read_last(self.socket.as_fd(), buffer);
+            read_last(self.socket.as_fd());
         }
     }
 }
@@ -346,12 +340,10 @@ pub(super) fn send(socket: BorrowedFd<'_>, stream: &mut transport::Stream, spare
 }
 
 /// Reads what came, within bounds.
-pub(super) fn read_last(socket: BorrowedFd<'_>, buffer: &mut [u8]) {
-    if buffer.is_empty() {
-        return;
-    }
+pub(super) fn read_last(socket: BorrowedFd<'_>) {
+    let mut buffer = [0; 16 * 1024];
     let mut left = LAST_READ / buffer.len();
-    while left > 0 && matches!(socket::receive(socket, buffer), Receive::Full(_)) {
+    while left > 0 && matches!(socket::receive(socket, &mut buffer), Receive::Full(_)) {
         left -= 1;
     }
 }

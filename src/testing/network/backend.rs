@@ -15,7 +15,7 @@ use super::conduct::{Conduct, key};
 use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
 use crate::address::Address;
 use crate::reactor::{
-    Backend, Chunk, Completion, ConnectRefusal, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress,
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress,
     RECEIVE, Wake,
 };
 use crate::transport::agenda::{Credentials, Id, SocketOption};
@@ -48,7 +48,6 @@ pub(super) struct Simulated {
     /// Had their share of this turn.
     received: Vec<SocketId>,
     accepted: usize,
-    buffer: Box<[u8]>,
     dead: VecDeque<Id>,
     woken: Arc<Bell>,
     stale: u64,
@@ -68,7 +67,6 @@ impl Simulated {
             returned: Vec::new(),
             received: Vec::new(),
             accepted: 0,
-            buffer: Box::default(),
             dead: VecDeque::new(),
             woken: Arc::default(),
             stale: 0,
@@ -100,7 +98,7 @@ impl Simulated {
     }
 
     /// The next thing that a socket really has to say.
-    fn next_true(&mut self) -> Option<(Id, Completion)> {
+    fn next_true(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
         loop {
             let socket = self.kernel.borrow_mut().next_ready(self.owner)?;
             let Some(&id) = self.sockets.get(&socket) else {
@@ -116,18 +114,18 @@ impl Simulated {
             }
             let news = self.kernel.borrow_mut().news(socket);
             if let Some(news) = news {
-                return Some((id, self.completion(id, socket, news)));
+                return Some((id, self.completion(id, socket, news, inbox)));
             }
         }
     }
 
-    fn completion(&mut self, id: Id, socket: SocketId, news: News) -> Completion {
+    fn completion(&mut self, id: Id, socket: SocketId, news: News, inbox: &mut Inbox) -> Completion {
         match news {
             News::Accepted { stream, host, peer } => {
                 self.accepted += 1;
                 let kernel = Rc::downgrade(&self.kernel);
                 let socket = IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) }));
-                Completion::Accepted(Incoming { socket, host, peer })
+                Completion::Accepted(Box::new(Incoming { socket, host, peer }))
             }
             News::Shed(count) => Completion::Shed(count),
             News::AcceptFailed(error) => Completion::AcceptFailed(error),
@@ -143,13 +141,10 @@ impl Simulated {
             }
             News::Received(count) => {
                 self.received.push(socket);
-                if self.buffer.is_empty() {
-                    self.buffer = vec![0; RECEIVE].into_boxed_slice();
-                }
-                let count = count.min(RECEIVE);
-                let filled = self.kernel.borrow_mut().read(socket, &mut self.buffer[..count]);
+                let (room, _) = inbox.room();
+                let filled = self.kernel.borrow_mut().read(socket, &mut room[..count.min(RECEIVE)]);
                 self.conduct.lends(id);
-                Completion::Received(Chunk::of(&mut self.buffer, filled))
+                inbox.fill(filled)
             }
             News::EndOfStream => {
                 self.conduct.tells_the_end(id);
@@ -360,14 +355,9 @@ impl Backend for Simulated {
         }
     }
 
-    fn next(&mut self) -> Option<(Id, Completion)> {
-        self.conduct.done("the next completion");
-        self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true())
-    }
-
-    fn release(&mut self, chunk: Chunk) {
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
         self.conduct.is_given_back();
-        self.buffer = chunk.into_buffer();
+        self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true(inbox))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -6,7 +6,7 @@
 //! | bytes handed up | any come behind the end or the break |
 //! | ends and breaks handed up | one comes twice |
 //! | its life | it begins twice; anything is asked of one that is not open |
-//! | a chunk that is lent | anything is done for a stream, or the loop turns, before it comes back: it is done inside `data_received` |
+//! | what is in the inbox | anything is done for a stream, or the loop turns, before the next completion is asked for: it is done inside `data_received` |
 //!
 //! It sees what a backend sees. What goes on between a joint and its protocol, the [`Watcher`](super::watcher::Watcher) sees.
 

@@ -1,8 +1,8 @@
 //! [`Buffers`]: the receive buffers that the kernel takes from as bytes come (a "provided buffer ring"), so that an idle connection
 //! holds none.
 //!
-//! A buffer is either the kernel's, as a raw pointer here and an entry of the ring that it reads, or ours, as the box inside a
-//! [`Chunk`]. It changes hands by [`take`](Buffers::take), when a completion names it, and by [`give`](Buffers::give).
+//! A buffer is either the kernel's, as a raw pointer here and an entry of the ring that it reads, or ours, as a box. It
+//! changes hands by [`take`](Buffers::take), when a completion names it, and by [`give`](Buffers::give).
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};

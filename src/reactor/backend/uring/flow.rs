@@ -11,7 +11,7 @@ use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness;
 use crate::reactor::backend::socket;
 use crate::reactor::backend::table::Then;
-use crate::reactor::backend::{Completion, Progress, RECEIVE};
+use crate::reactor::backend::{Completion, Inbox, Progress, RECEIVE};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
 use crate::transport::stream::Stream;
@@ -45,9 +45,30 @@ pub(super) struct Flow {
     backlog: Option<Box<Backlog>>,
 }
 
-/// Completions that wait. Boxed, for few streams ever have any.
+/// What waits. Boxed, for few streams ever have any.
 #[derive(Default)]
-struct Backlog(VecDeque<Completion>);
+struct Backlog(VecDeque<Arrival>);
+
+/// What a receive came to.
+pub(super) enum Arrival {
+    /// So many bytes of a buffer of the ring's.
+    Bytes(Box<[u8]>, usize),
+    End,
+    Broken(io::Error),
+}
+
+impl Arrival {
+    pub(super) fn into_completion(self, inbox: &mut Inbox) -> Completion {
+        match self {
+            Self::Bytes(buffer, count) => {
+                inbox.put(buffer, count);
+                Completion::Received
+            }
+            Self::End => Completion::EndOfStream,
+            Self::Broken(error) => Completion::Broken(error),
+        }
+    }
+}
 
 impl Flow {
     pub(super) fn new(socket: OwnedFd) -> Self {
@@ -100,41 +121,41 @@ impl Flow {
     pub(super) fn received(
         &mut self,
         id: Id,
-        completion: Option<Completion>,
+        arrival: Option<Arrival>,
         goes_on: bool,
         turn: u32,
         ring: &mut Ring,
-    ) -> (Option<Completion>, Then) {
-        let is_over = matches!(completion, Some(Completion::Broken(_)));
-        let completion = completion.and_then(|completion| self.take_or_keep(completion, turn));
+    ) -> (Option<Arrival>, Then) {
         if !goes_on {
             (self.armed, self.cancelled) = (false, false);
-            if !is_over {
-                self.arm(id, ring);
-            }
         }
-        let Some(backlog) = &self.backlog else { return (completion, Then::Rest) };
+        let is_over = matches!(arrival, Some(Arrival::Broken(_)));
+        let arrival = arrival.and_then(|arrival| self.take_or_keep(arrival, turn));
+        if !goes_on && !is_over {
+            self.arm(id, ring);
+        }
+        let Some(backlog) = &self.backlog else { return (arrival, Then::Rest) };
         if backlog.0.len() >= BACKLOG {
             self.stop(id, ring);
         }
-        (completion, Then::Again)
+        (arrival, Then::Again)
     }
 
-    fn take_or_keep(&mut self, completion: Completion, turn: u32) -> Option<Completion> {
-        if self.backlog.is_none() && self.may_take(&completion, turn) {
-            return Some(completion);
+    fn take_or_keep(&mut self, arrival: Arrival, turn: u32) -> Option<Arrival> {
+        if self.backlog.is_none() && self.may_take(&arrival, turn) {
+            return Some(arrival);
         }
-        self.backlog.get_or_insert_default().0.push_back(completion);
+        self.backlog.get_or_insert_default().0.push_back(arrival);
         None
     }
 
-    /// Takes a completion from the budget of a turn, if it fits.
-    fn may_take(&mut self, completion: &Completion, turn: u32) -> bool {
-        let Completion::Received(chunk) = completion else { return true };
+    /// Takes something from the budget of a turn, if it fits.
+    fn may_take(&mut self, arrival: &Arrival, turn: u32) -> bool {
+        let Arrival::Bytes(_, count) = arrival else { return true };
         if mem::replace(&mut self.turn, turn) != turn {
             self.taken = 0;
         }
-        let taken = self.taken + chunk.bytes().len() as u32;
+        let taken = self.taken + *count as u32;
         let may = taken <= RECEIVE as u32;
         if may {
             self.taken = taken;
@@ -143,22 +164,22 @@ impl Flow {
     }
 
     /// What waits, and when there is more of it.
-    pub(super) fn next(&mut self, id: Id, turn: u32, ring: &mut Ring) -> (Option<Completion>, Then) {
-        let Some(completion) = self.backlog.as_mut().and_then(|backlog| backlog.0.pop_front()) else {
+    pub(super) fn next(&mut self, id: Id, turn: u32, ring: &mut Ring) -> (Option<Arrival>, Then) {
+        let Some(arrival) = self.backlog.as_mut().and_then(|backlog| backlog.0.pop_front()) else {
             return (None, Then::Rest);
         };
-        if !self.may_take(&completion, turn) {
-            self.backlog.get_or_insert_default().0.push_front(completion);
+        if !self.may_take(&arrival, turn) {
+            self.backlog.get_or_insert_default().0.push_front(arrival);
             return (None, Then::Again);
         }
         if self.backlog.as_ref().is_some_and(|backlog| !backlog.0.is_empty()) {
-            return (Some(completion), Then::Next);
+            return (Some(arrival), Then::Next);
         }
         self.backlog = None;
-        if !matches!(completion, Completion::Broken(_)) {
+        if !matches!(arrival, Arrival::Broken(_)) {
             self.arm(id, ring);
         }
-        (Some(completion), Then::Rest)
+        (Some(arrival), Then::Rest)
     }
 
     /// Sends by the ring, one chunk at a time; or by plain calls where there is much, or the end is to follow in the same turn.
@@ -183,15 +204,15 @@ impl Flow {
     }
 
     /// Closes it, behind everything that was asked for it.
-    pub(super) fn close(self, id: Id, reset: bool, buffer: &mut [u8], ring: &mut Ring) {
+    pub(super) fn close(self, id: Id, reset: bool, ring: &mut Ring) {
         if reset {
             socket::reset_on_close(self.socket.as_fd());
         } else if !self.ended {
-            readiness::read_last(self.socket.as_fd(), buffer);
+            readiness::read_last(self.socket.as_fd());
         }
-        for completion in self.backlog.into_iter().flat_map(|backlog| backlog.0) {
-            if let Completion::Received(chunk) = completion {
-                ring.release(chunk.into_buffer());
+        for arrival in self.backlog.into_iter().flat_map(|backlog| backlog.0) {
+            if let Arrival::Bytes(buffer, _) = arrival {
+                ring.release(buffer);
             }
         }
         if !self.armed && !self.watched && self.flight.is_none() {

@@ -33,14 +33,14 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::io::Errno;
 
-use self::flow::{FAILED, Flow};
+use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
 use self::ring::{Event, Kind, Ring};
 use super::readiness::{self, Edge, Source as Polled, Stream};
 use super::socket::{self, Send};
 use super::table::{Table, Then};
 use super::{
-    Backend, Chunk, Completion, ConnectRefusal, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
+    Backend, Completion, ConnectRefusal, Inbox, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
 };
 use crate::address::Address;
 use crate::reactor::PortOptions;
@@ -59,7 +59,7 @@ pub(crate) struct Uring {
     ring: Ring,
     bell: Arc<Bell>,
     table: Table<Source>,
-    /// For what is read by plain calls, while it is not lent.
+    /// For what is read by plain calls, while it is not in the inbox.
     buffer: Box<[u8]>,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
@@ -85,13 +85,12 @@ impl Uring {
         let mut ring = Ring::new()?;
         let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
-        let buffer = vec![0; RECEIVE].into_boxed_slice();
-        Ok(Self { ring, bell, table: Table::new(), buffer, reserve: None, turn: 0 })
+        Ok(Self { ring, bell, table: Table::new(), buffer: Box::default(), reserve: None, turn: 0 })
     }
 
-    fn handle(&mut self, event: Event) -> Option<(Id, Completion)> {
+    fn handle(&mut self, event: Event, inbox: &mut Inbox) -> Option<(Id, Completion)> {
         let (id, completion) = match event {
-            Event::Received { id, chunk, goes_on } => (id, self.received(id, chunk, goes_on)?),
+            Event::Received { id, buffer, count, goes_on } => (id, self.received(id, buffer, count, goes_on, inbox)?),
             Event::Sent { id, loan, count } => {
                 let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
                 flow.flight = None;
@@ -125,33 +124,35 @@ impl Uring {
         Some((id, completion))
     }
 
-    fn received(&mut self, id: Id, chunk: Result<Chunk, Errno>, goes_on: bool) -> Option<Completion> {
+    fn received(
+        &mut self,
+        id: Id,
+        buffer: Box<[u8]>,
+        count: Result<usize, Errno>,
+        goes_on: bool,
+        inbox: &mut Inbox,
+    ) -> Option<Completion> {
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
-            match chunk {
-                Ok(chunk) => {
-                    self.release(chunk);
-                    self.is_stale(None);
-                }
-                Err(error) => self.is_stale(Some(error)),
-            }
+            self.ring.release(buffer);
+            self.is_stale(count.err());
             return None;
         };
-        let completion = match chunk {
-            Ok(chunk) if !chunk.bytes().is_empty() => Some(Completion::Received(chunk)),
-            Ok(chunk) => {
-                self.ring.release(chunk.into_buffer());
+        let arrival = match count {
+            Ok(0) => {
+                self.ring.release(buffer);
                 flow.ended = true;
-                Some(Completion::EndOfStream)
+                Some(Arrival::End)
             }
+            Ok(count) => Some(Arrival::Bytes(buffer, count)),
             // Rule 3; the others are no more than a hitch.
             Err(Errno::CANCELED | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
-            Err(error) => Some(Completion::Broken(error.into())),
+            Err(error) => Some(Arrival::Broken(error.into())),
         };
-        let (completion, then) = flow.received(id, completion, goes_on, self.turn, &mut self.ring);
+        let (arrival, then) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);
         if then == Then::Again {
             self.table.list_again(id);
         }
-        completion
+        arrival.map(|arrival| arrival.into_completion(inbox))
     }
 
     fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
@@ -227,14 +228,18 @@ impl Uring {
         Completion::Connected(host)
     }
 
-    fn next_polled(&mut self) -> Option<(Id, Completion)> {
-        let Self { table, ring, buffer, reserve, turn, .. } = self;
+    fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
+        inbox.put(mem::take(&mut self.buffer), 0);
+        let Self { table, ring, reserve, turn, .. } = self;
         let (id, completion) = table.next(|id, source| match source {
-            Source::Stream(flow) => flow.next(id, *turn, ring),
+            Source::Stream(flow) => {
+                let (arrival, then) = flow.next(id, *turn, ring);
+                (arrival.map(|arrival| arrival.into_completion(inbox)), then)
+            }
             Source::Port(port) => port.next(id, *turn, reserve, ring),
             Source::Watched(_) => (Some(Completion::Readable), Then::Rest),
             Source::Polled(polled) => {
-                let next = polled.next(*turn, buffer, reserve);
+                let next = polled.next(*turn, inbox, reserve);
                 if let Polled::Connecting(attempt) = polled {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
@@ -356,7 +361,7 @@ impl Backend for Uring {
 
     fn close(&mut self, id: Id, reset: bool) {
         match self.table.take(id) {
-            Source::Stream(flow) => flow.close(id, reset, &mut self.buffer, &mut self.ring),
+            Source::Stream(flow) => flow.close(id, reset, &mut self.ring),
             // Its address is to be free at once.
             Source::Port(port) => port.close(id, &mut self.ring),
             Source::Polled(Polled::Connecting(stream)) => {
@@ -368,7 +373,7 @@ impl Backend for Uring {
                 if reset {
                     socket::reset_on_close(stream.socket.as_fd());
                 } else {
-                    stream.read_last(&mut self.buffer);
+                    stream.read_last();
                 }
                 self.ring.cancel(Kind::Poll, id);
                 if stream.armed {
@@ -403,23 +408,20 @@ impl Backend for Uring {
         Ok(())
     }
 
-    fn next(&mut self) -> Option<(Id, Completion)> {
-        while let Some(event) = self.ring.next() {
-            let completion = self.handle(event);
-            if completion.is_some() {
-                return completion;
-            }
-        }
-        self.next_polled()
-    }
-
-    fn release(&mut self, chunk: Chunk) {
-        let buffer = chunk.into_buffer();
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
+        let buffer = inbox.take();
         if buffer.len() == RECEIVE {
             self.buffer = buffer;
         } else {
             self.ring.release(buffer);
         }
+        while let Some(event) = self.ring.next() {
+            let completion = self.handle(event, inbox);
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        self.next_polled(inbox)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

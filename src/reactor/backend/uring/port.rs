@@ -13,7 +13,7 @@ use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness::Listener;
 use crate::reactor::backend::socket::{self, Accept};
 use crate::reactor::backend::table::Then;
-use crate::reactor::backend::{Completion, Incoming, IncomingSocket};
+use crate::reactor::backend::{Completion, IncomingSocket};
 use crate::transport::agenda::Id;
 
 /// See the module.
@@ -116,7 +116,7 @@ impl Accepting {
                 && let Ok(peer) = socket::peer_address(&socket)
                 && let Some(incoming) = self.listener.incoming(socket, peer)
             {
-                return (Some(Completion::Accepted(incoming)), Then::Next);
+                return (Some(Completion::Accepted(Box::new(incoming))), Then::Next);
             }
         }
         if let Some(error) = self.failure.take() {
@@ -133,8 +133,8 @@ impl Accepting {
         ring: &mut Ring,
     ) -> (Option<Completion>, Then) {
         let (completion, then) = self.listener.next(turn, reserve);
-        if let Some(Completion::Accepted(Incoming { socket: IncomingSocket::Descriptor { socket, .. }, .. })) =
-            &completion
+        if let Some(Completion::Accepted(incoming)) = &completion
+            && let IncomingSocket::Descriptor { socket, .. } = &incoming.socket
             && let Err(error) = socket::set_blocking(socket.as_fd(), true)
         {
             tracing::error!(%error, "the ring can't serve a connection; it is closed");

@@ -23,7 +23,6 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
 
 use super::buffers::{self, Buffers};
-use crate::reactor::backend::Chunk;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 
@@ -57,10 +56,11 @@ pub(super) struct Ring {
 
 /// What the kernel has done.
 pub(super) enum Event {
-    /// Bytes came, or the end, which has none.
+    /// Bytes came, so many in that buffer, or the end, which has none.
     Received {
         id: Id,
-        chunk: Result<Chunk, Errno>,
+        buffer: Box<[u8]>,
+        count: Result<usize, Errno>,
         goes_on: bool,
     },
     Accepted {
@@ -177,8 +177,8 @@ impl Ring {
             Kind::Nothing => return None,
             Kind::Receive => {
                 let buffer = cqueue::buffer_select(entry.flags()).and_then(|number| self.buffers.take(number));
-                let chunk = result.map(|filled| Chunk::of(&mut buffer.unwrap_or_default(), filled as usize));
-                Event::Received { id, chunk, goes_on }
+                let count = result.map(|count| count as usize);
+                Event::Received { id, buffer: buffer.unwrap_or_default(), count, goes_on }
             }
             Kind::Accept => {
                 // SAFETY: the kernel has made this descriptor for us, and says so once.
