@@ -111,7 +111,7 @@ impl Backend for Mio {
     fn receive(&mut self, id: Id, on: bool) {
         let Some(stream) = self.stream(id) else { return };
         stream.receiving = on;
-        if on && stream.readable {
+        if on && stream.is_readable() {
             self.table.list_again(id);
         }
     }
@@ -177,14 +177,14 @@ impl Backend for Mio {
         }
         self.table.begin_turn();
         for event in self.events.iter().filter(|event| event.token() != WAKE) {
-            self.table.note(id(event.token()), |source| source.note(edge(event)));
+            self.table.say(id(event.token()), edge(event));
         }
         Ok(())
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
         let Self { table, reserve, turn, .. } = self;
-        table.next(|_, source| source.next(*turn, inbox, reserve))
+        table.next(Source::note, |_, source| source.next(*turn, inbox, reserve))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -224,11 +224,11 @@ fn id(token: Token) -> Id {
 }
 
 fn edge(event: &Event) -> Edge {
-    Edge {
-        readable: event.is_readable(),
-        writable: event.is_writable(),
-        read_closed: event.is_read_closed(),
-        write_closed: event.is_write_closed(),
-        failed: event.is_error(),
-    }
+    let hung_up = event.is_read_closed() || event.is_error();
+    Edge::NONE
+        .with(Edge::READABLE, event.is_readable() || hung_up)
+        .with(Edge::WRITABLE, event.is_writable())
+        .with(Edge::HUNG_UP, hung_up)
+        .with(Edge::FAILED, event.is_error())
+        .with(Edge::GONE, event.is_write_closed())
 }

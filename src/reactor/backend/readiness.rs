@@ -59,37 +59,53 @@ pub(super) struct Listener {
 
 pub(super) struct Stream {
     pub(super) socket: OwnedFd,
+    /// What the poller said, and is not known to be over.
+    edge: Edge,
     pub(super) receiving: bool,
-    /// There may be something to receive.
-    pub(super) readable: bool,
-    /// The peer's end, or an error, was announced.
-    hung_up: bool,
-    /// An error was announced.
-    failed: bool,
-    /// The other end of a UNIX socket was closed: there are no resets that would say so.
-    gone: bool,
     /// The peer's end was read.
     ended: bool,
     /// Somebody waits for room.
     pub(super) blocked: bool,
-    /// There may be room.
-    writable: bool,
     /// The poller was told to tell of room.
     pub(super) armed: bool,
-    /// Descriptors may come.
+    /// Descriptors may come, and that the other end was closed has to be told: there are no resets that would say so.
     pub(super) unix: bool,
 }
 
-/// What a poller said of a stream.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Edge {
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-    /// The peer has sent its last byte, or is gone.
-    pub(super) read_closed: bool,
-    /// Nobody would read what is sent.
-    pub(super) write_closed: bool,
-    pub(super) failed: bool,
+/// What a poller said of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edge(u8);
+
+impl Edge {
+    /// Nothing.
+    pub(super) const NONE: Self = Self(0);
+    /// There may be something to receive.
+    pub(super) const READABLE: Self = Self(1);
+    /// There may be room.
+    pub(super) const WRITABLE: Self = Self(2);
+    /// The peer's end, or an error, was announced.
+    pub(super) const HUNG_UP: Self = Self(4);
+    /// An error was announced.
+    pub(super) const FAILED: Self = Self(8);
+    /// Nobody would read what is sent. Only of UNIX sockets that says more than the others do.
+    pub(super) const GONE: Self = Self(16);
+
+    /// This as well, if it is so.
+    pub(super) fn with(self, other: Self, is_so: bool) -> Self {
+        if is_so { Self(self.0 | other.0) } else { self }
+    }
+
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
 }
 
 impl Source {
@@ -102,7 +118,7 @@ impl Source {
         match self {
             Self::Vacant => return false,
             Self::Listener(listener) => listener.waiting = true,
-            Self::Connecting(stream) | Self::Stream(stream) => stream.note(edge),
+            Self::Connecting(stream) | Self::Stream(stream) => stream.edge.add(edge),
             Self::Watched => {}
         }
         true
@@ -228,73 +244,61 @@ impl Stream {
 
     /// Registered for reading, nothing known.
     pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
-        Self {
-            socket,
-            receiving: false,
-            readable: false,
-            hung_up: false,
-            failed: false,
-            gone: false,
-            ended: false,
-            blocked: false,
-            writable: false,
-            armed: false,
-            unix,
-        }
+        Self { socket, edge: Edge::NONE, receiving: false, ended: false, blocked: false, armed: false, unix }
     }
 
-    fn note(&mut self, edge: Edge) {
-        let hung_up = edge.read_closed || edge.failed;
-        self.readable |= edge.readable || hung_up;
-        self.hung_up |= hung_up;
-        self.failed |= edge.failed;
-        self.gone |= self.unix && edge.write_closed;
-        self.writable |= edge.writable;
+    /// Whether there may be something to receive.
+    pub(super) fn is_readable(&self) -> bool {
+        self.edge.has(Edge::READABLE)
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
-        if self.blocked && self.writable {
+        if self.blocked && self.edge.has(Edge::WRITABLE) {
             self.blocked = false;
             return (Some(Completion::SendReady), Then::Next);
         }
-        if self.receiving && self.readable {
+        if self.receiving && self.is_readable() {
             return self.receive(inbox);
         }
-        if self.failed {
+        if self.edge.has(Edge::FAILED) {
             // Not being read, or read to its end: reading would not say so.
-            self.failed = false;
+            self.edge.remove(Edge::FAILED);
             return (socket::pending_error(self.socket.as_fd()).map(Completion::Broken), Then::Rest);
         }
-        if self.gone && self.ended {
+        if self.is_gone() && self.ended {
             // What it sent was read, and nobody would read what is sent to it.
-            self.gone = false;
+            self.edge.remove(Edge::GONE);
             return (Some(Completion::Broken(io::ErrorKind::BrokenPipe.into())), Then::Rest);
         }
         (None, Then::Rest)
     }
 
+    fn is_gone(&self) -> bool {
+        self.unix && self.edge.has(Edge::GONE)
+    }
+
     fn receive(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
-        self.readable = false;
+        self.edge.remove(Edge::READABLE);
         let (buffer, descriptors) = inbox.room();
         let received = match self.unix {
             false => socket::receive(self.socket.as_fd(), buffer),
             true => socket::receive_attached(self.socket.as_fd(), buffer, descriptors),
         };
         match received {
-            Receive::Bytes(filled) if !self.hung_up => (Some(inbox.fill(filled)), Then::Rest),
+            Receive::Bytes(filled) if !self.edge.has(Edge::HUNG_UP) => (Some(inbox.fill(filled)), Then::Rest),
             Receive::Full(filled) | Receive::Bytes(filled) => {
-                self.readable = true;
+                self.edge.add(Edge::READABLE);
                 (Some(inbox.fill(filled)), Then::Again)
             }
             Receive::End => {
                 self.ended = true;
                 // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
-                let more = self.failed || self.gone;
+                let more = self.edge.has(Edge::FAILED) || self.is_gone();
                 (Some(Completion::EndOfStream), if more { Then::Again } else { Then::Rest })
             }
             Receive::Empty => (None, Then::Rest),
             Receive::Starved => {
-                self.readable = true;
+                self.edge.add(Edge::READABLE);
                 (None, Then::Again)
             }
             Receive::Failed(error) => (Some(Completion::Broken(error)), Then::Rest),
@@ -307,14 +311,14 @@ impl Stream {
         let progress = send(self.socket.as_fd(), stream, spares)?;
         if let Progress::Blocked(_) = progress {
             self.blocked = true;
-            self.writable = false;
+            self.edge.remove(Edge::WRITABLE);
         }
         Ok(progress)
     }
 
     /// Reads what came, within bounds: for a socket that is to be closed without a reset.
     pub(super) fn read_last(&self) {
-        if self.readable {
+        if self.is_readable() {
             read_last(self.socket.as_fd());
         }
     }

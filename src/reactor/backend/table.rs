@@ -1,9 +1,9 @@
 //! What a backend watches, by id, and who has something to be looked at.
 
-use std::collections::VecDeque;
 use std::mem;
 
 use super::Completion;
+use super::readiness::Edge;
 use crate::reactor::pages::Pages;
 use crate::transport::agenda::Id;
 
@@ -11,8 +11,14 @@ use crate::transport::agenda::Id;
 pub(super) struct Table<S> {
     /// What each slot of the reactor's table means to the backend.
     entries: Pages<Entry<S>>,
-    /// Who has something, in this turn.
-    ready: VecDeque<Id>,
+    /// Who is to be looked at once more, at once.
+    current: Option<Id>,
+    /// Who was left over from the last turn, and how many of them were looked at.
+    left: Vec<Id>,
+    looked: usize,
+    /// What the system said in this turn, and how much of it was taken note of.
+    said: Vec<(Id, Edge)>,
+    noted: usize,
     /// Who will have something in the next turn without being told so.
     again: Vec<Id>,
     /// What was said of somebody who is gone.
@@ -21,7 +27,7 @@ pub(super) struct Table<S> {
 
 struct Entry<S> {
     generation: u32,
-    /// In `ready` or `again`.
+    /// In `again` or `left`.
     listed: bool,
     source: S,
 }
@@ -39,31 +45,62 @@ pub(super) enum Then {
 /// The default source is nobody.
 impl<S: Default> Table<S> {
     pub(super) fn new() -> Self {
-        Self { entries: Pages::new(), ready: VecDeque::new(), again: Vec::new(), stale: 0 }
+        Self {
+            entries: Pages::new(),
+            current: None,
+            left: Vec::new(),
+            looked: 0,
+            said: Vec::new(),
+            noted: 0,
+            again: Vec::new(),
+            stale: 0,
+        }
     }
 
-    /// Those who were left over from the last turn come first in this one.
+    /// Those who were left over from the last turn have their turn now, behind those who have something new.
     pub(super) fn begin_turn(&mut self) {
-        self.ready.extend(self.again.drain(..));
+        self.left.drain(..std::mem::take(&mut self.looked));
+        self.left.append(&mut self.again);
     }
 
     /// Whether nobody is left over.
     pub(super) fn is_drained(&self) -> bool {
-        self.again.is_empty() && self.ready.is_empty()
+        self.again.is_empty() && self.left.len() == self.looked && self.said.is_empty()
     }
 
-    /// Looks at whoever has something, one after the other, until there is a completion.
+    /// The system said something of somebody, who is to be looked at in this turn.
+    pub(super) fn say(&mut self, id: Id, edge: Edge) {
+        self.said.push((id, edge));
+    }
+
+    /// Looks at whoever has something, one after the other, until there is a completion. `note` takes note of what the system said
+    /// of somebody, and says whether there is anybody.
+    #[inline]
     pub(super) fn next(
         &mut self,
+        mut note: impl FnMut(&mut S, Edge) -> bool,
         mut look: impl FnMut(Id, &mut S) -> (Option<Completion>, Then),
     ) -> Option<(Id, Completion)> {
-        while let Some(id) = self.ready.pop_front() {
-            let Some(entry) = find(&mut self.entries, id) else { continue };
+        while let Some((id, edge)) = self.next_id() {
+            let Some(entry) = find(&mut self.entries, id) else {
+                self.stale += u64::from(edge.is_some());
+                continue;
+            };
+            if let Some(edge) = edge {
+                if !note(&mut entry.source, edge) {
+                    self.stale += 1;
+                    continue;
+                }
+                if entry.listed {
+                    // It has its turn later, or had its share of this one.
+                    continue;
+                }
+            }
             let (completion, then) = look(id, &mut entry.source);
-            entry.listed = then != Then::Rest;
+            entry.listed = then == Then::Again;
             match then {
                 Then::Rest => {}
-                Then::Next => self.ready.push_front(id),
+                Then::Next => self.current = Some(id),
                 Then::Again => self.again.push(id),
             }
             if let Some(completion) = completion {
@@ -71,6 +108,22 @@ impl<S: Default> Table<S> {
             }
         }
         None
+    }
+
+    /// Who is next, and what was said of it, if anything was.
+    fn next_id(&mut self) -> Option<(Id, Option<Edge>)> {
+        if let Some(id) = self.current.take() {
+            return Some((id, None));
+        }
+        if let Some(&(id, edge)) = self.said.get(self.noted) {
+            self.noted += 1;
+            return Some((id, Some(edge)));
+        }
+        self.said.clear();
+        self.noted = 0;
+        let id = *self.left.get(self.looked)?;
+        self.looked += 1;
+        Some((id, None))
     }
 
     /// How much was said of somebody who is gone.
@@ -109,17 +162,6 @@ impl<S: Default> Table<S> {
     pub(super) fn list_again(&mut self, id: Id) {
         if find(&mut self.entries, id).is_some_and(|entry| !mem::replace(&mut entry.listed, true)) {
             self.again.push(id);
-        }
-    }
-
-    /// Has `id` looked at in this turn, after it took note of what the system said. `take_note` says whether there is anybody.
-    pub(super) fn note(&mut self, id: Id, take_note: impl FnOnce(&mut S) -> bool) {
-        let Some(entry) = find(&mut self.entries, id) else { return self.count_stale() };
-        if !take_note(&mut entry.source) {
-            return self.count_stale();
-        }
-        if !mem::replace(&mut entry.listed, true) {
-            self.ready.push_back(id);
         }
     }
 }

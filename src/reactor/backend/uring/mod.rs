@@ -100,7 +100,7 @@ impl Uring {
                 match self.table.get_mut(id) {
                     Some(Source::Port(port)) => {
                         port.arrived(id, socket, goes_on, &mut self.ring);
-                        self.table.note(id, |_| true);
+                        self.table.say(id, Edge::NONE);
                     }
                     _ => self.is_stale(socket.err()),
                 }
@@ -171,16 +171,10 @@ impl Uring {
 
     /// Has a source looked at that the poller said something of.
     fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
-        let Ok(flags) = flags else { return self.is_stale(flags.err()) };
-        self.table.note(id, |source| match source {
-            Source::Polled(polled) => polled.note(edge(flags)),
-            Source::Port(port) => {
-                port.note();
-                true
-            }
-            Source::Watched(_) => true,
-            Source::Stream(_) => false,
-        });
+        match flags {
+            Ok(flags) => self.table.say(id, edge(flags)),
+            Err(error) => self.is_stale(Some(error)),
+        }
     }
 
     /// Polls on, where it ends although it need not.
@@ -231,7 +225,7 @@ impl Uring {
     fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
         inbox.put(mem::take(&mut self.buffer), 0);
         let Self { table, ring, reserve, turn, .. } = self;
-        let (id, completion) = table.next(|id, source| match source {
+        let (id, completion) = table.next(Source::note, |id, source| match source {
             Source::Stream(flow) => {
                 let (arrival, then) = flow.next(id, *turn, ring);
                 (arrival.map(|arrival| arrival.into_completion(inbox)), then)
@@ -310,7 +304,7 @@ impl Backend for Uring {
             Some(Source::Stream(flow)) => flow.receive(id, on, &mut self.ring),
             Some(Source::Polled(Polled::Stream(stream))) => {
                 stream.receiving = on;
-                if on && stream.readable {
+                if on && stream.is_readable() {
                     self.table.list_again(id);
                 }
             }
@@ -441,6 +435,17 @@ impl Backend for Uring {
     }
 }
 
+impl Source {
+    fn note(&mut self, edge: Edge) -> bool {
+        match self {
+            Self::Polled(polled) => return polled.note(edge),
+            Self::Port(port) if edge != Edge::NONE => port.note(),
+            Self::Port(_) | Self::Watched(_) | Self::Stream(_) => {}
+        }
+        true
+    }
+}
+
 impl Default for Source {
     fn default() -> Self {
         Self::Polled(Polled::Vacant)
@@ -470,12 +475,13 @@ fn count_or_error(count: Result<usize, Errno>) -> io::Result<usize> {
 }
 
 fn edge(flags: PollFlags) -> Edge {
-    let (readable, hung_up) = (flags.contains(PollFlags::IN), flags.contains(PollFlags::HUP));
-    Edge {
-        readable,
-        writable: flags.contains(PollFlags::OUT),
-        read_closed: hung_up || readable && flags.contains(PollFlags::RDHUP),
-        write_closed: hung_up || flags.contains(PollFlags::ERR),
-        failed: flags.contains(PollFlags::ERR),
-    }
+    let (readable, failed) = (flags.contains(PollFlags::IN), flags.contains(PollFlags::ERR));
+    let closed = flags.contains(PollFlags::HUP);
+    let hung_up = closed || failed || readable && flags.contains(PollFlags::RDHUP);
+    Edge::NONE
+        .with(Edge::READABLE, readable || hung_up)
+        .with(Edge::WRITABLE, flags.contains(PollFlags::OUT))
+        .with(Edge::HUNG_UP, hung_up)
+        .with(Edge::FAILED, failed)
+        .with(Edge::GONE, closed || failed)
 }
