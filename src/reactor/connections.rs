@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::backend::{Completion, Inbox, Incoming, Progress};
+use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::core::Lingering;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
@@ -15,6 +15,7 @@ use crate::transport::Transport;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 use crate::transport::step::{CloseMode, EndNotice, Step};
+use crate::transport::stream::Stream;
 
 /// How long, and how many bytes, are read from a peer after our end of a closed connection, so that closing does not
 /// destroy with a reset what was sent last. 5 s is what web servers use; 8 MiB lets a peer finish an upload that nobody
@@ -26,17 +27,21 @@ const LINGER_BYTES: usize = 8 * 1024 * 1024;
 const STARVED: Duration = Duration::from_millis(10);
 
 impl Core {
-    /// Phase 6: hands one completion on.
+    /// Phase 6: hands what was received on.
+    #[inline]
+    pub(super) fn received(&self, id: Id, inbox: &mut Inbox) {
+        let descriptors = inbox.take_descriptors();
+        let Some(joint) = self.joint(id) else { return self.lingering_received(id, inbox.bytes().len()) };
+        if let Some(descriptors) = descriptors {
+            joint.descriptors_received(descriptors);
+        }
+        joint.data_received(inbox.bytes());
+    }
+
+    /// Phase 6: hands any completion on.
     pub(super) fn complete(self: &Rc<Self>, id: Id, completion: Completion, inbox: &mut Inbox) {
         match completion {
-            Completion::Received => {
-                let descriptors = inbox.take_descriptors();
-                let Some(joint) = self.joint(id) else { return self.lingering_received(id, inbox.bytes().len()) };
-                if let Some(descriptors) = descriptors {
-                    joint.descriptors_received(descriptors);
-                }
-                joint.data_received(inbox.bytes());
-            }
+            Completion::Received => self.received(id, inbox),
             Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
             Completion::Returned(loan, result) => self.returned(id, loan, result),
             Completion::EndOfStream => match self.joint(id) {
@@ -120,50 +125,59 @@ impl Core {
             return;
         }
         let mut due = self.agenda.take(self.settled.take());
+        let (slots, mut backend) = (self.slots.borrow(), self.backend.borrow_mut());
         for id in due.drain(..) {
-            if let Some(joint) = self.joint(id) {
-                self.settle_one(id, joint.transport());
+            if let Some(Slot::Connected { joint, .. }) = slots.get(id) {
+                self.settle_one(id, joint.transport(), &mut **backend);
             }
         }
         self.settled.set(due);
     }
 
-    fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport) {
+    #[inline]
+    fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport, backend: &mut dyn Backend) {
         let mut stream = transport.stream();
         stream.unlist();
-        let mut backend = self.backend.borrow_mut();
+        if !stream.is_usual() {
+            return self.settle_other(id, transport, &mut stream, backend);
+        }
+        if !stream.can_send() {
+            return;
+        }
+        match backend.send(id, &mut stream, &self.agenda.spares) {
+            Ok(Progress::Advanced(count)) if stream.queue.is_empty() => stream.sent(count),
+            Ok(Progress::Blocked(count)) => {
+                stream.sent(count);
+                stream.blocked();
+            }
+            sent => {
+                if !self.sent(id, transport, &mut stream, sent) {
+                    self.settle_other(id, transport, &mut stream, backend);
+                }
+            }
+        }
+    }
+
+    /// One of which there is more to say than that it has something to send.
+    fn settle_other(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, backend: &mut dyn Backend) {
         if stream.is_failing() {
-            backend.recall(id, &mut stream, &self.agenda.spares);
+            backend.recall(id, stream, &self.agenda.spares);
         }
         loop {
             match stream.next_step() {
                 Step::Seal => stream.seal(&self.agenda.spares),
-                Step::Send => match backend.send(id, &mut stream, &self.agenda.spares) {
-                    Ok(Progress::Advanced(count)) => {
-                        stream.sent(count);
-                        if stream.has_more_to_send() {
-                            // The rest has to wait for its turn.
-                            transport.list_stream(&mut stream);
-                            return;
-                        }
+                Step::Send => {
+                    let sent = backend.send(id, stream, &self.agenda.spares);
+                    if self.sent(id, transport, stream, sent) {
+                        return;
                     }
-                    Ok(Progress::Blocked(count)) => {
-                        stream.sent(count);
-                        stream.blocked();
-                    }
-                    Ok(Progress::Starved(count)) => {
-                        stream.sent(count);
-                        stream.blocked();
-                        self.unblock_later(id);
-                    }
-                    Err(error) => stream.broken(error),
-                },
+                }
                 Step::ShutDownWriting => {
                     backend.shut_down_writing(id);
                     if stream.shut() == EndNotice::Tell {
                         self.shut.borrow_mut().push(id);
                         // The rest waits until the protocol has heard of it: it may fail over it.
-                        transport.list_stream(&mut stream);
+                        transport.list_stream(stream);
                         return;
                     }
                 }
@@ -185,6 +199,30 @@ impl Core {
                 Step::Rest => return,
             }
         }
+    }
+
+    /// Takes note of what a send came to. `true`: there is more to be sent, in another turn.
+    fn sent(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, sent: io::Result<Progress>) -> bool {
+        match sent {
+            Ok(Progress::Advanced(count)) => {
+                stream.sent(count);
+                if stream.has_more_to_send() {
+                    transport.list_stream(stream);
+                    return true;
+                }
+            }
+            Ok(Progress::Blocked(count)) => {
+                stream.sent(count);
+                stream.blocked();
+            }
+            Ok(Progress::Starved(count)) => {
+                stream.sent(count);
+                stream.blocked();
+                self.unblock_later(id);
+            }
+            Err(error) => stream.broken(error),
+        }
+        false
     }
 
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.

@@ -15,6 +15,7 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::backend::Completion;
 use super::signals::Signals;
 use super::triggers::{Pending, Phase, SystemEvent};
 use super::{Core, Reactor, Slot};
@@ -289,8 +290,15 @@ impl Core {
         let mut inbox = self.inbox.take();
         loop {
             let next = self.backend.borrow_mut().next(&mut inbox);
-            let Some((id, completion)) = next else { break };
-            self.complete(id, completion, &mut inbox);
+            match next {
+                Some((id, completion @ Completion::Received)) => {
+                    // It holds nothing, which the compiler does not see.
+                    mem::forget(completion);
+                    self.received(id, &mut inbox);
+                }
+                Some((id, completion)) => self.complete(id, completion, &mut inbox),
+                None => break,
+            }
         }
         self.inbox.set(inbox);
         self.spawner.poll_woken();

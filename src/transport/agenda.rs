@@ -96,6 +96,7 @@ impl Agenda {
     }
 
     /// Puts a connection on the list. The connection keeps itself from being on it twice.
+    #[inline]
     pub(crate) fn add(&self, id: Id) {
         self.due.borrow_mut().push(id);
     }

@@ -291,6 +291,7 @@ impl Transport {
     }
 
     /// The same, while its state machine is borrowed.
+    #[inline]
     pub(crate) fn list_stream(&self, stream: &mut Stream) {
         if stream.list() {
             self.0.agenda.add(self.0.id);

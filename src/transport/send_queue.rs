@@ -8,7 +8,7 @@
 //! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
 //! - The first chunk can be lent ([`Loan`]) to who sends it without being waited for. Its bytes count as queued until it is back.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -86,6 +86,7 @@ impl SendQueue {
     }
 
     /// Adds bytes at the end.
+    #[inline]
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
         if data.is_empty() {
             return;
@@ -179,6 +180,16 @@ impl SendQueue {
         }
     }
 
+    /// The only chunk was sent, whole.
+    #[inline]
+    pub(crate) fn finish(&mut self, spares: &Spares) {
+        debug_assert!(self.more.is_none(), "there is no other chunk");
+        self.sent = 0;
+        if let Head::Here(chunk) = std::mem::take(&mut self.head) {
+            spares.give(chunk);
+        }
+    }
+
     /// Lends the first chunk to who sends it. `None`: there is none, or it is lent already.
     pub(crate) fn lend(&mut self) -> Option<Loan> {
         let Head::Here(chunk) = &mut self.head else { return None };
@@ -226,10 +237,13 @@ impl SendQueue {
 /// Emptied buffers, shared by all connections of a reactor, so that an idle connection holds none and a busy one does not
 /// allocate.
 #[derive(Debug, Default)]
-pub(crate) struct Spares {
-    buffers: RefCell<Vec<Vec<u8>>>,
+pub(crate) struct Spares(RefCell<Pool>);
+
+#[derive(Debug, Default)]
+struct Pool {
+    buffers: Vec<Vec<u8>>,
     /// What they take in all.
-    bytes: Cell<usize>,
+    bytes: usize,
 }
 
 impl Spares {
@@ -238,19 +252,23 @@ impl Spares {
     const KEPT: usize = 2 * 1024 * 1024;
 
     /// An empty buffer.
+    #[inline]
     pub(crate) fn take(&self) -> Vec<u8> {
-        let Some(buffer) = self.buffers.borrow_mut().pop() else { return Vec::new() };
-        self.bytes.set(self.bytes.get() - buffer.capacity());
+        let mut pool = self.0.borrow_mut();
+        let Some(buffer) = pool.buffers.pop() else { return Vec::new() };
+        pool.bytes -= buffer.capacity();
         buffer
     }
 
     /// Keeps a buffer for the next who needs one, or drops it.
+    #[inline]
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        let bytes = self.bytes.get() + buffer.capacity();
+        let mut pool = self.0.borrow_mut();
+        let bytes = pool.bytes + buffer.capacity();
         if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && bytes <= Self::KEPT {
             buffer.clear();
-            self.bytes.set(bytes);
-            self.buffers.borrow_mut().push(buffer);
+            pool.bytes = bytes;
+            pool.buffers.push(buffer);
         }
     }
 }
@@ -321,11 +339,11 @@ mod tests {
         for queue in &mut queues {
             queue.advance(CHUNK, &spares);
         }
-        assert_eq!(spares.bytes.get(), Spares::KEPT);
+        assert_eq!(spares.0.borrow().bytes, Spares::KEPT);
         for queue in &mut queues {
             queue.push(b"one each", &spares);
         }
-        assert_eq!(spares.bytes.get(), 0);
+        assert_eq!(spares.0.borrow().bytes, 0);
     }
 
     /// What is lent counts, what is written meanwhile goes behind it, and what was not sent of it is in front again.
@@ -357,6 +375,6 @@ mod tests {
         let (mut queue, spares) = (SendQueue::default(), Spares::default());
         queue.push(&vec![1; CHUNK + 1], &spares);
         queue.advance(CHUNK + 1, &spares);
-        assert!(spares.buffers.borrow().is_empty());
+        assert!(spares.0.borrow().buffers.is_empty());
     }
 }

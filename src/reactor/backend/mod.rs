@@ -238,6 +238,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// What the last [`Completion::Received`] is about.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }
@@ -248,11 +249,17 @@ impl Inbox {
     }
 
     /// [`RECEIVE`] bytes, and a place for descriptors, to be [`fill`](Self::fill)ed.
+    #[inline]
     pub(crate) fn room(&mut self) -> (&mut [u8], &mut Vec<OwnedFd>) {
         if self.buffer.len() != RECEIVE {
-            self.buffer = vec![0; RECEIVE].into_boxed_slice();
+            self.make_room();
         }
         (&mut self.buffer, &mut self.descriptors)
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.buffer = vec![0; RECEIVE].into_boxed_slice();
     }
 
     /// So many bytes of the room are filled.

@@ -125,7 +125,24 @@ impl Source {
     }
 
     /// What is next of this source, and when it is to be looked at after that.
+    #[inline(always)]
     pub(super) fn next(
+        &mut self,
+        turn: u32,
+        inbox: &mut Inbox,
+        reserve: &mut Option<OwnedFd>,
+    ) -> (Option<Completion>, Then) {
+        match self {
+            Self::Stream(stream) if stream.edge == Edge::READABLE && stream.receiving && !stream.unix => {
+                stream.receive(inbox)
+            }
+            other => other.next_other(turn, inbox, reserve),
+        }
+    }
+
+    /// The same, of anything but bytes of a TCP stream.
+    #[inline(never)]
+    fn next_other(
         &mut self,
         turn: u32,
         inbox: &mut Inbox,
@@ -277,6 +294,7 @@ impl Stream {
         self.unix && self.edge.has(Edge::GONE)
     }
 
+    #[inline(always)]
     fn receive(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
         self.edge.remove(Edge::READABLE);
         let (buffer, descriptors) = inbox.room();
@@ -286,6 +304,14 @@ impl Stream {
         };
         match received {
             Receive::Bytes(filled) if !self.edge.has(Edge::HUNG_UP) => (Some(inbox.fill(filled)), Then::Rest),
+            received => self.received(received, inbox),
+        }
+    }
+
+    /// What there is to a receive that was not just some bytes.
+    #[inline(never)]
+    fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<Completion>, Then) {
+        match received {
             Receive::Full(filled) | Receive::Bytes(filled) => {
                 self.edge.add(Edge::READABLE);
                 (Some(inbox.fill(filled)), Then::Again)
@@ -307,6 +333,7 @@ impl Stream {
 
     /// Sends from the front of a queue, with the descriptors that leave with it, and takes what was sent off it. Blocked, it waits
     /// for room: the next edge says so.
+    #[inline(always)]
     pub(super) fn send(&mut self, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
         let progress = send(self.socket.as_fd(), stream, spares)?;
         if let Progress::Blocked(_) = progress {
@@ -325,9 +352,38 @@ impl Stream {
 }
 
 /// As far as a socket takes it, and the budget of a turn goes.
+#[inline(always)]
 pub(super) fn send(socket: BorrowedFd<'_>, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
-    let (queue, mut attached) = stream.outgoing();
+    let (queue, attached) = stream.outgoing();
     let mut sent = 0;
+    if attached.is_none() && queue.is_single() {
+        // Usually that is all: one call, which takes everything.
+        let front = queue.front();
+        match socket::send(socket, front) {
+            Send::Bytes(count) if count == front.len() => {
+                queue.finish(spares);
+                return Ok(Progress::Advanced(count));
+            }
+            Send::Bytes(count) => {
+                queue.advance(count, spares);
+                sent = count;
+            }
+            Send::Full => return Ok(Progress::Blocked(0)),
+            Send::Starved => return Ok(Progress::Starved(0)),
+            Send::Failed(error) => return Err(error),
+        }
+    }
+    send_on(socket, stream, spares, sent)
+}
+
+#[inline(never)]
+fn send_on(
+    socket: BorrowedFd<'_>,
+    stream: &mut transport::Stream,
+    spares: &Spares,
+    mut sent: usize,
+) -> io::Result<Progress> {
+    let (queue, mut attached) = stream.outgoing();
     while !queue.is_empty() && sent < SEND {
         let attached = attached.as_deref_mut().filter(|attached| !attached.is_empty());
         match socket::send_queue(socket, queue, attached) {

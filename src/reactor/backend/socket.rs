@@ -174,6 +174,7 @@ pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<Address>> {
     }
 }
 
+#[inline]
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     #[cfg(test)]
     let room = faults::shorten(faults::Call::Receive, buffer.len());
@@ -198,6 +199,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
 }
 
 /// As [`receive`], and takes the descriptors that come with the bytes. What is beyond the room for them, the system closes.
+#[inline(never)]
 pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Receive {
     let length = buffer.len();
     loop {
@@ -281,6 +283,7 @@ fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     })
 }
 
+#[inline]
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     #[cfg(test)]
     let data = &data[..faults::shorten(faults::Call::Send, data.len())];

@@ -470,7 +470,6 @@ impl Stream {
     }
 
     /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
-    #[inline]
     pub(crate) fn next_step(&mut self) -> Step {
         if self.is_usual() {
             return if self.can_send() { Step::Send } else { Step::Rest };
@@ -500,7 +499,8 @@ impl Stream {
     }
 
     /// Whether there is nothing to it but its queue, as there usually is.
-    fn is_usual(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_usual(&self) -> bool {
         self.extras.is_none()
             && self.receiving == Some(true)
             && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
@@ -599,7 +599,9 @@ impl Stream {
         (&mut self.queue, self.extras.as_mut().map(|extras| &mut extras.descriptors))
     }
 
-    fn can_send(&self) -> bool {
+    /// Whether something is queued that the backend would take.
+    #[inline]
+    pub(crate) fn can_send(&self) -> bool {
         !self.queue.is_empty() && !self.blocked
     }
 
