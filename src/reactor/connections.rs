@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// A chunk is back that was being sent. Usually that is all there was to do.
-    fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
+    pub(super) fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
         let Some(joint) = self.joint(id) else { return self.agenda.spares.give(loan.into_buffer()) };
         let mut stream = joint.transport().stream();
         if !stream.returned(loan, result, &self.agenda.spares) {

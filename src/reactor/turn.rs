@@ -296,6 +296,7 @@ impl Core {
                     mem::forget(completion);
                     self.received(id, &mut inbox);
                 }
+                Some((id, Completion::Returned(loan, result))) => self.returned(id, loan, result),
                 Some((id, completion)) => self.complete(id, completion, &mut inbox),
                 None => break,
             }

@@ -207,6 +207,10 @@ impl SendQueue {
             // Everything was dropped meanwhile.
             return spares.give(loan.buffer);
         }
+        if count == loan.bytes().len() && self.more.is_none() {
+            self.head = Head::default();
+            return spares.give(loan.buffer);
+        }
         self.head = Head::Here(loan.buffer);
         self.sent = loan.sent;
         self.advance(count, spares);

@@ -58,6 +58,7 @@ pub(super) enum Arrival {
 }
 
 impl Arrival {
+    #[inline(always)]
     pub(super) fn into_completion(self, inbox: &mut Inbox) -> Completion {
         match self {
             Self::Bytes(buffer, count) => {
@@ -118,6 +119,7 @@ impl Flow {
     }
 
     /// A receive came to something: whether it fits into the budget of this turn, or waits behind what waits already.
+    #[inline(always)]
     pub(super) fn received(
         &mut self,
         id: Id,
@@ -141,6 +143,7 @@ impl Flow {
         (arrival, Then::Again)
     }
 
+    #[inline(always)]
     fn take_or_keep(&mut self, arrival: Arrival, turn: u32) -> Option<Arrival> {
         if self.backlog.is_none() && self.may_take(&arrival, turn) {
             return Some(arrival);
@@ -150,6 +153,7 @@ impl Flow {
     }
 
     /// Takes something from the budget of a turn, if it fits.
+    #[inline(always)]
     fn may_take(&mut self, arrival: &Arrival, turn: u32) -> bool {
         let Arrival::Bytes(_, count) = arrival else { return true };
         if mem::replace(&mut self.turn, turn) != turn {

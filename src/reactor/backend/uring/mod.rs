@@ -88,42 +88,48 @@ impl Uring {
         Ok(Self { ring, bell, table: Table::new(), buffer: Box::default(), reserve: None, turn: 0 })
     }
 
+    #[inline(always)]
     fn handle(&mut self, event: Event, inbox: &mut Inbox) -> Option<(Id, Completion)> {
-        let (id, completion) = match event {
-            Event::Received { id, buffer, count, goes_on } => (id, self.received(id, buffer, count, goes_on, inbox)?),
+        match event {
+            Event::Received { id, buffer, count, goes_on } => {
+                Some((id, self.received(id, buffer, count, goes_on, inbox)?))
+            }
             Event::Sent { id, loan, count } => {
                 let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
                 flow.flight = None;
-                (id, Completion::Returned(loan, count_or_error(count)))
+                Some((id, Completion::Returned(loan, count_or_error(count))))
             }
-            Event::Accepted { id, socket, goes_on } => {
-                match self.table.get_mut(id) {
-                    Some(Source::Port(port)) => {
-                        port.arrived(id, socket, goes_on, &mut self.ring);
-                        self.table.say(id, Edge::NONE);
-                    }
-                    _ => self.is_stale(socket.err()),
+            event => self.handle_rare(event),
+        }
+    }
+
+    #[inline(never)]
+    fn handle_rare(&mut self, event: Event) -> Option<(Id, Completion)> {
+        match event {
+            Event::Received { .. } | Event::Sent { .. } => {}
+            Event::Accepted { id, socket, goes_on } => match self.table.get_mut(id) {
+                Some(Source::Port(port)) => {
+                    port.arrived(id, socket, goes_on, &mut self.ring);
+                    self.table.say(id, Edge::NONE);
                 }
-                return None;
-            }
-            Event::Polled { id, flags, goes_on } => (id, self.polled(id, flags, goes_on)?),
+                _ => self.is_stale(socket.err()),
+            },
+            Event::Polled { id, flags, goes_on } => return Some((id, self.polled(id, flags, goes_on)?)),
             Event::Room { id, flags, goes_on } => {
                 if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
                     stream.armed = goes_on;
                 }
                 self.note(id, flags);
-                return None;
             }
-            Event::Woken { goes_on } => {
-                if !goes_on {
-                    self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true);
-                }
-                return None;
+            Event::Woken { goes_on: true } => {}
+            Event::Woken { goes_on: false } => {
+                self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true);
             }
-        };
-        Some((id, completion))
+        }
+        None
     }
 
+    #[inline(always)]
     fn received(
         &mut self,
         id: Id,

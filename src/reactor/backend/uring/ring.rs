@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue::Flags;
@@ -46,8 +46,9 @@ pub(super) struct Ring {
     ring: IoUring,
     buffers: Buffers,
     flights: Flights,
-    /// What the kernel has done, and was not handed on yet.
-    events: VecDeque<cqueue::Entry>,
+    /// What the kernel has done, and how much of that was handed on.
+    done: Vec<cqueue::Entry>,
+    handed: usize,
     /// What the kernel had no room for.
     waiting: VecDeque<squeue::Entry>,
     /// How many requests will still be answered.
@@ -124,8 +125,8 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let buffers = Buffers::register(&ring.submitter())?;
-        let (flights, events, waiting) = (Flights::default(), VecDeque::new(), VecDeque::new());
-        Ok(Self { ring, buffers, flights, events, waiting, pending: 0 })
+        let (flights, done, waiting) = (Flights::default(), Vec::new(), VecDeque::new());
+        Ok(Self { ring, buffers, flights, done, handed: 0, waiting, pending: 0 })
     }
 
     /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
@@ -142,10 +143,10 @@ impl Ring {
             }
             None => self.ring.submit_and_wait(1),
         };
-        self.events.extend(self.ring.completion());
+        self.collect();
         entered.map(drop).or_else(forgive)?;
         // It does a bounded part of what there is to be done, unless it is asked again.
-        while self.events.len() < EVENTS && self.ring.submission().taskrun() {
+        while self.done.len() - self.handed < EVENTS && self.ring.submission().taskrun() {
             self.submit()?;
         }
         Ok(())
@@ -153,46 +154,49 @@ impl Ring {
 
     /// Whether something was done that was not handed on yet.
     pub(super) fn has_events(&self) -> bool {
-        !self.events.is_empty()
+        self.handed < self.done.len()
     }
 
     /// The next thing that the kernel has done.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Event> {
         loop {
-            let entry = self.events.pop_front()?;
+            let Some(entry) = self.done.get(self.handed).cloned() else {
+                self.done.clear();
+                self.handed = 0;
+                return None;
+            };
+            self.handed += 1;
             if let Some(event) = self.event(&entry) {
                 return Some(event);
             }
         }
     }
 
+    #[inline(always)]
     fn event(&mut self, entry: &cqueue::Entry) -> Option<Event> {
         let (name, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
         let (kind, id) = unname(name)?;
-        if !goes_on {
-            self.pending -= 1;
-        }
-        let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw_os_error(-entry.result()));
-        Some(match kind {
-            Kind::Nothing => return None,
+        self.pending -= usize::from(!goes_on);
+        let count = usize::try_from(entry.result()).map_err(|_| Errno::from_raw_os_error(-entry.result()));
+        match kind {
             Kind::Receive => {
                 let buffer = cqueue::buffer_select(entry.flags()).and_then(|number| self.buffers.take(number));
-                let count = result.map(|count| count as usize);
-                Event::Received { id, buffer: buffer.unwrap_or_default(), count, goes_on }
+                Some(Event::Received { id, buffer: buffer.unwrap_or_default(), count, goes_on })
             }
-            Kind::Accept => {
-                // SAFETY: the kernel has made this descriptor for us, and says so once.
-                let socket = result.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) });
-                Event::Accepted { id, socket, goes_on }
-            }
-            Kind::Poll => Event::Polled { id, flags: result.map(poll_flags), goes_on },
-            Kind::Room => Event::Room { id, flags: result.map(poll_flags), goes_on },
             Kind::Send => {
                 let (id, loan) = self.flights.land(name as u32)?;
-                Event::Sent { id, loan, count: result.map(|count| count as usize) }
+                Some(Event::Sent { id, loan, count })
             }
-            Kind::Wake => Event::Woken { goes_on },
-        })
+            kind => rare_event(kind, id, count.map(|result| result as u32), goes_on),
+        }
+    }
+
+    /// Takes what the kernel has done.
+    fn collect(&mut self) {
+        for entry in self.ring.completion() {
+            self.done.push(entry);
+        }
     }
 
     /// Takes a buffer back that came with an event.
@@ -261,8 +265,9 @@ impl Ring {
 
     /// Something that was done with a request, out of order.
     fn find(&mut self, name: u64) -> Option<Event> {
-        let at = self.events.iter().position(|entry| entry.user_data() == name)?;
-        let entry = self.events.remove(at)?;
+        let rest = self.done.get(self.handed..)?;
+        let at = self.handed + rest.iter().position(|entry| entry.user_data() == name)?;
+        let entry = self.done.remove(at);
         self.event(&entry)
     }
 
@@ -328,7 +333,7 @@ impl Ring {
 
     fn submit(&mut self) -> io::Result<()> {
         let submitted = self.ring.submit();
-        self.events.extend(self.ring.completion());
+        self.collect();
         submitted.map(drop).or_else(forgive)
     }
 
@@ -348,12 +353,6 @@ impl Ring {
             }
         }
         false
-    }
-}
-
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }
 
@@ -388,6 +387,22 @@ impl Flights {
         let landed = self.places.get_mut(number as usize)?.take()?;
         self.free.push(number);
         Some(landed)
+    }
+}
+
+/// What comes less often than bytes do.
+#[inline(never)]
+fn rare_event(kind: Kind, id: Id, result: Result<u32, Errno>, goes_on: bool) -> Option<Event> {
+    match kind {
+        Kind::Nothing | Kind::Receive | Kind::Send => None,
+        Kind::Accept => {
+            // SAFETY: the kernel has made this descriptor for us, and says so once.
+            let socket = result.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) });
+            Some(Event::Accepted { id, socket, goes_on })
+        }
+        Kind::Poll => Some(Event::Polled { id, flags: result.map(poll_flags), goes_on }),
+        Kind::Room => Some(Event::Room { id, flags: result.map(poll_flags), goes_on }),
+        Kind::Wake => Some(Event::Woken { goes_on }),
     }
 }
 
