@@ -150,8 +150,12 @@ impl Uring {
                 Some(Arrival::End)
             }
             Ok(count) => Some(Arrival::Bytes(buffer, count)),
-            // Rule 3; the others are no more than a hitch.
-            Err(Errno::CANCELED | Errno::NOBUFS | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
+            Err(Errno::NOBUFS) => {
+                self.ring.add_buffers();
+                None
+            }
+            // No more than a hitch.
+            Err(Errno::CANCELED | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
             Err(error) => Some(Arrival::Broken(error.into())),
         };
         let (arrival, then) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);

@@ -49,6 +49,8 @@ pub(super) struct Ring {
     /// What the kernel has done, and how much of that was handed on.
     done: Vec<cqueue::Entry>,
     handed: usize,
+    /// How much more of it this turn may take.
+    left: usize,
     /// What the kernel had no room for.
     waiting: VecDeque<squeue::Entry>,
     /// How many requests will still be answered.
@@ -126,7 +128,7 @@ impl Ring {
         }
         let buffers = Buffers::register(&ring.submitter())?;
         let (flights, done, waiting) = (Flights::default(), Vec::new(), VecDeque::new());
-        Ok(Self { ring, buffers, flights, done, handed: 0, waiting, pending: 0 })
+        Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, waiting, pending: 0 })
     }
 
     /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
@@ -144,12 +146,8 @@ impl Ring {
             None => self.ring.submit_and_wait(1),
         };
         self.collect();
-        entered.map(drop).or_else(forgive)?;
-        // It does a bounded part of what there is to be done, unless it is asked again.
-        while self.done.len() - self.handed < EVENTS && self.ring.submission().taskrun() {
-            self.submit()?;
-        }
-        Ok(())
+        self.left = EVENTS;
+        entered.map(drop).or_else(forgive)
     }
 
     /// Whether something was done that was not handed on yet.
@@ -162,8 +160,9 @@ impl Ring {
     pub(super) fn next(&mut self) -> Option<Event> {
         loop {
             let Some(entry) = self.done.get(self.handed).cloned() else {
-                self.done.clear();
-                self.handed = 0;
+                if self.go_on() {
+                    continue;
+                }
                 return None;
             };
             self.handed += 1;
@@ -192,6 +191,21 @@ impl Ring {
         }
     }
 
+    /// The kernel does a bounded part of what there is to be done at a time: has it go on, while the turn lasts. So few buffers are
+    /// in use at a time, which then are in the processor's cache.
+    fn go_on(&mut self) -> bool {
+        self.left = self.left.saturating_sub(self.handed);
+        self.done.clear();
+        self.handed = 0;
+        if self.left == 0 || !self.ring.submission().taskrun() {
+            return false;
+        }
+        if let Err(error) = self.submit() {
+            tracing::error!(%error, "the ring does not take requests");
+        }
+        self.has_events()
+    }
+
     /// Takes what the kernel has done.
     fn collect(&mut self) {
         for entry in self.ring.completion() {
@@ -202,6 +216,11 @@ impl Ring {
     /// Takes a buffer back that came with an event.
     pub(super) fn release(&mut self, buffer: Box<[u8]>) {
         self.buffers.give(buffer);
+    }
+
+    /// The buffers were used up.
+    pub(super) fn add_buffers(&mut self) {
+        self.buffers.add();
     }
 
     /// Receives whatever comes, until it ends, fails or is cancelled.
