@@ -18,7 +18,8 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Any error, cheap to clone and to send to another thread.
 ///
-/// A backtrace is captured where the environment asks for one (`RUST_BACKTRACE`, `RUST_LIB_BACKTRACE`).
+/// A backtrace is captured where the environment asks for one (`RUST_BACKTRACE`, `RUST_LIB_BACKTRACE`), except for what a connection
+/// is told of its own end, which was done by no code in particular.
 ///
 /// ```
 /// use ropewalk::Failure;
@@ -52,6 +53,12 @@ impl Failure {
     /// ```
     pub fn message(message: impl Into<String>) -> Self {
         Self::from_box(message.into().into())
+    }
+
+    /// What the network has brought about, or its absence: nobody's code is to be traced for it, and it is as frequent as
+    /// connections are. A backtrace costs many times what the connection did.
+    pub(crate) fn untraced(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner { error: Box::new(error), backtrace: Backtrace::disabled() }))
     }
 
     fn from_box(error: Box<dyn Error + Send + Sync>) -> Self {

@@ -9,6 +9,7 @@ use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::core::Lingering;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
+use crate::failure::Failure;
 use crate::protocol::AnyJoint;
 use crate::time::Clock;
 use crate::transport::Transport;
@@ -369,9 +370,8 @@ impl Core {
             self.attempt_stopped(id);
         }
         for id in self.ids(|slot| matches!(slot, Slot::Connected { .. })) {
-            self.with_transport(id, |transport| {
-                transport.ask(|stream| stream.fail(ConnectionClosed::ReactorStopped.into()));
-            });
+            let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
+            self.with_transport(id, |transport| transport.ask(|stream| stream.fail(reason)));
         }
         for id in self.ids(|slot| matches!(slot, Slot::Lingering(_))) {
             self.end_lingering(id);

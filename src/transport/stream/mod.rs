@@ -420,11 +420,11 @@ impl Stream {
         let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
         let ends_anyway = self.closing == Closing::Draining || self.both_ended();
         if ends_anyway && self.has_sent_everything(nobody_is_there) {
-            let reason = self.reason.take().unwrap_or_else(|| ConnectionClosed::Done.into());
+            let reason = self.reason.take().unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done));
             return self.dead(reason);
         }
         let reason = ConnectionClosed::from_io(error, self.queued());
-        self.dead(reason.into());
+        self.dead(Failure::untraced(reason));
     }
 
     /// The same, with the reason as the protocol is to hear it.
@@ -441,7 +441,7 @@ impl Stream {
             Deadline::Close => {
                 if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
                     let unsent = self.queued();
-                    self.abort(ConnectionClosed::CloseTimedOut { after, unsent }.into());
+                    self.abort(Failure::untraced(ConnectionClosed::CloseTimedOut { after, unsent }));
                 }
             }
             Deadline::Handshake => {
@@ -532,7 +532,7 @@ impl Stream {
                 return self.part();
             }
             if over {
-                self.reason.get_or_insert_with(|| ConnectionClosed::Done.into());
+                self.reason.get_or_insert_with(|| Failure::untraced(ConnectionClosed::Done));
                 return self.close(self.parting());
             }
             if shuts {
@@ -577,7 +577,7 @@ impl Stream {
 
     /// Why it ended.
     pub(crate) fn take_reason(&mut self) -> Failure {
-        self.reason.take().unwrap_or_else(|| ConnectionClosed::Done.into())
+        self.reason.take().unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done))
     }
 
     fn production(&mut self) -> Option<&mut Production> {
