@@ -5,7 +5,7 @@ mod host;
 mod unix;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 pub use self::host::BadHostName;
 pub(crate) use self::host::{check_host, literal, parse_ipv6};
@@ -85,32 +85,34 @@ impl From<UnixAddress> for Address {
     }
 }
 
-/// An [`Address`] in half the room: each connection keeps two.
+/// The two addresses of a connection, in a quarter of the room where they are those of most.
 #[derive(Debug)]
-pub(crate) enum CompactAddress {
-    V4(SocketAddrV4),
-    V6(Box<SocketAddrV6>),
-    Unix(Option<Box<UnixAddress>>),
+pub(crate) enum Ends {
+    V4 { host: SocketAddrV4, peer: SocketAddrV4 },
+    Other(Box<(Address, Address)>),
 }
 
-impl From<Address> for CompactAddress {
-    fn from(address: Address) -> Self {
-        match address {
-            Address::Tcp(SocketAddr::V4(address)) => Self::V4(address),
-            Address::Tcp(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
-            Address::Unix(address) if address.is_unnamed() => Self::Unix(None),
-            Address::Unix(address) => Self::Unix(Some(Box::new(address))),
+impl Ends {
+    pub(crate) fn new(host: Address, peer: Address) -> Self {
+        match (host, peer) {
+            (Address::Tcp(SocketAddr::V4(host)), Address::Tcp(SocketAddr::V4(peer))) => Self::V4 { host, peer },
+            ends => Self::Other(Box::new(ends)),
         }
     }
-}
 
-impl From<&CompactAddress> for Address {
-    fn from(address: &CompactAddress) -> Self {
-        match address {
-            CompactAddress::V4(address) => Self::Tcp(SocketAddr::V4(*address)),
-            CompactAddress::V6(address) => Self::Tcp(SocketAddr::V6(**address)),
-            CompactAddress::Unix(None) => Self::Unix(UnixAddress::unnamed()),
-            CompactAddress::Unix(Some(address)) => Self::Unix((**address).clone()),
+    /// Of this end.
+    pub(crate) fn host(&self) -> Address {
+        match self {
+            Self::V4 { host, .. } => Address::Tcp((*host).into()),
+            Self::Other(ends) => ends.0.clone(),
+        }
+    }
+
+    /// Of the other end.
+    pub(crate) fn peer(&self) -> Address {
+        match self {
+            Self::V4 { peer, .. } => Address::Tcp((*peer).into()),
+            Self::Other(ends) => ends.1.clone(),
         }
     }
 }

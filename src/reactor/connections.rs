@@ -101,7 +101,7 @@ impl Core {
             return;
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = Slot::Connected { joint: Rc::clone(&joint), factory: None };
+            *slot = Slot::Connected(Rc::clone(&joint));
         }
         joint.transport().list();
         // A failure is the connection's own business, and already its reason to end.
@@ -128,7 +128,7 @@ impl Core {
         let mut due = self.agenda.take(self.settled.take());
         let (slots, mut backend) = (self.slots.borrow(), self.backend.borrow_mut());
         for id in due.drain(..) {
-            if let Some(Slot::Connected { joint, .. }) = slots.get(id) {
+            if let Some(joint) = slots.get(id).and_then(Slot::joint) {
                 self.settle_one(id, joint.transport(), &mut **backend);
             }
         }
@@ -251,7 +251,11 @@ impl Core {
 
     fn lose(self: &Rc<Self>, id: Id, mode: CloseMode) {
         let slot = self.slots.borrow_mut().get_mut(id).map(|slot| std::mem::replace(slot, Slot::Reserved));
-        let Some(Slot::Connected { joint, factory }) = slot else { return };
+        let (joint, factory) = match slot {
+            Some(Slot::Connected(joint)) => (joint, None),
+            Some(Slot::Client(client)) => (client.0, Some(client.1)),
+            _ => return,
+        };
         let (reason, was_shut, had_deadline) = {
             let mut stream = joint.transport().stream();
             (stream.take_reason(), stream.is_shut(), stream.has_deadline())
@@ -345,10 +349,7 @@ impl Core {
 
     /// The connection that `id` names.
     pub(super) fn joint(&self, id: Id) -> Option<Rc<dyn AnyJoint>> {
-        match self.slots.borrow().get(id) {
-            Some(Slot::Connected { joint, .. }) => Some(Rc::clone(joint)),
-            _ => None,
-        }
+        self.slots.borrow().get(id)?.joint().cloned()
     }
 
     pub(super) fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
@@ -369,7 +370,7 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
             self.attempt_stopped(id);
         }
-        for id in self.ids(|slot| matches!(slot, Slot::Connected { .. })) {
+        for id in self.ids(|slot| slot.joint().is_some()) {
             let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
             self.with_transport(id, |transport| transport.ask(|stream| stream.fail(reason)));
         }

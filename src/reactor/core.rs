@@ -75,11 +75,9 @@ pub(super) enum Slot {
     Reserved,
     Port(Rc<PortCore>),
     Connecting(Rc<Attempt>),
-    Connected {
-        joint: Rc<dyn AnyJoint>,
-        /// A client's factory, which stops when the connection is over.
-        factory: Option<BoxedFactory>,
-    },
+    Connected(Rc<dyn AnyJoint>),
+    /// A connection of a client, whose factory stops when it is over.
+    Client(Box<(Rc<dyn AnyJoint>, BoxedFactory)>),
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),
     Signals,
@@ -91,6 +89,18 @@ pub(super) struct Lingering {
     pub(super) left: usize,
     /// When it ends at the latest.
     pub(super) timer: DelayedCall,
+}
+
+impl Slot {
+    /// What is to be told what happens to a connection.
+    #[inline]
+    pub(super) fn joint(&self) -> Option<&Rc<dyn AnyJoint>> {
+        match self {
+            Self::Connected(joint) => Some(joint),
+            Self::Client(client) => Some(&client.0),
+            _ => None,
+        }
+    }
 }
 
 impl Core {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
 use super::backend::{Completion, Inbox};
-use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, Slot};
+use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor};
 use crate::address::Address;
 use crate::error::{ConnectError, ReactorError};
 use crate::failure::{Failure, Result};
@@ -142,7 +142,7 @@ fn spurious_and_stale_completions_are_tolerated() {
     let peer = TcpStream::connect(address).unwrap();
     run_until(&reactor, || !log.borrow().is_empty());
     let (core, mut inbox) = (&reactor.0, Inbox::default());
-    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Connected { .. }))[0];
+    let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
     let stale = Id { generation: id.generation + 1, ..id };
     for id in [id, stale] {
         core.complete(id, Completion::SendReady, &mut inbox);

@@ -22,7 +22,7 @@ mod tests;
 
 use thiserror::Error;
 
-use crate::address::{Address, CompactAddress};
+use crate::address::{Address, Ends};
 use crate::error::ConnectionClosed;
 pub use agenda::Credentials;
 use agenda::{Agenda, Call, Driver, Id, SocketOption};
@@ -66,13 +66,12 @@ struct Conduit {
     id: Id,
     agenda: Rc<Agenda>,
     stream: RefCell<Stream>,
-    host: CompactAddress,
-    peer: CompactAddress,
+    ends: Ends,
 }
 
 impl Transport {
     pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: Address, peer: Address) -> Self {
-        Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), host: host.into(), peer: peer.into() }))
+        Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), ends: Ends::new(host, peer) }))
     }
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
@@ -182,12 +181,12 @@ impl Transport {
 
     /// The address of this end (Twisted: `getHost`).
     pub fn host(&self) -> Address {
-        (&self.0.host).into()
+        self.0.ends.host()
     }
 
     /// The address of the other end (Twisted: `getPeer`).
     pub fn peer(&self) -> Address {
-        (&self.0.peer).into()
+        self.0.ends.peer()
     }
 
     /// Bytes written that the operating system has not taken yet. Over TLS, those that are sealed already count as what they have
