@@ -3,5 +3,6 @@
 mod common;
 
 use common::setting::Loopback;
+use ropewalk::BackendKind;
 
-ropewalk::conformance_tests!(mio, || Box::new(Loopback::new()));
+ropewalk::conformance_tests!(mio, || Box::new(Loopback::new().on(BackendKind::Mio)));

@@ -5,12 +5,15 @@ mod common;
 
 use common::certificates::tls_on_both_sides;
 use common::setting::Loopback;
+use ropewalk::BackendKind;
 use ropewalk::testing::Conditions;
 use ropewalk::testing::conformance::{Outcome, Simulated, cases};
 
-ropewalk::conformance_tests!(mio, || Box::new(Loopback::new().beginning(tls_on_both_sides())));
+ropewalk::conformance_tests!(mio, || Box::new(Loopback::new().on(BackendKind::Mio).beginning(tls_on_both_sides())));
 
-ropewalk::conformance_tests!(mio_unix, || Box::new(Loopback::unix().beginning(tls_on_both_sides())));
+ropewalk::conformance_tests!(mio_unix, || Box::new(
+    Loopback::unix().on(BackendKind::Mio).beginning(tls_on_both_sides())
+));
 
 ropewalk::conformance_tests!(ideal, || {
     let (listened, connected) = tls_on_both_sides();

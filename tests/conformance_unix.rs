@@ -3,5 +3,6 @@
 mod common;
 
 use common::setting::Loopback;
+use ropewalk::BackendKind;
 
-ropewalk::conformance_tests!(unix, || Box::new(Loopback::unix()));
+ropewalk::conformance_tests!(unix, || Box::new(Loopback::unix().on(BackendKind::Mio)));

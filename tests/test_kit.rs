@@ -15,10 +15,10 @@ use ropewalk::deferred::Promise;
 use ropewalk::error::{ConnectionClosed, Unavailable};
 use ropewalk::failure::Panicked;
 use ropewalk::testing::{
-    AccumulatingFactory, AccumulatingProtocol, PumpOptions, StringConnection, StringTransport, assert_no_result,
-    failure_result_of, success_result_of,
+    AccumulatingFactory, AccumulatingProtocol, Conditions, Network, PumpOptions, StringConnection, StringTransport,
+    assert_no_result, failure_result_of, success_result_of,
 };
-use ropewalk::{Deferred, Failure};
+use ropewalk::{Clock, Deferred, Failure, ListenOptions, Reactor, Transport};
 
 /// What a panic says.
 fn panic_of<R>(call: impl FnOnce() -> R) -> String {
@@ -361,4 +361,39 @@ fn results_of_deferreds() {
     drop(pause);
     assert_eq!(success_result_of(&mut waiting), 9);
     assert_no_result(&mut waiting);
+}
+
+/// Where sends tell what came of them later, as those of a ring do, bytes count as queued until the next turn, and arrive all the same.
+#[test]
+fn sends_that_are_told_of_later() {
+    let network = Network::with_conditions(1, Conditions::ideal().slow_sends(1_000));
+    let reactor = network.reactor([10, 0, 0, 1].into());
+    let to = address("10.0.0.1:7");
+    let kept: Rc<RefCell<Option<Transport>>> = Rc::default();
+    let script = Script::new(&Log::default()).transport_into(&kept);
+    let _port = reactor.listen_tcp(to, &ListenOptions::new(), common::once(script)).unwrap();
+    let peer = network.connect(to);
+    network.settle().unwrap();
+    let transport = kept.take().unwrap();
+    for round in 0..100_usize {
+        let data = vec![round as u8; 1 + round * 37];
+        let (queued, told) = (Rc::new(RefCell::new(Vec::new())), transport.clone());
+        let seen = Rc::clone(&queued);
+        transport.write(&data);
+        // Timers without delay come in one turn after the other, each before that turn hears what became of sends.
+        in_turns(&reactor, 3, move || seen.borrow_mut().push(told.queued()));
+        network.settle().unwrap();
+        assert_eq!(*queued.borrow(), [data.len(), data.len(), 0], "round {round}");
+        assert_eq!(peer.read(), data, "round {round}");
+    }
+}
+
+/// Calls in so many turns, one after the other.
+fn in_turns(reactor: &Reactor, count: usize, mut call: impl FnMut() + 'static) {
+    let Some(left) = count.checked_sub(1) else { return };
+    let next = reactor.clone();
+    reactor.call_later(Duration::ZERO, move || {
+        call();
+        in_turns(&next, left, call);
+    });
 }

@@ -1,6 +1,6 @@
-/* The baseline as it is in C, through libc's calls: level-triggered, one shared buffer, read and then write. It says what the calls of a
- * libc cost beside those that a compiler puts in line, as the baseline's are. What a socket does not take is kept, and the connection waits
- * for room. Prints `ready PORT`; whoever started it ends it. */
+/* The baseline: the smallest server there is on epoll, through libc's calls. Level-triggered, one shared buffer, read and then write, one
+ * connection after the other. What a socket does not take is kept, and the connection waits for room and reads nothing meanwhile.
+ * Prints `ready PORT`; whoever started it ends it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>

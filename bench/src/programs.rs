@@ -1,4 +1,4 @@
-//! Who is measured, and how each is had: built with us, compiled by `cc`, or installed in a venv.
+//! Who is measured, and how each is had: built with us, compiled by `cc` (which the baseline is, so that there has to be one), or installed in a venv.
 //!
 //! What can't be had is [`Missing`], with the reason.
 
@@ -28,10 +28,13 @@ enum Engine {
 }
 
 /// What all others are measured against.
-pub const BASELINE: Peer = Peer { name: "epoll", engine: Engine::Rust("epoll", None) };
+pub const BASELINE: Peer = Peer { name: "epoll-c", engine: Engine::C("epoll.c", None) };
 
 /// The baseline once more: what it differs from itself by is the error of all others.
 pub const CONTROL: Peer = Peer { name: "control", ..BASELINE };
+
+/// The baseline in Rust, with its system calls in line: the harsher comparison.
+pub const INLINE: Peer = Peer { name: "epoll-inline", engine: Engine::Rust("epoll-inline", None) };
 
 /// Ropewalk on each of its backends.
 pub const OURS: [Peer; 2] = [
@@ -42,7 +45,7 @@ pub const OURS: [Peer; 2] = [
 /// All that are measured, in the order of the tables.
 pub const PEERS: [Peer; 11] = [
     CONTROL,
-    Peer { name: "epoll-c", engine: Engine::C("epoll.c", None) },
+    INLINE,
     OURS[0],
     OURS[1],
     Peer { name: "mio", engine: Engine::Rust("mio", None) },
@@ -55,9 +58,9 @@ pub const PEERS: [Peer; 11] = [
 ];
 
 impl Peer {
-    /// Whether it is built with us, and so is there wherever this is.
-    pub fn is_rust(&self) -> bool {
-        matches!(self.engine, Engine::Rust(..))
+    /// Whether it takes no more than cargo and the C compiler that the baseline takes, and so is there wherever this runs.
+    pub fn is_always_there(&self) -> bool {
+        matches!(self.engine, Engine::Rust(..) | Engine::C(_, None))
     }
 
     /// The backend that it is to use, of an engine that has several.
@@ -87,11 +90,12 @@ impl Programs {
     /// Builds what `wanted` needs. `install` allows to ask Debian for what is missing.
     ///
     /// # Errors
-    /// Our own programs can't be built.
+    /// Our own programs or the baseline can't be built.
     pub fn prepare(wanted: &[Peer], install: bool) -> Result<Self> {
         let own = std::env::current_exe()?;
         let folder = own.parent().ok_or("a program is in a folder")?.to_owned();
         build_own(&folder)?;
+        compile_baseline(&folder)?;
         if install {
             // What is still missing after this says so itself.
             let _ = run("apt-get", &["install", "-qy", "libuv1-dev", "valgrind"]);
@@ -137,6 +141,17 @@ fn build_own(folder: &Path) -> Result<()> {
         Some(name) => Err(format!("{name} is not in {}: run this by cargo", folder.display()).into()),
         None => Ok(()),
     }
+}
+
+/// Compiles the baseline into a folder, and says where it is.
+///
+/// # Errors
+/// There is no C compiler, which nothing can be compared without.
+pub fn compile_baseline(folder: &Path) -> Result<PathBuf> {
+    let Engine::C(file, library) = BASELINE.engine else { return Err("the baseline is in C".into()) };
+    compile(folder, file, library).map_err(|why| {
+        format!("a C compiler (`cc`) is required: the baseline, bench/peers/{file}, can't be built: {why}").into()
+    })
 }
 
 /// Compiles a program, unless it is there and younger than its source.
@@ -197,6 +212,7 @@ fn versions(python: Option<&Path>) -> Vec<(String, String)> {
     };
     add("rustc", run("rustc", &["--version"]));
     add("cc", run("cc", &["-dumpfullversion"]));
+    add("libc", run("getconf", &["GNU_LIBC_VERSION"]));
     add("valgrind", run("valgrind", &["--version"]));
     add("libuv", run("dpkg-query", &["-W", "-f", "${Version}", "libuv1-dev"]));
     if let Some(python) = python {

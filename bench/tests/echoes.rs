@@ -1,10 +1,13 @@
-//! Every server that is built with us sends back what it is sent, also to a peer that reads late, when what was not taken has to be kept.
+//! The baseline, and every server that is built with us, sends back what it is sent, also to a peer that reads late, when what was not taken has to be kept.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
+
+use ropewalk_bench::programs::{BASELINE, compile_baseline};
 
 /// More than the sockets of both ends take.
 const BYTES: usize = 24 << 20;
@@ -21,9 +24,9 @@ impl Drop for Server {
 }
 
 /// A server and its port; or nothing, if it says that it is missing here.
-fn start(peer: &str) -> Option<(Server, u16)> {
+fn start(peer: &[&str]) -> Option<(Server, u16)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_serve"));
-    let mut child = command.args([peer, "--unpinned"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.arg("--unpinned").args(peer).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let server = Server(child);
@@ -31,7 +34,7 @@ fn start(peer: &str) -> Option<(Server, u16)> {
     match words[..] {
         ["ready", port, ..] => Some((server, port.parse().unwrap())),
         ["missing", ..] => None,
-        _ => panic!("{peer} said {line:?}"),
+        _ => panic!("{peer:?} said {line:?}"),
     }
 }
 
@@ -40,7 +43,12 @@ fn bytes(count: usize) -> Vec<u8> {
 }
 
 fn echoes(peer: &str) {
-    let Some((_server, port)) = start(peer) else { return println!("{peer} is missing here") };
+    serves(peer, &[peer]);
+}
+
+/// `arguments` are what `serve` is told.
+fn serves(peer: &str, arguments: &[&str]) {
+    let Some((_server, port)) = start(arguments) else { return println!("{peer} is missing here") };
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -62,8 +70,15 @@ fn echoes(peer: &str) {
 }
 
 #[test]
-fn epoll() {
-    echoes("epoll");
+fn baseline() {
+    let folder = Path::new(env!("CARGO_BIN_EXE_serve")).parent().unwrap();
+    let program = compile_baseline(folder).unwrap();
+    serves(BASELINE.name, &["--", program.to_str().unwrap()]);
+}
+
+#[test]
+fn epoll_inline() {
+    echoes("epoll-inline");
 }
 
 #[test]

@@ -54,6 +54,13 @@ impl BackendKind {
 /// A backend as asked for, or as the environment asks where nobody does. Without io_uring it is mio, and the log says why.
 pub(super) fn backend(asked: Option<BackendKind>) -> io::Result<(BackendKind, Box<dyn Backend>)> {
     let asked = asked.map_or_else(BackendKind::of_environment, Ok)?;
+    made(asked, io_uring)
+}
+
+fn made(
+    asked: BackendKind,
+    io_uring: impl FnOnce() -> io::Result<Box<dyn Backend>>,
+) -> io::Result<(BackendKind, Box<dyn Backend>)> {
     if asked == BackendKind::IoUring {
         match io_uring() {
             Ok(backend) => return Ok((BackendKind::IoUring, backend)),
@@ -71,4 +78,69 @@ fn io_uring() -> io::Result<Box<dyn Backend>> {
 #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
 fn io_uring() -> io::Result<Box<dyn Backend>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "built without it (feature `io-uring`, on Linux)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// Writes down the fields of what the log is told.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line(event.metadata().level().to_string());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0 += &format!(" {field}={value:?}");
+        }
+    }
+
+    /// A system that forbids io_uring, as many do, gives a reactor on mio all the same, and one line in the log says why.
+    #[test]
+    fn a_refused_ring_is_mio_and_one_line() {
+        let lines = Lines::default();
+        let refused = || Err(io::ErrorKind::PermissionDenied.into());
+        let made = tracing::subscriber::with_default(lines.clone(), || made(BackendKind::IoUring, refused));
+        assert_eq!(made.unwrap().0, BackendKind::Mio);
+        let expected = "WARN message=no io_uring for this reactor: it uses mio error=permission denied";
+        assert_eq!(*lines.0.lock().unwrap(), [expected]);
+    }
+
+    /// Who asks for mio does not have a ring made.
+    #[test]
+    fn nobody_makes_a_ring_for_mio() {
+        let (kind, _backend) = made(BackendKind::Mio, || panic!("a ring was made")).unwrap();
+        assert_eq!(kind, BackendKind::Mio);
+    }
 }

@@ -34,6 +34,24 @@ pub fn reactor() -> Reactor {
     Reactor::builder().signals(false).build().expect("the system gives us a poller")
 }
 
+/// The same on this backend, whatever the environment says. None where the system has no such backend for us.
+pub fn reactor_on(kind: BackendKind) -> Option<Reactor> {
+    let reactor = Reactor::builder().signals(false).backend(kind).build().expect("the system gives us a poller");
+    (reactor.backend() == kind).then_some(reactor)
+}
+
+/// The same on io_uring. Where there is none a test has nothing to show, and this says so.
+pub fn ring_reactor() -> Option<Reactor> {
+    let reactor = reactor_on(BackendKind::IoUring);
+    if reactor.is_none() {
+        println!("skipped: {NO_BACKEND}");
+    }
+    reactor
+}
+
+/// What is said where a backend can't be had.
+pub const NO_BACKEND: &str = "the system has no such backend for us";
+
 /// Whether a connection that was reset before it was accepted is one all the same. Where the kernel accepts by itself it has no
 /// address any more, and is none.
 pub fn accepts_what_was_reset(reactor: &Reactor) -> bool {
@@ -561,12 +579,20 @@ pub fn run(reactor: &Reactor) -> Result<(), ReactorError> {
     reactor.run()
 }
 
-/// Waits until there is something to read at our end, without turning the loop.
+/// Asks something of the descriptor of an open connection.
 #[allow(unsafe_code, reason = "a transport tells its descriptor as a number")]
-pub fn await_readable(transport: &Transport) {
+pub fn with_descriptor<T>(transport: &Transport, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
     let descriptor = transport.raw_fd().expect("an open connection");
     // SAFETY: the connection is open, and stays so during this call: its reactor lives on this thread.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    ask(unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+
+/// Waits until there is something to read at our end, without turning the loop.
+pub fn await_readable(transport: &Transport) {
+    with_descriptor(transport, await_input);
+}
+
+fn await_input(descriptor: BorrowedFd<'_>) {
     let mut asked = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut asked, Some(&limit)), Ok(1), "nothing came");

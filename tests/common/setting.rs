@@ -5,15 +5,18 @@ use std::time::{Duration, Instant};
 
 use ropewalk::error::ReactorError;
 use ropewalk::testing::conformance::{Begin, Setting};
-use ropewalk::{Address, Reactor};
+use ropewalk::{Address, BackendKind, Reactor};
 
-use super::{LIMIT, allow_many_descriptors, loopback, reactor, run, silent, silent_unix, unix_name};
+use super::{
+    LIMIT, NO_BACKEND, allow_many_descriptors, loopback, reactor, reactor_on, run, silent, silent_unix, unix_name,
+};
 
-/// Reactors on the backend that `Reactor::new` takes, which reach each other over the loopback interface, or over UNIX sockets.
+/// Reactors on the backend that `Reactor::new` takes, unless another is named, which reach each other over the loopback interface, or over UNIX sockets.
 #[derive(Default)]
 pub struct Loopback {
     reactors: Vec<Reactor>,
     unix: bool,
+    backend: Option<BackendKind>,
     begins: Option<(Begin, Begin)>,
     silent: Option<(Vec<OwnedFd>, Address)>,
 }
@@ -29,6 +32,11 @@ impl Loopback {
         Self { unix: true, ..Self::new() }
     }
 
+    /// The same on this backend, whatever the environment says.
+    pub fn on(self, backend: BackendKind) -> Self {
+        Self { backend: Some(backend), ..self }
+    }
+
     /// The same with something that is begun on each transport first: by the side that listened, and by the one that connected.
     pub fn beginning(self, (listened, connected): (Begin, Begin)) -> Self {
         Self { begins: Some((listened, connected)), ..self }
@@ -36,8 +44,13 @@ impl Loopback {
 }
 
 impl Setting for Loopback {
+    fn unavailable(&self) -> Option<&'static str> {
+        let is_there = self.backend.is_none_or(|kind| reactor_on(kind).is_some());
+        (!is_there).then_some(NO_BACKEND)
+    }
+
     fn reactor(&mut self) -> Reactor {
-        let reactor = reactor();
+        let reactor = self.backend.map_or_else(|| Some(reactor()), reactor_on).expect(NO_BACKEND);
         self.reactors.push(reactor.clone());
         reactor
     }

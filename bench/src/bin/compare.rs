@@ -2,7 +2,7 @@
 //!
 //! | option | |
 //! |---|---|
-//! | `--smoke` | a little of everything, with what is built with us only; a peer that should work and does not is a failure |
+//! | `--smoke` | a little of everything, with those peers only that take no more than cargo and a C compiler; one that should work and does not is a failure |
 //! | `--only PEER,..` | these peers |
 //! | `--scenario NAME,..` | these scenarios and parts |
 //! | `--rounds N` | so many pairs of windows for each ratio |
@@ -122,7 +122,7 @@ fn folder(options: &Options) -> Result<PathBuf> {
 impl Options {
     fn wants_peer(&self, peer: &Peer) -> bool {
         self.only.as_ref().is_none_or(|only| only.iter().any(|name| name == peer.name))
-            && (peer.is_rust() || !self.smoke)
+            && (peer.is_always_there() || !self.smoke)
             && !(peer.is_python() && self.no_python)
     }
 

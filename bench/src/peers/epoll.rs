@@ -1,7 +1,8 @@
-//! The baseline: the smallest server there is on epoll, as one would write it in C.
+//! The baseline, `peers/epoll.c`, in Rust: the smallest server there is on epoll.
 //!
 //! Level-triggered, one shared buffer, read and then write, one connection after the other. What a socket does not take is kept, and the
-//! connection waits for room and reads nothing meanwhile. No call goes through libc.
+//! connection waits for room and reads nothing meanwhile. Its system calls are in line, where
+//! those of the baseline go through libc: by what the two differ is what that costs.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};

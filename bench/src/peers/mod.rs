@@ -49,7 +49,7 @@ impl std::error::Error for Missing {}
 /// There is no such peer, it is [`Missing`], or its loop failed.
 pub fn serve(peer: &str, address: SocketAddr) -> Result<Infallible> {
     match peer {
-        "epoll" => epoll::serve(address),
+        "epoll-inline" => epoll::serve(address),
         "ropewalk" => ropewalk::serve(address),
         "mio" => mio::serve(address),
         "calloop" => calloop::serve(address),

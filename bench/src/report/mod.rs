@@ -5,6 +5,7 @@ mod tables;
 mod targets;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::Result;
@@ -31,6 +32,17 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     }
     let mut text = tables::head(results);
     text += &targets::table(results);
+    text += &notes(folder)?;
     text += &tables::all(results, &shown);
     Ok(fs::write(folder.join("report.md"), text)?)
+}
+
+/// What was written by hand of the targets that were missed: `notes.md` in the folder, if it is there.
+fn notes(folder: &Path) -> Result<String> {
+    let path = folder.join("notes.md");
+    match fs::read_to_string(&path) {
+        Ok(notes) => Ok(format!("## What was missed, and why\n\n{}\n\n", notes.trim_end())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(format!("{}: {error}", path.display()).into()),
+    }
 }

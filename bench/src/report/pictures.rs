@@ -2,7 +2,7 @@
 
 use crate::measure::echo::SCENARIOS;
 use crate::plot::{Bar, Curve, Panel, Scale, bars, curves};
-use crate::programs::OURS;
+use crate::programs::{BASELINE, OURS};
 use crate::results::{Crowd, Figure, Latency, Pair, Results, Row};
 use crate::stats::{Spread, spread};
 
@@ -92,7 +92,10 @@ fn connections(results: &Results) -> Option<String> {
         let Some(crowds) = row.outcome.measured() else { continue };
         let curve = |side| crowds.iter().filter_map(|crowd| cost(crowd, side)).collect();
         all.push(Curve { label: row.peer.clone(), points: curve(|pair| pair.peer) });
-        all.push(Curve { label: format!("epoll, beside {}", row.peer), points: curve(|pair| pair.baseline) });
+        all.push(Curve {
+            label: format!("{}, beside {}", BASELINE.name, row.peer),
+            points: curve(|pair| pair.baseline),
+        });
     }
     let unit = "microseconds of server CPU for a message of 64 B, 64 under way";
     (!all.is_empty()).then(|| curves("Cost as connections grow", "connections", unit, &all, false))

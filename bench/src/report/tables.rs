@@ -16,7 +16,7 @@ pub(super) fn head(results: &Results) -> String {
     format!(
         "# What Ropewalk costs, beside its peers\n\n\
          Made by `cargo run --release -p ropewalk-bench --bin compare`; how, is in [bench/README.md](../README.md). The baseline is the smallest \
-         level-triggered epoll server. `control` is the baseline once more: by what its ratios differ from 1, all others may be wrong.\n\n\
+         level-triggered epoll server in C (`epoll-c`), and `epoll-inline` the same in Rust with its system calls in line. `control` is the baseline once more: by what its ratios differ from 1, all others may be wrong.\n\n\
          {}, {} cores, Linux {}, {}; {} descriptors a process. Ratios are medians of {} pairs of windows of {} ms; all of it took {} s.\n\
          {}.\n\n",
         machine.processor,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::measure::echo::SCENARIOS;
 use crate::plot::number_text;
-use crate::programs::OURS;
+use crate::programs::{BASELINE, INLINE, OURS};
 use crate::results::{Crowd, Figure, Outcome, Pair, Results, Row};
 use crate::stats::spread;
 
@@ -14,14 +14,36 @@ struct Target {
     most: [f64; 2],
     measured: fn(&Results, &str, &str) -> Option<f64>,
     scenario: &'static str,
+    /// It is a ratio to the baseline.
+    is_ratio: bool,
+}
+
+impl Target {
+    /// A figure that is a ratio to the baseline, as one to the baseline with its calls in line.
+    fn against_inline(&self, results: &Results, measured: Option<f64>) -> Option<f64> {
+        let inline = (self.measured)(results, INLINE.name, self.scenario);
+        Some(measured.filter(|_| self.is_ratio)? / inline?)
+    }
 }
 
 fn all() -> Vec<Target> {
     let cpu = |scenario: &'static str, most| {
         let title = SCENARIOS.iter().find(|it| it.name == scenario).map_or(scenario, |it| it.title);
-        Target { title: format!("server CPU, {title}, against the baseline"), most, measured: cpu_of, scenario }
+        Target {
+            title: format!("server CPU, {title}, against the baseline"),
+            most,
+            measured: cpu_of,
+            scenario,
+            is_ratio: true,
+        }
     };
-    let other = |title: &str, most, measured, scenario| Target { title: title.into(), most, measured, scenario };
+    let other = |title: &str, most, measured, scenario| Target {
+        title: title.into(),
+        most,
+        measured,
+        scenario,
+        is_ratio: false,
+    };
     vec![
         other("user instructions for an echo, 64 × 64 B", [250.0, 400.0], instructions_of, ""),
         cpu("64x64", [1.00, 0.85]),
@@ -43,15 +65,21 @@ fn all() -> Vec<Target> {
 
 /// All targets as a table.
 pub(super) fn table(results: &Results) -> String {
-    let mut text = String::from("## Targets\n\n| | backend | at most | measured | |\n|---|---|---|---|---|\n");
+    let mut text = format!(
+        "## Targets\n\nThe baseline is `{}`. The last column is the same figure against `{}` instead: the ratio of both ratios to the \
+         baseline.\n\n| | backend | at most | measured | | against `{}` |\n|---|---|---|---|---|---|\n",
+        BASELINE.name, INLINE.name, INLINE.name
+    );
     for target in all() {
         for (peer, most) in OURS.iter().zip(target.most) {
             let measured = (target.measured)(results, peer.name, target.scenario);
+            let inline = target.against_inline(results, measured).map_or(String::new(), number_text);
             let verdict = measured.map_or("not measured".into(), |measured| verdict(measured, most));
             let measured = measured.map_or("–".into(), number_text);
             let backend = peer.backend().unwrap_or_default();
             // Writing to a string does not fail.
-            let _ = writeln!(text, "| {} | {backend} | {} | {measured} | {verdict} |", target.title, number_text(most));
+            let (title, most) = (&target.title, number_text(most));
+            let _ = writeln!(text, "| {title} | {backend} | {most} | {measured} | {verdict} | {inline} |");
         }
     }
     text.push('\n');

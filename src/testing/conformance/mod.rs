@@ -78,6 +78,11 @@ use crate::reactor::Reactor;
 
 /// Where a case runs: how its reactors are made and driven, and what it may expect of their network.
 pub trait Setting {
+    /// Why no case can run here, where that is so: every case is skipped with it. `None`: there is no reason.
+    fn unavailable(&self) -> Option<&'static str> {
+        None
+    }
+
     /// A new reactor. All of one setting reach each other, and those that still exist are driven together.
     fn reactor(&mut self) -> Reactor;
 
@@ -146,7 +151,7 @@ impl Case {
     /// If the engine does otherwise.
     #[track_caller]
     pub fn run(&self, setting: &mut dyn Setting) -> Outcome {
-        (self.run)(setting)
+        setting.unavailable().map_or_else(|| (self.run)(setting), Outcome::Skipped)
     }
 }
 

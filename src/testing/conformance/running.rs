@@ -119,6 +119,8 @@ fn stops(setting: &mut dyn Setting, place: Place) {
     assert!(place == Place::StartupTrigger || bystander_end.has(Call::Made), "{place:?}");
     assert_eq!(scene.reactor.counters().watched, 0, "{place:?}: something is left open");
     scene.witness.assert_all_lost();
+    // A timer or a future that the stop came before would keep the reactor that it is to stop.
+    scene.moment();
 }
 
 struct Stopper {
