@@ -307,15 +307,16 @@ fn paused_connections_hold_what_had_come() {
     let growth = Growth::begin();
     run_until(&reactor, || stopped.borrow().len() == CONNECTIONS);
     (0..20).for_each(|_| settle(&reactor));
-    let allowed = CONNECTIONS * ahead_of_a_pause(&reactor, 32) + SLACK;
+    // And the reactor's receive buffer, which is made when something is received.
+    let allowed = CONNECTIONS * ahead_of_a_pause(&reactor, 32) + 64 * KIB + SLACK;
     println!("{} bytes held for each", growth.peak() / CONNECTIONS);
     assert!(growth.peak() <= allowed, "{} bytes were held", growth.peak());
     stopped.take().iter().for_each(Transport::abort_connection);
     settle(&reactor);
-    assert!(growth.now() <= SLACK, "{} bytes are still held", growth.now());
+    assert!(growth.now() <= more_buffers(&reactor) + 64 * KIB + SLACK, "{} bytes are still held", growth.now());
 }
 
-/// A flood that is read and dropped costs no memory at all beyond the one receive buffer.
+/// A flood that is read and dropped costs no memory at all beyond the receive buffers.
 #[test]
 fn a_flood_costs_nothing() {
     const FLOOD: usize = 1024 * MIB;
@@ -332,8 +333,13 @@ fn a_flood_costs_nothing() {
     let growth = Growth::begin();
     run_beside(&reactor, client);
     run_until(&reactor, || received.get() == FLOOD);
-    assert!(growth.peak() <= SLACK, "{} bytes were held", growth.peak());
+    assert!(growth.peak() <= more_buffers(&reactor) + SLACK, "{} bytes were held", growth.peak());
     drop(port);
+}
+
+/// What a ring that had too few receive buffers has made for itself at the most: it begins with 64, and stops at 256.
+fn more_buffers(reactor: &Reactor) -> usize {
+    if reactor.backend() == BackendKind::IoUring { 192 * 16 * KIB } else { 0 }
 }
 
 /// Counts what it reads.

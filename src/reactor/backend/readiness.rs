@@ -343,9 +343,10 @@ impl Stream {
         Ok(progress)
     }
 
-    /// Reads what came, within bounds: for a socket that is to be closed without a reset.
+    /// Reads what came, within bounds: for a socket that is to be closed without a reset. The poller may not have said yet that
+    /// something has.
     pub(super) fn read_last(&self) {
-        if self.is_readable() {
+        if !self.ended {
             read_last(self.socket.as_fd());
         }
     }

@@ -23,6 +23,10 @@ pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
 /// receive has begun to bring something when they are used up.
 const BACKLOG: usize = 16;
 
+/// How many empty backlogs are kept for the next who needs one. 64: a few kilobytes, and seldom do more connections bring more than
+/// a turn's budget at a time.
+const SPARE: usize = 64;
+
 /// See the module.
 pub(super) struct Flow {
     pub(super) socket: OwnedFd,
@@ -47,7 +51,15 @@ pub(super) struct Flow {
 
 /// What waits. Boxed, for few streams ever have any.
 #[derive(Default)]
-struct Backlog(VecDeque<Arrival>);
+pub(super) struct Backlog(VecDeque<Arrival>);
+
+impl Backlog {
+    /// So many as one fast peer or a few need, so that they need not be made when they come.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(super) fn some() -> Vec<Box<Self>> {
+        (0..4).map(|_| Box::new(Self(VecDeque::with_capacity(4 * BACKLOG)))).collect()
+    }
+}
 
 /// What a receive came to.
 pub(super) enum Arrival {
@@ -132,7 +144,7 @@ impl Flow {
             (self.armed, self.cancelled) = (false, false);
         }
         let is_over = matches!(arrival, Some(Arrival::Broken(_)));
-        let arrival = arrival.and_then(|arrival| self.take_or_keep(arrival, turn));
+        let arrival = arrival.and_then(|arrival| self.take_or_keep(arrival, turn, ring));
         if !goes_on && !is_over {
             self.arm(id, ring);
         }
@@ -144,11 +156,11 @@ impl Flow {
     }
 
     #[inline(always)]
-    fn take_or_keep(&mut self, arrival: Arrival, turn: u32) -> Option<Arrival> {
+    fn take_or_keep(&mut self, arrival: Arrival, turn: u32, ring: &mut Ring) -> Option<Arrival> {
         if self.backlog.is_none() && self.may_take(&arrival, turn) {
             return Some(arrival);
         }
-        self.backlog.get_or_insert_default().0.push_back(arrival);
+        self.backlog.get_or_insert_with(|| ring.backlogs.pop().unwrap_or_default()).0.push_back(arrival);
         None
     }
 
@@ -173,11 +185,16 @@ impl Flow {
             return (None, Then::Rest);
         };
         if !self.may_take(&arrival, turn) {
-            self.backlog.get_or_insert_default().0.push_front(arrival);
+            if let Some(backlog) = &mut self.backlog {
+                backlog.0.push_front(arrival);
+            }
             return (None, Then::Again);
         }
         if self.backlog.as_ref().is_some_and(|backlog| !backlog.0.is_empty()) {
             return (Some(arrival), Then::Next);
+        }
+        if ring.backlogs.len() < SPARE {
+            ring.backlogs.extend(self.backlog.take());
         }
         self.backlog = None;
         if !matches!(arrival, Arrival::Broken(_)) {

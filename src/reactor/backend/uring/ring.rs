@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
 
 use super::buffers::{self, Buffers};
+use super::flow::Backlog;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 
@@ -34,6 +35,10 @@ const COMPLETIONS: u32 = 8192;
 
 /// How much of what the kernel has done is taken per turn. 1,024, as with epoll; the rest is taken in the next.
 const EVENTS: usize = 1024;
+
+/// How much is taken out of turn, at most. 100,000: more than there are connections, usually, and no more than a few megabytes; a
+/// flood must not keep us.
+const FLUSHED: usize = 100_000;
 
 /// How often, and how long each time, a ring that is dropped waits for the kernel to let go of its memory. 100 times 10 ms: it
 /// takes one round unless something is badly wrong.
@@ -51,6 +56,9 @@ pub(super) struct Ring {
     handed: usize,
     /// How much more of it this turn may take.
     left: usize,
+    /// For streams that have to keep something for a while.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(super) backlogs: Vec<Box<Backlog>>,
     /// What the kernel had no room for.
     waiting: VecDeque<squeue::Entry>,
     /// How many requests will still be answered.
@@ -127,8 +135,8 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let buffers = Buffers::register(&ring.submitter())?;
-        let (flights, done, waiting) = (Flights::default(), Vec::new(), VecDeque::new());
-        Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, waiting, pending: 0 })
+        let (flights, done, waiting, backlogs) = (Flights::default(), Vec::new(), VecDeque::new(), Backlog::some());
+        Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, backlogs, waiting, pending: 0 })
     }
 
     /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
@@ -275,9 +283,13 @@ impl Ring {
         }
     }
 
-    /// Hands on what was asked for, without waiting.
+    /// Hands on what was asked for, and has all of it done that can be done without waiting.
     pub(super) fn flush(&mut self) {
-        if let Err(error) = self.enter(Some(Duration::ZERO)) {
+        let mut entered = self.enter(Some(Duration::ZERO));
+        while entered.is_ok() && self.done.len() < FLUSHED && self.ring.submission().taskrun() {
+            entered = self.submit();
+        }
+        if let Err(error) = entered {
             tracing::error!(%error, "the ring does not take requests");
         }
     }
