@@ -361,6 +361,16 @@ impl Core {
     /// The reactor stops: everything that is open ends, and every factory stops.
     pub(super) fn disconnect_all(self: &Rc<Self>) {
         self.closing.set(true);
+        for id in self.ids(|slot| slot.joint().is_some()) {
+            let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
+            self.with_transport(id, |transport| transport.ask(|stream| stream.fail(reason)));
+        }
+        for id in self.ids(|slot| matches!(slot, Slot::Lingering(_))) {
+            self.end_lingering(id);
+        }
+        self.settle_all();
+        // Behind that: at the other end of an attempt, or of whoever was accepted and not handed on yet, there may be a connection of our
+        // own, which has sent its last before its peer goes.
         for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
                 // Whoever waits for a port to stop has a Deferred of their own.
@@ -370,21 +380,18 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
             self.attempt_stopped(id);
         }
-        for id in self.ids(|slot| slot.joint().is_some()) {
-            let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
-            self.with_transport(id, |transport| transport.ask(|stream| stream.fail(reason)));
-        }
-        for id in self.ids(|slot| matches!(slot, Slot::Lingering(_))) {
-            self.end_lingering(id);
-        }
-        // Whoever has more to send than one settling sends is listed again, and closed by the next.
-        while !self.agenda.is_empty() {
-            self.settle();
-        }
+        self.settle_all();
         self.deliver_losses();
         // There may be no other turn.
         while !self.later.borrow().is_empty() {
             self.run_later();
+        }
+    }
+
+    /// Whoever has more to send than one settling sends is listed again, and closed by the next.
+    fn settle_all(self: &Rc<Self>) {
+        while !self.agenda.is_empty() {
+            self.settle();
         }
     }
 

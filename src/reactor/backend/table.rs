@@ -42,17 +42,20 @@ pub(super) enum Then {
     Again,
 }
 
+/// Room in the lists from the start, so that none grows in the middle of a quiet program.
+const LISTED: usize = 64;
+
 /// The default source is nobody.
 impl<S: Default> Table<S> {
     pub(super) fn new() -> Self {
         Self {
             entries: Pages::new(),
             current: None,
-            left: Vec::new(),
+            left: Vec::with_capacity(LISTED),
             looked: 0,
             said: Vec::new(),
             noted: 0,
-            again: Vec::new(),
+            again: Vec::with_capacity(LISTED),
             stale: 0,
         }
     }
@@ -132,6 +135,7 @@ impl<S: Default> Table<S> {
     }
 
     /// Something was said of somebody who is gone.
+    #[cfg(feature = "io-uring")]
     pub(super) fn count_stale(&mut self) {
         self.stale += 1;
     }

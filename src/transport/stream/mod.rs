@@ -46,7 +46,6 @@
 //! 7. A break of the network ends a connection that is to end anyway in its own way, if all that was written has left.
 //! 8. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
 //!    it has a deadline.
-//! 9. A `Failing` stream keeps its reason, whatever becomes of what it sends last.
 
 mod held;
 mod layered;
@@ -418,11 +417,6 @@ impl Stream {
 
     /// The network says that it is over.
     pub(crate) fn broken(&mut self, error: io::Error) {
-        if self.closing == Closing::Failing {
-            // Rule 9.
-            self.closing = Closing::Dead;
-            return;
-        }
         let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
         let ends_anyway = self.closing == Closing::Draining || self.both_ended();
         if ends_anyway && self.has_sent_everything(nobody_is_there) {

@@ -135,7 +135,8 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let buffers = Buffers::register(&ring.submitter())?;
-        let (flights, done, waiting, backlogs) = (Flights::default(), Vec::new(), VecDeque::new(), Backlog::some());
+        let (flights, done, waiting, backlogs) =
+            (Flights::new(), Vec::with_capacity(EVENTS), VecDeque::new(), Backlog::some());
         Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, backlogs, waiting, pending: 0 })
     }
 
@@ -405,6 +406,11 @@ struct Flights {
 }
 
 impl Flights {
+    /// With room from the start, so that the lists do not grow in the middle of a quiet program.
+    fn new() -> Self {
+        Self { places: Vec::with_capacity(64), free: Vec::with_capacity(64) }
+    }
+
     fn leave(&mut self, id: Id, loan: Loan) -> u32 {
         if let Some(number) = self.free.pop() {
             self.places[number as usize] = Some((id, loan));
