@@ -206,10 +206,21 @@ fn ends_with_something_under_way() {
         }
         let mut ends = [None; AT_ONCE];
         run_until(&reactor, || {
-            for (peer, end) in peers.iter_mut().zip(&mut ends).filter(|(_, end)| end.is_none()) {
-                *end = read_now(&mut peer.stream, &mut peer.answer);
+            for (number, (peer, end)) in
+                peers.iter_mut().zip(&mut ends).enumerate().filter(|(_, (_, end))| end.is_none())
+            {
+                *end = if resets(number) {
+                    // It comes although nobody reads what was sent before.
+                    peer.stream.take_error().unwrap().map(|error| Err(error.kind()))
+                } else {
+                    read_now(&mut peer.stream, &mut peer.answer)
+                };
             }
             ends.iter().all(Option::is_some)
+        });
+        let unread = peers.iter_mut().enumerate().filter(|(number, _)| resets(*number));
+        unread.for_each(|(_, peer)| {
+            let _ = read_now(&mut peer.stream, &mut peer.answer);
         });
         for (number, (peer, end)) in peers.iter().zip(ends).enumerate() {
             let expected = if has(number) == Has::Receive { &[][..] } else { &whole };
@@ -226,6 +237,66 @@ fn ends_with_something_under_way() {
         settle(&reactor);
         assert_eq!(descriptors(), *before.get_or_insert_with(descriptors), "round {round}");
     }
+    all_at_once(&reactor, (0..300).map(|_| BUFFER));
+}
+
+/// 400 connections, whose peers have filled their sockets, are reset at their first chunk, when the kernel has brought more of most of them
+/// already: all receive buffers are there afterwards.
+#[test]
+fn resets_with_data_that_was_not_handed_on() {
+    let _alone = alone();
+    let Some(reactor) = ring_reactor() else { return };
+    allow_many_descriptors();
+    let (_port, address) = listen(&reactor, |_: &Address| {
+        Some(Script::new(&Log::default()).data(|transport, _| {
+            transport.abort_connection();
+            Ok(())
+        }))
+    });
+    let mut full = peers(&reactor, address, 400);
+    full.iter_mut().enumerate().for_each(|(number, peer)| drop(fill(&mut peer.stream, number)));
+    run_until(&reactor, || reactor.counters().watched == 1);
+    for peer in &full {
+        assert_eq!(peer.stream.take_error().unwrap().map(|error| error.kind()), Some(ErrorKind::ConnectionReset));
+    }
+    all_at_once(&reactor, (0..300).map(|_| BUFFER));
+}
+
+/// Of two connections that are reset in one turn, the second is sent something while the first is told, and then the ring is asked for what
+/// it has: that is for somebody who is gone by the time that it is looked at. It is counted as stale, and its buffer is there again, 300 times.
+#[test]
+fn data_that_comes_between_two_ends() {
+    let _alone = alone();
+    let Some(reactor) = ring_reactor() else { return };
+    let (_listener, _first, mute) = silent();
+    let (made, first_lost) = (Rc::new(RefCell::new(Vec::new())), Rc::<Cell<Option<Box<dyn FnOnce()>>>>::default());
+    let (keep, call) = (Rc::clone(&made), Rc::clone(&first_lost));
+    let (_port, address) = listen(&reactor, move |_: &Address| {
+        let (keep, call) = (Rc::clone(&keep), Rc::clone(&call));
+        let script = Script::new(&Log::default()).made(move |transport| {
+            keep.borrow_mut().push(transport.clone());
+            Ok(())
+        });
+        Some(script.lost(move |_| call.take().into_iter().for_each(|call| call())))
+    });
+    let stale = reactor.counters().stale_events;
+    for _ in 0..300 {
+        let mut peers = peers(&reactor, address, 2);
+        let transports = made.take();
+        // To give an attempt up hands on to the system what there is.
+        let attempt = connect(&reactor, mute, scripts(&Log::default()));
+        settle(&reactor);
+        let mut second = peers.remove(1).stream;
+        first_lost.set(Some(Box::new(move || {
+            second.write_all(b"too late").unwrap();
+            attempt.cancel();
+            drop(attempt.add_both(|_| ()));
+        })));
+        transports.iter().for_each(Transport::abort_connection);
+        run_until(&reactor, || reactor.counters().watched == 1);
+    }
+    let stale = reactor.counters().stale_events - stale;
+    assert!(stale > 256, "it came to that {stale} times only, not more often than there are buffers");
     all_at_once(&reactor, (0..300).map(|_| BUFFER));
 }
 
