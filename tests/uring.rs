@@ -53,6 +53,18 @@ impl Peer {
 
 /// So many clients, all of them accepted.
 fn peers(reactor: &Reactor, to: SocketAddr, count: usize) -> Vec<Peer> {
+    peers_by(dial, reactor, to, count)
+}
+
+/// A client whose socket takes next to nothing: who sends to it has soon sent all that he ever can.
+fn dial_narrow(to: SocketAddr) -> TcpStream {
+    let socket = tcp_socket();
+    sockopt::set_socket_recv_buffer_size(&socket, 4 * KIB).unwrap();
+    rustix::net::connect(&socket, &to).unwrap();
+    socket.into()
+}
+
+fn peers_by(dial: fn(SocketAddr) -> TcpStream, reactor: &Reactor, to: SocketAddr, count: usize) -> Vec<Peer> {
     let accepted = reactor.counters().accepted;
     let mut peers = Vec::new();
     while peers.len() < count {
@@ -199,7 +211,7 @@ fn ends_with_something_under_way() {
     });
     let mut before = None;
     for round in 0..40 {
-        let mut peers = peers(&reactor, address, AT_ONCE);
+        let mut peers = peers_by(dial_narrow, &reactor, address, AT_ONCE);
         let transports = made.take();
         let has = |number: usize| [Has::Send, Has::Receive, Has::Both][(round + number) % 3];
         transports.iter().enumerate().for_each(|(number, it)| begin(it, has(number), &whole));
@@ -212,7 +224,12 @@ fn ends_with_something_under_way() {
         let resets = |number: usize| ((round + number) / 3).is_multiple_of(2);
         for (number, transport) in transports.iter().enumerate() {
             assert_eq!(transport.queued() > 0, has(number) != Has::Receive);
-            if resets(number) { transport.abort_connection() } else { transport.lose_connection() }
+            if resets(number) {
+                transport.abort_connection();
+            } else {
+                transport.lose_connection();
+                sockopt::set_socket_recv_buffer_size(&peers[number].stream, 1 << 20).unwrap();
+            }
         }
         let mut ends = [None; AT_ONCE];
         run_until(&reactor, || {
