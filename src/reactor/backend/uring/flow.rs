@@ -143,9 +143,9 @@ impl Flow {
         if !goes_on {
             (self.armed, self.cancelled) = (false, false);
         }
-        let is_over = matches!(arrival, Some(Arrival::Broken(_)));
+        let goes_out = arrival.as_ref().is_some_and(|arrival| self.goes_out(arrival));
         let arrival = arrival.and_then(|arrival| self.take_or_keep(arrival, turn, ring));
-        if !goes_on && !is_over {
+        if !goes_on && !goes_out {
             self.arm(id, ring);
         }
         let Some(backlog) = &self.backlog else { return (arrival, Then::Rest) };
@@ -162,6 +162,15 @@ impl Flow {
         }
         self.backlog.get_or_insert_with(|| ring.backlogs.pop().unwrap_or_default()).0.push_back(arrival);
         None
+    }
+
+    /// Whether the stream closes over this, as it usually does, or will be told to receive no more: there is nothing to ask for.
+    fn goes_out(&self, arrival: &Arrival) -> bool {
+        match arrival {
+            Arrival::Bytes(..) => false,
+            Arrival::End => self.receiving,
+            Arrival::Broken(_) => true,
+        }
     }
 
     /// Takes something from the budget of a turn, if it fits.
@@ -197,7 +206,7 @@ impl Flow {
             ring.backlogs.extend(self.backlog.take());
         }
         self.backlog = None;
-        if !matches!(arrival, Arrival::Broken(_)) {
+        if !self.goes_out(&arrival) {
             self.arm(id, ring);
         }
         (Some(arrival), Then::Rest)

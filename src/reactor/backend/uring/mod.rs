@@ -11,7 +11,7 @@
 //! Rules, besides those of the contract and of `ring.rs`:
 //! 1. Not receiving cancels the receive. What it had brought before it heard of that is handed on, and the stream holds it.
 //! 2. A stream that is not being received from, because it is paused or the peer has ended, is polled for errors.
-//! 3. A receive that ran out of buffers begins anew in the next turn: all of them are back by then.
+//! 3. A receive that ran out of buffers begins anew; there are more of them from then on, up to a limit.
 //! 4. The kernel brings up to 32 buffers of one connection before it sees to the others. What is more than the budget of a turn
 //!    waits here, and while much does, nothing is received.
 //! 5. More than one chunk, and what a stream has to send before it closes, goes by plain calls, as far as the socket takes it: the
@@ -168,6 +168,9 @@ impl Uring {
     fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
         if let Some(Source::Stream(flow)) = self.table.get_mut(id) {
             flow.watched = goes_on;
+            if !goes_on && flags.is_ok() {
+                flow.arm(id, &mut self.ring);
+            }
             let error =
                 flags.is_ok_and(|flags| flags.intersects(FAILED)).then(|| socket::pending_error(flow.socket.as_fd()));
             return error.flatten().map(Completion::Broken);
