@@ -12,8 +12,8 @@
 //! 1. Not receiving cancels the receive. What it had brought before it heard of that is handed on, and the stream holds it.
 //! 2. A stream that is not being received from, because it is paused or the peer has ended, is polled for errors.
 //! 3. A receive that ran out of buffers begins anew; there are more of them from then on, up to a limit.
-//! 4. The kernel brings up to 32 buffers of one connection before it sees to the others. What is more than the budget of a turn
-//!    waits here, and while much does, nothing is received.
+//! 4. What a connection brings beyond the budget of a turn waits here, and while much does, nothing is received from it. Until it has
+//!    heard of that, the kernel may bring as much as there are buffers; it sees to the others after 32.
 //! 5. More than one chunk, and what a stream has to send before it closes, goes by plain calls, as far as the socket takes it: the
 //!    end is to follow in the same turn. So do large writes onto an empty queue ([`Backend::send_now`]), which need not be copied.
 //! 6. Its sockets are blocking ones: a request to the ring on one that is not fails instead of waiting. Plain calls never wait.
