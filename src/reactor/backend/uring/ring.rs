@@ -40,6 +40,11 @@ const EVENTS: usize = 1024;
 /// flood must not keep us.
 const FLUSHED: usize = 100_000;
 
+/// How often in a row nothing may come of having it go on before it is believed that there is nothing. 16: what is done without being
+/// told is little; and the kernel may say for ever that there is something, for it says so behind its back: a thread that adds something
+/// and one that has just done it meet.
+const IDLE: usize = 16;
+
 /// How often, and how long each time, a ring that is dropped waits for the kernel to let go of its memory. 100 times 10 ms: it
 /// takes one round unless something is badly wrong.
 const LAST_ROUNDS: usize = 100;
@@ -287,8 +292,11 @@ impl Ring {
     /// Hands on what was asked for, and has all of it done that can be done without waiting.
     pub(super) fn flush(&mut self) {
         let mut entered = self.enter(Some(Duration::ZERO));
-        while entered.is_ok() && self.done.len() < FLUSHED && self.ring.submission().taskrun() {
+        let mut idle = 0;
+        while entered.is_ok() && idle < IDLE && self.done.len() < FLUSHED && self.ring.submission().taskrun() {
+            let before = self.done.len();
             entered = self.submit();
+            idle = if self.done.len() > before { 0 } else { idle + 1 };
         }
         if let Err(error) = entered {
             tracing::error!(%error, "the ring does not take requests");
