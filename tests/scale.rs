@@ -184,12 +184,14 @@ fn read_answers(streams: &[TcpStream]) {
 /// `grow` has the reactor's side grow to so many connections, together with the peer's.
 fn measure(what: &str, count: usize, mut grow: impl FnMut(usize)) -> usize {
     let fifth = count / 5;
+    // The first has the reactor make what it makes once.
+    grow(1);
     let live = LIVE.load(Ordering::Relaxed);
     grow(fifth);
     let few = private_dirty();
     grow(count);
     let (many, live) = (private_dirty(), LIVE.load(Ordering::Relaxed) - live);
-    let each = live / count;
+    let each = live / (count - 1);
     let slope = many.saturating_sub(few) * 1024 / (count - fifth);
     println!("{what}: {count} connections, {each} live bytes each ({live} in all),");
     println!("    {slope} bytes of private dirty memory each between {fifth} and {count} ({few} and {many} kB)");

@@ -198,9 +198,24 @@ impl BoxedFactory {
         guarded(|| self.shared.starts.add(|| self.shared.factory.borrow_mut().start()))
     }
 
+    /// What a start is taken back with, for who needs no more of it.
+    pub(crate) fn started(&self) -> Started {
+        Started(Rc::clone(&self.shared))
+    }
+
     /// Takes a start back, and with the last one stops the factory; a panic is logged, for there is nobody left to tell.
     pub(crate) fn stop(&self) {
-        let shared = &self.shared;
+        self.started().stop();
+    }
+}
+
+/// A factory that has started, and can only be stopped.
+pub(crate) struct Started(Rc<Boxed<dyn AnyFactory>>);
+
+impl Started {
+    /// See [`BoxedFactory::stop`].
+    pub(crate) fn stop(&self) {
+        let Self(shared) = self;
         if let Err(panic) = guarded(|| shared.starts.take_back(|| shared.factory.borrow_mut().stop())) {
             tracing::error!(%panic, "do_stop failed");
         }

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 pub(crate) use connection::AnyJoint;
 pub use connection::{AnyConnection, Connection};
+pub(crate) use factory::Started;
 pub use factory::{BoxedFactory, Factory, SharedFactory};
 
 use crate::failure::{Failure, Result};

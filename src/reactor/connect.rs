@@ -254,7 +254,7 @@ impl Core {
             Ok(None) => return self.end_dial(dial, ConnectError::NoProtocol { address: peer.clone() }.into()),
             Err(panic) => return self.end_dial(dial, panic.into()),
         };
-        let client = Box::new((Rc::clone(&joint), dial.factory.clone()));
+        let client = Box::new((Rc::clone(&joint), dial.factory.started()));
         // It may have been cancelled from inside `build_protocol`.
         match self.slots.borrow_mut().get_mut(id) {
             Some(slot @ Slot::Connecting(_)) => *slot = Slot::Client(client),

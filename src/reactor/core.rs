@@ -19,7 +19,7 @@ use super::triggers::Triggers;
 use super::turn::State;
 use super::{Builder, Counters};
 use crate::deferred::Spawner;
-use crate::protocol::{AnyJoint, BoxedFactory};
+use crate::protocol::{AnyJoint, Started};
 use crate::time::{DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::step::CloseMode;
@@ -77,7 +77,7 @@ pub(super) enum Slot {
     Connecting(Rc<Attempt>),
     Connected(Rc<dyn AnyJoint>),
     /// A connection of a client, whose factory stops when it is over.
-    Client(Box<(Rc<dyn AnyJoint>, BoxedFactory)>),
+    Client(Box<(Rc<dyn AnyJoint>, Started)>),
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),
     Signals,
