@@ -130,7 +130,12 @@ impl<'a> Scene<'a> {
     pub(super) fn full(&mut self, reader: Role, writer: Role, plenty: usize) -> (End, End) {
         let (reader, writer) = self.pair(reader.does(Call::Made, Transport::pause_producing), writer);
         writer.transport().write(&pattern(plenty));
-        self.moment();
+        // However long the sockets take to fill.
+        let mut before = usize::MAX;
+        while writer.transport().queued() < before {
+            before = writer.transport().queued();
+            self.moment();
+        }
         assert!(writer.transport().queued() > 0, "the case needs a full socket");
         (reader, writer)
     }
