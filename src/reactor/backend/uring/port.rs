@@ -159,3 +159,42 @@ impl Accepting {
         ring.end_accept(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::super::ring::Event;
+    use super::*;
+    use crate::reactor::ListenOptions;
+
+    /// Where the kernel refuses an accept that goes on, connections are accepted one at a time, each behind the one before.
+    #[test]
+    fn connections_are_accepted_one_at_a_time_where_it_must_be() {
+        let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
+        let id = Id { slot: 7, generation: 1 };
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let Ok((socket, bound, file)) = socket::listen(&any, &(&ListenOptions::new()).into()) else { panic!("a port") };
+        socket::set_blocking(socket.as_fd(), true).unwrap();
+        let mut port = Accepting::new(Listener::new(socket, &bound, file));
+        port.arrived(id, Err(Errno::INVAL), false, &mut ring);
+        let peers: Vec<_> = (0..3).map(|_| TcpStream::connect(bound.socket_addr().unwrap()).unwrap()).collect();
+        for n in 1..=3 {
+            ring.enter(Some(Duration::from_secs(30))).unwrap();
+            let Some(Event::Accepted { socket, goes_on, .. }) = ring.next() else { panic!("nobody was accepted") };
+            assert!(!goes_on && ring.next().is_none(), "one at a time");
+            port.arrived(id, socket, goes_on, &mut ring);
+            assert_eq!(port.arrived.len(), n);
+        }
+        let (mut reserve, mut turn) = (None, 0);
+        for peer in &peers {
+            turn += 1;
+            let (Some(Completion::Accepted(incoming)), _) = port.next(id, turn, &mut reserve, &mut ring) else {
+                panic!("nobody is handed on")
+            };
+            assert_eq!(incoming.peer.socket_addr(), Some(peer.local_addr().unwrap()));
+        }
+        port.close(id, &mut ring);
+    }
+}
