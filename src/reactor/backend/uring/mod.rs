@@ -236,16 +236,23 @@ impl Uring {
     }
 
     fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
-        inbox.put(mem::take(&mut self.buffer), 0);
-        let Self { table, ring, reserve, turn, .. } = self;
+        let Self { table, ring, buffer, reserve, turn, .. } = self;
         let (id, completion) = table.next(Source::note, |id, source| match source {
             Source::Stream(flow) => {
                 let (arrival, then) = flow.next(id, *turn, ring);
+                // What waits brings a buffer of its own.
+                let room = inbox.take();
+                if !room.is_empty() {
+                    *buffer = room;
+                }
                 (arrival.map(|arrival| arrival.into_completion(inbox)), then)
             }
             Source::Port(port) => port.next(id, *turn, reserve, ring),
             Source::Watched(_) => (Some(Completion::Readable), Then::Rest),
             Source::Polled(polled) => {
+                if !buffer.is_empty() {
+                    inbox.put(mem::take(buffer), 0);
+                }
                 let next = polled.next(*turn, inbox, reserve);
                 if let Polled::Connecting(attempt) = polled {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
