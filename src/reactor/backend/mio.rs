@@ -116,6 +116,13 @@ impl Backend for Mio {
         }
     }
 
+    fn receive_rest(&mut self, id: Id) {
+        if let Some(stream) = self.stream(id) {
+            stream.receive_rest();
+            self.table.list_again(id);
+        }
+    }
+
     fn passes_descriptors(&self, id: Id) -> bool {
         matches!(self.table.get(id), Some(Source::Stream(stream)) if stream.unix)
     }

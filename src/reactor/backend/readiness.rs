@@ -62,6 +62,8 @@ pub(super) struct Stream {
     /// What the poller said, and is not known to be over.
     edge: Edge,
     pub(super) receiving: bool,
+    /// Receiving what arrived before a fatal error: when there is no more, that is the end.
+    rest: bool,
     /// The peer's end was read.
     ended: bool,
     /// Somebody waits for room.
@@ -261,7 +263,7 @@ impl Stream {
 
     /// Registered for reading, nothing known.
     pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
-        Self { socket, edge: Edge::NONE, receiving: false, ended: false, blocked: false, armed: false, unix }
+        Self { socket, edge: Edge::NONE, receiving: false, rest: false, ended: false, blocked: false, armed: false, unix }
     }
 
     /// Whether there may be something to receive.
@@ -280,14 +282,28 @@ impl Stream {
         if self.edge.has(Edge::FAILED) {
             // Not being read, or read to its end: reading would not say so.
             self.edge.remove(Edge::FAILED);
-            return (socket::pending_error(self.socket.as_fd()).map(Completion::Broken), Then::Rest);
+            let error = socket::pending_error(self.socket.as_fd());
+            let broken = error.map(|error| Completion::Broken { error, rest: self.has_rest() });
+            return (broken, Then::Rest);
         }
         if self.is_gone() && self.ended {
             // What it sent was read, and nobody would read what is sent to it.
             self.edge.remove(Edge::GONE);
-            return (Some(Completion::Broken(io::ErrorKind::BrokenPipe.into())), Then::Rest);
+            let error = io::ErrorKind::BrokenPipe.into();
+            return (Some(Completion::Broken { error, rest: false }), Then::Rest);
         }
         (None, Then::Rest)
+    }
+
+    /// Starts to receive what arrived before a fatal error. Of that the poller says nothing more.
+    pub(super) fn receive_rest(&mut self) {
+        (self.receiving, self.rest) = (true, true);
+        self.edge.add(Edge::READABLE.with(Edge::HUNG_UP, true));
+    }
+
+    /// Whether received bytes were not handed over.
+    fn has_rest(&self) -> bool {
+        !self.ended && socket::has_unread(self.socket.as_fd())
     }
 
     fn is_gone(&self) -> bool {
@@ -322,12 +338,16 @@ impl Stream {
                 let more = self.edge.has(Edge::FAILED) || self.is_gone();
                 (Some(Completion::EndOfStream), if more { Then::Again } else { Then::Rest })
             }
+            Receive::Empty if self.rest => {
+                self.ended = true;
+                (Some(Completion::EndOfStream), Then::Rest)
+            }
             Receive::Empty => (None, Then::Rest),
             Receive::Starved => {
                 self.edge.add(Edge::READABLE);
                 (None, Then::Again)
             }
-            Receive::Failed(error) => (Some(Completion::Broken(error)), Then::Rest),
+            Receive::Failed(error) => (Some(Completion::Broken { error, rest: false }), Then::Rest),
         }
     }
 

@@ -315,6 +315,18 @@ pub(super) fn pending_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
     }
 }
 
+/// Whether received bytes wait on a socket.
+pub(super) fn has_unread(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [0];
+    loop {
+        let peeked = rustix::net::recv(socket, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        match peeked {
+            Err(Errno::INTR) => continue,
+            peeked => return matches!(peeked, Ok((_, count)) if count > 0),
+        }
+    }
+}
+
 /// Ends our side. A peer that is gone already makes this fail; the next receive says so.
 pub(super) fn shut_down_writing(socket: BorrowedFd<'_>) {
     if let Err(error) = rustix::net::shutdown(socket, Shutdown::Write) {

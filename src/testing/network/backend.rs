@@ -151,9 +151,9 @@ impl Simulated {
                 Completion::EndOfStream
             }
             News::SendReady => Completion::SendReady,
-            News::Broken(kind) => {
+            News::Broken { kind, rest } => {
                 self.conduct.tells_of_a_break(id);
-                Completion::Broken(kind.into())
+                Completion::Broken { error: kind.into(), rest }
             }
         }
     }
@@ -183,7 +183,7 @@ impl Simulated {
             let completion = match kernel.random.below(3) {
                 0 => Completion::SendReady,
                 1 => Completion::EndOfStream,
-                _ => Completion::Broken(io::ErrorKind::ConnectionReset.into()),
+                _ => Completion::Broken { error: io::ErrorKind::ConnectionReset.into(), rest: false },
             };
             return Some((id, completion));
         }
@@ -243,6 +243,16 @@ impl Backend for Simulated {
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
             stream.receiving = on;
+            kernel.make_ready(self.owner, socket);
+        }
+    }
+
+    fn receive_rest(&mut self, id: Id) {
+        self.conduct.asks_for_the_rest(id);
+        let Some(socket) = self.socket(id) else { return };
+        let mut kernel = self.kernel.borrow_mut();
+        if let Some(stream) = kernel.stream(socket) {
+            (stream.receiving, stream.rest) = (true, true);
             kernel.make_ready(self.owner, socket);
         }
     }

@@ -35,6 +35,8 @@ struct Course {
     shut: bool,
     ended: bool,
     broken: bool,
+    /// What arrived before the break was asked for.
+    rest: bool,
 }
 
 impl Conduct {
@@ -130,12 +132,18 @@ impl Conduct {
         self.course(id, "starting or stopping to receive");
     }
 
+    pub(super) fn asks_for_the_rest(&mut self, id: Id) {
+        if let Some(course) = self.course(id, "receiving what arrived before a break") {
+            course.rest = true;
+        }
+    }
+
     // Handed up.
 
     pub(super) fn lends(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "a chunk") else { return };
-        if course.ended || course.broken {
+        if course.ended || (course.broken && !course.rest) {
             faults.add(format_args!("bytes come to {id:?} behind its end"));
         }
         self.lent = Some(id);
@@ -148,7 +156,7 @@ impl Conduct {
     pub(super) fn tells_the_end(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "an end of stream") else { return };
-        if std::mem::replace(&mut course.ended, true) || course.broken {
+        if std::mem::replace(&mut course.ended, true) || (course.broken && !course.rest) {
             faults.add(format_args!("{id:?} is told of an end behind its end"));
         }
     }
@@ -156,7 +164,7 @@ impl Conduct {
     pub(super) fn tells_of_a_break(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "a break") else { return };
-        if std::mem::replace(&mut course.broken, true) {
+        if std::mem::replace(&mut course.broken, true) && !course.rest {
             faults.add(format_args!("{id:?} is told twice that it is broken"));
         }
     }

@@ -67,7 +67,7 @@ impl Stream {
                 self.deadline = Deadline::None;
                 Some(Step::DisarmDeadline)
             }
-            Deadline::Handshake | Deadline::Close => None,
+            Deadline::Handshake | Deadline::Close | Deadline::Unread => None,
         }
     }
 

@@ -173,7 +173,7 @@ impl Uring {
             }
             let error =
                 flags.is_ok_and(|flags| flags.intersects(FAILED)).then(|| socket::pending_error(flow.socket.as_fd()));
-            return error.flatten().map(Completion::Broken);
+            return error.flatten().map(|error| Completion::Broken { error, rest: flow.has_rest() });
         }
         self.note(id, flags);
         if !goes_on && flags.is_ok() {
@@ -330,6 +330,15 @@ impl Backend for Uring {
             }
             _ => {}
         }
+    }
+
+    fn receive_rest(&mut self, id: Id) {
+        match self.table.get_mut(id) {
+            Some(Source::Stream(flow)) => flow.receive_rest(id, &mut self.ring),
+            Some(Source::Polled(Polled::Stream(stream))) => stream.receive_rest(),
+            _ => return,
+        }
+        self.table.list_again(id);
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {

@@ -36,6 +36,8 @@ pub(crate) struct Stream {
     pub(super) broken_told: bool,
     pub(super) broken: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
+    /// Receiving what arrived before it broke.
+    pub(crate) rest: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
     /// The other end was closed, and its system says so.
@@ -321,9 +323,11 @@ impl Kernel {
             return Some(
                 News::Received(if chunk == usize::MAX { most } else { self.random.between(1, most) } as usize),
             );
+        } else if stream.rest && stream.receiving {
+            return (!std::mem::replace(&mut stream.end_told, true)).then_some(News::EndOfStream);
         } else if let Some(kind) = stream.broken {
-            stream.receiving = false;
-            return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken(kind));
+            let rest = !stream.incoming.is_empty();
+            return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken { kind, rest });
         } else if stream.receiving && stream.end_arrived && !stream.end_told {
             stream.end_told = true;
             if !stream.due.is_empty() {
@@ -333,7 +337,7 @@ impl Kernel {
             News::EndOfStream
         } else if stream.gone && stream.end_told && !stream.broken_told {
             stream.broken_told = true;
-            News::Broken(io::ErrorKind::BrokenPipe)
+            News::Broken { kind: io::ErrorKind::BrokenPipe, rest: false }
         } else {
             return None;
         };
@@ -363,6 +367,7 @@ impl Stream {
             broken_told: false,
             broken: None,
             receiving: false,
+            rest: false,
             blocked: false,
             shut: false,
             gone: false,
