@@ -34,11 +34,11 @@ mod uring;
 
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::connect::DialOptions;
 use super::port::PortOptions;
 use crate::address::Address;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
@@ -67,7 +67,7 @@ pub(crate) trait Backend {
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()>;
 
     /// Begins to connect. The outcome is a completion, even if it is known at once.
-    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal>;
+    fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
 
     /// Starts or stops receiving.
     fn receive(&mut self, id: Id, on: bool);
