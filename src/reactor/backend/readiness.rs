@@ -89,8 +89,13 @@ impl Edge {
     pub(super) const HUNG_UP: Self = Self(4);
     /// An error was announced.
     pub(super) const FAILED: Self = Self(8);
+    /// An urgent byte was announced: a receive stops at it, so one that fell short has not drained the socket.
+    pub(super) const URGENT: Self = Self(32);
     /// Nobody would read what is sent. Only of UNIX sockets that says more than the others do.
     pub(super) const GONE: Self = Self(16);
+
+    /// What makes a receive that fell short no proof that the socket was drained.
+    const UNDRAINED: Self = Self(Self::HUNG_UP.0 | Self::URGENT.0);
 
     /// This as well, if it is so.
     pub(super) fn with(self, other: Self, is_so: bool) -> Self {
@@ -319,7 +324,7 @@ impl Stream {
             true => socket::receive_attached(self.socket.as_fd(), buffer, descriptors),
         };
         match received {
-            Receive::Bytes(filled) if !self.edge.has(Edge::HUNG_UP) => (Some(inbox.fill(filled)), Then::Rest),
+            Receive::Bytes(filled) if !self.edge.has(Edge::UNDRAINED) => (Some(inbox.fill(filled)), Then::Rest),
             received => self.received(received, inbox),
         }
     }
@@ -342,7 +347,10 @@ impl Stream {
                 self.ended = true;
                 (Some(Completion::EndOfStream), Then::Rest)
             }
-            Receive::Empty => (None, Then::Rest),
+            Receive::Empty => {
+                self.edge.remove(Edge::URGENT);
+                (None, Then::Rest)
+            }
             Receive::Starved => {
                 self.edge.add(Edge::READABLE);
                 (None, Then::Again)
@@ -424,7 +432,8 @@ fn send_on(
 pub(super) fn read_last(socket: BorrowedFd<'_>) {
     let mut buffer = [0; 16 * 1024];
     let mut left = LAST_READ / buffer.len();
-    while left > 0 && matches!(socket::receive(socket, &mut buffer), Receive::Full(_)) {
+    // One that falls short may have met an urgent byte.
+    while left > 0 && matches!(socket::receive(socket, &mut buffer), Receive::Full(_) | Receive::Bytes(_)) {
         left -= 1;
     }
 }
