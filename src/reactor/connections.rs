@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::core::Lingering;
+use super::port::{PortCore, Waiting};
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -76,8 +77,13 @@ impl Core {
 
     /// A connection came in: the factory is found and asked for a protocol, which is joined to a transport.
     fn accepted(&self, port: Id, incoming: Incoming) {
-        let Some(port) = self.port(port) else { return };
-        port.accepted();
+        if let Some(port) = self.port(port) {
+            port.accepted();
+            self.serve(&port, incoming);
+        }
+    }
+
+    pub(super) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
         let Incoming { socket, host, peer } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
@@ -375,7 +381,7 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
                 // Whoever waits for a port to stop has a Deferred of their own.
-                drop(self.stop_port(&port));
+                drop(self.stop_port(&port, Waiting::Refuse));
             }
         }
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {

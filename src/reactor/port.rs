@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::backend::ListenRefusal;
+use super::backend::{Incoming, ListenRefusal};
 use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
@@ -114,11 +114,39 @@ impl Port {
         core.start_port(&self.0)
     }
 
-    /// Stops listening (Twisted: `stopListening`). Connections already accepted live on. The Deferred fires at the
-    /// end of this turn, after the factory's `do_stop`, and never before this returns; nothing is accepted from now on. Stopping twice is fine: both Deferreds fire.
+    /// Stops listening (Twisted: `stopListening`). The address is free when this returns. Connections live on, and those that
+    /// the system had accepted by now are served as well, at the end of this turn: a peer that was let in is not turned away, so
+    /// that a server can be replaced by another on the same address. The Deferred fires after that and after the factory's
+    /// `do_stop`, and never before this returns. Stopping twice is fine: both Deferreds fire.
     pub fn stop_listening(&self) -> Deferred<()> {
+        self.stop(Waiting::Serve)
+    }
+
+    /// [`stop_listening`](Self::stop_listening), but connections that the system had accepted, and that no protocol was built
+    /// for yet, are reset, as Twisted's `stopListening` does. Their peers can tell that from an answer.
+    ///
+    /// ```
+    /// # use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    /// let stopped = port.abort_listening();
+    /// assert!(!port.is_listening());
+    /// # drop(stopped);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn abort_listening(&self) -> Deferred<()> {
+        self.stop(Waiting::Refuse)
+    }
+
+    fn stop(&self, waiting: Waiting) -> Deferred<()> {
         match self.0.core.upgrade() {
-            Some(core) => core.stop_port(&self.0),
+            Some(core) => core.stop_port(&self.0, waiting),
             None => Deferred::succeed(()),
         }
     }
@@ -141,6 +169,14 @@ pub(super) struct PortCore {
     state: RefCell<State>,
     pause: Cell<Duration>,
     trouble: RefCell<Trouble>,
+}
+
+/// What becomes of connections that the system had accepted when a port stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Serve,
+    /// With a reset.
+    Refuse,
 }
 
 enum State {
@@ -197,7 +233,11 @@ impl Core {
                 Ok(())
             }
             Ok(Err(panic)) => {
-                self.backend.borrow_mut().close(id, false);
+                let mut backend = self.backend.borrow_mut();
+                for incoming in backend.stop_listening(id) {
+                    backend.refuse(incoming.socket);
+                }
+                drop(backend);
                 self.slots.borrow_mut().remove(id);
                 Err(ListenError::Factory(panic))
             }
@@ -211,22 +251,35 @@ impl Core {
         }
     }
 
-    pub(super) fn stop_port(&self, port: &Rc<PortCore>) -> Deferred<()> {
+    pub(super) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
         let (promise, stopped) = Promise::new();
         let mut state = port.state.borrow_mut();
         match &mut *state {
             State::Stopped => return Deferred::succeed(()),
-            State::Stopping(waiting) => waiting.push(promise),
+            State::Stopping(promises) => promises.push(promise),
             State::Listening(id) => {
                 let id = *id;
                 *state = State::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
-                self.backend.borrow_mut().close(id, false);
+                let accepted = self.backend.borrow_mut().stop_listening(id);
+                // This may be inside a callback, and building a protocol is another.
+                for incoming in accepted {
+                    let port = Rc::clone(port);
+                    self.later(move |core| core.serve_or_refuse(&port, incoming, waiting));
+                }
                 let port = Rc::clone(port);
                 self.later(move |_| port.stopped());
             }
         }
         stopped
+    }
+
+    /// A connection that was accepted when its port stopped.
+    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, waiting: Waiting) {
+        if waiting == Waiting::Serve && !self.closing.get() {
+            return self.serve(port, incoming);
+        }
+        self.backend.borrow_mut().refuse(incoming.socket);
     }
 
     /// Connections were closed unserved.
