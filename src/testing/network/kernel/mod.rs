@@ -395,8 +395,7 @@ impl Kernel {
             let Some(Socket::Stream(peer)) = self.sockets.get(&stream.peer) else {
                 panic!("socket {id} has lost its other end (seed {})", self.seed);
             };
-            let under_way: usize = stream.wire.iter().map(|(_, packet)| packet.len()).sum();
-            let unread = under_way + peer.incoming.len();
+            let unread = stream.under_way + peer.incoming.len();
             let bound = self.conditions.window;
             assert!(unread <= bound, "{unread} bytes under way and unread, {bound} may be (seed {})", self.seed);
         }

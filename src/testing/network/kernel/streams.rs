@@ -21,6 +21,8 @@ pub(crate) struct Stream {
     pub(super) peer: SocketId,
     /// Under way to the peer, each with the time at which it arrives.
     pub(super) wire: VecDeque<(Duration, Packet)>,
+    /// Bytes on the wire.
+    pub(super) under_way: usize,
     /// Sent, and not known to be read.
     pub(super) unread: usize,
     /// When the last bit of what was sent has left.
@@ -239,6 +241,7 @@ impl Kernel {
         }
         let last = stream.wire.back().map_or(Duration::ZERO, |(at, _)| *at);
         let arrives = (now.max(stream.busy_until) + latency).max(last);
+        stream.under_way += packet.len();
         stream.wire.push_back((arrives, packet));
         self.later(arrives, Event::Wire(id));
     }
@@ -257,6 +260,7 @@ impl Kernel {
             }
             let Some(Socket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
             let Some((_, packet)) = stream.wire.pop_front() else { return };
+            stream.under_way -= packet.len();
             self.arrive(peer, packet);
             self.forget(sender);
         }
@@ -284,6 +288,7 @@ impl Kernel {
             Packet::Reset => {
                 stream.broken = Some(io::ErrorKind::ConnectionReset);
                 stream.wire.clear();
+                stream.under_way = 0;
             }
         }
         self.make_ready(owner, id);
@@ -353,6 +358,7 @@ impl Stream {
             remote,
             peer,
             wire: VecDeque::new(),
+            under_way: 0,
             unread: 0,
             busy_until: Duration::ZERO,
             incoming: VecDeque::new(),
