@@ -11,11 +11,12 @@
 //! It sees what a backend sees. What goes on between a joint and its protocol, the [`Watcher`](super::watcher::Watcher) sees.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::IoSlice;
 use std::rc::Rc;
 
+use super::expected::Expected;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 
@@ -31,7 +32,7 @@ pub(super) struct Conduct {
 #[derive(Default)]
 struct Course {
     /// Was seen to wait, and must come next.
-    waiting: VecDeque<u8>,
+    waiting: Expected,
     shut: bool,
     ended: bool,
     broken: bool,
@@ -89,7 +90,7 @@ impl Conduct {
         let filled = queue.slices(&mut slices);
         let mut before = 0;
         for slice in &slices[..filled] {
-            course.waiting.extend(slice.get(known.saturating_sub(before)..).unwrap_or_default());
+            course.waiting.add(slice.get(known.saturating_sub(before)..).unwrap_or_default());
             before += slice.len();
         }
     }
@@ -106,14 +107,14 @@ impl Conduct {
         if !course.waiting.is_empty() {
             self.faults.add(format_args!("{id:?} sends bytes before others that wait"));
         }
-        course.waiting = data[count..].iter().copied().collect();
+        course.waiting.clear();
+        course.waiting.add(&data[count..]);
     }
 
     /// The socket took these bytes off the front of the queue.
     pub(super) fn takes(&mut self, id: Id, data: &[u8]) {
         let Some(course) = self.streams.get_mut(&key(id)) else { return };
-        let known = data.len().min(course.waiting.len());
-        if !course.waiting.drain(..known).eq(data[..known].iter().copied()) {
+        if course.waiting.take(data).is_none() {
             self.faults.add(format_args!("{id:?} sends others than the bytes that waited"));
         }
     }

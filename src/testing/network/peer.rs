@@ -75,7 +75,8 @@ impl Peer {
             if count == 0 {
                 break;
             }
-            kernel.promises(stream, &data[sent..sent + count]);
+            kernel.writes(stream, 0, &data[sent..sent + count]);
+            kernel.sends(stream, &data[sent..sent + count], false);
             sent += count;
         }
         Ok(sent)
@@ -88,7 +89,7 @@ impl Peer {
         let mut data = vec![0; kernel.state(stream).0];
         let count = kernel.read(stream, &mut data);
         data.truncate(count);
-        kernel.keeps_promise(stream, &data);
+        kernel.gives(stream, 0, &data);
         data
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 
+use super::ledger::Ledger;
 use super::{Event, Kernel, News, Owner, Socket, SocketId};
 
 pub(crate) struct Stream {
@@ -18,7 +19,7 @@ pub(crate) struct Stream {
     pub(crate) remote: Address,
     /// Both, as the trace has them: of what is sent, and of what is read.
     names: Rc<[String; 2]>,
-    pub(super) peer: SocketId,
+    pub(in crate::testing::network) peer: SocketId,
     /// Under way to the peer, each with the time at which it arrives.
     pub(super) wire: VecDeque<(Duration, Packet)>,
     /// Bytes on the wire.
@@ -28,10 +29,8 @@ pub(crate) struct Stream {
     /// When the last bit of what was sent has left.
     pub(super) busy_until: Duration,
     pub(super) incoming: VecDeque<u8>,
-    /// What the other end has handed down, and this one has not read: what it reads is a beginning of this, at every moment.
-    due: VecDeque<u8>,
-    /// What the other end's protocol has written, and this one's has not been given.
-    promised: VecDeque<u8>,
+    /// What is compared of its bytes.
+    pub(super) ledger: Ledger,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
     /// The owner has heard that it is broken, which may be after the end.
@@ -86,10 +85,18 @@ impl Kernel {
         }
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.unread += count;
-            let (peer, names) = (stream.peer, Rc::clone(&stream.names));
+            let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
             self.note(format_args!("send   {} {count}", names[0]));
-            if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
-                peer.due.extend(&data[..count]);
+            match self.sockets.get_mut(&peer) {
+                Some(Socket::Stream(peer)) => {
+                    peer.ledger.due.add(&data[..count]);
+                    let unread = under_way + peer.incoming.len();
+                    if unread > window {
+                        let what = format_args!("{unread} bytes under way and unread, {window} may be: {}", names[0]);
+                        self.faults.add(what);
+                    }
+                }
+                _ => self.faults.add(format_args!("{} has lost its other end", names[0])),
             }
         }
         Ok(count)
@@ -153,11 +160,12 @@ impl Kernel {
     pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
         let count = stream.incoming.len().min(into.len());
-        for (place, byte) in into.iter_mut().zip(stream.incoming.drain(..count)) {
-            *place = byte;
-        }
-        let due = stream.due.drain(..count.min(stream.due.len()));
-        if !due.eq(into[..count].iter().copied()) {
+        let (first, second) = stream.incoming.as_slices();
+        let split = count.min(first.len());
+        into[..split].copy_from_slice(&first[..split]);
+        into[split..count].copy_from_slice(&second[..count - split]);
+        stream.incoming.drain(..count);
+        if !stream.ledger.reads(&into[..count]) {
             let (local, remote) = (&stream.local, &stream.remote);
             self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
         }
@@ -176,25 +184,6 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
         self.read(id, &mut into);
-    }
-
-    /// A protocol has written this.
-    pub(crate) fn promises(&mut self, id: SocketId, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
-        let peer = stream.peer;
-        if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
-            peer.promised.extend(data);
-        }
-    }
-
-    /// A protocol is given this: what the one at the other end has written next.
-    pub(crate) fn keeps_promise(&mut self, id: SocketId, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
-        let promised = stream.promised.drain(..data.len().min(stream.promised.len()));
-        if !promised.eq(data.iter().copied()) {
-            let (local, remote) = (&stream.local, &stream.remote);
-            self.faults.add(format_args!("{local} is given something else than {remote} has written"));
-        }
     }
 
     /// Does something to the bytes that a host's stream has not read: what no wire does. `false`: there is no such stream.
@@ -331,8 +320,8 @@ impl Kernel {
             return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken(kind));
         } else if stream.receiving && stream.end_arrived && !stream.end_told {
             stream.end_told = true;
-            if !stream.due.is_empty() {
-                let (missing, local) = (stream.due.len(), &stream.local);
+            if !stream.ledger.due.is_empty() {
+                let (missing, local) = (stream.ledger.due.len(), &stream.local);
                 self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
             }
             News::EndOfStream
@@ -362,8 +351,7 @@ impl Stream {
             unread: 0,
             busy_until: Duration::ZERO,
             incoming: VecDeque::new(),
-            due: VecDeque::new(),
-            promised: VecDeque::new(),
+            ledger: Ledger::default(),
             end_arrived: false,
             end_told: false,
             broken_told: false,
