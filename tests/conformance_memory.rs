@@ -27,6 +27,7 @@ fn rough_unix(seeds: std::ops::Range<u64>) {
             "a_reset_is_noticed_while_paused",
             "a_reset_is_noticed_behind_an_end_that_waits",
             "an_attempt_has_a_time_limit",
+            "a_fixed_port_reaches_a_peer_once",
             "attempts_fail_when_the_reactor_stops",
         ];
         assert_eq!(skipped, expected, "seed {seed}");

@@ -15,12 +15,14 @@
 mod connecting;
 mod ledger;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub(crate) use self::connecting::Refusal;
@@ -58,6 +60,8 @@ pub(crate) struct Kernel {
     lists: Vec<Lists>,
     limits: BTreeMap<Owner, usize>,
     hosts: BTreeMap<IpAddr, Host>,
+    /// Until when a port of a host and an address are taken by a connection that is over.
+    time_waits: BTreeMap<(IpAddr, u16, SocketAddr), Duration>,
     names: BTreeMap<String, Vec<IpAddr>>,
     partitions: BTreeSet<(IpAddr, IpAddr)>,
     /// Whether attempts to connect wait for the test to decide.
@@ -129,6 +133,7 @@ impl Kernel {
             lists: Vec::new(),
             limits: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            time_waits: BTreeMap::new(),
             names: BTreeMap::new(),
             partitions: BTreeSet::new(),
             attempts_wait: false,

@@ -39,6 +39,8 @@ pub(crate) struct Stream {
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
+    /// Its end left before the peer's had come.
+    ended_first: bool,
     /// The other end was closed, and its system says so.
     gone: bool,
     /// It is no longer among those that wait to be accepted, or never was.
@@ -109,6 +111,7 @@ impl Kernel {
             && stream.broken.is_none()
         {
             stream.shut = true;
+            stream.ended_first = !stream.end_arrived;
             self.transmit(id, Packet::End);
         }
     }
@@ -293,8 +296,14 @@ impl Kernel {
             _ => true,
         };
         if is_done(self.sockets.get(&id)) && is_done(self.sockets.get(&peer)) {
-            self.sockets.remove(&id);
-            self.sockets.remove(&peer);
+            for id in [id, peer] {
+                if let Some(Socket::Stream(stream)) = self.sockets.remove(&id)
+                    && stream.ended_first
+                    && stream.broken.is_none()
+                {
+                    self.begin_time_wait(stream.host, &stream.local, &stream.remote);
+                }
+            }
         }
     }
 
@@ -359,6 +368,7 @@ impl Stream {
             receiving: false,
             blocked: false,
             shut: false,
+            ended_first: false,
             gone: false,
             accepted: true,
             closed: false,
