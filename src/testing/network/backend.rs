@@ -238,7 +238,7 @@ impl Backend for Simulated {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        self.conduct.asks_to_receive(id);
+        self.conduct.asks_to_receive(id, on);
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {

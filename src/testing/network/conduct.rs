@@ -3,7 +3,7 @@
 //! | of one stream | a fault |
 //! |---|---|
 //! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
-//! | bytes handed up | any come behind the end or the break |
+//! | bytes handed up | any come behind the end, or behind a break while they were received; behind one that met a pause they may |
 //! | ends and breaks handed up | one comes twice |
 //! | its life | it begins twice; anything is asked of one that is not open |
 //! | what is in the inbox | anything is done for a stream, or the loop turns, before the next completion is asked for: it is done inside `data_received` |
@@ -34,6 +34,8 @@ struct Course {
     /// Was seen to wait, and must come next.
     waiting: Expected,
     shut: bool,
+    receiving: bool,
+    /// Nothing comes any more: the end was told, or a receive has failed.
     ended: bool,
     broken: bool,
 }
@@ -127,8 +129,10 @@ impl Conduct {
         }
     }
 
-    pub(super) fn asks_to_receive(&mut self, id: Id) {
-        self.course(id, "starting or stopping to receive");
+    pub(super) fn asks_to_receive(&mut self, id: Id, on: bool) {
+        if let Some(course) = self.course(id, "starting or stopping to receive") {
+            course.receiving = on;
+        }
     }
 
     // Handed up.
@@ -136,7 +140,7 @@ impl Conduct {
     pub(super) fn lends(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "a chunk") else { return };
-        if course.ended || course.broken {
+        if course.ended {
             faults.add(format_args!("bytes come to {id:?} behind its end"));
         }
         self.lent = Some(id);
@@ -149,7 +153,7 @@ impl Conduct {
     pub(super) fn tells_the_end(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "an end of stream") else { return };
-        if std::mem::replace(&mut course.ended, true) || course.broken {
+        if std::mem::replace(&mut course.ended, true) {
             faults.add(format_args!("{id:?} is told of an end behind its end"));
         }
     }
@@ -157,6 +161,7 @@ impl Conduct {
     pub(super) fn tells_of_a_break(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "a break") else { return };
+        course.ended |= course.receiving;
         if std::mem::replace(&mut course.broken, true) {
             faults.add(format_args!("{id:?} is told twice that it is broken"));
         }

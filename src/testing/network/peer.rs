@@ -65,7 +65,7 @@ impl Peer {
     /// Sends bytes, as many as the network takes, and says how many that were.
     ///
     /// # Errors
-    /// The connection is not made, was refused, or is broken.
+    /// The connection is not made or was refused. It was reset, which the first call says, or nothing can be sent any more: `BrokenPipe`.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let stream = self.stream()?;
         let mut sent = 0;
@@ -100,7 +100,7 @@ impl Peer {
 
     /// Whether the connection was reset by the other end.
     pub fn is_reset(&self) -> bool {
-        self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).2.is_some())
+        self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).2)
     }
 
     /// Says that nothing more will come, and goes on reading.

@@ -273,7 +273,7 @@ impl Kernel {
             }
             let count = waiting.len();
             for stream in waiting {
-                self.close(stream, true);
+                self.close(stream, false);
             }
             return Some(News::Shed(count));
         }

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | data | is kept until it is read | is answered with a reset |
 //! | end | is told once everything before it was read | |
-//! | reset | is told at once, or after what is unread while it is being read | |
+//! | reset | is told at once, or after what is unread while it is being read (`streams.rs`) | |
 //!
 //! Every random choice is drawn from one seed, and nothing depends on an address in memory or the order of a hash table: the
 //! same program on the same seed does the same, and leaves the same trace.
@@ -102,6 +102,7 @@ enum Event {
 }
 
 /// What a socket has to say to a backend.
+#[derive(Debug)]
 pub(crate) enum News {
     Accepted {
         stream: SocketId,

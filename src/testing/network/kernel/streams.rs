@@ -33,9 +33,10 @@ pub(crate) struct Stream {
     pub(super) ledger: Ledger,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
-    /// The owner has heard that it is broken, which may be after the end.
-    pub(super) broken_told: bool,
-    pub(super) broken: Option<io::ErrorKind>,
+    /// One of the ends has reset it, and nothing comes or goes any more.
+    pub(super) reset: bool,
+    /// What the owner has not been told of that, by whatever it asks next.
+    error: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
@@ -43,6 +44,8 @@ pub(crate) struct Stream {
     ended_first: bool,
     /// The other end was closed, and its system says so.
     gone: bool,
+    /// The owner has heard that it is broken, which may be after the end.
+    broken_told: bool,
     /// It is no longer among those that wait to be accepted, or never was.
     pub(super) accepted: bool,
     /// Its owner has closed it.
@@ -67,11 +70,8 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        if let Some(kind) = stream.broken {
+        if let Some(kind) = stream.send_error() {
             return Err(kind.into());
-        }
-        if stream.shut || stream.closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
         }
         let room = window.saturating_sub(stream.unread).min(data.len());
         if room == 0 {
@@ -108,7 +108,7 @@ impl Kernel {
     pub(crate) fn shut_down(&mut self, id: SocketId) {
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id)
             && !stream.shut
-            && stream.broken.is_none()
+            && !stream.reset
         {
             stream.shut = true;
             stream.ended_first = !stream.end_arrived;
@@ -124,14 +124,14 @@ impl Kernel {
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
                 // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
                 // for a reset.
-                let is_unix = stream.local.unix().is_some();
+                let is_unix = stream.is_unix();
                 let reset = (reset && !is_unix) || !stream.incoming.is_empty();
-                let over = stream.broken.is_some();
+                let is_over = stream.reset;
                 self.note(format_args!("close  {local} > {remote}{}", if reset { " with a reset" } else { "" }));
-                if over {
+                if is_over {
                     self.forget(id);
                 } else if reset {
-                    self.transmit(id, Packet::Reset);
+                    self.reset(id);
                 } else {
                     self.shut_down(id);
                     if is_unix {
@@ -142,10 +142,12 @@ impl Kernel {
             }
             Some(Socket::Stream(_)) | None => {}
             Some(Socket::Attempt(attempt)) => {
-                if let Some(Ok(stream)) = attempt.outcome {
-                    self.close(stream, true);
-                }
+                // What has not heard of its answer yet answers that with a reset.
+                let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
                 self.sockets.remove(&id);
+                if let Some(Ok(stream)) = outcome {
+                    self.close(stream, reset || is_unheard);
+                }
             }
             Some(Socket::Listener(listener)) => {
                 let waiting = std::mem::take(&mut listener.waiting);
@@ -153,9 +155,20 @@ impl Kernel {
                 self.sockets.remove(&id);
                 self.note(format_args!("close  {bound}"));
                 for stream in waiting {
-                    self.close(stream, true);
+                    if let Some(it) = self.stream(stream) {
+                        it.closed = true;
+                    }
+                    self.reset(stream);
                 }
             }
+        }
+    }
+
+    /// A closed stream tells its peer that the connection is no more. Nothing waits for what may still come of it.
+    fn reset(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+            (stream.reset, stream.error) = (true, None);
+            self.transmit(id, Packet::Reset);
         }
     }
 
@@ -214,11 +227,11 @@ impl Kernel {
         }
     }
 
-    /// How many bytes can be read, whether the end has come behind them, and whether the connection is broken.
-    pub(crate) fn state(&self, id: SocketId) -> (usize, bool, Option<io::ErrorKind>) {
+    /// How many bytes can be read, whether the end has come behind them, and whether the connection was reset.
+    pub(crate) fn state(&self, id: SocketId) -> (usize, bool, bool) {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.broken),
-            _ => (0, false, Some(io::ErrorKind::NotConnected)),
+            Some(Socket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.reset),
+            _ => (0, false, true),
         }
     }
 
@@ -262,26 +275,13 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let owner = stream.owner;
         match packet {
-            Packet::Data(_) if stream.closed => {
-                // Nobody will read this: the sender is told so, once.
-                if stream.broken.is_none() {
-                    stream.broken = Some(io::ErrorKind::ConnectionReset);
-                    self.transmit(id, Packet::Reset);
-                }
-                return;
-            }
-            Packet::Data(bytes) => {
-                if stream.broken.is_none() {
-                    stream.incoming.extend(bytes);
-                }
-            }
+            // Nobody will read this: the sender is told so, once.
+            Packet::Data(_) if stream.closed && !stream.reset => return self.reset(id),
+            Packet::Data(_) if stream.reset => {}
+            Packet::Data(bytes) => stream.incoming.extend(bytes),
             Packet::End => stream.end_arrived = true,
             Packet::Gone => stream.gone = true,
-            Packet::Reset => {
-                stream.broken = Some(io::ErrorKind::ConnectionReset);
-                stream.wire.clear();
-                stream.under_way = 0;
-            }
+            Packet::Reset => stream.was_reset(),
         }
         self.make_ready(owner, id);
         self.forget(id);
@@ -299,7 +299,7 @@ impl Kernel {
             for id in [id, peer] {
                 if let Some(Socket::Stream(stream)) = self.sockets.remove(&id)
                     && stream.ended_first
-                    && stream.broken.is_none()
+                    && !stream.reset
                 {
                     self.begin_time_wait(stream.host, &stream.local, &stream.remote);
                 }
@@ -314,38 +314,83 @@ impl Kernel {
         if stream.closed {
             return None;
         }
-        let can_read = stream.receiving && !stream.incoming.is_empty();
-        let news = if stream.blocked && (stream.unread < window || stream.broken.is_some()) {
+        if stream.blocked && (stream.unread < window || stream.reset || stream.gone) {
             stream.blocked = false;
-            News::SendReady
-        } else if can_read {
+            self.make_ready(owner, id);
+            return Some(News::SendReady);
+        }
+        if stream.receiving && !stream.incoming.is_empty() {
             let most = stream.incoming.len().min(chunk) as u64;
             // Reading puts it on the list again.
             return Some(
                 News::Received(if chunk == usize::MAX { most } else { self.random.between(1, most) } as usize),
             );
-        } else if let Some(kind) = stream.broken {
-            stream.receiving = false;
-            return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken(kind));
-        } else if stream.receiving && stream.end_arrived && !stream.end_told {
-            stream.end_told = true;
-            if !stream.ledger.due.is_empty() {
-                let (missing, local) = (stream.ledger.due.len(), &stream.local);
-                self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
-            }
-            News::EndOfStream
-        } else if stream.gone && stream.end_told && !stream.broken_told {
-            stream.broken_told = true;
-            News::Broken(io::ErrorKind::BrokenPipe)
-        } else {
-            return None;
-        };
+        }
+        let news = stream.end_news()?;
+        if matches!(news, News::EndOfStream) && stream.end_arrived && !stream.ledger.due.is_empty() {
+            let (missing, local) = (stream.ledger.due.len(), &stream.local);
+            self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
+        }
         self.make_ready(owner, id);
         Some(news)
     }
 }
 
+/// What an end knows of the other's end and of a reset, and what its system says of it when it is asked:
+///
+/// | | a send says | a receive says, behind all bytes |
+/// |---|---|---|
+/// | reset | `ConnectionReset` | `ConnectionReset` |
+/// | reset behind the peer's end, ours still open | `BrokenPipe` | the end |
+/// | a UNIX socket whose peer left something unread | `BrokenPipe`, and the error stays | `ConnectionReset`, even before an end |
+///
+/// An error is told once, by whatever is asked first: from then on a send says `BrokenPipe`, and a receive tells the end as if it were a
+/// clean one. Bytes that had arrived stay, and are read before.
 impl Stream {
+    /// The reset has arrived.
+    fn was_reset(&mut self) {
+        self.reset = true;
+        let is_half_closed = self.end_arrived && !self.shut && !self.is_unix();
+        let kind = if is_half_closed { io::ErrorKind::BrokenPipe } else { io::ErrorKind::ConnectionReset };
+        self.error = Some(kind);
+        self.wire.clear();
+        self.under_way = 0;
+    }
+
+    /// Why nothing can be sent.
+    fn send_error(&mut self) -> Option<io::ErrorKind> {
+        let told = if self.is_unix() { None } else { self.error.take() };
+        let is_over = self.reset || self.shut || self.closed || self.gone;
+        told.or(is_over.then_some(io::ErrorKind::BrokenPipe))
+    }
+
+    /// What there is to say behind the bytes. While nothing is received, an error does not wait for them.
+    fn end_news(&mut self) -> Option<News> {
+        let ends = self.receiving && !self.end_told;
+        if ends && self.end_arrived && (self.error.is_none() || !self.is_unix()) {
+            self.end_told = true;
+            return Some(News::EndOfStream);
+        }
+        if let Some(kind) = self.error.take() {
+            // A receive that has failed is the last.
+            self.end_told |= ends;
+            return self.break_news(kind);
+        }
+        if ends && self.reset {
+            self.end_told = true;
+            return Some(News::EndOfStream);
+        }
+        if self.gone && self.end_told { self.break_news(io::ErrorKind::BrokenPipe) } else { None }
+    }
+
+    fn break_news(&mut self, kind: io::ErrorKind) -> Option<News> {
+        (!std::mem::replace(&mut self.broken_told, true)).then_some(News::Broken(kind))
+    }
+
+    fn is_unix(&self) -> bool {
+        self.local.unix().is_some()
+    }
+
     pub(super) fn new(owner: Owner, hosts: (IpAddr, IpAddr), local: Address, remote: Address, peer: SocketId) -> Self {
         Self {
             owner,
@@ -363,13 +408,14 @@ impl Stream {
             ledger: Ledger::default(),
             end_arrived: false,
             end_told: false,
-            broken_told: false,
-            broken: None,
+            reset: false,
+            error: None,
             receiving: false,
             blocked: false,
             shut: false,
             ended_first: false,
             gone: false,
+            broken_told: false,
             accepted: true,
             closed: false,
             no_delay: false,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Kernel, Owner, Refusal, SocketId};
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::testing::Conditions;
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -20,11 +20,20 @@ struct World {
 
 impl World {
     fn new(conditions: Conditions) -> Self {
+        Self::listening(conditions, SocketAddr::new(PEER, 7).into())
+    }
+
+    /// Over UNIX sockets, which are on one host.
+    fn unix() -> Self {
+        Self::listening(Conditions::ideal(), UnixAddress::abstract_name("name").expect("a name").into())
+    }
+
+    fn listening(conditions: Conditions, to: Address) -> Self {
         let mut kernel = Kernel::new(1, conditions);
         kernel.add_host(HOST);
         kernel.add_host(PEER);
-        let to = SocketAddr::new(PEER, 7).into();
-        let listener = kernel.listen(Owner(2), PEER, &to, 128).expect("a port").0;
+        let host = if to.unix().is_some() { HOST } else { PEER };
+        let listener = kernel.listen(Owner(2), host, &to, 128).expect("a port").0;
         Self { kernel, listener, to }
     }
 
@@ -140,4 +149,119 @@ fn ports_of_listeners_and_connections() {
     let other = SocketAddr::new(PEER, 8).into();
     world.kernel.listen(Owner(2), PEER, &other, 1).expect("it is free");
     assert!(world.kernel.connect(Owner(1), HOST, &other, Some(address)).is_ok(), "another peer");
+}
+
+/// What a program asks of a socket, one thing after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Send,
+    /// Receives until there is nothing more to say.
+    Receive,
+    /// Looks at it without receiving, as a poller does while reading is paused.
+    Pause,
+}
+
+/// How the peer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// Sends, and closes with something unread.
+    Unread,
+    /// The same with a reset.
+    Aborts,
+    /// Sends, and closes.
+    Closes,
+    /// Ends its direction, and closes with something unread after that.
+    EndsThenUnread,
+}
+
+/// What the system answers to a program whose peer sends `hello` and goes.
+fn answers(unix: bool, goes: Goes, asks: &[Ask]) -> Vec<String> {
+    let mut world = if unix { World::unix() } else { World::new(Conditions::ideal()) };
+    let (ours, theirs) = world.connect(None);
+    if goes != Goes::Closes {
+        world.kernel.send(ours, b"unread").expect("it is open");
+    }
+    world.kernel.send(theirs, b"hello").expect("it is open");
+    if goes == Goes::EndsThenUnread {
+        world.kernel.shut_down(theirs);
+    }
+    world.settle();
+    world.kernel.close(theirs, goes == Goes::Aborts);
+    world.settle();
+    let mut answers = Vec::new();
+    for ask in asks {
+        world.kernel.stream(ours).expect("it is open").receiving = *ask == Ask::Receive;
+        if *ask == Ask::Send {
+            answers.push(match world.kernel.send(ours, b"x") {
+                Ok(count) => count.to_string(),
+                Err(error) => format!("{:?}", error.kind()),
+            });
+        } else {
+            while let Some(news) = world.kernel.news(ours) {
+                answers.push(match news {
+                    super::News::Received(count) => {
+                        let mut into = vec![0; count];
+                        world.kernel.read(ours, &mut into);
+                        String::from_utf8(into).expect("it is text")
+                    }
+                    super::News::Broken(kind) => format!("{kind:?}"),
+                    news => format!("{news:?}"),
+                });
+            }
+        }
+        world.settle();
+    }
+    world.kernel.check_faults();
+    answers
+}
+
+/// F09, F11: what is answered when a peer has gone, as Linux answers it over the loopback interface: bytes that had arrived stay, and an
+/// error is told once, by whatever comes first.
+#[test]
+fn errors_are_told_once_and_bytes_stay() {
+    use Ask::{Pause, Receive, Send};
+    let all: [(bool, Goes, &[Ask], &[&str]); 14] = [
+        (
+            false,
+            Goes::Unread,
+            &[Send, Send, Receive, Send],
+            &["ConnectionReset", "BrokenPipe", "hello", "EndOfStream", "BrokenPipe"],
+        ),
+        (false, Goes::Unread, &[Receive, Send, Receive], &["hello", "ConnectionReset", "BrokenPipe"]),
+        (false, Goes::Unread, &[Pause, Receive, Send], &["ConnectionReset", "hello", "EndOfStream", "BrokenPipe"]),
+        (false, Goes::Aborts, &[Send, Receive, Send], &["ConnectionReset", "hello", "EndOfStream", "BrokenPipe"]),
+        (false, Goes::Aborts, &[Receive, Send], &["hello", "ConnectionReset", "BrokenPipe"]),
+        (false, Goes::Closes, &[Send, Send, Receive], &["1", "BrokenPipe", "hello", "EndOfStream"]),
+        (false, Goes::Closes, &[Send, Receive], &["1", "hello", "EndOfStream", "BrokenPipe"]),
+        (false, Goes::EndsThenUnread, &[Receive, Send], &["hello", "EndOfStream", "BrokenPipe", "BrokenPipe"]),
+        (false, Goes::EndsThenUnread, &[Send, Send, Receive], &["BrokenPipe", "BrokenPipe", "hello", "EndOfStream"]),
+        (true, Goes::Unread, &[Send, Send, Receive], &["BrokenPipe", "BrokenPipe", "hello", "ConnectionReset"]),
+        (true, Goes::Unread, &[Receive, Send], &["hello", "ConnectionReset", "BrokenPipe"]),
+        (true, Goes::Unread, &[Pause, Receive], &["ConnectionReset", "hello", "EndOfStream"]),
+        (
+            true,
+            Goes::Closes,
+            &[Send, Send, Receive],
+            &["BrokenPipe", "BrokenPipe", "hello", "EndOfStream", "BrokenPipe"],
+        ),
+        (true, Goes::Closes, &[Receive, Send], &["hello", "EndOfStream", "BrokenPipe", "BrokenPipe"]),
+    ];
+    for (unix, goes, asks, expected) in all {
+        assert_eq!(answers(unix, goes, asks), expected, "unix {unix}, {goes:?}, {asks:?}");
+    }
+}
+
+/// Connections that nobody has accepted are reset when their listener closes, over UNIX sockets too.
+#[test]
+fn waiting_connections_are_reset_with_their_listener() {
+    for mut world in [World::new(Conditions::ideal()), World::unix()] {
+        let Ok(attempt) = world.ask(None) else { panic!("it can be asked for") };
+        world.settle();
+        let Some(super::News::Connected(ours, _)) = world.kernel.news(attempt) else { panic!("it is made") };
+        world.kernel.close(world.listener, false);
+        world.settle();
+        world.kernel.stream(ours).expect("it is open").receiving = true;
+        let told = world.kernel.news(ours);
+        assert!(matches!(told, Some(super::News::Broken(ErrorKind::ConnectionReset))), "{told:?}");
+    }
 }
