@@ -25,6 +25,7 @@ fn rough_unix(seeds: std::ops::Range<u64>) {
         let skipped: Vec<_> = skipped.into_iter().map(|(name, _)| name).collect();
         let expected = [
             "a_reset_is_noticed_while_paused",
+            "a_reset_behind_a_pause_loses_nothing",
             "a_reset_is_noticed_behind_an_end_that_waits",
             "an_attempt_has_a_time_limit",
             "a_fixed_port_reaches_a_peer_once",

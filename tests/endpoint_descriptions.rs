@@ -164,33 +164,36 @@ fn quoted_values_do_not_become_an_address_together() {
 
 // Servers.
 
+/// What is left to the system, which cuts it down to its own limit.
+const ALL: u32 = i32::MAX as u32;
+
 #[test]
 fn tcp_servers() {
     for (text, address, backlog) in [
-        ("tcp:80", "0.0.0.0:80", 50),
-        ("tcp:0", "0.0.0.0:0", 50),
-        ("tcp:65535", "0.0.0.0:65535", 50),
-        ("tcp:0080", "0.0.0.0:80", 50),
-        ("tcp:port=80", "0.0.0.0:80", 50),
-        ("tcp:80:127.0.0.1", "127.0.0.1:80", 50),
+        ("tcp:80", "0.0.0.0:80", ALL),
+        ("tcp:0", "0.0.0.0:0", ALL),
+        ("tcp:65535", "0.0.0.0:65535", ALL),
+        ("tcp:0080", "0.0.0.0:80", ALL),
+        ("tcp:port=80", "0.0.0.0:80", ALL),
+        ("tcp:80:127.0.0.1", "127.0.0.1:80", ALL),
         ("tcp:80:127.0.0.1:5", "127.0.0.1:80", 5),
-        ("tcp:80:interface=127.0.0.1", "127.0.0.1:80", 50),
+        ("tcp:80:interface=127.0.0.1", "127.0.0.1:80", ALL),
         ("tcp:80:backlog=128", "0.0.0.0:80", 128),
         ("tcp:backlog=0:interface=127.0.0.1:port=80", "127.0.0.1:80", 0),
         ("tcp:interface=127.0.0.1:80:backlog=5", "127.0.0.1:80", 5),
         ("tcp:80::5", "0.0.0.0:80", 5),
-        ("tcp:80:interface=", "0.0.0.0:80", 50),
+        ("tcp:80:interface=", "0.0.0.0:80", ALL),
         ("tcp:80:backlog=2147483647", "0.0.0.0:80", 2_147_483_647),
-        (r"tcp:80:\:\:", "[::]:80", 50),
-        (r"tcp:80:interface=\:\:1", "[::1]:80", 50),
-        ("tcp:80:[::1]", "[::1]:80", 50),
+        (r"tcp:80:\:\:", "[::]:80", ALL),
+        (r"tcp:80:interface=\:\:1", "[::1]:80", ALL),
+        ("tcp:80:[::1]", "[::1]:80", ALL),
         ("tcp:80:[::1]:5", "[::1]:80", 5),
         ("tcp:80:interface=[2001:db8::1]:backlog=5", "[2001:db8::1]:80", 5),
-        (r"tcp:80:[\:\:1]", "[::1]:80", 50),
-        (r"tcp:80:fe80\:\:1%2", "[fe80::1%2]:80", 50),
-        ("tcp:80:[fe80::1%2]", "[fe80::1%2]:80", 50),
-        ("tcp:80:[::ffff:192.0.2.1]", "[::ffff:192.0.2.1]:80", 50),
-        ("port=80:tcp", "0.0.0.0:80", 50),
+        (r"tcp:80:[\:\:1]", "[::1]:80", ALL),
+        (r"tcp:80:fe80\:\:1%2", "[fe80::1%2]:80", ALL),
+        ("tcp:80:[fe80::1%2]", "[fe80::1%2]:80", ALL),
+        ("tcp:80:[::ffff:192.0.2.1]", "[::ffff:192.0.2.1]:80", ALL),
+        ("port=80:tcp", "0.0.0.0:80", ALL),
     ] {
         let spec = server(text).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(spec.address().to_string(), address, "{text}");
@@ -202,13 +205,13 @@ fn tcp_servers() {
 #[test]
 fn tcp6_servers() {
     for (text, address, backlog) in [
-        ("tcp6:80", "[::]:80", 50),
-        ("TCP6:port=80", "[::]:80", 50),
+        ("tcp6:80", "[::]:80", ALL),
+        ("TCP6:port=80", "[::]:80", ALL),
         ("tcp6:80:5", "[::]:80", 5),
         ("tcp6:80:5:", "[::]:80", 5),
-        ("tcp6:80:interface=", "[::]:80", 50),
+        ("tcp6:80:interface=", "[::]:80", ALL),
         ("tcp6:80:5:[::1]", "[::1]:80", 5),
-        (r"tcp6:80:interface=\:\:1", "[::1]:80", 50),
+        (r"tcp6:80:interface=\:\:1", "[::1]:80", ALL),
         ("tcp6:interface=[fe80::1%2]:80:5", "[fe80::1%2]:80", 5),
         ("tcp6:backlog=0:0:interface=[2001:db8::1]", "[2001:db8::1]:0", 0),
     ] {
@@ -380,9 +383,9 @@ fn server_errors_say_what_where_and_what_was_expected() {
         (
             "tcp:80:prot=1",
             7,
-            r#""prot" is not an argument of this type of endpoint: expected port, interface or backlog"#,
+            r#""prot" is not an argument of this type of endpoint: expected port, interface, backlog or noDelay"#,
         ),
-        ("tcp:80:=", 7, r#""" is not an argument of this type of endpoint: expected port, interface or backlog"#),
+        ("tcp:80:=", 7, r#""" is not an argument of this type of endpoint: expected port, interface, backlog or noDelay"#),
         (
             "tcp:80:::1",
             9,
@@ -440,7 +443,7 @@ fn client_errors_say_what_where_and_what_was_expected() {
         (
             "tcp:h:80:interface=::1",
             9,
-            r#""interface" is not an argument of this type of endpoint: expected host, port, timeout or bindAddress"#,
+            r#""interface" is not an argument of this type of endpoint: expected host, port, timeout, bindAddress or noDelay"#,
         ),
         (
             "tcp:h:80:timeout=-1",

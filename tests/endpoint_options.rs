@@ -5,12 +5,13 @@ mod common;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use ropewalk::Reactor;
+use ropewalk::{Reactor, Transport};
 use ropewalk::endpoints::{
     ClientEndpoint, HostnameEndpoint, ServerEndpoint, TcpClientEndpoint, client_from_string, server_from_string,
 };
@@ -31,6 +32,35 @@ fn backlog_of(listener: SocketAddr) -> usize {
                 return waiting.len() - 1;
             }
         }
+    }
+}
+
+/// Whether Nagle's algorithm is off at both ends of a connection between these descriptions.
+fn no_delays(server: &str, client: &str) -> (bool, bool) {
+    let reactor = reactor();
+    let (log, serving, asking) = (Log::default(), Rc::default(), Rc::default());
+    let factory = once(Script::new(&log).transport_into(&serving));
+    let port = result_of(&reactor, server_from_string(&reactor, server).unwrap().listen(factory)).unwrap();
+    let number = port.host().port().unwrap();
+    let client = client_from_string(&reactor, &client.replace("PORT", &number.to_string())).unwrap();
+    let script = Script::new(&log).transport_into(&asking);
+    let connection = result_of(&reactor, client.connect(once(script))).unwrap();
+    run_until(&reactor, || serving.borrow().is_some());
+    let serving: Transport = serving.take().unwrap();
+    let ends = (serving.tcp_no_delay().unwrap(), connection.transport().tcp_no_delay().unwrap());
+    serving.set_tcp_no_delay(!ends.0).unwrap();
+    assert_eq!(serving.tcp_no_delay().unwrap(), !ends.0);
+    ends
+}
+
+/// Nagle's algorithm is off at both ends unless a description turns it on, by address and by name.
+#[test]
+fn nagles_algorithm_is_an_option() {
+    for host in ["127.0.0.1", "localhost"] {
+        assert_eq!(no_delays("tcp:0:127.0.0.1", &format!("tcp:{host}:PORT")), (true, true));
+        assert_eq!(no_delays("tcp:0:127.0.0.1:noDelay=0", &format!("tcp:{host}:PORT")), (false, true));
+        assert_eq!(no_delays("tcp:0:127.0.0.1", &format!("tcp:{host}:PORT:noDelay=0")), (true, false));
+        assert_eq!(no_delays("tcp:0:127.0.0.1:noDelay=1", &format!("tcp:{host}:PORT:noDelay=1")), (true, true));
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! | type | by position or name | by name only |
 //! |---|---|---|
-//! | server `tcp`, [`TcpServerSpec`] | `port`, `interface`, `backlog` | |
-//! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | |
-//! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress` |
+//! | server `tcp`, [`TcpServerSpec`] | `port`, `interface`, `backlog` | `noDelay` |
+//! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | `noDelay` |
+//! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress`, `noDelay` |
 //!
 //! What differs from Twisted, for all types:
 //!
@@ -57,8 +57,10 @@ pub struct TcpServerSpec {
     pub interface: Option<IpAddr>,
     /// The scope of an IPv6 interface, a number of the system's; 0 is none.
     pub scope_id: u32,
-    /// How many connections may wait to be accepted; 50 unless it is given.
+    /// How many connections may wait to be accepted; unless it is given, more than any system allows.
     pub backlog: u32,
+    /// Whether Nagle's algorithm is off on accepted connections; it is, unless `noDelay=0` is given.
+    pub no_delay: bool,
 }
 
 impl TcpServerSpec {
@@ -74,7 +76,7 @@ impl TcpServerSpec {
             _ => return Err(description.unknown_type(&["tcp", "tcp6"])),
         };
         let order = if is_tcp6 { ["port", "backlog", "interface"] } else { ["port", "interface", "backlog"] };
-        let arguments = Arguments::of(description, description.kind(), &order, &[])?;
+        let arguments = Arguments::of(description, description.kind(), &order, &["noDelay"])?;
         let port = arguments.required("port", Argument::port)?;
         let read_ip = if is_tcp6 { Argument::ipv6_unless_empty } else { Argument::ip_unless_empty };
         let interface = arguments.optional("interface", read_ip)?.flatten();
@@ -85,6 +87,7 @@ impl TcpServerSpec {
             interface: interface.map(|(ip, _)| ip),
             scope_id: interface.map_or(0, |(_, scope_id)| scope_id),
             backlog: backlog.unwrap_or(BACKLOG),
+            no_delay: arguments.optional("noDelay", Argument::flag)?.unwrap_or(true),
         })
     }
 
@@ -126,6 +129,8 @@ pub struct TcpClientSpec {
     pub bind_address: Option<IpAddr>,
     /// The scope of an IPv6 `bind_address`, a number of the system's; 0 is none.
     pub bind_scope_id: u32,
+    /// Whether Nagle's algorithm is off; it is, unless `noDelay=0` is given.
+    pub no_delay: bool,
 }
 
 impl TcpClientSpec {
@@ -134,7 +139,7 @@ impl TcpClientSpec {
     /// # Errors
     /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
-        let arguments = Arguments::of_client(description, "tcp", &["timeout", "bindAddress"])?;
+        let arguments = Arguments::of_client(description, "tcp", &["timeout", "bindAddress", "noDelay"])?;
         let host = arguments.required("host", Argument::host)?;
         let port = arguments.required("port", Argument::peer_port)?;
         let timeout = arguments.optional("timeout", Argument::seconds)?;
@@ -145,6 +150,7 @@ impl TcpClientSpec {
             timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
             bind_address: bind_address.map(|(ip, _)| ip),
             bind_scope_id: bind_address.map_or(0, |(_, scope_id)| scope_id),
+            no_delay: arguments.optional("noDelay", Argument::flag)?.unwrap_or(true),
         })
     }
 
@@ -328,6 +334,14 @@ impl<'d> Argument<'d> {
         number
             .filter(|number| range.contains(number))
             .ok_or_else(|| self.invalid(format!("a whole number from {} to {}", range.start(), range.end())))
+    }
+
+    /// Yes or no, as 1 or 0.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn flag(self) -> Result<bool, DescriptionError> {
+        self.number(0..=1_u8).map(|number| number == 1)
     }
 
     /// How many connections may wait to be accepted.

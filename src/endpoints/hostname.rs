@@ -67,7 +67,6 @@ pub struct HostnameEndpoint {
     host: String,
     port: u16,
     options: ConnectOptions,
-    bind_address: Option<SocketAddr>,
     attempt_delay: Duration,
     lookup_timeout: Duration,
 }
@@ -80,10 +79,14 @@ impl HostnameEndpoint {
             host: host.into(),
             port,
             options: ConnectOptions::new(),
-            bind_address: None,
             attempt_delay: ATTEMPT_DELAY,
             lookup_timeout: LOOKUP_TIMEOUT,
         }
+    }
+
+    pub(super) fn options(mut self, options: ConnectOptions) -> Self {
+        self.options = options;
+        self
     }
 
     /// How long each address may take to answer. 30 s unless said otherwise.
@@ -95,8 +98,14 @@ impl HostnameEndpoint {
     /// The local address to connect from; port 0 lets the system choose one. Of the host's addresses, those of its family are
     /// tried.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
-        self.bind_address = Some(address);
         self.options = self.options.bind_address(address);
+        self
+    }
+
+    /// Whether Nagle's algorithm is off, which it is unless told otherwise: see
+    /// [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
+    pub fn tcp_no_delay(mut self, on: bool) -> Self {
+        self.options = self.options.tcp_no_delay(on);
         self
     }
 
@@ -146,7 +155,7 @@ impl HostnameEndpoint {
 impl ClientEndpoint for HostnameEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
         let (host, to) = (self.host.clone(), self.host.clone());
-        let (delay, bind_address, options) = (self.attempt_delay, self.bind_address, self.options.clone());
+        let (delay, options) = (self.attempt_delay, self.options.clone());
         // The reactor keeps the look-up, so this does not keep the reactor.
         let reactor = self.reactor.downgrade();
         self.look_up().add_callbacks(
@@ -154,7 +163,7 @@ impl ClientEndpoint for HostnameEndpoint {
                 let Some(reactor) = reactor.upgrade() else {
                     return Deferred::fail(ConnectError::ReactorStopped { to: host });
                 };
-                if let Some(from) = bind_address {
+                if let Some(from) = options.local_address() {
                     addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
                 }
                 if addresses.is_empty() {

@@ -36,7 +36,7 @@ pub struct TcpServerEndpoint {
 }
 
 impl TcpServerEndpoint {
-    /// Listens on all IPv4 interfaces, with a backlog of 50; port 0 lets the system choose one.
+    /// Listens on all IPv4 interfaces; port 0 lets the system choose one.
     pub fn new(reactor: &Reactor, port: u16) -> Self {
         Self::at(reactor, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
     }
@@ -49,6 +49,13 @@ impl TcpServerEndpoint {
     /// How many connections may wait to be accepted.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.options = self.options.backlog(backlog);
+        self
+    }
+
+    /// Whether Nagle's algorithm is off on accepted connections, which it is unless told otherwise: see
+    /// [`ListenOptions::tcp_no_delay`].
+    pub fn tcp_no_delay(mut self, on: bool) -> Self {
+        self.options = self.options.tcp_no_delay(on);
         self
     }
 }
@@ -97,6 +104,11 @@ impl TcpClientEndpoint {
         Self { reactor: reactor.clone(), address, options: ConnectOptions::new() }
     }
 
+    pub(super) fn options(mut self, options: ConnectOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// How long the address may take to answer.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options = self.options.timeout(Some(timeout));
@@ -106,6 +118,13 @@ impl TcpClientEndpoint {
     /// The local address to connect from, of the same family; port 0 lets the system choose one.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
         self.options = self.options.bind_address(address);
+        self
+    }
+
+    /// Whether Nagle's algorithm is off, which it is unless told otherwise: see
+    /// [`ListenOptions::tcp_no_delay`].
+    pub fn tcp_no_delay(mut self, on: bool) -> Self {
+        self.options = self.options.tcp_no_delay(on);
         self
     }
 }
@@ -155,7 +174,8 @@ pub(super) fn server(
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let spec = TcpServerSpec::from_description(description)?;
-    Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog)))
+    let endpoint = TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog).tcp_no_delay(spec.no_delay);
+    Ok(Box::new(endpoint))
 }
 
 /// The endpoint of a description of type `tcp`.
@@ -164,7 +184,9 @@ pub(super) fn client(
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let spec = TcpClientSpec::from_description(description)?;
-    Ok(to_host(reactor, &spec.host, spec.port, spec.timeout, spec.local_address()))
+    let options = ConnectOptions::new().timeout(Some(spec.timeout)).tcp_no_delay(spec.no_delay);
+    let options = spec.local_address().into_iter().fold(options, ConnectOptions::bind_address);
+    Ok(to_host(reactor, &spec.host, spec.port, options))
 }
 
 /// The endpoint for a host: one for an address, or one for a name.
@@ -172,13 +194,10 @@ pub(super) fn to_host(
     reactor: &Reactor,
     host: &str,
     port: u16,
-    timeout: Duration,
-    from: Option<SocketAddr>,
+    options: ConnectOptions,
 ) -> Box<dyn ClientEndpoint> {
-    if let Some(to) = literal(host, port) {
-        let endpoint = TcpClientEndpoint::new(reactor, to).timeout(timeout);
-        return Box::new(from.into_iter().fold(endpoint, TcpClientEndpoint::bind_address));
+    match literal(host, port) {
+        Some(to) => Box::new(TcpClientEndpoint::new(reactor, to).options(options)),
+        None => Box::new(HostnameEndpoint::new(reactor, host, port).options(options)),
     }
-    let endpoint = HostnameEndpoint::new(reactor, host, port).timeout(timeout);
-    Box::new(from.into_iter().fold(endpoint, HostnameEndpoint::bind_address))
 }

@@ -3,13 +3,12 @@
 //!
 //! | description | arguments by position or name | by name only |
 //! |---|---|---|
-//! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog=50`, `extraCertChain` | |
-//! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog=50`, `interface=::` | |
-//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given) |
-//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | |
+//! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog`, `extraCertChain` | `noDelay=1` |
+//! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog`, `interface=::` | `noDelay=1` |
+//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given), `noDelay=1` |
+//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | `noDelay=1` |
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::arguments::{Argument, Arguments, socket_addr};
 use super::description::{Description, DescriptionError};
@@ -17,7 +16,7 @@ use super::{ClientEndpoint, EndpointRegistry, ServerEndpoint, TcpServerEndpoint,
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, Port, Reactor};
+use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, ConnectOptions, Port, Reactor};
 use crate::tls::{ClientTls, ConfigError, Identity, ServerTls, TlsVersion, TrustRoots};
 
 /// An endpoint inside of which TLS is spoken: a server's, or a client's. [`wrap_server_tls`] and [`wrap_client_tls`] make it.
@@ -80,13 +79,14 @@ pub(super) fn ssl_server(
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let order =
         ["port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters"];
-    let arguments = Arguments::of(description, "ssl", &order, &[])?;
+    let arguments = Arguments::of(description, "ssl", &order, &["noDelay"])?;
     let port = arguments.required("port", Argument::port)?;
     let key = arguments.optional("privateKey", path)?.unwrap_or("server.pem");
     let certificate = arguments.optional("certKey", path)?.unwrap_or(key);
     let version = arguments.optional("sslmethod", version)?.flatten();
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
     let backlog = arguments.optional("backlog", Argument::backlog)?.unwrap_or(BACKLOG);
+    let no_delay = arguments.optional("noDelay", Argument::flag)?.unwrap_or(true);
     let more = arguments.optional("extraCertChain", path)?;
     arguments.optional("dhParameters", |given| {
         Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
@@ -97,7 +97,7 @@ pub(super) fn ssl_server(
     });
     let tls = tls.map_err(|error| unusable(&arguments, error))?;
     let (ip, scope) = interface.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
-    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog);
+    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog).tcp_no_delay(no_delay);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
@@ -106,14 +106,15 @@ pub(super) fn tls_server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &[])?;
+    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &["noDelay"])?;
     let folder = arguments.required("path", path)?;
     let port = arguments.optional("port", Argument::port)?.unwrap_or(HTTPS);
     let backlog = arguments.optional("backlog", Argument::backlog)?.unwrap_or(BACKLOG);
+    let no_delay = arguments.optional("noDelay", Argument::flag)?.unwrap_or(true);
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
     let tls = ServerTls::from_directory(folder).map_err(|error| unusable(&arguments, error))?;
     let (ip, scope) = interface.unwrap_or((Ipv6Addr::UNSPECIFIED.into(), 0));
-    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog);
+    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog).tcp_no_delay(no_delay);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
@@ -122,7 +123,7 @@ pub(super) fn ssl_client(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
-    let names = ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname"];
+    let names = ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "noDelay"];
     let arguments = Arguments::of_client(description, "ssl", &names)?;
     let target = Target::read(&arguments)?;
     let key = arguments.optional("privateKey", path)?;
@@ -140,7 +141,7 @@ pub(super) fn tls_client(
     registry: &EndpointRegistry,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let order = ["host", "port", "timeout", "bindAddress", "certificate", "privateKey", "trustRoots", "endpoint"];
-    let arguments = Arguments::of(description, "tls", &order, &[])?;
+    let arguments = Arguments::of(description, "tls", &order, &["noDelay"])?;
     let target = Target::read(&arguments)?;
     let certificate = arguments.optional("certificate", path)?;
     let key = arguments.optional("privateKey", path)?;
@@ -158,23 +159,25 @@ pub(super) fn tls_client(
 struct Target<'d> {
     host: &'d str,
     port: u16,
-    timeout: Duration,
-    from: Option<SocketAddr>,
+    options: ConnectOptions,
 }
 
 impl<'d> Target<'d> {
     fn read(arguments: &Arguments<'d>) -> Result<Self, DescriptionError> {
         let from: Option<(IpAddr, u32)> = arguments.optional("bindAddress", Argument::ip_unless_empty)?.flatten();
+        let from = from.map(|(ip, scope)| socket_addr(ip, 0, scope));
+        let timeout = arguments.optional("timeout", Argument::seconds)?.unwrap_or(CONNECT_TIMEOUT);
+        let no_delay = arguments.optional("noDelay", Argument::flag)?.unwrap_or(true);
+        let options = ConnectOptions::new().timeout(Some(timeout)).tcp_no_delay(no_delay);
         Ok(Self {
             host: arguments.required("host", Argument::host)?,
             port: arguments.required("port", Argument::peer_port)?,
-            timeout: arguments.optional("timeout", Argument::seconds)?.unwrap_or(CONNECT_TIMEOUT),
-            from: from.map(|(ip, scope)| socket_addr(ip, 0, scope)),
+            options: from.into_iter().fold(options, ConnectOptions::bind_address),
         })
     }
 
     fn endpoint(&self, reactor: &Reactor) -> Box<dyn ClientEndpoint> {
-        tcp::to_host(reactor, self.host, self.port, self.timeout, self.from)
+        tcp::to_host(reactor, self.host, self.port, self.options.clone())
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn server(
     let address = arguments.required("address", address)?;
     let mode = arguments.optional("mode", mode)?;
     let backlog = arguments.optional("backlog", Argument::backlog)?;
-    let lock = arguments.optional("lockfile", flag)?;
+    let lock = arguments.optional("lockfile", Argument::flag)?;
     let options = UnixListenOptions::new().backlog(backlog.unwrap_or(BACKLOG)).want_pid(lock.unwrap_or(true));
     let options = mode.map_or(options.clone(), |mode| options.mode(mode));
     Ok(Box::new(UnixServerEndpoint::new(reactor, address).options(options)))
@@ -116,7 +116,7 @@ pub(super) fn client(
     let arguments = Arguments::of(description, "unix", &["path"], &["timeout", "lockfile"])?;
     let address = arguments.required("path", address)?;
     let timeout: Option<Duration> = arguments.optional("timeout", Argument::seconds)?;
-    let check = arguments.optional("lockfile", flag)?;
+    let check = arguments.optional("lockfile", Argument::flag)?;
     let options = UnixConnectOptions::new().timeout(Some(timeout.unwrap_or(CONNECT_TIMEOUT)));
     let options = options.check_pid(check.unwrap_or(false));
     Ok(Box::new(UnixClientEndpoint::new(reactor, address).options(options)))
@@ -150,6 +150,3 @@ fn mode(argument: Argument<'_>) -> Result<u32, DescriptionError> {
     mode.filter(|mode| *mode <= 0o7777).ok_or_else(|| argument.invalid("permissions in octal, such as 660"))
 }
 
-fn flag(argument: Argument<'_>) -> Result<bool, DescriptionError> {
-    argument.number(0..=1_u8).map(|number| number == 1)
-}

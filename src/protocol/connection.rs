@@ -224,11 +224,11 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them, and so does a layer,
         // which vouches for bytes only.
         for descriptor in descriptors {
-            let dropped = {
+            let is_delivered = {
                 let stream = self.transport.stream();
-                stream.is_closing() || stream.is_layered()
+                stream.delivers() && !stream.is_layered()
             };
-            if !dropped {
+            if is_delivered {
                 self.tell(Call::Descriptor, |protocol, transport| {
                     protocol.file_descriptor_received(transport, descriptor)
                 });

@@ -38,12 +38,13 @@ const BUSY: Duration = Duration::from_millis(10);
 pub struct ConnectOptions {
     timeout: Option<Duration>,
     bind_address: Option<SocketAddr>,
+    no_delay: bool,
 }
 
 impl ConnectOptions {
-    /// Twisted's: 30 s, and whatever local address the system chooses.
+    /// A timeout of 30 s, whatever local address the system chooses, and Nagle's algorithm off.
     pub fn new() -> Self {
-        Self { timeout: Some(CONNECT_TIMEOUT), bind_address: None }
+        Self { timeout: Some(CONNECT_TIMEOUT), bind_address: None, no_delay: true }
     }
 
     /// How long to wait for an answer; `None` leaves it to the operating system.
@@ -57,12 +58,38 @@ impl ConnectOptions {
         self.bind_address = Some(address);
         self
     }
+
+    /// The local address to connect from, if one was given.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.bind_address
+    }
+
+    /// Whether Nagle's algorithm is off (`TCP_NODELAY`), which it is unless told otherwise: see
+    /// [`ListenOptions::tcp_no_delay`](super::ListenOptions::tcp_no_delay). Without effect on UNIX sockets.
+    ///
+    /// ```
+    /// let gathered_by_the_system = ropewalk::ConnectOptions::new().tcp_no_delay(false);
+    /// # drop(gathered_by_the_system);
+    /// ```
+    pub fn tcp_no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// How a socket connects.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DialOptions {
+    /// The local address to connect from.
+    pub(crate) from: Option<SocketAddr>,
+    /// Nagle's algorithm is off, of a TCP connection.
+    pub(crate) no_delay: bool,
 }
 
 /// Where a connection may lead.
@@ -194,8 +221,8 @@ impl Core {
     }
 
     fn ask(self: &Rc<Self>, id: Id, attempt: &Attempt) {
-        let from = attempt.dial.options.bind_address;
-        let begun = self.backend.borrow_mut().connect(id, &attempt.to, from);
+        let ConnectOptions { bind_address: from, no_delay, .. } = attempt.dial.options;
+        let begun = self.backend.borrow_mut().connect(id, &attempt.to, &DialOptions { from, no_delay });
         let Err(refusal) = begun else { return };
         let error = match (refusal, from) {
             (ConnectRefusal::Busy, _) => return self.ask_later(id),

@@ -49,8 +49,8 @@ impl Core {
                 Some(joint) => joint.end_of_stream(),
                 None => self.end_lingering(id),
             },
-            Completion::Broken(error) => match self.joint(id) {
-                Some(joint) => joint.transport().ask(|stream| stream.broken(error)),
+            Completion::Broken { error, rest } => match self.joint(id) {
+                Some(joint) => joint.transport().ask(|stream| stream.broken(error, rest)),
                 None => self.end_lingering(id),
             },
             Completion::Accepted(incoming) => self.accepted(id, *incoming),
@@ -187,6 +187,7 @@ impl Core {
                     return;
                 }
                 Step::Receive(on) => backend.receive(id, on),
+                Step::ReceiveRest => backend.receive_rest(id),
                 Step::DeliverHeld => {
                     self.resumed.borrow_mut().push(id);
                     return;
@@ -221,7 +222,7 @@ impl Core {
                 stream.blocked();
                 self.unblock_later(id);
             }
-            Err(error) => stream.broken(error),
+            Err(error) => stream.broken(error, true),
         }
         false
     }

@@ -49,7 +49,7 @@ pub(crate) use self::backend::{
 };
 pub use self::choice::BackendKind;
 pub use self::connect::ConnectOptions;
-pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination};
+pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination, DialOptions};
 use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;

@@ -22,8 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a port may complain of one kind of trouble.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many connections may wait to be accepted, unless said otherwise. 50, as Twisted.
-pub(crate) const BACKLOG: u32 = 50;
+/// How many connections may wait to be accepted, unless said otherwise: as many as the system allows, which cuts it down to its own
+/// limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst that meets a busy loop.
+pub(crate) const BACKLOG: u32 = i32::MAX as u32;
 
 /// How a port listens.
 ///
@@ -33,12 +34,13 @@ pub(crate) const BACKLOG: u32 = 50;
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
     backlog: u32,
+    no_delay: bool,
 }
 
 impl ListenOptions {
-    /// Twisted's: a backlog of 50.
+    /// As many waiting connections as the system allows, and Nagle's algorithm off.
     pub fn new() -> Self {
-        Self { backlog: BACKLOG }
+        Self { backlog: BACKLOG, no_delay: true }
     }
 
     /// How many connections may wait to be accepted; the system has a limit of its own.
@@ -46,11 +48,24 @@ impl ListenOptions {
         self.backlog = backlog;
         self
     }
+
+    /// Whether Nagle's algorithm is off on accepted connections (`TCP_NODELAY`). It is unless told otherwise: what is written in
+    /// a turn leaves together, so that the algorithm saves nothing, and it would hold back the last part of a message until the
+    /// peer has acknowledged the part before.
+    ///
+    /// ```
+    /// let gathered_by_the_system = ropewalk::ListenOptions::new().tcp_no_delay(false);
+    /// # drop(gathered_by_the_system);
+    /// ```
+    pub fn tcp_no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
 }
 
 impl From<&ListenOptions> for PortOptions {
     fn from(options: &ListenOptions) -> Self {
-        Self { backlog: options.backlog, mode: 0, lock: false }
+        Self { backlog: options.backlog, no_delay: options.no_delay, mode: 0, lock: false }
     }
 }
 
@@ -58,6 +73,8 @@ impl From<&ListenOptions> for PortOptions {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PortOptions {
     pub(crate) backlog: u32,
+    /// Nagle's algorithm is off on accepted TCP connections.
+    pub(crate) no_delay: bool,
     /// The permissions of a UNIX socket's file.
     pub(crate) mode: u32,
     /// Whether a lock is held beside that.

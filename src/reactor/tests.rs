@@ -152,12 +152,13 @@ fn spurious_and_stale_completions_are_tolerated() {
         core.complete(id, Completion::Readable, &mut inbox);
     }
     core.complete(stale, Completion::EndOfStream, &mut inbox);
-    core.complete(stale, Completion::Broken(Errno::CONNRESET.into()), &mut inbox);
+    let broken = || Completion::Broken { error: Errno::CONNRESET.into(), rest: false };
+    core.complete(stale, broken(), &mut inbox);
     reactor.iterate(Duration::ZERO).unwrap();
     assert_eq!(*log.borrow(), ["made"]);
     for _ in 0..2 {
         core.complete(id, Completion::EndOfStream, &mut inbox);
-        core.complete(id, Completion::Broken(Errno::CONNRESET.into()), &mut inbox);
+        core.complete(id, broken(), &mut inbox);
     }
     reactor.iterate(Duration::ZERO).unwrap();
     core.complete(id, Completion::EndOfStream, &mut inbox);

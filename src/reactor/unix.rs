@@ -35,7 +35,7 @@ pub struct UnixListenOptions {
 }
 
 impl UnixListenOptions {
-    /// Twisted's: a backlog of 50, mode 0o666, no lock.
+    /// As many waiting connections as the system allows, mode 0o666, no lock.
     pub fn new() -> Self {
         Self { backlog: BACKLOG, mode: MODE, want_pid: false }
     }
@@ -150,7 +150,7 @@ impl Reactor {
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
         let UnixListenOptions { backlog, mode, want_pid } = *options;
-        self.0.listen(address.clone().into(), PortOptions { backlog, mode, lock: want_pid }, factory)
+        self.0.listen(address.clone().into(), PortOptions { backlog, no_delay: false, mode, lock: want_pid }, factory)
     }
 
     /// Connects to a UNIX socket, and joins the protocol that `factory` builds to the connection (Twisted: `connectUNIX`, with an

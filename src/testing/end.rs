@@ -130,19 +130,20 @@ impl End {
             let count = if receiving { pipe.bytes.len().min(limit).min(CHUNK) } else { 0 };
             let data: Vec<u8> = pipe.bytes.drain(..count).collect();
             let empty = data.is_empty() && pipe.bytes.is_empty();
-            // A reset overtakes what nobody reads, and nothing else.
+            // A reset is told at once where nothing is being read, and behind the bytes before it elsewhere.
             let reset = pipe.reset && (empty || !receiving);
+            let rest = !pipe.bytes.is_empty();
             let ended = receiving && empty && pipe.ended && !pipe.end_told && !reset;
             pipe.end_told |= ended;
             if reset {
-                pipe.reset = false;
-                pipe.drop_bytes();
+                // Behind it there is an end, once the rest was read.
+                (pipe.reset, pipe.ended, pipe.end_told) = (false, true, false);
             }
-            (data, ended, reset)
+            (data, ended, reset.then_some(rest))
         };
         let joint = self.joint.borrow().clone();
-        if reset {
-            self.transport.ask(|stream| stream.broken(io::ErrorKind::ConnectionReset.into()));
+        if let Some(rest) = reset {
+            self.transport.ask(|stream| stream.broken(io::ErrorKind::ConnectionReset.into(), rest));
             return Arrival::Reset;
         }
         if ended {
@@ -216,6 +217,7 @@ impl End {
                     return true;
                 }
                 Step::Receive(on) => self.receiving.set(on),
+                Step::ReceiveRest => self.receiving.set(true),
                 Step::ArmDeadline(after) => self.arm(after, |transport, _| transport.ask(Stream::deadline_passed)),
                 Step::DisarmDeadline => self.disarm(),
                 Step::DeliverHeld => {

@@ -31,10 +31,9 @@ pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
 use stream::Stream;
 
-/// A write of at least this many bytes onto an empty queue is offered to the socket at once, so that it is not copied.
-/// Below that, a copy costs less than the system calls that gathering saves (a send per write of 64 bytes costs 14 times
-/// as much as one send per turn).
-const DIRECT: usize = 8 * 1024;
+/// A write of at least this many bytes onto an empty queue is offered to the socket at once, so that it is not copied. 64 KiB, as
+/// much as a chunk of the queue: what is smaller leaves in one system call with whatever else is written in the turn.
+const DIRECT_WRITE_BYTES: usize = send_queue::CHUNK;
 
 /// One end of a connection (Twisted: `ITransport`): where a protocol writes, and how it closes.
 ///
@@ -75,7 +74,8 @@ impl Transport {
     }
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
-    /// with everything else that was written; what the socket does not take then is kept and sent when it does.
+    /// with everything else that was written; what the socket does not take then is kept and sent when it does. A piece of
+    /// 64 KiB or more with nothing queued before it is handed to the socket at once, so that it is not copied.
     ///
     /// The queue has no limit: watch [`queued`](Self::queued) where the peer decides how much is written. Bytes written after
     /// [`lose_connection`](Self::lose_connection) and before the connection has closed are still sent; after
@@ -86,7 +86,7 @@ impl Transport {
             return;
         }
         self.watch_written(&stream, data);
-        let rest = if data.len() >= DIRECT && stream.may_send_directly() {
+        let rest = if data.len() >= DIRECT_WRITE_BYTES && stream.may_send_directly() {
             let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent(count);
             &data[count..]
@@ -212,7 +212,8 @@ impl Transport {
         self.ask(|stream| stream.set_close_timeout(timeout));
     }
 
-    /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`).
+    /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`). It is off unless an option of the port, the
+    /// attempt or the endpoint says otherwise: see [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
     ///
     /// # Errors
     /// What the operating system says; `NotConnected` once the connection is over.

@@ -26,6 +26,8 @@ pub(crate) enum Step {
     TellProducer,
     /// Start or stop receiving.
     Receive(bool),
+    /// Receive what arrived before the network was over: [`Stream::ended`] says when there is no more.
+    ReceiveRest,
     /// Bytes or an end were held back and can be delivered now: take them in the next turn.
     DeliverHeld,
     /// Look again after this time ([`Stream::deadline_passed`]).

@@ -135,7 +135,71 @@ fn failing_flushes_once() {
     write(&mut stream, b"400");
     stream.blocked();
     stream.fail(Failure::message("no"));
-    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Linger)]);
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Reset)], "what is cut short must not look whole");
+}
+
+/// A callback's failure is the reason also behind an abort, whose reset stays.
+#[test]
+fn a_failure_behind_an_abort_is_the_reason() {
+    let mut stream = open();
+    stream.abort(ConnectionClosed::Aborted.into());
+    stream.callback_failed(Failure::message("no"));
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Reset)]);
+    assert_eq!(stream.take_reason().to_string(), "no");
+}
+
+/// A send that fails ends our direction; what arrived before is received, and then the loss is told with that error.
+#[test]
+fn a_failed_send_leaves_what_arrived_to_be_received() {
+    let mut stream = open();
+    write(&mut stream, b"request");
+    stream.broken(reset(), true);
+    assert!(!stream.accepts_writes() && stream.is_closing());
+    assert_eq!(steps(&mut stream), [Step::ReceiveRest]);
+    assert_eq!(stream.received(0, b"413"), Delivery::Deliver);
+    assert_eq!(steps(&mut stream), []);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 7 })));
+}
+
+/// A break during a pause is known at once, and told behind the bytes before it to a protocol that resumes within a second.
+#[test]
+fn a_break_during_a_pause_waits_for_the_protocol() {
+    let deadline = Step::ArmDeadline(Duration::from_secs(1));
+    let mut stream = open();
+    stream.pause();
+    assert_eq!(steps(&mut stream), [Step::Receive(false)]);
+    assert_eq!(stream.received(0, b"held"), Delivery::Kept);
+    stream.broken(reset(), true);
+    assert_eq!(steps(&mut stream), [deadline]);
+    stream.resume();
+    assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
+    assert_eq!(stream.take_held().expect("bytes were held").data, b"held");
+    assert_eq!(steps(&mut stream), [Step::ReceiveRest]);
+    stream.pause();
+    assert_eq!(steps(&mut stream), [deadline, Step::Receive(false)]);
+    stream.deadline_passed();
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 0 })));
+}
+
+/// A break with nothing left to be delivered ends the stream at once, paused or not; so does giving up what is left.
+#[test]
+fn a_break_with_nothing_left_is_the_end() {
+    for paused in [false, true] {
+        let mut stream = open();
+        if paused {
+            stream.pause();
+        }
+        stream.broken(reset(), false);
+        assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+    }
+    let mut stream = open();
+    stream.broken(reset(), true);
+    stream.lose();
+    assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { .. })));
 }
 
 /// An abort drops the queue and resets, whatever was under way; the network's word comes before a failure's, not after.
@@ -145,14 +209,14 @@ fn closing_only_moves_down_its_table() {
     write(&mut stream, b"dropped");
     stream.lose();
     stream.fail(Failure::message("failed"));
-    stream.broken(reset());
+    stream.broken(reset(), false);
     stream.fail(Failure::message("too late"));
     stream.lose();
     assert_eq!(stream.next_step(), Step::Close(CloseMode::Plain));
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 7 })));
 
     let mut stream = open();
-    stream.broken(reset());
+    stream.broken(reset(), false);
     stream.abort(ConnectionClosed::Aborted.into());
     assert_eq!(stream.next_step(), Step::Close(CloseMode::Reset));
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Aborted)));
@@ -324,7 +388,7 @@ enum Act {
     Resume,
     Received(usize),
     Ended,
-    Broken,
+    Broken(bool),
     Unblocked,
     Deadline,
     /// Settle; the socket takes so much, then is full.
@@ -342,7 +406,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Resume),
         3 => (1..1000_usize).prop_map(Act::Received),
         1 => Just(Act::Ended),
-        1 => Just(Act::Broken),
+        1 => any::<bool>().prop_map(Act::Broken),
         2 => Just(Act::Unblocked),
         1 => Just(Act::Deadline),
         6 => (0..300_000_usize).prop_map(Act::Settle),
@@ -359,7 +423,7 @@ proptest! {
         stream.set_half_close(half_close);
         let (mut written, mut sent, mut closed) = (0, 0, false);
         let (mut came, mut delivered, mut end_came, mut ends) = (0, 0, false, 0);
-        let mut shut = false;
+        let (mut shut, mut broken) = (false, false);
         for act in acts {
             match act {
                 Act::Write(count) if stream.accepts_writes() => {
@@ -389,8 +453,11 @@ proptest! {
                         prop_assert_eq!(came, delivered, "the end overtook bytes");
                     }
                 }
-                Act::Broken if !closed => stream.broken(reset()),
-                Act::Received(_) | Act::Ended | Act::Broken => {}
+                Act::Broken(rest) if !closed => {
+                    stream.broken(reset(), rest);
+                    (broken, end_came) = (true, end_came || !rest);
+                }
+                Act::Received(_) | Act::Ended | Act::Broken(_) => {}
                 Act::Unblocked => stream.unblocked(),
                 Act::Deadline => stream.deadline_passed(),
                 Act::Settle(room) => {
@@ -400,7 +467,7 @@ proptest! {
                         match stream.next_step() {
                             Step::Rest => break,
                             Step::Send => {
-                                prop_assert!(!closed && !shut && !stream.queue.is_empty());
+                                prop_assert!(!closed && !shut && !broken && !stream.queue.is_empty());
                                 let count = stream.queue.len().min(room);
                                 stream.queue.advance(count, &spares);
                                 stream.sent(count);
@@ -414,7 +481,8 @@ proptest! {
                                 shut = true;
                             }
                             Step::Receive(_) | Step::ArmDeadline(_) => prop_assert!(!closed),
-                            Step::Seal | Step::DisarmDeadline => prop_assert!(false, "there is no layer"),
+                            Step::ReceiveRest | Step::DisarmDeadline => prop_assert!(!closed && broken),
+                            Step::Seal => prop_assert!(false, "there is no layer"),
                             Step::TellProducer => prop_assert!(false, "there is no producer"),
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
@@ -434,7 +502,7 @@ proptest! {
                 }
             }
             prop_assert!(ends <= 1);
-            prop_assert!(closed || sent + stream.queue.len() == written, "bytes were lost or repeated");
+            prop_assert!(closed || broken || sent + stream.queue.len() == written, "bytes were lost or repeated");
             prop_assert_eq!(stream.is_over(), closed);
         }
     }

@@ -13,7 +13,6 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use super::socket::{self, Send};
 use super::table::Table;
 use super::{Backend, Completion, ConnectRefusal, Inbox, IncomingSocket, ListenRefusal, Progress, Wake, monotonic};
 use crate::address::Address;
-use crate::reactor::PortOptions;
+use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
 use crate::transport::stream as transport;
@@ -97,8 +96,8 @@ impl Backend for Mio {
         Ok(())
     }
 
-    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
-        let (socket, done) = socket::connect(to, from)?;
+    fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
+        let (socket, done) = socket::connect(to, options)?;
         self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
             .map_err(ConnectRefusal::Socket)?;
         self.table.insert(id, Source::Connecting(Stream::attempt(socket, to.unix().is_some())));
@@ -112,6 +111,13 @@ impl Backend for Mio {
         let Some(stream) = self.stream(id) else { return };
         stream.receiving = on;
         if on && stream.is_readable() {
+            self.table.list_again(id);
+        }
+    }
+
+    fn receive_rest(&mut self, id: Id) {
+        if let Some(stream) = self.stream(id) {
+            stream.receive_rest();
             self.table.list_again(id);
         }
     }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`listen`](Backend::listen), [`accept`](Backend::accept) | [`Accepted`](Completion::Accepted), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
 //! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
-//! | [`receive`](Backend::receive) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
+//! | [`receive`](Backend::receive), [`receive_rest`](Backend::receive_rest) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
 //! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](Completion::Returned) with the chunk that was being sent |
 //! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable) |
 //! | [`waker`](Backend::waker) | [`wait`](Backend::wait) returns |
@@ -20,8 +20,8 @@
 //! 2. A completion for an id that was closed is never handed over; what the poller still says of it is dropped and counted.
 //! 3. One turn hands over at most [`RECEIVE`] bytes per connection, and a bounded number of accepted connections per port: that is the budget that keeps one fast peer from starving the others. What is left is handed
 //!    over in the next turn, without waiting.
-//! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten. A reset is reported all
-//!    the same.
+//! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten. A fatal error is reported all
+//!    the same; bytes that arrived before it stay, for [`receive_rest`](Backend::receive_rest).
 //! 5. `wait` never returns later than its timeout by more than the poller's granularity, nor earlier unless something
 //!    happened.
 
@@ -34,11 +34,11 @@ mod uring;
 
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::connect::DialOptions;
 use super::port::PortOptions;
 use crate::address::Address;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
@@ -67,10 +67,14 @@ pub(crate) trait Backend {
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()>;
 
     /// Begins to connect. The outcome is a completion, even if it is known at once.
-    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal>;
+    fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
 
     /// Starts or stops receiving.
     fn receive(&mut self, id: Id, on: bool);
+
+    /// Receives what arrived before a fatal error, of which a send or [`Completion::Broken`] has told; then [`Completion::EndOfStream`]
+    /// or [`Completion::Broken`] says that there is no more. [`receive`](Self::receive) pauses it, and this resumes it.
+    fn receive_rest(&mut self, id: Id);
 
     /// Whether descriptors can be sent, and come with what is received.
     fn passes_descriptors(&self, id: Id) -> bool;
@@ -203,8 +207,12 @@ pub(crate) enum Completion {
     SendReady,
     /// A chunk that was taken along to be sent, and what came of it. Short of memory, it is `OutOfMemory`.
     Returned(Loan, io::Result<usize>),
-    /// The network says that the connection is over.
-    Broken(io::Error),
+    /// The network says that the connection is over. With a `rest`, bytes that arrived before were not handed over:
+    /// [`Backend::receive_rest`] does it.
+    Broken {
+        error: io::Error,
+        rest: bool,
+    },
     /// A watched descriptor can be read.
     Readable,
 }

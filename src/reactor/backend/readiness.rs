@@ -62,6 +62,8 @@ pub(super) struct Stream {
     /// What the poller said, and is not known to be over.
     edge: Edge,
     pub(super) receiving: bool,
+    /// Receiving what arrived before a fatal error: when there is no more, that is the end.
+    rest: bool,
     /// The peer's end was read.
     ended: bool,
     /// Somebody waits for room.
@@ -87,8 +89,13 @@ impl Edge {
     pub(super) const HUNG_UP: Self = Self(4);
     /// An error was announced.
     pub(super) const FAILED: Self = Self(8);
+    /// An urgent byte was announced: a receive stops at it, so one that fell short has not drained the socket.
+    pub(super) const URGENT: Self = Self(32);
     /// Nobody would read what is sent. Only of UNIX sockets that says more than the others do.
     pub(super) const GONE: Self = Self(16);
+
+    /// What makes a receive that fell short no proof that the socket was drained.
+    const UNDRAINED: Self = Self(Self::HUNG_UP.0 | Self::URGENT.0);
 
     /// This as well, if it is so.
     pub(super) fn with(self, other: Self, is_so: bool) -> Self {
@@ -261,7 +268,7 @@ impl Stream {
 
     /// Registered for reading, nothing known.
     pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
-        Self { socket, edge: Edge::NONE, receiving: false, ended: false, blocked: false, armed: false, unix }
+        Self { socket, edge: Edge::NONE, receiving: false, rest: false, ended: false, blocked: false, armed: false, unix }
     }
 
     /// Whether there may be something to receive.
@@ -280,14 +287,28 @@ impl Stream {
         if self.edge.has(Edge::FAILED) {
             // Not being read, or read to its end: reading would not say so.
             self.edge.remove(Edge::FAILED);
-            return (socket::pending_error(self.socket.as_fd()).map(Completion::Broken), Then::Rest);
+            let error = socket::pending_error(self.socket.as_fd());
+            let broken = error.map(|error| Completion::Broken { error, rest: self.has_rest() });
+            return (broken, Then::Rest);
         }
         if self.is_gone() && self.ended {
             // What it sent was read, and nobody would read what is sent to it.
             self.edge.remove(Edge::GONE);
-            return (Some(Completion::Broken(io::ErrorKind::BrokenPipe.into())), Then::Rest);
+            let error = io::ErrorKind::BrokenPipe.into();
+            return (Some(Completion::Broken { error, rest: false }), Then::Rest);
         }
         (None, Then::Rest)
+    }
+
+    /// Starts to receive what arrived before a fatal error. Of that the poller says nothing more.
+    pub(super) fn receive_rest(&mut self) {
+        (self.receiving, self.rest) = (true, true);
+        self.edge.add(Edge::READABLE.with(Edge::HUNG_UP, true));
+    }
+
+    /// Whether received bytes were not handed over.
+    fn has_rest(&self) -> bool {
+        !self.ended && socket::has_unread(self.socket.as_fd())
     }
 
     fn is_gone(&self) -> bool {
@@ -303,7 +324,7 @@ impl Stream {
             true => socket::receive_attached(self.socket.as_fd(), buffer, descriptors),
         };
         match received {
-            Receive::Bytes(filled) if !self.edge.has(Edge::HUNG_UP) => (Some(inbox.fill(filled)), Then::Rest),
+            Receive::Bytes(filled) if !self.edge.has(Edge::UNDRAINED) => (Some(inbox.fill(filled)), Then::Rest),
             received => self.received(received, inbox),
         }
     }
@@ -322,12 +343,19 @@ impl Stream {
                 let more = self.edge.has(Edge::FAILED) || self.is_gone();
                 (Some(Completion::EndOfStream), if more { Then::Again } else { Then::Rest })
             }
-            Receive::Empty => (None, Then::Rest),
+            Receive::Empty if self.rest => {
+                self.ended = true;
+                (Some(Completion::EndOfStream), Then::Rest)
+            }
+            Receive::Empty => {
+                self.edge.remove(Edge::URGENT);
+                (None, Then::Rest)
+            }
             Receive::Starved => {
                 self.edge.add(Edge::READABLE);
                 (None, Then::Again)
             }
-            Receive::Failed(error) => (Some(Completion::Broken(error)), Then::Rest),
+            Receive::Failed(error) => (Some(Completion::Broken { error, rest: false }), Then::Rest),
         }
     }
 
@@ -404,7 +432,8 @@ fn send_on(
 pub(super) fn read_last(socket: BorrowedFd<'_>) {
     let mut buffer = [0; 16 * 1024];
     let mut left = LAST_READ / buffer.len();
-    while left > 0 && matches!(socket::receive(socket, &mut buffer), Receive::Full(_)) {
+    // One that falls short may have met an urgent byte.
+    while left > 0 && matches!(socket::receive(socket, &mut buffer), Receive::Full(_) | Receive::Bytes(_)) {
         left -= 1;
     }
 }

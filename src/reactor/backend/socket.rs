@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -20,7 +20,7 @@ use rustix::net::{
 
 use super::{ConnectRefusal, ListenRefusal};
 use crate::address::{Address, UnixAddress};
-use crate::reactor::PortOptions;
+use crate::reactor::{DialOptions, PortOptions};
 use crate::reactor::unix::SocketFile;
 use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
@@ -90,6 +90,10 @@ pub(super) fn listen(
         file = Some(made);
     } else {
         sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.unix().is_none() {
+            // Accepted sockets inherit it.
+            sockopt::set_tcp_nodelay(&socket, options.no_delay)?;
+        }
         rustix::net::bind(&socket, &system_address(address)?)?;
     }
     rustix::net::listen(&socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
@@ -138,11 +142,14 @@ pub(super) fn not_accepted(error: Errno) -> Accept {
 }
 
 /// Begins a connection. `true`: it is there already.
-pub(super) fn connect(to: &Address, from: Option<SocketAddr>) -> Result<(OwnedFd, bool), ConnectRefusal> {
+pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, bool), ConnectRefusal> {
     let address = system_address(to).map_err(ConnectRefusal::Socket)?;
     let socket = rustix::net::socket_with(family(to), SocketType::STREAM, FLAGS, None)
         .map_err(|error| ConnectRefusal::Socket(error.into()))?;
-    if let Some(from) = from {
+    if options.no_delay && to.unix().is_none() {
+        sockopt::set_tcp_nodelay(&socket, true).map_err(|error| ConnectRefusal::Socket(error.into()))?;
+    }
+    if let Some(from) = options.from {
         sockopt::set_socket_reuseaddr(&socket, true)
             .and_then(|()| rustix::net::bind(&socket, &from))
             .map_err(|error| ConnectRefusal::Bind(error.into()))?;
@@ -157,6 +164,10 @@ pub(super) fn connect(to: &Address, from: Option<SocketAddr>) -> Result<(OwnedFd
         Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
         // A UNIX socket whose listener has its queue full: there is nothing that could be waited for.
         Err(Errno::AGAIN) if to.unix().is_some() => Err(ConnectRefusal::Busy),
+        // The local address was free to be bound, but has a connection to that very peer already.
+        Err(error @ (Errno::ADDRINUSE | Errno::ADDRNOTAVAIL)) if options.from.is_some() => {
+            Err(ConnectRefusal::Bind(error.into()))
+        }
         Err(error) => Err(ConnectRefusal::Socket(error.into())),
     }
 }
@@ -315,6 +326,18 @@ pub(super) fn pending_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
     }
 }
 
+/// Whether received bytes wait on a socket.
+pub(super) fn has_unread(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [0];
+    loop {
+        let peeked = rustix::net::recv(socket, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        match peeked {
+            Err(Errno::INTR) => continue,
+            peeked => return matches!(peeked, Ok((_, count)) if count > 0),
+        }
+    }
+}
+
 /// Ends our side. A peer that is gone already makes this fail; the next receive says so.
 pub(super) fn shut_down_writing(socket: BorrowedFd<'_>) {
     if let Err(error) = rustix::net::shutdown(socket, Shutdown::Write) {
@@ -400,9 +423,9 @@ fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
     })
 }
 
-/// A descriptor kept back, to be given up when there are no others.
+/// A descriptor kept back, to be given up when there are no others. A socket, for which no file needs to be there.
 pub(super) fn reserve() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
 fn family(address: &Address) -> AddressFamily {

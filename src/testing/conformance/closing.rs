@@ -151,6 +151,40 @@ pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) -> Outc
     Outcome::Passed
 }
 
+pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) -> Outcome {
+    let mut scene = Scene::new(setting);
+    if scene.is_unix() {
+        return Outcome::Skipped(NO_RESETS);
+    }
+    for pauses_inside in [false, true] {
+        let reader = Role::new().expects(FEW, &scene.witness).does(Call::Made, Transport::pause_producing);
+        let reader = reader.does(Call::Data, move |transport| {
+            if pauses_inside {
+                transport.pause_producing();
+            }
+        });
+        let (reader, peer) = scene.pair(reader, Role::new());
+        peer.transport().write(FEW);
+        scene.moment();
+        // Not all of it, where a socket takes less whose peer is paused.
+        let arrived = FEW.len() - peer.transport().queued();
+        peer.transport().abort_connection();
+        scene.until(|| peer.is_over() && reader.transport().is_disconnecting());
+        assert_eq!(reader.calls(), [Call::Made], "the loss overtook bytes");
+        while !reader.is_over() {
+            reader.transport().resume_producing();
+            let before = (reader.count_received(), reader.is_over());
+            scene.until(|| (reader.count_received(), reader.is_over()) != before);
+        }
+        assert_eq!(reader.received(), FEW[..arrived]);
+        reader.assert_reset();
+        reader.transport().write(FEW);
+        assert_eq!(reader.transport().queued(), 0);
+    }
+    scene.finish(&[]);
+    Outcome::Passed
+}
+
 /// A peer does something, and resets when it has arrived, while reading is paused: nothing of it but the reset is told.
 fn resets_a_paused_reader(scene: &mut Scene<'_>, reader: Role, does: impl FnOnce(&mut Scene<'_>, &End)) {
     let (reader, peer) = scene.pair(reader, Role::new().half_close());

@@ -208,8 +208,8 @@ pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Out
     let first = connect(&mut scene, &to, SocketAddr::new(ip, 0)).unwrap_or_else(|failure| panic!("{failure}"));
     let from = first.transport().host().socket_addr().unwrap_or_else(|| panic!("it has a port"));
     let again = connect(&mut scene, &to, from);
-    let ConnectError::Other { address, source } = connect_error(&again) else { panic!("{again:?}") };
-    assert_eq!((address, source.kind()), (&to, ErrorKind::AddrNotAvailable));
+    let ConnectError::Bind { local, source } = connect_error(&again) else { panic!("{again:?}") };
+    assert_eq!((local, source.kind()), (&from.into(), ErrorKind::AddrNotAvailable));
     let second = connect(&mut scene, &other, from).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(second.transport().host(), first.transport().host());
     drop((port.stop_listening(), other_port.stop_listening()));

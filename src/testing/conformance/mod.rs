@@ -277,6 +277,7 @@ catalogue! {
         both_may_abort_at_once: "two aborts that cross end both connections once",
         a_stuck_peer_is_cut_off: "lose_connection waits no longer than the close timeout for a peer that takes nothing",
         a_reset_is_noticed_while_paused: "a reset ends a connection whose reading is paused",
+        a_reset_behind_a_pause_loses_nothing: "a reset is known at once where reading is paused, and told after resuming, behind the bytes before it",
         a_reset_is_noticed_after_a_half_close: "a reset ends a connection whose peer had ended its direction before",
         a_reset_is_noticed_behind_an_end_that_waits: "a reset ends a connection where an end of stream waits behind a pause",
         a_reset_is_noticed_while_writing: "a reset ends a connection that has more to send than its socket takes, and says how much was unsent",

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::conduct::{Conduct, key};
 use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
 use crate::address::Address;
 use crate::reactor::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress,
-    RECEIVE, Wake,
+    Backend, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions,
+    Progress, RECEIVE, Wake,
 };
 use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{Loan, Spares};
@@ -41,6 +41,8 @@ pub(super) struct Simulated {
     host: IpAddr,
     sockets: BTreeMap<SocketId, Id>,
     ids: Ids,
+    /// Whether Nagle's algorithm is to be off on the streams that a port or an attempt brings.
+    no_delays: BTreeMap<(u32, u32), bool>,
     /// Chunks that were sent, of which so much was taken, to be told in the next turn.
     slow: Vec<(Id, Loan, usize)>,
     /// The same, to be told now.
@@ -63,6 +65,7 @@ impl Simulated {
             host,
             sockets: BTreeMap::new(),
             ids: Ids::default(),
+            no_delays: BTreeMap::new(),
             slow: Vec::new(),
             returned: Vec::new(),
             received: Vec::new(),
@@ -90,6 +93,7 @@ impl Simulated {
     fn unname(&mut self, id: Id) -> Option<SocketId> {
         let socket = self.ids.borrow_mut().remove(&key(id))?;
         self.sockets.remove(&socket);
+        self.no_delays.remove(&key(id));
         self.dead.push_back(id);
         if self.dead.len() > GRAVEYARD {
             self.dead.pop_front();
@@ -123,6 +127,7 @@ impl Simulated {
         match news {
             News::Accepted { stream, host, peer } => {
                 self.accepted += 1;
+                self.begin_stream(id, stream);
                 let kernel = Rc::downgrade(&self.kernel);
                 let socket = IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) }));
                 Completion::Accepted(Box::new(Incoming { socket, host, peer }))
@@ -132,6 +137,7 @@ impl Simulated {
             News::Connected(stream, host) => {
                 self.sockets.remove(&socket);
                 self.name(id, stream);
+                self.begin_stream(id, stream);
                 self.conduct.begins(id);
                 Completion::Connected(host)
             }
@@ -151,10 +157,17 @@ impl Simulated {
                 Completion::EndOfStream
             }
             News::SendReady => Completion::SendReady,
-            News::Broken(kind) => {
+            News::Broken { kind, rest } => {
                 self.conduct.tells_of_a_break(id);
-                Completion::Broken(kind.into())
+                Completion::Broken { error: kind.into(), rest }
             }
+        }
+    }
+
+    /// Sets on a new stream what was asked of the port or the attempt that brings it.
+    fn begin_stream(&self, id: Id, stream: SocketId) {
+        if let Some(stream) = self.kernel.borrow_mut().stream(stream) {
+            stream.no_delay = self.no_delays.get(&key(id)).copied().unwrap_or(false);
         }
     }
 
@@ -183,7 +196,7 @@ impl Simulated {
             let completion = match kernel.random.below(3) {
                 0 => Completion::SendReady,
                 1 => Completion::EndOfStream,
-                _ => Completion::Broken(io::ErrorKind::ConnectionReset.into()),
+                _ => Completion::Broken { error: io::ErrorKind::ConnectionReset.into(), rest: false },
             };
             return Some((id, completion));
         }
@@ -204,6 +217,7 @@ impl Backend for Simulated {
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
         let (socket, bound) = self.kernel.borrow_mut().listen(self.owner, self.host, address, options.backlog)?;
+        self.no_delays.insert(key(id), options.no_delay);
         self.name(id, socket);
         Ok(bound)
     }
@@ -227,10 +241,13 @@ impl Backend for Simulated {
         Ok(())
     }
 
-    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
-        let asked = self.kernel.borrow_mut().connect(self.owner, self.host, to, from);
+    fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
+        let asked = self.kernel.borrow_mut().connect(self.owner, self.host, to, options.from);
         match asked {
-            Ok(socket) => self.name(id, socket),
+            Ok(socket) => {
+                self.no_delays.insert(key(id), options.no_delay);
+                self.name(id, socket);
+            }
             Err(Refusal::Bind(error)) => return Err(ConnectRefusal::Bind(error)),
             Err(Refusal::Socket(error)) => return Err(ConnectRefusal::Socket(error)),
         }
@@ -243,6 +260,16 @@ impl Backend for Simulated {
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
             stream.receiving = on;
+            kernel.make_ready(self.owner, socket);
+        }
+    }
+
+    fn receive_rest(&mut self, id: Id) {
+        self.conduct.asks_for_the_rest(id);
+        let Some(socket) = self.socket(id) else { return };
+        let mut kernel = self.kernel.borrow_mut();
+        if let Some(stream) = kernel.stream(socket) {
+            stream.receiving = true;
             kernel.make_ready(self.owner, socket);
         }
     }

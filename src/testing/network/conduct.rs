@@ -3,7 +3,7 @@
 //! | of one stream | a fault |
 //! |---|---|
 //! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
-//! | bytes handed up | any come behind the end, or behind a break while they were received; behind one that met a pause they may |
+//! | bytes handed up | any come behind the end, or behind a break without having been asked for |
 //! | ends and breaks handed up | one comes twice |
 //! | its life | it begins twice; anything is asked of one that is not open |
 //! | what is in the inbox | anything is done for a stream, or the loop turns, before the next completion is asked for: it is done inside `data_received` |
@@ -38,6 +38,8 @@ struct Course {
     /// Nothing comes any more: the end was told, or a receive has failed.
     ended: bool,
     broken: bool,
+    /// What arrived before the break was asked for.
+    rest: bool,
 }
 
 impl Conduct {
@@ -135,12 +137,18 @@ impl Conduct {
         }
     }
 
+    pub(super) fn asks_for_the_rest(&mut self, id: Id) {
+        if let Some(course) = self.course(id, "receiving what arrived before a break") {
+            (course.receiving, course.rest) = (true, true);
+        }
+    }
+
     // Handed up.
 
     pub(super) fn lends(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "a chunk") else { return };
-        if course.ended {
+        if course.ended || (course.broken && !course.rest) {
             faults.add(format_args!("bytes come to {id:?} behind its end"));
         }
         self.lent = Some(id);
@@ -153,7 +161,7 @@ impl Conduct {
     pub(super) fn tells_the_end(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "an end of stream") else { return };
-        if std::mem::replace(&mut course.ended, true) {
+        if std::mem::replace(&mut course.ended, true) || (course.broken && !course.rest) {
             faults.add(format_args!("{id:?} is told of an end behind its end"));
         }
     }

@@ -1,7 +1,6 @@
 //! What a stream does that has layers ([`Layers`]): what is written goes down through them before it is sent, and what comes goes up.
 
 use super::{Deadline, Stream};
-use crate::transport::DIRECT;
 use crate::transport::layer::{Layer, Layers, Opened};
 use crate::transport::send_queue::Spares;
 use crate::transport::step::Step;
@@ -13,7 +12,7 @@ impl Stream {
         let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
             return queue.push(data, spares);
         };
-        let sealed = if data.len() >= DIRECT { layers.seal_now(data, queue, spares) } else { Ok(0) };
+        let sealed = if data.len() >= DIRECT_SEAL_BYTES { layers.seal_now(data, queue, spares) } else { Ok(0) };
         match sealed {
             Ok(count) => {
                 if let Some(queue) = layers.top_queue() {
@@ -67,7 +66,7 @@ impl Stream {
                 self.deadline = Deadline::None;
                 Some(Step::DisarmDeadline)
             }
-            Deadline::Handshake | Deadline::Close => None,
+            Deadline::Handshake | Deadline::Close | Deadline::Unread => None,
         }
     }
 
@@ -120,3 +119,7 @@ impl Stream {
         self.layers().map_or(0, Layers::len)
     }
 }
+
+/// A write of at least this many bytes is sealed at once where it can be, so that it is not copied before. 8 KiB: what is smaller
+/// fills records better together with what is written next.
+const DIRECT_SEAL_BYTES: usize = 8 * 1024;

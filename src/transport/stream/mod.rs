@@ -21,6 +21,7 @@
 //! |---|---|---|
 //! | `No` | | |
 //! | `Draining` | `lose_connection`, or the peer's end of stream: closes when the queue is empty; writes until then are sent | the reason, by default `Done`; the close timeout if the peer takes nothing |
+//! | `Broken` | the network is over, but bytes that arrived before are still to be delivered | that error, when they were delivered, or when reading has been paused for a second |
 //! | `Failing` | a callback failed, or the reactor stops: what the socket takes at once is sent, then it closes | that failure |
 //! | `Dead` | the network says it is over | that error |
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
@@ -38,7 +39,8 @@
 //!    phase of the reactor's turn. So a request never calls back.
 //! 3. When both directions have ended, the connection is over: `Done`.
 //! 4. Bytes that arrive while reading is paused are held, in order, with an end of stream behind them, and delivered
-//!    on resume. An error of the network is not held: it ends the connection at once.
+//!    on resume. A fatal error of the network is known at once, also one that a send met, and ends our direction; the protocol
+//!    is told of it behind the bytes that arrived before (`Broken`), or at once where there are none.
 //! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is told nothing once the stream
 //!    is past `Draining`.
 //! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind everything that was written. A `Failing`
@@ -69,6 +71,10 @@ use crate::failure::Failure;
 /// back, short enough that a mute peer can't hold a descriptor for ever.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a protocol that has paused reading may leave bytes unread whose connection is over. 1 s: a peer that resets is not to
+/// hold a descriptor for as long as a program does not look, and a program that is about to resume does so sooner.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// One connection's states, its queue, and why it ended.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -77,8 +83,7 @@ pub(crate) struct Stream {
     reading: Reading,
     writing: Writing,
     closing: Closing,
-    /// What the backend was told of receiving, once it was.
-    receiving: Option<bool>,
+    receiving: Receiving,
     /// The last send took less than there was, or is not over: the backend will say when to go on.
     blocked: bool,
     /// A `Failing` stream has had its one flush.
@@ -112,10 +117,21 @@ enum Writing {
     Shut,
 }
 
+/// What the backend was told of receiving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    Untold,
+    Off,
+    On,
+    /// What arrived before the network was over.
+    Rest,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Closing {
     No,
     Draining,
+    Broken,
     Failing,
     Dead,
     Aborting,
@@ -128,6 +144,8 @@ enum Deadline {
     None,
     /// That the peer takes something, while the connection is closing.
     Close,
+    /// That the protocol resumes, of a connection whose network is over.
+    Unread,
     /// That a layer's handshake is done.
     Handshake,
 }
@@ -156,7 +174,7 @@ impl Stream {
             reading: Reading::Open,
             writing: Writing::Open,
             closing: Closing::No,
-            receiving: None,
+            receiving: Receiving::Untold,
             blocked: false,
             flushed: false,
             deadline: Deadline::None,
@@ -211,6 +229,8 @@ impl Stream {
         if self.closing < Closing::Draining {
             self.closing = Closing::Draining;
             self.stop_delivering();
+        } else if self.closing == Closing::Broken {
+            self.end_broken();
         }
     }
 
@@ -219,9 +239,22 @@ impl Stream {
         self.close_with(Closing::Aborting, reason);
     }
 
-    /// Close because a callback failed or the reactor stops.
+    /// Close because the reactor stops, or a layer failed.
     pub(crate) fn fail(&mut self, reason: Failure) {
-        self.close_with(Closing::Failing, reason);
+        match self.closing {
+            Closing::Broken => self.end_broken(),
+            _ => self.close_with(Closing::Failing, reason),
+        }
+    }
+
+    /// Close because a callback failed. Its failure is the reason also behind an `abort_connection` of the same callback, and
+    /// behind an error of the network that was still to be told.
+    pub(crate) fn callback_failed(&mut self, failure: Failure) {
+        match self.closing {
+            Closing::Broken => self.close_with(Closing::Dead, failure),
+            Closing::Aborting => self.reason = Some(failure),
+            _ => self.close_with(Closing::Failing, failure),
+        }
     }
 
     /// Shut our side once everything written is sent (Twisted: `loseWriteConnection`).
@@ -281,6 +314,11 @@ impl Stream {
         }
     }
 
+    /// Whether what arrives is the protocol's, now or later.
+    pub(crate) fn delivers(&self) -> bool {
+        matches!(self.closing, Closing::No | Closing::Broken)
+    }
+
     /// Whether the connection is being lost (Twisted: `disconnecting`).
     pub(crate) fn is_closing(&self) -> bool {
         self.closing > Closing::No
@@ -333,7 +371,7 @@ impl Stream {
             return Delivery::Kept;
         }
         if level < self.levels() {
-            return if self.closing > Closing::Draining { Delivery::Kept } else { Delivery::Sealed };
+            return if self.closing > Closing::Broken { Delivery::Kept } else { Delivery::Sealed };
         }
         match self.reading {
             Reading::Open => Delivery::Deliver,
@@ -347,6 +385,10 @@ impl Stream {
 
     /// The peer sent its last byte, of those that have passed so many layers.
     pub(crate) fn ended(&mut self, mut level: usize, mut ending: Ending) -> EndNotice {
+        if self.closing == Closing::Broken {
+            self.rest_ended();
+            return EndNotice::Silent;
+        }
         loop {
             if let Some(held) = self.held_at(level) {
                 held.end = Some(ending);
@@ -400,7 +442,7 @@ impl Stream {
                 self.unblocked();
             }
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return false,
-            Err(error) => self.broken(error),
+            Err(error) => self.broken(error, true),
         }
         true
     }
@@ -415,19 +457,54 @@ impl Stream {
         self.blocked = self.queue.is_lent();
     }
 
-    /// The network says that it is over.
-    pub(crate) fn broken(&mut self, error: io::Error) {
-        let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
-        let ends_anyway = self.closing == Closing::Draining || self.both_ended();
-        if ends_anyway && self.has_sent_everything(nobody_is_there) {
-            let reason = self.reason.take().unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done));
-            return self.dead(reason);
+    /// Handles a fatal error of the network, met by a send or told by the backend. With a `rest`, the backend may have received
+    /// bytes that it has not handed over.
+    pub(crate) fn broken(&mut self, error: io::Error, rest: bool) {
+        let delivers = match self.closing {
+            Closing::No => matches!(self.reading, Reading::Open | Reading::Paused),
+            Closing::Broken => true,
+            Closing::Draining | Closing::Failing => false,
+            Closing::Dead | Closing::Aborting | Closing::Over => return,
+        };
+        if self.closing != Closing::Broken {
+            self.note_break(error);
         }
-        let reason = ConnectionClosed::from_io(error, self.queued());
-        self.dead(Failure::untraced(reason));
+        match delivers {
+            true if rest => {}
+            true => self.rest_ended(),
+            false => self.end_broken(),
+        }
     }
 
-    /// The same, with the reason as the protocol is to hear it.
+    /// Nothing more arrived before the network was over; what is held back is still delivered.
+    fn rest_ended(&mut self) {
+        match self.extras.as_mut().and_then(|extras| extras.held.as_mut()) {
+            Some(held) if !held.data.is_empty() => held.end = Some(Ending::Clean),
+            _ => self.end_broken(),
+        }
+    }
+
+    /// Records the reason of a break, and ends our direction. A connection that was to end anyway ends in its own way if all that
+    /// was written has left.
+    fn note_break(&mut self, error: io::Error) {
+        let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
+        let ends_anyway = self.closing == Closing::Draining || self.both_ended();
+        if !(ends_anyway && self.has_sent_everything(nobody_is_there)) {
+            self.reason = Some(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
+        }
+        self.closing = Closing::Broken;
+        self.drop_queue();
+    }
+
+    /// Ends a stream whose network is over: nothing more is to be delivered of it. The first reason stays.
+    fn end_broken(&mut self) {
+        if self.closing == Closing::Broken {
+            self.closing = Closing::Dead;
+            self.stop_delivering();
+        }
+    }
+
+    /// Ends at once, for this reason, as if the network had said so.
     pub(crate) fn dead(&mut self, reason: Failure) {
         self.close_with(Closing::Dead, reason);
     }
@@ -437,6 +514,7 @@ impl Stream {
     pub(crate) fn deadline_passed(&mut self) {
         match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => {}
+            Deadline::Unread => self.end_broken(),
             Deadline::Close if std::mem::take(&mut self.progressed) => {}
             Deadline::Close => {
                 if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
@@ -480,12 +558,15 @@ impl Stream {
     fn next_other_step(&mut self) -> Step {
         match self.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
+            Closing::Broken => self.next_broken_step(),
             Closing::Failing if self.queue.is_empty() && self.has_to_part() => self.part(),
             Closing::Failing if self.can_send() && !self.flushed => {
                 // With layers there is more to come: what is sealed when this has left.
                 self.flushed = self.layers().is_none_or(|layers| layers.parting);
                 Step::Send
             }
+            // What is given up must not look like the end of it.
+            Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
             Closing::Failing => self.close(self.parting()),
             Closing::Dead => self.close(CloseMode::Plain),
             Closing::Aborting => self.close(CloseMode::Reset),
@@ -502,7 +583,7 @@ impl Stream {
     #[inline]
     pub(crate) fn is_usual(&self) -> bool {
         self.extras.is_none()
-            && self.receiving == Some(true)
+            && self.receiving == Receiving::On
             && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
     }
 
@@ -546,10 +627,9 @@ impl Stream {
             self.progressed = false;
             return Step::ArmDeadline(after);
         }
-        let wanted = self.wants_to_receive();
-        if self.receiving != Some(wanted) {
-            self.receiving = Some(wanted);
-            return Step::Receive(wanted);
+        let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
+        if std::mem::replace(&mut self.receiving, wanted) != wanted {
+            return Step::Receive(wanted == Receiving::On);
         }
         if self.held_is_due() {
             return Step::DeliverHeld;
@@ -557,12 +637,30 @@ impl Stream {
         Step::Rest
     }
 
+    /// Delivers what arrived before the network was over, while the protocol reads.
+    fn next_broken_step(&mut self) -> Step {
+        let reads = self.reading == Reading::Open || self.is_handshaking();
+        let deadline = if reads { Deadline::None } else { Deadline::Unread };
+        if std::mem::replace(&mut self.deadline, deadline) != deadline {
+            return if reads { Step::DisarmDeadline } else { Step::ArmDeadline(UNREAD_TIMEOUT) };
+        }
+        if self.held_is_due() {
+            return Step::DeliverHeld;
+        }
+        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
+        let wanted = if reads && !end_is_held { Receiving::Rest } else { Receiving::Off };
+        match std::mem::replace(&mut self.receiving, wanted) {
+            told if told == wanted => Step::Rest,
+            _ if wanted == Receiving::Rest => Step::ReceiveRest,
+            _ => Step::Receive(false),
+        }
+    }
+
     /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
     /// sent anything, whether there was nothing to send.
-    fn has_sent_everything(&mut self, nobody_is_there: bool) -> bool {
-        let holds = self.production().is_some_and(|production| production.holds_close());
+    fn has_sent_everything(&self, nobody_is_there: bool) -> bool {
         let parting = self.layers().is_some_and(|layers| layers.parting);
-        parting || (nobody_is_there && !holds && self.queued() == 0)
+        parting || (nobody_is_there && !self.holds_close() && self.queued() == 0)
     }
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
@@ -578,6 +676,11 @@ impl Stream {
     /// Why it ended.
     pub(crate) fn take_reason(&mut self) -> Failure {
         self.reason.take().unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done))
+    }
+
+    /// Whether a close waits for a producer.
+    fn holds_close(&self) -> bool {
+        self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::holds_close)
     }
 
     fn production(&mut self) -> Option<&mut Production> {
@@ -617,6 +720,13 @@ impl Stream {
             Some(layers) => !layers.wire_ended && (open || self.reading == Reading::Ended || self.is_handshaking()),
             None => open,
         }
+    }
+
+    /// Whether anything that was written, or that a producer has still to write, is missing from what was sent.
+    fn has_more_to_say(&self) -> bool {
+        // What waits for a handshake is part of nothing that the peer knows.
+        let unsent = if self.is_handshaking() { self.queue.len() } else { self.queued() };
+        unsent > 0 || self.holds_close()
     }
 
     fn parting(&self) -> CloseMode {
@@ -659,12 +769,16 @@ impl Stream {
 
     fn close(&mut self, mode: CloseMode) -> Step {
         self.closing = Closing::Over;
+        self.drop_queue();
+        Step::Close(mode)
+    }
+
+    fn drop_queue(&mut self) {
         self.queue.clear();
         if let Some(extras) = &mut self.extras {
             extras.descriptors.clear();
             extras.layers.clear();
         }
-        Step::Close(mode)
     }
 }
 

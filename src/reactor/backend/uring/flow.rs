@@ -9,7 +9,7 @@ use rustix::event::PollFlags;
 
 use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness;
-use crate::reactor::backend::socket;
+use crate::reactor::backend::socket::{self, Receive};
 use crate::reactor::backend::table::Then;
 use crate::reactor::backend::{Completion, Inbox, Progress, RECEIVE};
 use crate::transport::agenda::Id;
@@ -36,6 +36,8 @@ pub(super) struct Flow {
     pub(super) armed: bool,
     /// It was told to end.
     cancelled: bool,
+    /// Receiving what arrived before a fatal error, by plain calls: when there is no more, that is the end.
+    rest: bool,
     /// The peer's end was read.
     pub(super) ended: bool,
     /// It is polled for errors.
@@ -78,7 +80,7 @@ impl Arrival {
                 Completion::Received
             }
             Self::End => Completion::EndOfStream,
-            Self::Broken(error) => Completion::Broken(error),
+            Self::Broken(error) => Completion::Broken { error, rest: false },
         }
     }
 }
@@ -90,6 +92,7 @@ impl Flow {
             receiving: false,
             armed: false,
             cancelled: false,
+            rest: false,
             ended: false,
             watched: false,
             flight: None,
@@ -115,13 +118,27 @@ impl Flow {
         if self.backlog.is_some() {
             return;
         }
-        if self.receiving && !self.ended {
+        if self.rest {
+            // `next` receives it.
+        } else if self.receiving && !self.ended {
             if !mem::replace(&mut self.armed, true) {
                 ring.receive(id, socket);
             }
         } else if !mem::replace(&mut self.watched, true) {
             ring.poll(Kind::Poll, id, socket, FAILED, true);
         }
+    }
+
+    /// Starts to receive what arrived before a fatal error. A receive that is under way may not hear of that error any more, so it
+    /// is cancelled; what it has brought comes first.
+    pub(super) fn receive_rest(&mut self, id: Id, ring: &mut Ring) {
+        (self.receiving, self.rest) = (true, true);
+        self.stop(id, ring);
+    }
+
+    /// Whether received bytes were not handed over.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.ended && (self.armed || self.backlog.is_some() || socket::has_unread(self.socket.as_fd()))
     }
 
     fn stop(&mut self, id: Id, ring: &mut Ring) {
@@ -148,7 +165,9 @@ impl Flow {
         if !goes_on && !goes_out {
             self.arm(id, ring);
         }
-        let Some(backlog) = &self.backlog else { return (arrival, Then::Rest) };
+        let Some(backlog) = &self.backlog else {
+            return (arrival, if self.rest { Then::Again } else { Then::Rest });
+        };
         if backlog.0.len() >= BACKLOG {
             self.stop(id, ring);
         }
@@ -191,7 +210,7 @@ impl Flow {
     /// What waits, and when there is more of it.
     pub(super) fn next(&mut self, id: Id, turn: u32, ring: &mut Ring) -> (Option<Arrival>, Then) {
         let Some(arrival) = self.backlog.as_mut().and_then(|backlog| backlog.0.pop_front()) else {
-            return (None, Then::Rest);
+            return self.next_of_rest();
         };
         if !self.may_take(&arrival, turn) {
             if let Some(backlog) = &mut self.backlog {
@@ -209,7 +228,23 @@ impl Flow {
         if !self.goes_out(&arrival) {
             self.arm(id, ring);
         }
-        (Some(arrival), Then::Rest)
+        (Some(arrival), if self.rest { Then::Again } else { Then::Rest })
+    }
+
+    /// What arrived before a fatal error, one receive a turn.
+    fn next_of_rest(&mut self) -> (Option<Arrival>, Then) {
+        if !self.rest || !self.receiving || self.armed || self.ended {
+            return (None, Then::Rest);
+        }
+        let mut buffer = vec![0; RECEIVE].into_boxed_slice();
+        match socket::receive(self.socket.as_fd(), &mut buffer) {
+            Receive::Full(count) | Receive::Bytes(count) => (Some(Arrival::Bytes(buffer, count)), Then::Again),
+            Receive::Starved => (None, Then::Again),
+            Receive::End | Receive::Empty | Receive::Failed(_) => {
+                self.ended = true;
+                (Some(Arrival::End), Then::Rest)
+            }
+        }
     }
 
     /// Sends by the ring, one chunk at a time; or by plain calls where there is much, or the end is to follow in the same turn.

@@ -25,7 +25,6 @@ mod ring;
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +42,7 @@ use super::{
     Backend, Completion, ConnectRefusal, Inbox, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
 };
 use crate::address::Address;
-use crate::reactor::PortOptions;
+use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
 use crate::transport::stream as transport;
@@ -173,7 +172,7 @@ impl Uring {
             }
             let error =
                 flags.is_ok_and(|flags| flags.intersects(FAILED)).then(|| socket::pending_error(flow.socket.as_fd()));
-            return error.flatten().map(Completion::Broken);
+            return error.flatten().map(|error| Completion::Broken { error, rest: flow.has_rest() });
         }
         self.note(id, flags);
         if !goes_on && flags.is_ok() {
@@ -299,12 +298,12 @@ impl Backend for Uring {
         Ok(())
     }
 
-    fn connect(&mut self, id: Id, to: &Address, from: Option<SocketAddr>) -> Result<(), ConnectRefusal> {
+    fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
         // What was closed in this turn may still have its descriptors.
-        let begun = socket::connect(to, from).or_else(|refusal| match refusal {
+        let begun = socket::connect(to, options).or_else(|refusal| match refusal {
             ConnectRefusal::Socket(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
                 self.flush();
-                socket::connect(to, from)
+                socket::connect(to, options)
             }
             refusal => Err(refusal),
         });
@@ -330,6 +329,15 @@ impl Backend for Uring {
             }
             _ => {}
         }
+    }
+
+    fn receive_rest(&mut self, id: Id) {
+        match self.table.get_mut(id) {
+            Some(Source::Stream(flow)) => flow.receive_rest(id, &mut self.ring),
+            Some(Source::Polled(Polled::Stream(stream))) => stream.receive_rest(),
+            _ => return,
+        }
+        self.table.list_again(id);
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {

@@ -93,9 +93,9 @@ impl Kernel {
         if self.is_listened_on(host, &bound) {
             return Err(Refusal::Bind(io::ErrorKind::AddrInUse.into()));
         }
-        // The engine binds with SO_REUSEADDR, so that Linux looks at the peer only when it is asked to connect.
+        // With SO_REUSEADDR, Linux looks at the peer only when it is asked to connect, and says that instead of AddrInUse.
         if self.is_connected(host, port, to) {
-            return Err(Refusal::Socket(io::ErrorKind::AddrNotAvailable.into()));
+            return Err(Refusal::Bind(io::ErrorKind::AddrNotAvailable.into()));
         }
         Ok(bound)
     }

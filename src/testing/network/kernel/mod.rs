@@ -117,7 +117,11 @@ pub(crate) enum News {
     Received(usize),
     EndOfStream,
     SendReady,
-    Broken(io::ErrorKind),
+    /// With or without bytes that can still be read.
+    Broken {
+        kind: io::ErrorKind,
+        rest: bool,
+    },
 }
 
 impl Kernel {

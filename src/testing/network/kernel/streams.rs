@@ -384,7 +384,8 @@ impl Stream {
     }
 
     fn break_news(&mut self, kind: io::ErrorKind) -> Option<News> {
-        (!std::mem::replace(&mut self.broken_told, true)).then_some(News::Broken(kind))
+        let rest = !self.end_told && !self.incoming.is_empty();
+        (!std::mem::replace(&mut self.broken_told, true)).then_some(News::Broken { kind, rest })
     }
 
     fn is_unix(&self) -> bool {

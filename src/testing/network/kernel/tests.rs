@@ -78,7 +78,7 @@ impl World {
 
 #[track_caller]
 fn assert_unavailable(refusal: Result<SocketId, Refusal>) {
-    let Err(Refusal::Socket(error)) = refusal else { panic!("it was asked for") };
+    let Err(Refusal::Bind(error)) = refusal else { panic!("it was asked for") };
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
@@ -204,7 +204,7 @@ fn answers(unix: bool, goes: Goes, asks: &[Ask]) -> Vec<String> {
                         world.kernel.read(ours, &mut into);
                         String::from_utf8(into).expect("it is text")
                     }
-                    super::News::Broken(kind) => format!("{kind:?}"),
+                    super::News::Broken { kind, .. } => format!("{kind:?}"),
                     news => format!("{news:?}"),
                 });
             }
@@ -262,6 +262,9 @@ fn waiting_connections_are_reset_with_their_listener() {
         world.settle();
         world.kernel.stream(ours).expect("it is open").receiving = true;
         let told = world.kernel.news(ours);
-        assert!(matches!(told, Some(super::News::Broken(ErrorKind::ConnectionReset))), "{told:?}");
+        assert!(
+            matches!(told, Some(super::News::Broken { kind: ErrorKind::ConnectionReset, rest: false })),
+            "{told:?}"
+        );
     }
 }

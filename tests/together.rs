@@ -1,0 +1,105 @@
+//! What is written in one callback leaves together, and no message waits for an acknowledgement of the one before.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::*;
+use ropewalk::{Address, Protocol, Result, Transport};
+
+/// What a message is answered with: pieces, each written by itself.
+struct InPieces(Vec<usize>);
+
+impl Protocol for InPieces {
+    fn data_received(&mut self, transport: &Transport, _data: &[u8]) -> Result<()> {
+        for size in &self.0 {
+            transport.write(&vec![b'p'; *size]);
+        }
+        Ok(())
+    }
+}
+
+/// How long the quickest of some round trips takes: the system holds an acknowledgement back for 40 ms, and what waits for one
+/// waits in every round but the first few.
+fn quickest_round_trip(pieces: &[usize]) -> Duration {
+    let reactor = reactor();
+    let ours = pieces.to_vec();
+    let (_port, address) = listen(&reactor, move |_: &Address| Some(InPieces(ours.clone())));
+    let total: usize = pieces.iter().sum();
+    let client = peer(address, move |mut stream| {
+        stream.set_nodelay(true).unwrap();
+        let mut answer = vec![0; total];
+        let trips = (0..24).map(|_| {
+            let begun = Instant::now();
+            stream.write_all(b"0123456789").unwrap();
+            stream.read_exact(&mut answer).unwrap();
+            begun.elapsed()
+        });
+        // The first are acknowledged at once, whatever is written.
+        trips.skip(16).min().unwrap()
+    });
+    run_beside(&reactor, client)
+}
+
+/// However an answer is cut into writes, none of it waits for the peer's delayed acknowledgement.
+#[test]
+fn an_answer_in_pieces_does_not_wait() {
+    for pieces in [&[9_000, 4][..], &[4, 9_000], &[8_192, 8_192, 1], &[70_000, 4], &[1; 100], &[20_000, 1, 20_000, 1]] {
+        let trip = quickest_round_trip(pieces);
+        assert!(trip < Duration::from_millis(20), "{pieces:?}: {trip:?}");
+    }
+}
+
+/// An echo of a message that comes in several receives does not wait either: its first part is answered by itself.
+#[test]
+fn an_echo_of_much_does_not_wait() {
+    let reactor = reactor();
+    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    for size in [20_000, 40_000] {
+        let client = peer(address, move |mut stream: TcpStream| {
+            let (message, mut answer) = (vec![b'm'; size], vec![0; size]);
+            let trips = (0..24).map(|_| {
+                let begun = Instant::now();
+                stream.write_all(&message).unwrap();
+                stream.read_exact(&mut answer).unwrap();
+                begun.elapsed()
+            });
+            trips.skip(16).min().unwrap()
+        });
+        let trip = run_beside(&reactor, client);
+        assert!(trip < Duration::from_millis(20), "{size}: {trip:?}");
+    }
+}
+
+/// What is less than a chunk leaves in one piece with what is written behind it: a peer that reads once has all of it, though
+/// Nagle's algorithm is on.
+#[test]
+fn what_is_written_in_one_callback_leaves_together() {
+    let reactor = reactor();
+    let factory = |_: &Address| {
+        Some(Script::new(&Log::default()).data(|transport, _| {
+            transport.set_tcp_no_delay(false)?;
+            transport.write(&[b'a'; 9_000]);
+            transport.write(b"tail");
+            transport.write(&[b'b'; 30_000]);
+            transport.write(b"end");
+            // Nothing has left yet.
+            assert_eq!(transport.queued(), 9_000 + 4 + 30_000 + 3);
+            Ok(())
+        }))
+    };
+    let (_port, address) = listen(&reactor, factory);
+    let mut client = Client::connect(&reactor, address);
+    for _ in 0..10 {
+        client.send(b"go");
+        let mut answer = vec![0; 50_000];
+        let mut count = 0;
+        run_until(&reactor, || {
+            count = client.0.read(&mut answer).unwrap_or(0);
+            count > 0
+        });
+        assert_eq!(count, 9_000 + 4 + 30_000 + 3);
+    }
+}
