@@ -679,3 +679,24 @@ fn bytes_go_both_ways() {
     run_until(&reactor, || log.is_over());
     assert_eq!(*received.borrow(), b"welcome");
 }
+
+/// A local address that has a connection to the very same peer is free to be bound, and refused by the system only when it
+/// connects: that too is an error of the local address.
+#[test]
+fn a_local_address_in_use_is_an_error_of_binding() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (_server, address) = listener();
+    let first = result_of(&reactor, connect(&reactor, address, scripts(&log))).unwrap();
+    let local = first.transport().host();
+    let options = ConnectOptions::new().bind_address(local.socket_addr().unwrap());
+    let failure = error_of(&reactor, reactor.connect_tcp(address, &options, scripts(&log)));
+    match failure.check::<ConnectError>() {
+        Some(ConnectError::Bind { local: named, .. }) => assert_eq!(*named, local),
+        _ => panic!("{failure}"),
+    }
+    // Bound by a socket that does not share it, it is in use from the beginning.
+    let (_taken, in_use) = refusing();
+    let options = ConnectOptions::new().bind_address(in_use);
+    let failure = error_of(&reactor, reactor.connect_tcp(address, &options, scripts(&log)));
+    assert!(matches!(failure.check(), Some(ConnectError::Bind { .. })), "{failure}");
+}

@@ -548,3 +548,53 @@ fn open() -> BTreeMap<i32, String> {
     });
     links.collect()
 }
+
+/// A burst of connections that meets a busy loop waits in the kernel, and each of them is served when the loop turns.
+#[test]
+fn a_burst_that_meets_a_busy_loop_is_served() {
+    const PEERS: usize = 200;
+    let (_alone, reactor) = (alone(), reactor());
+    let factory = |_: &Address| {
+        Some(Script::new(&Log::default()).made(|transport| {
+            transport.write(b"hello");
+            Ok(())
+        }))
+    };
+    let (_port, address) = listen(&reactor, factory);
+    let mut peers: Vec<TcpStream> = (0..PEERS).map(|_| dial(address)).collect();
+    for peer in &mut peers {
+        assert_eq!(read_exact(&reactor, peer, 5), b"hello");
+    }
+    assert_eq!(reactor.counters().accepted, PEERS as u64);
+}
+
+/// Tells the test below that it is the process in the empty folder.
+const EMPTY_FOLDER: &str = "ROPEWALK_TEST_EMPTY_FOLDER";
+
+/// A process that sees no file at all listens: nothing has to be there for it.
+#[test]
+fn a_port_needs_no_file() {
+    if let Some(folder) = std::env::var_os(EMPTY_FOLDER) {
+        rustix::process::chroot(folder).unwrap();
+        let (reactor, log) = (reactor(), Log::default());
+        let (_port, address) = listen(&reactor, echoes(&log));
+        let mut peer = dial(address);
+        peer.write_all(b"in here").unwrap();
+        assert_eq!(read_exact(&reactor, &mut peer, 7), b"in here");
+        return;
+    }
+    // A process that is being made has our descriptors for a moment.
+    let _alone = alone();
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root may change the root folder");
+    }
+    let folder = std::env::temp_dir().join(format!("ropewalk-empty-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let inside = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_port_needs_no_file", "--nocapture"])
+        .env(EMPTY_FOLDER, &folder)
+        .output();
+    std::fs::remove_dir(&folder).unwrap();
+    let inside = inside.unwrap();
+    assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stderr));
+}

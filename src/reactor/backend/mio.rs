@@ -34,6 +34,14 @@ use crate::transport::stream as transport;
 /// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
 const EVENTS: usize = 1024;
 
+/// What a stream is registered for. An urgent byte is no event of its own, but says that a receive may stop before the socket is
+/// drained.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const RECEIVING: Interest = Interest::READABLE.add(Interest::PRIORITY);
+/// What a stream is registered for.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const RECEIVING: Interest = Interest::READABLE;
+
 /// The token of the waker: no slot has this number.
 const WAKE: Token = Token(usize::MAX);
 
@@ -91,15 +99,14 @@ impl Backend for Mio {
         let IncomingSocket::Descriptor { socket, unix } = socket else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
+        self.register(id, socket.as_raw_fd(), RECEIVING)?;
         self.table.insert(id, Source::Stream(Stream::new(socket, unix)));
         Ok(())
     }
 
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
         let (socket, done) = socket::connect(to, options)?;
-        self.register(id, socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
-            .map_err(ConnectRefusal::Socket)?;
+        self.register(id, socket.as_raw_fd(), RECEIVING | Interest::WRITABLE).map_err(ConnectRefusal::Socket)?;
         self.table.insert(id, Source::Connecting(Stream::attempt(socket, to.unix().is_some())));
         if done {
             self.table.list_again(id);
@@ -131,7 +138,7 @@ impl Backend for Mio {
         let progress = source.send(stream, spares)?;
         if source.blocked && !mem::replace(&mut source.armed, true) {
             let descriptor = source.socket.as_raw_fd();
-            let both = Interest::READABLE | Interest::WRITABLE;
+            let both = RECEIVING | Interest::WRITABLE;
             self.poll.registry().reregister(&mut SourceFd(&descriptor), token(id), both)?;
         }
         Ok(progress)
@@ -236,5 +243,6 @@ fn edge(event: &Event) -> Edge {
         .with(Edge::WRITABLE, event.is_writable())
         .with(Edge::HUNG_UP, hung_up)
         .with(Edge::FAILED, event.is_error())
+        .with(Edge::URGENT, event.is_priority())
         .with(Edge::GONE, event.is_write_closed())
 }

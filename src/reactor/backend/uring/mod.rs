@@ -48,7 +48,7 @@ use crate::transport::send_queue::Spares;
 use crate::transport::stream as transport;
 
 /// What is polled for as long as a UNIX stream is there; room is asked for when it is missed.
-const READABLE: PollFlags = PollFlags::IN.union(PollFlags::RDHUP);
+const READABLE: PollFlags = PollFlags::IN.union(PollFlags::PRI).union(PollFlags::RDHUP);
 
 /// The name of the bell.
 const BELL: Id = Id { slot: 0, generation: 0 };
@@ -511,5 +511,6 @@ fn edge(flags: PollFlags) -> Edge {
         .with(Edge::WRITABLE, flags.contains(PollFlags::OUT))
         .with(Edge::HUNG_UP, hung_up)
         .with(Edge::FAILED, failed)
+        .with(Edge::URGENT, flags.contains(PollFlags::PRI))
         .with(Edge::GONE, closed || failed)
 }
