@@ -401,7 +401,7 @@ impl Backend for Simulated {
         let mut kernel = self.kernel.borrow_mut();
         let stream = kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?;
         match option {
-            SocketOption::NoDelay(on) => stream.no_delay = on,
+            SocketOption::NoDelay(on) => kernel.set_no_delay(socket, on),
             SocketOption::KeepAlive(on) => stream.keep_alive = on,
             // Nothing here is lost for good, so there is nothing to give up on.
             SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) => {}

@@ -82,6 +82,20 @@ impl Peer {
         Ok(sent)
     }
 
+    /// Sends a byte out of band (`MSG_OOB`), and says whether the network took it: 1, or 0. It is no part of the stream for a reader,
+    /// unless another one overtakes it; a receive stops at it.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write). Over UNIX sockets there is no such thing.
+    pub fn write_urgent(&self, byte: u8) -> io::Result<usize> {
+        let stream = self.stream()?;
+        let mut kernel = self.kernel.borrow_mut();
+        let count = kernel.send_urgent(stream, byte)?;
+        kernel.writes(stream, 0, &[byte][..count]);
+        kernel.sends(stream, &[byte][..count], false);
+        Ok(count)
+    }
+
     /// Everything that came since the last call. Not reading fills the window, as a slow reader does.
     pub fn read(&self) -> Vec<u8> {
         let Ok(stream) = self.stream() else { return Vec::new() };

@@ -47,12 +47,17 @@ impl Ledger {
         }
     }
 
+    /// The owner has passed over this. `false`: the other end has sent something else.
+    pub(super) fn passes(&mut self, data: &[u8]) -> bool {
+        self.due.take(data) == Some(0)
+    }
+
     /// The owner has read this. `false`: the other end has sent something else.
     pub(super) fn reads(&mut self, data: &[u8]) -> bool {
         if self.levels == 0 {
             self.ungiven.add(data);
         }
-        self.due.take(data) == Some(0)
+        self.passes(data)
     }
 }
 

@@ -13,7 +13,9 @@
 //! same program on the same seed does the same, and leaves the same trace.
 
 mod connecting;
+mod ends;
 mod ledger;
+mod nagle;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -99,6 +101,10 @@ enum Event {
     Wire(SocketId),
     /// The sender hears that so much was read.
     Read(SocketId, usize),
+    /// A receiver acknowledges what it has not yet.
+    Acknowledges(SocketId),
+    /// The sender hears that so much has arrived.
+    Acknowledged(SocketId, usize),
 }
 
 /// What a socket has to say to a backend.
@@ -188,16 +194,23 @@ impl Kernel {
             }
             Event::Wire(sender) => self.deliver(sender),
             Event::Read(sender, count) => {
-                let Some(Socket::Stream(stream)) = self.sockets.get(&sender) else { return };
-                if self.is_parted(stream.host, stream.peer_host) {
+                if self.is_cut_off(sender) {
                     return self.again(event);
                 }
-                let Some(Socket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
+                let Some(stream) = self.stream(sender) else { return };
                 stream.unread = stream.unread.saturating_sub(count);
                 let owner = stream.owner;
                 self.make_ready(owner, sender);
             }
+            Event::Acknowledges(receiver) => self.answer_now(receiver),
+            Event::Acknowledged(sender, _) if self.is_cut_off(sender) => self.again(event),
+            Event::Acknowledged(sender, count) => self.acknowledged(sender, count),
         }
+    }
+
+    /// Whether nothing of a stream's other end reaches it.
+    fn is_cut_off(&self, id: SocketId) -> bool {
+        matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
     }
 
     /// It did not get through: it is sent again, as a system does.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::address::Address;
 
 use super::ledger::Ledger;
+use super::nagle::Nagle;
 use super::{Event, Kernel, News, Owner, Socket, SocketId};
 
 pub(crate) struct Stream {
@@ -29,6 +30,9 @@ pub(crate) struct Stream {
     /// When the last bit of what was sent has left.
     pub(super) busy_until: Duration,
     pub(super) incoming: VecDeque<u8>,
+    /// How many of those are ahead of an urgent byte, which is one of them.
+    urgent: Option<usize>,
+    pub(super) nagle: Nagle,
     /// What is compared of its bytes.
     pub(super) ledger: Ledger,
     pub(super) end_arrived: bool,
@@ -36,16 +40,16 @@ pub(crate) struct Stream {
     /// One of the ends has reset it, and nothing comes or goes any more.
     pub(super) reset: bool,
     /// What the owner has not been told of that, by whatever it asks next.
-    error: Option<io::ErrorKind>,
+    pub(super) error: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
     /// Its end left before the peer's had come.
     ended_first: bool,
     /// The other end was closed, and its system says so.
-    gone: bool,
+    pub(super) gone: bool,
     /// The owner has heard that it is broken, which may be after the end.
-    broken_told: bool,
+    pub(super) broken_told: bool,
     /// It is no longer among those that wait to be accepted, or never was.
     pub(super) accepted: bool,
     /// Its owner has closed it.
@@ -57,6 +61,8 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(super) enum Packet {
     Data(Vec<u8>),
+    /// A byte out of band.
+    Urgent(u8),
     End,
     Reset,
     /// The other end of a UNIX socket was closed: nobody would read what is sent to it.
@@ -82,26 +88,54 @@ impl Kernel {
         if self.random.chance(self.conditions.short_sends) {
             count = self.random.between(1, room as u64) as usize;
         }
-        for piece in data[..count].chunks(segment) {
-            self.transmit(id, Packet::Data(piece.to_vec()));
-        }
-        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
-            stream.unread += count;
-            let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
-            self.note(format_args!("send   {} {count}", names[0]));
-            match self.sockets.get_mut(&peer) {
-                Some(Socket::Stream(peer)) => {
-                    peer.ledger.due.add(&data[..count]);
-                    let unread = under_way + peer.incoming.len();
-                    if unread > window {
-                        let what = format_args!("{unread} bytes under way and unread, {window} may be: {}", names[0]);
-                        self.faults.add(what);
-                    }
-                }
-                _ => self.faults.add(format_args!("{} has lost its other end", names[0])),
+        if self.may_hold(id) {
+            self.send_or_hold(id, &data[..count]);
+        } else {
+            for piece in data[..count].chunks(segment) {
+                self.transmit(id, Packet::Data(piece.to_vec()));
             }
         }
+        self.sent(id, &data[..count]);
         Ok(count)
+    }
+
+    /// Sends a byte out of band, in its place among the others. `Ok(0)`: there is no room.
+    pub(crate) fn send_urgent(&mut self, id: SocketId, byte: u8) -> io::Result<usize> {
+        let window = self.conditions.window;
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        if stream.local.unix().is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if let Some(kind) = stream.send_error() {
+            return Err(kind.into());
+        }
+        if stream.unread >= window {
+            return Ok(0);
+        }
+        self.push_out(id, true);
+        self.transmit(id, Packet::Urgent(byte));
+        self.sent(id, &[byte]);
+        Ok(1)
+    }
+
+    /// Accounts for bytes that a socket has taken.
+    fn sent(&mut self, id: SocketId, data: &[u8]) {
+        let window = self.conditions.window;
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        stream.unread += data.len();
+        let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
+        self.note(format_args!("send   {} {}", names[0], data.len()));
+        let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) else {
+            return self.faults.add(format_args!("{} has lost its other end", names[0]));
+        };
+        peer.ledger.due.add(data);
+        let unread = under_way + peer.incoming.len();
+        if unread > window {
+            let what = format_args!("{unread} bytes under way and unread, {window} may be: {}", names[0]);
+            self.faults.add(what);
+        }
     }
 
     /// Sends the end of a direction.
@@ -112,6 +146,7 @@ impl Kernel {
         {
             stream.shut = true;
             stream.ended_first = !stream.end_arrived;
+            self.push_out(id, true);
             self.transmit(id, Packet::End);
         }
     }
@@ -168,38 +203,71 @@ impl Kernel {
     fn reset(&mut self, id: SocketId) {
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             (stream.reset, stream.error) = (true, None);
+            stream.nagle.clear();
             self.transmit(id, Packet::Reset);
         }
     }
 
-    /// Reads up to the room in `into`, and says how many bytes that were.
+    /// Reads up to the room in `into`, but no further than to an urgent byte, and says how many bytes that were.
     pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
+        self.pass_urgent(id);
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
-        let count = stream.incoming.len().min(into.len());
+        let count = stream.readable().min(into.len());
         let (first, second) = stream.incoming.as_slices();
         let split = count.min(first.len());
         into[..split].copy_from_slice(&first[..split]);
         into[split..count].copy_from_slice(&second[..count - split]);
         stream.incoming.drain(..count);
+        stream.urgent = stream.urgent.map(|ahead| ahead - count);
         if !stream.ledger.reads(&into[..count]) {
             let (local, remote) = (&stream.local, &stream.remote);
             self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
         }
-        let (peer, names, owner) = (stream.peer, Rc::clone(&stream.names), stream.owner);
+        let names = Rc::clone(&stream.names);
         if count > 0 {
             self.note(format_args!("read   {} {count}", names[1]));
-            let at = self.now + self.latency();
-            self.later(at, Event::Read(peer, count));
-            self.make_ready(owner, id);
+            self.makes_room(id, count);
         }
         count
+    }
+
+    /// Drops an urgent byte that is next: nobody has asked for it to stay in line.
+    fn pass_urgent(&mut self, id: SocketId) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        if stream.urgent != Some(0) {
+            return;
+        }
+        stream.urgent = None;
+        let byte = stream.incoming.pop_front();
+        if !stream.ledger.passes(byte.as_slice()) {
+            let (local, remote) = (&stream.local, &stream.remote);
+            self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
+        }
+        self.makes_room(id, 1);
+    }
+
+    /// So much was read: the peer may send as much more, and there may be more to read.
+    fn makes_room(&mut self, id: SocketId, count: usize) {
+        let at = self.now + self.latency();
+        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let (peer, owner) = (stream.peer, stream.owner);
+        self.later(at, Event::Read(peer, count));
+        self.make_ready(owner, id);
     }
 
     /// Reads, and throws away, up to so many bytes.
     pub(crate) fn discard(&mut self, id: SocketId, most: usize) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
-        self.read(id, &mut into);
+        let mut left = into.len();
+        // A read stops at an urgent byte.
+        while left > 0 {
+            let count = self.read(id, &mut into[..left]);
+            if count == 0 {
+                return;
+            }
+            left -= count;
+        }
     }
 
     /// Does something to the bytes that a host's stream has not read: what no wire does. `false`: there is no such stream.
@@ -276,9 +344,18 @@ impl Kernel {
         let owner = stream.owner;
         match packet {
             // Nobody will read this: the sender is told so, once.
-            Packet::Data(_) if stream.closed && !stream.reset => return self.reset(id),
-            Packet::Data(_) if stream.reset => {}
-            Packet::Data(bytes) => stream.incoming.extend(bytes),
+            Packet::Data(_) | Packet::Urgent(_) if stream.closed && !stream.reset => return self.reset(id),
+            Packet::Data(_) | Packet::Urgent(_) if stream.reset => {}
+            Packet::Data(bytes) => {
+                stream.incoming.extend(&bytes);
+                if self.may_hold(id) {
+                    self.answer_late(id, bytes.len());
+                }
+            }
+            Packet::Urgent(byte) => {
+                stream.urgent = Some(stream.incoming.len());
+                stream.incoming.push_back(byte);
+            }
             Packet::End => stream.end_arrived = true,
             Packet::Gone => stream.gone = true,
             Packet::Reset => stream.was_reset(),
@@ -309,18 +386,22 @@ impl Kernel {
 
     pub(super) fn stream_news(&mut self, id: SocketId) -> Option<News> {
         let (window, chunk) = (self.conditions.window, self.conditions.chunk);
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
-        let owner = stream.owner;
+        let stream = self.stream(id)?;
         if stream.closed {
             return None;
         }
+        if stream.receiving {
+            self.pass_urgent(id);
+        }
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
+        let owner = stream.owner;
         if stream.blocked && (stream.unread < window || stream.reset || stream.gone) {
             stream.blocked = false;
             self.make_ready(owner, id);
             return Some(News::SendReady);
         }
         if stream.receiving && !stream.incoming.is_empty() {
-            let most = stream.incoming.len().min(chunk) as u64;
+            let most = stream.readable().min(chunk) as u64;
             // Reading puts it on the list again.
             return Some(
                 News::Received(if chunk == usize::MAX { most } else { self.random.between(1, most) } as usize),
@@ -336,60 +417,10 @@ impl Kernel {
     }
 }
 
-/// What an end knows of the other's end and of a reset, and what its system says of it when it is asked:
-///
-/// | | a send says | a receive says, behind all bytes |
-/// |---|---|---|
-/// | reset | `ConnectionReset` | `ConnectionReset` |
-/// | reset behind the peer's end, ours still open | `BrokenPipe` | the end |
-/// | a UNIX socket whose peer left something unread | `BrokenPipe`, and the error stays | `ConnectionReset`, even before an end |
-///
-/// An error is told once, by whatever is asked first: from then on a send says `BrokenPipe`, and a receive tells the end as if it were a
-/// clean one. Bytes that had arrived stay, and are read before.
 impl Stream {
-    /// The reset has arrived.
-    fn was_reset(&mut self) {
-        self.reset = true;
-        let is_half_closed = self.end_arrived && !self.shut && !self.is_unix();
-        let kind = if is_half_closed { io::ErrorKind::BrokenPipe } else { io::ErrorKind::ConnectionReset };
-        self.error = Some(kind);
-        self.wire.clear();
-        self.under_way = 0;
-    }
-
-    /// Why nothing can be sent.
-    fn send_error(&mut self) -> Option<io::ErrorKind> {
-        let told = if self.is_unix() { None } else { self.error.take() };
-        let is_over = self.reset || self.shut || self.closed || self.gone;
-        told.or(is_over.then_some(io::ErrorKind::BrokenPipe))
-    }
-
-    /// What there is to say behind the bytes. While nothing is received, an error does not wait for them.
-    fn end_news(&mut self) -> Option<News> {
-        let ends = self.receiving && !self.end_told;
-        if ends && self.end_arrived && (self.error.is_none() || !self.is_unix()) {
-            self.end_told = true;
-            return Some(News::EndOfStream);
-        }
-        if let Some(kind) = self.error.take() {
-            // A receive that has failed is the last.
-            self.end_told |= ends;
-            return self.break_news(kind);
-        }
-        if ends && self.reset {
-            self.end_told = true;
-            return Some(News::EndOfStream);
-        }
-        if self.gone && self.end_told { self.break_news(io::ErrorKind::BrokenPipe) } else { None }
-    }
-
-    fn break_news(&mut self, kind: io::ErrorKind) -> Option<News> {
-        let rest = !self.end_told && !self.incoming.is_empty();
-        (!std::mem::replace(&mut self.broken_told, true)).then_some(News::Broken { kind, rest })
-    }
-
-    fn is_unix(&self) -> bool {
-        self.local.unix().is_some()
+    /// How many bytes one receive can bring: those ahead of an urgent byte.
+    fn readable(&self) -> usize {
+        self.urgent.unwrap_or(self.incoming.len())
     }
 
     pub(super) fn new(owner: Owner, hosts: (IpAddr, IpAddr), local: Address, remote: Address, peer: SocketId) -> Self {
@@ -406,6 +437,8 @@ impl Stream {
             unread: 0,
             busy_until: Duration::ZERO,
             incoming: VecDeque::new(),
+            urgent: None,
+            nagle: Nagle::default(),
             ledger: Ledger::default(),
             end_arrived: false,
             end_told: false,
@@ -429,6 +462,7 @@ impl Packet {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Data(bytes) => bytes.len(),
+            Self::Urgent(_) => 1,
             Self::End | Self::Reset | Self::Gone => 0,
         }
     }

@@ -25,7 +25,11 @@ impl World {
 
     /// Over UNIX sockets, which are on one host.
     fn unix() -> Self {
-        Self::listening(Conditions::ideal(), UnixAddress::abstract_name("name").expect("a name").into())
+        Self::unix_with(Conditions::ideal())
+    }
+
+    fn unix_with(conditions: Conditions) -> Self {
+        Self::listening(conditions, UnixAddress::abstract_name("name").expect("a name").into())
     }
 
     fn listening(conditions: Conditions, to: Address) -> Self {
@@ -266,5 +270,147 @@ fn waiting_connections_are_reset_with_their_listener() {
             matches!(told, Some(super::News::Broken { kind: ErrorKind::ConnectionReset, rest: false })),
             "{told:?}"
         );
+    }
+}
+
+/// What a stream brings that receives from now on, piece by piece.
+fn pieces(world: &mut World, id: SocketId) -> Vec<String> {
+    world.kernel.stream(id).expect("it is open").receiving = true;
+    let mut pieces = Vec::new();
+    while let Some(news) = world.kernel.news(id) {
+        match news {
+            super::News::Received(count) => {
+                let mut into = vec![0; count];
+                let count = world.kernel.read(id, &mut into);
+                pieces.push(String::from_utf8_lossy(&into[..count]).into_owned());
+            }
+            news => pieces.push(format!("{news:?}")),
+        }
+    }
+    world.kernel.check_faults();
+    pieces
+}
+
+/// A receive stops at an urgent byte and the next goes on behind it; the byte is no part of the stream, unless another one overtakes it.
+#[test]
+fn a_receive_stops_at_an_urgent_byte() {
+    // An exclamation or question mark is out of band.
+    let all: [(&str, &[&str]); 6] = [
+        ("abc!def", &["abc", "def"]),
+        ("!def", &["def"]),
+        ("abc!", &["abc"]),
+        ("abc!de?fg", &["abc!de", "fg"]),
+        ("abc!?fg", &["abc!", "fg"]),
+        ("!", &[]),
+    ];
+    for (sent, expected) in all {
+        let mut world = World::new(Conditions::ideal());
+        let (ours, theirs) = world.connect(None);
+        for byte in sent.bytes() {
+            let count = match byte {
+                b'!' | b'?' => world.kernel.send_urgent(theirs, byte),
+                byte => world.kernel.send(theirs, &[byte]),
+            };
+            assert_eq!(count.expect("it is open"), 1);
+        }
+        world.settle();
+        assert_eq!(pieces(&mut world, ours), expected, "{sent}");
+        world.kernel.shut_down(theirs);
+        world.settle();
+        assert_eq!(pieces(&mut world, ours), ["EndOfStream"], "{sent}");
+    }
+}
+
+/// What is dropped before a close goes on behind an urgent byte, so that the close is no reset.
+#[test]
+fn a_close_reads_past_an_urgent_byte() {
+    let mut world = World::new(Conditions::ideal());
+    let (ours, theirs) = world.connect(None);
+    world.kernel.send(theirs, b"abc").expect("it is open");
+    world.kernel.send_urgent(theirs, b'!').expect("it is open");
+    world.kernel.send(theirs, b"def").expect("it is open");
+    world.settle();
+    world.kernel.discard(ours, 1024);
+    world.close(ours);
+    assert_eq!(pieces(&mut world, theirs), ["EndOfStream"]);
+}
+
+/// When so many bytes have arrived at a socket, in milliseconds from now.
+fn arrived(world: &mut World, id: SocketId, count: usize) -> u128 {
+    let start = world.kernel.now;
+    world.settle();
+    while world.kernel.state(id).0 < count {
+        let next = world.kernel.next_event().expect("they are under way");
+        world.kernel.advance_to(next);
+    }
+    (world.kernel.now - start).as_millis()
+}
+
+/// Nagle's algorithm holds a partial segment while earlier bytes are not acknowledged, and the acknowledgement is 40 ms late.
+#[test]
+fn small_segments_are_held() {
+    type Does = fn(&mut World, SocketId, SocketId);
+    let two: Does = |world, ours, _| {
+        world.kernel.send(ours, b"a").expect("it is open");
+        world.kernel.send(ours, b"b").expect("it is open");
+    };
+    let all: [(&str, bool, Does, usize, u128); 7] = [
+        ("two small ones", true, two, 2, 40),
+        ("without it", false, two, 2, 0),
+        ("a single one", true, |world, ours, _| drop(world.kernel.send(ours, b"a")), 1, 0),
+        (
+            "an end behind them",
+            true,
+            |world, ours, _| {
+                world.kernel.send(ours, b"a").expect("it is open");
+                world.kernel.send(ours, b"b").expect("it is open");
+                world.kernel.shut_down(ours);
+            },
+            2,
+            0,
+        ),
+        (
+            "turned off when they wait",
+            true,
+            |world, ours, _| {
+                world.kernel.send(ours, b"a").expect("it is open");
+                world.kernel.send(ours, b"b").expect("it is open");
+                world.kernel.set_no_delay(ours, true);
+            },
+            2,
+            0,
+        ),
+        (
+            "an answer between them",
+            true,
+            |world, ours, theirs| {
+                world.kernel.send(ours, b"a").expect("it is open");
+                world.settle();
+                world.kernel.send(theirs, b"answer").expect("it is open");
+                world.kernel.send(ours, b"b").expect("it is open");
+            },
+            2,
+            0,
+        ),
+        (
+            "two full segments ahead",
+            true,
+            |world, ours, _| {
+                world.kernel.send(ours, &[b'a'; 2 * 1460 + 1]).expect("it is open");
+            },
+            2 * 1460 + 1,
+            0,
+        ),
+    ];
+    for (what, nagle, does, count, expected) in all {
+        let mut world = World::new(Conditions::ideal().nagle(nagle));
+        let (ours, theirs) = world.connect(None);
+        does(&mut world, ours, theirs);
+        assert_eq!(arrived(&mut world, theirs, count), expected, "{what}");
+        // There is nothing of the kind between UNIX sockets.
+        let mut world = World::unix_with(Conditions::ideal().nagle(nagle));
+        let (ours, theirs) = world.connect(None);
+        does(&mut world, ours, theirs);
+        assert_eq!(arrived(&mut world, theirs, count), 0, "{what}");
     }
 }
