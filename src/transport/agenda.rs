@@ -74,10 +74,10 @@ pub(crate) enum Call<'a> {
 /// Watches what passes between transports and their protocols: the test kit, where a network looks after its reactors. Nothing
 /// of it may call back.
 pub(crate) trait Watch {
-    /// A protocol has written this, and it will be sent.
-    fn written(&self, id: Id, data: &[u8]);
-    /// A protocol is about to be called.
-    fn calls(&self, id: Id, call: Call<'_>);
+    /// A protocol above so many layers has written this, and it will be sent.
+    fn written(&self, id: Id, level: usize, data: &[u8]);
+    /// A protocol above so many layers is about to be called.
+    fn calls(&self, id: Id, level: usize, call: Call<'_>);
     /// The call is over, however it ended.
     fn returned(&self, id: Id);
 }

@@ -85,7 +85,7 @@ impl Transport {
         if !stream.accepts_writes() {
             return;
         }
-        self.watch_written(data);
+        self.watch_written(&stream, data);
         let rest = if data.len() >= DIRECT_WRITE_BYTES && stream.may_send_directly() {
             let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent(count);
@@ -140,7 +140,7 @@ impl Transport {
         if data.is_empty() || !passes || stream.is_layered() || !stream.accepts_writes() {
             return Err(NotSent(descriptor));
         }
-        self.watch_written(data);
+        self.watch_written(&stream, data);
         stream.attach(descriptor);
         stream.push(data, &self.0.agenda.spares);
         self.list_stream(&mut stream);
@@ -334,9 +334,9 @@ impl Transport {
         }
     }
 
-    fn watch_written(&self, data: &[u8]) {
+    fn watch_written(&self, stream: &Stream, data: &[u8]) {
         if let Some(watch) = &self.0.agenda.watch {
-            watch.written(self.0.id, data);
+            watch.written(self.0.id, stream.levels(), data);
         }
     }
 
@@ -344,7 +344,7 @@ impl Transport {
     #[inline]
     pub(crate) fn watched<R>(&self, call: Call<'_>, run: impl FnOnce() -> R) -> R {
         let Some(watch) = &self.0.agenda.watch else { return run() };
-        watch.calls(self.0.id, call);
+        watch.calls(self.0.id, self.stream().levels(), call);
         let result = run();
         watch.returned(self.0.id);
         result

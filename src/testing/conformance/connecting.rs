@@ -1,6 +1,8 @@
 //! Connecting: what succeeds, what is refused, and what is given up.
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::link;
@@ -189,6 +191,31 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Outcome 
     assert_eq!((address, *after), (&to, limit));
     scene.until(|| log.len() == 2);
     assert_eq!(log.all(), ["start", "stop"]);
+    scene.finish(&[]);
+    Outcome::Passed
+}
+
+pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Outcome {
+    let mut scene = Scene::new(setting);
+    let ((port, to), (other_port, other)) =
+        (scene.listen(|_: &Address| Some(Role::new())), scene.listen(|_: &Address| Some(Role::new())));
+    let Some(ip) = to.ip() else { return Outcome::Skipped("UNIX sockets have no ports") };
+    let connect = |scene: &mut Scene<'_>, to: &Address, from: SocketAddr| {
+        let factory = scene.asking(once(Role::new()));
+        let attempt = link::connect_from(&scene.reactor, to, from, factory);
+        scene.result_of(attempt)
+    };
+    let first = connect(&mut scene, &to, SocketAddr::new(ip, 0)).unwrap_or_else(|failure| panic!("{failure}"));
+    let from = first.transport().host().socket_addr().unwrap_or_else(|| panic!("it has a port"));
+    let again = connect(&mut scene, &to, from);
+    let ConnectError::Bind { local, source } = connect_error(&again) else { panic!("{again:?}") };
+    assert_eq!((local, source.kind()), (&from.into(), ErrorKind::AddrNotAvailable));
+    let second = connect(&mut scene, &other, from).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(second.transport().host(), first.transport().host());
+    drop((port.stop_listening(), other_port.stop_listening()));
+    for connection in [first, second] {
+        connection.transport().lose_connection();
+    }
     scene.finish(&[]);
     Outcome::Passed
 }

@@ -1,5 +1,6 @@
 //! By what the connections of the cases run: the one place that tells kinds of addresses apart.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -44,6 +45,19 @@ pub(super) fn connect_within<F: Factory>(
     match to {
         Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new().timeout(Some(limit)), factory),
         Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new().timeout(Some(limit)), factory),
+    }
+}
+
+/// The same from an address of ours, where addresses have ports.
+pub(super) fn connect_from<F: Factory>(
+    reactor: &Reactor,
+    to: &Address,
+    from: SocketAddr,
+    factory: F,
+) -> Deferred<Connection<F::Protocol>> {
+    match to {
+        Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new().bind_address(from), factory),
+        Address::Unix(_) => connect(reactor, to, factory),
     }
 }
 

@@ -315,6 +315,7 @@ catalogue! {
         an_attempt_can_be_cancelled_by_its_own_factory: "cancelled inside build_protocol or connection_made, an attempt is over",
         an_attempt_without_a_protocol_fails: "a factory that builds nothing, panics, or whose protocol fails at once is told of by the Deferred",
         an_attempt_has_a_time_limit: "an attempt that is not answered fails when its time is over",
+        a_fixed_port_reaches_a_peer_once: "from one port of ours a peer is connected to once at a time, and another peer meanwhile",
     }
     running {
         stop_works_inside_every_callback: "stop inside any callback ends the run, tells every connection, and works once",

@@ -276,7 +276,7 @@ impl Backend for Simulated {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        self.conduct.asks_to_receive(id);
+        self.conduct.asks_to_receive(id, on);
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
@@ -290,7 +290,7 @@ impl Backend for Simulated {
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
-            (stream.receiving, stream.rest) = (true, true);
+            stream.receiving = true;
             kernel.make_ready(self.owner, socket);
         }
     }
@@ -303,6 +303,7 @@ impl Backend for Simulated {
     fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress> {
         // Before an end, which is to follow in the same turn, no send is.
         let may_be_slow = !stream.is_closing() && !stream.is_write_closing();
+        let is_layered = stream.is_layered();
         let queue = &mut stream.queue;
         self.conduct.shows(id, queue);
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
@@ -313,6 +314,7 @@ impl Backend for Simulated {
                 return Ok(Progress::Blocked(sent));
             }
             self.conduct.takes(id, &queue.front()[..count]);
+            self.kernel.borrow_mut().sends(socket, &queue.front()[..count], is_layered);
             sent += count;
             let is_slow = may_be_slow && self.is_slow();
             match is_slow.then(|| queue.lend()).flatten() {
@@ -338,7 +340,10 @@ impl Backend for Simulated {
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
         let Some(socket) = self.socket(id) else { return 0 };
         // The settling phase meets the error again.
-        let count = self.kernel.borrow_mut().send(socket, data).unwrap_or(0);
+        let mut kernel = self.kernel.borrow_mut();
+        let count = kernel.send(socket, data).unwrap_or(0);
+        kernel.sends(socket, &data[..count], false);
+        drop(kernel);
         self.conduct.sends_directly(id, data, count);
         count
     }
@@ -417,7 +422,7 @@ impl Backend for Simulated {
         let mut kernel = self.kernel.borrow_mut();
         let stream = kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?;
         match option {
-            SocketOption::NoDelay(on) => stream.no_delay = on,
+            SocketOption::NoDelay(on) => kernel.set_no_delay(socket, on),
             SocketOption::KeepAlive(on) => stream.keep_alive = on,
             // Nothing here is lost for good, so there is nothing to give up on.
             SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) => {}

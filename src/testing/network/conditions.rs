@@ -32,6 +32,8 @@ pub struct Conditions {
     pub(super) stale: u32,
     /// Of a thousand: sends whose outcome is told in the next turn, as a ring does.
     pub(super) slow_sends: u32,
+    /// Whether small segments are held back, and acknowledgements delayed.
+    pub(super) nagle: bool,
 }
 
 impl Conditions {
@@ -51,6 +53,7 @@ impl Conditions {
             spurious: 0,
             stale: 0,
             slow_sends: 0,
+            nagle: false,
         }
     }
 
@@ -80,6 +83,7 @@ impl Conditions {
             *chance = *pick(&mut random, &[0, 0, 50, 500]);
         }
         conditions.slow_sends = *pick(&mut random, &[0, 0, 500, 1_000]);
+        conditions.nagle = random.chance(300);
         conditions
     }
 
@@ -143,6 +147,14 @@ impl Conditions {
     /// count as [queued](crate::Transport::queued) until then.
     pub fn slow_sends(mut self, of_a_thousand: u32) -> Self {
         self.slow_sends = of_a_thousand;
+        self
+    }
+
+    /// Whether systems acknowledge late, and hold a small segment back while earlier bytes are not acknowledged, where
+    /// [Nagle's algorithm is not off](crate::Transport::set_tcp_no_delay). An acknowledgement leaves with an answer, for every second
+    /// full segment, and otherwise after 40 ms. A segment has 1,460 bytes at most then. Off unless said otherwise.
+    pub fn nagle(mut self, on: bool) -> Self {
+        self.nagle = on;
         self
     }
 

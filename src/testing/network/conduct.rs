@@ -3,7 +3,7 @@
 //! | of one stream | a fault |
 //! |---|---|
 //! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
-//! | bytes handed up | any come behind the end or the break |
+//! | bytes handed up | any come behind the end, or behind a break without having been asked for |
 //! | ends and breaks handed up | one comes twice |
 //! | its life | it begins twice; anything is asked of one that is not open |
 //! | what is in the inbox | anything is done for a stream, or the loop turns, before the next completion is asked for: it is done inside `data_received` |
@@ -11,11 +11,12 @@
 //! It sees what a backend sees. What goes on between a joint and its protocol, the [`Watcher`](super::watcher::Watcher) sees.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::IoSlice;
 use std::rc::Rc;
 
+use super::expected::Expected;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 
@@ -31,8 +32,10 @@ pub(super) struct Conduct {
 #[derive(Default)]
 struct Course {
     /// Was seen to wait, and must come next.
-    waiting: VecDeque<u8>,
+    waiting: Expected,
     shut: bool,
+    receiving: bool,
+    /// Nothing comes any more: the end was told, or a receive has failed.
     ended: bool,
     broken: bool,
     /// What arrived before the break was asked for.
@@ -91,7 +94,7 @@ impl Conduct {
         let filled = queue.slices(&mut slices);
         let mut before = 0;
         for slice in &slices[..filled] {
-            course.waiting.extend(slice.get(known.saturating_sub(before)..).unwrap_or_default());
+            course.waiting.add(slice.get(known.saturating_sub(before)..).unwrap_or_default());
             before += slice.len();
         }
     }
@@ -108,14 +111,14 @@ impl Conduct {
         if !course.waiting.is_empty() {
             self.faults.add(format_args!("{id:?} sends bytes before others that wait"));
         }
-        course.waiting = data[count..].iter().copied().collect();
+        course.waiting.clear();
+        course.waiting.add(&data[count..]);
     }
 
     /// The socket took these bytes off the front of the queue.
     pub(super) fn takes(&mut self, id: Id, data: &[u8]) {
         let Some(course) = self.streams.get_mut(&key(id)) else { return };
-        let known = data.len().min(course.waiting.len());
-        if !course.waiting.drain(..known).eq(data[..known].iter().copied()) {
+        if course.waiting.take(data).is_none() {
             self.faults.add(format_args!("{id:?} sends others than the bytes that waited"));
         }
     }
@@ -128,13 +131,15 @@ impl Conduct {
         }
     }
 
-    pub(super) fn asks_to_receive(&mut self, id: Id) {
-        self.course(id, "starting or stopping to receive");
+    pub(super) fn asks_to_receive(&mut self, id: Id, on: bool) {
+        if let Some(course) = self.course(id, "starting or stopping to receive") {
+            course.receiving = on;
+        }
     }
 
     pub(super) fn asks_for_the_rest(&mut self, id: Id) {
         if let Some(course) = self.course(id, "receiving what arrived before a break") {
-            course.rest = true;
+            (course.receiving, course.rest) = (true, true);
         }
     }
 
@@ -164,7 +169,8 @@ impl Conduct {
     pub(super) fn tells_of_a_break(&mut self, id: Id) {
         let faults = self.faults.clone();
         let Some(course) = self.course(id, "a break") else { return };
-        if std::mem::replace(&mut course.broken, true) && !course.rest {
+        course.ended |= course.receiving;
+        if std::mem::replace(&mut course.broken, true) {
             faults.add(format_args!("{id:?} is told twice that it is broken"));
         }
     }

@@ -4,6 +4,7 @@
 mod backend;
 mod conditions;
 mod conduct;
+mod expected;
 mod kernel;
 mod peer;
 #[cfg(test)]
@@ -40,10 +41,11 @@ use crate::time::Clock;
 /// stopped.
 ///
 /// After every turn of every reactor it is looked at what always holds, and a turn after which it does not panics with the
-/// seed: what is read is a beginning of what was sent, the reactor asks its backend for nothing that cannot be, nothing is done
-/// for a connection inside its `data_received`, what is watched is what is open, windows are kept to, and time does not go back.
-/// And at every callback of every protocol: what it is given is what the one at the other end has written next; it is made once,
-/// and lost once and last; and no callback comes inside another.
+/// seed: what is sent is what was written, what is read is a beginning of what was sent, the reactor asks its backend for nothing that
+/// cannot be, nothing is done for a connection inside its `data_received`, what is watched is what is open, windows are kept to, and
+/// time does not go back. And at every callback of every protocol: what it is given is what its end has read next; with TLS on both
+/// sides, what the one at the other end has written next; it is made once, and lost once and last; and no callback comes inside another.
+/// Where a side with TLS meets one without, each is held to its own bytes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -241,7 +243,7 @@ impl Network {
     /// Panics if something does not hold that always does after a turn.
     fn check(&self, reactor: &Reactor, owner: Owner) {
         let kernel = self.0.kernel.borrow();
-        kernel.check(owner);
+        kernel.check();
         let (watched, open, seed) = (reactor.counters().watched, kernel.open(owner), kernel.seed);
         assert_eq!(watched, open, "a reactor watches {watched} sockets, and has {open} open (seed {seed})");
     }

@@ -65,7 +65,7 @@ impl Peer {
     /// Sends bytes, as many as the network takes, and says how many that were.
     ///
     /// # Errors
-    /// The connection is not made, was refused, or is broken.
+    /// The connection is not made or was refused. It was reset, which the first call says, or nothing can be sent any more: `BrokenPipe`.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let stream = self.stream()?;
         let mut sent = 0;
@@ -75,10 +75,25 @@ impl Peer {
             if count == 0 {
                 break;
             }
-            kernel.promises(stream, &data[sent..sent + count]);
+            kernel.writes(stream, 0, &data[sent..sent + count]);
+            kernel.sends(stream, &data[sent..sent + count], false);
             sent += count;
         }
         Ok(sent)
+    }
+
+    /// Sends a byte out of band (`MSG_OOB`), and says whether the network took it: 1, or 0. It is no part of the stream for a reader,
+    /// unless another one overtakes it; a receive stops at it.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write). Over UNIX sockets there is no such thing.
+    pub fn write_urgent(&self, byte: u8) -> io::Result<usize> {
+        let stream = self.stream()?;
+        let mut kernel = self.kernel.borrow_mut();
+        let count = kernel.send_urgent(stream, byte)?;
+        kernel.writes(stream, 0, &[byte][..count]);
+        kernel.sends(stream, &[byte][..count], false);
+        Ok(count)
     }
 
     /// Everything that came since the last call. Not reading fills the window, as a slow reader does.
@@ -88,7 +103,7 @@ impl Peer {
         let mut data = vec![0; kernel.state(stream).0];
         let count = kernel.read(stream, &mut data);
         data.truncate(count);
-        kernel.keeps_promise(stream, &data);
+        kernel.gives(stream, 0, &data);
         data
     }
 
@@ -99,7 +114,7 @@ impl Peer {
 
     /// Whether the connection was reset by the other end.
     pub fn is_reset(&self) -> bool {
-        self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).2.is_some())
+        self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).2)
     }
 
     /// Says that nothing more will come, and goes on reading.

@@ -118,12 +118,12 @@ impl Driven {
     }
 
     fn write(&mut self, data: &[u8]) {
-        self.watcher.written(ID, data);
+        self.watcher.written(ID, 0, data);
         self.stream.queue.push(data, &self.spares);
     }
 
     fn send_now(&mut self, data: &[u8]) -> usize {
-        self.watcher.written(ID, data);
+        self.watcher.written(ID, 0, data);
         self.backend.send_now(ID, data)
     }
 
@@ -273,7 +273,7 @@ fn whatever_is_done_inside_a_callback_is_noticed() {
 /// A joint calls its protocol in this order, each call when the one before has returned.
 fn call(it: &Driven, calls: &[Call<'_>]) {
     for call in calls {
-        it.watcher.calls(ID, *call);
+        it.watcher.calls(ID, 0, *call);
         it.watcher.returned(ID);
     }
 }
@@ -302,8 +302,8 @@ fn callbacks_out_of_order_are_noticed() {
 #[test]
 fn a_callback_inside_another_is_noticed() {
     assert_noticed("a callback inside another", |it| {
-        it.watcher.calls(ID, Call::Made);
-        it.watcher.calls(Id { slot: 2, ..ID }, Call::Made);
+        it.watcher.calls(ID, 0, Call::Made);
+        it.watcher.calls(Id { slot: 2, ..ID }, 0, Call::Made);
     });
 }
 
@@ -322,9 +322,70 @@ fn bytes_that_nobody_wrote_are_noticed() {
         call(it, &[Call::Made, Call::Data(b"ab"), Call::Data(b"ab")]);
     });
     assert_noticed("something else than", |it| {
-        it.watcher.written(ID, b"abc");
+        it.watcher.written(ID, 0, b"abc");
         it.stream.queue.push(b"bc", &it.spares);
         it.send();
         it.read();
+    });
+}
+
+/// I1: an engine that sends what its protocol has not written, whatever the other end makes of it.
+#[test]
+fn bytes_that_were_not_written_are_not_sent() {
+    assert_noticed("sends something else than was written", |it| {
+        it.watcher.written(ID, 0, b"abc");
+        it.stream.queue.push(b"abd", &it.spares);
+        it.send();
+    });
+    assert_noticed("sends something else than was written", |it| {
+        it.watcher.written(ID, 0, b"ab");
+        it.stream.queue.push(b"abc", &it.spares);
+        it.send();
+    });
+}
+
+/// I1: above a layer that both ends have, a protocol is given what the other wrote there; above one that the other does not have nothing
+/// can be compared, and where the other has more, the rest is theirs.
+#[test]
+fn bytes_are_compared_above_the_same_layers() {
+    let given = |theirs: usize, level: usize, data: &[u8]| {
+        let driven = Driven::new(Conditions::ideal());
+        let mut kernel = driven.kernel.borrow_mut();
+        let stream = driven.backend.ids().borrow()[&super::conduct::key(ID)];
+        let peer = kernel.stream(stream).expect("it is open").peer;
+        kernel.writes(peer, 1, b"one");
+        kernel.writes(peer, theirs, b"");
+        kernel.gives(stream, level, data);
+        drop(kernel);
+        guarded(|| driven.kernel.borrow().check_faults()).is_ok()
+    };
+    assert!(given(1, 1, b"one") && !given(1, 1, b"two") && !given(1, 1, b"one more"));
+    assert!(given(2, 1, b"one more") && !given(2, 1, b"two") && !given(2, 2, b"one"));
+    assert!(given(1, 2, b"anything"), "the other end is its own layer");
+    assert!(!given(1, 0, b"one"), "it has read nothing");
+}
+
+/// I1: an end that a layer vouches for, while bytes that were written above it are missing.
+#[test]
+fn a_clean_end_above_a_layer_is_held_to_what_was_written() {
+    for (read, is_well) in [(&b"abc"[..], true), (b"ab", false)] {
+        let driven = Driven::new(Conditions::ideal());
+        let mut kernel = driven.kernel.borrow_mut();
+        let stream = driven.backend.ids().borrow()[&super::conduct::key(ID)];
+        let peer = kernel.stream(stream).expect("it is open").peer;
+        kernel.writes(peer, 1, b"abc");
+        kernel.gives(stream, 1, read);
+        kernel.tells_the_end(stream, 1);
+        drop(kernel);
+        assert_eq!(guarded(|| driven.kernel.borrow().check_faults()).is_ok(), is_well);
+    }
+}
+
+/// I5: more under way and unread than the window.
+#[test]
+fn a_window_that_is_exceeded_is_noticed() {
+    assert_noticed("5 bytes under way and unread, 4 may be", |it| {
+        assert!(it.kernel.borrow_mut().harm(HOST, |unread| unread.extend(b"abcd")));
+        it.peer.write(b"e").expect("it is open");
     });
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `connection_made` | is not the first call, or comes twice |
 //! | `connection_lost` | is not the last, or comes twice |
-//! | bytes | others come than the protocol at the other end has written next; any come behind `read_connection_lost`, or none |
+//! | bytes | others come than are next (see the kernel's ledger); any come behind `read_connection_lost`, or none |
 //! | any call | comes while another runs on the same reactor |
 
 use std::cell::{Cell, RefCell};
@@ -47,13 +47,13 @@ impl Watcher {
 }
 
 impl Watch for Watcher {
-    fn written(&self, id: Id, data: &[u8]) {
+    fn written(&self, id: Id, level: usize, data: &[u8]) {
         if let Some(socket) = self.socket(id) {
-            self.kernel.borrow_mut().promises(socket, data);
+            self.kernel.borrow_mut().writes(socket, level, data);
         }
     }
 
-    fn calls(&self, id: Id, call: Call<'_>) {
+    fn calls(&self, id: Id, level: usize, call: Call<'_>) {
         let fault = |what: &str| self.faults.add(format_args!("{what}: {id:?}"));
         if let Some(other) = self.running.replace(Some(id)) {
             fault(&format!("a callback inside another, of {other:?}"));
@@ -79,8 +79,11 @@ impl Watch for Watcher {
         if let Some(next) = next {
             stages.insert(key(id), next);
         }
-        if let (Call::Data(data), Some(socket)) = (call, self.socket(id)) {
-            self.kernel.borrow_mut().keeps_promise(socket, data);
+        let Some(socket) = self.socket(id) else { return };
+        match call {
+            Call::Data(data) => self.kernel.borrow_mut().gives(socket, level, data),
+            Call::ReadLost => self.kernel.borrow_mut().tells_the_end(socket, level),
+            _ => {}
         }
     }
 

@@ -115,7 +115,7 @@ impl Stream {
     }
 
     /// How many layers bytes pass before they are the protocol's.
-    pub(super) fn levels(&self) -> usize {
+    pub(crate) fn levels(&self) -> usize {
         self.layers().map_or(0, Layers::len)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::address::{Address, UnixAddress};
 
@@ -50,46 +51,92 @@ impl Kernel {
         Ok((id, bound))
     }
 
-    /// The address, if it is the host's, with a port if none was asked for.
-    pub(super) fn bind(&mut self, host: IpAddr, address: &Address) -> io::Result<Address> {
+    /// The address for a listener, if it is the host's, with a port if none was asked for.
+    fn bind(&mut self, host: IpAddr, address: &Address) -> io::Result<Address> {
         let bound = match address {
-            Address::Tcp(address) => self.choose_port(host, *address)?.into(),
+            Address::Tcp(address) => self.bind_port(host, *address, None)?.into(),
             Address::Unix(_) => address.clone(),
         };
-        let taken = |socket: &Socket| match socket {
-            Socket::Listener(listener) => listener.host == host && overlap(&listener.bound, &bound),
-            _ => false,
-        };
-        if self.sockets.values().any(taken) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
+        if self.is_listened_on(host, &bound) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
     }
 
-    fn choose_port(&mut self, host: IpAddr, address: SocketAddr) -> io::Result<SocketAddr> {
+    fn is_listened_on(&self, host: IpAddr, address: &Address) -> bool {
+        self.sockets.values().any(|socket| match socket {
+            Socket::Listener(listener) => listener.host == host && overlap(&listener.bound, address),
+            _ => false,
+        })
+    }
+
+    fn bind_port(&mut self, host: IpAddr, address: SocketAddr, to: Option<&Address>) -> io::Result<SocketAddr> {
         let is_ours = address.ip() == host || address.ip().is_unspecified() || address.ip().is_loopback();
         if !is_ours {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        if self.is_full_of_ports(host) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        let port = if address.port() == 0 { self.free_port(host) } else { address.port() };
+        let port = match address.port() {
+            0 => self.free_port(host, to).ok_or(io::ErrorKind::AddrInUse)?,
+            port => port,
+        };
         Ok(SocketAddr::new(address.ip(), port))
     }
 
-    pub(super) fn is_full_of_ports(&self, host: IpAddr) -> bool {
-        let used = |socket: &&Socket| socket.host() == host;
-        self.sockets.values().filter(used).count() >= usize::from(u16::MAX - FIRST_PORT)
+    /// The address of a socket that connects, such that no other connection of the host has both its addresses.
+    fn bind_to_connect(&mut self, host: IpAddr, to: &Address, from: Option<SocketAddr>) -> Result<Address, Refusal> {
+        let Some(ip) = to.ip() else { return Ok(UnixAddress::unnamed().into()) };
+        let Some(from) = from else {
+            let port = self.free_port(host, Some(to)).ok_or(io::ErrorKind::AddrNotAvailable);
+            let port = port.map_err(|kind| Refusal::Socket(kind.into()))?;
+            return Ok(SocketAddr::new(if ip.is_loopback() { ip } else { host }, port).into());
+        };
+        let bound = self.bind_port(host, from, Some(to)).map_err(Refusal::Bind)?;
+        let port = bound.port();
+        let bound = bound.into();
+        if self.is_listened_on(host, &bound) {
+            return Err(Refusal::Bind(io::ErrorKind::AddrInUse.into()));
+        }
+        // With SO_REUSEADDR, Linux looks at the peer only when it is asked to connect, and says that instead of AddrInUse.
+        if self.is_connected(host, port, to) {
+            return Err(Refusal::Bind(io::ErrorKind::AddrNotAvailable.into()));
+        }
+        Ok(bound)
     }
 
-    pub(super) fn free_port(&mut self, host: IpAddr) -> u16 {
-        loop {
+    /// Whether a socket of the host goes from this port to that address, or did so a while ago.
+    fn is_connected(&self, host: IpAddr, port: u16, to: &Address) -> bool {
+        let goes = |socket: &Socket| match socket {
+            Socket::Listener(_) => false,
+            Socket::Attempt(attempt) => attempt.to == *to,
+            Socket::Stream(stream) => stream.remote == *to,
+        };
+        let is_there = |socket: &Socket| socket.host() == host && socket.local().port() == Some(port) && goes(socket);
+        let waits = to.socket_addr().and_then(|to| self.time_waits.get(&(host, port, to)));
+        waits.is_some_and(|until| *until > self.now) || self.sockets.values().any(is_there)
+    }
+
+    /// A port of the host for a listener, or for a connection to an address. `None`: all are taken.
+    fn free_port(&mut self, host: IpAddr, to: Option<&Address>) -> Option<u16> {
+        for _ in FIRST_PORT..=u16::MAX {
             let place = self.hosts.entry(host).or_insert(Host { next_port: FIRST_PORT });
             let port = place.next_port;
             place.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
-            let used = self.sockets.values().any(|socket| socket.host() == host && socket.local().port() == Some(port));
-            if !used {
-                return port;
+            let is_bound = |socket: &Socket| {
+                let may_share = to.is_some() && !matches!(socket, Socket::Listener(_));
+                socket.host() == host && socket.local().port() == Some(port) && !may_share
+            };
+            let is_taken =
+                self.sockets.values().any(is_bound) || to.is_some_and(|to| self.is_connected(host, port, to));
+            if !is_taken {
+                return Some(port);
             }
         }
+        None
+    }
+
+    /// An end that has closed first keeps both addresses for a while, so that nothing of the connection can reach a later one.
+    pub(super) fn begin_time_wait(&mut self, host: IpAddr, local: &Address, remote: &Address) {
+        let (Some(port), Some(remote)) = (local.port(), remote.socket_addr()) else { return };
+        let now = self.now;
+        self.time_waits.retain(|_, until| *until > now);
+        self.time_waits.insert((host, port, remote), now + TIME_WAIT);
     }
 
     /// Where an owner listens.
@@ -119,13 +166,7 @@ impl Kernel {
         if self.is_full(owner) {
             return Err(Refusal::Socket(too_many_open()));
         }
-        let local = match from {
-            Some(from) => self.bind(host, &from.into()).map_err(Refusal::Bind)?,
-            None => match to.ip() {
-                Some(ip) => SocketAddr::new(if ip.is_loopback() { ip } else { host }, self.free_port(host)).into(),
-                None => UnixAddress::unnamed().into(),
-            },
-        };
+        let local = self.bind_to_connect(host, to, from)?;
         self.note(format_args!("dial   {local} > {to}"));
         let attempt = Attempt { owner, host, local, to: to.clone(), outcome: None, told: false, arrived: false };
         let id = self.add(Socket::Attempt(attempt));
@@ -232,7 +273,7 @@ impl Kernel {
             }
             let count = waiting.len();
             for stream in waiting {
-                self.close(stream, true);
+                self.close(stream, false);
             }
             return Some(News::Shed(count));
         }
@@ -275,6 +316,9 @@ pub(crate) enum Refusal {
 
 /// The first port that is given to those who ask for none.
 pub(super) const FIRST_PORT: u16 = 1024;
+
+/// How long the addresses of a connection are kept by the end that closed first. 60 s, as on Linux.
+const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// EMFILE, as it is on Linux: no descriptors are left to this process.
 fn too_many_open() -> io::Error {

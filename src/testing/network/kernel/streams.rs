@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::address::Address;
 
+use super::ledger::Ledger;
+use super::nagle::Nagle;
 use super::{Event, Kernel, News, Owner, Socket, SocketId};
 
 pub(crate) struct Stream {
@@ -18,30 +20,36 @@ pub(crate) struct Stream {
     pub(crate) remote: Address,
     /// Both, as the trace has them: of what is sent, and of what is read.
     names: Rc<[String; 2]>,
-    pub(super) peer: SocketId,
+    pub(in crate::testing::network) peer: SocketId,
     /// Under way to the peer, each with the time at which it arrives.
     pub(super) wire: VecDeque<(Duration, Packet)>,
+    /// Bytes on the wire.
+    pub(super) under_way: usize,
     /// Sent, and not known to be read.
     pub(super) unread: usize,
     /// When the last bit of what was sent has left.
     pub(super) busy_until: Duration,
     pub(super) incoming: VecDeque<u8>,
-    /// What the other end has handed down, and this one has not read: what it reads is a beginning of this, at every moment.
-    due: VecDeque<u8>,
-    /// What the other end's protocol has written, and this one's has not been given.
-    promised: VecDeque<u8>,
+    /// How many of those are ahead of an urgent byte, which is one of them.
+    urgent: Option<usize>,
+    pub(super) nagle: Nagle,
+    /// What is compared of its bytes.
+    pub(super) ledger: Ledger,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
-    /// The owner has heard that it is broken, which may be after the end.
-    pub(super) broken_told: bool,
-    pub(super) broken: Option<io::ErrorKind>,
+    /// One of the ends has reset it, and nothing comes or goes any more.
+    pub(super) reset: bool,
+    /// What the owner has not been told of that, by whatever it asks next.
+    pub(super) error: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
-    /// Receiving what arrived before it broke.
-    pub(crate) rest: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
+    /// Its end left before the peer's had come.
+    ended_first: bool,
     /// The other end was closed, and its system says so.
-    gone: bool,
+    pub(super) gone: bool,
+    /// The owner has heard that it is broken, which may be after the end.
+    pub(super) broken_told: bool,
     /// It is no longer among those that wait to be accepted, or never was.
     pub(super) accepted: bool,
     /// Its owner has closed it.
@@ -53,6 +61,8 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(super) enum Packet {
     Data(Vec<u8>),
+    /// A byte out of band.
+    Urgent(u8),
     End,
     Reset,
     /// The other end of a UNIX socket was closed: nobody would read what is sent to it.
@@ -66,11 +76,8 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        if let Some(kind) = stream.broken {
+        if let Some(kind) = stream.send_error() {
             return Err(kind.into());
-        }
-        if stream.shut || stream.closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
         }
         let room = window.saturating_sub(stream.unread).min(data.len());
         if room == 0 {
@@ -81,27 +88,65 @@ impl Kernel {
         if self.random.chance(self.conditions.short_sends) {
             count = self.random.between(1, room as u64) as usize;
         }
-        for piece in data[..count].chunks(segment) {
-            self.transmit(id, Packet::Data(piece.to_vec()));
-        }
-        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
-            stream.unread += count;
-            let (peer, names) = (stream.peer, Rc::clone(&stream.names));
-            self.note(format_args!("send   {} {count}", names[0]));
-            if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
-                peer.due.extend(&data[..count]);
+        if self.may_hold(id) {
+            self.send_or_hold(id, &data[..count]);
+        } else {
+            for piece in data[..count].chunks(segment) {
+                self.transmit(id, Packet::Data(piece.to_vec()));
             }
         }
+        self.sent(id, &data[..count]);
         Ok(count)
+    }
+
+    /// Sends a byte out of band, in its place among the others. `Ok(0)`: there is no room.
+    pub(crate) fn send_urgent(&mut self, id: SocketId, byte: u8) -> io::Result<usize> {
+        let window = self.conditions.window;
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        if stream.local.unix().is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if let Some(kind) = stream.send_error() {
+            return Err(kind.into());
+        }
+        if stream.unread >= window {
+            return Ok(0);
+        }
+        self.push_out(id, true);
+        self.transmit(id, Packet::Urgent(byte));
+        self.sent(id, &[byte]);
+        Ok(1)
+    }
+
+    /// Accounts for bytes that a socket has taken.
+    fn sent(&mut self, id: SocketId, data: &[u8]) {
+        let window = self.conditions.window;
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        stream.unread += data.len();
+        let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
+        self.note(format_args!("send   {} {}", names[0], data.len()));
+        let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) else {
+            return self.faults.add(format_args!("{} has lost its other end", names[0]));
+        };
+        peer.ledger.due.add(data);
+        let unread = under_way + peer.incoming.len();
+        if unread > window {
+            let what = format_args!("{unread} bytes under way and unread, {window} may be: {}", names[0]);
+            self.faults.add(what);
+        }
     }
 
     /// Sends the end of a direction.
     pub(crate) fn shut_down(&mut self, id: SocketId) {
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id)
             && !stream.shut
-            && stream.broken.is_none()
+            && !stream.reset
         {
             stream.shut = true;
+            stream.ended_first = !stream.end_arrived;
+            self.push_out(id, true);
             self.transmit(id, Packet::End);
         }
     }
@@ -114,14 +159,14 @@ impl Kernel {
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
                 // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
                 // for a reset.
-                let is_unix = stream.local.unix().is_some();
+                let is_unix = stream.is_unix();
                 let reset = (reset && !is_unix) || !stream.incoming.is_empty();
-                let over = stream.broken.is_some();
+                let is_over = stream.reset;
                 self.note(format_args!("close  {local} > {remote}{}", if reset { " with a reset" } else { "" }));
-                if over {
+                if is_over {
                     self.forget(id);
                 } else if reset {
-                    self.transmit(id, Packet::Reset);
+                    self.reset(id);
                 } else {
                     self.shut_down(id);
                     if is_unix {
@@ -132,10 +177,12 @@ impl Kernel {
             }
             Some(Socket::Stream(_)) | None => {}
             Some(Socket::Attempt(attempt)) => {
-                if let Some(Ok(stream)) = attempt.outcome {
-                    self.close(stream, true);
-                }
+                // What has not heard of its answer yet answers that with a reset.
+                let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
                 self.sockets.remove(&id);
+                if let Some(Ok(stream)) = outcome {
+                    self.close(stream, reset || is_unheard);
+                }
             }
             Some(Socket::Listener(listener)) => {
                 let waiting = std::mem::take(&mut listener.waiting);
@@ -143,57 +190,83 @@ impl Kernel {
                 self.sockets.remove(&id);
                 self.note(format_args!("close  {bound}"));
                 for stream in waiting {
-                    self.close(stream, true);
+                    if let Some(it) = self.stream(stream) {
+                        it.closed = true;
+                    }
+                    self.reset(stream);
                 }
             }
         }
     }
 
-    /// Reads up to the room in `into`, and says how many bytes that were.
-    pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
-        let count = stream.incoming.len().min(into.len());
-        for (place, byte) in into.iter_mut().zip(stream.incoming.drain(..count)) {
-            *place = byte;
+    /// A closed stream tells its peer that the connection is no more. Nothing waits for what may still come of it.
+    fn reset(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+            (stream.reset, stream.error) = (true, None);
+            stream.nagle.clear();
+            self.transmit(id, Packet::Reset);
         }
-        let due = stream.due.drain(..count.min(stream.due.len()));
-        if !due.eq(into[..count].iter().copied()) {
+    }
+
+    /// Reads up to the room in `into`, but no further than to an urgent byte, and says how many bytes that were.
+    pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
+        self.pass_urgent(id);
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
+        let count = stream.readable().min(into.len());
+        let (first, second) = stream.incoming.as_slices();
+        let split = count.min(first.len());
+        into[..split].copy_from_slice(&first[..split]);
+        into[split..count].copy_from_slice(&second[..count - split]);
+        stream.incoming.drain(..count);
+        stream.urgent = stream.urgent.map(|ahead| ahead - count);
+        if !stream.ledger.reads(&into[..count]) {
             let (local, remote) = (&stream.local, &stream.remote);
             self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
         }
-        let (peer, names, owner) = (stream.peer, Rc::clone(&stream.names), stream.owner);
+        let names = Rc::clone(&stream.names);
         if count > 0 {
             self.note(format_args!("read   {} {count}", names[1]));
-            let at = self.now + self.latency();
-            self.later(at, Event::Read(peer, count));
-            self.make_ready(owner, id);
+            self.makes_room(id, count);
         }
         count
+    }
+
+    /// Drops an urgent byte that is next: nobody has asked for it to stay in line.
+    fn pass_urgent(&mut self, id: SocketId) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        if stream.urgent != Some(0) {
+            return;
+        }
+        stream.urgent = None;
+        let byte = stream.incoming.pop_front();
+        if !stream.ledger.passes(byte.as_slice()) {
+            let (local, remote) = (&stream.local, &stream.remote);
+            self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
+        }
+        self.makes_room(id, 1);
+    }
+
+    /// So much was read: the peer may send as much more, and there may be more to read.
+    fn makes_room(&mut self, id: SocketId, count: usize) {
+        let at = self.now + self.latency();
+        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let (peer, owner) = (stream.peer, stream.owner);
+        self.later(at, Event::Read(peer, count));
+        self.make_ready(owner, id);
     }
 
     /// Reads, and throws away, up to so many bytes.
     pub(crate) fn discard(&mut self, id: SocketId, most: usize) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
-        self.read(id, &mut into);
-    }
-
-    /// A protocol has written this.
-    pub(crate) fn promises(&mut self, id: SocketId, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
-        let peer = stream.peer;
-        if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
-            peer.promised.extend(data);
-        }
-    }
-
-    /// A protocol is given this: what the one at the other end has written next.
-    pub(crate) fn keeps_promise(&mut self, id: SocketId, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
-        let promised = stream.promised.drain(..data.len().min(stream.promised.len()));
-        if !promised.eq(data.iter().copied()) {
-            let (local, remote) = (&stream.local, &stream.remote);
-            self.faults.add(format_args!("{local} is given something else than {remote} has written"));
+        let mut left = into.len();
+        // A read stops at an urgent byte.
+        while left > 0 {
+            let count = self.read(id, &mut into[..left]);
+            if count == 0 {
+                return;
+            }
+            left -= count;
         }
     }
 
@@ -222,11 +295,11 @@ impl Kernel {
         }
     }
 
-    /// How many bytes can be read, whether the end has come behind them, and whether the connection is broken.
-    pub(crate) fn state(&self, id: SocketId) -> (usize, bool, Option<io::ErrorKind>) {
+    /// How many bytes can be read, whether the end has come behind them, and whether the connection was reset.
+    pub(crate) fn state(&self, id: SocketId) -> (usize, bool, bool) {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.broken),
-            _ => (0, false, Some(io::ErrorKind::NotConnected)),
+            Some(Socket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.reset),
+            _ => (0, false, true),
         }
     }
 
@@ -241,6 +314,7 @@ impl Kernel {
         }
         let last = stream.wire.back().map_or(Duration::ZERO, |(at, _)| *at);
         let arrives = (now.max(stream.busy_until) + latency).max(last);
+        stream.under_way += packet.len();
         stream.wire.push_back((arrives, packet));
         self.later(arrives, Event::Wire(id));
     }
@@ -259,6 +333,7 @@ impl Kernel {
             }
             let Some(Socket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
             let Some((_, packet)) = stream.wire.pop_front() else { return };
+            stream.under_way -= packet.len();
             self.arrive(peer, packet);
             self.forget(sender);
         }
@@ -268,25 +343,22 @@ impl Kernel {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let owner = stream.owner;
         match packet {
-            Packet::Data(_) if stream.closed => {
-                // Nobody will read this: the sender is told so, once.
-                if stream.broken.is_none() {
-                    stream.broken = Some(io::ErrorKind::ConnectionReset);
-                    self.transmit(id, Packet::Reset);
-                }
-                return;
-            }
+            // Nobody will read this: the sender is told so, once.
+            Packet::Data(_) | Packet::Urgent(_) if stream.closed && !stream.reset => return self.reset(id),
+            Packet::Data(_) | Packet::Urgent(_) if stream.reset => {}
             Packet::Data(bytes) => {
-                if stream.broken.is_none() {
-                    stream.incoming.extend(bytes);
+                stream.incoming.extend(&bytes);
+                if self.may_hold(id) {
+                    self.answer_late(id, bytes.len());
                 }
+            }
+            Packet::Urgent(byte) => {
+                stream.urgent = Some(stream.incoming.len());
+                stream.incoming.push_back(byte);
             }
             Packet::End => stream.end_arrived = true,
             Packet::Gone => stream.gone = true,
-            Packet::Reset => {
-                stream.broken = Some(io::ErrorKind::ConnectionReset);
-                stream.wire.clear();
-            }
+            Packet::Reset => stream.was_reset(),
         }
         self.make_ready(owner, id);
         self.forget(id);
@@ -301,52 +373,56 @@ impl Kernel {
             _ => true,
         };
         if is_done(self.sockets.get(&id)) && is_done(self.sockets.get(&peer)) {
-            self.sockets.remove(&id);
-            self.sockets.remove(&peer);
+            for id in [id, peer] {
+                if let Some(Socket::Stream(stream)) = self.sockets.remove(&id)
+                    && stream.ended_first
+                    && !stream.reset
+                {
+                    self.begin_time_wait(stream.host, &stream.local, &stream.remote);
+                }
+            }
         }
     }
 
     pub(super) fn stream_news(&mut self, id: SocketId) -> Option<News> {
         let (window, chunk) = (self.conditions.window, self.conditions.chunk);
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
-        let owner = stream.owner;
+        let stream = self.stream(id)?;
         if stream.closed {
             return None;
         }
-        let can_read = stream.receiving && !stream.incoming.is_empty();
-        let news = if stream.blocked && (stream.unread < window || stream.broken.is_some()) {
+        if stream.receiving {
+            self.pass_urgent(id);
+        }
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
+        let owner = stream.owner;
+        if stream.blocked && (stream.unread < window || stream.reset || stream.gone) {
             stream.blocked = false;
-            News::SendReady
-        } else if can_read {
-            let most = stream.incoming.len().min(chunk) as u64;
+            self.make_ready(owner, id);
+            return Some(News::SendReady);
+        }
+        if stream.receiving && !stream.incoming.is_empty() {
+            let most = stream.readable().min(chunk) as u64;
             // Reading puts it on the list again.
             return Some(
                 News::Received(if chunk == usize::MAX { most } else { self.random.between(1, most) } as usize),
             );
-        } else if stream.rest && stream.receiving {
-            return (!std::mem::replace(&mut stream.end_told, true)).then_some(News::EndOfStream);
-        } else if let Some(kind) = stream.broken {
-            let rest = !stream.incoming.is_empty();
-            return (!std::mem::replace(&mut stream.broken_told, true)).then_some(News::Broken { kind, rest });
-        } else if stream.receiving && stream.end_arrived && !stream.end_told {
-            stream.end_told = true;
-            if !stream.due.is_empty() {
-                let (missing, local) = (stream.due.len(), &stream.local);
-                self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
-            }
-            News::EndOfStream
-        } else if stream.gone && stream.end_told && !stream.broken_told {
-            stream.broken_told = true;
-            News::Broken { kind: io::ErrorKind::BrokenPipe, rest: false }
-        } else {
-            return None;
-        };
+        }
+        let news = stream.end_news()?;
+        if matches!(news, News::EndOfStream) && stream.end_arrived && !stream.ledger.due.is_empty() {
+            let (missing, local) = (stream.ledger.due.len(), &stream.local);
+            self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
+        }
         self.make_ready(owner, id);
         Some(news)
     }
 }
 
 impl Stream {
+    /// How many bytes one receive can bring: those ahead of an urgent byte.
+    fn readable(&self) -> usize {
+        self.urgent.unwrap_or(self.incoming.len())
+    }
+
     pub(super) fn new(owner: Owner, hosts: (IpAddr, IpAddr), local: Address, remote: Address, peer: SocketId) -> Self {
         Self {
             owner,
@@ -357,20 +433,23 @@ impl Stream {
             remote,
             peer,
             wire: VecDeque::new(),
+            under_way: 0,
             unread: 0,
             busy_until: Duration::ZERO,
             incoming: VecDeque::new(),
-            due: VecDeque::new(),
-            promised: VecDeque::new(),
+            urgent: None,
+            nagle: Nagle::default(),
+            ledger: Ledger::default(),
             end_arrived: false,
             end_told: false,
-            broken_told: false,
-            broken: None,
+            reset: false,
+            error: None,
             receiving: false,
-            rest: false,
             blocked: false,
             shut: false,
+            ended_first: false,
             gone: false,
+            broken_told: false,
             accepted: true,
             closed: false,
             no_delay: false,
@@ -383,6 +462,7 @@ impl Packet {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Data(bytes) => bytes.len(),
+            Self::Urgent(_) => 1,
             Self::End | Self::Reset | Self::Gone => 0,
         }
     }

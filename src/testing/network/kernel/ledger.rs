@@ -1,0 +1,130 @@
+//! [`Ledger`]: the bytes of a stream's end, from the protocol down to the wire and up again, compared at every joint.
+//!
+//! | bytes | are the next of those that |
+//! |---|---|
+//! | sent by an end without layers | its protocol wrote |
+//! | sent by an end with layers | its protocol wrote before the first of them; then they are the layers' |
+//! | read by an end | the other end sent |
+//! | given to a protocol without layers | its end read |
+//! | given to a protocol above as many layers as the other has, or fewer | the other protocol wrote above so many; then, if it has more, they are those layers' |
+//! | given to a protocol above more layers than the other has | not compared: the other protocol is its own layer, or the test plays it |
+//!
+//! The first rows hold whatever the two ends are to each other: where a TLS side meets a plain one, each is still held to its own bytes.
+//! Together they say of two plain ends that each protocol is given what the other wrote.
+
+use super::super::expected::Expected;
+use super::{Kernel, Socket, SocketId};
+
+/// What one end has yet to send, to read and to give.
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// The layers of this end, as far as its reactor has shown them.
+    levels: usize,
+    /// Written below all layers, and not sent.
+    unsent: Expected,
+    /// Sent by the other end, and not read here.
+    pub(super) due: Expected,
+    /// Read, and not given to the protocol. Kept while there are no layers.
+    ungiven: Expected,
+    /// Written by the protocol at the other end and not given to this one's, by the number of layers beyond the first.
+    promised: Vec<Expected>,
+}
+
+impl Ledger {
+    /// Bytes of so many layers, at least one.
+    fn promised(&mut self, level: usize) -> &mut Expected {
+        if self.promised.len() < level {
+            self.promised.resize_with(level, Expected::default);
+        }
+        &mut self.promised[level - 1]
+    }
+
+    /// This end has so many layers, or more.
+    fn reach(&mut self, level: usize) {
+        self.levels = self.levels.max(level);
+        if self.levels > 0 {
+            self.ungiven.clear();
+        }
+    }
+
+    /// The owner has passed over this. `false`: the other end has sent something else.
+    pub(super) fn passes(&mut self, data: &[u8]) -> bool {
+        self.due.take(data) == Some(0)
+    }
+
+    /// The owner has read this. `false`: the other end has sent something else.
+    pub(super) fn reads(&mut self, data: &[u8]) -> bool {
+        if self.levels == 0 {
+            self.ungiven.add(data);
+        }
+        self.passes(data)
+    }
+}
+
+impl Kernel {
+    /// A protocol above so many layers has written this.
+    pub(crate) fn writes(&mut self, id: SocketId, level: usize, data: &[u8]) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        stream.ledger.reach(level);
+        if level == 0 {
+            return stream.ledger.unsent.add(data);
+        }
+        let peer = stream.peer;
+        if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
+            peer.ledger.promised(level).add(data);
+        }
+    }
+
+    /// An owner has sent this, which may be a layer's.
+    pub(crate) fn sends(&mut self, id: SocketId, data: &[u8], is_layered: bool) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        match stream.ledger.unsent.take(data) {
+            Some(0) => {}
+            Some(_) if is_layered => {}
+            _ => self.faults.add(format_args!("{} sends something else than was written", stream.local)),
+        }
+    }
+
+    /// A protocol above so many layers is given this.
+    pub(crate) fn gives(&mut self, id: SocketId, level: usize, data: &[u8]) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        stream.ledger.reach(level);
+        let (peer, local, remote) = (stream.peer, stream.local.clone(), stream.remote.clone());
+        if level == 0 {
+            if stream.ledger.ungiven.take(data) != Some(0) {
+                self.faults.add(format_args!("{local} is given something else than it has read"));
+            }
+            return;
+        }
+        let levels = self.levels(peer);
+        if level > levels {
+            return;
+        }
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        match stream.ledger.promised(level).take(data) {
+            Some(0) => {}
+            Some(_) if level < levels => {}
+            _ => self.faults.add(format_args!("{local} is given something else than {remote} has written")),
+        }
+    }
+
+    /// A protocol above so many layers is told that the peer's direction has ended. What a layer says it says of everything before.
+    pub(crate) fn tells_the_end(&mut self, id: SocketId, level: usize) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let (peer, local) = (stream.peer, stream.local.clone());
+        if level == 0 {
+            return;
+        }
+        let missing = stream.ledger.promised(level).len();
+        if missing > 0 && self.levels(peer) == level {
+            self.faults.add(format_args!("{local} is told the end, and {missing} bytes that were written are missing"));
+        }
+    }
+
+    fn levels(&self, id: SocketId) -> usize {
+        match self.sockets.get(&id) {
+            Some(Socket::Stream(stream)) => stream.ledger.levels,
+            _ => 0,
+        }
+    }
+}

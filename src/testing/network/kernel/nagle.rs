@@ -1,0 +1,121 @@
+//! Nagle's algorithm and delayed acknowledgements, on networks whose [`Conditions`](super::super::Conditions) have them.
+//!
+//! | of TCP | rule |
+//! |---|---|
+//! | a full segment | leaves at once |
+//! | a partial one | is held while anything that was sent before is not acknowledged, unless Nagle's algorithm is off or the end follows it |
+//! | an acknowledgement | leaves with whatever is sent back, at once for two full segments, and otherwise 40 ms late |
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::streams::Packet;
+use super::{Event, Kernel, Socket, SocketId};
+
+/// What one end holds back, of bytes and of acknowledgements.
+#[derive(Default)]
+pub(super) struct Nagle {
+    /// Taken to be sent, and not on the wire.
+    held: VecDeque<u8>,
+    /// Sent, and not acknowledged.
+    unacknowledged: usize,
+    /// Arrived, and not acknowledged to the other end.
+    unanswered: usize,
+    /// That will be seen to in a while.
+    is_late: bool,
+}
+
+impl Kernel {
+    /// Whether a socket's small segments may be held back.
+    pub(super) fn may_hold(&self, id: SocketId) -> bool {
+        let is_tcp = matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if stream.local.unix().is_none());
+        self.conditions.nagle && is_tcp
+    }
+
+    /// Takes bytes to be sent, and sends what is not to be held.
+    pub(super) fn send_or_hold(&mut self, id: SocketId, data: &[u8]) {
+        if let Some(stream) = self.stream(id) {
+            stream.nagle.held.extend(data);
+        }
+        self.push_out(id, false);
+    }
+
+    /// Sends what is held and need not be, or all of it.
+    pub(super) fn push_out(&mut self, id: SocketId, all: bool) {
+        let full = self.full_segment();
+        while let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+            let (held, is_free) = (stream.nagle.held.len(), stream.no_delay || stream.nagle.unacknowledged == 0);
+            let size = if held >= full || all || is_free { held.min(full) } else { 0 };
+            if size == 0 {
+                return;
+            }
+            stream.nagle.unacknowledged += size;
+            let bytes = stream.nagle.held.drain(..size).collect();
+            self.transmit(id, Packet::Data(bytes));
+            self.acknowledge(id);
+        }
+    }
+
+    /// Turns Nagle's algorithm off or on. Off, nothing is held any more.
+    pub(crate) fn set_no_delay(&mut self, id: SocketId, on: bool) {
+        let Some(stream) = self.stream(id) else { return };
+        stream.no_delay = on;
+        self.push_out(id, false);
+    }
+
+    /// Bytes have arrived that have to be acknowledged.
+    pub(super) fn answer_late(&mut self, id: SocketId, count: usize) {
+        let (full, at) = (self.full_segment(), self.now + DELAYED_ACK);
+        let Some(stream) = self.stream(id) else { return };
+        stream.nagle.unanswered += count;
+        if stream.nagle.unanswered >= 2 * full {
+            self.acknowledge(id);
+        } else if !std::mem::replace(&mut stream.nagle.is_late, true) {
+            self.later(at, Event::Acknowledges(id));
+        }
+    }
+
+    /// The delay of an acknowledgement is over.
+    pub(super) fn answer_now(&mut self, id: SocketId) {
+        if let Some(stream) = self.stream(id) {
+            stream.nagle.is_late = false;
+            self.acknowledge(id);
+        }
+    }
+
+    fn acknowledge(&mut self, id: SocketId) {
+        let Some(stream) = self.stream(id) else { return };
+        let (peer, count) = (stream.peer, std::mem::take(&mut stream.nagle.unanswered));
+        if count > 0 {
+            let at = self.now + self.latency();
+            self.later(at, Event::Acknowledged(peer, count));
+        }
+    }
+
+    /// The other end has acknowledged so many bytes.
+    pub(super) fn acknowledged(&mut self, id: SocketId, count: usize) {
+        if let Some(stream) = self.stream(id) {
+            stream.nagle.unacknowledged = stream.nagle.unacknowledged.saturating_sub(count);
+            self.push_out(id, false);
+        }
+    }
+
+    /// What a full segment is, on a network that may have no limit of its own.
+    fn full_segment(&self) -> usize {
+        self.conditions.segment.min(ETHERNET_SEGMENT_BYTES)
+    }
+}
+
+impl Nagle {
+    /// Drops what is held.
+    pub(super) fn clear(&mut self) {
+        self.held.clear();
+        self.unacknowledged = 0;
+    }
+}
+
+/// How late an acknowledgement is. 40 ms, the least of Linux.
+const DELAYED_ACK: Duration = Duration::from_millis(40);
+
+/// What fits into a packet on an Ethernet.
+const ETHERNET_SEGMENT_BYTES: usize = 1460;
