@@ -7,6 +7,9 @@
 //! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog=50`, `interface=::` | |
 //! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given) |
 //! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | |
+//!
+//! Servers look at their files again every minute, as [`ServerTlsBuilder::build_from_directory`](crate::tls::ServerTlsBuilder::build_from_directory)
+//! does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -91,10 +94,8 @@ pub(super) fn ssl_server(
     arguments.optional("dhParameters", |given| {
         Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
     })?;
-    let tls = Identity::from_pem_files_with(certificate, more, key).and_then(|identity| {
-        let builder = ServerTls::builder().identity(identity);
-        version.into_iter().fold(builder, |builder, version| builder.only_version(version)).build()
-    });
+    let builder = version.into_iter().fold(ServerTls::builder(), |builder, version| builder.only_version(version));
+    let tls = builder.build_from_files(certificate, more, key);
     let tls = tls.map_err(|error| unusable(&arguments, error))?;
     let (ip, scope) = interface.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
     let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog);

@@ -157,6 +157,25 @@ pub enum ConfigError {
         /// Where.
         source_name: String,
     },
+    /// The private key can't be read, or is of a kind that the TLS library does not know.
+    #[error(
+        "the private key in {source_name} can't be used: expected RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or Ed25519"
+    )]
+    UnusableKey {
+        /// Where it is.
+        source_name: String,
+        /// What the TLS library said.
+        source: Error,
+    },
+    /// A certificate's private key is not in the folder: it is another's, or not written yet.
+    #[error("there is no private key for the certificate in {path:?}")]
+    NoKey {
+        /// The certificate's file.
+        path: PathBuf,
+    },
+    /// The configuration was not made from files, so there are none to read again.
+    #[error("the certificates were not read from files that could be read again")]
+    NoFiles,
     /// No authority would be trusted, so no peer could be.
     #[error("there is no usable certificate of an authority in {source_name}: {reason}")]
     NoRoots {
@@ -174,6 +193,14 @@ pub enum ConfigError {
     /// The TLS library does not take it: a key that is not that of its certificate, a kind that is not supported.
     #[error("TLS can't be done like this")]
     Unusable(#[source] Error),
+}
+
+impl ConfigError {
+    /// The error with its cause, in one line.
+    pub(super) fn with_cause(&self) -> String {
+        use std::error::Error as _;
+        self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
 }
 
 fn list(names: &[String]) -> String {
