@@ -41,7 +41,8 @@ impl Identity {
         if let Some(more) = more {
             all.extend(chain(&read(more.as_ref())?, &more.as_ref().display().to_string())?);
         }
-        Self::of(all, private_key(&key_pem, &key.display().to_string())?)
+        let key = private_key(&key_pem, &key.display().to_string()).map_err(|error| error.of_key(&all))?;
+        Self::of(all, key)
     }
 }
 

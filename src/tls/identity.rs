@@ -29,7 +29,9 @@ impl Identity {
     /// # Errors
     /// There is no certificate or no key, they are of no kind that is supported, or the key is not the certificate's.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
-        Self::of(chain(certificates, "the certificates")?, private_key(key, "the key")?)
+        let chain = chain(certificates, "the certificates")?;
+        let key = private_key(key, "the key").map_err(|error| error.of_key(&chain))?;
+        Self::of(chain, key)
     }
 
     /// Of a chain and a key that were read.
@@ -67,7 +69,7 @@ pub(super) fn private_key(pem: &[u8], source_name: &str) -> Result<Arc<dyn Signi
 
 /// A private key that can sign.
 pub(super) fn signing_key(key: PrivateKeyDer<'static>, source_name: &str) -> Result<Arc<dyn SigningKey>, ConfigError> {
-    let unusable = |source| ConfigError::UnusableKey { source_name: source_name.to_owned(), source };
+    let unusable = |source| ConfigError::UnusableKey { source_name: source_name.to_owned(), kind: None, source };
     provider().key_provider.load_private_key(key).map_err(unusable)
 }
 

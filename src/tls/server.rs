@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::files::Watched;
+use super::verifier::Verifier;
 use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, provider, versions};
 
 /// How a server does TLS (Twisted: `CertificateOptions`, `PrivateCertificate.options`). Cheap to clone, and clones stay one: what
@@ -204,11 +205,8 @@ impl ServerTlsBuilder {
         let config = config.with_protocol_versions(versions(self.version)).map_err(ConfigError::Unusable)?;
         let config = match self.clients {
             None => config.with_no_client_auth(),
-            Some((roots, required)) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.0, provider());
-                let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
-                let unusable = |error| ConfigError::Unusable(rustls::Error::General(format!("{error}")));
-                config.with_client_cert_verifier(verifier.build().map_err(unusable)?)
+            Some((roots, is_required)) => {
+                config.with_client_cert_verifier(Arc::new(Verifier::of_clients(roots, is_required)?))
             }
         };
         let mut config = config.with_cert_resolver(certificates);
