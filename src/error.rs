@@ -273,6 +273,32 @@ pub enum ReactorError {
     Setup(#[source] io::Error),
 }
 
+/// Why a signal cannot be handled: from [`Reactor::on_signal`](crate::Reactor::on_signal).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// The system lets no program handle it (SIGKILL, SIGSTOP), or no program can go on behind it (SIGILL, SIGFPE, SIGSEGV).
+    #[error("signal {signal} cannot be handled by a program")]
+    Forbidden {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// There is no such signal, or it is a real-time signal, whose default action could not be brought back.
+    #[error("{signal} is not a signal that can be handled: expected one of the system's standard signals")]
+    Unknown {
+        /// The number.
+        signal: i32,
+    },
+    /// The system installs no handler, or the reactor is on a simulated network, which has no signals.
+    #[error("a handler for signal {signal} cannot be installed")]
+    Install {
+        /// The signal's number.
+        signal: i32,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
 /// The reactor is gone, and the call that was to run on it with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the reactor is gone")]

@@ -11,6 +11,7 @@ use super::backend::{Backend, Inbox};
 use super::connect::Attempt;
 use super::doorbell::Doorbell;
 use super::jobs::Jobs;
+use super::on_signal::Subscribers;
 use super::port::PortCore;
 use super::remote::Remote;
 use super::signals::Signals;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(super) callers: RefCell<Slots<Box<dyn FnOnce()>>>,
     pub(super) triggers: Triggers,
     pub(super) signals: RefCell<Option<(Id, Signals)>>,
+    pub(super) subscribers: RefCell<Subscribers>,
     pub(super) exit_signal: Cell<Option<i32>>,
     pub(super) state: RefCell<State>,
     /// A turn is being made.
@@ -122,6 +124,7 @@ impl Core {
             callers: RefCell::new(Slots::new()),
             triggers: Triggers::default(),
             signals: RefCell::default(),
+            subscribers: RefCell::default(),
             exit_signal: Cell::new(None),
             state: RefCell::new(State::Idle),
             turning: Cell::new(false),

@@ -10,7 +10,8 @@
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
-//! | `triggers.rs`, `signals.rs` | startup and shutdown |
+//! | `triggers.rs` | startup and shutdown |
+//! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
@@ -26,6 +27,7 @@ mod deferred_lock;
 mod doorbell;
 mod filesystem_lock;
 mod jobs;
+mod on_signal;
 mod pages;
 mod port;
 mod remote;
@@ -53,6 +55,7 @@ pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination, DialOptions};
 use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;
+pub use self::on_signal::SignalSubscription;
 pub(crate) use self::port::BACKLOG;
 pub(crate) use self::port::PortOptions;
 pub use self::port::{ListenOptions, Port};
@@ -60,6 +63,9 @@ pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use self::unix::{UnixConnectOptions, UnixListenOptions};
+/// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
+pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+
 use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
 use crate::failure::{Result, guarded};
@@ -425,7 +431,7 @@ impl fmt::Debug for Watcher {
 
 impl Builder {
     /// Whether SIGINT and SIGTERM stop the reactor while it runs (Twisted: `installSignalHandlers`). They do unless told
-    /// otherwise. A second signal while it stops ends the loop at once.
+    /// otherwise. A second signal while it stops ends the loop at once. Of other signals, see [`Reactor::on_signal`].
     pub fn signals(mut self, install: bool) -> Self {
         self.signals = install;
         self

@@ -16,9 +16,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::backend::Completion;
-use super::signals::Signals;
 use super::triggers::{Pending, Phase, SystemEvent};
-use super::{Core, Reactor, Slot};
+use super::{Core, Reactor};
 use crate::error::ReactorError;
 use crate::failure::guarded;
 use crate::time::{Clock, DelayedCall};
@@ -67,9 +66,7 @@ impl Core {
             return Err(ReactorError::AlreadyRunning);
         }
         self.exit_signal.set(None);
-        if self.settings.signals {
-            self.install_signals()?;
-        }
+        self.install_signals()?;
         self.begin(SystemEvent::Startup);
         Ok(())
     }
@@ -229,12 +226,7 @@ impl Core {
         self.closing.set(false);
         let old = self.state.replace(State::Idle);
         drop(old);
-        let signals = self.signals.borrow_mut().take();
-        if let Some((id, signals)) = signals {
-            self.backend.borrow_mut().close(id, false);
-            self.slots.borrow_mut().remove(id);
-            drop(signals);
-        }
+        self.remove_signals();
         self.backend.borrow_mut().flush();
     }
 
@@ -243,30 +235,6 @@ impl Core {
         tracing::error!("the poller failed; all connections are closed");
         self.disconnect_all();
         self.end_jobs();
-    }
-
-    fn install_signals(&self) -> Result<(), ReactorError> {
-        let signals = Signals::install().map_err(ReactorError::Setup)?;
-        let id = self.slots.borrow_mut().insert(Slot::Signals);
-        let watched = self.backend.borrow_mut().watch(id, signals.descriptor());
-        if let Err(error) = watched {
-            self.slots.borrow_mut().remove(id);
-            return Err(ReactorError::Setup(error));
-        }
-        *self.signals.borrow_mut() = Some((id, signals));
-        Ok(())
-    }
-
-    /// A signal came: the first stops, the second does not wait.
-    pub(super) fn signalled(&self) {
-        let signal = self.signals.borrow_mut().as_mut().and_then(|(_, signals)| signals.take());
-        let Some(signal) = signal else { return };
-        self.exit_signal.set(Some(signal));
-        if self.stop().is_err() {
-            tracing::warn!(signal, "a second signal: the reactor leaves at once");
-            // It is running: this is its loop.
-            let _ = self.crash();
-        }
     }
 
     /// One turn. `longest` bounds the wait.
