@@ -153,9 +153,14 @@ impl Transport {
         if !stream.accepts_writes() {
             return Err(ProducerError::Disconnected);
         }
-        stream.register(Box::new(producer), streaming)?;
+        let refused = stream.register(Box::new(producer), streaming);
         self.list_stream(&mut stream);
-        Ok(())
+        drop(stream);
+        // Dropped here, where nothing is borrowed: its `Drop` may use this transport.
+        refused.map_or(Ok(()), |producer| {
+            drop(producer);
+            Err(ProducerError::AlreadyRegistered)
+        })
     }
 
     /// The producer is done, or somebody else's turn has come (Twisted: `unregisterProducer`). Without one nothing happens.
@@ -226,16 +231,17 @@ impl Production {
         (self.low, self.high) = (low, high);
     }
 
-    pub(super) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Result<(), ProducerError> {
+    /// Gives the producer back if there is one already.
+    pub(super) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
         if self.registered.is_some() {
-            return Err(ProducerError::AlreadyRegistered);
+            return Some(producer);
         }
         let stage = match streaming {
             Streaming::Push => Stage::Running,
             Streaming::Pull => Stage::Waiting,
         };
         self.registered = Some(Registered { producer: Some(producer), streaming, stage });
-        Ok(())
+        None
     }
 
     pub(super) fn unregister(&mut self) -> Option<Box<dyn Producer>> {
