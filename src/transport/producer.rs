@@ -4,7 +4,7 @@
 //! | a producer is | it writes | it is told |
 //! |---|---|---|
 //! | [`Push`](Streaming::Push) | when it likes, until told to pause | to pause when more than the high mark is queued; to resume when no more than the low mark is |
-//! | [`Pull`](Streaming::Pull) | one piece each time it is told to resume | to resume when it is registered, and each time everything written has been sent |
+//! | [`Pull`](Streaming::Pull) | one piece each time it is told to resume | to resume when it is registered, as soon as nothing is queued; then each time everything written has been sent |
 //!
 //! Both are told to stop when the connection is over, before the protocol hears of it, and never again after that. They are told
 //! at the end of a turn, never from inside of a write.
@@ -144,7 +144,7 @@ impl fmt::Debug for TransportProducer {
 
 impl Transport {
     /// Registers what produces bytes for this transport, so that it is paused and resumed as the peer keeps up (Twisted:
-    /// `registerProducer`). A pull producer is told to resume in this turn.
+    /// `registerProducer`). A pull producer is told to resume in this turn, or as soon as what was written before has been sent.
     ///
     /// # Errors
     /// [`ProducerError`]; the producer is dropped.
