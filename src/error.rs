@@ -250,7 +250,7 @@ pub enum ListenError {
     /// The reactor is stopping, and closes its ports.
     #[error("the reactor is stopping")]
     ReactorStopping,
-    /// The reactor that the port belonged to is gone.
+    /// The reactor was closed, or dropped.
     #[error("the reactor is gone")]
     ReactorGone,
 }
@@ -259,9 +259,12 @@ pub enum ListenError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReactorError {
-    /// `run` or `iterate` from inside the loop (Twisted: `ReactorAlreadyRunning`).
+    /// `run`, `iterate` or `close` from inside the loop (Twisted: `ReactorAlreadyRunning`).
     #[error("the reactor is already running")]
     AlreadyRunning,
+    /// The reactor was closed.
+    #[error("the reactor is closed")]
+    Closed,
     /// `stop` or `crash` while it does not run, or a second `stop` (Twisted: `ReactorNotRunning`).
     #[error("the reactor is not running")]
     NotRunning,
@@ -364,8 +367,8 @@ pub enum TimerError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// A callback of that protocol is running: it is on the stack above.
-    #[error("the protocol is busy in one of its own callbacks")]
+    /// A call of that protocol or factory is running: it is on the stack above.
+    #[error("it is busy in one of its own calls")]
     Busy,
     /// The connection is over, and the protocol was dropped.
     #[error("the connection is over")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::core::Lingering;
 use super::port::{PortCore, Waiting};
+use super::turn::Batch;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -119,7 +120,7 @@ impl Core {
         if self.resumed.borrow().is_empty() {
             return;
         }
-        for id in self.resumed.take() {
+        for id in Batch::of(&self.resumed) {
             if let Some(joint) = self.joint(id) {
                 joint.deliver_held();
             }
@@ -236,21 +237,21 @@ impl Core {
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
     pub(super) fn deliver_losses(self: &Rc<Self>) {
         if !self.producing.borrow().is_empty() {
-            for id in self.producing.take() {
+            for id in Batch::of(&self.producing) {
                 if let Some(joint) = self.joint(id) {
                     joint.tell_producer();
                 }
             }
         }
         if !self.shut.borrow().is_empty() {
-            for id in self.shut.take() {
+            for id in Batch::of(&self.shut) {
                 if let Some(joint) = self.joint(id) {
                     joint.write_connection_lost();
                 }
             }
         }
         if !self.lost.borrow().is_empty() {
-            for (id, mode) in self.lost.take() {
+            for (id, mode) in Batch::of(&self.lost) {
                 self.lose(id, mode);
             }
         }

@@ -11,7 +11,7 @@ use super::signals::{self, Signals};
 use super::turn::State;
 use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
-use crate::failure::guarded;
+use crate::failure::{drop_guarded, guarded};
 
 impl Reactor {
     /// Has `call` called in the loop whenever the process gets this signal (Twisted: `signal.signal` with
@@ -91,8 +91,7 @@ impl Drop for SignalSubscription {
         {
             signals.unsubscribe(self.signal);
         }
-        // The callback is not ours, and may do anything when it goes.
-        drop(ended);
+        drop_guarded("a callback for a signal", ended);
     }
 }
 
@@ -173,9 +172,7 @@ impl Core {
                 tracing::error!(signal, %failure, "a callback for a signal failed");
             }
             let ended = self.subscribers.borrow_mut().give_back(id, call);
-            if let Err(failure) = guarded(|| drop(ended)) {
-                tracing::error!(signal, %failure, "a callback for a signal failed as it went");
-            }
+            drop_guarded("a callback for a signal", ended);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ListenError;
+use crate::failure::Failure;
 use crate::protocol::BoxedFactory;
 use crate::time::Clock;
 use crate::transport::agenda::Id;
@@ -108,7 +109,7 @@ impl Port {
     ///
     /// # Errors
     /// [`ListenError`]: already listening, or still stopping; the address can't be had any more; the factory's `do_start`
-    /// panicked; the reactor is gone or stopping.
+    /// panicked; the reactor is closed or stopping.
     pub fn start_listening(&self) -> Result<(), ListenError> {
         let core = self.0.core.upgrade().ok_or(ListenError::ReactorGone)?;
         core.start_port(&self.0)
@@ -117,7 +118,8 @@ impl Port {
     /// Stops listening (Twisted: `stopListening`). The address is free when this returns. Connections live on, and those that
     /// the system had accepted by now are served as well, at the end of this turn: a peer that was let in is not turned away, so
     /// that a server can be replaced by another on the same address. The Deferred fires after that and after the factory's
-    /// `do_stop`, and never before this returns. Stopping twice is fine: both Deferreds fire.
+    /// `do_stop`, and never before this returns. It fails with
+    /// [`Panicked`](crate::failure::Panicked) if `do_stop` did. Stopping twice is fine: both Deferreds fire.
     pub fn stop_listening(&self) -> Deferred<()> {
         self.stop(Waiting::Serve)
     }
@@ -219,6 +221,9 @@ impl Core {
         if !matches!(&*port.state.borrow(), State::Stopped) {
             return Err(ListenError::AlreadyListening { address });
         }
+        if self.is_closed() {
+            return Err(ListenError::ReactorGone);
+        }
         if self.closing.get() {
             return Err(ListenError::ReactorStopping);
         }
@@ -227,6 +232,11 @@ impl Core {
         // As in Twisted the factory starts between binding and accepting: nothing is accepted before the next turn.
         let bound = bound.map(|bound| port.factory.start().map(|()| bound));
         match bound {
+            // `do_start` may close a reactor whose loop has no control.
+            Ok(Ok(_)) if self.is_closed() => {
+                port.factory.stop();
+                Err(ListenError::ReactorGone)
+            }
             Ok(Ok(bound)) => {
                 port.host.replace(bound);
                 *port.state.borrow_mut() = State::Listening(id);
@@ -320,14 +330,14 @@ impl PortCore {
         self.pause.set(FIRST_PAUSE);
     }
 
-    /// The last step of stopping.
+    /// The last step of stopping. A factory that failed to stop fails the Deferreds, as in Twisted.
     fn stopped(&self) {
-        self.factory.stop();
+        let stopped = self.factory.try_stop();
         let state = self.state.replace(State::Stopped);
         if let State::Stopping(waiting) = state {
             for promise in waiting {
                 // It may have been cancelled meanwhile.
-                let _ = promise.callback(());
+                let _ = promise.complete(stopped.clone().map_err(Failure::from));
             }
         }
     }

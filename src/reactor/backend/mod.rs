@@ -25,6 +25,7 @@
 //! 5. `wait` never returns later than its timeout by more than the poller's granularity, nor earlier unless something
 //!    happened.
 
+mod closed;
 mod mio;
 mod readiness;
 pub(super) mod socket;
@@ -45,6 +46,7 @@ use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{Loan, Spares};
 use crate::transport::stream::Stream;
 
+pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(crate) use self::uring::Uring;
