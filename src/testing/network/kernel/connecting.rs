@@ -18,6 +18,8 @@ pub(crate) struct Listener {
     pub(super) waiting: VecDeque<SocketId>,
     /// Not suspended.
     pub(crate) accepting: bool,
+    /// Its owner was asked for a descriptor.
+    pub(crate) asked: bool,
 }
 
 /// A connection that one side has asked for.
@@ -44,8 +46,15 @@ impl Kernel {
     ) -> io::Result<(SocketId, Address)> {
         let bound = self.bind(host, address)?;
         let backlog = backlog.max(1) as usize;
-        let listener =
-            Listener { owner, host, bound: bound.clone(), backlog, waiting: VecDeque::new(), accepting: true };
+        let listener = Listener {
+            owner,
+            host,
+            bound: bound.clone(),
+            backlog,
+            waiting: VecDeque::new(),
+            accepting: true,
+            asked: false,
+        };
         let id = self.add(Socket::Listener(listener));
         self.note(format_args!("listen {bound} on {host}"));
         Ok((id, bound))
@@ -261,6 +270,11 @@ impl Kernel {
         }
         let is_full = self.is_full(owner);
         let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
+        if is_full && !std::mem::replace(&mut listener.asked, true) {
+            self.make_ready(owner, id);
+            return Some(News::NoDescriptors);
+        }
+        listener.asked = false;
         if is_full {
             let waiting = std::mem::take(&mut listener.waiting);
             // Some systems have no descriptor in reserve: the port waits.
@@ -295,7 +309,6 @@ impl Kernel {
     /// A stream that no longer waits to be accepted, with its addresses.
     fn accept(&mut self, stream: SocketId) -> Option<(SocketId, Address, Address)> {
         let it = self.stream(stream)?;
-        it.accepted = true;
         Some((stream, it.local.clone(), it.remote.clone()))
     }
 }

@@ -115,6 +115,7 @@ pub(crate) enum News {
         host: Address,
         peer: Address,
     },
+    NoDescriptors,
     Shed(usize),
     AcceptFailed(io::Error),
     Connected(SocketId, Address),
