@@ -250,7 +250,7 @@ pub enum ListenError {
     /// The reactor is stopping, and closes its ports.
     #[error("the reactor is stopping")]
     ReactorStopping,
-    /// The reactor that the port belonged to is gone.
+    /// The reactor was closed, or dropped.
     #[error("the reactor is gone")]
     ReactorGone,
 }
@@ -259,9 +259,12 @@ pub enum ListenError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReactorError {
-    /// `run` or `iterate` from inside the loop (Twisted: `ReactorAlreadyRunning`).
+    /// `run`, `iterate` or `close` from inside the loop (Twisted: `ReactorAlreadyRunning`).
     #[error("the reactor is already running")]
     AlreadyRunning,
+    /// The reactor was closed.
+    #[error("the reactor is closed")]
+    Closed,
     /// `stop` or `crash` while it does not run, or a second `stop` (Twisted: `ReactorNotRunning`).
     #[error("the reactor is not running")]
     NotRunning,
@@ -271,6 +274,32 @@ pub enum ReactorError {
     /// The reactor could not be made: no poller, no signal handlers.
     #[error("the reactor cannot be set up")]
     Setup(#[source] io::Error),
+}
+
+/// Why a signal cannot be handled: from [`Reactor::on_signal`](crate::Reactor::on_signal).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// The system lets no program handle it (SIGKILL, SIGSTOP), or no program can go on behind it (SIGILL, SIGFPE, SIGSEGV).
+    #[error("signal {signal} cannot be handled by a program")]
+    Forbidden {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// There is no such signal, or it is a real-time signal, whose default action could not be brought back.
+    #[error("{signal} is not a signal that can be handled: expected one of the system's standard signals")]
+    Unknown {
+        /// The number.
+        signal: i32,
+    },
+    /// The system installs no handler, or the reactor is on a simulated network, which has no signals.
+    #[error("a handler for signal {signal} cannot be installed")]
+    Install {
+        /// The signal's number.
+        signal: i32,
+        /// What the operating system said.
+        source: io::Error,
+    },
 }
 
 /// The reactor is gone, and the call that was to run on it with it.
@@ -338,8 +367,8 @@ pub enum TimerError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// A callback of that protocol is running: it is on the stack above.
-    #[error("the protocol is busy in one of its own callbacks")]
+    /// A call of that protocol or factory is running: it is on the stack above.
+    #[error("it is busy in one of its own calls")]
     Busy,
     /// The connection is over, and the protocol was dropped.
     #[error("the connection is over")]

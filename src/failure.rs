@@ -6,10 +6,11 @@
 //!
 //! It deliberately does not implement [`std::error::Error`], so that `?` can turn every error type into a failure.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 pub struct Failure(Arc<Inner>);
 
 struct Inner {
-    error: Box<dyn Error + Send + Sync>,
+    error: Guarded<Box<dyn Error + Send + Sync>>,
     backtrace: Backtrace,
 }
 
@@ -58,11 +59,11 @@ impl Failure {
     /// What the network has brought about, or its absence: nobody's code is to be traced for it, and it is as frequent as
     /// connections are. A backtrace costs many times what the connection did.
     pub(crate) fn untraced(error: impl Error + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner { error: Box::new(error), backtrace: Backtrace::disabled() }))
+        Self(Arc::new(Inner { error: Guarded::new(Box::new(error)), backtrace: Backtrace::disabled() }))
     }
 
     fn from_box(error: Box<dyn Error + Send + Sync>) -> Self {
-        Self(Arc::new(Inner { error, backtrace: Backtrace::capture() }))
+        Self(Arc::new(Inner { error: Guarded::new(error), backtrace: Backtrace::capture() }))
     }
 
     /// The error, if it is an `E` (Twisted: `Failure.check`).
@@ -95,7 +96,7 @@ impl Failure {
     /// assert!(failure.error().source().is_none());
     /// ```
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.0.error
+        &**self.0.error
     }
 
     /// Where the failure was made, if the environment asked for backtraces.
@@ -158,6 +159,42 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// As [`guarded`], where the call has a failure of its own to give.
 pub(crate) fn guarded_result<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     guarded(call)?
+}
+
+/// Drops a value of the program's. A panic of its `Drop` is logged and goes no further; `what` names the value.
+pub(crate) fn drop_guarded<T>(what: &'static str, value: T) {
+    if let Err(panic) = guarded(|| drop(value)) {
+        tracing::error!(%panic, "{what} panicked when it was dropped");
+    }
+}
+
+/// A value of the program's that is dropped guarded, wherever that is.
+pub(crate) struct Guarded<T>(Option<T>);
+
+impl<T> Guarded<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Guarded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("the value is there until this is dropped")
+    }
+}
+
+impl<T> DerefMut for Guarded<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("the value is there until this is dropped")
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        drop_guarded(type_name::<T>(), self.0.take());
+    }
 }
 
 /// Turns what `catch_unwind` caught into an error. The payload is dropped guarded too: its `Drop` is not ours either.

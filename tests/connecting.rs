@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
-use ropewalk::deferred::{Abandoned, Deferred};
+use ropewalk::Deferred;
 use ropewalk::error::{ConnectError, ListenError, Unavailable};
 use ropewalk::failure::Panicked;
 use ropewalk::interfaces::*;
@@ -465,9 +465,9 @@ fn a_stopping_reactor_does_not_connect() {
     result_of(&reactor, connect(&reactor, address, scripts(&log))).unwrap();
 }
 
-/// An attempt whose reactor is dropped is abandoned, and its descriptor closed.
+/// An attempt whose reactor is dropped fails, and its descriptor is closed.
 #[test]
-fn a_dropped_reactor_abandons_its_attempts() {
+fn a_dropped_reactor_fails_its_attempts() {
     let (_alone, log) = (alone(), Log::default());
     let (_full, _first, address) = silent();
     let before = descriptors();
@@ -476,7 +476,7 @@ fn a_dropped_reactor_abandons_its_attempts() {
     settle(&reactor);
     drop(reactor);
     let failure = attempt.take_result().expect("it failed").unwrap_err();
-    assert!(failure.check::<Abandoned>().is_some(), "{failure}");
+    assert!(matches!(failure.check(), Some(ConnectError::ReactorStopped { .. })), "{failure}");
     assert_eq!(descriptors(), before);
 }
 

@@ -324,6 +324,28 @@ fn chain_fires_a_promise() {
     assert_eq!(value(&mut end), 4);
 }
 
+/// A failure that is chained into a promise that was fired before is reported as unhandled; so is one whose canceller has answered
+/// for it. One that was cancelled without a canceller swallows it.
+#[test]
+fn a_failure_chained_too_late_is_reported() {
+    let late = |promise: Promise<u32>| {
+        let chain = move || Deferred::fail(Failure::message("late")).chain_deferred(promise);
+        let ((), unhandled) = unhandled::collect(chain);
+        unhandled.iter().map(|it| it.failure.to_string()).collect::<Vec<_>>()
+    };
+    let (fired, mut end) = Promise::<u32>::new();
+    fired.callback(1).unwrap();
+    assert_eq!(late(fired), ["late"]);
+    assert_eq!(value(&mut end), 1);
+    let (cancelled, end) = Promise::<u32>::with_canceller(|| ());
+    end.cancel();
+    assert_eq!(late(cancelled), ["late"]);
+    let (swallows, swallowed) = Promise::<u32>::new();
+    swallowed.cancel();
+    assert_eq!(late(swallows), Vec::<String>::new());
+    drop((end.add_errback(|_| Ok(0)), swallowed.add_errback(|_| Ok(0))));
+}
+
 /// A million links in one chain run, cancel and drop without a deep stack.
 #[test]
 fn a_million_links_take_no_stack() {

@@ -385,7 +385,11 @@ fn server_errors_say_what_where_and_what_was_expected() {
             7,
             r#""prot" is not an argument of this type of endpoint: expected port, interface, backlog or noDelay"#,
         ),
-        ("tcp:80:=", 7, r#""" is not an argument of this type of endpoint: expected port, interface, backlog or noDelay"#),
+        (
+            "tcp:80:=",
+            7,
+            r#""" is not an argument of this type of endpoint: expected port, interface, backlog or noDelay"#,
+        ),
         (
             "tcp:80:::1",
             9,

@@ -11,12 +11,12 @@ use std::time::Duration;
 use common::*;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use ropewalk::{Reactor, Transport};
 use ropewalk::endpoints::{
     ClientEndpoint, HostnameEndpoint, ServerEndpoint, TcpClientEndpoint, client_from_string, server_from_string,
 };
 use ropewalk::error::ConnectError;
 use ropewalk::testing::{Conditions, MemoryReactor, Network};
+use ropewalk::{Reactor, Transport};
 
 /// So long does a peer wait to be sure that nobody answers it: on this host, an answer takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(30);

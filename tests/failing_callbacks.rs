@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
@@ -244,7 +244,7 @@ impl Factory for FailingFactory {
 }
 
 /// A server's factory that panics when it builds refuses that connection, when it starts keeps the port from listening, and
-/// when it stops does not keep the port from stopping; no protocol is ever made or lost by it, and others go on.
+/// when it stops fails the Deferred of the port that stops; no protocol is ever made or lost by it, and others go on.
 #[test]
 fn a_failing_factory_harms_nobody_else() {
     for call in ["start", "build", "stop"] {
@@ -265,10 +265,12 @@ fn a_failing_factory_harms_nobody_else() {
             let answers = run_beside(&others.reactor, peer(address, echoes_once));
             assert_eq!(answers, call != "build", "{call}");
         }
-        let stopped = Rc::new(Cell::new(false));
-        let fired = Rc::clone(&stopped);
-        drop(port.stop_listening().add_callback(move |()| fired.set(true)));
-        run_until(&others.reactor, || stopped.get());
+        let mut stopped = port.stop_listening();
+        run_until(&others.reactor, || stopped.is_called());
+        let failure = stopped.take_result().unwrap().err();
+        let panic = failure.as_ref().and_then(|failure| failure.check::<Panicked>());
+        assert_eq!(panic.map(|panic| &*panic.message), (call == "stop").then_some("on purpose"), "{call}");
+        assert!(!port.is_listening());
         others.are_well();
         assert_eq!(log.all(), ["start", "build", "build", "stop"], "{call}");
     }

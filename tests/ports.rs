@@ -17,10 +17,11 @@ use ropewalk::{Address, ListenOptions, Port, Reactor, SharedFactory};
 /// A place for a port that its own connections stop.
 type PortSlot = Rc<RefCell<Option<Port>>>;
 
-fn stop(port: &PortSlot, log: &Log) {
+fn stop(port: &PortSlot, log: &Log, serves: bool) {
     let log = log.clone();
-    let port = port.borrow().clone().expect("it listens");
-    drop(port.stop_listening().add_callback(move |()| log.add("fired")));
+    let Some(port) = port.take() else { return };
+    let stopping = if serves { port.stop_listening() } else { port.abort_listening() };
+    drop(stopping.add_callback(move |()| log.add("fired")));
 }
 
 /// Every peer's end: the protocol served it, or the system closed it.
@@ -199,69 +200,147 @@ fn accepted_connections_outlive_the_port() {
     assert!(!log.is_over());
 }
 
-/// Whoever waits to be accepted when the port stops is not served any more, and nobody is after the Deferred fired.
+/// A rolling restart: connections that the system had accepted when the port stops are served, before its Deferred fires, and
+/// nothing is accepted after that. Another port has the address at once.
 #[test]
-fn nothing_is_accepted_once_a_port_has_stopped() {
+fn connections_that_wait_when_a_port_stops_are_served() {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
-    let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
-    let mut waiting = dial(address);
-    let stopped = port.stop_listening();
-    result_of(&reactor, stopped).unwrap();
+    let (port, address) = listen(&reactor, Watched::new(&log, echoes(&log)));
     settle(&reactor);
-    assert_eq!(log.all(), ["start", "stop"]);
-    assert_eq!(reactor.counters().accepted, 0);
-    assert!(is_cut_off(&reactor, &mut waiting));
+    let mut waiting: Vec<TcpStream> = (0..100).map(|_| dial(address)).collect();
+    for peer in &mut waiting {
+        peer.write_all(b"early").unwrap();
+    }
+    let stopped = port.stop_listening();
+    assert!(!port.is_listening());
+    assert_eq!(log.all(), ["start"], "it called back");
+    let (next, _) = (reactor.listen_tcp(address, &ListenOptions::new(), echoes(&Log::default())).unwrap(), ());
+    result_of(&reactor, stopped).unwrap();
+    assert_eq!((log.count("build"), log.count("made"), log.count("stop")), (100, 100, 1));
+    for peer in &mut waiting {
+        assert_eq!(read_exact(&reactor, peer, 5), b"early");
+    }
+    result_of(&reactor, next.stop_listening()).unwrap();
+    settle(&reactor);
+    assert_eq!((reactor.counters().accepted, log.count("build")), (100, 100));
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-/// F07: a port that is stopped from inside `build_protocol`, `connection_made` or `data_received` serves that connection,
-/// and none of those that wait in the same batch.
+/// The same over a UNIX socket.
+#[test]
+fn unix_connections_that_wait_when_a_port_stops_are_served() {
+    use std::io::Read;
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let path = std::env::temp_dir().join(format!("ropewalk-restart-{}", std::process::id()));
+    let at = ropewalk::address::UnixAddress::path(&path).unwrap();
+    let port = reactor.listen_unix(&at, &ropewalk::reactor::UnixListenOptions::new(), echoes(&log)).unwrap();
+    settle(&reactor);
+    let mut waiting: Vec<_> = (0..100).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect();
+    for peer in &mut waiting {
+        peer.write_all(b"early").unwrap();
+    }
+    let stopped = port.stop_listening();
+    assert!(!path.exists());
+    result_of(&reactor, stopped).unwrap();
+    run_until(&reactor, || log.count("data") == 100);
+    settle(&reactor);
+    for peer in &mut waiting {
+        let mut answer = [0; 5];
+        peer.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"early");
+    }
+}
+
+/// A port that is told so resets those that wait, and so does a reactor that stops: their peers can tell it from an answer.
+#[test]
+fn connections_that_wait_are_reset_on_request_and_at_a_stop() {
+    for stops_all in [false, true] {
+        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
+        settle(&reactor);
+        let (mut late, handle) = (None, reactor.clone());
+        let dialled = Rc::new(RefCell::new(Vec::new()));
+        let peers = Rc::clone(&dialled);
+        reactor.call_when_running(move || {
+            peers.borrow_mut().extend((0..10).map(|_| dial(address)));
+            if stops_all {
+                handle.stop().unwrap();
+            } else {
+                let stopping = port.abort_listening();
+                drop(stopping.add_callback(move |()| handle.stop().unwrap()));
+            }
+        });
+        run(&reactor).unwrap();
+        for peer in &mut *dialled.borrow_mut() {
+            let ended = read_now(peer, &mut Vec::new());
+            assert_eq!(ended, Some(Err(ErrorKind::ConnectionReset)), "stops all: {stops_all}");
+        }
+        late.get_or_insert_with(|| TcpStream::connect(address)).as_ref().unwrap_err();
+        assert_eq!((log.count("build"), log.count("stop")), (0, 1));
+    }
+}
+
+/// F07: a port that is stopped from inside `build_protocol`, `connection_made` or `data_received` takes nothing more from the
+/// system. Those that the system had let in by then, in the same batch, are served before the factory stops, or, if the port was
+/// told so, reset.
 #[test]
 fn stopping_from_inside_a_callback_stops_at_once() {
     for place in ["build_protocol", "connection_made", "data_received"] {
-        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
-        let port = PortSlot::default();
-        let (own, events) = (Rc::clone(&port), log.clone());
-        let factory = Watched::new(&log, move |_: &Address| {
-            if place == "build_protocol" {
-                stop(&own, &events);
-            }
-            let (in_made, in_data) = ((Rc::clone(&own), events.clone()), (Rc::clone(&own), events.clone()));
-            let script = Script::new(&events).made(move |_| {
-                if place == "connection_made" {
-                    stop(&in_made.0, &in_made.1);
-                }
-                Ok(())
-            });
-            Some(script.data(move |transport, data| {
-                if place == "data_received" {
-                    stop(&in_data.0, &in_data.1);
-                }
-                transport.write(data);
-                Ok(())
-            }))
-        });
-        let (listening, address) = listen(&reactor, factory);
-        port.replace(Some(listening));
-        let mut first = dial(address);
-        if place == "data_received" {
-            run_until(&reactor, || log.has("made"));
-        }
-        // Its bytes come before the others, in the same batch.
-        first.write_all(b"first").unwrap();
-        let mut others: Vec<TcpStream> = (0..5).map(|_| dial(address)).collect();
-        assert_eq!(read_exact(&reactor, &mut first, 5), b"first", "{place}");
-        run_until(&reactor, || log.has("fired"));
-        settle(&reactor);
-        assert_eq!(log.count("build"), 1, "{place}");
-        assert_eq!(log.count("made"), 1, "{place}");
-        assert_eq!(reactor.counters().accepted, 1, "{place}");
-        assert_eq!((log.count("stop"), log.count("fired")), (1, 1), "{place}");
-        for other in &mut others {
-            assert!(is_cut_off(&reactor, other), "{place}");
-        }
-        assert!(!log.is_over(), "{place}: the first lives on");
+        stops_from_inside(place, true);
+        stops_from_inside(place, false);
     }
+}
+
+fn stops_from_inside(place: &'static str, serves: bool) {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let port = PortSlot::default();
+    let (own, events) = (Rc::clone(&port), log.clone());
+    let factory = Watched::new(&log, move |_: &Address| {
+        if place == "build_protocol" {
+            stop(&own, &events, serves);
+        }
+        let (in_made, in_data) = ((Rc::clone(&own), events.clone()), (Rc::clone(&own), events.clone()));
+        let script = Script::new(&events).made(move |_| {
+            if place == "connection_made" {
+                stop(&in_made.0, &in_made.1, serves);
+            }
+            Ok(())
+        });
+        Some(script.data(move |transport, data| {
+            if place == "data_received" {
+                stop(&in_data.0, &in_data.1, serves);
+            }
+            transport.write(data);
+            Ok(())
+        }))
+    });
+    let (listening, address) = listen(&reactor, factory);
+    port.replace(Some(listening));
+    let mut first = dial(address);
+    if place == "data_received" {
+        run_until(&reactor, || log.has("made"));
+    }
+    // Its bytes come before the others, in the same batch.
+    first.write_all(b"first").unwrap();
+    let mut others: Vec<TcpStream> = (0..5).map(|_| dial(address)).collect();
+    assert_eq!(read_exact(&reactor, &mut first, 5), b"first", "{place}");
+    run_until(&reactor, || log.has("fired"));
+    settle(&reactor);
+    let served = if serves { 6 } else { 1 };
+    assert_eq!(log.count("build"), served, "{place}");
+    assert_eq!(log.count("made"), served, "{place}");
+    assert_eq!(reactor.counters().accepted, served as u64, "{place}");
+    assert_eq!((log.count("stop"), log.count("fired")), (1, 1), "{place}");
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{place}");
+    for other in &mut others {
+        if serves {
+            other.write_all(b"other").unwrap();
+            assert_eq!(read_exact(&reactor, other, 5), b"other", "{place}");
+        } else {
+            assert_eq!(read_to_end(&reactor, other), Err(ErrorKind::ConnectionReset), "{place}");
+        }
+    }
+    assert!(!log.is_over(), "{place}: the first lives on");
 }
 
 /// F06: a factory that builds nothing, or panics, has the connection closed at once; the port goes on, and no descriptor
@@ -509,7 +588,7 @@ fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
         let (handle, own, events, new, place) =
             (handle.clone(), Rc::clone(&own), events.clone(), new.clone(), Rc::clone(&place));
         Some(Script::new(&events.clone()).data(move |_, _| {
-            stop(&own, &events);
+            stop(&own, &events, false);
             place.replace(Some(connect(&handle, target, once(Script::new(&new)))));
             Ok(())
         }))

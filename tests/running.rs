@@ -140,7 +140,8 @@ fn a_running_reactor_refuses_what_makes_no_sense() {
             }
             let expected = match event {
                 SystemEvent::Startup => phase > Phase::Before,
-                _ => phase < Phase::After,
+                // The first thing that Twisted does `During` a shutdown is to take the flag down.
+                _ => phase < Phase::During,
             };
             assert_eq!(handle.is_running(), expected, "{name}");
         });
@@ -651,8 +652,8 @@ fn a_stop_sends_what_the_socket_takes() {
     assert_eq!(log.reason(), "the reactor stopped");
 }
 
-/// A connection with far more to send than one turn sends is told of the stop like any other, even if its peer takes
-/// everything that it is offered.
+/// A connection with far more to send than its socket takes at once is told of the stop like any other, and its peer sees a reset:
+/// half an answer must not look whole.
 #[test]
 fn a_stop_does_not_forget_those_with_much_to_send() {
     let _alone = alone();
@@ -679,8 +680,7 @@ fn a_stop_does_not_forget_those_with_much_to_send() {
         assert_eq!(log.count("lost: the reactor stopped"), 1);
         assert_eq!(reactor.counters().watched, 0);
         let (received, end) = client.join().unwrap();
-        assert_eq!(end, Ok(received), "an end, and no reset");
-        assert!(received > 0);
+        assert_eq!(end, Err(ErrorKind::ConnectionReset), "{received} bytes looked whole");
     }
     assert_eq!(descriptors(), start);
 }

@@ -1,16 +1,15 @@
-//! TLS with programs that nobody here wrote: OpenSSL's `s_client` and `s_server`, curl, and Python's `ssl` module. Where one of them
-//! is missing, its tests say so and pass, unless the environment has `CI` set: there they fail.
+//! TLS with programs that nobody here wrote: OpenSSL's `s_client` and `s_server`, curl, and Python's `ssl` module.
 #![cfg(feature = "tls")]
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 use std::rc::Rc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use common::certificates::{self, Authority, Folder, Issued};
+use common::programs::*;
 use common::tls::Seen;
 use common::*;
 use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls, wrap_server_tls};
@@ -19,77 +18,11 @@ use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ServerTls, TlsError, TlsVersion};
 use ropewalk::{Address, Failure, Reactor, Result, Transport};
 
-/// Whether a program is there.
-fn has(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    assert!(found || std::env::var_os("CI").is_none(), "{program} is missing");
-    if !found {
-        println!("skipped: there is no {program}");
-    }
-    found
-}
-
-/// A program with a time limit, in a thread: it is given `input`, and then the end of it.
-fn run_program(command: &[&str], input: &'static [u8]) -> JoinHandle<Output> {
-    let mut child = spawn(command);
-    thread::spawn(move || {
-        let mut stdin = child.stdin.take().expect("it was asked for");
-        // A program that has ended already does not read.
-        drop(stdin.write_all(input));
-        let output = child.wait_with_output().expect("it ends");
-        drop(stdin);
-        output
-    })
-}
-
-fn spawn(command: &[&str]) -> Child {
-    let mut limited = Command::new("timeout");
-    limited.arg("25").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    limited.spawn().expect("a program")
-}
-
-fn said(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// A program that listens, and says where.
-struct Listening {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Listening {
-    /// Its first line that has `marker` in it ends in its address.
-    fn start(command: &[&str], marker: &str) -> Self {
-        let mut child = spawn(command);
-        let mut lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
-        let address = lines.find_map(|line| {
-            let line = line.ok()?;
-            line.contains(marker).then(|| line.rsplit(' ').next().and_then(|word| word.parse().ok()))?
-        });
-        let Some(address) = address else {
-            let mut errors = String::new();
-            child.stderr.take().expect("it was asked for").read_to_string(&mut errors).expect("text");
-            panic!("{command:?} does not listen: {errors}");
-        };
-        // It may go on talking: somebody has to listen.
-        thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    /// OpenSSL's server, which sends every line back reversed.
-    fn openssl(files: &Files, more: &[&str]) -> Self {
-        let (certificate, key) = (files.folder.at("server.pem"), files.folder.at("server.key"));
-        let command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-rev", "-cert", &certificate, "-key", &key];
-        Self::start(&[&command, more].concat(), "ACCEPT")
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// OpenSSL's server, which sends every line back reversed.
+fn openssl_server(files: &Files, more: &[&str]) -> Listening {
+    let (certificate, key) = (files.folder.at("server.pem"), files.folder.at("server.key"));
+    let command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-rev", "-cert", &certificate, "-key", &key];
+    Listening::start(&[&command, more].concat(), "ACCEPT")
 }
 
 /// An authority, its certificate for `localhost`, and both in files.
@@ -313,7 +246,7 @@ fn openssls_server() {
     }
     for (version, option) in VERSIONS {
         let reactor = reactor();
-        let server = Listening::openssl(&files, &[option, "-alpn", "imap"]);
+        let server = openssl_server(&files, &[option, "-alpn", "imap"]);
         let client = files.authority.client_builder().protocols(["smtp", "imap"]);
         let client = client.for_server("localhost").expect("a configuration");
         for resumed in [false, true] {
@@ -338,7 +271,7 @@ fn openssls_server_has_to_be_told_who_we_are() {
     let ca = files.ca();
     for (version, option) in VERSIONS {
         let reactor = reactor();
-        let server = Listening::openssl(&files, &[option, "-Verify", "1", "-verify_return_error", "-CAfile", &ca]);
+        let server = openssl_server(&files, &[option, "-Verify", "1", "-verify_return_error", "-CAfile", &ca]);
         let client = || files.authority.client_builder().only_version(version);
         let me = client().identity(files.authority.issue(&["a.client"]).identity());
         let seen = ask(&reactor, me.for_server("localhost").expect("a configuration"), server.address);
@@ -371,7 +304,7 @@ fn openssls_server_is_not_who_it_should_be() {
         };
         let files = Files::with(authority, &issued);
         let reactor = reactor();
-        let server = Listening::openssl(&files, &[]);
+        let server = openssl_server(&files, &[]);
         let seen = ask(&reactor, files.authority.client("localhost"), server.address);
         assert!(seen.log.reason().starts_with(expected), "{what}: {}", seen.log.reason());
         let reason = seen.reason.borrow();

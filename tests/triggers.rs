@@ -265,10 +265,48 @@ fn a_startup_that_waits_can_be_stopped() {
         assert!(matches!(handle.stop(), Err(ReactorError::NotRunning)));
     });
     let own = log.clone();
+    reactor.call_when_running(move || own.add("when running"));
+    let own = log.clone();
     reactor.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || own.add("shutdown"));
-    run(&reactor).unwrap();
-    assert_eq!(log.all(), ["stop", "shutdown"]);
+    let (result, errors) = logged(|| run(&reactor));
+    result.unwrap();
+    assert_eq!(log.all(), ["stop", "when running", "shutdown"]);
+    assert_eq!(errors, Vec::<String>::new());
     promise.callback(()).unwrap();
+}
+
+/// A stop in the middle of the startup lets the startup finish, in this run, before the shutdown begins; a crash lets it finish and
+/// leaves without a turn. Nothing of the startup is left for the next run.
+#[test]
+fn a_startup_is_finished_before_it_is_left() {
+    for (at, crashes) in PHASES.into_iter().flat_map(|(phase, _)| [(phase, false), (phase, true)]) {
+        let (reactor, log) = (reactor(), Log::default());
+        let handle = reactor.clone();
+        reactor.add_system_event_trigger(at, SystemEvent::Startup, move || {
+            if crashes { handle.crash() } else { handle.stop() }.unwrap();
+            assert!(matches!(handle.stop(), Err(ReactorError::NotRunning)));
+            assert_eq!(handle.is_running(), at > Phase::Before && !crashes, "{at:?}");
+        });
+        for (event, name) in [(SystemEvent::Startup, "startup"), (SystemEvent::Shutdown, "shutdown")] {
+            for (phase, when) in PHASES {
+                let own = log.clone();
+                reactor.add_system_event_trigger(phase, event, move || own.add(format!("{when} {name}")));
+            }
+        }
+        let own = log.clone();
+        reactor.call_when_running(move || own.add("when running"));
+        let turns = reactor.counters().turns;
+        run(&reactor).unwrap();
+        let startup = ["before startup", "during startup", "after startup", "when running"];
+        let shutdown = ["before shutdown", "during shutdown", "after shutdown"];
+        assert_eq!(log.all()[..4], startup, "{at:?}");
+        assert_eq!(log.all()[4..], shutdown[..if crashes { 0 } else { 3 }], "{at:?}");
+        assert_eq!(reactor.counters().turns, turns, "{at:?}: a turn was made");
+        stop_at_once(&reactor);
+        run(&reactor).unwrap();
+        assert!(log.all()[4..].iter().all(|entry| entry.ends_with("shutdown")), "{at:?}: {:?}", log.all());
+        assert_eq!(log.count(""), 7, "{at:?}: {:?}", log.all());
+    }
 }
 
 /// F33: a trigger whose Deferred never fires holds a shutdown up for no longer than its timeout, is named in the log, and

@@ -12,7 +12,6 @@ use std::rc::Rc;
 
 use common::*;
 use ropewalk::Reactor;
-use ropewalk::interfaces::*;
 use ropewalk::reactor::UnixListenOptions;
 use rustix::net::SendFlags;
 

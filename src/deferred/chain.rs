@@ -8,6 +8,7 @@
 //! No cell is borrowed, ever: what is in one is taken out, looked at, and put back before anything runs that is not ours.
 
 use std::cell::Cell;
+use std::mem;
 use std::panic::Location;
 use std::ptr;
 use std::rc::{Rc, Weak};
@@ -15,7 +16,7 @@ use std::task::{Context, Waker};
 
 use super::outcome::Resolved;
 use super::{Cancelled, Circular, Split, unhandled};
-use crate::failure::{Result, guarded};
+use crate::failure::{Result, drop_guarded, guarded};
 
 /// A link with a result, to be handed on.
 pub(super) trait Step {
@@ -230,6 +231,7 @@ impl<T> Place<T> {
             }
             Next::Nowhere => {
                 self.stage.set(Stage::Gone);
+                drop_guarded("the result of a Deferred", result);
                 None
             }
         }
@@ -244,8 +246,11 @@ impl<T> Place<T> {
 
 impl<T> Drop for Place<T> {
     fn drop(&mut self) {
-        if let Some(Err(failure)) = self.content.take() {
-            unhandled::report(failure, self.made);
+        match self.content.take() {
+            Some(Err(failure)) => unhandled::report(failure, self.made),
+            // Whoever fires a promise may be the one that drops this.
+            Some(value) if mem::needs_drop::<T>() => drop_guarded("the result of a Deferred", value),
+            _ => {}
         }
     }
 }
@@ -299,7 +304,9 @@ impl<T: 'static> Root<T> {
         match self.waits.take() {
             Waits::Promise(canceller) => {
                 self.run(result);
-                drop(canceller);
+                if let Some(canceller) = canceller {
+                    drop_guarded("a canceller", canceller);
+                }
                 Fired::Now
             }
             Waits::Canceller => {
@@ -373,6 +380,16 @@ impl<T: 'static> Head for Root<T> {
 pub(super) struct Link<U: 'static, F> {
     place: Place<U>,
     call: Cell<Option<F>>,
+}
+
+impl<U: 'static, F> Drop for Link<U, F> {
+    fn drop(&mut self) {
+        if mem::needs_drop::<F>()
+            && let Some(call) = self.call.take()
+        {
+            drop_guarded("a callback of a Deferred", call);
+        }
+    }
 }
 
 impl<U: 'static, F> Link<U, F> {

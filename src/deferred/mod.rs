@@ -150,12 +150,13 @@ impl<T> Deferred<T> {
         self.add(|result| call(result).resolve())
     }
 
-    /// Fires `promise` with the result (Twisted: `chainDeferred`).
+    /// Fires `promise` with the result (Twisted: `chainDeferred`). A failure that comes when the promise was fired already is
+    /// reported as unhandled; one that was cancelled without a canceller swallows it.
     #[track_caller]
     pub fn chain_deferred(self, promise: Promise<T>) {
-        let end = self.add_both(move |result| {
-            // Whoever fired it meanwhile, or cancelled it, was first.
-            let _ = promise.complete(result);
+        let end = self.add_both(move |result| match promise.complete(result) {
+            Err(AlreadyCalled(Err(failure))) => Err(failure),
+            _ => Ok(()),
         });
         drop(end);
     }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::{Cancelled, Deferred, Outcome, Promise};
-use crate::failure::guarded;
+use crate::failure::{drop_guarded, guarded};
 
 /// Runs futures on this thread: a cheap handle, and not `Send`. From [`Reactor::spawner`](crate::Reactor::spawner) or a test's
 /// clock; code that needs nothing else of them takes a `&Spawner`.
@@ -204,14 +204,14 @@ impl<F: Future> Task for Spawned<F, F::Output> {
                 return false;
             }
             // It cancelled itself.
-            (Ok(Poll::Pending), Stage::Waiting | Stage::Done) => drop_guarded(future),
+            (Ok(Poll::Pending), Stage::Waiting | Stage::Done) => drop_guarded("a future", future),
             (Ok(Poll::Ready(output)), _) => {
-                drop_guarded(future);
+                drop_guarded("a future", future);
                 // It may have cancelled itself.
                 let _ = self.promise.callback(output);
             }
             (Err(panic), _) => {
-                drop_guarded(future);
+                drop_guarded("a future", future);
                 let _ = self.promise.errback(panic);
             }
         }
@@ -228,14 +228,8 @@ impl<F: Future> Task for Spawned<F, F::Output> {
     fn drop_future(&self) {
         self.stage.set(Stage::Done);
         if let Some(future) = self.future.take() {
-            drop_guarded(future);
+            drop_guarded("a future", future);
         }
-    }
-}
-
-fn drop_guarded<F>(future: Pin<Box<F>>) {
-    if let Err(failure) = guarded(|| drop(future)) {
-        tracing::error!(%failure, "a future panicked when it was dropped");
     }
 }
 

@@ -190,12 +190,7 @@ pub(super) fn client(
 }
 
 /// The endpoint for a host: one for an address, or one for a name.
-pub(super) fn to_host(
-    reactor: &Reactor,
-    host: &str,
-    port: u16,
-    options: ConnectOptions,
-) -> Box<dyn ClientEndpoint> {
+pub(super) fn to_host(reactor: &Reactor, host: &str, port: u16, options: ConnectOptions) -> Box<dyn ClientEndpoint> {
     match literal(host, port) {
         Some(to) => Box::new(TcpClientEndpoint::new(reactor, to).options(options)),
         None => Box::new(HostnameEndpoint::new(reactor, host, port).options(options)),

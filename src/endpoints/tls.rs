@@ -5,8 +5,14 @@
 //! |---|---|---|
 //! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog`, `extraCertChain` | `noDelay=1` |
 //! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog`, `interface=::` | `noDelay=1` |
-//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given), `noDelay=1` |
-//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | `noDelay=1` |
+//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given), `fingerprints`, `noDelay=1` |
+//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | `fingerprints`, `noDelay=1` |
+//!
+//! `fingerprints` are SHA-256 [fingerprints](crate::tls::Fingerprint) with commas between them, in the place of a folder of authorities: only the
+//! certificates with these are trusted. Colons in them are left out, or escaped.
+//!
+//! Servers look at their files again every minute, as [`ServerTlsBuilder::build_from_directory`](crate::tls::ServerTlsBuilder::build_from_directory)
+//! does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +23,7 @@ use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, ConnectOptions, Port, Reactor};
-use crate::tls::{ClientTls, ConfigError, Identity, ServerTls, TlsVersion, TrustRoots};
+use crate::tls::{ClientTls, ConfigError, Fingerprint, Identity, ServerTls, TlsVersion, TrustRoots};
 
 /// An endpoint inside of which TLS is spoken: a server's, or a client's. [`wrap_server_tls`] and [`wrap_client_tls`] make it.
 #[derive(Debug, Clone)]
@@ -91,10 +97,8 @@ pub(super) fn ssl_server(
     arguments.optional("dhParameters", |given| {
         Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
     })?;
-    let tls = Identity::from_pem_files_with(certificate, more, key).and_then(|identity| {
-        let builder = ServerTls::builder().identity(identity);
-        version.into_iter().fold(builder, |builder, version| builder.only_version(version)).build()
-    });
+    let builder = version.into_iter().fold(ServerTls::builder(), |builder, version| builder.only_version(version));
+    let tls = builder.build_from_files(certificate, more, key);
     let tls = tls.map_err(|error| unusable(&arguments, error))?;
     let (ip, scope) = interface.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
     let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog).tcp_no_delay(no_delay);
@@ -123,14 +127,15 @@ pub(super) fn ssl_client(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
-    let names = ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "noDelay"];
+    let names =
+        ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "fingerprints", "noDelay"];
     let arguments = Arguments::of_client(description, "ssl", &names)?;
     let target = Target::read(&arguments)?;
     let key = arguments.optional("privateKey", path)?;
     let certificate = arguments.optional("certKey", path)?;
-    let roots = arguments.optional("caCertsDir", path)?;
+    let trusted = Trusted::read(&arguments, "caCertsDir")?;
     let name = arguments.optional("hostname", Argument::host)?.unwrap_or(target.host);
-    let tls = client_tls(name, certificate, key, roots).map_err(|error| unusable(&arguments, error))?;
+    let tls = client_tls(name, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
     Ok(Box::new(wrap_client_tls(tls, target.endpoint(reactor))))
 }
 
@@ -141,17 +146,17 @@ pub(super) fn tls_client(
     registry: &EndpointRegistry,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let order = ["host", "port", "timeout", "bindAddress", "certificate", "privateKey", "trustRoots", "endpoint"];
-    let arguments = Arguments::of(description, "tls", &order, &["noDelay"])?;
+    let arguments = Arguments::of(description, "tls", &order, &["fingerprints", "noDelay"])?;
     let target = Target::read(&arguments)?;
     let certificate = arguments.optional("certificate", path)?;
     let key = arguments.optional("privateKey", path)?;
-    let roots = arguments.optional("trustRoots", path)?;
+    let trusted = Trusted::read(&arguments, "trustRoots")?;
     let inner = arguments.optional("endpoint", |inner| Ok(inner.value()))?;
     let inner = match inner {
         Some(inner) => registry.client_from_string(reactor, inner)?,
         None => target.endpoint(reactor),
     };
-    let tls = client_tls(target.host, certificate, key, roots).map_err(|error| unusable(&arguments, error))?;
+    let tls = client_tls(target.host, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
     Ok(Box::new(wrap_client_tls(tls, inner)))
 }
 
@@ -181,17 +186,44 @@ impl<'d> Target<'d> {
     }
 }
 
+/// Whom a client trusts.
+enum Trusted<'d> {
+    Platform,
+    Folder(&'d str),
+    Certificates(Vec<Fingerprint>),
+}
+
+impl<'d> Trusted<'d> {
+    /// A folder of authorities, or fingerprints, or nothing: whoever names single certificates trusts no others.
+    fn read(arguments: &Arguments<'d>, folder_name: &'static str) -> Result<Self, DescriptionError> {
+        let folder = arguments.optional(folder_name, path)?;
+        let certificates = arguments.optional("fingerprints", |given| match folder {
+            Some(_) => {
+                Err(given.invalid(format!("nothing beside {folder_name}: the one or the other says whom to trust")))
+            }
+            None => fingerprints(given),
+        })?;
+        Ok(match (folder, certificates) {
+            (_, Some(certificates)) => Self::Certificates(certificates),
+            (Some(folder), None) => Self::Folder(folder),
+            (None, None) => Self::Platform,
+        })
+    }
+}
+
 /// What a client needs that was told where things are. A certificate and its key may be in one file, and then one name will do.
 fn client_tls(
     name: &str,
     certificate: Option<&str>,
     key: Option<&str>,
-    roots: Option<&str>,
+    trusted: Trusted<'_>,
 ) -> Result<ClientTls, ConfigError> {
     let mut builder = ClientTls::builder();
-    if let Some(folder) = roots {
-        builder = builder.trust_roots(TrustRoots::from_directory(folder)?);
-    }
+    builder = match trusted {
+        Trusted::Platform => builder,
+        Trusted::Folder(folder) => builder.trust_roots(TrustRoots::from_directory(folder)?),
+        Trusted::Certificates(fingerprints) => builder.trust_roots(TrustRoots::from_fingerprints(fingerprints)?),
+    };
     if let (Some(certificate), Some(key)) = (certificate.or(key), key.or(certificate)) {
         builder = builder.identity(Identity::from_pem_files(certificate, key)?);
     }
@@ -203,6 +235,14 @@ fn path(argument: Argument<'_>) -> Result<&str, DescriptionError> {
         "" => Err(argument.invalid("a path")),
         path => Ok(path),
     }
+}
+
+fn fingerprints(argument: Argument<'_>) -> Result<Vec<Fingerprint>, DescriptionError> {
+    let all: Result<Vec<_>, _> = argument.value().split(',').map(str::parse).collect();
+    all.map_err(|_| {
+        argument
+            .invalid("SHA-256 fingerprints of certificates, each of 64 hexadecimal digits, with commas between them")
+    })
 }
 
 /// The names are those of OpenSSL's functions, as Twisted takes them.

@@ -149,4 +149,3 @@ fn mode(argument: Argument<'_>) -> Result<u32, DescriptionError> {
     let mode = if digits { u32::from_str_radix(value, 8).ok() } else { None };
     mode.filter(|mode| *mode <= 0o7777).ok_or_else(|| argument.invalid("permissions in octal, such as 660"))
 }
-

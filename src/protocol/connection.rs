@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::Protocol;
 use crate::error::Unavailable;
-use crate::failure::{Failure, Result, guarded, guarded_result};
+use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::transport::agenda::Call;
 use crate::transport::step::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
@@ -47,10 +47,14 @@ impl<P: Protocol> Connection<P> {
 
     /// Runs `call` with the protocol and its transport.
     ///
+    /// Like a callback it runs to completion: its reactor can't be run, turned or closed meanwhile
+    /// ([`AlreadyRunning`](crate::error::ReactorError::AlreadyRunning)), and one whose last handle goes closes behind `call`.
+    ///
     /// # Errors
     /// [`Unavailable::Busy`] from inside one of that protocol's own callbacks (use what the callback was given);
     /// [`Unavailable::Gone`] once the connection is over.
     pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
+        let _entered = self.0.transport.enter();
         let mut place = self.0.protocol.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
         let protocol = place.as_mut().ok_or(Unavailable::Gone)?;
         Ok(call(protocol, &self.0.transport))
@@ -140,6 +144,13 @@ pub(crate) trait AnyJoint {
 pub(crate) struct Joint<P> {
     transport: Transport,
     protocol: RefCell<Option<P>>,
+}
+
+impl<P> Drop for Joint<P> {
+    /// The protocol is there only if it never heard of its connection.
+    fn drop(&mut self) {
+        drop_guarded("a protocol", self.protocol.take());
+    }
 }
 
 impl<P: Protocol> Joint<P> {
@@ -264,7 +275,7 @@ impl<P: Protocol> AnyJoint for Joint<P> {
                 Notice::Resume => producer.resume_producing(&self.transport),
             });
             let unregistered = self.transport.stream().put_back(producer);
-            if let Err(failure) = drop_guarded(unregistered).and(result) {
+            if let Err(failure) = dropped(unregistered).and(result) {
                 self.transport.ask(|stream| stream.fail(failure));
             }
         }
@@ -275,7 +286,7 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         let producer = self.transport.stream().unregister();
         if let Some(mut producer) = producer {
             let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);
-            if let Err(failure) = told.and(drop_guarded(Some(producer))) {
+            if let Err(failure) = told.and(dropped(Some(producer))) {
                 tracing::error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
             }
         }
@@ -296,6 +307,6 @@ impl<P: Protocol> AnyJoint for Joint<P> {
 }
 
 /// Drops what is not ours; a panic becomes a failure.
-fn drop_guarded<T>(value: T) -> Result<()> {
+fn dropped<T>(value: T) -> Result<()> {
     Ok(guarded(|| drop(value))?)
 }

@@ -3,12 +3,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::rc::Rc;
 
 use super::Protocol;
 use super::connection::{AnyJoint, Joint};
 use crate::address::Address;
-use crate::failure::{Panicked, Result, guarded, guarded_result};
+use crate::error::Unavailable;
+use crate::failure::{Guarded, Panicked, Result, guarded, guarded_result};
 use crate::transport::Transport;
 
 /// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
@@ -81,26 +83,22 @@ where
 /// let factory = SharedFactory::new(|_peer: &Address| Some(Echo));
 /// let another_handle = factory.clone();
 /// ```
-pub struct SharedFactory<F>(Rc<Shared<F>>);
-
-struct Shared<F> {
-    factory: RefCell<F>,
-    starts: Starts,
-}
+///
+/// A start or a stop that is asked for from inside one of the factory's own calls is told when that call has returned.
+pub struct SharedFactory<F>(Rc<Counted<F>>);
 
 impl<F: Factory> SharedFactory<F> {
     /// Shares a factory.
     pub fn new(factory: F) -> Self {
-        Self(Rc::new(Shared { factory: RefCell::new(factory), starts: Starts::default() }))
+        Self(Rc::new(Counted::new(factory)))
     }
 
     /// Runs `call` with the factory: to read what it counted.
     ///
     /// # Errors
-    /// [`Unavailable::Busy`](crate::error::Unavailable) from inside one of its own calls.
-    pub fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> Result<R, crate::error::Unavailable> {
-        let mut factory = self.0.factory.try_borrow_mut().map_err(|_| crate::error::Unavailable::Busy)?;
-        Ok(call(&mut factory))
+    /// [`Unavailable::Busy`] from inside one of its own calls.
+    pub fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> Result<R, Unavailable> {
+        self.0.with(call)
     }
 }
 
@@ -108,15 +106,16 @@ impl<F: Factory> Factory for SharedFactory<F> {
     type Protocol = F::Protocol;
 
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
-        self.0.factory.borrow_mut().build_protocol(peer)
+        let built = self.0.with(|factory| factory.build_protocol(peer));
+        built.unwrap_or_else(|busy| refuse(&busy))
     }
 
     fn do_start(&mut self) {
-        self.0.starts.add(|| self.0.factory.borrow_mut().do_start());
+        self.0.add();
     }
 
     fn do_stop(&mut self) {
-        self.0.starts.take_back(|| self.0.factory.borrow_mut().do_stop());
+        self.0.take_back();
     }
 }
 
@@ -128,7 +127,7 @@ impl<F> Clone for SharedFactory<F> {
 
 impl<F> fmt::Debug for SharedFactory<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedFactory").field("starts", &self.0.starts.0.get()).finish_non_exhaustive()
+        f.debug_struct("SharedFactory").field("starts", &self.0.count.get()).finish_non_exhaustive()
     }
 }
 
@@ -136,23 +135,17 @@ impl<F> fmt::Debug for SharedFactory<F> {
 /// clones are the same factory, which starts once, on the first start, and stops once, on the last stop.
 #[derive(Clone)]
 pub struct BoxedFactory {
-    shared: Rc<Boxed<dyn AnyFactory>>,
+    shared: Rc<Counted<dyn AnyFactory>>,
     prepare: Option<Rc<Preparation>>,
 }
 
 /// What is done with each transport before its protocol hears of it.
 type Preparation = dyn Fn(&Transport) -> Result<()>;
 
-struct Boxed<F: ?Sized> {
-    starts: Starts,
-    factory: RefCell<F>,
-}
-
 impl BoxedFactory {
     /// Forgets the factory's type.
     pub fn new(factory: impl Factory) -> Self {
-        let shared = Rc::new(Boxed { starts: Starts::default(), factory: RefCell::new(factory) });
-        Self { shared, prepare: None }
+        Self { shared: Rc::new(Counted::new(Guarded::new(factory))), prepare: None }
     }
 
     /// The same factory, for transports with which something is done first: for endpoints around other endpoints, which start TLS,
@@ -172,10 +165,11 @@ impl BoxedFactory {
     /// ```
     #[must_use]
     pub fn prepared(self, first: impl Fn(&Transport) -> Result<()> + 'static) -> Self {
+        let first = Guarded::new(first);
         let prepare: Rc<Preparation> = match self.prepare {
-            None => Rc::new(first),
+            None => Rc::new(move |transport| (*first)(transport)),
             Some(then) => Rc::new(move |transport| {
-                first(transport)?;
+                (*first)(transport)?;
                 then(transport)
             }),
         };
@@ -184,7 +178,8 @@ impl BoxedFactory {
 
     /// Builds a protocol and joins it to `transport`.
     pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>, Panicked> {
-        let joint = guarded(|| self.shared.factory.borrow_mut().build(transport))?;
+        let built = guarded(|| self.shared.with(|factory| factory.build(transport)))?;
+        let joint = built.unwrap_or_else(|busy| refuse(&busy));
         if let (Some(joint), Some(prepare)) = (&joint, &self.prepare)
             && let Err(failure) = guarded_result(|| prepare(joint.transport()))
         {
@@ -195,7 +190,7 @@ impl BoxedFactory {
 
     /// Starts the factory, unless it has been started. A start that panicked does not count.
     pub(crate) fn start(&self) -> Result<(), Panicked> {
-        guarded(|| self.shared.starts.add(|| self.shared.factory.borrow_mut().start()))
+        guarded(|| self.shared.add())
     }
 
     /// What a start is taken back with, for who needs no more of it.
@@ -203,20 +198,24 @@ impl BoxedFactory {
         Started(Rc::clone(&self.shared))
     }
 
-    /// Takes a start back, and with the last one stops the factory; a panic is logged, for there is nobody left to tell.
+    /// See [`Started::stop`].
     pub(crate) fn stop(&self) {
         self.started().stop();
+    }
+
+    /// Takes a start back, and with the last one stops the factory.
+    pub(crate) fn try_stop(&self) -> Result<(), Panicked> {
+        guarded(|| self.shared.take_back())
     }
 }
 
 /// A factory that has started, and can only be stopped.
-pub(crate) struct Started(Rc<Boxed<dyn AnyFactory>>);
+pub(crate) struct Started(Rc<Counted<dyn AnyFactory>>);
 
 impl Started {
-    /// See [`BoxedFactory::stop`].
+    /// Takes a start back, and with the last one stops the factory. A panic is logged: there is nobody to tell.
     pub(crate) fn stop(&self) {
-        let Self(shared) = self;
-        if let Err(panic) = guarded(|| shared.starts.take_back(|| shared.factory.borrow_mut().stop())) {
+        if let Err(panic) = guarded(|| self.0.take_back()) {
             tracing::error!(%panic, "do_stop failed");
         }
     }
@@ -228,26 +227,78 @@ impl fmt::Debug for BoxedFactory {
     }
 }
 
-/// How often something was started and not stopped (Twisted: `numPorts`).
-#[derive(Default)]
-struct Starts(Cell<usize>);
+/// A factory, and how often it was started and not stopped (Twisted: `numPorts`). While one of its calls runs it is borrowed; starts
+/// and stops that are asked for meanwhile are counted, and told behind that call.
+struct Counted<F: ?Sized> {
+    count: Cell<usize>,
+    /// What the factory was told last.
+    started: Cell<bool>,
+    factory: RefCell<F>,
+}
 
-impl Starts {
-    /// Counts a start, the first of which is made with `start`. One that panics does not count.
-    fn add(&self, start: impl FnOnce()) {
-        if self.0.get() == 0 {
-            start();
+impl<F> Counted<F> {
+    fn new(factory: F) -> Self {
+        Self { count: Cell::new(0), started: Cell::new(false), factory: RefCell::new(factory) }
+    }
+}
+
+impl<F: AnyFactory + ?Sized> Counted<F> {
+    /// Runs `call` with the factory, unless a call of it runs.
+    fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> Result<R, Unavailable> {
+        let mut factory = self.factory.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
+        let result = call(&mut factory);
+        drop(factory);
+        if let Err(panic) = guarded(|| self.tell()) {
+            tracing::error!(%panic, "do_start or do_stop failed");
         }
-        self.0.set(self.0.get() + 1);
+        Ok(result)
     }
 
-    /// Takes a start back, the last with `stop`.
-    fn take_back(&self, stop: impl FnOnce()) {
+    /// Counts a start. One that panics does not count.
+    fn add(&self) {
+        self.count.set(self.count.get() + 1);
+        let counted = Uncounted(&self.count);
+        self.tell();
+        mem::forget(counted);
+    }
+
+    /// Takes a start back.
+    fn take_back(&self) {
+        self.count.set(self.count.get().saturating_sub(1));
+        self.tell();
+    }
+
+    /// Tells the factory of its first start and its last stop, unless a call of it runs, which will.
+    fn tell(&self) {
+        while let Ok(mut factory) = self.factory.try_borrow_mut() {
+            match (self.count.get() > 0, self.started.get()) {
+                (true, false) => {
+                    factory.start();
+                    self.started.set(true);
+                }
+                (false, true) => {
+                    self.started.set(false);
+                    factory.stop();
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Takes a start back that was counted and did not come about.
+struct Uncounted<'a>(&'a Cell<usize>);
+
+impl Drop for Uncounted<'_> {
+    fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
-        if self.0.get() == 0 {
-            stop();
-        }
     }
+}
+
+/// No protocol of a factory that is in the middle of another call.
+fn refuse<T>(busy: &Unavailable) -> Option<T> {
+    tracing::error!(error = %busy, "a factory was asked for a protocol from inside one of its own calls; the connection is refused");
+    None
 }
 
 /// [`Factory`] without its associated type.
@@ -255,6 +306,23 @@ trait AnyFactory {
     fn build(&mut self, transport: Transport) -> Option<Rc<dyn AnyJoint>>;
     fn start(&mut self);
     fn stop(&mut self);
+}
+
+/// For factories of the program's, whose `Drop` is not ours.
+impl<F: Factory> Factory for Guarded<F> {
+    type Protocol = F::Protocol;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+        (**self).build_protocol(peer)
+    }
+
+    fn do_start(&mut self) {
+        (**self).do_start();
+    }
+
+    fn do_stop(&mut self) {
+        (**self).do_stop();
+    }
 }
 
 impl<F: Factory> AnyFactory for F {

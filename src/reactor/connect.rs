@@ -149,6 +149,11 @@ impl Core {
         if let Err(panic) = factory.start() {
             return Deferred::fail(panic);
         }
+        if self.is_closed() {
+            // `do_start` closed a reactor whose loop has no control.
+            factory.stop();
+            return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
+        }
         let (core, named) = (Rc::downgrade(self), Rc::new(RefCell::new(Weak::new())));
         let current = Rc::clone(&named);
         let (promise, connection) = Promise::with_canceller(move || {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::core::Lingering;
+use super::port::{PortCore, Waiting};
+use super::turn::Batch;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -76,8 +78,13 @@ impl Core {
 
     /// A connection came in: the factory is found and asked for a protocol, which is joined to a transport.
     fn accepted(&self, port: Id, incoming: Incoming) {
-        let Some(port) = self.port(port) else { return };
-        port.accepted();
+        if let Some(port) = self.port(port) {
+            port.accepted();
+            self.serve(&port, incoming);
+        }
+    }
+
+    pub(super) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
         let Incoming { socket, host, peer } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
@@ -113,7 +120,7 @@ impl Core {
         if self.resumed.borrow().is_empty() {
             return;
         }
-        for id in self.resumed.take() {
+        for id in Batch::of(&self.resumed) {
             if let Some(joint) = self.joint(id) {
                 joint.deliver_held();
             }
@@ -230,21 +237,21 @@ impl Core {
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
     pub(super) fn deliver_losses(self: &Rc<Self>) {
         if !self.producing.borrow().is_empty() {
-            for id in self.producing.take() {
+            for id in Batch::of(&self.producing) {
                 if let Some(joint) = self.joint(id) {
                     joint.tell_producer();
                 }
             }
         }
         if !self.shut.borrow().is_empty() {
-            for id in self.shut.take() {
+            for id in Batch::of(&self.shut) {
                 if let Some(joint) = self.joint(id) {
                     joint.write_connection_lost();
                 }
             }
         }
         if !self.lost.borrow().is_empty() {
-            for (id, mode) in self.lost.take() {
+            for (id, mode) in Batch::of(&self.lost) {
                 self.lose(id, mode);
             }
         }
@@ -375,7 +382,7 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
                 // Whoever waits for a port to stop has a Deferred of their own.
-                drop(self.stop_port(&port));
+                drop(self.stop_port(&port, Waiting::Refuse));
             }
         }
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use super::backend::{Backend, Inbox};
 use super::connect::Attempt;
 use super::doorbell::Doorbell;
 use super::jobs::Jobs;
+use super::on_signal::Subscribers;
 use super::port::PortCore;
 use super::remote::Remote;
 use super::signals::Signals;
 use super::slots::Slots;
 use super::triggers::Triggers;
 use super::turn::State;
-use super::{Builder, Counters};
+use super::{Builder, Counters, Handle, Resolver, SystemResolver};
 use crate::deferred::Spawner;
 use crate::protocol::{AnyJoint, Started};
 use crate::time::{DelayedCall, Timers};
@@ -27,6 +29,8 @@ use crate::transport::step::CloseMode;
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
 /// called that is not ours.
 pub(crate) struct Core {
+    /// The handle that all clones of a [`Reactor`](super::Reactor) share. It keeps this, and not the other way round.
+    pub(super) handle: Weak<Handle>,
     pub(super) backend: RefCell<Box<dyn Backend>>,
     pub(super) slots: RefCell<Slots<Slot>>,
     pub(super) agenda: Rc<Agenda>,
@@ -42,9 +46,10 @@ pub(crate) struct Core {
     pub(super) callers: RefCell<Slots<Box<dyn FnOnce()>>>,
     pub(super) triggers: Triggers,
     pub(super) signals: RefCell<Option<(Id, Signals)>>,
+    pub(super) subscribers: RefCell<Subscribers>,
     pub(super) exit_signal: Cell<Option<i32>>,
     pub(super) state: RefCell<State>,
-    /// A turn is being made.
+    /// The loop has control: a turn is being made, or triggers run.
     pub(super) turning: Cell<bool>,
     /// Everything is being closed for good: nothing new is begun.
     pub(super) closing: Cell<bool>,
@@ -63,6 +68,7 @@ pub(crate) struct Core {
     /// The agenda's other list, kept for its capacity.
     pub(super) settled: Cell<Vec<Id>>,
     pub(super) counters: Cell<Counters>,
+    pub(super) resolver: RefCell<Rc<dyn Resolver>>,
     pub(super) settings: Builder,
 }
 
@@ -104,12 +110,14 @@ impl Slot {
 }
 
 impl Core {
-    pub(super) fn new(backend: Box<dyn Backend>, settings: Builder) -> Rc<Self> {
+    pub(super) fn new(backend: Box<dyn Backend>, mut settings: Builder, handle: &Weak<Handle>) -> Rc<Self> {
+        let resolver = mem::replace(&mut settings.resolver, Rc::new(SystemResolver));
         let clock = backend.clock();
         let doorbell = Arc::new(Doorbell::new(backend.waker()));
         let remote = Remote::new(Arc::clone(&doorbell));
         let ringer = Arc::clone(&doorbell);
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
+            handle: handle.clone(),
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone(), settings.watch())),
@@ -122,6 +130,7 @@ impl Core {
             callers: RefCell::new(Slots::new()),
             triggers: Triggers::default(),
             signals: RefCell::default(),
+            subscribers: RefCell::default(),
             exit_signal: Cell::new(None),
             state: RefCell::new(State::Idle),
             turning: Cell::new(false),
@@ -135,6 +144,7 @@ impl Core {
             inbox: Cell::default(),
             settled: Cell::default(),
             counters: Cell::default(),
+            resolver: RefCell::new(resolver),
             settings,
         })
     }
@@ -178,16 +188,5 @@ impl Driver for Core {
 
     fn raw_fd(&self, id: Id) -> Option<RawFd> {
         self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.remote.close();
-        self.timers.close();
-        self.spawner.close();
-        self.abandon_jobs();
-        self.end_threads();
-        self.send_callers_away();
     }
 }

@@ -17,8 +17,8 @@
 //! for another reason; that costs it one wait that ends at once.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::backend::Wake;
@@ -27,20 +27,35 @@ use super::backend::Wake;
 pub(super) struct Doorbell {
     /// The loop waits, or is about to, and nobody has rung since.
     asleep: AtomicBool,
-    waker: Arc<dyn Wake>,
+    /// `None` once the reactor is closed: threads may keep the doorbell, but not the descriptor.
+    waker: Mutex<Option<Arc<dyn Wake>>>,
 }
 
 impl Doorbell {
     pub(super) fn new(waker: Arc<dyn Wake>) -> Self {
-        Self { asleep: AtomicBool::new(false), waker }
+        Self { asleep: AtomicBool::new(false), waker: Mutex::new(Some(waker)) }
     }
 
     /// From any thread, after something was put where the loop looks. A system call only if the loop sleeps, and only for the
     /// first that rings.
     pub(super) fn ring(&self) {
         if self.asleep.swap(false, Ordering::AcqRel) {
-            self.waker.wake();
+            let waker = self.waker().clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
+    }
+
+    /// There is no loop any more that could be woken.
+    pub(super) fn close(&self) {
+        let waker = self.waker().take();
+        drop(waker);
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Arc<dyn Wake>>> {
+        // Nothing panics while it holds the lock.
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The loop's wait of at most `timeout`: `wait`, which is not to wait at all if by now `is_idle` says no.

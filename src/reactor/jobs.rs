@@ -17,7 +17,7 @@ use super::threads::{Job, JobId, Load, Pool, Refused};
 use super::{Core, Reactor};
 use crate::deferred::{Cancelled, Deferred, Promise};
 use crate::error::{NoThread, ReactorGone};
-use crate::failure::{Failure, Result, guarded, guarded_result};
+use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::time::{Clock, DelayedCall};
 
 /// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
@@ -42,7 +42,7 @@ impl Reactor {
     /// [`Builder::shutdown_timeout`](super::Builder::shutdown_timeout). What has not begun by then never runs.
     ///
     /// Fails, but for what `work` fails with, with [`NoThread`] if the system gives us no thread and there is none to wait for,
-    /// and with [`ReactorGone`] if the reactor stopped, or was dropped, without waiting any longer.
+    /// and with [`ReactorGone`] if the reactor stopped, or was closed, without waiting any longer.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -218,14 +218,12 @@ impl Jobs {
             self.pool.replace(Pool::new(self.name, pool.limit()));
             pool.stop(Duration::ZERO);
         }
-        if stuck > 0 || !dropped.is_empty() {
-            let (pool, dropped) = (self.name, dropped.len());
-            tracing::warn!(
-                pool,
-                stuck,
-                dropped,
-                "threads that are still at work are left behind, jobs not begun dropped"
-            );
+        match (self.name, stuck, dropped.len()) {
+            (_, 0, 0) => {}
+            (pool, 0, dropped) => tracing::warn!(pool, dropped, "jobs that had not begun are dropped"),
+            (pool, stuck, dropped) => {
+                tracing::warn!(pool, stuck, dropped, "threads that are still at work are left behind");
+            }
         }
         drop_jobs(dropped);
         let simulated: Vec<JobId> = self.simulated.borrow().keys().copied().collect();
@@ -268,6 +266,10 @@ impl Core {
         work: impl FnOnce() -> Result<Answer> + Send + 'static,
         waiting: impl FnOnce(Result<Answer>) + 'static,
     ) {
+        if self.is_closed() {
+            drop_guarded("a job", work);
+            return waiting(Err(ReactorGone.into()));
+        }
         let (jobs, remote) = (self.jobs(whose), self.remote.clone());
         jobs.unanswered.borrow_mut().insert(id, Box::new(waiting));
         let job: Job = Box::new(move || {
@@ -357,11 +359,9 @@ impl fmt::Debug for Jobs {
     }
 }
 
-/// Drops jobs that will not be done. What they hold is not ours, and may panic.
+/// Drops jobs that will not be done.
 fn drop_jobs(jobs: BTreeMap<JobId, Job>) {
-    for (_, job) in jobs {
-        if let Err(failure) = guarded(|| drop(job)) {
-            tracing::error!(%failure, "a job panicked when it was dropped");
-        }
+    for job in jobs.into_values() {
+        drop_guarded("a job", job);
     }
 }

@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
+//! | `life.rs` | who keeps a reactor, and its end |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
-//! | `triggers.rs`, `signals.rs` | startup and shutdown |
+//! | `triggers.rs` | startup and shutdown |
+//! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
 //! | `jobs.rs`, `threads.rs` | jobs in threads |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
@@ -26,6 +28,8 @@ mod deferred_lock;
 mod doorbell;
 mod filesystem_lock;
 mod jobs;
+mod life;
+mod on_signal;
 mod pages;
 mod port;
 mod remote;
@@ -53,6 +57,8 @@ pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination, DialOptions};
 use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;
+use self::life::Handle;
+pub use self::on_signal::SignalSubscription;
 pub(crate) use self::port::BACKLOG;
 pub(crate) use self::port::PortOptions;
 pub use self::port::{ListenOptions, Port};
@@ -60,6 +66,9 @@ pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use self::unix::{UnixConnectOptions, UnixListenOptions};
+/// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
+pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+
 use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
 use crate::failure::{Result, guarded};
@@ -76,6 +85,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// A cheap handle: clones name the same loop, and are what callbacks keep. Not `Send`; see [`remote`](Self::remote).
 /// Its time and its timers are those of [`Clock`].
 ///
+/// The reactor closes when its last handle is dropped. A handle that is kept by something that waits in the reactor (a timer, a
+/// future, a trigger, a factory, a protocol, a callback of a Deferred) counts as well, so such a program ends its reactor with
+/// [`close`](Self::close). A `run` that returns does not close: what waits goes on in the next run.
+///
 /// ```
 /// use ropewalk::{Clock, Reactor};
 /// use std::time::Duration;
@@ -91,7 +104,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Reactor(Rc<Core>);
+pub struct Reactor(Rc<Handle>);
 
 impl Reactor {
     /// A reactor with the usual settings: SIGINT and SIGTERM stop it, shutdown waits a minute for its triggers.
@@ -118,8 +131,9 @@ impl Reactor {
     /// has stopped can run again (Twisted's cannot).
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop; [`ReactorError::Setup`] where signal handlers can't be
-    /// installed; [`ReactorError::Poll`] where the poller fails, after every connection was told.
+    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];
+    /// [`ReactorError::Setup`] where signal handlers can't be installed; [`ReactorError::Poll`] where the poller fails, after every
+    /// connection was told.
     pub fn run(&self) -> Result<(), ReactorError> {
         self.0.run()
     }
@@ -128,12 +142,14 @@ impl Reactor {
     /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run).
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop; [`ReactorError::Poll`] where the poller fails.
+    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];
+    /// [`ReactorError::Poll`] where the poller fails.
     pub fn iterate(&self, delay: Duration) -> Result<(), ReactorError> {
         self.0.iterate(delay)
     }
 
-    /// Stops a running loop (Twisted: `stop`): this turn is finished; the `Before` triggers of [`SystemEvent::Shutdown`] run, and
+    /// Stops a running loop (Twisted: `stop`): a startup that is under way is finished first, without waiting for its Deferreds;
+    /// this turn is finished; the `Before` triggers of [`SystemEvent::Shutdown`] run, and
     /// the loop goes on until their Deferreds have their results; then ports close, every connection is lost
     /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, jobs in threads come to
     /// their end, the remaining triggers run, and [`run`](Self::run) returns.
@@ -145,7 +161,7 @@ impl Reactor {
     }
 
     /// Leaves the loop at the end of this turn, without triggers, and without closing anything (Twisted: `crash`). Connections
-    /// and ports wait for the next [`run`](Self::run).
+    /// and ports wait for the next [`run`](Self::run). The triggers of a startup that is under way still run.
     ///
     /// # Errors
     /// [`ReactorError::NotRunning`] when it does not run.
@@ -153,7 +169,8 @@ impl Reactor {
         self.0.crash()
     }
 
-    /// Whether the loop runs: from the `During` triggers of its startup to those of its shutdown (Twisted: `running`).
+    /// Whether the loop runs: from the `During` triggers of its startup until a shutdown comes to `During`, where connections are
+    /// closed (Twisted: `running`).
     pub fn is_running(&self) -> bool {
         self.0.is_running()
     }
@@ -163,7 +180,8 @@ impl Reactor {
         self.0.exit_signal.get()
     }
 
-    /// Calls `call` now if the reactor runs, otherwise after its startup (Twisted: `callWhenRunning`).
+    /// Calls `call` now if the reactor [runs](Self::is_running), otherwise after its next startup (Twisted: `callWhenRunning`). A
+    /// panic is logged. A closed reactor drops `call`.
     #[track_caller]
     pub fn call_when_running(&self, call: impl FnOnce() + 'static) -> Option<TriggerId> {
         if self.is_running() {
@@ -176,7 +194,8 @@ impl Reactor {
     }
 
     /// Has `call` run when the reactor starts or stops (Twisted: `addSystemEventTrigger`). It returns nothing, a
-    /// `Result<()>` (an error is logged), or a Deferred, which the next phase waits for. A trigger runs once.
+    /// `Result<()>` (an error is logged), or a Deferred, which the next phase waits for. A trigger runs once. A closed reactor drops
+    /// it.
     #[track_caller]
     pub fn add_system_event_trigger<R>(
         &self,
@@ -200,7 +219,7 @@ impl Reactor {
 
     /// Runs a future on this reactor (Twisted: `ensureDeferred`, `inlineCallbacks`): at once up to its first wait, then, whenever
     /// it was woken, in phase 6 of a turn. See [`Spawner::spawn`]. One that is not done when a run ends goes on in the next run;
-    /// one that is not done when the reactor goes is dropped.
+    /// one that is not done when the reactor closes is dropped.
     ///
     /// ```
     /// use std::time::Duration;
@@ -244,7 +263,7 @@ impl Reactor {
     ///
     /// # Errors
     /// [`ListenError`]: the address is in use, is not ours or not allowed; the factory did not start; the reactor is
-    /// stopping.
+    /// stopping, or closed.
     pub fn listen_tcp(
         &self,
         address: SocketAddr,
@@ -269,7 +288,7 @@ impl Reactor {
 
     /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
     /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
-    /// returns unless the reactor is stopping or the factory's `do_start` panics. Cancelling it gives the attempt up.
+    /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
     ///
     /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
     pub fn connect_tcp<F: Factory>(
@@ -369,7 +388,7 @@ impl fmt::Debug for Reactor {
 
 /// A handle that does not keep the reactor alive: for what the reactor itself keeps.
 #[derive(Debug, Clone)]
-pub(crate) struct WeakReactor(Weak<Core>);
+pub(crate) struct WeakReactor(Weak<Handle>);
 
 impl WeakReactor {
     /// The reactor, unless it is gone.
@@ -425,7 +444,7 @@ impl fmt::Debug for Watcher {
 
 impl Builder {
     /// Whether SIGINT and SIGTERM stop the reactor while it runs (Twisted: `installSignalHandlers`). They do unless told
-    /// otherwise. A second signal while it stops ends the loop at once.
+    /// otherwise. A second signal while it stops ends the loop at once. Of other signals, see [`Reactor::on_signal`].
     pub fn signals(mut self, install: bool) -> Self {
         self.signals = install;
         self
@@ -481,7 +500,7 @@ impl Builder {
 
     /// Makes a reactor on a backend.
     pub(crate) fn build_on(self, backend: Box<dyn Backend>) -> Reactor {
-        Reactor(Core::new(backend, self))
+        Reactor(Rc::new_cyclic(|handle| Handle::new(Core::new(backend, self, handle))))
     }
 }
 

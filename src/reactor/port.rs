@@ -5,11 +5,12 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::backend::ListenRefusal;
+use super::backend::{Incoming, ListenRefusal};
 use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ListenError;
+use crate::failure::Failure;
 use crate::protocol::BoxedFactory;
 use crate::time::Clock;
 use crate::transport::agenda::Id;
@@ -108,17 +109,46 @@ impl Port {
     ///
     /// # Errors
     /// [`ListenError`]: already listening, or still stopping; the address can't be had any more; the factory's `do_start`
-    /// panicked; the reactor is gone or stopping.
+    /// panicked; the reactor is closed or stopping.
     pub fn start_listening(&self) -> Result<(), ListenError> {
         let core = self.0.core.upgrade().ok_or(ListenError::ReactorGone)?;
         core.start_port(&self.0)
     }
 
-    /// Stops listening (Twisted: `stopListening`). Connections already accepted live on. The Deferred fires at the
-    /// end of this turn, after the factory's `do_stop`, and never before this returns; nothing is accepted from now on. Stopping twice is fine: both Deferreds fire.
+    /// Stops listening (Twisted: `stopListening`). The address is free when this returns. Connections live on, and those that
+    /// the system had accepted by now are served as well, at the end of this turn: a peer that was let in is not turned away, so
+    /// that a server can be replaced by another on the same address. The Deferred fires after that and after the factory's
+    /// `do_stop`, and never before this returns. It fails with
+    /// [`Panicked`](crate::failure::Panicked) if `do_stop` did. Stopping twice is fine: both Deferreds fire.
     pub fn stop_listening(&self) -> Deferred<()> {
+        self.stop(Waiting::Serve)
+    }
+
+    /// [`stop_listening`](Self::stop_listening), but connections that the system had accepted, and that no protocol was built
+    /// for yet, are reset, as Twisted's `stopListening` does. Their peers can tell that from an answer.
+    ///
+    /// ```
+    /// # use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    /// let stopped = port.abort_listening();
+    /// assert!(!port.is_listening());
+    /// # drop(stopped);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn abort_listening(&self) -> Deferred<()> {
+        self.stop(Waiting::Refuse)
+    }
+
+    fn stop(&self, waiting: Waiting) -> Deferred<()> {
         match self.0.core.upgrade() {
-            Some(core) => core.stop_port(&self.0),
+            Some(core) => core.stop_port(&self.0, waiting),
             None => Deferred::succeed(()),
         }
     }
@@ -141,6 +171,14 @@ pub(super) struct PortCore {
     state: RefCell<State>,
     pause: Cell<Duration>,
     trouble: RefCell<Trouble>,
+}
+
+/// What becomes of connections that the system had accepted when a port stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Serve,
+    /// With a reset.
+    Refuse,
 }
 
 enum State {
@@ -183,6 +221,9 @@ impl Core {
         if !matches!(&*port.state.borrow(), State::Stopped) {
             return Err(ListenError::AlreadyListening { address });
         }
+        if self.is_closed() {
+            return Err(ListenError::ReactorGone);
+        }
         if self.closing.get() {
             return Err(ListenError::ReactorStopping);
         }
@@ -191,13 +232,22 @@ impl Core {
         // As in Twisted the factory starts between binding and accepting: nothing is accepted before the next turn.
         let bound = bound.map(|bound| port.factory.start().map(|()| bound));
         match bound {
+            // `do_start` may close a reactor whose loop has no control.
+            Ok(Ok(_)) if self.is_closed() => {
+                port.factory.stop();
+                Err(ListenError::ReactorGone)
+            }
             Ok(Ok(bound)) => {
                 port.host.replace(bound);
                 *port.state.borrow_mut() = State::Listening(id);
                 Ok(())
             }
             Ok(Err(panic)) => {
-                self.backend.borrow_mut().close(id, false);
+                let mut backend = self.backend.borrow_mut();
+                for incoming in backend.stop_listening(id) {
+                    backend.refuse(incoming.socket);
+                }
+                drop(backend);
                 self.slots.borrow_mut().remove(id);
                 Err(ListenError::Factory(panic))
             }
@@ -211,22 +261,35 @@ impl Core {
         }
     }
 
-    pub(super) fn stop_port(&self, port: &Rc<PortCore>) -> Deferred<()> {
+    pub(super) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
         let (promise, stopped) = Promise::new();
         let mut state = port.state.borrow_mut();
         match &mut *state {
             State::Stopped => return Deferred::succeed(()),
-            State::Stopping(waiting) => waiting.push(promise),
+            State::Stopping(promises) => promises.push(promise),
             State::Listening(id) => {
                 let id = *id;
                 *state = State::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
-                self.backend.borrow_mut().close(id, false);
+                let accepted = self.backend.borrow_mut().stop_listening(id);
+                // This may be inside a callback, and building a protocol is another.
+                for incoming in accepted {
+                    let port = Rc::clone(port);
+                    self.later(move |core| core.serve_or_refuse(&port, incoming, waiting));
+                }
                 let port = Rc::clone(port);
                 self.later(move |_| port.stopped());
             }
         }
         stopped
+    }
+
+    /// A connection that was accepted when its port stopped.
+    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, waiting: Waiting) {
+        if waiting == Waiting::Serve && !self.closing.get() {
+            return self.serve(port, incoming);
+        }
+        self.backend.borrow_mut().refuse(incoming.socket);
     }
 
     /// Connections were closed unserved.
@@ -267,14 +330,14 @@ impl PortCore {
         self.pause.set(FIRST_PAUSE);
     }
 
-    /// The last step of stopping.
+    /// The last step of stopping. A factory that failed to stop fails the Deferreds, as in Twisted.
     fn stopped(&self) {
-        self.factory.stop();
+        let stopped = self.factory.try_stop();
         let state = self.state.replace(State::Stopped);
         if let State::Stopping(waiting) = state {
             for promise in waiting {
                 // It may have been cancelled meanwhile.
-                let _ = promise.callback(());
+                let _ = promise.complete(stopped.clone().map_err(Failure::from));
             }
         }
     }

@@ -13,7 +13,7 @@ use super::doorbell::Doorbell;
 use super::{Core, Reactor};
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
 use crate::error::{OwnThread, ReactorGone};
-use crate::failure::Result;
+use crate::failure::{Result, drop_guarded};
 
 /// A reactor as other threads see it: `Send`, `Sync`, cheap to clone. From [`Reactor::remote`].
 ///
@@ -40,7 +40,7 @@ pub struct Remote(Arc<Queue>);
 pub(super) type Call = Box<dyn FnOnce(&Reactor) + Send>;
 
 struct Queue {
-    /// `None` once the reactor is gone.
+    /// `None` once the reactor is closed.
     calls: Mutex<Option<Vec<Call>>>,
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
@@ -65,7 +65,7 @@ impl Remote {
     /// A reactor that is not running keeps the calls until it is.
     ///
     /// # Errors
-    /// [`ReactorGone`] once the reactor was dropped; `call` is dropped then, on this thread.
+    /// [`ReactorGone`] once the reactor was closed; `call` is dropped then, on this thread.
     pub fn call_from_thread(&self, call: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), ReactorGone> {
         let mut calls = self.calls();
         let queue = calls.as_mut().ok_or(ReactorGone)?;
@@ -80,11 +80,11 @@ impl Remote {
     /// `blockingCallFromThread`). A Deferred is waited for until it has its result. For any thread but the reactor's own, jobs of
     /// [`Reactor::defer_to_thread`] included.
     ///
-    /// While the reactor does not run, the caller waits until it does, or is dropped.
+    /// While the reactor does not run, the caller waits until it does, or is closed.
     ///
     /// # Errors
     /// What `call` failed or panicked with, or what its Deferred failed with; [`OwnThread`] on the reactor's own thread, without
-    /// calling anything; [`ReactorGone`] if the reactor was dropped before there was a result, or if `call` was made and the
+    /// calling anything; [`ReactorGone`] if the reactor was closed before there was a result, or if `call` was made and the
     /// shutdown of that run is over.
     ///
     /// ```
@@ -137,7 +137,9 @@ impl Remote {
     /// The reactor goes; so do the calls that nobody will make.
     pub(super) fn close(&self) {
         let calls = self.calls().take();
-        drop(calls);
+        for call in calls.into_iter().flatten() {
+            drop_guarded("a call from a thread", call);
+        }
     }
 
     fn calls(&self) -> MutexGuard<'_, Option<Vec<Call>>> {

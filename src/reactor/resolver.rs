@@ -77,9 +77,12 @@ impl Core {
         if let Err(source) = check_host(host) {
             return Deferred::fail(ConnectError::BadHostName { host: host.to_owned(), source });
         }
-        let resolver = Rc::clone(&self.settings.resolver);
+        let Some(reactor) = self.reactor().filter(|reactor| !reactor.is_closed()) else {
+            return Deferred::fail(ConnectError::ReactorStopped { to: host.to_owned() });
+        };
+        let resolver = Rc::clone(&*self.resolver.borrow());
         let asked = host.to_owned();
-        resolver.resolve(&Reactor(Rc::clone(self)), host, port).add_callback(move |mut addresses| {
+        resolver.resolve(&reactor, host, port).add_callback(move |mut addresses| {
             let mut seen = std::collections::HashSet::new();
             addresses.retain(|address| seen.insert(*address));
             if addresses.is_empty() {

@@ -1,111 +1,172 @@
-//! SIGINT and SIGTERM stop a running reactor (Twisted: `run(installSignalHandlers=True)`, `_exitSignal`).
+//! Signal handlers: those of the process, and what they tell one reactor (Twisted: `run(installSignalHandlers=True)`,
+//! `_exitSignal`). What the reactor does then stands in `on_signal.rs`.
 //!
-//! The handler itself only stores the number and writes a byte into a socket pair; everything else happens in the loop.
-//! Signals belong to the process, so this is the one place with state of the process: once a signal was ever handled
-//! here, its default action is brought about by us whenever no reactor handles it, so that Ctrl-C still ends a
-//! program whose reactor has stopped. Handlers that were there before go on being called; a signal that was ignored when
-//! the first reactor ran (`nohup`) stays ignored.
+//! A handler stores the signal's number and writes a byte into a socket pair; everything else happens in the loop. Signals
+//! belong to the process, so this is the one place with state of the process:
+//!
+//! | before the first reactor handled it, a signal | while a reactor handles it | while none does |
+//! |---|---|---|
+//! | had its default action | the reactor is told | its default action is brought about by us |
+//! | had a handler of another library | that handler runs, and the reactor is told | that handler runs |
+//! | was ignored (`nohup`) | a subscriber is told; it stops no reactor | nothing happens |
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{FORBIDDEN, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-/// The signals that stop a reactor.
-const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
+use crate::error::SignalError;
 
-/// Handlers installed for one run of one reactor; dropped, they are taken away.
+/// The signals that stop a reactor.
+const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
+
+/// The handlers of one run of one reactor; dropped, they are taken away.
 pub(super) struct Signals {
-    registered: Vec<SigId>,
     pipe: UnixStream,
-    last: Arc<AtomicUsize>,
+    writing: UnixStream,
+    stopping: Vec<Handler>,
+    /// The number of the stopping signal that came last, or 0.
+    last_stop: Arc<AtomicUsize>,
+    subscribed: BTreeMap<i32, Handler>,
+}
+
+/// The signals that came since the last look.
+pub(super) struct Came {
+    /// The last of those that stop the reactor.
+    pub(super) stop: Option<i32>,
+    /// Those that have subscribers, each once.
+    pub(super) subscribed: Vec<i32>,
 }
 
 impl Signals {
-    /// Installs them.
-    pub(super) fn install() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let (pipe, writing) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let last = Arc::new(AtomicUsize::new(0));
-        let mut process = PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = process.prepare()?;
-        let mut installed = Self { registered: Vec::new(), pipe, last };
-        process.running += 1;
-        idle.store(false, Ordering::SeqCst);
-        drop(process);
-        for signal in SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)) {
-            // The number is stored before the byte is written; the loop reads them in the other order.
-            let last = Arc::clone(&installed.last);
-            installed.registered.push(flag::register_usize(signal, last, signal as usize)?);
-            installed.registered.push(low_level::pipe::register(signal, writing.try_clone()?)?);
-        }
-        Ok(installed)
+        let (stopping, last_stop, subscribed) = Default::default();
+        Ok(Self { pipe, writing, stopping, last_stop, subscribed })
     }
 
-    /// What becomes readable when a signal came.
+    /// Has SIGINT and SIGTERM stop the reactor, unless they were ignored from the start.
+    pub(super) fn handle_stopping(&mut self) -> io::Result<()> {
+        for signal in STOPPING.into_iter().filter(|&signal| !was_ignored(signal)) {
+            self.stopping.push(Handler::install(signal, Arc::clone(&self.last_stop), &self.writing)?);
+        }
+        Ok(())
+    }
+
+    /// Handles a signal for its subscribers.
+    pub(super) fn subscribe(&mut self, signal: i32) -> io::Result<()> {
+        if let Entry::Vacant(place) = self.subscribed.entry(signal) {
+            place.insert(Handler::install(signal, Arc::default(), &self.writing)?);
+        }
+        Ok(())
+    }
+
+    /// Takes the handler for a signal's subscribers away.
+    pub(super) fn unsubscribe(&mut self, signal: i32) {
+        self.subscribed.remove(&signal);
+    }
+
+    /// The descriptor that becomes readable when a signal came.
     pub(super) fn descriptor(&self) -> RawFd {
         self.pipe.as_raw_fd()
     }
 
-    /// The signal that came last, if one came since this was asked last.
-    pub(super) fn take(&mut self) -> Option<i32> {
+    /// Takes out the signals that came since this was called last.
+    pub(super) fn take(&mut self) -> Came {
         let mut bytes = [0; 64];
-        let mut came = false;
-        while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {
-            came = true;
-        }
-        came.then(|| self.last.load(Ordering::SeqCst) as i32)
+        // Numbers are stored before the byte is written, so they are read behind it. An error says that there is no more.
+        while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {}
+        let stop = self.last_stop.swap(0, Ordering::SeqCst);
+        let came = self.subscribed.iter().filter(|(_, handler)| handler.came.swap(0, Ordering::SeqCst) != 0);
+        Came { stop: (stop != 0).then_some(stop as i32), subscribed: came.map(|(&signal, _)| signal).collect() }
     }
 }
 
-impl Drop for Signals {
+/// One reactor's handler for one signal.
+struct Handler {
+    signal: i32,
+    /// The signal's number once it came, or 0.
+    came: Arc<AtomicUsize>,
+    registered: [SigId; 2],
+}
+
+impl Handler {
+    fn install(signal: i32, came: Arc<AtomicUsize>, writing: &UnixStream) -> io::Result<Self> {
+        prepare(signal)?;
+        let writing = writing.try_clone()?;
+        let stores = flag::register_usize(signal, Arc::clone(&came), signal as usize)?;
+        let wakes = low_level::pipe::register(signal, writing).inspect_err(|_| {
+            low_level::unregister(stores);
+        })?;
+        // Only now: a signal that comes between does what it did before, and is not lost.
+        if let Some(disposition) = process().get_mut(&signal) {
+            disposition.handlers += 1;
+            disposition.is_idle.store(false, Ordering::SeqCst);
+        }
+        Ok(Self { signal, came, registered: [stores, wakes] })
+    }
+}
+
+impl Drop for Handler {
     fn drop(&mut self) {
-        for id in self.registered.drain(..) {
+        if let Some(disposition) = process().get_mut(&self.signal) {
+            disposition.handlers -= 1;
+            disposition.is_idle.store(disposition.handlers == 0, Ordering::SeqCst);
+        }
+        for id in self.registered {
             low_level::unregister(id);
         }
-        let mut process = PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
-        process.running -= 1;
-        if let (0, Some(idle)) = (process.running, &process.idle) {
-            idle.store(true, Ordering::SeqCst);
-        }
     }
 }
 
-static PROCESS: Mutex<Process> = Mutex::new(Process { running: 0, idle: None });
+/// Every signal that a reactor has handled in this process.
+static PROCESS: Mutex<BTreeMap<i32, Disposition>> = Mutex::new(BTreeMap::new());
 
-struct Process {
-    /// Reactors that handle signals.
-    running: usize,
-    /// Whether there are none: then the default action is due. Made with the first.
-    idle: Option<Arc<AtomicBool>>,
+/// What becomes of a signal that no reactor handles.
+struct Disposition {
+    /// Handlers of reactors.
+    handlers: usize,
+    /// Whether there are none: then the default action is due, if it was due before.
+    is_idle: Arc<AtomicBool>,
+    was_ignored: bool,
 }
 
-impl Process {
-    /// Sees to it, once, that a signal that no reactor handles does what it did before.
-    fn prepare(&mut self) -> io::Result<Arc<AtomicBool>> {
-        if let Some(idle) = &self.idle {
-            return Ok(Arc::clone(idle));
-        }
-        let idle = Arc::new(AtomicBool::new(true));
-        for signal in SIGNALS.into_iter().filter(|&signal| !is_caught(signal) && !is_ignored(signal)) {
-            flag::register_conditional_default(signal, Arc::clone(&idle))?;
-        }
-        self.idle = Some(Arc::clone(&idle));
-        Ok(idle)
+fn process() -> MutexGuard<'static, BTreeMap<i32, Disposition>> {
+    PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Refuses the signals that no handler of ours can be for.
+pub(super) fn check(signal: i32) -> Result<(), SignalError> {
+    if FORBIDDEN.contains(&signal) {
+        return Err(SignalError::Forbidden { signal });
     }
+    // Of these alone the default action is known, which is due when the handler is gone.
+    low_level::signal_name(signal).map(drop).ok_or(SignalError::Unknown { signal })
 }
 
-fn is_caught(signal: i32) -> bool {
-    is_in_mask("SigCgt:", signal)
+/// Sees to it, once for each signal, that it does what it did before while no reactor handles it.
+pub(super) fn prepare(signal: i32) -> io::Result<()> {
+    if let Entry::Vacant(place) = process().entry(signal) {
+        let (was_ignored, is_idle) = (is_in_mask("SigIgn:", signal), Arc::new(AtomicBool::new(true)));
+        if !was_ignored && !is_in_mask("SigCgt:", signal) {
+            flag::register_conditional_default(signal, Arc::clone(&is_idle))?;
+        }
+        place.insert(Disposition { handlers: 0, is_idle, was_ignored });
+    }
+    Ok(())
 }
 
-fn is_ignored(signal: i32) -> bool {
-    is_in_mask("SigIgn:", signal)
+/// Whether a signal was ignored before a reactor handled it.
+fn was_ignored(signal: i32) -> bool {
+    process().get(&signal).map_or_else(|| is_in_mask("SigIgn:", signal), |disposition| disposition.was_ignored)
 }
 
 /// Asks the system what a signal does now. Where it does not say, it is taken to do what it does by default.

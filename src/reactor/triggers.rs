@@ -8,6 +8,7 @@ use std::rc::Rc;
 use thiserror::Error;
 
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
+use crate::failure::drop_guarded;
 
 /// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result; the last one of a
 /// shutdown, when jobs in threads are done as well.
@@ -56,6 +57,7 @@ pub struct NoSuchTrigger;
 pub(super) struct Triggers {
     waiting: RefCell<Vec<Trigger>>,
     made: Cell<u64>,
+    closed: Cell<bool>,
 }
 
 struct Trigger {
@@ -77,8 +79,21 @@ impl Triggers {
     {
         let id = TriggerId(self.made.replace(self.made.get() + 1));
         let call = Box::new(move || maybe_deferred(call));
-        self.waiting.borrow_mut().push(Trigger { id, phase, event, place: Location::caller(), call });
+        let trigger = Trigger { id, phase, event, place: Location::caller(), call };
+        if self.closed.get() {
+            drop_guarded("a trigger", trigger);
+        } else {
+            self.waiting.borrow_mut().push(trigger);
+        }
         id
+    }
+
+    /// Drops every trigger, those that are added from now on too.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        for trigger in self.waiting.take() {
+            drop_guarded("a trigger", trigger);
+        }
     }
 
     pub(super) fn remove(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {

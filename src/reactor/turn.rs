@@ -10,15 +10,16 @@
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
+use std::vec;
 
+use super::Core;
 use super::backend::Completion;
-use super::signals::Signals;
 use super::triggers::{Pending, Phase, SystemEvent};
-use super::{Core, Reactor, Slot};
 use crate::error::ReactorError;
 use crate::failure::guarded;
 use crate::time::{Clock, DelayedCall};
@@ -43,6 +44,8 @@ pub(super) enum State {
     Stopping(Event),
     /// Leave at the end of the turn.
     Crashed,
+    /// Never again.
+    Closed,
 }
 
 /// An event that is under way.
@@ -52,6 +55,14 @@ pub(super) struct Event {
     pending: Pending,
     /// When it stops waiting.
     deadline: Option<(Duration, DelayedCall)>,
+    /// What a startup leads to, unless it is running. It waits for nothing then, and its other triggers run first.
+    leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Stop,
+    Crash,
 }
 
 impl Core {
@@ -63,19 +74,43 @@ impl Core {
 
     /// A run begins: the rest of it is steps.
     pub(super) fn begin_run(self: &Rc<Self>) -> Result<(), ReactorError> {
-        if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
-            return Err(ReactorError::AlreadyRunning);
-        }
+        self.check_idle()?;
         self.exit_signal.set(None);
-        if self.settings.signals {
-            self.install_signals()?;
-        }
-        self.begin(SystemEvent::Startup);
+        self.install_signals()?;
+        self.controlled(|| self.begin(SystemEvent::Startup));
         Ok(())
+    }
+
+    /// Whether the loop can be entered.
+    fn check_idle(&self) -> Result<(), ReactorError> {
+        match &*self.state.borrow() {
+            State::Closed => Err(ReactorError::Closed),
+            State::Idle if !self.has_control() => Ok(()),
+            _ => Err(ReactorError::AlreadyRunning),
+        }
+    }
+
+    /// Gives the loop control. A panic that gets out of it ends the run, and goes on: everything in the program's hands is guarded, so
+    /// that none should.
+    fn controlled<T>(self: &Rc<Self>, act: impl FnOnce() -> T) -> T {
+        self.turning.set(true);
+        let result = catch_unwind(AssertUnwindSafe(act));
+        self.turning.set(false);
+        result.unwrap_or_else(|panic| {
+            self.finish();
+            resume_unwind(panic)
+        })
     }
 
     /// One turn of a run. `false`: the run is over.
     pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
+        if self.has_control() {
+            return Err(ReactorError::AlreadyRunning);
+        }
+        self.controlled(|| self.step_on(longest))
+    }
+
+    fn step_on(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if !self.advance() {
             self.finish();
             return Ok(false);
@@ -89,32 +124,33 @@ impl Core {
     }
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
-        // Triggers, and what a stop tells connections, run in the loop without being part of a turn.
-        if self.turning.get() || !matches!(&*self.state.borrow(), State::Idle) {
-            return Err(ReactorError::AlreadyRunning);
-        }
-        self.turn(Some(delay))?;
+        self.check_idle()?;
+        self.controlled(|| self.turn(Some(delay)))?;
         self.backend.borrow_mut().flush();
         Ok(())
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
         let mut state = self.state.borrow_mut();
-        match &*state {
-            State::Starting(_) | State::Running => {
-                let old = mem::replace(&mut *state, State::StopAsked);
-                drop(state);
-                // What a startup still waited for is nobody's any more; its Deferreds may run our callbacks as they go.
-                drop(old);
-                Ok(())
-            }
-            _ => Err(ReactorError::NotRunning),
+        match &mut *state {
+            State::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
+            State::Running => *state = State::StopAsked,
+            _ => return Err(ReactorError::NotRunning),
         }
+        Ok(())
     }
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
-        if matches!(&*self.state.borrow(), State::Idle | State::Crashed) {
-            return Err(ReactorError::NotRunning);
+        match &mut *self.state.borrow_mut() {
+            State::Starting(Event { leaving: Some(Leaving::Crash), .. })
+            | State::Idle
+            | State::Crashed
+            | State::Closed => return Err(ReactorError::NotRunning),
+            State::Starting(Event { leaving, .. }) => {
+                *leaving = Some(Leaving::Crash);
+                return Ok(());
+            }
+            State::Running | State::StopAsked | State::Stopping(_) => {}
         }
         let old = self.state.replace(State::Crashed);
         drop(old);
@@ -123,10 +159,10 @@ impl Core {
 
     pub(super) fn is_running(&self) -> bool {
         match &*self.state.borrow() {
-            State::Idle | State::Crashed => false,
-            State::Starting(event) => event.phase > Phase::Before,
+            State::Idle | State::Crashed | State::Closed => false,
+            State::Starting(event) => event.phase > Phase::Before && event.leaving != Some(Leaving::Crash),
             State::Running | State::StopAsked => true,
-            State::Stopping(event) => event.phase < Phase::After,
+            State::Stopping(event) => event.phase == Phase::Before,
         }
     }
 
@@ -141,7 +177,7 @@ impl Core {
             _ => None,
         };
         let (phase, pending) = (Phase::Before, Pending::default());
-        self.state.replace(State::of(event, Event { phase, pending, deadline }));
+        self.state.replace(State::of(event, Event { phase, pending, deadline, leaving: None }));
         let pending = self.triggers.fire(event, phase);
         self.note_pending(event, phase, pending);
     }
@@ -150,7 +186,7 @@ impl Core {
     fn advance(self: &Rc<Self>) -> bool {
         loop {
             let (event, phase) = match &*self.state.borrow() {
-                State::Idle | State::Crashed => return false,
+                State::Idle | State::Crashed | State::Closed => return false,
                 State::Running => return true,
                 State::Starting(event) if self.is_waiting(SystemEvent::Startup, event) => return true,
                 State::Stopping(event) if self.is_waiting(SystemEvent::Shutdown, event) => return true,
@@ -161,7 +197,7 @@ impl Core {
             match (event, phase) {
                 (SystemEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
                 (event, Some(phase)) => self.enter(event, phase),
-                (SystemEvent::Startup, None) => drop(self.state.replace(State::Running)),
+                (SystemEvent::Startup, None) => self.started(),
                 (SystemEvent::Shutdown, None) => {
                     self.end_jobs();
                     self.poll_last();
@@ -169,6 +205,20 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// The startup is over, and leads to what was asked for meanwhile.
+    fn started(&self) {
+        let mut state = self.state.borrow_mut();
+        let leaving = if let State::Starting(event) = &*state { event.leaving } else { None };
+        let next = match leaving {
+            None => State::Running,
+            Some(Leaving::Stop) => State::StopAsked,
+            Some(Leaving::Crash) => State::Crashed,
+        };
+        let old = mem::replace(&mut *state, next);
+        drop(state);
+        drop(old);
     }
 
     /// Goes on to a later phase of an event.
@@ -193,20 +243,21 @@ impl Core {
     /// Whether an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
     /// program's jobs, which may need us until they are done.
     fn is_waiting(&self, what: SystemEvent, event: &Event) -> bool {
-        let patient = event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
+        let patient =
+            event.leaving.is_none() && event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
         let with_jobs = what == SystemEvent::Shutdown && event.phase >= Phase::During;
         patient && (!event.pending.borrow().is_empty() || with_jobs && self.program.is_busy())
     }
 
     /// There is no turn any more in which futures would be told of connections and jobs that have ended.
-    fn poll_last(&self) {
+    pub(super) fn poll_last(&self) {
         for _ in 0..LAST_POLLS {
             self.spawner.poll_woken();
         }
     }
 
     /// The end of a shutdown, or of everything: nobody waits for threads, and no thread for us.
-    fn end_jobs(&self) {
+    pub(super) fn end_jobs(&self) {
         self.abandon_jobs();
         self.end_threads();
         self.send_callers_away();
@@ -226,15 +277,12 @@ impl Core {
 
     /// The end of a run, whatever ended it.
     fn finish(&self) {
-        self.closing.set(false);
-        let old = self.state.replace(State::Idle);
-        drop(old);
-        let signals = self.signals.borrow_mut().take();
-        if let Some((id, signals)) = signals {
-            self.backend.borrow_mut().close(id, false);
-            self.slots.borrow_mut().remove(id);
-            drop(signals);
+        if !self.is_closed() {
+            self.closing.set(false);
+            let old = self.state.replace(State::Idle);
+            drop(old);
         }
+        self.remove_signals();
         self.backend.borrow_mut().flush();
     }
 
@@ -245,34 +293,8 @@ impl Core {
         self.end_jobs();
     }
 
-    fn install_signals(&self) -> Result<(), ReactorError> {
-        let signals = Signals::install().map_err(ReactorError::Setup)?;
-        let id = self.slots.borrow_mut().insert(Slot::Signals);
-        let watched = self.backend.borrow_mut().watch(id, signals.descriptor());
-        if let Err(error) = watched {
-            self.slots.borrow_mut().remove(id);
-            return Err(ReactorError::Setup(error));
-        }
-        *self.signals.borrow_mut() = Some((id, signals));
-        Ok(())
-    }
-
-    /// A signal came: the first stops, the second does not wait.
-    pub(super) fn signalled(&self) {
-        let signal = self.signals.borrow_mut().as_mut().and_then(|(_, signals)| signals.take());
-        let Some(signal) = signal else { return };
-        self.exit_signal.set(Some(signal));
-        if self.stop().is_err() {
-            tracing::warn!(signal, "a second signal: the reactor leaves at once");
-            // It is running: this is its loop.
-            let _ = self.crash();
-        }
-    }
-
     /// One turn. `longest` bounds the wait.
     fn turn(self: &Rc<Self>, longest: Option<Duration>) -> Result<(), ReactorError> {
-        self.turning.set(true);
-        let turned = Turning(&self.turning);
         self.count(|counters| counters.turns += 1);
         // 1
         self.run_remote_calls();
@@ -308,7 +330,6 @@ impl Core {
         // 8
         self.deliver_losses();
         self.run_later();
-        drop(turned);
         Ok(())
     }
 
@@ -317,7 +338,7 @@ impl Core {
         if calls.is_empty() {
             return;
         }
-        let reactor = Reactor(Rc::clone(self));
+        let Some(reactor) = self.reactor() else { return };
         for call in calls {
             if let Err(failure) = guarded(|| call(&reactor)) {
                 tracing::error!(%failure, "a call from a thread failed");
@@ -369,14 +390,14 @@ impl Core {
             State::StopAsked | State::Crashed => true,
             State::Starting(event) => !self.is_waiting(SystemEvent::Startup, event),
             State::Stopping(event) => !self.is_waiting(SystemEvent::Shutdown, event),
-            State::Idle | State::Running => false,
+            State::Idle | State::Running | State::Closed => false,
         }
     }
 
     /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
     /// once does not hold up the loop.
     pub(super) fn run_later(&self) {
-        for call in self.later.take() {
+        for call in Batch::of(&self.later) {
             if let Err(failure) = guarded(|| call(self)) {
                 tracing::error!(%failure, "a callback failed at the end of a turn");
             }
@@ -396,6 +417,9 @@ impl State {
 impl Event {
     /// Tells the log of triggers that are no longer waited for.
     fn report(&self, event: SystemEvent) {
+        if self.leaving.is_some() {
+            return;
+        }
         for (_, place) in self.pending.borrow().iter() {
             tracing::error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
         }
@@ -411,11 +435,30 @@ impl Drop for Event {
     }
 }
 
-/// Says that a turn is being made, until it is dropped.
-struct Turning<'a>(&'a Cell<bool>);
+/// A list that is taken, an item at a time. What a panic leaves of it goes back in front of what was added meanwhile.
+pub(super) struct Batch<'a, T> {
+    items: vec::IntoIter<T>,
+    list: &'a RefCell<Vec<T>>,
+}
 
-impl Drop for Turning<'_> {
+impl<'a, T> Batch<'a, T> {
+    pub(super) fn of(list: &'a RefCell<Vec<T>>) -> Self {
+        Self { items: list.take().into_iter(), list }
+    }
+}
+
+impl<T> Iterator for Batch<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.items.next()
+    }
+}
+
+impl<T> Drop for Batch<'_, T> {
     fn drop(&mut self) {
-        self.0.set(false);
+        if self.items.len() > 0 {
+            self.list.borrow_mut().splice(..0, self.items.by_ref());
+        }
     }
 }

@@ -18,7 +18,7 @@
 //! 4. A call counts as made before its function starts, so it can't cancel or move itself.
 //! 5. The function of a cancelled call is dropped before `cancel` returns.
 //! 6. No delay is too long. A deadline further than about 146 years from the clock's start is put there.
-//! 7. When the clock goes (the reactor is dropped), every call that is still pending is cancelled.
+//! 7. When the clock goes (the reactor is closed), every call that is still pending is cancelled.
 //!
 //! Costs: asking, moving and cancelling take O(log n) at worst, and memory is given back when calls are cancelled, not
 //! when they would have been due. Everything here belongs to one thread.
@@ -36,6 +36,7 @@ use std::time::Duration;
 pub use self::call::DelayedCall;
 use self::call::{Body, Call};
 use self::queue::{Nanos, Queue};
+use crate::failure::guarded;
 
 /// Something that knows the time, and calls functions later (Twisted: `IReactorTime`).
 ///
@@ -274,9 +275,8 @@ impl Shared {
         // All are cancelled before the first of their functions is dropped: that runs code which is not ours.
         let calls = self.queue.borrow_mut().close();
         for call in calls {
-            let dropped = crate::failure::guarded(|| call.discard());
-            if let Err(failure) = dropped {
-                tracing::error!(%failure, "the function of a cancelled call panicked when it was dropped");
+            if let Err(panic) = guarded(|| call.discard()) {
+                tracing::error!(%panic, "the function of a cancelled call panicked when it was dropped");
             }
         }
     }

@@ -4,8 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error};
 
+use super::verifier::Refusal;
+use super::{Fingerprint, keys};
 use crate::failure::Panicked;
 
 /// Why a TLS connection ended otherwise than cleanly (Twisted: `OpenSSL.SSL.Error`): the reason that `connection_lost` is given. A
@@ -37,6 +40,26 @@ pub enum TlsError {
     /// Nobody whom we trust has signed the peer's certificate: it is self-signed, or of an authority that is not ours.
     #[error("the peer's certificate is self-signed, or signed by nobody whom we trust")]
     UnknownIssuer,
+    /// The peer's certificate is an authority's (`CA:TRUE`), and not one that is trusted by itself: see [`TrustRoots`](super::TrustRoots).
+    #[error(
+        "the peer's certificate is an authority's (CA:TRUE), and would have to be trusted by itself; its SHA-256 fingerprint is {fingerprint}"
+    )]
+    AuthorityCertificate {
+        /// To trust it by.
+        fingerprint: Fingerprint,
+    },
+    /// The peer's certificate is none of those whose [fingerprints](super::TrustRoots::from_fingerprints) are trusted.
+    #[error("the peer's certificate is none of those that are trusted; its SHA-256 fingerprint is {fingerprint}")]
+    WrongFingerprint {
+        /// That of its certificate.
+        fingerprint: Fingerprint,
+    },
+    /// The key of the peer's certificate, or of one above it, is of a kind that is not supported.
+    #[error("the peer's certificate, or one above it, has {kind}: expected {}", keys::USABLE)]
+    UnusableKey {
+        /// Its kind and length: "an RSA key of 1024 bits".
+        kind: String,
+    },
     /// The peer's certificate was revoked.
     #[error("the peer's certificate was revoked")]
     Revoked,
@@ -50,7 +73,7 @@ pub enum TlsError {
     #[error("the peer showed no certificate")]
     NoCertificate,
     /// The peer gave up, and said why.
-    #[error("the peer ended TLS: {alert}")]
+    #[error("the peer ended TLS: {alert}{}", hint(.alert))]
     Alert {
         /// What it said, by its registered name.
         alert: String,
@@ -132,6 +155,12 @@ impl TlsError {
             // The second: it names an authority that we trust, which has not signed it.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Revoked => Self::Revoked,
+            CertificateError::Other(cause) => match cause.0.downcast_ref() {
+                Some(Refusal::Authority { fingerprint }) => Self::AuthorityCertificate { fingerprint: *fingerprint },
+                Some(Refusal::NotNamed { fingerprint }) => Self::WrongFingerprint { fingerprint: *fingerprint },
+                Some(Refusal::UnusableKey { kind }) => Self::UnusableKey { kind: kind.clone() },
+                None => Self::BadCertificate { what: cause.to_string() },
+            },
             other => Self::BadCertificate { what: other.to_string() },
         }
     }
@@ -157,6 +186,25 @@ pub enum ConfigError {
         /// Where.
         source_name: String,
     },
+    /// The private key can't be read, or is of a kind that the TLS library does not know.
+    #[error("the private key in {source_name} can't be used{}: expected {}", aside(.kind), keys::USABLE)]
+    UnusableKey {
+        /// Where it is.
+        source_name: String,
+        /// Its kind and length, if the certificate says it: "an ECDSA key on P-521".
+        kind: Option<String>,
+        /// What the TLS library said.
+        source: Error,
+    },
+    /// A certificate's private key is not in the folder: it is another's, or not written yet.
+    #[error("there is no private key for the certificate in {path:?}")]
+    NoKey {
+        /// The certificate's file.
+        path: PathBuf,
+    },
+    /// The configuration was not made from files, so there are none to read again.
+    #[error("the certificates were not read from files that could be read again")]
+    NoFiles,
     /// No authority would be trusted, so no peer could be.
     #[error("there is no usable certificate of an authority in {source_name}: {reason}")]
     NoRoots {
@@ -176,8 +224,39 @@ pub enum ConfigError {
     Unusable(#[source] Error),
 }
 
+impl ConfigError {
+    /// The same error, which now says of what kind the key of this chain's certificate is.
+    pub(super) fn of_key(mut self, chain: &[CertificateDer<'_>]) -> Self {
+        if let Self::UnusableKey { kind, .. } = &mut self {
+            *kind = chain.first().and_then(keys::unusable_of);
+        }
+        self
+    }
+
+    /// The error with its cause, in one line.
+    pub(super) fn with_cause(&self) -> String {
+        use std::error::Error as _;
+        self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
+}
+
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "no name (subjectAltName counts, and nothing else)".to_owned() } else { names.join(", ") }
+}
+
+/// What an alert may mean that says little.
+fn hint(alert: &str) -> String {
+    match alert {
+        "handshake_failure" => format!(
+            " (it has nothing in common with us: no version of TLS, no cipher suite, or no certificate of a kind that we know: {})",
+            keys::USABLE
+        ),
+        _ => String::new(),
+    }
+}
+
+fn aside(text: &Option<String>) -> String {
+    text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
 }
 
 fn span(time: &Option<Duration>, which: &str) -> String {

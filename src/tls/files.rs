@@ -1,18 +1,21 @@
 //! Certificates, keys and roots from files. This is the one place outside the reactor's room that reads any: when a configuration is
-//! made, and, for a [folder](ServerTls::from_directory) of certificates, when somebody asks for a name that is not known.
+//! made, and when the files of a server's certificates have changed ([`Watched`]).
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::mem;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 
-use super::identity::{chain, private_key};
+use super::identity::{chain, private_key, signing_key};
 use super::roots::Collected;
 use super::server::Names;
 use super::{ConfigError, Identity, ServerTls, ServerTlsBuilder, TrustRoots};
@@ -38,7 +41,8 @@ impl Identity {
         if let Some(more) = more {
             all.extend(chain(&read(more.as_ref())?, &more.as_ref().display().to_string())?);
         }
-        Self::of(all, private_key(&key_pem, &key.display().to_string())?)
+        let key = private_key(&key_pem, &key.display().to_string()).map_err(|error| error.of_key(&all))?;
+        Self::of(all, key)
     }
 }
 
@@ -84,87 +88,279 @@ impl TrustRoots {
 }
 
 impl ServerTls {
-    /// With all certificates and keys in the `.pem` files of a folder and those below it, each key with the certificate that it belongs
-    /// to (Twisted: the server endpoint `tls:`). When a client asks for a name that none of them is for, and a file has changed since
-    /// they were read, they are read again, on the reactor's thread; if that fails, the log says so and the old ones stay.
+    /// [`ServerTlsBuilder::build_from_directory`] with the usual settings (Twisted: the server endpoint `tls:`).
     ///
     /// # Errors
-    /// The folder or a file can't be read; there is no certificate whose key is there.
+    /// Those of `build_from_directory`.
     pub fn from_directory(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        ServerTlsBuilder::default().build_with(Arc::new(Folder::read(path.as_ref())?))
+        Self::builder().build_from_directory(path)
     }
 }
 
-/// The certificates of a folder.
+impl ServerTlsBuilder {
+    /// Builds it with all certificates and keys in the `.pem` files of a folder and those below it, each key with the certificate that
+    /// it belongs to. They take the place of those of [`identity`](Self::identity).
+    ///
+    /// The files are looked at again on the reactor's thread: with the first handshake after 60 s, with a handshake for a name that
+    /// no certificate is for, and by [`ServerTls::reload`]. They are read only if one has changed. Connections that are there keep
+    /// what they have.
+    ///
+    /// - A certificate file that was replaced is the new certificate, and one that was removed is none any more.
+    /// - A certificate file that can't be read, is written in part, or does not match any key keeps the old certificate. So do
+    ///   all if there would be none left. The log says so once.
+    ///
+    /// # Errors
+    /// The folder or a file can't be read; there is no certificate whose key is there.
+    pub fn build_from_directory(self, path: impl AsRef<Path>) -> Result<ServerTls, ConfigError> {
+        self.build_from(Source::Folder(path.as_ref().to_owned()))
+    }
+
+    /// Builds it with one certificate from files, which are looked at again in the same way.
+    pub(crate) fn build_from_files(
+        self,
+        certificates: impl AsRef<Path>,
+        more: Option<impl AsRef<Path>>,
+        key: impl AsRef<Path>,
+    ) -> Result<ServerTls, ConfigError> {
+        let [certificates, key] = [certificates.as_ref(), key.as_ref()].map(Path::to_owned);
+        let more = more.map(|more| more.as_ref().to_owned());
+        self.build_from(Source::Files { certificates, more, key })
+    }
+
+    fn build_from(self, source: Source) -> Result<ServerTls, ConfigError> {
+        let watched = Arc::new(Watched::open(source, SystemTime::now())?);
+        self.build_with(Arc::clone(&watched) as _, Some(watched))
+    }
+}
+
+/// Certificates that are read again when their files have changed.
 #[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    read: Mutex<State>,
+pub(super) struct Watched {
+    source: Source,
+    state: Mutex<State>,
+}
+
+/// Where certificates come from.
+#[derive(Debug)]
+enum Source {
+    Folder(PathBuf),
+    Files { certificates: PathBuf, more: Option<PathBuf>, key: PathBuf },
 }
 
 #[derive(Debug)]
 struct State {
     names: Names,
-    /// The files that were there, and what would be different if one had changed.
-    seen: Vec<Seen>,
+    held: Vec<Held>,
+    /// The files at the last look. `None`: they have to be read, whether they have changed or not.
+    seen: Option<Vec<Seen>>,
+    looked_at: SystemTime,
+    /// What the log was told about them.
+    complaints: Vec<String>,
 }
 
-type Seen = (PathBuf, Option<SystemTime>, u64);
+/// An identity, and the file of its certificate.
+#[derive(Debug, Clone)]
+struct Held {
+    file: PathBuf,
+    identity: Identity,
+}
 
-impl Folder {
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let state = State::read(path, files_below(path)?)?;
-        Ok(Self { path: path.to_owned(), read: Mutex::new(state) })
-    }
+/// A file, and what is different once it has changed: which file it is, its time of change, and its length. The time of change is
+/// that of the permissions too, and no program sets it.
+type Seen = (PathBuf, Option<([u64; 2], [i64; 2], u64)>);
 
-    /// Reads again if anything has changed.
-    fn refresh(&self, state: &mut State) {
-        let anew = files_below(&self.path)
-            .and_then(|seen| if seen == state.seen { Ok(None) } else { State::read(&self.path, seen).map(Some) });
-        match anew {
-            Ok(None) => {}
-            Ok(Some(read)) => *state = read,
-            Err(error) => {
-                tracing::error!(folder = ?self.path, %error, "certificates can't be read again; the old ones stay");
-            }
+/// What a look at the files brought, and what was wrong with them.
+type Reading = (Vec<Held>, Vec<ConfigError>);
+
+impl Watched {
+    fn open(source: Source, now: SystemTime) -> Result<Self, ConfigError> {
+        let seen = source.list()?;
+        let (held, mut errors) = source.read(&seen, &[]);
+        if let Some(unreadable) = errors.iter().position(|error| matches!(error, ConfigError::Io { .. })) {
+            return Err(errors.swap_remove(unreadable));
         }
+        let Some(names) = names_of(&held) else {
+            return Err(errors.into_iter().next().unwrap_or_else(|| source.has_none()));
+        };
+        let mut state = State { names, held, seen: Some(seen), looked_at: now, complaints: Vec::new() };
+        state.complain(&source, errors);
+        Ok(Self { source, state: Mutex::new(state) })
+    }
+
+    /// Reads the files again, whether they have changed or not.
+    pub(super) fn reload(&self) -> Result<(), ConfigError> {
+        let mut state = self.state();
+        state.seen = None;
+        state.look_again(&self.source, SystemTime::now()).map_or(Ok(()), Err)
+    }
+
+    /// The certificate for a client that asks for this name, or for none.
+    fn find(&self, name: Option<&str>, now: SystemTime) -> Arc<CertifiedKey> {
+        let mut state = self.state();
+        // A clock that was set back is a reason as well.
+        let is_due = now.duration_since(state.looked_at).map_or(true, |since| since >= LOOK_AGAIN);
+        let is_unknown = |state: &State| name.is_some_and(|name| state.names.find(name).is_none());
+        if is_due || (matches!(self.source, Source::Folder(_)) && is_unknown(&state)) {
+            // The log was told.
+            let _ = state.look_again(&self.source, now);
+        }
+        name.and_then(|name| state.names.find(name)).unwrap_or_else(|| state.names.first())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ResolvesServerCert for Folder {
+impl ResolvesServerCert for Watched {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let mut state = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(name) = hello.server_name() else { return Some(state.names.first()) };
-        if let Some(found) = state.names.find(name) {
-            return Some(found);
-        }
-        self.refresh(&mut state);
-        state.names.find(name).or_else(|| Some(state.names.first()))
+        // The library has put the name into lower case.
+        Some(self.find(hello.server_name(), SystemTime::now()))
     }
 }
 
 impl State {
-    fn read(path: &Path, seen: Vec<Seen>) -> Result<Self, ConfigError> {
-        let (mut chains, mut keys) = (Vec::new(), Vec::new());
-        for (file, ..) in &seen {
-            let pem = read(file)?;
-            let name = file.display().to_string();
-            // A file may hold either, or both.
-            chains.extend(chain(&pem, &name));
-            keys.extend(PrivateKeyDer::pem_slice_iter(&pem).filter_map(Result::ok));
-        }
-        // Of the others there is no key here: they are authorities', or the key is missing.
-        let identities: Vec<Identity> = chains
-            .iter()
-            .filter_map(|chain| keys.iter().find_map(|key| Identity::of(chain.clone(), key.clone_key()).ok()))
-            .collect();
-        let missing = || ConfigError::Missing {
-            what: "certificate with its private key",
-            source_name: format!("the .pem files of {}", path.display()),
+    /// Reads the files again if one has changed. Returns the first thing that is wrong with them.
+    fn look_again(&mut self, source: &Source, now: SystemTime) -> Option<ConfigError> {
+        self.looked_at = now;
+        let errors = match source.list() {
+            Ok(seen) if self.seen.as_ref() == Some(&seen) => return None,
+            Ok(seen) => {
+                let (held, mut errors) = source.read(&seen, &self.held);
+                self.seen = Some(seen);
+                match names_of(&held) {
+                    Some(names) => (self.names, self.held) = (names, held),
+                    None => errors.push(source.has_none()),
+                }
+                errors
+            }
+            Err(error) => {
+                // Once they can be listed again, they are read again.
+                self.seen = None;
+                vec![error]
+            }
         };
-        Ok(Self { names: Names::new(&identities).ok_or_else(missing)?, seen })
+        self.complain(source, errors)
+    }
+
+    /// Tells the log what is wrong, once. Returns the first of it.
+    fn complain(&mut self, source: &Source, errors: Vec<ConfigError>) -> Option<ConfigError> {
+        let before = mem::replace(&mut self.complaints, errors.iter().map(ConfigError::with_cause).collect());
+        for error in self.complaints.iter().filter(|error| !before.contains(error)) {
+            tracing::error!(?source, %error, "certificates can't be used; where there are old ones, they stay");
+        }
+        errors.into_iter().next()
     }
 }
+
+impl Source {
+    /// The files that are there.
+    fn list(&self) -> Result<Vec<Seen>, ConfigError> {
+        match self {
+            Self::Folder(path) => files_below(path),
+            Self::Files { certificates, more, key } => {
+                Ok([Some(certificates), more.as_ref(), Some(key)].into_iter().flatten().cloned().map(stamp).collect())
+            }
+        }
+    }
+
+    /// Reads them. What they can't give any more is taken from `old`.
+    fn read(&self, seen: &[Seen], old: &[Held]) -> Reading {
+        match self {
+            Self::Folder(_) => read_folder(seen, old),
+            Self::Files { certificates, more, key } => {
+                match Identity::from_pem_files_with(certificates, more.as_ref(), key) {
+                    Ok(identity) => (vec![Held { file: certificates.clone(), identity }], Vec::new()),
+                    Err(error) => (old.to_vec(), vec![error]),
+                }
+            }
+        }
+    }
+
+    fn has_none(&self) -> ConfigError {
+        let source_name = match self {
+            Self::Folder(path) => format!("the .pem files of {}", path.display()),
+            Self::Files { certificates, .. } => certificates.display().to_string(),
+        };
+        ConfigError::Missing { what: "certificate with its private key", source_name }
+    }
+}
+
+/// Reads the files of a folder, each of which may hold certificates, keys, or both.
+fn read_folder(seen: &[Seen], old: &[Held]) -> Reading {
+    let (mut texts, mut keys, mut errors) = (Vec::new(), Keys::default(), Vec::new());
+    for (file, ..) in seen {
+        match read(file) {
+            Ok(pem) => {
+                keys.add(&pem, file, &mut errors);
+                texts.push((file, Some(pem)));
+            }
+            Err(error) => {
+                errors.push(error);
+                texts.push((file, None));
+            }
+        }
+    }
+    let mut held = Vec::new();
+    for (file, pem) in texts {
+        let before = old.iter().find(|held| held.file == *file);
+        match pem.map_or(Ok(None), |pem| identity_in(&pem, file, &keys, before.is_some())) {
+            Ok(Some(identity)) => held.push(Held { file: file.clone(), identity }),
+            Ok(None) => held.extend(before.cloned()),
+            Err(error) => {
+                errors.push(error);
+                held.extend(before.cloned());
+            }
+        }
+    }
+    (held, errors)
+}
+
+/// The identity whose certificate is in a file. `None`: the file holds keys, or the certificate of an authority, which has no key
+/// here. Neither may come of a file that held an identity before.
+fn identity_in(pem: &[u8], file: &Path, keys: &Keys, was_one: bool) -> Result<Option<Identity>, ConfigError> {
+    let chain = match chain(pem, &file.display().to_string()) {
+        Ok(chain) => chain,
+        Err(_) if !was_one && !String::from_utf8_lossy(pem).contains(CERTIFICATE) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match keys.of(&chain) {
+        Some(key) => Ok(Some(Identity::with_key(chain, key))),
+        None if was_one => Err(ConfigError::NoKey { path: file.to_owned() }),
+        None => Ok(None),
+    }
+}
+
+/// Private keys by their public halves.
+#[derive(Default)]
+struct Keys(HashMap<Vec<u8>, Arc<dyn SigningKey>>);
+
+impl Keys {
+    fn add(&mut self, pem: &[u8], file: &Path, errors: &mut Vec<ConfigError>) {
+        for key in PrivateKeyDer::pem_slice_iter(pem).filter_map(Result::ok) {
+            match signing_key(key, &file.display().to_string()) {
+                Ok(key) => self.0.extend(key.public_key().map(|public| (public.to_vec(), Arc::clone(&key)))),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+
+    fn of(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<dyn SigningKey>> {
+        let certificate = webpki::EndEntityCert::try_from(chain.first()?).ok()?;
+        self.0.get(&*certificate.subject_public_key_info()).cloned()
+    }
+}
+
+fn names_of(held: &[Held]) -> Option<Names> {
+    Names::new(&held.iter().map(|held| held.identity.clone()).collect::<Vec<_>>())
+}
+
+/// How PEM begins a certificate.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
+/// How long certificates are served before their files are looked at again. A minute, which is arbitrary: soon enough for a
+/// certificate that was renewed days before the old one ends, and so seldom that looking at ten thousand files costs nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     fs::read(path).map_err(|source| unreadable(path, source))
@@ -185,16 +381,21 @@ fn files_below(path: &Path) -> Result<Vec<Seen>, ConfigError> {
     while let Some(folder) = folders.pop() {
         for entry in entries(&folder)? {
             // Links are followed to files, but not to folders, which might be one above.
-            let kind = fs::symlink_metadata(&entry).map_err(|source| unreadable(&entry, source))?;
-            if kind.is_dir() {
+            if fs::symlink_metadata(&entry).is_ok_and(|kind| kind.is_dir()) {
                 folders.push(entry);
             } else if is_pem(&entry) {
-                let file = fs::metadata(&entry).map_err(|source| unreadable(&entry, source))?;
-                found.push((entry, file.modified().ok(), file.len()));
+                found.push(stamp(entry));
             }
         }
     }
     Ok(found)
+}
+
+/// What a file is now, behind all links. Of one that can't be had, reading it says why.
+fn stamp(path: PathBuf) -> Seen {
+    let file = fs::metadata(&path).ok();
+    let stamp = file.map(|file| ([file.dev(), file.ino()], [file.ctime(), file.ctime_nsec()], file.len()));
+    (path, stamp)
 }
 
 fn is_pem(path: &Path) -> bool {
@@ -203,4 +404,85 @@ fn is_pem(path: &Path) -> bool {
 
 fn unreadable(path: &Path, source: io::Error) -> ConfigError {
     ConfigError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with a certificate for `a.example`, which goes when this is dropped.
+    struct Served(PathBuf);
+
+    impl Served {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ropewalk-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a folder");
+            let served = Self(path);
+            served.renew();
+            served
+        }
+
+        fn renew(&self) {
+            let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
+            let pem = format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem());
+            // As those do it that do it well: no reader sees half of it.
+            fs::write(self.0.join("new"), pem).expect("a file");
+            fs::rename(self.0.join("new"), self.0.join("a.pem")).expect("a file");
+        }
+
+        fn watched(&self, now: SystemTime) -> [Watched; 2] {
+            let [certificates, key] = [self.0.join("a.pem"), self.0.join("a.pem")];
+            [Source::Folder(self.0.clone()), Source::Files { certificates, more: None, key }]
+                .map(|source| Watched::open(source, now).expect("good files"))
+        }
+    }
+
+    impl Drop for Served {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn shown(watched: &Watched, now: SystemTime) -> Arc<CertifiedKey> {
+        watched.find(Some("a.example"), now)
+    }
+
+    /// A renewed certificate for a name that is known is found by the first handshake after a minute, and not before.
+    #[test]
+    fn a_renewed_certificate_is_found_in_time() {
+        let (served, begin) = (Served::new("renewed"), SystemTime::now());
+        let all = served.watched(begin);
+        let before = all.each_ref().map(|watched| shown(watched, begin));
+        served.renew();
+        for (watched, old) in all.iter().zip(before) {
+            assert!(Arc::ptr_eq(&old, &shown(watched, begin + LOOK_AGAIN - Duration::from_millis(1))));
+            let new = shown(watched, begin + LOOK_AGAIN);
+            assert_ne!(old.cert, new.cert);
+            // Also where no name is asked for, and without another look.
+            assert!(Arc::ptr_eq(&new, &watched.find(None, begin + LOOK_AGAIN)));
+        }
+    }
+
+    /// Files that have not changed are looked at, and not read.
+    #[test]
+    fn unchanged_files_are_not_read() {
+        let (served, begin) = (Served::new("unchanged"), SystemTime::now());
+        for watched in served.watched(begin) {
+            let old = shown(&watched, begin);
+            assert!(Arc::ptr_eq(&old, &shown(&watched, begin + 2 * LOOK_AGAIN)));
+            assert_eq!(watched.state().looked_at, begin + 2 * LOOK_AGAIN);
+            watched.reload().expect("good files");
+            assert!(!Arc::ptr_eq(&old, &shown(&watched, begin)), "read again on request");
+        }
+    }
+
+    /// A clock that was set back, by years even, holds up no look.
+    #[test]
+    fn a_clock_that_was_set_back() {
+        let (served, begin) = (Served::new("set-back"), SystemTime::now());
+        let [watched, _] = served.watched(begin);
+        let old = shown(&watched, begin);
+        served.renew();
+        assert_ne!(old.cert, shown(&watched, begin - Duration::from_secs(1_000_000)).cert);
+    }
 }

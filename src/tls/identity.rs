@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::{ConfigError, provider};
 
@@ -29,13 +29,21 @@ impl Identity {
     /// # Errors
     /// There is no certificate or no key, they are of no kind that is supported, or the key is not the certificate's.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
-        Self::of(chain(certificates, "the certificates")?, private_key(key, "the key")?)
+        let chain = chain(certificates, "the certificates")?;
+        let key = private_key(key, "the key").map_err(|error| error.of_key(&chain))?;
+        Self::of(chain, key)
     }
 
     /// Of a chain and a key that were read.
-    pub(super) fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, ConfigError> {
-        let identity = CertifiedKey::from_der(chain, key, &provider()).map_err(ConfigError::Unusable)?;
-        Ok(Self(Arc::new(identity)))
+    pub(super) fn of(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, ConfigError> {
+        let identity = Self::with_key(chain, key);
+        identity.0.keys_match().map_err(ConfigError::Unusable)?;
+        Ok(identity)
+    }
+
+    /// The same, where the key is known to be the certificate's.
+    pub(super) fn with_key(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Self {
+        Self(Arc::new(CertifiedKey::new(chain, key)))
     }
 
     /// The host names that the certificate is for, in lower case; a name may begin with `*.`.
@@ -54,9 +62,15 @@ pub(super) fn chain(pem: &[u8], source_name: &str) -> Result<Vec<CertificateDer<
 }
 
 /// The first private key of a PEM text.
-pub(super) fn private_key(pem: &[u8], source_name: &str) -> Result<PrivateKeyDer<'static>, ConfigError> {
+pub(super) fn private_key(pem: &[u8], source_name: &str) -> Result<Arc<dyn SigningKey>, ConfigError> {
     let missing = |_| ConfigError::Missing { what: "private key", source_name: source_name.to_owned() };
-    PrivateKeyDer::from_pem_slice(pem).map_err(missing)
+    signing_key(PrivateKeyDer::from_pem_slice(pem).map_err(missing)?, source_name)
+}
+
+/// A private key that can sign.
+pub(super) fn signing_key(key: PrivateKeyDer<'static>, source_name: &str) -> Result<Arc<dyn SigningKey>, ConfigError> {
+    let unusable = |source| ConfigError::UnusableKey { source_name: source_name.to_owned(), kind: None, source };
+    provider().key_provider.load_private_key(key).map_err(unusable)
 }
 
 impl fmt::Debug for Identity {

@@ -17,8 +17,9 @@
 //! 3. Bytes that came before `start_tls` and were not delivered belong to the handshake. So what somebody slipped in before it makes
 //!    it fail, and never reaches the protocol as if it had been protected.
 //! 4. A handshake has a time limit: 30 s unless set. So has one that never begins.
-//! 5. A client verifies the certificate and the name of its server. Nothing here turns that off; who must, has rustls' own
-//!    configuration ([`ClientTls::from_rustls`]).
+//! 5. A client verifies the certificate and the name of its server, also if it trusts just this certificate
+//!    ([`TrustRoots::from_fingerprints`]). Nothing here turns that off; who must, has rustls' own configuration
+//!    ([`ClientTls::from_rustls`]).
 //! 6. A connection ends cleanly only if the peer ended TLS (`close_notify`): otherwise the reason is
 //!    [`Truncated`](crate::error::ConnectionClosed::Truncated). Ours is sent behind everything that was written; the peer's answer to
 //!    it is read for 5 s at most, by nobody.
@@ -28,10 +29,13 @@
 mod client;
 mod error;
 mod files;
+mod fingerprint;
 mod identity;
+mod keys;
 mod roots;
 mod server;
 mod session;
+mod verifier;
 
 use std::sync::Arc;
 
@@ -41,6 +45,7 @@ use thiserror::Error;
 
 pub use self::client::{ClientTls, ClientTlsBuilder};
 pub use self::error::{ConfigError, TlsError};
+pub use self::fingerprint::{BadFingerprint, Fingerprint};
 pub use self::identity::Identity;
 pub use self::roots::TrustRoots;
 pub use self::server::{ServerTls, ServerTlsBuilder};

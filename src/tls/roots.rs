@@ -1,14 +1,21 @@
 //! [`TrustRoots`]: whom we trust.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
-use super::ConfigError;
 use super::identity::chain;
+use super::{ConfigError, Fingerprint};
 
-/// The authorities whose word for a peer's name is taken (Twisted: `trustRoot`, `trustRootFromCertificates`). Cheap to clone.
+/// Whom to trust (Twisted: `trustRoot`, `trustRootFromCertificates`): authorities, whose word for a peer's name is taken, and single
+/// certificates. Cheap to clone.
+///
+/// Every certificate that is given is trusted as an authority's, and as a peer's own: so one that has signed itself, as
+/// `openssl req -x509` makes it, may be given as its own root. Of a peer with exactly this certificate, down to the last byte, no chain is
+/// asked for; its dates, its names and the handshake's signature are verified as always.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), ropewalk::tls::ConfigError> {
@@ -19,7 +26,11 @@ use super::identity::chain;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct TrustRoots(pub(super) Arc<RootCertStore>);
+pub struct TrustRoots {
+    pub(super) authorities: Arc<RootCertStore>,
+    /// Those that are trusted as they are.
+    pub(super) certificates: Arc<BTreeSet<Fingerprint>>,
+}
 
 impl TrustRoots {
     /// From PEM: every certificate in it.
@@ -31,11 +42,31 @@ impl TrustRoots {
         roots.add_pem(certificates, "the certificates")?;
         roots.finish()
     }
+
+    /// The certificates with these fingerprints, whoever has signed them, and no others (certificate pinning). A peer's dates, its
+    /// names and the handshake's signature are verified as always.
+    ///
+    /// ```
+    /// use ropewalk::tls::{ClientTls, ConfigError, Fingerprint, TrustRoots};
+    ///
+    /// fn only(fingerprint: Fingerprint, name: &str) -> Result<ClientTls, ConfigError> {
+    ///     ClientTls::builder().trust_roots(TrustRoots::from_fingerprints([fingerprint])?).for_server(name)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError::NoRoots`]: there are none, so no peer could be trusted.
+    pub fn from_fingerprints(fingerprints: impl IntoIterator<Item = Fingerprint>) -> Result<Self, ConfigError> {
+        let mut roots = Collected::new("the fingerprints");
+        roots.certificates.extend(fingerprints);
+        roots.finish()
+    }
 }
 
 /// Roots that are being gathered.
 pub(super) struct Collected {
     store: RootCertStore,
+    certificates: BTreeSet<Fingerprint>,
     from: String,
     /// What was wrong with the last that was left out.
     reason: String,
@@ -43,25 +74,32 @@ pub(super) struct Collected {
 
 impl Collected {
     pub(super) fn new(from: impl Into<String>) -> Self {
-        Self { store: RootCertStore::empty(), from: from.into(), reason: "there are none".to_owned() }
+        let (store, certificates) = (RootCertStore::empty(), BTreeSet::new());
+        Self { store, certificates, from: from.into(), reason: "there are none".to_owned() }
     }
 
     /// Adds every certificate of a PEM text; all have to be good.
     pub(super) fn add_pem(&mut self, pem: &[u8], name: &str) -> Result<(), ConfigError> {
         for certificate in chain(pem, name)? {
-            let reason = |error: rustls::Error| error.to_string();
-            self.store
-                .add(certificate)
-                .map_err(|error| ConfigError::NoRoots { source_name: name.to_owned(), reason: reason(error) })?;
+            let unusable =
+                |error: rustls::Error| ConfigError::NoRoots { source_name: name.to_owned(), reason: error.to_string() };
+            self.add(certificate).map_err(unusable)?;
         }
         Ok(())
     }
 
     /// Adds a certificate that may be left out: stores of systems have some that nobody can use.
-    pub(super) fn add_if_good(&mut self, certificate: rustls::pki_types::CertificateDer<'static>) {
-        if let Err(error) = self.store.add(certificate) {
+    pub(super) fn add_if_good(&mut self, certificate: CertificateDer<'static>) {
+        if let Err(error) = self.add(certificate) {
             self.reason = error.to_string();
         }
+    }
+
+    fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), rustls::Error> {
+        let fingerprint = Fingerprint::of(&certificate);
+        self.store.add(certificate)?;
+        self.certificates.insert(fingerprint);
+        Ok(())
     }
 
     /// Takes note of why there may be none.
@@ -71,17 +109,17 @@ impl Collected {
 
     /// The roots, if there are any.
     pub(super) fn finish(self) -> Result<TrustRoots, ConfigError> {
-        let Self { store, from: source_name, reason } = self;
-        if store.is_empty() {
+        let Self { store, certificates, from: source_name, reason } = self;
+        if certificates.is_empty() {
             Err(ConfigError::NoRoots { source_name, reason })
         } else {
-            Ok(TrustRoots(Arc::new(store)))
+            Ok(TrustRoots { authorities: Arc::new(store), certificates: Arc::new(certificates) })
         }
     }
 }
 
 impl fmt::Debug for TrustRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrustRoots").field("count", &self.0.len()).finish()
+        f.debug_struct("TrustRoots").field("count", &self.certificates.len()).finish()
     }
 }

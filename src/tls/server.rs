@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::files::Watched;
+use super::verifier::Verifier;
 use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, provider, versions};
 
-/// How a server does TLS (Twisted: `CertificateOptions`, `PrivateCertificate.options`). Cheap to clone. Sessions are resumed by
-/// tickets, for which the server keeps nothing for each client.
+/// How a server does TLS (Twisted: `CertificateOptions`, `PrivateCertificate.options`). Cheap to clone, and clones stay one: what
+/// [`reload`](Self::reload) and [`replace_with`](Self::replace_with) change, changes for all of them. Sessions are resumed by tickets,
+/// for which the server keeps nothing for each client.
 ///
 /// ```no_run
 /// use ropewalk::tls::{Identity, ServerTls};
@@ -28,8 +31,16 @@ use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, pr
 /// ```
 #[derive(Clone)]
 pub struct ServerTls {
-    pub(super) config: Arc<ServerConfig>,
+    /// Shared by the clones. Locked when a handshake begins, and never while anything is called.
+    current: Arc<RwLock<Current>>,
     pub(super) timeout: Option<Duration>,
+}
+
+/// What a handshake that begins now is given.
+#[derive(Debug, Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    files: Option<Arc<Watched>>,
 }
 
 impl ServerTls {
@@ -52,20 +63,76 @@ impl ServerTls {
         self.timeout = timeout;
         self
     }
+
+    /// Reads the files of the certificates again now, on this thread, whether they have changed or not. For programs that are told
+    /// when a certificate was renewed. Connections that are there keep what they have, and so do handshakes that have begun.
+    ///
+    /// ```
+    /// use ropewalk::Reactor;
+    /// use ropewalk::error::SignalError;
+    /// use ropewalk::reactor::{SIGHUP, SignalSubscription};
+    /// use ropewalk::tls::ServerTls;
+    ///
+    /// fn reload_on_hangup(reactor: &Reactor, tls: &ServerTls) -> Result<SignalSubscription, SignalError> {
+    ///     let tls = tls.clone();
+    ///     reactor.on_signal(SIGHUP, move || match tls.reload() {
+    ///         Ok(()) => println!("the certificates were read again"),
+    ///         Err(error) => eprintln!("the old certificates stay: {error}"),
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the files. All else has been read, and what was wrong keeps the old certificate; the log
+    /// names all of it. [`ConfigError::NoFiles`]: the certificates did not come
+    /// [from files](ServerTlsBuilder::build_from_directory).
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        self.current().files.ok_or(ConfigError::NoFiles)?.reload()
+    }
+
+    /// Replaces the configuration by another's, in this value and all its clones: for handshakes that begin from now on. Sessions of
+    /// the old configuration are not resumed. The time limit of handshakes stays what it is.
+    ///
+    /// ```
+    /// use ropewalk::tls::{ConfigError, Identity, ServerTls};
+    ///
+    /// /// Gives a server that listens a new certificate.
+    /// fn renew(serving: &ServerTls, certificate: &[u8], key: &[u8]) -> Result<(), ConfigError> {
+    ///     serving.replace_with(&ServerTls::new(Identity::from_pem(certificate, key)?)?);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn replace_with(&self, other: &Self) {
+        let new = other.current();
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// The configuration for a handshake that begins.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.current().config
+    }
+
+    fn current(&self) -> Current {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn of(config: Arc<ServerConfig>, files: Option<Arc<Watched>>) -> Self {
+        Self { current: Arc::new(RwLock::new(Current { config, files })), timeout: Some(HANDSHAKE_TIMEOUT) }
+    }
 }
 
 /// With a configuration of rustls' own, of the version that this crate uses (0.23), for what has no setting here. Early data is never
 /// read: the protocol could not know it from what is safe against replay.
 impl From<Arc<ServerConfig>> for ServerTls {
     fn from(config: Arc<ServerConfig>) -> Self {
-        Self { config, timeout: Some(HANDSHAKE_TIMEOUT) }
+        Self::of(config, None)
     }
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls")
-            .field("certificates", &self.config.cert_resolver)
+            .field("certificates", &self.config().cert_resolver)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -125,26 +192,27 @@ impl ServerTlsBuilder {
     pub fn build(self) -> Result<ServerTls, ConfigError> {
         let missing = || ConfigError::Missing { what: "certificate", source_name: "what was given".to_owned() };
         let names = Names::new(&self.identities).ok_or_else(missing)?;
-        self.build_with(Arc::new(names))
+        self.build_with(Arc::new(names), None)
     }
 
     /// The same with certificates from elsewhere.
-    pub(super) fn build_with(self, certificates: Arc<dyn ResolvesServerCert>) -> Result<ServerTls, ConfigError> {
+    pub(super) fn build_with(
+        self,
+        certificates: Arc<dyn ResolvesServerCert>,
+        files: Option<Arc<Watched>>,
+    ) -> Result<ServerTls, ConfigError> {
         let config = ServerConfig::builder_with_provider(provider());
         let config = config.with_protocol_versions(versions(self.version)).map_err(ConfigError::Unusable)?;
         let config = match self.clients {
             None => config.with_no_client_auth(),
-            Some((roots, required)) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.0, provider());
-                let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
-                let unusable = |error| ConfigError::Unusable(rustls::Error::General(format!("{error}")));
-                config.with_client_cert_verifier(verifier.build().map_err(unusable)?)
+            Some((roots, is_required)) => {
+                config.with_client_cert_verifier(Arc::new(Verifier::of_clients(roots, is_required)?))
             }
         };
         let mut config = config.with_cert_resolver(certificates);
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ConfigError::Unusable)?;
         config.alpn_protocols = self.protocols;
-        Ok(Arc::new(config).into())
+        Ok(ServerTls::of(Arc::new(config), files))
     }
 }
 

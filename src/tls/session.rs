@@ -57,7 +57,7 @@ impl Session {
                 let connection = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())?;
                 (Connection::from(connection), tls.timeout)
             }
-            Tls::Server(tls) => (Connection::from(ServerConnection::new(Arc::clone(&tls.config))?), tls.timeout),
+            Tls::Server(tls) => (Connection::from(ServerConnection::new(tls.config())?), tls.timeout),
         };
         // What is given to be sealed is bounded by whoever gives it, and taken out at once.
         connection.set_buffer_limit(None);

@@ -1,7 +1,7 @@
 //! [`Agenda`]: the list of connections that have something to be done, and the way down to their sockets for the few
 //! questions that can't wait for the end of the turn. It is all that a transport knows of the reactor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
@@ -88,11 +88,32 @@ pub(crate) struct Agenda {
     pub(crate) spares: Spares,
     pub(crate) driver: Weak<dyn Driver>,
     pub(crate) watch: Option<Rc<dyn Watch>>,
+    /// How many protocols are reached from outside at present.
+    entered: Cell<usize>,
+    /// What is to be done when none is any more.
+    postponed: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
 impl Agenda {
     pub(crate) fn new(driver: Weak<dyn Driver>, watch: Option<Rc<dyn Watch>>) -> Self {
-        Self { due: RefCell::default(), spares: Spares::default(), driver, watch }
+        let (entered, postponed) = (Cell::new(0), Cell::default());
+        Self { due: RefCell::default(), spares: Spares::default(), driver, watch, entered, postponed }
+    }
+
+    /// A protocol is reached from outside: until the guard is dropped nothing may call protocols.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.entered.set(self.entered.get() + 1);
+        Entered(self)
+    }
+
+    /// Whether protocols are reached from outside at present.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entered.get() > 0
+    }
+
+    /// Has something done when no protocol is reached from outside any more.
+    pub(crate) fn postpone(&self, call: impl FnOnce() + 'static) {
+        self.postponed.set(Some(Box::new(call)));
     }
 
     /// Puts a connection on the list. The connection keeps itself from being on it twice.
@@ -109,5 +130,19 @@ impl Agenda {
     /// Takes the list, leaving `empty` (which keeps its capacity) for what is added meanwhile.
     pub(crate) fn take(&self, empty: Vec<Id>) -> Vec<Id> {
         self.due.replace(empty)
+    }
+}
+
+/// Says that a protocol is reached from outside, until it is dropped. From [`Agenda::enter`].
+pub(crate) struct Entered<'a>(&'a Agenda);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.entered.set(self.0.entered.get() - 1);
+        if !self.0.is_entered()
+            && let Some(call) = self.0.postponed.take()
+        {
+            call();
+        }
     }
 }

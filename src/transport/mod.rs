@@ -25,7 +25,7 @@ use thiserror::Error;
 use crate::address::{Address, Ends};
 use crate::error::ConnectionClosed;
 pub use agenda::Credentials;
-use agenda::{Agenda, Call, Driver, Id, SocketOption};
+use agenda::{Agenda, Call, Driver, Entered, Id, SocketOption};
 use layer::{Layer, Opened};
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
@@ -296,6 +296,11 @@ impl Transport {
         if stream.list() {
             self.0.agenda.add(self.0.id);
         }
+    }
+
+    /// Says that a protocol is reached from outside, until the guard is dropped.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.0.agenda.enter()
     }
 
     /// Puts a layer between the protocol and the network. `None`: a direction has ended, or will.

@@ -4,7 +4,7 @@
 //! | a producer is | it writes | it is told |
 //! |---|---|---|
 //! | [`Push`](Streaming::Push) | when it likes, until told to pause | to pause when more than the high mark is queued; to resume when no more than the low mark is |
-//! | [`Pull`](Streaming::Pull) | one piece each time it is told to resume | to resume when it is registered, and each time everything written has been sent |
+//! | [`Pull`](Streaming::Pull) | one piece each time it is told to resume | to resume when it is registered, as soon as nothing is queued; then each time everything written has been sent |
 //!
 //! Both are told to stop when the connection is over, before the protocol hears of it, and never again after that. They are told
 //! at the end of a turn, never from inside of a write.
@@ -144,7 +144,7 @@ impl fmt::Debug for TransportProducer {
 
 impl Transport {
     /// Registers what produces bytes for this transport, so that it is paused and resumed as the peer keeps up (Twisted:
-    /// `registerProducer`). A pull producer is told to resume in this turn.
+    /// `registerProducer`). A pull producer is told to resume in this turn, or as soon as what was written before has been sent.
     ///
     /// # Errors
     /// [`ProducerError`]; the producer is dropped.
@@ -153,9 +153,14 @@ impl Transport {
         if !stream.accepts_writes() {
             return Err(ProducerError::Disconnected);
         }
-        stream.register(Box::new(producer), streaming)?;
+        let refused = stream.register(Box::new(producer), streaming);
         self.list_stream(&mut stream);
-        Ok(())
+        drop(stream);
+        // Dropped here, where nothing is borrowed: its `Drop` may use this transport.
+        refused.map_or(Ok(()), |producer| {
+            drop(producer);
+            Err(ProducerError::AlreadyRegistered)
+        })
     }
 
     /// The producer is done, or somebody else's turn has come (Twisted: `unregisterProducer`). Without one nothing happens.
@@ -226,16 +231,17 @@ impl Production {
         (self.low, self.high) = (low, high);
     }
 
-    pub(super) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Result<(), ProducerError> {
+    /// Gives the producer back if there is one already.
+    pub(super) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
         if self.registered.is_some() {
-            return Err(ProducerError::AlreadyRegistered);
+            return Some(producer);
         }
         let stage = match streaming {
             Streaming::Push => Stage::Running,
             Streaming::Pull => Stage::Waiting,
         };
         self.registered = Some(Registered { producer: Some(producer), streaming, stage });
-        Ok(())
+        None
     }
 
     pub(super) fn unregister(&mut self) -> Option<Box<dyn Producer>> {

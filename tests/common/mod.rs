@@ -4,6 +4,7 @@
 
 #[cfg(feature = "tls")]
 pub mod certificates;
+pub mod programs;
 pub mod setting;
 #[cfg(feature = "tls")]
 pub mod tls;

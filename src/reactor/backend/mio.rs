@@ -24,7 +24,9 @@ use ::mio::{Events, Interest, Poll, Token, Waker};
 use super::readiness::{Edge, Listener, Source, Stream};
 use super::socket::{self, Send};
 use super::table::Table;
-use super::{Backend, Completion, ConnectRefusal, Inbox, IncomingSocket, ListenRefusal, Progress, Wake, monotonic};
+use super::{
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, Wake, monotonic,
+};
 use crate::address::Address;
 use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
@@ -93,6 +95,17 @@ impl Backend for Mio {
             listener.resume();
             self.table.list_again(id);
         }
+    }
+
+    fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
+        match self.table.take(id) {
+            Source::Listener(mut listener) => listener.waiting_connections(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn refuse(&mut self, socket: IncomingSocket) {
+        socket::refuse(&socket);
     }
 
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //!
 //! | operation | the reactor hears |
 //! |---|---|
-//! | [`listen`](Backend::listen), [`accept`](Backend::accept) | [`Accepted`](Completion::Accepted), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
+//! | [`listen`](Backend::listen), [`accept`](Backend::accept), [`stop_listening`](Backend::stop_listening) | [`Accepted`](Completion::Accepted), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
 //! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
 //! | [`receive`](Backend::receive), [`receive_rest`](Backend::receive_rest) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
 //! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](Completion::Returned) with the chunk that was being sent |
@@ -25,6 +25,7 @@
 //! 5. `wait` never returns later than its timeout by more than the poller's granularity, nor earlier unless something
 //!    happened.
 
+mod closed;
 mod mio;
 mod readiness;
 pub(super) mod socket;
@@ -45,6 +46,7 @@ use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{Loan, Spares};
 use crate::transport::stream::Stream;
 
+pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(crate) use self::uring::Uring;
@@ -62,6 +64,12 @@ pub(crate) trait Backend {
 
     /// Goes on accepting after [`Completion::AcceptFailed`].
     fn accept(&mut self, id: Id);
+
+    /// Closes a listening socket, so that its address is free, and gives the connections that the system had accepted by then.
+    fn stop_listening(&mut self, id: Id) -> Vec<Incoming>;
+
+    /// Resets an accepted connection that is not to be served.
+    fn refuse(&mut self, socket: IncomingSocket);
 
     /// Takes an accepted connection under `id`.
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()>;
@@ -92,7 +100,7 @@ pub(crate) trait Backend {
     /// Sends the end of our side.
     fn shut_down_writing(&mut self, id: Id);
 
-    /// Closes whatever `id` names; with a reset if so asked. Reads first what already came, so that a plain close does not
+    /// Closes whatever `id` names but a listening socket; with a reset if so asked. Reads first what already came, so that a plain close does not
     /// become a reset, but within bounds and without waiting.
     fn close(&mut self, id: Id, reset: bool);
 
@@ -209,10 +217,7 @@ pub(crate) enum Completion {
     Returned(Loan, io::Result<usize>),
     /// The network says that the connection is over. With a `rest`, bytes that arrived before were not handed over:
     /// [`Backend::receive_rest`] does it.
-    Broken {
-        error: io::Error,
-        rest: bool,
-    },
+    Broken { error: io::Error, rest: bool },
     /// A watched descriptor can be read.
     Readable,
 }

@@ -40,8 +40,8 @@ pub(super) enum Source {
 }
 
 pub(super) struct Listener {
-    /// Removed before the socket is closed: nobody is to find a file that nobody listens behind.
-    _file: Option<SocketFile>,
+    /// Removed before the socket is closed: no peer is to find a file that nothing listens behind.
+    file: Option<SocketFile>,
     pub(super) socket: OwnedFd,
     /// Our address of every connection, unless we listen on all.
     host: Option<Address>,
@@ -184,7 +184,7 @@ impl Listener {
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
-        Self { _file: file, socket, host, waiting: false, accepting: true, short: false, accepted: 0, turn: 0 }
+        Self { file, socket, host, waiting: false, accepting: true, short: false, accepted: 0, turn: 0 }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
@@ -225,6 +225,13 @@ impl Listener {
         let may = self.accepted < ACCEPTS;
         self.accepted += usize::from(may);
         may
+    }
+
+    /// Accepts what waits, before the socket is closed. A UNIX socket's file goes first, so that no more come.
+    pub(super) fn waiting_connections(&mut self) -> Vec<Incoming> {
+        self.file = None;
+        let waiting = socket::accept_waiting(self.socket.as_fd());
+        waiting.filter_map(|(socket, peer)| self.incoming(socket, peer)).collect()
     }
 
     /// What was accepted, with the addresses. Whoever has already gone again has none at this end.
@@ -268,7 +275,16 @@ impl Stream {
 
     /// Registered for reading, nothing known.
     pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
-        Self { socket, edge: Edge::NONE, receiving: false, rest: false, ended: false, blocked: false, armed: false, unix }
+        Self {
+            socket,
+            edge: Edge::NONE,
+            receiving: false,
+            rest: false,
+            ended: false,
+            blocked: false,
+            armed: false,
+            unix,
+        }
     }
 
     /// Whether there may be something to receive.

@@ -18,16 +18,20 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, UCred, sockopt,
 };
 
-use super::{ConnectRefusal, ListenRefusal};
+use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
 use crate::address::{Address, UnixAddress};
-use crate::reactor::{DialOptions, PortOptions};
 use crate::reactor::unix::SocketFile;
+use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 use crate::transport::stream::Attached;
 
 /// Descriptors for which a receive has room, at least. 64, as many as Twisted; a peer that sends more with one byte is no friend.
 const DESCRIPTORS: usize = 64;
+
+/// Connections that are accepted when a port stops. 65,536: no usual system lets more wait, and peers that connect as fast as they are
+/// accepted are not to keep the loop.
+const MOST_WAITING: usize = 1 << 16;
 
 /// A lost peer is an error, never a signal; and no call waits.
 const SENDING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
@@ -117,6 +121,17 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
             Err(error) => not_accepted(error),
         };
     }
+}
+
+/// Accepts all connections that wait. The listener has to be one that does not wait.
+pub(super) fn accept_waiting(listener: BorrowedFd<'_>) -> impl Iterator<Item = (OwnedFd, Address)> {
+    (0..MOST_WAITING)
+        .map_while(move |_| match accept(listener) {
+            Accept::Connection(socket, peer) => Some(Some((socket, peer))),
+            Accept::Skip => Some(None),
+            Accept::Empty | Accept::NoDescriptors | Accept::Failed(_) => None,
+        })
+        .flatten()
 }
 
 /// What it means that nobody was accepted.
@@ -349,6 +364,13 @@ pub(super) fn shut_down_writing(socket: BorrowedFd<'_>) {
 pub(super) fn reset_on_close(socket: BorrowedFd<'_>) {
     if let Err(error) = sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
         tracing::debug!(%error, "cannot set SO_LINGER; the connection is closed without a reset");
+    }
+}
+
+/// Resets an accepted connection.
+pub(super) fn refuse(socket: &IncomingSocket) {
+    if let IncomingSocket::Descriptor { socket, .. } = socket {
+        reset_on_close(socket.as_fd());
     }
 }
 

@@ -300,7 +300,7 @@ catalogue! {
     }
     ports {
         a_port_stops_and_listens_again: "after stop_listening nothing is accepted, and start_listening takes the same address again",
-        a_port_stops_inside_its_callbacks: "stop_listening inside build_protocol and connection_made is the last of that port, and its connection lives on",
+        a_port_stops_inside_its_callbacks: "a port that is stopped inside build_protocol or connection_made serves those that the system has let in, or resets them if told so",
         an_address_in_use_is_an_error: "an address can be listened on once",
         a_refused_connection_is_closed: "a factory that builds nothing, or panics, closes that connection, and the port goes on",
         many_connections_at_once_are_all_served: "two hundred connections at once each get what is theirs",

@@ -127,10 +127,7 @@ impl Simulated {
         match news {
             News::Accepted { stream, host, peer } => {
                 self.accepted += 1;
-                self.begin_stream(id, stream);
-                let kernel = Rc::downgrade(&self.kernel);
-                let socket = IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) }));
-                Completion::Accepted(Box::new(Incoming { socket, host, peer }))
+                Completion::Accepted(Box::new(self.incoming(id, stream, host, peer)))
             }
             News::Shed(count) => Completion::Shed(count),
             News::AcceptFailed(error) => Completion::AcceptFailed(error),
@@ -162,6 +159,13 @@ impl Simulated {
                 Completion::Broken { error: kind.into(), rest }
             }
         }
+    }
+
+    /// A connection that a port has accepted.
+    fn incoming(&self, port: Id, stream: SocketId, host: Address, peer: Address) -> Incoming {
+        self.begin_stream(port, stream);
+        let kernel = Rc::downgrade(&self.kernel);
+        Incoming { socket: IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) })), host, peer }
     }
 
     /// Sets on a new stream what was asked of the port or the attempt that brings it.
@@ -235,6 +239,23 @@ impl Backend for Simulated {
         if let Some(listener) = kernel.listener(socket) {
             listener.accepting = true;
             kernel.make_ready(self.owner, socket);
+        }
+    }
+
+    fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
+        let Some(socket) = self.socket(id) else { return Vec::new() };
+        let waiting = self.kernel.borrow_mut().accept_waiting(socket);
+        let accepted = waiting.into_iter().map(|(stream, host, peer)| self.incoming(id, stream, host, peer)).collect();
+        self.close(id, false);
+        accepted
+    }
+
+    fn refuse(&mut self, socket: IncomingSocket) {
+        if let IncomingSocket::Other(socket) = socket
+            && let Ok(mut accepted) = socket.downcast::<Accepted>()
+            && let Some(stream) = accepted.stream.take()
+        {
+            self.kernel.borrow_mut().close(stream, true);
         }
     }
 

@@ -220,7 +220,7 @@ impl Network {
                 let driven = &self.0.reactors.borrow()[place];
                 (driven.reactor.upgrade(), driven.owner, driven.stage)
             };
-            let Some(reactor) = reactor.filter(|_| stage != Stage::Over) else { continue };
+            let Some(reactor) = reactor.filter(|it| stage != Stage::Over && !it.is_closed()) else { continue };
             let begins = stage == Stage::New;
             if begins {
                 reactor.begin_run()?;

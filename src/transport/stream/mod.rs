@@ -61,7 +61,7 @@ use std::time::Duration;
 use self::held::Held;
 use self::millis::Millis;
 use super::layer::Layers;
-use super::producer::{Notice, Producer, ProducerError, Production, Streaming};
+use super::producer::{Notice, Producer, Production, Streaming};
 use super::send_queue::{Loan, SendQueue, Spares};
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
@@ -278,8 +278,8 @@ impl Stream {
         }
     }
 
-    /// Registers a producer.
-    pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Result<(), ProducerError> {
+    /// Registers a producer; gives it back if there is one already.
+    pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
         self.new_production().register(producer, streaming)
     }
 

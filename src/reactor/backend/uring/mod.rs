@@ -39,7 +39,8 @@ use super::readiness::{self, Edge, Source as Polled, Stream};
 use super::socket::{self, Send};
 use super::table::{Table, Then};
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake, monotonic,
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
+    monotonic,
 };
 use crate::address::Address;
 use crate::reactor::{DialOptions, PortOptions};
@@ -290,6 +291,17 @@ impl Backend for Uring {
         }
     }
 
+    fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
+        match self.table.take(id) {
+            Source::Port(port) => port.close(id, &mut self.ring),
+            _ => Vec::new(),
+        }
+    }
+
+    fn refuse(&mut self, socket: IncomingSocket) {
+        socket::refuse(&socket);
+    }
+
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()> {
         let IncomingSocket::Descriptor { socket, unix } = socket else {
             return Err(io::ErrorKind::Unsupported.into());
@@ -384,8 +396,6 @@ impl Backend for Uring {
     fn close(&mut self, id: Id, reset: bool) {
         match self.table.take(id) {
             Source::Stream(flow) => flow.close(id, reset, &mut self.ring),
-            // Its address is to be free at once.
-            Source::Port(port) => port.close(id, &mut self.ring),
             Source::Polled(Polled::Connecting(stream)) => {
                 self.ring.cancel(Kind::Poll, id);
                 self.flush();
@@ -408,7 +418,7 @@ impl Backend for Uring {
                 // Its owner may close it at any time.
                 self.flush();
             }
-            Source::Polled(_) => {}
+            Source::Port(_) | Source::Polled(_) => {}
         }
     }
 

@@ -13,7 +13,7 @@ use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness::Listener;
 use crate::reactor::backend::socket::{self, Accept};
 use crate::reactor::backend::table::Then;
-use crate::reactor::backend::{Completion, IncomingSocket};
+use crate::reactor::backend::{Completion, Incoming, IncomingSocket};
 use crate::transport::agenda::Id;
 
 /// See the module.
@@ -134,10 +134,8 @@ impl Accepting {
     ) -> (Option<Completion>, Then) {
         let (completion, then) = self.listener.next(turn, reserve);
         if let Some(Completion::Accepted(incoming)) = &completion
-            && let IncomingSocket::Descriptor { socket, .. } = &incoming.socket
-            && let Err(error) = socket::set_blocking(socket.as_fd(), true)
+            && !is_made_blocking(incoming)
         {
-            tracing::error!(%error, "the ring can't serve a connection; it is closed");
             return (None, then);
         }
         if then != Then::Rest {
@@ -150,14 +148,32 @@ impl Accepting {
         (completion, then)
     }
 
-    /// Closes it, so that its address is free; whoever was accepted and not handed on is closed.
-    pub(super) fn close(self, id: Id, ring: &mut Ring) {
+    /// Closes it, so that its address is free, and gives the connections that were accepted and not handed on.
+    pub(super) fn close(mut self, id: Id, ring: &mut Ring) -> Vec<Incoming> {
         if self.polled {
             ring.cancel(Kind::Poll, id);
         }
         // Also of one that was accepted before the port was polled.
-        ring.end_accept(id);
+        let accepted = self.arrived.into_iter().chain(ring.end_accept(id));
+        let with_peers = accepted.filter_map(|socket| Some((socket::peer_address(&socket).ok()?, socket)));
+        let mut waiting: Vec<Incoming> =
+            with_peers.filter_map(|(peer, socket)| self.listener.incoming(socket, peer)).collect();
+        match socket::set_blocking(self.listener.socket.as_fd(), false) {
+            Ok(()) => waiting.extend(self.listener.waiting_connections().into_iter().filter(is_made_blocking)),
+            Err(error) => tracing::error!(%error, "connections that wait to be accepted are reset"),
+        }
+        waiting
     }
+}
+
+/// Makes an accepted socket one that the ring can serve; otherwise it is to be closed.
+fn is_made_blocking(incoming: &Incoming) -> bool {
+    let IncomingSocket::Descriptor { socket, .. } = &incoming.socket else { return false };
+    let made = socket::set_blocking(socket.as_fd(), true);
+    if let Err(error) = &made {
+        tracing::error!(%error, "the ring can't serve a connection; it is closed");
+    }
+    made.is_ok()
 }
 
 #[cfg(test)]
@@ -195,6 +211,6 @@ mod tests {
             };
             assert_eq!(incoming.peer.socket_addr(), Some(peer.local_addr().unwrap()));
         }
-        port.close(id, &mut ring);
+        assert!(port.close(id, &mut ring).is_empty());
     }
 }

@@ -280,13 +280,17 @@ impl Ring {
         }
     }
 
-    /// Ends accepting, and closes whoever was accepted and not handed on.
-    pub(super) fn end_accept(&mut self, id: Id) {
+    /// Ends accepting, and gives the connections that were accepted and not handed on.
+    pub(super) fn end_accept(&mut self, id: Id) -> Vec<OwnedFd> {
         self.cancel(Kind::Accept, id);
         self.flush();
+        let mut accepted = Vec::new();
         while let Some(event) = self.find(name(Kind::Accept, id)) {
-            drop(event);
+            if let Event::Accepted { socket: Ok(socket), .. } = event {
+                accepted.push(socket);
+            }
         }
+        accepted
     }
 
     /// Hands on what was asked for, and has all of it done that can be done without waiting.

@@ -282,9 +282,21 @@ impl Kernel {
         if more {
             self.make_ready(owner, id);
         }
+        let (stream, host, peer) = self.accept(stream)?;
+        Some(News::Accepted { stream, host, peer })
+    }
+
+    /// Accepts all connections that wait at a listener.
+    pub(crate) fn accept_waiting(&mut self, id: SocketId) -> Vec<(SocketId, Address, Address)> {
+        let waiting = self.listener(id).map(|listener| std::mem::take(&mut listener.waiting)).unwrap_or_default();
+        waiting.into_iter().filter_map(|stream| self.accept(stream)).collect()
+    }
+
+    /// A stream that no longer waits to be accepted, with its addresses.
+    fn accept(&mut self, stream: SocketId) -> Option<(SocketId, Address, Address)> {
         let it = self.stream(stream)?;
         it.accepted = true;
-        Some(News::Accepted { stream, host: it.local.clone(), peer: it.remote.clone() })
+        Some((stream, it.local.clone(), it.remote.clone()))
     }
 }
 

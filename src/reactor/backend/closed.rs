@@ -1,0 +1,108 @@
+//! The backend of a reactor that was closed: nothing is there, and nothing can be had.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, Wake, monotonic,
+};
+use crate::address::Address;
+use crate::reactor::{DialOptions, PortOptions};
+use crate::transport::agenda::Id;
+use crate::transport::send_queue::Spares;
+use crate::transport::stream::Stream;
+
+/// See the module.
+pub(crate) struct Closed {
+    /// The count of the backend before.
+    stale: u64,
+}
+
+impl Closed {
+    pub(crate) fn new(stale: u64) -> Self {
+        Self { stale }
+    }
+}
+
+impl Backend for Closed {
+    fn clock(&self) -> Box<dyn Fn() -> Duration> {
+        monotonic()
+    }
+
+    fn listen(&mut self, _id: Id, _address: &Address, _options: &PortOptions) -> Result<Address, ListenRefusal> {
+        Err(ListenRefusal::System(gone()))
+    }
+
+    fn accept(&mut self, _id: Id) {}
+
+    fn stop_listening(&mut self, _id: Id) -> Vec<Incoming> {
+        Vec::new()
+    }
+
+    fn refuse(&mut self, _socket: IncomingSocket) {}
+
+    fn adopt(&mut self, _id: Id, _socket: IncomingSocket) -> io::Result<()> {
+        Err(gone())
+    }
+
+    fn connect(&mut self, _id: Id, _to: &Address, _options: &DialOptions) -> Result<(), ConnectRefusal> {
+        Err(ConnectRefusal::Socket(gone()))
+    }
+
+    fn receive(&mut self, _id: Id, _on: bool) {}
+
+    fn receive_rest(&mut self, _id: Id) {}
+
+    fn passes_descriptors(&self, _id: Id) -> bool {
+        false
+    }
+
+    fn send(&mut self, _id: Id, _stream: &mut Stream, _spares: &Spares) -> io::Result<Progress> {
+        Err(gone())
+    }
+
+    fn send_now(&mut self, _id: Id, _data: &[u8]) -> usize {
+        0
+    }
+
+    fn shut_down_writing(&mut self, _id: Id) {}
+
+    fn close(&mut self, _id: Id, _reset: bool) {}
+
+    fn watch(&mut self, _id: Id, _descriptor: RawFd) -> io::Result<()> {
+        Err(gone())
+    }
+
+    fn wait(&mut self, _timeout: Option<Duration>) -> io::Result<()> {
+        Err(gone())
+    }
+
+    fn next(&mut self, _inbox: &mut Inbox) -> Option<(Id, Completion)> {
+        None
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::new(Asleep)
+    }
+
+    fn descriptor(&self, _id: Id) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn stale(&self) -> u64 {
+        self.stale
+    }
+}
+
+/// Wakes nothing.
+struct Asleep;
+
+impl Wake for Asleep {
+    fn wake(&self) {}
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}

@@ -1,0 +1,73 @@
+//! Programs that nobody here wrote, as peers. Where one of them is missing, its tests say so and pass, unless the environment has `CI`
+//! set: there they fail.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// Whether a program is there.
+pub fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is missing");
+    if !found {
+        println!("skipped: there is no {program}");
+    }
+    found
+}
+
+/// A program with a time limit, in a thread: it is given `input`, and then the end of it.
+pub fn run_program(command: &[&str], input: &'static [u8]) -> JoinHandle<Output> {
+    let mut child = spawn(command);
+    thread::spawn(move || {
+        let mut stdin = child.stdin.take().expect("it was asked for");
+        // A program that has ended already does not read.
+        drop(stdin.write_all(input));
+        let output = child.wait_with_output().expect("it ends");
+        drop(stdin);
+        output
+    })
+}
+
+pub fn spawn(command: &[&str]) -> Child {
+    let mut limited = Command::new("timeout");
+    limited.arg("25").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    limited.spawn().expect("a program")
+}
+
+pub fn said(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A program that listens, and says where.
+pub struct Listening {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Listening {
+    /// Its first line that has `marker` in it ends in its address.
+    pub fn start(command: &[&str], marker: &str) -> Self {
+        let mut child = spawn(command);
+        let mut lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+        let address = lines.find_map(|line| {
+            let line = line.ok()?;
+            line.contains(marker).then(|| line.rsplit(' ').next().and_then(|word| word.parse().ok()))?
+        });
+        let Some(address) = address else {
+            let mut errors = String::new();
+            child.stderr.take().expect("it was asked for").read_to_string(&mut errors).expect("text");
+            panic!("{command:?} does not listen: {errors}");
+        };
+        // It may go on talking: somebody has to listen.
+        thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
