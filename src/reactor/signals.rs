@@ -89,7 +89,7 @@ impl Signals {
     /// Takes out the signals that came since this was called last.
     pub(super) fn take(&mut self) -> Came {
         let mut bytes = [0; 64];
-        // Numbers are stored before the byte is written, so they are read behind it. An error says that there is no more.
+        // What came is stored before the byte is written, so it is read behind it. An error says that there is no more.
         while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {}
         let mut came = Came { stop: None, subscribed: Vec::new() };
         for (&signal, handler) in self.handlers.iter().filter(|(_, handler)| handler.came.swap(false, Ordering::SeqCst))

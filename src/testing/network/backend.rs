@@ -176,6 +176,13 @@ impl Simulated {
         }
     }
 
+    /// A stream is about to end, or to be closed without a reset.
+    fn ends_cleanly(&mut self, id: Id, socket: SocketId) {
+        if self.kernel.borrow().can_end_cleanly(socket) {
+            self.conduct.ends_cleanly(id);
+        }
+    }
+
     /// The next chunk that was sent, of somebody who is still there.
     fn next_returned(&mut self) -> Option<(Id, Completion)> {
         loop {
@@ -359,11 +366,15 @@ impl Backend for Simulated {
     fn shut_down_writing(&mut self, id: Id) {
         self.conduct.shuts(id);
         if let Some(socket) = self.socket(id) {
+            self.ends_cleanly(id, socket);
             self.kernel.borrow_mut().shut_down(socket);
         }
     }
 
     fn close(&mut self, id: Id, reset: bool) {
+        if let Some(socket) = self.socket(id).filter(|_| !reset) {
+            self.ends_cleanly(id, socket);
+        }
         self.conduct.is_over(id);
         let Some(socket) = self.unname(id) else { return };
         let mut kernel = self.kernel.borrow_mut();

@@ -3,6 +3,7 @@
 //! | of one stream | a fault |
 //! |---|---|
 //! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
+//! | ends handed down | one comes before bytes that waited, and is no reset |
 //! | bytes handed up | any come behind the end, or behind a break without having been asked for |
 //! | ends and breaks handed up | one comes twice |
 //! | its life | it begins twice; anything is asked of one that is not open |
@@ -128,6 +129,15 @@ impl Conduct {
         let Some(course) = self.course(id, "an end") else { return };
         if std::mem::replace(&mut course.shut, true) {
             faults.add(format_args!("{id:?} sends its end twice"));
+        }
+    }
+
+    /// Its direction ends without a reset that would tell the peer that anything is missing.
+    pub(super) fn ends_cleanly(&mut self, id: Id) {
+        let Some(course) = self.streams.get(&key(id)) else { return };
+        if !course.waiting.is_empty() {
+            let left = course.waiting.len();
+            self.faults.add(format_args!("{id:?} ends cleanly, and {left} bytes that waited are not sent"));
         }
     }
 

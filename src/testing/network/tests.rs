@@ -389,3 +389,33 @@ fn a_window_that_is_exceeded_is_noticed() {
         it.peer.write(b"e").expect("it is open");
     });
 }
+
+/// I1: an end that is no reset, while bytes that were written are not sent: the peer would take what it has for all.
+#[test]
+fn an_end_that_hides_a_loss_is_noticed() {
+    type Ends = fn(&mut Driven);
+    let ends: [Ends; 2] = [|it| it.backend.close(ID, false), |it| it.backend.shut_down_writing(ID)];
+    for end in ends {
+        assert_noticed("ends cleanly, and 2 bytes that were written are not sent", |it| {
+            it.write(b"abcdef");
+            it.send();
+            end(it);
+        });
+        assert_noticed("ends cleanly, and 2 bytes that waited are not sent", |it| {
+            it.write(b"abcdef");
+            it.send();
+            end(it);
+        });
+        // Before any of it was tried to be sent.
+        assert_noticed("ends cleanly, and 3 bytes that were written are not sent", |it| {
+            it.write(b"abc");
+            end(it);
+        });
+    }
+    let mut driven = Driven::new(Conditions::ideal().window(4));
+    driven.write(b"abcdef");
+    driven.send();
+    driven.backend.close(ID, true);
+    drop(driven.turn());
+    driven.kernel.borrow().check_faults();
+}

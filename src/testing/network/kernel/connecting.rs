@@ -44,6 +44,9 @@ impl Kernel {
         address: &Address,
         backlog: u32,
     ) -> io::Result<(SocketId, Address)> {
+        if self.is_full(owner) {
+            return Err(too_many_open());
+        }
         let bound = self.bind(host, address)?;
         let backlog = backlog.max(1) as usize;
         let listener = Listener {
@@ -300,10 +303,18 @@ impl Kernel {
         Some(News::Accepted { stream, host, peer })
     }
 
-    /// Accepts all connections that wait at a listener.
+    /// Accepts the connections that wait at a listener, as many as there are descriptors for.
     pub(crate) fn accept_waiting(&mut self, id: SocketId) -> Vec<(SocketId, Address, Address)> {
-        let waiting = self.listener(id).map(|listener| std::mem::take(&mut listener.waiting)).unwrap_or_default();
-        waiting.into_iter().filter_map(|stream| self.accept(stream)).collect()
+        let mut accepted = Vec::new();
+        while let Some(listener) = self.listener(id) {
+            let owner = listener.owner;
+            if self.is_full(owner) {
+                break;
+            }
+            let Some(stream) = self.listener(id).and_then(|listener| listener.waiting.pop_front()) else { break };
+            accepted.extend(self.accept(stream));
+        }
+        accepted
     }
 
     /// A stream that no longer waits to be accepted, with its addresses.

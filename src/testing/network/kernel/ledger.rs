@@ -9,6 +9,8 @@
 //! | given to a protocol above as many layers as the other has, or fewer | the other protocol wrote above so many; then, if it has more, they are those layers' |
 //! | given to a protocol above more layers than the other has | not compared: the other protocol is its own layer, or the test plays it |
 //!
+//! An end over TCP that is no reset comes behind all that was written, or sealed and seen to wait.
+//!
 //! The first rows hold whatever the two ends are to each other: where a TLS side meets a plain one, each is still held to its own bytes.
 //! Together they say of two plain ends that each protocol is given what the other wrote.
 
@@ -82,6 +84,17 @@ impl Kernel {
             Some(0) => {}
             Some(_) if is_layered => {}
             _ => self.faults.add(format_args!("{} sends something else than was written", stream.local)),
+        }
+    }
+
+    /// An owner ends its direction in order, or closes without a reset: nothing that was written may be missing from it.
+    pub(super) fn ends_cleanly(&mut self, id: SocketId) {
+        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let unsent = stream.ledger.unsent.len();
+        // UNIX sockets have no other way to end.
+        if unsent > 0 && !stream.is_unix() {
+            let local = &stream.local;
+            self.faults.add(format_args!("{local} ends cleanly, and {unsent} bytes that were written are not sent"));
         }
     }
 

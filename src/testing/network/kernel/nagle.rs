@@ -28,7 +28,7 @@ pub(super) struct Nagle {
 impl Kernel {
     /// Whether a socket's small segments may be held back.
     pub(super) fn may_hold(&self, id: SocketId) -> bool {
-        let is_tcp = matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if stream.local.unix().is_none());
+        let is_tcp = matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.is_unix());
         self.conditions.nagle && is_tcp
     }
 

@@ -147,6 +147,7 @@ impl Kernel {
             stream.shut = true;
             stream.ended_first = !stream.end_arrived;
             self.push_out(id, true);
+            self.ends_cleanly(id);
             self.transmit(id, Packet::End);
         }
     }
@@ -301,6 +302,11 @@ impl Kernel {
             Some(Socket::Stream(stream)) => stream.incoming.is_empty() && stream.under_way == 0,
             _ => false,
         }
+    }
+
+    /// Whether a stream can still end so that its peer sees no reset, and could see one.
+    pub(crate) fn can_end_cleanly(&self, id: SocketId) -> bool {
+        matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
     }
 
     /// How many bytes can be read, whether the end has come behind them, and whether the connection was reset.

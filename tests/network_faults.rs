@@ -1,0 +1,228 @@
+//! What a real kernel does to a program when things go wrong, on the simulated network: the program is the same over sockets.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::{Echo, Log, Script, once};
+use ropewalk::error::{ConnectError, ListenError};
+use ropewalk::testing::{Conditions, Network, Peer};
+use ropewalk::{Address, Clock, ConnectOptions, Failure, ListenOptions, Port, Reactor};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+fn address() -> SocketAddr {
+    SocketAddr::new(SERVER, 7)
+}
+
+/// A reactor that serves one connection with this script, and the peer at its other end.
+fn served(network: &Network, script: Script) -> (Reactor, Peer) {
+    let reactor = network.reactor(SERVER);
+    drop(reactor.listen_tcp(address(), &ListenOptions::new(), once(script)).unwrap());
+    let peer = network.connect(address());
+    network.settle().unwrap();
+    assert!(peer.is_connected());
+    (reactor, peer)
+}
+
+/// A send fails because the peer is gone, while bytes that came before are unread: they are given, and then the loss is told.
+#[test]
+fn what_arrived_before_a_failed_send_is_given() {
+    let network = Network::with_conditions(1, Conditions::ideal().chunk(1));
+    let log = Log::default();
+    let script = Script::new(&log).made(|transport| {
+        transport.write(b"never read");
+        Ok(())
+    });
+    let received = Rc::clone(&script.received);
+    let script = script.data(|transport, _| {
+        transport.write(b"an answer to each byte");
+        Ok(())
+    });
+    let (_reactor, peer) = served(&network, script);
+    peer.write(b"hello").unwrap();
+    // With something unread that is a reset.
+    peer.close();
+    network.run_until(SECOND, || log.is_over()).unwrap();
+    assert_eq!(*received.borrow(), b"hello");
+    assert!(log.reason().contains("reset"), "{}", log.reason());
+}
+
+/// A reset that comes while reading is paused: what lies in the socket is given after resuming, and then the loss is told.
+#[test]
+fn what_arrived_before_a_reset_waits_for_the_reader() {
+    let network = Network::new(1);
+    let log = Log::default();
+    let script = Script::new(&log).made(|transport| {
+        transport.pause_producing();
+        Ok(())
+    });
+    let (received, transport) = (Rc::clone(&script.received), Rc::clone(&script.transport));
+    let (_reactor, peer) = served(&network, script);
+    peer.write(b"hello").unwrap();
+    network.settle().unwrap();
+    peer.abort();
+    network.settle().unwrap();
+    assert!(received.borrow().is_empty() && !log.is_over());
+    transport.borrow().as_ref().unwrap().resume_producing();
+    network.run_until(SECOND, || log.is_over()).unwrap();
+    assert_eq!(*received.borrow(), b"hello");
+    assert!(log.reason().contains("reset"), "{}", log.reason());
+}
+
+/// A receive stops at an urgent byte, and the stream goes on behind it.
+#[test]
+fn a_stream_goes_on_behind_an_urgent_byte() {
+    for seed in 0..10 {
+        let network = Network::with_conditions(seed, Conditions::rough(seed).window(1024));
+        let log = Log::default();
+        let script = Script::new(&log);
+        let received = Rc::clone(&script.received);
+        let reactor = network.reactor(SERVER);
+        drop(reactor.listen_tcp(address(), &ListenOptions::new(), once(script)).unwrap());
+        let peer = network.connect(address());
+        network.run_until(60 * SECOND, || log.has("made")).unwrap();
+        network.settle().unwrap();
+        assert_eq!(peer.write(b"abc").unwrap() + peer.write_urgent(b'!').unwrap() + peer.write(b"def").unwrap(), 7);
+        network.run_until(60 * SECOND, || received.borrow().len() == 6).unwrap();
+        assert_eq!(*received.borrow(), b"abcdef", "seed {seed}");
+        peer.close();
+        network.run_until(60 * SECOND, || log.is_over()).unwrap();
+        assert_eq!(log.reason(), "the connection was closed cleanly", "seed {seed}");
+    }
+}
+
+/// A port stops while connections wait that the system has accepted: each is served, or its peer sees a reset if the program asks for
+/// that; none is left in the dark, and none is told a clean end.
+#[test]
+fn a_port_that_stops_leaves_nobody_in_the_dark() {
+    const PEERS: usize = 100;
+    for serves in [true, false] {
+        let network = Network::new(1);
+        let reactor = network.reactor(SERVER);
+        let (made, stops) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None::<Port>)));
+        let (count, stopping) = (Rc::clone(&made), Rc::clone(&stops));
+        let factory = move |_: &Address| {
+            count.set(count.get() + 1);
+            if let Some(port) = stopping.take() {
+                drop(if serves { port.stop_listening() } else { port.abort_listening() });
+            }
+            Some(Echo)
+        };
+        let port = reactor.listen_tcp(address(), &ListenOptions::new().backlog(PEERS as u32), factory).unwrap();
+        stops.replace(Some(port));
+        let peers: Vec<_> = (0..PEERS).map(|_| network.connect(address())).collect();
+        network.settle().unwrap();
+        for peer in &peers {
+            // A reset may have come.
+            let _ = peer.write(b"there?");
+        }
+        network.settle().unwrap();
+        let served = peers.iter().filter(|peer| peer.read() == b"there?").count();
+        let reset = peers.iter().filter(|peer| peer.is_reset()).count();
+        assert_eq!((served, served + reset), (made.get(), PEERS));
+        assert_eq!(served, if serves { PEERS } else { 1 });
+        assert!(peers.iter().all(|peer| !peer.is_ended()));
+    }
+}
+
+/// What a reactor gives up when it stops, or a callback that fails, is a reset for the peer and no clean end; and what had been sent is an
+/// end in order.
+#[test]
+fn what_is_given_up_is_reset() {
+    for fails in [true, false] {
+        for (bytes, is_reset) in [(5000, true), (500, false)] {
+            let network = Network::with_conditions(1, Conditions::ideal().window(1000));
+            let log = Log::default();
+            let script = Script::new(&log).made(move |transport| {
+                transport.write(&vec![7; bytes]);
+                Ok(())
+            });
+            let script = script.data(move |_, _| if fails { Err(Failure::message("on purpose")) } else { Ok(()) });
+            let (reactor, peer) = served(&network, script);
+            if fails {
+                peer.write(b"fail").unwrap();
+            } else {
+                reactor.stop().unwrap();
+            }
+            network.run_for(SECOND * 30).unwrap();
+            assert!(log.is_over());
+            assert_eq!(peer.is_reset(), is_reset, "{bytes} bytes, fails {fails}");
+            assert_eq!(peer.is_ended(), !is_reset, "{bytes} bytes, fails {fails}");
+            assert_eq!(peer.read().len(), bytes.min(1000));
+        }
+    }
+}
+
+/// Two small segments of one turn: 40 ms with Nagle's algorithm, for the peer has nothing to answer; none without it.
+#[test]
+fn nagle_waits_for_a_late_acknowledgement() {
+    for (off, expected) in [(false, 40), (true, 0)] {
+        let network = Network::with_conditions(1, Conditions::ideal().nagle(true));
+        let (server, client) = (network.reactor(SERVER), network.reactor(CLIENT));
+        let (serving, asking) = (Log::default(), Log::default());
+        let server_script = Script::new(&serving);
+        let received = Rc::clone(&server_script.received);
+        drop(server.listen_tcp(address(), &ListenOptions::new(), once(server_script)).unwrap());
+        let later = client.clone();
+        let client_script = Script::new(&asking).made(move |transport| {
+            transport.write(b"one");
+            let transport = transport.clone();
+            later.call_later(Duration::ZERO, move || transport.write(b"two"));
+            Ok(())
+        });
+        let options = ConnectOptions::new().tcp_no_delay(off);
+        drop(client.connect_tcp(address(), &options, once(client_script)).add_both(|_| ()));
+        network.run_until(SECOND, || *received.borrow() == b"onetwo").unwrap();
+        assert_eq!(network.now().as_millis(), expected, "no delay {off}");
+    }
+}
+
+/// A reactor has so many descriptors, of which ports, connections, attempts and connections that linger each take one. Without any left it
+/// neither listens nor connects (`EMFILE`), and it sheds who comes.
+#[test]
+fn descriptors_run_out_everywhere() {
+    const EMFILE: Option<i32> = Some(24);
+    let network = Network::new(1);
+    let reactor = network.reactor(SERVER);
+    let log = Log::default();
+    let script = Script::new(&log).data(|transport, _| {
+        transport.lose_connection();
+        Ok(())
+    });
+    drop(reactor.listen_tcp(address(), &ListenOptions::new(), once(script)).unwrap());
+    let peer = network.connect(address());
+    network.settle().unwrap();
+    network.limit_descriptors(&reactor, Some(2));
+    // It closes in order, and its peer has not ended: it lingers.
+    peer.write(b"close").unwrap();
+    network.settle().unwrap();
+    assert!(log.is_over() && network.open_sockets(&reactor) == 2);
+
+    let refused = reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_: &Address| Some(Echo));
+    let Err(ListenError::Bind { source, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(source.raw_os_error(), EMFILE);
+    let connect = || reactor.connect_tcp(address(), &ConnectOptions::new(), |_: &Address| Some(Echo));
+    let mut connecting = connect();
+    network.settle().unwrap();
+    let failure = connecting.take_result().expect("it is answered").expect_err("there is no descriptor");
+    let Some(ConnectError::Other { source, .. }) = failure.check() else { panic!("{failure}") };
+    assert_eq!(source.raw_os_error(), EMFILE);
+    let excess = network.connect(address());
+    network.settle().unwrap();
+    assert!(excess.is_ended() && reactor.counters().shed == 1);
+
+    // The peer ends, and so there is one again.
+    peer.close();
+    network.settle().unwrap();
+    assert_eq!(network.open_sockets(&reactor), 1);
+    let connecting = connect();
+    network.settle().unwrap();
+    assert!(connecting.is_called());
+    drop(connecting);
+}
