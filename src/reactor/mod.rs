@@ -133,7 +133,8 @@ impl Reactor {
     }
 
     /// Makes one turn of the loop: what is due is done, and if there is nothing to do, waits at most `delay` for something
-    /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run).
+    /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run). No wait is
+    /// longer than 24 days.
     ///
     /// # Errors
     /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];

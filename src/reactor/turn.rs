@@ -29,6 +29,10 @@ use crate::time::{Clock, DelayedCall};
 /// network had its say.
 const TIMERS: usize = 10_000;
 
+/// The longest wait that a kernel is asked for. 24 days, in 31 bits of milliseconds, which is all that `epoll_wait` takes; what is further
+/// off is waited for in several turns. (Of longer ones, epoll would see the low bits, and io_uring a time in the past.)
+const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
 /// that wakes itself for ever must not hold up the end.
 const LAST_POLLS: usize = 100;
@@ -414,10 +418,7 @@ impl Core {
             return Some(Duration::ZERO);
         }
         let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));
-        match (next, longest) {
-            (Some(next), Some(longest)) => Some(next.min(longest)),
-            (next, longest) => next.or(longest),
-        }
+        [next, longest].into_iter().flatten().min().map(|wait| wait.min(LONGEST_WAIT))
     }
 
     /// Whether `advance` has something to do after this turn: a call or a timer of this one changed the state.
