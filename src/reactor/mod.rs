@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
-//! | `life.rs` | who keeps a reactor, and its end |
+//! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
 //! | `connections.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
 //! | `triggers.rs`, `signals.rs` | startup and shutdown |
@@ -30,6 +30,7 @@ mod jobs;
 mod life;
 mod pages;
 mod port;
+mod process;
 mod remote;
 mod resolver;
 mod signals;
@@ -82,6 +83,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The reactor closes when its last handle is dropped. A handle that is kept by something that waits in the reactor (a timer, a
 /// future, a trigger, a factory, a protocol, a callback of a Deferred) counts as well, so such a program ends its reactor with
 /// [`close`](Self::close). A `run` that returns does not close: what waits goes on in the next run.
+///
+/// A reactor belongs to the process that made it. A process that forks before the reactor's first turn, as a daemon does, may go on
+/// with it in the child, which takes it over with its next `run`, `iterate`, `listen` or `connect`. In any other forked child every call
+/// says so ([`ReactorError::ForkedChild`] and its like), and dropping the reactor closes its descriptors and does nothing else.
 ///
 /// ```
 /// use ropewalk::{Clock, Reactor};

@@ -90,8 +90,10 @@ impl Core {
 
     /// Whether the loop can be entered.
     fn check_idle(&self) -> Result<(), ReactorError> {
+        let is_ours = self.is_ours();
         match &*self.state.borrow() {
             State::Closed => Err(ReactorError::Closed),
+            _ if !is_ours => Err(ReactorError::ForkedChild),
             State::Idle if !self.has_control() => Ok(()),
             _ => Err(ReactorError::AlreadyRunning),
         }
@@ -114,6 +116,10 @@ impl Core {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
         }
+        // A callback may have forked.
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         self.controlled(|| self.step_on(longest))
     }
 
@@ -123,7 +129,7 @@ impl Core {
             return Ok(false);
         }
         let turned = self.turn(longest);
-        if turned.is_err() {
+        if turned.is_err() && !self.is_foreign() {
             self.fail_all();
             self.finish();
         }
@@ -138,6 +144,9 @@ impl Core {
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         let mut state = self.state.borrow_mut();
         match &mut *state {
             State::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
@@ -148,6 +157,9 @@ impl Core {
     }
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         match &mut *self.state.borrow_mut() {
             State::Starting(Event { leaving: Some(Leaving::Crash), .. })
             | State::Idle
@@ -284,6 +296,9 @@ impl Core {
 
     /// The end of a run, whatever ended it.
     fn finish(&self) {
+        if self.is_foreign() {
+            return;
+        }
         if !self.is_closed() {
             self.closing.set(false);
             let old = self.state.replace(State::Idle);
@@ -340,6 +355,9 @@ impl Core {
         self.run_remote_calls();
         // 2
         self.run_timers();
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         // 4
         let timeout = self.timeout(longest);
         // 5
@@ -350,7 +368,7 @@ impl Core {
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
-        loop {
+        while !self.is_foreign() {
             let next = self.backend.borrow_mut().next(&mut inbox);
             match next {
                 Some((id, completion @ Completion::Received)) => {
@@ -365,6 +383,9 @@ impl Core {
         }
         self.inbox.set(inbox);
         self.spawner.poll_woken();
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         // 7
         self.settle();
         // 8

@@ -41,7 +41,7 @@ pub(super) enum Source {
 
 pub(super) struct Listener {
     /// Removed before the socket is closed: nobody is to find a file that nobody listens behind.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
     pub(super) socket: OwnedFd,
     /// Our address of every connection, unless we listen on all.
     host: Option<Address>,
@@ -174,10 +174,17 @@ impl Source {
 
 impl Listener {
     /// Accepting, nobody known to wait.
+    /// This process is to remove the file.
+    pub(super) fn adopt(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.adopt();
+        }
+    }
+
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
-        Self { _file: file, socket, host, waiting: false, accepting: true, short: false, accepted: 0, turn: 0 }
+        Self { file, socket, host, waiting: false, accepting: true, short: false, accepted: 0, turn: 0 }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
