@@ -168,6 +168,12 @@ pub enum ConnectError {
         /// Where we wanted to go.
         to: String,
     },
+    /// The reactor belongs to the parent of this process.
+    #[error("no connection to {to} from here: the reactor belongs to the process that this one was forked from")]
+    ForkedChild {
+        /// Where we wanted to go.
+        to: String,
+    },
     /// Any other error (Twisted: `ConnectError`).
     #[error("cannot connect to {address}")]
     Other {
@@ -253,6 +259,9 @@ pub enum ListenError {
     /// The reactor was closed, or dropped.
     #[error("the reactor is gone")]
     ReactorGone,
+    /// The reactor belongs to the parent of this process.
+    #[error("the reactor belongs to the process that this one was forked from")]
+    ForkedChild,
 }
 
 /// What is wrong with the reactor, or with asking it that now.
@@ -265,6 +274,9 @@ pub enum ReactorError {
     /// The reactor was closed.
     #[error("the reactor is closed")]
     Closed,
+    /// The reactor belongs to the parent of this process, which forked after the reactor's first turn.
+    #[error("the reactor belongs to the process that this one was forked from")]
+    ForkedChild,
     /// `stop` or `crash` while it does not run, or a second `stop` (Twisted: `ReactorNotRunning`).
     #[error("the reactor is not running")]
     NotRunning,

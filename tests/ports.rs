@@ -186,6 +186,58 @@ fn a_shared_factory_that_did_not_start_starts_with_the_next_port() {
     assert_eq!(log.all(), ["start", "start", "stop"]);
 }
 
+/// A shared factory that listens once more when it starts, and again when it stops, is told of that start behind the call that it
+/// came from, and never inside it.
+#[test]
+fn a_shared_factory_that_starts_itself_again() {
+    struct Eager {
+        reactor: Reactor,
+        log: Log,
+        me: Rc<RefCell<Option<SharedFactory<Self>>>>,
+        ports: Rc<RefCell<Vec<Port>>>,
+    }
+    impl Eager {
+        fn listen(&self) {
+            let me = self.me.borrow().clone().expect("it is shared");
+            self.ports.borrow_mut().push(listen(&self.reactor, me).0);
+            self.log.add("listening");
+        }
+    }
+    impl Factory for Eager {
+        type Protocol = Script;
+        fn build_protocol(&mut self, _: &Address) -> Option<Script> {
+            None
+        }
+        fn do_start(&mut self) {
+            self.log.add("start");
+            if self.log.count("start") == 1 {
+                self.listen();
+            }
+        }
+        fn do_stop(&mut self) {
+            self.log.add("stop");
+            if self.log.count("stop") == 1 {
+                self.listen();
+            }
+        }
+    }
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (me, ports) = (Rc::default(), Rc::<RefCell<Vec<Port>>>::default());
+    let (handle, own) = (reactor.clone(), log.clone());
+    let shared = SharedFactory::new(Eager { reactor: handle, log: own, me: Rc::clone(&me), ports: Rc::clone(&ports) });
+    *me.borrow_mut() = Some(shared.clone());
+    let (port, _) = listen(&reactor, shared);
+    assert_eq!(log.all(), ["start", "listening"]);
+    result_of(&reactor, port.stop_listening()).unwrap();
+    let inner = ports.borrow_mut().remove(0);
+    result_of(&reactor, inner.stop_listening()).unwrap();
+    assert_eq!(log.all(), ["start", "listening", "stop", "listening", "start"]);
+    let last = ports.borrow_mut().remove(0);
+    result_of(&reactor, last.stop_listening()).unwrap();
+    assert_eq!(log.all()[5..], ["stop"]);
+    me.take();
+}
+
 /// Connections that were accepted live on after their port has stopped.
 #[test]
 fn accepted_connections_outlive_the_port() {

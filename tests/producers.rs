@@ -169,6 +169,27 @@ fn who_is_refused() {
     assert_eq!(it.transport.register_producer(another(), Streaming::Pull), Err(ProducerError::Disconnected));
 }
 
+/// A producer that is refused is dropped where its `Drop` can use the transport.
+#[test]
+fn a_refused_producer_may_use_the_transport_when_it_is_dropped() {
+    struct Parting(Transport);
+    impl Drop for Parting {
+        fn drop(&mut self) {
+            self.0.write(b"refused");
+        }
+    }
+    impl Producer for Parting {
+        fn resume_producing(&mut self, _: &Transport) -> Result<()> {
+            Ok(())
+        }
+        fn stop_producing(&mut self, _: &Transport) {}
+    }
+    let it = Fixture::new();
+    it.register(Streaming::Push, &[]);
+    let refused = it.transport.register_producer(Parting(it.transport.clone()), Streaming::Push);
+    assert_eq!((refused, it.transport.queued()), (Err(ProducerError::AlreadyRegistered), 7));
+}
+
 /// A close waits for a pull producer, until it is unregistered, and all that it wrote arrives.
 #[test]
 fn a_close_waits_for_a_pull_producer() {

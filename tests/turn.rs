@@ -323,3 +323,36 @@ fn at_most_ten_thousand_timers_run_in_a_turn() {
     assert_eq!(ran.get(), 25_000);
     assert!(reactor.counters().longest_lateness > first);
 }
+
+/// A turn that may take absurdly long waits until something happens, however its duration would look to a kernel.
+#[test]
+fn an_endless_turn_waits() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let longest =
+        [Duration::MAX, Duration::from_secs(1 << 63), Duration::from_millis(1 << 32), Duration::from_secs(1 << 40)];
+    for longest in longest {
+        let reactor = reactor();
+        turn(&reactor);
+        let (rung, back) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (state, remote) = (format!("/proc/self/task/{}/stat", rustix::thread::gettid()), reactor.remote());
+        let (ringing, returned) = (Arc::clone(&rung), Arc::clone(&back));
+        let thread = std::thread::spawn(move || {
+            let sleeps = || std::fs::read_to_string(&state).unwrap().rsplit(") ").next().unwrap().starts_with('S');
+            // A while, so that one that does not really sleep is back before.
+            let mut seen = 0;
+            while seen < 100 && !returned.load(Ordering::SeqCst) {
+                seen = if sleeps() { seen + 1 } else { 0 };
+                std::thread::yield_now();
+            }
+            ringing.store(true, Ordering::SeqCst);
+            remote.call_from_thread(|_| ()).unwrap();
+        });
+        let _watchdog = Watchdog::new();
+        reactor.iterate(longest).unwrap();
+        let early = !rung.load(Ordering::SeqCst);
+        back.store(true, Ordering::SeqCst);
+        thread.join().unwrap();
+        assert!(!early, "it did not wait for {longest:?}");
+    }
+}

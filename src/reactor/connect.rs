@@ -146,6 +146,9 @@ impl Core {
         if self.closing.get() {
             return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
         }
+        if !self.is_ours() {
+            return Deferred::fail(ConnectError::ForkedChild { to: to.to_string() });
+        }
         if let Err(panic) = factory.start() {
             return Deferred::fail(panic);
         }

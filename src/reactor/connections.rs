@@ -250,6 +250,10 @@ impl Core {
         }
         if !self.lost.borrow().is_empty() {
             for (id, mode) in Batch::of(&self.lost) {
+                // A callback may have forked: the sockets are the parent's.
+                if self.is_foreign() {
+                    return;
+                }
                 self.lose(id, mode);
             }
         }

@@ -15,6 +15,7 @@ use super::jobs::Jobs;
 use super::lingering::Lingering;
 use super::on_signal::Subscribers;
 use super::port::PortCore;
+use super::process::Process;
 use super::remote::Remote;
 use super::signals::Signals;
 use super::slots::Slots;
@@ -72,6 +73,8 @@ pub(crate) struct Core {
     pub(super) settled: Cell<Vec<Id>>,
     pub(super) counters: Cell<Counters>,
     pub(super) resolver: RefCell<Rc<dyn Resolver>>,
+    /// The one that may use all of this.
+    pub(super) process: RefCell<Process>,
     pub(super) settings: Builder,
 }
 
@@ -141,6 +144,7 @@ impl Core {
             settled: Cell::default(),
             counters: Cell::default(),
             resolver: RefCell::new(resolver),
+            process: RefCell::new(Process::current()),
             settings,
         })
     }
@@ -159,10 +163,16 @@ impl Core {
 
 impl Driver for Core {
     fn send_now(&self, id: Id, data: &[u8]) -> usize {
+        if self.is_foreign() {
+            return 0;
+        }
         self.backend.borrow_mut().send_now(id, data)
     }
 
     fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
+        if self.is_foreign() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         self.backend.borrow_mut().set_option(id, option)
     }
 

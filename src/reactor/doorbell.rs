@@ -47,6 +47,12 @@ impl Doorbell {
         }
     }
 
+    /// The loop is woken in another way from now on.
+    pub(super) fn reopen(&self, waker: Arc<dyn Wake>) {
+        let old = self.waker().replace(waker);
+        drop(old);
+    }
+
     /// There is no loop any more that could be woken.
     pub(super) fn close(&self) {
         let waker = self.waker().take();

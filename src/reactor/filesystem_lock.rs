@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
 
 use crate::error::FilesystemLockError;
 use crate::failure::Result;
@@ -52,12 +53,14 @@ pub struct FilesystemLock {
     path: PathBuf,
     held: Option<OwnedFd>,
     clean: Option<bool>,
+    /// Where it was locked.
+    process: Pid,
 }
 
 impl FilesystemLock {
     /// A lock that is not held yet. Nothing is done with the file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), held: None, clean: None }
+        Self { path: path.into(), held: None, clean: None, process: getpid() }
     }
 
     /// Takes the lock if nobody has it (Twisted: `lock`). Says whether it was taken: `false` if somebody has it, this value
@@ -76,6 +79,7 @@ impl FilesystemLock {
                     // For people only: a lock whose file can't be written is a lock.
                     let _ = write_holder(&file);
                     self.held = Some(file);
+                    self.adopt();
                     return Ok(true);
                 }
                 Attempt::Held => return Ok(false),
@@ -88,10 +92,10 @@ impl FilesystemLock {
     /// Gives the lock back, and removes the file (Twisted: `unlock`).
     ///
     /// # Errors
-    /// [`FilesystemLockError::NotHeld`] if this value does not hold it; [`FilesystemLockError::Io`] if the file can't be removed:
+    /// [`FilesystemLockError::NotHeld`] if this value does not hold it, or did so in a process that this one was forked from; [`FilesystemLockError::Io`] if the file can't be removed:
     /// the lock is given back all the same.
     pub fn unlock(&mut self) -> Result<(), FilesystemLockError> {
-        let Some(file) = self.held.take() else {
+        let Some(file) = self.held.take().filter(|_| self.process == getpid()) else {
             return Err(FilesystemLockError::NotHeld { path: self.path.clone() });
         };
         // If it can't be removed either, whoever takes it next is told that we died.
@@ -137,6 +141,11 @@ impl FilesystemLock {
         }
     }
 
+    /// It is this process that gives the lock back.
+    pub(super) fn adopt(&mut self) {
+        self.process = getpid();
+    }
+
     fn attempt(&self) -> Result<Attempt, Errno> {
         let file = open(&self.path, OFlags::RDWR | OFlags::CREATE)?;
         if !flock(&file, FlockOperation::NonBlockingLockExclusive)? {
@@ -167,7 +176,9 @@ impl FilesystemLock {
 
 impl Drop for FilesystemLock {
     fn drop(&mut self) {
+        // A forked child has a copy of this, and of the descriptor; the lock is its parent's.
         if self.is_locked()
+            && self.process == getpid()
             && let Err(error) = self.unlock()
         {
             tracing::warn!(%error, path = %self.path.display(), "a lock file stays behind");

@@ -266,7 +266,7 @@ impl Core {
         work: impl FnOnce() -> Result<Answer> + Send + 'static,
         waiting: impl FnOnce(Result<Answer>) + 'static,
     ) {
-        if self.is_closed() {
+        if self.is_closed() || !self.is_ours() {
             drop_guarded("a job", work);
             return waiting(Err(ReactorGone.into()));
         }
@@ -322,6 +322,17 @@ impl Core {
         drop_jobs(jobs);
         for id in ids {
             self.jobs(whose).answer(id, Err(failure.clone()));
+        }
+    }
+
+    /// In a forked child, which has none of its parent's threads.
+    pub(super) fn renew_jobs(&self) {
+        for jobs in [&self.names, &self.program] {
+            if jobs.made.get() > 0 {
+                let limit = jobs.pool().limit();
+                jobs.pool.replace(Pool::new(jobs.name, limit));
+                jobs.abandon();
+            }
         }
     }
 

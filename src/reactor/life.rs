@@ -5,10 +5,12 @@
 //! protocols, callbacks of Deferreds) may keep clones: then only `close` ends the circle, by dropping all of that.
 
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::rc::Rc;
 
 use super::backend::Closed;
+use super::process::Process;
 use super::turn::State;
 use super::{Core, Reactor, SystemResolver};
 use crate::error::ReactorError;
@@ -52,6 +54,10 @@ impl Reactor {
     /// # }
     /// ```
     pub fn close(&self) -> Result<(), ReactorError> {
+        if self.0.is_foreign() {
+            self.0.leave_to_parent();
+            return Ok(());
+        }
         if self.0.has_control() {
             return Err(ReactorError::AlreadyRunning);
         }
@@ -86,7 +92,9 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // The loop has no control, for running and turning it borrows a handle. But a protocol may be reached from outside.
         let Self(core) = self;
-        if core.agenda.is_entered() {
+        if core.is_foreign() {
+            core.leave_to_parent();
+        } else if core.agenda.is_entered() {
             let core = Rc::clone(core);
             core.clone().agenda.postpone(move || core.end());
         } else {
@@ -109,6 +117,47 @@ impl Core {
 
     pub(super) fn is_closed(&self) -> bool {
         matches!(&*self.state.borrow(), State::Closed)
+    }
+
+    /// Whether this is a forked child of the process that the reactor belongs to.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.process.borrow().is_current()
+    }
+
+    /// Whether this process may use the reactor. A child that was forked before the first turn takes it over: it gets a poller of its
+    /// own, and the sockets go on.
+    pub(super) fn is_ours(&self) -> bool {
+        if !self.is_foreign() {
+            return true;
+        }
+        if self.counters.get().turns > 0 || self.is_closed() {
+            return false;
+        }
+        let reopened = self.backend.borrow_mut().reopen();
+        if let Err(error) = reopened {
+            tracing::error!(%error, "a forked child has no poller of its own");
+            return false;
+        }
+        self.doorbell.reopen(self.backend.borrow().waker());
+        self.process.replace(Process::current());
+        self.renew_jobs();
+        true
+    }
+
+    /// The end in a forked child: its copies of the descriptors are closed, and that is all. What waits in the reactor is the parent's:
+    /// it is neither called nor dropped.
+    fn leave_to_parent(self: &Rc<Self>) {
+        if self.is_closed() {
+            return;
+        }
+        mem::forget(self.state.replace(State::Closed));
+        self.closing.set(true);
+        drop(self.signals.take());
+        self.remote.leave();
+        self.doorbell.close();
+        let backend = self.backend.replace(Box::new(Closed::new(0)));
+        drop(backend);
+        mem::forget(Rc::clone(self));
     }
 
     /// A handle, for calls that are given one. `None`: the last has gone, and the reactor with it.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
-//! | `life.rs` | who keeps a reactor, and its end |
+//! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
 //! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
 //! | `triggers.rs` | startup and shutdown |
@@ -33,6 +33,7 @@ mod lingering;
 mod on_signal;
 mod pages;
 mod port;
+mod process;
 mod remote;
 mod resolver;
 mod signals;
@@ -90,6 +91,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// future, a trigger, a factory, a protocol, a callback of a Deferred) counts as well, so such a program ends its reactor with
 /// [`close`](Self::close). A `run` that returns does not close: what waits goes on in the next run.
 ///
+/// A reactor belongs to the process that made it. A process that forks before the reactor's first turn, as a daemon does, may go on
+/// with it in the child, which takes it over with its next `run`, `iterate`, `listen` or `connect`. In any other forked child every call
+/// says so ([`ReactorError::ForkedChild`] and its like), and dropping the reactor closes its descriptors and does nothing else.
+///
 /// ```
 /// use ropewalk::{Clock, Reactor};
 /// use std::time::Duration;
@@ -140,7 +145,8 @@ impl Reactor {
     }
 
     /// Makes one turn of the loop: what is due is done, and if there is nothing to do, waits at most `delay` for something
-    /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run).
+    /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run). No wait is
+    /// longer than 24 days.
     ///
     /// # Errors
     /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];

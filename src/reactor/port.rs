@@ -224,6 +224,9 @@ impl Core {
         if self.is_closed() {
             return Err(ListenError::ReactorGone);
         }
+        if !self.is_ours() {
+            return Err(ListenError::ForkedChild);
+        }
         if self.closing.get() {
             return Err(ListenError::ReactorStopping);
         }
@@ -262,6 +265,9 @@ impl Core {
     }
 
     pub(super) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
+        if self.is_foreign() {
+            return Deferred::fail(ListenError::ForkedChild);
+        }
         let (promise, stopped) = Promise::new();
         let mut state = port.state.borrow_mut();
         match &mut *state {

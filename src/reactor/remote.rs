@@ -142,6 +142,14 @@ impl Remote {
         }
     }
 
+    /// In a forked child the calls are the parent's: they are neither made nor dropped.
+    pub(super) fn leave(&self) {
+        // A thread of the parent's may have had the lock.
+        if let Ok(mut calls) = self.0.calls.try_lock() {
+            mem::forget(calls.take());
+        }
+    }
+
     fn calls(&self) -> MutexGuard<'_, Option<Vec<Call>>> {
         // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
         self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)

@@ -28,6 +28,10 @@ use crate::time::{Clock, DelayedCall};
 /// network had its say.
 const TIMERS: usize = 10_000;
 
+/// The longest wait that a kernel is asked for. 24 days, in 31 bits of milliseconds, which is all that `epoll_wait` takes; what is further
+/// off is waited for in several turns. (Of longer ones, epoll would see the low bits, and io_uring a time in the past.)
+const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
 /// that wakes itself for ever must not hold up the end.
 const LAST_POLLS: usize = 100;
@@ -83,8 +87,10 @@ impl Core {
 
     /// Whether the loop can be entered.
     fn check_idle(&self) -> Result<(), ReactorError> {
+        let is_ours = self.is_ours();
         match &*self.state.borrow() {
             State::Closed => Err(ReactorError::Closed),
+            _ if !is_ours => Err(ReactorError::ForkedChild),
             State::Idle if !self.has_control() => Ok(()),
             _ => Err(ReactorError::AlreadyRunning),
         }
@@ -107,6 +113,10 @@ impl Core {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
         }
+        // A callback may have forked.
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         self.controlled(|| self.step_on(longest))
     }
 
@@ -116,7 +126,7 @@ impl Core {
             return Ok(false);
         }
         let turned = self.turn(longest);
-        if turned.is_err() {
+        if turned.is_err() && !self.is_foreign() {
             self.fail_all();
             self.finish();
         }
@@ -131,6 +141,9 @@ impl Core {
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         let mut state = self.state.borrow_mut();
         match &mut *state {
             State::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
@@ -141,6 +154,9 @@ impl Core {
     }
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         match &mut *self.state.borrow_mut() {
             State::Starting(Event { leaving: Some(Leaving::Crash), .. })
             | State::Idle
@@ -277,6 +293,9 @@ impl Core {
 
     /// The end of a run, whatever ended it.
     fn finish(&self) {
+        if self.is_foreign() {
+            return;
+        }
         if !self.is_closed() {
             self.closing.set(false);
             let old = self.state.replace(State::Idle);
@@ -300,6 +319,9 @@ impl Core {
         self.run_remote_calls();
         // 2
         self.run_timers();
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         // 4
         let timeout = self.timeout(longest);
         // 5
@@ -310,7 +332,7 @@ impl Core {
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
-        loop {
+        while !self.is_foreign() {
             let next = self.backend.borrow_mut().next(&mut inbox);
             match next {
                 Some((id, completion @ Completion::Received)) => {
@@ -325,6 +347,9 @@ impl Core {
         }
         self.inbox.set(inbox);
         self.spawner.poll_woken();
+        if self.is_foreign() {
+            return Err(ReactorError::ForkedChild);
+        }
         // 7
         self.settle();
         // 8
@@ -378,10 +403,7 @@ impl Core {
             return Some(Duration::ZERO);
         }
         let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));
-        match (next, longest) {
-            (Some(next), Some(longest)) => Some(next.min(longest)),
-            (next, longest) => next.or(longest),
-        }
+        [next, longest].into_iter().flatten().min().map(|wait| wait.min(LONGEST_WAIT))
     }
 
     /// Whether `advance` has something to do after this turn: a call or a timer of this one changed the state.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
 
 use super::backend::ListenRefusal;
 use super::port::{BACKLOG, PortOptions};
@@ -189,8 +190,10 @@ pub(super) struct SocketFile {
     path: PathBuf,
     /// Which file it is, once it is bound.
     identity: Option<(u64, u64)>,
+    /// Whose it is to remove the file. Forked children have copies of this.
+    process: Pid,
     /// Given back after the file was removed.
-    _lock: Option<FilesystemLock>,
+    lock: Option<FilesystemLock>,
 }
 
 impl SocketFile {
@@ -206,7 +209,15 @@ impl SocketFile {
             remove_socket(path, None)?;
             held = Some(lock);
         }
-        Ok(Self { path: path.to_owned(), identity: None, _lock: held })
+        Ok(Self { path: path.to_owned(), identity: None, process: getpid(), lock: held })
+    }
+
+    /// It is this process's to remove the file, and to give the lock back.
+    pub(super) fn adopt(&mut self) {
+        self.process = getpid();
+        if let Some(lock) = &mut self.lock {
+            lock.adopt();
+        }
     }
 
     /// The socket was bound.
@@ -218,6 +229,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Some(identity) = self.identity
+            && self.process == getpid()
             && let Err(error) = remove_socket(&self.path, Some(identity))
         {
             tracing::warn!(%error, path = %self.path.display(), "the file of a UNIX socket stays behind");

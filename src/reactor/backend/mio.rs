@@ -80,6 +80,23 @@ impl Backend for Mio {
         monotonic()
     }
 
+    fn reopen(&mut self) -> io::Result<()> {
+        let made = Self::new()?;
+        (self.poll, self.waker) = (made.poll, made.waker);
+        let registry = self.poll.registry();
+        self.table.each(|id, source| {
+            let (descriptor, interest) = match source {
+                Source::Listener(listener) => {
+                    listener.adopt();
+                    (listener.socket.as_raw_fd(), Interest::READABLE)
+                }
+                Source::Connecting(stream) => (stream.socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE),
+                Source::Vacant | Source::Stream(_) | Source::Watched => return Ok(()),
+            };
+            registry.register(&mut SourceFd(&descriptor), token(id), interest)
+        })
+    }
+
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
         let (socket, bound, file) = socket::listen(address, options)?;
         if self.reserve.is_none() {

@@ -111,6 +111,12 @@ pub(crate) trait Backend {
     /// become a reset, but within bounds and without waiting.
     fn close(&mut self, id: Id, reset: bool);
 
+    /// Makes the poller anew, in a forked child of the process that made it. Nothing was waited for before, so there are only
+    /// ports and attempts, which go on.
+    fn reopen(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Hands on to the system whatever is still to be: the next [`wait`](Self::wait), which does so too, may be far off.
     fn flush(&mut self) {}
 

@@ -183,6 +183,13 @@ impl Source {
 
 impl Listener {
     /// Accepting, nobody known to wait.
+    /// This process is to remove the file.
+    pub(super) fn adopt(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.adopt();
+        }
+    }
+
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());

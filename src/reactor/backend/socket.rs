@@ -394,7 +394,9 @@ pub(super) fn set_option(socket: BorrowedFd<'_>, option: SocketOption) -> io::Re
             sockopt::set_tcp_keepcnt(socket, count)?;
         }
         SocketOption::UserTimeout(timeout) => {
-            sockopt::set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+            // Rounded up, for zero means something else; and no more than the system takes, 31 bits.
+            let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
+            sockopt::set_tcp_user_timeout(socket, millis as u32)?;
         }
     }
     Ok(())

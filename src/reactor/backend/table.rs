@@ -1,5 +1,6 @@
 //! What a backend watches, by id, and who has something to be looked at.
 
+use std::io;
 use std::mem;
 
 use super::Completion;
@@ -58,6 +59,16 @@ impl<S: Default> Table<S> {
             again: Vec::with_capacity(LISTED),
             stale: 0,
         }
+    }
+
+    /// Calls `call` with each source.
+    pub(super) fn each(&mut self, mut call: impl FnMut(Id, &mut S) -> io::Result<()>) -> io::Result<()> {
+        for slot in 0..self.entries.len() as u32 {
+            if let Some(entry) = self.entries.get_mut(slot) {
+                call(Id { slot, generation: entry.generation }, &mut entry.source)?;
+            }
+        }
+        Ok(())
     }
 
     /// Those who were left over from the last turn have their turn now, behind those who have something new.

@@ -272,6 +272,22 @@ impl Backend for Uring {
         monotonic()
     }
 
+    fn reopen(&mut self) -> io::Result<()> {
+        let made = Self::new()?;
+        (self.ring, self.bell) = (made.ring, made.bell);
+        let ring = &mut self.ring;
+        self.table.each(|id, source| {
+            match source {
+                Source::Port(port) => port.adopt(id, ring),
+                Source::Polled(Polled::Connecting(attempt)) => {
+                    ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
+                }
+                Source::Stream(_) | Source::Watched(_) | Source::Polled(_) => {}
+            }
+            Ok(())
+        })
+    }
+
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
         let (socket, bound, file) = socket::listen(address, options)?;
         if self.reserve.is_none() {

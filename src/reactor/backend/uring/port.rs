@@ -49,6 +49,13 @@ impl Accepting {
         }
     }
 
+    /// Goes on with another ring, in a forked child.
+    pub(super) fn adopt(&mut self, id: Id, ring: &mut Ring) {
+        self.listener.adopt();
+        self.armed = false;
+        self.arm(id, ring);
+    }
+
     /// Accepts again after a failure; somebody may have come meanwhile.
     pub(super) fn resume(&mut self, id: Id, ring: &mut Ring) {
         self.listener.resume();

@@ -21,6 +21,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
+use rustix::process::{Pid, getpid};
 
 use super::buffers::{self, Buffers};
 use super::flow::Backlog;
@@ -68,6 +69,8 @@ pub(super) struct Ring {
     waiting: VecDeque<squeue::Entry>,
     /// How many requests will still be answered.
     pending: usize,
+    /// The queues are shared with forked children: only this process may use them.
+    process: Pid,
 }
 
 /// What the kernel has done.
@@ -142,7 +145,7 @@ impl Ring {
         let buffers = Buffers::register(&ring.submitter())?;
         let (flights, done, waiting, backlogs) =
             (Flights::new(), Vec::with_capacity(EVENTS), VecDeque::new(), Backlog::some());
-        Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, backlogs, waiting, pending: 0 })
+        Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, backlogs, waiting, pending: 0, process: getpid() })
     }
 
     /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
@@ -402,7 +405,8 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if !self.take_back() {
+        // What the kernel writes goes to the parent's memory.
+        if self.process == getpid() && !self.take_back() {
             tracing::error!(pending = self.pending, "the kernel has not let go of the ring's memory, which is leaked");
             self.buffers.leak();
             mem::forget(mem::take(&mut self.flights));

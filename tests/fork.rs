@@ -1,0 +1,321 @@
+//! F45: a process that forks without executing another program. A child that was forked before the first turn can go on with the
+//! reactor; in any other every call says so, and nothing that the child does gets at its parent's sockets, files and locks.
+
+mod common;
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use ropewalk::address::UnixAddress;
+use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
+use ropewalk::interfaces::*;
+use ropewalk::reactor::{FilesystemLock, UnixListenOptions};
+use ropewalk::{Address, Deferred, ListenOptions, Port, Reactor, Transport};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+
+#[allow(unsafe_code, reason = "nobody else forks")]
+mod system {
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn _exit(code: i32) -> !;
+    }
+
+    /// The child's number; zero in the child.
+    pub(super) fn forked() -> i32 {
+        // SAFETY: the child goes on on this thread alone, and leaves with `leave`.
+        unsafe { fork() }
+    }
+
+    /// Ends the child without anything that its parent had to be done at its end.
+    pub(super) fn leave(code: i32) -> ! {
+        // SAFETY: it only ends this process.
+        unsafe { _exit(code) }
+    }
+}
+
+/// A forked child, and what it did: ends with what `act` says, a line if something was wrong.
+struct Child(Pid);
+
+impl Child {
+    fn new(act: impl FnOnce()) -> Self {
+        match system::forked() {
+            0 => {
+                let code = i32::from(catch_unwind(AssertUnwindSafe(act)).is_err());
+                system::leave(code)
+            }
+            child => Self(Pid::from_raw(child).expect("it was forked")),
+        }
+    }
+
+    /// Waits for its end, while the loop of this process turns if there is one.
+    #[track_caller]
+    fn ends_well(self, mut meanwhile: impl FnMut()) {
+        let until = Instant::now() + LIMIT;
+        loop {
+            if let Some((_, status)) = waitpid(Some(self.0), WaitOptions::NOHANG).unwrap() {
+                assert_eq!(status.exit_status(), Some(0), "the child panicked");
+                return;
+            }
+            if Instant::now() > until {
+                kill_process(self.0, Signal::KILL).unwrap();
+                panic!("the child hangs");
+            }
+            meanwhile();
+            thread::yield_now();
+        }
+    }
+}
+
+/// A path that no other test has.
+fn path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("ropewalk-fork-{}-{name}", getpid().as_raw_nonzero()))
+}
+
+/// A reactor of the parent's with a TCP port, a UNIX port with a lock, and a connection, which has turned.
+struct Parent {
+    reactor: Rc<RefCell<Option<Reactor>>>,
+    address: SocketAddr,
+    file: PathBuf,
+    ports: [Port; 2],
+    client: TcpStream,
+    transport: Transport,
+}
+
+impl Parent {
+    fn new(name: &str) -> Self {
+        let (reactor, log, kept) = (reactor(), Log::default(), Rc::<RefCell<Option<Transport>>>::default());
+        let own = Rc::clone(&kept);
+        let (tcp, address) = listen(&reactor, move |_: &Address| {
+            let place = Rc::clone(&own);
+            Some(Script::new(&log).transport_into(&place).data(|transport, data| {
+                transport.write(data);
+                Ok(())
+            }))
+        });
+        let file = path(name);
+        let (at, options) = (UnixAddress::path(&file).unwrap(), UnixListenOptions::new().want_pid(true));
+        let unix = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
+        let client = dial(address);
+        run_until(&reactor, || kept.borrow().is_some());
+        let transport = kept.borrow_mut().take().unwrap();
+        let reactor = Rc::new(RefCell::new(Some(reactor)));
+        Self { reactor, address, file, ports: [tcp, unix], client, transport }
+    }
+
+    fn reactor(&self) -> Reactor {
+        self.reactor.borrow().clone().unwrap()
+    }
+
+    /// All of it works as if nobody had forked.
+    fn is_well(&mut self) {
+        let reactor = self.reactor();
+        self.client.write_all(b"still there?").unwrap();
+        assert_eq!(read_exact(&reactor, &mut self.client, 12), b"still there?");
+        let mut other = dial(self.address);
+        other.write_all(b"new").unwrap();
+        assert_eq!(read_exact(&reactor, &mut other, 3), b"new");
+        let file = self.file.clone();
+        assert!(file.exists(), "the file of the UNIX socket is gone");
+        assert!(
+            FilesystemLock::is_held(file.with_file_name(format!("{}.lock", file.file_name().unwrap().display())))
+                .unwrap()
+        );
+        let local = thread::spawn(move || {
+            let mut local = UnixStream::connect(file).unwrap();
+            local.write_all(b"local").unwrap();
+            let mut answer = [0; 5];
+            local.read_exact(&mut answer).unwrap();
+            answer
+        });
+        assert_eq!(&run_beside(&reactor, local), b"local");
+        drop(reactor);
+    }
+}
+
+/// A child that drops its parent's reactor, or closes it, closes its descriptors and does nothing else: no file is removed, no lock is
+/// given back, nothing is sent, nobody is told, and the parent goes on accepting.
+#[test]
+fn a_child_that_lets_the_reactor_go_harms_nobody() {
+    let _alone = alone();
+    for closes in [false, true] {
+        let mut parent = Parent::new(if closes { "closes" } else { "drops" });
+        let reactor = Rc::clone(&parent.reactor);
+        reactor.borrow().as_ref().unwrap().call_later(Duration::from_secs(3600), || unreachable!("an hour has passed"));
+        let before = descriptors();
+        let child = Child::new(|| {
+            parent.transport.write(b"of the child");
+            let reactor = parent.reactor.borrow_mut().take().unwrap();
+            if closes {
+                reactor.close().unwrap();
+                reactor.close().unwrap();
+                assert!(reactor.is_closed());
+            }
+            drop(reactor);
+            assert!(descriptors() < before - 4, "its descriptors are closed: {} of {before}", descriptors());
+        });
+        let handle = parent.reactor();
+        child.ends_well(|| handle.iterate(Duration::ZERO).unwrap());
+        drop(handle);
+        parent.is_well();
+        let file = parent.file.clone();
+        drop((parent, reactor));
+        assert!(!file.exists(), "its own process removes it");
+    }
+}
+
+/// What a call in a forked child fails with.
+fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
+    deferred.take_result().expect("it has failed").err().expect("it has failed")
+}
+
+/// Every call in a forked child says so, and none gets at the parent.
+#[test]
+fn every_call_in_a_forked_child_says_so() {
+    let _alone = alone();
+    let mut parent = Parent::new("calls");
+    let child = Child::new(|| {
+        let reactor = parent.reactor();
+        let factory = |_: &Address| Some(Echo);
+        for result in [reactor.run(), reactor.iterate(Duration::ZERO), reactor.stop(), reactor.crash()] {
+            assert!(matches!(result, Err(ReactorError::ForkedChild)), "{result:?}");
+        }
+        let listening = reactor.listen_tcp(loopback(), &ListenOptions::new(), factory);
+        assert!(matches!(listening, Err(ListenError::ForkedChild)));
+        let failed = failure(connect(&reactor, parent.address, factory));
+        assert!(matches!(failed.check(), Some(ConnectError::ForkedChild { .. })), "{failed}");
+        for port in &parent.ports {
+            let failed = failure(port.stop_listening());
+            assert!(matches!(failed.check(), Some(ListenError::ForkedChild)), "{failed}");
+        }
+        assert!(failure(reactor.defer_to_thread(|| Ok(()))).check::<ReactorGone>().is_some());
+        parent.transport.write(&[b'x'; 100_000]);
+        assert!(parent.transport.set_tcp_no_delay(true).is_err());
+        parent.transport.abort_connection();
+    });
+    child.ends_well(|| ());
+    parent.is_well();
+}
+
+/// A child that was forked by a callback leaves the loop at once, and takes nothing of what its parent is to have.
+#[test]
+fn a_callback_that_forks() {
+    let _alone = alone();
+    for place in ["a timer", "data_received", "connection_lost"] {
+        let (reactor, log, pid) = (reactor(), Log::default(), getpid());
+        let child = Rc::new(RefCell::new(None));
+        let fork = {
+            let (child, place_of_child) = (Rc::clone(&child), place);
+            move |here: &str| {
+                if here != place_of_child || child.borrow().is_some() || getpid() != pid {
+                    return;
+                }
+                let forked = system::forked();
+                if forked != 0 {
+                    *child.borrow_mut() = Some(Child(Pid::from_raw(forked).unwrap()));
+                }
+            }
+        };
+        let (data, lost, timer) = (fork.clone(), fork.clone(), fork);
+        let own = log.clone();
+        let (_port, address) = listen(&reactor, move |_: &Address| {
+            let (data, lost) = (data.clone(), lost.clone());
+            let script = Script::new(&own).data(move |transport, bytes| {
+                transport.write(bytes);
+                data("data_received");
+                Ok(())
+            });
+            Some(script.lost(move |_| lost("connection_lost")))
+        });
+        let mut clients = [dial(address), dial(address)];
+        run_until(&reactor, || log.count("made") == 2);
+        clients.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
+        reactor.call_later(Duration::ZERO, move || timer("a timer"));
+        let mut heard = [Vec::new(), Vec::new()];
+        let until = Instant::now() + LIMIT;
+        let mut ending = false;
+        loop {
+            let turned = reactor.iterate(Duration::from_millis(5));
+            if getpid() != pid {
+                // The turn in which it was forked may have been its last thing.
+                let told = turned.err().or_else(|| reactor.iterate(Duration::ZERO).err());
+                system::leave(i32::from(!matches!(told, Some(ReactorError::ForkedChild))));
+            }
+            turned.unwrap();
+            for (client, heard) in clients.iter_mut().zip(&mut heard) {
+                let _ = read_now(client, heard);
+            }
+            if !ending && heard.iter().all(|heard| heard == b"hello") {
+                ending = true;
+                clients.iter().for_each(|client| client.shutdown(std::net::Shutdown::Write).unwrap());
+            }
+            if log.count("lost") == 2 {
+                break;
+            }
+            assert!(Instant::now() < until, "{place}: {heard:?} {:?}", log.all());
+        }
+        assert_eq!(log.count("lost: the connection was closed cleanly"), 2, "{place}");
+        child.borrow_mut().take().expect(place).ends_well(|| ());
+    }
+}
+
+/// A daemon makes its reactor, its ports and its attempts, forks, and runs in the child; the parent may be there still, and may go
+/// on as well.
+#[test]
+fn a_daemon_forks_before_the_first_turn() {
+    let _alone = alone();
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, echoes(&log));
+    let file = path("daemon");
+    let at = UnixAddress::path(&file).unwrap();
+    let options = UnixListenOptions::new().want_pid(true);
+    let _unix = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
+    let attempt = connect(&reactor, address, |_: &Address| Some(Echo));
+    let held = Rc::new(RefCell::new(Some((reactor, attempt))));
+    let child = Child::new(|| {
+        let (reactor, attempt) = held.take().unwrap();
+        let connection = result_of(&reactor, attempt).expect("the attempt goes on");
+        let (more, _) = listen(&reactor, |_: &Address| Some(Echo));
+        assert!(more.is_listening());
+        let handle = reactor.clone();
+        reactor.call_when_running(move || connection.transport().lose_connection());
+        let own = log.clone();
+        let looping = ropewalk::task::LoopingCall::new(&reactor, move || {
+            if own.count("lost") >= 2 {
+                let _ = handle.stop();
+            }
+        });
+        drop(looping.start(Duration::from_millis(1)));
+        run(&reactor).unwrap();
+        let mut job = reactor.defer_to_thread(|| Ok(7));
+        let mut answer = None;
+        run_until(&reactor, || {
+            answer = job.take_result();
+            answer.is_some()
+        });
+        assert_eq!(answer.unwrap().unwrap(), 7);
+        reactor.close().unwrap();
+        assert!(!file.exists(), "it is the child's now");
+    });
+    let client = thread::spawn(move || {
+        let mut client = dial(address);
+        client.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        answer
+    });
+    child.ends_well(|| ());
+    assert_eq!(&client.join().unwrap(), b"hello");
+    let (reactor, attempt) = held.take().unwrap();
+    drop(attempt.add_both(|_| ()));
+    let mut own = dial(address);
+    own.write_all(b"parent").unwrap();
+    assert_eq!(read_exact(&reactor, &mut own, 6), b"parent", "the parent has a poller of its own");
+}
