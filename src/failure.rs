@@ -6,6 +6,7 @@
 //!
 //! It deliberately does not implement [`std::error::Error`], so that `?` can turn every error type into a failure.
 
+use crate::log::error;
 use std::any::{Any, type_name};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -164,7 +165,7 @@ pub(crate) fn guarded_result<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Drops a value of the program's. A panic of its `Drop` is logged and goes no further; `what` names the value.
 pub(crate) fn drop_guarded<T>(what: &'static str, value: T) {
     if let Err(panic) = guarded(|| drop(value)) {
-        tracing::error!(%panic, "{what} panicked when it was dropped");
+        error!(%panic, "{what} panicked when it was dropped");
     }
 }
 

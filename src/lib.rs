@@ -48,6 +48,7 @@ pub mod endpoints;
 pub mod error;
 pub mod failure;
 pub mod interfaces;
+mod log;
 pub mod protocol;
 pub mod protocols;
 pub mod reactor;
@@ -63,7 +64,7 @@ pub use address::Address;
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
 pub use protocol::{Connection, Factory, Protocol, SharedFactory};
-pub use reactor::{BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent};
+pub use reactor::{BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, run};
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 

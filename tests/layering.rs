@@ -7,18 +7,25 @@ use std::path::{Path, PathBuf};
 /// Each room, and what it may name. What stands in no list is visible to nobody but the crate's root.
 const ROOMS: &[(&str, &[&str])] = &[
     ("address", &[]),
-    ("failure", &[]),
+    ("failure", &["log"]),
+    ("log", &["failure"]),
     ("error", &["address", "failure"]),
-    ("time", &["error", "failure"]),
-    ("deferred", &["failure", "error", "time"]),
-    ("task", &["failure", "error", "time", "deferred"]),
-    ("testing", &["address", "deferred", "error", "failure", "protocol", "reactor", "task", "time", "transport"]),
-    ("transport", &["address", "error", "failure", "time"]),
-    ("tls", &["error", "failure", "transport"]),
-    ("protocol", &["address", "error", "failure", "time", "transport"]),
-    ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol"]),
-    ("endpoints", &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor", "tls"]),
-    ("protocols", &["deferred", "error", "failure", "protocol", "time", "transport"]),
+    ("time", &["error", "failure", "log"]),
+    ("deferred", &["failure", "error", "time", "log"]),
+    ("task", &["failure", "error", "time", "deferred", "log"]),
+    (
+        "testing",
+        &["address", "deferred", "error", "failure", "protocol", "reactor", "task", "time", "transport", "log"],
+    ),
+    ("transport", &["address", "error", "failure", "time", "log"]),
+    ("tls", &["error", "failure", "transport", "log"]),
+    ("protocol", &["address", "error", "failure", "time", "transport", "log"]),
+    ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol", "log"]),
+    (
+        "endpoints",
+        &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor", "tls", "log"],
+    ),
+    ("protocols", &["deferred", "error", "failure", "protocol", "time", "transport", "log"]),
     ("interfaces", &["deferred", "endpoints", "protocol", "time", "reactor", "transport"]),
 ];
 

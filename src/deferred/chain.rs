@@ -17,6 +17,7 @@ use std::task::{Context, Waker};
 use super::outcome::Resolved;
 use super::{Cancelled, Circular, Split, unhandled};
 use crate::failure::{Result, drop_guarded, guarded};
+use crate::log::error;
 
 /// A link with a result, to be handed on.
 pub(super) trait Step {
@@ -345,7 +346,7 @@ impl<T: 'static> Head for Root<T> {
             Waits::Promise(Some(canceller)) => {
                 self.waits.set(Waits::Canceller);
                 if let Err(failure) = guarded(canceller) {
-                    tracing::error!(%failure, place = %self.place.made, "a canceller failed");
+                    error!(%failure, place = %self.place.made, "a canceller failed");
                 }
                 // It may have fired the promise itself.
                 if !self.is_called() {

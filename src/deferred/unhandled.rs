@@ -8,6 +8,7 @@ use std::mem;
 use std::panic::Location;
 
 use crate::failure::Failure;
+use crate::log::error;
 
 /// A failure that nobody handled.
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
         None => Some(()),
     });
     if !matches!(left, Ok(None)) {
-        tracing::error!(failure = %unhandled.failure, %place, "unhandled error in a Deferred");
+        error!(failure = %unhandled.failure, %place, "unhandled error in a Deferred");
     }
 }
 

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use super::Protocol;
 use crate::error::Unavailable;
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
+use crate::log::error;
 use crate::transport::agenda::Call;
 use crate::transport::step::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
@@ -287,7 +288,7 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         if let Some(mut producer) = producer {
             let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);
             if let Err(failure) = told.and(dropped(Some(producer))) {
-                tracing::error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
+                error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
             }
         }
         let protocol = self.protocol.borrow_mut().take();
@@ -297,7 +298,7 @@ impl<P: Protocol> AnyJoint for Joint<P> {
         // Apart from the call: a drop that panics while a panic unwinds would end the process.
         let dropped = guarded(move || drop(protocol));
         for panic in [told, dropped].into_iter().filter_map(Result::err) {
-            tracing::error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
+            error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
         }
     }
 

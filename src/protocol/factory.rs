@@ -11,6 +11,7 @@ use super::connection::{AnyJoint, Joint};
 use crate::address::Address;
 use crate::error::Unavailable;
 use crate::failure::{Guarded, Panicked, Result, guarded, guarded_result};
+use crate::log::error;
 use crate::transport::Transport;
 
 /// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
@@ -216,7 +217,7 @@ impl Started {
     /// Takes a start back, and with the last one stops the factory. A panic is logged: there is nobody to tell.
     pub(crate) fn stop(&self) {
         if let Err(panic) = guarded(|| self.0.take_back()) {
-            tracing::error!(%panic, "do_stop failed");
+            error!(%panic, "do_stop failed");
         }
     }
 }
@@ -249,7 +250,7 @@ impl<F: AnyFactory + ?Sized> Counted<F> {
         let result = call(&mut factory);
         drop(factory);
         if let Err(panic) = guarded(|| self.tell()) {
-            tracing::error!(%panic, "do_start or do_stop failed");
+            error!(%panic, "do_start or do_stop failed");
         }
         Ok(result)
     }
@@ -297,7 +298,7 @@ impl Drop for Uncounted<'_> {
 
 /// No protocol of a factory that is in the middle of another call.
 fn refuse<T>(busy: &Unavailable) -> Option<T> {
-    tracing::error!(error = %busy, "a factory was asked for a protocol from inside one of its own calls; the connection is refused");
+    error!(error = %busy, "a factory was asked for a protocol from inside one of its own calls; the connection is refused");
     None
 }
 

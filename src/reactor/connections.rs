@@ -11,6 +11,7 @@ use super::turn::Batch;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
+use crate::log::error;
 use crate::protocol::AnyJoint;
 use crate::time::Clock;
 use crate::transport::Transport;
@@ -93,7 +94,7 @@ impl Core {
             refused => {
                 if let Err(failure) = refused {
                     let peer = named.peer();
-                    tracing::error!(%peer, %failure, "build_protocol failed; the connection is closed");
+                    error!(%peer, %failure, "build_protocol failed; the connection is closed");
                 }
                 self.slots.borrow_mut().remove(id);
                 return;
@@ -101,7 +102,7 @@ impl Core {
         };
         let adopted = self.backend.borrow_mut().adopt(id, socket);
         if let Err(error) = adopted {
-            tracing::error!(peer = %named.peer(), %error, "the poller does not take a new connection; it is closed");
+            error!(peer = %named.peer(), %error, "the poller does not take a new connection; it is closed");
             self.slots.borrow_mut().remove(id);
             return;
         }

@@ -18,6 +18,7 @@ use super::{Core, Reactor};
 use crate::deferred::{Cancelled, Deferred, Promise};
 use crate::error::{NoThread, ReactorGone};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
+use crate::log::error;
 use crate::time::{Clock, DelayedCall};
 
 /// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
@@ -87,14 +88,14 @@ impl Reactor {
         let place = Location::caller();
         let work = move || {
             if let Err(failure) = guarded(work) {
-                tracing::error!(%place, %failure, "a job in a thread failed");
+                error!(%place, %failure, "a job in a thread failed");
             }
             Ok(Box::new(()) as Answer)
         };
         let id = self.0.program.next_id();
         self.0.begin_job(Whose::Program, id, work, move |result| match result {
             Err(failure) if failure.check::<ReactorGone>().is_none() => {
-                tracing::error!(%place, %failure, "a job in a thread was not done");
+                error!(%place, %failure, "a job in a thread was not done");
             }
             // How many were left undone is logged in one line.
             _ => {}
@@ -204,7 +205,7 @@ impl Jobs {
         if let Some(waiting) = waiting
             && let Err(failure) = guarded(|| waiting(result))
         {
-            tracing::error!(%failure, "a callback failed");
+            error!(%failure, "a callback failed");
         }
     }
 

@@ -15,6 +15,7 @@ use super::turn::State;
 use super::{Core, Reactor, SystemResolver};
 use crate::error::ReactorError;
 use crate::failure::drop_guarded;
+use crate::log::error;
 
 impl Reactor {
     /// Ends this reactor for good, and everything that waits in it.
@@ -135,7 +136,7 @@ impl Core {
         }
         let reopened = self.backend.borrow_mut().reopen();
         if let Err(error) = reopened {
-            tracing::error!(%error, "a forked child has no poller of its own");
+            error!(%error, "a forked child has no poller of its own");
             return false;
         }
         self.doorbell.reopen(self.backend.borrow().waker());

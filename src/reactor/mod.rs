@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
+//! | `run.rs` | a whole program |
 //! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
 //! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
@@ -36,6 +37,7 @@ mod port;
 mod process;
 mod remote;
 mod resolver;
+mod run;
 mod signals;
 mod slots;
 #[cfg(test)]
@@ -45,6 +47,7 @@ mod triggers;
 mod turn;
 mod unix;
 
+use crate::log::error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -66,6 +69,7 @@ pub(crate) use self::port::PortOptions;
 pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
+pub use self::run::{Finish, run};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use self::unix::{UnixConnectOptions, UnixListenOptions};
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
@@ -193,7 +197,7 @@ impl Reactor {
     pub fn call_when_running(&self, call: impl FnOnce() + 'static) -> Option<TriggerId> {
         if self.is_running() {
             if let Err(failure) = guarded(call) {
-                tracing::error!(%failure, "a call failed");
+                error!(%failure, "a call failed");
             }
             return None;
         }

@@ -12,6 +12,7 @@ use super::turn::State;
 use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
 use crate::failure::{drop_guarded, guarded};
+use crate::log::error;
 
 impl Reactor {
     /// Has `call` called in the loop whenever the process gets this signal (Twisted: `signal.signal` with
@@ -169,7 +170,7 @@ impl Core {
             let call = self.subscribers.borrow_mut().lend(id);
             let Some(mut call) = call else { continue };
             if let Err(failure) = guarded(&mut *call) {
-                tracing::error!(signal, %failure, "a callback for a signal failed");
+                error!(signal, %failure, "a callback for a signal failed");
             }
             let ended = self.subscribers.borrow_mut().give_back(id, call);
             drop_guarded("a callback for a signal", ended);

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::failure::guarded;
+use crate::log::error;
 
 /// How long a thread waits for work before it leaves. 10 s: bursts reuse threads, a quiet program has none.
 const IDLE: Duration = Duration::from_secs(10);
@@ -160,7 +161,7 @@ impl Pool {
                 state.working -= 1;
                 drop(state);
                 if let Err(failure) = tell.and_then(guarded) {
-                    tracing::error!(%failure, "what a thread had done could not be told");
+                    error!(%failure, "what a thread had done could not be told");
                 }
                 state = self.state();
                 continue;

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
 use crate::failure::drop_guarded;
+use crate::log::error;
 
 /// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result; the last one of a
 /// shutdown, when jobs in threads are done as well.
@@ -115,7 +116,7 @@ impl Triggers {
             let done = call().add_both(move |result| {
                 ended.borrow_mut().retain(|(pending, _)| *pending != id);
                 if let Err(failure) = result {
-                    tracing::error!(?event, ?phase, trigger = %place, %failure, "a trigger failed");
+                    error!(?event, ?phase, trigger = %place, %failure, "a trigger failed");
                 }
             });
             drop(done);

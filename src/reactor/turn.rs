@@ -22,6 +22,7 @@ use super::backend::Completion;
 use super::triggers::{Pending, Phase, SystemEvent};
 use crate::error::ReactorError;
 use crate::failure::guarded;
+use crate::log::error;
 use crate::time::{Clock, DelayedCall};
 
 /// Timers run in one turn. 10,000: a few milliseconds of small functions; the rest come first in the next turn, after the
@@ -307,7 +308,7 @@ impl Core {
 
     /// The poller failed: everybody is told, for nothing can come any more.
     fn fail_all(self: &Rc<Self>) {
-        tracing::error!("the poller failed; all connections are closed");
+        error!("the poller failed; all connections are closed");
         self.disconnect_all();
         self.end_jobs();
     }
@@ -366,7 +367,7 @@ impl Core {
         let Some(reactor) = self.reactor() else { return };
         for call in calls {
             if let Err(failure) = guarded(|| call(&reactor)) {
-                tracing::error!(%failure, "a call from a thread failed");
+                error!(%failure, "a call from a thread failed");
             }
         }
     }
@@ -379,7 +380,7 @@ impl Core {
         for ready in self.timers.begin(self.timers.seconds()).take(TIMERS) {
             longest = longest.max(ready.late());
             if let Err(failure) = guarded(|| ready.run()) {
-                tracing::error!(%failure, "a delayed call failed");
+                error!(%failure, "a delayed call failed");
             }
         }
         if longest > self.counters.get().longest_lateness {
@@ -421,7 +422,7 @@ impl Core {
     pub(super) fn run_later(&self) {
         for call in Batch::of(&self.later) {
             if let Err(failure) = guarded(|| call(self)) {
-                tracing::error!(%failure, "a callback failed at the end of a turn");
+                error!(%failure, "a callback failed at the end of a turn");
             }
         }
     }
@@ -443,7 +444,7 @@ impl Event {
             return;
         }
         for (_, place) in self.pending.borrow().iter() {
-            tracing::error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
+            error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
         }
     }
 }

@@ -22,6 +22,7 @@ use super::cooperator::Shared;
 use super::report;
 use crate::deferred::{Cancelled, Canceller, Deferred, Promise, Resolved};
 use crate::failure::{Failure, Result, guarded};
+use crate::log::error;
 
 /// The handle to an iterator that a [`Cooperator`](super::Cooperator) runs (Twisted: `CooperativeTask`).
 ///
@@ -362,7 +363,7 @@ impl Drop for Task {
 /// Drops an iterator, which may panic.
 fn discard(iterator: Steps) {
     if let Err(failure) = guarded(|| drop(iterator)) {
-        tracing::error!(%failure, "an iterator panicked when it was dropped");
+        error!(%failure, "an iterator panicked when it was dropped");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::network::{Network, Peer, PendingAttempt, SimulationError};
 use crate::address::Address;
+use crate::log::error;
 use crate::reactor::Reactor;
 
 /// A reactor on an ideal simulated network with nobody else on it: for tests of a server or a client whose other side the test
@@ -95,7 +96,7 @@ impl MemoryReactor {
     pub fn attempts(&self) -> Vec<PendingAttempt> {
         // What the program has asked for is on its way, which takes no time.
         if let Err(error) = self.network.settle() {
-            tracing::error!(%error, "the reactor failed");
+            error!(%error, "the reactor failed");
         }
         self.network.attempts()
     }

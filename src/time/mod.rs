@@ -28,6 +28,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use crate::log::error;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -276,7 +277,7 @@ impl Shared {
         let calls = self.queue.borrow_mut().close();
         for call in calls {
             if let Err(panic) = guarded(|| call.discard()) {
-                tracing::error!(%panic, "the function of a cancelled call panicked when it was dropped");
+                error!(%panic, "the function of a cancelled call panicked when it was dropped");
             }
         }
     }

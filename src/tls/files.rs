@@ -19,6 +19,7 @@ use super::identity::{chain, private_key, signing_key};
 use super::roots::Collected;
 use super::server::Names;
 use super::{ConfigError, Identity, ServerTls, ServerTlsBuilder, TrustRoots};
+use crate::log::error;
 
 impl Identity {
     /// [`from_pem`](Self::from_pem) from files, which may be the same.
@@ -247,7 +248,7 @@ impl State {
     fn complain(&mut self, source: &Source, errors: Vec<ConfigError>) -> Option<ConfigError> {
         let before = mem::replace(&mut self.complaints, errors.iter().map(ConfigError::with_cause).collect());
         for error in self.complaints.iter().filter(|error| !before.contains(error)) {
-            tracing::error!(?source, %error, "certificates can't be used; where there are old ones, they stay");
+            error!(?source, %error, "certificates can't be used; where there are old ones, they stay");
         }
         errors.into_iter().next()
     }

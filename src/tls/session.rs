@@ -10,6 +10,7 @@ use rustls::{ClientConnection, Connection, HandshakeKind, ProtocolVersion, Serve
 use super::{Tls, TlsError};
 use crate::error::ConnectionClosed;
 use crate::failure::{Failure, Result, guarded};
+use crate::log::error;
 use crate::transport::layer::{Layer, Opened};
 use crate::transport::send_queue::Spares;
 
@@ -177,7 +178,7 @@ impl Layer for Session {
         });
         // Writing to memory does not fail.
         if let Err(panic) = closed {
-            tracing::error!(%panic, "the TLS library failed to end a connection");
+            error!(%panic, "the TLS library failed to end a connection");
         }
     }
 

@@ -28,6 +28,7 @@ use super::{
     Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, Wake, monotonic,
 };
 use crate::address::Address;
+use crate::log::error;
 use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
@@ -250,7 +251,7 @@ impl Wake for Waker {
     fn wake(&self) {
         // The one way in which this fails is a full counter, which wakes as well.
         if let Err(error) = Self::wake(self) {
-            tracing::error!(%error, "the reactor could not be woken");
+            error!(%error, "the reactor could not be woken");
         }
     }
 }

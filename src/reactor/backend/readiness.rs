@@ -51,12 +51,22 @@ pub(super) struct Listener {
     pub(super) accepting: bool,
     /// There were no descriptors the last time.
     pub(super) short: bool,
-    /// The reactor was asked for a descriptor.
-    asked: bool,
+    /// How far it is on the way to shedding what waits.
+    shortage: Shortage,
     /// Accepted in this turn.
     accepted: usize,
     /// Which turn that is.
     turn: u32,
+}
+
+/// What was done about a connection for which there is no descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shortage {
+    None,
+    Asked,
+    /// Until the next turn.
+    Waited,
+    AskedAgain,
 }
 
 pub(super) struct Stream {
@@ -193,14 +203,14 @@ impl Listener {
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
-        Self { file, socket, host, waiting: false, accepting: true, short: false, asked: false, accepted: 0, turn: 0 }
+        Self { file, socket, host, waiting: false, accepting: true, short: false, shortage: Shortage::None, accepted: 0, turn: 0 }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
     pub(super) fn resume(&mut self) {
         self.accepting = true;
         self.waiting = true;
-        self.asked = false;
+        self.shortage = Shortage::None;
     }
 
     pub(super) fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
@@ -221,11 +231,10 @@ impl Listener {
                 Accept::NoDescriptors if !socket::has_waiting(self.socket.as_fd()) => {
                     (self.waiting, self.short) = (false, true);
                 }
-                Accept::NoDescriptors if !mem::replace(&mut self.asked, true) => {
-                    self.short = true;
-                    return (Some(Completion::NoDescriptors), Then::Next);
-                }
-                Accept::NoDescriptors => return self.shed(reserve),
+                Accept::NoDescriptors => match self.next_of_shortage() {
+                    Some(next) => return next,
+                    None => return self.shed(reserve),
+                },
                 Accept::Failed(error) => {
                     self.accepting = false;
                     return (Some(Completion::AcceptFailed(error)), Then::Rest);
@@ -259,9 +268,23 @@ impl Listener {
         Some(Incoming { socket, host, peer })
     }
 
+    /// Descriptors ran out: the reactor is asked for one, now and in the next turn, by when connections of this one may be over.
+    /// `None`: it had none.
+    fn next_of_shortage(&mut self) -> Option<(Option<Completion>, Then)> {
+        self.short = true;
+        let (shortage, next) = match self.shortage {
+            Shortage::None => (Shortage::Asked, (Some(Completion::NoDescriptors), Then::Next)),
+            Shortage::Asked => (Shortage::Waited, (None, Then::Again)),
+            Shortage::Waited => (Shortage::AskedAgain, (Some(Completion::NoDescriptors), Then::Next)),
+            Shortage::AskedAgain => return None,
+        };
+        self.shortage = shortage;
+        Some(next)
+    }
+
     /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back.
     fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
-        (self.short, self.asked) = (true, false);
+        (self.short, self.shortage) = (true, Shortage::None);
         let had_reserve = reserve.take().is_some();
         let mut shed = 0;
         while had_reserve && shed < SHED && self.waiting {

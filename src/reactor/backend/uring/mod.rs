@@ -43,6 +43,7 @@ use super::{
     monotonic,
 };
 use crate::address::Address;
+use crate::log::error;
 use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
@@ -513,7 +514,7 @@ impl Wake for Bell {
     fn wake(&self) {
         // The one way in which this fails is a full counter, which takes hundreds of years.
         if let Err(error) = rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
-            tracing::error!(%error, "the reactor could not be woken");
+            error!(%error, "the reactor could not be woken");
         }
     }
 }

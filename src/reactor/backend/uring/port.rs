@@ -10,6 +10,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use super::ring::{Kind, Ring};
+use crate::log::error;
 use crate::reactor::backend::readiness::Listener;
 use crate::reactor::backend::socket::{self, Accept};
 use crate::reactor::backend::table::Then;
@@ -170,7 +171,7 @@ impl Accepting {
             with_peers.filter_map(|(peer, socket)| self.listener.incoming(socket, peer)).collect();
         match socket::set_blocking(self.listener.socket.as_fd(), false) {
             Ok(()) => waiting.extend(self.listener.waiting_connections().into_iter().filter(is_made_blocking)),
-            Err(error) => tracing::error!(%error, "connections that wait to be accepted are reset"),
+            Err(error) => error!(%error, "connections that wait to be accepted are reset"),
         }
         waiting
     }
@@ -181,7 +182,7 @@ fn is_made_blocking(incoming: &Incoming) -> bool {
     let IncomingSocket::Descriptor { socket, .. } = &incoming.socket else { return false };
     let made = socket::set_blocking(socket.as_fd(), true);
     if let Err(error) = &made {
-        tracing::error!(%error, "the ring can't serve a connection; it is closed");
+        error!(%error, "the ring can't serve a connection; it is closed");
     }
     made.is_ok()
 }

@@ -25,6 +25,7 @@ use rustix::process::{Pid, getpid};
 
 use super::buffers::{self, Buffers};
 use super::flow::Backlog;
+use crate::log::error;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 
@@ -218,7 +219,7 @@ impl Ring {
             return false;
         }
         if let Err(error) = self.submit() {
-            tracing::error!(%error, "the ring does not take requests");
+            error!(%error, "the ring does not take requests");
         }
         self.has_events()
     }
@@ -306,7 +307,7 @@ impl Ring {
             idle = if self.done.len() > before { 0 } else { idle + 1 };
         }
         if let Err(error) = entered {
-            tracing::error!(%error, "the ring does not take requests");
+            error!(%error, "the ring does not take requests");
         }
     }
 
@@ -350,7 +351,7 @@ impl Ring {
         }
         self.waiting.push_back(request);
         if let Err(error) = self.push_waiting() {
-            tracing::error!(%error, "the ring does not take requests");
+            error!(%error, "the ring does not take requests");
         }
     }
 
@@ -407,7 +408,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // What the kernel writes goes to the parent's memory.
         if self.process == getpid() && !self.take_back() {
-            tracing::error!(pending = self.pending, "the kernel has not let go of the ring's memory, which is leaked");
+            error!(pending = self.pending, "the kernel has not let go of the ring's memory, which is leaked");
             self.buffers.leak();
             mem::forget(mem::take(&mut self.flights));
         }
