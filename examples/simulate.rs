@@ -184,8 +184,7 @@ fn part(network: &Network, client: &Reactor, host: IpAddr, draw: &mut Draw) {
     client.call_later(from + Duration::from_millis(draw.below(10_000)), move || heals.heal(host, SERVER));
 }
 
-/// A peer that is no friend of the server: it sends a few bytes, one of them urgent, and goes with the answer unread, or ends its
-/// direction and stays.
+/// A hostile peer: sends a few bytes, one of them urgent, and closes or aborts with the answer unread, or ends its direction and stays.
 fn intrude(network: &Network, server: &Reactor, draw: &mut Draw) {
     let (after, goes) = (Duration::from_millis(draw.below(4_000)), draw.below(3));
     let intruder = Rc::new(RefCell::new(None));
