@@ -224,3 +224,83 @@ fn a_passed_descriptor_without_room_holds_nothing_up() {
     drop((limit, gaps));
     assert_eq!(String::from_utf8_lossy(&buffer.borrow()), "with it and behind");
 }
+
+/// A server that greets and closes, whose peers keep their own ends open: their sockets linger, the oldest give way to newcomers, and
+/// everyone is served.
+#[test]
+fn lingering_sockets_give_way_to_newcomers() {
+    const ROOM: usize = 12;
+    const PEERS: usize = 60;
+    let (_alone, log) = (alone(), Log::default());
+    let reactor = reactor();
+    let gaps = fill_gaps();
+    let limit = Limit::set((highest() as usize + 1 + 2 + PEERS + ROOM) as u64);
+    let made = log.clone();
+    let factory = move |_: &ropewalk::Address| {
+        Some(Script::new(&made).made(|transport| {
+            transport.write(b"hello");
+            transport.lose_connection();
+            Ok(())
+        }))
+    };
+    let (port, address) = listen(&reactor, factory);
+    let mut peers: Vec<TcpStream> = (0..PEERS).map(|_| dial(address)).collect();
+    for peer in &mut peers {
+        assert_eq!(read_exact(&reactor, peer, 5), b"hello");
+    }
+    assert_eq!((reactor.counters().accepted, reactor.counters().shed), (PEERS as u64, 0));
+    // None of them was reset: each finds the end behind the greeting.
+    for peer in &mut peers {
+        assert_eq!(read_to_end(&reactor, peer), Ok(Vec::new()));
+    }
+    drop((limit, gaps, port));
+}
+
+/// A connection of ours takes its descriptor from one that lingers, too.
+#[test]
+fn lingering_sockets_give_way_to_a_client() {
+    let (_alone, log) = (alone(), Log::default());
+    let reactor = reactor();
+    let (_port, address) = listen(&reactor, |_: &ropewalk::Address| {
+        Some(Script::new(&Log::default()).made(|transport| {
+            transport.write(b"bye");
+            transport.lose_connection();
+            Ok(())
+        }))
+    });
+    let (_target, elsewhere) = {
+        let it = std::net::TcpListener::bind(loopback()).unwrap();
+        let at = it.local_addr().unwrap();
+        (it, at)
+    };
+    let mut peer = dial(address);
+    assert_eq!(read_exact(&reactor, &mut peer, 3), b"bye");
+    settle(&reactor);
+    let gaps = fill_gaps();
+    let limit = Limit::set(highest() as u64 + 1);
+    let connection = result_of(&reactor, connect(&reactor, elsewhere, scripts(&log))).unwrap();
+    drop((limit, gaps));
+    assert_eq!(connection.transport().peer(), elsewhere.into());
+    assert_eq!(read_to_end(&reactor, &mut peer), Ok(Vec::new()));
+}
+
+/// A peer that has acknowledged everything and says nothing is not waited for long.
+#[test]
+fn a_silent_peer_is_not_lingered_for() {
+    let (_alone, log) = (alone(), Log::default());
+    let reactor = reactor();
+    let (_port, address) = listen(
+        &reactor,
+        once(Script::new(&log).made(|transport| {
+            transport.write(b"bye");
+            transport.lose_connection();
+            Ok(())
+        })),
+    );
+    let mut peer = dial(address);
+    assert_eq!(read_exact(&reactor, &mut peer, 3), b"bye");
+    let started = std::time::Instant::now();
+    run_until(&reactor, || reactor.counters().watched == 1);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(read_to_end(&reactor, &mut peer), Ok(Vec::new()));
+}

@@ -367,7 +367,7 @@ fn wrong_descriptions_say_where_and_what() {
         (server, "tcp:80:interface=localhost", 17, "expected an IP address"),
         (server, "tcp:80:backlog=many", 15, "expected a whole number from 0"),
         (server, "tcp:80:port=81", 7, "port is given twice"),
-        (server, "tcp:80:size=3", 7, "expected port, interface or backlog"),
+        (server, "tcp:80:size=3", 7, "expected port, interface, backlog or noDelay"),
         (server, "tcp:80:127.0.0.1:5:6", 19, "expected port, interface or backlog without a name"),
         (server, r"tcp:80\", 6, "a backslash ends the description"),
         (client, "tcp", 3, "host is missing"),
@@ -378,7 +378,7 @@ fn wrong_descriptions_say_where_and_what() {
         (client, "tcp:localhost:80:timeout=soon", 25, "expected seconds"),
         (client, "tcp:localhost:80:timeout=-1", 25, "expected seconds"),
         (client, "tcp:localhost:80:bindAddress=here", 29, "expected an IP address"),
-        (client, "tcp:localhost:80:backlog=5", 17, "expected host, port, timeout or bindAddress"),
+        (client, "tcp:localhost:80:backlog=5", 17, "expected host, port, timeout, bindAddress or noDelay"),
         (client, "sctp:localhost:443", 0, "is not a type of endpoint: expected "),
     ] {
         let error = read(&reactor, description).expect_err(description);

@@ -227,14 +227,19 @@ impl Core {
 
     fn ask(self: &Rc<Self>, id: Id, attempt: &Attempt) {
         let ConnectOptions { bind_address: from, no_delay, .. } = attempt.dial.options;
-        let begun = self.backend.borrow_mut().connect(id, &attempt.to, &DialOptions { from, no_delay });
+        let options = DialOptions { from, no_delay };
+        let mut begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
+        if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
+            begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
+        }
         let Err(refusal) = begun else { return };
         let error = match (refusal, from) {
             (ConnectRefusal::Busy, _) => return self.ask_later(id),
             (ConnectRefusal::Bind(source), Some(local)) => ConnectError::Bind { local: local.into(), source },
-            (ConnectRefusal::Bind(source) | ConnectRefusal::Socket(source), _) => {
-                ConnectError::from_io(attempt.to.clone(), source)
-            }
+            (
+                ConnectRefusal::Bind(source) | ConnectRefusal::Socket(source) | ConnectRefusal::NoDescriptors(source),
+                _,
+            ) => ConnectError::from_io(attempt.to.clone(), source),
         };
         let core = Rc::downgrade(self);
         self.later(move |_| {

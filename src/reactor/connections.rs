@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
-use super::core::Lingering;
 use super::port::{PortCore, Waiting};
 use super::turn::Batch;
 use super::{Core, Slot};
@@ -19,12 +18,6 @@ use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 use crate::transport::step::{CloseMode, EndNotice, Step};
 use crate::transport::stream::Stream;
-
-/// How long, and how many bytes, are read from a peer after our end of a closed connection, so that closing does not
-/// destroy with a reset what was sent last. 5 s is what web servers use; 8 MiB lets a peer finish an upload that nobody
-/// wants, and costs a few milliseconds.
-const LINGER_TIME: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// How soon a send is tried again that failed for lack of memory in the system.
 const STARVED: Duration = Duration::from_millis(10);
@@ -56,6 +49,11 @@ impl Core {
                 None => self.end_lingering(id),
             },
             Completion::Accepted(incoming) => self.accepted(id, *incoming),
+            Completion::NoDescriptors => {
+                if self.end_oldest_lingering() {
+                    self.backend.borrow_mut().accept(id);
+                }
+            }
             Completion::Shed(count) => self.shed(id, count),
             Completion::AcceptFailed(error) => self.accept_failed(id, &error),
             Completion::Connected(host) => self.connected(id, host),
@@ -280,50 +278,6 @@ impl Core {
         joint.connection_lost(&reason);
         if let Some(factory) = factory {
             factory.stop();
-        }
-    }
-
-    /// Our end is over; the peer's may not be.
-    fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
-        let core = Rc::downgrade(self);
-        let timer = self.timers.call_later(LINGER_TIME, move || {
-            if let Some(core) = core.upgrade() {
-                core.end_lingering(id);
-            }
-        });
-        if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = Slot::Lingering(Box::new(Lingering { left: LINGER_BYTES, timer }));
-        }
-        let mut backend = self.backend.borrow_mut();
-        if !was_shut {
-            backend.shut_down_writing(id);
-        }
-        backend.receive(id, true);
-    }
-
-    fn lingering_received(&self, id: Id, count: usize) {
-        let over = match self.slots.borrow_mut().get_mut(id) {
-            Some(Slot::Lingering(lingering)) => {
-                lingering.left = lingering.left.saturating_sub(count);
-                lingering.left == 0
-            }
-            _ => false,
-        };
-        if over {
-            self.end_lingering(id);
-        }
-    }
-
-    pub(super) fn end_lingering(&self, id: Id) {
-        let is_lingering = matches!(self.slots.borrow().get(id), Some(Slot::Lingering(_)));
-        if !is_lingering {
-            return;
-        }
-        self.backend.borrow_mut().close(id, false);
-        let slot = self.slots.borrow_mut().remove(id);
-        if let Some(Slot::Lingering(lingering)) = slot {
-            // The timer itself may be what brought us here.
-            let _ = lingering.timer.cancel();
         }
     }
 

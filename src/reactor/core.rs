@@ -1,7 +1,7 @@
 //! [`Core`]: what a reactor consists of.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,6 +12,7 @@ use super::backend::{Backend, Inbox};
 use super::connect::Attempt;
 use super::doorbell::Doorbell;
 use super::jobs::Jobs;
+use super::lingering::Lingering;
 use super::on_signal::Subscribers;
 use super::port::PortCore;
 use super::remote::Remote;
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     pub(super) lost: RefCell<Vec<(Id, CloseMode)>>,
     /// For the end of phase 8: what else has to wait until no callback is on the stack.
     pub(super) later: RefCell<Vec<Later>>,
+    /// Sockets that linger, the oldest first; some may have ended.
+    pub(super) lingering: RefCell<VecDeque<Id>>,
     /// Deadlines of connections that are running.
     pub(super) deadlines: RefCell<HashMap<Id, DelayedCall>>,
     /// Where what is received is put, between turns.
@@ -87,14 +90,6 @@ pub(super) enum Slot {
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),
     Signals,
-}
-
-/// A socket whose protocol is gone. Boxed, for it needs more room than a connection, of which there are more.
-pub(super) struct Lingering {
-    /// How many bytes may still come.
-    pub(super) left: usize,
-    /// When it ends at the latest.
-    pub(super) timer: DelayedCall,
 }
 
 impl Slot {
@@ -140,6 +135,7 @@ impl Core {
             shut: RefCell::default(),
             lost: RefCell::default(),
             later: RefCell::default(),
+            lingering: RefCell::default(),
             deadlines: RefCell::default(),
             inbox: Cell::default(),
             settled: Cell::default(),

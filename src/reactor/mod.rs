@@ -9,7 +9,7 @@
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `turn.rs` | running, stopping, and the phases of one turn |
 //! | `life.rs` | who keeps a reactor, and its end |
-//! | `connections.rs` | completions to protocols, requests to sockets, ends |
+//! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
 //! | `triggers.rs` | startup and shutdown |
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
@@ -29,6 +29,7 @@ mod doorbell;
 mod filesystem_lock;
 mod jobs;
 mod life;
+mod lingering;
 mod on_signal;
 mod pages;
 mod port;

@@ -15,7 +15,7 @@ use std::collections::btree_map::Entry;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signal_hook::SigId;
@@ -31,15 +31,12 @@ const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 pub(super) struct Signals {
     pipe: UnixStream,
     writing: UnixStream,
-    stopping: Vec<Handler>,
-    /// The number of the stopping signal that came last, or 0.
-    last_stop: Arc<AtomicUsize>,
-    subscribed: BTreeMap<i32, Handler>,
+    handlers: BTreeMap<i32, Handler>,
 }
 
 /// The signals that came since the last look.
 pub(super) struct Came {
-    /// The last of those that stop the reactor.
+    /// One that stops the reactor.
     pub(super) stop: Option<i32>,
     /// Those that have subscribers, each once.
     pub(super) subscribed: Vec<i32>,
@@ -49,29 +46,39 @@ impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         let (pipe, writing) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let (stopping, last_stop, subscribed) = Default::default();
-        Ok(Self { pipe, writing, stopping, last_stop, subscribed })
+        Ok(Self { pipe, writing, handlers: BTreeMap::new() })
     }
 
     /// Has SIGINT and SIGTERM stop the reactor, unless they were ignored from the start.
     pub(super) fn handle_stopping(&mut self) -> io::Result<()> {
         for signal in STOPPING.into_iter().filter(|&signal| !was_ignored(signal)) {
-            self.stopping.push(Handler::install(signal, Arc::clone(&self.last_stop), &self.writing)?);
+            self.handler(signal)?.stops = true;
         }
         Ok(())
     }
 
     /// Handles a signal for its subscribers.
     pub(super) fn subscribe(&mut self, signal: i32) -> io::Result<()> {
-        if let Entry::Vacant(place) = self.subscribed.entry(signal) {
-            place.insert(Handler::install(signal, Arc::default(), &self.writing)?);
-        }
+        self.handler(signal)?.is_subscribed = true;
         Ok(())
     }
 
-    /// Takes the handler for a signal's subscribers away.
+    /// The handler for a signal: one, so that whoever it is for is told at the same time.
+    fn handler(&mut self, signal: i32) -> io::Result<&mut Handler> {
+        match self.handlers.entry(signal) {
+            Entry::Occupied(place) => Ok(place.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(Handler::install(signal, &self.writing)?)),
+        }
+    }
+
+    /// Takes the handler for a signal's subscribers away, unless it stops the reactor as well.
     pub(super) fn unsubscribe(&mut self, signal: i32) {
-        self.subscribed.remove(&signal);
+        if let Some(handler) = self.handlers.get_mut(&signal) {
+            handler.is_subscribed = false;
+            if !handler.stops {
+                self.handlers.remove(&signal);
+            }
+        }
     }
 
     /// The descriptor that becomes readable when a signal came.
@@ -82,27 +89,37 @@ impl Signals {
     /// Takes out the signals that came since this was called last.
     pub(super) fn take(&mut self) -> Came {
         let mut bytes = [0; 64];
-        // Numbers are stored before the byte is written, so they are read behind it. An error says that there is no more.
+        // What came is stored before the byte is written, so it is read behind it. An error says that there is no more.
         while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {}
-        let stop = self.last_stop.swap(0, Ordering::SeqCst);
-        let came = self.subscribed.iter().filter(|(_, handler)| handler.came.swap(0, Ordering::SeqCst) != 0);
-        Came { stop: (stop != 0).then_some(stop as i32), subscribed: came.map(|(&signal, _)| signal).collect() }
+        let mut came = Came { stop: None, subscribed: Vec::new() };
+        for (&signal, handler) in self.handlers.iter().filter(|(_, handler)| handler.came.swap(false, Ordering::SeqCst))
+        {
+            if handler.stops {
+                came.stop = Some(signal);
+            }
+            if handler.is_subscribed {
+                came.subscribed.push(signal);
+            }
+        }
+        came
     }
 }
 
 /// One reactor's handler for one signal.
 struct Handler {
     signal: i32,
-    /// The signal's number once it came, or 0.
-    came: Arc<AtomicUsize>,
+    came: Arc<AtomicBool>,
+    stops: bool,
+    is_subscribed: bool,
     registered: [SigId; 2],
 }
 
 impl Handler {
-    fn install(signal: i32, came: Arc<AtomicUsize>, writing: &UnixStream) -> io::Result<Self> {
+    fn install(signal: i32, writing: &UnixStream) -> io::Result<Self> {
         prepare(signal)?;
+        let came = Arc::default();
         let writing = writing.try_clone()?;
-        let stores = flag::register_usize(signal, Arc::clone(&came), signal as usize)?;
+        let stores = flag::register(signal, Arc::clone(&came))?;
         let wakes = low_level::pipe::register(signal, writing).inspect_err(|_| {
             low_level::unregister(stores);
         })?;
@@ -111,7 +128,7 @@ impl Handler {
             disposition.handlers += 1;
             disposition.is_idle.store(false, Ordering::SeqCst);
         }
-        Ok(Self { signal, came, registered: [stores, wakes] })
+        Ok(Self { signal, came, stops: false, is_subscribed: false, registered: [stores, wakes] })
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! | operation | the reactor hears |
 //! |---|---|
-//! | [`listen`](Backend::listen), [`accept`](Backend::accept), [`stop_listening`](Backend::stop_listening) | [`Accepted`](Completion::Accepted), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
+//! | [`listen`](Backend::listen), [`accept`](Backend::accept), [`stop_listening`](Backend::stop_listening) | [`Accepted`](Completion::Accepted), [`NoDescriptors`](Completion::NoDescriptors), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
 //! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
 //! | [`receive`](Backend::receive), [`receive_rest`](Backend::receive_rest) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
 //! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](Completion::Returned) with the chunk that was being sent |
@@ -27,6 +27,7 @@
 
 mod closed;
 mod mio;
+mod outstanding;
 mod readiness;
 pub(super) mod socket;
 mod table;
@@ -62,7 +63,7 @@ pub(crate) trait Backend {
     /// Makes a listening socket, and of a UNIX socket its file, which goes when the socket is closed. Accepting starts at once.
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal>;
 
-    /// Goes on accepting after [`Completion::AcceptFailed`].
+    /// Goes on accepting after [`Completion::AcceptFailed`] or [`Completion::NoDescriptors`].
     fn accept(&mut self, id: Id);
 
     /// Closes a listening socket, so that its address is free, and gives the connections that the system had accepted by then.
@@ -99,6 +100,12 @@ pub(crate) trait Backend {
 
     /// Sends the end of our side.
     fn shut_down_writing(&mut self, id: Id);
+
+    /// Whether the peer has acknowledged everything that was sent, and nothing that it has sent is unread.
+    fn is_acknowledged(&self, id: Id) -> bool {
+        let is_done = |socket| outstanding::is_acknowledged(socket) && !socket::has_unread(socket);
+        self.descriptor(id).is_some_and(is_done)
+    }
 
     /// Closes whatever `id` names but a listening socket; with a reset if so asked. Reads first what already came, so that a plain close does not
     /// become a reset, but within bounds and without waiting.
@@ -177,6 +184,8 @@ impl<E: Into<io::Error>> From<E> for ListenRefusal {
 pub(crate) enum ConnectRefusal {
     /// The local address can't be had.
     Bind(io::Error),
+    /// No descriptor for a socket.
+    NoDescriptors(io::Error),
     /// No socket.
     Socket(io::Error),
     /// The peer's queue is full, and nobody says when it is not: ask again in a while.
@@ -199,6 +208,9 @@ pub(crate) enum Progress {
 pub(crate) enum Completion {
     /// A connection came in. Boxed, for there are far more of the others, and they are smaller.
     Accepted(Box<Incoming>),
+    /// A port has no descriptor for a connection that waits. Unless [`Backend::accept`] is called over this, because some were given
+    /// up, it [sheds](Self::Shed) what waits.
+    NoDescriptors,
     /// Descriptors ran out; this many waiting connections were closed instead of accepted, so that their peers know.
     Shed(usize),
     /// Accepting failed, and is suspended until [`Backend::accept`].

@@ -51,6 +51,8 @@ pub(super) struct Listener {
     pub(super) accepting: bool,
     /// There were no descriptors the last time.
     pub(super) short: bool,
+    /// The reactor was asked for a descriptor.
+    asked: bool,
     /// Accepted in this turn.
     accepted: usize,
     /// Which turn that is.
@@ -184,13 +186,14 @@ impl Listener {
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
-        Self { file, socket, host, waiting: false, accepting: true, short: false, accepted: 0, turn: 0 }
+        Self { file, socket, host, waiting: false, accepting: true, short: false, asked: false, accepted: 0, turn: 0 }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
     pub(super) fn resume(&mut self) {
         self.accepting = true;
         self.waiting = true;
+        self.asked = false;
     }
 
     pub(super) fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
@@ -207,6 +210,14 @@ impl Listener {
                 }
                 Accept::Empty => (self.waiting, self.short) = (false, false),
                 Accept::Skip => {}
+                // Linux says so even when nothing waits, because it looks for a descriptor first.
+                Accept::NoDescriptors if !socket::has_waiting(self.socket.as_fd()) => {
+                    (self.waiting, self.short) = (false, true);
+                }
+                Accept::NoDescriptors if !mem::replace(&mut self.asked, true) => {
+                    self.short = true;
+                    return (Some(Completion::NoDescriptors), Then::Next);
+                }
                 Accept::NoDescriptors => return self.shed(reserve),
                 Accept::Failed(error) => {
                     self.accepting = false;
@@ -241,10 +252,9 @@ impl Listener {
         Some(Incoming { socket, host, peer })
     }
 
-    /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back. Linux says so even
-    /// when nobody waits, because it looks for a descriptor first.
+    /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back.
     fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
-        self.short = true;
+        (self.short, self.asked) = (true, false);
         let had_reserve = reserve.take().is_some();
         let mut shed = 0;
         while had_reserve && shed < SHED && self.waiting {

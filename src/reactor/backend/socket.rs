@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{
@@ -134,6 +135,12 @@ pub(super) fn accept_waiting(listener: BorrowedFd<'_>) -> impl Iterator<Item = (
         .flatten()
 }
 
+/// Whether a connection waits to be accepted.
+pub(super) fn has_waiting(listener: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(&listener, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut asked, Some(&Timespec::default())), Ok(1))
+}
+
 /// What it means that nobody was accepted.
 pub(super) fn not_accepted(error: Errno) -> Accept {
     match error {
@@ -159,8 +166,11 @@ pub(super) fn not_accepted(error: Errno) -> Accept {
 /// Begins a connection. `true`: it is there already.
 pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, bool), ConnectRefusal> {
     let address = system_address(to).map_err(ConnectRefusal::Socket)?;
-    let socket = rustix::net::socket_with(family(to), SocketType::STREAM, FLAGS, None)
-        .map_err(|error| ConnectRefusal::Socket(error.into()))?;
+    let socket =
+        rustix::net::socket_with(family(to), SocketType::STREAM, FLAGS, None).map_err(|error| match error {
+            Errno::MFILE => ConnectRefusal::NoDescriptors(error.into()),
+            error => ConnectRefusal::Socket(error.into()),
+        })?;
     if options.no_delay && to.unix().is_none() {
         sockopt::set_tcp_nodelay(&socket, true).map_err(|error| ConnectRefusal::Socket(error.into()))?;
     }

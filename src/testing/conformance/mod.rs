@@ -306,6 +306,7 @@ catalogue! {
         many_connections_at_once_are_all_served: "two hundred connections at once each get what is theirs",
         slots_are_used_again_without_mixing: "many short connections after another, closed in every way, never get another's bytes",
         an_old_handle_does_not_reach_a_new_connection: "requests to a transport whose connection is over do nothing to the one that has its place",
+        lingering_sockets_give_way: "a server that greets and closes serves everyone, though its peers keep their ends open and its descriptors are few",
         a_port_lives_without_descriptors: "when descriptors run out the loop goes on, and the port when there are some again",
     }
     connecting {

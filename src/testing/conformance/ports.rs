@@ -220,6 +220,40 @@ pub(super) fn an_old_handle_does_not_reach_a_new_connection(setting: &mut dyn Se
 }
 
 /// F01.
+pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> Outcome {
+    let mut scene = Scene::new(setting);
+    let server = scene.setting.reactor();
+    let greeter = |_: &Address| {
+        Some(Role::new().does(Call::Made, |transport| {
+            transport.write(b"!");
+            transport.lose_connection();
+        }))
+    };
+    let (port, to) = scene.listen_on(&server, greeter);
+    // Its port, and three connections.
+    if !scene.setting.limit_descriptors(&server, Some(4)) {
+        return Outcome::Skipped("this setting can't limit descriptors");
+    }
+    // One after the other, and each keeps its end open: the sockets of all but the first few are taken from those before.
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let client = Role::new().half_close().does(Call::Made, |transport| transport.write(b"?"));
+        let end = client.end();
+        drop(scene.connect(&to, once(client)).add_both(|_| ()));
+        scene.until(|| end.count_received() == 1 && end.has(Call::ReadLost));
+        assert_eq!(end.received(), b"!");
+        clients.push(end);
+    }
+    assert_eq!(server.counters().shed, 0);
+    drop(port.stop_listening());
+    for end in &clients {
+        end.transport().lose_connection();
+    }
+    scene.until(|| server.counters().watched == 0);
+    scene.finish(&[]);
+    Outcome::Passed
+}
+
 pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Outcome {
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();

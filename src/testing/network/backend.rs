@@ -129,6 +129,7 @@ impl Simulated {
                 self.accepted += 1;
                 Completion::Accepted(Box::new(self.incoming(id, stream, host, peer)))
             }
+            News::NoDescriptors => Completion::NoDescriptors,
             News::Shed(count) => Completion::Shed(count),
             News::AcceptFailed(error) => Completion::AcceptFailed(error),
             News::Connected(stream, host) => {
@@ -237,9 +238,13 @@ impl Backend for Simulated {
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(listener) = kernel.listener(socket) {
-            listener.accepting = true;
+            (listener.accepting, listener.asked) = (true, false);
             kernel.make_ready(self.owner, socket);
         }
+    }
+
+    fn is_acknowledged(&self, id: Id) -> bool {
+        self.socket(id).is_some_and(|socket| self.kernel.borrow().is_acknowledged(socket))
     }
 
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
@@ -263,6 +268,9 @@ impl Backend for Simulated {
         let IncomingSocket::Other(socket) = socket else { return Err(io::ErrorKind::Unsupported.into()) };
         let mut accepted = socket.downcast::<Accepted>().map_err(|_| io::ErrorKind::Unsupported)?;
         if let Some(stream) = accepted.stream.take() {
+            if let Some(stream) = self.kernel.borrow_mut().stream(stream) {
+                stream.accepted = true;
+            }
             self.name(id, stream);
             self.conduct.begins(id);
         }

@@ -313,7 +313,7 @@ impl Backend for Uring {
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
         // What was closed in this turn may still have its descriptors.
         let begun = socket::connect(to, options).or_else(|refusal| match refusal {
-            ConnectRefusal::Socket(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
+            ConnectRefusal::NoDescriptors(_) => {
                 self.flush();
                 socket::connect(to, options)
             }

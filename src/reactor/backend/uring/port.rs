@@ -52,7 +52,10 @@ impl Accepting {
     /// Accepts again after a failure; somebody may have come meanwhile.
     pub(super) fn resume(&mut self, id: Id, ring: &mut Ring) {
         self.listener.resume();
-        if !self.polled {
+        if self.polled {
+            // What was given up for this is on its way to be closed.
+            ring.flush();
+        } else {
             self.arm(id, ring);
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Listener {
     pub(super) waiting: VecDeque<SocketId>,
     /// Not suspended.
     pub(crate) accepting: bool,
+    /// Its owner was asked for a descriptor.
+    pub(crate) asked: bool,
 }
 
 /// A connection that one side has asked for.
@@ -47,8 +49,15 @@ impl Kernel {
         }
         let bound = self.bind(host, address)?;
         let backlog = backlog.max(1) as usize;
-        let listener =
-            Listener { owner, host, bound: bound.clone(), backlog, waiting: VecDeque::new(), accepting: true };
+        let listener = Listener {
+            owner,
+            host,
+            bound: bound.clone(),
+            backlog,
+            waiting: VecDeque::new(),
+            accepting: true,
+            asked: false,
+        };
         let id = self.add(Socket::Listener(listener));
         self.note(format_args!("listen {bound} on {host}"));
         Ok((id, bound))
@@ -222,9 +231,10 @@ impl Kernel {
         let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
         let (local, to) = (attempt.local.clone(), attempt.to.clone());
         let (asking, answering) = (self.next_id(), self.next_id());
-        self.sockets
-            .insert(asking, Socket::Stream(Stream::new(asker, (host, there), local.clone(), to.clone(), answering)));
-        self.sockets.insert(answering, Socket::Stream(Stream::new(owner, (there, host), to, local, asking)));
+        let ours = Stream::new(asker, (host, there), local.clone(), to.clone(), answering);
+        let theirs = Stream::new(owner, (there, host), to, local, asking);
+        self.sockets.insert(asking, Socket::Stream(Box::new(ours)));
+        self.sockets.insert(answering, Socket::Stream(Box::new(theirs)));
         self.answer(id, Ok(asking));
         Some(answering)
     }
@@ -264,6 +274,11 @@ impl Kernel {
         }
         let is_full = self.is_full(owner);
         let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
+        if is_full && !std::mem::replace(&mut listener.asked, true) {
+            self.make_ready(owner, id);
+            return Some(News::NoDescriptors);
+        }
+        listener.asked = false;
         if is_full {
             let waiting = std::mem::take(&mut listener.waiting);
             // Some systems have no descriptor in reserve: the port waits.
@@ -306,7 +321,6 @@ impl Kernel {
     /// A stream that no longer waits to be accepted, with its addresses.
     fn accept(&mut self, stream: SocketId) -> Option<(SocketId, Address, Address)> {
         let it = self.stream(stream)?;
-        it.accepted = true;
         Some((stream, it.local.clone(), it.remote.clone()))
     }
 }

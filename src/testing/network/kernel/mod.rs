@@ -88,7 +88,8 @@ struct Host {
 pub(crate) enum Socket {
     Listener(Listener),
     Attempt(Attempt),
-    Stream(Stream),
+    /// Boxed, for it needs more room than the others.
+    Stream(Box<Stream>),
 }
 
 #[derive(Debug)]
@@ -115,6 +116,7 @@ pub(crate) enum News {
         host: Address,
         peer: Address,
     },
+    NoDescriptors,
     Shed(usize),
     AcceptFailed(io::Error),
     Connected(SocketId, Address),
@@ -419,9 +421,8 @@ impl Kernel {
 impl Socket {
     fn host(&self) -> IpAddr {
         match self {
-            Self::Listener(Listener { host, .. })
-            | Self::Attempt(Attempt { host, .. })
-            | Self::Stream(Stream { host, .. }) => *host,
+            Self::Listener(Listener { host, .. }) | Self::Attempt(Attempt { host, .. }) => *host,
+            Self::Stream(stream) => stream.host,
         }
     }
 

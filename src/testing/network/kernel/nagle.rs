@@ -107,6 +107,11 @@ impl Kernel {
 }
 
 impl Nagle {
+    /// Whether nothing is held or waits for an acknowledgement.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.held.is_empty() && self.unacknowledged == 0
+    }
+
     /// Drops what is held.
     pub(super) fn clear(&mut self) {
         self.held.clear();

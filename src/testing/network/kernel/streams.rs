@@ -50,8 +50,8 @@ pub(crate) struct Stream {
     pub(super) gone: bool,
     /// The owner has heard that it is broken, which may be after the end.
     pub(super) broken_told: bool,
-    /// It is no longer among those that wait to be accepted, or never was.
-    pub(super) accepted: bool,
+    /// It is no longer among those that wait to be accepted and to be served, or never was.
+    pub(crate) accepted: bool,
     /// Its owner has closed it.
     pub(super) closed: bool,
     pub(crate) no_delay: bool,
@@ -292,6 +292,16 @@ impl Kernel {
         match self.sockets.get(&id) {
             Some(Socket::Stream(stream)) => stream.receiving && !stream.incoming.is_empty(),
             Some(Socket::Listener(listener)) => listener.accepting && !listener.waiting.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether the other host has acknowledged all that was sent, and all that has arrived here was read.
+    pub(crate) fn is_acknowledged(&self, id: SocketId) -> bool {
+        match self.sockets.get(&id) {
+            Some(Socket::Stream(stream)) => {
+                stream.incoming.is_empty() && stream.under_way == 0 && stream.nagle.is_acknowledged()
+            }
             _ => false,
         }
     }

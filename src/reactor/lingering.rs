@@ -1,0 +1,132 @@
+//! Lingering: a connection that is over for its protocol, whose socket stays open for a while. Our end was sent; what still comes is
+//! read and dropped, so that closing does not destroy with a reset what was sent last.
+//!
+//! | it ends | because |
+//! |---|---|
+//! | with the peer's end, or an error | there is nothing more to wait for |
+//! | after [`LINGER_TIME`], or [`LINGER_BYTES`] | a peer must not hold a descriptor for ever |
+//! | when the peer has acknowledged everything and was silent for [`QUIET_TIME`] | nothing of ours can be destroyed |
+//! | when descriptors run out, the oldest first | a new connection is worth more |
+//! | when the reactor stops | |
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Core, Slot};
+use crate::time::{Clock, DelayedCall};
+use crate::transport::agenda::Id;
+
+/// How long, and how many bytes, are read from a peer after our end of a closed connection. 5 s is what web servers use; 8 MiB lets
+/// a peer finish an upload that has no reader, and costs a few milliseconds.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long a peer that has acknowledged everything has to be silent. 250 ms: a round trip or two of one that is still sending.
+const QUIET_TIME: Duration = Duration::from_millis(250);
+
+/// A socket whose protocol is gone. Boxed in its slot, for it needs more room than a connection, of which there are more.
+pub(super) struct Lingering {
+    /// How many bytes may still come.
+    left: usize,
+    /// Something came since the last look.
+    heard: bool,
+    /// When it ends at the latest.
+    until: Duration,
+    /// The next look.
+    timer: DelayedCall,
+}
+
+impl Core {
+    /// Sends our end, unless that was done, and goes on without a protocol.
+    pub(super) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
+        let until = self.timers.seconds().saturating_add(LINGER_TIME);
+        let lingering =
+            Lingering { left: LINGER_BYTES, heard: false, until, timer: self.look_at_lingering(id, QUIET_TIME) };
+        if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
+            *slot = Slot::Lingering(Box::new(lingering));
+        }
+        self.remember_lingering(id);
+        let mut backend = self.backend.borrow_mut();
+        if !was_shut {
+            backend.shut_down_writing(id);
+        }
+        backend.receive(id, true);
+    }
+
+    fn look_at_lingering(self: &Rc<Self>, id: Id, after: Duration) -> DelayedCall {
+        let core = Rc::downgrade(self);
+        self.timers.call_later(after, move || {
+            if let Some(core) = core.upgrade() {
+                core.lingers_on(id);
+            }
+        })
+    }
+
+    /// Ends it if its time is over or nothing of ours is outstanding, and looks again in a while otherwise.
+    fn lingers_on(self: &Rc<Self>, id: Id) {
+        let now = self.timers.seconds();
+        let is_acknowledged = self.backend.borrow().is_acknowledged(id);
+        let mut slots = self.slots.borrow_mut();
+        let Some(Slot::Lingering(lingering)) = slots.get_mut(id) else { return };
+        let was_heard = std::mem::take(&mut lingering.heard);
+        if now < lingering.until && (was_heard || !is_acknowledged) {
+            lingering.timer = self.look_at_lingering(id, QUIET_TIME.min(lingering.until - now));
+            return;
+        }
+        drop(slots);
+        self.end_lingering(id);
+    }
+
+    /// Bytes came that have no reader.
+    pub(super) fn lingering_received(&self, id: Id, count: usize) {
+        let over = match self.slots.borrow_mut().get_mut(id) {
+            Some(Slot::Lingering(lingering)) => {
+                lingering.heard = true;
+                lingering.left = lingering.left.saturating_sub(count);
+                lingering.left == 0
+            }
+            _ => false,
+        };
+        if over {
+            self.end_lingering(id);
+        }
+    }
+
+    pub(super) fn end_lingering(&self, id: Id) {
+        if !self.is_lingering(id) {
+            return;
+        }
+        self.backend.borrow_mut().close(id, false);
+        let slot = self.slots.borrow_mut().remove(id);
+        if let Some(Slot::Lingering(lingering)) = slot {
+            // The timer itself may be what brought us here.
+            let _ = lingering.timer.cancel();
+        }
+    }
+
+    /// Descriptors ran out: gives up the socket that has lingered longest. Whether there was one.
+    pub(super) fn end_oldest_lingering(&self) -> bool {
+        let oldest = loop {
+            let Some(id) = self.lingering.borrow_mut().pop_front() else { return false };
+            if self.is_lingering(id) {
+                break id;
+            }
+        };
+        self.end_lingering(oldest);
+        true
+    }
+
+    /// Puts it behind those that linger already. Those in front that have ended are forgotten, so that the list holds no more than
+    /// what began to linger within [`LINGER_TIME`].
+    fn remember_lingering(&self, id: Id) {
+        let mut all = self.lingering.borrow_mut();
+        while all.front().is_some_and(|first| !self.is_lingering(*first)) {
+            all.pop_front();
+        }
+        all.push_back(id);
+    }
+
+    fn is_lingering(&self, id: Id) -> bool {
+        matches!(self.slots.borrow().get(id), Some(Slot::Lingering(_)))
+    }
+}
