@@ -1,5 +1,6 @@
 //! Soaks the engine on simulated networks: an echo server and twenty clients, one seed after the other, with everything that can
-//! go wrong: latency, slow links, single bytes, short writes, partitions, resets, descriptors that run out, backends that misbehave.
+//! go wrong: latency, slow links, single bytes, short writes, Nagle's algorithm, partitions, resets, peers that send urgent bytes and do not
+//! read, descriptors that run out, backends that misbehave.
 //!
 //! ```sh
 //! cargo run --release --example simulate -- --seeds 10000            # from seed 0 on
@@ -10,7 +11,7 @@
 //! and no callback comes inside another; clients that nobody harmed hear everything; and in the end no socket is open. The first seed for which they do not is printed
 //! with its trace, and is all that is needed to see it again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
@@ -94,7 +95,8 @@ fn simulate(network: &Network) -> Result<()> {
     let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let server = network.reactor(SERVER);
     network.name("echo.example", [SERVER]);
-    drop(server_from_string(&server, "tcp:7:backlog=8")?.listen(witness.factory(|_: &Address| Some(Echo))));
+    let description = format!("tcp:7:backlog=8:noDelay={}", draw.below(2));
+    drop(server_from_string(&server, &description)?.listen(witness.factory(|_: &Address| Some(Echo))));
     let mut reactors = vec![server.clone()];
     let mut fates = Vec::new();
     for n in 0..CLIENTS {
@@ -103,7 +105,8 @@ fn simulate(network: &Network) -> Result<()> {
         let fate = Rc::new(Fate::default());
         let message: Rc<Vec<u8>> =
             Rc::new((0..draw.below(400) + 1).map(|place| (place * 31 + n as u64) as u8).collect());
-        start(&client, &message, &fate, &witness, Duration::from_millis(draw.below(5_000)));
+        let description = format!("tcp:echo.example:7:timeout=600:noDelay={}", draw.below(2));
+        start(&client, description, &message, &fate, &witness, Duration::from_millis(draw.below(5_000)));
         if draw.below(4) == 0 {
             part(network, &client, host, &mut draw);
         }
@@ -112,6 +115,9 @@ fn simulate(network: &Network) -> Result<()> {
         }
         reactors.push(client);
         fates.push(fate);
+    }
+    for _ in 0..draw.below(4) {
+        intrude(network, &server, &mut draw);
     }
     if draw.below(3) == 0 {
         starve(network, &server, &mut draw);
@@ -136,14 +142,21 @@ fn simulate(network: &Network) -> Result<()> {
 }
 
 /// Has a client connect after a while. If the seed says so it resets its connection in the middle.
-fn start(client: &Reactor, message: &Rc<Vec<u8>>, fate: &Rc<Fate>, witness: &Witness, after: Duration) {
+fn start(
+    client: &Reactor,
+    description: String,
+    message: &Rc<Vec<u8>>,
+    fate: &Rc<Fate>,
+    witness: &Witness,
+    after: Duration,
+) {
     let (reactor, message, fate, witness) = (client.clone(), Rc::clone(message), Rc::clone(fate), witness.clone());
     client.call_later(after, move || {
         let (told, failed, noted) = (Rc::clone(&fate), Rc::clone(&fate), witness.clone());
         let factory = witness.factory(move |_: &Address| {
             Some(Asker { message: Rc::clone(&message), fate: Rc::clone(&told), witness: noted.clone() })
         });
-        let endpoint = match client_from_string(&reactor, "tcp:echo.example:7:timeout=600") {
+        let endpoint = match client_from_string(&reactor, &description) {
             Ok(endpoint) => endpoint,
             Err(error) => unreachable!("the description is right: {error}"),
         };
@@ -169,6 +182,27 @@ fn part(network: &Network, client: &Reactor, host: IpAddr, draw: &mut Draw) {
     let from = Duration::from_millis(draw.below(3_000));
     client.call_later(from, move || parts.partition(host, SERVER));
     client.call_later(from + Duration::from_millis(draw.below(10_000)), move || heals.heal(host, SERVER));
+}
+
+/// A hostile peer: sends a few bytes, one of them urgent, and closes or aborts with the answer unread, or ends its direction and stays.
+fn intrude(network: &Network, server: &Reactor, draw: &mut Draw) {
+    let (after, goes) = (Duration::from_millis(draw.below(4_000)), draw.below(3));
+    let intruder = Rc::new(RefCell::new(None));
+    let (network, connects, sends) = (network.clone(), Rc::clone(&intruder), Rc::clone(&intruder));
+    server.call_later(after, move || drop(connects.replace(Some(network.connect((SERVER, 7).into())))));
+    server.call_later(after + Duration::from_millis(400), move || {
+        if let Some(peer) = &*sends.borrow() {
+            // It may not be connected yet, or any more: then it sends nothing.
+            let _ = peer.write(b"hello").and_then(|_| peer.write_urgent(b'!')).and_then(|_| peer.write(b"there"));
+        }
+    });
+    server.call_later(after + Duration::from_millis(600), move || match intruder.take() {
+        Some(peer) if goes == 0 => peer.close(),
+        Some(peer) if goes == 1 => peer.abort(),
+        // Nor has one an end that is not connected.
+        Some(peer) => drop(peer.shut_down()),
+        None => {}
+    });
 }
 
 /// Takes descriptors away from the server for a while.

@@ -176,7 +176,7 @@ impl Simulated {
         }
     }
 
-    /// A stream is about to end, or to be closed without a reset.
+    /// Checks a stream that is about to end without a reset.
     fn ends_cleanly(&mut self, id: Id, socket: SocketId) {
         if self.kernel.borrow().can_end_cleanly(socket) {
             self.conduct.ends_cleanly(id);

@@ -58,7 +58,7 @@ impl Conditions {
     }
 
     /// A network that is bad in ways that a seed chooses: some have latency, some are slow, some cut everything into single
-    /// bytes, on some the backends misbehave.
+    /// bytes, some hold small segments back, on some the backends misbehave.
     pub fn rough(seed: u64) -> Self {
         // Not the network's own numbers, which start from the same seed.
         let mut random = Random::new(seed ^ 0x726f_7567_685f_7365);
@@ -150,9 +150,9 @@ impl Conditions {
         self
     }
 
-    /// Whether systems acknowledge late, and hold a small segment back while earlier bytes are not acknowledged, where
-    /// [Nagle's algorithm is not off](crate::Transport::set_tcp_no_delay). An acknowledgement leaves with an answer, for every second
-    /// full segment, and otherwise after 40 ms. A segment has 1,460 bytes at most then. Off unless said otherwise.
+    /// Simulates Nagle's algorithm and delayed acknowledgements. A small segment is held while earlier bytes are unacknowledged, unless
+    /// [the algorithm is off](crate::Transport::set_tcp_no_delay) on that connection. An acknowledgement leaves with an answer, at once
+    /// for every second full segment, and otherwise after 40 ms. A segment then has at most 1,460 bytes. Default: `false`.
     pub fn nagle(mut self, on: bool) -> Self {
         self.nagle = on;
         self

@@ -3,7 +3,7 @@
 //! | of one stream | a fault |
 //! |---|---|
 //! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
-//! | ends handed down | one comes before bytes that waited, and is no reset |
+//! | ends handed down | one that is no reset comes before bytes that waited |
 //! | bytes handed up | any come behind the end, or behind a break without having been asked for |
 //! | ends and breaks handed up | one comes twice |
 //! | its life | it begins twice; anything is asked of one that is not open |
@@ -36,7 +36,7 @@ struct Course {
     waiting: Expected,
     shut: bool,
     receiving: bool,
-    /// Nothing comes any more: the end was told, or a receive has failed.
+    /// The end was told, or a receive has failed: nothing comes any more.
     ended: bool,
     broken: bool,
     /// What arrived before the break was asked for.
@@ -132,7 +132,7 @@ impl Conduct {
         }
     }
 
-    /// Its direction ends without a reset that would tell the peer that anything is missing.
+    /// Checks that a clean end leaves no queued bytes behind.
     pub(super) fn ends_cleanly(&mut self, id: Id) {
         let Some(course) = self.streams.get(&key(id)) else { return };
         if !course.waiting.is_empty() {

@@ -1,8 +1,8 @@
-//! [`Expected`]: bytes that were named on one side, and have to come next on the other.
+//! [`Expected`]: bytes seen on one side of a joint, to be compared with those on the other.
 
 use std::collections::VecDeque;
 
-/// Bytes that have to come, in order. What has come is compared and taken off the front.
+/// Bytes that have to come next, in order.
 #[derive(Default)]
 pub(super) struct Expected(VecDeque<u8>);
 
@@ -19,12 +19,12 @@ impl Expected {
         self.0.clear();
     }
 
-    /// Expects these behind the others.
+    /// Adds bytes behind the others.
     pub(super) fn add(&mut self, data: &[u8]) {
         self.0.extend(data);
     }
 
-    /// Takes bytes that have come. Returns how many came beyond the expected ones, or `None` if others were expected.
+    /// Takes arrived bytes off the front. Returns how many came beyond the expected ones, or `None` if they differ.
     pub(super) fn take(&mut self, data: &[u8]) -> Option<usize> {
         let known = data.len().min(self.0.len());
         let (first, second) = self.0.as_slices();

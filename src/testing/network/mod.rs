@@ -40,12 +40,12 @@ use crate::time::Clock;
 /// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle), each in a run that lasts until it is
 /// stopped.
 ///
-/// After every turn of every reactor it is looked at what always holds, and a turn after which it does not panics with the
-/// seed: what is sent is what was written, what is read is a beginning of what was sent, the reactor asks its backend for nothing that
-/// cannot be, nothing is done for a connection inside its `data_received`, what is watched is what is open, windows are kept to, and
-/// time does not go back. And at every callback of every protocol: what it is given is what its end has read next; with TLS on both
-/// sides, what the one at the other end has written next; it is made once, and lost once and last; and no callback comes inside another.
-/// Where a side with TLS meets one without, each is held to its own bytes.
+/// After every turn of every reactor the network checks its invariants, and panics with the seed if one is broken: bytes are sent
+/// as they were written and read as they were sent, an end without a reset follows all of them, the reactor asks its backend for
+/// nothing impossible, nothing is done for a connection inside its `data_received`, the watched sockets are the open ones, windows
+/// are kept, and time does not go back. At every callback of every protocol it checks that the bytes are the next that this end has
+/// read, and with TLS on both sides the next that the other protocol has written; that a protocol is made once, and lost once and
+/// last; and that no callback comes inside another. Where a side with TLS meets one without, each is held to its own bytes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -275,7 +275,8 @@ impl Network {
         self.0.kernel.borrow_mut().heal(one, other);
     }
 
-    /// Lets a reactor have no more than so many sockets open: then it is out of descriptors.
+    /// Limits the sockets that a reactor may have open, lingering ones included. At the limit it is out of descriptors: listening and
+    /// connecting fail with `EMFILE`, and connections in a backlog are shed.
     pub fn limit_descriptors(&self, reactor: &Reactor, limit: Option<usize>) {
         if let Some(owner) = self.owner(reactor) {
             self.0.kernel.borrow_mut().set_limit(owner, limit);

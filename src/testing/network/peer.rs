@@ -65,7 +65,7 @@ impl Peer {
     /// Sends bytes, as many as the network takes, and says how many that were.
     ///
     /// # Errors
-    /// The connection is not made or was refused. It was reset, which the first call says, or nothing can be sent any more: `BrokenPipe`.
+    /// The connection is not made, or was refused. After a reset the first call fails with `ConnectionReset`, later ones with `BrokenPipe`.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let stream = self.stream()?;
         let mut sent = 0;
@@ -82,8 +82,8 @@ impl Peer {
         Ok(sent)
     }
 
-    /// Sends a byte out of band (`MSG_OOB`), and says whether the network took it: 1, or 0. It is no part of the stream for a reader,
-    /// unless another one overtakes it; a receive stops at it.
+    /// Sends a byte out of band (`MSG_OOB`), and returns how many the network took: 1, or 0 if the window is full. A receive stops in
+    /// front of the byte, which is dropped then; another urgent byte before that puts it in line.
     ///
     /// # Errors
     /// As [`write`](Self::write). Over UNIX sockets there is no such thing.

@@ -63,7 +63,7 @@ impl Kernel {
         Ok((id, bound))
     }
 
-    /// The address for a listener, if it is the host's, with a port if none was asked for.
+    /// Binds a listener: checks that the address is the host's and free, and chooses a port if it has none.
     fn bind(&mut self, host: IpAddr, address: &Address) -> io::Result<Address> {
         let bound = match address {
             Address::Tcp(address) => self.bind_port(host, *address, None)?.into(),
@@ -91,7 +91,7 @@ impl Kernel {
         Ok(SocketAddr::new(address.ip(), port))
     }
 
-    /// The address of a socket that connects, such that no other connection of the host has both its addresses.
+    /// Binds a socket that connects, so that its four-tuple is unique.
     fn bind_to_connect(&mut self, host: IpAddr, to: &Address, from: Option<SocketAddr>) -> Result<Address, Refusal> {
         let Some(ip) = to.ip() else { return Ok(UnixAddress::unnamed().into()) };
         let Some(from) = from else {
@@ -112,7 +112,7 @@ impl Kernel {
         Ok(bound)
     }
 
-    /// Whether a socket of the host goes from this port to that address, or did so a while ago.
+    /// Whether the host has a connection from this port to that address, or holds one in TIME_WAIT.
     fn is_connected(&self, host: IpAddr, port: u16, to: &Address) -> bool {
         let goes = |socket: &Socket| match socket {
             Socket::Listener(_) => false,
@@ -143,7 +143,7 @@ impl Kernel {
         None
     }
 
-    /// An end that has closed first keeps both addresses for a while, so that nothing of the connection can reach a later one.
+    /// Holds a four-tuple in TIME_WAIT, so that no late packet of its connection reaches a later one.
     pub(super) fn begin_time_wait(&mut self, host: IpAddr, local: &Address, remote: &Address) {
         let (Some(port), Some(remote)) = (local.port(), remote.socket_addr()) else { return };
         let now = self.now;
@@ -231,9 +231,10 @@ impl Kernel {
         let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
         let (local, to) = (attempt.local.clone(), attempt.to.clone());
         let (asking, answering) = (self.next_id(), self.next_id());
-        self.sockets
-            .insert(asking, Socket::Stream(Stream::new(asker, (host, there), local.clone(), to.clone(), answering)));
-        self.sockets.insert(answering, Socket::Stream(Stream::new(owner, (there, host), to, local, asking)));
+        let ours = Stream::new(asker, (host, there), local.clone(), to.clone(), answering);
+        let theirs = Stream::new(owner, (there, host), to, local, asking);
+        self.sockets.insert(asking, Socket::Stream(Box::new(ours)));
+        self.sockets.insert(answering, Socket::Stream(Box::new(theirs)));
         self.answer(id, Ok(asking));
         Some(answering)
     }
@@ -341,7 +342,7 @@ pub(crate) enum Refusal {
 /// The first port that is given to those who ask for none.
 pub(super) const FIRST_PORT: u16 = 1024;
 
-/// How long the addresses of a connection are kept by the end that closed first. 60 s, as on Linux.
+/// Duration of TIME_WAIT. 60 s, as on Linux.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// EMFILE, as it is on Linux: no descriptors are left to this process.

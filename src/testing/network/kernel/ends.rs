@@ -1,13 +1,13 @@
-//! What a stream's end knows of the other's end and of a reset, and what its system says of it when it is asked:
+//! Ends and resets of a stream, and the answers of its system:
 //!
-//! | | a send says | a receive says, behind all bytes |
+//! | event | a send fails with | a receive, behind all bytes, brings |
 //! |---|---|---|
-//! | reset | `ConnectionReset` | `ConnectionReset` |
-//! | reset behind the peer's end, ours still open | `BrokenPipe` | the end |
-//! | a UNIX socket whose peer left something unread | `BrokenPipe`, and the error stays | `ConnectionReset`, even before an end |
+//! | a reset | `ConnectionReset` | `ConnectionReset` |
+//! | a reset behind the peer's end, ours still open | `BrokenPipe` | the end |
+//! | a UNIX peer closes with unread bytes | `BrokenPipe`, and the error stays | `ConnectionReset`, even before an end |
 //!
-//! An error is told once, by whatever is asked first: from then on a send says `BrokenPipe`, and a receive tells the end as if it were a
-//! clean one. Bytes that had arrived stay, and are read before.
+//! The first call that meets an error takes it. Later sends fail with `BrokenPipe`, and later receives bring an end that looks clean.
+//! Bytes that had arrived stay, and are read first.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use super::News;
 use super::streams::Stream;
 
 impl Stream {
-    /// The reset has arrived.
+    /// Handles the arrival of a reset.
     pub(super) fn was_reset(&mut self) {
         self.reset = true;
         let is_half_closed = self.end_arrived && !self.shut && !self.is_unix();

@@ -17,23 +17,23 @@
 use super::super::expected::Expected;
 use super::{Kernel, Socket, SocketId};
 
-/// What one end has yet to send, to read and to give.
+/// Bytes that one end has yet to send, to read and to deliver.
 #[derive(Default)]
 pub(super) struct Ledger {
-    /// The layers of this end, as far as its reactor has shown them.
+    /// Layers of this end that its reactor has shown so far.
     levels: usize,
-    /// Written below all layers, and not sent.
+    /// Bytes written below all layers and not yet sent.
     unsent: Expected,
-    /// Sent by the other end, and not read here.
+    /// Bytes that the other end has sent and this one has not read.
     pub(super) due: Expected,
-    /// Read, and not given to the protocol. Kept while there are no layers.
+    /// Bytes read and not yet given to the protocol, while there are no layers.
     ungiven: Expected,
-    /// Written by the protocol at the other end and not given to this one's, by the number of layers beyond the first.
+    /// Bytes that the other protocol has written above one layer, two, .., and this one was not given.
     promised: Vec<Expected>,
 }
 
 impl Ledger {
-    /// Bytes of so many layers, at least one.
+    /// The bytes above so many layers, at least one.
     fn promised(&mut self, level: usize) -> &mut Expected {
         if self.promised.len() < level {
             self.promised.resize_with(level, Expected::default);
@@ -41,7 +41,7 @@ impl Ledger {
         &mut self.promised[level - 1]
     }
 
-    /// This end has so many layers, or more.
+    /// Notes that this end has at least so many layers.
     fn reach(&mut self, level: usize) {
         self.levels = self.levels.max(level);
         if self.levels > 0 {
@@ -49,12 +49,12 @@ impl Ledger {
         }
     }
 
-    /// The owner has passed over this. `false`: the other end has sent something else.
+    /// Takes bytes that the owner skips. `false`: the other end has sent others.
     pub(super) fn passes(&mut self, data: &[u8]) -> bool {
         self.due.take(data) == Some(0)
     }
 
-    /// The owner has read this. `false`: the other end has sent something else.
+    /// Takes bytes that the owner reads. `false`: the other end has sent others.
     pub(super) fn reads(&mut self, data: &[u8]) -> bool {
         if self.levels == 0 {
             self.ungiven.add(data);
@@ -64,7 +64,7 @@ impl Ledger {
 }
 
 impl Kernel {
-    /// A protocol above so many layers has written this.
+    /// Notes a write by a protocol above so many layers.
     pub(crate) fn writes(&mut self, id: SocketId, level: usize, data: &[u8]) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.ledger.reach(level);
@@ -77,7 +77,7 @@ impl Kernel {
         }
     }
 
-    /// An owner has sent this, which may be a layer's.
+    /// Compares sent bytes with the written ones; with layers, the rest is theirs.
     pub(crate) fn sends(&mut self, id: SocketId, data: &[u8], is_layered: bool) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         match stream.ledger.unsent.take(data) {
@@ -87,7 +87,7 @@ impl Kernel {
         }
     }
 
-    /// An owner ends its direction in order, or closes without a reset: nothing that was written may be missing from it.
+    /// Checks that a clean end leaves no written bytes behind.
     pub(super) fn ends_cleanly(&mut self, id: SocketId) {
         let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
         let unsent = stream.ledger.unsent.len();
@@ -98,7 +98,7 @@ impl Kernel {
         }
     }
 
-    /// A protocol above so many layers is given this.
+    /// Compares the bytes given to a protocol above so many layers.
     pub(crate) fn gives(&mut self, id: SocketId, level: usize, data: &[u8]) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.ledger.reach(level);
@@ -121,7 +121,7 @@ impl Kernel {
         }
     }
 
-    /// A protocol above so many layers is told that the peer's direction has ended. What a layer says it says of everything before.
+    /// Checks that a clean end above layers follows everything that was written there.
     pub(crate) fn tells_the_end(&mut self, id: SocketId, level: usize) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let (peer, local) = (stream.peer, stream.local.clone());

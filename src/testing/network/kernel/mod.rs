@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | data | is kept until it is read | is answered with a reset |
 //! | end | is told once everything before it was read | |
-//! | reset | is told at once, or after what is unread while it is being read (`streams.rs`) | |
+//! | reset | is told at once, or after what is unread while it is being read (`ends.rs`) | |
 //!
 //! Every random choice is drawn from one seed, and nothing depends on an address in memory or the order of a hash table: the
 //! same program on the same seed does the same, and leaves the same trace.
@@ -62,7 +62,7 @@ pub(crate) struct Kernel {
     lists: Vec<Lists>,
     limits: BTreeMap<Owner, usize>,
     hosts: BTreeMap<IpAddr, Host>,
-    /// Until when a port of a host and an address are taken by a connection that is over.
+    /// Four-tuples in TIME_WAIT, by host, local port and peer, with the time at which they are free.
     time_waits: BTreeMap<(IpAddr, u16, SocketAddr), Duration>,
     names: BTreeMap<String, Vec<IpAddr>>,
     partitions: BTreeSet<(IpAddr, IpAddr)>,
@@ -88,7 +88,8 @@ struct Host {
 pub(crate) enum Socket {
     Listener(Listener),
     Attempt(Attempt),
-    Stream(Stream),
+    /// Boxed, for it needs more room than the others.
+    Stream(Box<Stream>),
 }
 
 #[derive(Debug)]
@@ -101,9 +102,9 @@ enum Event {
     Wire(SocketId),
     /// The sender hears that so much was read.
     Read(SocketId, usize),
-    /// A receiver acknowledges what it has not yet.
+    /// A delayed acknowledgement of a receiver is due.
     Acknowledges(SocketId),
-    /// The sender hears that so much has arrived.
+    /// An acknowledgement of so many bytes reaches their sender.
     Acknowledged(SocketId, usize),
 }
 
@@ -209,7 +210,7 @@ impl Kernel {
         }
     }
 
-    /// Whether nothing of a stream's other end reaches it.
+    /// Whether a partition cuts a stream off from its other end.
     fn is_cut_off(&self, id: SocketId) -> bool {
         matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
     }
@@ -420,9 +421,8 @@ impl Kernel {
 impl Socket {
     fn host(&self) -> IpAddr {
         match self {
-            Self::Listener(Listener { host, .. })
-            | Self::Attempt(Attempt { host, .. })
-            | Self::Stream(Stream { host, .. }) => *host,
+            Self::Listener(Listener { host, .. }) | Self::Attempt(Attempt { host, .. }) => *host,
+            Self::Stream(stream) => stream.host,
         }
     }
 

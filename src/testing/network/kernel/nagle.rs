@@ -12,27 +12,27 @@ use std::time::Duration;
 use super::streams::Packet;
 use super::{Event, Kernel, Socket, SocketId};
 
-/// What one end holds back, of bytes and of acknowledgements.
+/// Bytes and acknowledgements that one end holds back.
 #[derive(Default)]
 pub(super) struct Nagle {
-    /// Taken to be sent, and not on the wire.
+    /// Bytes taken from the owner and not yet on the wire.
     held: VecDeque<u8>,
-    /// Sent, and not acknowledged.
+    /// Bytes sent and not yet acknowledged.
     unacknowledged: usize,
-    /// Arrived, and not acknowledged to the other end.
+    /// Bytes arrived and not yet acknowledged to the other end.
     unanswered: usize,
-    /// That will be seen to in a while.
+    /// A delayed acknowledgement is scheduled.
     is_late: bool,
 }
 
 impl Kernel {
-    /// Whether a socket's small segments may be held back.
+    /// Whether a socket may hold small segments back.
     pub(super) fn may_hold(&self, id: SocketId) -> bool {
         let is_tcp = matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.is_unix());
         self.conditions.nagle && is_tcp
     }
 
-    /// Takes bytes to be sent, and sends what is not to be held.
+    /// Queues bytes, and transmits those that Nagle's algorithm lets go.
     pub(super) fn send_or_hold(&mut self, id: SocketId, data: &[u8]) {
         if let Some(stream) = self.stream(id) {
             stream.nagle.held.extend(data);
@@ -40,7 +40,7 @@ impl Kernel {
         self.push_out(id, false);
     }
 
-    /// Sends what is held and need not be, or all of it.
+    /// Transmits held bytes: those that Nagle's algorithm lets go, or `all`.
     pub(super) fn push_out(&mut self, id: SocketId, all: bool) {
         let full = self.full_segment();
         while let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
@@ -56,14 +56,14 @@ impl Kernel {
         }
     }
 
-    /// Turns Nagle's algorithm off or on. Off, nothing is held any more.
+    /// Turns Nagle's algorithm off (`true`), which releases held bytes, or on.
     pub(crate) fn set_no_delay(&mut self, id: SocketId, on: bool) {
         let Some(stream) = self.stream(id) else { return };
         stream.no_delay = on;
         self.push_out(id, false);
     }
 
-    /// Bytes have arrived that have to be acknowledged.
+    /// Counts arrived bytes, and acknowledges them at once or schedules it.
     pub(super) fn answer_late(&mut self, id: SocketId, count: usize) {
         let (full, at) = (self.full_segment(), self.now + DELAYED_ACK);
         let Some(stream) = self.stream(id) else { return };
@@ -75,7 +75,7 @@ impl Kernel {
         }
     }
 
-    /// The delay of an acknowledgement is over.
+    /// Sends an acknowledgement whose delay is over.
     pub(super) fn answer_now(&mut self, id: SocketId) {
         if let Some(stream) = self.stream(id) {
             stream.nagle.is_late = false;
@@ -92,7 +92,7 @@ impl Kernel {
         }
     }
 
-    /// The other end has acknowledged so many bytes.
+    /// Handles an acknowledgement from the other end.
     pub(super) fn acknowledged(&mut self, id: SocketId, count: usize) {
         if let Some(stream) = self.stream(id) {
             stream.nagle.unacknowledged = stream.nagle.unacknowledged.saturating_sub(count);
@@ -100,13 +100,18 @@ impl Kernel {
         }
     }
 
-    /// What a full segment is, on a network that may have no limit of its own.
+    /// Bytes of a full segment.
     fn full_segment(&self) -> usize {
         self.conditions.segment.min(ETHERNET_SEGMENT_BYTES)
     }
 }
 
 impl Nagle {
+    /// Whether nothing is held or waits for an acknowledgement.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.held.is_empty() && self.unacknowledged == 0
+    }
+
     /// Drops what is held.
     pub(super) fn clear(&mut self) {
         self.held.clear();
@@ -114,8 +119,8 @@ impl Nagle {
     }
 }
 
-/// How late an acknowledgement is. 40 ms, the least of Linux.
+/// The delay of an acknowledgement. 40 ms, the minimum of Linux.
 const DELAYED_ACK: Duration = Duration::from_millis(40);
 
-/// What fits into a packet on an Ethernet.
+/// Bytes of a full segment on an Ethernet; networks without a limit of their own use it.
 const ETHERNET_SEGMENT_BYTES: usize = 1460;

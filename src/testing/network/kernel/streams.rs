@@ -30,21 +30,21 @@ pub(crate) struct Stream {
     /// When the last bit of what was sent has left.
     pub(super) busy_until: Duration,
     pub(super) incoming: VecDeque<u8>,
-    /// How many of those are ahead of an urgent byte, which is one of them.
+    /// Number of unread bytes in front of an urgent byte, which is among them.
     urgent: Option<usize>,
     pub(super) nagle: Nagle,
-    /// What is compared of its bytes.
+    /// Invariants of its bytes.
     pub(super) ledger: Ledger,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
     /// One of the ends has reset it, and nothing comes or goes any more.
     pub(super) reset: bool,
-    /// What the owner has not been told of that, by whatever it asks next.
+    /// The error of that, until a send or a receive has told it.
     pub(super) error: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
-    /// Its end left before the peer's had come.
+    /// This end closed first.
     ended_first: bool,
     /// The other end was closed, and its system says so.
     pub(super) gone: bool,
@@ -178,7 +178,7 @@ impl Kernel {
             }
             Some(Socket::Stream(_)) | None => {}
             Some(Socket::Attempt(attempt)) => {
-                // What has not heard of its answer yet answers that with a reset.
+                // A system resets a connection whose answer comes after it was given up.
                 let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
                 self.sockets.remove(&id);
                 if let Some(Ok(stream)) = outcome {
@@ -200,7 +200,7 @@ impl Kernel {
         }
     }
 
-    /// A closed stream tells its peer that the connection is no more. Nothing waits for what may still come of it.
+    /// Resets a stream that its owner has closed.
     fn reset(&mut self, id: SocketId) {
         if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
             (stream.reset, stream.error) = (true, None);
@@ -232,7 +232,7 @@ impl Kernel {
         count
     }
 
-    /// Drops an urgent byte that is next: nobody has asked for it to stay in line.
+    /// Drops an urgent byte that is next. It stays in line only where a socket asks for that, and no backend does.
     fn pass_urgent(&mut self, id: SocketId) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         if stream.urgent != Some(0) {
@@ -247,7 +247,7 @@ impl Kernel {
         self.makes_room(id, 1);
     }
 
-    /// So much was read: the peer may send as much more, and there may be more to read.
+    /// Opens the peer's window by the bytes that were read, and looks for more to read.
     fn makes_room(&mut self, id: SocketId, count: usize) {
         let at = self.now + self.latency();
         let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
@@ -296,15 +296,17 @@ impl Kernel {
         }
     }
 
-    /// Whether everything that was sent has arrived at the other host, and everything that has arrived here was read.
+    /// Whether the other host has acknowledged all that was sent, and all that has arrived here was read.
     pub(crate) fn is_acknowledged(&self, id: SocketId) -> bool {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => stream.incoming.is_empty() && stream.under_way == 0,
+            Some(Socket::Stream(stream)) => {
+                stream.incoming.is_empty() && stream.under_way == 0 && stream.nagle.is_acknowledged()
+            }
             _ => false,
         }
     }
 
-    /// Whether a stream can still end so that its peer sees no reset, and could see one.
+    /// Whether a stream can still end cleanly, where a reset would tell its peer of a loss.
     pub(crate) fn can_end_cleanly(&self, id: SocketId) -> bool {
         matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
     }
@@ -432,7 +434,7 @@ impl Kernel {
 }
 
 impl Stream {
-    /// How many bytes one receive can bring: those ahead of an urgent byte.
+    /// Number of bytes that one receive can bring: those in front of an urgent byte.
     fn readable(&self) -> usize {
         self.urgent.unwrap_or(self.incoming.len())
     }
