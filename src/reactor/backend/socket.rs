@@ -341,6 +341,10 @@ pub(super) fn set_option(socket: BorrowedFd<'_>, option: SocketOption) -> io::Re
         SocketOption::UserTimeout(timeout) => {
             sockopt::set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
         }
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        SocketOption::QuickAck => sockopt::set_tcp_quickack(socket, true)?,
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        SocketOption::QuickAck => return Err(io::ErrorKind::Unsupported.into()),
     }
     Ok(())
 }

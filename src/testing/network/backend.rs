@@ -371,8 +371,8 @@ impl Backend for Simulated {
         match option {
             SocketOption::NoDelay(on) => stream.no_delay = on,
             SocketOption::KeepAlive(on) => stream.keep_alive = on,
-            // Nothing here is lost for good, so there is nothing to give up on.
-            SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) => {}
+            // Nothing here is lost for good, so there is nothing to give up on, and nothing to acknowledge.
+            SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) | SocketOption::QuickAck => {}
         }
         Ok(())
     }
