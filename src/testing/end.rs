@@ -410,6 +410,7 @@ impl Driver for Socket {
                 options.keep_alive_times = Some((idle, interval, count));
             }
             SocketOption::UserTimeout(timeout) => options.user_timeout = Some(timeout),
+            SocketOption::QuickAck => {}
         }
         Ok(())
     }

@@ -24,7 +24,9 @@
 //!    [`Truncated`](crate::error::ConnectionClosed::Truncated). Ours is sent behind everything that was written; the peer's answer to
 //!    it is read for 5 s at most, by nobody.
 //! 7. `lose_write_connection` ends our direction of TLS too, and the other one goes on.
-//! 8. What goes wrong in TLS ends the connection with a [`TlsError`]; the peer is told why, as far as TLS lets it be told.
+//! 8. A server sends nothing of its own accord when a handshake is done: its [tickets](ServerTlsBuilder::session_tickets) go with its
+//!    first answer.
+//! 9. What goes wrong in TLS ends the connection with a [`TlsError`]; the peer is told why, as far as TLS lets it be told.
 
 mod client;
 mod error;

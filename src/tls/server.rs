@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::files::Watched;
@@ -145,6 +145,7 @@ pub struct ServerTlsBuilder {
     clients: Option<(TrustRoots, bool)>,
     protocols: Vec<Vec<u8>>,
     version: Option<TlsVersion>,
+    tickets: Option<u8>,
 }
 
 impl ServerTlsBuilder {
@@ -185,6 +186,17 @@ impl ServerTlsBuilder {
         self
     }
 
+    /// How many tickets a client gets for each handshake of TLS 1.3, each of which resumes one session. 2 unless set. 0 turns
+    /// resumption off, in TLS 1.2 as well, where a client gets one.
+    ///
+    /// The tickets of TLS 1.3 are sent with the server's first answer, or with its end: a client that only sends, and closes
+    /// without reading, would answer them with a reset, and its last bytes would be lost.
+    #[must_use]
+    pub fn session_tickets(mut self, count: u8) -> Self {
+        self.tickets = Some(count);
+        self
+    }
+
     /// Makes it.
     ///
     /// # Errors
@@ -210,11 +222,19 @@ impl ServerTlsBuilder {
             }
         };
         let mut config = config.with_cert_resolver(certificates);
-        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ConfigError::Unusable)?;
+        config.send_tls13_tickets = self.tickets.unwrap_or(TICKETS).into();
+        if config.send_tls13_tickets == 0 {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ConfigError::Unusable)?;
+        }
         config.alpn_protocols = self.protocols;
         Ok(ServerTls::of(Arc::new(config), files))
     }
 }
+
+/// As many as browsers ask for and rustls sends: one for the next connection, and one for another beside it.
+const TICKETS: u8 = 2;
 
 /// Certificates by name.
 #[derive(Debug)]

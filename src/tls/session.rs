@@ -49,6 +49,8 @@ pub(super) struct Session {
     ready: bool,
     /// The peer ended its direction, or something was wrong: what comes now is nobody's.
     ended: bool,
+    /// rustls has a server's tickets of TLS 1.3, which wait until there is something else to be sent.
+    holds_tickets: bool,
 }
 
 impl Session {
@@ -62,7 +64,7 @@ impl Session {
         };
         // What is given to be sealed is bounded by whoever gives it, and taken out at once.
         connection.set_buffer_limit(None);
-        Ok(Self { connection: Box::new(connection), timeout, ready: false, ended: false })
+        Ok(Self { connection: Box::new(connection), timeout, ready: false, ended: false, holds_tickets: false })
     }
 
     /// What was agreed on, once it was.
@@ -121,8 +123,17 @@ impl Session {
         if taken < plain.len() { Err(TlsError::KeysUsedUp.into()) } else { Ok(()) }
     }
 
+    /// Whether rustls has tickets of TLS 1.3 and nothing else, when a handshake is done. A client that sends what it has and closes
+    /// does not read them: its kernel would answer them with a reset, which destroys what we have not read yet. So they wait
+    /// for our first answer, or our end. They are sealed already, and anything that is sealed later goes behind them.
+    fn has_only_tickets(&self) -> bool {
+        let is_server = matches!(*self.connection, Connection::Server(_));
+        is_server && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
     /// Takes out what rustls wants to be sent.
     fn take_out(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
+        self.holds_tickets = false;
         while self.connection.wants_write() {
             self.connection.write_tls(sealed)?;
         }
@@ -135,14 +146,18 @@ impl Layer for Session {
         let mut plain = spares.take();
         let (was_ready, had_ended) = (self.ready, self.ended);
         let taken = guarded(|| self.take_in(data, &mut plain)).unwrap_or_else(|panic| Err(TlsError::Panicked(panic)));
-        // Writing to memory does not fail.
-        let _ = self.take_out(answer);
         let completed = self.ready && !was_ready;
+        self.holds_tickets |= completed && self.has_only_tickets();
+        // An alert behind them is taken out when the failure ends our direction.
+        if !self.holds_tickets {
+            // Writing to memory does not fail.
+            let _ = self.take_out(answer);
+        }
         match taken {
-            Ok(()) => Opened { plain, completed, ended: self.ended && !had_ended, failure: None },
+            Ok(()) => Opened { plain, completed, ended: self.ended && !had_ended, ..Opened::default() },
             Err(error) => {
                 self.ended = true;
-                Opened { plain, completed, ended: false, failure: Some(error.into()) }
+                Opened { plain, completed, failure: Some(error.into()), ..Opened::default() }
             }
         }
     }

@@ -38,6 +38,8 @@ pub(crate) enum SocketOption {
     KeepAliveTimes(Duration, Duration, u32),
     /// How long sent bytes may stay unacknowledged.
     UserTimeout(Duration),
+    /// Acknowledges what was received at once, instead of waiting for an answer to go with it.
+    QuickAck,
 }
 
 /// What a reactor does for its transports between two settlings. Nothing here calls a protocol.

@@ -53,6 +53,8 @@ pub(crate) struct Opened {
     pub(crate) plain: Vec<u8>,
     /// They ended the handshake, before `plain`.
     pub(crate) completed: bool,
+    /// They ended it without an answer, which would have acknowledged them.
+    pub(crate) unanswered: bool,
     /// The peer's direction ended behind `plain`.
     pub(crate) ended: bool,
     /// They were wrong, behind all else.
@@ -137,7 +139,8 @@ impl Layers {
     pub(super) fn open(&mut self, level: usize, data: &[u8], wire: &mut SendQueue, spares: &Spares) -> Opened {
         let Some(place) = self.stack.get_mut(level) else { return Opened::default() };
         let mut answer = Vec::new();
-        let opened = place.layer.open(data, &mut answer, spares);
+        let mut opened = place.layer.open(data, &mut answer, spares);
+        opened.unanswered = opened.completed && answer.is_empty();
         if !self.parting {
             self.below(level, wire).push(&answer, spares);
         }

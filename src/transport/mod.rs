@@ -322,6 +322,12 @@ impl Transport {
         let mut stream = self.0.stream.borrow_mut();
         let opened = stream.open(level, data, &self.0.agenda.spares);
         self.list_stream(&mut stream);
+        drop(stream);
+        if opened.unanswered {
+            // A peer that has Nagle's algorithm on does not send its first request until its last handshake message is acknowledged,
+            // and a kernel that has answered before waits 40 ms with that. A socket that refuses has no acknowledgements.
+            let _ = self.set_option(SocketOption::QuickAck);
+        }
         opened
     }
 

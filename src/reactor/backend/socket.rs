@@ -398,6 +398,10 @@ pub(super) fn set_option(socket: BorrowedFd<'_>, option: SocketOption) -> io::Re
             let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
             sockopt::set_tcp_user_timeout(socket, millis as u32)?;
         }
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        SocketOption::QuickAck => sockopt::set_tcp_quickack(socket, true)?,
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        SocketOption::QuickAck => return Err(io::ErrorKind::Unsupported.into()),
     }
     Ok(())
 }

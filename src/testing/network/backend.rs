@@ -443,8 +443,8 @@ impl Backend for Simulated {
         match option {
             SocketOption::NoDelay(on) => kernel.set_no_delay(socket, on),
             SocketOption::KeepAlive(on) => stream.keep_alive = on,
-            // Nothing here is lost for good, so there is nothing to give up on.
-            SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) => {}
+            // Nothing here is lost for good, so there is nothing to give up on, and nothing to acknowledge.
+            SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) | SocketOption::QuickAck => {}
         }
         Ok(())
     }
