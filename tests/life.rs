@@ -260,8 +260,10 @@ fn a_handle_in_a_timer_keeps_the_reactor() {
     assert!(!timers.call_later(HOUR, || ()).active(), "its clock has gone");
 }
 
+type End = fn(Reactor);
+
 /// How a reactor ends.
-const ENDINGS: [(&str, fn(Reactor)); 3] = [
+const ENDINGS: [(&str, End); 3] = [
     ("closed", |reactor| reactor.close().unwrap()),
     ("dropped", drop),
     ("crashed and dropped", |reactor| {

@@ -361,7 +361,19 @@ fn tcp_options_reach_the_socket() {
         assert_eq!(transport.tcp_keep_alive().unwrap(), on);
     }
     transport.set_tcp_keep_alive_times(Duration::from_secs(30), Duration::from_secs(5), 3).unwrap();
-    transport.set_tcp_user_timeout(Duration::from_secs(20)).unwrap();
+    let read_back = || with_descriptor(&transport, |socket| rustix::net::sockopt::tcp_user_timeout(socket).unwrap());
+    for (asked, millis) in [
+        (Duration::from_secs(20), 20_000),
+        (Duration::from_nanos(1), 1),
+        (Duration::from_millis(1 << 32), i32::MAX as u32),
+        (Duration::MAX, i32::MAX as u32),
+        (Duration::ZERO, 0),
+    ] {
+        transport.set_tcp_user_timeout(asked).unwrap();
+        assert_eq!(read_back(), millis, "{asked:?}");
+    }
+    let absurd = transport.set_tcp_keep_alive_times(Duration::MAX, Duration::MAX, 3);
+    assert_eq!(absurd.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert!(transport.raw_fd().is_some());
     transport.lose_connection();
     run_beside(&reactor, client);
