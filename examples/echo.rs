@@ -9,6 +9,7 @@
 //! `listen` and `connect` answer with a **Deferred**. Exits when all ten have been answered.
 
 use std::cell::Cell;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use ropewalk::endpoints::{HostnameEndpoint, server_from_string};
@@ -75,8 +76,9 @@ pub(crate) fn start(reactor: &Reactor) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
-    let reactor = Reactor::new()?;
-    start(&reactor)?;
-    Ok(reactor.run()?)
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        start(reactor)?;
+        Ok(reactor.when_stopped())
+    })
 }

@@ -10,12 +10,13 @@
 //!
 //! Run it, and then `cargo run --example echo_client`, or `nc localhost 8888`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Address, Failure, Result, Transport};
 
 #[derive(Default)]
 struct EchoFactory {
@@ -57,21 +58,15 @@ impl Protocol for Echo {
     }
 }
 
-fn main() -> Result<()> {
-    let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:8888".to_owned());
-    let reactor = Reactor::new()?;
-    let failure = Rc::new(RefCell::new(None));
-
-    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
-    let listening = server_from_string(&reactor, &description)?.listen(EchoFactory::default()).add_callbacks(
-        |port| println!("listening on {}", port.host()),
-        move |why| {
-            failed.replace(Some(why));
-            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
-        },
-    );
-    drop(listening);
-
-    reactor.run()?;
-    failure.take().map_or(Ok(()), Err)
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:8888".to_owned());
+        let stopped = reactor.when_stopped();
+        let listening = server_from_string(reactor, &description)?.listen(EchoFactory::default());
+        // Until Ctrl-C. If it can't listen, this fails, and so does the program.
+        Ok(listening.add_callback(|port| {
+            println!("listening on {}", port.host());
+            stopped
+        }))
+    })
 }

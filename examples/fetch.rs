@@ -8,6 +8,7 @@
 //!
 //! The servers are in the same process: one answers, one is slow, one says nothing.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use ropewalk::deferred::{Promise, gather_results};
@@ -123,28 +124,22 @@ fn serve(reactor: &Reactor, name: &'static str, text: Option<&'static str>, afte
         })
 }
 
-fn main() -> Result<()> {
-    let reactor = Reactor::new()?;
-    let sources = gather_results([
-        serve(&reactor, "headlines", Some("rope found to be longer than thought"), 0),
-        serve(&reactor, "weather", Some("wind from the west"), 100),
-        serve(&reactor, "prices", None, 0),
-    ]);
-    let (first, second, last) = (reactor.clone(), reactor.clone(), reactor.clone());
-    let done = sources
-        .add_callback(move |sources| {
-            page_with_callbacks(&first, &sources).add_callback(move |page| {
-                println!("with callbacks:\n{page}");
-                Ok(sources)
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let sources = gather_results([
+            serve(reactor, "headlines", Some("rope found to be longer than thought"), 0),
+            serve(reactor, "weather", Some("wind from the west"), 100),
+            serve(reactor, "prices", None, 0),
+        ]);
+        let (first, second) = (reactor.clone(), reactor.clone());
+        sources
+            .add_callback(move |sources| {
+                page_with_callbacks(&first, &sources).add_callback(move |page| {
+                    println!("with callbacks:\n{page}");
+                    Ok(sources)
+                })
             })
-        })
-        .add_callback(move |sources| second.spawn(page_with_async(second.clone(), sources)))
-        .add_callback(|page| println!("with async:\n{page}"))
-        .add_both(move |result| {
-            last.stop()?;
-            result
-        });
-    reactor.run()?;
-    drop(done); // a failure that nobody handled is reported in the log
-    Ok(())
+            .add_callback(move |sources| second.spawn(page_with_async(second.clone(), sources)))
+            .add_callback(|page| println!("with async:\n{page}"))
+    })
 }

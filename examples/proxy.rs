@@ -10,13 +10,14 @@
 
 use std::cell::RefCell;
 use std::env;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use ropewalk::endpoints::{client_from_string, connect_protocol, server_from_string};
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::transport::Streaming;
-use ropewalk::{Address, Deferred, Failure, Reactor, Result, Transport};
+use ropewalk::{Address, Deferred, Failure, Result, Transport};
 
 /// The transport of the other side, while there is one.
 type Other = Rc<RefCell<Option<Transport>>>;
@@ -86,28 +87,20 @@ impl Protocol for Side {
     }
 }
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [from, to] = &*arguments else {
-        return Err(Failure::message("usage: proxy SERVER-ENDPOINT CLIENT-ENDPOINT"));
-    };
-    let reactor = Reactor::new()?;
-    let target: Rc<dyn ClientEndpoint> = client_from_string(&reactor, to)?.into();
-    let factory = move |_peer: &Address| {
-        Some(Side { other: Other::default(), target: Some(Rc::clone(&target)), connecting: None })
-    };
-
-    let failure = Rc::new(RefCell::new(None));
-    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
-    let listening = server_from_string(&reactor, from)?.listen(factory).add_callbacks(
-        |port| println!("listening on {}", port.host()),
-        move |why| {
-            failed.replace(Some(why));
-            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
-        },
-    );
-    drop(listening);
-
-    reactor.run()?;
-    failure.take().map_or(Ok(()), Err)
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let arguments: Vec<String> = env::args().skip(1).collect();
+        let [from, to] = &*arguments else {
+            return Err(Failure::message("usage: proxy SERVER-ENDPOINT CLIENT-ENDPOINT"));
+        };
+        let target: Rc<dyn ClientEndpoint> = client_from_string(reactor, to)?.into();
+        let factory = move |_peer: &Address| {
+            Some(Side { other: Other::default(), target: Some(Rc::clone(&target)), connecting: None })
+        };
+        let stopped = reactor.when_stopped();
+        Ok(server_from_string(reactor, from)?.listen(factory).add_callback(|port| {
+            println!("listening on {}", port.host());
+            stopped
+        }))
+    })
 }

@@ -3,20 +3,18 @@
 //! Arguments: where to connect (`tcp:localhost:8025`), the file with the certificate of the server's authority (`starttls.pem`), and
 //! the server's name (`localhost`). If there is no answer over TLS, the exit status is 1.
 
-use std::cell::RefCell;
 use std::process::ExitCode;
-use std::rc::Rc;
 
+use ropewalk::deferred::Promise;
 use ropewalk::endpoints::{client_from_string, connect_protocol};
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, TrustRoots};
-use ropewalk::{Failure, Reactor, Result, Transport};
+use ropewalk::{Failure, Result, Transport};
 
 struct Discreet {
     tls: ClientTls,
-    reactor: Reactor,
-    /// What it was told over TLS.
-    answer: Rc<RefCell<Option<String>>>,
+    /// Fired with the answer that comes over TLS, or with the reason why there is none.
+    answer: Option<Promise<String>>,
 }
 
 impl Protocol for Discreet {
@@ -28,7 +26,9 @@ impl Protocol for Discreet {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         let text = String::from_utf8_lossy(data).trim_end().to_owned();
         if transport.tls_session().is_some() {
-            self.answer.replace(Some(text));
+            if let Some(answer) = self.answer.take() {
+                let _ = answer.callback(text);
+            }
             transport.lose_connection();
         } else if text == "go ahead" {
             println!("the server agrees to TLS");
@@ -49,36 +49,23 @@ impl Protocol for Discreet {
     }
 
     fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        if self.answer.borrow().is_none() {
-            eprintln!("no answer: {reason}");
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.errback(reason.clone());
         }
-        // It is running: this is a callback.
-        drop(self.reactor.stop());
     }
 }
 
-fn main() -> Result<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
-    let description = arguments.next().unwrap_or_else(|| "tcp:localhost:8025".to_owned());
-    let file = arguments.next().unwrap_or_else(|| "starttls.pem".to_owned());
-    let name = arguments.next().unwrap_or_else(|| "localhost".to_owned());
-    let tls = ClientTls::builder().trust_roots(TrustRoots::from_pem_file(file)?).for_server(&name)?;
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let mut arguments = std::env::args().skip(1);
+        let description = arguments.next().unwrap_or_else(|| "tcp:localhost:8025".to_owned());
+        let file = arguments.next().unwrap_or_else(|| "starttls.pem".to_owned());
+        let name = arguments.next().unwrap_or_else(|| "localhost".to_owned());
+        let tls = ClientTls::builder().trust_roots(TrustRoots::from_pem_file(file)?).for_server(&name)?;
 
-    let reactor = Reactor::new()?;
-    let answer = Rc::new(RefCell::new(None));
-    let client = Discreet { tls, reactor: reactor.clone(), answer: Rc::clone(&answer) };
-    let stopper = reactor.clone();
-    let connecting =
-        connect_protocol(&client_from_string(&reactor, &description)?, client).add_errback(move |failure| {
-            eprintln!("no connection: {failure}");
-            stopper.stop()?;
-            Err(failure)
-        });
-    // It was said already.
-    drop(connecting.add_both(|_| ()));
-
-    reactor.run()?;
-    let answer = answer.take();
-    answer.iter().for_each(|answer| println!("answer: {answer}"));
-    Ok(if answer.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let (promise, answer) = Promise::new();
+        let client = Discreet { tls, answer: Some(promise) };
+        let connecting = connect_protocol(&client_from_string(reactor, &description)?, client);
+        Ok(connecting.add_callback(|_connection| answer).add_callback(|answer: String| println!("answer: {answer}")))
+    })
 }

@@ -12,13 +12,12 @@
 #[path = "support/certificates.rs"]
 mod certificates;
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::process::ExitCode;
 
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
 use ropewalk::tls::ServerTls;
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Address, Failure, Result, Transport};
 
 /// No line is longer.
 const LONGEST: usize = 1000;
@@ -70,25 +69,18 @@ impl Protocol for Lines {
     }
 }
 
-fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let description = arguments.next().unwrap_or_else(|| "tcp:8025:interface=127.0.0.1".to_owned());
-    let file = arguments.next().unwrap_or_else(|| "starttls.pem".to_owned());
-    let tls = ServerTls::new(certificates::for_localhost(file.as_ref())?)?;
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let mut arguments = std::env::args().skip(1);
+        let description = arguments.next().unwrap_or_else(|| "tcp:8025:interface=127.0.0.1".to_owned());
+        let file = arguments.next().unwrap_or_else(|| "starttls.pem".to_owned());
+        let tls = ServerTls::new(certificates::for_localhost(file.as_ref())?)?;
 
-    let reactor = Reactor::new()?;
-    let failure = Rc::new(RefCell::new(None));
-    let factory = move |_peer: &Address| Some(Lines { tls: tls.clone(), rest: Vec::new() });
-    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
-    let listening = server_from_string(&reactor, &description)?.listen(factory).add_callbacks(
-        |port| println!("listening on {}", port.host()),
-        move |why| {
-            failed.replace(Some(why));
-            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
-        },
-    );
-    drop(listening);
-
-    reactor.run()?;
-    failure.take().map_or(Ok(()), Err)
+        let stopped = reactor.when_stopped();
+        let factory = move |_peer: &Address| Some(Lines { tls: tls.clone(), rest: Vec::new() });
+        Ok(server_from_string(reactor, &description)?.listen(factory).add_callback(|port| {
+            println!("listening on {}", port.host());
+            stopped
+        }))
+    })
 }

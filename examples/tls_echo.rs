@@ -13,13 +13,12 @@
 #[path = "support/certificates.rs"]
 mod certificates;
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::process::ExitCode;
 
 use ropewalk::endpoints::{server_from_string, wrap_server_tls};
 use ropewalk::interfaces::*;
 use ropewalk::tls::ServerTls;
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Address, Failure, Result, Transport};
 
 /// No request is longer.
 const LONGEST: usize = 16 * 1024;
@@ -60,26 +59,19 @@ impl Protocol for Page {
     }
 }
 
-fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let description = arguments.next().unwrap_or_else(|| "tcp:8443:interface=127.0.0.1".to_owned());
-    let file = arguments.next().unwrap_or_else(|| "tls_echo.pem".to_owned());
-    let tls =
-        ServerTls::builder().identity(certificates::for_localhost(file.as_ref())?).protocols(["http/1.1"]).build()?;
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let mut arguments = std::env::args().skip(1);
+        let description = arguments.next().unwrap_or_else(|| "tcp:8443:interface=127.0.0.1".to_owned());
+        let file = arguments.next().unwrap_or_else(|| "tls_echo.pem".to_owned());
+        let identity = certificates::for_localhost(file.as_ref())?;
+        let tls = ServerTls::builder().identity(identity).protocols(["http/1.1"]).build()?;
 
-    let reactor = Reactor::new()?;
-    let failure = Rc::new(RefCell::new(None));
-    let endpoint = wrap_server_tls(tls, server_from_string(&reactor, &description)?);
-    let (failed, stopper) = (Rc::clone(&failure), reactor.clone());
-    let listening = endpoint.listen(|_peer: &Address| Some(Page::default())).add_callbacks(
-        |port| println!("listening on {}", port.host()),
-        move |why| {
-            failed.replace(Some(why));
-            stopper.clone().call_when_running(move || stopper.stop().expect("it is running now"));
-        },
-    );
-    drop(listening);
-
-    reactor.run()?;
-    failure.take().map_or(Ok(()), Err)
+        let stopped = reactor.when_stopped();
+        let endpoint = wrap_server_tls(tls, server_from_string(reactor, &description)?);
+        Ok(endpoint.listen(|_peer: &Address| Some(Page::default())).add_callback(|port| {
+            println!("listening on {}", port.host());
+            stopped
+        }))
+    })
 }

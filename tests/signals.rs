@@ -180,8 +180,10 @@ fn stopping(scenario: &str) {
             reactor.add_system_event_trigger(phase, SystemEvent::Shutdown, move || say(format!("{phase:?} shutdown")));
         }
         reactor.call_when_running(|| say("running"));
-        let (promise, hanging) = Promise::<()>::new();
+        let mut kept = None;
         if scenario == "hang" {
+            let (promise, hanging) = Promise::<()>::new();
+            kept = Some(promise);
             reactor.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || {
                 say("hanging");
                 hanging
@@ -193,7 +195,9 @@ fn stopping(scenario: &str) {
         }
         let result = reactor.run();
         say(format!("{result:?} {:?}", reactor.exit_signal()));
-        drop(promise);
+        if let Some(promise) = kept {
+            let _ = promise.callback(());
+        }
     }
     if scenario == "after" {
         wait_for_the_end();

@@ -5,17 +5,18 @@
 //!
 //! 1. a call goes out only while the protocol is in its place;
 //! 2. `connection_lost` takes it out of its place for good;
-//! 3. each call is guarded: an `Err` or a panic becomes [`Stream::fail`](crate::transport::stream::Stream::fail);
+//! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the connection's end
+//!    ([`Stream::callback_failed`](crate::transport::stream::Stream::callback_failed));
 //! 4. no borrow of the stream is held during a call, and none of the protocol outside one.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::Protocol;
-use crate::error::Unavailable;
+use crate::error::{ConnectionClosed, Unavailable};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
 use crate::transport::agenda::Call;
@@ -136,6 +137,10 @@ pub(crate) trait AnyJoint {
     fn write_connection_lost(&self);
     /// The producer of the transport is to pause or to resume.
     fn tell_producer(&self);
+    /// The deadline of the stream passed.
+    fn deadline_passed(&self);
+    /// Ends the connection with the failure of a callback, and logs it: the protocol may not.
+    fn callback_failed(&self, callback: &'static str, failure: Failure);
     /// The last call. The protocol is dropped.
     fn connection_lost(&self, reason: &Failure);
     fn into_any(self: Rc<Self>) -> Rc<dyn Any>;
@@ -167,9 +172,20 @@ impl<P: Protocol> Joint<P> {
         let result = self.transport.watched(call, || guarded_result(|| callback(protocol, &self.transport)));
         drop(place);
         if let Err(failure) = &result {
-            self.transport.ask(|stream| stream.fail(failure.clone()));
+            self.callback_failed(call.name(), failure.clone());
         }
         result
+    }
+
+    /// The one event about a failure of a connection, where it enters.
+    fn log_failure(&self, place: &'static str, failure: &Failure) {
+        error!(
+            peer = %self.transport.peer(),
+            protocol = type_name::<P>(),
+            %failure,
+            backtrace = failure.backtrace().map(tracing::field::display),
+            "{place} failed; the connection ends"
+        );
     }
 
     /// Bytes came that have passed so many layers.
@@ -199,6 +215,7 @@ impl<P: Protocol> Joint<P> {
             self.ended(above, Ending::Clean);
         }
         if let Some(failure) = opened.failure {
+            self.log_failure("TLS", &failure);
             self.transport.ask(|stream| stream.fail(failure));
         }
     }
@@ -277,13 +294,30 @@ impl<P: Protocol> AnyJoint for Joint<P> {
             });
             let unregistered = self.transport.stream().put_back(producer);
             if let Err(failure) = dropped(unregistered).and(result) {
-                self.transport.ask(|stream| stream.fail(failure));
+                self.callback_failed("a producer", failure);
             }
         }
         self.transport.list();
     }
 
+    fn deadline_passed(&self) {
+        let mut late = None;
+        self.transport.ask(|stream| late = stream.deadline_passed());
+        if let Some(failure) = late {
+            self.log_failure("TLS", &failure);
+        }
+    }
+
+    #[cold]
+    fn callback_failed(&self, callback: &'static str, failure: Failure) {
+        self.log_failure(callback, &failure);
+        self.transport.ask(|stream| stream.callback_failed(failure));
+    }
+
     fn connection_lost(&self, reason: &Failure) {
+        if reason.check::<ConnectionClosed>().is_some_and(|closed| !matches!(closed, ConnectionClosed::Done)) {
+            tracing::debug!(peer = %self.transport.peer(), protocol = type_name::<P>(), %reason, "a connection was lost");
+        }
         let producer = self.transport.stream().unregister();
         if let Some(mut producer) = producer {
             let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);

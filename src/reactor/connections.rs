@@ -292,7 +292,9 @@ impl Core {
         let timer = self.timers.call_later(after, move || {
             let Some(core) = core.upgrade() else { return };
             core.deadlines.borrow_mut().remove(&id);
-            core.with_transport(id, |transport| transport.ask(|stream| stream.deadline_passed()));
+            if let Some(joint) = core.joint(id) {
+                joint.deadline_passed();
+            }
         });
         self.deadlines.borrow_mut().insert(id, timer);
     }

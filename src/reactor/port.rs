@@ -231,7 +231,11 @@ impl Core {
             return Err(ListenError::ReactorStopping);
         }
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
-        let bound = self.backend.borrow_mut().listen(id, &address, &port.options);
+        let listen = || self.backend.borrow_mut().listen(id, &address, &port.options);
+        let bound = listen().or_else(|refusal| match refusal {
+            ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => listen(),
+            refusal => Err(refusal),
+        });
         // As in Twisted the factory starts between binding and accepting: nothing is accepted before the next turn.
         let bound = bound.map(|bound| port.factory.start().map(|()| bound));
         match bound {
@@ -258,7 +262,9 @@ impl Core {
                 self.slots.borrow_mut().remove(id);
                 Err(match refusal {
                     ListenRefusal::Locked => ListenError::Locked { address },
-                    ListenRefusal::System(source) => ListenError::Bind { address, source },
+                    ListenRefusal::NoDescriptors(source) | ListenRefusal::System(source) => {
+                        ListenError::Bind { address, source }
+                    }
                 })
             }
         }

@@ -218,7 +218,9 @@ impl End {
                 }
                 Step::Receive(on) => self.receiving.set(on),
                 Step::ReceiveRest => self.receiving.set(true),
-                Step::ArmDeadline(after) => self.arm(after, |transport, _| transport.ask(Stream::deadline_passed)),
+                Step::ArmDeadline(after) => {
+                    self.arm(after, |transport, _| transport.ask(|stream| drop(stream.deadline_passed())))
+                }
                 Step::DisarmDeadline => self.disarm(),
                 Step::DeliverHeld => {
                     self.resumed.set(true);

@@ -73,6 +73,21 @@ pub(crate) enum Call<'a> {
     Lost,
 }
 
+impl Call<'_> {
+    /// The method of `Protocol`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Made => "connection_made",
+            Self::Data(_) => "data_received",
+            Self::Descriptor => "file_descriptor_received",
+            Self::HandshakeCompleted => "handshake_completed",
+            Self::ReadLost => "read_connection_lost",
+            Self::WriteLost => "write_connection_lost",
+            Self::Lost => "connection_lost",
+        }
+    }
+}
+
 /// Watches what passes between transports and their protocols: the test kit, where a network looks after its reactors. Nothing
 /// of it may call back.
 pub(crate) trait Watch {

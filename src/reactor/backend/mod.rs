@@ -42,6 +42,8 @@ use std::time::{Duration, Instant};
 
 use super::connect::DialOptions;
 use super::port::PortOptions;
+use rustix::io::Errno;
+
 use crate::address::Address;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{Loan, Spares};
@@ -176,12 +178,18 @@ pub(crate) trait Wake: Send + Sync {
 pub(crate) enum ListenRefusal {
     /// Somebody else holds the lock of the UNIX socket.
     Locked,
+    /// No descriptor for a socket.
+    NoDescriptors(io::Error),
     System(io::Error),
 }
 
 impl<E: Into<io::Error>> From<E> for ListenRefusal {
     fn from(error: E) -> Self {
-        Self::System(error.into())
+        let error = error.into();
+        match Errno::from_io_error(&error) {
+            Some(Errno::MFILE) => Self::NoDescriptors(error),
+            _ => Self::System(error),
+        }
     }
 }
 

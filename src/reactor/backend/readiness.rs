@@ -64,8 +64,8 @@ pub(super) struct Listener {
 enum Shortage {
     None,
     Asked,
-    /// Until the next turn.
-    Waited,
+    /// For another turn than this.
+    Waits(u32),
     AskedAgain,
 }
 
@@ -203,7 +203,17 @@ impl Listener {
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
-        Self { file, socket, host, waiting: false, accepting: true, short: false, shortage: Shortage::None, accepted: 0, turn: 0 }
+        Self {
+            file,
+            socket,
+            host,
+            waiting: false,
+            accepting: true,
+            short: false,
+            shortage: Shortage::None,
+            accepted: 0,
+            turn: 0,
+        }
     }
 
     /// Accepts again after a failure; somebody may have come meanwhile.
@@ -231,7 +241,7 @@ impl Listener {
                 Accept::NoDescriptors if !socket::has_waiting(self.socket.as_fd()) => {
                     (self.waiting, self.short) = (false, true);
                 }
-                Accept::NoDescriptors => match self.next_of_shortage() {
+                Accept::NoDescriptors => match self.next_of_shortage(turn) {
                     Some(next) => return next,
                     None => return self.shed(reserve),
                 },
@@ -270,12 +280,13 @@ impl Listener {
 
     /// Descriptors ran out: the reactor is asked for one, now and in the next turn, by when connections of this one may be over.
     /// `None`: it had none.
-    fn next_of_shortage(&mut self) -> Option<(Option<Completion>, Then)> {
+    fn next_of_shortage(&mut self, turn: u32) -> Option<(Option<Completion>, Then)> {
         self.short = true;
         let (shortage, next) = match self.shortage {
             Shortage::None => (Shortage::Asked, (Some(Completion::NoDescriptors), Then::Next)),
-            Shortage::Asked => (Shortage::Waited, (None, Then::Again)),
-            Shortage::Waited => (Shortage::AskedAgain, (Some(Completion::NoDescriptors), Then::Next)),
+            Shortage::Asked => (Shortage::Waits(turn), (None, Then::Again)),
+            Shortage::Waits(since) if since == turn => (self.shortage, (None, Then::Again)),
+            Shortage::Waits(_) => (Shortage::AskedAgain, (Some(Completion::NoDescriptors), Then::Next)),
             Shortage::AskedAgain => return None,
         };
         self.shortage = shortage;

@@ -238,7 +238,7 @@ impl Backend for Simulated {
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(listener) = kernel.listener(socket) {
-            (listener.accepting, listener.asked) = (true, false);
+            (listener.accepting, listener.asked) = (true, 0);
             kernel.make_ready(self.owner, socket);
         }
     }

@@ -510,8 +510,9 @@ impl Stream {
     }
 
     /// The deadline passed. A peer that takes nothing of what is to be sent before a close is given as long again if it took
-    /// anything; a handshake is not.
-    pub(crate) fn deadline_passed(&mut self) {
+    /// anything; a handshake is not, and its failure is returned.
+    pub(crate) fn deadline_passed(&mut self) -> Option<Failure> {
+        let mut late = None;
         match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => {}
             Deadline::Unread => self.end_broken(),
@@ -523,11 +524,13 @@ impl Stream {
                 }
             }
             Deadline::Handshake => {
-                if let Some(failure) = self.layers().and_then(Layers::is_late) {
-                    self.fail(failure);
+                late = self.layers().and_then(Layers::is_late);
+                if let Some(failure) = &late {
+                    self.fail(failure.clone());
                 }
             }
         }
+        late
     }
 
     /// Whether a deadline was asked for and has not passed since.

@@ -290,7 +290,14 @@ impl Backend for Uring {
     }
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
-        let (socket, bound, file) = socket::listen(address, options)?;
+        // What was closed in this turn may still have its descriptors.
+        let (socket, bound, file) = socket::listen(address, options).or_else(|refusal| match refusal {
+            ListenRefusal::NoDescriptors(_) => {
+                self.flush();
+                socket::listen(address, options)
+            }
+            refusal => Err(refusal),
+        })?;
         if self.reserve.is_none() {
             self.reserve = Some(socket::reserve()?);
         }

@@ -18,8 +18,10 @@ pub(crate) struct Listener {
     pub(super) waiting: VecDeque<SocketId>,
     /// Not suspended.
     pub(crate) accepting: bool,
-    /// Its owner was asked for a descriptor.
-    pub(crate) asked: bool,
+    /// How often in a row its owner was asked for a descriptor, which is once in each of two turns.
+    pub(crate) asked: u8,
+    /// It waits for the next turn to ask again.
+    waits: bool,
 }
 
 /// A connection that one side has asked for.
@@ -56,7 +58,8 @@ impl Kernel {
             backlog,
             waiting: VecDeque::new(),
             accepting: true,
-            asked: false,
+            asked: 0,
+            waits: false,
         };
         let id = self.add(Socket::Listener(listener));
         self.note(format_args!("listen {bound} on {host}"));
@@ -274,11 +277,17 @@ impl Kernel {
         }
         let is_full = self.is_full(owner);
         let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
-        if is_full && !std::mem::replace(&mut listener.asked, true) {
+        if is_full && listener.asked == 1 && !std::mem::replace(&mut listener.waits, true) {
+            self.make_ready_again(owner, id);
+            return None;
+        }
+        listener.waits = false;
+        if is_full && listener.asked < 2 {
+            listener.asked += 1;
             self.make_ready(owner, id);
             return Some(News::NoDescriptors);
         }
-        listener.asked = false;
+        listener.asked = 0;
         if is_full {
             let waiting = std::mem::take(&mut listener.waiting);
             // Some systems have no descriptor in reserve: the port waits.

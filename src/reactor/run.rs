@@ -1,0 +1,131 @@
+//! [`run`]: a whole program on a reactor of its own (Twisted: `task.react`).
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use super::{Phase, Reactor, SystemEvent};
+use crate::deferred::{Deferred, Outcome, Promise, maybe_deferred};
+use crate::failure::{Failure, Result, guarded};
+
+/// Makes a reactor, calls `main` when it runs, and runs it until what `main` returned is done (Twisted: `task.react`). For
+/// `fn main`, whose exit code it gives:
+///
+/// | the program | code |
+/// |---|---|
+/// | `main` succeeded, or [`stop`](Reactor::stop) was called first | 0 |
+/// | `main` failed or panicked; the reactor could not be made, or its poller failed | 1, and the failure is on standard error |
+/// | SIGINT or SIGTERM stopped the reactor | 128 and the number of the signal, as a shell has it |
+///
+/// `main` returns a Deferred, a `Result`, a `Result` with a Deferred, so that `?` works on the way to it, or nothing. Of a future
+/// [`spawn`](Reactor::spawn) makes a Deferred. A server is done when it is told to stop: [`Reactor::when_stopped`]. Afterwards the
+/// reactor is [closed](Reactor::close).
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use ropewalk::endpoints::server_from_string;
+/// use ropewalk::interfaces::*;
+/// use ropewalk::{Address, Result, Transport};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> ExitCode {
+///     ropewalk::run(|reactor| {
+///         let stopped = reactor.when_stopped();
+///         let listening = server_from_string(reactor, "tcp:8888")?.listen(|_peer: &Address| Some(Echo));
+///         Ok(listening.add_callback(|_port| stopped))
+///     })
+/// }
+/// ```
+pub fn run<R>(main: impl FnOnce(&Reactor) -> R + 'static) -> ExitCode
+where
+    R: Outcome + 'static,
+    R::Output: Finish,
+{
+    match Reactor::new().map_err(Failure::from).and_then(|reactor| run_on(&reactor, main)) {
+        Ok(code) => code,
+        Err(failure) => {
+            // As a `main` that returns an error does, without a backtrace. Standard error may be closed.
+            let _ = guarded(|| eprintln!("Error: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_on<R>(reactor: &Reactor, main: impl FnOnce(&Reactor) -> R + 'static) -> Result<ExitCode>
+where
+    R: Outcome + 'static,
+    R::Output: Finish,
+{
+    let result = Rc::new(Cell::new(Ok(())));
+    let (place, handle) = (Rc::clone(&result), reactor.clone());
+    reactor.call_when_running(move || {
+        let done = maybe_deferred(|| main(&handle)).add_callback(Finish::finished);
+        let told = done.add_both(move |done| {
+            place.set(done);
+            // It may be stopping already, which may be why this is done.
+            let _ = handle.stop();
+        });
+        drop(told);
+    });
+    let ran = reactor.run();
+    let signal = reactor.exit_signal();
+    let closed = reactor.close();
+    ran?;
+    closed?;
+    result.replace(Ok(()))?;
+    Ok(signal.and_then(|signal| u8::try_from(128 + signal).ok()).map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What a program that is [`run`] may come to: nothing, or a Deferred of nothing.
+pub trait Finish: Sized + 'static {
+    /// Fires when it is done.
+    fn finished(self) -> Deferred<()>;
+}
+
+impl Finish for () {
+    fn finished(self) -> Deferred<()> {
+        Deferred::succeed(())
+    }
+}
+
+impl Finish for Deferred<()> {
+    fn finished(self) -> Deferred<()> {
+        self
+    }
+}
+
+impl Reactor {
+    /// Fires when the reactor is told to stop, before its ports and connections are closed: in the `Before` phase of
+    /// [`SystemEvent::Shutdown`]. For programs that serve until then: see [`run`].
+    ///
+    /// Fails with [`Abandoned`](crate::deferred::Abandoned) if the reactor goes without having been stopped.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// let stopped = reactor.when_stopped();
+    /// let handle = reactor.clone();
+    /// reactor.call_when_running(move || handle.stop().expect("it runs"));
+    /// reactor.run()?;
+    /// assert!(stopped.is_called());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn when_stopped(&self) -> Deferred<()> {
+        let (promise, stopped) = Promise::new();
+        self.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || {
+            // It may have been cancelled meanwhile.
+            let _ = promise.callback(());
+        });
+        stopped
+    }
+}
