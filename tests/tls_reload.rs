@@ -1,5 +1,5 @@
 //! Certificates that are renewed while a server runs: files that are read again, and configurations that are replaced. In memory;
-//! the time after which files are looked at again is tested in `src/tls/files.rs`.
+//! the time after which files are looked at again is tested in `src/tls/files/tests.rs`.
 #![cfg(feature = "tls")]
 
 mod common;
