@@ -308,7 +308,7 @@ impl Program {
             }
             3 => {
                 let promise = self.take(&self.0.promises);
-                drop(promise.map(|promise| promise.callback(())));
+                let _ = promise.map(|promise| promise.callback(()));
             }
             4 => {
                 let promise = self.take(&self.0.promises);
