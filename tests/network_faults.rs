@@ -183,14 +183,15 @@ fn nagle_waits_for_a_late_acknowledgement() {
     }
 }
 
-/// A reactor has so many descriptors, of which ports, connections, attempts and connections that linger each take one. Without any left it
-/// neither listens nor connects (`EMFILE`), and it sheds who comes.
+/// Ports, connections, attempts and lingering sockets take a descriptor each. Without any left a reactor neither listens nor connects
+/// (`EMFILE`), and it sheds its backlog; but a lingering socket gives way to a connection.
 #[test]
 fn descriptors_run_out_everywhere() {
     const EMFILE: Option<i32> = Some(24);
     let network = Network::new(1);
-    let reactor = network.reactor(SERVER);
-    let log = Log::default();
+    let (reactor, other) = (network.reactor(SERVER), network.reactor(CLIENT));
+    let (log, there) = (Log::default(), SocketAddr::new(CLIENT, 7));
+    drop(other.listen_tcp(there, &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
     let script = Script::new(&log).data(|transport, _| {
         transport.lose_connection();
         Ok(())
@@ -199,7 +200,7 @@ fn descriptors_run_out_everywhere() {
     let peer = network.connect(address());
     network.settle().unwrap();
     network.limit_descriptors(&reactor, Some(2));
-    // It closes in order, and its peer has not ended: it lingers.
+    // It closes in order, and its peer has not ended: the socket lingers.
     peer.write(b"close").unwrap();
     network.settle().unwrap();
     assert!(log.is_over() && network.open_sockets(&reactor) == 2);
@@ -207,22 +208,22 @@ fn descriptors_run_out_everywhere() {
     let refused = reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_: &Address| Some(Echo));
     let Err(ListenError::Bind { source, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(source.raw_os_error(), EMFILE);
-    let connect = || reactor.connect_tcp(address(), &ConnectOptions::new(), |_: &Address| Some(Echo));
-    let mut connecting = connect();
-    network.settle().unwrap();
-    let failure = connecting.take_result().expect("it is answered").expect_err("there is no descriptor");
+    let connect = || {
+        let mut connecting = reactor.connect_tcp(there, &ConnectOptions::new(), |_: &Address| Some(Echo));
+        network.settle().unwrap();
+        connecting.take_result().expect("it is answered")
+    };
+    let connection = connect().expect("the lingering socket gives way");
+    assert_eq!(network.open_sockets(&reactor), 2);
+    let failure = connect().expect_err("nothing else gives way");
     let Some(ConnectError::Other { source, .. }) = failure.check() else { panic!("{failure}") };
     assert_eq!(source.raw_os_error(), EMFILE);
     let excess = network.connect(address());
     network.settle().unwrap();
     assert!(excess.is_ended() && reactor.counters().shed == 1);
 
-    // The peer ends, and so there is one again.
-    peer.close();
+    connection.transport().abort_connection();
     network.settle().unwrap();
     assert_eq!(network.open_sockets(&reactor), 1);
-    let connecting = connect();
-    network.settle().unwrap();
-    assert!(connecting.is_called());
-    drop(connecting);
+    drop(connect().expect("there is a descriptor again"));
 }
