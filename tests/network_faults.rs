@@ -1,4 +1,4 @@
-//! What a real kernel does to a program when things go wrong, on the simulated network: the program is the same over sockets.
+//! Faults of a real kernel on the simulated network, as programs meet them.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn served(network: &Network, script: Script) -> (Reactor, Peer) {
     (reactor, peer)
 }
 
-/// A send fails because the peer is gone, while bytes that came before are unread: they are given, and then the loss is told.
+/// F09: a send fails because the peer is gone, while bytes that came before are unread. They are delivered, then the loss is told.
 #[test]
 fn what_arrived_before_a_failed_send_is_given() {
     let network = Network::with_conditions(1, Conditions::ideal().chunk(1));
@@ -53,7 +53,7 @@ fn what_arrived_before_a_failed_send_is_given() {
     assert!(log.reason().contains("reset"), "{}", log.reason());
 }
 
-/// A reset that comes while reading is paused: what lies in the socket is given after resuming, and then the loss is told.
+/// F11: a reset comes while reading is paused. The bytes in the socket are delivered after resuming, then the loss is told.
 #[test]
 fn what_arrived_before_a_reset_waits_for_the_reader() {
     let network = Network::new(1);
@@ -97,10 +97,9 @@ fn a_stream_goes_on_behind_an_urgent_byte() {
     }
 }
 
-/// A port stops while connections wait that the system has accepted: each is served, or its peer sees a reset if the program asks for
-/// that; none is left in the dark, and none is told a clean end.
+/// A port stops while connections are in its backlog: each is served, or reset if the program asks for that, and none ends cleanly.
 #[test]
-fn a_port_that_stops_leaves_nobody_in_the_dark() {
+fn a_port_that_stops_serves_or_resets_its_backlog() {
     const PEERS: usize = 100;
     for serves in [true, false] {
         let network = Network::new(1);
@@ -131,8 +130,7 @@ fn a_port_that_stops_leaves_nobody_in_the_dark() {
     }
 }
 
-/// What a reactor gives up when it stops, or a callback that fails, is a reset for the peer and no clean end; and what had been sent is an
-/// end in order.
+/// Bytes that a stopping reactor or a failed callback drops are a reset for the peer. If all of them had been sent, the end is clean.
 #[test]
 fn what_is_given_up_is_reset() {
     for fails in [true, false] {

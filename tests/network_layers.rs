@@ -1,5 +1,4 @@
-//! The simulated network where the two ends of a connection do not have the same layers: it holds each to its own bytes, and accuses
-//! nobody of what the other does not understand.
+//! Connections on the simulated network whose two ends do not have the same layers. Each end is held to its own bytes.
 #![cfg(feature = "tls")]
 
 mod common;

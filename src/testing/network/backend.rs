@@ -285,6 +285,7 @@ impl Backend for Simulated {
                 self.name(id, socket);
             }
             Err(Refusal::Bind(error)) => return Err(ConnectRefusal::Bind(error)),
+            Err(Refusal::NoDescriptors(error)) => return Err(ConnectRefusal::NoDescriptors(error)),
             Err(Refusal::Socket(error)) => return Err(ConnectRefusal::Socket(error)),
         }
         Ok(())

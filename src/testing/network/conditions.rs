@@ -152,7 +152,8 @@ impl Conditions {
 
     /// Simulates Nagle's algorithm and delayed acknowledgements. A small segment is held while earlier bytes are unacknowledged, unless
     /// [the algorithm is off](crate::Transport::set_tcp_no_delay) on that connection. An acknowledgement leaves with an answer, at once
-    /// for every second full segment, and otherwise after 40 ms. A segment then has at most 1,460 bytes. Default: `false`.
+    /// for every second full segment, and otherwise after 40 ms. A segment then has at most 1,460 bytes. The sockets of a
+    /// [`Peer`](crate::testing::Peer) have the algorithm on. Default: `false`.
     pub fn nagle(mut self, on: bool) -> Self {
         self.nagle = on;
         self

@@ -179,7 +179,7 @@ impl Kernel {
         from: Option<SocketAddr>,
     ) -> Result<SocketId, Refusal> {
         if self.is_full(owner) {
-            return Err(Refusal::Socket(too_many_open()));
+            return Err(Refusal::NoDescriptors(too_many_open()));
         }
         let local = self.bind_to_connect(host, to, from)?;
         self.note(format_args!("dial   {local} > {to}"));
@@ -345,6 +345,7 @@ impl Attempt {
 /// Why a connection could not even be asked for.
 pub(crate) enum Refusal {
     Bind(io::Error),
+    NoDescriptors(io::Error),
     Socket(io::Error),
 }
 
