@@ -35,14 +35,23 @@ pub(super) fn unix_pair() -> (OwnedFd, UnixStream) {
 }
 
 /// The backends that this system has.
-fn backends() -> Vec<Box<dyn Backend>> {
-    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Mio::new().expect("the system gives us a poller"))];
-    #[cfg(all(feature = "io-uring", target_os = "linux"))]
-    match super::Uring::new() {
-        Ok(ring) => all.push(Box::new(ring)),
-        Err(error) => println!("skipped on io_uring: {error}"),
+fn backends() -> impl Iterator<Item = Box<dyn Backend>> {
+    let mio = Mio::new().expect("the system gives us a poller");
+    std::iter::once(Box::new(mio) as Box<dyn Backend>).chain(ring())
+}
+
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+fn ring() -> Option<Box<dyn Backend>> {
+    let made = super::Uring::new();
+    if let Err(error) = &made {
+        println!("skipped on io_uring: {error}");
     }
-    all
+    Some(Box::new(made.ok()?))
+}
+
+#[cfg(not(all(feature = "io-uring", target_os = "linux")))]
+fn ring() -> Option<Box<dyn Backend>> {
+    None
 }
 
 /// Closing a socket whose received bytes were not read is an end behind what was sent, and no reset: whether it was not received from
