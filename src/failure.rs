@@ -57,8 +57,8 @@ impl Failure {
         Self::from_box(message.into().into())
     }
 
-    /// What the network has brought about, or its absence: nobody's code is to be traced for it, and it is as frequent as
-    /// connections are. A backtrace costs many times what the connection did.
+    /// A failure that the network or a peer has brought about, which no code is to be traced for. It is as frequent as connections
+    /// are, and a backtrace costs many times what a connection does.
     pub(crate) fn untraced(error: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner { error: Guarded::new(Box::new(error)), backtrace: Backtrace::disabled() }))
     }

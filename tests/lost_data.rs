@@ -34,7 +34,7 @@ fn answer_early<S: Read + Write + Send + 'static>(mut stream: S, go: &Receiver<(
 }
 
 /// A client that sends its body when it is asked to, by when the server has answered and gone.
-fn uploader(log: &Log, received: &Rc<RefCell<Vec<u8>>>, (go, done): (Sender<()>, Receiver<()>)) -> Script {
+fn uploader(log: &Log, received: &Rc<RefCell<Vec<u8>>>, (go, done): Ways) -> Script {
     let mut asked = false;
     let script = Script::new(log).into_buffer(received).made(|transport| {
         transport.write(b"POST and some that is not read");
@@ -50,7 +50,10 @@ fn uploader(log: &Log, received: &Rc<RefCell<Vec<u8>>>, (go, done): (Sender<()>,
     })
 }
 
-fn channels() -> ((Sender<()>, Receiver<()>), (Sender<()>, Receiver<()>)) {
+/// One side's way to tell the other, and to be told.
+type Ways = (Sender<()>, Receiver<()>);
+
+fn channels() -> (Ways, Ways) {
     let ((go, wait), (say, done)) = (mpsc::channel(), mpsc::channel());
     ((go, done), (say, wait))
 }
