@@ -14,6 +14,7 @@ ANSWER = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n"
 
 def serve(listener, go, done):
     connection, _ = listener.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.recv(4)
     connection.sendall(b"continue")
     go.wait()
