@@ -101,9 +101,25 @@ pub fn machine(versions: Vec<(String, String)>, descriptors: u64) -> Result<Mach
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let processor = model.map_or("unknown", |(_, model)| model).to_owned();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
-    Ok(Machine { processor, cores, kernel, date: day(seconds / 86_400), descriptors, versions, ..Machine::default() })
+    Ok(Machine { processor, cores, kernel, date: today()?, descriptors, versions, ..Machine::default() })
+}
+
+/// The day, in UTC.
+///
+/// # Errors
+/// The clock is before 1970.
+pub fn today() -> Result<String> {
+    Ok(day(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86_400))
+}
+
+/// How many programs wanted to run in the last minute, on average.
+///
+/// # Errors
+/// The system does not say.
+pub fn load_average() -> Result<f64> {
+    let said = fs::read_to_string("/proc/loadavg")?;
+    Ok(said.split_whitespace().next().ok_or("loadavg is empty")?.parse()?)
 }
 
 /// The day so many days after 1 January 1970, in the Gregorian calendar.
