@@ -259,8 +259,8 @@ pub struct Pending {
 pub struct RoundTrips {
     /// The day, in UTC.
     pub date: String,
-    /// Programs that wanted to run in the minute before, on average: 0 on an idle machine.
-    pub load_before: f64,
+    /// The part of all cores' time that other programs took meanwhile: near 0 on an idle machine.
+    pub others: f64,
     /// For each kind and peer, in the order of sizes.
     pub rows: Vec<Row<Vec<RoundTrip>>>,
 }

@@ -20,7 +20,7 @@ pub const SIZES: [usize; 12] =
     [1, 64, 1 << 10, 8 << 10, 9_004, 16 << 10, 20_000, 40_000, 64 << 10, 70_000, 256 << 10, 1 << 20];
 
 /// How often all sizes have their turn in a whole run.
-const PASSES: usize = 5;
+const PASSES: usize = 10;
 
 /// Round trips of each pass that are not counted: the first after another size finds other buffers and another window.
 const WARM_UP: usize = 3;
@@ -127,13 +127,9 @@ pub fn passes(effort: &Effort) -> usize {
     effort.or(PASSES, 1)
 }
 
-/// How many are counted: 400 in all passes, fewer of the largest sizes.
+/// How many are counted: 400 in all passes, 200 of the largest size.
 fn in_a_pass(size: usize) -> usize {
-    match size {
-        0..=100_000 => 80,
-        100_001..=500_000 => 40,
-        _ => 16,
-    }
+    if size < MAX_ANSWER_BYTES { 40 } else { 20 }
 }
 
 fn figures(size: usize, latency: &Histogram) -> RoundTrip {

@@ -51,10 +51,9 @@ pub(super) fn section(results: &Results) -> String {
     let mut text = format!(
         "## Round trips by size\n\nMicroseconds of one round trip at a time, on one connection: the median, and 99 %. In `echo` the bytes are \
          sent and come back; otherwise a request of 10 B is answered with the bytes, in one write, in two (all but the last 4 B, and those), \
-         or in many (of 1 KiB). Measured on {}; in the minute before, {} other programs wanted to run, which would be 0 on an idle \
-         machine.\n\n",
+         or in many (of 1 KiB). Measured on {}; other programs took {:.0} % of the cores' time meanwhile.\n\n",
         trips.date,
-        number_text(trips.load_before)
+        100.0 * trips.others
     );
     for kind in KINDS.map(|kind| kind.title()) {
         let rows: Vec<_> = trips.rows.iter().filter(|row| row.scenario == kind).collect();
@@ -180,7 +179,7 @@ mod tests {
         let missing =
             Row { scenario: "echo".into(), peer: "gone".into(), outcome: Outcome::Missing("no | here".into()) };
         let rows = vec![row("stalls", &[4]), row("runs", &[]), missing];
-        let round_trips = RoundTrips { date: "2026-11-29".into(), load_before: 3.5, rows };
+        let round_trips = RoundTrips { date: "2026-11-29".into(), others: 0.456, rows };
         let text = section(&Results { round_trips, ..Results::default() });
         assert!(text.contains("| 9,004 | **52,000, 104,000** | 29, 58 |"), "{text}");
         assert!(text.contains("| stalls | two writes, 9,004 B: 52,000 µs for "), "{text}");
@@ -189,7 +188,7 @@ mod tests {
             text.contains("| 64 | missing: no / here |") && !text.contains("| gone |\n|---|---|\n| gone"),
             "{text}"
         );
-        assert!(text.contains("2026-11-29") && text.contains("3.50 other programs"), "{text}");
+        assert!(text.contains("2026-11-29") && text.contains("took 46 % of"), "{text}");
         assert_eq!(section(&Results::default()), "");
     }
 }
