@@ -6,7 +6,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
 use super::doorbell::Doorbell;
@@ -150,11 +150,18 @@ impl Remote {
         }
     }
 
-    fn calls(&self) -> MutexGuard<'_, Option<Vec<Call>>> {
+    fn calls(&self) -> Locked<'_> {
         // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
-        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        #[allow(clippy::useless_conversion, reason = "in unit tests it is one")]
+        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner).into()
     }
 }
+
+/// The calls, under the lock. In unit tests something can be done at the moment at which it is given back.
+#[cfg(not(test))]
+type Locked<'a> = std::sync::MutexGuard<'a, Option<Vec<Call>>>;
+#[cfg(test)]
+type Locked<'a> = tests::Watched<'a>;
 
 impl Core {
     /// Tells a thread the result, when it is there.
@@ -189,5 +196,66 @@ impl Core {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::ops::{Deref, DerefMut};
+    use std::sync::MutexGuard;
+
+    use super::*;
+
+    thread_local! {
+        /// What is done when this thread gives the lock back the next time.
+        static UNLOCKED: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
+    }
+
+    /// A guard that tells when it has given the lock back.
+    pub(super) struct Watched<'a>(Option<MutexGuard<'a, Option<Vec<Call>>>>);
+
+    impl<'a> From<MutexGuard<'a, Option<Vec<Call>>>> for Watched<'a> {
+        fn from(guard: MutexGuard<'a, Option<Vec<Call>>>) -> Self {
+            Self(Some(guard))
+        }
+    }
+
+    impl Deref for Watched<'_> {
+        type Target = Option<Vec<Call>>;
+
+        fn deref(&self) -> &Self::Target {
+            self.0.as_deref().expect("it is there until the guard is dropped")
+        }
+    }
+
+    impl DerefMut for Watched<'_> {
+        fn deref_mut(&mut self) -> &mut Self::Target {
+            self.0.as_deref_mut().expect("it is there until the guard is dropped")
+        }
+    }
+
+    impl Drop for Watched<'_> {
+        fn drop(&mut self) {
+            drop(self.0.take());
+            let then = UNLOCKED.take();
+            if let Some(then) = then {
+                then();
+            }
+        }
+    }
+
+    /// A call that another thread makes at the very moment at which the reactor gives the lock back is found the next time.
+    #[test]
+    fn a_call_behind_the_lock_is_not_lost() {
+        let reactor = Reactor::builder().signals(false).build().expect("the system gives us a poller");
+        let remote = reactor.remote();
+        remote.call_from_thread(|_| {}).expect("the reactor is there");
+        let other = remote.clone();
+        UNLOCKED.set(Some(Box::new(move || {
+            let call = move || other.call_from_thread(|_| {});
+            thread::spawn(call).join().expect("the thread did not panic").expect("the reactor is there");
+        })));
+        assert_eq!((remote.take().len(), remote.take().len(), remote.take().len()), (1, 1, 0));
     }
 }

@@ -1,5 +1,5 @@
 //! The engine under faults that the kernel can't be asked for: each is ordered from the socket calls
-//! (`backend::socket::faults`), on this thread, for the next calls of its kind.
+//! (`backend::socket::faults`), or from the requests to a ring, on this thread, for the next calls of its kind.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -44,6 +44,17 @@ impl Protocol for Echo {
 
 fn reactor() -> Reactor {
     Reactor::builder().backend(BackendKind::Mio).signals(false).build().unwrap()
+}
+
+/// The same on io_uring, where the system has it for us.
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+fn ring_reactor() -> Option<Reactor> {
+    let reactor = Reactor::builder().backend(BackendKind::IoUring).signals(false).build().unwrap();
+    let is_there = reactor.backend() == BackendKind::IoUring;
+    if !is_there {
+        println!("skipped: no io_uring here");
+    }
+    is_there.then_some(reactor)
 }
 
 fn listen(reactor: &Reactor, log: &Log) -> (Port, SocketAddr) {
@@ -94,6 +105,21 @@ fn shortages_at_accept_back_off_and_recover() {
     }
 }
 
+/// F02 on a ring, whose accept goes on by itself until it fails.
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+#[test]
+fn shortages_at_accept_of_a_ring_back_off_and_recover() {
+    for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        plan(Call::RingAccept, [Fault::Fails(errno); 4]);
+        let Some(reactor) = ring_reactor() else { return faults::clear() };
+        let log = Log::default();
+        let (_port, address) = listen(&reactor, &log);
+        assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
+        assert_eq!((left(Call::RingAccept), reactor.counters().accept_failures), (0, 4));
+        assert!(reactor.counters().turns < 200, "{errno}: the loop spun, {} turns", reactor.counters().turns);
+    }
+}
+
 /// F03: an error that belongs to a connection that waited does not stop the others, nor the port.
 #[test]
 fn errors_of_waiting_connections_are_skipped() {
@@ -131,6 +157,53 @@ fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
         assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
         faults::clear();
     }
+}
+
+/// F14 on a ring: requests that are cut short, or come to nothing for a passing reason, leave the stream of bytes as it was.
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+#[test]
+fn any_schedule_of_short_and_failing_requests_keeps_the_bytes() {
+    let message: Vec<u8> = (0..30_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for seed in 0..12_usize {
+        let Some(reactor) = ring_reactor() else { return };
+        let log = Log::default();
+        let (_port, address) = listen(&reactor, &log);
+        let receives = [Errno::NOBUFS, Errno::AGAIN, Errno::INTR, Errno::NOMEM].map(Fault::Fails);
+        plan(Call::RingReceive, receives.into_iter().cycle().skip(seed).take(6));
+        let fails = |errno| Fault::Fails(errno);
+        let sends =
+            [Fault::Short(1 + seed), fails(Errno::AGAIN), Fault::Short(700), fails(Errno::INTR), fails(Errno::NOBUFS)];
+        plan(Call::RingSend, sends.into_iter().cycle().skip(seed).take(10));
+        assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
+        assert_eq!((left(Call::RingReceive), left(Call::RingSend)), (0, 0), "seed {seed}");
+        faults::clear();
+    }
+}
+
+/// A connection that fails while the ring has a chunk of it takes that back, so that what the socket has taken ends cleanly.
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+#[test]
+fn a_failing_connection_takes_back_what_is_being_sent() {
+    let Some(reactor) = ring_reactor() else { return };
+    let log = Log::default();
+    let (_port, address) = listen(&reactor, &log);
+    let mut peer = TcpStream::connect(address).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    run_until(&reactor, || !log.borrow().is_empty());
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+    core.with_transport(id, |transport| transport.write(b"last words"));
+    core.settle();
+    core.with_transport(id, |transport| {
+        assert!(transport.stream().queue.is_lent(), "the ring has it");
+        transport.ask(|stream| stream.callback_failed(Failure::message("no")));
+    });
+    core.settle();
+    core.deliver_losses();
+    assert_eq!(*log.borrow(), ["made", "no"]);
+    reactor.iterate(Duration::ZERO).unwrap();
+    let mut answer = Vec::new();
+    assert!(peer.read_to_end(&mut answer).is_ok() && answer == b"last words", "{answer:?}");
 }
 
 /// F15, F17: whatever a backend says twice, for nothing, or of somebody who is gone, the callbacks are those of one

@@ -314,3 +314,52 @@ impl fmt::Debug for Production {
 
 /// From how many queued bytes on a push producer is paused. 64 KiB, as Twisted.
 const HIGH: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Silent;
+
+    impl Producer for Silent {
+        fn resume_producing(&mut self, _consumer: &Transport) -> Result<()> {
+            Ok(())
+        }
+
+        fn stop_producing(&mut self, _consumer: &Transport) {}
+    }
+
+    /// A production with one producer, and what that is told with so much queued.
+    fn produced(streaming: Streaming, low: usize, high: usize) -> impl FnMut(usize) -> Option<Notice> {
+        let mut production = Production::new();
+        production.set_marks(low, high);
+        assert!(production.register(Box::new(Silent), streaming).is_none());
+        move |queued| {
+            production.notice(queued)?;
+            let (producer, notice) = production.take()?;
+            assert!(production.put_back(producer).is_none());
+            Some(notice)
+        }
+    }
+
+    /// A push producer is paused by one byte more than the high mark, and resumed when exactly the low mark is queued.
+    #[test]
+    fn the_marks_are_exact() {
+        for (low, high) in [(0, 0), (0, 64), (10, 20), (20, 20)] {
+            let mut told = produced(Streaming::Push, low, high);
+            for _ in 0..2 {
+                assert_eq!((told(low), told(high)), (None, None), "{low} and {high}: running");
+                assert_eq!((told(high + 1), told(high + 1)), (Some(Notice::Pause), None), "{low} and {high}");
+                assert_eq!((told(low + 1), told(low)), (None, Some(Notice::Resume)), "{low} and {high}");
+            }
+        }
+    }
+
+    /// A pull producer is asked for a piece when nothing is queued, whatever the marks, and for no second one before that was sent.
+    #[test]
+    fn a_pull_producer_is_asked_when_nothing_is_queued() {
+        let mut told = produced(Streaming::Pull, 10, 20);
+        assert_eq!((told(21), told(10), told(1)), (None, None, None));
+        assert_eq!((told(0), told(0)), (Some(Notice::Resume), None));
+    }
+}

@@ -377,6 +377,25 @@ fn an_end_below_a_layer_is_a_cut() {
     assert_eq!(stream.take_reason().to_string(), "cut");
 }
 
+/// The unsent bytes that a break or a close timeout tells of are those of the queue and those that wait above a layer.
+#[test]
+fn the_unsent_count_includes_what_waits_above_a_layer() {
+    let (mut stream, spares) = layered();
+    stream.push(b"above", &spares);
+    stream.broken(reset(), false);
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 5 })));
+
+    let (mut stream, spares) = layered();
+    stream.push(b"sealed", &spares);
+    stream.seal(&spares);
+    stream.push(b"above", &spares);
+    stream.blocked();
+    stream.lose();
+    assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
+    assert!(stream.deadline_passed().is_none());
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::CloseTimedOut { unsent: 11, .. })));
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Write(usize),

@@ -31,6 +31,8 @@ mod outstanding;
 mod readiness;
 pub(super) mod socket;
 mod table;
+#[cfg(test)]
+mod tests;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
 

@@ -474,7 +474,8 @@ fn family(address: &Address) -> AddressFamily {
     }
 }
 
-/// Faults to order, for tests of this crate: the next calls of a kind fail, or are cut short.
+/// Faults to order, for tests of this crate: the next calls of a kind fail, or are cut short. So do requests to a ring, whose
+/// completions then say so (`uring/faults.rs`).
 #[cfg(test)]
 pub(in crate::reactor) mod faults {
     use std::cell::RefCell;
@@ -489,19 +490,33 @@ pub(in crate::reactor) mod faults {
         Receive,
         Send,
         Wait,
+        // Requests to a ring.
+        #[cfg(feature = "io-uring")]
+        RingAccept,
+        #[cfg(feature = "io-uring")]
+        RingReceive,
+        #[cfg(feature = "io-uring")]
+        RingSend,
+        #[cfg(feature = "io-uring")]
+        RingPoll,
     }
 
     /// What happens to one call.
     #[derive(Debug, Clone, Copy)]
     pub(in crate::reactor) enum Fault {
-        None,
         Fails(Errno),
         /// It is offered no more than this many bytes.
         Short(usize),
+        /// A request to a ring comes to nothing at once, and does not go on.
+        #[cfg(feature = "io-uring")]
+        Ends,
+        /// A poll by a ring that would go on tells of one event only.
+        #[cfg(feature = "io-uring")]
+        Once,
     }
 
     thread_local! {
-        static PLAN: RefCell<[VecDeque<Fault>; 5]> = RefCell::default();
+        static PLAN: RefCell<[VecDeque<Fault>; 9]> = RefCell::default();
     }
 
     /// The next calls of that kind on this thread meet these faults, one each.
@@ -519,27 +534,44 @@ pub(in crate::reactor) mod faults {
         PLAN.take();
     }
 
-    pub(super) fn shorten(call: Call, length: usize) -> usize {
-        PLAN.with_borrow_mut(|plan| match plan[call as usize].front() {
-            Some(&Fault::Short(room)) => {
-                plan[call as usize].pop_front();
-                length.min(room)
-            }
-            _ => length,
+    /// The next fault of a kind, if `takes` says that it is met here.
+    fn take(call: Call, takes: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
+        PLAN.with_borrow_mut(|plan| {
+            let plan = &mut plan[call as usize];
+            if plan.front().is_some_and(takes) { plan.pop_front() } else { None }
         })
+    }
+
+    pub(in crate::reactor::backend) fn shorten(call: Call, length: usize) -> usize {
+        match take(call, |fault| matches!(fault, Fault::Short(_))) {
+            Some(Fault::Short(room)) => length.min(room),
+            _ => length,
+        }
     }
 
     pub(in crate::reactor::backend) fn call<T>(
         call: Call,
         real: impl FnOnce() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
-        let fault = PLAN.with_borrow_mut(|plan| match plan[call as usize].front() {
-            Some(Fault::Short(_)) | None => Fault::None,
-            Some(_) => plan[call as usize].pop_front().unwrap_or(Fault::None),
-        });
-        match fault {
-            Fault::Fails(error) => Err(error),
-            Fault::None | Fault::Short(_) => real(),
+        match take(call, |fault| !matches!(fault, Fault::Short(_))) {
+            Some(Fault::Fails(error)) => Err(error),
+            _ => real(),
         }
+    }
+
+    /// What a request to a ring comes to that is not made, because it meets a fault.
+    #[cfg(feature = "io-uring")]
+    pub(in crate::reactor::backend) fn request(call: Call) -> Option<i32> {
+        match take(call, |fault| !matches!(fault, Fault::Short(_) | Fault::Once)) {
+            Some(Fault::Fails(error)) => Some(-error.raw_os_error()),
+            Some(Fault::Ends) => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Whether a poll by a ring goes on, that would.
+    #[cfg(feature = "io-uring")]
+    pub(in crate::reactor::backend) fn goes_on() -> bool {
+        take(Call::RingPoll, |fault| matches!(fault, Fault::Once)).is_none()
     }
 }

@@ -19,9 +19,13 @@
 //! 6. Its sockets are blocking ones: a request to the ring on one that is not fails instead of waiting. Plain calls never wait.
 
 mod buffers;
+#[cfg(test)]
+mod faults;
 mod flow;
 mod port;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::mem;

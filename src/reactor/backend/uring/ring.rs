@@ -24,8 +24,12 @@ use rustix::net::{SendFlags, SocketFlags};
 use rustix::process::{Pid, getpid};
 
 use super::buffers::{self, Buffers};
+#[cfg(test)]
+use super::faults::Faults;
 use super::flow::Backlog;
 use crate::log::error;
+#[cfg(test)]
+use crate::reactor::backend::socket::faults;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 
@@ -72,6 +76,8 @@ pub(super) struct Ring {
     pending: usize,
     /// The queues are shared with forked children: only this process may use them.
     process: Pid,
+    #[cfg(test)]
+    faults: Faults,
 }
 
 /// What the kernel has done.
@@ -146,7 +152,20 @@ impl Ring {
         let buffers = Buffers::register(&ring.submitter())?;
         let (flights, done, waiting, backlogs) =
             (Flights::new(), Vec::with_capacity(EVENTS), VecDeque::new(), Backlog::some());
-        Ok(Self { ring, buffers, flights, done, handed: 0, left: 0, backlogs, waiting, pending: 0, process: getpid() })
+        Ok(Self {
+            ring,
+            buffers,
+            flights,
+            done,
+            handed: 0,
+            left: 0,
+            backlogs,
+            waiting,
+            pending: 0,
+            process: getpid(),
+            #[cfg(test)]
+            faults: Faults::default(),
+        })
     }
 
     /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
@@ -195,7 +214,10 @@ impl Ring {
         let (name, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
         let (kind, id) = unname(name)?;
         self.pending -= usize::from(!goes_on);
-        let count = usize::try_from(entry.result()).map_err(|_| Errno::from_raw_os_error(-entry.result()));
+        let result = entry.result();
+        #[cfg(test)]
+        let result = self.faults.result(name, result);
+        let count = usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result));
         match kind {
             Kind::Receive => {
                 let buffer = cqueue::buffer_select(entry.flags()).and_then(|number| self.buffers.take(number));
@@ -260,6 +282,8 @@ impl Ring {
     /// Tells of readiness: each time that it begins, or once. What has begun to be asked once is answered at once on a socket whose
     /// peer has ended, whatever was asked for.
     pub(super) fn poll(&mut self, kind: Kind, id: Id, descriptor: RawFd, flags: PollFlags, again: bool) {
+        #[cfg(test)]
+        let again = again && faults::goes_on();
         let request = opcode::PollAdd::new(Fd(descriptor), flags.bits().into()).multi(again).build();
         self.ask(request, name(kind, id));
     }
@@ -267,6 +291,8 @@ impl Ring {
     /// Sends a chunk, which comes back with the event. Its number is for [`recall`](Self::recall).
     pub(super) fn send(&mut self, id: Id, socket: RawFd, loan: Loan) -> u32 {
         let (address, length) = (loan.bytes().as_ptr(), loan.bytes().len().min(i32::MAX as usize) as u32);
+        #[cfg(test)]
+        let length = faults::shorten(faults::Call::RingSend, length as usize) as u32;
         // Where the bytes are does not change as the loan moves: they are on the heap.
         let flight = self.flights.leave(id, loan);
         let flags = SendFlags::NOSIGNAL.bits() as i32;
@@ -337,6 +363,11 @@ impl Ring {
     /// Asks for something that will be answered.
     fn ask(&mut self, request: squeue::Entry, name: u64) {
         self.pending += 1;
+        #[cfg(test)]
+        let request = match unname(name) {
+            Some((kind, _)) => self.faults.meet(request, kind, name),
+            None => request,
+        };
         self.push(request.user_data(name));
     }
 
