@@ -6,7 +6,6 @@
 //!
 //! It deliberately does not implement [`std::error::Error`], so that `?` can turn every error type into a failure.
 
-use crate::log::error;
 use std::any::{Any, type_name};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -14,6 +13,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use crate::log::error;
 
 /// The result of everything that can fail for a reason the caller did not choose.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
