@@ -254,9 +254,11 @@ pub struct Pending {
     pub memory: u64,
 }
 
-/// Round trips by size. They say by themselves when they were measured, so that they can be measured alone.
+/// Round trips by size. They say by themselves where and when they were measured, so that they can be measured alone.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct RoundTrips {
+    /// The model of the processor.
+    pub processor: String,
     /// The day, in UTC.
     pub date: String,
     /// The part of all cores' time that other programs took meanwhile: near 0 on an idle machine.

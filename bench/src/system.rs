@@ -97,12 +97,20 @@ pub fn loopback(number: u32, port: u64) -> SocketAddr {
 /// # Errors
 /// The system does not say.
 pub fn machine(versions: Vec<(String, String)>, descriptors: u64) -> Result<Machine> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
+    Ok(Machine { processor: processor()?, cores, kernel, date: today()?, descriptors, versions, ..Machine::default() })
+}
+
+/// The model of the processor.
+///
+/// # Errors
+/// The system does not say.
+pub fn processor() -> Result<String> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let processor = model.map_or("unknown", |(_, model)| model).to_owned();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
-    Ok(Machine { processor, cores, kernel, date: today()?, descriptors, versions, ..Machine::default() })
+    Ok(model.map_or("unknown", |(_, model)| model).to_owned())
 }
 
 /// The day, in UTC.

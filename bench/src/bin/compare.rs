@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
         if !self.options.wants("round-trips") {
             return Ok(());
         }
-        let (date, began) = (system::today()?, CoreTime::now()?);
+        let (processor, date, began) = (system::processor()?, system::today()?, CoreTime::now()?);
         let mut rows = Vec::new();
         for kind in round_trips::KINDS {
             for contestant in round_trips::Contestant::all(peers) {
@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
                 }));
             }
         }
-        self.results.round_trips = RoundTrips { date, others: began.taken_by_others()?, rows };
+        self.results.round_trips = RoundTrips { processor, date, others: began.taken_by_others()?, rows };
         Ok(())
     }
 
