@@ -36,13 +36,19 @@ pub(super) fn unix_pair() -> (OwnedFd, UnixStream) {
 
 /// The backends that this system has.
 fn backends() -> Vec<Box<dyn Backend>> {
-    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(Mio::new().expect("the system gives us a poller"))];
-    #[cfg(all(feature = "io-uring", target_os = "linux"))]
-    match super::Uring::new() {
-        Ok(ring) => all.push(Box::new(ring)),
-        Err(error) => println!("skipped on io_uring: {error}"),
-    }
-    all
+    let mio: Box<dyn Backend> = Box::new(Mio::new().expect("the system gives us a poller"));
+    [mio].into_iter().chain(ring()).collect()
+}
+
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+fn ring() -> Option<Box<dyn Backend>> {
+    let ring = super::Uring::new().inspect_err(|error| println!("skipped on io_uring: {error}")).ok()?;
+    Some(Box::new(ring))
+}
+
+#[cfg(not(all(feature = "io-uring", target_os = "linux")))]
+fn ring() -> Option<Box<dyn Backend>> {
+    None
 }
 
 /// Closing a socket whose received bytes were not read is an end behind what was sent, and no reset: whether it was not received from
