@@ -6,7 +6,6 @@
 //!
 //! It deliberately does not implement [`std::error::Error`], so that `?` can turn every error type into a failure.
 
-use crate::log::error;
 use std::any::{Any, type_name};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -14,6 +13,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use crate::log::error;
 
 /// The result of everything that can fail for a reason the caller did not choose.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -57,8 +58,8 @@ impl Failure {
         Self::from_box(message.into().into())
     }
 
-    /// What the network has brought about, or its absence: nobody's code is to be traced for it, and it is as frequent as
-    /// connections are. A backtrace costs many times what the connection did.
+    /// A failure that the network or a peer has brought about, which no code is to be traced for. It is as frequent as connections
+    /// are, and a backtrace costs many times what a connection does.
     pub(crate) fn untraced(error: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner { error: Guarded::new(Box::new(error)), backtrace: Backtrace::disabled() }))
     }

@@ -5,9 +5,11 @@
 //! One thread, every callback run to completion, no `await` in the middle. Names and order of events are Twisted's.
 //!
 //! ```no_run
+//! use std::process::ExitCode;
+//!
 //! use ropewalk::endpoints::server_from_string;
 //! use ropewalk::interfaces::*;
-//! use ropewalk::{Address, Reactor, Result, Transport};
+//! use ropewalk::{Address, Result, Transport};
 //!
 //! struct Echo;
 //!
@@ -18,11 +20,12 @@
 //!     }
 //! }
 //!
-//! fn main() -> Result<()> {
-//!     let reactor = Reactor::new()?;
-//!     let listening = server_from_string(&reactor, "tcp:8888")?.listen(|_peer: &Address| Some(Echo));
-//!     drop(listening); // a failure that nobody handles is reported in the log
-//!     Ok(reactor.run()?)
+//! fn main() -> ExitCode {
+//!     ropewalk::run(|reactor| {
+//!         let stopped = reactor.when_stopped();
+//!         let listening = server_from_string(reactor, "tcp:8888")?.listen(|_peer: &Address| Some(Echo));
+//!         Ok(listening.add_callback(|_port| stopped))
+//!     })
 //! }
 //! ```
 //!
@@ -39,8 +42,9 @@
 //! **Tests** of programs for this engine find what they need in [`testing`]: a clock that they move themselves, transports without
 //! sockets, and a check that a protocol does the same however its input is cut.
 //!
-//! **Logs** go to [`tracing`](https://docs.rs/tracing): failures that nobody handled at error level, trouble with accepting
-//! at warning level.
+//! **Logs** go to [`tracing`](https://docs.rs/tracing): failures of callbacks, and those that nothing handles, at error level,
+//! shortages of the system at warning level, connections that were lost at debug level. Events of error level that no
+//! subscriber hears are lines on standard error.
 
 pub mod address;
 pub mod deferred;

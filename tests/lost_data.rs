@@ -33,8 +33,14 @@ fn answer_early<S: Read + Write + Send + 'static>(mut stream: S, go: &Receiver<(
     done.send(()).unwrap();
 }
 
+/// Has a peer's system send each part of its answer at once: what Nagle's algorithm holds back, a reset takes back.
+fn prompt(stream: TcpStream) -> TcpStream {
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 /// A client that sends its body when it is asked to, by when the server has answered and gone.
-fn uploader(log: &Log, received: &Rc<RefCell<Vec<u8>>>, (go, done): (Sender<()>, Receiver<()>)) -> Script {
+fn uploader(log: &Log, received: &Rc<RefCell<Vec<u8>>>, (go, done): Ways) -> Script {
     let mut asked = false;
     let script = Script::new(log).into_buffer(received).made(|transport| {
         transport.write(b"POST and some that is not read");
@@ -50,7 +56,10 @@ fn uploader(log: &Log, received: &Rc<RefCell<Vec<u8>>>, (go, done): (Sender<()>,
     })
 }
 
-fn channels() -> ((Sender<()>, Receiver<()>), (Sender<()>, Receiver<()>)) {
+/// One side's way to tell the other, and to be told.
+type Ways = (Sender<()>, Receiver<()>);
+
+fn channels() -> (Ways, Ways) {
     let ((go, wait), (say, done)) = (mpsc::channel(), mpsc::channel());
     ((go, done), (say, wait))
 }
@@ -60,7 +69,7 @@ fn channels() -> ((Sender<()>, Receiver<()>), (Sender<()>, Receiver<()>)) {
 fn a_failed_write_delivers_an_early_answer_first() {
     let (reactor, log, received) = (reactor(), Log::default(), Rc::default());
     let (ours, (say, wait)) = channels();
-    let (address, server) = listening_peer(move |stream| answer_early(stream, &wait, &say));
+    let (address, server) = listening_peer(move |stream| answer_early(prompt(stream), &wait, &say));
     drop(connect(&reactor, address, once(uploader(&log, &received, ours))));
     run_until(&reactor, || log.is_over());
     assert_eq!(String::from_utf8_lossy(&received.borrow()), format!("continue{}", String::from_utf8_lossy(ANSWER)));
@@ -68,6 +77,30 @@ fn a_failed_write_delivers_an_early_answer_first() {
     assert_eq!(log.count("lost"), 1);
     run_beside(&reactor, server);
     assert_eq!(reactor.counters().watched, 0);
+}
+
+/// The same over TLS: what is sealed in the socket is opened before the loss is told.
+#[cfg(feature = "tls")]
+#[test]
+fn a_failed_write_delivers_an_early_answer_first_over_tls() {
+    let (reactor, log, received) = (reactor(), Log::default(), Rc::default());
+    let authority = common::certificates::Authority::new();
+    let tls = authority.client("example.org");
+    let serving = common::tls::Library::server_connection(&authority, "example.org");
+    let (ours, (say, wait)) = channels();
+    let (address, server) =
+        listening_peer(move |stream| answer_early(rustls::StreamOwned::new(serving, prompt(stream)), &wait, &say));
+    let script = uploader(&log, &received, ours).made(move |transport| {
+        transport.start_tls(&tls)?;
+        // More than the server's library reads at a time.
+        transport.write(&vec![b'P'; MUCH]);
+        Ok(())
+    });
+    drop(connect(&reactor, address, once(script)));
+    run_until(&reactor, || log.is_over());
+    assert_eq!(String::from_utf8_lossy(&received.borrow()), format!("continue{}", String::from_utf8_lossy(ANSWER)));
+    assert!(log.reason().starts_with("the peer reset the connection ("), "{}", log.reason());
+    run_beside(&reactor, server);
 }
 
 /// The same over a UNIX socket, whose peer is gone without a reset.
@@ -92,7 +125,7 @@ fn a_failed_write_delivers_an_early_answer_first_over_unix() {
 fn a_failed_write_waits_for_a_protocol_that_is_paused() {
     let (reactor, log, received, kept) = (reactor(), Log::default(), Rc::default(), Rc::default());
     let ((go, done), (say, wait)) = channels();
-    let (address, server) = listening_peer(move |stream| answer_early(stream, &wait, &say));
+    let (address, server) = listening_peer(move |stream| answer_early(prompt(stream), &wait, &say));
     let mut asked = false;
     let script = Script::new(&log).into_buffer(&received).transport_into(&kept).made(|transport| {
         transport.write(b"POST and some that is not read");

@@ -108,13 +108,19 @@ fn a_renewal_in_steps() {
 fn what_is_wrong_is_logged_once() {
     let (served, ..) = Served::new();
     let looks = || (0..5).for_each(|_| assert!(!served.is_for("unknown.example")));
+    let logged = |looks: &dyn Fn()| {
+        let ((), mut lines) = logged(looks);
+        // The handshakes fail, of course.
+        lines.retain(|line| !line.contains("TLS failed"));
+        lines
+    };
     served.put("a.pem", "-----BEGIN CERTIFICATE-----\nnonsense");
-    let ((), lines) = logged(looks);
+    let lines = logged(&looks);
     assert!(lines.len() == 1 && lines[0].contains("a.pem"), "{lines:?}");
     assert!(served.tls.reload().is_err());
-    assert_eq!(logged(looks).1, Vec::<String>::new());
+    assert_eq!(logged(&looks), Vec::<String>::new());
     served.remove("b/key.pem");
-    let ((), lines) = logged(looks);
+    let lines = logged(&looks);
     assert!(lines.len() == 1 && lines[0].contains("b/cert.pem"), "{lines:?}");
     assert!(served.is_for("a.example") && served.is_for("b.example"), "the old ones stay");
 }

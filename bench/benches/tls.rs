@@ -19,12 +19,11 @@ use ropewalk::endpoints::{
 use ropewalk::tls::{ClientTls, ServerTls};
 use ropewalk::transport::{Producer, Streaming};
 use ropewalk::{Address, Failure, Protocol, Reactor, Result, Transport};
-use rustls::pki_types::pem::PemObject;
+use ropewalk_bench::tls::NAME;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const NAME: &str = "localhost";
 const PIECE: usize = 64 * 1024;
 
 /// How many bytes are sent in half a round, and how many handshakes are made.
@@ -42,20 +41,10 @@ struct Configs {
 }
 
 fn configs() -> Configs {
-    let issued = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
-    let certificate = issued.cert.der().clone();
-    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(issued.signing_key.serialize_pem().as_bytes());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let server = server.expect("ring has them").with_no_client_auth();
-    let server = server.with_single_cert(vec![certificate.clone()], key.expect("a key")).expect("they fit");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).expect("a certificate");
-    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut client = client.expect("ring has them").with_root_certificates(roots).with_no_client_auth();
-    // Each handshake is a full one.
-    client.resumption = rustls::client::Resumption::disabled();
-    Configs { server: Arc::new(server), client: Arc::new(client) }
+    let (server, certificate) = ropewalk_bench::tls::server().expect("a certificate");
+    // Each of its handshakes is a full one.
+    let client = ropewalk_bench::tls::client(certificate).expect("a certificate");
+    Configs { server, client }
 }
 
 /// What a half of a round took.

@@ -26,10 +26,14 @@ impl Histogram {
         }
     }
 
+    /// How many values were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// The value which so many of a hundred do not exceed; 0 if nothing was counted.
     pub fn percentile(&self, percent: f64) -> u64 {
-        let total: u64 = self.counts.iter().sum();
-        let wanted = ((total as f64 * percent / 100.0).ceil() as u64).max(1);
+        let wanted = ((self.count() as f64 * percent / 100.0).ceil() as u64).max(1);
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;

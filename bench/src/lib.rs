@@ -6,6 +6,7 @@
 //! The rule: a figure is a ratio to the baseline, which is measured in windows that alternate with the peer's. What can't be measured
 //! is a row that says why.
 
+pub mod answers;
 pub mod histogram;
 pub mod load;
 pub mod measure;
@@ -16,9 +17,11 @@ pub mod programs;
 pub mod progress;
 pub mod report;
 pub mod results;
+pub mod round_trips;
 pub mod server;
 pub mod stats;
 pub mod system;
+pub mod tls;
 
 /// What went wrong, for a person to read.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

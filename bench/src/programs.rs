@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Result;
-use crate::peers::Missing;
+use crate::peers::{Missing, Service};
 
 /// A kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ enum Engine {
     Rust(&'static str, Option<&'static str>),
     /// A program in `peers/`, and the library that it takes.
     C(&'static str, Option<&'static str>),
-    /// A script in `peers/`.
+    /// Scripts in `peers/`, whose names begin with this.
     Python(&'static str),
 }
 
@@ -53,8 +53,8 @@ pub const PEERS: [Peer; 11] = [
     Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
     Peer { name: "monoio", engine: Engine::Rust("monoio", None) },
     Peer { name: "libuv", engine: Engine::C("libuv.c", Some("uv")) },
-    Peer { name: "uvloop", engine: Engine::Python("uvloop_echo.py") },
-    Peer { name: "twisted", engine: Engine::Python("twisted_echo.py") },
+    Peer { name: "uvloop", engine: Engine::Python("uvloop") },
+    Peer { name: "twisted", engine: Engine::Python("twisted") },
 ];
 
 impl Peer {
@@ -69,6 +69,16 @@ impl Peer {
             Engine::Rust(_, backend) => backend,
             _ => None,
         }
+    }
+
+    /// Whether it has a server for this.
+    pub fn offers(&self, service: Service) -> bool {
+        service == Service::ECHO
+            || match self.engine {
+                Engine::Rust(kind, _) => ["ropewalk", "tokio"].contains(&kind),
+                Engine::C(..) => false,
+                Engine::Python(name) => name == "twisted" && !service.tls,
+            }
     }
 
     /// Whether it takes a thousand times as long as the others under valgrind.
@@ -113,12 +123,21 @@ impl Programs {
     /// The command that runs a peer, without what pins it.
     ///
     /// # Errors
-    /// It is missing.
-    pub fn command(&self, peer: &Peer) -> Result<Vec<OsString>> {
+    /// It is missing, or does not offer the service.
+    pub fn command(&self, peer: &Peer, service: Service) -> Result<Vec<OsString>> {
+        if !peer.offers(service) {
+            return Err(format!("{} has no server for {service:?}", peer.name).into());
+        }
         Ok(match peer.engine {
-            Engine::Rust(kind, _) => vec![self.own("serve").into(), kind.into()],
+            Engine::Rust(kind, _) => {
+                let words = [self.own("serve").into(), kind.into()];
+                words.into_iter().chain(service.flags().map(OsString::from)).collect()
+            }
             Engine::C(file, library) => vec![compile(&self.folder, file, library).map_err(Missing)?.into()],
-            Engine::Python(script) => vec![self.python.clone().map_err(Missing)?.into(), source(script).into()],
+            Engine::Python(name) => {
+                let script = format!("{name}_{}.py", if service.answers { "answers" } else { "echo" });
+                vec![self.python.clone().map_err(Missing)?.into(), source(&script).into()]
+            }
         })
     }
 }
@@ -200,10 +219,11 @@ fn versions(python: Option<&Path>) -> Vec<(String, String)> {
     let lock = include_str!("../../Cargo.lock").replace("name = ", "").replace("version = ", "");
     let lines: Vec<&str> = lock.lines().map(|line| line.trim_matches('"')).collect();
     let of_crate = |name: &str| lines.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned());
-    let mut versions: Vec<(String, String)> = ["ropewalk", "rustix", "mio", "calloop", "tokio", "monoio"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), of_crate(name)?)))
-        .collect();
+    let mut versions: Vec<(String, String)> =
+        ["ropewalk", "rustix", "mio", "calloop", "tokio", "monoio", "rustls", "tokio-rustls"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), of_crate(name)?)))
+            .collect();
     let mut add = |name: &str, said: Result<String, String>| {
         if let Some(line) = said.ok().as_deref().and_then(|said| said.lines().next()) {
             let number = line.split_whitespace().find(|word| word.contains(|letter: char| letter.is_ascii_digit()));

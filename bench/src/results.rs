@@ -32,6 +32,8 @@ pub struct Results {
     pub timers: Vec<Timers>,
     /// What a queue costs that nobody reads.
     pub pending: Vec<Row<Vec<Pending>>>,
+    /// How long a round trip takes, by its size.
+    pub round_trips: RoundTrips,
 }
 
 /// What a peer did in a scenario.
@@ -252,6 +254,29 @@ pub struct Pending {
     pub memory: u64,
 }
 
+/// Round trips by size. They say by themselves where and when they were measured, so that they can be measured alone.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// The model of the processor.
+    pub processor: String,
+    /// The day, in UTC.
+    pub date: String,
+    /// The part of all cores' time that other programs took meanwhile: near 0 on an idle machine.
+    pub others: f64,
+    /// For each kind and peer, in the order of sizes.
+    pub rows: Vec<Row<Vec<RoundTrip>>>,
+}
+
+/// Round trips of one size, in nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct RoundTrip {
+    pub size: usize,
+    pub count: u64,
+    pub p50: u64,
+    pub p99: u64,
+}
+
 impl Results {
     /// Writes a file for each part.
     ///
@@ -281,6 +306,7 @@ impl Results {
             many: part(folder, "many")?,
             timers: part(folder, "timers")?,
             pending: part(folder, "pending")?,
+            round_trips: part(folder, "round_trips")?,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::histogram::Histogram;
 use crate::load::Window;
-use crate::peers::Missing;
+use crate::peers::{Missing, Service};
 use crate::process::Process;
 use crate::programs::{Peer, Programs};
 use crate::{Result, system};
@@ -18,14 +18,14 @@ const START: Duration = Duration::from_secs(120);
 /// How long anything else may take that has no time of its own.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An echo server in a process of its own, on the first core.
+/// A server in a process of its own, on the first core.
 #[derive(Debug)]
 pub struct Server {
     /// The process.
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it said of itself.
+    /// What it said of itself: over TLS its certificate, see [`tls::to_text`](crate::tls::to_text).
     pub detail: String,
 }
 
@@ -34,8 +34,8 @@ impl Server {
     ///
     /// # Errors
     /// It is [`Missing`], or it does not start.
-    pub fn start(programs: &Programs, peer: &Peer, under: &[OsString]) -> Result<Self> {
-        let command = programs.command(peer)?;
+    pub fn start(programs: &Programs, peer: &Peer, service: Service, under: &[OsString]) -> Result<Self> {
+        let command = programs.command(peer, service)?;
         let mut pinned = Command::new(programs.own("serve"));
         pinned.arg("--").args(under).args(command);
         if let Some(backend) = peer.backend() {

@@ -97,13 +97,68 @@ pub fn loopback(number: u32, port: u64) -> SocketAddr {
 /// # Errors
 /// The system does not say.
 pub fn machine(versions: Vec<(String, String)>, descriptors: u64) -> Result<Machine> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
+    Ok(Machine { processor: processor()?, cores, kernel, date: today()?, descriptors, versions, ..Machine::default() })
+}
+
+/// The model of the processor.
+///
+/// # Errors
+/// The system does not say.
+pub fn processor() -> Result<String> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let processor = model.map_or("unknown", |(_, model)| model).to_owned();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
-    Ok(Machine { processor, cores, kernel, date: day(seconds / 86_400), descriptors, versions, ..Machine::default() })
+    Ok(model.map_or("unknown", |(_, model)| model).to_owned())
+}
+
+/// The day, in UTC.
+///
+/// # Errors
+/// The clock is before 1970.
+pub fn today() -> Result<String> {
+    Ok(day(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86_400))
+}
+
+/// The time of all cores since the system began, and this process's part of it, in ticks of 10 ms.
+#[derive(Debug, Clone, Copy)]
+pub struct CoreTime {
+    all: u64,
+    busy: u64,
+    own: u64,
+}
+
+impl CoreTime {
+    /// Until now.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn now() -> Result<Self> {
+        let (system, own) = (fs::read_to_string("/proc/stat")?, fs::read_to_string("/proc/self/stat")?);
+        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is contained in these.
+        let cores = numbers(system.lines().next().ok_or("stat is empty")?.split_whitespace().skip(1).take(8))?;
+        let [_, _, _, idle, waiting, ..] = cores[..] else { return Err("stat has too few numbers".into()) };
+        // Behind the name in parentheses: of the process and of the children that it has waited for, in user space and in the kernel.
+        let (_, fields) = own.rsplit_once(") ").ok_or("stat has no name")?;
+        let own = numbers(fields.split_whitespace().skip(11).take(4))?.iter().sum();
+        let all = cores.iter().sum();
+        Ok(Self { all, busy: all - idle - waiting, own })
+    }
+
+    /// The part of the cores' time since then that others took: not this process, nor children that have ended since.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn taken_by_others(self) -> Result<f64> {
+        let Self { all, busy, own } = Self::now()?;
+        let others = (busy - self.busy).saturating_sub(own - self.own);
+        Ok(others as f64 / (all - self.all).max(1) as f64)
+    }
+}
+
+fn numbers<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<u64>> {
+    words.map(|word| Ok(word.parse()?)).collect()
 }
 
 /// The day so many days after 1 January 1970, in the Gregorian calendar.
@@ -121,7 +176,22 @@ fn day(days: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// What this process does is its own time, and not that of others.
+    #[test]
+    fn own_time_is_not_that_of_others() {
+        let (before, begun) = (CoreTime::now().unwrap(), Instant::now());
+        while CoreTime::now().unwrap().own < before.own + 20 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "200 ms of work are counted");
+        }
+        let now = CoreTime::now().unwrap();
+        assert!(now.busy - before.busy >= 15 && now.busy <= now.all);
+        let (others, all) = (before.taken_by_others().unwrap(), (CoreTime::now().unwrap().all - before.all) as f64);
+        assert!((0.0..=1.0 - 15.0 / all).contains(&others), "{others} of {all}");
+    }
 
     /// Days of leap years, and of those that are none.
     #[test]

@@ -59,7 +59,7 @@ pub struct TcpServerSpec {
     pub scope_id: u32,
     /// How many connections may wait to be accepted; unless it is given, more than any system allows.
     pub backlog: u32,
-    /// Whether Nagle's algorithm is off on accepted connections; it is, unless `noDelay=0` is given.
+    /// Nagle's algorithm is off on accepted connections; it is, unless `noDelay=0` is given.
     pub no_delay: bool,
 }
 
@@ -129,7 +129,7 @@ pub struct TcpClientSpec {
     pub bind_address: Option<IpAddr>,
     /// The scope of an IPv6 `bind_address`, a number of the system's; 0 is none.
     pub bind_scope_id: u32,
-    /// Whether Nagle's algorithm is off; it is, unless `noDelay=0` is given.
+    /// Nagle's algorithm is off; it is, unless `noDelay=0` is given.
     pub no_delay: bool,
 }
 

@@ -102,7 +102,7 @@ impl HostnameEndpoint {
         self
     }
 
-    /// Whether Nagle's algorithm is off, which it is unless told otherwise: see
+    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on: see
     /// [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.options = self.options.tcp_no_delay(on);

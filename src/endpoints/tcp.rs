@@ -52,7 +52,7 @@ impl TcpServerEndpoint {
         self
     }
 
-    /// Whether Nagle's algorithm is off on accepted connections, which it is unless told otherwise: see
+    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on for accepted connections: see
     /// [`ListenOptions::tcp_no_delay`].
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.options = self.options.tcp_no_delay(on);
@@ -121,7 +121,7 @@ impl TcpClientEndpoint {
         self
     }
 
-    /// Whether Nagle's algorithm is off, which it is unless told otherwise: see
+    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on: see
     /// [`ListenOptions::tcp_no_delay`].
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.options = self.options.tcp_no_delay(on);

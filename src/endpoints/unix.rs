@@ -33,7 +33,7 @@ pub struct UnixServerEndpoint {
 }
 
 impl UnixServerEndpoint {
-    /// Listens with the usual options: a backlog of 50, mode 0o666, no lock.
+    /// Listens with the usual options: as many waiting connections as the system allows, mode 0o666, no lock.
     pub fn new(reactor: &Reactor, address: UnixAddress) -> Self {
         Self { reactor: reactor.clone(), address, options: UnixListenOptions::new() }
     }

@@ -184,7 +184,7 @@ impl BoxedFactory {
         if let (Some(joint), Some(prepare)) = (&joint, &self.prepare)
             && let Err(failure) = guarded_result(|| prepare(joint.transport()))
         {
-            joint.callback_failed("what is prepared on a transport", failure);
+            joint.callback_failed("the preparation of a transport", failure);
         }
         Ok(joint)
     }

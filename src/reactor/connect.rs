@@ -64,7 +64,7 @@ impl ConnectOptions {
         self.bind_address
     }
 
-    /// Whether Nagle's algorithm is off (`TCP_NODELAY`), which it is unless told otherwise: see
+    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on (`TCP_NODELAY`): see
     /// [`ListenOptions::tcp_no_delay`](super::ListenOptions::tcp_no_delay). Without effect on UNIX sockets.
     ///
     /// ```

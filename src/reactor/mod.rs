@@ -47,7 +47,6 @@ mod triggers;
 mod turn;
 mod unix;
 
-use crate::log::error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -78,6 +77,7 @@ pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1
 use crate::deferred::{Deferred, Outcome, Spawner};
 use crate::error::{ListenError, ReactorError};
 use crate::failure::{Result, guarded};
+use crate::log::error;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::time::{Clock, Timers};
 use crate::transport::agenda::Watch;

@@ -50,8 +50,8 @@ impl ListenOptions {
         self
     }
 
-    /// Whether Nagle's algorithm is off on accepted connections (`TCP_NODELAY`). It is unless told otherwise: what is written in
-    /// a turn leaves together, so that the algorithm saves nothing, and it would hold back the last part of a message until the
+    /// Turns Nagle's algorithm off (`true`) or on for accepted connections (`TCP_NODELAY`). It is off unless told otherwise: what is
+    /// written in a turn leaves together, so that the algorithm saves nothing, and it would hold back the last part of a message until the
     /// peer has acknowledged the part before.
     ///
     /// ```

@@ -28,7 +28,6 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use crate::log::error;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -38,6 +37,7 @@ pub use self::call::DelayedCall;
 use self::call::{Body, Call};
 use self::queue::{Nanos, Queue};
 use crate::failure::guarded;
+use crate::log::error;
 
 /// Something that knows the time, and calls functions later (Twisted: `IReactorTime`).
 ///

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use rustls::SupportedCipherSuite;
-use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+
+use super::cryptography::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
 /// The SHA-256 of a certificate in DER: a name for exactly this certificate, to trust it by
 /// ([`TrustRoots::from_fingerprints`](super::TrustRoots::from_fingerprints)).

@@ -4,7 +4,14 @@ use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
 /// The kinds that can be used, to complete the sentence "expected ..".
-pub(super) const USABLE: &str = "RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or Ed25519";
+pub(super) const USABLE: &str = if KNOWS_P521 {
+    "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519"
+} else {
+    "RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or Ed25519"
+};
+
+/// AWS-LC knows this curve, and ring does not.
+const KNOWS_P521: bool = cfg!(feature = "aws-lc-rs");
 
 /// The kind of a certificate's key, if it is known, and of no use.
 pub(super) fn unusable_of(certificate: &CertificateDer<'_>) -> Option<String> {
@@ -26,6 +33,7 @@ pub(super) fn unusable(info: &[u8]) -> Option<String> {
         ED448 => Some("an Ed448 key".to_owned()),
         ECDSA => match element(parameters)?.content {
             P256 | P384 => None,
+            P521 if KNOWS_P521 => None,
             P521 => Some("an ECDSA key on P-521".to_owned()),
             SECP256K1 => Some("an ECDSA key on secp256k1".to_owned()),
             _ => Some("an ECDSA key on an unknown curve".to_owned()),
@@ -68,7 +76,7 @@ fn element(input: &[u8]) -> Option<Element<'_>> {
     Some(Element { content, rest })
 }
 
-/// What ring verifies.
+/// What ring and AWS-LC verify.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 // Object identifiers in DER.
@@ -97,7 +105,7 @@ mod tests {
         let inside = element(&info).expect("DER").content;
         assert_eq!(unusable(inside), None);
         let p521 = [&[0x30, 16, 0x06, 7], ECDSA, &[0x06, 5], P521, &[0x03, 1, 0]].concat();
-        assert_eq!(unusable(&p521).as_deref(), Some("an ECDSA key on P-521"));
+        assert_eq!(unusable(&p521).as_deref(), (!KNOWS_P521).then_some("an ECDSA key on P-521"));
         for end in 0..p521.len() - 3 {
             assert_eq!(unusable(&p521[..end]), None, "{end}");
         }

@@ -42,6 +42,10 @@ mod verifier;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(not(feature = "aws-lc-rs"))]
+use rustls::crypto::ring as cryptography;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 
@@ -140,9 +144,9 @@ impl Transport {
     }
 }
 
-/// The cryptography: ring's, whatever other crates have installed for the process.
+/// The cryptography: that of the features, whatever other crates have installed for the process.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(cryptography::default_provider())
 }
 
 /// The protocol versions, latest first.

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 
 use super::files::Watched;
 use super::verifier::Verifier;
-use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, provider, versions};
+use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, cryptography, provider, versions};
 
 /// How a server does TLS (Twisted: `CertificateOptions`, `PrivateCertificate.options`). Cheap to clone, and clones stay one: what
 /// [`reload`](Self::reload) and [`replace_with`](Self::replace_with) change, changes for all of them. Sessions are resumed by tickets,
@@ -226,7 +226,7 @@ impl ServerTlsBuilder {
         if config.send_tls13_tickets == 0 {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {
-            config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ConfigError::Unusable)?;
+            config.ticketer = cryptography::Ticketer::new().map_err(ConfigError::Unusable)?;
         }
         config.alpn_protocols = self.protocols;
         Ok(ServerTls::of(Arc::new(config), files))

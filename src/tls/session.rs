@@ -157,7 +157,7 @@ impl Layer for Session {
             Ok(()) => Opened { plain, completed, ended: self.ended && !had_ended, ..Opened::default() },
             Err(error) => {
                 self.ended = true;
-                Opened { plain, completed, failure: Some(error.into()), ..Opened::default() }
+                Opened { plain, completed, failure: Some(Failure::untraced(error)), ..Opened::default() }
             }
         }
     }
@@ -165,8 +165,8 @@ impl Layer for Session {
     fn end(&mut self) -> Option<Failure> {
         match (std::mem::replace(&mut self.ended, true), self.ready) {
             (true, _) => None,
-            (false, true) => Some(ConnectionClosed::Truncated.into()),
-            (false, false) => Some(TlsError::HandshakeCut.into()),
+            (false, true) => Some(Failure::untraced(ConnectionClosed::Truncated)),
+            (false, false) => Some(Failure::untraced(TlsError::HandshakeCut)),
         }
     }
 
@@ -179,7 +179,7 @@ impl Layer for Session {
     }
 
     fn is_late(&self, after: Duration) -> Failure {
-        TlsError::HandshakeTimedOut { after }.into()
+        Failure::untraced(TlsError::HandshakeTimedOut { after })
     }
 
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {

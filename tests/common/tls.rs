@@ -107,12 +107,17 @@ impl Library {
     }
 
     pub fn server(authority: &Authority, name: &str) -> Self {
+        Self::new(Self::server_connection(authority, name).into())
+    }
+
+    /// A server's side of a connection.
+    pub fn server_connection(authority: &Authority, name: &str) -> rustls::ServerConnection {
         let issued = authority.issue(&[name]);
         let key = rustls::pki_types::pem::PemObject::from_pem_slice(issued.key.as_bytes()).expect("a key");
         let config = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let config = config.expect("ring has them").with_no_client_auth();
         let config = config.with_single_cert(vec![der(&issued.certificate)], key).expect("they fit");
-        Self::new(rustls::ServerConnection::new(Arc::new(config)).expect("a server").into())
+        rustls::ServerConnection::new(Arc::new(config)).expect("a server")
     }
 
     pub fn new(connection: rustls::Connection) -> Self {

@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ropewalk_bench::measure::{Effort, crowds, echo, instructions, memory, pending, timers};
+use ropewalk_bench::measure::{Effort, crowds, echo, instructions, memory, pending, round_trips, timers};
 use ropewalk_bench::programs::{OURS, PEERS, Peer, Programs};
 use ropewalk_bench::progress::Progress;
-use ropewalk_bench::results::{Outcome, Results, Row};
-use ropewalk_bench::system::{self, Core, pin, raise_descriptor_limit};
+use ropewalk_bench::results::{Outcome, Results, RoundTrips, Row};
+use ropewalk_bench::system::{self, Core, CoreTime, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, report};
 
 /// Parts that are no scenarios of echoes.
-const PARTS: [&str; 6] = ["instructions", "memory", "connections", "many", "timers", "pending"];
+const PARTS: [&str; 7] = ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips"];
 
 /// How many connections are to be open at once over several processes.
 const MANY: usize = 100_000;
@@ -95,7 +95,7 @@ fn run(options: &Options) -> Result<bool> {
     let peers: Vec<Peer> = PEERS.into_iter().filter(|peer| options.wants_peer(peer)).collect();
     let programs = Programs::prepare(&peers, options.install)?;
     let mut run = Run::new(options, programs, raise_descriptor_limit()?, &peers);
-    run.all(&peers);
+    run.all(&peers)?;
     let took = run.progress.elapsed();
     let (mut results, failures) = (run.results, run.failures);
     results.machine = system::machine(run.programs.versions, run.descriptors)?;
@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         Self { options, programs, effort, descriptors, progress, results, failures }
     }
 
-    fn all(&mut self, peers: &[Peer]) {
+    fn all(&mut self, peers: &[Peer]) -> Result<()> {
         for scenario in echo::SCENARIOS.into_iter().filter(|scenario| self.options.wants(scenario.name)) {
             for peer in peers {
                 let row = self.row(scenario.name, peer.name, |run| {
@@ -174,12 +174,14 @@ impl<'a> Run<'a> {
             self.progress.advance("memory", MEMORY);
         }
         self.scale(peers);
+        self.round_trips(peers)?;
         for peer in peers.iter().filter(|_| self.options.wants("instructions")) {
             let row =
                 self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
             self.results.instructions.push(row);
             self.progress.advance("instructions", instructions_of(peer));
         }
+        Ok(())
     }
 
     /// What grows: connections, timers, bytes that wait.
@@ -215,6 +217,24 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn round_trips(&mut self, peers: &[Peer]) -> Result<()> {
+        if !self.options.wants("round-trips") {
+            return Ok(());
+        }
+        let (processor, date, began) = (system::processor()?, system::today()?, CoreTime::now()?);
+        let mut rows = Vec::new();
+        for kind in round_trips::KINDS {
+            for contestant in round_trips::Contestant::all(peers) {
+                rows.push(self.row(kind.title(), &contestant.name(), |run| {
+                    let tick = || run.progress.advance("round trips", ROUND_TRIPS);
+                    round_trips::measure(&run.programs, &contestant, kind, &run.effort, tick)
+                }));
+            }
+        }
+        self.results.round_trips = RoundTrips { processor, date, others: began.taken_by_others()?, rows };
+        Ok(())
+    }
+
     fn row<T>(&mut self, scenario: &str, peer: &str, measure: impl FnOnce(&mut Self) -> Result<T>) -> Row<T> {
         self.progress.begin(&format!("{scenario}: {peer}"));
         let outcome = Outcome::from(measure(self));
@@ -230,6 +250,7 @@ const MEMORY: f64 = 2.0;
 const MANY_TAKE: f64 = 15.0;
 const PENDING: f64 = 3.0;
 const TIMERS: f64 = 1.0;
+const ROUND_TRIPS: f64 = 0.1;
 
 fn round(effort: &Effort) -> f64 {
     2.0 * effort.window.as_secs_f64() + 0.02
@@ -237,6 +258,11 @@ fn round(effort: &Effort) -> f64 {
 
 fn instructions_of(peer: &Peer) -> f64 {
     if peer.is_python() { 40.0 } else { 5.0 }
+}
+
+fn round_trips_of(effort: &Effort, peers: &[Peer]) -> f64 {
+    let rows = round_trips::KINDS.len() * round_trips::Contestant::all(peers).len();
+    (rows * round_trips::passes(effort)) as f64 * ROUND_TRIPS
 }
 
 fn planned(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 {
@@ -249,5 +275,6 @@ fn planned(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 {
         + if_wanted("many", ours * MANY_TAKE)
         + if_wanted("pending", ours * PENDING * pending::PIECES.len() as f64)
         + if_wanted("timers", TIMERS * 4.0)
+        + if_wanted("round-trips", round_trips_of(effort, peers))
         + if_wanted("instructions", peers.iter().map(instructions_of).sum())
 }

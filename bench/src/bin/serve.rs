@@ -1,4 +1,8 @@
-//! `serve PEER [ADDRESS] [--unpinned]`: an echo server of one kind; `serve [--unpinned] -- PROGRAM ARGUMENT..`: any other program.
+//! `serve PEER [ADDRESS] [--answers] [--tls] [--unpinned]`: a server of one kind; `serve [--unpinned] -- PROGRAM ARGUMENT..`: any other
+//! program.
+//!
+//! It sends back what comes; with `--answers` it answers requests instead (`src/answers.rs`); with `--tls` it does so over TLS, and DETAIL
+//! is its certificate.
 //!
 //! It listens on 127.0.0.1 at a port that the system chooses, unless an address is given, prints `ready PORT [DETAIL]` on one line, and
 //! serves until whoever started it ends or kills it: the system sees to that, so that no thread has to wait for the end of anything. (A
@@ -9,6 +13,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use ropewalk_bench::peers::Service;
 use ropewalk_bench::system::{Core, end_with_parent, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, peers};
 
@@ -16,17 +21,27 @@ fn run(mut arguments: Vec<String>) -> Result<()> {
     end_with_parent()?;
     raise_descriptor_limit()?;
     let program = arguments.iter().position(|argument| argument == "--").map(|at| arguments.split_off(at));
-    let pinned =
-        arguments.iter().position(|argument| argument == "--unpinned").map(|at| arguments.remove(at)).is_none();
-    if pinned {
+    let mut flag =
+        |name| arguments.iter().position(|argument| argument == name).map(|at| arguments.remove(at)).is_some();
+    let (is_pinned, service) = (!flag("--unpinned"), Service { answers: flag("--answers"), tls: flag("--tls") });
+    if is_pinned {
         pin(Core::Server)?;
     }
     match (program.as_deref(), &arguments[..]) {
-        (Some([_, program, rest @ ..]), []) => Err(Command::new(program).args(rest).exec().into()),
-        (None, [peer]) => peers::serve(peer, SocketAddr::from(([127, 0, 0, 1], 0))).map(|never| match never {}),
-        (None, [peer, address]) => peers::serve(peer, address.parse()?).map(|never| match never {}),
-        _ => Err("usage: serve PEER [ADDRESS] [--unpinned] | serve [--unpinned] -- PROGRAM ARGUMENT..".into()),
+        (Some([_, program, rest @ ..]), []) if service == Service::ECHO => {
+            Err(Command::new(program).args(rest).exec().into())
+        }
+        (None, [peer]) => serve(peer, SocketAddr::from(([127, 0, 0, 1], 0)), service),
+        (None, [peer, address]) => serve(peer, address.parse()?, service),
+        _ => Err(
+            "usage: serve PEER [ADDRESS] [--answers] [--tls] [--unpinned] | serve [--unpinned] -- PROGRAM ARGUMENT.."
+                .into(),
+        ),
     }
+}
+
+fn serve(peer: &str, address: SocketAddr, service: Service) -> Result<()> {
+    peers::serve(peer, address, service).map(|never| match never {})
 }
 
 fn main() -> ExitCode {

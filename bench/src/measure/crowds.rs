@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Effort;
 use crate::Result;
+use crate::peers::Service;
 use crate::programs::{BASELINE, Peer, Programs};
 use crate::results::{Crowd, Figure, Many, Pair};
 use crate::server::{Generator, Server};
@@ -44,7 +45,8 @@ pub fn measure(
     descriptors: u64,
     mut tick: impl FnMut(),
 ) -> Result<Vec<Crowd>> {
-    let (server, baseline) = (Server::start(programs, peer, &[])?, Server::start(programs, &BASELINE, &[])?);
+    let (server, baseline) =
+        (Server::start(programs, peer, Service::ECHO, &[])?, Server::start(programs, &BASELINE, Service::ECHO, &[])?);
     let mut load = Generator::start(programs, &server, 64, 1, 0)?;
     let mut baseline_load = Generator::start(programs, &baseline, 64, 1, 10)?;
     let mut crowds = Vec::new();
@@ -84,7 +86,7 @@ pub fn many(programs: &Programs, peer: &Peer, wanted: usize, descriptors: u64) -
     let (mut open, mut reached, mut before, mut stopped_by) = (Vec::new(), 0, 0, None);
     for number in 0..servers {
         let count = share.min(wanted - reached);
-        let server = Server::start(programs, peer, &[])?;
+        let server = Server::start(programs, peer, Service::ECHO, &[])?;
         before += server.memory()?;
         let mut load = Generator::start(programs, &server, 64, 1, 10 * number as u32)?;
         if let Err(error) = load.grow(count) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Effort;
 use crate::Result;
 use crate::histogram::Histogram;
+use crate::peers::Service;
 use crate::programs::{BASELINE, Peer, Programs};
 use crate::results::{Echo, Figure, Latency, Pair};
 use crate::server::{Generator, Server};
@@ -78,7 +79,7 @@ struct Contender {
 
 impl Contender {
     fn start(programs: &Programs, scenario: &Scenario, peer: &Peer, source: u32) -> Result<Self> {
-        let server = Server::start(programs, peer, &[])?;
+        let server = Server::start(programs, peer, Service::ECHO, &[])?;
         let mut load = Generator::start(programs, &server, scenario.size, scenario.depth, source)?;
         if !scenario.churn {
             load.grow(scenario.connections)?;

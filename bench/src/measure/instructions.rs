@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::Effort;
 use crate::Result;
-use crate::peers::Missing;
+use crate::peers::{Missing, Service};
 use crate::process::Process;
 use crate::programs::{Peer, Programs};
 use crate::results::Instructions;
@@ -42,7 +42,7 @@ pub fn measure(programs: &Programs, peer: &Peer, effort: &Effort) -> Result<Inst
     let mut file = OsString::from("--callgrind-out-file=");
     file.push(folder.0.join("counts"));
     let valgrind = ["valgrind".into(), "--tool=callgrind".into(), "-q".into(), file];
-    let server = Server::start(programs, peer, &valgrind)?;
+    let server = Server::start(programs, peer, Service::ECHO, &valgrind)?;
     let mut load = Generator::start(programs, &server, 64, 1, 0)?;
     load.grow(CONNECTIONS as usize)?;
     folder.read(&server, 1)?;

@@ -6,6 +6,7 @@
 use super::Effort;
 use super::crowds::fitting;
 use crate::Result;
+use crate::peers::Service;
 use crate::programs::{Peer, Programs};
 use crate::results::Memory;
 use crate::server::{Generator, Server};
@@ -17,7 +18,7 @@ use crate::server::{Generator, Server};
 pub fn measure(programs: &Programs, peer: &Peer, effort: &Effort, descriptors: u64) -> Result<Memory> {
     let many = effort.or(10_000, 2_000).min(fitting(descriptors));
     let connections = [many / 10, many];
-    let server = Server::start(programs, peer, &[])?;
+    let server = Server::start(programs, peer, Service::ECHO, &[])?;
     let mut load = Generator::start(programs, &server, 64, 1, 0)?;
     let mut bytes = [0; 2];
     for (count, bytes) in connections.into_iter().zip(&mut bytes) {

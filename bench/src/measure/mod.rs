@@ -5,6 +5,7 @@ pub mod echo;
 pub mod instructions;
 pub mod memory;
 pub mod pending;
+pub mod round_trips;
 pub mod timers;
 
 use std::time::Duration;

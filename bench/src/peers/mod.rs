@@ -3,6 +3,8 @@
 //! They differ in nothing but the engine: each listens with the same backlog, turns Nagle's algorithm off at every connection, and sends
 //! what it has received with the call that the engine has for that. Where that call may take less than all of it, the rest is kept, and the
 //! connection is not read until it has gone; an engine that queues by itself is left to do so.
+//!
+//! Some have a second server, which answers requests ([`crate::answers`]), and offer both over TLS.
 
 mod calloop;
 mod epoll;
@@ -31,6 +33,26 @@ const CHUNK: usize = 64 << 10;
 /// What a peer that has a buffer for every connection gives each.
 const OWN_CHUNK: usize = 16 << 10;
 
+/// What a server does with its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// Answers requests, instead of sending back what comes.
+    pub answers: bool,
+    /// Speaks TLS, with a certificate of its own.
+    pub tls: bool,
+}
+
+impl Service {
+    /// A plain echo, which every peer offers.
+    pub const ECHO: Self = Self { answers: false, tls: false };
+
+    /// The options of `serve` that ask for it.
+    pub fn flags(self) -> impl Iterator<Item = &'static str> {
+        let answers = self.answers.then_some("--answers");
+        answers.into_iter().chain(self.tls.then_some("--tls"))
+    }
+}
+
 /// A peer can't be had here, which is nobody's fault.
 #[derive(Debug)]
 pub struct Missing(pub String);
@@ -46,14 +68,15 @@ impl std::error::Error for Missing {}
 /// Runs the server of this name, and never returns without an error.
 ///
 /// # Errors
-/// There is no such peer, it is [`Missing`], or its loop failed.
-pub fn serve(peer: &str, address: SocketAddr) -> Result<Infallible> {
+/// There is no such peer, it does not offer the service, it is [`Missing`], or its loop failed.
+pub fn serve(peer: &str, address: SocketAddr, service: Service) -> Result<Infallible> {
     match peer {
+        "ropewalk" => ropewalk::serve(address, service),
+        "tokio" => tokio::serve(address, service),
+        _ if service != Service::ECHO => Err(format!("{peer} offers a plain echo alone").into()),
         "epoll-inline" => epoll::serve(address),
-        "ropewalk" => ropewalk::serve(address),
         "mio" => mio::serve(address),
         "calloop" => calloop::serve(address),
-        "tokio" => tokio::serve(address),
         "monoio" => monoio::serve(address),
         _ => Err(format!("no peer is called {peer}").into()),
     }

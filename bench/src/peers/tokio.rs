@@ -1,35 +1,83 @@
-//! tokio: the runtime of one thread, a task and a buffer of 16 KiB for every connection.
+//! tokio: the runtime of one thread, a task and a buffer of 16 KiB for every connection; over TLS by tokio-rustls.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use super::{OWN_CHUNK, listener, ready};
-use crate::Result;
+use super::{OWN_CHUNK, Service, listener, ready};
+use crate::answers::{Requests, content};
+use crate::{Result, tls};
 
-pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
+pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible> {
+    let (acceptor, detail) = if service.tls {
+        let (config, certificate) = tls::server()?;
+        (Some(TlsAcceptor::from(config)), tls::to_text(&certificate))
+    } else {
+        (None, String::new())
+    };
+    let content = service.answers.then(|| Arc::<[u8]>::from(content()));
     let listener = listener(address)?;
-    ready(listener.local_addr()?, "")?;
+    ready(listener.local_addr()?, &detail)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            // How a connection ends is its own affair.
-            tokio::spawn(async { drop(echo(stream).await) });
+            stream.set_nodelay(true)?;
+            match acceptor.clone() {
+                None => spawn(serve_on(stream, content.clone())),
+                // A task of its own kind: one of plain TCP has no room for a session.
+                Some(acceptor) => {
+                    let content = content.clone();
+                    spawn(async move { serve_on(acceptor.accept(stream).await?, content).await });
+                }
+            }
         }
     })
 }
 
-async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
+/// How a connection ends is its own affair.
+fn spawn(connection: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+    tokio::spawn(async { drop(connection.await) });
+}
+
+/// Answers requests if there is content for that, and sends back what comes if there is none.
+async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, content: Option<Arc<[u8]>>) -> std::io::Result<()> {
+    match content {
+        Some(content) => answer(stream, &content).await,
+        None => echo(stream).await,
+    }
+}
+
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     let mut buffer = vec![0; OWN_CHUNK];
     loop {
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
             count => stream.write_all(&buffer[..count]).await?,
+        }
+        // What TLS keeps back leaves; for TCP there is nothing to do.
+        stream.flush().await?;
+    }
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, content: &[u8]) -> std::io::Result<()> {
+    let (mut buffer, mut requests) = (vec![0; OWN_CHUNK], Requests::default());
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut data = &buffer[..count];
+        while let Some(request) = requests.next(&mut data).map_err(|error| std::io::Error::other(error.to_string()))? {
+            for piece in request.pieces(content) {
+                stream.write_all(piece).await?;
+            }
+            stream.flush().await?;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The report: tables in Markdown, and pictures, from the raw figures.
 
 mod pictures;
+mod round_trips;
 mod tables;
 mod targets;
 
@@ -34,6 +35,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &targets::table(results);
     text += &notes(folder)?;
     text += &tables::all(results, &shown);
+    text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), text)?)
 }
 

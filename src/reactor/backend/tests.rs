@@ -35,18 +35,15 @@ pub(super) fn unix_pair() -> (OwnedFd, UnixStream) {
 }
 
 /// The backends that this system has.
-fn backends() -> impl Iterator<Item = Box<dyn Backend>> {
-    let mio = Mio::new().expect("the system gives us a poller");
-    std::iter::once(Box::new(mio) as Box<dyn Backend>).chain(ring())
+fn backends() -> Vec<Box<dyn Backend>> {
+    let mio: Box<dyn Backend> = Box::new(Mio::new().expect("the system gives us a poller"));
+    [mio].into_iter().chain(ring()).collect()
 }
 
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 fn ring() -> Option<Box<dyn Backend>> {
-    let made = super::Uring::new();
-    if let Err(error) = &made {
-        println!("skipped on io_uring: {error}");
-    }
-    Some(Box::new(made.ok()?))
+    let ring = super::Uring::new().inspect_err(|error| println!("skipped on io_uring: {error}")).ok()?;
+    Some(Box::new(ring))
 }
 
 #[cfg(not(all(feature = "io-uring", target_os = "linux")))]

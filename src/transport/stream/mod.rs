@@ -1,6 +1,7 @@
 //! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol: it is told what was
 //! asked and what happened, and says what is to be done next ([`Stream::next_step`]). Everything that affects these
-//! states lives in this file and those beside it (`held.rs`, of what is held back, and `layered.rs`, for streams that have layers).
+//! states lives in this file and those beside it (`held.rs`, of what is held back, `broken.rs`, of what comes behind a fatal error, and
+//! `producing.rs`, of producers, `layered.rs`, for streams that have layers).
 //!
 //! A stream is three small machines:
 //!
@@ -49,9 +50,11 @@
 //! 8. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
 //!    it has a deadline.
 
+mod broken;
 mod held;
 mod layered;
 mod millis;
+mod producing;
 
 use std::collections::VecDeque;
 use std::io;
@@ -61,7 +64,7 @@ use std::time::Duration;
 use self::held::Held;
 use self::millis::Millis;
 use super::layer::Layers;
-use super::producer::{Notice, Producer, Production, Streaming};
+use super::producer::Production;
 use super::send_queue::{Loan, SendQueue, Spares};
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
@@ -70,10 +73,6 @@ use crate::failure::Failure;
 /// How long a closing connection may wait for a peer that takes nothing. 30 s: long enough for a bad radio link to come
 /// back, short enough that a mute peer can't hold a descriptor for ever.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a protocol that has paused reading may leave bytes unread whose connection is over. 1 s: a peer that resets is not to
-/// hold a descriptor for as long as a program does not look, and a program that is about to resume does so sooner.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One connection's states, its queue, and why it ended.
 #[derive(Debug)]
@@ -278,42 +277,6 @@ impl Stream {
         }
     }
 
-    /// Registers a producer; gives it back if there is one already.
-    pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
-        self.new_production().register(producer, streaming)
-    }
-
-    /// Takes the producer out for good.
-    pub(crate) fn unregister(&mut self) -> Option<Box<dyn Producer>> {
-        self.production()?.unregister()
-    }
-
-    /// Whether a producer is registered.
-    pub(crate) fn has_producer(&self) -> bool {
-        self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::is_registered)
-    }
-
-    /// Sets the marks at which a push producer is resumed and paused.
-    pub(crate) fn set_marks(&mut self, low: usize, high: usize) {
-        self.new_production().set_marks(low, high);
-    }
-
-    /// Takes the producer out, to be told this. Nothing if it was unregistered meanwhile, or the stream is past telling.
-    pub(crate) fn take_producer(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
-        if self.closing > Closing::Draining {
-            return None;
-        }
-        self.production()?.take()
-    }
-
-    /// Puts a producer back that was told something. Given back if it was unregistered meanwhile.
-    pub(crate) fn put_back(&mut self, producer: Box<dyn Producer>) -> Option<Box<dyn Producer>> {
-        match self.production() {
-            Some(production) => production.put_back(producer),
-            None => Some(producer),
-        }
-    }
-
     /// Whether what arrives is the protocol's, now or later.
     pub(crate) fn delivers(&self) -> bool {
         matches!(self.closing, Closing::No | Closing::Broken)
@@ -457,53 +420,6 @@ impl Stream {
         self.blocked = self.queue.is_lent();
     }
 
-    /// Handles a fatal error of the network, met by a send or told by the backend. With a `rest`, the backend may have received
-    /// bytes that it has not handed over.
-    pub(crate) fn broken(&mut self, error: io::Error, rest: bool) {
-        let delivers = match self.closing {
-            Closing::No => matches!(self.reading, Reading::Open | Reading::Paused),
-            Closing::Broken => true,
-            Closing::Draining | Closing::Failing => false,
-            Closing::Dead | Closing::Aborting | Closing::Over => return,
-        };
-        if self.closing != Closing::Broken {
-            self.note_break(error);
-        }
-        match delivers {
-            true if rest => {}
-            true => self.rest_ended(),
-            false => self.end_broken(),
-        }
-    }
-
-    /// Nothing more arrived before the network was over; what is held back is still delivered.
-    fn rest_ended(&mut self) {
-        match self.extras.as_mut().and_then(|extras| extras.held.as_mut()) {
-            Some(held) if !held.data.is_empty() => held.end = Some(Ending::Clean),
-            _ => self.end_broken(),
-        }
-    }
-
-    /// Records the reason of a break, and ends our direction. A connection that was to end anyway ends in its own way if all that
-    /// was written has left.
-    fn note_break(&mut self, error: io::Error) {
-        let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
-        let ends_anyway = self.closing == Closing::Draining || self.both_ended();
-        if !(ends_anyway && self.has_sent_everything(nobody_is_there)) {
-            self.reason = Some(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
-        }
-        self.closing = Closing::Broken;
-        self.drop_queue();
-    }
-
-    /// Ends a stream whose network is over: nothing more is to be delivered of it. The first reason stays.
-    fn end_broken(&mut self) {
-        if self.closing == Closing::Broken {
-            self.closing = Closing::Dead;
-            self.stop_delivering();
-        }
-    }
-
     /// Ends at once, for this reason, as if the network had said so.
     pub(crate) fn dead(&mut self, reason: Failure) {
         self.close_with(Closing::Dead, reason);
@@ -640,32 +556,6 @@ impl Stream {
         Step::Rest
     }
 
-    /// Delivers what arrived before the network was over, while the protocol reads.
-    fn next_broken_step(&mut self) -> Step {
-        let reads = self.reading == Reading::Open || self.is_handshaking();
-        let deadline = if reads { Deadline::None } else { Deadline::Unread };
-        if std::mem::replace(&mut self.deadline, deadline) != deadline {
-            return if reads { Step::DisarmDeadline } else { Step::ArmDeadline(UNREAD_TIMEOUT) };
-        }
-        if self.held_is_due() {
-            return Step::DeliverHeld;
-        }
-        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
-        let wanted = if reads && !end_is_held { Receiving::Rest } else { Receiving::Off };
-        match std::mem::replace(&mut self.receiving, wanted) {
-            told if told == wanted => Step::Rest,
-            _ if wanted == Receiving::Rest => Step::ReceiveRest,
-            _ => Step::Receive(false),
-        }
-    }
-
-    /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
-    /// sent anything, whether there was nothing to send.
-    fn has_sent_everything(&self, nobody_is_there: bool) -> bool {
-        let parting = self.layers().is_some_and(|layers| layers.parting);
-        parting || (nobody_is_there && !self.holds_close() && self.queued() == 0)
-    }
-
     /// Whether `write_connection_lost` is to be called after a shut-down.
     pub(crate) fn shut(&self) -> EndNotice {
         if self.half_close && self.closing == Closing::No { EndNotice::Tell } else { EndNotice::Silent }
@@ -679,19 +569,6 @@ impl Stream {
     /// Why it ended.
     pub(crate) fn take_reason(&mut self) -> Failure {
         self.reason.take().unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done))
-    }
-
-    /// Whether a close waits for a producer.
-    fn holds_close(&self) -> bool {
-        self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::holds_close)
-    }
-
-    fn production(&mut self) -> Option<&mut Production> {
-        self.extras.as_mut()?.production.as_mut()
-    }
-
-    fn new_production(&mut self) -> &mut Production {
-        self.extras.get_or_insert_default().production.get_or_insert_with(Production::new)
     }
 
     /// Has a descriptor leave with the next byte that is queued.

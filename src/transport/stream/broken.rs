@@ -1,0 +1,88 @@
+//! What a stream does whose network is over: our direction has ended, and what arrived before is delivered, if the protocol reads.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Closing, Deadline, Reading, Receiving, Stream};
+use crate::error::ConnectionClosed;
+use crate::failure::Failure;
+use crate::transport::step::{Ending, Step};
+
+/// How long a protocol that has paused reading may leave bytes unread whose connection is over. 1 s: a peer that resets is not to
+/// hold a descriptor for as long as a program does not look, and a program that is about to resume does so sooner.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Stream {
+    /// Handles a fatal error of the network, met by a send or told by the backend. With a `rest`, the backend may have received
+    /// bytes that it has not handed over.
+    pub(crate) fn broken(&mut self, error: io::Error, rest: bool) {
+        let delivers = match self.closing {
+            Closing::No => matches!(self.reading, Reading::Open | Reading::Paused),
+            Closing::Broken => true,
+            Closing::Draining | Closing::Failing => false,
+            Closing::Dead | Closing::Aborting | Closing::Over => return,
+        };
+        if self.closing != Closing::Broken {
+            self.note_break(error);
+        }
+        match delivers {
+            true if rest => {}
+            true => self.rest_ended(),
+            false => self.end_broken(),
+        }
+    }
+
+    /// Nothing more arrived before the network was over; what is held back is still delivered.
+    pub(super) fn rest_ended(&mut self) {
+        match self.extras.as_mut().and_then(|extras| extras.held.as_mut()) {
+            Some(held) if !held.data.is_empty() => held.end = Some(Ending::Clean),
+            _ => self.end_broken(),
+        }
+    }
+
+    /// Records the reason of a break, and ends our direction. A connection that was to end anyway ends in its own way if all that
+    /// was written has left.
+    fn note_break(&mut self, error: io::Error) {
+        let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
+        let ends_anyway = self.closing == Closing::Draining || self.both_ended();
+        if !(ends_anyway && self.has_sent_everything(nobody_is_there)) {
+            self.reason = Some(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
+        }
+        self.closing = Closing::Broken;
+        self.drop_queue();
+    }
+
+    /// Ends a stream whose network is over: nothing more is to be delivered of it. The first reason stays.
+    pub(super) fn end_broken(&mut self) {
+        if self.closing == Closing::Broken {
+            self.closing = Closing::Dead;
+            self.stop_delivering();
+        }
+    }
+
+    /// Delivers what arrived before the network was over, while the protocol reads.
+    pub(super) fn next_broken_step(&mut self) -> Step {
+        let reads = self.reading == Reading::Open || self.is_handshaking();
+        let deadline = if reads { Deadline::None } else { Deadline::Unread };
+        if std::mem::replace(&mut self.deadline, deadline) != deadline {
+            return if reads { Step::DisarmDeadline } else { Step::ArmDeadline(UNREAD_TIMEOUT) };
+        }
+        if self.held_is_due() {
+            return Step::DeliverHeld;
+        }
+        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
+        let wanted = if reads && !end_is_held { Receiving::Rest } else { Receiving::Off };
+        match std::mem::replace(&mut self.receiving, wanted) {
+            told if told == wanted => Step::Rest,
+            _ if wanted == Receiving::Rest => Step::ReceiveRest,
+            _ => Step::Receive(false),
+        }
+    }
+
+    /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
+    /// sent anything, whether there was nothing to send.
+    fn has_sent_everything(&self, nobody_is_there: bool) -> bool {
+        let parting = self.layers().is_some_and(|layers| layers.parting);
+        parting || (nobody_is_there && !self.holds_close() && self.queued() == 0)
+    }
+}

@@ -1,0 +1,55 @@
+//! What a stream knows of its producer, which has a machine of its own (`producer.rs`).
+
+use super::{Closing, Stream};
+use crate::transport::producer::{Notice, Producer, Production, Streaming};
+
+impl Stream {
+    /// Registers a producer; gives it back if there is one already.
+    pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
+        self.new_production().register(producer, streaming)
+    }
+
+    /// Takes the producer out for good.
+    pub(crate) fn unregister(&mut self) -> Option<Box<dyn Producer>> {
+        self.production()?.unregister()
+    }
+
+    /// Whether a producer is registered.
+    pub(crate) fn has_producer(&self) -> bool {
+        self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::is_registered)
+    }
+
+    /// Sets the marks at which a push producer is resumed and paused.
+    pub(crate) fn set_marks(&mut self, low: usize, high: usize) {
+        self.new_production().set_marks(low, high);
+    }
+
+    /// Takes the producer out, to be told this. Nothing if it was unregistered meanwhile, or the stream is past telling.
+    pub(crate) fn take_producer(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
+        if self.closing > Closing::Draining {
+            return None;
+        }
+        self.production()?.take()
+    }
+
+    /// Puts a producer back that was told something. Given back if it was unregistered meanwhile.
+    pub(crate) fn put_back(&mut self, producer: Box<dyn Producer>) -> Option<Box<dyn Producer>> {
+        match self.production() {
+            Some(production) => production.put_back(producer),
+            None => Some(producer),
+        }
+    }
+
+    /// Whether a close waits for a producer.
+    pub(super) fn holds_close(&self) -> bool {
+        self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::holds_close)
+    }
+
+    pub(super) fn production(&mut self) -> Option<&mut Production> {
+        self.extras.as_mut()?.production.as_mut()
+    }
+
+    fn new_production(&mut self) -> &mut Production {
+        self.extras.get_or_insert_default().production.get_or_insert_with(Production::new)
+    }
+}
