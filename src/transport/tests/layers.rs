@@ -7,7 +7,7 @@ use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::transport::layer::{Layer, Opened};
 use crate::transport::send_queue::Spares;
-use crate::transport::step::{Delivery, EndNotice, Ending, Step};
+use crate::transport::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::transport::stream::Stream;
 
 /// A layer that is ready when it was given something, and changes no byte. It answers all that it is given, unless it is mute.
@@ -15,6 +15,8 @@ use crate::transport::stream::Stream;
 struct Glass {
     ready: bool,
     mute: bool,
+    /// The peer's direction has ended in it.
+    ended: bool,
     timeout: Option<Duration>,
 }
 
@@ -31,7 +33,7 @@ impl Layer for Glass {
     }
 
     fn end(&mut self) -> Option<Failure> {
-        Some(Failure::message("cut"))
+        (!self.ended).then(|| Failure::message("cut"))
     }
 
     fn is_ready(&self) -> bool {
@@ -140,6 +142,44 @@ fn an_end_below_a_layer_is_a_cut() {
     assert_eq!(stream.take_reason().to_string(), "cut");
 }
 
+/// Bytes that have passed all layers are the protocol's, and a write does not go past a layer.
+#[test]
+fn bytes_above_all_layers_are_the_protocols() {
+    assert!(open().is_top(0) && !open().is_layered());
+    let (stream, _) = layered();
+    assert!(stream.is_layered() && !stream.is_top(0) && stream.is_top(1) && stream.is_top(2));
+    assert!(!stream.may_send_directly());
+}
+
+/// Sealed bytes are opened as long as their plain ones may be delivered, which is until the stream ends for good.
+#[test]
+fn sealed_bytes_are_opened_while_they_may_be_delivered() {
+    let (mut stream, _) = layered();
+    stream.broken(reset(), true);
+    assert_eq!(stream.received(0, b"before the break"), Delivery::Sealed);
+    let (mut stream, _) = layered();
+    stream.lose();
+    assert_eq!(stream.received(0, b"an end, perhaps"), Delivery::Sealed);
+    stream.abort(ConnectionClosed::Aborted.into());
+    assert_eq!(stream.received(0, b"too late"), Delivery::Kept);
+}
+
+/// Behind the peer's end of a layer the network's is received, and then nothing is.
+#[test]
+fn the_networks_end_is_received_behind_a_layers() {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.add_layer(Box::new(Glass { ready: true, mute: true, ended: true, timeout: None }), &spares);
+    stream.set_half_close(true);
+    assert_eq!(stream.ended(1, Ending::Clean), EndNotice::Tell);
+    assert_eq!(steps(&mut stream), []);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
+    assert_eq!(steps(&mut stream), [Step::Receive(false)]);
+    stream.lose();
+    assert_eq!(stream.next_step(), Step::Seal);
+    stream.seal(&spares);
+    assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Plain)]);
+}
+
 /// The unsent bytes that a break or a close timeout tells of are those of the queue and those that wait above a layer.
 #[test]
 fn the_unsent_count_includes_what_waits_above_a_layer() {
@@ -198,6 +238,7 @@ fn a_long_write_is_sealed_in_parts() {
     assert_eq!(sent(&mut stream, &spares, usize::MAX), [ANSWER, ANSWER].concat());
     stream.push(&vec![1; 1024 * 1024], &spares);
     assert_eq!((stream.queue.len(), stream.queued()), (256 * 1024, 1024 * 1024));
+    assert_eq!(stream.queue.front().len(), 48 * 1024, "three full records at a time");
 }
 
 /// Many small writes are sealed in parts as well, 256 KiB at a time.
@@ -232,7 +273,7 @@ fn a_handshake_that_is_not_done_is_ended() {
     for (ready, ends) in [(&[false][..], 1), (&[false, false], 1), (&[true, false], 2), (&[true, true], 2)] {
         let (mut stream, spares) = (open(), Spares::default());
         for ready in ready {
-            stream.add_layer(Box::new(Glass { ready: *ready, mute: true, timeout: None }), &spares);
+            stream.add_layer(Box::new(Glass { ready: *ready, mute: true, ..Glass::default() }), &spares);
         }
         stream.lose();
         assert_eq!(sent(&mut stream, &spares, usize::MAX), END.repeat(ends), "{ready:?}");

@@ -53,6 +53,33 @@ fn reset() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
+/// A stream with nothing queued or asked for is idle.
+#[test]
+fn a_stream_is_idle_when_nothing_is_to_be_done() {
+    let mut stream = open();
+    assert!(stream.is_idle());
+    write(&mut stream, b"queued");
+    assert!(!stream.is_idle());
+    let mut stream = open();
+    stream.lose();
+    assert!(!stream.is_idle() && !stream.is_aborting());
+    stream.abort(ConnectionClosed::Aborted.into());
+    assert!(stream.is_aborting());
+}
+
+/// A write may go straight to the socket if nothing is queued ahead of it, and the socket did not say that it is full.
+#[test]
+fn a_write_goes_past_an_empty_queue_only() {
+    let mut stream = open();
+    assert!(stream.may_send_directly());
+    stream.blocked();
+    assert!(!stream.may_send_directly());
+    stream.unblocked();
+    assert!(stream.may_send_directly());
+    write(&mut stream, b"ahead");
+    assert!(!stream.may_send_directly());
+}
+
 /// Losing sends what is queued, what is written afterwards, and then closes, lingering because the peer has not ended.
 #[test]
 fn losing_drains_and_closes() {
@@ -227,10 +254,13 @@ fn closing_only_moves_down_its_table() {
 #[test]
 fn what_comes_while_paused_is_held() {
     let mut stream = open();
+    assert!(!stream.is_paused());
     stream.pause();
+    assert!(stream.is_paused());
     assert_eq!(stream.received(0, b"one "), Delivery::Kept);
     assert_eq!(steps(&mut stream), [Step::Receive(false)]);
     stream.resume();
+    assert!(!stream.is_paused());
     assert_eq!(stream.received(0, b"two"), Delivery::Kept);
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
