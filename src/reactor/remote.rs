@@ -152,8 +152,10 @@ impl Remote {
 
     fn calls(&self) -> Locked<'_> {
         // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
-        #[allow(clippy::useless_conversion, reason = "in unit tests it is one")]
-        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner).into()
+        let calls = self.0.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(test)]
+        let calls = tests::Watched::from(calls);
+        calls
     }
 }
 

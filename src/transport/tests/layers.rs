@@ -164,6 +164,17 @@ fn sealed_bytes_are_opened_while_they_may_be_delivered() {
     assert_eq!(stream.received(0, b"too late"), Delivery::Kept);
 }
 
+/// Bytes that are held back during a pause are delivered at the level that they had reached.
+#[test]
+fn held_bytes_keep_their_level() {
+    let (mut stream, _) = layered();
+    stream.pause();
+    assert_eq!(stream.received(1, b"opened"), Delivery::Kept);
+    stream.resume();
+    let held = stream.take_held().expect("it was held");
+    assert_eq!((held.level, &*held.data), (1, &b"opened"[..]));
+}
+
 /// Behind the peer's end of a layer the network's is received, and then nothing is.
 #[test]
 fn the_networks_end_is_received_behind_a_layers() {
