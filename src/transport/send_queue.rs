@@ -343,7 +343,9 @@ mod tests {
         for queue in &mut queues {
             queue.advance(CHUNK, &spares);
         }
-        assert_eq!(spares.0.borrow().bytes, Spares::KEPT);
+        assert_eq!(spares.0.borrow().bytes, 2 * 1024 * 1024);
+        drop(spares.take());
+        assert_eq!(spares.0.borrow().bytes, 2 * 1024 * 1024 - CHUNK);
         for queue in &mut queues {
             queue.push(b"one each", &spares);
         }
@@ -372,6 +374,71 @@ mod tests {
         queue.clear();
         queue.take_back(loan, 0, &spares);
         assert!(queue.is_empty());
+    }
+
+    /// A loan with nothing behind it comes back as well, and its buffer goes to the pool when all of it was sent.
+    #[test]
+    fn a_loan_without_more_comes_back() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        queue.push(b"0123456789", &spares);
+        let loan = queue.lend().unwrap();
+        let address = loan.bytes().as_ptr();
+        queue.take_back(loan, 4, &spares);
+        assert_eq!(contents(&queue), b"456789");
+        let loan = queue.lend().unwrap();
+        queue.take_back(loan, 6, &spares);
+        let kept = spares.take();
+        assert!(queue.is_empty() && kept.as_ptr() == address);
+        queue.push(b"for nobody", &spares);
+        assert_eq!(queue.lend().unwrap().into_buffer(), b"for nobody");
+    }
+
+    /// Buffers that are appended are chunks of their own if they are worth one, and are copied and kept for others if not.
+    #[test]
+    fn appended_buffers_are_chunks_or_copied() {
+        const WORTH: usize = 16 * 1024;
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        queue.append(Vec::with_capacity(10), &spares);
+        assert!(queue.is_empty());
+        let first = b"first".to_vec();
+        let address = first.as_ptr();
+        queue.append(first, &spares);
+        assert_eq!((queue.front(), queue.front().as_ptr(), queue.len()), (&b"first"[..], address, 5));
+        drop((spares.take(), spares.take()));
+        queue.append(vec![1; WORTH - 1], &spares);
+        assert!(queue.is_single() && spares.take().capacity() == WORTH - 1);
+        queue.append(vec![2; WORTH], &spares);
+        assert!(!queue.is_single() && spares.take().capacity() == 0);
+        queue.append(vec![3; WORTH], &spares);
+        assert_eq!(queue.len(), 5 + WORTH - 1 + 2 * WORTH);
+        let expected = [&b"first"[..], &[1; WORTH - 1], &[2; WORTH], &[3; WORTH]].concat();
+        assert!(contents(&queue) == expected);
+    }
+
+    /// A small write behind a loan takes a kept buffer; one behind a full chunk begins another chunk.
+    #[test]
+    fn writes_behind_a_chunk_take_the_room_that_they_need() {
+        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        queue.push(b"lent", &spares);
+        let loan = queue.lend().unwrap();
+        spares.give(Vec::with_capacity(100));
+        queue.push(b"behind", &spares);
+        assert_eq!(spares.take().capacity(), 0, "the kept buffer is in use");
+        queue.take_back(loan, 4, &spares);
+        assert_eq!(contents(&queue), b"behind");
+
+        let mut queue = SendQueue::default();
+        queue.push(&vec![1; CHUNK], &spares);
+        spares.give(Vec::with_capacity(100));
+        queue.push(b"behind", &spares);
+        assert!(queue.more.as_ref().is_some_and(|more| more.chunks[0].capacity() == CHUNK));
+    }
+
+    #[test]
+    fn a_buffer_without_room_is_not_kept() {
+        let spares = Spares::default();
+        spares.give(Vec::new());
+        assert!(spares.0.borrow().buffers.is_empty());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The stream's state machine on its own: its tables, row by row, and whatever order of requests and events chance brings.
 
+mod layers;
+
 use std::io;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::layer::{Layer, Opened};
 use super::send_queue::Spares;
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use super::stream::Stream;
@@ -50,6 +51,33 @@ fn write(stream: &mut Stream, data: &[u8]) {
 
 fn reset() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
+}
+
+/// A stream with nothing queued or asked for is idle.
+#[test]
+fn a_stream_is_idle_when_nothing_is_to_be_done() {
+    let mut stream = open();
+    assert!(stream.is_idle());
+    write(&mut stream, b"queued");
+    assert!(!stream.is_idle());
+    let mut stream = open();
+    stream.lose();
+    assert!(!stream.is_idle() && !stream.is_aborting());
+    stream.abort(ConnectionClosed::Aborted.into());
+    assert!(stream.is_aborting());
+}
+
+/// A write may go straight to the socket if nothing is queued ahead of it, and the socket did not say that it is full.
+#[test]
+fn a_write_goes_past_an_empty_queue_only() {
+    let mut stream = open();
+    assert!(stream.may_send_directly());
+    stream.blocked();
+    assert!(!stream.may_send_directly());
+    stream.unblocked();
+    assert!(stream.may_send_directly());
+    write(&mut stream, b"ahead");
+    assert!(!stream.may_send_directly());
 }
 
 /// Losing sends what is queued, what is written afterwards, and then closes, lingering because the peer has not ended.
@@ -226,10 +254,13 @@ fn closing_only_moves_down_its_table() {
 #[test]
 fn what_comes_while_paused_is_held() {
     let mut stream = open();
+    assert!(!stream.is_paused());
     stream.pause();
+    assert!(stream.is_paused());
     assert_eq!(stream.received(0, b"one "), Delivery::Kept);
     assert_eq!(steps(&mut stream), [Step::Receive(false)]);
     stream.resume();
+    assert!(!stream.is_paused());
     assert_eq!(stream.received(0, b"two"), Delivery::Kept);
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
@@ -249,151 +280,6 @@ fn losing_drops_what_was_held() {
     stream.lose();
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
     assert!(stream.take_held().is_none());
-}
-
-/// A layer that is ready when it was given something, and changes no byte. It answers all that it is given.
-#[derive(Default)]
-struct Glass {
-    ready: bool,
-}
-
-const ANSWER: &[u8] = b"<answer>";
-const END: &[u8] = b"<end>";
-
-impl Layer for Glass {
-    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, _spares: &Spares) -> Opened {
-        answer.extend_from_slice(ANSWER);
-        let completed = !data.is_empty() && !std::mem::replace(&mut self.ready, true);
-        Opened { plain: data.to_vec(), completed, ..Opened::default() }
-    }
-
-    fn end(&mut self) -> Option<Failure> {
-        Some(Failure::message("cut"))
-    }
-
-    fn is_ready(&self) -> bool {
-        self.ready
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    fn is_late(&self, _after: Duration) -> Failure {
-        Failure::message("late")
-    }
-
-    fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> crate::failure::Result<()> {
-        sealed.extend_from_slice(plain);
-        Ok(())
-    }
-
-    fn close(&mut self, sealed: &mut Vec<u8>) {
-        sealed.extend_from_slice(END);
-    }
-
-    fn as_any(&self) -> &dyn std::any::Any {
-        self
-    }
-}
-
-/// An open stream with a layer that is ready.
-fn layered() -> (Stream, Spares) {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass::default()), &spares);
-    assert_eq!(stream.received(0, b"hello"), Delivery::Sealed);
-    assert!(stream.open(0, b"hello", &spares).completed);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), [ANSWER, ANSWER].concat());
-    (stream, spares)
-}
-
-/// What is sent of a stream, as far as there is room, until it rests or closes.
-fn sent(stream: &mut Stream, spares: &Spares, mut room: usize) -> Vec<u8> {
-    let mut all = Vec::new();
-    for _ in 0..20 {
-        match stream.next_step() {
-            Step::Seal => stream.seal(spares),
-            Step::Send => {
-                let count = stream.queue.front().len().min(room);
-                all.extend_from_slice(&stream.queue.front()[..count]);
-                stream.queue.advance(count, spares);
-                stream.sent(count);
-                room -= count;
-                if room == 0 {
-                    stream.blocked();
-                }
-            }
-            Step::Rest | Step::Close(_) => return all,
-            _ => {}
-        }
-    }
-    panic!("it never rests");
-}
-
-/// A layer's end stands behind all that was written, and nothing comes behind it: neither what is written then, nor answers.
-#[test]
-fn the_end_of_a_layer_is_the_last() {
-    let (mut stream, spares) = layered();
-    stream.push(b"all of it", &spares);
-    stream.lose_write();
-    assert_eq!(sent(&mut stream, &spares, 10), b"all of it<");
-    assert!(!stream.accepts_writes(), "the end is on its way");
-    stream.unblocked();
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"end>");
-    assert!(stream.is_shut());
-    drop(stream.open(0, b"anything", &spares));
-    assert!(stream.queue.is_empty(), "an answer behind the end");
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"");
-}
-
-/// What was held back when a layer came is the layer's, even if the connection is to be lost: what was written waits for its
-/// handshake.
-#[test]
-fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.pause();
-    assert_eq!(stream.received(0, b"hello"), Delivery::Kept);
-    stream.add_layer(Box::new(Glass::default()), &spares);
-    stream.push(b"last words", &spares);
-    stream.lose();
-    let steps: Vec<Step> = (0..4).map(|_| stream.next_step()).collect();
-    assert!(!steps.iter().any(|step| matches!(step, Step::Close(_))), "{steps:?}");
-    let held = stream.take_held().expect("it is the layer's");
-    assert_eq!((held.level, &*held.data), (0, &b"hello"[..]));
-    assert!(stream.open(0, &held.data, &spares).completed);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"<answer><answer>last words<end>");
-    assert!(stream.is_over());
-}
-
-/// An end below a layer that has not seen its own is a cut, and what was written is sent all the same.
-#[test]
-fn an_end_below_a_layer_is_a_cut() {
-    let (mut stream, spares) = layered();
-    stream.set_half_close(true);
-    stream.push(b"last words", &spares);
-    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"last words<end>");
-    assert!(stream.is_over());
-    assert_eq!(stream.take_reason().to_string(), "cut");
-}
-
-/// The unsent bytes that a break or a close timeout tells of are those of the queue and those that wait above a layer.
-#[test]
-fn the_unsent_count_includes_what_waits_above_a_layer() {
-    let (mut stream, spares) = layered();
-    stream.push(b"above", &spares);
-    stream.broken(reset(), false);
-    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 5 })));
-
-    let (mut stream, spares) = layered();
-    stream.push(b"sealed", &spares);
-    stream.seal(&spares);
-    stream.push(b"above", &spares);
-    stream.blocked();
-    stream.lose();
-    assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
-    assert!(stream.deadline_passed().is_none());
-    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::CloseTimedOut { unsent: 11, .. })));
 }
 
 #[derive(Debug, Clone)]

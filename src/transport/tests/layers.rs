@@ -1,0 +1,298 @@
+//! Streams with layers: whose a byte is, what ends a direction, how long a handshake may take, and what is counted.
+
+use std::time::Duration;
+
+use super::{open, reset, steps};
+use crate::error::ConnectionClosed;
+use crate::failure::Failure;
+use crate::transport::layer::{Layer, Opened};
+use crate::transport::send_queue::Spares;
+use crate::transport::step::{CloseMode, Delivery, EndNotice, Ending, Step};
+use crate::transport::stream::Stream;
+
+/// A layer that is ready when it was given something, and changes no byte. It answers all that it is given, unless it is mute.
+#[derive(Default)]
+struct Glass {
+    ready: bool,
+    mute: bool,
+    /// The peer's direction has ended in it.
+    ended: bool,
+    timeout: Option<Duration>,
+}
+
+const ANSWER: &[u8] = b"<answer>";
+const END: &[u8] = b"<end>";
+
+impl Layer for Glass {
+    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, _spares: &Spares) -> Opened {
+        if !self.mute {
+            answer.extend_from_slice(ANSWER);
+        }
+        let completed = !data.is_empty() && !std::mem::replace(&mut self.ready, true);
+        Opened { plain: data.to_vec(), completed, ..Opened::default() }
+    }
+
+    fn end(&mut self) -> Option<Failure> {
+        (!self.ended).then(|| Failure::message("cut"))
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    fn is_late(&self, _after: Duration) -> Failure {
+        Failure::message("late")
+    }
+
+    fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> crate::failure::Result<()> {
+        sealed.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn close(&mut self, sealed: &mut Vec<u8>) {
+        sealed.extend_from_slice(END);
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// An open stream with a layer that is ready.
+fn layered() -> (Stream, Spares) {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.add_layer(Box::new(Glass::default()), &spares);
+    assert_eq!(stream.received(0, b"hello"), Delivery::Sealed);
+    assert!(stream.open(0, b"hello", &spares).completed);
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), [ANSWER, ANSWER].concat());
+    (stream, spares)
+}
+
+/// What is sent of a stream, as far as there is room, until it rests or closes.
+fn sent(stream: &mut Stream, spares: &Spares, mut room: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        match stream.next_step() {
+            Step::Seal => stream.seal(spares),
+            Step::Send => {
+                let count = stream.queue.front().len().min(room);
+                all.extend_from_slice(&stream.queue.front()[..count]);
+                stream.queue.advance(count, spares);
+                stream.sent(count);
+                room -= count;
+                if room == 0 {
+                    stream.blocked();
+                }
+            }
+            Step::Rest | Step::Close(_) => return all,
+            _ => {}
+        }
+    }
+    panic!("it never rests");
+}
+
+/// A layer's end stands behind all that was written, and nothing comes behind it: neither what is written then, nor answers.
+#[test]
+fn the_end_of_a_layer_is_the_last() {
+    let (mut stream, spares) = layered();
+    stream.push(b"all of it", &spares);
+    stream.lose_write();
+    assert_eq!(sent(&mut stream, &spares, 10), b"all of it<");
+    assert!(!stream.accepts_writes(), "the end is on its way");
+    stream.unblocked();
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"end>");
+    assert!(stream.is_shut());
+    drop(stream.open(0, b"anything", &spares));
+    assert!(stream.queue.is_empty(), "an answer behind the end");
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"");
+}
+
+/// What was held back when a layer came is the layer's, even if the connection is to be lost: what was written waits for its
+/// handshake.
+#[test]
+fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.pause();
+    assert_eq!(stream.received(0, b"hello"), Delivery::Kept);
+    stream.add_layer(Box::new(Glass::default()), &spares);
+    stream.push(b"last words", &spares);
+    stream.lose();
+    let steps: Vec<Step> = (0..4).map(|_| stream.next_step()).collect();
+    assert!(!steps.iter().any(|step| matches!(step, Step::Close(_))), "{steps:?}");
+    let held = stream.take_held().expect("it is the layer's");
+    assert_eq!((held.level, &*held.data), (0, &b"hello"[..]));
+    assert!(stream.open(0, &held.data, &spares).completed);
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"<answer><answer>last words<end>");
+    assert!(stream.is_over());
+}
+
+/// An end below a layer that has not seen its own is a cut, and what was written is sent all the same.
+#[test]
+fn an_end_below_a_layer_is_a_cut() {
+    let (mut stream, spares) = layered();
+    stream.set_half_close(true);
+    stream.push(b"last words", &spares);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"last words<end>");
+    assert!(stream.is_over());
+    assert_eq!(stream.take_reason().to_string(), "cut");
+}
+
+/// Bytes that have passed all layers are the protocol's, and a write does not go past a layer.
+#[test]
+fn bytes_above_all_layers_are_the_protocols() {
+    assert!(open().is_top(0) && !open().is_layered());
+    let (stream, _) = layered();
+    assert!(stream.is_layered() && !stream.is_top(0) && stream.is_top(1) && stream.is_top(2));
+    assert!(!stream.may_send_directly());
+}
+
+/// Sealed bytes are opened as long as their plain ones may be delivered, which is until the stream ends for good.
+#[test]
+fn sealed_bytes_are_opened_while_they_may_be_delivered() {
+    let (mut stream, _) = layered();
+    stream.broken(reset(), true);
+    assert_eq!(stream.received(0, b"before the break"), Delivery::Sealed);
+    let (mut stream, _) = layered();
+    stream.lose();
+    assert_eq!(stream.received(0, b"an end, perhaps"), Delivery::Sealed);
+    stream.abort(ConnectionClosed::Aborted.into());
+    assert_eq!(stream.received(0, b"too late"), Delivery::Kept);
+}
+
+/// Behind the peer's end of a layer the network's is received, and then nothing is.
+#[test]
+fn the_networks_end_is_received_behind_a_layers() {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.add_layer(Box::new(Glass { ready: true, mute: true, ended: true, timeout: None }), &spares);
+    stream.set_half_close(true);
+    assert_eq!(stream.ended(1, Ending::Clean), EndNotice::Tell);
+    assert_eq!(steps(&mut stream), []);
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
+    assert_eq!(steps(&mut stream), [Step::Receive(false)]);
+    stream.lose();
+    assert_eq!(stream.next_step(), Step::Seal);
+    stream.seal(&spares);
+    assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Plain)]);
+}
+
+/// The unsent bytes that a break or a close timeout tells of are those of the queue and those that wait above a layer.
+#[test]
+fn the_unsent_count_includes_what_waits_above_a_layer() {
+    let (mut stream, spares) = layered();
+    stream.push(b"above", &spares);
+    stream.broken(reset(), false);
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 5 })));
+    assert_eq!(stream.queued(), 0, "it is dropped");
+
+    let (mut stream, spares) = layered();
+    stream.push(b"sealed", &spares);
+    stream.seal(&spares);
+    stream.push(b"above", &spares);
+    stream.blocked();
+    stream.lose();
+    assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
+    assert!(stream.deadline_passed().is_none());
+    assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::CloseTimedOut { unsent: 11, .. })));
+}
+
+/// A handshake under way is received for during a pause, keeps our direction open, and has its deadline until it is done.
+#[test]
+fn a_handshake_has_a_deadline_until_it_is_done() {
+    let (mut stream, spares) = (open(), Spares::default());
+    let timeout = Duration::from_secs(7);
+    let opened = stream.add_layer(Box::new(Glass { timeout: Some(timeout), mute: true, ..Glass::default() }), &spares);
+    assert!(!opened.completed && !opened.unanswered);
+    assert!(stream.is_handshaking() && stream.top_layer().is_some_and(|layer| layer.as_any().is::<Glass>()));
+    stream.pause();
+    stream.lose_write();
+    assert_eq!(steps(&mut stream), [Step::ArmDeadline(timeout)]);
+    let opened = stream.open(0, b"hello", &spares);
+    assert!(opened.completed && opened.unanswered, "nothing was answered");
+    assert!(!stream.is_handshaking() && !stream.is_shut());
+    assert_eq!(stream.next_step(), Step::DisarmDeadline);
+}
+
+/// A handshake that takes too long fails its connection with the layer's failure.
+#[test]
+fn a_late_handshake_fails_the_connection() {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream
+        .add_layer(Box::new(Glass { timeout: Some(Duration::from_secs(7)), mute: true, ..Glass::default() }), &spares);
+    assert_eq!(steps(&mut stream).len(), 1);
+    assert_eq!(stream.deadline_passed().expect("it is late").to_string(), "late");
+    assert!(stream.is_failing() && stream.take_reason().to_string() == "late");
+}
+
+/// The answer that completes a handshake is one; and of a long write no more is sealed before it is sent than 256 KiB.
+#[test]
+fn a_long_write_is_sealed_in_parts() {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.add_layer(Box::new(Glass::default()), &spares);
+    let opened = stream.open(0, b"hello", &spares);
+    assert!(opened.completed && !opened.unanswered);
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), [ANSWER, ANSWER].concat());
+    stream.push(&vec![1; 1024 * 1024], &spares);
+    assert_eq!((stream.queue.len(), stream.queued()), (256 * 1024, 1024 * 1024));
+    assert_eq!(stream.queue.front().len(), 48 * 1024, "three full records at a time");
+}
+
+/// Many small writes are sealed in parts as well, 256 KiB at a time.
+#[test]
+fn many_writes_are_sealed_in_parts() {
+    let (mut stream, spares) = layered();
+    for _ in 0..128 {
+        stream.push(&[1; 4096], &spares);
+    }
+    for part in 1..=2 {
+        assert_eq!(stream.next_step(), Step::Seal);
+        stream.seal(&spares);
+        assert_eq!((stream.queue.len(), stream.queued()), (256 * 1024, (3 - part) * 256 * 1024));
+        assert_eq!(sent_once(&mut stream, &spares), 256 * 1024);
+    }
+    assert_eq!(stream.next_step(), Step::Rest);
+}
+
+/// Sends all that is queued, and says how much that was.
+fn sent_once(stream: &mut Stream, spares: &Spares) -> usize {
+    let count = stream.queue.len();
+    while !stream.queue.is_empty() {
+        stream.queue.advance(stream.queue.front().len(), spares);
+    }
+    stream.sent(count);
+    count
+}
+
+/// A layer whose handshake is not done ends our direction as well, but none that is above it.
+#[test]
+fn a_handshake_that_is_not_done_is_ended() {
+    for (ready, ends) in [(&[false][..], 1), (&[false, false], 1), (&[true, false], 2), (&[true, true], 2)] {
+        let (mut stream, spares) = (open(), Spares::default());
+        for ready in ready {
+            stream.add_layer(Box::new(Glass { ready: *ready, mute: true, ..Glass::default() }), &spares);
+        }
+        stream.lose();
+        assert_eq!(sent(&mut stream, &spares, usize::MAX), END.repeat(ends), "{ready:?}");
+        assert!(stream.is_over());
+    }
+}
+
+/// A large write is not sealed at once before the handshake is done, nor ahead of what was written before it.
+#[test]
+fn a_large_write_waits_where_it_must() {
+    let large = vec![1; 16 * 1024];
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.add_layer(Box::new(Glass { mute: true, ..Glass::default() }), &spares);
+    stream.push(&large, &spares);
+    assert_eq!((stream.queue.len(), stream.queued()), (0, large.len()));
+
+    let (mut stream, spares) = layered();
+    stream.push(b"before", &spares);
+    stream.push(&large, &spares);
+    assert_eq!((stream.queue.len(), stream.queued()), (0, 6 + large.len()));
+    assert_eq!(sent(&mut stream, &spares, usize::MAX), [b"before", &*large].concat());
+}
