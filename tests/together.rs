@@ -73,33 +73,35 @@ fn an_echo_of_much_does_not_wait() {
     }
 }
 
-/// What is less than a chunk leaves in one piece with what is written behind it: a peer that reads once has all of it, though
-/// Nagle's algorithm is on.
+/// Large pieces go to the system at once and leave with what is written behind them: a peer that reads once has all of it, whether
+/// Nagle's algorithm is on or not; and what nothing follows leaves as well.
 #[test]
 fn what_is_written_in_one_callback_leaves_together() {
     let reactor = reactor();
-    let factory = |_: &Address| {
-        Some(Script::new(&Log::default()).data(|transport, _| {
-            transport.set_tcp_no_delay(false)?;
-            transport.write(&[b'a'; 9_000]);
-            transport.write(b"tail");
-            transport.write(&[b'b'; 30_000]);
-            transport.write(b"end");
-            // Nothing has left yet.
-            assert_eq!(transport.queued(), 9_000 + 4 + 30_000 + 3);
-            Ok(())
-        }))
-    };
-    let (_port, address) = listen(&reactor, factory);
-    let mut client = Client::connect(&reactor, address);
-    for _ in 0..10 {
-        client.send(b"go");
-        let mut answer = vec![0; 50_000];
-        let mut count = 0;
-        run_until(&reactor, || {
-            count = client.0.read(&mut answer).unwrap_or(0);
-            count > 0
-        });
-        assert_eq!(count, 9_000 + 4 + 30_000 + 3);
+    for pieces in [&[9_000, 4, 30_000, 3][..], &[9_000, 4], &[20_000, 20_000], &[9_000]] {
+        for no_delay in [false, true] {
+            let ours = pieces.to_vec();
+            let factory = move |_: &Address| {
+                let ours = ours.clone();
+                Some(Script::new(&Log::default()).data(move |transport, _| {
+                    transport.set_tcp_no_delay(no_delay)?;
+                    ours.iter().for_each(|size| transport.write(&vec![b'p'; *size]));
+                    Ok(())
+                }))
+            };
+            let (_port, address) = listen(&reactor, factory);
+            let mut client = Client::connect(&reactor, address);
+            for _ in 0..10 {
+                client.send(b"go");
+                let (mut answer, mut count) = (vec![0; 50_000], 0);
+                let begun = Instant::now();
+                run_until(&reactor, || {
+                    count = client.0.read(&mut answer).unwrap_or(0);
+                    count > 0
+                });
+                assert_eq!(count, pieces.iter().sum(), "{pieces:?}");
+                assert!(begun.elapsed() < Duration::from_millis(150), "{pieces:?} waited for more");
+            }
+        }
     }
 }

@@ -170,6 +170,9 @@ impl Core {
         if stream.is_failing() {
             backend.recall(id, stream, &self.agenda.spares);
         }
+        if stream.take_corked() {
+            backend.uncork(id);
+        }
         loop {
             match stream.next_step() {
                 Step::Seal => stream.seal(&self.agenda.spares),

@@ -44,8 +44,8 @@ pub(crate) enum SocketOption {
 
 /// What a reactor does for its transports between two settlings. Nothing here calls a protocol.
 pub(crate) trait Driver {
-    /// Sends what the socket takes at once, without queueing; 0 where it takes nothing or fails (the settling phase will
-    /// meet the error again).
+    /// Hands the socket what it takes at once, without queueing; 0 where it takes nothing or fails (the settling phase will
+    /// meet the error again). The system waits for what is written behind it, until the settling phase.
     fn send_now(&self, id: Id, data: &[u8]) -> usize;
     /// Sets an option of the socket.
     fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()>;

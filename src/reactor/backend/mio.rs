@@ -177,7 +177,7 @@ impl Backend for Mio {
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
         let Some(stream) = self.stream(id) else { return 0 };
-        match socket::send(stream.socket.as_fd(), data) {
+        match socket::send_and_wait_for_more(stream.socket.as_fd(), data) {
             Send::Bytes(count) => count,
             Send::Full | Send::Starved | Send::Failed(_) => 0,
         }

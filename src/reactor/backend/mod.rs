@@ -99,8 +99,16 @@ pub(crate) trait Backend {
     /// Puts a chunk that was taken along back, with what the socket has taken of it, unless the socket has nothing more of it at once.
     fn recall(&mut self, _id: Id, _stream: &mut Stream, _spares: &Spares) {}
 
-    /// Sends what the socket takes at once of bytes that are in no queue.
+    /// Hands the socket what it takes at once of bytes that are in no queue. It keeps the last of them for what is sent next, or
+    /// until [`uncork`](Self::uncork).
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize;
+
+    /// Has the socket send what it keeps after [`send_now`](Self::send_now): nothing follows.
+    fn uncork(&mut self, id: Id) {
+        if let Some(socket) = self.descriptor(id) {
+            socket::uncork(socket);
+        }
+    }
 
     /// Sends the end of our side.
     fn shut_down_writing(&mut self, id: Id);

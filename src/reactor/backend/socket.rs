@@ -326,6 +326,17 @@ pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     sent(|| rustix::net::send(socket, data, SENDING))
 }
 
+/// As [`send`], but a TCP socket keeps the last of it for what is sent next, or until [`uncork`].
+pub(super) fn send_and_wait_for_more(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
+    sent(|| rustix::net::send(socket, data, SENDING.union(SendFlags::MORE)))
+}
+
+/// Has a TCP socket send what it keeps. Others keep nothing.
+pub(super) fn uncork(socket: BorrowedFd<'_>) {
+    // Clearing it sends what waits, also where it was not set. A UNIX socket refuses.
+    let _ = sockopt::set_tcp_cork(socket, false);
+}
+
 fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
     loop {
         #[cfg(test)]

@@ -85,6 +85,8 @@ pub(crate) struct Stream {
     receiving: Receiving,
     /// The last send took less than there was, or is not over: the backend will say when to go on.
     blocked: bool,
+    /// Bytes went to the socket that the system keeps for what follows them.
+    corked: bool,
     /// A `Failing` stream has had its one flush.
     flushed: bool,
     /// The deadline that is running.
@@ -175,6 +177,7 @@ impl Stream {
             closing: Closing::No,
             receiving: Receiving::Untold,
             blocked: false,
+            corked: false,
             flushed: false,
             deadline: Deadline::None,
             progressed: false,
@@ -385,7 +388,18 @@ impl Stream {
         }
     }
 
-    /// The backend took `count` bytes off the queue (or straight from a write).
+    /// The socket took `count` bytes straight from a write, and keeps them for what follows.
+    pub(crate) fn sent_directly(&mut self, count: usize) {
+        self.corked |= count > 0;
+        self.sent(count);
+    }
+
+    /// Whether the socket keeps bytes that nothing follows: it is to send them.
+    pub(crate) fn take_corked(&mut self) -> bool {
+        std::mem::take(&mut self.corked) && self.queue.is_empty()
+    }
+
+    /// The backend took `count` bytes off the queue.
     pub(crate) fn sent(&mut self, count: usize) {
         self.progressed |= count > 0;
         if count > 0
@@ -502,6 +516,7 @@ impl Stream {
     #[inline]
     pub(crate) fn is_usual(&self) -> bool {
         self.extras.is_none()
+            && !self.corked
             && self.receiving == Receiving::On
             && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
     }

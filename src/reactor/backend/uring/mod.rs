@@ -409,7 +409,7 @@ impl Backend for Uring {
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
-        match self.descriptor(id).map(|socket| socket::send(socket, data)) {
+        match self.descriptor(id).map(|socket| socket::send_and_wait_for_more(socket, data)) {
             Some(Send::Bytes(count)) => count,
             _ => 0,
         }
