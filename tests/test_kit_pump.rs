@@ -280,6 +280,25 @@ fn a_closed_end_lingers_and_then_refuses() {
     assert!(matches!(heard.reason().unwrap().check(), Some(ConnectionClosed::Reset { .. })), "{}", pump.transcript());
 }
 
+/// After a close no more than 8 MiB of what the peer goes on sending is dropped; then it is reset.
+#[test]
+fn a_closed_end_refuses_a_flood() {
+    const MIB: usize = 1024 * 1024;
+    let server = AccumulatingProtocol::new().with_half_close();
+    let heard = server.record();
+    let pump = connect(Echo, server);
+    pump.client().transport().lose_connection();
+    pump.flush();
+    let mut sent = 0;
+    while !heard.is_lost() && sent < 16 * MIB {
+        pump.server().transport().write(&vec![7; MIB]);
+        sent += MIB;
+        pump.flush();
+    }
+    assert!((8 * MIB..=9 * MIB).contains(&sent), "lost after {sent} bytes");
+    assert!(matches!(heard.reason().unwrap().check(), Some(ConnectionClosed::Reset { .. })));
+}
+
 /// A callback that fails ends its own connection: what it wrote arrives, and the peer sees a clean end.
 #[test]
 fn a_failing_callback_ends_its_connection() {
