@@ -34,7 +34,8 @@ fn a_lost_connection_has_no_socket_even_while_it_lingers() {
     run_until(&reactor, || reactor.counters().watched == 1);
 }
 
-/// A reactor that stops tells a connection of its end also when more is queued than one turn sends.
+/// A reactor that stops tells a connection of its end also when more is queued than one turn sends, and the peer that it was
+/// cut short. (How much arrives before a reset is the kernel's affair.)
 #[test]
 fn stopping_with_much_queued_loses_the_connection_once() {
     let (reactor, log) = (reactor(), Log::default());
@@ -47,16 +48,12 @@ fn stopping_with_much_queued_loses_the_connection_once() {
     let (_port, address) = listen(&reactor, once(script));
     let client = peer(address, |mut stream| {
         stream.write_all(b"go").unwrap();
-        let (mut total, mut buffer) = (0, vec![0; 1 << 20]);
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            total += count;
-        }
-        total
+        stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind())
     });
     reactor.run().unwrap();
     assert_eq!(log.all(), ["made", "data", "lost: the reactor stopped"]);
     assert_eq!(reactor.counters().watched, 0);
-    assert!(client.join().unwrap() >= 1 << 20);
+    assert_eq!(client.join().unwrap(), Err(ErrorKind::ConnectionReset));
 }
 
 /// A small generator of random numbers (SplitMix64), so that a seed says everything.
