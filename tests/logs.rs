@@ -1,4 +1,4 @@
-//! What the log is told: every failure of a program's code once, where it enters, as an event of level ERROR; and nothing of that
+//! The events of the log: every failure of a program's code once, where it enters, as an event of level ERROR; and nothing of that
 //! level about ends that the network made. Where no subscriber hears it, it goes to standard error.
 
 mod common;
@@ -27,15 +27,15 @@ fn bad_order() -> Failure {
     BadOrder { item: "rope", source: "many".parse::<u8>().unwrap_err() }.into()
 }
 
-/// What the log is told while a connection with this script is made, spoken to by its peer, and over.
+/// The events logged while a connection with this script is made, spoken to by its peer, and over.
 fn told(script: Script) -> Vec<String> {
     let ((), lines) = logged(|| {
         let (reactor, log) = (reactor(), script.log.clone());
         let (_port, address) = listen(&reactor, once(script));
         let client = peer(address, |mut stream| {
-            stream.write_all(b"now").unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-            // It may be reset.
+            // At any step it may have been reset.
+            let _ = stream.write_all(b"now");
+            let _ = stream.shutdown(Shutdown::Write);
             let _ = stream.read_to_end(&mut Vec::new());
         });
         run_until(&reactor, || log.is_over());
@@ -44,7 +44,7 @@ fn told(script: Script) -> Vec<String> {
     lines
 }
 
-/// Whatever callback fails, by an error or a panic: one event, with the peer, the protocol's type, the failure and its cause.
+/// A failing callback of any kind, by an error or a panic: one event, with the peer, the protocol's type, the failure and its cause.
 #[test]
 fn a_failing_callback_is_logged_once() {
     for panics in [false, true] {
@@ -169,7 +169,7 @@ mod tls {
 /// Tells this program that it is the one without a subscriber.
 const SILENT: &str = "ROPEWALK_TEST_WITHOUT_SUBSCRIBER";
 
-/// What the program prints to standard error that has no subscriber, and its exit code.
+/// A program's standard error without a subscriber, and its exit code.
 fn without_subscriber(test: &str, scenario: &str) -> (Option<i32>, String) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])

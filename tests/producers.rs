@@ -455,7 +455,7 @@ fn a_proxy_with_back_pressure() {
     let other = network.connect(SocketAddr::new(HOST, 2));
     network.settle().unwrap();
     let (mut sent, mut heard, mut taken) = (0, 0, 1);
-    // Nobody reads at the other side: soon nothing more is taken at this one.
+    // The other side is not read: soon nothing more is taken at this one.
     while taken > 0 {
         taken = one.write(&vec![1; BYTES - sent]).unwrap();
         sent += taken;

@@ -318,7 +318,7 @@ fn fingerprints_that_are_wrong() {
     assert!(error.map(drop).expect_err("wrong").to_string().contains("expected nothing beside caCertsDir"));
 }
 
-/// Whether the cryptography that this was built with knows the keys of that name.
+/// True if the cryptography that this was built with knows the keys of that name.
 fn is_known(name: &str) -> bool {
     cfg!(feature = "aws-lc-rs") && name == "p521"
 }

@@ -1,4 +1,4 @@
-"""A server on Twisted's epoll reactor that answers requests: see src/answers.rs. Prints `ready PORT`; whoever started it ends it."""
+"""A server on Twisted's epoll reactor that answers requests: see src/answers.rs. Prints `ready PORT`, and runs until it is killed."""
 
 from twisted.internet import epollreactor
 

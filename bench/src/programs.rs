@@ -71,7 +71,7 @@ impl Peer {
         }
     }
 
-    /// Whether it has a server for this.
+    /// True if it has a server for this.
     pub fn offers(&self, service: Service) -> bool {
         service == Service::ECHO
             || match self.engine {

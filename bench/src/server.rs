@@ -25,7 +25,7 @@ pub struct Server {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it said of itself: over TLS its certificate, see [`tls::to_text`](crate::tls::to_text).
+    /// The line that it printed of itself: over TLS its certificate, see [`tls::to_text`](crate::tls::to_text).
     pub detail: String,
 }
 

@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// What this process does is its own time, and not that of others.
+    /// This process's own time is not counted as that of others.
     #[test]
     fn own_time_is_not_that_of_others() {
         let (before, begun) = (CoreTime::now().unwrap(), Instant::now());

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// What is done when this thread gives the lock back the next time.
+        /// Runs once when this thread gives the lock back the next time.
         static UNLOCKED: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
     }
 

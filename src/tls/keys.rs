@@ -76,7 +76,7 @@ fn element(input: &[u8]) -> Option<Element<'_>> {
     Some(Element { content, rest })
 }
 
-/// What ring and AWS-LC verify.
+/// The schemes that ring and AWS-LC verify.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 // Object identifiers in DER.

@@ -15,7 +15,7 @@ use crate::round_trips::Client;
 use crate::server::Server;
 use crate::{Result, tls};
 
-/// What is measured, from the smallest. Some are just above what fits into a buffer or a segment.
+/// The sizes measured, from the smallest. Some are just above what fits into a buffer or a segment.
 pub const SIZES: [usize; 12] =
     [1, 64, 1 << 10, 8 << 10, 9_004, 16 << 10, 20_000, 40_000, 64 << 10, 70_000, 256 << 10, 1 << 20];
 
@@ -28,7 +28,7 @@ const WARM_UP: usize = 3;
 /// How long one size may take in a pass. Fewer round trips are counted where each stalls.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// What a round trip is made of.
+/// The shape of a round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The bytes are sent, and come back.

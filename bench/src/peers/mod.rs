@@ -33,7 +33,7 @@ const CHUNK: usize = 64 << 10;
 /// What a peer that has a buffer for every connection gives each.
 const OWN_CHUNK: usize = 16 << 10;
 
-/// What a server does with its connections.
+/// A server's task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
     /// Answers requests, instead of sending back what comes.

@@ -60,7 +60,7 @@ async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Resul
             0 => return Ok(()),
             count => stream.write_all(&buffer[..count]).await?,
         }
-        // What TLS keeps back leaves; for TCP there is nothing to do.
+        // TLS sends the records that it keeps back; for TCP there is nothing to do.
         stream.flush().await?;
     }
 }

@@ -570,7 +570,7 @@ pub(in crate::reactor) mod faults {
         }
     }
 
-    /// What a request to a ring comes to that is not made, because it meets a fault.
+    /// The outcome of a request to a ring that is not made, because it meets a fault.
     #[cfg(feature = "io-uring")]
     pub(in crate::reactor::backend) fn request(call: Call) -> Option<i32> {
         match take(call, |fault| !matches!(fault, Fault::Short(_) | Fault::Once)) {
@@ -580,7 +580,7 @@ pub(in crate::reactor) mod faults {
         }
     }
 
-    /// Whether a poll by a ring goes on, that would.
+    /// True if a poll by a ring goes on, that would.
     #[cfg(feature = "io-uring")]
     pub(in crate::reactor::backend) fn goes_on() -> bool {
         take(Call::RingPoll, |fault| matches!(fault, Fault::Once)).is_none()

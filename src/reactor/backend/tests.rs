@@ -1,4 +1,4 @@
-//! What the contract asks of every backend, shown on backends alone, without a reactor.
+//! The contract of every backend, shown on backends alone, without a reactor.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! What a stream does whose network is over: our direction has ended, and what arrived before is delivered, if the protocol reads.
+//! A stream whose network is over: our direction has ended, and bytes that arrived before are delivered, if the protocol reads.
 
 use std::io;
 use std::time::Duration;
@@ -43,9 +43,9 @@ impl Stream {
     /// Records the reason of a break, and ends our direction. A connection that was to end anyway ends in its own way if all that
     /// was written has left.
     fn note_break(&mut self, error: io::Error) {
-        let nobody_is_there = error.kind() == io::ErrorKind::BrokenPipe;
+        let peer_is_gone = error.kind() == io::ErrorKind::BrokenPipe;
         let ends_anyway = self.closing == Closing::Draining || self.both_ended();
-        if !(ends_anyway && self.has_sent_everything(nobody_is_there)) {
+        if !(ends_anyway && self.has_sent_everything(peer_is_gone)) {
             self.reason = Some(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
         }
         self.closing = Closing::Broken;
@@ -79,10 +79,10 @@ impl Stream {
         }
     }
 
-    /// Whether all that was written has left, so that what may be missing is the layers' own end; or, where there is nobody to be
-    /// sent anything, whether there was nothing to send.
-    fn has_sent_everything(&self, nobody_is_there: bool) -> bool {
+    /// True if all written bytes have left, so that only the layers' own end may be missing; or, where the peer has gone, if there
+    /// was nothing to send.
+    fn has_sent_everything(&self, peer_is_gone: bool) -> bool {
         let parting = self.layers().is_some_and(|layers| layers.parting);
-        parting || (nobody_is_there && !self.holds_close() && self.queued() == 0)
+        parting || (peer_is_gone && !self.holds_close() && self.queued() == 0)
     }
 }

@@ -394,7 +394,7 @@ impl Stream {
         self.sent(count);
     }
 
-    /// Whether the socket keeps bytes that nothing follows: it is to send them.
+    /// Takes the mark that the socket keeps bytes which nothing follows: it is to send them.
     pub(crate) fn take_corked(&mut self) -> bool {
         std::mem::take(&mut self.corked) && self.queue.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What a stream knows of its producer, which has a machine of its own (`producer.rs`).
+//! A stream's side of its producer, which has a machine of its own (`producer.rs`).
 
 use super::{Closing, Stream};
 use crate::transport::producer::{Notice, Producer, Production, Streaming};
@@ -14,7 +14,7 @@ impl Stream {
         self.production()?.unregister()
     }
 
-    /// Whether a producer is registered.
+    /// True if a producer is registered.
     pub(crate) fn has_producer(&self) -> bool {
         self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::is_registered)
     }
@@ -40,7 +40,7 @@ impl Stream {
         }
     }
 
-    /// Whether a close waits for a producer.
+    /// True if a close waits for a producer.
     pub(super) fn holds_close(&self) -> bool {
         self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::holds_close)
     }

@@ -72,7 +72,7 @@ fn layered() -> (Stream, Spares) {
     (stream, spares)
 }
 
-/// What is sent of a stream, as far as there is room, until it rests or closes.
+/// Sends a stream's bytes, as far as there is room, until it rests or closes, and returns them.
 fn sent(stream: &mut Stream, spares: &Spares, mut room: usize) -> Vec<u8> {
     let mut all = Vec::new();
     for _ in 0..20 {
@@ -111,7 +111,7 @@ fn the_end_of_a_layer_is_the_last() {
     assert_eq!(sent(&mut stream, &spares, usize::MAX), b"");
 }
 
-/// What was held back when a layer came is the layer's, even if the connection is to be lost: what was written waits for its
+/// Input held back when a layer came is the layer's, even if the connection is to be lost: what was written waits for its
 /// handshake.
 #[test]
 fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {

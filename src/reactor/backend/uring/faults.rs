@@ -7,7 +7,7 @@ use io_uring::{opcode, squeue};
 use super::ring::Kind;
 use crate::reactor::backend::socket::faults::{self, Call};
 
-/// What requests that were not made will come to, by their names.
+/// Outcomes of the requests that were not made, by their names.
 #[derive(Default)]
 pub(super) struct Faults(Vec<(u64, i32)>);
 
@@ -26,7 +26,7 @@ impl Faults {
         opcode::Nop::new().build()
     }
 
-    /// What a request of that name came to, of which the kernel says this.
+    /// The outcome of a request of that name, of which the kernel says this.
     pub(super) fn result(&mut self, name: u64, result: i32) -> i32 {
         let planned = self.0.iter().position(|(of, _)| *of == name);
         planned.map_or(result, |at| self.0.remove(at).1)

@@ -1,4 +1,4 @@
-//! What the ring does when requests come to something unusual, on the backend alone. Faults of requests are ordered as those of socket
+//! Unusual outcomes of requests to the ring, on the backend alone. Faults of requests are ordered as those of socket
 //! calls are (`faults.rs`).
 
 use std::io::Write;
@@ -59,7 +59,7 @@ fn a_poll_for_errors_that_ends_is_begun_anew() {
     wait_for(&mut ring, |completion| matches!(completion, Completion::Broken { .. }));
 }
 
-/// What is polled for as long as it is there, a UNIX stream or a watched descriptor, is polled on when the kernel ends that behind an event.
+/// A lasting poll, of a UNIX stream or a watched descriptor, is begun anew when the kernel ends it behind an event.
 #[test]
 fn a_poll_for_bytes_that_ends_is_begun_anew() {
     for watched in [false, true] {
@@ -85,7 +85,7 @@ fn a_poll_for_bytes_that_ends_is_begun_anew() {
     }
 }
 
-/// The bell is polled on when the kernel ends that: the ring is woken each time that somebody rings.
+/// The bell is polled on when the kernel ends that: the ring is woken by each ring of it.
 #[test]
 fn a_poll_of_the_bell_that_ends_is_begun_anew() {
     plan(Call::RingPoll, [Fault::Once; 2]);
