@@ -17,7 +17,7 @@ use super::send_queue::{CHUNK, SendQueue, Spares};
 use crate::failure::{Failure, Result};
 
 /// How many bytes are sealed before they are sent: what a few vectored sends take, so that a long queue is not held twice.
-const SEALED: usize = 4 * CHUNK;
+pub(super) const SEALED_BYTES: usize = 4 * CHUNK;
 
 /// One layer of a connection.
 pub(crate) trait Layer {
@@ -171,7 +171,7 @@ impl Layers {
         while let Some(Place { layer, queue }) = self.stack.get_mut(level)
             && layer.is_ready()
             && !queue.is_empty()
-            && sealed < SEALED
+            && sealed < SEALED_BYTES
         {
             let mut buffer = spares.take();
             let count = queue.front().len().min(AT_ONCE);
@@ -190,7 +190,7 @@ impl Layers {
             return Ok(0);
         }
         let mut sealed = 0;
-        for piece in data[..data.len().min(SEALED.saturating_sub(wire.len()))].chunks(AT_ONCE) {
+        for piece in data[..data.len().min(SEALED_BYTES.saturating_sub(wire.len()))].chunks(AT_ONCE) {
             let mut buffer = spares.take();
             layer.seal(piece, &mut buffer)?;
             sealed += piece.len();

@@ -1,7 +1,7 @@
 //! What a stream does that has layers ([`Layers`]): what is written goes down through them before it is sent, and what comes goes up.
 
 use super::{Deadline, Stream};
-use crate::transport::layer::{Layer, Layers, Opened};
+use crate::transport::layer::{Layer, Layers, Opened, SEALED_BYTES};
 use crate::transport::send_queue::Spares;
 use crate::transport::step::Step;
 
@@ -86,6 +86,11 @@ impl Stream {
 
     pub(super) fn can_seal(&self) -> bool {
         self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
+    }
+
+    /// True if all that waits above the layers can be sealed behind the bytes that are to be sent, within the limit.
+    pub(super) fn can_seal_behind(&self) -> bool {
+        self.layers().is_some_and(|layers| layers.can_seal() && self.queued() <= SEALED_BYTES)
     }
 
     /// Whether the layers have still to end our direction.

@@ -523,7 +523,8 @@ impl Stream {
 
     fn next_living_step(&mut self) -> Step {
         if self.can_send() {
-            return Step::Send;
+            // A large piece was sealed when it was written; the rest is sealed now, so that all of it leaves together.
+            return if self.can_seal_behind() { Step::Seal } else { Step::Send };
         }
         if self.can_seal() {
             return Step::Seal;

@@ -268,6 +268,39 @@ fn many_writes_are_sealed_in_parts() {
     assert_eq!(stream.next_step(), Step::Rest);
 }
 
+/// A large piece is sealed when it is written, and small ones behind it before it is sent: they leave together, if they are not too
+/// many.
+#[test]
+fn pieces_of_all_sizes_leave_together() {
+    for small in [1, 10] {
+        let (mut stream, spares) = layered();
+        let all = 9000 + 4 * small;
+        stream.push(&[1; 9000], &spares);
+        for _ in 0..small {
+            stream.push(&[2; 4], &spares);
+        }
+        assert_eq!((stream.queue.len(), stream.queued()), (9000, all));
+        assert_eq!(stream.next_step(), Step::Seal);
+        stream.seal(&spares);
+        assert_eq!(stream.next_step(), Step::Send);
+        assert_eq!(sent_once(&mut stream, &spares), all);
+        assert_eq!(stream.next_step(), Step::Rest);
+    }
+    // The socket is full: what is written then waits unsealed, and shares records later.
+    let (mut stream, spares) = layered();
+    stream.push(&[1; 9000], &spares);
+    stream.blocked();
+    stream.push(&[2; 4], &spares);
+    assert_eq!((stream.next_step(), stream.queue.len()), (Step::Rest, 9000));
+    // Beyond the limit, the sealed bytes leave first.
+    let (mut stream, spares) = layered();
+    stream.push(&vec![1; 256 * 1024], &spares);
+    stream.push(&[2; 4], &spares);
+    assert_eq!(stream.next_step(), Step::Send);
+    assert_eq!(sent_once(&mut stream, &spares), 256 * 1024);
+    assert_eq!(stream.next_step(), Step::Seal);
+}
+
 /// Sends all that is queued, and says how much that was.
 fn sent_once(stream: &mut Stream, spares: &Spares) -> usize {
     let count = stream.queue.len();
