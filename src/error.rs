@@ -274,7 +274,7 @@ pub enum ReactorError {
     /// The reactor was closed.
     #[error("the reactor is closed")]
     Closed,
-    /// The reactor belongs to the parent of this process, which forked after the reactor's first turn.
+    /// The reactor belongs to the parent of this process, which forked after its loop was entered.
     #[error("the reactor belongs to the process that this one was forked from")]
     ForkedChild,
     /// `stop` or `crash` while it does not run, or a second `stop` (Twisted: `ReactorNotRunning`).

@@ -10,6 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -196,6 +198,7 @@ fn every_call_in_a_forked_child_says_so() {
             assert!(matches!(failed.check(), Some(ListenError::ForkedChild)), "{failed}");
         }
         assert!(failure(reactor.defer_to_thread(|| Ok(()))).check::<ReactorGone>().is_some());
+        assert_eq!(reactor.remote().call_from_thread(|_| unreachable!("the parent's")), Err(ReactorGone));
         parent.transport.write(&[b'x'; 100_000]);
         assert!(parent.transport.set_tcp_no_delay(true).is_err());
         parent.transport.abort_connection();
@@ -281,6 +284,9 @@ fn a_daemon_forks_before_the_first_turn() {
     let held = Rc::new(RefCell::new(Some((reactor, attempt))));
     let child = Child::new(|| {
         let (reactor, attempt) = held.take().unwrap();
+        let called = Arc::new(AtomicBool::new(false));
+        let calls = Arc::clone(&called);
+        reactor.remote().call_from_thread(move |_| calls.store(true, Ordering::Relaxed)).unwrap();
         let connection = result_of(&reactor, attempt).expect("the attempt goes on");
         let (more, _) = listen(&reactor, |_: &Address| Some(Echo));
         assert!(more.is_listening());
@@ -301,6 +307,7 @@ fn a_daemon_forks_before_the_first_turn() {
             answer.is_some()
         });
         assert_eq!(answer.unwrap().unwrap(), 7);
+        assert!(called.load(Ordering::Relaxed));
         reactor.close().unwrap();
         assert!(!file.exists(), "it is the child's now");
     });

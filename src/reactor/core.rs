@@ -74,7 +74,7 @@ pub(crate) struct Core {
     pub(super) counters: Cell<Counters>,
     pub(super) resolver: RefCell<Rc<dyn Resolver>>,
     /// The one that may use all of this.
-    pub(super) process: RefCell<Process>,
+    pub(super) process: Arc<Process>,
     pub(super) settings: Builder,
 }
 
@@ -112,7 +112,8 @@ impl Core {
         let resolver = mem::replace(&mut settings.resolver, Rc::new(SystemResolver));
         let clock = backend.clock();
         let doorbell = Arc::new(Doorbell::new(backend.waker()));
-        let remote = Remote::new(Arc::clone(&doorbell));
+        let process = Arc::new(Process::current());
+        let remote = Remote::new(Arc::clone(&doorbell), Arc::clone(&process));
         let ringer = Arc::clone(&doorbell);
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
@@ -144,7 +145,7 @@ impl Core {
             settled: Cell::default(),
             counters: Cell::default(),
             resolver: RefCell::new(resolver),
-            process: RefCell::new(Process::current()),
+            process,
             settings,
         })
     }

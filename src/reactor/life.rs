@@ -10,7 +10,6 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::backend::Closed;
-use super::process::Process;
 use super::turn::State;
 use super::{Core, Reactor, SystemResolver};
 use crate::error::ReactorError;
@@ -122,16 +121,16 @@ impl Core {
 
     /// Whether this is a forked child of the process that the reactor belongs to.
     pub(super) fn is_foreign(&self) -> bool {
-        !self.process.borrow().is_current()
+        !self.process.is_current()
     }
 
-    /// Whether this process may use the reactor. A child that was forked before the first turn takes it over: it gets a poller of its
+    /// Whether this process may use the reactor. A child that was forked before the loop was entered takes it over: it gets a poller of its
     /// own, and the sockets go on.
     pub(super) fn is_ours(&self) -> bool {
         if !self.is_foreign() {
             return true;
         }
-        if self.counters.get().turns > 0 || self.is_closed() {
+        if self.process.is_parent() || self.is_closed() {
             return false;
         }
         let reopened = self.backend.borrow_mut().reopen();
@@ -140,7 +139,7 @@ impl Core {
             return false;
         }
         self.doorbell.reopen(self.backend.borrow().waker());
-        self.process.replace(Process::current());
+        self.process.take_over();
         self.renew_jobs();
         true
     }

@@ -1,4 +1,4 @@
-//! [`Process`]: whether we still are the process that made a reactor, at the cost of reading a byte.
+//! [`Process`]: the process that a reactor belongs to. Whether that is this one costs a byte to read.
 //!
 //! A forked child has its parent's memory and shares its descriptors: the poller, the ring, the sockets. Whatever it did to them would
 //! happen to its parent. The system tells a child by clearing a page that it was asked to clear on a fork (`MADV_WIPEONFORK`, Linux
@@ -6,25 +6,49 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
-use rustix::process::{Pid, getpid};
+use rustix::process::getpid;
 
-/// The process in which this was made.
+/// The process that a reactor belongs to: the one that made it, or a child of that which took it over before the loop was entered.
 pub(super) struct Process {
-    id: Pid,
+    id: AtomicI32,
     mark: Option<Mark>,
+    bound: AtomicBool,
 }
 
 impl Process {
+    /// This one.
     pub(super) fn current() -> Self {
-        Self { id: getpid(), mark: Mark::new() }
+        Self { id: own_id().into(), mark: Mark::new(), bound: AtomicBool::new(false) }
     }
 
-    /// Whether it is the one that runs.
+    /// True if it is the one that runs.
     pub(super) fn is_current(&self) -> bool {
-        self.mark.as_ref().map_or_else(|| getpid() == self.id, Mark::is_set)
+        self.mark.as_ref().map_or_else(|| self.id.load(Ordering::Relaxed) == own_id(), Mark::is_set)
     }
+
+    /// The loop is entered: no forked child can take the reactor over any more.
+    pub(super) fn bind(&self) {
+        self.bound.store(true, Ordering::Relaxed);
+    }
+
+    /// True in a forked child that can't take the reactor over.
+    pub(super) fn is_parent(&self) -> bool {
+        self.bound.load(Ordering::Relaxed) && !self.is_current()
+    }
+
+    /// It is this one from now on.
+    pub(super) fn take_over(&self) {
+        self.id.store(own_id(), Ordering::Relaxed);
+        if let Some(mark) = &self.mark {
+            mark.set();
+        }
+    }
+}
+
+fn own_id() -> i32 {
+    getpid().as_raw_nonzero().get()
 }
 
 /// A byte that is zero in forked children, in a page of its own.
@@ -43,13 +67,17 @@ impl Mark {
         let mark = Self(NonNull::new(page.cast())?);
         // SAFETY: the page is ours alone, and in children it keeps being one of zeros.
         unsafe { madvise(page, LENGTH, Advice::LinuxWipeOnFork) }.ok()?;
-        mark.byte().store(1, Ordering::Relaxed);
+        mark.set();
         Some(mark)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn new() -> Option<Self> {
         None
+    }
+
+    fn set(&self) {
+        self.byte().store(1, Ordering::Relaxed);
     }
 
     fn is_set(&self) -> bool {
@@ -61,6 +89,11 @@ impl Mark {
         unsafe { self.0.as_ref() }
     }
 }
+
+// SAFETY: it owns its page, and accesses it by an atomic alone.
+unsafe impl Send for Mark {}
+// SAFETY: as above.
+unsafe impl Sync for Mark {}
 
 impl Drop for Mark {
     fn drop(&mut self) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
 use super::doorbell::Doorbell;
+use super::process::Process;
 use super::{Core, Reactor};
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
 use crate::error::{OwnThread, ReactorGone};
@@ -45,16 +46,18 @@ struct Queue {
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
     doorbell: Arc<Doorbell>,
+    process: Arc<Process>,
     /// The reactor's.
     thread: ThreadId,
 }
 
 impl Remote {
-    pub(super) fn new(doorbell: Arc<Doorbell>) -> Self {
+    pub(super) fn new(doorbell: Arc<Doorbell>, process: Arc<Process>) -> Self {
         Self(Arc::new(Queue {
             calls: Mutex::new(Some(Vec::new())),
             waiting: AtomicBool::new(false),
             doorbell,
+            process,
             thread: thread::current().id(),
         }))
     }
@@ -65,8 +68,12 @@ impl Remote {
     /// A reactor that is not running keeps the calls until it is.
     ///
     /// # Errors
-    /// [`ReactorGone`] once the reactor was closed; `call` is dropped then, on this thread.
+    /// [`ReactorGone`] once the reactor was closed, and in a forked child of the process that ran it; `call` is dropped then, on this
+    /// thread.
     pub fn call_from_thread(&self, call: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), ReactorGone> {
+        if self.0.process.is_parent() {
+            return Err(ReactorGone);
+        }
         let mut calls = self.calls();
         let queue = calls.as_mut().ok_or(ReactorGone)?;
         queue.push(Box::new(call));

@@ -86,13 +86,16 @@ impl Core {
         Ok(())
     }
 
-    /// Whether the loop can be entered.
+    /// Checks that the loop can be entered, which is about to happen.
     fn check_idle(&self) -> Result<(), ReactorError> {
         let is_ours = self.is_ours();
         match &*self.state.borrow() {
             State::Closed => Err(ReactorError::Closed),
             _ if !is_ours => Err(ReactorError::ForkedChild),
-            State::Idle if !self.has_control() => Ok(()),
+            State::Idle if !self.has_control() => {
+                self.process.bind();
+                Ok(())
+            }
             _ => Err(ReactorError::AlreadyRunning),
         }
     }
