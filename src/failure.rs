@@ -34,6 +34,19 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// assert!(failure.check::<std::num::ParseIntError>().is_some());
 /// assert_eq!(failure.to_string(), "invalid digit found in string");
 /// ```
+///
+/// `From` takes every error type, `&str`, `String` and `Box<dyn Error + Send + Sync>`. So text becomes a failure by
+/// `into`, and a formatted message by [`bail!`](crate::bail):
+///
+/// ```
+/// use ropewalk::Deferred;
+///
+/// let mut port = Deferred::succeed("8O").add_callback(|text| match text.parse::<u16>() {
+///     Ok(number) => Ok(number),
+///     Err(_) => Err("a port is a number".into()),
+/// });
+/// assert_eq!(port.take_result().unwrap().unwrap_err().to_string(), "a port is a number");
+/// ```
 #[derive(Clone)]
 pub struct Failure(Arc<Inner>);
 
@@ -48,7 +61,8 @@ impl Failure {
         Self::from_box(Box::new(error))
     }
 
-    /// A failure with nothing but a message, for protocols and scripts that nobody matches on.
+    /// A failure with nothing but a message, for protocols and scripts that nobody matches on. [`From`] does the same where the
+    /// type is known; [`bail!`](crate::bail) formats the message and returns.
     ///
     /// ```
     /// let failure = ropewalk::Failure::message("the peer speaks another language");
@@ -68,9 +82,25 @@ impl Failure {
         Self(Arc::new(Inner { error: Guarded::new(error), backtrace: Backtrace::capture() }))
     }
 
-    /// The error, if it is an `E` (Twisted: `Failure.check`).
+    /// Puts a message in front of the failure, which becomes the source of the new one. [`check`](Self::check),
+    /// [`trap`](Self::trap) and [`backtrace`](Self::backtrace) still answer for the failure itself. For results there is
+    /// [`Context::context`].
+    ///
+    /// ```
+    /// use ropewalk::{Deferred, Failure};
+    ///
+    /// let mut order = Deferred::<u32>::fail("no such key")
+    ///     .add_errback(|failure: Failure| Err(failure.context("reading the order")));
+    /// assert_eq!(order.take_result().unwrap().unwrap_err().to_string(), "reading the order: no such key");
+    /// ```
+    #[must_use]
+    pub fn context(self, message: impl Into<String>) -> Self {
+        Self::untraced(InContext { message: message.into(), failure: self })
+    }
+
+    /// The error, if it is an `E` (Twisted: `Failure.check`). [Context](Self::context) is looked through.
     pub fn check<E: Error + 'static>(&self) -> Option<&E> {
-        self.0.error.downcast_ref()
+        self.cause().0.error.downcast_ref()
     }
 
     /// Gives the failure back as `Err` unless it is an `E` (Twisted: `Failure.trap`): the first line of a callback that
@@ -88,7 +118,7 @@ impl Failure {
     /// assert!(or_zero(Failure::message("something else")).is_err());
     /// ```
     pub fn trap<E: Error + 'static>(self) -> Result<Self> {
-        if self.0.error.is::<E>() { Ok(self) } else { Err(self) }
+        if self.check::<E>().is_some() { Ok(self) } else { Err(self) }
     }
 
     /// The error itself, for its source chain.
@@ -103,8 +133,68 @@ impl Failure {
 
     /// Where the failure was made, if the environment asked for backtraces.
     pub fn backtrace(&self) -> Option<&Backtrace> {
-        (self.0.backtrace.status() == BacktraceStatus::Captured).then_some(&self.0.backtrace)
+        let backtrace = &self.cause().0.backtrace;
+        (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace)
     }
+
+    /// The failure without its context.
+    fn cause(&self) -> &Self {
+        let mut cause = self;
+        while let Some(inner) = cause.0.error.downcast_ref::<InContext>() {
+            cause = &inner.failure;
+        }
+        cause
+    }
+}
+
+/// Puts a message in front of the failure of a `Result`.
+///
+/// ```
+/// use ropewalk::Result;
+/// use ropewalk::failure::Context;
+///
+/// fn port(text: &str) -> Result<u16> {
+///     text.parse().context("reading the port")
+/// }
+/// let failure = port("eighty").unwrap_err();
+/// assert_eq!(failure.to_string(), "reading the port: invalid digit found in string");
+/// assert!(failure.check::<std::num::ParseIntError>().is_some());
+/// ```
+pub trait Context<T> {
+    /// Makes a [`Failure`] of an `Err`, with `message` in front: see [`Failure::context`].
+    ///
+    /// # Errors
+    /// That of the `Result`.
+    fn context(self, message: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: Into<Failure>> Context<T> for Result<T, E> {
+    fn context(self, message: impl Into<String>) -> Result<T> {
+        self.map_err(|error| error.into().context(message))
+    }
+}
+
+/// Returns from the function or callback with a [`Failure`] whose message is formatted as by [`format!`].
+///
+/// ```
+/// use ropewalk::{Protocol, Result, Transport, bail};
+///
+/// struct Greeted;
+///
+/// impl Protocol for Greeted {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         if !data.starts_with(b"hello") {
+///             bail!("{} does not greet", transport.peer());
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! bail {
+    ($($message:tt)+) => {
+        return ::std::result::Result::Err($crate::Failure::message(::std::format!($($message)+)))
+    };
 }
 
 impl fmt::Display for Failure {
@@ -136,9 +226,32 @@ impl fmt::Debug for Failure {
     }
 }
 
-impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+/// Every error type, `&str`, `String`, and a boxed error, which is not boxed again.
+///
+/// One implementation for all: beside one for `E: Error`, the language allows none for `&str` or `String`, because a later
+/// standard library could make errors of them.
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::new(error)
+        Self::from_box(error.into())
+    }
+}
+
+/// A failure with a message in front of it.
+#[derive(Debug)]
+struct InContext {
+    message: String,
+    failure: Failure,
+}
+
+impl fmt::Display for InContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for InContext {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.failure.error())
     }
 }
 
@@ -227,6 +340,42 @@ mod tests {
     fn display_walks_the_source_chain() {
         let failure = Failure::new(Outer(parse_error()));
         assert_eq!(failure.to_string(), "outer: invalid digit found in string");
+    }
+
+    /// Text becomes a failure, and a boxed error the failure of what is in the box.
+    #[test]
+    fn text_and_boxed_errors_become_failures() {
+        let text: [Failure; 2] = ["bad".into(), format!("b{}", "ad").into()];
+        assert!(text.iter().all(|failure| failure.to_string() == "bad"));
+        let boxed: Box<dyn Error + Send + Sync> = Box::new(parse_error());
+        assert!(Failure::from(boxed).check::<std::num::ParseIntError>().is_some());
+    }
+
+    /// Context is printed in front, and hides neither the type, the sources nor the backtrace.
+    #[test]
+    fn context_stands_in_front_and_is_looked_through() {
+        let plain = Failure::new(Outer(parse_error()));
+        let failure = Err::<(), _>(plain.clone()).context("reading a field").context(format!("line {}", 7)).unwrap_err();
+        assert_eq!(failure.to_string(), "line 7: reading a field: outer: invalid digit found in string");
+        assert!(failure.check::<Outer>().is_some());
+        assert_eq!(failure.backtrace().is_some(), plain.backtrace().is_some());
+        let sources = std::iter::successors(failure.error().source(), |&error| error.source()).count();
+        assert_eq!(sources, 3);
+        assert!(failure.clone().trap::<Outer>().is_ok_and(|kept| kept.to_string() == failure.to_string()));
+        assert!(failure.trap::<Panicked>().is_err());
+    }
+
+    /// `bail!` formats its message, and returns from a closure as from a function.
+    #[test]
+    fn bail_returns_a_message() {
+        let check = |number: u8| {
+            if number > 3 {
+                bail!("{number} is too {}", "large");
+            }
+            Ok(number)
+        };
+        assert_eq!(check(3).unwrap(), 3);
+        assert_eq!(check(4).unwrap_err().to_string(), "4 is too large");
     }
 
     #[test]
