@@ -290,6 +290,24 @@ fn what_was_handled_is_not_reported() {
     assert!(reports.is_empty());
 }
 
+/// `or_log` throws a value away, and reports a failure at its own line with the word in front, now or when it comes.
+#[test]
+fn or_log_reports_with_its_word() {
+    let (promise, later) = Promise::<u32>::new();
+    let ((), reports) = unhandled::collect(|| {
+        Deferred::succeed(1).or_log("counting");
+        Deferred::<u32>::fail(Cancelled).or_log("fetching");
+        later.or_log("listening");
+    });
+    let line = line!() - 2;
+    let ((), late) = unhandled::collect(|| promise.errback("the port is taken").unwrap());
+    let told: Vec<_> = reports.iter().chain(&late).map(|report| report.failure.to_string()).collect();
+    assert_eq!(told, ["fetching: the operation was cancelled", "listening: the port is taken"]);
+    assert!(reports[0].failure.check::<Cancelled>().is_some());
+    assert!(late[0].place.file().ends_with("deferred.rs"));
+    assert_eq!(late[0].place.line(), line);
+}
+
 /// A chain whose handle was dropped early still runs, and its failure is reported at its end.
 #[test]
 fn a_dropped_chain_runs_on() {

@@ -147,6 +147,19 @@ fn what_the_network_does_is_no_error() {
     }
 }
 
+/// A failure of what was started with `or_log` is logged once, with the word, the failure and the line.
+#[test]
+fn what_is_started_with_or_log_is_logged() {
+    let ((), lines) = logged(|| {
+        Deferred::<()>::fail(bad_order()).or_log("reading the order");
+        Deferred::succeed(1).or_log("counting");
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["message=reading the order failed", "can't be read: invalid digit", "place=tests/logs.rs:"] {
+        assert!(lines[0].contains(part), "{lines:?} without {part}");
+    }
+}
+
 #[cfg(feature = "tls")]
 mod tls {
     use super::common::certificates::Authority;

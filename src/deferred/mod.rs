@@ -66,13 +66,13 @@ use crate::failure::{Failure, Result, guarded, guarded_result};
 /// let (promise, deferred) = Promise::<u32>::new();
 /// let mut answer = deferred
 ///     .add_callback(|n| Ok(n + 1))
-///     .add_callback(|n| if n > 40 { Ok(n) } else { Err(ropewalk::Failure::message("too small")) })
+///     .add_callback(|n| if n > 40 { Ok(n) } else { Err("too small".into()) })
 ///     .add_errback(|_failure| Ok(0));
 /// assert!(answer.take_result().is_none());
 /// promise.callback(41).unwrap();
 /// assert_eq!(answer.take_result().unwrap().unwrap(), 42);
 /// ```
-#[must_use = "a Deferred that is dropped goes on without you: its failure is only reported in the log"]
+#[must_use = "a Deferred that is dropped goes on without you: add an errback, return it, or end with `or_log(\"what it does\")`"]
 pub struct Deferred<T: 'static>(State<T>);
 
 /// Where the result is. One that is there takes no allocation, and neither do the callbacks that are added to it.
@@ -157,6 +157,38 @@ impl<T> Deferred<T> {
         let end = self.add_both(move |result| match promise.complete(result) {
             Err(AlreadyCalled(Err(failure))) => Err(failure),
             _ => Ok(()),
+        });
+        drop(end);
+    }
+
+    /// Throws a value away, and logs a failure as the failure of `what`, with the line of this call: for what is started and not
+    /// waited for. A failure that [`unhandled::collect`] collects has `what` as its [context](Failure::context).
+    ///
+    /// ```
+    /// use ropewalk::endpoints::server_from_string;
+    /// use ropewalk::interfaces::*;
+    /// # use ropewalk::{Reactor, Result, Transport, for_protocol};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// # let reactor = Reactor::new()?;
+    ///
+    /// // Where the port is taken: "listening failed (failure: cannot listen on ..; place: src/main.rs:12:6)".
+    /// server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?
+    ///     .listen(for_protocol(|_| Echo))
+    ///     .or_log("listening");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn or_log(self, what: &'static str) {
+        let place = Location::caller();
+        let end = self.add_both(move |result| {
+            if let Err(failure) = result {
+                unhandled::report_as(what, failure, place);
+            }
         });
         drop(end);
     }

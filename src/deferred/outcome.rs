@@ -5,6 +5,26 @@ use crate::failure::{Failure, Result};
 
 /// What a callback of a [`Deferred`] may return: a `Result`, another `Deferred`, or nothing (Twisted: a value, an exception,
 /// or a Deferred).
+///
+/// ```
+/// use ropewalk::{Deferred, Failure};
+///
+/// let mut answer = Deferred::succeed(20)
+///     .add_callback(|n| Ok(n + 1)) // a value
+///     .add_callback(|n| if n < 100 { Ok(n) } else { Err("too large".into()) }) // a value or a failure
+///     .add_callback(|n| Deferred::succeed(2 * n)); // a result that may come later
+/// assert_eq!(answer.take_result().unwrap().unwrap(), 42);
+///
+/// let mut done = Deferred::<u32>::fail("no answer").add_both(|result| println!("{result:?}")); // nothing
+/// assert!(done.take_result().unwrap().is_ok());
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a callback can't return `{Self}`",
+    label = "expected a `Result`, a `Deferred` or `()`",
+    note = "a value is returned as `Ok(value)`, a failure as `Err(failure)`",
+    note = "where one branch returns a `Deferred`, the others return `Deferred::succeed(value)` or `Deferred::fail(failure)`",
+    note = "of a future, `reactor.spawn(future)` makes a `Deferred`"
+)]
 pub trait Outcome {
     /// The type of the value that comes of it.
     type Output: 'static;

@@ -24,9 +24,9 @@ pub struct Unhandled {
 /// be nested; the innermost collects.
 ///
 /// ```
-/// use ropewalk::{Deferred, Failure, deferred::unhandled};
+/// use ropewalk::{Deferred, deferred::unhandled};
 ///
-/// let ((), unhandled) = unhandled::collect(|| drop(Deferred::<()>::fail(Failure::message("lost"))));
+/// let ((), unhandled) = unhandled::collect(|| drop(Deferred::<()>::fail("lost")));
 /// assert_eq!(unhandled[0].failure.to_string(), "lost");
 /// ```
 pub fn collect<R>(call: impl FnOnce() -> R) -> (R, Vec<Unhandled>) {
@@ -37,20 +37,31 @@ pub fn collect<R>(call: impl FnOnce() -> R) -> (R, Vec<Unhandled>) {
     (result, collected)
 }
 
-/// Says that nobody handled a failure.
+/// Reports a failure that a chain ended with.
 pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
-    let unhandled = Unhandled { failure, place };
-    // A thread that ends has no collector any more.
-    let left = COLLECTED.try_with(|collected| match &mut *collected.borrow_mut() {
-        Some(collected) => {
-            collected.push(unhandled.clone());
-            None
-        }
-        None => Some(()),
-    });
-    if !matches!(left, Ok(None)) {
-        error!(failure = %unhandled.failure, %place, "unhandled error in a Deferred");
+    if let Some(Unhandled { failure, place }) = uncollected(Unhandled { failure, place }) {
+        error!(%failure, %place, "unhandled error in a Deferred");
     }
+}
+
+/// Reports the failure of a Deferred that was given to [`or_log`](crate::Deferred::or_log).
+pub(super) fn report_as(what: &'static str, failure: Failure, place: &'static Location<'static>) {
+    let unhandled = Unhandled { failure: failure.clone().context(what), place };
+    if uncollected(unhandled).is_some() {
+        error!(%failure, %place, "{what} failed");
+    }
+}
+
+/// Gives the failure back if nothing collects on this thread.
+fn uncollected(unhandled: Unhandled) -> Option<Unhandled> {
+    let mut unhandled = Some(unhandled);
+    // A thread that ends has no collector any more.
+    let _ = COLLECTED.try_with(|collected| {
+        if let Some(collected) = &mut *collected.borrow_mut() {
+            collected.extend(unhandled.take());
+        }
+    });
+    unhandled
 }
 
 thread_local! {
