@@ -9,7 +9,7 @@
 //!
 //! use ropewalk::endpoints::server_from_string;
 //! use ropewalk::interfaces::*;
-//! use ropewalk::{Address, Result, Transport};
+//! use ropewalk::{Result, Transport, for_protocol};
 //!
 //! struct Echo;
 //!
@@ -23,7 +23,7 @@
 //! fn main() -> ExitCode {
 //!     ropewalk::run(|reactor| {
 //!         let stopped = reactor.when_stopped();
-//!         let listening = server_from_string(reactor, "tcp:8888")?.listen(|_peer: &Address| Some(Echo));
+//!         let listening = server_from_string(reactor, "tcp:8888")?.listen(for_protocol(|_| Echo));
 //!         Ok(listening.add_callback(|_port| stopped))
 //!     })
 //! }
@@ -67,7 +67,7 @@ pub mod transport;
 pub use address::Address;
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
-pub use protocol::{Connection, Factory, Protocol, SharedFactory};
+pub use protocol::{Connection, Factory, Protocol, SharedFactory, for_protocol};
 pub use reactor::{BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, run};
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;

@@ -16,10 +16,11 @@ use crate::transport::Transport;
 
 /// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
 ///
-/// A closure is a factory:
+/// [`for_protocol`] makes a factory of a closure that returns a protocol. A closure that returns an `Option` is a factory by
+/// itself, and refuses connections by `None`; the type of its argument has to be written down.
 ///
 /// ```
-/// use ropewalk::{Address, Factory, Protocol, Result, Transport};
+/// use ropewalk::{Address, Factory, Protocol, Result, Transport, for_protocol};
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
@@ -30,7 +31,8 @@ use crate::transport::Transport;
 /// }
 ///
 /// fn takes_a_factory(_: impl Factory) {}
-/// takes_a_factory(|_peer: &Address| Some(Echo));
+/// takes_a_factory(for_protocol(|_| Echo));
+/// takes_a_factory(|peer: &Address| (peer.port() != Some(0)).then_some(Echo));
 ///
 /// /// Serves one peer at a time, and refuses the others.
 /// struct Exclusive { taken: bool }
@@ -42,6 +44,13 @@ use crate::transport::Transport;
 /// }
 /// takes_a_factory(Exclusive { taken: false });
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no factory",
+    label = "expected a factory, which builds a protocol for each connection",
+    note = "a closure that returns a protocol: `for_protocol(|_| Echo)`",
+    note = "a closure that may refuse: `|peer: &Address| Some(Echo)`, with the type of its argument",
+    note = "a protocol that is to be connected once: `connect_protocol(&endpoint, protocol)`"
+)]
 pub trait Factory: 'static {
     /// What it makes.
     type Protocol: Protocol;
@@ -68,6 +77,45 @@ where
 
     fn build_protocol(&mut self, peer: &Address) -> Option<P> {
         self(peer)
+    }
+}
+
+/// A factory that builds the protocol of every connection by `build` (Twisted: `Factory.forProtocol`). The closure's
+/// argument needs no type.
+///
+/// ```
+/// use ropewalk::{Factory, Protocol, Result, Transport, for_protocol};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+///         transport.write(data);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut factory = for_protocol(|_| Echo);
+/// assert!(factory.build_protocol(&ropewalk::Address::Tcp(([127, 0, 0, 1], 7).into())).is_some());
+/// ```
+pub fn for_protocol<P: Protocol>(mut build: impl FnMut(&Address) -> P + 'static) -> impl Factory<Protocol = P> {
+    move |peer: &Address| Some(build(peer))
+}
+
+/// A boxed factory is one, for programs that choose at run time. It says which protocol it makes; of several kinds of
+/// protocol, `Box<dyn Protocol>` is one.
+impl<P: Protocol> Factory for Box<dyn Factory<Protocol = P>> {
+    type Protocol = P;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<P> {
+        (**self).build_protocol(peer)
+    }
+
+    fn do_start(&mut self) {
+        (**self).do_start();
+    }
+
+    fn do_stop(&mut self) {
+        (**self).do_stop();
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 pub(crate) use connection::AnyJoint;
 pub use connection::{AnyConnection, Connection};
 pub(crate) use factory::Started;
-pub use factory::{BoxedFactory, Factory, SharedFactory};
+pub use factory::{BoxedFactory, Factory, SharedFactory, for_protocol};
 
 use crate::failure::{Failure, Result};
 use crate::transport::Transport;
@@ -45,6 +45,11 @@ use crate::transport::Transport;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no protocol",
+    note = "write `impl Protocol for ..` with a `data_received`",
+    note = "a factory returns protocols by value: `for_protocol(|_| Echo)`, or `|_: &Address| Some(Echo)`"
+)]
 pub trait Protocol: 'static {
     /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.
     ///
