@@ -8,7 +8,7 @@
 //! | You write | you are handed | it is called by |
 //! |---|---|---|
 //! | [`Protocol`] | a [`Transport`](crate::Transport) in every callback | the reactor, for one connection |
-//! | [`Factory`], or a closure | the peer's [`Address`](crate::Address) | the reactor, for each connection |
+//! | [`Factory`], or a closure ([`for_protocol`](crate::for_protocol)) | the peer's [`Address`](crate::Address) | the reactor, for each connection |
 //! | a [`Producer`] | the [`Transport`](crate::Transport) that it produces for | the reactor, at the end of a turn |
 //! | callbacks of a [`Deferred`](crate::Deferred) | a result, or a [`Failure`](crate::Failure) | whoever has the result |
 //! | an endpoint of your own ([`ServerEndpoint`], [`ClientEndpoint`]) | a factory | whoever listens or connects |
@@ -30,6 +30,8 @@
 //! | [`EndpointRegistry`](crate::endpoints::EndpointRegistry) | types of endpoints of your own in those strings | `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor` |
 //! | [`HostnameEndpoint`](crate::endpoints::HostnameEndpoint) | connecting to a name | `HostnameEndpoint` |
 //! | [`Resolver`](crate::reactor::Resolver) | looking names up in another way | `IHostnameResolver` |
+//! | [`ServerEndpointExt`], [`ClientEndpointExt`] | `listen` and `connect` of endpoints | `IStreamServerEndpoint.listen`, `IStreamClientEndpoint.connect` |
+//! | [`Context`] | a message in front of the failure of a `Result` | |
 //! | [`Outcome`] | what a callback of a Deferred may return | a value, an exception, or a Deferred |
 //!
 //! | Twisted | here |
@@ -44,7 +46,8 @@
 //! | `IReactorTime` | [`Clock`] |
 
 pub use crate::deferred::Outcome;
-pub use crate::endpoints::{ClientEndpoint, ServerEndpoint};
+pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
+pub use crate::failure::Context;
 pub use crate::protocol::{Factory, Protocol};
 pub use crate::time::Clock;
 pub use crate::transport::Producer;

@@ -41,7 +41,7 @@ use crate::reactor::{ConnectOptions, Destination, Reactor};
 ///
 /// ```
 /// use std::time::Duration;
-/// use ropewalk::endpoints::{ClientEndpoint, HostnameEndpoint};
+/// use ropewalk::endpoints::{ClientEndpointExt, HostnameEndpoint};
 /// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
 /// # struct Greeter;
 /// # impl Protocol for Greeter {

@@ -33,6 +33,7 @@ mod tls;
 mod unix;
 
 use std::fmt;
+use std::rc::Rc;
 
 pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
@@ -47,50 +48,108 @@ use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol};
 use crate::reactor::{Port, Reactor};
 
-/// Somewhere to listen (Twisted: `IStreamServerEndpoint`).
+/// Somewhere to listen (Twisted: `IStreamServerEndpoint`). [`ServerEndpointExt::listen`] is what programs call.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no server endpoint",
+    note = "of a description such as \"tcp:8888\", `ropewalk::endpoints::server_from_string(reactor, description)?` makes one"
+)]
 pub trait ServerEndpoint: fmt::Debug {
-    /// Listens, and has `factory` build a protocol for each connection (Twisted: `listen`). The Deferred fires with the port,
-    /// or with a [`ListenError`](crate::error::ListenError).
-    fn listen(&self, factory: impl Factory) -> Deferred<Port>
-    where
-        Self: Sized,
-    {
-        self.listen_boxed(BoxedFactory::new(factory))
-    }
-
-    /// [`listen`](Self::listen) without the factory's type: what an endpoint implements.
+    /// Listens, and has `factory` build a protocol for each connection: what an endpoint implements. The Deferred fires with
+    /// the port, or with a [`ListenError`](crate::error::ListenError).
     fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port>;
 }
 
-/// Somewhere to connect to (Twisted: `IStreamClientEndpoint`).
+/// Somewhere to connect to (Twisted: `IStreamClientEndpoint`). [`ClientEndpointExt::connect`] is what programs call.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no client endpoint",
+    note = "of a description such as \"tcp:localhost:8888\", `ropewalk::endpoints::client_from_string(reactor, description)?` makes one"
+)]
 pub trait ClientEndpoint: fmt::Debug {
-    /// Connects, and joins the protocol that `factory` builds to the connection (Twisted: `connect`). The Deferred fires
-    /// after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt up.
-    fn connect<F: Factory>(&self, factory: F) -> Deferred<Connection<F::Protocol>>
-    where
-        Self: Sized,
-    {
-        self.connect_boxed(BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
-    }
-
-    /// [`connect`](Self::connect) without the factory's type: what an endpoint implements.
+    /// Connects, and joins the protocol that `factory` builds to the connection: what an endpoint implements. The Deferred
+    /// fires after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt
+    /// up.
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection>;
 }
+
+/// `listen` of every [`ServerEndpoint`], those of type `dyn ServerEndpoint` too: an extension trait, because a method that
+/// takes any factory can't be called on a trait object.
+pub trait ServerEndpointExt: ServerEndpoint {
+    /// Listens, and has `factory` build a protocol for each connection (Twisted: `listen`). The Deferred fires with the port,
+    /// or with a [`ListenError`](crate::error::ListenError).
+    ///
+    /// ```
+    /// use ropewalk::endpoints::server_from_string;
+    /// use ropewalk::interfaces::*;
+    /// use ropewalk::{Deferred, Port, for_protocol};
+    /// # use ropewalk::{Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    ///
+    /// fn serve_echoes(endpoint: &dyn ServerEndpoint) -> Deferred<Port> {
+    ///     endpoint.listen(for_protocol(|_| Echo))
+    /// }
+    /// # fn main() -> Result<()> {
+    /// # let reactor = Reactor::new()?;
+    /// # serve_echoes(&server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?).or_log("listening");
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn listen(&self, factory: impl Factory) -> Deferred<Port> {
+        self.listen_boxed(BoxedFactory::new(factory))
+    }
+}
+
+impl<E: ServerEndpoint + ?Sized> ServerEndpointExt for E {}
+
+/// `connect` of every [`ClientEndpoint`], those of type `dyn ClientEndpoint` too.
+pub trait ClientEndpointExt: ClientEndpoint {
+    /// Connects, and joins the protocol that `factory` builds to the connection (Twisted: `connect`). The Deferred fires
+    /// after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt up.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ropewalk::interfaces::*;
+    /// use ropewalk::{Connection, Deferred, for_protocol};
+    /// # use ropewalk::{Result, Transport};
+    /// # struct Greeter;
+    /// # impl Protocol for Greeter {
+    /// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
+    /// # }
+    ///
+    /// struct Client {
+    ///     server: Rc<dyn ClientEndpoint>,
+    /// }
+    ///
+    /// impl Client {
+    ///     fn greet(&self) -> Deferred<Connection<Greeter>> {
+    ///         self.server.connect(for_protocol(|_| Greeter))
+    ///     }
+    /// }
+    /// ```
+    fn connect<F: Factory>(&self, factory: F) -> Deferred<Connection<F::Protocol>> {
+        self.connect_boxed(BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
+    }
+}
+
+impl<E: ClientEndpoint + ?Sized> ClientEndpointExt for E {}
 
 /// The endpoint of a built-in type that a description names (Twisted: `serverFromString`). An [`EndpointRegistry`] knows
 /// other types as well.
 ///
 /// ```
-/// use ropewalk::endpoints::{ServerEndpoint, server_from_string};
-/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// use ropewalk::endpoints::{ServerEndpointExt, server_from_string};
+/// use ropewalk::for_protocol;
+/// # use ropewalk::{Protocol, Reactor, Result, Transport};
 /// # struct Echo;
 /// # impl Protocol for Echo {
 /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
 /// # }
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
-/// let listening = server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?.listen(|_peer: &Address| Some(Echo));
-/// # drop(listening);
+/// let listening = server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?.listen(for_protocol(|_| Echo));
+/// listening.or_log("listening");
 ///
 /// let error = server_from_string(&reactor, "tcp:http").err().expect("http is not a port number");
 /// assert_eq!(error.position(), 4);
@@ -142,14 +201,20 @@ where
     endpoint.connect_boxed(factory).add_callback(AnyConnection::expect)
 }
 
-impl<E: ServerEndpoint + ?Sized> ServerEndpoint for Box<E> {
-    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
-        (**self).listen_boxed(factory)
-    }
-}
+/// Pointers to endpoints are endpoints.
+macro_rules! for_pointers {
+    ($($pointer:ty),+) => {$(
+        impl<E: ServerEndpoint + ?Sized> ServerEndpoint for $pointer {
+            fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+                (**self).listen_boxed(factory)
+            }
+        }
 
-impl<E: ClientEndpoint + ?Sized> ClientEndpoint for Box<E> {
-    fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
-        (**self).connect_boxed(factory)
-    }
+        impl<E: ClientEndpoint + ?Sized> ClientEndpoint for $pointer {
+            fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+                (**self).connect_boxed(factory)
+            }
+        }
+    )+};
 }
+for_pointers!(&E, Box<E>, Rc<E>);

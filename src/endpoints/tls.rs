@@ -35,7 +35,7 @@ pub struct TlsEndpoint<T, E> {
 /// Speaks TLS to whoever connects to `endpoint`, whatever that is (Twisted: `wrapServerTLS`).
 ///
 /// ```
-/// use ropewalk::endpoints::{ServerEndpoint, server_from_string, wrap_server_tls};
+/// use ropewalk::endpoints::{ServerEndpointExt, server_from_string, wrap_server_tls};
 /// use ropewalk::tls::ServerTls;
 /// use ropewalk::{Deferred, Factory, Port, Reactor, Result};
 ///
@@ -51,7 +51,7 @@ pub fn wrap_server_tls<E: ServerEndpoint>(tls: ServerTls, endpoint: E) -> TlsEnd
 /// which is before the handshake is done.
 ///
 /// ```
-/// use ropewalk::endpoints::{ClientEndpoint, client_from_string, wrap_client_tls};
+/// use ropewalk::endpoints::{ClientEndpointExt, client_from_string, wrap_client_tls};
 /// use ropewalk::tls::ClientTls;
 /// use ropewalk::{Connection, Deferred, Factory, Reactor, Result};
 ///
