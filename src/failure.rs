@@ -355,7 +355,8 @@ mod tests {
     #[test]
     fn context_stands_in_front_and_is_looked_through() {
         let plain = Failure::new(Outer(parse_error()));
-        let failure = Err::<(), _>(plain.clone()).context("reading a field").context(format!("line {}", 7)).unwrap_err();
+        let failure =
+            Err::<(), _>(plain.clone()).context("reading a field").context(format!("line {}", 7)).unwrap_err();
         assert_eq!(failure.to_string(), "line 7: reading a field: outer: invalid digit found in string");
         assert!(failure.check::<Outer>().is_some());
         assert_eq!(failure.backtrace().is_some(), plain.backtrace().is_some());

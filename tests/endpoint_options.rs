@@ -12,7 +12,8 @@ use common::*;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use ropewalk::endpoints::{
-    ClientEndpoint, HostnameEndpoint, ServerEndpoint, TcpClientEndpoint, client_from_string, server_from_string,
+    ClientEndpoint, ClientEndpointExt, HostnameEndpoint, ServerEndpointExt, TcpClientEndpoint, client_from_string,
+    server_from_string,
 };
 use ropewalk::error::ConnectError;
 use ropewalk::testing::{Conditions, MemoryReactor, Network};

@@ -14,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ropewalk::endpoints::{
-    ClientEndpoint, ServerEndpoint, TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls, wrap_server_tls,
+    ClientEndpoint, ClientEndpointExt, ServerEndpointExt, TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls,
+    wrap_server_tls,
 };
 use ropewalk::tls::{ClientTls, ServerTls};
 use ropewalk::transport::{Producer, Streaming};

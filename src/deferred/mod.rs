@@ -51,7 +51,7 @@ use thiserror::Error;
 use self::chain::{Head, Kept, Link, Paused, Source, Taken};
 pub use self::list::{DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, gather_results, race};
 pub use self::lock::{DeferredLock, DeferredSemaphore, NoTokens, Permit};
-pub use self::outcome::{Outcome, Resolved};
+pub use self::outcome::{Outcome, OutcomeOf, Resolved};
 pub use self::promise::{Abandoned, AlreadyCalled, Promise};
 pub use self::queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
 pub use self::spawn::Spawner;
@@ -120,7 +120,7 @@ impl<T> Deferred<T> {
 
     /// Has `call` called with the failure; a value passes by (Twisted: `addErrback`).
     #[track_caller]
-    pub fn add_errback<R: Outcome<Output = T>>(self, call: impl FnOnce(Failure) -> R + 'static) -> Self {
+    pub fn add_errback<R: OutcomeOf<T>>(self, call: impl FnOnce(Failure) -> R + 'static) -> Self {
         self.add(|result| match result {
             Ok(value) => Resolved::Now(Ok(value)),
             Err(failure) => call(failure).resolve(),
@@ -136,7 +136,7 @@ impl<T> Deferred<T> {
     ) -> Deferred<U>
     where
         R: Outcome<Output = U>,
-        S: Outcome<Output = U>,
+        S: OutcomeOf<U>,
     {
         self.add(|result| match result {
             Ok(value) => callback(value).resolve(),

@@ -4,7 +4,8 @@ use super::Deferred;
 use crate::failure::{Failure, Result};
 
 /// What a callback of a [`Deferred`] may return: a `Result`, another `Deferred`, or nothing (Twisted: a value, an exception,
-/// or a Deferred).
+/// or a Deferred). All branches of a callback return the same type: beside one that returns a Deferred, the others return
+/// [`Deferred::succeed`] or [`Deferred::fail`].
 ///
 /// ```
 /// use ropewalk::{Deferred, Failure};
@@ -65,3 +66,29 @@ impl Outcome for () {
         Resolved::Now(Ok(()))
     }
 }
+
+/// An [`Outcome`] whose value is a `T`: what an errback of a [`Deferred<T>`](Deferred) may return, because the chain goes on
+/// with a `T` whether there was a failure or not.
+///
+/// ```
+/// use ropewalk::{Deferred, Failure};
+///
+/// let mut answer = Deferred::<u32>::fail("no answer").add_errback(|failure: Failure| {
+///     println!("{failure}");
+///     Ok(0) // or Err(failure), to pass it on
+/// });
+/// assert_eq!(answer.take_result().unwrap().unwrap(), 0);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "an errback of a `Deferred<{T}>` can't return `{Self}`",
+    label = "expected a `Result<{T}>` or a `Deferred<{T}>`",
+    note = "an errback returns a value in the place of the failure, `Ok(value)`, or passes it on, `Err(failure)`",
+    note = "where the result is not needed any more: `add_both(|result| ..)`, or `or_log(\"what it does\")`"
+)]
+pub trait OutcomeOf<T: 'static>: Outcome<Output = T> {}
+
+impl<T: 'static> OutcomeOf<T> for Result<T, Failure> {}
+
+impl<T: 'static> OutcomeOf<T> for Deferred<T> {}
+
+impl OutcomeOf<()> for () {}

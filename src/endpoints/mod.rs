@@ -50,8 +50,8 @@ use crate::reactor::{Port, Reactor};
 
 /// Somewhere to listen (Twisted: `IStreamServerEndpoint`). [`ServerEndpointExt::listen`] is what programs call.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no server endpoint",
-    note = "of a description such as \"tcp:8888\", `ropewalk::endpoints::server_from_string(reactor, description)?` makes one"
+    message = "`{Self}` is not a server endpoint",
+    note = "`ropewalk::endpoints::server_from_string(reactor, description)?` makes an endpoint of a description"
 )]
 pub trait ServerEndpoint: fmt::Debug {
     /// Listens, and has `factory` build a protocol for each connection: what an endpoint implements. The Deferred fires with
@@ -61,8 +61,8 @@ pub trait ServerEndpoint: fmt::Debug {
 
 /// Somewhere to connect to (Twisted: `IStreamClientEndpoint`). [`ClientEndpointExt::connect`] is what programs call.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no client endpoint",
-    note = "of a description such as \"tcp:localhost:8888\", `ropewalk::endpoints::client_from_string(reactor, description)?` makes one"
+    message = "`{Self}` is not a client endpoint",
+    note = "`ropewalk::endpoints::client_from_string(reactor, description)?` makes an endpoint of a description"
 )]
 pub trait ClientEndpoint: fmt::Debug {
     /// Connects, and joins the protocol that `factory` builds to the connection: what an endpoint implements. The Deferred

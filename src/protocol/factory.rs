@@ -17,7 +17,8 @@ use crate::transport::Transport;
 /// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
 ///
 /// [`for_protocol`] makes a factory of a closure that returns a protocol. A closure that returns an `Option` is a factory by
-/// itself, and refuses connections by `None`; the type of its argument has to be written down.
+/// itself, and refuses connections by `None`. The type of its argument has to be written down: of `|_| Some(Echo)` the compiler
+/// says that the "implementation of `FnMut` is not general enough".
 ///
 /// ```
 /// use ropewalk::{Address, Factory, Protocol, Result, Transport, for_protocol};
@@ -45,7 +46,7 @@ use crate::transport::Transport;
 /// takes_a_factory(Exclusive { taken: false });
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no factory",
+    message = "`{Self}` is not a factory",
     label = "expected a factory, which builds a protocol for each connection",
     note = "a closure that returns a protocol: `for_protocol(|_| Echo)`",
     note = "a closure that may refuse: `|peer: &Address| Some(Echo)`, with the type of its argument",

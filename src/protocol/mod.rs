@@ -45,8 +45,33 @@ use crate::transport::Transport;
 ///     }
 /// }
 /// ```
+///
+/// A callback borrows the protocol and the transport for the call. What runs later, a timer or a callback of a Deferred, takes a
+/// clone of the transport; with the borrowed one the compiler says that "borrowed data escapes outside of method":
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::interfaces::*;
+/// use ropewalk::{Reactor, Result, Transport};
+///
+/// struct Hasty {
+///     reactor: Reactor,
+/// }
+///
+/// impl Protocol for Hasty {
+///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+///         let transport = transport.clone();
+///         self.reactor.call_later(Duration::from_secs(5), move || transport.lose_connection());
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no protocol",
+    message = "`{Self}` is not a protocol",
     note = "write `impl Protocol for ..` with a `data_received`",
     note = "a factory returns protocols by value: `for_protocol(|_| Echo)`, or `|_: &Address| Some(Echo)`"
 )]

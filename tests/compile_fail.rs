@@ -1,0 +1,82 @@
+//! Typical mistakes, and whether the compiler's message names the remedy. Each program under `compile_fail/` must be refused; its
+//! lines `//~ ..` are texts of ours that the message has to contain, so that they hold for every version of the compiler.
+//! `control.rs` compiles.
+//!
+//! The programs are compiled against the library that this test is linked with. A crate for such tests would build all
+//! dependencies a second time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+#[test]
+fn messages_name_the_remedy() {
+    let Some(compiler) = Compiler::find() else {
+        println!("skipped: the library that this test is linked with is not beside it");
+        return;
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compile_fail");
+    let control = compiler.compile(&folder.join("control.rs"));
+    assert!(control.status.success(), "{}", String::from_utf8_lossy(&control.stderr));
+
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.ends_with("control.rs") {
+            check(&compiler, &path);
+            count += 1;
+        }
+    }
+    assert!(count >= 8, "{count} programs in {}", folder.display());
+}
+
+/// Compiles a program that must be refused, with a message that contains what the program expects.
+fn check(compiler: &Compiler, program: &Path) {
+    let output = compiler.compile(program);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{} compiles: {message}", program.display());
+    let source = fs::read_to_string(program).unwrap();
+    let expected: Vec<&str> = source.lines().filter_map(|line| line.strip_prefix("//~ ")).collect();
+    assert!(!expected.is_empty(), "{} expects nothing", program.display());
+    for text in expected {
+        assert!(message.contains(text), "{}: no {text:?} in\n{message}", program.display());
+    }
+}
+
+struct Compiler {
+    program: PathBuf,
+    dependencies: PathBuf,
+    library: PathBuf,
+}
+
+impl Compiler {
+    /// The compiler beside cargo, and the newest library beside this test.
+    fn find() -> Option<Self> {
+        let beside_cargo = std::env::var_os("CARGO").map(|cargo| Path::new(&cargo).with_file_name("rustc"));
+        let program = beside_cargo.filter(|path| path.exists()).unwrap_or_else(|| "rustc".into());
+        let dependencies = std::env::current_exe().ok()?.parent()?.to_owned();
+        let library = fs::read_dir(&dependencies)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("libropewalk-") && name.ends_with(".rlib")
+            })
+            .max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())?;
+        Some(Self { program, dependencies, library })
+    }
+
+    fn compile(&self, source: &Path) -> Output {
+        let mut library = std::ffi::OsString::from("ropewalk=");
+        library.push(&self.library);
+        Command::new(&self.program)
+            .args(["--edition=2024", "--crate-type=bin", "--emit=metadata", "-o", "/dev/null", "-Adead_code"])
+            .arg("-L")
+            .arg(format!("dependency={}", self.dependencies.display()))
+            .arg("--extern")
+            .arg(library)
+            .arg(source)
+            .output()
+            .expect("the compiler that compiled this runs")
+    }
+}
