@@ -333,7 +333,7 @@ fn a_certificate_for_each_name() {
     }
     for name in ["other.example", "too.deep.wild.example", "127.0.0.1"] {
         let (_, asking, _) = play(authority.client(name), &server);
-        assert!(asking.error().contains("but for DnsName(\"first.example\")"), "{name}: {}", asking.error());
+        assert!(asking.error().contains("but for first.example"), "{name}: {}", asking.error());
     }
 }
 
@@ -345,12 +345,7 @@ fn certificates_that_are_wrong() {
     let name = "example.org";
     let with = |change: fn(&mut rcgen::CertificateParams)| authority.issue_with(&[name], change);
     for (issued, asked, expected, alert) in [
-        (
-            authority.issue(&["other.example"]),
-            name,
-            "is not for example.org, but for DnsName(\"other.example\")",
-            "bad_certificate",
-        ),
+        (authority.issue(&["other.example"]), name, "is not for example.org, but for other.example", "bad_certificate"),
         (authority.issue(&["127.0.0.1"]), "127.0.0.2", "is not for 127.0.0.2", "bad_certificate"),
         (authority.issue(&[name]), "127.0.0.1", "is not for 127.0.0.1", "bad_certificate"),
         (with(certificates::expired), name, "has expired (", "certificate_expired"),

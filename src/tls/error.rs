@@ -142,6 +142,7 @@ impl TlsError {
     fn of_certificate(error: CertificateError) -> Self {
         match error {
             CertificateError::NotValidForNameContext { expected, presented } => {
+                let presented = presented.iter().map(|name| readable(name)).collect();
                 Self::WrongName { expected: expected.to_str().into_owned(), presented }
             }
             CertificateError::Expired => Self::Expired { since: None },
@@ -244,6 +245,18 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "no name (subjectAltName counts, and nothing else)".to_owned() } else { names.join(", ") }
 }
 
+/// A name of a certificate as people write it: `localhost` for `DnsName("localhost")`, the form in which the TLS library gives it.
+/// The name is the peer's choice, so characters that do not print are escaped.
+fn readable(name: &str) -> String {
+    let (kind, inner) = name.strip_suffix(')').and_then(|name| name.split_once('(')).unwrap_or((name, name));
+    let inner = inner.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(inner);
+    match kind {
+        "DirectoryName" => "a directory name".to_owned(),
+        "Unsupported" => "a name of a kind that is not supported".to_owned(),
+        _ => inner.escape_debug().to_string(),
+    }
+}
+
 /// What an alert may mean that says little.
 fn hint(alert: &str) -> String {
     match alert {
@@ -288,6 +301,24 @@ fn name(alert: AlertDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The other names than DNS's too, and what a peer put into a name to forge a line of the log.
+    #[test]
+    fn names_are_readable() {
+        for (given, expected) in [
+            ("DnsName(\"*.example.org\")", "*.example.org"),
+            ("IpAddress(192.0.2.1)", "192.0.2.1"),
+            ("IpAddress(2001:db8::1)", "2001:db8::1"),
+            ("UniformResourceIdentifier(\"spiffe://a(b)\")", "spiffe://a(b)"),
+            ("DirectoryName", "a directory name"),
+            ("Unsupported(0x01)", "a name of a kind that is not supported"),
+            ("DnsName(\"a\nERROR \x1b[1m\")", "a\\nERROR \\u{1b}[1m"),
+            ("example.org", "example.org"),
+            ("", ""),
+        ] {
+            assert_eq!(readable(given), expected);
+        }
+    }
 
     #[test]
     fn alerts_have_their_registered_names() {

@@ -1,13 +1,16 @@
 //! [`Session`]: one TLS connection as a layer. rustls is given bytes and gives bytes; nothing here does I/O.
 
 use std::any::Any;
+use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConnection};
+use webpki::EndEntityCert;
 
-use super::{Tls, TlsError};
+use super::{Fingerprint, Tls, TlsError};
 use crate::error::ConnectionClosed;
 use crate::failure::{Failure, Result, guarded};
 use crate::log::error;
@@ -15,7 +18,9 @@ use crate::transport::layer::{Layer, Opened};
 use crate::transport::send_queue::Spares;
 
 /// What two sides have agreed on: from [`Transport::tls_session`](crate::Transport::tls_session).
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// `Debug` names the peer's certificate by its first DNS name and its [`Fingerprint`]; the certificates themselves are not printed.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsSession {
     /// The version of the protocol.
@@ -30,6 +35,29 @@ pub struct TlsSession {
     pub peer_certificates: Vec<Vec<u8>>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+}
+
+impl fmt::Debug for TlsSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSession")
+            .field("version", &self.version)
+            .field("cipher_suite", &self.cipher_suite)
+            .field("negotiated_protocol", &self.negotiated_protocol.as_deref().map(String::from_utf8_lossy))
+            .field("server_name", &self.server_name)
+            .field("peer_certificates", &format_args!("{}", name_of(&self.peer_certificates)))
+            .field("resumed", &self.resumed)
+            .finish()
+    }
+}
+
+/// The name of a peer's certificates: `example.org (SHA-256 2C:F2:..) and 1 above it`.
+fn name_of(certificates: &[Vec<u8>]) -> String {
+    let Some((own, above)) = certificates.split_first() else { return "none".to_owned() };
+    let certificate = CertificateDer::from(&own[..]);
+    let parsed = EndEntityCert::try_from(&certificate).ok();
+    let name = parsed.and_then(|parsed| parsed.valid_dns_names().next()).unwrap_or("no DNS name").to_owned();
+    let above = if above.is_empty() { String::new() } else { format!(" and {} above it", above.len()) };
+    format!("{name} (SHA-256 {}){above}", Fingerprint::of(own))
 }
 
 /// A version of TLS.
@@ -199,5 +227,40 @@ impl Layer for Session {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Debug output names the certificate and has no bytes of any; neither a peer without a certificate nor one that is no
+    /// certificate fails it.
+    #[test]
+    fn debug_names_the_peers_certificate() {
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned(), "b.example".to_owned()]).expect("made");
+        let own = made.cert.der().to_vec();
+        let mut session = TlsSession {
+            version: TlsVersion::Tls13,
+            cipher_suite: "TLS13_AES_128_GCM_SHA256".to_owned(),
+            negotiated_protocol: Some(b"h2".to_vec()),
+            server_name: None,
+            peer_certificates: vec![own.clone(), b"another".to_vec()],
+            resumed: false,
+        };
+        let expected = |certificates: &str| {
+            format!(
+                "TlsSession {{ version: Tls13, cipher_suite: \"TLS13_AES_128_GCM_SHA256\", negotiated_protocol: Some(\"h2\"), \
+                 server_name: None, peer_certificates: {certificates}, resumed: false }}"
+            )
+        };
+        let named = format!("a.example (SHA-256 {})", Fingerprint::of(&own));
+        assert_eq!(format!("{session:?}"), expected(&format!("{named} and 1 above it")));
+        session.peer_certificates.pop();
+        assert_eq!(format!("{session:?}"), expected(&named));
+        session.peer_certificates = vec![b"junk".to_vec()];
+        assert_eq!(format!("{session:?}"), expected(&format!("no DNS name (SHA-256 {})", Fingerprint::of(b"junk"))));
+        session.peer_certificates.clear();
+        assert_eq!(format!("{session:?}"), expected("none"));
     }
 }
