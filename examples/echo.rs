@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use ropewalk::endpoints::{HostnameEndpoint, server_from_string};
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Port, Reactor, Result, Transport};
+use ropewalk::{Port, Reactor, Result, Transport, for_protocol};
 
 const CLIENTS: usize = 10;
 
@@ -53,15 +53,17 @@ impl Protocol for Greeter {
 fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
     let host = port.host();
     println!("listening on {host}");
-    let number = host.port().ok_or_else(|| ropewalk::Failure::message("a TCP port has a number"))?;
+    let number = host.port().ok_or("a TCP port has a number")?;
     let answers = Rc::new(Cell::new(0));
     for number_of_client in 1..=CLIENTS {
         let (reactor, answers) = (reactor.clone(), Rc::clone(&answers));
         let endpoint = HostnameEndpoint::new(&reactor, "localhost", number);
-        let connecting = endpoint.connect(move |_peer: &Address| {
-            Some(Greeter { number: number_of_client, reactor: reactor.clone(), answers: Rc::clone(&answers) })
+        let factory = for_protocol(move |_| Greeter {
+            number: number_of_client,
+            reactor: reactor.clone(),
+            answers: Rc::clone(&answers),
         });
-        drop(connecting);
+        endpoint.connect(factory).or_log("connecting");
     }
     Ok(())
 }
@@ -69,10 +71,10 @@ fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
 /// Starts the server, and the clients when it listens.
 pub(crate) fn start(reactor: &Reactor) -> Result<()> {
     let handle = reactor.clone();
-    let listening = server_from_string(reactor, "tcp:0:interface=127.0.0.1")?
-        .listen(|_peer: &Address| Some(Echo))
-        .add_callback(move |port| connect_all(&handle, &port));
-    drop(listening);
+    server_from_string(reactor, "tcp:0:interface=127.0.0.1")?
+        .listen(for_protocol(|_| Echo))
+        .add_callback(move |port| connect_all(&handle, &port))
+        .or_log("listening");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use ropewalk::endpoints::client_from_string;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Failure, Reactor, Result, Transport, for_protocol};
 
 const CLIENTS: usize = 10;
 
@@ -49,8 +49,7 @@ fn main() -> Result<ExitCode> {
     for number in 1..=CLIENTS {
         let endpoint = client_from_string(&reactor, &description)?;
         let (handle, first) = (reactor.clone(), Rc::clone(&answered));
-        let factory =
-            move |_peer: &Address| Some(Greeter { number, reactor: handle.clone(), answered: Rc::clone(&first) });
+        let factory = for_protocol(move |_| Greeter { number, reactor: handle.clone(), answered: Rc::clone(&first) });
 
         let (handle, failures, answered) = (reactor.clone(), Rc::clone(&failures), Rc::clone(&answered));
         let connecting = endpoint.connect(factory).add_callbacks(
@@ -65,7 +64,7 @@ fn main() -> Result<ExitCode> {
                 if failures.get() == CLIENTS { Ok(handle.stop()?) } else { Ok(()) }
             },
         );
-        drop(connecting);
+        connecting.or_log("stopping");
     }
 
     reactor.run()?;

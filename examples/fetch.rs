@@ -14,7 +14,7 @@ use std::time::Duration;
 use ropewalk::deferred::{Promise, gather_results};
 use ropewalk::endpoints::{TcpClientEndpoint, server_from_string};
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Connection, Deferred, Failure, Reactor, Result, Transport};
+use ropewalk::{Connection, Deferred, Failure, Reactor, Result, Transport, for_protocol};
 
 /// How long a fetch may take.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -48,7 +48,7 @@ impl Protocol for Listener {
 
 fn fetch(reactor: &Reactor, source: &Source) -> Deferred<String> {
     let endpoint = TcpClientEndpoint::new(reactor, ([127, 0, 0, 1], source.port).into());
-    endpoint.connect(|_peer: &Address| Some(Listener::default())).add_callback(everything)
+    endpoint.connect(for_protocol(|_| Listener::default())).add_callback(everything)
 }
 
 /// All that comes until the server closes. Cancelling it aborts the connection.
@@ -115,11 +115,9 @@ fn serve(reactor: &Reactor, name: &'static str, text: Option<&'static str>, afte
         Err(error) => return Deferred::fail(error),
     };
     endpoint
-        .listen(move |_peer: &Address| {
-            Some(Speaker { reactor: handle.clone(), text, after: Duration::from_millis(after) })
-        })
+        .listen(for_protocol(move |_| Speaker { reactor: handle.clone(), text, after: Duration::from_millis(after) }))
         .add_callback(move |port| {
-            let port = port.host().port().ok_or_else(|| Failure::message("a TCP port has a number"))?;
+            let port = port.host().port().ok_or("a TCP port has a number")?;
             Ok(Source { name, port })
         })
 }

@@ -17,7 +17,7 @@ use ropewalk::endpoints::{client_from_string, connect_protocol, server_from_stri
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::transport::Streaming;
-use ropewalk::{Address, Deferred, Failure, Result, Transport};
+use ropewalk::{Deferred, Failure, Result, Transport, bail, for_protocol};
 
 /// The transport of the other side, while there is one.
 type Other = Rc<RefCell<Option<Transport>>>;
@@ -91,12 +91,11 @@ fn main() -> ExitCode {
     ropewalk::run(|reactor| {
         let arguments: Vec<String> = env::args().skip(1).collect();
         let [from, to] = &*arguments else {
-            return Err(Failure::message("usage: proxy SERVER-ENDPOINT CLIENT-ENDPOINT"));
+            bail!("usage: proxy SERVER-ENDPOINT CLIENT-ENDPOINT");
         };
         let target: Rc<dyn ClientEndpoint> = client_from_string(reactor, to)?.into();
-        let factory = move |_peer: &Address| {
-            Some(Side { other: Other::default(), target: Some(Rc::clone(&target)), connecting: None })
-        };
+        let factory =
+            for_protocol(move |_| Side { other: Other::default(), target: Some(Rc::clone(&target)), connecting: None });
         let stopped = reactor.when_stopped();
         Ok(server_from_string(reactor, from)?.listen(factory).add_callback(|port| {
             println!("listening on {}", port.host());

@@ -24,7 +24,7 @@ use ropewalk::endpoints::{client_from_string, server_from_string};
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::testing::{Conditions, Network, Witness};
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Failure, Reactor, Result, Transport, for_protocol};
 
 const CLIENTS: usize = 20;
 
@@ -96,7 +96,8 @@ fn simulate(network: &Network) -> Result<()> {
     let server = network.reactor(SERVER);
     network.name("echo.example", [SERVER]);
     let description = format!("tcp:7:backlog=8:noDelay={}", draw.below(2));
-    drop(server_from_string(&server, &description)?.listen(witness.factory(|_: &Address| Some(Echo))));
+    let echoes = witness.factory(for_protocol(|_| Echo));
+    server_from_string(&server, &description)?.listen(echoes).or_log("listening");
     let mut reactors = vec![server.clone()];
     let mut fates = Vec::new();
     for n in 0..CLIENTS {
@@ -153,9 +154,11 @@ fn start(
     let (reactor, message, fate, witness) = (client.clone(), Rc::clone(message), Rc::clone(fate), witness.clone());
     client.call_later(after, move || {
         let (told, failed, noted) = (Rc::clone(&fate), Rc::clone(&fate), witness.clone());
-        let factory = witness.factory(move |_: &Address| {
-            Some(Asker { message: Rc::clone(&message), fate: Rc::clone(&told), witness: noted.clone() })
-        });
+        let factory = witness.factory(for_protocol(move |_| Asker {
+            message: Rc::clone(&message),
+            fate: Rc::clone(&told),
+            witness: noted.clone(),
+        }));
         let endpoint = match client_from_string(&reactor, &description) {
             Ok(endpoint) => endpoint,
             Err(error) => unreachable!("the description is right: {error}"),
@@ -172,7 +175,7 @@ fn start(
                 failed.over.set(true);
             },
         );
-        drop(connecting);
+        connecting.or_log("connecting");
     });
 }
 

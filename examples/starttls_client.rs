@@ -9,7 +9,7 @@ use ropewalk::deferred::Promise;
 use ropewalk::endpoints::{client_from_string, connect_protocol};
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, TrustRoots};
-use ropewalk::{Failure, Result, Transport};
+use ropewalk::{Failure, Result, Transport, bail};
 
 struct Discreet {
     tls: ClientTls,
@@ -36,7 +36,7 @@ impl Protocol for Discreet {
             // It waits for the handshake, and so for the proof that this is the right server.
             transport.write(b"the secret\n");
         } else {
-            return Err(Failure::message(format!("the server does not agree to TLS: {text:?}")));
+            bail!("the server does not agree to TLS: {text:?}");
         }
         Ok(())
     }

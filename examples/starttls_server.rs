@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
 use ropewalk::tls::ServerTls;
-use ropewalk::{Address, Failure, Result, Transport};
+use ropewalk::{Failure, Result, Transport, bail, for_protocol};
 
 /// No line is longer.
 const LONGEST: usize = 1000;
@@ -40,7 +40,7 @@ impl Lines {
             transport.start_tls(&self.tls)?;
         } else {
             // Whoever can write on the line could have put it there, to be taken for what came over TLS.
-            return Err(Failure::message("something came behind the request for TLS, and before TLS"));
+            bail!("something came behind the request for TLS, and before TLS");
         }
         Ok(())
     }
@@ -59,7 +59,7 @@ impl Protocol for Lines {
             self.line(transport, line.trim_ascii_end())?;
         }
         if self.rest.len() > LONGEST {
-            return Err(Failure::message("the line is too long"));
+            bail!("the line is too long");
         }
         Ok(())
     }
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         let tls = ServerTls::new(certificates::for_localhost(file.as_ref())?)?;
 
         let stopped = reactor.when_stopped();
-        let factory = move |_peer: &Address| Some(Lines { tls: tls.clone(), rest: Vec::new() });
+        let factory = for_protocol(move |_| Lines { tls: tls.clone(), rest: Vec::new() });
         Ok(server_from_string(reactor, &description)?.listen(factory).add_callback(|port| {
             println!("listening on {}", port.host());
             stopped

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use ropewalk::endpoints::{server_from_string, wrap_server_tls};
 use ropewalk::interfaces::*;
 use ropewalk::tls::ServerTls;
-use ropewalk::{Address, Failure, Result, Transport};
+use ropewalk::{Failure, Result, Transport, bail, for_protocol};
 
 /// No request is longer.
 const LONGEST: usize = 16 * 1024;
@@ -39,7 +39,7 @@ impl Protocol for Page {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         self.request.extend_from_slice(data);
         if self.request.len() > LONGEST {
-            return Err(Failure::message("the request is too long"));
+            bail!("the request is too long");
         }
         if self.request.windows(4).any(|end| end == b"\r\n\r\n") {
             let length = self.request.len();
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
         let stopped = reactor.when_stopped();
         let endpoint = wrap_server_tls(tls, server_from_string(reactor, &description)?);
-        Ok(endpoint.listen(|_peer: &Address| Some(Page::default())).add_callback(|port| {
+        Ok(endpoint.listen(for_protocol(|_| Page::default())).add_callback(|port| {
             println!("listening on {}", port.host());
             stopped
         }))

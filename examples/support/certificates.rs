@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use ropewalk::Result;
+use ropewalk::failure::Context;
 use ropewalk::tls::Identity;
-use ropewalk::{Failure, Result};
 
 /// The identity of `localhost`; the authority's certificate goes into a file, for those who are to trust it.
 pub(crate) fn for_localhost(authority_file: &Path) -> Result<Identity> {
@@ -13,8 +14,7 @@ pub(crate) fn for_localhost(authority_file: &Path) -> Result<Identity> {
     params.distinguished_name.push(DnType::CommonName, "the authority of an example");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    std::fs::write(authority_file, authority.pem())
-        .map_err(|error| Failure::message(format!("cannot write {}: {error}", authority_file.display())))?;
+    std::fs::write(authority_file, authority.pem()).context(format!("cannot write {}", authority_file.display()))?;
 
     let key = KeyPair::generate()?;
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);

@@ -15,9 +15,9 @@ use crate::failure::{Failure, Result};
 ///
 /// ```
 /// use ropewalk::deferred::{DeferredList, Listed};
-/// use ropewalk::{Deferred, Failure};
+/// use ropewalk::Deferred;
 ///
-/// let both = [Deferred::succeed(1), Deferred::fail(Failure::message("no"))];
+/// let both = [Deferred::succeed(1), Deferred::fail("no")];
 /// let mut list = DeferredList::new(both).into_deferred();
 /// let Listed::All(results) = list.take_result().unwrap().unwrap() else { unreachable!("no flag was set") };
 /// assert_eq!(*results[0].as_ref().unwrap(), 1);

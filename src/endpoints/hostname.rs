@@ -42,7 +42,8 @@ use crate::reactor::{ConnectOptions, Destination, Reactor};
 /// ```
 /// use std::time::Duration;
 /// use ropewalk::endpoints::{ClientEndpointExt, HostnameEndpoint};
-/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// use ropewalk::for_protocol;
+/// # use ropewalk::{Protocol, Reactor, Result, Transport};
 /// # struct Greeter;
 /// # impl Protocol for Greeter {
 /// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
@@ -51,7 +52,7 @@ use crate::reactor::{ConnectOptions, Destination, Reactor};
 /// let reactor = Reactor::new()?;
 /// let endpoint = HostnameEndpoint::new(&reactor, "localhost", 8888).timeout(Duration::from_secs(5));
 /// let connecting = endpoint
-///     .connect(|_peer: &Address| Some(Greeter))
+///     .connect(for_protocol(|_| Greeter))
 ///     .add_timeout(Duration::from_secs(10), &reactor)
 ///     .add_callback(|connection| {
 ///         connection.transport().write(b"hello");

@@ -14,8 +14,9 @@ use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 /// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface, `TCP6ServerEndpoint`).
 ///
 /// ```
-/// use ropewalk::endpoints::{ServerEndpoint, TcpServerEndpoint};
-/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// use ropewalk::endpoints::{ServerEndpointExt, TcpServerEndpoint};
+/// use ropewalk::for_protocol;
+/// # use ropewalk::{Protocol, Reactor, Result, Transport};
 /// # struct Echo;
 /// # impl Protocol for Echo {
 /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
@@ -23,7 +24,7 @@ use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
 /// let endpoint = TcpServerEndpoint::at(&reactor, "127.0.0.1:0".parse()?).backlog(128);
-/// let port = endpoint.listen(|_peer: &Address| Some(Echo));
+/// let port = endpoint.listen(for_protocol(|_| Echo));
 /// # drop(port);
 /// # Ok(())
 /// # }
@@ -74,8 +75,9 @@ impl ServerEndpoint for TcpServerEndpoint {
 ///
 /// ```
 /// use std::time::Duration;
-/// use ropewalk::endpoints::{ClientEndpoint, TcpClientEndpoint};
-/// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+/// use ropewalk::endpoints::{ClientEndpointExt, TcpClientEndpoint};
+/// use ropewalk::for_protocol;
+/// # use ropewalk::{Protocol, Reactor, Result, Transport};
 /// # struct Greeter;
 /// # impl Protocol for Greeter {
 /// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
@@ -83,7 +85,7 @@ impl ServerEndpoint for TcpServerEndpoint {
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
 /// let endpoint = TcpClientEndpoint::new(&reactor, "127.0.0.1:8888".parse()?).timeout(Duration::from_secs(5));
-/// let connecting = endpoint.connect(|_peer: &Address| Some(Greeter)).add_callback(|connection| {
+/// let connecting = endpoint.connect(for_protocol(|_| Greeter)).add_callback(|connection| {
 ///     connection.transport().write(b"hello");
 /// });
 /// # connecting.cancel();
