@@ -146,13 +146,13 @@ fn a_failure_fails_its_task_alone() {
     let tasks = [
         third(&me.cooperator, || Ok(()), || Err(Failure::message("returned"))),
         third(&me.cooperator, || (), || panic!("panicked")),
-        third(&me.cooperator, no_deferred, || Deferred::fail(Failure::message("fired"))),
+        third(&me.cooperator, no_deferred, || Deferred::fail("fired")),
         third(&me.cooperator, no_deferred, || later),
         third(&me.cooperator, no_deferred, || gone),
     ];
     let done = tasks.each_ref().map(CooperativeTask::when_done);
     me.steps(6 * 3);
-    promise.errback(Failure::message("later")).unwrap();
+    promise.errback("later").unwrap();
     drop(abandoned);
     let failures = done.map(|done| ended(done).unwrap_err());
     let messages = failures.each_ref().map(ToString::to_string);
@@ -385,7 +385,7 @@ fn a_stopped_task_ignores_its_deferred() {
         task.stop().unwrap();
         assert_eq!(scheduler_error(done), SchedulerError::TaskStopped);
         assert!(!cancelled.get());
-        let result = if fails { Err(Failure::message("late")) } else { Ok(()) };
+        let result = if fails { Err("late".into()) } else { Ok(()) };
         let ((), unheard) = unhandled::collect(|| promise.complete(result).unwrap());
         assert_eq!(unheard.len(), usize::from(fails));
         assert!(!me.is_planned());

@@ -75,7 +75,7 @@ fn a_pair_of_callbacks_is_one_step() {
 #[test]
 fn add_both_hears_either() {
     let mut good = Deferred::succeed(1).add_both(|result| Ok(result.is_ok()));
-    let mut bad = Deferred::<u32>::fail(Failure::message("x")).add_both(|result| Ok(result.is_ok()));
+    let mut bad = Deferred::<u32>::fail("x").add_both(|result| Ok(result.is_ok()));
     assert!(value(&mut good));
     assert!(!value(&mut bad));
 }
@@ -100,7 +100,7 @@ fn firing_twice_is_an_error() {
     let (promise, mut deferred) = Promise::new();
     promise.callback("first").unwrap();
     assert_eq!(promise.callback("second").unwrap_err().0, "second");
-    assert_eq!(promise.errback(Failure::message("third")).unwrap_err().0.to_string(), "third");
+    assert_eq!(promise.errback("third").unwrap_err().0.to_string(), "third");
     assert!(promise.complete(Ok("fourth")).is_err());
     assert!(promise.is_called());
     assert_eq!(value(&mut deferred), "first");
@@ -132,7 +132,7 @@ fn a_returned_deferred_in_every_order() {
             let (promise, deferred) = Promise::<()>::new();
             let (inner_promise, inner) = Promise::<u32>::new();
             let mut end = deferred.add_callback(move |()| inner).add_both(|result| Ok(result.ok()));
-            let result = if fails { Err(Failure::message("inner")) } else { Ok(3) };
+            let result = if fails { Err("inner".into()) } else { Ok(3) };
             if inner_first {
                 inner_promise.complete(result).unwrap();
                 promise.callback(()).unwrap();
@@ -266,7 +266,7 @@ fn an_unhandled_failure_is_reported_once() {
     let ((), reports) = unhandled::collect(|| {
         let (promise, deferred) = Promise::<u32>::new();
         let end = deferred.add_callback(|n| Ok(n + 1)).add_callback(|n| Ok(n + 1));
-        promise.errback(Failure::message("nobody cares")).unwrap();
+        promise.errback("nobody cares").unwrap();
         drop(promise);
         let ((), while_held) = unhandled::collect(|| ());
         assert!(while_held.is_empty());
@@ -281,8 +281,8 @@ fn an_unhandled_failure_is_reported_once() {
 #[test]
 fn what_was_handled_is_not_reported() {
     let ((), reports) = unhandled::collect(|| {
-        drop(Deferred::<u32>::fail(Failure::message("x")).add_errback(|_| Ok(1)));
-        let mut taken = Deferred::<u32>::fail(Failure::message("x"));
+        drop(Deferred::<u32>::fail("x").add_errback(|_| Ok(1)));
+        let mut taken = Deferred::<u32>::fail("x");
         assert!(taken.take_result().unwrap().is_err());
         drop(taken);
         drop(Deferred::succeed(1));
@@ -347,7 +347,7 @@ fn chain_fires_a_promise() {
 #[test]
 fn a_failure_chained_too_late_is_reported() {
     let late = |promise: Promise<u32>| {
-        let chain = move || Deferred::fail(Failure::message("late")).chain_deferred(promise);
+        let chain = move || Deferred::fail("late").chain_deferred(promise);
         let ((), unhandled) = unhandled::collect(chain);
         unhandled.iter().map(|it| it.failure.to_string()).collect::<Vec<_>>()
     };
@@ -476,7 +476,7 @@ fn a_failure_that_came_before_the_task_went_is_reported() {
     let ((), reports) = unhandled::collect(|| {
         let (promise, mut deferred) = Promise::<u32>::new();
         assert!(pin!(&mut deferred).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        promise.errback(Failure::message("just before")).unwrap();
+        promise.errback("just before").unwrap();
         drop(deferred);
     });
     assert_eq!(reports.len(), 1);

@@ -543,7 +543,7 @@ fn no_addresses() {
             match host {
                 "empty.example" => Deferred::succeed(Vec::new()),
                 "kept.example" => Promise::new().1,
-                _ => Deferred::fail(Failure::message("SERVFAIL")),
+                _ => Deferred::fail("SERVFAIL"),
             }
         }
     }

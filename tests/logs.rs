@@ -203,7 +203,7 @@ fn without_a_subscriber_errors_go_to_standard_error() {
         let mut stream = dial(address);
         stream.write_all(b"now").unwrap();
         run_until(&reactor, || log.is_over());
-        drop(Deferred::<()>::fail(Failure::message("lost on the way")));
+        drop(Deferred::<()>::fail("lost on the way"));
         return;
     }
     let (code, said) = without_subscriber("without_a_subscriber_errors_go_to_standard_error", "callback");

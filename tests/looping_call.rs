@@ -255,7 +255,7 @@ fn a_failure_of_the_last_call_is_heard() {
     let me = Fixture::waiting_in(&[1]);
     let ended = me.looping.start(ms(10));
     me.looping.stop().unwrap();
-    me.promises.borrow_mut().pop_front().unwrap().errback(Failure::message("at last")).unwrap();
+    me.promises.borrow_mut().pop_front().unwrap().errback("at last").unwrap();
     assert_eq!(failure(ended).to_string(), "at last");
 }
 
@@ -272,7 +272,7 @@ fn a_failure_stops_the_loop() {
         assert_eq!(me.times(), [0, 10]);
         failure(ended)
     }
-    assert_eq!(ends_with(|| Deferred::fail(Failure::message("failed"))).to_string(), "failed");
+    assert_eq!(ends_with(|| Deferred::fail("failed")).to_string(), "failed");
     assert_eq!(ends_with(|| panic!("panicked")).check::<Panicked>().unwrap().message, "panicked");
     assert!(ends_with(|| Promise::new().1).check::<Abandoned>().is_some());
 
@@ -287,7 +287,7 @@ fn a_later_failure_stops_the_loop() {
     let me = Fixture::waiting_in(&[1]);
     let ended = me.looping.start(ms(10));
     me.advance(&[15]);
-    me.promises.borrow_mut().pop_front().unwrap().errback(Failure::message("late")).unwrap();
+    me.promises.borrow_mut().pop_front().unwrap().errback("late").unwrap();
     assert!(!me.looping.is_running());
     assert_eq!(failure(ended).to_string(), "late");
 }
@@ -339,7 +339,7 @@ fn a_stopped_loop_starts_anew() {
 /// A callback of the Deferred may start the loop again.
 #[test]
 fn the_end_may_start_it_again() {
-    let me = Fixture::new(|_, number| if number == 2 { Err(Failure::message("once")) } else { Ok(()) });
+    let me = Fixture::new(|_, number| if number == 2 { Err("once".into()) } else { Ok(()) });
     let looping = Rc::clone(&me.looping);
     drop(me.looping.start(ms(10)).add_errback(move |_| drop(looping.start_later(ms(3)))));
     me.advance(&[10, 3, 3]);
@@ -521,7 +521,7 @@ fn a_function_may_cancel_its_loop() {
         unheard.into_iter().map(|unheard| unheard.failure.to_string()).collect()
     }
     assert!(cancelled_in(|| Deferred::succeed(())).is_empty());
-    assert_eq!(cancelled_in(|| Deferred::fail(Failure::message("late"))), ["late"]);
+    assert_eq!(cancelled_in(|| Deferred::fail("late")), ["late"]);
     let cancelled = Rc::new(Cell::new(false));
     let (noted, unfired) = (Rc::clone(&cancelled), RefCell::new(Vec::new()));
     let unheard = cancelled_in(move || {

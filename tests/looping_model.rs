@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use ropewalk::deferred::{Cancelled, Canceller, Promise, unhandled};
 use ropewalk::failure::Panicked;
 use ropewalk::task::{LoopingCall, LoopingCallError};
-use ropewalk::{Clock, Deferred, Failure, testing};
+use ropewalk::{Clock, Deferred, testing};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
@@ -166,7 +166,7 @@ impl Real {
             Action::Fire(well) => {
                 let awaited = self.awaited.take();
                 if let Some(promise) = awaited {
-                    promise.complete(if well { Ok(()) } else { Err(Failure::message("late")) }).unwrap();
+                    promise.complete(if well { Ok(()) } else { Err("late".into()) }).unwrap();
                 }
             }
         }
@@ -197,7 +197,7 @@ impl Real {
         actions.into_iter().for_each(|action| self.act(action));
         match returned {
             Returned::Value => Deferred::succeed(()),
-            Returned::Failure => Deferred::fail(Failure::message("at once")),
+            Returned::Failure => Deferred::fail("at once"),
             Returned::Panic => std::panic::resume_unwind(Box::new("without a word")),
             Returned::Later => {
                 let (promise, deferred) = Promise::new();

@@ -48,7 +48,7 @@ fn a_list_gives_every_result_in_order() {
     promises[2].callback(2).unwrap();
     promises[0].callback(0).unwrap();
     assert!(!list.is_called());
-    promises[1].errback(Failure::message("one")).unwrap();
+    promises[1].errback("one").unwrap();
     assert_eq!(texts(list.take_result().unwrap().unwrap()), ["0", "one", "2"]);
 }
 
@@ -66,7 +66,7 @@ fn a_list_may_be_there_at_once() {
 fn a_list_can_fire_on_one_callback() {
     let (promises, deferreds, _) = unfired(3);
     let mut list = DeferredList::new(deferreds).fire_on_one_callback(true).into_deferred();
-    promises[0].errback(Failure::message("zero")).unwrap();
+    promises[0].errback("zero").unwrap();
     assert!(!list.is_called());
     promises[2].callback(7).unwrap();
     assert_eq!(texts(list.take_result().unwrap().unwrap()), ["7 from 2"]);
@@ -75,7 +75,7 @@ fn a_list_can_fire_on_one_callback() {
     let (promises, deferreds, _) = unfired(2);
     let mut list = DeferredList::new(deferreds).fire_on_one_callback(true).into_deferred();
     for promise in &promises {
-        promise.errback(Failure::message("no")).unwrap();
+        promise.errback("no").unwrap();
     }
     assert_eq!(texts(list.take_result().unwrap().unwrap()), ["no", "no"]);
     let nothing = DeferredList::<u32>::new([]).fire_on_one_callback(true).into_deferred();
@@ -87,7 +87,7 @@ fn a_list_can_fire_on_one_callback() {
 fn a_list_can_fire_on_one_errback() {
     let (promises, deferreds, cancels) = unfired(3);
     let list = DeferredList::new(deferreds).fire_on_one_errback(true).into_deferred();
-    promises[1].errback(Failure::message("one")).unwrap();
+    promises[1].errback("one").unwrap();
     let failure = fails(list);
     let first = failure.check::<FirstError>().expect("a FirstError");
     assert_eq!((first.index, first.failure.to_string().as_str()), (1, "one"));
@@ -104,9 +104,9 @@ fn late_failures_are_reported_unless_consumed() {
         let ((), reports) = unhandled::collect(|| {
             let (promises, deferreds, _) = unfired(3);
             let list = DeferredList::new(deferreds).fire_on_one_callback(true).consume_errors(consume).into_deferred();
-            promises[0].errback(Failure::message("early")).unwrap();
+            promises[0].errback("early").unwrap();
             promises[1].callback(1).unwrap();
-            promises[2].errback(Failure::message("late")).unwrap();
+            promises[2].errback("late").unwrap();
             drop(list);
         });
         let reported: Vec<_> = reports.iter().map(|report| report.failure.to_string()).collect();
@@ -140,9 +140,9 @@ fn gathering_gives_values_or_the_first_failure() {
     let ((), reports) = unhandled::collect(|| {
         let (promises, deferreds, _) = unfired(3);
         let all = gather_results(deferreds);
-        promises[2].errback(Failure::message("two")).unwrap();
+        promises[2].errback("two").unwrap();
         assert_eq!(fails(all).check::<FirstError>().unwrap().index, 2);
-        promises[0].errback(Failure::message("zero")).unwrap();
+        promises[0].errback("zero").unwrap();
         promises[1].callback(1).unwrap();
     });
     assert_eq!(reports.len(), 1, "what came later is reported");
@@ -167,7 +167,7 @@ fn a_race_cancels_the_losers() {
     let ((), reports) = unhandled::collect(|| {
         let (promises, deferreds, cancels) = unfired(4);
         let mut first = race(deferreds);
-        promises[0].errback(Failure::message("early")).unwrap();
+        promises[0].errback("early").unwrap();
         promises[2].callback(9).unwrap();
         assert_eq!(first.take_result().unwrap().unwrap(), (2, 9));
         assert_eq!(*cancels.borrow(), [1, 3]);
@@ -189,8 +189,8 @@ fn a_race_may_be_over_at_once() {
 fn a_race_that_everybody_loses() {
     let (promises, deferreds, _) = unfired(2);
     let first = race(deferreds);
-    promises[1].errback(Failure::message("one")).unwrap();
-    promises[0].errback(Failure::message("zero")).unwrap();
+    promises[1].errback("one").unwrap();
+    promises[0].errback("zero").unwrap();
     let failure = fails(first);
     let group = failure.check::<FailureGroup>().expect("a FailureGroup");
     assert_eq!(group.failures.iter().map(Failure::to_string).collect::<Vec<_>>(), ["zero", "one"]);

@@ -342,7 +342,7 @@ fn an_accumulating_factory_keeps_every_record() {
 /// Each of the three gives what it is for, and says what was there instead.
 #[test]
 fn results_of_deferreds() {
-    let failed = || Deferred::<u8>::fail(Failure::message("broken"));
+    let failed = || Deferred::<u8>::fail("broken");
     assert_eq!(success_result_of(&mut Deferred::succeed(7)), 7);
     assert_eq!(failure_result_of(&mut failed()).to_string(), "broken");
     let (promise, mut waiting) = Promise::<u8>::new();

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use ropewalk::testing::{AccumulatingProtocol, ChunkingCheck, StringTransport};
-use ropewalk::{Failure, Protocol, Result, Transport};
+use ropewalk::{Protocol, Result, Transport};
 
 /// Answers each line, closes after `bye`, fails on a line that is too long: right.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Protocol for Lines {
             if *byte != b'\n' {
                 self.line.push(*byte);
                 if self.line.len() > LONGEST {
-                    return Err(Failure::message("the line is too long"));
+                    return Err("the line is too long".into());
                 }
                 continue;
             }
@@ -229,7 +229,7 @@ fn closes_are_compared() {
     impl Protocol for FailsOnSmall {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
             match data.len() {
-                1 => Err(Failure::message("too small")),
+                1 => Err("too small".into()),
                 2 => {
                     transport.abort_connection();
                     Ok(())

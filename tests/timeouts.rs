@@ -32,7 +32,7 @@ fn a_result_in_time_passes() {
     assert_eq!(answer.take_result().unwrap().unwrap(), 1);
     assert!(clock.delayed_calls().is_empty());
 
-    let failed = Deferred::<u32>::fail(Failure::message("at once")).add_timeout(LONG, &clock);
+    let failed = Deferred::<u32>::fail("at once").add_timeout(LONG, &clock);
     assert!(clock.delayed_calls().is_empty());
     assert_eq!(fails(failed).to_string(), "at once");
 }

@@ -16,7 +16,7 @@ use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls,
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ServerTls, TlsError, TlsVersion};
-use ropewalk::{Address, Failure, Reactor, Result, Transport};
+use ropewalk::{Address, Reactor, Result, Transport};
 
 /// OpenSSL's server, which sends every line back reversed.
 fn openssl_server(files: &Files, more: &[&str]) -> Listening {
@@ -208,7 +208,7 @@ fn openssls_client_starts_tls() {
                     transport.write(data);
                     transport.lose_connection();
                 }
-                other => return Err(Failure::message(format!("what is {other:?}?"))),
+                other => ropewalk::bail!("what is {other:?}?"),
             }
             Ok(())
         });
