@@ -115,7 +115,8 @@ fn pointers_to_endpoints_listen_and_connect() {
     let server = |port| TcpServerEndpoint::at(memory.reactor(), at(port));
     let shared: Rc<dyn ServerEndpoint> = Rc::new(server(1));
     listen_by_reference(&*shared);
-    listen_by_value(&server(2));
+    let second: &dyn ServerEndpoint = &server(2);
+    listen_by_value(second);
     let shared: Rc<dyn ServerEndpoint> = Rc::new(server(3));
     shared.listen(for_protocol(|_| Numbered(3))).or_log("listening");
     let boxed: Box<dyn ServerEndpoint> = Box::new(Rc::new(server(4)));

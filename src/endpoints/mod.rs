@@ -173,7 +173,7 @@ pub fn client_from_string(reactor: &Reactor, description: &str) -> Result<Box<dy
 }
 
 /// Connects one protocol, where a factory would be too much (Twisted: `connectProtocol`). The Deferred is that of
-/// [`ClientEndpoint::connect`].
+/// [`ClientEndpointExt::connect`].
 ///
 /// ```
 /// use ropewalk::endpoints::{client_from_string, connect_protocol};
