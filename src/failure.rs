@@ -193,7 +193,7 @@ impl<T, E: Into<Failure>> Context<T> for Result<T, E> {
 #[macro_export]
 macro_rules! bail {
     ($($message:tt)+) => {
-        return ::std::result::Result::Err($crate::Failure::message(::std::format!($($message)+)))
+        return ::std::result::Result::Err($crate::failure::Failure::message(::std::format!($($message)+)))
     };
 }
 
