@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor", "tls", "log"],
     ),
     ("protocols", &["deferred", "error", "failure", "protocol", "time", "transport", "log"]),
-    ("interfaces", &["deferred", "endpoints", "protocol", "time", "reactor", "transport"]),
+    ("interfaces", &["deferred", "endpoints", "failure", "protocol", "time", "reactor", "transport"]),
 ];
 
 /// What only the reactor may name: whatever makes system calls, starts threads or reads the clock.
