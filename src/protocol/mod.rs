@@ -5,11 +5,13 @@
 
 mod connection;
 mod factory;
+mod joint;
 
+use std::any::Any;
 use std::os::fd::OwnedFd;
 
-pub(crate) use connection::AnyJoint;
 pub use connection::{AnyConnection, Connection};
+pub(crate) use joint::ErasedJoint;
 pub(crate) use factory::Started;
 pub use factory::{BoxedFactory, Factory, SharedFactory};
 
@@ -45,7 +47,7 @@ use crate::transport::Transport;
 ///     }
 /// }
 /// ```
-pub trait Protocol: 'static {
+pub trait Protocol: Any + Erase {
     /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.
     ///
     /// # Errors
@@ -85,6 +87,12 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
+    /// The protocol that this one wraps and passes its callbacks on to, if it is a wrapper (Twisted: `ProtocolWrapper.wrappedProtocol`):
+    /// so that the one inside reaches itself through [`Transport::connection`].
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        None
+    }
+
     /// The connection is over (Twisted: `connectionLost`). The reason is a
     /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
     /// protocol is dropped afterwards.
@@ -122,8 +130,29 @@ pub trait Protocol: 'static {
     }
 }
 
+mod erase {
+    use super::Protocol;
+
+    /// Forgets the type of a protocol, which a `Box` may have forgotten already.
+    #[expect(unnameable_types, reason = "every protocol has it, and nothing else may")]
+    pub trait Erase {
+        fn erase(&mut self) -> &mut dyn Protocol;
+    }
+
+    impl<P: Protocol> Erase for P {
+        fn erase(&mut self) -> &mut dyn Protocol {
+            self
+        }
+    }
+}
+use erase::Erase;
+
 /// A boxed protocol is one, for factories that choose at run time.
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some((**self).erase())
+    }
+
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         (**self).connection_made(transport)
     }
