@@ -69,7 +69,8 @@ fn a_chain_of_commands() {
     };
     let (_port, address) = listen(&reactor, move |_: &Address| Some(Script::new(&Log::default()).data(counting)));
     let own = log.clone();
-    let connecting = connect(&reactor, address, move |_: &Address| Some(Asking { log: own.clone(), ..Asking::default() }));
+    let connecting =
+        connect(&reactor, address, move |_: &Address| Some(Asking { log: own.clone(), ..Asking::default() }));
     let connection = result_of(&reactor, connecting).unwrap();
     assert_eq!(result_of(&reactor, chain(&connection, &log, 0)).unwrap(), 5);
     let expected = (1..=5).flat_map(|n| [format!("data [{n}]"), format!("reply {n}"), "returned".into()]);
@@ -324,10 +325,8 @@ fn a_transport_has_timers() {
     joined.advance(second);
     assert!(joined.lost().is_some());
 
-    let pump = PumpOptions::new().connect(
-        Script::new(&Log::default()),
-        Script::new(&Log::default()).made(closes_after(2 * second)),
-    );
+    let pump = PumpOptions::new()
+        .connect(Script::new(&Log::default()), Script::new(&Log::default()).made(closes_after(2 * second)));
     pump.advance(2 * second);
     assert!(pump.server().lost().is_some());
 

@@ -11,9 +11,9 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 
 pub use connection::{AnyConnection, Connection};
-pub(crate) use joint::ErasedJoint;
 pub(crate) use factory::Started;
 pub use factory::{BoxedFactory, Factory, SharedFactory};
+pub(crate) use joint::ErasedJoint;
 
 use crate::failure::{Failure, Result};
 use crate::transport::Transport;

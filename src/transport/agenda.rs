@@ -106,6 +106,9 @@ pub(crate) trait Watch {
     fn returned(&self, id: Id);
 }
 
+/// A call that waits until the protocol of a connection is free.
+type Waiting = (Id, Box<dyn FnOnce()>);
+
 /// Shared by a reactor and all its transports.
 pub(crate) struct Agenda {
     due: RefCell<Vec<Id>>,
@@ -118,7 +121,7 @@ pub(crate) struct Agenda {
     postponed: Cell<Option<Box<dyn FnOnce()>>>,
     /// There are calls that wait for a protocol: looked at behind each callback.
     has_waiting: Cell<bool>,
-    waiting: RefCell<VecDeque<(Id, Box<dyn FnOnce()>)>>,
+    waiting: RefCell<VecDeque<Waiting>>,
 }
 
 impl Agenda {
