@@ -71,6 +71,33 @@ fn the_factory_starts_first_and_stops_before_the_deferred_fires() {
     assert!(stopped.is_called());
 }
 
+/// A factory panics in `do_start`, when a connection waits for it already: the peer is reset.
+#[test]
+fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
+    struct Unready(Rc<RefCell<Option<(SocketAddr, Option<TcpStream>)>>>);
+    impl Factory for Unready {
+        type Protocol = Echo;
+        fn do_start(&mut self) {
+            if let Some((address, waiting)) = &mut *self.0.borrow_mut() {
+                *waiting = Some(dial(*address));
+                panic!("not ready");
+            }
+        }
+        fn build_protocol(&mut self, _: &Address) -> Option<Echo> {
+            Some(Echo)
+        }
+    }
+    let (_alone, reactor, waiting) = (alone(), reactor(), Rc::new(RefCell::new(None)));
+    let (port, address) = listen(&reactor, Unready(Rc::clone(&waiting)));
+    result_of(&reactor, port.stop_listening()).unwrap();
+    waiting.replace(Some((address, None)));
+    assert!(matches!(port.start_listening(), Err(ListenError::Factory(_))));
+    let mut peer = waiting.take().unwrap().1.unwrap();
+    assert_eq!(read_to_end(&reactor, &mut peer), Err(ErrorKind::ConnectionReset));
+    // The address is free, and the port may try again.
+    port.start_listening().unwrap();
+}
+
 /// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops once.
 #[test]
 fn stopping_twice_fires_both() {

@@ -12,11 +12,12 @@ use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
 use super::backend::{Completion, Inbox};
-use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor};
+use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, Slot};
 use crate::address::Address;
 use crate::error::{ConnectError, ReactorError};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Factory, Protocol};
+use crate::testing::{Conditions, Network};
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
@@ -118,6 +119,31 @@ fn shortages_at_accept_of_a_ring_back_off_and_recover() {
         assert_eq!((left(Call::RingAccept), reactor.counters().accept_failures), (0, 4));
         assert!(reactor.counters().turns < 200, "{errno}: the loop spun, {} turns", reactor.counters().turns);
     }
+}
+
+/// F02: the pause behind a failed accept doubles up to a second. An accepted connection makes it short again.
+#[test]
+fn the_pause_of_accepting_doubles_until_it_works() {
+    let network = Network::with_conditions(1, Conditions::ideal());
+    let at: SocketAddr = "10.0.0.1:7".parse().unwrap();
+    let reactor = network.reactor(at.ip());
+    let factory = |_: &Address| Some(Echo(Log::default()));
+    let _port = reactor.listen_tcp(at, &ListenOptions::new(), factory).unwrap();
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
+    let pause = || {
+        core.complete(id, Completion::AcceptFailed(Errno::NFILE.into()), &mut Inbox::default());
+        let pause = core.timers.next_deadline().expect("it goes on") - core.timers.seconds();
+        network.run_for(pause).unwrap();
+        pause.as_millis()
+    };
+    for expected in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
+        assert_eq!(pause(), expected);
+    }
+    let _peer = network.connect(at);
+    network.settle().unwrap();
+    assert_eq!([pause(), pause()], [5, 10]);
+    assert_eq!((reactor.counters().accept_failures, reactor.counters().accepted), (12, 1));
 }
 
 /// F03: an error that belongs to a connection that waited does not stop the others, nor the port.
