@@ -69,3 +69,18 @@ impl Drop for Mark {
         let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), LENGTH) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a page that the system clears on a fork, and without.
+    #[test]
+    fn the_process_that_made_it_is_the_current_one() {
+        let here = Process::current();
+        assert!(here.is_current());
+        assert!(cfg!(not(target_os = "linux")) || here.mark.is_some());
+        assert!(Process { id: getpid(), mark: None }.is_current());
+        assert!(!Process { id: Pid::INIT, mark: None }.is_current());
+    }
+}

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
-use super::backend::{Completion, Inbox};
-use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, Slot};
+use super::backend::{Closed, Completion, Inbox, Incoming, IncomingSocket};
+use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
 use crate::address::Address;
-use crate::error::{ConnectError, ReactorError};
+use crate::error::{ConnectError, ReactorError, ReactorGone};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Factory, Protocol};
 use crate::testing::{Conditions, Network};
@@ -291,6 +291,54 @@ fn a_failing_poller_ends_the_run() {
     assert_eq!(*log.borrow(), ["made", "the reactor stopped"]);
     peer.join().unwrap();
     assert_eq!(reactor.counters().watched, 0);
+}
+
+/// A poller that takes nothing more: what it was to watch is let go of, and leaves no place taken.
+#[test]
+fn a_poller_that_takes_nothing_leaves_nothing_behind() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
+    let working = core.backend.replace(Box::new(Closed::new(0)));
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
+    let incoming = Incoming { socket, host: address.into(), peer: address.into() };
+    core.complete(id, Completion::Accepted(Box::new(incoming)), &mut Inbox::default());
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    assert!(log.borrow().is_empty() && core.slots.borrow().len() == 1);
+
+    let subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
+    assert!(matches!(reactor.run(), Err(ReactorError::Setup(_))));
+    assert_eq!(core.slots.borrow().len(), 1);
+    drop(subscription);
+
+    drop(core.backend.replace(working));
+    assert_eq!(echo(&reactor, address, b"as before".to_vec()), b"as before");
+}
+
+/// A forked child that takes a reactor over has none of the threads. What was asked of them fails, and what is asked anew is done.
+#[test]
+fn jobs_of_threads_that_are_gone_fail() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let told = Rc::clone(&log);
+    let stuck = reactor.defer_to_thread(move || Ok(released.recv().is_err())).add_both(move |result| {
+        let is_gone = result.is_err_and(|failure| failure.check::<ReactorGone>().is_some());
+        told.borrow_mut().push(format!("gone: {is_gone}"));
+    });
+    reactor.0.renew_jobs();
+    assert_eq!(*log.borrow(), ["gone: true"]);
+    let told = Rc::clone(&log);
+    let done = reactor.defer_to_thread(|| Ok("done")).add_both(move |result| {
+        told.borrow_mut().push(result.unwrap().to_owned());
+    });
+    run_until(&reactor, || log.borrow().len() == 2);
+    assert_eq!(log.borrow()[1], "done");
+    drop((release, stuck, done));
 }
 
 /// A wait that a signal interrupts is no failure.
