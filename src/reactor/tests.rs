@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,13 +16,16 @@ use super::backend::socket::faults::{self, Call, Fault, left, plan};
 use super::backend::{Closed, Completion, Inbox, Incoming, IncomingSocket};
 use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
 use crate::address::Address;
+use crate::deferred::Promise;
 use crate::error::{ConnectError, ReactorError, ReactorGone};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Factory, Protocol};
-use crate::testing::{Conditions, Network};
+use crate::testing::{Conditions, Network, StringTransport};
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
+use crate::transport::layer::{Layer, Opened};
+use crate::transport::send_queue::Spares;
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -185,6 +190,108 @@ fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
     }
 }
 
+/// The system has no memory for what is sent: it is tried again in a while, and not before.
+#[test]
+fn a_send_without_memory_is_tried_again_in_a_while() {
+    for is_paused in [false, true] {
+        let (reactor, log) = (reactor(), Log::default());
+        let (_port, address) = listen(&reactor, &log);
+        let mut peer = TcpStream::connect(address).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        run_until(&reactor, || !log.borrow().is_empty());
+        let core = &reactor.0;
+        let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+        plan(Call::Send, [Fault::Fails(Errno::NOBUFS); 4]);
+        core.with_transport(id, |transport| {
+            transport.write(b"patience");
+            if is_paused {
+                // Off the fast path.
+                transport.pause_producing();
+            }
+        });
+        for unmet in [3, 2, 1, 0] {
+            core.settle();
+            core.settle();
+            assert_eq!(left(Call::Send), unmet, "paused {is_paused}");
+            assert!(core.timers.next_deadline().is_some());
+            core.with_transport(id, |transport| transport.ask(|stream| stream.unblocked()));
+        }
+        core.settle();
+        let mut received = [0; 8];
+        peer.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"patience");
+    }
+}
+
+/// A send that fails ends the connection, whatever its peer does.
+#[test]
+fn a_send_that_fails_ends_the_connection() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let _peer = TcpStream::connect(address).unwrap();
+    run_until(&reactor, || !log.borrow().is_empty());
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+    plan(Call::Send, [Fault::Fails(Errno::CONNRESET)]);
+    core.with_transport(id, |transport| transport.write(b"lost"));
+    run_until(&reactor, || log.borrow().len() == 2);
+    assert_eq!(log.borrow()[1], "the peer reset the connection (4 bytes were still to be sent)");
+}
+
+/// Nothing is left of a deadline: of one that was not needed, nor of one that passed.
+#[test]
+fn deadlines_leave_nothing_behind() {
+    for reads in [true, false] {
+        let network = Network::with_conditions(1, Conditions::ideal().window(1000));
+        let (at, log) = (SocketAddr::from(([10, 0, 0, 1], 7)), Log::default());
+        let reactor = network.reactor(at.ip());
+        let told = Rc::clone(&log);
+        let factory = move |_: &Address| Some(Echo(Rc::clone(&told)));
+        let _port = reactor.listen_tcp(at, &ListenOptions::new(), factory).unwrap();
+        let peer = network.connect(at);
+        network.settle().unwrap();
+        let core = &reactor.0;
+        let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+        core.with_transport(id, |transport| {
+            transport.write(&[0; 1500]);
+            transport.lose_connection();
+        });
+        network.settle().unwrap();
+        assert_eq!((core.deadlines.borrow().len(), core.timers.len()), (1, 1));
+        if reads {
+            while !peer.read().is_empty() {
+                network.settle().unwrap();
+            }
+            peer.close();
+            network.settle().unwrap();
+        } else {
+            network.run_for(Duration::from_secs(3600)).unwrap();
+        }
+        assert_eq!(log.borrow().len(), 2, "{:?}", log.borrow());
+        assert_eq!((core.deadlines.borrow().len(), core.timers.len()), (0, 0), "reads {reads}");
+    }
+}
+
+/// A socket that met itself is tried anew so often, and refused then.
+#[test]
+fn a_socket_that_meets_itself_again_and_again_is_refused() {
+    let network = Network::new(1);
+    network.answer_by_hand();
+    let (reactor, to) = (network.reactor([10, 0, 0, 1].into()), SocketAddr::from(([10, 0, 0, 1], 7)));
+    let factory = |_: &Address| -> Option<Echo> { None };
+    let mut connecting = reactor.connect_tcp(to, &ConnectOptions::new(), factory);
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Connecting(_)))[0];
+    for tries in 0..4 {
+        network.settle().unwrap();
+        assert!(!connecting.is_called(), "{tries}");
+        core.complete(id, Completion::Connected(to.into()), &mut Inbox::default());
+    }
+    network.settle().unwrap();
+    let failure = connecting.take_result().expect("it is over").err().expect("it failed");
+    assert!(matches!(failure.check(), Some(ConnectError::Refused { .. })), "{failure}");
+}
+
 /// F14 on a ring: requests that are cut short, or come to nothing for a passing reason, leave the stream of bytes as it was.
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 #[test]
@@ -278,19 +385,35 @@ fn a_failing_poller_ends_the_run() {
         let _ = stream.read_to_end(&mut rest);
     });
     let made = Rc::clone(&log);
-    let handle = reactor.clone();
-    fn order_when_made(reactor: Reactor, made: Log) {
-        if made.borrow().is_empty() {
-            reactor.clone().call_later(Duration::from_millis(1), move || order_when_made(reactor, made));
+    let called = Arc::new(AtomicBool::new(false));
+    fn order_when_made(reactor: Reactor, made: Log, called: Arc<AtomicBool>) {
+        if made.borrow().is_empty() || !called.load(Ordering::SeqCst) {
+            let again = reactor.clone();
+            reactor.call_later(Duration::from_millis(1), move || order_when_made(again, made, called));
         } else {
             plan(Call::Wait, [Fault::Fails(Errno::BADF)]);
         }
     }
-    order_when_made(handle, made);
+    order_when_made(reactor.clone(), made, Arc::clone(&called));
+    let remote = reactor.remote();
+    let caller = thread::spawn(move || {
+        remote.blocking_call_from_thread(move |reactor| {
+            called.store(true, Ordering::SeqCst);
+            let (promise, answer) = Promise::<()>::new();
+            reactor.call_later(Duration::from_secs(3600), move || drop(promise));
+            answer
+        })
+    });
     assert!(matches!(reactor.run(), Err(ReactorError::Poll(_))));
     assert_eq!(*log.borrow(), ["made", "the reactor stopped"]);
     peer.join().unwrap();
     assert_eq!(reactor.counters().watched, 0);
+    run_until(&reactor, || caller.is_finished());
+    let failure = caller.join().unwrap().expect_err("there is no answer");
+    assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
+    let again = reactor.clone();
+    reactor.call_later(Duration::ZERO, move || again.stop().expect("it runs"));
+    reactor.run().expect("it can be run again");
 }
 
 /// A poller that takes nothing more: what it was to watch is let go of, and leaves no place taken.
@@ -400,4 +523,38 @@ fn a_failed_attempt_stops_its_factory() {
     drop(connecting.add_both(|_| ()));
     run_until(&reactor, || log.borrow().len() == 2);
     assert_eq!(*log.borrow(), ["start", "stop"]);
+}
+
+/// A layer that fails when it is put in its place ends the connection, with its failure.
+#[test]
+fn a_layer_that_fails_to_start_ends_the_connection() {
+    struct Unready;
+    impl Layer for Unready {
+        fn open(&mut self, _: &[u8], _: &mut Vec<u8>, _: &Spares) -> Opened {
+            Opened { failure: Some(Failure::message("no keys")), ..Opened::default() }
+        }
+        fn end(&mut self) -> Option<Failure> {
+            None
+        }
+        fn is_ready(&self) -> bool {
+            false
+        }
+        fn timeout(&self) -> Option<Duration> {
+            None
+        }
+        fn is_late(&self, _: Duration) -> Failure {
+            Failure::message("late")
+        }
+        fn seal(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<()> {
+            Ok(())
+        }
+        fn close(&mut self, _: &mut Vec<u8>) {}
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+    }
+    let connection = StringTransport::new().joined(Echo(Log::default()));
+    assert_eq!(connection.transport().add_layer(Box::new(Unready)), Some(()));
+    connection.turn();
+    assert_eq!(connection.lost().expect("it is over").to_string(), "no keys");
 }

@@ -5,9 +5,6 @@ use std::time::Duration;
 use super::{open, reset, steps};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
-use crate::protocol::Protocol;
-use crate::testing::StringTransport;
-use crate::transport::Transport;
 use crate::transport::layer::{Layer, Opened};
 use crate::transport::send_queue::Spares;
 use crate::transport::step::{CloseMode, Delivery, EndNotice, Ending, Step};
@@ -309,44 +306,4 @@ fn a_large_write_waits_where_it_must() {
     stream.push(&large, &spares);
     assert_eq!((stream.queue.len(), stream.queued()), (0, 6 + large.len()));
     assert_eq!(sent(&mut stream, &spares, usize::MAX), [b"before", &*large].concat());
-}
-
-/// A layer that fails when it is put in its place ends the connection, with its failure.
-#[test]
-fn a_layer_that_fails_to_start_ends_the_connection() {
-    struct Unready;
-    impl Layer for Unready {
-        fn open(&mut self, _: &[u8], _: &mut Vec<u8>, _: &Spares) -> Opened {
-            Opened { failure: Some(Failure::message("no keys")), ..Opened::default() }
-        }
-        fn end(&mut self) -> Option<Failure> {
-            None
-        }
-        fn is_ready(&self) -> bool {
-            false
-        }
-        fn timeout(&self) -> Option<Duration> {
-            None
-        }
-        fn is_late(&self, _: Duration) -> Failure {
-            Failure::message("late")
-        }
-        fn seal(&mut self, _: &[u8], _: &mut Vec<u8>) -> crate::failure::Result<()> {
-            Ok(())
-        }
-        fn close(&mut self, _: &mut Vec<u8>) {}
-        fn as_any(&self) -> &dyn std::any::Any {
-            self
-        }
-    }
-    struct Quiet;
-    impl Protocol for Quiet {
-        fn data_received(&mut self, _: &Transport, _: &[u8]) -> crate::failure::Result<()> {
-            Ok(())
-        }
-    }
-    let connection = StringTransport::new().joined(Quiet);
-    assert_eq!(connection.transport().add_layer(Box::new(Unready)), Some(()));
-    connection.turn();
-    assert_eq!(connection.lost().expect("it is over").to_string(), "no keys");
 }
