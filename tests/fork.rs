@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -140,6 +140,15 @@ impl Parent {
     }
 }
 
+/// Tells when it is dropped.
+struct Tells(Rc<Cell<bool>>);
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
 /// A child that drops its parent's reactor, or closes it, closes its descriptors and does nothing else: no file is removed, no lock is
 /// given back, nothing is sent, nobody is told, and the parent goes on accepting.
 #[test]
@@ -148,7 +157,11 @@ fn a_child_that_lets_the_reactor_go_harms_nobody() {
     for closes in [false, true] {
         let mut parent = Parent::new(if closes { "closes" } else { "drops" });
         let reactor = Rc::clone(&parent.reactor);
-        reactor.borrow().as_ref().unwrap().call_later(Duration::from_secs(3600), || unreachable!("an hour has passed"));
+        let (dropped, tells) = (Rc::new(Cell::new(false)), reactor.borrow().as_ref().unwrap().clone());
+        let guard = Tells(Rc::clone(&dropped));
+        tells.call_later(Duration::from_secs(3600), move || unreachable!("an hour has passed: {:p}", &guard));
+        let remote = tells.remote();
+        drop(tells);
         let before = descriptors();
         let child = Child::new(|| {
             parent.transport.write(b"of the child");
@@ -159,6 +172,8 @@ fn a_child_that_lets_the_reactor_go_harms_nobody() {
                 assert!(reactor.is_closed());
             }
             drop(reactor);
+            assert!(!dropped.get(), "what the program gave to the reactor is its parent's");
+            assert!(remote.call_from_thread(|_| ()).is_err());
             assert!(descriptors() < before - 4, "its descriptors are closed: {} of {before}", descriptors());
         });
         let handle = parent.reactor();
@@ -278,9 +293,12 @@ fn a_daemon_forks_before_the_first_turn() {
     let options = UnixListenOptions::new().want_pid(true);
     let _unix = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
     let attempt = connect(&reactor, address, |_: &Address| Some(Echo));
-    let held = Rc::new(RefCell::new(Some((reactor, attempt))));
+    // Without a thread: one that runs could have a lock in the moment of the fork.
+    reactor.suggest_thread_pool_size(0);
+    let early = reactor.defer_to_thread(|| Ok(0));
+    let held = Rc::new(RefCell::new(Some((reactor, attempt, early))));
     let child = Child::new(|| {
-        let (reactor, attempt) = held.take().unwrap();
+        let (reactor, attempt, mut early) = held.take().unwrap();
         let connection = result_of(&reactor, attempt).expect("the attempt goes on");
         let (more, _) = listen(&reactor, |_: &Address| Some(Echo));
         assert!(more.is_listening());
@@ -294,13 +312,20 @@ fn a_daemon_forks_before_the_first_turn() {
         });
         drop(looping.start(Duration::from_millis(1)));
         run(&reactor).unwrap();
-        let mut job = reactor.defer_to_thread(|| Ok(7));
-        let mut answer = None;
-        run_until(&reactor, || {
-            answer = job.take_result();
-            answer.is_some()
-        });
-        assert_eq!(answer.unwrap().unwrap(), 7);
+        let failure = early.take_result().expect("it has failed").expect_err("its thread is the parent's");
+        assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
+        reactor.suggest_thread_pool_size(1);
+        for number in 0..20 {
+            let mut job = reactor.defer_to_thread(move || Ok(number));
+            // The thread wakes the child, which would sleep for longer than it may otherwise.
+            let answer = loop {
+                reactor.iterate(LIMIT).unwrap();
+                if let Some(answer) = job.take_result() {
+                    break answer;
+                }
+            };
+            assert_eq!(answer.unwrap(), number);
+        }
         reactor.close().unwrap();
         assert!(!file.exists(), "it is the child's now");
     });
@@ -313,7 +338,7 @@ fn a_daemon_forks_before_the_first_turn() {
     });
     child.ends_well(|| ());
     assert_eq!(&client.join().unwrap(), b"hello");
-    let (reactor, attempt) = held.take().unwrap();
+    let (reactor, attempt, _early) = held.take().unwrap();
     drop(attempt.add_both(|_| ()));
     let mut own = dial(address);
     own.write_all(b"parent").unwrap();

@@ -239,6 +239,44 @@ fn a_lingering_socket_gives_way_to_a_port() {
     drop((port, peer));
 }
 
+/// Of several connections that linger, the oldest gives way first. One that has ended meanwhile does not count.
+#[test]
+fn the_oldest_lingering_socket_gives_way_first() {
+    let network = Network::new(1);
+    let reactor = network.reactor(SERVER);
+    let factory = |_: &Address| {
+        Some(Script::new(&Log::default()).made(|transport| {
+            transport.write(b"bye");
+            transport.lose_connection();
+            Ok(())
+        }))
+    };
+    drop(reactor.listen_tcp(address(), &ListenOptions::new(), factory).unwrap());
+    let peers = [(); 4].map(|()| {
+        let peer = network.connect(address());
+        network.settle().unwrap();
+        assert_eq!(peer.read(), b"bye");
+        peer
+    });
+    assert_eq!(network.open_sockets(&reactor), 5);
+    network.limit_descriptors(&reactor, Some(4));
+    let [first, second, third, fourth] = peers;
+    // It ends in order, and no longer lingers.
+    first.close();
+    network.settle().unwrap();
+    let lingers = |peer: &Peer| peer.write(b"more").is_ok() && !peer.is_reset();
+    let mut ports = Vec::new();
+    for (port, expected) in [(8, [false, true, true]), (9, [false, false, true]), (10, [false; 3])] {
+        let at = SocketAddr::new(SERVER, port);
+        ports.push(reactor.listen_tcp(at, &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+        for peer in [&second, &third, &fourth] {
+            let _ = peer.write(b"more");
+        }
+        network.settle().unwrap();
+        assert_eq!([&second, &third, &fourth].map(&lingers), expected, "{port}");
+    }
+}
+
 /// A port that sheds connections says so once a second at most, and then how many.
 #[test]
 fn sheds_of_a_port_are_logged_once_a_second() {

@@ -416,6 +416,25 @@ fn a_failing_poller_ends_the_run() {
     reactor.run().expect("it can be run again");
 }
 
+/// A run leaves nothing of its signals behind, and does not tell of one that ended the run before.
+#[test]
+fn a_run_leaves_no_signals_behind() {
+    let reactor = reactor();
+    let core = &reactor.0;
+    let _subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
+    core.exit_signal.set(Some(15));
+    for _ in 0..2 {
+        let handle = reactor.clone();
+        reactor.call_later(Duration::ZERO, move || {
+            assert_eq!(handle.counters().watched, 1);
+            handle.stop().expect("it runs");
+        });
+        reactor.run().unwrap();
+        assert_eq!((core.slots.borrow().len(), reactor.exit_signal()), (0, None));
+        assert!(core.signals.borrow().is_none());
+    }
+}
+
 /// A poller that takes nothing more: what it was to watch is let go of, and leaves no place taken.
 #[test]
 fn a_poller_that_takes_nothing_leaves_nothing_behind() {
@@ -435,6 +454,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     assert!(log.borrow().is_empty() && core.slots.borrow().len() == 1);
 
     let subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
+    assert_eq!(subscription.signal(), SIGUSR2);
     assert!(matches!(reactor.run(), Err(ReactorError::Setup(_))));
     assert_eq!(core.slots.borrow().len(), 1);
     drop(subscription);
