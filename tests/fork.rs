@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -79,6 +79,11 @@ fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("ropewalk-fork-{}-{name}", getpid().as_raw_nonzero()))
 }
 
+/// The lock beside the file of a UNIX socket.
+fn lock_of(file: &Path) -> PathBuf {
+    file.with_file_name(format!("{}.lock", file.file_name().unwrap().display()))
+}
+
 /// A reactor of the parent's with a TCP port, a UNIX port with a lock, and a connection, which has turned.
 struct Parent {
     reactor: Rc<RefCell<Option<Reactor>>>,
@@ -124,10 +129,7 @@ impl Parent {
         assert_eq!(read_exact(&reactor, &mut other, 3), b"new");
         let file = self.file.clone();
         assert!(file.exists(), "the file of the UNIX socket is gone");
-        assert!(
-            FilesystemLock::is_held(file.with_file_name(format!("{}.lock", file.file_name().unwrap().display())))
-                .unwrap()
-        );
+        assert!(FilesystemLock::is_held(lock_of(&file)).unwrap());
         let local = thread::spawn(move || {
             let mut local = UnixStream::connect(file).unwrap();
             local.write_all(b"local").unwrap();
@@ -296,10 +298,13 @@ fn a_daemon_forks_before_the_first_turn() {
     // Without a thread: one that runs could have a lock in the moment of the fork.
     reactor.suggest_thread_pool_size(0);
     let early = reactor.defer_to_thread(|| Ok(0));
+    let mut lock = FilesystemLock::new(path("daemon-lock"));
     let held = Rc::new(RefCell::new(Some((reactor, attempt, early))));
     let child = Child::new(|| {
         let (reactor, attempt, mut early) = held.take().unwrap();
         let connection = result_of(&reactor, attempt).expect("the attempt goes on");
+        let failure = early.take_result().expect("it has failed").expect_err("it is the parent's");
+        assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
         let (more, _) = listen(&reactor, |_: &Address| Some(Echo));
         assert!(more.is_listening());
         let handle = reactor.clone();
@@ -312,22 +317,25 @@ fn a_daemon_forks_before_the_first_turn() {
         });
         drop(looping.start(Duration::from_millis(1)));
         run(&reactor).unwrap();
-        let failure = early.take_result().expect("it has failed").expect_err("its thread is the parent's");
-        assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
+        looping.stop().unwrap();
         reactor.suggest_thread_pool_size(1);
-        for number in 0..20 {
-            let mut job = reactor.defer_to_thread(move || Ok(number));
-            // The thread wakes the child, which would sleep for longer than it may otherwise.
-            let answer = loop {
-                reactor.iterate(LIMIT).unwrap();
-                if let Some(answer) = job.take_result() {
-                    break answer;
-                }
-            };
-            assert_eq!(answer.unwrap(), number);
+        for _ in 0..20 {
+            let job = reactor.defer_to_thread(|| {
+                // By now it sleeps, probably.
+                (0..1000).for_each(|_| thread::yield_now());
+                Ok(())
+            });
+            // Nothing but the thread wakes the child.
+            let handle = reactor.clone();
+            drop(job.add_callback(move |()| Ok(handle.stop()?)));
+            run(&reactor).unwrap();
         }
         reactor.close().unwrap();
-        assert!(!file.exists(), "it is the child's now");
+        let left = [file.clone(), lock_of(&file)].map(|file| file.exists());
+        assert_eq!(left, [false; 2], "they are the child's now");
+        // One that was made by the parent, and taken by the child.
+        assert!(lock.lock().unwrap());
+        lock.unlock().unwrap();
     });
     let client = thread::spawn(move || {
         let mut client = dial(address);

@@ -363,6 +363,11 @@ fn tcp_options_reach_the_socket() {
         assert_eq!(transport.tcp_keep_alive().unwrap(), on);
     }
     transport.set_tcp_keep_alive_times(Duration::from_secs(30), Duration::from_secs(5), 3).unwrap();
+    let times = with_descriptor(&transport, |socket| {
+        use rustix::net::sockopt::{tcp_keepcnt, tcp_keepidle, tcp_keepintvl};
+        (tcp_keepidle(socket).unwrap(), tcp_keepintvl(socket).unwrap(), tcp_keepcnt(socket).unwrap())
+    });
+    assert_eq!(times, (Duration::from_secs(30), Duration::from_secs(5), 3));
     let read_back = || with_descriptor(&transport, |socket| rustix::net::sockopt::tcp_user_timeout(socket).unwrap());
     for (asked, millis) in [
         (Duration::from_secs(20), 20_000),
