@@ -98,6 +98,29 @@ fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
     port.start_listening().unwrap();
 }
 
+/// Preparations are made from the last to the first. One that fails ends the connection before those that would follow.
+#[test]
+fn preparations_are_made_in_order() {
+    for fails in [false, true] {
+        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (inner, outer) = (log.clone(), log.clone());
+        let factory = ropewalk::protocol::BoxedFactory::new(scripts(&log))
+            .prepared(move |_| {
+                inner.add("inner");
+                Ok(())
+            })
+            .prepared(move |_| {
+                outer.add("outer");
+                if fails { Err(ropewalk::Failure::message("not this one")) } else { Ok(()) }
+            });
+        let port = reactor.listen_tcp_boxed(loopback(), &ListenOptions::new(), factory).unwrap();
+        let _peer = dial(port.host().socket_addr().unwrap());
+        let ((), _lines) = logged(|| run_until(&reactor, || log.has("made") || log.is_over()));
+        assert_eq!(log.has("inner"), !fails);
+        assert_eq!(log.all()[0], "outer");
+    }
+}
+
 /// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops once.
 #[test]
 fn stopping_twice_fires_both() {

@@ -377,23 +377,16 @@ fn on_the_simulated_network() {
 /// As many connections wait to be accepted as was asked for, and one more.
 #[test]
 fn the_backlog_reaches_the_socket() {
-    use std::os::linux::net::SocketAddrExt;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let reactor = reactor();
     let name = format!("ropewalk-backlog-{}", std::process::id());
     let at = UnixAddress::abstract_name(&name).unwrap();
     let options = UnixListenOptions::new().backlog(2);
     let _port = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
-    let to = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
-    // A connect that waits ends when the queue has room: it does not return while the reactor is not turned.
-    let (connected, connects) = std::sync::mpsc::channel();
-    let connecting = thread::spawn(move || {
-        let waiting: Vec<_> =
-            (0..4).map(|_| UnixStream::connect_addr(&to).inspect(|_| connected.send(()).unwrap())).collect();
-        waiting.len()
-    });
-    for _ in 0..3 {
-        connects.recv_timeout(LIMIT).unwrap();
-    }
-    assert!(connects.try_recv().is_err());
-    assert_eq!(run_beside(&reactor, connecting), 4);
+    let to = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+    // Nothing is accepted before the reactor turns.
+    let sockets =
+        [(); 4].map(|()| socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap());
+    let connected = sockets.iter().map(|socket| connect(socket, &to)).collect::<Vec<_>>();
+    assert_eq!(connected, [Ok(()), Ok(()), Ok(()), Err(rustix::io::Errno::AGAIN)]);
 }

@@ -292,6 +292,16 @@ fn a_socket_that_meets_itself_again_and_again_is_refused() {
     assert!(matches!(failure.check(), Some(ConnectError::Refused { .. })), "{failure}");
 }
 
+/// The system has no memory for what is received: it is tried again in the next turn.
+#[test]
+fn a_receive_without_memory_is_tried_again() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    plan(Call::Receive, [Errno::NOBUFS, Errno::NOMEM, Errno::NOBUFS].map(Fault::Fails));
+    assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
+    assert_eq!(left(Call::Receive), 0);
+}
+
 /// F14 on a ring: requests that are cut short, or come to nothing for a passing reason, leave the stream of bytes as it was.
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 #[test]
@@ -438,20 +448,38 @@ fn a_run_leaves_no_signals_behind() {
 /// A poller that takes nothing more: what it was to watch is let go of, and leaves no place taken.
 #[test]
 fn a_poller_that_takes_nothing_leaves_nothing_behind() {
+    /// Panics when it is dropped.
+    struct Bomb;
+    impl Protocol for Bomb {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("of a drop");
+        }
+    }
     let (reactor, log) = (reactor(), Log::default());
     let (_port, address) = listen(&reactor, &log);
     let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
+    let bombs =
+        reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Bomb)).unwrap();
+    let bomb = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[1];
     let working = core.backend.replace(Box::new(Closed::new(0)));
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
-    let incoming = Incoming { socket, host: address.into(), peer: address.into() };
-    core.complete(id, Completion::Accepted(Box::new(incoming)), &mut Inbox::default());
-    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
-    assert!(log.borrow().is_empty() && core.slots.borrow().len() == 1);
+    for port in [id, bomb] {
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
+        let incoming = Incoming { socket, host: address.into(), peer: address.into() };
+        core.complete(port, Completion::Accepted(Box::new(incoming)), &mut Inbox::default());
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        assert!(log.borrow().is_empty() && core.slots.borrow().len() == 2);
+    }
+    drop(bombs.stop_listening());
 
     let subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
     assert_eq!(subscription.signal(), SIGUSR2);

@@ -182,3 +182,21 @@ fn a_closed_backend_refuses_everything() {
     assert!(closed.stop_listening(ID).is_empty() && closed.descriptor(ID).is_none());
     assert!(closed.next(&mut Inbox::default()).is_none());
 }
+
+/// What the system said of a source that has gone meanwhile is dropped, and counted.
+#[test]
+fn events_of_sources_that_are_gone_are_counted() {
+    let mut backend = Mio::new().expect("the system gives us a poller");
+    let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
+    for expected in 1..=3 {
+        let (socket, mut peer) = tcp_pair();
+        peer.write_all(b"too late").expect("we are there");
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        backend.receive(ID, true);
+        backend.wait(Some(LIMIT)).expect("it turns");
+        backend.close(ID, false);
+        assert!(backend.next(&mut inbox).is_none());
+        assert_eq!(backend.stale(), expected);
+        peers.push(peer);
+    }
+}
