@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,11 @@ impl Protocol for Echo {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         transport.write(data);
+        Ok(())
+    }
+
+    fn file_descriptor_received(&mut self, _: &Transport, _: OwnedFd) -> Result<()> {
+        self.0.borrow_mut().push("descriptor".to_owned());
         Ok(())
     }
 
@@ -573,36 +579,64 @@ fn a_failed_attempt_stops_its_factory() {
     assert_eq!(*log.borrow(), ["start", "stop"]);
 }
 
+/// A layer that passes every byte on, or fails.
+struct Glass(Option<&'static str>);
+
+impl Layer for Glass {
+    fn open(&mut self, data: &[u8], _: &mut Vec<u8>, _: &Spares) -> Opened {
+        Opened { plain: data.to_vec(), failure: self.0.map(Failure::message), ..Opened::default() }
+    }
+
+    fn end(&mut self) -> Option<Failure> {
+        None
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn is_late(&self, _: Duration) -> Failure {
+        Failure::message("late")
+    }
+
+    fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
+        sealed.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn close(&mut self, _: &mut Vec<u8>) {}
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
 /// A layer that fails when it is put in its place ends the connection, with its failure.
 #[test]
 fn a_layer_that_fails_to_start_ends_the_connection() {
-    struct Unready;
-    impl Layer for Unready {
-        fn open(&mut self, _: &[u8], _: &mut Vec<u8>, _: &Spares) -> Opened {
-            Opened { failure: Some(Failure::message("no keys")), ..Opened::default() }
-        }
-        fn end(&mut self) -> Option<Failure> {
-            None
-        }
-        fn is_ready(&self) -> bool {
-            false
-        }
-        fn timeout(&self) -> Option<Duration> {
-            None
-        }
-        fn is_late(&self, _: Duration) -> Failure {
-            Failure::message("late")
-        }
-        fn seal(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<()> {
-            Ok(())
-        }
-        fn close(&mut self, _: &mut Vec<u8>) {}
-        fn as_any(&self) -> &dyn std::any::Any {
-            self
-        }
-    }
     let connection = StringTransport::new().joined(Echo(Log::default()));
-    assert_eq!(connection.transport().add_layer(Box::new(Unready)), Some(()));
+    assert_eq!(connection.transport().add_layer(Box::new(Glass(Some("no keys")))), Some(()));
     connection.turn();
     assert_eq!(connection.lost().expect("it is over").to_string(), "no keys");
+}
+
+/// A layer vouches for bytes only: descriptors that come below it are closed.
+#[test]
+fn descriptors_below_a_layer_are_not_delivered() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let _peer = TcpStream::connect(address).unwrap();
+    run_until(&reactor, || !log.borrow().is_empty());
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+    let joint = core.joint(id).unwrap();
+    for expected in [&["made", "descriptor"][..], &["made", "descriptor"]] {
+        joint.descriptors_received(vec![std::fs::File::open("/dev/null").unwrap().into()]);
+        assert_eq!(*log.borrow(), expected);
+        joint.transport().add_layer(Box::new(Glass(None))).unwrap();
+    }
 }
