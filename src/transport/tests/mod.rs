@@ -80,6 +80,110 @@ fn a_write_goes_past_an_empty_queue_only() {
     assert!(!stream.may_send_directly());
 }
 
+/// What a stream says of itself follows from what it was asked.
+#[test]
+fn questions_are_answered() {
+    let asked = |stream: &Stream| {
+        [
+            stream.delivers(),
+            stream.takes_layers(),
+            stream.is_write_closing(),
+            stream.is_failing(),
+            stream.has_deadline(),
+            stream.has_more_to_send(),
+        ]
+    };
+    let mut stream = open();
+    assert_eq!(asked(&stream), [true, true, false, false, false, false]);
+    assert_eq!([stream.list(), stream.list()], [true, false]);
+    stream.unlist();
+    assert!(stream.list());
+    write(&mut stream, b"queued");
+    assert_eq!(asked(&stream), [true, true, false, false, false, true]);
+    stream.lose_write();
+    assert_eq!(asked(&stream), [true, true, true, false, false, true]);
+
+    let mut stream = open();
+    write(&mut stream, b"queued");
+    stream.blocked();
+    stream.lose();
+    assert_eq!(stream.next_step(), Step::ArmDeadline(super::stream::CLOSE_TIMEOUT));
+    assert_eq!(asked(&stream), [false, false, false, false, true, true]);
+    stream.fail(Failure::message("no"));
+    assert!(stream.is_failing());
+
+    let mut stream = open();
+    stream.set_half_close(true);
+    stream.ended(0, Ending::Clean);
+    assert_eq!(asked(&stream), [true, false, false, false, false, false]);
+}
+
+/// A close that goes on is not given up, however often bytes leave, and by whom they are sent.
+#[test]
+fn a_close_that_goes_on_is_not_given_up() {
+    for sends in 0..4 {
+        for lends in [false, true] {
+            let (mut stream, spares) = (open(), Spares::default());
+            write(&mut stream, b"queued");
+            stream.blocked();
+            stream.lose();
+            assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
+            for _ in 0..sends {
+                if lends {
+                    let loan = stream.queue.lend().expect("there is a chunk");
+                    assert!(stream.returned(loan, Ok(1), &spares));
+                } else {
+                    stream.queue.advance(1, &spares);
+                    stream.sent(1);
+                }
+            }
+            stream.sent(0);
+            assert!(stream.deadline_passed().is_none());
+            assert_eq!(stream.is_aborting(), sends == 0, "{sends} sends, lends {lends}");
+        }
+    }
+}
+
+/// The first reason to abort stays.
+#[test]
+fn the_first_reason_stays() {
+    let mut stream = open();
+    stream.abort(Failure::message("first"));
+    stream.abort(Failure::message("second"));
+    assert_eq!(stream.take_reason().to_string(), "first");
+}
+
+/// A network that is over while bytes are held back: they are delivered, with the end behind them. An end alone that was held back is
+/// nothing to wait for, and a reason to close does not wait either.
+#[test]
+fn what_is_held_back_outlives_the_network() {
+    let broken = |data: &[u8]| {
+        let mut stream = open();
+        stream.pause();
+        if data.is_empty() {
+            stream.ended(0, Ending::Clean);
+        } else {
+            assert_eq!(stream.received(0, data), Delivery::Kept);
+        }
+        stream.broken(reset(), false);
+        stream
+    };
+    let mut stream = broken(b"held");
+    assert!(matches!(steps(&mut stream)[..], [Step::ArmDeadline(_), Step::Receive(false)]));
+    stream.resume();
+    assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
+    let held = stream.take_held().expect("it is due");
+    assert!(held.data == b"held" && matches!(held.end, Some(Ending::Clean)));
+    for is_empty in [true, false] {
+        let mut stream = broken(if is_empty { b"" } else { b"held" });
+        if !is_empty {
+            stream.fail(ConnectionClosed::ReactorStopped.into());
+        }
+        assert!(matches!(steps(&mut stream)[..], [Step::Close(_)]));
+        assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { .. })));
+    }
+}
+
 /// Losing sends what is queued, what is written afterwards, and then closes, lingering because the peer has not ended.
 #[test]
 fn losing_drains_and_closes() {
