@@ -537,6 +537,7 @@ fn connect_errors_have_kinds() {
         (Errno::HOSTUNREACH, "127.0.0.1:9 is unreachable"),
         (Errno::TIMEDOUT, "127.0.0.1:9 did not answer within the limits of the operating system"),
         (Errno::ADDRNOTAVAIL, "cannot connect to 127.0.0.1:9"),
+        (Errno::AGAIN, "cannot connect to 127.0.0.1:9"),
     ] {
         let (reactor, log) = (reactor(), Log::default());
         plan(Call::Connect, [Fault::Fails(errno)]);
@@ -637,6 +638,9 @@ fn descriptors_below_a_layer_are_not_delivered() {
     for expected in [&["made", "descriptor"][..], &["made", "descriptor"]] {
         joint.descriptors_received(vec![std::fs::File::open("/dev/null").unwrap().into()]);
         assert_eq!(*log.borrow(), expected);
+        core.settle();
+        assert!(core.agenda.is_empty());
         joint.transport().add_layer(Box::new(Glass(None))).unwrap();
+        assert!(!core.agenda.is_empty(), "a layer may have something to say first");
     }
 }

@@ -200,3 +200,23 @@ fn events_of_sources_that_are_gone_are_counted() {
         peers.push(peer);
     }
 }
+
+/// Linux says that there is no descriptor for a connection also where none waits: nothing is asked of the reactor then.
+#[test]
+fn no_descriptor_is_wanted_where_nobody_waits() {
+    let mut backend = Mio::new().expect("the system gives us a poller");
+    let options = PortOptions { backlog: 5, no_delay: true, mode: 0, lock: false };
+    let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
+    let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
+    for waits in [false, true] {
+        if waits {
+            peers.push(TcpStream::connect(at.socket_addr().expect("of TCP")).expect("it listens"));
+        }
+        plan(Call::Accept, [Fault::Fails(Errno::MFILE)]);
+        backend.accept(ID);
+        backend.wait(Some(Duration::ZERO)).expect("it turns");
+        let next = backend.next(&mut inbox);
+        assert_eq!(matches!(next, Some((ID, Completion::NoDescriptors))), waits, "{next:?}");
+        assert_eq!((next.is_some(), left(Call::Accept)), (waits, 0));
+    }
+}

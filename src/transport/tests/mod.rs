@@ -174,6 +174,10 @@ fn what_is_held_back_outlives_the_network() {
     assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
     let held = stream.take_held().expect("it is due");
     assert!(held.data == b"held" && matches!(held.end, Some(Ending::Clean)));
+    // A callback that fails over it is the reason, for the protocol knows of nothing else.
+    stream.callback_failed(Failure::message("no"));
+    assert!(matches!(steps(&mut stream)[..], [Step::Close(_)]));
+    assert_eq!(stream.take_reason().to_string(), "no");
     for is_empty in [true, false] {
         let mut stream = broken(if is_empty { b"" } else { b"held" });
         if !is_empty {
