@@ -294,7 +294,7 @@ fn a_socket_that_meets_itself_again_and_again_is_refused() {
         core.complete(id, Completion::Connected(to.into()), &mut Inbox::default());
     }
     network.settle().unwrap();
-    let failure = connecting.take_result().expect("it is over").err().expect("it failed");
+    let failure = connecting.take_result().expect("it is over").expect_err("it failed");
     assert!(matches!(failure.check(), Some(ConnectError::Refused { .. })), "{failure}");
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::Transport;
+use super::producer::{Notice, Producer, Streaming};
 use super::send_queue::Spares;
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use super::stream::Stream;
@@ -151,6 +153,47 @@ fn the_first_reason_stays() {
     stream.abort(Failure::message("first"));
     stream.abort(Failure::message("second"));
     assert_eq!(stream.take_reason().to_string(), "first");
+}
+
+/// A producer that says nothing.
+struct Silent;
+
+impl Producer for Silent {
+    fn resume_producing(&mut self, _: &Transport) -> crate::failure::Result<()> {
+        Ok(())
+    }
+
+    fn stop_producing(&mut self, _: &Transport) {}
+}
+
+/// A pull producer whose piece went straight to the socket is asked for the next.
+#[test]
+fn a_piece_that_is_sent_at_once_is_followed_by_the_next() {
+    let mut stream = open();
+    assert!(stream.register(Box::new(Silent), Streaming::Pull).is_none());
+    for _ in 0..3 {
+        assert_eq!(stream.next_step(), Step::TellProducer);
+        let (producer, notice) = stream.take_producer().expect("it is to be told");
+        assert_eq!(notice, Notice::Resume);
+        assert_eq!(stream.next_step(), Step::Rest);
+        stream.sent_directly(20_000);
+        assert!(stream.put_back(producer).is_none());
+    }
+}
+
+/// A peer that is gone when nothing is left to be sent is no loss, unless a producer had still something to say.
+#[test]
+fn a_producer_that_is_cut_short_is_a_loss() {
+    for produces in [false, true] {
+        let mut stream = open();
+        if produces {
+            assert!(stream.register(Box::new(Silent), Streaming::Pull).is_none());
+        }
+        stream.lose();
+        stream.broken(io::ErrorKind::BrokenPipe.into(), false);
+        let reason = stream.take_reason();
+        assert_eq!(matches!(reason.check(), Some(ConnectionClosed::Done)), !produces, "{reason}");
+    }
 }
 
 /// A network that is over while bytes are held back: they are delivered, with the end behind them. An end alone that was held back is
