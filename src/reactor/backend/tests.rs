@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::socket::faults::{Call, Fault, left, plan};
-use super::{Backend, Closed, Completion, Inbox, IncomingSocket, Mio, Progress, readiness};
+use super::{Backend, Closed, Completion, Inbox, IncomingSocket, Mio, Progress, RECEIVE, readiness};
 use crate::address::Address;
 use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
@@ -137,6 +137,31 @@ fn so_many_are_accepted_in_a_turn() {
         }
         assert!(turns.iter().all(|accepted| *accepted <= 64), "{turns:?}");
         assert_eq!(turns.iter().max(), Some(&64), "{turns:?}");
+    }
+}
+
+/// One turn receives 64 KiB of a connection at most, and everything comes in the end.
+#[test]
+fn so_much_is_received_in_a_turn() {
+    const LENGTH: usize = 3_000_000;
+    for mut backend in backends() {
+        let (socket, mut peer) = tcp_pair();
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        backend.receive(ID, true);
+        let writing = std::thread::spawn(move || peer.write_all(&vec![7; LENGTH]).map(|()| peer));
+        let (mut inbox, mut all, began) = (Inbox::default(), 0, Instant::now());
+        while all < LENGTH {
+            assert!(began.elapsed() < LIMIT, "{all} bytes came");
+            backend.wait(Some(Duration::from_millis(5))).expect("it turns");
+            let mut received = 0;
+            while let Some((ID, completion)) = backend.next(&mut inbox) {
+                assert!(matches!(completion, Completion::Received), "{completion:?}");
+                received += inbox.bytes().len();
+            }
+            assert!(received <= RECEIVE, "{received} bytes came in a turn");
+            all += received;
+        }
+        drop(writing.join().expect("it does not panic").expect("we are there"));
     }
 }
 
