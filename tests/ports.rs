@@ -74,7 +74,9 @@ fn the_factory_starts_first_and_stops_before_the_deferred_fires() {
 /// A factory panics in `do_start`, when a connection waits for it already: the peer is reset.
 #[test]
 fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
-    struct Unready(Rc<RefCell<Option<(SocketAddr, Option<TcpStream>)>>>);
+    /// Where it listens, once it is to fail; and the connection that waits then.
+    type Waiting = Option<(SocketAddr, Option<TcpStream>)>;
+    struct Unready(Rc<RefCell<Waiting>>);
     impl Factory for Unready {
         type Protocol = Echo;
         fn do_start(&mut self) {
