@@ -69,9 +69,13 @@ const LENGTH: usize = 1;
 
 impl Mark {
     fn new() -> Self {
-        let mark = Self::mapped().unwrap_or(Self { byte: NonNull::from(&UNSET), is_mapped: false });
+        let mark = Self::mapped().unwrap_or_else(Self::unset);
         mark.set();
         mark
+    }
+
+    fn unset() -> Self {
+        Self { byte: NonNull::from(&UNSET), is_mapped: false }
     }
 
     #[cfg(target_os = "linux")]
@@ -120,5 +124,24 @@ impl Drop for Mark {
             // SAFETY: it was mapped in `mapped` with this length, and nothing refers to it any more. It fails for no such mapping.
             let _ = unsafe { rustix::mm::munmap(self.byte.as_ptr().cast(), LENGTH) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a page that the system clears on a fork, and without.
+    #[test]
+    fn the_process_that_made_it_is_the_current_one() {
+        let here = Process::current();
+        assert!(here.is_current());
+        assert!(cfg!(not(target_os = "linux")) || here.mark.is_set());
+        let without = |id: i32| Process { id: id.into(), mark: Mark::unset(), bound: AtomicBool::new(true) };
+        assert!(without(own_id()).is_current() && !without(own_id()).is_parent());
+        assert!(!without(1).is_current() && without(1).is_parent());
+        let taken = without(1);
+        taken.take_over();
+        assert!(taken.is_current() && !taken.mark.is_set());
     }
 }
