@@ -385,4 +385,7 @@ pub enum Unavailable {
     /// The connection is over, and the protocol was dropped.
     #[error("the connection is over")]
     Gone,
+    /// The connection has a protocol, but none of the type that was asked for.
+    #[error("the connection's protocol is of another type")]
+    OtherProtocol,
 }

@@ -284,6 +284,29 @@ fn lingering_sockets_give_way_to_a_client() {
     assert_eq!(read_to_end(&reactor, &mut peer), Ok(Vec::new()));
 }
 
+/// So does a port.
+#[test]
+fn lingering_sockets_give_way_to_a_port() {
+    let (_alone, reactor) = (alone(), reactor());
+    let (_port, address) = listen(&reactor, |_: &ropewalk::Address| {
+        Some(Script::new(&Log::default()).made(|transport| {
+            transport.write(b"bye");
+            transport.lose_connection();
+            Ok(())
+        }))
+    });
+    let mut peer = dial(address);
+    assert_eq!(read_exact(&reactor, &mut peer, 3), b"bye");
+    settle(&reactor);
+    assert_eq!(reactor.counters().watched, 2);
+    let gaps = fill_gaps();
+    let limit = Limit::set(highest() as u64 + 1);
+    let (second, _) = listen(&reactor, scripts(&Log::default()));
+    drop((limit, gaps));
+    assert!(second.is_listening() && reactor.counters().watched == 2);
+    assert_eq!(read_to_end(&reactor, &mut peer), Ok(Vec::new()));
+}
+
 /// A peer that has acknowledged everything and says nothing is not waited for long.
 #[test]
 fn a_silent_peer_is_not_lingered_for() {

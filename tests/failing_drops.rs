@@ -17,7 +17,7 @@ use ropewalk::deferred::Promise;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
 use ropewalk::protocol::BoxedFactory;
-use ropewalk::reactor::Resolver;
+use ropewalk::reactor::{Resolver, SIGUSR2};
 use ropewalk::transport::{Producer, Streaming};
 use ropewalk::{
     Address, ConnectOptions, Deferred, Failure, ListenOptions, Phase, Reactor, Result, SystemEvent, Transport,
@@ -102,7 +102,7 @@ fn join(reactor: &Reactor, server: impl Factory, client: impl Factory) {
 }
 
 /// Every place in which the engine drops what is the program's.
-const PLACES: [(&str, Plant); 19] = [
+const PLACES: [(&str, Plant); 22] = [
     ("a client's factory", |reactor, bomb| join(reactor, |_: &Address| Some(Echo), bomb)),
     ("a server's factory", |reactor, bomb| join(reactor, bomb, |_: &Address| Some(Echo))),
     ("the factory of a client that is refused", |reactor, bomb| {
@@ -159,6 +159,28 @@ const PLACES: [(&str, Plant); 19] = [
     ("a job that does not begin", |reactor, bomb| {
         reactor.suggest_thread_pool_size(0);
         reactor.call_in_thread(move || drop(bomb));
+    }),
+    ("a job that is cancelled", |reactor, bomb| {
+        reactor.suggest_thread_pool_size(0);
+        let job = reactor.defer_to_thread(move || {
+            drop(bomb);
+            Ok(())
+        });
+        job.cancel();
+        drop(job.add_both(|_| ()));
+    }),
+    ("a callback for a signal", |reactor, bomb| {
+        let subscription = reactor.on_signal(SIGUSR2, move || {
+            let _ = &bomb;
+        });
+        drop(subscription.unwrap());
+    }),
+    ("a callback for a signal that ends with the reactor", |reactor, bomb| {
+        let subscription = reactor.on_signal(SIGUSR2, move || {
+            let _ = &bomb;
+        });
+        // It outlives the reactor.
+        std::mem::forget(subscription.unwrap());
     }),
     ("a call from a thread", |reactor, bomb| {
         reactor.remote().call_from_thread(move |_| drop(bomb)).unwrap();
@@ -222,6 +244,27 @@ fn await_count(count: &AtomicUsize, place: &str) {
         assert!(std::time::Instant::now() < until, "{place}: it was not dropped");
         std::thread::yield_now();
     }
+}
+
+/// What is given to a reactor that is closed is dropped guarded.
+#[test]
+fn what_a_closed_reactor_is_given_is_dropped_guarded() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let reactor = reactor();
+    reactor.close().unwrap();
+    let ((), errors) = logged(|| {
+        let bomb = Bomb::of(&count);
+        reactor.add_system_event_trigger(Phase::During, SystemEvent::Shutdown, move || drop(bomb));
+        let bomb = Bomb::of(&count);
+        let job = reactor.defer_to_thread(move || {
+            drop(bomb);
+            Ok(())
+        });
+        drop(job.add_both(|_| ()));
+    });
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    let named = ["a trigger", "a job"].map(|name| format!("{name} panicked when it was dropped"));
+    assert!(named.iter().all(|name| errors.iter().any(|line| line.contains(name))), "{errors:?}");
 }
 
 /// A resolver that panics when it is dropped does not keep its reactor from closing.

@@ -18,6 +18,7 @@ use ropewalk::deferred::{Abandoned, Cancelled};
 use ropewalk::error::FilesystemLockError;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{DeferredFilesystemLock, FilesystemLock};
+use ropewalk::testing::Clock as TestClock;
 use ropewalk::{DelayedCall, Failure, Reactor};
 
 /// Names the lock of the child.
@@ -122,10 +123,12 @@ fn a_killed_holder_frees_the_lock() {
     assert!(!lock.lock().unwrap());
     process.kill().unwrap();
     process.wait().unwrap();
-    // What is left names a process that may well live: this one.
-    fs::write(folder.lock(), format!("{}\n", std::process::id())).unwrap();
+    // What is left names a process that may well live: this one. There is more behind it.
+    let own = format!("{}\n", std::process::id());
+    fs::write(folder.lock(), own.repeat(2)).unwrap();
     assert!(!FilesystemLock::is_held(folder.lock()).unwrap());
     assert!(lock.lock().unwrap());
+    assert_eq!(fs::read_to_string(folder.lock()).unwrap(), own);
     assert_eq!(lock.is_clean(), Some(false));
     lock.unlock().unwrap();
     assert!(lock.lock().unwrap());
@@ -221,6 +224,21 @@ fn the_lock_is_tried_each_second() {
     assert!((earliest..=latest).contains(&tries[0]), "{tries:?} from {earliest:?} to {latest:?}");
     waiting.cancel();
     drop(waiting.add_errback(|_| Ok(())));
+
+    // On a clock that stands still, exactly so, and never without a pause.
+    let clock = TestClock::new();
+    let lock = DeferredFilesystemLock::new(&clock, folder.lock());
+    for (interval, pause) in [(250, 250), (0, 1)].map(|(of, is)| (Duration::from_millis(of), Duration::from_millis(is)))
+    {
+        lock.set_interval(interval);
+        let waiting = lock.defer_until_locked(None);
+        for _ in 0..3 {
+            assert_eq!(clock.delayed_calls()[0].time(), clock.seconds() + pause);
+            clock.advance(pause);
+        }
+        waiting.cancel();
+        drop(waiting.add_errback(|_| Ok(())));
+    }
 }
 
 /// The Deferred fires once the holder, another process, has given the lock back, or died; the loop turns meanwhile.
@@ -258,10 +276,11 @@ fn one_wait_at_a_time() {
     let again = Rc::clone(&lock);
     let first = lock.defer_until_locked(None).add_callback(move |()| {
         again.unlock()?;
-        Ok(again.defer_until_locked(None).take_result().is_some())
+        Ok(again.defer_until_locked(None).take_result().is_some_and(|result| result.is_ok()))
     });
     let second = result_of(&reactor, lock.defer_until_locked(None)).unwrap_err();
-    assert!(matches!(second.check(), Some(FilesystemLockError::AlreadyTrying { .. })), "{second}");
+    let Some(FilesystemLockError::AlreadyTrying { path }) = second.check() else { panic!("{second}") };
+    assert_eq!(path, &folder.lock());
     holder.unlock().unwrap();
     assert!(result_of(&reactor, first).unwrap());
 }
@@ -279,7 +298,8 @@ fn waiting_has_a_limit() {
         let failure = result_of(&reactor, waiting).unwrap_err();
         assert!(reactor.seconds() >= begun + after);
         let told = failure.check::<FilesystemLockError>();
-        assert!(matches!(told, Some(FilesystemLockError::TimedOut { after: told, .. }) if *told == after), "{failure}");
+        let Some(FilesystemLockError::TimedOut { after: told, path }) = told else { panic!("{failure}") };
+        assert_eq!((*told, path), (after, &folder.lock()));
         assert_eq!(reactor.delayed_calls(), []);
     }
     // It is tried once more at the end.
@@ -343,5 +363,16 @@ fn a_callback_may_drop_the_lock() {
     });
     holder.unlock().unwrap();
     assert_eq!(result_of(&reactor, done).unwrap_err().to_string(), "and fail");
+    assert!(!folder.lock().exists());
+}
+
+/// A lock that is not held goes without a word, one that is held gives its file back.
+#[test]
+fn dropping_a_lock_says_nothing() {
+    let folder = Folder::new();
+    let mut held = FilesystemLock::new(folder.lock());
+    assert!(held.lock().unwrap());
+    let ((), lines) = logged(|| drop((FilesystemLock::new(folder.lock()), held)));
+    assert_eq!(lines, Vec::<String>::new());
     assert!(!folder.lock().exists());
 }

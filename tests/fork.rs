@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +81,11 @@ fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("ropewalk-fork-{}-{name}", getpid().as_raw_nonzero()))
 }
 
+/// The lock beside the file of a UNIX socket.
+fn lock_of(file: &Path) -> PathBuf {
+    file.with_file_name(format!("{}.lock", file.file_name().unwrap().display()))
+}
+
 /// A reactor of the parent's with a TCP port, a UNIX port with a lock, and a connection, which has turned.
 struct Parent {
     reactor: Rc<RefCell<Option<Reactor>>>,
@@ -126,10 +131,7 @@ impl Parent {
         assert_eq!(read_exact(&reactor, &mut other, 3), b"new");
         let file = self.file.clone();
         assert!(file.exists(), "the file of the UNIX socket is gone");
-        assert!(
-            FilesystemLock::is_held(file.with_file_name(format!("{}.lock", file.file_name().unwrap().display())))
-                .unwrap()
-        );
+        assert!(FilesystemLock::is_held(lock_of(&file)).unwrap());
         let local = thread::spawn(move || {
             let mut local = UnixStream::connect(file).unwrap();
             local.write_all(b"local").unwrap();
@@ -142,6 +144,15 @@ impl Parent {
     }
 }
 
+/// Tells when it is dropped.
+struct Tells(Rc<Cell<bool>>);
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
 /// A child that drops its parent's reactor, or closes it, closes its descriptors and does nothing else: no file is removed, no lock is
 /// given back, nothing is sent, nobody is told, and the parent goes on accepting.
 #[test]
@@ -150,7 +161,11 @@ fn a_child_that_lets_the_reactor_go_harms_nobody() {
     for closes in [false, true] {
         let mut parent = Parent::new(if closes { "closes" } else { "drops" });
         let reactor = Rc::clone(&parent.reactor);
-        reactor.borrow().as_ref().unwrap().call_later(Duration::from_secs(3600), || unreachable!("an hour has passed"));
+        let (dropped, tells) = (Rc::new(Cell::new(false)), reactor.borrow().as_ref().unwrap().clone());
+        let guard = Tells(Rc::clone(&dropped));
+        tells.call_later(Duration::from_secs(3600), move || unreachable!("an hour has passed: {:p}", &guard));
+        let remote = tells.remote();
+        drop(tells);
         let before = descriptors();
         let child = Child::new(|| {
             parent.transport.write(b"of the child");
@@ -161,6 +176,8 @@ fn a_child_that_lets_the_reactor_go_harms_nobody() {
                 assert!(reactor.is_closed());
             }
             drop(reactor);
+            assert!(!dropped.get(), "what the program gave to the reactor is its parent's");
+            assert!(remote.call_from_thread(|_| ()).is_err());
             assert!(descriptors() < before - 4, "its descriptors are closed: {} of {before}", descriptors());
         });
         let handle = parent.reactor();
@@ -281,13 +298,19 @@ fn a_daemon_forks_before_the_first_turn() {
     let options = UnixListenOptions::new().want_pid(true);
     let _unix = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
     let attempt = connect(&reactor, address, |_: &Address| Some(Echo));
-    let held = Rc::new(RefCell::new(Some((reactor, attempt))));
+    // Without a thread: one that runs could have a lock in the moment of the fork.
+    reactor.suggest_thread_pool_size(0);
+    let early = reactor.defer_to_thread(|| Ok(0));
+    let mut lock = FilesystemLock::new(path("daemon-lock"));
+    let held = Rc::new(RefCell::new(Some((reactor, attempt, early))));
     let child = Child::new(|| {
-        let (reactor, attempt) = held.take().unwrap();
+        let (reactor, attempt, mut early) = held.take().unwrap();
         let called = Arc::new(AtomicBool::new(false));
         let calls = Arc::clone(&called);
         reactor.remote().call_from_thread(move |_| calls.store(true, Ordering::Relaxed)).unwrap();
         let connection = result_of(&reactor, attempt).expect("the attempt goes on");
+        let failure = early.take_result().expect("it has failed").expect_err("it is the parent's");
+        assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
         let (more, _) = listen(&reactor, |_: &Address| Some(Echo));
         assert!(more.is_listening());
         let handle = reactor.clone();
@@ -300,16 +323,26 @@ fn a_daemon_forks_before_the_first_turn() {
         });
         drop(looping.start(Duration::from_millis(1)));
         run(&reactor).unwrap();
-        let mut job = reactor.defer_to_thread(|| Ok(7));
-        let mut answer = None;
-        run_until(&reactor, || {
-            answer = job.take_result();
-            answer.is_some()
-        });
-        assert_eq!(answer.unwrap().unwrap(), 7);
         assert!(called.load(Ordering::Relaxed));
+        looping.stop().unwrap();
+        reactor.suggest_thread_pool_size(1);
+        for _ in 0..20 {
+            let job = reactor.defer_to_thread(|| {
+                // By now it sleeps, probably.
+                (0..1000).for_each(|_| thread::yield_now());
+                Ok(())
+            });
+            // Nothing but the thread wakes the child.
+            let handle = reactor.clone();
+            drop(job.add_callback(move |()| Ok(handle.stop()?)));
+            run(&reactor).unwrap();
+        }
         reactor.close().unwrap();
-        assert!(!file.exists(), "it is the child's now");
+        let left = [file.clone(), lock_of(&file)].map(|file| file.exists());
+        assert_eq!(left, [false; 2], "they are the child's now");
+        // One that was made by the parent, and taken by the child.
+        assert!(lock.lock().unwrap());
+        lock.unlock().unwrap();
     });
     let client = thread::spawn(move || {
         let mut client = dial(address);
@@ -320,7 +353,7 @@ fn a_daemon_forks_before_the_first_turn() {
     });
     child.ends_well(|| ());
     assert_eq!(&client.join().unwrap(), b"hello");
-    let (reactor, attempt) = held.take().unwrap();
+    let (reactor, attempt, _early) = held.take().unwrap();
     drop(attempt.add_both(|_| ()));
     let mut own = dial(address);
     own.write_all(b"parent").unwrap();

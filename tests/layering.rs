@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("transport", &["address", "error", "failure", "time", "log"]),
     ("tls", &["error", "failure", "transport", "log"]),
-    ("protocol", &["address", "error", "failure", "time", "transport", "log"]),
+    ("protocol", &["address", "error", "failure", "time", "deferred", "transport", "log"]),
     ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol", "log"]),
     (
         "endpoints",

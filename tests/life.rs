@@ -321,6 +321,23 @@ fn everything_knows_that_the_reactor_has_ended() {
     }
 }
 
+/// A future hears of what ended with its reactor before it is dropped.
+#[test]
+fn a_future_hears_of_the_end() {
+    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    reactor.suggest_thread_pool_size(0);
+    let (told, job) = (log.clone(), reactor.defer_to_thread(|| Ok(())));
+    drop(reactor.spawn(async move {
+        let is_gone = job.await.is_err_and(|failure| failure.check::<ReactorGone>().is_some());
+        told.add(format!("gone: {is_gone}"));
+        Ok(())
+    }));
+    reactor.iterate(Duration::ZERO).unwrap();
+    assert!(log.all().is_empty());
+    reactor.close().unwrap();
+    assert_eq!(log.all(), ["gone: true"]);
+}
+
 /// What a protocol wrote before its reactor was dropped arrives, and the peer sees an orderly end.
 #[test]
 fn a_dropped_reactor_sends_what_was_written() {

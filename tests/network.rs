@@ -5,6 +5,8 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Log, Script};
@@ -415,6 +417,40 @@ fn jobs_take_virtual_time() {
     assert_eq!(done.take_result().unwrap().unwrap(), 42);
     assert!(fails(waits).check::<OwnThread>().is_some());
     assert!(fails(cancelled).check::<ropewalk::deferred::Cancelled>().is_some());
+}
+
+/// A job that is cancelled, or that its reactor gives up, is dropped at once and never done.
+#[test]
+fn jobs_that_are_given_up_are_dropped() {
+    struct Held(Arc<AtomicUsize>);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    for cancels in [true, false] {
+        let network = Network::with_conditions(9, Conditions::ideal().jobs(SECOND, SECOND));
+        let reactor = network.reactor(SERVER);
+        let (dropped, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let jobs = [(); 3].map(|()| {
+            let (held, done) = (Held(Arc::clone(&dropped)), Arc::clone(&done));
+            reactor.defer_to_thread(move || {
+                let _held = &held;
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        network.run_for(SECOND / 2).unwrap();
+        if cancels {
+            jobs.iter().for_each(Deferred::cancel);
+        } else {
+            reactor.close().unwrap();
+        }
+        assert_eq!(dropped.load(Ordering::SeqCst), 3, "cancels {cancels}");
+        network.run_for(SECOND).unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 0, "cancels {cancels}");
+        jobs.into_iter().for_each(|job| drop(fails(job)));
+    }
 }
 
 /// Futures run on it like everything else.

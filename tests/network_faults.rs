@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Echo, Log, Script, once};
+use common::{Echo, Log, Script, logged, once};
 use ropewalk::error::{ConnectError, ListenError};
 use ropewalk::testing::{Conditions, Network, Peer};
 use ropewalk::{Address, Clock, ConnectOptions, Failure, ListenOptions, Port, Reactor};
@@ -220,4 +220,108 @@ fn descriptors_run_out_everywhere() {
     network.settle().unwrap();
     assert!(connecting.is_called());
     drop(connecting);
+}
+
+/// A port takes its descriptor from a connection that lingers.
+#[test]
+fn a_lingering_socket_gives_way_to_a_port() {
+    let network = Network::new(1);
+    let script = Script::new(&Log::default()).made(|transport| {
+        transport.lose_connection();
+        Ok(())
+    });
+    let (reactor, peer) = served(&network, script);
+    let port = || reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_: &Address| Some(Echo));
+    network.limit_descriptors(&reactor, Some(2));
+    assert_eq!(network.open_sockets(&reactor), 2);
+    let port = port().unwrap();
+    assert_eq!(network.open_sockets(&reactor), 2);
+    drop((port, peer));
+}
+
+/// Of several connections that linger, the oldest gives way first. One that has ended meanwhile does not count.
+#[test]
+fn the_oldest_lingering_socket_gives_way_first() {
+    let network = Network::new(1);
+    let reactor = network.reactor(SERVER);
+    let factory = |_: &Address| {
+        Some(Script::new(&Log::default()).made(|transport| {
+            transport.write(b"bye");
+            transport.lose_connection();
+            Ok(())
+        }))
+    };
+    drop(reactor.listen_tcp(address(), &ListenOptions::new(), factory).unwrap());
+    let peers = [(); 4].map(|()| {
+        let peer = network.connect(address());
+        network.settle().unwrap();
+        assert_eq!(peer.read(), b"bye");
+        peer
+    });
+    assert_eq!(network.open_sockets(&reactor), 5);
+    network.limit_descriptors(&reactor, Some(4));
+    let [first, second, third, fourth] = peers;
+    // It ends in order, and no longer lingers.
+    first.close();
+    network.settle().unwrap();
+    let lingers = |peer: &Peer| peer.write(b"more").is_ok() && !peer.is_reset();
+    let mut ports = Vec::new();
+    for (port, expected) in [(8, [false, true, true]), (9, [false, false, true]), (10, [false; 3])] {
+        let at = SocketAddr::new(SERVER, port);
+        ports.push(reactor.listen_tcp(at, &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+        for peer in [&second, &third, &fourth] {
+            let _ = peer.write(b"more");
+        }
+        network.settle().unwrap();
+        assert_eq!([&second, &third, &fourth].map(&lingers), expected, "{port}");
+    }
+}
+
+/// A port that sheds connections says so once a second at most, and then how many.
+#[test]
+fn sheds_of_a_port_are_logged_once_a_second() {
+    let network = Network::with_conditions(1, Conditions::ideal());
+    let reactor = network.reactor(SERVER);
+    drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+    network.limit_descriptors(&reactor, Some(1));
+    let mut told = Vec::new();
+    // The times between them in milliseconds. With the last moment of a second it may be said again.
+    for pause in [0, 0, 400, 599, 1, 0, 999, 1, 5_000] {
+        network.run_for(Duration::from_millis(pause)).unwrap();
+        let (peer, lines) = logged(|| {
+            let peer = network.connect(address());
+            network.settle().unwrap();
+            peer
+        });
+        assert!(peer.is_ended());
+        told.push(lines.iter().map(|line| number(line, "shed=")).collect::<Vec<_>>());
+    }
+    assert_eq!(told, [vec![1], vec![], vec![], vec![], vec![4], vec![], vec![], vec![3], vec![1]]);
+    assert_eq!(reactor.counters().shed, 9);
+}
+
+/// A port without descriptors, one in reserve included, fails to accept, and says how often.
+#[test]
+fn failures_to_accept_are_logged() {
+    let mut told = 0;
+    for seed in 0..10 {
+        // Half of the shortages are failures to accept here.
+        let network = Network::with_conditions(seed, Conditions::ideal().misbehaviour(0, 0, 1, 0));
+        let reactor = network.reactor(SERVER);
+        drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+        network.limit_descriptors(&reactor, Some(1));
+        let peer = network.connect(address());
+        let ((), lines) = logged(|| network.run_for(SECOND).unwrap());
+        assert!(peer.is_ended(), "seed {seed}");
+        let first = lines.first().map(|line| (number(line, "shed="), number(line, "failures=")));
+        let is_failure = reactor.counters().accept_failures > 0;
+        assert_eq!(first, Some(if is_failure { (0, 1) } else { (1, 0) }), "seed {seed}");
+        told += u32::from(is_failure);
+    }
+    assert!((1..10).contains(&told), "{told} of 10");
+}
+
+/// The number behind `name` in a line of the log.
+fn number(line: &str, name: &str) -> u64 {
+    line.split_whitespace().find_map(|field| field.strip_prefix(name)).unwrap().parse().unwrap()
 }

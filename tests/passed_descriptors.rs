@@ -111,6 +111,51 @@ fn a_descriptor_comes_before_its_byte() {
     assert_eq!(text_of(descriptor), "through the pipe");
 }
 
+/// A descriptor with its byte is all that is sent, with nothing written before or behind it.
+#[test]
+fn a_descriptor_alone_is_sent() {
+    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("alone"));
+    let (_port, came) = collect(&reactor, &at);
+    let transport = connected(&reactor, &at);
+    settle(&reactor);
+    transport.send_file_descriptor(told("alone"), b"b").unwrap();
+    run_until(&reactor, || came.borrow().bytes == b"b");
+    let (_, descriptor) = came.take().descriptors.pop().unwrap();
+    assert_eq!(text_of(descriptor), "alone");
+}
+
+/// A connection that closes, and has still to send, closes the descriptors that come, and delivers none.
+#[test]
+fn a_closing_connection_delivers_no_descriptor() {
+    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("closing"));
+    let log = Log::default();
+    let script = Script::new(&log).made(|transport| {
+        transport.write(&vec![7; 10_000_000]);
+        transport.lose_connection();
+        Ok(())
+    });
+    let _port = reactor.listen_unix(&at, &UnixListenOptions::new(), once(script)).unwrap();
+    settle(&reactor);
+    let before = descriptors();
+    let mut peer = blocking_peer(&at);
+    run_until(&reactor, || log.has("made"));
+    send_with(&peer, &[null(), null()], b"with it");
+    settle(&reactor);
+    assert_eq!(log.all(), ["made"]);
+    let reading = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).map(|count| (count, peer))
+    });
+    let (count, peer) = run_beside(&reactor, reading).unwrap();
+    assert_eq!(count, 10_000_000);
+    peer.shutdown(std::net::Shutdown::Both).unwrap();
+    run_until(&reactor, || log.is_over());
+    assert_eq!(log.all().len(), 2, "{:?}", log.all());
+    drop(peer);
+    run_until(&reactor, || reactor.counters().watched == 1);
+    assert_eq!(descriptors(), before);
+}
+
 /// Many of them between writes of all sizes, more than the socket takes at a time: each comes once, in order, with its byte.
 #[test]
 fn many_among_much_else() {

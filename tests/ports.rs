@@ -71,6 +71,58 @@ fn the_factory_starts_first_and_stops_before_the_deferred_fires() {
     assert!(stopped.is_called());
 }
 
+/// A factory panics in `do_start`, when a connection waits for it already: the peer is reset.
+#[test]
+fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
+    /// Where it listens, once it is to fail; and the connection that waits then.
+    type Waiting = Option<(SocketAddr, Option<TcpStream>)>;
+    struct Unready(Rc<RefCell<Waiting>>);
+    impl Factory for Unready {
+        type Protocol = Echo;
+        fn do_start(&mut self) {
+            if let Some((address, waiting)) = &mut *self.0.borrow_mut() {
+                *waiting = Some(dial(*address));
+                panic!("not ready");
+            }
+        }
+        fn build_protocol(&mut self, _: &Address) -> Option<Echo> {
+            Some(Echo)
+        }
+    }
+    let (_alone, reactor, waiting) = (alone(), reactor(), Rc::new(RefCell::new(None)));
+    let (port, address) = listen(&reactor, Unready(Rc::clone(&waiting)));
+    result_of(&reactor, port.stop_listening()).unwrap();
+    waiting.replace(Some((address, None)));
+    assert!(matches!(port.start_listening(), Err(ListenError::Factory(_))));
+    let mut peer = waiting.take().unwrap().1.unwrap();
+    assert_eq!(read_to_end(&reactor, &mut peer), Err(ErrorKind::ConnectionReset));
+    // The address is free, and the port may try again.
+    port.start_listening().unwrap();
+}
+
+/// Preparations are made from the last to the first. One that fails ends the connection before those that would follow.
+#[test]
+fn preparations_are_made_in_order() {
+    for fails in [false, true] {
+        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (inner, outer) = (log.clone(), log.clone());
+        let factory = ropewalk::protocol::BoxedFactory::new(scripts(&log))
+            .prepared(move |_| {
+                inner.add("inner");
+                Ok(())
+            })
+            .prepared(move |_| {
+                outer.add("outer");
+                if fails { Err(ropewalk::Failure::message("not this one")) } else { Ok(()) }
+            });
+        let port = reactor.listen_tcp_boxed(loopback(), &ListenOptions::new(), factory).unwrap();
+        let _peer = dial(port.host().socket_addr().unwrap());
+        let ((), _lines) = logged(|| run_until(&reactor, || log.has("made") || log.is_over()));
+        assert_eq!(log.has("inner"), !fails);
+        assert_eq!(log.all()[0], "outer");
+    }
+}
+
 /// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops once.
 #[test]
 fn stopping_twice_fires_both() {

@@ -5,11 +5,13 @@ mod common;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
-use ropewalk::{Failure, Transport};
+use ropewalk::testing::StringTransport;
+use ropewalk::{Failure, Protocol, Result, Transport};
 
 /// Everything that a peer sends until it ends its side.
 fn read_all(stream: &mut std::net::TcpStream) -> Vec<u8> {
@@ -361,6 +363,11 @@ fn tcp_options_reach_the_socket() {
         assert_eq!(transport.tcp_keep_alive().unwrap(), on);
     }
     transport.set_tcp_keep_alive_times(Duration::from_secs(30), Duration::from_secs(5), 3).unwrap();
+    let times = with_descriptor(&transport, |socket| {
+        use rustix::net::sockopt::{tcp_keepcnt, tcp_keepidle, tcp_keepintvl};
+        (tcp_keepidle(socket).unwrap(), tcp_keepintvl(socket).unwrap(), tcp_keepcnt(socket).unwrap())
+    });
+    assert_eq!(times, (Duration::from_secs(30), Duration::from_secs(5), 3));
     let read_back = || with_descriptor(&transport, |socket| rustix::net::sockopt::tcp_user_timeout(socket).unwrap());
     for (asked, millis) in [
         (Duration::from_secs(20), 20_000),
@@ -390,4 +397,68 @@ fn host_and_peer_are_the_sockets_addresses() {
     let transport: Transport = kept.borrow_mut().take().unwrap();
     assert_eq!(transport.peer(), client.into());
     assert_eq!(transport.host(), port.host());
+}
+
+/// A boxed protocol is told everything, and says what it wants, as without the box.
+#[test]
+fn a_box_hands_everything_on() {
+    struct Fails(Log, bool);
+    impl Fails {
+        fn fail(&self, callback: &'static str) -> Result<()> {
+            self.0.add(callback);
+            Err(Failure::message(callback))
+        }
+    }
+    impl Protocol for Fails {
+        fn connection_made(&mut self, _: &Transport) -> Result<()> {
+            self.fail("made")
+        }
+        fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> {
+            self.fail("data")
+        }
+        fn connection_lost(&mut self, _: &Transport, reason: &Failure) {
+            self.0.add(reason.to_string());
+        }
+        fn half_close(&self) -> bool {
+            self.1
+        }
+        fn handshake_completed(&mut self, _: &Transport) -> Result<()> {
+            self.fail("handshake")
+        }
+        fn file_descriptor_received(&mut self, _: &Transport, _: OwnedFd) -> Result<()> {
+            self.fail("descriptor")
+        }
+        fn read_connection_lost(&mut self, _: &Transport) -> Result<()> {
+            self.fail("read lost")
+        }
+        fn write_connection_lost(&mut self, _: &Transport) -> Result<()> {
+            self.fail("write lost")
+        }
+    }
+    /// The calls, each with its result.
+    fn call_all(mut protocol: impl Protocol, log: &Log) -> Vec<String> {
+        let string = StringTransport::new();
+        let transport = string.transport();
+        let descriptor = std::fs::File::open("/dev/null").unwrap().into();
+        let results = [
+            protocol.connection_made(transport),
+            protocol.data_received(transport, b"data"),
+            protocol.handshake_completed(transport),
+            protocol.file_descriptor_received(transport, descriptor),
+            protocol.read_connection_lost(transport),
+            protocol.write_connection_lost(transport),
+        ];
+        protocol.connection_lost(transport, &Failure::message("lost"));
+        log.add(protocol.half_close().to_string());
+        let results = results.map(|result| result.unwrap_err().to_string());
+        [log.all(), results.to_vec()].concat()
+    }
+    for half_close in [false, true] {
+        let (log, other) = (Log::default(), Log::default());
+        let all = call_all(Fails(log.clone(), half_close), &log);
+        let boxed: Box<dyn Protocol> = Box::new(Fails(other.clone(), half_close));
+        assert_eq!(call_all(boxed, &other), all);
+        assert_eq!(all.len(), 14);
+        assert_eq!(all[7], half_close.to_string());
+    }
 }

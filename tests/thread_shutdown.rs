@@ -257,3 +257,65 @@ fn every_run_has_a_pool() {
         assert_eq!(log.count("job done"), 5 * round);
     }
 }
+
+/// A job that was cancelled before it began is not waited for.
+#[test]
+fn a_cancelled_job_does_not_hold_a_shutdown_up() {
+    let (reactor, log) = (reactor(), Log::default());
+    reactor.suggest_thread_pool_size(1);
+    let (first, begins, release) = blocked(&reactor);
+    log_result(&log, "first", first);
+    begins.recv_timeout(LIMIT).unwrap();
+    let second = reactor.defer_to_thread(|| Ok(()));
+    second.cancel();
+    log_result(&log, "second", second);
+    drop(release);
+    stop_at_once(&reactor);
+    let began = std::time::Instant::now();
+    run(&reactor).unwrap();
+    assert!(began.elapsed() < LIMIT);
+    assert_eq!(log.all(), ["second failed: the operation was cancelled", "first done"]);
+}
+
+/// Jobs that a reactor gives up fail in the order in which they were asked for, and so does the looking up of a name.
+#[test]
+fn jobs_are_given_up_in_order() {
+    let (reactor, log) = (reactor(), Log::default());
+    reactor.suggest_thread_pool_size(0);
+    for number in 0..20 {
+        let log = log.clone();
+        drop(reactor.defer_to_thread(|| Ok(())).add_errback(move |_| {
+            log.add(number.to_string());
+            Ok(())
+        }));
+    }
+    let mut name = reactor.resolve("localhost", 7);
+    reactor.close().unwrap();
+    assert_eq!(log.all(), (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(name.take_result().expect("it has failed").is_err());
+}
+
+/// A thread that has nothing to do does not outlive its reactor.
+#[test]
+fn idle_threads_leave_with_their_reactor() {
+    struct Tells(mpsc::Sender<()>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+    thread_local! {
+        static LEAVES: RefCell<Option<Tells>> = const { RefCell::new(None) };
+    }
+    let reactor = reactor();
+    let (leaves, left) = mpsc::channel();
+    let job = reactor.defer_to_thread(move || {
+        LEAVES.set(Some(Tells(leaves)));
+        Ok(())
+    });
+    result_of(&reactor, job).unwrap();
+    assert!(left.try_recv().is_err(), "it waits for work");
+    reactor.close().unwrap();
+    // Idle threads leave by themselves, after 10 s.
+    left.recv_timeout(Duration::from_secs(5)).expect("it has left");
+}

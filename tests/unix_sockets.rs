@@ -373,3 +373,20 @@ fn on_the_simulated_network() {
     assert!(missed.take_result().unwrap().is_err());
     assert!(!Path::new("/ropewalk").exists());
 }
+
+/// As many connections wait to be accepted as was asked for, and one more.
+#[test]
+fn the_backlog_reaches_the_socket() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let reactor = reactor();
+    let name = format!("ropewalk-backlog-{}", std::process::id());
+    let at = UnixAddress::abstract_name(&name).unwrap();
+    let options = UnixListenOptions::new().backlog(2);
+    let _port = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
+    let to = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+    // Nothing is accepted before the reactor turns.
+    let sockets =
+        [(); 4].map(|()| socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap());
+    let connected = sockets.iter().map(|socket| connect(socket, &to)).collect::<Vec<_>>();
+    assert_eq!(connected, [Ok(()), Ok(()), Ok(()), Err(rustix::io::Errno::AGAIN)]);
+}

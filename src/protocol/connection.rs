@@ -1,33 +1,22 @@
-//! The joint between a protocol and its transport, and the handles that reach it from outside.
-//!
-//! This file alone turns what happens to a stream into calls of a [`Protocol`]. That one place makes "`data_received`
-//! after `connection_lost`" and "`connection_lost` twice" impossible:
-//!
-//! 1. a call goes out only while the protocol is in its place;
-//! 2. `connection_lost` takes it out of its place for good;
-//! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the connection's end
-//!    ([`Stream::callback_failed`](crate::transport::stream::Stream::callback_failed));
-//! 4. no borrow of the stream is held during a call, and none of the protocol outside one.
+//! The handles that reach a protocol from outside of its callbacks: from another connection, a timer, a Deferred.
 
-use std::any::{Any, type_name};
-use std::cell::RefCell;
+use std::any::{Any, TypeId};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 use super::Protocol;
-use crate::error::{ConnectionClosed, Unavailable};
-use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
-use crate::log::error;
-use crate::transport::agenda::Call;
-use crate::transport::step::{Delivery, EndNotice, Ending};
-use crate::transport::{Notice, Transport};
+use super::joint::{ErasedJoint, Joint};
+use crate::deferred::{Deferred, Outcome, Promise, maybe_deferred};
+use crate::error::Unavailable;
+use crate::failure::Result;
+use crate::transport::Transport;
 
-/// A protocol and its transport, as they are reached from outside: what `connect` gives (Twisted: the protocol with
-/// which a client endpoint's Deferred fires).
+/// A protocol of type `P` and its transport (Twisted: the protocol instance, which is reached through `self` there). From `connect`,
+/// and inside a callback from [`Transport::connection`].
 ///
-/// It is a cheap handle, and keeps neither the connection nor the protocol alive: once the connection is over,
-/// [`with`](Self::with) says so.
+/// It is a cheap handle, and keeps neither the connection nor the protocol alive: a protocol may keep its own. Once the connection is
+/// over, [`with`](Self::with) says so.
 ///
 /// ```
 /// # use ropewalk::{protocol::Connection, Protocol, Result, Transport, error::Unavailable};
@@ -39,12 +28,19 @@ use crate::transport::{Notice, Transport};
 ///     connection.with(|counter, _transport| counter.seen)
 /// }
 /// ```
-pub struct Connection<P>(Rc<Joint<P>>);
+pub struct Connection<P> {
+    transport: Transport,
+    protocol: PhantomData<fn(&mut P)>,
+}
 
 impl<P: Protocol> Connection<P> {
+    fn new(transport: Transport) -> Self {
+        Self { transport, protocol: PhantomData }
+    }
+
     /// The transport. It stays usable (and does nothing) after the connection is over.
     pub fn transport(&self) -> &Transport {
-        &self.0.transport
+        &self.transport
     }
 
     /// Runs `call` with the protocol and its transport.
@@ -53,43 +49,225 @@ impl<P: Protocol> Connection<P> {
     /// ([`AlreadyRunning`](crate::error::ReactorError::AlreadyRunning)), and one whose last handle goes closes behind `call`.
     ///
     /// # Errors
-    /// [`Unavailable::Busy`] from inside one of that protocol's own callbacks (use what the callback was given);
-    /// [`Unavailable::Gone`] once the connection is over.
+    /// [`Unavailable::Busy`] from inside one of that protocol's own callbacks: use what the callback was given, or
+    /// [`later`](Self::later). [`Unavailable::Gone`] once the connection is over. [`Unavailable::OtherProtocol`] if this came from
+    /// [`Transport::connection`], and the protocol is no `P`.
     pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
-        let _entered = self.0.transport.enter();
-        let mut place = self.0.protocol.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
-        let protocol = place.as_mut().ok_or(Unavailable::Gone)?;
-        Ok(call(protocol, &self.0.transport))
+        let result = self.reach(|free| free.map(|(protocol, transport)| call(protocol, transport)));
+        self.transport.make_waiting_calls();
+        result
+    }
+
+    /// Runs `call` with the protocol and its transport: now, or if the protocol is in one of its calls, as soon as that has returned.
+    /// Calls that wait are made in the order in which they were asked for, before anything else happens to the connection. None is
+    /// made from inside another of the same protocol.
+    ///
+    /// The Deferred has the result of `call`. Cancelled before, `call` is dropped.
+    ///
+    /// # Errors
+    /// The Deferred fails as `call` does, which may be a panic: that does not end the connection. It fails with
+    /// [`Unavailable::Gone`] if the connection is over first, and with [`Unavailable::OtherProtocol`] as [`with`](Self::with) does.
+    ///
+    /// ```
+    /// use ropewalk::testing::StringTransport;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Answers a line that is too long from a helper that knows no `self`.
+    /// struct Strict { refused: usize }
+    ///
+    /// impl Protocol for Strict {
+    ///     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+    ///         if data.len() > 80 {
+    ///             let refusal = transport.connection::<Self>().later(|strict, transport| {
+    ///                 strict.refused += 1;
+    ///                 transport.write(b"too long\r\n");
+    ///             });
+    ///             drop(refusal);
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let connection = StringTransport::new().joined(Strict { refused: 0 });
+    /// connection.deliver(&[b'x'; 81]);
+    /// assert_eq!(connection.with(|strict, _| strict.refused), Ok(1));
+    /// assert_eq!(connection.string().value(), b"too long\r\n");
+    /// ```
+    #[track_caller]
+    pub fn later<R: Outcome>(&self, call: impl FnOnce(&mut P, &Transport) -> R + 'static) -> Deferred<R::Output> {
+        self.when_free(|free| match free {
+            Ok((protocol, transport)) => maybe_deferred(|| call(protocol, transport)),
+            Err(unavailable) => Deferred::fail(unavailable),
+        })
+    }
+
+    /// Makes `call` once, now or when the protocol is free, with the protocol or with the reason why there is none.
+    #[track_caller]
+    fn when_free<T>(
+        &self,
+        call: impl FnOnce(Result<(&mut P, &Transport), Unavailable>) -> Deferred<T> + 'static,
+    ) -> Deferred<T> {
+        let (promise, deferred) = Promise::new();
+        let connection = self.clone();
+        let act = move || {
+            if promise.is_called() {
+                return;
+            }
+            connection.reach(call).chain_deferred(promise);
+        };
+        if self.is_busy() || self.transport.has_waiting_calls() {
+            self.transport.wait(act);
+        } else {
+            act();
+        }
+        deferred
+    }
+
+    /// Makes `call` with the protocol, or with the reason why there is none.
+    fn reach<R>(&self, call: impl FnOnce(Result<(&mut P, &Transport), Unavailable>) -> R) -> R {
+        let _entered = self.transport.enter();
+        let (mut call, mut result) = (Some(call), None);
+        let mut act = |free: Result<(&mut P, &Transport), Unavailable>| result = call.take().map(|call| call(free));
+        let reached = joint(&self.transport).ok_or(Unavailable::Gone).and_then(|joint| {
+            joint.reach(&mut |protocol, transport| {
+                act(find(protocol).map(|protocol| (protocol, transport)).ok_or(Unavailable::OtherProtocol));
+            })
+        });
+        if let Err(unavailable) = reached {
+            act(Err(unavailable));
+        }
+        result.expect("a joint calls once, or says why it can't")
+    }
+
+    fn is_busy(&self) -> bool {
+        joint(&self.transport).is_some_and(|joint| joint.is_busy())
     }
 }
 
 /// For the test kit, which drives joints without a reactor.
 impl<P: Protocol> Connection<P> {
-    /// Joins a protocol to a transport.
-    pub(crate) fn join(protocol: P, transport: Transport) -> Self {
-        Self(Rc::new(Joint::new(protocol, transport)))
+    /// Joins a protocol to a transport: the handle, and what is to be driven.
+    pub(crate) fn join(protocol: P, transport: Transport) -> (Self, Rc<dyn ErasedJoint>) {
+        (Self::new(transport.clone()), Rc::new(Joint::new(protocol, transport)))
     }
+}
 
-    /// What is to be driven.
-    pub(crate) fn joint(&self) -> Rc<dyn AnyJoint> {
-        Rc::clone(&self.0) as Rc<dyn AnyJoint>
+impl Transport {
+    /// This connection with its protocol, which is a `P`, or wraps one ([`Protocol::inner`]): the handle by which a protocol reaches
+    /// itself from a timer, a Deferred or another connection (Twisted: `self`, and `transport.protocol`).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::protocol::Connection;
+    /// use ropewalk::{Clock, Protocol, Result, Transport};
+    ///
+    /// /// Says how much it has seen, each second.
+    /// struct Counter { seen: usize }
+    ///
+    /// impl Protocol for Counter {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         tick(transport.connection());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
+    ///         self.seen += data.len();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// fn tick(connection: Connection<Counter>) {
+    ///     connection.transport().timers().call_later(Duration::from_secs(1), move || {
+    ///         let told = connection.with(|counter, transport| transport.write(counter.seen.to_string().as_bytes()));
+    ///         // Once the connection is over there is no more to count.
+    ///         if told.is_ok() {
+    ///             tick(connection);
+    ///         }
+    ///     });
+    /// }
+    /// ```
+    pub fn connection<P: Protocol>(&self) -> Connection<P> {
+        Connection::new(self.clone())
     }
+}
+
+impl<T> Deferred<T> {
+    /// Hands the result to a protocol, as [`Connection::later`] does: now, or as soon as it is free. The Deferred that is returned has
+    /// the result of `call`.
+    ///
+    /// If the connection is over first, it fails with [`Unavailable::Gone`], or with the failure that was to be handed on.
+    ///
+    /// ```
+    /// use ropewalk::deferred::Promise;
+    /// use ropewalk::testing::StringTransport;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// struct Client { replies: usize }
+    ///
+    /// impl Protocol for Client {
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let connection = StringTransport::new().joined(Client { replies: 0 });
+    /// let (promise, reply) = Promise::new();
+    /// let counted = reply.then_with(connection.connection(), |client, transport, reply: Result<u32>| {
+    ///     client.replies += 1;
+    ///     transport.write(reply?.to_string().as_bytes());
+    ///     Ok(())
+    /// });
+    /// promise.callback(7).unwrap();
+    /// drop(counted);
+    /// assert_eq!(connection.string().value(), b"7");
+    /// ```
+    #[track_caller]
+    pub fn then_with<P: Protocol, R: Outcome>(
+        self,
+        connection: &Connection<P>,
+        call: impl FnOnce(&mut P, &Transport, Result<T>) -> R + 'static,
+    ) -> Deferred<R::Output> {
+        let connection = connection.clone();
+        self.add_both(move |result| {
+            connection.when_free(|free| match (free, result) {
+                (Ok((protocol, transport)), result) => maybe_deferred(|| call(protocol, transport, result)),
+                (Err(_), Err(failure)) => Deferred::fail(failure),
+                (Err(unavailable), Ok(_)) => Deferred::fail(unavailable),
+            })
+        })
+    }
+}
+
+/// The joint of a transport. `None`: the connection is over.
+fn joint(transport: &Transport) -> Option<Rc<dyn ErasedJoint>> {
+    let mut found = None;
+    transport.above(&mut |joint| found = joint.downcast_ref::<Rc<dyn ErasedJoint>>().cloned());
+    found
+}
+
+/// The protocol, or the one inside of it, that is a `P`.
+fn find<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut P> {
+    let mut protocol = protocol;
+    while !(protocol as &dyn Any).is::<P>() {
+        protocol = protocol.inner()?;
+    }
+    (protocol as &mut dyn Any).downcast_mut()
 }
 
 impl<P> Clone for Connection<P> {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self { transport: self.transport.clone(), protocol: PhantomData }
     }
 }
 
 impl<P> fmt::Debug for Connection<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connection").field(&self.0.transport).finish()
+        f.debug_tuple("Connection").field(&self.transport).finish()
     }
 }
 
 /// A [`Connection`] whose protocol's type was forgotten on the way through an endpoint that is a trait object.
-pub struct AnyConnection(pub(crate) Rc<dyn AnyJoint>);
+pub struct AnyConnection(pub(crate) Rc<dyn ErasedJoint>);
 
 impl AnyConnection {
     /// The transport.
@@ -102,10 +280,7 @@ impl AnyConnection {
     /// # Errors
     /// Gives itself back if the protocol is not a `P`.
     pub fn downcast<P: Protocol>(self) -> Result<Connection<P>, Self> {
-        match Rc::clone(&self.0).into_any().downcast() {
-            Ok(joint) => Ok(Connection(joint)),
-            Err(_) => Err(self),
-        }
+        if self.0.protocol_type() == TypeId::of::<P>() { Ok(self.transport().connection()) } else { Err(self) }
     }
 
     /// The connection with the type of the protocol that its own factory built.
@@ -118,230 +293,4 @@ impl fmt::Debug for AnyConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("AnyConnection").field(self.0.transport()).finish()
     }
-}
-
-/// What the reactor drives: a joint, whatever its protocol.
-pub(crate) trait AnyJoint {
-    fn transport(&self) -> &Transport;
-    /// The first call. The failure is for whoever asked for the connection.
-    fn connection_made(&self) -> Result<()>;
-    /// Bytes came.
-    fn data_received(&self, data: &[u8]);
-    /// Descriptors came, before the bytes that they were sent with.
-    fn descriptors_received(&self, descriptors: Vec<OwnedFd>);
-    /// The peer sent its last byte.
-    fn end_of_stream(&self);
-    /// What was held while reading was paused can be delivered.
-    fn deliver_held(&self);
-    /// Our direction was shut.
-    fn write_connection_lost(&self);
-    /// The producer of the transport is to pause or to resume.
-    fn tell_producer(&self);
-    /// The deadline of the stream passed.
-    fn deadline_passed(&self);
-    /// Ends the connection with the failure of a callback, and logs it: the protocol may not.
-    fn callback_failed(&self, callback: &'static str, failure: Failure);
-    /// The last call. The protocol is dropped.
-    fn connection_lost(&self, reason: &Failure);
-    fn into_any(self: Rc<Self>) -> Rc<dyn Any>;
-}
-
-/// A protocol joined to its transport.
-pub(crate) struct Joint<P> {
-    transport: Transport,
-    protocol: RefCell<Option<P>>,
-}
-
-impl<P> Drop for Joint<P> {
-    /// The protocol is there only if it never heard of its connection.
-    fn drop(&mut self) {
-        drop_guarded("a protocol", self.protocol.take());
-    }
-}
-
-impl<P: Protocol> Joint<P> {
-    pub(crate) fn new(protocol: P, transport: Transport) -> Self {
-        transport.stream().set_half_close(protocol.half_close());
-        Self { transport, protocol: RefCell::new(Some(protocol)) }
-    }
-
-    /// Calls out, if there is still somebody to call. A failure closes the connection with it.
-    fn call(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
-        let mut place = self.protocol.borrow_mut();
-        let Some(protocol) = place.as_mut() else { return Ok(()) };
-        let result = self.transport.watched(call, || guarded_result(|| callback(protocol, &self.transport)));
-        drop(place);
-        if let Err(failure) = &result {
-            self.callback_failed(call.name(), failure.clone());
-        }
-        result
-    }
-
-    /// The one event about a failure of a connection, where it enters.
-    fn log_failure(&self, place: &'static str, failure: &Failure) {
-        error!(
-            peer = %self.transport.peer(),
-            protocol = type_name::<P>(),
-            %failure,
-            backtrace = failure.backtrace().map(tracing::field::display),
-            "{place} failed; the connection ends"
-        );
-    }
-
-    /// Bytes came that have passed so many layers.
-    fn arrived(&self, level: usize, data: &[u8]) {
-        let delivery = self.transport.stream().received(level, data);
-        match delivery {
-            Delivery::Deliver => {
-                self.tell(Call::Data(data), |protocol, transport| protocol.data_received(transport, data))
-            }
-            Delivery::Kept => {}
-            Delivery::Sealed => self.open(level, data),
-        }
-    }
-
-    /// Bytes came that are a layer's. A callback may put another layer above it, and what comes next is that one's.
-    fn open(&self, level: usize, data: &[u8]) {
-        let opened = self.transport.open(level, data);
-        let above = level + 1;
-        if opened.completed && self.transport.stream().is_top(above) {
-            self.tell(Call::HandshakeCompleted, P::handshake_completed);
-        }
-        if !opened.plain.is_empty() {
-            self.arrived(above, &opened.plain);
-        }
-        self.transport.give_back(opened.plain);
-        if opened.ended {
-            self.ended(above, Ending::Clean);
-        }
-        if let Some(failure) = opened.failure {
-            self.log_failure("TLS", &failure);
-            self.transport.ask(|stream| stream.fail(failure));
-        }
-    }
-
-    /// The peer's direction has ended, as it is seen above so many layers.
-    fn ended(&self, level: usize, ending: Ending) {
-        let notice = self.transport.stream().ended(level, ending);
-        if notice == EndNotice::Tell {
-            self.tell(Call::ReadLost, P::read_connection_lost);
-        }
-        self.transport.list();
-    }
-
-    /// Calls out where the failure concerns nobody but the connection itself.
-    fn tell(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
-        // `call` has already made the failure the reason of the connection's end.
-        let _ = self.call(call, callback);
-    }
-}
-
-impl<P: Protocol> AnyJoint for Joint<P> {
-    fn transport(&self) -> &Transport {
-        &self.transport
-    }
-
-    fn connection_made(&self) -> Result<()> {
-        self.call(Call::Made, P::connection_made)
-    }
-
-    fn data_received(&self, data: &[u8]) {
-        self.arrived(0, data);
-    }
-
-    fn descriptors_received(&self, descriptors: Vec<OwnedFd>) {
-        // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them, and so does a layer,
-        // which vouches for bytes only.
-        for descriptor in descriptors {
-            let is_delivered = {
-                let stream = self.transport.stream();
-                stream.delivers() && !stream.is_layered()
-            };
-            if is_delivered {
-                self.tell(Call::Descriptor, |protocol, transport| {
-                    protocol.file_descriptor_received(transport, descriptor)
-                });
-            }
-        }
-    }
-
-    fn end_of_stream(&self) {
-        self.ended(0, Ending::Clean);
-    }
-
-    fn deliver_held(&self) {
-        let held = self.transport.stream().take_held();
-        let Some(held) = held else { return };
-        if !held.data.is_empty() {
-            self.arrived(held.level, &held.data);
-        }
-        if let Some(ending) = held.end {
-            self.ended(held.level, ending);
-        }
-        self.transport.list();
-    }
-
-    fn write_connection_lost(&self) {
-        self.tell(Call::WriteLost, P::write_connection_lost);
-    }
-
-    fn tell_producer(&self) {
-        let told = self.transport.stream().take_producer();
-        if let Some((mut producer, notice)) = told {
-            let result = guarded_result(|| match notice {
-                Notice::Pause => producer.pause_producing(&self.transport),
-                Notice::Resume => producer.resume_producing(&self.transport),
-            });
-            let unregistered = self.transport.stream().put_back(producer);
-            if let Err(failure) = dropped(unregistered).and(result) {
-                self.callback_failed("a producer", failure);
-            }
-        }
-        self.transport.list();
-    }
-
-    fn deadline_passed(&self) {
-        let mut late = None;
-        self.transport.ask(|stream| late = stream.deadline_passed());
-        if let Some(failure) = late {
-            self.log_failure("TLS", &failure);
-        }
-    }
-
-    #[cold]
-    fn callback_failed(&self, callback: &'static str, failure: Failure) {
-        self.log_failure(callback, &failure);
-        self.transport.ask(|stream| stream.callback_failed(failure));
-    }
-
-    fn connection_lost(&self, reason: &Failure) {
-        if reason.check::<ConnectionClosed>().is_some_and(|closed| !matches!(closed, ConnectionClosed::Done)) {
-            tracing::debug!(peer = %self.transport.peer(), protocol = type_name::<P>(), %reason, "a connection was lost");
-        }
-        let producer = self.transport.stream().unregister();
-        if let Some(mut producer) = producer {
-            let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);
-            if let Err(failure) = told.and(dropped(Some(producer))) {
-                error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
-            }
-        }
-        let protocol = self.protocol.borrow_mut().take();
-        let Some(mut protocol) = protocol else { return };
-        let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));
-        let told = self.transport.watched(Call::Lost, lose);
-        // Apart from the call: a drop that panics while a panic unwinds would end the process.
-        let dropped = guarded(move || drop(protocol));
-        for panic in [told, dropped].into_iter().filter_map(Result::err) {
-            error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
-        }
-    }
-
-    fn into_any(self: Rc<Self>) -> Rc<dyn Any> {
-        self
-    }
-}
-
-/// Drops what is not ours; a panic becomes a failure.
-fn dropped<T>(value: T) -> Result<()> {
-    Ok(guarded(|| drop(value))?)
 }

@@ -7,7 +7,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::Protocol;
-use super::connection::{AnyJoint, Joint};
+use super::joint::{ErasedJoint, Joint};
 use crate::address::Address;
 use crate::error::Unavailable;
 use crate::failure::{Guarded, Panicked, Result, guarded, guarded_result};
@@ -227,7 +227,7 @@ impl BoxedFactory {
     }
 
     /// Builds a protocol and joins it to `transport`.
-    pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn AnyJoint>>, Panicked> {
+    pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn ErasedJoint>>, Panicked> {
         let built = guarded(|| self.shared.with(|factory| factory.build(transport)))?;
         let joint = built.unwrap_or_else(|busy| refuse(&busy));
         if let (Some(joint), Some(prepare)) = (&joint, &self.prepare)
@@ -353,7 +353,7 @@ fn refuse<T>(busy: &Unavailable) -> Option<T> {
 
 /// [`Factory`] without its associated type.
 trait AnyFactory {
-    fn build(&mut self, transport: Transport) -> Option<Rc<dyn AnyJoint>>;
+    fn build(&mut self, transport: Transport) -> Option<Rc<dyn ErasedJoint>>;
     fn start(&mut self);
     fn stop(&mut self);
 }
@@ -376,7 +376,7 @@ impl<F: Factory> Factory for Guarded<F> {
 }
 
 impl<F: Factory> AnyFactory for F {
-    fn build(&mut self, transport: Transport) -> Option<Rc<dyn AnyJoint>> {
+    fn build(&mut self, transport: Transport) -> Option<Rc<dyn ErasedJoint>> {
         let protocol = self.build_protocol(&transport.peer())?;
         Some(Rc::new(Joint::new(protocol, transport)))
     }

@@ -5,13 +5,15 @@
 
 mod connection;
 mod factory;
+mod joint;
 
+use std::any::Any;
 use std::os::fd::OwnedFd;
 
-pub(crate) use connection::AnyJoint;
 pub use connection::{AnyConnection, Connection};
 pub(crate) use factory::Started;
 pub use factory::{BoxedFactory, Factory, SharedFactory, for_protocol};
+pub(crate) use joint::ErasedJoint;
 
 use crate::failure::{Failure, Result};
 use crate::transport::Transport;
@@ -52,16 +54,14 @@ use crate::transport::Transport;
 /// ```
 /// use std::time::Duration;
 /// use ropewalk::interfaces::*;
-/// use ropewalk::{Reactor, Result, Transport};
+/// use ropewalk::{Result, Transport};
 ///
-/// struct Hasty {
-///     reactor: Reactor,
-/// }
+/// struct Hasty;
 ///
 /// impl Protocol for Hasty {
 ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-///         let transport = transport.clone();
-///         self.reactor.call_later(Duration::from_secs(5), move || transport.lose_connection());
+///         let kept = transport.clone();
+///         transport.timers().call_later(Duration::from_secs(5), move || kept.lose_connection());
 ///         Ok(())
 ///     }
 ///
@@ -75,7 +75,7 @@ use crate::transport::Transport;
     note = "write `impl Protocol for ..` with a `data_received`",
     note = "a factory returns protocols by value: `for_protocol(|_| Echo)`, or `|_: &Address| Some(Echo)`"
 )]
-pub trait Protocol: 'static {
+pub trait Protocol: Any + Erase {
     /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.
     ///
     /// # Errors
@@ -115,6 +115,12 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
+    /// The protocol that this one wraps and passes its callbacks on to, if it is a wrapper (Twisted: `ProtocolWrapper.wrappedProtocol`):
+    /// so that the one inside reaches itself through [`Transport::connection`].
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        None
+    }
+
     /// The connection is over (Twisted: `connectionLost`). The reason is a
     /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
     /// protocol is dropped afterwards.
@@ -152,8 +158,29 @@ pub trait Protocol: 'static {
     }
 }
 
+mod erase {
+    use super::Protocol;
+
+    /// Forgets the type of a protocol, which a `Box` may have forgotten already.
+    #[expect(unnameable_types, reason = "every protocol has it, and nothing else may")]
+    pub trait Erase {
+        fn erase(&mut self) -> &mut dyn Protocol;
+    }
+
+    impl<P: Protocol> Erase for P {
+        fn erase(&mut self) -> &mut dyn Protocol {
+            self
+        }
+    }
+}
+use erase::Erase;
+
 /// A boxed protocol is one, for factories that choose at run time.
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some((**self).erase())
+    }
+
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         (**self).connection_made(transport)
     }

@@ -12,7 +12,7 @@ use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
-use crate::protocol::AnyJoint;
+use crate::protocol::ErasedJoint;
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
@@ -320,7 +320,7 @@ impl Core {
     }
 
     /// The connection that `id` names.
-    pub(super) fn joint(&self, id: Id) -> Option<Rc<dyn AnyJoint>> {
+    pub(super) fn joint(&self, id: Id) -> Option<Rc<dyn ErasedJoint>> {
         self.slots.borrow().get(id)?.joint().cloned()
     }
 

@@ -1,5 +1,6 @@
 //! [`Core`]: what a reactor consists of.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -23,7 +24,7 @@ use super::triggers::Triggers;
 use super::turn::State;
 use super::{Builder, Counters, Handle, Resolver, SystemResolver};
 use crate::deferred::Spawner;
-use crate::protocol::{AnyJoint, Started};
+use crate::protocol::{ErasedJoint, Started};
 use crate::time::{DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::step::CloseMode;
@@ -87,9 +88,9 @@ pub(super) enum Slot {
     Reserved,
     Port(Rc<PortCore>),
     Connecting(Rc<Attempt>),
-    Connected(Rc<dyn AnyJoint>),
+    Connected(Rc<dyn ErasedJoint>),
     /// A connection of a client, whose factory stops when it is over.
-    Client(Box<(Rc<dyn AnyJoint>, Started)>),
+    Client(Box<(Rc<dyn ErasedJoint>, Started)>),
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),
     Signals,
@@ -98,7 +99,7 @@ pub(super) enum Slot {
 impl Slot {
     /// What is to be told what happens to a connection.
     #[inline]
-    pub(super) fn joint(&self) -> Option<&Rc<dyn AnyJoint>> {
+    pub(super) fn joint(&self) -> Option<&Rc<dyn ErasedJoint>> {
         match self {
             Self::Connected(joint) => Some(joint),
             Self::Client(client) => Some(&client.0),
@@ -195,5 +196,16 @@ impl Driver for Core {
 
     fn raw_fd(&self, id: Id) -> Option<RawFd> {
         self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
+    }
+
+    fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any)) {
+        let joint = self.joint(id);
+        if let Some(joint) = &joint {
+            look(joint);
+        }
+    }
+
+    fn timers(&self) -> Timers {
+        self.timers.clone()
     }
 }

@@ -4,22 +4,29 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
-use super::backend::{Completion, Inbox};
-use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor};
+use super::backend::{Closed, Completion, Inbox, Incoming, IncomingSocket};
+use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
 use crate::address::Address;
-use crate::error::{ConnectError, ReactorError};
+use crate::deferred::Promise;
+use crate::error::{ConnectError, ReactorError, ReactorGone};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Factory, Protocol};
+use crate::testing::{Conditions, Network, StringTransport};
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
+use crate::transport::layer::{Layer, Opened};
+use crate::transport::send_queue::Spares;
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -34,6 +41,11 @@ impl Protocol for Echo {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         transport.write(data);
+        Ok(())
+    }
+
+    fn file_descriptor_received(&mut self, _: &Transport, _: OwnedFd) -> Result<()> {
+        self.0.borrow_mut().push("descriptor".to_owned());
         Ok(())
     }
 
@@ -120,6 +132,31 @@ fn shortages_at_accept_of_a_ring_back_off_and_recover() {
     }
 }
 
+/// F02: the pause behind a failed accept doubles up to a second. An accepted connection makes it short again.
+#[test]
+fn the_pause_of_accepting_doubles_until_it_works() {
+    let network = Network::with_conditions(1, Conditions::ideal());
+    let at: SocketAddr = "10.0.0.1:7".parse().unwrap();
+    let reactor = network.reactor(at.ip());
+    let factory = |_: &Address| Some(Echo(Log::default()));
+    let _port = reactor.listen_tcp(at, &ListenOptions::new(), factory).unwrap();
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
+    let pause = || {
+        core.complete(id, Completion::AcceptFailed(Errno::NFILE.into()), &mut Inbox::default());
+        let pause = core.timers.next_deadline().expect("it goes on") - core.timers.seconds();
+        network.run_for(pause).unwrap();
+        pause.as_millis()
+    };
+    for expected in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
+        assert_eq!(pause(), expected);
+    }
+    let _peer = network.connect(at);
+    network.settle().unwrap();
+    assert_eq!([pause(), pause()], [5, 10]);
+    assert_eq!((reactor.counters().accept_failures, reactor.counters().accepted), (12, 1));
+}
+
 /// F03: an error that belongs to a connection that waited does not stop the others, nor the port.
 #[test]
 fn errors_of_waiting_connections_are_skipped() {
@@ -157,6 +194,118 @@ fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
         assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
         faults::clear();
     }
+}
+
+/// The system has no memory for what is sent: it is tried again in a while, and not before.
+#[test]
+fn a_send_without_memory_is_tried_again_in_a_while() {
+    for is_paused in [false, true] {
+        let (reactor, log) = (reactor(), Log::default());
+        let (_port, address) = listen(&reactor, &log);
+        let mut peer = TcpStream::connect(address).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        run_until(&reactor, || !log.borrow().is_empty());
+        let core = &reactor.0;
+        let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+        plan(Call::Send, [Fault::Fails(Errno::NOBUFS); 4]);
+        core.with_transport(id, |transport| {
+            transport.write(b"patience");
+            if is_paused {
+                // Off the fast path.
+                transport.pause_producing();
+            }
+        });
+        for unmet in [3, 2, 1, 0] {
+            core.settle();
+            core.settle();
+            assert_eq!(left(Call::Send), unmet, "paused {is_paused}");
+            assert!(core.timers.next_deadline().is_some());
+            core.with_transport(id, |transport| transport.ask(|stream| stream.unblocked()));
+        }
+        core.settle();
+        let mut received = [0; 8];
+        peer.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"patience");
+    }
+}
+
+/// A send that fails ends the connection, whatever its peer does.
+#[test]
+fn a_send_that_fails_ends_the_connection() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let _peer = TcpStream::connect(address).unwrap();
+    run_until(&reactor, || !log.borrow().is_empty());
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+    plan(Call::Send, [Fault::Fails(Errno::CONNRESET)]);
+    core.with_transport(id, |transport| transport.write(b"lost"));
+    run_until(&reactor, || log.borrow().len() == 2);
+    assert_eq!(log.borrow()[1], "the peer reset the connection (4 bytes were still to be sent)");
+}
+
+/// Nothing is left of a deadline: of one that was not needed, nor of one that passed.
+#[test]
+fn deadlines_leave_nothing_behind() {
+    for reads in [true, false] {
+        let network = Network::with_conditions(1, Conditions::ideal().window(1000));
+        let (at, log) = (SocketAddr::from(([10, 0, 0, 1], 7)), Log::default());
+        let reactor = network.reactor(at.ip());
+        let told = Rc::clone(&log);
+        let factory = move |_: &Address| Some(Echo(Rc::clone(&told)));
+        let _port = reactor.listen_tcp(at, &ListenOptions::new(), factory).unwrap();
+        let peer = network.connect(at);
+        network.settle().unwrap();
+        let core = &reactor.0;
+        let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+        core.with_transport(id, |transport| {
+            transport.write(&[0; 1500]);
+            transport.lose_connection();
+        });
+        network.settle().unwrap();
+        assert_eq!((core.deadlines.borrow().len(), core.timers.len()), (1, 1));
+        if reads {
+            while !peer.read().is_empty() {
+                network.settle().unwrap();
+            }
+            peer.close();
+            network.settle().unwrap();
+        } else {
+            network.run_for(Duration::from_secs(3600)).unwrap();
+        }
+        assert_eq!(log.borrow().len(), 2, "{:?}", log.borrow());
+        assert_eq!((core.deadlines.borrow().len(), core.timers.len()), (0, 0), "reads {reads}");
+    }
+}
+
+/// A socket that met itself is tried anew so often, and refused then.
+#[test]
+fn a_socket_that_meets_itself_again_and_again_is_refused() {
+    let network = Network::new(1);
+    network.answer_by_hand();
+    let (reactor, to) = (network.reactor([10, 0, 0, 1].into()), SocketAddr::from(([10, 0, 0, 1], 7)));
+    let factory = |_: &Address| -> Option<Echo> { None };
+    let mut connecting = reactor.connect_tcp(to, &ConnectOptions::new(), factory);
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Connecting(_)))[0];
+    for tries in 0..4 {
+        network.settle().unwrap();
+        assert!(!connecting.is_called(), "{tries}");
+        core.complete(id, Completion::Connected(to.into()), &mut Inbox::default());
+    }
+    network.settle().unwrap();
+    let failure = connecting.take_result().expect("it is over").expect_err("it failed");
+    assert!(matches!(failure.check(), Some(ConnectError::Refused { .. })), "{failure}");
+}
+
+/// The system has no memory for what is received: it is tried again in the next turn.
+#[test]
+fn a_receive_without_memory_is_tried_again() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    plan(Call::Receive, [Errno::NOBUFS, Errno::NOMEM, Errno::NOBUFS].map(Fault::Fails));
+    assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
+    assert_eq!(left(Call::Receive), 0);
 }
 
 /// F14 on a ring: requests that are cut short, or come to nothing for a passing reason, leave the stream of bytes as it was.
@@ -252,19 +401,121 @@ fn a_failing_poller_ends_the_run() {
         let _ = stream.read_to_end(&mut rest);
     });
     let made = Rc::clone(&log);
-    let handle = reactor.clone();
-    fn order_when_made(reactor: Reactor, made: Log) {
-        if made.borrow().is_empty() {
-            reactor.clone().call_later(Duration::from_millis(1), move || order_when_made(reactor, made));
+    let called = Arc::new(AtomicBool::new(false));
+    fn order_when_made(reactor: Reactor, made: Log, called: Arc<AtomicBool>) {
+        if made.borrow().is_empty() || !called.load(Ordering::SeqCst) {
+            let again = reactor.clone();
+            reactor.call_later(Duration::from_millis(1), move || order_when_made(again, made, called));
         } else {
             plan(Call::Wait, [Fault::Fails(Errno::BADF)]);
         }
     }
-    order_when_made(handle, made);
+    order_when_made(reactor.clone(), made, Arc::clone(&called));
+    let remote = reactor.remote();
+    let caller = thread::spawn(move || {
+        remote.blocking_call_from_thread(move |reactor| {
+            called.store(true, Ordering::SeqCst);
+            let (promise, answer) = Promise::<()>::new();
+            reactor.call_later(Duration::from_secs(3600), move || drop(promise));
+            answer
+        })
+    });
     assert!(matches!(reactor.run(), Err(ReactorError::Poll(_))));
     assert_eq!(*log.borrow(), ["made", "the reactor stopped"]);
     peer.join().unwrap();
     assert_eq!(reactor.counters().watched, 0);
+    run_until(&reactor, || caller.is_finished());
+    let failure = caller.join().unwrap().expect_err("there is no answer");
+    assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
+    let again = reactor.clone();
+    reactor.call_later(Duration::ZERO, move || again.stop().expect("it runs"));
+    reactor.run().expect("it can be run again");
+}
+
+/// A run leaves nothing of its signals behind, and does not tell of one that ended the run before.
+#[test]
+fn a_run_leaves_no_signals_behind() {
+    let reactor = reactor();
+    let core = &reactor.0;
+    let _subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
+    core.exit_signal.set(Some(15));
+    for _ in 0..2 {
+        let handle = reactor.clone();
+        reactor.call_later(Duration::ZERO, move || {
+            assert_eq!(handle.counters().watched, 1);
+            handle.stop().expect("it runs");
+        });
+        reactor.run().unwrap();
+        assert_eq!((core.slots.borrow().len(), reactor.exit_signal()), (0, None));
+        assert!(core.signals.borrow().is_none());
+    }
+}
+
+/// A poller that takes nothing more: what it was to watch is let go of, and leaves no place taken.
+#[test]
+fn a_poller_that_takes_nothing_leaves_nothing_behind() {
+    /// Panics when it is dropped.
+    struct Bomb;
+    impl Protocol for Bomb {
+        fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("of a drop");
+        }
+    }
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
+    let bombs =
+        reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Bomb)).unwrap();
+    let bomb = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[1];
+    let working = core.backend.replace(Box::new(Closed::new(0)));
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for port in [id, bomb] {
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
+        let incoming = Incoming { socket, host: address.into(), peer: address.into() };
+        core.complete(port, Completion::Accepted(Box::new(incoming)), &mut Inbox::default());
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        assert!(log.borrow().is_empty() && core.slots.borrow().len() == 2);
+    }
+    drop(bombs.stop_listening());
+
+    let subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
+    assert_eq!(subscription.signal(), SIGUSR2);
+    assert!(matches!(reactor.run(), Err(ReactorError::Setup(_))));
+    assert_eq!(core.slots.borrow().len(), 1);
+    drop(subscription);
+
+    drop(core.backend.replace(working));
+    assert_eq!(echo(&reactor, address, b"as before".to_vec()), b"as before");
+}
+
+/// A forked child that takes a reactor over has none of the threads. What was asked of them fails, and what is asked anew is done.
+#[test]
+fn jobs_of_threads_that_are_gone_fail() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let told = Rc::clone(&log);
+    let stuck = reactor.defer_to_thread(move || Ok(released.recv().is_err())).add_both(move |result| {
+        let is_gone = result.is_err_and(|failure| failure.check::<ReactorGone>().is_some());
+        told.borrow_mut().push(format!("gone: {is_gone}"));
+    });
+    reactor.0.renew_jobs();
+    assert_eq!(*log.borrow(), ["gone: true"]);
+    let told = Rc::clone(&log);
+    let done = reactor.defer_to_thread(|| Ok("done")).add_both(move |result| {
+        told.borrow_mut().push(result.unwrap().to_owned());
+    });
+    run_until(&reactor, || log.borrow().len() == 2);
+    assert_eq!(log.borrow()[1], "done");
+    drop((release, stuck, done));
 }
 
 /// A wait that a signal interrupts is no failure.
@@ -286,6 +537,7 @@ fn connect_errors_have_kinds() {
         (Errno::HOSTUNREACH, "127.0.0.1:9 is unreachable"),
         (Errno::TIMEDOUT, "127.0.0.1:9 did not answer within the limits of the operating system"),
         (Errno::ADDRNOTAVAIL, "cannot connect to 127.0.0.1:9"),
+        (Errno::AGAIN, "cannot connect to 127.0.0.1:9"),
     ] {
         let (reactor, log) = (reactor(), Log::default());
         plan(Call::Connect, [Fault::Fails(errno)]);
@@ -326,4 +578,69 @@ fn a_failed_attempt_stops_its_factory() {
     drop(connecting.add_both(|_| ()));
     run_until(&reactor, || log.borrow().len() == 2);
     assert_eq!(*log.borrow(), ["start", "stop"]);
+}
+
+/// A layer that passes every byte on, or fails.
+struct Glass(Option<&'static str>);
+
+impl Layer for Glass {
+    fn open(&mut self, data: &[u8], _: &mut Vec<u8>, _: &Spares) -> Opened {
+        Opened { plain: data.to_vec(), failure: self.0.map(Failure::message), ..Opened::default() }
+    }
+
+    fn end(&mut self) -> Option<Failure> {
+        None
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn is_late(&self, _: Duration) -> Failure {
+        Failure::message("late")
+    }
+
+    fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
+        sealed.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn close(&mut self, _: &mut Vec<u8>) {}
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A layer that fails when it is put in its place ends the connection, with its failure.
+#[test]
+fn a_layer_that_fails_to_start_ends_the_connection() {
+    let connection = StringTransport::new().joined(Echo(Log::default()));
+    assert_eq!(connection.transport().add_layer(Box::new(Glass(Some("no keys")))), Some(()));
+    connection.turn();
+    assert_eq!(connection.lost().expect("it is over").to_string(), "no keys");
+}
+
+/// A layer vouches for bytes only: descriptors that come below it are closed.
+#[test]
+fn descriptors_below_a_layer_are_not_delivered() {
+    let (reactor, log) = (reactor(), Log::default());
+    let (_port, address) = listen(&reactor, &log);
+    let _peer = TcpStream::connect(address).unwrap();
+    run_until(&reactor, || !log.borrow().is_empty());
+    let core = &reactor.0;
+    let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
+    let joint = core.joint(id).unwrap();
+    for expected in [&["made", "descriptor"][..], &["made", "descriptor"]] {
+        joint.descriptors_received(vec![std::fs::File::open("/dev/null").unwrap().into()]);
+        assert_eq!(*log.borrow(), expected);
+        core.settle();
+        assert!(core.agenda.is_empty());
+        joint.transport().add_layer(Box::new(Glass(None))).unwrap();
+        assert!(!core.agenda.is_empty(), "a layer may have something to say first");
+    }
 }

@@ -5,6 +5,7 @@
 //! ([`End::deliver_held`]), what was asked for is done ([`End::settle`]), and last the protocol is told of what ended
 //! ([`End::tell`]). Nothing is borrowed while a protocol is called.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use super::Clock;
 use crate::failure::Failure;
-use crate::protocol::AnyJoint;
-use crate::time::{Clock as _, DelayedCall};
+use crate::protocol::{Connection, ErasedJoint, Protocol};
+use crate::time::{Clock as _, DelayedCall, Timers};
 use crate::transport::Transport;
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::send_queue::CHUNK;
@@ -35,9 +36,6 @@ pub(super) struct End {
     transport: Transport,
     agenda: Rc<Agenda>,
     socket: Rc<Socket>,
-    joint: RefCell<Option<Rc<dyn AnyJoint>>>,
-    /// What close timeouts and lingering go by. Without one, a socket that is never full.
-    clock: Option<Clock>,
     timer: Cell<Option<DelayedCall>>,
     /// The stream wants bytes.
     receiving: Cell<bool>,
@@ -54,8 +52,8 @@ pub(super) struct End {
 
 impl End {
     /// An end whose socket holds `room` bytes that the other end has not taken.
-    pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: Option<Clock>) -> Self {
-        let socket = Rc::new(Socket::new(room));
+    pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: Clock) -> Self {
+        let socket = Rc::new(Socket::new(room, clock));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
         let agenda = Rc::new(Agenda::new(driver, None));
         let transport = Transport::new(ID, Rc::clone(&agenda), host.into(), peer.into());
@@ -64,8 +62,6 @@ impl End {
             transport,
             agenda,
             socket,
-            joint: RefCell::default(),
-            clock,
             timer: Cell::default(),
             receiving: Cell::new(false),
             resumed: Cell::new(false),
@@ -96,11 +92,23 @@ impl End {
         self.aborted.get() || self.transport.stream().is_aborting()
     }
 
-    /// Puts the protocol in its place, and makes its first call.
-    pub(super) fn join(&self, joint: Rc<dyn AnyJoint>) {
-        *self.joint.borrow_mut() = Some(Rc::clone(&joint));
-        // A failure is already the connection's reason to end.
-        let _ = joint.connection_made();
+    /// Puts a protocol in its place.
+    pub(super) fn put<P: Protocol>(&self, protocol: P) -> Connection<P> {
+        let (connection, joint) = Connection::join(protocol, self.transport.clone());
+        self.socket.joint.replace(Some(joint));
+        connection
+    }
+
+    /// Makes the protocol's first call.
+    pub(super) fn join(&self) {
+        if let Some(joint) = self.joint() {
+            // A failure is already the connection's reason to end.
+            let _ = joint.connection_made();
+        }
+    }
+
+    fn joint(&self) -> Option<Rc<dyn ErasedJoint>> {
+        self.socket.joint.borrow().clone()
     }
 
     /// Phase 6: takes one thing out of what the peer sent, at most `limit` bytes, and hands it on.
@@ -141,7 +149,7 @@ impl End {
             }
             (data, ended, reset.then_some(rest))
         };
-        let joint = self.joint.borrow().clone();
+        let joint = self.joint();
         if let Some(rest) = reset {
             self.transport.ask(|stream| stream.broken(io::ErrorKind::ConnectionReset.into(), rest));
             return Arrival::Reset;
@@ -178,7 +186,7 @@ impl End {
 
     /// The rest of phase 6: what was held back while reading was paused. Whether there was anything.
     pub(super) fn deliver_held(&self) -> bool {
-        let joint = self.joint.borrow().clone();
+        let joint = self.joint();
         match joint {
             Some(joint) if self.resumed.take() => {
                 joint.deliver_held();
@@ -263,7 +271,7 @@ impl End {
     /// Phase 8: tells the protocol of what ended. The reason, if that is the connection. Whether the peer has ended its side
     /// decides whether there is anything left to be reset.
     pub(super) fn tell(&self, peer_ended: bool) -> Option<Failure> {
-        let joint = self.joint.borrow().clone();
+        let joint = self.joint();
         if self.producing.take()
             && let Some(joint) = &joint
         {
@@ -278,7 +286,7 @@ impl End {
         self.disarm();
         let reason = self.transport.stream().take_reason();
         self.close(mode, peer_ended);
-        self.joint.take();
+        self.socket.joint.take();
         *self.lost.borrow_mut() = Some(reason.clone());
         if let Some(joint) = joint {
             joint.connection_lost(&reason);
@@ -308,9 +316,8 @@ impl End {
     }
 
     fn arm(&self, after: Duration, call: impl FnOnce(&Transport, &Socket) + 'static) {
-        let Some(clock) = &self.clock else { return };
         let (transport, socket) = (self.transport.clone(), Rc::clone(&self.socket));
-        self.timer.set(Some(clock.call_later(after, move || call(&transport, &socket))));
+        self.timer.set(Some(self.socket.clock.call_later(after, move || call(&transport, &socket))));
     }
 
     fn disarm(&self) {
@@ -352,6 +359,9 @@ pub(super) struct Socket {
     full: Cell<bool>,
     state: Cell<State>,
     pub(super) options: RefCell<Options>,
+    joint: RefCell<Option<Rc<dyn ErasedJoint>>>,
+    /// What close timeouts and lingering go by.
+    pub(super) clock: Clock,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -363,9 +373,16 @@ enum State {
 }
 
 impl Socket {
-    fn new(room: usize) -> Self {
-        let out = RefCell::default();
-        Self { out, room, full: Cell::new(false), state: Cell::new(State::Open), options: RefCell::default() }
+    fn new(room: usize, clock: Clock) -> Self {
+        Self {
+            out: RefCell::default(),
+            room,
+            full: Cell::new(false),
+            state: Cell::new(State::Open),
+            options: RefCell::default(),
+            joint: RefCell::default(),
+            clock,
+        }
     }
 
     /// Takes what there is room for.
@@ -427,6 +444,17 @@ impl Driver for Socket {
 
     fn raw_fd(&self, _: Id) -> Option<RawFd> {
         None
+    }
+
+    fn above(&self, _: Id, look: &mut dyn FnMut(&dyn Any)) {
+        let joint = self.joint.borrow().clone();
+        if let Some(joint) = &joint {
+            look(joint);
+        }
+    }
+
+    fn timers(&self) -> Timers {
+        self.clock.timers().clone()
     }
 }
 

@@ -118,7 +118,7 @@ impl PumpOptions {
         client_stop: impl FnOnce() + 'static,
         server_stop: impl FnOnce() + 'static,
     ) -> Pump<C, S> {
-        let end = |host, peer| End::new(host, peer, self.room, Some(self.clock.clone()));
+        let end = |host, peer| End::new(host, peer, self.room, self.clock.clone());
         let pump = Pump {
             client: Side::new(client, end(self.client, self.server), Box::new(client_stop)),
             server: Side::new(server, end(self.server, self.client), Box::new(server_stop)),
@@ -128,8 +128,8 @@ impl PumpOptions {
         };
         {
             let _busy = Busy::enter(&pump.busy);
-            pump.server.end.join(pump.server.connection.joint());
-            pump.client.end.join(pump.client.connection.joint());
+            pump.server.end.join();
+            pump.client.end.join();
         }
         pump
     }
@@ -326,7 +326,7 @@ pub struct Side<P> {
 
 impl<P: Protocol> Side<P> {
     fn new(protocol: P, end: End, stop: Box<dyn FnOnce()>) -> Self {
-        let connection = Connection::join(protocol, end.transport().clone());
+        let connection = end.put(protocol);
         Self { end, connection, stop: Cell::new(Some(stop)) }
     }
 

@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::Clock;
 use super::busy::Busy;
 use super::end::{Arrival, End, Pipe};
 use super::excerpt::excerpt;
 use crate::error::Unavailable;
 use crate::failure::Failure;
 use crate::protocol::{Connection, Protocol};
+use crate::time::Clock as _;
 use crate::transport::Transport;
 
 /// A [`Transport`] that is connected to nothing and keeps what is written to it (Twisted: `StringTransport`).
@@ -56,14 +58,14 @@ impl StringTransport {
     }
 
     fn between(host: SocketAddr, peer: SocketAddr) -> Self {
-        Self(End::new(host, peer, usize::MAX, None))
+        Self(End::new(host, peer, usize::MAX, Clock::new()))
     }
 
     /// Joins a protocol to it, and makes its `connection_made` (Twisted: `StringTransportWithDisconnection`).
     pub fn joined<P: Protocol>(self, protocol: P) -> StringConnection<P> {
-        let connection = Connection::join(protocol, self.transport().clone());
+        let connection = self.0.put(protocol);
         let joined = StringConnection { string: self, connection, incoming: RefCell::default(), busy: Cell::default() };
-        joined.drive(|| joined.string.0.join(joined.connection.joint()));
+        joined.drive(|| joined.string.0.join());
         joined
     }
 
@@ -109,6 +111,52 @@ impl StringTransport {
     /// ```
     pub fn turn(&self) {
         self.settle();
+    }
+
+    /// The clock that [`Transport::timers`] and close timeouts go by. [`advance`](Self::advance) moves it together with the transport.
+    pub fn clock(&self) -> &Clock {
+        &self.0.socket().clock
+    }
+
+    /// Time passes (Twisted: `Clock.advance`): the timers that are due by then are made, each deadline for itself, and behind each
+    /// what was asked of the transport takes effect.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::{Clock, testing::StringTransport};
+    ///
+    /// let string = StringTransport::new();
+    /// let transport = string.transport().clone();
+    /// transport.timers().call_later(Duration::from_secs(5), {
+    ///     let transport = transport.clone();
+    ///     move || transport.lose_connection()
+    /// });
+    /// string.advance(Duration::from_secs(5));
+    /// assert!(transport.is_disconnected());
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`Clock::advance`].
+    #[track_caller]
+    pub fn advance(&self, by: Duration) {
+        self.pass(by, || self.turn());
+    }
+
+    /// Moves the clock from deadline to deadline, with a turn behind each.
+    #[track_caller]
+    fn pass(&self, by: Duration, turn: impl Fn()) {
+        let clock = self.clock();
+        let end = clock.seconds().saturating_add(by);
+        loop {
+            let now = clock.seconds();
+            let next = clock.timers().next_deadline().filter(|next| now < *next && *next < end);
+            clock.advance(next.unwrap_or(end).saturating_sub(now));
+            turn();
+            if next.is_none() {
+                return;
+            }
+        }
     }
 
     /// Whether it is closing or closed (Twisted: `disconnecting`): after `lose_connection`, `abort_connection`, and where it is
@@ -286,6 +334,16 @@ impl<P: Protocol> StringConnection<P> {
     #[track_caller]
     pub fn turn(&self) {
         self.drive(|| {});
+    }
+
+    /// Time passes, as [`StringTransport::advance`] has it: timers are called, and what they ask for takes effect.
+    ///
+    /// # Panics
+    ///
+    /// As [`Clock::advance`] and [`turn`](Self::turn).
+    #[track_caller]
+    pub fn advance(&self, by: Duration) {
+        self.string.pass(by, || self.turn());
     }
 
     /// Bytes that were delivered while reading was paused, and wait.

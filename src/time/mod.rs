@@ -181,6 +181,13 @@ impl Timers {
         Self(Rc::new(Shared { queue: RefCell::default(), now: Box::new(now) }))
     }
 
+    /// Timers of a clock that is gone.
+    pub(crate) fn closed() -> Self {
+        let timers = Self::new(|| Duration::ZERO);
+        timers.close();
+        timers
+    }
+
     /// How many calls are still to be made.
     ///
     /// ```

@@ -1,13 +1,16 @@
 //! [`Agenda`]: the list of connections that have something to be done, and the way down to their sockets for the few
 //! questions that can't wait for the end of the turn. It is all that a transport knows of the reactor.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::send_queue::Spares;
+use crate::time::Timers;
 
 /// Names one thing that a reactor watches: a place in its table, and a generation, so that what is said of an earlier
 /// tenant of the same place is recognised as stale.
@@ -59,6 +62,10 @@ pub(crate) trait Driver {
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
     /// The descriptor.
     fn raw_fd(&self, id: Id) -> Option<RawFd>;
+    /// Shows `look` what stands above the transport, and was built by a room above this one.
+    fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any));
+    /// The timers that go with the connection.
+    fn timers(&self) -> Timers;
 }
 
 /// A callback of a protocol, for who watches.
@@ -99,6 +106,9 @@ pub(crate) trait Watch {
     fn returned(&self, id: Id);
 }
 
+/// A call that waits until the protocol of a connection is free.
+type Waiting = (Id, Box<dyn FnOnce()>);
+
 /// Shared by a reactor and all its transports.
 pub(crate) struct Agenda {
     due: RefCell<Vec<Id>>,
@@ -109,12 +119,23 @@ pub(crate) struct Agenda {
     entered: Cell<usize>,
     /// What is to be done when none is any more.
     postponed: Cell<Option<Box<dyn FnOnce()>>>,
+    /// There are calls that wait for a protocol: looked at behind each callback.
+    has_waiting: Cell<bool>,
+    waiting: RefCell<VecDeque<Waiting>>,
 }
 
 impl Agenda {
     pub(crate) fn new(driver: Weak<dyn Driver>, watch: Option<Rc<dyn Watch>>) -> Self {
-        let (entered, postponed) = (Cell::new(0), Cell::default());
-        Self { due: RefCell::default(), spares: Spares::default(), driver, watch, entered, postponed }
+        Self {
+            due: RefCell::default(),
+            spares: Spares::default(),
+            driver,
+            watch,
+            entered: Cell::new(0),
+            postponed: Cell::default(),
+            has_waiting: Cell::new(false),
+            waiting: RefCell::default(),
+        }
     }
 
     /// A protocol is reached from outside: until the guard is dropped nothing may call protocols.
@@ -131,6 +152,32 @@ impl Agenda {
     /// Has something done when no protocol is reached from outside any more.
     pub(crate) fn postpone(&self, call: impl FnOnce() + 'static) {
         self.postponed.set(Some(Box::new(call)));
+    }
+
+    /// Keeps a call until the protocol of a connection is free.
+    pub(crate) fn wait(&self, id: Id, call: Box<dyn FnOnce()>) {
+        self.waiting.borrow_mut().push_back((id, call));
+        self.has_waiting.set(true);
+    }
+
+    /// True if calls wait for any protocol.
+    #[inline]
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.has_waiting.get()
+    }
+
+    /// True if calls wait for the protocol of this connection.
+    pub(crate) fn has_waiting_for(&self, id: Id) -> bool {
+        self.waiting.borrow().iter().any(|(of, _)| *of == id)
+    }
+
+    /// The first call that waits for the protocol of this connection.
+    pub(crate) fn next_waiting(&self, id: Id) -> Option<Box<dyn FnOnce()>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let first = waiting.iter().position(|(of, _)| *of == id)?;
+        let (_, call) = waiting.remove(first)?;
+        self.has_waiting.set(!waiting.is_empty());
+        Some(call)
     }
 
     /// Puts a connection on the list. The connection keeps itself from being on it twice.

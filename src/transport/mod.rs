@@ -4,6 +4,7 @@
 //! (`stream/`), which the reactor tells what happened and asks what is to be done. This room makes no system
 //! call and knows no protocol.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 use crate::address::{Address, Ends};
 use crate::error::ConnectionClosed;
+use crate::time::Timers;
 pub use agenda::Credentials;
 use agenda::{Agenda, Call, Driver, Entered, Id, SocketOption};
 use layer::{Layer, Opened};
@@ -281,6 +283,40 @@ impl Transport {
         self.driver().ok()?.raw_fd(self.0.id)
     }
 
+    /// The timers of the reactor, or of the virtual clock that the test kit drives this connection by (Twisted: the reactor that a
+    /// protocol imports; `TimeoutMixin.callLater`).
+    ///
+    /// Calls are not tied to the connection: cancel them in `connection_lost`, or let them find out that it is over. Once the reactor
+    /// is closed, a call is cancelled from the start.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::testing::StringTransport;
+    /// use ropewalk::{Clock, Protocol, Result, Transport};
+    ///
+    /// /// Closes after a minute.
+    /// struct Brief;
+    ///
+    /// impl Protocol for Brief {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         let over = transport.clone();
+    ///         transport.timers().call_later(Duration::from_secs(60), move || over.lose_connection());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let connection = StringTransport::new().joined(Brief);
+    /// connection.advance(Duration::from_secs(60));
+    /// assert!(connection.lost().is_some());
+    /// ```
+    pub fn timers(&self) -> Timers {
+        self.0.agenda.driver.upgrade().map_or_else(Timers::closed, |driver| driver.timers())
+    }
+
     /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
     pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
         self.0.stream.borrow_mut()
@@ -296,6 +332,38 @@ impl Transport {
     pub(crate) fn list_stream(&self, stream: &mut Stream) {
         if stream.list() {
             self.0.agenda.add(self.0.id);
+        }
+    }
+
+    /// Shows `look` what was joined to this, unless the connection is over.
+    pub(crate) fn above(&self, look: &mut dyn FnMut(&dyn Any)) {
+        if let Some(driver) = self.0.agenda.driver.upgrade() {
+            driver.above(self.0.id, look);
+        }
+    }
+
+    /// Keeps a call until the protocol is free.
+    pub(crate) fn wait(&self, call: impl FnOnce() + 'static) {
+        self.0.agenda.wait(self.0.id, Box::new(call));
+    }
+
+    /// True if calls wait for the protocol.
+    pub(crate) fn has_waiting_calls(&self) -> bool {
+        self.0.agenda.has_waiting_for(self.0.id)
+    }
+
+    /// The protocol is free: makes the calls that wait for it, also those that they ask for.
+    #[inline]
+    pub(crate) fn make_waiting_calls(&self) {
+        if self.0.agenda.has_waiting() {
+            self.make_calls();
+        }
+    }
+
+    #[cold]
+    fn make_calls(&self) {
+        while let Some(call) = self.0.agenda.next_waiting(self.0.id) {
+            call();
         }
     }
 

@@ -1,15 +1,17 @@
 //! The contract of every backend, shown on backends alone, without a reactor.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::socket::faults::{Call, Fault, left, plan};
-use super::{Backend, IncomingSocket, Mio, Progress, readiness};
+use super::{Backend, Closed, Completion, Inbox, IncomingSocket, Mio, Progress, RECEIVE, readiness};
+use crate::address::Address;
+use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::{CHUNK, Spares};
 use crate::transport::stream::Stream;
@@ -108,4 +110,138 @@ fn short_sends_take_what_was_sent_off_the_queue() {
         super::socket::faults::clear();
     }
     assert_eq!(left(Call::Send), 0);
+}
+
+/// One turn accepts 64 connections of a port at most. The others are accepted in the next ones.
+#[test]
+fn so_many_are_accepted_in_a_turn() {
+    const PEERS: usize = 150;
+    for mut backend in backends() {
+        let options = PortOptions { backlog: 200, no_delay: true, mode: 0, lock: false };
+        let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
+        let at = at.socket_addr().expect("of TCP");
+        let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("it listens")).collect();
+        let (mut inbox, mut turns, mut began) = (Inbox::default(), Vec::new(), Instant::now());
+        while turns.iter().sum::<usize>() < PEERS {
+            assert!(began.elapsed() < LIMIT, "{turns:?}");
+            backend.wait(Some(Duration::ZERO)).expect("it turns");
+            let mut accepted = 0;
+            while let Some((ID, completion)) = backend.next(&mut inbox) {
+                assert!(matches!(completion, Completion::Accepted(_)), "{completion:?}");
+                accepted += 1;
+            }
+            if accepted > 0 {
+                began = Instant::now();
+            }
+            turns.push(accepted);
+        }
+        assert!(turns.iter().all(|accepted| *accepted <= 64), "{turns:?}");
+        assert_eq!(turns.iter().max(), Some(&64), "{turns:?}");
+    }
+}
+
+/// One turn receives 64 KiB of a connection at most, and everything comes in the end.
+#[test]
+fn so_much_is_received_in_a_turn() {
+    const LENGTH: usize = 3_000_000;
+    for mut backend in backends() {
+        let (socket, mut peer) = tcp_pair();
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        backend.receive(ID, true);
+        let writing = std::thread::spawn(move || peer.write_all(&vec![7; LENGTH]).map(|()| peer));
+        let (mut inbox, mut all, began) = (Inbox::default(), 0, Instant::now());
+        while all < LENGTH {
+            assert!(began.elapsed() < LIMIT, "{all} bytes came");
+            backend.wait(Some(Duration::from_millis(5))).expect("it turns");
+            let mut received = 0;
+            while let Some((ID, completion)) = backend.next(&mut inbox) {
+                assert!(matches!(completion, Completion::Received), "{completion:?}");
+                received += inbox.bytes().len();
+            }
+            assert!(received <= RECEIVE, "{received} bytes came in a turn");
+            all += received;
+        }
+        drop(writing.join().expect("it does not panic").expect("we are there"));
+    }
+}
+
+/// Bytes that the peer has no room for are not acknowledged; when it has taken them, they are.
+#[test]
+fn what_the_peer_has_not_taken_is_not_acknowledged() {
+    for mut backend in backends() {
+        let (socket, mut peer) = tcp_pair();
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        assert!(backend.is_acknowledged(ID));
+        let (piece, mut sent) = (vec![7; 1 << 20], 0);
+        while let count @ 1.. = backend.send_now(ID, &piece) {
+            sent += count;
+        }
+        assert!(!backend.is_acknowledged(ID));
+        let mut rest = sent;
+        while rest > 0 {
+            rest -= peer.read(&mut vec![0; 1 << 20]).expect("it was sent");
+        }
+        let began = Instant::now();
+        while !backend.is_acknowledged(ID) {
+            assert!(began.elapsed() < LIMIT, "it is not acknowledged");
+            std::thread::yield_now();
+        }
+        // Nor is it over while something is unread here.
+        peer.write_all(b"unread").expect("we are there");
+        assert!(!backend.is_acknowledged(ID));
+    }
+}
+
+/// The backend of a closed reactor has nothing, and refuses everything.
+#[test]
+fn a_closed_backend_refuses_everything() {
+    let mut closed = Closed::new(3);
+    let at: Address = SocketAddr::from(([127, 0, 0, 1], 7)).into();
+    let options = PortOptions { backlog: 1, no_delay: true, mode: 0, lock: false };
+    assert!(closed.listen(ID, &at, &options).is_err());
+    assert!(closed.connect(ID, &at, &DialOptions { from: None, no_delay: true }).is_err());
+    assert!(closed.adopt(ID, IncomingSocket::Descriptor { socket: tcp_pair().0, unix: false }).is_err());
+    assert!(closed.send(ID, &mut Stream::new(), &Spares::default()).is_err());
+    assert!(closed.watch(ID, 0).is_err() && closed.wait(None).is_err() && closed.reopen().is_err());
+    assert_eq!((closed.send_now(ID, b"data"), closed.stale(), closed.passes_descriptors(ID)), (0, 3, false));
+    assert!(closed.stop_listening(ID).is_empty() && closed.descriptor(ID).is_none());
+    assert!(closed.next(&mut Inbox::default()).is_none());
+}
+
+/// What the system said of a source that has gone meanwhile is dropped, and counted.
+#[test]
+fn events_of_sources_that_are_gone_are_counted() {
+    let mut backend = Mio::new().expect("the system gives us a poller");
+    let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
+    for expected in 1..=3 {
+        let (socket, mut peer) = tcp_pair();
+        peer.write_all(b"too late").expect("we are there");
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        backend.receive(ID, true);
+        backend.wait(Some(LIMIT)).expect("it turns");
+        backend.close(ID, false);
+        assert!(backend.next(&mut inbox).is_none());
+        assert_eq!(backend.stale(), expected);
+        peers.push(peer);
+    }
+}
+
+/// Linux says that there is no descriptor for a connection also where none waits: nothing is asked of the reactor then.
+#[test]
+fn no_descriptor_is_wanted_where_nobody_waits() {
+    let mut backend = Mio::new().expect("the system gives us a poller");
+    let options = PortOptions { backlog: 5, no_delay: true, mode: 0, lock: false };
+    let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
+    let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
+    for waits in [false, true] {
+        if waits {
+            peers.push(TcpStream::connect(at.socket_addr().expect("of TCP")).expect("it listens"));
+        }
+        plan(Call::Accept, [Fault::Fails(Errno::MFILE)]);
+        backend.accept(ID);
+        backend.wait(Some(Duration::ZERO)).expect("it turns");
+        let next = backend.next(&mut inbox);
+        assert_eq!(matches!(next, Some((ID, Completion::NoDescriptors))), waits, "{next:?}");
+        assert_eq!((next.is_some(), left(Call::Accept)), (waits, 0));
+    }
 }

@@ -21,7 +21,9 @@ pub(super) fn a_full_socket_goes_on_when_its_peer_reads(setting: &mut dyn Settin
     writer.transport().write(&body[plenty..plenty + MORE]);
     writer.transport().write_sequence(body[plenty + MORE..plenty + 2 * MORE].chunks(7));
     scene.moment();
-    assert_eq!(writer.transport().queued(), queued + 2 * MORE, "it sent to a reader that does not read");
+    // Over TLS they may be sealed meanwhile, in two records.
+    let all = queued + 2 * MORE;
+    assert!((all..all + MORE).contains(&writer.transport().queued()), "it sent to a reader that does not read");
     assert_eq!(reader.count_received(), 0);
     reader.transport().resume_producing();
     scene.until(|| writer.transport().queued() == 0 && reader.count_received() == plenty + 2 * MORE);

@@ -15,6 +15,8 @@ use crate::transport::stream::Stream;
 struct Glass {
     ready: bool,
     mute: bool,
+    /// It seals nothing any more.
+    broken: bool,
     /// The peer's direction has ended in it.
     ended: bool,
     timeout: Option<Duration>,
@@ -49,6 +51,9 @@ impl Layer for Glass {
     }
 
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> crate::failure::Result<()> {
+        if self.broken {
+            return Err(Failure::message("no more records"));
+        }
         sealed.extend_from_slice(plain);
         Ok(())
     }
@@ -179,7 +184,7 @@ fn held_bytes_keep_their_level() {
 #[test]
 fn the_networks_end_is_received_behind_a_layers() {
     let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass { ready: true, mute: true, ended: true, timeout: None }), &spares);
+    stream.add_layer(Box::new(Glass { ready: true, mute: true, ended: true, ..Glass::default() }), &spares);
     stream.set_half_close(true);
     assert_eq!(stream.ended(1, Ending::Clean), EndNotice::Tell);
     assert_eq!(steps(&mut stream), []);
@@ -339,4 +344,18 @@ fn a_large_write_waits_where_it_must() {
     stream.push(&large, &spares);
     assert_eq!((stream.queue.len(), stream.queued()), (0, 6 + large.len()));
     assert_eq!(sent(&mut stream, &spares, usize::MAX), [b"before", &*large].concat());
+}
+
+/// A layer that can't seal ends the connection, with its failure.
+#[test]
+fn a_layer_that_fails_to_seal_ends_the_connection() {
+    let (mut stream, spares) = (open(), Spares::default());
+    stream.add_layer(Box::new(Glass { ready: true, mute: true, broken: true, ..Glass::default() }), &spares);
+    assert!(!stream.has_more_to_send());
+    stream.push(b"secret", &spares);
+    assert!(stream.has_more_to_send());
+    assert_eq!(stream.next_step(), Step::Seal);
+    stream.seal(&spares);
+    assert!(stream.is_failing());
+    assert_eq!(stream.take_reason().to_string(), "no more records");
 }

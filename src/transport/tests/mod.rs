@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::Transport;
+use super::producer::{Notice, Producer, Streaming};
 use super::send_queue::Spares;
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use super::stream::Stream;
@@ -78,6 +80,155 @@ fn a_write_goes_past_an_empty_queue_only() {
     assert!(stream.may_send_directly());
     write(&mut stream, b"ahead");
     assert!(!stream.may_send_directly());
+}
+
+/// What a stream says of itself follows from what it was asked.
+#[test]
+fn questions_are_answered() {
+    let asked = |stream: &Stream| {
+        [
+            stream.delivers(),
+            stream.takes_layers(),
+            stream.is_write_closing(),
+            stream.is_failing(),
+            stream.has_deadline(),
+            stream.has_more_to_send(),
+        ]
+    };
+    let mut stream = open();
+    assert_eq!(asked(&stream), [true, true, false, false, false, false]);
+    assert_eq!([stream.list(), stream.list()], [true, false]);
+    stream.unlist();
+    assert!(stream.list());
+    write(&mut stream, b"queued");
+    assert_eq!(asked(&stream), [true, true, false, false, false, true]);
+    stream.lose_write();
+    assert_eq!(asked(&stream), [true, true, true, false, false, true]);
+
+    let mut stream = open();
+    write(&mut stream, b"queued");
+    stream.blocked();
+    stream.lose();
+    assert_eq!(stream.next_step(), Step::ArmDeadline(super::stream::CLOSE_TIMEOUT));
+    assert_eq!(asked(&stream), [false, false, false, false, true, true]);
+    stream.fail(Failure::message("no"));
+    assert!(stream.is_failing());
+
+    let mut stream = open();
+    stream.set_half_close(true);
+    stream.ended(0, Ending::Clean);
+    assert_eq!(asked(&stream), [true, false, false, false, false, false]);
+}
+
+/// A close that goes on is not given up, however often bytes leave, and by whom they are sent.
+#[test]
+fn a_close_that_goes_on_is_not_given_up() {
+    for sends in 0..4 {
+        for lends in [false, true] {
+            let (mut stream, spares) = (open(), Spares::default());
+            write(&mut stream, b"queued");
+            stream.blocked();
+            stream.lose();
+            assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
+            for _ in 0..sends {
+                if lends {
+                    let loan = stream.queue.lend().expect("there is a chunk");
+                    assert!(stream.returned(loan, Ok(1), &spares));
+                } else {
+                    stream.queue.advance(1, &spares);
+                    stream.sent(1);
+                }
+            }
+            stream.sent(0);
+            assert!(stream.deadline_passed().is_none());
+            assert_eq!(stream.is_aborting(), sends == 0, "{sends} sends, lends {lends}");
+        }
+    }
+}
+
+/// The first reason to abort stays.
+#[test]
+fn the_first_reason_stays() {
+    let mut stream = open();
+    stream.abort(Failure::message("first"));
+    stream.abort(Failure::message("second"));
+    assert_eq!(stream.take_reason().to_string(), "first");
+}
+
+/// A producer that says nothing.
+struct Silent;
+
+impl Producer for Silent {
+    fn resume_producing(&mut self, _: &Transport) -> crate::failure::Result<()> {
+        Ok(())
+    }
+
+    fn stop_producing(&mut self, _: &Transport) {}
+}
+
+/// A pull producer whose piece went straight to the socket is asked for the next.
+#[test]
+fn a_piece_that_is_sent_at_once_is_followed_by_the_next() {
+    let mut stream = open();
+    assert!(stream.register(Box::new(Silent), Streaming::Pull).is_none());
+    for _ in 0..3 {
+        assert_eq!(stream.next_step(), Step::TellProducer);
+        let (producer, notice) = stream.take_producer().expect("it is to be told");
+        assert_eq!(notice, Notice::Resume);
+        assert_eq!(stream.next_step(), Step::Rest);
+        stream.sent_directly(20_000);
+        assert!(stream.put_back(producer).is_none());
+    }
+}
+
+/// A peer that is gone when nothing is left to be sent is no loss, unless a producer had still something to say.
+#[test]
+fn a_producer_that_is_cut_short_is_a_loss() {
+    for produces in [false, true] {
+        let mut stream = open();
+        if produces {
+            assert!(stream.register(Box::new(Silent), Streaming::Pull).is_none());
+        }
+        stream.lose();
+        stream.broken(io::ErrorKind::BrokenPipe.into(), false);
+        let reason = stream.take_reason();
+        assert_eq!(matches!(reason.check(), Some(ConnectionClosed::Done)), !produces, "{reason}");
+    }
+}
+
+/// A network that is over while bytes are held back: they are delivered, with the end behind them. An end alone that was held back is
+/// nothing to wait for, and a reason to close does not wait either.
+#[test]
+fn what_is_held_back_outlives_the_network() {
+    let broken = |data: &[u8]| {
+        let mut stream = open();
+        stream.pause();
+        if data.is_empty() {
+            stream.ended(0, Ending::Clean);
+        } else {
+            assert_eq!(stream.received(0, data), Delivery::Kept);
+        }
+        stream.broken(reset(), false);
+        stream
+    };
+    let mut stream = broken(b"held");
+    assert!(matches!(steps(&mut stream)[..], [Step::ArmDeadline(_), Step::Receive(false)]));
+    stream.resume();
+    assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
+    let held = stream.take_held().expect("it is due");
+    assert!(held.data == b"held" && matches!(held.end, Some(Ending::Clean)));
+    // A callback that fails over it is the reason, for the protocol knows of nothing else.
+    stream.callback_failed(Failure::message("no"));
+    assert!(matches!(steps(&mut stream)[..], [Step::Close(_)]));
+    assert_eq!(stream.take_reason().to_string(), "no");
+    for is_empty in [true, false] {
+        let mut stream = broken(if is_empty { b"" } else { b"held" });
+        if !is_empty {
+            stream.fail(ConnectionClosed::ReactorStopped.into());
+        }
+        assert!(matches!(steps(&mut stream)[..], [Step::Close(_)]));
+        assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { .. })));
+    }
 }
 
 /// Losing sends what is queued, what is written afterwards, and then closes, lingering because the peer has not ended.

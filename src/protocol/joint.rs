@@ -1,0 +1,265 @@
+//! The joint between a protocol and its transport.
+//!
+//! This file alone turns what happens to a stream into calls of a [`Protocol`]. That one place makes "`data_received`
+//! after `connection_lost`" and "`connection_lost` twice" impossible:
+//!
+//! 1. a call goes out only while the protocol is in its place;
+//! 2. `connection_lost` takes it out of its place for good;
+//! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the connection's end
+//!    ([`Stream::callback_failed`](crate::transport::stream::Stream::callback_failed));
+//! 4. no borrow of the stream is held during a call, and none of the protocol outside one.
+
+use std::any::{TypeId, type_name};
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+
+use super::Protocol;
+use crate::error::{ConnectionClosed, Unavailable};
+use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
+use crate::log::error;
+use crate::transport::agenda::Call;
+use crate::transport::step::{Delivery, EndNotice, Ending};
+use crate::transport::{Notice, Transport};
+
+/// What the reactor drives: a joint, whatever its protocol.
+pub(crate) trait ErasedJoint {
+    fn transport(&self) -> &Transport;
+    /// The first call. The failure is for whoever asked for the connection.
+    fn connection_made(&self) -> Result<()>;
+    /// Bytes came.
+    fn data_received(&self, data: &[u8]);
+    /// Descriptors came, before the bytes that they were sent with.
+    fn descriptors_received(&self, descriptors: Vec<OwnedFd>);
+    /// The peer sent its last byte.
+    fn end_of_stream(&self);
+    /// What was held while reading was paused can be delivered.
+    fn deliver_held(&self);
+    /// Our direction was shut.
+    fn write_connection_lost(&self);
+    /// The producer of the transport is to pause or to resume.
+    fn tell_producer(&self);
+    /// The deadline of the stream passed.
+    fn deadline_passed(&self);
+    /// Ends the connection with the failure of a callback, and logs it: the protocol may not.
+    fn callback_failed(&self, callback: &'static str, failure: Failure);
+    /// The last call. The protocol is dropped.
+    fn connection_lost(&self, reason: &Failure);
+    /// The type of the protocol that the factory built.
+    fn protocol_type(&self) -> TypeId;
+    /// True while a call of the protocol is on the stack.
+    fn is_busy(&self) -> bool;
+    /// Calls `call` with the protocol.
+    fn reach(&self, call: &mut dyn FnMut(&mut dyn Protocol, &Transport)) -> Result<(), Unavailable>;
+}
+
+/// A protocol joined to its transport.
+pub(crate) struct Joint<P> {
+    transport: Transport,
+    protocol: RefCell<Option<P>>,
+}
+
+impl<P> Drop for Joint<P> {
+    /// The protocol is there only if it never heard of its connection.
+    fn drop(&mut self) {
+        drop_guarded("a protocol", self.protocol.take());
+    }
+}
+
+impl<P: Protocol> Joint<P> {
+    pub(crate) fn new(protocol: P, transport: Transport) -> Self {
+        transport.stream().set_half_close(protocol.half_close());
+        Self { transport, protocol: RefCell::new(Some(protocol)) }
+    }
+
+    /// Calls out, if there is still somebody to call. A failure closes the connection with it.
+    fn call(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
+        let mut place = self.protocol.borrow_mut();
+        let Some(protocol) = place.as_mut() else { return Ok(()) };
+        let result = self.transport.watched(call, || guarded_result(|| callback(protocol, &self.transport)));
+        drop(place);
+        if let Err(failure) = &result {
+            self.callback_failed(call.name(), failure.clone());
+        }
+        self.transport.make_waiting_calls();
+        result
+    }
+
+    /// The one event about a failure of a connection, where it enters.
+    fn log_failure(&self, place: &'static str, failure: &Failure) {
+        error!(
+            peer = %self.transport.peer(),
+            protocol = type_name::<P>(),
+            %failure,
+            backtrace = failure.backtrace().map(tracing::field::display),
+            "{place} failed; the connection ends"
+        );
+    }
+
+    /// Bytes came that have passed so many layers.
+    fn arrived(&self, level: usize, data: &[u8]) {
+        let delivery = self.transport.stream().received(level, data);
+        match delivery {
+            Delivery::Deliver => {
+                self.tell(Call::Data(data), |protocol, transport| protocol.data_received(transport, data))
+            }
+            Delivery::Kept => {}
+            Delivery::Sealed => self.open(level, data),
+        }
+    }
+
+    /// Bytes came that are a layer's. A callback may put another layer above it, and what comes next is that one's.
+    fn open(&self, level: usize, data: &[u8]) {
+        let opened = self.transport.open(level, data);
+        let above = level + 1;
+        if opened.completed && self.transport.stream().is_top(above) {
+            self.tell(Call::HandshakeCompleted, P::handshake_completed);
+        }
+        if !opened.plain.is_empty() {
+            self.arrived(above, &opened.plain);
+        }
+        self.transport.give_back(opened.plain);
+        if opened.ended {
+            self.ended(above, Ending::Clean);
+        }
+        if let Some(failure) = opened.failure {
+            self.log_failure("TLS", &failure);
+            self.transport.ask(|stream| stream.fail(failure));
+        }
+    }
+
+    /// The peer's direction has ended, as it is seen above so many layers.
+    fn ended(&self, level: usize, ending: Ending) {
+        let notice = self.transport.stream().ended(level, ending);
+        if notice == EndNotice::Tell {
+            self.tell(Call::ReadLost, P::read_connection_lost);
+        }
+        self.transport.list();
+    }
+
+    /// Calls out where the failure concerns nobody but the connection itself.
+    fn tell(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
+        // `call` has already made the failure the reason of the connection's end.
+        let _ = self.call(call, callback);
+    }
+}
+
+impl<P: Protocol> ErasedJoint for Joint<P> {
+    fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    fn connection_made(&self) -> Result<()> {
+        self.call(Call::Made, P::connection_made)
+    }
+
+    fn data_received(&self, data: &[u8]) {
+        self.arrived(0, data);
+    }
+
+    fn descriptors_received(&self, descriptors: Vec<OwnedFd>) {
+        // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them, and so does a layer,
+        // which vouches for bytes only.
+        for descriptor in descriptors {
+            let is_delivered = {
+                let stream = self.transport.stream();
+                stream.delivers() && !stream.is_layered()
+            };
+            if is_delivered {
+                self.tell(Call::Descriptor, |protocol, transport| {
+                    protocol.file_descriptor_received(transport, descriptor)
+                });
+            }
+        }
+    }
+
+    fn end_of_stream(&self) {
+        self.ended(0, Ending::Clean);
+    }
+
+    fn deliver_held(&self) {
+        let held = self.transport.stream().take_held();
+        let Some(held) = held else { return };
+        if !held.data.is_empty() {
+            self.arrived(held.level, &held.data);
+        }
+        if let Some(ending) = held.end {
+            self.ended(held.level, ending);
+        }
+        self.transport.list();
+    }
+
+    fn write_connection_lost(&self) {
+        self.tell(Call::WriteLost, P::write_connection_lost);
+    }
+
+    fn tell_producer(&self) {
+        let told = self.transport.stream().take_producer();
+        if let Some((mut producer, notice)) = told {
+            let result = guarded_result(|| match notice {
+                Notice::Pause => producer.pause_producing(&self.transport),
+                Notice::Resume => producer.resume_producing(&self.transport),
+            });
+            let unregistered = self.transport.stream().put_back(producer);
+            if let Err(failure) = dropped(unregistered).and(result) {
+                self.callback_failed("a producer", failure);
+            }
+        }
+        self.transport.list();
+    }
+
+    fn deadline_passed(&self) {
+        let mut late = None;
+        self.transport.ask(|stream| late = stream.deadline_passed());
+        if let Some(failure) = late {
+            self.log_failure("TLS", &failure);
+        }
+    }
+
+    #[cold]
+    fn callback_failed(&self, callback: &'static str, failure: Failure) {
+        self.log_failure(callback, &failure);
+        self.transport.ask(|stream| stream.callback_failed(failure));
+    }
+
+    fn connection_lost(&self, reason: &Failure) {
+        if reason.check::<ConnectionClosed>().is_some_and(|closed| !matches!(closed, ConnectionClosed::Done)) {
+            tracing::debug!(peer = %self.transport.peer(), protocol = type_name::<P>(), %reason, "a connection was lost");
+        }
+        let producer = self.transport.stream().unregister();
+        if let Some(mut producer) = producer {
+            let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);
+            if let Err(failure) = told.and(dropped(Some(producer))) {
+                error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
+            }
+        }
+        let protocol = self.protocol.borrow_mut().take();
+        let Some(mut protocol) = protocol else { return };
+        let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));
+        let told = self.transport.watched(Call::Lost, lose);
+        // Apart from the call: a drop that panics while a panic unwinds would end the process.
+        let dropped = guarded(move || drop(protocol));
+        for panic in [told, dropped].into_iter().filter_map(Result::err) {
+            error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
+        }
+        self.transport.make_waiting_calls();
+    }
+
+    fn protocol_type(&self) -> TypeId {
+        TypeId::of::<P>()
+    }
+
+    fn is_busy(&self) -> bool {
+        self.protocol.try_borrow().is_err()
+    }
+
+    fn reach(&self, call: &mut dyn FnMut(&mut dyn Protocol, &Transport)) -> Result<(), Unavailable> {
+        let mut place = self.protocol.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
+        call(place.as_mut().ok_or(Unavailable::Gone)?, &self.transport);
+        Ok(())
+    }
+}
+
+/// Drops what is not ours; a panic becomes a failure.
+fn dropped<T>(value: T) -> Result<()> {
+    Ok(guarded(|| drop(value))?)
+}
