@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Whether a program is there.
 pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
@@ -67,7 +69,9 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        drop(self.child.kill());
+        // Passed on to the program by what limits its time, which could not do so if it were killed.
+        let limited = Pid::from_child(&self.child);
+        drop(kill_process(limited, Signal::TERM));
         drop(self.child.wait());
     }
 }
