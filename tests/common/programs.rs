@@ -70,8 +70,8 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         // Passed on to the program by what limits its time, which could not do so if it were killed.
-        let limited = Pid::from_child(&self.child);
-        drop(kill_process(limited, Signal::TERM));
-        drop(self.child.wait());
+        // It may have ended by itself.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
     }
 }
