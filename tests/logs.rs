@@ -163,6 +163,8 @@ fn what_is_started_with_or_log_is_logged() {
 #[cfg(feature = "tls")]
 mod tls {
     use super::common::certificates::Authority;
+    use ropewalk::testing::StringTransport;
+
     use super::common::tls::play;
     use super::*;
 
@@ -176,6 +178,21 @@ mod tls {
         let ours: Vec<&String> = lines.iter().filter(|line| line.contains("certificate is not for")).collect();
         assert_eq!(ours.len(), 1, "{lines:?}");
         assert!(ours[0].contains("message=TLS failed") && ours[0].contains("peer="), "{ours:?}");
+    }
+
+    /// So is one that takes too long, in the test kit too.
+    #[test]
+    fn a_late_handshake_is_logged() {
+        let client = Authority::new().client("example.org");
+        let log = Log::default();
+        let script = Script::new(&log).made(move |transport| Ok(transport.start_tls(&client)?));
+        let ((), lines) = logged(|| {
+            let connection = StringTransport::new().joined(script);
+            connection.advance(Duration::from_secs(3600));
+            assert!(connection.lost().is_some());
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("message=TLS failed") && lines[0].contains("peer="), "{lines:?}");
     }
 }
 

@@ -226,9 +226,13 @@ impl End {
                 }
                 Step::Receive(on) => self.receiving.set(on),
                 Step::ReceiveRest => self.receiving.set(true),
-                Step::ArmDeadline(after) => {
-                    self.arm(after, |transport, _| transport.ask(|stream| drop(stream.deadline_passed())))
-                }
+                Step::ArmDeadline(after) => self.arm(after, |transport, socket| {
+                    let joint = socket.joint.borrow().clone();
+                    match joint {
+                        Some(joint) => joint.deadline_passed(),
+                        None => transport.ask(|stream| drop(stream.deadline_passed())),
+                    }
+                }),
                 Step::DisarmDeadline => self.disarm(),
                 Step::DeliverHeld => {
                     self.resumed.set(true);
