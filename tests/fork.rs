@@ -329,7 +329,7 @@ fn a_daemon_forks_before_the_first_turn() {
         for _ in 0..20 {
             let job = reactor.defer_to_thread(|| {
                 // By now it sleeps, probably.
-                (0..1000).for_each(|_| thread::yield_now());
+                (0..200).for_each(|_| thread::yield_now());
                 Ok(())
             });
             // Nothing but the thread wakes the child.

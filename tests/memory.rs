@@ -493,3 +493,17 @@ fn a_job_and_a_name(seed: u64) {
     network.run_until(LIMIT, || job.is_called() && name.is_called()).unwrap();
     drop((job, name));
 }
+
+/// A reactor that is dropped holds nothing any more, nor does its ring.
+#[test]
+fn a_reactor_leaves_nothing_behind() {
+    let mut start = None;
+    for _ in 0..3 {
+        let reactor = reactor();
+        let both = connected(&reactor);
+        drop((both, reactor));
+        // What the test's thread was given by another counts as less than nothing when it is freed.
+        let held = live().wrapping_sub(*start.get_or_insert_with(live)).cast_signed();
+        assert!(held <= KIB.cast_signed(), "{held} bytes outlive the reactor");
+    }
+}

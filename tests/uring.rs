@@ -459,3 +459,29 @@ fn places_are_used_again_at_once() {
     assert!(count.get() > 1_500, "{} connections only", count.get());
     assert_eq!(descriptors(), before - 1);
 }
+
+/// Aborts its connection at the first byte, and ends the run.
+struct Quits(Reactor);
+
+impl Protocol for Quits {
+    fn data_received(&mut self, transport: &Transport, _: &[u8]) -> Result<()> {
+        transport.abort_connection();
+        Ok(self.0.crash()?)
+    }
+}
+
+/// The end of a run hands everything on to the kernel: a connection that was aborted in the last turn is closed, although no other turn
+/// follows.
+#[test]
+fn the_end_of_a_run_is_flushed() {
+    use std::io::Read;
+    let Some(reactor) = ring_reactor() else { return };
+    let handle = reactor.clone();
+    let (_port, address) = listen(&reactor, move |_: &Address| Some(Quits(handle.clone())));
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.write_all(b"!").unwrap();
+    run(&reactor).unwrap();
+    let end = client.read(&mut [0]).expect_err("a reset");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+}

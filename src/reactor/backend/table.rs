@@ -185,3 +185,37 @@ impl<S: Default> Table<S> {
 fn find<S>(entries: &mut Pages<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
     entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::backend::tests::ID;
+
+    /// Sources that were looked at leave the list, and what was said of one that has gone is counted each time.
+    #[test]
+    fn nothing_piles_up() {
+        let mut table = Table::<u8>::new();
+        table.insert(ID, 1);
+        for turn in 1..=100 {
+            table.list_again(ID);
+            assert!(!table.is_drained());
+            table.begin_turn();
+            table.say(ID, Edge::NONE);
+            table.say(Id { generation: ID.generation + 1, ..ID }, Edge::NONE);
+            let (mut noted, mut looked) = (0, 0);
+            let next = table.next(
+                |_, _| {
+                    noted += 1;
+                    false
+                },
+                |_, _| {
+                    looked += 1;
+                    (None, Then::Rest)
+                },
+            );
+            assert!(next.is_none() && (noted, looked) == (1, 1));
+            assert!(table.left.len() <= 1, "{} are listed", table.left.len());
+            assert_eq!(table.stale(), 2 * turn);
+        }
+    }
+}

@@ -245,3 +245,59 @@ fn no_descriptor_is_wanted_where_nobody_waits() {
         assert_eq!((next.is_some(), left(Call::Accept)), (waits, 0));
     }
 }
+
+/// A turn that begins while something is left over from the one before does not wait.
+#[test]
+fn what_is_left_over_is_not_waited_for() {
+    const PEERS: usize = 150;
+    for mut backend in backends() {
+        let options = PortOptions { backlog: 200, no_delay: true, mode: 0, lock: false };
+        let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
+        let at = at.socket_addr().expect("of TCP");
+        let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("it listens")).collect();
+        let (mut inbox, mut accepted, began) = (Inbox::default(), 0, Instant::now());
+        while accepted < PEERS {
+            backend.wait(Some(LIMIT)).expect("it turns");
+            accepted += std::iter::from_fn(|| backend.next(&mut inbox)).count();
+            assert!(began.elapsed() < LIMIT, "{accepted} were accepted");
+        }
+    }
+}
+
+/// Without descriptors, a listener that has no reserve fails, and has one from then on. One that has a reserve goes on, although it
+/// accepts nobody with it.
+#[test]
+fn a_listener_without_a_reserve_fails() {
+    for has_reserve in [false, true] {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let options = PortOptions { backlog: 5, no_delay: true, mode: 0, lock: false };
+        let Ok((socket, bound, file)) = super::socket::listen(&any, &options) else { panic!("it listens") };
+        let mut listener = readiness::Listener::new(socket, &bound, file);
+        let _peer = TcpStream::connect(bound.socket_addr().expect("of TCP")).expect("it listens");
+        let mut reserve = has_reserve.then(|| super::socket::reserve().expect("a descriptor"));
+        listener.waiting = true;
+        plan(Call::Accept, [Fault::Fails(Errno::MFILE); 4]);
+        plan(Call::Accept, [Fault::Fails(Errno::AGAIN)]);
+        let (first, _) = listener.next(1, &mut reserve);
+        assert!(matches!(first, Some(Completion::NoDescriptors)) && listener.next(1, &mut reserve).0.is_none());
+        let (again, _) = listener.next(2, &mut reserve);
+        assert!(matches!(again, Some(Completion::NoDescriptors)));
+        let (last, _) = listener.next(2, &mut reserve);
+        assert_eq!(matches!(last, Some(Completion::AcceptFailed(_))), !has_reserve, "{last:?}");
+        assert_eq!((listener.accepting, last.is_none()), (has_reserve, has_reserve));
+        assert_eq!((left(Call::Accept), reserve.is_some()), (usize::from(!has_reserve), true));
+        super::socket::faults::clear();
+    }
+}
+
+/// Before a close, 16 buffers are read at most: no peer can keep the loop by sending on.
+#[test]
+fn so_much_is_read_before_a_close() {
+    let (socket, mut peer) = tcp_pair();
+    peer.write_all(&[7; 1000]).expect("we are there");
+    plan(Call::Receive, [Fault::Short(10); 20]);
+    readiness::read_last(socket.as_fd());
+    assert_eq!(left(Call::Receive), 4);
+    super::socket::faults::clear();
+    assert_eq!(rustix::io::ioctl_fionread(&socket), Ok(1000 - 160));
+}

@@ -296,3 +296,92 @@ impl Flow {
         ring.close(self.socket);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::reactor::backend::tests::{ID, tcp_pair};
+
+    fn bytes(count: usize) -> Option<Arrival> {
+        Some(Arrival::Bytes(vec![0; RECEIVE].into(), count))
+    }
+
+    fn count(arrival: Option<Arrival>) -> Option<usize> {
+        if let Some(Arrival::Bytes(_, count)) = arrival { Some(count) } else { None }
+    }
+
+    /// A turn hands on 64 KiB of a stream. The rest waits, in order, and a full backlog cancels the receive, which begins anew behind
+    /// the last of it.
+    #[test]
+    fn a_full_backlog_cancels_the_receive() {
+        let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
+        let (socket, _peer) = tcp_pair();
+        let mut flow = Flow::new(socket);
+        flow.receive(ID, true, &mut ring);
+        for _ in 0..4 {
+            let (arrival, then) = flow.received(ID, bytes(RECEIVE / 4), true, 1, &mut ring);
+            assert_eq!((count(arrival), then), (Some(RECEIVE / 4), Then::Rest));
+        }
+        for n in 1..=BACKLOG {
+            assert!(!flow.cancelled, "cancelled before the backlog is full");
+            let (arrival, then) = flow.received(ID, bytes(n), true, 1, &mut ring);
+            assert_eq!((count(arrival), then), (None, Then::Again));
+        }
+        assert!(flow.cancelled, "a full backlog does not cancel");
+        let (arrival, then) = flow.received(ID, None, false, 1, &mut ring);
+        assert!(arrival.is_none() && then == Then::Again && !flow.armed && !flow.cancelled);
+        assert_eq!(flow.next(ID, 1, &mut ring).1, Then::Again);
+        for n in 1..=BACKLOG {
+            assert!(!flow.armed, "received from although bytes wait");
+            let (arrival, then) = flow.next(ID, 2, &mut ring);
+            assert_eq!((count(arrival), then), (Some(n), if n < BACKLOG { Then::Next } else { Then::Rest }));
+        }
+        assert!(flow.armed && flow.backlog.is_none());
+        flow.close(ID, false, &mut ring);
+        ring.flush();
+    }
+
+    /// Plain calls receive only what arrived before a fatal error, and only when no receive of the ring is under way.
+    #[test]
+    fn plain_calls_receive_the_rest_only() {
+        let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
+        let (socket, mut peer) = tcp_pair();
+        peer.write_all(b"rest").expect("we are there");
+        let mut flow = Flow::new(socket);
+        for (rest, receiving, armed, ended) in [
+            (false, false, false, false),
+            (false, true, false, false),
+            (true, false, false, false),
+            (true, true, true, false),
+            (true, true, false, true),
+        ] {
+            (flow.rest, flow.receiving, flow.armed, flow.ended) = (rest, receiving, armed, ended);
+            let (arrival, then) = flow.next(ID, 1, &mut ring);
+            assert!(arrival.is_none() && then == Then::Rest, "rest {rest}, receiving {receiving}, armed {armed}");
+        }
+        flow.ended = false;
+        let (arrival, then) = flow.next(ID, 1, &mut ring);
+        assert_eq!((count(arrival), then), (Some(4), Then::Again));
+        let (arrival, then) = flow.next(ID, 1, &mut ring);
+        assert!(matches!(arrival, Some(Arrival::End)) && then == Then::Rest && flow.ended);
+    }
+
+    /// An error leaves a rest where bytes are unread, wait here, or may be on their way, and none behind the peer's end.
+    #[test]
+    fn an_error_leaves_a_rest_where_something_was_not_handed_on() {
+        let (socket, mut peer) = tcp_pair();
+        let mut flow = Flow::new(socket);
+        assert!(!flow.has_rest());
+        flow.armed = true;
+        assert!(flow.has_rest());
+        (flow.armed, flow.backlog) = (false, Some(Box::default()));
+        assert!(flow.has_rest());
+        flow.backlog = None;
+        peer.write_all(b"unread").expect("we are there");
+        assert!(flow.has_rest());
+        flow.ended = true;
+        assert!(!flow.has_rest());
+    }
+}

@@ -224,4 +224,20 @@ mod tests {
         }
         assert!(port.close(id, &mut ring).is_empty());
     }
+
+    /// A plain accept that is refused in the same way has failed, and is not asked for again.
+    #[test]
+    fn an_accept_that_is_refused_twice_has_failed() {
+        let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
+        let id = Id { slot: 7, generation: 1 };
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let Ok((socket, bound, file)) = socket::listen(&any, &(&ListenOptions::new()).into()) else { panic!("a port") };
+        let mut port = Accepting::new(Listener::new(socket, &bound, file));
+        port.arrived(id, Err(Errno::INVAL), false, &mut ring);
+        assert!(port.next(id, 1, &mut None, &mut ring).0.is_none());
+        port.arrived(id, Err(Errno::INVAL), false, &mut ring);
+        let (completion, then) = port.next(id, 1, &mut None, &mut ring);
+        assert!(matches!(completion, Some(Completion::AcceptFailed(_))) && then == Then::Rest && !port.armed);
+        assert!(port.close(id, &mut ring).is_empty());
+    }
 }

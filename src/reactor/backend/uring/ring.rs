@@ -526,3 +526,107 @@ fn unname(name: u64) -> Option<(Kind, Id)> {
 fn poll_flags(bits: u32) -> PollFlags {
     PollFlags::from_bits_retain(bits as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::reactor::backend::tests::{ID, LIMIT, tcp_pair};
+
+    /// Completions that were handed on leave the list, and requests beyond the kernel's queue are handed on at once.
+    #[test]
+    fn nothing_piles_up() {
+        let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
+        let (socket, _peer) = tcp_pair();
+        let asked = 2 * REQUESTS as usize + 7;
+        for _ in 0..asked {
+            ring.poll(Kind::Poll, ID, socket.as_raw_fd(), PollFlags::OUT, false);
+            assert!(ring.waiting.is_empty(), "a request waits although the kernel takes it");
+        }
+        let mut came = 0;
+        for _ in 0..1000 {
+            ring.enter(Some(if came < asked { LIMIT } else { Duration::ZERO })).expect("the ring turns");
+            while let Some(event) = ring.next() {
+                assert!(matches!(event, Event::Polled { id: ID, flags: Ok(_), goes_on: false }));
+                came += 1;
+            }
+            if came == asked {
+                break;
+            }
+        }
+        assert_eq!((came, ring.pending), (asked, 0));
+        ring.enter(Some(Duration::ZERO)).expect("the ring turns");
+        assert!(ring.next().is_none() && ring.done.is_empty(), "{} completions are kept", ring.done.len());
+    }
+
+    /// A ring with so many polls under way.
+    fn polling(socket: &OwnedFd, count: usize) -> Option<Ring> {
+        let mut ring = Ring::new().ok()?;
+        for _ in 0..count {
+            ring.poll(Kind::Poll, ID, socket.as_raw_fd(), PollFlags::IN, false);
+        }
+        ring.flush();
+        assert_eq!((ring.done.len(), ring.pending), (0, count));
+        Some(ring)
+    }
+
+    /// A flush has everything done that can be done, however much that is; a turn takes its share of it.
+    #[test]
+    fn a_flush_takes_everything_and_a_turn_its_share() {
+        use std::io::Write;
+        const COUNT: usize = 2 * EVENTS;
+        for flush in [true, false] {
+            let (socket, mut peer) = tcp_pair();
+            let Some(mut ring) = polling(&socket, COUNT) else { return println!("skipped: no io_uring here") };
+            peer.write_all(b"wake up").expect("we are there");
+            if flush {
+                ring.flush();
+                assert_eq!(ring.done.len(), COUNT);
+                continue;
+            }
+            ring.enter(Some(Duration::ZERO)).expect("the ring turns");
+            let first = ring.done.len();
+            let came = std::iter::from_fn(|| ring.next()).count();
+            assert!(came >= EVENTS, "{came} in a turn");
+            // Some kernels do everything at once.
+            assert!(came < COUNT || first == COUNT, "{came} in a turn, {first} at first");
+        }
+    }
+
+    /// A ring that is dropped waits until the kernel has let go of everything.
+    #[test]
+    fn everything_is_taken_back() {
+        let (socket, _peer) = tcp_pair();
+        let Some(mut ring) = polling(&socket, 3 * EVENTS) else { return println!("skipped: no io_uring here") };
+        assert!(ring.take_back());
+        assert_eq!(ring.pending, 0);
+    }
+
+    /// Chunks that have come back leave their numbers to the next ones.
+    #[test]
+    fn numbers_of_chunks_are_used_again() {
+        use crate::transport::send_queue::Spares;
+        let mut flights = Flights::new();
+        let spares = Spares::default();
+        for _ in 0..100 {
+            let mut stream = crate::transport::stream::Stream::new();
+            stream.push(b"a chunk", &spares);
+            let loan = stream.queue.lend().expect("a chunk");
+            let number = flights.leave(ID, loan);
+            assert!(flights.land(number).is_some_and(|(id, _)| id == ID) && flights.land(number).is_none());
+        }
+        assert_eq!(flights.places.len(), 1);
+    }
+
+    /// Errors that only mean that there was nothing are forgiven. Others end the run.
+    #[test]
+    fn errors_of_the_ring_are_told() {
+        for error in [Errno::TIME, Errno::INTR, Errno::BUSY, Errno::AGAIN] {
+            assert!(forgive(error.into()).is_ok(), "{error}");
+        }
+        for error in [Errno::BADF, Errno::NOMEM, Errno::PERM] {
+            assert!(forgive(error.into()).is_err(), "{error}");
+        }
+    }
+}
