@@ -70,7 +70,8 @@ impl Compiler {
         let mut library = std::ffi::OsString::from("ropewalk=");
         library.push(&self.library);
         Command::new(&self.program)
-            .args(["--edition=2024", "--crate-type=bin", "--emit=metadata", "-o", "/dev/null", "-Adead_code"])
+            .args(["--edition=2024", "--crate-type=bin", "--emit=metadata", "-Adead_code"])
+            .args(["--out-dir", env!("CARGO_TARGET_TMPDIR")])
             .arg("-L")
             .arg(format!("dependency={}", self.dependencies.display()))
             .arg("--extern")
