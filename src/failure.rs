@@ -61,8 +61,8 @@ impl Failure {
         Self::from_box(Box::new(error))
     }
 
-    /// A failure with nothing but a message, for protocols and scripts that nobody matches on. [`From`] does the same where the
-    /// type is known; [`bail!`](crate::bail) formats the message and returns.
+    /// A failure with nothing but a message, for protocols and scripts whose errors are not matched on. [`From`] does the same
+    /// where the type is known; [`bail!`](crate::bail) formats the message and returns.
     ///
     /// ```
     /// let failure = ropewalk::Failure::message("the peer speaks another language");
@@ -164,7 +164,7 @@ pub trait Context<T> {
     /// Makes a [`Failure`] of an `Err`, with `message` in front: see [`Failure::context`].
     ///
     /// # Errors
-    /// That of the `Result`.
+    /// The failure of the `Result`, with the message.
     fn context(self, message: impl Into<String>) -> Result<T>;
 }
 

@@ -21,10 +21,10 @@ use crate::transport::agenda::Call;
 use crate::transport::step::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
 
-/// What the reactor drives: a joint, whatever its protocol.
+/// A joint of any protocol, as the reactor drives it.
 pub(crate) trait ErasedJoint {
     fn transport(&self) -> &Transport;
-    /// The first call. The failure is for whoever asked for the connection.
+    /// The first call. Its failure goes to the caller of `connect`.
     fn connection_made(&self) -> Result<()>;
     /// Bytes came.
     fn data_received(&self, data: &[u8]);
@@ -32,7 +32,7 @@ pub(crate) trait ErasedJoint {
     fn descriptors_received(&self, descriptors: Vec<OwnedFd>);
     /// The peer sent its last byte.
     fn end_of_stream(&self);
-    /// What was held while reading was paused can be delivered.
+    /// Delivers the bytes that were held while reading was paused.
     fn deliver_held(&self);
     /// Our direction was shut.
     fn write_connection_lost(&self);
@@ -71,7 +71,7 @@ impl<P: Protocol> Joint<P> {
         Self { transport, protocol: RefCell::new(Some(protocol)) }
     }
 
-    /// Calls out, if there is still somebody to call. A failure closes the connection with it.
+    /// Calls the protocol, if it is still there. A failure closes the connection with it.
     fn call(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
         let mut place = self.protocol.borrow_mut();
         let Some(protocol) = place.as_mut() else { return Ok(()) };
@@ -136,7 +136,7 @@ impl<P: Protocol> Joint<P> {
         self.transport.list();
     }
 
-    /// Calls out where the failure concerns nobody but the connection itself.
+    /// Calls the protocol where a failure concerns the connection alone.
     fn tell(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
         // `call` has already made the failure the reason of the connection's end.
         let _ = self.call(call, callback);

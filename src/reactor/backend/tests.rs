@@ -209,7 +209,7 @@ fn a_closed_backend_refuses_everything() {
     assert!(closed.next(&mut Inbox::default()).is_none());
 }
 
-/// What the system said of a source that has gone meanwhile is dropped, and counted.
+/// Events of a source that has gone meanwhile are dropped, and counted.
 #[test]
 fn events_of_sources_that_are_gone_are_counted() {
     let mut backend = Mio::new().expect("the system gives us a poller");
@@ -266,7 +266,7 @@ fn what_is_left_over_is_not_waited_for() {
 }
 
 /// Without descriptors, a listener that has no reserve fails, and has one from then on. One that has a reserve goes on, although it
-/// accepts nobody with it.
+/// does not accept with it.
 #[test]
 fn a_listener_without_a_reserve_fails() {
     for has_reserve in [false, true] {

@@ -142,7 +142,7 @@ fn a_send_that_comes_to_little_leaves_the_rest() {
     assert_eq!(&received, b"the whole message");
 }
 
-/// Whether another process that is started would inherit the bell.
+/// True if a program that is started would inherit the bell.
 #[test]
 fn the_bell_is_not_inherited() {
     let Some(ring) = ring() else { return };
@@ -292,7 +292,7 @@ fn listen(ring: &mut Uring) -> std::net::SocketAddr {
     at.expect("it listens").socket_addr().expect("of TCP")
 }
 
-/// Whether a socket waits instead of failing, as requests to the ring need it.
+/// True if a socket waits instead of failing, as requests to the ring need it.
 fn is_blocking(socket: BorrowedFd<'_>) -> bool {
     !rustix::fs::fcntl_getfl(socket).expect("it is open").contains(rustix::fs::OFlags::NONBLOCK)
 }
@@ -304,7 +304,7 @@ fn idle_sockets_say_nothing() {
     let Some(mut ring) = ring() else { return };
     let at = listen(&mut ring);
     ring.ring.flush();
-    assert!(ring.ring.next().is_none(), "a port where nobody waits says something");
+    assert!(ring.ring.next().is_none(), "a port without a waiting connection says something");
     ring.connect(client, &at.into(), &DialOptions { from: None, no_delay: true }).expect("it listens");
     let (until, mut inbox, mut came) = (Instant::now() + LIMIT, Inbox::default(), 0);
     while came < 2 {
@@ -327,15 +327,15 @@ fn idle_sockets_say_nothing() {
     assert!(ring.ring.next().is_none(), "an idle stream says something");
 }
 
-/// A port without descriptors is polled until somebody comes, who is served by the ring as the others are; and when it is closed then,
-/// its address is free at once.
+/// A port without descriptors is polled until a connection comes, which is served by the ring as the others are; and when it is
+/// closed then, its address is free at once.
 #[test]
 fn a_port_without_descriptors_is_polled() {
     let Some(mut ring) = ring() else { return };
     plan(Call::RingAccept, [Fault::Fails(Errno::MFILE)]);
     plan(Call::Accept, [Fault::Fails(Errno::MFILE)]);
     let at = listen(&mut ring);
-    assert!(drain(&mut ring).is_empty(), "nobody waits");
+    assert!(drain(&mut ring).is_empty(), "no connection waits");
     assert_eq!((left(Call::RingAccept), left(Call::Accept)), (0, 0));
     let _peer = std::net::TcpStream::connect(at).expect("it listens");
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
