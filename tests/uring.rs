@@ -484,4 +484,6 @@ fn the_end_of_a_run_is_flushed() {
     run(&reactor).unwrap();
     let end = client.read(&mut [0]).expect_err("a reset");
     assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    // The factory has a handle of it.
+    reactor.close().unwrap();
 }
