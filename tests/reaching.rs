@@ -243,6 +243,40 @@ fn a_cancelled_call_is_not_made() {
     assert!(log.all().is_empty());
 }
 
+/// A value that panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the rope broke");
+    }
+}
+
+/// A waiting call that is dropped instead of made, cancelled or for another protocol, harms nothing by what it holds.
+#[test]
+fn a_waiting_call_is_dropped_guarded() {
+    let log = Log::default();
+    let joined = StringTransport::new().joined(Eager(log.clone()));
+    let ((), lines) = logged(|| {
+        let dropped = joined.with(|_, transport| {
+            let (cancelled, other) = (Bomb, Bomb);
+            let waiting = transport.connection::<Eager>().later(move |_, _| drop(cancelled));
+            waiting.cancel();
+            drop(waiting.add_errback(|_| ()));
+            drop(transport.connection::<Asking>().later(move |_, _| drop(other)).add_errback(|_| ()));
+            drop(transport.connection::<Eager>().later(|eager, _| eager.0.add("behind")));
+        });
+        assert!(dropped.is_ok());
+    });
+    assert_eq!(log.all(), ["behind"]);
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("a waiting call failed to be dropped")).count(),
+        2,
+        "{lines:?}"
+    );
+    assert!(joined.lost().is_none() && joined.connection().with(|_, _| ()).is_ok());
+}
+
 /// Passes everything on.
 struct Wrapper<P>(P);
 

@@ -364,7 +364,7 @@ pub(super) struct Socket {
     state: Cell<State>,
     pub(super) options: RefCell<Options>,
     joint: RefCell<Option<Rc<dyn ErasedJoint>>>,
-    /// What close timeouts and lingering go by.
+    /// The clock of close timeouts, lingering and the transport's timers.
     pub(super) clock: Clock,
 }
 

@@ -25,6 +25,8 @@ use thiserror::Error;
 
 use crate::address::{Address, Ends};
 use crate::error::ConnectionClosed;
+use crate::failure::guarded;
+use crate::log::error;
 use crate::time::Timers;
 pub use agenda::Credentials;
 use agenda::{Agenda, Call, Driver, Entered, Id, SocketOption};
@@ -363,7 +365,10 @@ impl Transport {
     #[cold]
     fn make_calls(&self) {
         while let Some(call) = self.0.agenda.next_waiting(self.0.id) {
-            call();
+            // The call itself is guarded; what it holds may panic when it is dropped instead of made.
+            if let Err(panic) = guarded(call) {
+                error!(peer = %self.peer(), %panic, "a waiting call failed to be dropped");
+            }
         }
     }
 
