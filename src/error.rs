@@ -33,7 +33,7 @@ pub enum ConnectionClosed {
     /// The operating system gave the peer up: no answer within its limits or those of keep-alive (Twisted:
     /// `ConnectionLost`).
     #[error("the peer no longer answers ({unsent} bytes were still to be sent)")]
-    TimedOut {
+    TcpTimedOut {
         /// Bytes that were written and had not been handed to the operating system.
         unsent: usize,
     },
@@ -73,7 +73,7 @@ impl ConnectionClosed {
     pub(crate) fn from_io(source: io::Error, unsent: usize) -> Self {
         match source.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset { unsent },
-            io::ErrorKind::TimedOut => Self::TimedOut { unsent },
+            io::ErrorKind::TimedOut => Self::TcpTimedOut { unsent },
             _ => Self::Lost { source, unsent },
         }
     }
@@ -100,7 +100,7 @@ pub enum ConnectError {
     },
     /// No answer within the timeout of this attempt (Twisted: `TimeoutError`).
     #[error("{address} did not answer within {after:?}")]
-    TimedOut {
+    NoAnswer {
         /// Where we wanted to go.
         address: Address,
         /// The timeout.
@@ -146,7 +146,7 @@ pub enum ConnectError {
     },
     /// The attempt was cancelled (Twisted: `ConnectingCancelledError`, `UserError`).
     #[error("connecting to {to} was cancelled")]
-    Cancelled {
+    ConnectingCancelled {
         /// Where we wanted to go: an address, or a name not yet resolved.
         to: String,
     },
@@ -355,7 +355,7 @@ pub enum FilesystemLockError {
     },
     /// Somebody else held the lock for the whole timeout (Twisted: `TimeoutError`).
     #[error("the lock {path:?} was held by somebody else for {after:?}")]
-    TimedOut {
+    StillHeld {
         /// The lock file.
         path: PathBuf,
         /// The timeout.

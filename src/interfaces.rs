@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | [`Reactor`](crate::Reactor) | the loop: run, stop, listen, connect, jobs in threads | `IReactorCore`, `IReactorTCP`, `IReactorInThreads` |
 //! | [`BackendKind`](crate::BackendKind) | which backend a reactor is on | `twisted.internet.epollreactor` and its like |
-//! | [`Clock`] | timers: the reactor is one, a test's [`testing::Clock`](crate::testing::Clock) another | `IReactorTime` |
+//! | [`Clock`] | timers: the reactor is one, a test's [`testing::VirtualClock`](crate::testing::VirtualClock) another | `IReactorTime` |
 //! | [`DelayedCall`](crate::DelayedCall) | one timer | `IDelayedCall` |
 //! | [`LoopingCall`](crate::task::LoopingCall) | a function that is called at intervals | `LoopingCall` |
 //! | [`Cooperator`](crate::task::Cooperator) | long work in small steps | `Cooperator` |

@@ -90,7 +90,7 @@ fn timed_out() {
     assert!(!attempt.is_called(), "somebody answered: the test shows nothing");
     let failure = error_of(&reactor, attempt);
     match failure.check::<ConnectError>() {
-        Some(ConnectError::TimedOut { address: at, after: limit }) => {
+        Some(ConnectError::NoAnswer { address: at, after: limit }) => {
             assert_eq!((at, *limit), (&address.into(), after));
         }
         other => panic!("{other:?}"),
@@ -131,7 +131,7 @@ fn cancelled_while_connecting() {
     assert_eq!((descriptors(), reactor.counters().watched), (before, 0));
     let failure = attempt.take_result().expect("it fires at once").unwrap_err();
     match failure.check::<ConnectError>() {
-        Some(ConnectError::Cancelled { to }) => assert_eq!(*to, address.to_string()),
+        Some(ConnectError::ConnectingCancelled { to }) => assert_eq!(*to, address.to_string()),
         other => panic!("{other:?}"),
     }
     assert_eq!(log.all(), ["start"]);
@@ -149,7 +149,7 @@ fn cancelled_at_once() {
     attempt.cancel();
     attempt.cancel();
     let failure = attempt.take_result().expect("it fires at once").unwrap_err();
-    assert!(matches!(failure.check(), Some(ConnectError::Cancelled { .. })));
+    assert!(matches!(failure.check(), Some(ConnectError::ConnectingCancelled { .. })));
     settle(&reactor);
     assert_eq!(log.all(), ["start", "stop"]);
     assert_eq!((descriptors(), reactor.counters().watched), (before, 0));
@@ -197,7 +197,7 @@ fn cancelled_from_inside_a_callback() {
         own.replace(Some(connect(&reactor, address, factory)));
         run_until(&reactor, || log.has("stop"));
         let failure = own.borrow_mut().take().unwrap().take_result().expect("it fired").unwrap_err();
-        assert!(matches!(failure.check(), Some(ConnectError::Cancelled { .. })), "{inside}: {failure}");
+        assert!(matches!(failure.check(), Some(ConnectError::ConnectingCancelled { .. })), "{inside}: {failure}");
         let (mut peer, _) = server.accept().unwrap();
         assert_eq!(read_to_end(&reactor, &mut peer), Ok(Vec::new()), "{inside}");
         drop(peer);
@@ -624,7 +624,10 @@ fn five_thousand_connections_leave_nothing() {
         drop(
             attempt
                 .add_errback(move |failure| {
-                    assert!(matches!(failure.check(), Some(ConnectError::Cancelled { .. })), "{number}: {failure}");
+                    assert!(
+                        matches!(failure.check(), Some(ConnectError::ConnectingCancelled { .. })),
+                        "{number}: {failure}"
+                    );
                     Err(failure)
                 })
                 .add_both(|_| ()),

@@ -21,14 +21,14 @@ fn say(log: &Log, letters: &str) -> impl Iterator<Item = ()> + use<> {
 
 /// A clock, a Cooperator on it whose slices are one step, and what its tasks have said.
 struct Fixture {
-    clock: testing::Clock,
+    clock: testing::VirtualClock,
     cooperator: Cooperator,
     log: Log,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let clock = testing::Clock::new();
+        let clock = testing::VirtualClock::new();
         let cooperator = Cooperator::builder(&clock).steps(1).build();
         Self { clock, cooperator, log: Log::default() }
     }
@@ -100,7 +100,7 @@ fn a_new_task_comes_at_the_end_of_the_round() {
 /// A slice makes steps for 10 ms, and then lets the rest of the program have its say.
 #[test]
 fn a_slice_takes_ten_milliseconds() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (steps, inner) = (Rc::new(Cell::new(0)), clock.clone());
     let count = Rc::clone(&steps);
     let task = Cooperator::new(&clock).cooperate(iter::repeat_with(move || {
@@ -118,12 +118,12 @@ fn a_slice_takes_ten_milliseconds() {
 #[test]
 fn a_slice_is_bounded_where_time_stands_still() {
     for (cooperator, expected) in [
-        (Cooperator::builder as fn(&testing::Clock) -> _, 1_000),
+        (Cooperator::builder as fn(&testing::VirtualClock) -> _, 1_000),
         (|clock| Cooperator::builder(clock).steps(7), 7),
         (|clock| Cooperator::builder(clock).steps(0), 1),
         (|clock| Cooperator::builder(clock).slice(Duration::ZERO), 1),
     ] {
-        let clock = testing::Clock::new();
+        let clock = testing::VirtualClock::new();
         let steps = Rc::new(Cell::new(0));
         let count = Rc::clone(&steps);
         let task = cooperator(&clock).build().cooperate(iter::repeat_with(move || count.set(count.get() + 1)));
@@ -174,7 +174,7 @@ fn a_failure_fails_its_task_alone() {
 #[test]
 fn a_failure_is_not_lost() {
     let run = |ask: bool| {
-        let clock = testing::Clock::new();
+        let clock = testing::VirtualClock::new();
         let ((), unheard) = unhandled::collect(|| {
             let task = Cooperator::new(&clock).cooperate(iter::once(Err(Failure::message("lost"))));
             clock.advance(Duration::ZERO);
@@ -495,7 +495,7 @@ fn a_stopped_cooperator_starts_again() {
 /// A Cooperator that was not started keeps its tasks until it is.
 #[test]
 fn a_cooperator_need_not_be_started() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let cooperator = Cooperator::builder(&clock).started(false).build();
     assert!(!cooperator.is_running());
     let log = Log::default();
@@ -516,7 +516,7 @@ fn a_cooperator_need_not_be_started() {
 /// Dropped handles change nothing for what runs; what nobody can wake any more goes, and says so.
 #[test]
 fn dropped_handles_change_nothing() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let log = Log::default();
     let (promise, deferred) = Promise::new();
     drop(Cooperator::new(&clock).cooperate(say(&log, "ab")));
@@ -543,7 +543,7 @@ fn dropped_handles_change_nothing() {
 /// A clock that goes stops the Cooperator, even if the tasks hold handles to it.
 #[test]
 fn a_clock_that_goes_stops_the_cooperator() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let cooperator = Cooperator::new(&clock);
     let inner = cooperator.clone();
     let held = Rc::new(());
@@ -625,7 +625,7 @@ fn a_reactor_turns_between_slices() {
 /// 100,000 steps, with Deferreds that have fired and Deferreds that fire later, take no stack.
 #[test]
 fn many_steps_take_no_stack() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let cooperator = Cooperator::new(&clock);
     let fired = cooperator.coiterate((0..100_000).map(|_| Deferred::succeed(())));
     let timers = clock.timers().clone();

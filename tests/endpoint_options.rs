@@ -77,9 +77,9 @@ fn timeout_of(network: &Network, endpoint: &dyn ClientEndpoint) -> (Duration, Du
     network.run_until(Duration::MAX, || connecting.is_called()).unwrap();
     let failure = connecting.take_result().unwrap().map(drop).unwrap_err();
     let after = match failure.check::<ConnectError>() {
-        Some(ConnectError::TimedOut { after, .. }) => *after,
+        Some(ConnectError::NoAnswer { after, .. }) => *after,
         Some(ConnectError::AllFailed { attempts, .. }) => match attempts[0].error {
-            ConnectError::TimedOut { after, .. } => after,
+            ConnectError::NoAnswer { after, .. } => after,
             _ => panic!("{failure}"),
         },
         _ => panic!("{failure}"),

@@ -141,7 +141,7 @@ fn the_timeout_is_the_attempts() {
     let endpoint = client_from_string(&reactor, &format!("tcp:{address}:timeout=0.03")).unwrap();
     let failure = error_of(&reactor, endpoint.connect(scripts(&Log::default())));
     match failure.check::<ConnectError>() {
-        Some(ConnectError::TimedOut { after, .. }) => assert_eq!(*after, Duration::from_millis(30)),
+        Some(ConnectError::NoAnswer { after, .. }) => assert_eq!(*after, Duration::from_millis(30)),
         other => panic!("{other:?}"),
     }
 }
@@ -268,7 +268,10 @@ fn cancelled_while_resolving() {
     let mut attempt = endpoint.connect(Watched::new(&log, scripts(&log)));
     attempt.cancel();
     let failure = attempt.take_result().expect("it fires at once").unwrap_err();
-    assert!(matches!(failure.check(), Some(ConnectError::Cancelled { to }) if to == "localhost"), "{failure}");
+    assert!(
+        matches!(failure.check(), Some(ConnectError::ConnectingCancelled { to }) if to == "localhost"),
+        "{failure}"
+    );
     // A run that ends waits for the look-ups that are under way.
     let handle = reactor.clone();
     reactor.call_when_running(move || handle.stop().unwrap());
@@ -342,7 +345,7 @@ fn cancelled_while_connecting() {
     assert_eq!(reactor.counters().watched, 1);
     attempt.cancel();
     let failure = attempt.take_result().expect("it fires at once").unwrap_err();
-    assert!(matches!(failure.check(), Some(ConnectError::Cancelled { .. })), "{failure}");
+    assert!(matches!(failure.check(), Some(ConnectError::ConnectingCancelled { .. })), "{failure}");
     settle(&reactor);
     assert_eq!(log.all(), ["start", "stop"]);
     assert_eq!(reactor.counters().watched, 0);

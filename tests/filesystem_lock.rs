@@ -18,7 +18,7 @@ use ropewalk::deferred::{Abandoned, Cancelled};
 use ropewalk::error::FilesystemLockError;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{DeferredFilesystemLock, FilesystemLock};
-use ropewalk::testing::Clock as TestClock;
+use ropewalk::testing::VirtualClock;
 use ropewalk::{DelayedCall, Failure, Reactor};
 
 /// Names the lock of the child.
@@ -226,7 +226,7 @@ fn the_lock_is_tried_each_second() {
     drop(waiting.add_errback(|_| Ok(())));
 
     // On a clock that stands still, exactly so, and never without a pause.
-    let clock = TestClock::new();
+    let clock = VirtualClock::new();
     let lock = DeferredFilesystemLock::new(&clock, folder.lock());
     for (interval, pause) in [(250, 250), (0, 1)].map(|(of, is)| (Duration::from_millis(of), Duration::from_millis(is)))
     {
@@ -298,7 +298,7 @@ fn waiting_has_a_limit() {
         let failure = result_of(&reactor, waiting).unwrap_err();
         assert!(reactor.seconds() >= begun + after);
         let told = failure.check::<FilesystemLockError>();
-        let Some(FilesystemLockError::TimedOut { after: told, path }) = told else { panic!("{failure}") };
+        let Some(FilesystemLockError::StillHeld { after: told, path }) = told else { panic!("{failure}") };
         assert_eq!((*told, path), (after, &folder.lock()));
         assert_eq!(reactor.delayed_calls(), []);
     }

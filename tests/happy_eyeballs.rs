@@ -205,7 +205,7 @@ fn failure_of<T: std::fmt::Debug>(mut deferred: Deferred<T>) -> Failure {
 #[track_caller]
 fn assert_cancelled<T: std::fmt::Debug>(deferred: Deferred<T>) {
     let failure = failure_of(deferred);
-    assert!(matches!(failure.check(), Some(ConnectError::Cancelled { to }) if to == HOST), "{failure}");
+    assert!(matches!(failure.check(), Some(ConnectError::ConnectingCancelled { to }) if to == HOST), "{failure}");
 }
 
 /// Every combination of what up to four hosts can do.
@@ -263,7 +263,7 @@ fn assert_tried(failure: &Failure, hosts: &[Host], order: &[IpAddr]) {
         assert_eq!(attempt.address, Address::from(SocketAddr::new(*ip, 80)));
         match (&attempt.error, host) {
             (ConnectError::Refused { .. }, Host::Refuses) => {}
-            (ConnectError::TimedOut { after, .. }, Host::NeverAnswers) => assert_eq!(after.as_secs(), 30),
+            (ConnectError::NoAnswer { after, .. }, Host::NeverAnswers) => assert_eq!(after.as_secs(), 30),
             (error, host) => panic!("{host:?}: {error}"),
         }
         assert!(failure.to_string().contains(&attempt.address.to_string()), "{failure}");

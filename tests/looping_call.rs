@@ -20,7 +20,7 @@ type Calls = Vec<(u64, u64)>;
 
 /// A counting loop whose calls are noted, on a clock of its own.
 struct Fixture {
-    clock: testing::Clock,
+    clock: testing::VirtualClock,
     looping: Rc<LoopingCall>,
     calls: Rc<RefCell<Calls>>,
     /// Those of the Deferreds that the function has returned.
@@ -32,7 +32,7 @@ impl Fixture {
     fn new<R: ropewalk::interfaces::Outcome<Output = ()> + 'static>(
         mut call: impl FnMut(&LoopingCall, usize) -> R + 'static,
     ) -> Self {
-        let (clock, calls) = (testing::Clock::new(), Rc::new(RefCell::new(Vec::new())));
+        let (clock, calls) = (testing::VirtualClock::new(), Rc::new(RefCell::new(Vec::new())));
         let looping = Rc::new_cyclic(|me: &Weak<LoopingCall>| {
             let (me, timers, calls) = (Weak::clone(me), clock.timers().clone(), Rc::clone(&calls));
             let mut number = 0;
@@ -113,7 +113,7 @@ fn a_later_start_waits_one_interval() {
 /// Calls without a count come at the same times.
 #[test]
 fn a_function_without_a_count_is_called_as_often() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (times, timers) = (Rc::new(RefCell::new(Vec::new())), clock.timers().clone());
     let noted = Rc::clone(&times);
     drop(LoopingCall::new(&clock, move || noted.borrow_mut().push(timers.seconds())).start(ms(10)));
@@ -536,7 +536,7 @@ fn a_function_may_cancel_its_loop() {
 /// Dropping the handles, and the Deferred, changes nothing.
 #[test]
 fn dropped_handles_change_nothing() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let calls = Rc::new(Cell::new(0));
     let noted = Rc::clone(&calls);
     let looping = LoopingCall::new(&clock, move || noted.set(noted.get() + 1));
@@ -552,7 +552,7 @@ fn dropped_handles_change_nothing() {
 /// A loop whose clock goes has ended, and its Deferred is told so, even if a handle is kept.
 #[test]
 fn a_clock_that_goes_ends_the_loop() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let looping = LoopingCall::new(&clock, || ());
     let ended = looping.start(ms(10));
     drop(clock);
@@ -565,7 +565,7 @@ fn a_clock_that_goes_ends_the_loop() {
 /// The function is kept over stops, for the next start, and goes with the last handle.
 #[test]
 fn a_function_is_dropped_with_the_last_handle() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let token = Rc::new(());
     let held = Rc::clone(&token);
     let looping = LoopingCall::new(&clock, move || {
@@ -609,7 +609,7 @@ fn extreme_intervals() {
 /// `defer_later` calls when the delay has passed, and gives what the function returns.
 #[test]
 fn defer_later_calls_later() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let mut value = defer_later(&clock, ms(3), || Ok(7));
     let failed = defer_later(&clock, ms(3), || Err::<(), _>(Failure::message("no")));
     let panicked = defer_later(&clock, ms(3), || -> Result<()> { panic!("oh") });
@@ -629,7 +629,7 @@ fn defer_later_calls_later() {
 /// Cancelling it cancels the timer and drops the function; afterwards it cancels what the function returned.
 #[test]
 fn defer_later_can_be_cancelled() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let token = Rc::new(());
     let held = Rc::clone(&token);
     let early = defer_later(&clock, ms(3), move || drop(held));
@@ -652,7 +652,7 @@ fn defer_later_can_be_cancelled() {
 /// Dropping its Deferred changes nothing.
 #[test]
 fn defer_later_goes_on_when_dropped() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let called = Rc::new(Cell::new(false));
     let noted = Rc::clone(&called);
     drop(defer_later(&clock, ms(3), move || noted.set(true)));

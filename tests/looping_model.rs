@@ -112,7 +112,7 @@ enum How {
 
 /// The loop itself.
 struct Real {
-    clock: testing::Clock,
+    clock: testing::VirtualClock,
     looping: LoopingCall,
     script: RefCell<VecDeque<Call>>,
     events: RefCell<Vec<Event>>,
@@ -123,7 +123,7 @@ struct Real {
 
 impl Real {
     fn new(script: Vec<Call>) -> Rc<Self> {
-        let clock = testing::Clock::new();
+        let clock = testing::VirtualClock::new();
         Rc::new_cyclic(|me: &Weak<Self>| {
             let me = Weak::clone(me);
             let looping = LoopingCall::with_count(&clock, move |count| me.upgrade().unwrap().called(count));

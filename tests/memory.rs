@@ -387,7 +387,7 @@ fn work_that_repeats_holds_no_more() {
     const WARM: u64 = 200;
     const ROUNDS: u64 = 100_000;
     const TICK: Duration = Duration::from_millis(2);
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (plain, waiting) = (LoopingCall::new(&clock, || ()), LoopingCall::new(&clock, || Deferred::succeed(())));
     let timers = clock.timers().clone();
     let later = LoopingCall::new(&clock, move || defer_later(&timers, TICK / 2, || ()));

@@ -46,7 +46,7 @@ async fn panics(message: &str) -> Result<()> {
 /// A future runs at once up to where it has to wait, and what is there already is not waited for.
 #[test]
 fn a_future_runs_at_once() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let mut answer = clock.spawner().spawn(async { Ok(Deferred::succeed(1).await? + Deferred::succeed(2).await?) });
     assert_eq!(answer.take_result().unwrap().unwrap(), 3);
     assert!(clock.spawner().is_empty());
@@ -56,7 +56,7 @@ fn a_future_runs_at_once() {
 /// what a Deferred that it returns comes to, or nothing.
 #[test]
 fn a_future_goes_on_when_it_is_woken() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (promise, number) = Promise::<u32>::new();
     let mut answer = clock.spawner().spawn(async move { Ok(number.await? + 1) });
     promise.callback(1).unwrap();
@@ -76,7 +76,7 @@ fn a_future_goes_on_when_it_is_woken() {
 /// A panic in a future, at its first poll and later, is its Deferred's failure; others go on.
 #[test]
 fn a_panic_is_the_deferreds_failure() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let at_once = clock.spawner().spawn(panics("at once"));
     let later = clock.spawner().spawn(async {
         yield_now().await;
@@ -99,7 +99,7 @@ fn cancelling_drops_the_future() {
             self.0.set(true);
         }
     }
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (dropped, cancelled) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
     let (tells, told) = (Tells(Rc::clone(&dropped)), Rc::clone(&cancelled));
     let (_promise, never) = Promise::<()>::with_canceller(move || told.set(true));
@@ -117,7 +117,7 @@ fn cancelling_drops_the_future() {
 #[test]
 fn a_future_may_cancel_itself() {
     for ending in 0..3 {
-        let clock = testing::Clock::new();
+        let clock = testing::VirtualClock::new();
         let own: Rc<RefCell<Option<Deferred<()>>>> = Rc::default();
         let place = Rc::clone(&own);
         let answer = clock.spawner().spawn(async move {
@@ -139,7 +139,7 @@ fn a_future_may_cancel_itself() {
 /// A future whose Deferred is dropped runs on.
 #[test]
 fn a_future_runs_on_without_its_deferred() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let done = Rc::new(Cell::new(false));
     let tell = Rc::clone(&done);
     drop(clock.spawner().spawn(async move {
@@ -153,7 +153,7 @@ fn a_future_runs_on_without_its_deferred() {
 /// A future that wakes itself has its next poll in the next turn, and futures are polled in the order in which they were woken.
 #[test]
 fn each_is_polled_once_a_turn() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let order: Rc<RefCell<Vec<&str>>> = Rc::default();
     for name in ["a", "b"] {
         let order = Rc::clone(&order);
@@ -174,7 +174,7 @@ fn each_is_polled_once_a_turn() {
 /// Many wakes before a poll are one poll; a waker that outlives its task, its spawner and its reactor does nothing.
 #[test]
 fn wakes_are_counted_once_and_stale_ones_do_nothing() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (polls, waker) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None::<Waker>)));
     let (counted, kept) = (Rc::clone(&polls), Rc::clone(&waker));
     let answer = clock.spawner().spawn(poll_fn(move |context: &mut Context<'_>| {
@@ -199,7 +199,7 @@ fn wakes_are_counted_once_and_stale_ones_do_nothing() {
 /// A clock that goes drops its futures: their Deferreds are abandoned, and what is spawned on its spawner then never runs.
 #[test]
 fn futures_go_with_their_clock() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let spawner = clock.spawner().clone();
     let waits = spawner.spawn(std::future::pending::<()>());
     drop(clock);
@@ -211,7 +211,7 @@ fn futures_go_with_their_clock() {
 /// A turn that is made from inside a future polls others, and not that one; its wake is not lost.
 #[test]
 fn a_turn_from_inside_a_future_loses_no_wake() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let inner = clock.clone();
     let (promise, number) = Promise::<u32>::new();
     let mut answer = clock.spawner().spawn(async move {
@@ -229,7 +229,7 @@ fn a_turn_from_inside_a_future_loses_no_wake() {
 /// Timers and Deferreds are awaited on virtual time like any other.
 #[test]
 fn a_future_sleeps_on_virtual_time() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (handle, log) = (clock.clone(), Log::default());
     let told = log.clone();
     let done = clock.spawner().spawn(async move {
@@ -247,7 +247,7 @@ fn a_future_sleeps_on_virtual_time() {
 /// A select that drops the loser cancels it, and gives up its place in a queue: no value goes to nobody.
 #[test]
 fn what_a_select_drops_is_cancelled() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let queue = DeferredQueue::<u32>::new();
     let (getter, handle) = (queue.clone(), clock.clone());
     let mut answer = clock.spawner().spawn(async move {
@@ -431,7 +431,7 @@ fn a_future_outlives_a_run() {
 /// A hundred thousand futures that wait at once take no stack, and leave nothing.
 #[test]
 fn a_hundred_thousand_futures() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (handle, done) = (clock.clone(), Rc::new(Cell::new(0)));
     for n in 0..100_000_u64 {
         let (handle, done) = (handle.clone(), Rc::clone(&done));

@@ -167,9 +167,9 @@ fn a_pause_holds_bytes_and_the_end_but_no_loss() {
     assert_eq!(log.reason(), "the connection was closed cleanly");
 
     let (connection, log) = joined();
-    connection.lose(ConnectionClosed::TimedOut { unsent: 3 });
+    connection.lose(ConnectionClosed::TcpTimedOut { unsent: 3 });
     assert_eq!(log.count("data"), 1);
-    assert!(matches!(connection.lost().unwrap().check(), Some(ConnectionClosed::TimedOut { unsent: 3 })));
+    assert!(matches!(connection.lost().unwrap().check(), Some(ConnectionClosed::TcpTimedOut { unsent: 3 })));
     assert_eq!(connection.waiting(), 0);
 }
 

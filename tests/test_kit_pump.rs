@@ -236,7 +236,7 @@ fn an_abort_after_both_ends_resets_nobody() {
 /// Whoever closes towards a peer that takes nothing waits for the close timeout, by the clock, and then cuts it off.
 #[test]
 fn a_close_times_out_by_the_clock() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (client, server) = (AccumulatingProtocol::new(), AccumulatingProtocol::new());
     let (at_client, at_server) = (client.record(), server.record());
     let pump = PumpOptions::new().clock(&clock).room(10).connect(client, server);

@@ -23,7 +23,7 @@ fn fails<T>(mut deferred: Deferred<T>) -> Failure {
 /// A result in time passes, and the timer goes with it; one that is there needs none.
 #[test]
 fn a_result_in_time_passes() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (promise, deferred) = Promise::<u32>::new();
     let mut answer = deferred.add_timeout(LONG, &clock);
     assert_eq!(clock.delayed_calls().len(), 1);
@@ -40,7 +40,7 @@ fn a_result_in_time_passes() {
 /// When the time is over, what is waited for is cancelled, and the failure says how long that was.
 #[test]
 fn running_out_of_time_cancels() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let cancelled = Rc::new(Cell::new(false));
     let told = Rc::clone(&cancelled);
     let (promise, deferred) = Promise::<u32>::with_canceller(move || told.set(true));
@@ -55,7 +55,7 @@ fn running_out_of_time_cancels() {
 /// The limit is for what comes before it: callbacks behind it take their time.
 #[test]
 fn only_what_comes_before_is_limited() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (slow_promise, slow) = Promise::<u32>::new();
     let (promise, deferred) = Promise::<u32>::new();
     let mut answer = deferred.add_timeout(LONG, &clock).add_callback(move |_| slow);
@@ -69,7 +69,7 @@ fn only_what_comes_before_is_limited() {
 /// cancel that is not ours is no timeout.
 #[test]
 fn other_results_pass_as_they_are() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (_promise, deferred) = Promise::<u32>::new();
     let mut rescued = deferred.add_errback(|_| Ok(7)).add_timeout(LONG, &clock);
     let (_promise, deferred) = Promise::<u32>::new();
@@ -86,7 +86,7 @@ fn other_results_pass_as_they_are() {
 /// `add_timeout_with` makes the result itself, and only if the time ran out.
 #[test]
 fn a_timeout_of_ones_own() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let (_promise, late) = Promise::<u32>::new();
     let (promise, early) = Promise::<u32>::new();
     let mut late = late.add_timeout_with(LONG, &clock, |result| {
@@ -103,7 +103,7 @@ fn a_timeout_of_ones_own() {
 /// Of two limits the shorter one ends it.
 #[test]
 fn the_shorter_of_two_limits_counts() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     for (inner, outer) in [(1, 2), (2, 1)] {
         let (_promise, deferred) = Promise::<u32>::new();
         let answer =

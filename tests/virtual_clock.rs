@@ -17,7 +17,7 @@ const fn ms(count: u64) -> Duration {
 /// A clock, and what its calls have noted: who, and at what time.
 #[derive(Clone, Default)]
 struct Noting {
-    clock: testing::Clock,
+    clock: testing::VirtualClock,
     notes: Rc<RefCell<Vec<(u32, Duration)>>>,
 }
 
@@ -39,7 +39,7 @@ impl Noting {
 /// A new clock stands at zero, and moves by what it is told, whatever time passes meanwhile.
 #[test]
 fn time_moves_when_it_is_told_to() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     assert_eq!(clock.seconds(), Duration::ZERO);
     clock.advance(ms(5));
     clock.advance(Duration::ZERO);
@@ -156,13 +156,13 @@ fn a_chain_without_end_is_a_panic() {
 /// A long chain that ends is none.
 #[test]
 fn a_long_chain_is_followed_to_its_end() {
-    fn again(clock: testing::Clock, left: u32) {
+    fn again(clock: testing::VirtualClock, left: u32) {
         if left > 0 {
             let next = clock.clone();
             clock.call_later(Duration::ZERO, move || again(next, left - 1));
         }
     }
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     again(clock.clone(), 50_000);
     clock.advance(Duration::ZERO);
     assert_eq!(clock.delayed_calls(), []);
@@ -171,7 +171,7 @@ fn a_long_chain_is_followed_to_its_end() {
 /// Clones are the same clock; when the last is dropped, its calls are cancelled, and what they hold is dropped.
 #[test]
 fn the_last_handle_cancels_what_is_pending() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let other = clock.clone();
     let held = Rc::new(());
     let (token, timers) = (Rc::clone(&held), clock.timers().clone());
@@ -198,7 +198,7 @@ fn never_does_not_come() {
 }
 
 /// A chain of calls without delay, and how many there were.
-fn endless() -> (testing::Clock, Rc<Cell<u32>>) {
+fn endless() -> (testing::VirtualClock, Rc<Cell<u32>>) {
     fn again(clock: &impl Clock, steps: Rc<Cell<u32>>) {
         let timers = clock.timers().clone();
         clock.call_later(Duration::ZERO, move || {
@@ -206,7 +206,7 @@ fn endless() -> (testing::Clock, Rc<Cell<u32>>) {
             again(&timers, steps);
         });
     }
-    let (clock, steps) = (testing::Clock::new(), Rc::new(Cell::new(0)));
+    let (clock, steps) = (testing::VirtualClock::new(), Rc::new(Cell::new(0)));
     again(&clock, Rc::clone(&steps));
     (clock, steps)
 }
@@ -214,7 +214,7 @@ fn endless() -> (testing::Clock, Rc<Cell<u32>>) {
 /// What waits for a clock that goes is told so.
 #[test]
 fn a_deferred_of_a_clock_that_goes_is_abandoned() {
-    let clock = testing::Clock::new();
+    let clock = testing::VirtualClock::new();
     let mut later = defer_later(&clock, ms(1), || ());
     drop(clock);
     assert!(later.take_result().unwrap().unwrap_err().check::<Abandoned>().is_some());

@@ -65,7 +65,7 @@ fn time<R>(call: impl FnOnce() -> R) -> (Duration, R) {
 
 /// A virtual clock with so many calls pending, which do next to nothing.
 struct Calls {
-    clock: testing::Clock,
+    clock: testing::VirtualClock,
     pending: Vec<DelayedCall>,
     made: Rc<Cell<usize>>,
     random: Random,
@@ -73,7 +73,7 @@ struct Calls {
 
 impl Calls {
     fn new(count: usize) -> Self {
-        let (clock, made) = (testing::Clock::new(), Rc::default());
+        let (clock, made) = (testing::VirtualClock::new(), Rc::default());
         let mut calls = Self { clock, pending: Vec::new(), made, random: Random(0x9e37_79b9_7f4a_7c15) };
         calls.pending = (0..count).map(|_| calls.later()).collect();
         calls

@@ -13,16 +13,16 @@ use crate::time::Clock;
 
 impl<T> Deferred<T> {
     /// Cancels what is being waited for when `after` has passed on `clock` without a result (Twisted: `addTimeout`). It fails
-    /// with [`TimedOut`] then, in place of [`Cancelled`] and of [`ConnectError::Cancelled`]; an errback before this one, or a
+    /// with [`TimedOut`] then, in place of [`Cancelled`] and of [`ConnectError::ConnectingCancelled`]; an errback before this one, or a
     /// canceller with an answer of its own, may still give another result, which is passed on. Callbacks that are added behind
     /// this one take as long as they like.
     ///
     /// ```
     /// use std::time::Duration;
     /// use ropewalk::deferred::{Promise, TimedOut};
-    /// use ropewalk::testing::Clock;
+    /// use ropewalk::testing::VirtualClock;
     ///
-    /// let clock = Clock::new();
+    /// let clock = VirtualClock::new();
     /// let (_promise, answer) = Promise::<u32>::new();
     /// let mut answer = answer.add_timeout(Duration::from_secs(5), &clock);
     /// clock.advance(Duration::from_secs(5));
@@ -67,7 +67,7 @@ impl<T> Deferred<T> {
 }
 
 fn was_cancelled(failure: &Failure) -> bool {
-    failure.check::<Cancelled>().is_some() || matches!(failure.check(), Some(ConnectError::Cancelled { .. }))
+    failure.check::<Cancelled>().is_some() || matches!(failure.check(), Some(ConnectError::ConnectingCancelled { .. }))
 }
 
 /// It took too long, and was cancelled (Twisted: `defer.TimeoutError`).

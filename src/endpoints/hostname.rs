@@ -35,7 +35,7 @@ use crate::reactor::{ConnectOptions, Destination, Reactor};
 /// [`Lookup`](ConnectError::Lookup) if the name has no address, or the resolver does not answer in time;
 /// [`AllFailed`](ConnectError::AllFailed), which lists every attempt, if none is answered;
 /// [`NoProtocol`](ConnectError::NoProtocol) if the factory does not want the connection;
-/// [`Cancelled`](ConnectError::Cancelled) if the Deferred was cancelled, which stops the look-up and closes every socket.
+/// [`ConnectingCancelled`](ConnectError::ConnectingCancelled) if the Deferred was cancelled, which stops the look-up and closes every socket.
 ///
 /// A limit for all of it together is what [`add_timeout`](Deferred::add_timeout) is for:
 ///
@@ -198,7 +198,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// A look-up that was cancelled is an attempt that was.
 fn unless_cancelled(failure: Failure, to: String) -> Failure {
     match failure.check::<Cancelled>() {
-        Some(Cancelled) => ConnectError::Cancelled { to }.into(),
+        Some(Cancelled) => ConnectError::ConnectingCancelled { to }.into(),
         None => failure,
     }
 }

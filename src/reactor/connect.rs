@@ -206,7 +206,7 @@ impl Core {
             let (core, address) = (Rc::downgrade(self), to.clone());
             let timer = self.timers.call_later(after, move || {
                 if let Some(core) = core.upgrade() {
-                    core.attempt_failed(id, ConnectError::TimedOut { address, after });
+                    core.attempt_failed(id, ConnectError::NoAnswer { address, after });
                 }
             });
             attempt.timer.replace(Some(timer));
@@ -312,7 +312,7 @@ impl Core {
 
     /// Whoever waited gave up: before there was a connection, or from inside its `connection_made`.
     fn dial_cancelled(&self, dial: &Dial) {
-        let cancelled = ConnectError::Cancelled { to: dial.to.to_string() };
+        let cancelled = ConnectError::ConnectingCancelled { to: dial.to.to_string() };
         match dial.stage.get() {
             Stage::Made(id) => {
                 self.with_transport(id, Transport::lose_connection);

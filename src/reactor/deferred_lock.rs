@@ -88,7 +88,7 @@ impl DeferredFilesystemLock {
     ///
     /// Cancelling the Deferred gives up. Nobody is told of the order in which several processes wait: it is left to chance.
     ///
-    /// Fails with a [`FilesystemLockError`]: [`TimedOut`](FilesystemLockError::TimedOut) if the lock can't be had after
+    /// Fails with a [`FilesystemLockError`]: [`StillHeld`](FilesystemLockError::StillHeld) if the lock can't be had after
     /// `timeout`, when it is tried for the last time; [`AlreadyTrying`](FilesystemLockError::AlreadyTrying) if this value waits
     /// already; [`Io`](FilesystemLockError::Io) at the first try that fails for another reason than a holder.
     #[track_caller]
@@ -175,7 +175,7 @@ impl Shared {
                 if let (Some(shared), Some(attempt)) = (shared.upgrade(), waiting.upgrade())
                     && !shared.attempt_to_lock(&attempt)
                 {
-                    shared.finish(&attempt, Err(FilesystemLockError::TimedOut { path: shared.path(), after }.into()));
+                    shared.finish(&attempt, Err(FilesystemLockError::StillHeld { path: shared.path(), after }.into()));
                 }
             });
             attempt.end.replace(Some(end));

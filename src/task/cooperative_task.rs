@@ -34,7 +34,7 @@ use crate::log::error;
 /// use ropewalk::task::{Cooperator, SchedulerError};
 /// use ropewalk::testing;
 ///
-/// let clock = testing::Clock::new();
+/// let clock = testing::VirtualClock::new();
 /// let task = Cooperator::new(&clock).cooperate(std::iter::repeat(()));
 /// let mut done = task.when_done();
 /// task.pause()?;

@@ -39,7 +39,7 @@ use crate::time::{Clock, Timers};
 /// use ropewalk::task::Cooperator;
 /// use ropewalk::testing;
 ///
-/// let clock = testing::Clock::new();
+/// let clock = testing::VirtualClock::new();
 /// let cooperator = Cooperator::new(&clock);
 /// let said = Rc::new(RefCell::new(String::new()));
 /// let say = |words: &'static str| {
@@ -77,7 +77,7 @@ impl Cooperator {
     /// use ropewalk::task::Cooperator;
     /// use ropewalk::testing;
     ///
-    /// let clock = testing::Clock::new();
+    /// let clock = testing::VirtualClock::new();
     /// let task = Cooperator::new(&clock).cooperate((0..3).map(|step| println!("step {step}")));
     /// let done = task.when_done();
     /// clock.advance(Duration::ZERO);
@@ -125,7 +125,7 @@ impl Cooperator {
     /// use ropewalk::task::{Cooperator, SchedulerError};
     /// use ropewalk::testing;
     ///
-    /// let clock = testing::Clock::new();
+    /// let clock = testing::VirtualClock::new();
     /// let cooperator = Cooperator::new(&clock);
     /// let mut done = cooperator.coiterate(std::iter::repeat(()));
     /// cooperator.stop();

@@ -47,7 +47,7 @@ use crate::time::{Clock, Timers};
 /// use ropewalk::task::LoopingCall;
 /// use ropewalk::testing;
 ///
-/// let clock = testing::Clock::new();
+/// let clock = testing::VirtualClock::new();
 /// let calls = Cell::new(0);
 /// let looping = Rc::new_cyclic(|me: &Weak<LoopingCall>| {
 ///     let me = Weak::clone(me);
@@ -84,7 +84,7 @@ impl LoopingCall {
     /// use ropewalk::task::LoopingCall;
     /// use ropewalk::testing;
     ///
-    /// let clock = testing::Clock::new();
+    /// let clock = testing::VirtualClock::new();
     /// let frame = Rc::new(Cell::new(0));
     /// let shown = Rc::clone(&frame);
     /// let looping = LoopingCall::with_count(&clock, move |frames| shown.set(shown.get() + frames));

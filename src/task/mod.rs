@@ -6,7 +6,7 @@
 //! | call a function once, later, and have its result | [`defer_later`] | `deferLater` |
 //! | do something long in small steps, beside other things | [`Cooperator`], [`CooperativeTask`] | the same |
 //!
-//! All of it runs on any [`Clock`]: the reactor in a program, [`testing::Clock`](crate::testing::Clock) in a test. This room
+//! All of it runs on any [`Clock`]: the reactor in a program, [`testing::VirtualClock`](crate::testing::VirtualClock) in a test. This room
 //! reads no clock itself. Time is counted in whole nanoseconds, so nothing drifts.
 //!
 //! Whatever runs here that is not ours (functions, iterators, callbacks, what they drop) may call back into the same object:
@@ -43,7 +43,7 @@ use crate::time::{Clock, DelayedCall};
 /// use ropewalk::task::defer_later;
 /// use ropewalk::testing;
 ///
-/// let clock = testing::Clock::new();
+/// let clock = testing::VirtualClock::new();
 /// let mut answer = defer_later(&clock, Duration::from_secs(3), || Ok(6 * 7));
 /// assert!(!answer.is_called());
 /// clock.advance(Duration::from_secs(3));

@@ -152,7 +152,7 @@ impl ChunkingCheck {
         cuts
     }
 
-    fn outcome<P: Protocol, S>(&self, cut: &Cut, protocol: P, observe: impl FnOnce() -> S) -> Outcome<S> {
+    fn outcome<P: Protocol, S>(&self, cut: &Cut, protocol: P, observe: impl FnOnce() -> S) -> RunResult<S> {
         let connection = StringTransport::new().joined(protocol);
         for piece in cut.pieces(&self.input) {
             connection.deliver(piece);
@@ -169,7 +169,7 @@ impl ChunkingCheck {
             None if string.is_write_disconnecting() => "open, and its writing side was shut".to_owned(),
             None => "open".to_owned(),
         };
-        Outcome { written: string.take_value(), close, observed }
+        RunResult { written: string.take_value(), close, observed }
     }
 }
 
@@ -231,14 +231,14 @@ fn random_pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
     pieces
 }
 
-/// What a run came to.
-struct Outcome<S> {
+/// The result of a run.
+struct RunResult<S> {
     written: Vec<u8>,
     close: String,
     observed: S,
 }
 
-impl<S: PartialEq + fmt::Debug> Outcome<S> {
+impl<S: PartialEq + fmt::Debug> RunResult<S> {
     /// What is not the same in another run, told for a failure.
     fn difference(&self, other: &Self) -> Option<String> {
         let mut text = String::new();

@@ -21,7 +21,7 @@ use crate::time::{self, Timers};
 /// use std::time::Duration;
 /// use ropewalk::{Clock, testing};
 ///
-/// let clock = testing::Clock::new();
+/// let clock = testing::VirtualClock::new();
 /// let rung = Rc::new(Cell::new(false));
 /// let bell = Rc::clone(&rung);
 /// clock.call_later(Duration::from_secs(60), move || bell.set(true));
@@ -33,7 +33,7 @@ use crate::time::{self, Timers};
 /// assert_eq!(clock.seconds(), Duration::from_secs(60));
 /// ```
 #[derive(Clone)]
-pub struct Clock(Rc<Inner>);
+pub struct VirtualClock(Rc<Inner>);
 
 struct Inner {
     now: Rc<Cell<Duration>>,
@@ -41,7 +41,7 @@ struct Inner {
     spawner: Spawner,
 }
 
-impl Clock {
+impl VirtualClock {
     /// A clock that stands at zero, and has no calls to make.
     pub fn new() -> Self {
         let now: Rc<Cell<Duration>> = Rc::default();
@@ -84,7 +84,7 @@ impl Clock {
     /// use std::time::Duration;
     /// use ropewalk::{Clock, testing};
     ///
-    /// let clock = testing::Clock::new();
+    /// let clock = testing::VirtualClock::new();
     /// clock.pump([1, 2, 3].map(Duration::from_secs));
     /// assert_eq!(clock.seconds(), Duration::from_secs(6));
     /// ```
@@ -106,7 +106,7 @@ impl Clock {
     /// use std::time::Duration;
     /// use ropewalk::{Clock, testing};
     ///
-    /// let clock = testing::Clock::new();
+    /// let clock = testing::VirtualClock::new();
     /// let inner = clock.clone();
     /// clock.call_later(Duration::ZERO, move || {
     ///     inner.call_later(Duration::ZERO, || {});
@@ -129,7 +129,7 @@ impl Clock {
     /// use ropewalk::task::defer_later;
     /// use ropewalk::testing;
     ///
-    /// let clock = testing::Clock::new();
+    /// let clock = testing::VirtualClock::new();
     /// let timer = defer_later(&clock, Duration::from_secs(1), || Ok(7));
     /// let mut answer = clock.spawner().spawn(async move { Ok(timer.await? + 1) });
     /// clock.advance(Duration::from_secs(1));
@@ -140,21 +140,21 @@ impl Clock {
     }
 }
 
-impl Default for Clock {
+impl Default for VirtualClock {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl time::Clock for Clock {
+impl time::Clock for VirtualClock {
     fn timers(&self) -> &Timers {
         &self.0.timers
     }
 }
 
-impl fmt::Debug for Clock {
+impl fmt::Debug for VirtualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").field("now", &self.0.now.get()).field("pending", &self.0.timers.len()).finish()
+        f.debug_struct("VirtualClock").field("now", &self.0.now.get()).field("pending", &self.0.timers.len()).finish()
     }
 }
 

@@ -14,7 +14,7 @@ use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::Clock;
+use super::VirtualClock;
 use crate::failure::Failure;
 use crate::protocol::{Connection, ErasedJoint, Protocol};
 use crate::time::{Clock as _, DelayedCall, Timers};
@@ -52,7 +52,7 @@ pub(super) struct End {
 
 impl End {
     /// An end whose socket holds `room` bytes that the other end has not taken.
-    pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: Clock) -> Self {
+    pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: VirtualClock) -> Self {
         let socket = Rc::new(Socket::new(room, clock));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
         let agenda = Rc::new(Agenda::new(driver, None));
@@ -365,7 +365,7 @@ pub(super) struct Socket {
     pub(super) options: RefCell<Options>,
     joint: RefCell<Option<Rc<dyn ErasedJoint>>>,
     /// The clock of close timeouts, lingering and the transport's timers.
-    pub(super) clock: Clock,
+    pub(super) clock: VirtualClock,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -377,7 +377,7 @@ enum State {
 }
 
 impl Socket {
-    fn new(room: usize, clock: Clock) -> Self {
+    fn new(room: usize, clock: VirtualClock) -> Self {
         Self {
             out: RefCell::default(),
             room,

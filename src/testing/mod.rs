@@ -3,7 +3,7 @@
 //!
 //! | for | there is | Twisted's name |
 //! |---|---|---|
-//! | time | [`Clock`], which only the test moves | `twisted.internet.task.Clock` |
+//! | time | [`VirtualClock`], which only the test moves | `twisted.internet.task.Clock` |
 //! | one callback, called by hand | [`StringTransport`] | `twisted.internet.testing.StringTransport` |
 //! | one protocol, from `connection_made` to `connection_lost` | [`StringConnection`], from [`StringTransport::joined`] | `StringTransportWithDisconnection` |
 //! | two protocols that talk to each other | [`connect`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
@@ -36,7 +36,7 @@ mod witness;
 
 pub use self::accumulate::{Accumulated, AccumulatingFactory, AccumulatingProtocol};
 pub use self::chunking::ChunkingCheck;
-pub use self::clock::Clock;
+pub use self::clock::VirtualClock;
 pub use self::memory_reactor::MemoryReactor;
 pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationError};
 pub use self::pump::{Pump, PumpOptions, Side, connect};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Clock;
+use super::VirtualClock;
 use super::busy::Busy;
 use super::end::{Arrival, End};
 use super::excerpt::excerpt;
@@ -40,7 +40,7 @@ pub fn connect<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C, S> {
 /// ```
 /// use ropewalk::testing::{self, AccumulatingProtocol, PumpOptions};
 ///
-/// let clock = testing::Clock::new();
+/// let clock = testing::VirtualClock::new();
 /// let pump = PumpOptions::new()
 ///     .clock(&clock)
 ///     .room(1000)
@@ -53,7 +53,7 @@ pub fn connect<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C, S> {
 /// ```
 #[derive(Debug, Clone)]
 pub struct PumpOptions {
-    clock: Clock,
+    clock: VirtualClock,
     room: usize,
     client: SocketAddr,
     server: SocketAddr,
@@ -62,11 +62,11 @@ pub struct PumpOptions {
 impl PumpOptions {
     /// A clock of its own, room for 64 KiB each way, the client at 10.0.0.2:49152 and the server at 10.0.0.1:8000.
     pub fn new() -> Self {
-        Self { clock: Clock::new(), room: ROOM, client: CLIENT, server: SERVER }
+        Self { clock: VirtualClock::new(), room: ROOM, client: CLIENT, server: SERVER }
     }
 
     /// The clock whose calls are made while pumping, and by which close timeouts go.
-    pub fn clock(mut self, clock: &Clock) -> Self {
+    pub fn clock(mut self, clock: &VirtualClock) -> Self {
         self.clock = clock.clone();
         self
     }
@@ -170,7 +170,7 @@ impl Default for PumpOptions {
 pub struct Pump<C, S> {
     client: Side<C>,
     server: Side<S>,
-    clock: Clock,
+    clock: VirtualClock,
     transcript: RefCell<Transcript>,
     busy: Cell<bool>,
 }
@@ -187,7 +187,7 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
     }
 
     /// The clock.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &VirtualClock {
         &self.clock
     }
 
@@ -240,7 +240,7 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
     ///
     /// # Panics
     ///
-    /// As [`flush`](Self::flush) and [`Clock::advance`].
+    /// As [`flush`](Self::flush) and [`VirtualClock::advance`].
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         self.flush();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Clock;
+use super::VirtualClock;
 use super::busy::Busy;
 use super::end::{Arrival, End, Pipe};
 use super::excerpt::excerpt;
@@ -58,7 +58,7 @@ impl StringTransport {
     }
 
     fn between(host: SocketAddr, peer: SocketAddr) -> Self {
-        Self(End::new(host, peer, usize::MAX, Clock::new()))
+        Self(End::new(host, peer, usize::MAX, VirtualClock::new()))
     }
 
     /// Joins a protocol to it, and makes its `connection_made` (Twisted: `StringTransportWithDisconnection`).
@@ -114,7 +114,7 @@ impl StringTransport {
     }
 
     /// The clock that [`Transport::timers`] and close timeouts go by. [`advance`](Self::advance) moves it together with the transport.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &VirtualClock {
         &self.0.socket().clock
     }
 
@@ -137,7 +137,7 @@ impl StringTransport {
     ///
     /// # Panics
     ///
-    /// As [`Clock::advance`].
+    /// As [`VirtualClock::advance`].
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         self.pass(by, || self.turn());
@@ -340,7 +340,7 @@ impl<P: Protocol> StringConnection<P> {
     ///
     /// # Panics
     ///
-    /// As [`Clock::advance`] and [`turn`](Self::turn).
+    /// As [`VirtualClock::advance`] and [`turn`](Self::turn).
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         self.string.pass(by, || self.turn());

@@ -251,7 +251,7 @@ impl Transport {
     }
 
     /// How keep-alive probes: after `idle` without traffic, every `interval`, `count` times; then the connection is lost as
-    /// `TimedOut`. Whole seconds; the operating system's limits apply.
+    /// `TcpTimedOut`. Whole seconds; the operating system's limits apply.
     ///
     /// # Errors
     /// What the operating system says; `NotConnected` once the connection is over.
@@ -259,7 +259,7 @@ impl Transport {
         self.set_option(SocketOption::KeepAliveTimes(idle, interval, count))
     }
 
-    /// How long sent bytes may stay unacknowledged before the connection is lost as `TimedOut` (Linux:
+    /// How long sent bytes may stay unacknowledged before the connection is lost as `TcpTimedOut` (Linux:
     /// `TCP_USER_TIMEOUT`, in milliseconds; zero is the system's default).
     ///
     /// # Errors

@@ -32,14 +32,14 @@ pub fn measure(effort: &Effort, mut tick: impl FnMut()) -> Vec<Timers> {
 }
 
 struct Pending {
-    clock: testing::Clock,
+    clock: testing::VirtualClock,
     calls: Vec<DelayedCall>,
     random: u64,
 }
 
 impl Pending {
     fn new(count: usize) -> Self {
-        let mut new = Self { clock: testing::Clock::new(), calls: Vec::new(), random: 0x9e37_79b9_7f4a_7c15 };
+        let mut new = Self { clock: testing::VirtualClock::new(), calls: Vec::new(), random: 0x9e37_79b9_7f4a_7c15 };
         for _ in 0..count {
             let delay = new.delay();
             new.calls.push(new.clock.call_later(delay, || {}));

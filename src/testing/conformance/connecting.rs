@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::link;
 use super::scene::{Call, Log, Role, connect_error, once};
-use super::{Outcome, Scene, Setting};
+use super::{Scene, Setting, Verdict};
 use crate::address::Address;
 use crate::deferred::Canceller;
 use crate::error::ConnectError;
@@ -91,7 +91,7 @@ pub(super) fn an_attempt_can_be_cancelled_at_every_stage(setting: &mut dyn Setti
             connection.transport().lose_connection();
             scene.until(|| end.is_over());
         } else {
-            assert!(matches!(connect_error(&result), ConnectError::Cancelled { .. }), "{result:?}");
+            assert!(matches!(connect_error(&result), ConnectError::ConnectingCancelled { .. }), "{result:?}");
             assert!(!end.has(Call::Made), "it failed, and there is a connection");
         }
         let (reactor, witness) = (scene.reactor.clone(), scene.witness.clone());
@@ -134,7 +134,7 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
         let connecting = scene.connect(&to, Counted::new(&log, factory));
         place.replace(Some(connecting.canceller()));
         let result = scene.result_of(connecting);
-        assert!(matches!(connect_error(&result), ConnectError::Cancelled { .. }), "{result:?}");
+        assert!(matches!(connect_error(&result), ConnectError::ConnectingCancelled { .. }), "{result:?}");
         scene.until(|| log.all().ends_with(&["stop".into()]));
         assert_eq!(log.all(), ["start", "build", "stop"]);
         assert_eq!(end.calls(), if in_build { vec![] } else { vec![Call::Made, Call::Lost] });
@@ -170,10 +170,10 @@ pub(super) fn an_attempt_without_a_protocol_fails(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
-pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Outcome {
+pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Verdict {
     let mut scene = Scene::new(setting);
     let Some(to) = scene.setting.silent() else {
-        return Outcome::Skipped("this setting has no address that does not answer");
+        return Verdict::Skipped("this setting has no address that does not answer");
     };
     let log = Log::default();
     let limit = scene.setting.moment();
@@ -185,21 +185,21 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Outcome 
     scene.until(|| turns.replace(turns.get() - 1) == 0);
     cancelled.cancel();
     let result = scene.result_of(cancelled);
-    assert!(matches!(connect_error(&result), ConnectError::Cancelled { .. }), "{result:?}");
+    assert!(matches!(connect_error(&result), ConnectError::ConnectingCancelled { .. }), "{result:?}");
     let result = scene.result_of(attempt);
-    let ConnectError::TimedOut { address, after } = connect_error(&result) else { panic!("{result:?}") };
+    let ConnectError::NoAnswer { address, after } = connect_error(&result) else { panic!("{result:?}") };
     assert_eq!((address, *after), (&to, limit));
     scene.until(|| log.len() == 2);
     assert_eq!(log.all(), ["start", "stop"]);
     scene.finish(&[]);
-    Outcome::Passed
+    Verdict::Passed
 }
 
-pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Outcome {
+pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Verdict {
     let mut scene = Scene::new(setting);
     let ((port, to), (other_port, other)) =
         (scene.listen(|_: &Address| Some(Role::new())), scene.listen(|_: &Address| Some(Role::new())));
-    let Some(ip) = to.ip() else { return Outcome::Skipped("UNIX sockets have no ports") };
+    let Some(ip) = to.ip() else { return Verdict::Skipped("UNIX sockets have no ports") };
     let connect = |scene: &mut Scene<'_>, to: &Address, from: SocketAddr| {
         let factory = scene.asking(once(Role::new()));
         let attempt = link::connect_from(&scene.reactor, to, from, factory);
@@ -217,7 +217,7 @@ pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Out
         connection.transport().lose_connection();
     }
     scene.finish(&[]);
-    Outcome::Passed
+    Verdict::Passed
 }
 
 /// A factory that logs its own calls.
