@@ -24,6 +24,7 @@
 //! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads` |
 //! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
+//! | [`Connections`](crate::Connections) | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `ITLSTransport`, `IUNIXTransport`, `IHalfCloseableDescriptor` |
 //! | [`ClientTls`](crate::tls::ClientTls), [`ServerTls`](crate::tls::ServerTls) | what TLS needs to know, for [`start_tls`](crate::Transport::start_tls) and endpoints | `optionsForClientTLS`, `CertificateOptions` |
 //! | [`server_from_string`](crate::endpoints::server_from_string), [`client_from_string`](crate::endpoints::client_from_string) | endpoints from strings | `serverFromString`, `clientFromString` |

@@ -67,7 +67,7 @@ pub mod transport;
 pub use address::Address;
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
-pub use protocol::{Connection, Factory, Protocol, SharedFactory, for_protocol};
+pub use protocol::{Connection, Connections, Factory, Protocol, SharedFactory, for_protocol};
 pub use reactor::{BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, run};
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;

@@ -4,6 +4,7 @@
 //! Protocols never meet the network: they are handed bytes and a [`Transport`].
 
 mod connection;
+mod connections;
 mod factory;
 mod joint;
 
@@ -11,6 +12,7 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 
 pub use connection::{AnyConnection, Connection};
+pub use connections::{Connections, ConnectionsIter, Tracked, TrackedFactory};
 pub(crate) use factory::Started;
 pub use factory::{BoxedFactory, Factory, SharedFactory, for_protocol};
 pub(crate) use joint::ErasedJoint;
@@ -175,41 +177,63 @@ mod erase {
 }
 use erase::Erase;
 
+/// Writes callbacks of a wrapper that do nothing but call the protocol inside: `{ |self| the protocol; the callbacks }`.
+macro_rules! forward_callbacks {
+    (|$self:ident| $inner:expr; connection_made) => {
+        fn connection_made(&mut $self, transport: &Transport) -> Result<()> {
+            $inner.connection_made(transport)
+        }
+    };
+    (|$self:ident| $inner:expr; data_received) => {
+        fn data_received(&mut $self, transport: &Transport, data: &[u8]) -> Result<()> {
+            $inner.data_received(transport, data)
+        }
+    };
+    (|$self:ident| $inner:expr; handshake_completed) => {
+        fn handshake_completed(&mut $self, transport: &Transport) -> Result<()> {
+            $inner.handshake_completed(transport)
+        }
+    };
+    (|$self:ident| $inner:expr; file_descriptor_received) => {
+        fn file_descriptor_received(&mut $self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
+            $inner.file_descriptor_received(transport, descriptor)
+        }
+    };
+    (|$self:ident| $inner:expr; half_close) => {
+        fn half_close(&$self) -> bool {
+            $inner.half_close()
+        }
+    };
+    (|$self:ident| $inner:expr; read_connection_lost) => {
+        fn read_connection_lost(&mut $self, transport: &Transport) -> Result<()> {
+            $inner.read_connection_lost(transport)
+        }
+    };
+    (|$self:ident| $inner:expr; write_connection_lost) => {
+        fn write_connection_lost(&mut $self, transport: &Transport) -> Result<()> {
+            $inner.write_connection_lost(transport)
+        }
+    };
+    (|$self:ident| $inner:expr; connection_lost) => {
+        fn connection_lost(&mut $self, transport: &Transport, reason: &Failure) {
+            $inner.connection_lost(transport, reason);
+        }
+    };
+    (|$self:ident| $inner:expr; $first:ident, $($rest:ident),+) => {
+        $crate::protocol::forward_callbacks! { |$self| $inner; $first }
+        $crate::protocol::forward_callbacks! { |$self| $inner; $($rest),+ }
+    };
+}
+pub(crate) use forward_callbacks;
+
 /// A boxed protocol is one, for factories that choose at run time.
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
     fn inner(&mut self) -> Option<&mut dyn Protocol> {
         Some((**self).erase())
     }
 
-    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        (**self).connection_made(transport)
-    }
-
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        (**self).data_received(transport, data)
-    }
-
-    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
-        (**self).connection_lost(transport, reason);
-    }
-
-    fn half_close(&self) -> bool {
-        (**self).half_close()
-    }
-
-    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
-        (**self).handshake_completed(transport)
-    }
-
-    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
-        (**self).file_descriptor_received(transport, descriptor)
-    }
-
-    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-        (**self).read_connection_lost(transport)
-    }
-
-    fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-        (**self).write_connection_lost(transport)
+    forward_callbacks! { |self| (**self);
+        connection_made, data_received, handshake_completed, file_descriptor_received, half_close, read_connection_lost,
+        write_connection_lost, connection_lost
     }
 }

@@ -1,0 +1,269 @@
+//! The open connections of a factory, as a list.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Bound, Deref, DerefMut};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use super::{Connection, Factory, Protocol, forward_callbacks};
+use crate::address::Address;
+use crate::deferred::{Deferred, Promise};
+use crate::failure::{Failure, Result};
+use crate::transport::Transport;
+
+/// The open connections of one or more factories whose protocols are `P` (Twisted: the set that a factory keeps by hand, filled in
+/// `connectionMade` and emptied in `connectionLost`).
+///
+/// A cheap handle; clones are the same list. Iterating gives each [`Connection`], in the order in which they were made. The list may change
+/// meanwhile: a connection that is lost is left out, a new one comes last.
+///
+/// A connection is in the list from its `connection_made` until its `connection_lost`, in which it is no longer.
+///
+/// ```
+/// use ropewalk::protocol::Connections;
+/// use ropewalk::interfaces::*;
+/// use ropewalk::{Deferred, Port, Result, Transport, for_protocol};
+///
+/// /// Passes each message on to all.
+/// struct Member { room: Connections<Member> }
+///
+/// impl Protocol for Member {
+///     fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
+///         for member in &self.room {
+///             member.transport().write(data);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// fn open(endpoint: &dyn ServerEndpoint, room: &Connections<Member>) -> Deferred<Port> {
+///     let handle = room.clone();
+///     endpoint.listen(room.track(for_protocol(move |_| Member { room: handle.clone() })))
+/// }
+///
+/// /// Closes every connection once its queue is sent. The Deferred fires when all are closed.
+/// fn drain(room: &Connections<Member>) -> Deferred<()> {
+///     for member in room {
+///         member.transport().lose_connection();
+///     }
+///     room.when_empty()
+/// }
+/// # let reactor = ropewalk::Reactor::new().unwrap();
+/// # let endpoint = ropewalk::endpoints::server_from_string(&reactor, "tcp:0:interface=127.0.0.1").unwrap();
+/// # open(&endpoint, &Connections::new()).or_log("listening");
+/// ```
+pub struct Connections<P>(Rc<List<P>>);
+
+struct List<P> {
+    open: RefCell<BTreeMap<u64, Connection<P>>>,
+    /// How many there were in all: the key of the next.
+    made: Cell<u64>,
+    /// Fired when there is no connection left.
+    waiters: RefCell<Vec<Promise<()>>>,
+}
+
+impl<P: Protocol> Connections<P> {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wraps a factory: the list has each of its connections while it is open. One list may have those of several factories.
+    pub fn track<F: Factory<Protocol = P>>(&self, factory: F) -> TrackedFactory<F> {
+        TrackedFactory { inner: factory, connections: self.clone() }
+    }
+
+    /// Iterates over the open connections, in the order in which they were made.
+    pub fn iter(&self) -> ConnectionsIter<P> {
+        ConnectionsIter { connections: self.clone(), last: None }
+    }
+
+    /// The number of open connections.
+    pub fn len(&self) -> usize {
+        self.0.open.borrow().len()
+    }
+
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until no connection is open: fires at once if none is, otherwise behind the last `connection_lost`.
+    ///
+    /// It closes nothing, and new connections may come: stop the port first.
+    #[track_caller]
+    pub fn when_empty(&self) -> Deferred<()> {
+        if self.is_empty() {
+            return Deferred::succeed(());
+        }
+        let (promise, deferred) = Promise::new();
+        let mut waiters = self.0.waiters.borrow_mut();
+        waiters.retain(|waiter| !waiter.is_called());
+        waiters.push(promise);
+        deferred
+    }
+
+    fn add(&self, transport: &Transport) -> u64 {
+        let key = self.0.made.get();
+        self.0.made.set(key + 1);
+        self.0.open.borrow_mut().insert(key, transport.connection());
+        key
+    }
+
+    fn remove(&self, key: u64) {
+        self.0.open.borrow_mut().remove(&key);
+    }
+
+    /// Fires the waiters, if the list is empty.
+    fn tell(&self) {
+        if !self.is_empty() {
+            return;
+        }
+        for waiter in self.0.waiters.take() {
+            // A waiter that was cancelled has fired.
+            let _ = waiter.callback(());
+        }
+    }
+}
+
+/// Iterates over [`Connections`]. It borrows nothing, so that anything may be done with a connection.
+pub struct ConnectionsIter<P> {
+    connections: Connections<P>,
+    last: Option<u64>,
+}
+
+impl<P> Iterator for ConnectionsIter<P> {
+    type Item = Connection<P>;
+
+    fn next(&mut self) -> Option<Connection<P>> {
+        let open = self.connections.0.open.borrow();
+        let behind = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let (&key, connection) = open.range((behind, Bound::Unbounded)).next()?;
+        self.last = Some(key);
+        Some(connection.clone())
+    }
+}
+
+impl<P: Protocol> IntoIterator for &Connections<P> {
+    type Item = Connection<P>;
+    type IntoIter = ConnectionsIter<P>;
+
+    fn into_iter(self) -> ConnectionsIter<P> {
+        self.iter()
+    }
+}
+
+/// A factory whose connections are in a list. From [`Connections::track`].
+pub struct TrackedFactory<F: Factory> {
+    inner: F,
+    connections: Connections<F::Protocol>,
+}
+
+impl<F: Factory> Factory for TrackedFactory<F> {
+    type Protocol = Tracked<F::Protocol>;
+
+    fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol> {
+        let inner = self.inner.build_protocol(peer)?;
+        Some(Tracked { inner, connections: self.connections.clone(), key: None })
+    }
+
+    fn do_start(&mut self) {
+        self.inner.do_start();
+    }
+
+    fn do_stop(&mut self) {
+        self.inner.do_stop();
+    }
+}
+
+/// A protocol whose connection is in a list: dereferences to the protocol of the factory.
+pub struct Tracked<P: Protocol> {
+    inner: P,
+    connections: Connections<P>,
+    /// The place in the list. `None` before the connection is made, and once it is lost.
+    key: Option<u64>,
+}
+
+impl<P: Protocol> Protocol for Tracked<P> {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.key = Some(self.connections.add(transport));
+        self.inner.connection_made(transport)
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
+        if let Some(key) = self.key {
+            self.connections.remove(key);
+        }
+        self.inner.connection_lost(transport, reason);
+    }
+
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut self.inner)
+    }
+
+    forward_callbacks! { |self| self.inner;
+        data_received, handshake_completed, file_descriptor_received, half_close, read_connection_lost, write_connection_lost
+    }
+}
+
+/// The list is told of its last connection behind `connection_lost`, and of one whose `connection_lost` panicked too.
+impl<P: Protocol> Drop for Tracked<P> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.connections.remove(key);
+            self.connections.tell();
+        }
+    }
+}
+
+impl<P: Protocol> Deref for Tracked<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.inner
+    }
+}
+
+impl<P: Protocol> DerefMut for Tracked<P> {
+    fn deref_mut(&mut self) -> &mut P {
+        &mut self.inner
+    }
+}
+
+impl<P> Clone for Connections<P> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<P> Default for Connections<P> {
+    fn default() -> Self {
+        Self(Rc::new(List { open: RefCell::default(), made: Cell::new(0), waiters: RefCell::default() }))
+    }
+}
+
+impl<P> fmt::Debug for Connections<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("open", &self.0.open.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+impl<P> fmt::Debug for ConnectionsIter<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionsIter").field("connections", &self.connections).field("last", &self.last).finish()
+    }
+}
+
+impl<F: Factory + fmt::Debug> fmt::Debug for TrackedFactory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrackedFactory").field("inner", &self.inner).field("connections", &self.connections).finish()
+    }
+}
+
+impl<P: Protocol + fmt::Debug> fmt::Debug for Tracked<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
