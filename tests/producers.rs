@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use common::{Log, Script};
 use ropewalk::deferred::Cancelled;
-use ropewalk::protocols::{FileSender, Interrupted};
+use ropewalk::protocols::{FileSender, Interrupted, Stalled};
 use ropewalk::testing::{Conditions, Network, Peer};
 use ropewalk::transport::{Producer, ProducerError, Streaming};
-use ropewalk::{Address, ListenOptions, Reactor, Result, Transport};
+use ropewalk::{Address, Clock, ListenOptions, Reactor, Result, Transport};
 
 const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
@@ -413,6 +413,74 @@ fn sending_a_file_can_fail() {
     it.transport.write(b"still here");
     it.settle();
     assert!(it.peer.read().ends_with(b"still here"));
+}
+
+/// The progress that is told is what the system has taken: it grows with each piece, to the length of the file.
+#[test]
+fn the_progress_of_a_file() {
+    let it = Fixture::new();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let list = Rc::clone(&seen);
+    let sender = FileSender::new(io::repeat(7).take(10 * WINDOW as u64 + 1)).piece(WINDOW);
+    let sent = sender.progress(move |sent| list.borrow_mut().push(sent)).begin(&it.transport);
+    it.settle();
+    // One piece is on its way, and the next waits for room.
+    assert_eq!(*seen.borrow(), [1000]);
+    assert_eq!(it.drain(), 10 * WINDOW + 1);
+    let expected: Vec<u64> = (1..=10).map(|n| n * WINDOW as u64).chain([10 * WINDOW as u64 + 1]).collect();
+    assert_eq!(*seen.borrow(), expected);
+    assert!(sent.is_called());
+
+    let it = Fixture::new();
+    let sent = FileSender::new(io::repeat(7)).progress(|_| panic!("out of patience")).piece(100).begin(&it.transport);
+    it.settle();
+    assert!(it.log.reason().contains("out of patience"), "{}", it.log.reason());
+    assert!(sent.is_called());
+    sent.or_log("sending");
+}
+
+/// A peer that takes a little in every stretch of the limit is waited for, however slow it is; one that takes nothing for the limit is cut
+/// off, no earlier than that and at most a quarter later, and the Deferred says why.
+#[test]
+fn a_stalled_peer_is_cut_off() {
+    let limit = Duration::from_secs(20);
+    let it = Fixture::new();
+    let sender = FileSender::new(io::repeat(7)).piece(10 * WINDOW).stall_limit(limit);
+    let mut sent = sender.begin(&it.transport);
+    for _ in 0..20 {
+        it.settle();
+        it.network.run_for(limit * 9 / 10).unwrap();
+        assert!(!sent.is_called() && !it.log.is_over());
+        assert_eq!(it.peer.read().len(), WINDOW);
+    }
+    it.settle();
+    it.network.run_for(limit).unwrap();
+    assert!(!sent.is_called() && !it.log.is_over());
+    it.network.run_for(limit / 4).unwrap();
+    let failure = sent.take_result().expect("a result").unwrap_err();
+    let stalled = failure.check::<Stalled>().expect("a stall");
+    assert_eq!((stalled.sent, stalled.after), (21 * WINDOW as u64, limit));
+    assert!(it.log.is_over());
+}
+
+/// With the end of a transfer, good or bad, no look at the queue is left on the clock.
+#[test]
+fn a_transfer_that_is_over_is_not_looked_after() {
+    let ends: [fn(&Fixture, &ropewalk::Deferred<u64>); 3] =
+        [|it, _| assert!(it.drain() > 0), |_, sent| sent.cancel(), |it, _| it.transport.abort_connection()];
+    for end in ends {
+        let it = Fixture::new();
+        let before = it.transport.timers().delayed_calls().len();
+        let sender = FileSender::new(io::repeat(7).take(5_000)).stall_limit(Duration::from_secs(1));
+        let sent = sender.begin(&it.transport);
+        it.settle();
+        assert_eq!(it.transport.timers().delayed_calls().len(), before + 1);
+        end(&it, &sent);
+        it.settle();
+        assert!(sent.is_called());
+        assert_eq!(it.transport.timers().delayed_calls().len(), before);
+        sent.add_errback(|_| Ok(0)).or_log("sending");
+    }
 }
 
 /// Two coupled transports carry everything both ways, hold no more than the marks and a chunk, and end together.

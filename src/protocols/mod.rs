@@ -6,4 +6,4 @@
 
 mod file_sender;
 
-pub use self::file_sender::{FileSender, Interrupted};
+pub use self::file_sender::{FileSender, Interrupted, Stalled};
