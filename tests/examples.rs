@@ -278,6 +278,140 @@ fn proxy_without_a_target_closes() {
     assert_eq!(errors.lines().collect::<Vec<_>>(), expected);
 }
 
+/// A connection to the chat that has been asked for its name.
+struct Guest(BufReader<TcpStream>);
+
+impl Guest {
+    fn new(chat: SocketAddr) -> Self {
+        let mut guest = Self(BufReader::new(dial(chat)));
+        assert_eq!(guest.hears(), "what is your name?");
+        guest
+    }
+
+    fn named(chat: SocketAddr, name: &str) -> Self {
+        let mut guest = Self::new(chat);
+        guest.says(&format!("{name}\n"));
+        assert_eq!(guest.hears(), format!("* {name} is here"));
+        guest
+    }
+
+    fn says(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next line, or the empty one at the end of the stream.
+    #[track_caller]
+    fn hears(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+/// `chat`: lines go to all, in however many pieces they come; a name is one talker's at a time; a line that is too long ends its
+/// connection and no other.
+#[test]
+fn chat_passes_lines_on() {
+    let chat = Running::start("chat", &["tcp:0:interface=127.0.0.1"]);
+    let address = chat.line().strip_prefix("listening on ").expect("it says where").parse().unwrap();
+    let mut ann = Guest::named(address, "ann");
+    let mut bob = Guest::new(address);
+    for taken in ["ann\n", "\r\n"] {
+        bob.says(taken);
+        assert_eq!(bob.hears(), "choose another name");
+    }
+    bob.says("b");
+    bob.says("ob\r\nhel");
+    assert_eq!((ann.hears(), bob.hears()), ("* bob is here".into(), "* bob is here".into()));
+    bob.says("lo\nand more\n");
+    for guest in [&mut ann, &mut bob] {
+        assert_eq!(guest.hears(), "<bob> hello");
+        assert_eq!(guest.hears(), "<bob> and more");
+    }
+    bob.says(&"x".repeat(5_000));
+    assert_eq!(bob.hears(), "");
+    assert_eq!(ann.hears(), "* bob has left");
+    let mut bob = Guest::named(address, "bob");
+    assert_eq!(ann.hears(), "* bob is here");
+    ann.says("hello again\n");
+    assert_eq!((ann.hears(), bob.hears()), ("<ann> hello again".into(), "<ann> hello again".into()));
+    chat.signal(Signal::TERM);
+    let (status, _, errors) = chat.end();
+    assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
+}
+
+/// Reads a command as Redis does: the number of its words, and each with its length in front.
+fn command(input: &mut impl BufRead) -> Option<Vec<String>> {
+    let number = |input: &mut dyn BufRead, kind: char| {
+        let mut line = String::new();
+        input.read_line(&mut line).unwrap();
+        let number = line.strip_suffix("\r\n")?.strip_prefix(kind)?.parse().expect("a number");
+        Some(number)
+    };
+    let words: usize = number(input, '*')?;
+    let word = |_| {
+        let length: usize = number(input, '$').expect("a length");
+        let mut word = vec![0; length + 2];
+        input.read_exact(&mut word).unwrap();
+        Some(String::from_utf8(word).unwrap().strip_suffix("\r\n")?.to_owned())
+    };
+    (0..words).map(word).collect()
+}
+
+/// `redis` pipelines four commands, whose replies come in pieces, and then sends each command when it has the reply before.
+#[test]
+fn redis_pipelines_and_chains() {
+    let (address, server) = listening_peer(|mut stream| {
+        stream.set_nodelay(true).unwrap();
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        // None is answered before all have come.
+        let pipelined: Vec<_> = (0..4).map(|_| command(&mut input).unwrap().join(" ")).collect();
+        for byte in *b"+PONG\r\n+OK\r\n$3\r\n1\r\n\r\n:7\r\n" {
+            stream.write_all(&[byte]).unwrap();
+        }
+        let (mut sum, mut commands) = (1, pipelined);
+        while let Some(command) = command(&mut input) {
+            let [_, _, by] = &command[..] else { panic!("{command:?}") };
+            sum += by.parse::<i64>().unwrap();
+            stream.write_all(format!(":{sum}\r\n").as_bytes()).unwrap();
+            commands.push(command.join(" "));
+        }
+        commands
+    });
+    let output = output("redis", &[&format!("tcp:{address}")]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    let expected = [
+        "pipelined: [Bytes(Some([80, 79, 78, 71])), Bytes(Some([79, 75])), Bytes(Some([49, 13, 10])), Number(7)]",
+        "chained: Number(1024)",
+    ];
+    assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
+    let chain = (0..10).map(|n| format!("INCRBY sum {}", 1 << n));
+    let expected: Vec<String> =
+        ["PING", "SET sum 1", "GET sum", "INCR visits"].map(String::from).into_iter().chain(chain).collect();
+    assert_eq!(server.join().unwrap(), expected);
+}
+
+/// An error of the server, a reply that is none, and an end in the middle of one: `redis` says so, and ends badly.
+#[test]
+fn redis_says_what_went_wrong() {
+    for (reply, complaint) in [
+        ("-ERR no such thing\r\n", "ERR no such thing"),
+        ("*1\r\n", "a reply of an unknown kind: *1"),
+        ("+PONG\r\n$9\r\nhalf", "the connection was closed cleanly"),
+    ] {
+        let (address, server) = listening_peer(move |mut stream| {
+            let mut input = BufReader::new(stream.try_clone().unwrap());
+            assert_eq!(command(&mut input).unwrap(), ["PING"]);
+            stream.write_all(reply.as_bytes()).unwrap();
+        });
+        let output = output("redis", &[&format!("tcp:{address}")]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(complaint), "{reply:?}: {said}");
+        server.join().unwrap();
+    }
+}
+
 /// A file of this name for one test, which is removed when the test is over.
 #[cfg(feature = "tls")]
 struct Scratch(String);

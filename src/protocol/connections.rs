@@ -7,7 +7,7 @@ use std::ops::{Bound, Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use super::{Connection, Factory, Protocol, forward_callbacks};
+use super::{Connection, Factory, Protocol, for_protocol, forward_callbacks};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::failure::{Failure, Result};
@@ -24,7 +24,7 @@ use crate::transport::Transport;
 /// ```
 /// use ropewalk::protocol::Connections;
 /// use ropewalk::interfaces::*;
-/// use ropewalk::{Deferred, Port, Result, Transport, for_protocol};
+/// use ropewalk::{Deferred, Port, Result, Transport};
 ///
 /// /// Passes each message on to all.
 /// struct Member { room: Connections<Member> }
@@ -39,8 +39,7 @@ use crate::transport::Transport;
 /// }
 ///
 /// fn open(endpoint: &dyn ServerEndpoint, room: &Connections<Member>) -> Deferred<Port> {
-///     let handle = room.clone();
-///     endpoint.listen(room.track(for_protocol(move |_| Member { room: handle.clone() })))
+///     endpoint.listen(room.for_protocol(|room, _peer| Member { room: room.clone() }))
 /// }
 ///
 /// /// Closes every connection once its queue is sent. The Deferred fires when all are closed.
@@ -73,6 +72,29 @@ impl<P: Protocol> Connections<P> {
     /// Wraps a factory: the list has each of its connections while it is open. One list may have those of several factories.
     pub fn track<F: Factory<Protocol = P>>(&self, factory: F) -> TrackedFactory<F> {
         TrackedFactory { inner: factory, connections: self.clone() }
+    }
+
+    /// A factory that builds the protocol of every connection by `build`, which is given the list for it: [`track`](Self::track) of
+    /// [`for_protocol`](crate::for_protocol) (Twisted: `Factory.forProtocol`, whose protocols reach the factory by `self.factory`).
+    ///
+    /// ```
+    /// use ropewalk::protocol::Connections;
+    /// # use ropewalk::{Protocol, Result, Transport};
+    /// # struct Member { room: Connections<Member> }
+    /// # impl Protocol for Member {
+    /// #     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> { Ok(()) }
+    /// # }
+    ///
+    /// let room = Connections::new();
+    /// let factory = room.for_protocol(|room, _peer| Member { room: room.clone() });
+    /// # drop(factory);
+    /// ```
+    pub fn for_protocol(
+        &self,
+        mut build: impl FnMut(&Self, &Address) -> P + 'static,
+    ) -> TrackedFactory<impl Factory<Protocol = P>> {
+        let list = self.clone();
+        self.track(for_protocol(move |peer| build(&list, peer)))
     }
 
     /// Iterates over the open connections, in the order in which they were made.

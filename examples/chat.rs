@@ -1,0 +1,95 @@
+//! A chat: passes each line of text on to all connections.
+//!
+//! ```sh
+//! cargo run --example chat &
+//! nc localhost 6000
+//! ```
+//!
+//! Argument: where to listen (`tcp:6000`). A line of more than 1,024 bytes and ten minutes of silence end a connection.
+//!
+//! `Connections` is the list of the factory's open connections. A broadcast iterates over it; `with` reaches the protocol of each.
+
+use std::mem;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ropewalk::endpoints::server_from_string;
+use ropewalk::interfaces::*;
+use ropewalk::{Connections, DelayedCall, Failure, Result, Transport};
+
+const LONGEST_LINE_BYTES: usize = 1024;
+const IDLE_LIMIT: Duration = Duration::from_secs(600);
+
+struct Talker {
+    room: Connections<Self>,
+    name: Option<String>,
+    /// The beginning of a line.
+    unread: Vec<u8>,
+    idle: Option<DelayedCall>,
+}
+
+impl Talker {
+    fn tell_all(&self, line: &str) {
+        self.room.iter().for_each(|talker| talker.transport().write(line.as_bytes()));
+    }
+
+    fn is_taken(&self, name: &str) -> bool {
+        self.room.iter().any(|other| other.with(|talker, _| talker.name.as_deref() == Some(name)) == Ok(true))
+    }
+
+    fn line_received(&mut self, transport: &Transport, line: &str) {
+        if let Some(name) = &self.name {
+            self.tell_all(&format!("<{name}> {line}\n"));
+        } else if line.is_empty() || self.is_taken(line) {
+            transport.write(b"choose another name\n");
+        } else {
+            self.name = Some(line.to_owned());
+            self.tell_all(&format!("* {line} is here\n"));
+        }
+    }
+}
+
+impl Protocol for Talker {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.write(b"what is your name?\n");
+        let silent = transport.clone();
+        self.idle = Some(transport.timers().call_later(IDLE_LIMIT, move || silent.lose_connection()));
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        if let Some(idle) = &self.idle {
+            idle.reset(IDLE_LIMIT)?;
+        }
+        self.unread.extend_from_slice(data);
+        for line in mem::take(&mut self.unread).split_inclusive(|&byte| byte == b'\n') {
+            match line.strip_suffix(b"\n") {
+                _ if line.len() > LONGEST_LINE_BYTES => transport.lose_connection(),
+                Some(line) => self.line_received(transport, String::from_utf8_lossy(line).trim()),
+                None => self.unread = line.to_vec(),
+            }
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, _reason: &Failure) {
+        if let Some(name) = &self.name {
+            self.tell_all(&format!("* {name} has left\n"));
+        }
+        // It is over already, if it is what closed the connection.
+        let _ = self.idle.take().map(|idle| idle.cancel());
+    }
+}
+
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:6000".to_owned());
+        let (room, stopped) = (Connections::new(), reactor.when_stopped());
+        let talkers =
+            room.for_protocol(|room, _peer| Talker { room: room.clone(), name: None, unread: Vec::new(), idle: None });
+        Ok(server_from_string(reactor, &description)?.listen(talkers).add_callback(|port| {
+            println!("listening on {}", port.host());
+            stopped
+        }))
+    })
+}
