@@ -6,23 +6,21 @@
 //! 4. The **protocol** greets when its connection is made, and prints the answer.
 //! 5. The **transport** is what it writes to.
 //!
-//! `connect` answers with a **Deferred**: here only its failures matter, one line each. If nobody answers, the exit status
-//! is 1.
+//! `connect` gives a **Deferred**, and so does each client: it fires with the answer. `race` waits for the first of them, and fails if all do:
+//! then the exit status is 1, and the failures are on standard error.
 
-use std::cell::Cell;
 use std::process::ExitCode;
-use std::rc::Rc;
 
+use ropewalk::deferred::{Promise, race};
 use ropewalk::endpoints::client_from_string;
 use ropewalk::interfaces::*;
-use ropewalk::{Failure, Reactor, Result, Transport, for_protocol};
+use ropewalk::{Deferred, Failure, Reactor, Result, Transport, for_protocol};
 
 const CLIENTS: usize = 10;
 
 struct Greeter {
     number: usize,
-    reactor: Reactor,
-    answered: Rc<Cell<bool>>,
+    answered: Option<Promise<()>>,
 }
 
 impl Protocol for Greeter {
@@ -33,40 +31,32 @@ impl Protocol for Greeter {
 
     fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
         println!("client {} was answered: {}", self.number, String::from_utf8_lossy(data));
-        if !self.answered.replace(true) {
-            self.reactor.stop()?;
+        if let Some(answered) = self.answered.take() {
+            // Another client may have been the first.
+            let _ = answered.callback(());
         }
         Ok(())
     }
+
+    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
+        if let Some(answered) = self.answered.take() {
+            let _ = answered.errback(reason.clone());
+        }
+    }
 }
 
-fn main() -> Result<ExitCode> {
-    let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:localhost:8888".to_owned());
-    let reactor = Reactor::new()?;
-    let answered = Rc::new(Cell::new(false));
-    let failures = Rc::new(Cell::new(0));
+/// Fires when the client of this number was answered.
+fn greet(reactor: &Reactor, description: &str, number: usize) -> Result<Deferred<()>> {
+    let (promise, answered) = Promise::new();
+    let mut promise = Some(promise);
+    let factory = for_protocol(move |_| Greeter { number, answered: promise.take() });
+    Ok(client_from_string(reactor, description)?.connect(factory).add_callback(|_connection| answered))
+}
 
-    for number in 1..=CLIENTS {
-        let endpoint = client_from_string(&reactor, &description)?;
-        let (handle, first) = (reactor.clone(), Rc::clone(&answered));
-        let factory = for_protocol(move |_| Greeter { number, reactor: handle.clone(), answered: Rc::clone(&first) });
-
-        let (handle, failures, answered) = (reactor.clone(), Rc::clone(&failures), Rc::clone(&answered));
-        let connecting = endpoint.connect(factory).add_callbacks(
-            |_connection| Ok(()),
-            move |failure: Failure| {
-                if answered.get() {
-                    // The reactor stopped meanwhile.
-                    return Ok(());
-                }
-                eprintln!("client {number} could not connect: {failure}");
-                failures.set(failures.get() + 1);
-                if failures.get() == CLIENTS { Ok(handle.stop()?) } else { Ok(()) }
-            },
-        );
-        connecting.or_log("stopping");
-    }
-
-    reactor.run()?;
-    Ok(if answered.get() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+fn main() -> ExitCode {
+    ropewalk::run(|reactor| {
+        let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:localhost:8888".to_owned());
+        let clients = (1..=CLIENTS).map(|number| greet(reactor, &description, number)).collect::<Result<Vec<_>>>()?;
+        Ok(race(clients).add_callback(|(_first, ())| ()))
+    })
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use ropewalk::testing::Conditions;
-use ropewalk::testing::conformance::{Begin, Simulated, Verdict, cases, run_all};
+use ropewalk::testing::conformance::{Begin, CaseOutcome, Simulated, cases, run_all};
 
 ropewalk::conformance_tests!(ideal, || Box::new(Simulated::new(1, Conditions::ideal())));
 
@@ -99,6 +99,6 @@ fn what_a_setting_begins_comes_first() {
     let name = "many_connections_at_once_are_all_served";
     let case = cases().into_iter().find(|case| case.name == name).expect("the case");
     let mut setting = Simulated::new(1, Conditions::ideal()).beginning(begin(&listened), begin(&connected));
-    assert_eq!(case.run(&mut setting), Verdict::Passed);
+    assert_eq!(case.run(&mut setting), CaseOutcome::Passed);
     assert_eq!((listened.get(), connected.get()), (200, 200));
 }

@@ -7,7 +7,7 @@ use common::certificates::tls_on_both_sides;
 use common::setting::Loopback;
 use ropewalk::BackendKind;
 use ropewalk::testing::Conditions;
-use ropewalk::testing::conformance::{Simulated, Verdict, cases};
+use ropewalk::testing::conformance::{CaseOutcome, Simulated, cases};
 
 ropewalk::conformance_tests!(mio, || Box::new(Loopback::new().on(BackendKind::Mio).beginning(tls_on_both_sides())));
 
@@ -30,7 +30,7 @@ fn rough(seed: u64, takes: impl Fn(usize) -> bool) {
     for (_, case) in cases.filter(|(number, _)| takes(*number)) {
         let (listened, connected) = tls_on_both_sides();
         let mut setting = Simulated::new(seed, Conditions::rough(seed).window(1024)).beginning(listened, connected);
-        assert_eq!(case.run(&mut setting), Verdict::Passed, "{} (seed {seed})", case.name);
+        assert_eq!(case.run(&mut setting), CaseOutcome::Passed, "{} (seed {seed})", case.name);
     }
 }
 

@@ -114,6 +114,44 @@ fn a_dropped_promise_abandons() {
     assert!(failure(deferred).check::<Abandoned>().is_some());
 }
 
+/// Where nothing ever waited for the result, a promise that is dropped unfired is no failure that is missed, whichever end goes first.
+/// With a callback it is, also if a pause keeps the result back from it.
+#[test]
+fn an_abandoned_result_that_nothing_waited_for_is_not_reported() {
+    let ((), reports) = unhandled::collect(|| {
+        let (promise, deferred) = Promise::<()>::new();
+        drop(promise);
+        drop(deferred);
+        let (promise, deferred) = Promise::<()>::new();
+        drop(deferred);
+        drop(promise);
+        let (promise, mut paused) = Promise::<()>::new();
+        let pause = paused.pause();
+        drop(promise);
+        drop(pause);
+        drop(paused);
+    });
+    assert!(reports.is_empty(), "{reports:?}");
+
+    let ((), reports) = unhandled::collect(|| {
+        let (promise, deferred) = Promise::<()>::new();
+        let with_a_callback = deferred.add_callback(|()| ());
+        drop(promise);
+        drop(with_a_callback);
+        let (promise, deferred) = Promise::<()>::new();
+        drop(promise);
+        drop(deferred.add_callback(|()| ()));
+        let (promise, mut paused) = Promise::<()>::new();
+        let pause = paused.pause();
+        let behind = paused.add_callback(|()| ());
+        drop(promise);
+        drop(pause);
+        drop(behind);
+    });
+    assert_eq!(reports.len(), 3, "{reports:?}");
+    assert!(reports.iter().all(|report| report.failure.check::<Abandoned>().is_some()));
+}
+
 /// A callback that returns a Deferred pauses the chain until that one has its result, and its result goes on.
 #[test]
 fn a_returned_deferred_is_waited_for() {

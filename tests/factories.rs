@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, connect_protocol};
 use ropewalk::interfaces::*;
-use ropewalk::testing::{AccumulatingProtocol, MemoryReactor};
+use ropewalk::testing::{AccumulatingProtocol, MemoryReactor, VirtualClock};
 use ropewalk::{Address, Result, Transport, for_protocol};
 
 /// Writes its number.
@@ -134,4 +135,46 @@ fn pointers_to_endpoints_listen_and_connect() {
     connect_by_reference(&boxed);
     let ports: Vec<_> = memory.attempts().iter().map(|attempt| attempt.to().port()).collect();
     assert_eq!(ports, [Some(11), Some(11), Some(11), Some(11), Some(11), Some(12)]);
+}
+
+/// Writes the seconds that a clock shows.
+struct Watch<C>(C);
+
+impl<C: Clock + 'static> Protocol for Watch<C> {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.write(self.0.seconds().as_secs().to_string().as_bytes());
+        Ok(())
+    }
+
+    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A factory may be made by a function of any clock, by a borrowed one of which it keeps the timers or by one that it keeps itself: with a
+/// reactor in the program, and a virtual clock in a test.
+#[test]
+fn a_function_of_a_clock_makes_a_factory() {
+    fn of_timers(clock: &(impl Clock + ?Sized)) -> impl Factory {
+        let timers = clock.timers().clone();
+        for_protocol(move |_| Watch(timers.clone()))
+    }
+    fn of_clock<C: Clock + Clone + 'static>(clock: &C) -> impl Factory<Protocol = Watch<C>> {
+        let clock = clock.clone();
+        for_protocol(move |_| Watch(clock.clone()))
+    }
+    fn of_a_trait_object(clock: &dyn Clock) -> impl Factory {
+        of_timers(clock)
+    }
+    let memory = MemoryReactor::new();
+    let clock = VirtualClock::new();
+    clock.advance(Duration::from_secs(60));
+    memory.advance(Duration::from_secs(7)).unwrap();
+    let endpoint = |port| TcpServerEndpoint::at(memory.reactor(), at(port));
+    endpoint(1).listen(of_timers(memory.reactor())).or_log("listening");
+    endpoint(2).listen(of_clock(memory.reactor())).or_log("listening");
+    endpoint(3).listen(of_a_trait_object(memory.reactor())).or_log("listening");
+    endpoint(4).listen(of_timers(&clock)).or_log("listening");
+    endpoint(5).listen(of_clock(&clock)).or_log("listening");
+    assert_eq!((1..=5).map(|port| greeting(&memory, port)).collect::<Vec<_>>(), [b"7", b"7", b"7", &b"60"[..], b"60"]);
 }

@@ -15,7 +15,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 
 use super::outcome::Resolved;
-use super::{Cancelled, Circular, Split, unhandled};
+use super::{Abandoned, Cancelled, Circular, Split, unhandled};
 use crate::failure::{Result, drop_guarded, guarded};
 use crate::log::error;
 
@@ -325,6 +325,18 @@ impl<T: 'static> Root<T> {
         let mut run = Run { head: Rc::clone(self) as Rc<dyn Head> };
         let next = self.place.give(result, &mut run);
         run.go(next);
+    }
+}
+
+impl<T: 'static> Drop for Root<T> {
+    /// Throws away that the promise was dropped, if nothing ever waited for the result: both ends went, and nothing is missed.
+    fn drop(&mut self) {
+        if matches!(self.place.next.get_mut(), Next::Nobody)
+            && let Some(Err(failure)) = self.place.content.get_mut()
+            && failure.check::<Abandoned>().is_some()
+        {
+            self.place.content.take();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::link::NO_RESETS;
 use super::scene::{Call, End, Role, pattern};
-use super::{Scene, Setting, Verdict};
+use super::{CaseOutcome, Scene, Setting};
 use crate::error::ConnectionClosed;
 use crate::transport::Transport;
 
@@ -134,10 +134,10 @@ pub(super) fn a_stuck_peer_is_cut_off(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
-pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     if scene.is_unix() {
-        return Verdict::Skipped(NO_RESETS);
+        return CaseOutcome::Skipped(NO_RESETS);
     }
     for with_data in [false, true] {
         let reader = Role::new().does(Call::Made, Transport::pause_producing);
@@ -148,13 +148,13 @@ pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) -> Verd
         });
     }
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
-pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     if scene.is_unix() {
-        return Verdict::Skipped(NO_RESETS);
+        return CaseOutcome::Skipped(NO_RESETS);
     }
     for pauses_inside in [false, true] {
         let reader = Role::new().expects(FEW, &scene.witness).does(Call::Made, Transport::pause_producing);
@@ -182,7 +182,7 @@ pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) ->
         assert_eq!(reader.transport().queued(), 0);
     }
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
 /// A peer does something, and resets when it has arrived, while reading is paused: nothing of it but the reset is told.
@@ -232,10 +232,10 @@ pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
-pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     if scene.is_unix() {
-        return Verdict::Skipped(NO_RESETS);
+        return CaseOutcome::Skipped(NO_RESETS);
     }
     for paused_first in [true, false] {
         let reader = Role::new().half_close();
@@ -248,7 +248,7 @@ pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Sett
         });
     }
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
 pub(super) fn a_reset_is_noticed_while_writing(setting: &mut dyn Setting) {

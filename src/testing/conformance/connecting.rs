@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::link;
 use super::scene::{Call, Log, Role, connect_error, once};
-use super::{Scene, Setting, Verdict};
+use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::deferred::Canceller;
 use crate::error::ConnectError;
@@ -170,10 +170,10 @@ pub(super) fn an_attempt_without_a_protocol_fails(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
-pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let Some(to) = scene.setting.silent() else {
-        return Verdict::Skipped("this setting has no address that does not answer");
+        return CaseOutcome::Skipped("this setting has no address that does not answer");
     };
     let log = Log::default();
     let limit = scene.setting.moment();
@@ -192,14 +192,14 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> Verdict 
     scene.until(|| log.len() == 2);
     assert_eq!(log.all(), ["start", "stop"]);
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
-pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let ((port, to), (other_port, other)) =
         (scene.listen(|_: &Address| Some(Role::new())), scene.listen(|_: &Address| Some(Role::new())));
-    let Some(ip) = to.ip() else { return Verdict::Skipped("UNIX sockets have no ports") };
+    let Some(ip) = to.ip() else { return CaseOutcome::Skipped("UNIX sockets have no ports") };
     let connect = |scene: &mut Scene<'_>, to: &Address, from: SocketAddr| {
         let factory = scene.asking(once(Role::new()));
         let attempt = link::connect_from(&scene.reactor, to, from, factory);
@@ -217,7 +217,7 @@ pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> Ver
         connection.transport().lose_connection();
     }
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
 /// A factory that logs its own calls.

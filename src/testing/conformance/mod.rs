@@ -50,7 +50,7 @@
 //! By what the connections run, the addresses say: a setting whose addresses are UNIX sockets has every case run over those, and one
 //! that [begins](Setting::begins) something on each transport, over that.
 //!
-//! A case fails its test by a panic. What a setting cannot show, a case says that it skipped: see [`Verdict`].
+//! A case fails its test by a panic. What a setting cannot show, a case says that it skipped: see [`CaseOutcome`].
 
 mod closing;
 mod connecting;
@@ -141,7 +141,7 @@ pub struct Case {
     pub name: &'static str,
     /// What is promised, in a sentence.
     pub what: &'static str,
-    run: fn(&mut dyn Setting) -> Verdict,
+    run: fn(&mut dyn Setting) -> CaseOutcome,
 }
 
 impl Case {
@@ -150,8 +150,8 @@ impl Case {
     /// # Panics
     /// If the engine does otherwise.
     #[track_caller]
-    pub fn run(&self, setting: &mut dyn Setting) -> Verdict {
-        setting.unavailable().map_or_else(|| (self.run)(setting), Verdict::Skipped)
+    pub fn run(&self, setting: &mut dyn Setting) -> CaseOutcome {
+        setting.unavailable().map_or_else(|| (self.run)(setting), CaseOutcome::Skipped)
     }
 }
 
@@ -164,7 +164,7 @@ impl fmt::Debug for Case {
 /// What came of a case that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a case that was skipped showed nothing"]
-pub enum Verdict {
+pub enum CaseOutcome {
     /// The engine did as it must.
     Passed,
     /// The setting can't show it: why.
@@ -188,8 +188,8 @@ pub fn run_all(mut make: impl FnMut() -> Box<dyn Setting>) -> Vec<(&'static str,
     let mut skipped = Vec::new();
     for case in cases() {
         match guarded(|| case.run(&mut *make())) {
-            Ok(Verdict::Passed) => {}
-            Ok(Verdict::Skipped(reason)) => skipped.push((case.name, reason)),
+            Ok(CaseOutcome::Passed) => {}
+            Ok(CaseOutcome::Skipped(reason)) => skipped.push((case.name, reason)),
             Err(panic) => panic!("{}: {}", case.name, panic.message),
         }
     }
@@ -202,7 +202,7 @@ pub fn run_all(mut make: impl FnMut() -> Box<dyn Setting>) -> Vec<(&'static str,
 /// If it fails, or there is no such case.
 #[doc(hidden)]
 #[track_caller]
-pub fn run_case(name: &str, mut setting: Box<dyn Setting>) -> Verdict {
+pub fn run_case(name: &str, mut setting: Box<dyn Setting>) -> CaseOutcome {
     let found = cases().into_iter().find(|case| case.name == name);
     found.unwrap_or_else(|| panic!("there is no case {name}")).run(&mut *setting)
 }
@@ -229,7 +229,7 @@ macro_rules! catalogue {
                         fn $name() {
                             let setting = ($dollar make)();
                             let outcome = $crate::testing::conformance::run_case(stringify!($name), setting);
-                            if let $crate::testing::conformance::Verdict::Skipped(reason) = outcome {
+                            if let $crate::testing::conformance::CaseOutcome::Skipped(reason) = outcome {
                                 println!("skipped: {reason}");
                             }
                         }
@@ -240,7 +240,7 @@ macro_rules! catalogue {
     };
 }
 
-impl From<()> for Verdict {
+impl From<()> for CaseOutcome {
     /// Most cases can't be skipped, and return nothing.
     fn from((): ()) -> Self {
         Self::Passed

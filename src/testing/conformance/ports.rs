@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::link;
 use super::scene::{Call, End, Role, connect_error, once};
-use super::{Scene, Setting, Verdict};
+use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::error::{ConnectError, ListenError};
 use crate::reactor::Port;
@@ -220,7 +220,7 @@ pub(super) fn an_old_handle_does_not_reach_a_new_connection(setting: &mut dyn Se
 }
 
 /// F01.
-pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();
     let greeter = |_: &Address| {
@@ -232,7 +232,7 @@ pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> Verdict {
     let (port, to) = scene.listen_on(&server, greeter);
     // Its port, and three connections.
     if !scene.setting.limit_descriptors(&server, Some(4)) {
-        return Verdict::Skipped("this setting can't limit descriptors");
+        return CaseOutcome::Skipped("this setting can't limit descriptors");
     }
     // One after the other, and each keeps its end open: the sockets of all but the first few are taken from those before.
     let mut clients = Vec::new();
@@ -251,16 +251,16 @@ pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> Verdict {
     }
     scene.until(|| server.counters().watched == 0);
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
-pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();
     let (port, to) = scene.listen_on(&server, |_: &Address| Some(Role::echo()));
     // Its port, and two connections.
     if !scene.setting.limit_descriptors(&server, Some(3)) {
-        return Verdict::Skipped("this setting can't limit descriptors");
+        return CaseOutcome::Skipped("this setting can't limit descriptors");
     }
     let served: Vec<End> = (0..2).map(|_| idler(&mut scene, &to)).collect();
     scene.until(|| served.iter().all(|end| end.has(Call::Made)) && server.counters().watched == 3);
@@ -287,7 +287,7 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Ver
     }
     scene.until(|| server.counters().watched == 0);
     scene.finish(&[]);
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
 /// A client that sends a token, and closes when that has come back.

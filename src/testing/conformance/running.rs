@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::link;
 use super::scene::{Call, Log, Role, connect_error, once};
-use super::{Scene, Setting, Verdict};
+use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::deferred::Promise;
 use crate::error::{ConnectError, ConnectionClosed, ReactorError};
@@ -236,10 +236,10 @@ pub(super) fn a_stop_waits_for_its_triggers(setting: &mut dyn Setting) {
 /// Long enough to be waited for.
 const SHORT: Duration = Duration::from_millis(2);
 
-pub(super) fn attempts_fail_when_the_reactor_stops(setting: &mut dyn Setting) -> Verdict {
+pub(super) fn attempts_fail_when_the_reactor_stops(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let Some(to) = scene.setting.silent() else {
-        return Verdict::Skipped("this setting has no address that does not answer");
+        return CaseOutcome::Skipped("this setting has no address that does not answer");
     };
     let (stop, results) = (scene.reactor.clone(), Rc::new(RefCell::new(Vec::new())));
     let waiting = scene.connect(&to, once(Role::new()));
@@ -259,7 +259,7 @@ pub(super) fn attempts_fail_when_the_reactor_stops(setting: &mut dyn Setting) ->
     }
     assert_eq!(scene.reactor.counters().watched, 0);
     scene.witness.assert_all_lost();
-    Verdict::Passed
+    CaseOutcome::Passed
 }
 
 fn connect_late(reactor: &Reactor, to: &Address, told: Rc<RefCell<Vec<Result<()>>>>) {
