@@ -182,7 +182,7 @@ fn cancelled_from_inside_a_callback() {
         let before = descriptors();
         let own = place::<Deferred<Connection<Script>>>();
         let (kept, events) = (Rc::clone(&own), log.clone());
-        let factory = Watched::new(&log, move |_: &Address| {
+        let factory = Watched::new(&log, move |_| {
             if inside == "build_protocol" {
                 kept.borrow().as_ref().unwrap().cancel();
             }
@@ -305,7 +305,7 @@ fn no_protocol() {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
     let (server, address) = listener();
     let before = descriptors();
-    let factory = Watched::new(&log, |_: &Address| None::<Script>);
+    let factory = Watched::new(&log, |_| None::<Script>);
     let failure = error_of(&reactor, connect(&reactor, address, factory));
     assert!(matches!(failure.check(), Some(ConnectError::NoProtocol { address: at }) if *at == address.into()));
     let (mut peer, _) = server.accept().unwrap();
@@ -335,7 +335,7 @@ fn a_factory_that_panics() {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
     let (_server, address) = listener();
     let before = descriptors();
-    let building = Watched::new(&log, |_: &Address| -> Option<Script> { panic!("not this one") });
+    let building = Watched::new(&log, |_| -> Option<Script> { panic!("not this one") });
     let failure = error_of(&reactor, connect(&reactor, address, building));
     assert_eq!(failure.check::<Panicked>().unwrap().message, "not this one");
     let failure = result_of(&reactor, connect(&reactor, address, Broken)).unwrap_err();
@@ -352,7 +352,7 @@ fn a_failed_connection_made_fails_the_deferred() {
         let (_alone, reactor, log) = (alone(), reactor(), Log::default());
         let (server, address) = listener();
         let events = log.clone();
-        let factory = Watched::new(&log, move |_: &Address| {
+        let factory = Watched::new(&log, move |_| {
             Some(Script::new(&events).made(move |transport| {
                 transport.write(b"first words");
                 assert!(!panics, "on second thoughts");
@@ -495,7 +495,7 @@ fn trying_again_at_once_does_not_hold_the_loop_up() {
             return;
         }
         let next = Rc::clone(retry);
-        let factory = |_: &Address| None::<Script>;
+        let factory = |_| None::<Script>;
         let attempt = retry.reactor.connect_tcp(loopback(), &retry.options, factory);
         drop(attempt.add_both(move |result| {
             assert!(result.is_err());
@@ -636,7 +636,7 @@ fn five_thousand_connections_leave_nothing() {
     allow_many_descriptors();
     let (_alone, reactor, served) = (alone(), reactor(), Log::default());
     let events = served.clone();
-    let factory = move |_: &Address| {
+    let factory = move |_| {
         Some(Script::new(&events).data(|transport, data| {
             match data[0] {
                 0 => transport.lose_connection(),

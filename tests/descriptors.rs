@@ -236,7 +236,7 @@ fn lingering_sockets_give_way_to_newcomers() {
     let gaps = fill_gaps();
     let limit = Limit::set((highest() as usize + 1 + 2 + PEERS + ROOM) as u64);
     let made = log.clone();
-    let factory = move |_: &ropewalk::Address| {
+    let factory = move |_| {
         Some(Script::new(&made).made(|transport| {
             transport.write(b"hello");
             transport.lose_connection();
@@ -261,7 +261,7 @@ fn lingering_sockets_give_way_to_newcomers() {
 fn lingering_sockets_give_way_to_a_client() {
     let (_alone, log) = (alone(), Log::default());
     let reactor = reactor();
-    let (_port, address) = listen(&reactor, |_: &ropewalk::Address| {
+    let (_port, address) = listen(&reactor, |_| {
         Some(Script::new(&Log::default()).made(|transport| {
             transport.write(b"bye");
             transport.lose_connection();
@@ -288,7 +288,7 @@ fn lingering_sockets_give_way_to_a_client() {
 #[test]
 fn lingering_sockets_give_way_to_a_port() {
     let (_alone, reactor) = (alone(), reactor());
-    let (_port, address) = listen(&reactor, |_: &ropewalk::Address| {
+    let (_port, address) = listen(&reactor, |_| {
         Some(Script::new(&Log::default()).made(|transport| {
             transport.write(b"bye");
             transport.lose_connection();

@@ -197,7 +197,7 @@ fn no_protocol_ends_the_attempts() {
     let (reactor, log) = (reactor(), Log::default());
     let server = TcpListener::bind(loopback()).unwrap();
     let endpoint = TcpClientEndpoint::new(&reactor, server.local_addr().unwrap());
-    let failure = error_of(&reactor, endpoint.connect(Watched::new(&log, |_: &Address| None::<Script>)));
+    let failure = error_of(&reactor, endpoint.connect(Watched::new(&log, |_| None::<Script>)));
     assert!(matches!(failure.check(), Some(ConnectError::NoProtocol { .. })), "{failure}");
     settle(&reactor);
     assert_eq!(log.all(), ["start", "build", "stop"]);

@@ -80,7 +80,7 @@ fn a_boxed_factory_is_a_factory() {
     let running = Rc::new(Cell::new(0));
     let factories: [Box<dyn Factory<Protocol = Numbered>>; 3] = [
         Box::new(Exclusive { running: Rc::clone(&running), is_taken: false }),
-        Box::new(|_: &Address| Some(Numbered(1))),
+        Box::new(|_| Some(Numbered(1))),
         Box::new(for_protocol(|_| Numbered(2))),
     ];
     let mut ports = Vec::new();

@@ -123,7 +123,7 @@ struct Others {
 impl Others {
     fn begin() -> Self {
         let reactor = reactor();
-        let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+        let (_port, address) = listen(&reactor, |_| Some(Echo));
         let mut client = [Client::connect(&reactor, address)];
         echo_round(&reactor, &mut client, b"before");
         let watched = reactor.counters().watched;
@@ -170,7 +170,7 @@ fn fails_alone(place: Place, how: How, as_client: bool, expected: &[&str]) {
     let (mut others, log, reason) = (Others::begin(), Log::default(), Rc::new(RefCell::new(None)));
     let failing = Failing { place, how, log: log.clone(), reason: Rc::clone(&reason) };
     let mut failing = Some(failing);
-    let factory = move |_: &Address| failing.take();
+    let factory = move |_| failing.take();
     let outcome = Rc::new(RefCell::new(None));
     let act = move |mut stream: TcpStream| {
         stream.write_all(b"x").unwrap();

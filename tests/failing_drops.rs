@@ -103,34 +103,34 @@ fn join(reactor: &Reactor, server: impl Factory, client: impl Factory) {
 
 /// Every place in which the engine drops what is the program's.
 const PLACES: [(&str, Plant); 22] = [
-    ("a client's factory", |reactor, bomb| join(reactor, |_: &Address| Some(Echo), bomb)),
-    ("a server's factory", |reactor, bomb| join(reactor, bomb, |_: &Address| Some(Echo))),
+    ("a client's factory", |reactor, bomb| join(reactor, |_| Some(Echo), bomb)),
+    ("a server's factory", |reactor, bomb| join(reactor, bomb, |_| Some(Echo))),
     ("the factory of a client that is refused", |reactor, bomb| {
         let (_socket, address) = refusing();
         drop(connect(reactor, address, bomb).add_both(|_| ()));
     }),
     ("a client's protocol", |reactor, bomb| {
         let mut bomb = Some(bomb);
-        join(reactor, |_: &Address| Some(Echo), move |_: &Address| bomb.take());
+        join(reactor, |_| Some(Echo), move |_| bomb.take());
     }),
     ("a server's protocol", |reactor, bomb| {
         let mut bomb = Some(bomb);
-        join(reactor, move |_: &Address| bomb.take(), |_: &Address| Some(Echo));
+        join(reactor, move |_| bomb.take(), |_| Some(Echo));
     }),
     ("a preparation of transports", |reactor, bomb| {
-        let factory = BoxedFactory::new(|_: &Address| Some(Echo)).prepared(move |transport| {
+        let factory = BoxedFactory::new(|_| Some(Echo)).prepared(move |transport| {
             let _ = &bomb;
             transport.lose_connection();
             Ok(())
         });
-        let (_, address) = listen(reactor, |_: &Address| Some(Echo));
+        let (_, address) = listen(reactor, |_| Some(Echo));
         drop(reactor.connect_tcp_boxed(address, &ConnectOptions::new(), factory).add_both(|_| ()));
     }),
     ("a producer", |reactor, bomb| {
         let mut bomb = Some(bomb);
         let script = Script::new(&Log::default())
             .made(move |transport| Ok(transport.register_producer(bomb.take().expect("made once"), Streaming::Pull)?));
-        join(reactor, |_: &Address| Some(Echo), once(script));
+        join(reactor, |_| Some(Echo), once(script));
     }),
     ("a timer", |reactor, bomb| {
         reactor.call_later(Duration::ZERO, move || drop(bomb));
@@ -186,21 +186,21 @@ const PLACES: [(&str, Plant); 22] = [
         reactor.remote().call_from_thread(move |_| drop(bomb)).unwrap();
     }),
     ("a callback of a connection", |reactor, bomb| {
-        let (_, address) = listen(reactor, |_: &Address| Some(Echo));
-        let connecting = connect(reactor, address, |_: &Address| Some(Echo));
+        let (_, address) = listen(reactor, |_| Some(Echo));
+        let connecting = connect(reactor, address, |_| Some(Echo));
         drop(connecting.add_callback(move |connection| {
             connection.transport().lose_connection();
             drop(bomb);
         }));
     }),
     ("what a callback of a connection gives", |reactor, bomb| {
-        let (_, address) = listen(reactor, |_: &Address| Some(Echo));
-        let connecting = connect(reactor, address, |_: &Address| Some(Echo));
+        let (_, address) = listen(reactor, |_| Some(Echo));
+        let connecting = connect(reactor, address, |_| Some(Echo));
         drop(connecting.add_both(move |_| Ok(bomb)));
     }),
     ("an errback that is not called", |reactor, bomb| {
-        let (_, address) = listen(reactor, |_: &Address| Some(Echo));
-        let connecting = connect(reactor, address, |_: &Address| Some(Echo));
+        let (_, address) = listen(reactor, |_| Some(Echo));
+        let connecting = connect(reactor, address, |_| Some(Echo));
         drop(connecting.add_errback(move |failure| {
             drop(bomb);
             Err::<ropewalk::Connection<Echo>, _>(failure)
@@ -210,7 +210,7 @@ const PLACES: [(&str, Plant); 22] = [
         let mut bomb = Some(bomb);
         let script = Script::new(&Log::default())
             .made(move |_| bomb.take().map_or(Ok(()), |bomb| Err(Failure::new(BombError(bomb)))));
-        join(reactor, once(script), |_: &Address| Some(Echo));
+        join(reactor, once(script), |_| Some(Echo));
     }),
 ];
 
@@ -327,7 +327,7 @@ fn a_panic_that_leaves_the_loop_loses_nothing() {
     let (reactor, log) = (reactor(), Log::default());
     let transports: Rc<RefCell<Vec<Transport>>> = Rc::default();
     let (own, kept) = (log.clone(), Rc::clone(&transports));
-    let (_port, address) = listen(&reactor, move |_: &Address| {
+    let (_port, address) = listen(&reactor, move |_| {
         let (kept, own) = (Rc::clone(&kept), own.clone());
         let made = move |transport: &Transport| {
             kept.borrow_mut().push(transport.clone());
@@ -352,6 +352,6 @@ fn a_panic_that_leaves_the_loop_loses_nothing() {
     result.unwrap();
     assert_eq!(log.count("lost"), 3, "nobody is forgotten");
     assert!(matches!(reactor.stop(), Err(ReactorError::NotRunning)));
-    let listening = reactor.listen_tcp(loopback(), &ListenOptions::new(), |_: &Address| Some(Echo));
+    let listening = reactor.listen_tcp(loopback(), &ListenOptions::new(), |_| Some(Echo));
     listening.expect("it works as before");
 }

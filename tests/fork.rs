@@ -20,7 +20,7 @@ use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{FilesystemLock, UnixListenOptions};
-use ropewalk::{Address, Deferred, ListenOptions, Port, Reactor, Transport};
+use ropewalk::{Deferred, ListenOptions, Port, Reactor, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 #[allow(unsafe_code, reason = "nobody else forks")]
@@ -100,7 +100,7 @@ impl Parent {
     fn new(name: &str) -> Self {
         let (reactor, log, kept) = (reactor(), Log::default(), Rc::<RefCell<Option<Transport>>>::default());
         let own = Rc::clone(&kept);
-        let (tcp, address) = listen(&reactor, move |_: &Address| {
+        let (tcp, address) = listen(&reactor, move |_| {
             let place = Rc::clone(&own);
             Some(Script::new(&log).transport_into(&place).data(|transport, data| {
                 transport.write(data);
@@ -109,7 +109,7 @@ impl Parent {
         });
         let file = path(name);
         let (at, options) = (UnixAddress::path(&file).unwrap(), UnixListenOptions::new().want_pid(true));
-        let unix = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
+        let unix = reactor.listen_unix(&at, &options, |_| Some(Echo)).unwrap();
         let client = dial(address);
         run_until(&reactor, || kept.borrow().is_some());
         let transport = kept.borrow_mut().take().unwrap();
@@ -202,7 +202,7 @@ fn every_call_in_a_forked_child_says_so() {
     let mut parent = Parent::new("calls");
     let child = Child::new(|| {
         let reactor = parent.reactor();
-        let factory = |_: &Address| Some(Echo);
+        let factory = |_| Some(Echo);
         for result in [reactor.run(), reactor.iterate(Duration::ZERO), reactor.stop(), reactor.crash()] {
             assert!(matches!(result, Err(ReactorError::ForkedChild)), "{result:?}");
         }
@@ -245,7 +245,7 @@ fn a_callback_that_forks() {
         };
         let (data, lost, timer) = (fork.clone(), fork.clone(), fork);
         let own = log.clone();
-        let (_port, address) = listen(&reactor, move |_: &Address| {
+        let (_port, address) = listen(&reactor, move |_| {
             let (data, lost) = (data.clone(), lost.clone());
             let script = Script::new(&own).data(move |transport, bytes| {
                 transport.write(bytes);
@@ -296,8 +296,8 @@ fn a_daemon_forks_before_the_first_turn() {
     let file = path("daemon");
     let at = UnixAddress::path(&file).unwrap();
     let options = UnixListenOptions::new().want_pid(true);
-    let _unix = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
-    let attempt = connect(&reactor, address, |_: &Address| Some(Echo));
+    let _unix = reactor.listen_unix(&at, &options, |_| Some(Echo)).unwrap();
+    let attempt = connect(&reactor, address, |_| Some(Echo));
     // Without a thread: one that runs could have a lock in the moment of the fork.
     reactor.suggest_thread_pool_size(0);
     let early = reactor.defer_to_thread(|| Ok(0));
@@ -311,7 +311,7 @@ fn a_daemon_forks_before_the_first_turn() {
         let connection = result_of(&reactor, attempt).expect("the attempt goes on");
         let failure = early.take_result().expect("it has failed").expect_err("it is the parent's");
         assert!(failure.check::<ReactorGone>().is_some(), "{failure}");
-        let (more, _) = listen(&reactor, |_: &Address| Some(Echo));
+        let (more, _) = listen(&reactor, |_| Some(Echo));
         assert!(more.is_listening());
         let handle = reactor.clone();
         reactor.call_when_running(move || connection.transport().lose_connection());

@@ -321,7 +321,7 @@ fn cancelled_by_the_winner() {
     for in_build in [true, false] {
         let (play, place) = (Play::new(3), Place::default());
         let (cancels, log) = (Rc::clone(&place), play.log.clone());
-        let factory = Watched::new(&play.log, move |_: &Address| {
+        let factory = Watched::new(&play.log, move |_| {
             if in_build {
                 cancel(&cancels);
             }
@@ -396,7 +396,7 @@ fn a_failure_brings_the_next_forward() {
 fn a_factory_that_does_not_want_it() {
     for panics in [false, true] {
         let play = Play::new(3);
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             assert!(!panics, "not this one");
             None::<Script>
         };

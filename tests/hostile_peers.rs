@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use common::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Failure, Result, Transport};
+use ropewalk::{Failure, Result, Transport};
 
 /// One receive, and so what one connection may bring per turn.
 const CHUNK: usize = 64 * 1024;
@@ -107,7 +107,7 @@ fn a_flood_does_not_keep_others_waiting() {
     let (reactor, received, kept) = (reactor(), Rc::new(Cell::new(0)), Rc::default());
     let sink = Sink { received: Rc::clone(&received), transport: Rc::clone(&kept) };
     let (_sink_port, sink_address) = listen(&reactor, sole(sink));
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen(&reactor, |_| Some(Echo));
     let flooder = peer(sink_address, |mut stream| {
         let piece = vec![b'f'; 1 << 20];
         (0..FLOOD / piece.len()).for_each(|_| stream.write_all(&piece).unwrap());
@@ -133,7 +133,7 @@ fn one_fast_peer_and_fifty_others_are_all_served() {
     let (reactor, received, kept) = (reactor(), Rc::new(Cell::new(0)), Rc::default());
     let sink = Sink { received: Rc::clone(&received), transport: Rc::clone(&kept) };
     let (_sink_port, sink_address) = listen(&reactor, sole(sink));
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen(&reactor, |_| Some(Echo));
     let flooder = peer(sink_address, |mut stream| {
         let piece = vec![b'f'; 1 << 20];
         while stream.write_all(&piece).is_ok() {}
@@ -160,7 +160,7 @@ fn a_hundred_thousand_tiny_segments_come_back() {
     const SEGMENTS: usize = 100_000;
     let _alone = alone();
     let reactor = reactor();
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen(&reactor, |_| Some(Echo));
     let client = peer(address, |stream| {
         stream.set_nodelay(true).unwrap();
         let (mut reading, mut writing) = (stream.try_clone().unwrap(), stream);
@@ -186,9 +186,9 @@ fn a_thousand_peers_that_go_at_once_leave_nothing() {
     const PEERS: usize = 1000;
     let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
-    let (_echo_port, echo_address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_echo_port, echo_address) = listen(&reactor, |_| Some(Echo));
     let scripts = log.clone();
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(Script::new(&scripts)));
+    let (_port, address) = listen(&reactor, move |_| Some(Script::new(&scripts)));
     let mut clients = [Client::connect(&reactor, echo_address)];
     echo_round(&reactor, &mut clients, b"before");
     let (watched, open) = (reactor.counters().watched, descriptors());
@@ -227,5 +227,5 @@ fn a_thousand_peers_that_go_at_once_leave_nothing() {
 /// A factory for one protocol; a second connection is refused.
 fn sole<P: Protocol>(protocol: P) -> impl Factory<Protocol = P> {
     let mut protocol = Some(protocol);
-    move |_: &Address| protocol.take()
+    move |_| protocol.take()
 }

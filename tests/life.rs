@@ -96,27 +96,27 @@ const PLACES: [(&str, Keep); 18] = [
         Box::new(())
     }),
     ("the factory of a port", |reactor, kept| {
-        Box::new(listen(reactor, move |_: &Address| {
+        Box::new(listen(reactor, move |_| {
             let _ = &kept;
             Some(Echo)
         }))
     }),
     ("the factory of a port that nobody has", |reactor, kept| {
-        drop(listen(reactor, move |_: &Address| {
+        drop(listen(reactor, move |_| {
             let _ = &kept;
             Some(Echo)
         }));
         Box::new(())
     }),
     ("the Deferred of a port that stops", |reactor, kept| {
-        let (port, _) = listen(reactor, |_: &Address| Some(Echo));
+        let (port, _) = listen(reactor, |_| Some(Echo));
         drop(port.stop_listening().add_callback(move |()| drop(kept)));
         Box::new(())
     }),
     ("a protocol of a server", |reactor, kept| {
         let (made, mut kept) = (Rc::new(Cell::new(false)), Some(kept));
         let own = Rc::clone(&made);
-        let (_, address) = listen(reactor, move |_: &Address| {
+        let (_, address) = listen(reactor, move |_| {
             own.set(true);
             let kept = kept.take();
             Some(Script::new(&Log::default()).data(move |_, _| {
@@ -129,9 +129,9 @@ const PLACES: [(&str, Keep); 18] = [
         Box::new(client)
     }),
     ("a protocol, its producer and the factory of a client", |reactor, kept| {
-        let (_, address) = listen(reactor, |_: &Address| Some(Echo));
+        let (_, address) = listen(reactor, |_| Some(Echo));
         let mut kept = Some(kept);
-        let connecting = connect(reactor, address, move |_: &Address| {
+        let connecting = connect(reactor, address, move |_| {
             let mut kept = kept.take();
             Some(Script::new(&Log::default()).made(move |transport| {
                 let producer = kept.take().expect("it is made once");
@@ -143,7 +143,7 @@ const PLACES: [(&str, Keep); 18] = [
     }),
     ("the factory of a client that has no answer", |reactor, kept| {
         let (socket, first, address) = silent();
-        let attempt = connect(reactor, address, move |_: &Address| {
+        let attempt = connect(reactor, address, move |_| {
             let _ = &kept;
             Some(Echo)
         });
@@ -152,7 +152,7 @@ const PLACES: [(&str, Keep); 18] = [
     }),
     ("the callback of a client that has no answer", |reactor, kept| {
         let (socket, first, address) = silent();
-        let attempt = connect(reactor, address, |_: &Address| Some(Echo));
+        let attempt = connect(reactor, address, |_| Some(Echo));
         drop(attempt.add_both(move |_| drop(kept)));
         Box::new((socket, first))
     }),
@@ -234,8 +234,8 @@ fn handles_of_a_closed_reactor_hold_no_descriptor() {
     let _alone = alone();
     let before = descriptors();
     let reactor = reactor();
-    let (port, address) = listen(&reactor, |_: &Address| Some(Echo));
-    let connection = result_of(&reactor, connect(&reactor, address, |_: &Address| Some(Echo))).unwrap();
+    let (port, address) = listen(&reactor, |_| Some(Echo));
+    let connection = result_of(&reactor, connect(&reactor, address, |_| Some(Echo))).unwrap();
     let (remote, (_, never)) = (reactor.remote(), Promise::<()>::new());
     let woken = reactor.spawn(never);
     reactor.close().unwrap();
@@ -369,7 +369,7 @@ fn every_call_on_a_closed_reactor_says_so() {
     assert!(matches!(reactor.iterate(Duration::ZERO), Err(ReactorError::Closed)));
     assert!(matches!(reactor.stop(), Err(ReactorError::NotRunning)));
     assert!(matches!(reactor.crash(), Err(ReactorError::NotRunning)));
-    let factory = |_: &Address| Some(Echo);
+    let factory = |_| Some(Echo);
     let listening = reactor.listen_tcp(loopback(), &ListenOptions::new(), factory);
     assert!(matches!(listening, Err(ListenError::ReactorGone)));
     let stopped = |failure: Failure| matches!(failure.check(), Some(ConnectError::ReactorStopped { .. }));
@@ -416,7 +416,7 @@ fn the_loop_and_a_protocol_in_use_keep_it_open() {
             Ok(())
         })),
     );
-    let connection = result_of(&reactor, connect(&reactor, address, |_: &Address| Some(Echo))).unwrap();
+    let connection = result_of(&reactor, connect(&reactor, address, |_| Some(Echo))).unwrap();
     run_until(&reactor, || log.has("callback"));
     connection.with(|_, _| refused(&reactor, &log, "with")).unwrap();
     for (phase, event) in [(Phase::Before, SystemEvent::Startup), (Phase::After, SystemEvent::Shutdown)] {
@@ -439,7 +439,7 @@ fn the_last_handle_goes_while_a_protocol_is_in_use() {
     let _alone = alone();
     let before = descriptors();
     let (reactor, log) = (reactor(), Log::default());
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen(&reactor, |_| Some(Echo));
     let connection = result_of(&reactor, connect(&reactor, address, once(Script::new(&log)))).unwrap();
     connection
         .with(|_, transport| {
@@ -463,7 +463,7 @@ fn nothing_begins_while_a_reactor_closes() {
         move |place: &str| {
             assert!(matches!(handle.run(), Err(ReactorError::Closed)));
             handle.close().expect("it is being closed");
-            let factory = |_: &Address| Some(Echo);
+            let factory = |_| Some(Echo);
             assert!(handle.listen_tcp(loopback(), &ListenOptions::new(), factory).is_err());
             assert!(connect(&handle, loopback(), factory).take_result().unwrap().is_err());
             let held = Rc::clone(&token);
@@ -478,7 +478,7 @@ fn nothing_begins_while_a_reactor_closes() {
     let script = Script::new(&Log::default()).lost(move |_| lost("connection_lost"));
     let stop = busy.clone();
     let mut script = Some(script);
-    let factory = Watched::new(&Log::default(), move |_: &Address| script.take()).on_stop(move || stop("do_stop"));
+    let factory = Watched::new(&Log::default(), move |_| script.take()).on_stop(move || stop("do_stop"));
     let (port, address) = listen(&reactor, factory);
     let client = TcpStream::connect(address).unwrap();
     run_until(&reactor, || reactor.counters().watched == 2);
@@ -554,7 +554,7 @@ fn a_simulated_reactor_is_closed_between_two_turns() {
     let network = Network::new(8);
     let (server, client) = (network.reactor([10, 0, 0, 1].into()), network.reactor([10, 0, 0, 2].into()));
     let (log, to) = (Log::default(), SocketAddr::from(([10, 0, 0, 1], 7)));
-    let port: Port = server.listen_tcp(to, &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
+    let port: Port = server.listen_tcp(to, &ListenOptions::new(), |_| Some(Echo)).unwrap();
     let connecting = connect(&client, to, once(Script::new(&log)));
     network.run_until(HOUR, || connecting.is_called()).unwrap();
     server.close().unwrap();

@@ -13,7 +13,7 @@ use common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::interfaces::*;
 use ropewalk::transport::{Producer, Streaming};
-use ropewalk::{Address, Deferred, Failure, Reactor, Result, Transport};
+use ropewalk::{Deferred, Failure, Reactor, Result, Transport};
 
 /// An error with a cause, of which both are to be told.
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +265,7 @@ fn run_scenario(scenario: &str) -> ! {
             let description = format!("tcp:{}:interface=127.0.0.1", taken.local_addr().unwrap().port());
             let stopped = reactor.when_stopped();
             let endpoint = ropewalk::endpoints::server_from_string(reactor, &description)?;
-            Ok(endpoint.listen(|_: &Address| Some(Echo)).add_callback(move |_port| {
+            Ok(endpoint.listen(|_| Some(Echo)).add_callback(move |_port| {
                 drop(taken);
                 stopped
             }))

@@ -19,7 +19,7 @@ use common::*;
 use ropewalk::interfaces::*;
 use ropewalk::task::{Cooperator, LoopingCall, defer_later};
 use ropewalk::testing::{Conditions, Network};
-use ropewalk::{Address, BackendKind, Deferred, Reactor, Result, Transport, testing};
+use ropewalk::{BackendKind, Deferred, Reactor, Result, Transport, testing};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -228,7 +228,7 @@ fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
     let reactor = reactor();
     let echo = Counted { mark: Some(MARK), ..Counted::default() };
     let (bytes, kept) = (Rc::clone(&echo.bytes), Rc::clone(&echo.transport));
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(echo.clone()));
+    let (_port, address) = listen(&reactor, move |_| Some(echo.clone()));
     let (go, wait) = mpsc::channel::<()>();
     let client = peer(address, move |stream| {
         let (mut reading, mut writing) = (stream.try_clone().unwrap(), stream);
@@ -293,7 +293,7 @@ fn paused_connections_hold_what_had_come() {
     let reactor = reactor();
     let stopped = Rc::<RefCell<Vec<Transport>>>::default();
     let place = Rc::clone(&stopped);
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(Stopped(Rc::clone(&place))));
+    let (_port, address) = listen(&reactor, move |_| Some(Stopped(Rc::clone(&place))));
     let mut clients = Vec::with_capacity(CONNECTIONS);
     for count in 1..=CONNECTIONS {
         clients.push(TcpStream::connect(address).unwrap());
@@ -323,7 +323,7 @@ fn a_flood_costs_nothing() {
     let reactor = reactor();
     let received = Rc::new(Cell::new(0));
     let count = Rc::clone(&received);
-    let (port, address) = listen(&reactor, move |_: &Address| Some(Sink(Rc::clone(&count))));
+    let (port, address) = listen(&reactor, move |_| Some(Sink(Rc::clone(&count))));
     let client = peer(address, |mut stream| {
         let piece = vec![b'f'; MIB];
         (0..FLOOD / MIB).for_each(|_| stream.write_all(&piece).unwrap());
@@ -362,7 +362,7 @@ fn an_echo_allocates_nothing() {
         let reactor = reactor();
         let echo = Counted::default();
         let bytes = Rc::clone(&echo.bytes);
-        let (_port, address) = listen(&reactor, move |_: &Address| Some(echo.clone()));
+        let (_port, address) = listen(&reactor, move |_| Some(echo.clone()));
         let client = peer(address, move |mut stream| {
             stream.set_nodelay(true).unwrap();
             let (message, mut answer) = (vec![b'm'; size], vec![0; size]);
@@ -415,7 +415,7 @@ fn an_idle_connection_holds_no_buffer() {
     // With the port, and what warmed the reactor up, just below the size at which its tables double.
     const CONNECTIONS: usize = 250;
     let reactor = reactor();
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen(&reactor, |_| Some(Echo));
     let mut clients = Vec::with_capacity(CONNECTIONS);
     let mut warm = Vec::with_capacity(1);
     serve_one(&reactor, address, &mut warm);

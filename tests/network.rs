@@ -17,7 +17,7 @@ use ropewalk::interfaces::*;
 use ropewalk::reactor::{Phase, SystemEvent};
 use ropewalk::task::defer_later;
 use ropewalk::testing::{Conditions, MemoryReactor, Network, SimulationError};
-use ropewalk::{Address, ConnectOptions, Connection, Deferred, Failure, ListenOptions, Reactor, Result, Transport};
+use ropewalk::{ConnectOptions, Connection, Deferred, Failure, ListenOptions, Reactor, Result, Transport};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,13 +48,13 @@ impl Protocol for Echo {
 /// A reactor on `SERVER` that echoes on port 7.
 fn echo_server(network: &Network) -> Reactor {
     let server = network.reactor(SERVER);
-    server.listen_tcp(echo_address(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
+    server.listen_tcp(echo_address(), &ListenOptions::new(), |_| Some(Echo)).unwrap();
     server
 }
 
 fn connect(client: &Reactor, to: SocketAddr, log: &Log) -> Deferred<Connection<Script>> {
     let log = log.clone();
-    client.connect_tcp(to, &ConnectOptions::new(), move |_: &Address| Some(Script::new(&log)))
+    client.connect_tcp(to, &ConnectOptions::new(), move |_| Some(Script::new(&log)))
 }
 
 /// Sends a message, and closes when all of it has come back.
@@ -89,15 +89,14 @@ impl Protocol for Asker {
 fn echo(network: &Network, clients: usize) -> Result<()> {
     let server = network.reactor(SERVER);
     network.name("echo.example", [SERVER]);
-    drop(server_from_string(&server, "tcp:7:backlog=3")?.listen(|_: &Address| Some(Echo)));
+    drop(server_from_string(&server, "tcp:7:backlog=3")?.listen(|_| Some(Echo)));
     let ended = Rc::new(Cell::new(0));
     let mut reactors = vec![server];
     for n in 0..clients {
         let client = network.reactor([10, 0, 1, n as u8].into());
         let ended = Rc::clone(&ended);
         let message: Vec<u8> = (0..100).map(|place| (place * 7 + n) as u8).collect();
-        let factory =
-            move |_: &Address| Some(Asker { message: message.clone(), heard: Vec::new(), ended: Rc::clone(&ended) });
+        let factory = move |_| Some(Asker { message: message.clone(), heard: Vec::new(), ended: Rc::clone(&ended) });
         drop(client_from_string(&client, "tcp:echo.example:7")?.connect(factory));
         reactors.push(client);
     }
@@ -164,10 +163,9 @@ fn one_reactor_is_simply_run() {
     let ended = Rc::new(Cell::new(0));
     let (told, handle) = (Rc::clone(&ended), reactor.clone());
     let client = HostnameEndpoint::new(&reactor, "localhost", 7);
-    reactor.listen_tcp("127.0.0.1:8".parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
+    reactor.listen_tcp("127.0.0.1:8".parse().unwrap(), &ListenOptions::new(), |_| Some(Echo)).unwrap();
     drop(client);
-    let asker =
-        move |_: &Address| Some(Asker { message: b"hello".to_vec(), heard: Vec::new(), ended: Rc::clone(&told) });
+    let asker = move |_| Some(Asker { message: b"hello".to_vec(), heard: Vec::new(), ended: Rc::clone(&told) });
     drop(client_from_string(&reactor, "tcp:localhost:8").unwrap().connect(asker));
     reactor.call_later(HOUR, move || handle.stop().unwrap());
     reactor.run().unwrap();
@@ -231,7 +229,7 @@ fn latency_and_bandwidth() {
     let network = Network::with_conditions(1, conditions);
     let log = Log::default();
     let (server, told) = (network.reactor(SERVER), log.clone());
-    let factory = move |_: &Address| Some(Script::new(&told));
+    let factory = move |_| Some(Script::new(&told));
     server.listen_tcp(echo_address(), &ListenOptions::new(), factory).unwrap();
     let peer = network.connect(echo_address());
     network.run_until(HOUR, || log.has("made")).unwrap();
@@ -263,7 +261,7 @@ fn addresses_belong_to_hosts() {
     let network = Network::new(1);
     let (one, other) = (network.reactor(SERVER), network.reactor(CLIENT));
     let listen = |reactor: &Reactor, address: &str| {
-        reactor.listen_tcp(address.parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Echo))
+        reactor.listen_tcp(address.parse().unwrap(), &ListenOptions::new(), |_| Some(Echo))
     };
     let port = listen(&one, "0.0.0.0:80").unwrap();
     assert!(listen(&one, "10.0.0.1:80").is_err(), "in use");
@@ -302,7 +300,7 @@ fn a_peer_that_does_not_read() {
     let server = network.reactor(SERVER);
     let transport: Rc<RefCell<Option<Transport>>> = Rc::default();
     let place = Rc::clone(&transport);
-    let factory = move |_: &Address| {
+    let factory = move |_| {
         let place = Rc::clone(&place);
         Some(Script::new(&Log::default()).made(move |transport| {
             place.replace(Some(transport.clone()));
@@ -331,7 +329,7 @@ fn closes_and_resets() {
     let network = Network::new(1);
     let log = Log::default();
     let (server, told) = (network.reactor(SERVER), log.clone());
-    let factory = move |_: &Address| Some(Script::new(&told));
+    let factory = move |_| Some(Script::new(&told));
     server.listen_tcp(echo_address(), &ListenOptions::new(), factory).unwrap();
     let open = || {
         let peer = network.connect(echo_address());
@@ -392,7 +390,7 @@ fn names_are_the_networks() {
     network.name("Echo.Example", ["203.0.113.1".parse().unwrap(), SERVER]);
     let unknown = client.resolve("nowhere.example", 1);
     let endpoint = client_from_string(&client, "tcp:echo.example:7").unwrap();
-    let connecting = endpoint.connect(|_: &Address| Some(Echo));
+    let connecting = endpoint.connect(|_| Some(Echo));
     network.run_until(HOUR, || unknown.is_called() && connecting.is_called()).unwrap();
     assert_eq!(network.now(), SECOND);
     assert!(matches!(fails(unknown).check(), Some(ConnectError::Lookup { .. })));
@@ -487,7 +485,7 @@ fn a_reactor_that_goes_closes_its_connections() {
 fn the_test_plays_everybody_else() {
     let memory = MemoryReactor::new();
     let reactor = memory.reactor();
-    reactor.listen_tcp("0.0.0.0:7".parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
+    reactor.listen_tcp("0.0.0.0:7".parse().unwrap(), &ListenOptions::new(), |_| Some(Echo)).unwrap();
     assert_eq!(memory.ports(), ["0.0.0.0:7".parse::<SocketAddr>().unwrap().into()]);
     let peer = memory.connect(7).unwrap();
     peer.write(b"hello").unwrap();

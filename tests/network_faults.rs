@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{Echo, Log, Script, logged, once};
 use ropewalk::error::{ConnectError, ListenError};
 use ropewalk::testing::{Conditions, Network, Peer};
-use ropewalk::{Address, Clock, ConnectOptions, Failure, ListenOptions, Port, Reactor};
+use ropewalk::{Clock, ConnectOptions, Failure, ListenOptions, Port, Reactor};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -106,7 +106,7 @@ fn a_port_that_stops_serves_or_resets_its_backlog() {
         let reactor = network.reactor(SERVER);
         let (made, stops) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(None::<Port>)));
         let (count, stopping) = (Rc::clone(&made), Rc::clone(&stops));
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             count.set(count.get() + 1);
             if let Some(port) = stopping.take() {
                 drop(if serves { port.stop_listening() } else { port.abort_listening() });
@@ -199,10 +199,10 @@ fn descriptors_run_out_everywhere() {
     network.limit_descriptors(&reactor, Some(2));
     assert_eq!(network.open_sockets(&reactor), 2);
 
-    let refused = reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_: &Address| Some(Echo));
+    let refused = reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_| Some(Echo));
     let Err(ListenError::Bind { source, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(source.raw_os_error(), EMFILE);
-    let connect = || reactor.connect_tcp(address(), &ConnectOptions::new(), |_: &Address| Some(Echo));
+    let connect = || reactor.connect_tcp(address(), &ConnectOptions::new(), |_| Some(Echo));
     let mut connecting = connect();
     network.settle().unwrap();
     let failure = connecting.take_result().expect("it is answered").expect_err("there is no descriptor");
@@ -231,7 +231,7 @@ fn a_lingering_socket_gives_way_to_a_port() {
         Ok(())
     });
     let (reactor, peer) = served(&network, script);
-    let port = || reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_: &Address| Some(Echo));
+    let port = || reactor.listen_tcp(SocketAddr::new(SERVER, 8), &ListenOptions::new(), |_| Some(Echo));
     network.limit_descriptors(&reactor, Some(2));
     assert_eq!(network.open_sockets(&reactor), 2);
     let port = port().unwrap();
@@ -244,7 +244,7 @@ fn a_lingering_socket_gives_way_to_a_port() {
 fn the_oldest_lingering_socket_gives_way_first() {
     let network = Network::new(1);
     let reactor = network.reactor(SERVER);
-    let factory = |_: &Address| {
+    let factory = |_| {
         Some(Script::new(&Log::default()).made(|transport| {
             transport.write(b"bye");
             transport.lose_connection();
@@ -268,7 +268,7 @@ fn the_oldest_lingering_socket_gives_way_first() {
     let mut ports = Vec::new();
     for (port, expected) in [(8, [false, true, true]), (9, [false, false, true]), (10, [false; 3])] {
         let at = SocketAddr::new(SERVER, port);
-        ports.push(reactor.listen_tcp(at, &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+        ports.push(reactor.listen_tcp(at, &ListenOptions::new(), |_| Some(Echo)).unwrap());
         for peer in [&second, &third, &fourth] {
             let _ = peer.write(b"more");
         }
@@ -282,7 +282,7 @@ fn the_oldest_lingering_socket_gives_way_first() {
 fn sheds_of_a_port_are_logged_once_a_second() {
     let network = Network::with_conditions(1, Conditions::ideal());
     let reactor = network.reactor(SERVER);
-    drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+    drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_| Some(Echo)).unwrap());
     network.limit_descriptors(&reactor, Some(1));
     let mut told = Vec::new();
     // The times between them in milliseconds. With the last moment of a second it may be said again.
@@ -308,7 +308,7 @@ fn failures_to_accept_are_logged() {
         // Half of the shortages are failures to accept here.
         let network = Network::with_conditions(seed, Conditions::ideal().misbehaviour(0, 0, 1, 0));
         let reactor = network.reactor(SERVER);
-        drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_: &Address| Some(Echo)).unwrap());
+        drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_| Some(Echo)).unwrap());
         network.limit_descriptors(&reactor, Some(1));
         let peer = network.connect(address());
         let ((), lines) = logged(|| network.run_for(SECOND).unwrap());

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ropewalk::endpoints::{ClientEndpointExt, ServerEndpointExt, TcpClientEndpoint, TcpServerEndpoint};
 use ropewalk::testing::{MemoryReactor, assert_no_result, success_result_of};
-use ropewalk::{Address, Connections, Failure, Protocol, Result, Transport, bail, for_protocol};
+use ropewalk::{Connections, Failure, Protocol, Result, Transport, bail, for_protocol};
 
 /// Speaks of itself by the number of its peer's port, and passes what it hears on to all.
 struct Member {
@@ -62,7 +62,7 @@ impl Scene {
     /// Has a factory of its own listen; the one peer whose name is 99 is refused.
     fn listen(&self, port: u16, mut names: impl Iterator<Item = u16> + 'static) {
         let (room, seen) = (self.room.clone(), Rc::clone(&self.seen));
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             let name = names.next().filter(|&name| name != 99)?;
             Some(Member { room: room.clone(), seen: Rc::clone(&seen), name })
         };

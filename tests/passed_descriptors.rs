@@ -16,7 +16,7 @@ use ropewalk::address::UnixAddress;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{UnixConnectOptions, UnixListenOptions};
 use ropewalk::testing::Network;
-use ropewalk::{Address, Port, Reactor, Result, Transport};
+use ropewalk::{Port, Reactor, Result, Transport};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 /// What came, in order: descriptors, each with the number of bytes that had come before it, and bytes.
@@ -49,7 +49,7 @@ fn abstract_address(name: &str) -> UnixAddress {
 fn collect(reactor: &Reactor, at: &UnixAddress) -> (Port, Rc<RefCell<Came>>) {
     let came = Rc::<RefCell<Came>>::default();
     let place = Rc::clone(&came);
-    let factory = move |_peer: &Address| Some(Collector(Rc::clone(&place)));
+    let factory = move |_| Some(Collector(Rc::clone(&place)));
     (reactor.listen_unix(at, &UnixListenOptions::new(), factory).unwrap(), came)
 }
 
@@ -261,7 +261,7 @@ fn an_end_closes_what_is_queued() {
     let (_alone, reactor, at) = (alone(), reactor(), abstract_address("end"));
     let server = Rc::new(RefCell::new(None));
     let place = Rc::clone(&server);
-    let silent = move |_peer: &Address| {
+    let silent = move |_| {
         let script = Script::new(&Log::default()).transport_into(&place).made(|transport| {
             transport.pause_producing();
             Ok(())

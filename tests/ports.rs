@@ -399,7 +399,7 @@ fn stops_from_inside(place: &'static str, serves: bool) {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
     let port = PortSlot::default();
     let (own, events) = (Rc::clone(&port), log.clone());
-    let factory = Watched::new(&log, move |_: &Address| {
+    let factory = Watched::new(&log, move |_| {
         if place == "build_protocol" {
             stop(&own, &events, serves);
         }
@@ -454,12 +454,12 @@ fn a_refused_connection_is_closed_and_the_port_goes_on() {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
     let (calls, events) = (Rc::new(Cell::new(0)), log.clone());
     let count = Rc::clone(&calls);
-    let factory = move |_: &Address| {
+    let factory = move |_| {
         count.set(count.get() + 1);
         match count.get() {
             1 => None,
             2 => panic!("no protocol for number two"),
-            _ => echoes(&events)(&loopback().into()),
+            _ => echoes(&events)(loopback().into()),
         }
     };
     let (_port, address) = listen(&reactor, factory);
@@ -595,7 +595,7 @@ fn peers_that_reset_before_they_are_accepted() {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
     let (peers, seen) = (Rc::new(RefCell::new(Vec::new())), log.clone());
     let noted = Rc::clone(&peers);
-    let factory = move |peer: &Address| {
+    let factory = move |peer: Address| {
         noted.borrow_mut().push(peer.socket_addr().unwrap());
         Some(Script::new(&seen))
     };
@@ -666,7 +666,7 @@ fn listening_on_all_interfaces_tells_them_apart() {
 fn a_closure_is_a_factory() {
     let (_alone, reactor, log) = (alone(), reactor(), Log::default());
     let (mut built, events) = (0, log.clone());
-    let (_port, address) = listen(&reactor, move |peer: &Address| {
+    let (_port, address) = listen(&reactor, move |peer: Address| {
         built += 1;
         events.add(format!("number {built} is {peer}"));
         Some(Script::new(&events))
@@ -688,7 +688,7 @@ fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
     let connecting = Rc::new(RefCell::new(None));
     let (handle, own, events, new, place) =
         (reactor.clone(), Rc::clone(&port), log.clone(), fresh.clone(), Rc::clone(&connecting));
-    let factory = move |_: &Address| {
+    let factory = move |_| {
         let (handle, own, events, new, place) =
             (handle.clone(), Rc::clone(&own), events.clone(), new.clone(), Rc::clone(&place));
         Some(Script::new(&events.clone()).data(move |_, _| {
@@ -737,7 +737,7 @@ fn open() -> BTreeMap<i32, String> {
 fn a_burst_that_meets_a_busy_loop_is_served() {
     const PEERS: usize = 200;
     let (_alone, reactor) = (alone(), reactor());
-    let factory = |_: &Address| {
+    let factory = |_| {
         Some(Script::new(&Log::default()).made(|transport| {
             transport.write(b"hello");
             Ok(())

@@ -14,7 +14,7 @@ use ropewalk::deferred::Cancelled;
 use ropewalk::protocols::{FileSender, Interrupted, Stalled};
 use ropewalk::testing::{Conditions, Network, Peer};
 use ropewalk::transport::{Producer, ProducerError, Streaming};
-use ropewalk::{Address, Clock, ListenOptions, Reactor, Result, Transport};
+use ropewalk::{Clock, ListenOptions, Reactor, Result, Transport};
 
 const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
@@ -63,7 +63,7 @@ impl Fixture {
         let (log, place) = (Log::default(), Rc::new(RefCell::new(None)));
         let (told, kept) = (log.clone(), Rc::clone(&place));
         let to = SocketAddr::new(HOST, 7);
-        let factory = move |_: &Address| Some(Script::new(&told).transport_into(&kept));
+        let factory = move |_| Some(Script::new(&told).transport_into(&kept));
         server.listen_tcp(to, &ListenOptions::new(), factory).unwrap();
         let peer = network.connect(to);
         network.settle().unwrap();
@@ -494,7 +494,7 @@ fn a_proxy_with_back_pressure() {
     let reasons = Rc::new(Cell::new(0));
     for port in [1, 2] {
         let (ends, reasons) = (Rc::clone(&ends), Rc::clone(&reasons));
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             let (ends, all, reasons) = (Rc::clone(&ends), Rc::clone(&ends), Rc::clone(&reasons));
             let number = port - 1;
             Some(

@@ -14,7 +14,7 @@ use ropewalk::error::{ConnectionClosed, Unavailable};
 use ropewalk::interfaces::*;
 use ropewalk::protocol::Connection;
 use ropewalk::testing::{PumpOptions, StringTransport};
-use ropewalk::{Address, Deferred, Failure, Result, Transport};
+use ropewalk::{Deferred, Failure, Result, Transport};
 
 /// A client of requests and replies of one byte each, in order.
 #[derive(Default)]
@@ -67,10 +67,9 @@ fn a_chain_of_commands() {
         data.iter().for_each(|byte| transport.write(&[byte + 1]));
         Ok(())
     };
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(Script::new(&Log::default()).data(counting)));
+    let (_port, address) = listen(&reactor, move |_| Some(Script::new(&Log::default()).data(counting)));
     let own = log.clone();
-    let connecting =
-        connect(&reactor, address, move |_: &Address| Some(Asking { log: own.clone(), ..Asking::default() }));
+    let connecting = connect(&reactor, address, move |_| Some(Asking { log: own.clone(), ..Asking::default() }));
     let connection = result_of(&reactor, connecting).unwrap();
     assert_eq!(result_of(&reactor, chain(&connection, &log, 0)).unwrap(), 5);
     let expected = (1..=5).flat_map(|n| [format!("data [{n}]"), format!("reply {n}"), "returned".into()]);
@@ -125,7 +124,7 @@ fn calls_wait_until_the_protocol_is_free() {
 
     let (reactor, log) = (reactor(), Log::default());
     let eager = log.clone();
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(Eager(eager.clone())));
+    let (_port, address) = listen(&reactor, move |_| Some(Eager(eager.clone())));
     let mut client = Client::connect(&reactor, address);
     client.send(&[1]);
     run_until(&reactor, || client.answered(b"012"));
@@ -333,7 +332,7 @@ fn connections_reach_each_other() {
     }
     let (reactor, peers) = (reactor(), Peers::default());
     let all = Rc::clone(&peers);
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(Chatting(Rc::clone(&all))));
+    let (_port, address) = listen(&reactor, move |_| Some(Chatting(Rc::clone(&all))));
     let mut clients: Vec<_> = (0..3).map(|_| Client::connect(&reactor, address)).collect();
     run_until(&reactor, || peers.borrow().len() == 3);
     clients[1].send(b"hello");

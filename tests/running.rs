@@ -593,7 +593,7 @@ fn the_reason_is_that_the_reactor_stopped() {
         }
     }
     let (kept, handle) = (Rc::clone(&reasons), reactor.clone());
-    let (_port, address) = listen(&reactor, move |_: &Address| {
+    let (_port, address) = listen(&reactor, move |_| {
         handle.stop().unwrap();
         Some(Keeps(Rc::clone(&kept)))
     });

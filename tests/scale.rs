@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use common::*;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, ListenOptions, Reactor, Result, Transport};
+use ropewalk::{ListenOptions, Reactor, Result, Transport};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What is aimed at.
@@ -207,7 +207,7 @@ fn ten_thousand_connections_of_a_server() {
     let count = connections();
     let reactor = reactor();
     let options = ListenOptions::new().backlog(1024);
-    let port = reactor.listen_tcp(loopback(), &options, |_: &Address| Some(Echo)).unwrap();
+    let port = reactor.listen_tcp(loopback(), &options, |_| Some(Echo)).unwrap();
     let address = port.host().socket_addr().unwrap();
     let peer = Peer::start(count, move || TcpStream::connect(address).unwrap());
     let each = measure("server", count, |count| peer.order(&reactor, Order::Have(count)));
@@ -242,7 +242,7 @@ fn ten_thousand_connections_of_a_client() {
         while begun.get() < count && begun.get() - made.get() < 64 {
             begun.set(begun.get() + 1);
             let made = Rc::clone(&made);
-            let connecting = connect(reactor, to, |_: &Address| Some(Echo));
+            let connecting = connect(reactor, to, |_| Some(Echo));
             drop(connecting.add_callback(move |_| made.set(made.get() + 1)));
         }
     };

@@ -334,8 +334,7 @@ fn an_accumulating_factory_keeps_every_record() {
     pump.flush();
     assert!(client.records()[0].is_lost() && server.records()[0].is_lost());
     assert_eq!((client.stops(), server.stops()), (1, 1));
-    let refused =
-        panic_of(|| PumpOptions::new().connect_factories(client, |_: &ropewalk::Address| None::<Echo>).flush());
+    let refused = panic_of(|| PumpOptions::new().connect_factories(client, |_| None::<Echo>).flush());
     assert_eq!(refused, "the server's factory built no protocol");
 }
 

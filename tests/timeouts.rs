@@ -121,9 +121,7 @@ fn an_attempt_to_connect_times_out() {
     let (_full, _first, address) = silent();
     let after = Duration::from_millis(20);
     let connecting = reactor
-        .connect_tcp(address, &ropewalk::ConnectOptions::new(), |_: &ropewalk::Address| {
-            Some(Script::new(&Log::default()))
-        })
+        .connect_tcp(address, &ropewalk::ConnectOptions::new(), |_| Some(Script::new(&Log::default())))
         .add_timeout(after, &reactor);
     run_until(&reactor, || connecting.is_called());
     assert_eq!(fails(connecting).check::<TimedOut>().unwrap().after, after);

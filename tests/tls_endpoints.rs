@@ -15,7 +15,7 @@ use ropewalk::endpoints::{
 };
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ConfigError, Identity, ServerTls, TlsSession, TrustRoots};
-use ropewalk::{Address, Port, Reactor};
+use ropewalk::{Port, Reactor};
 
 /// An authority, with what it has signed: `ca/ca.pem`; `server.pem` and `server.key` for `localhost` and 127.0.0.1;
 /// `both.pem`, which is both in one; `me.pem` and `me.key`, a client's.
@@ -63,7 +63,7 @@ impl Seen {
     /// A factory of scripts that echo.
     fn echoes(&self) -> impl Factory {
         let seen = self.clone();
-        move |_peer: &Address| {
+        move |_| {
             Some(seen.script().data(|transport, data| {
                 transport.write(data);
                 Ok(())
@@ -331,7 +331,7 @@ fn peers_that_trickle() {
     let (seen, tcp) = (Seen::default(), server_from_string(&reactor, "tcp:0:interface=127.0.0.1").expect("good"));
     let port = result_of(&reactor, wrap_server_tls(tls, tcp).listen(seen.echoes())).expect("a port");
     let to = port.host().socket_addr().expect("a TCP port");
-    let (_echo, at) = listen(&reactor, |_peer: &Address| Some(Echo));
+    let (_echo, at) = listen(&reactor, |_| Some(Echo));
     let mut clients = vec![Client::connect(&reactor, at)];
     let mut slow: Vec<Client> = (0..200).map(|_| Client::connect(&reactor, to)).collect();
     let usual = echo_round(&reactor, &mut clients, b"hello");

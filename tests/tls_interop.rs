@@ -16,7 +16,7 @@ use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls,
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ServerTls, TlsError, TlsVersion};
-use ropewalk::{Address, Reactor, Result, Transport};
+use ropewalk::{Reactor, Result, Transport};
 
 /// OpenSSL's server, which sends every line back reversed.
 fn openssl_server(files: &Files, more: &[&str]) -> Listening {
@@ -61,7 +61,7 @@ impl Files {
 fn serve_echo(reactor: &Reactor, tls: ServerTls) -> (SocketAddr, Seen) {
     let seen = Seen::default();
     let sees = seen.clone();
-    let factory = move |_peer: &Address| {
+    let factory = move |_| {
         Some(sees.script().data(|transport, data| {
             transport.write(data);
             if data.ends_with(b"bye\n") {
@@ -328,7 +328,7 @@ fn curl() {
         let issued = authority.issue_with(names, |params| change.into_iter().for_each(|change| change(params)));
         let (files, reactor, seen) = (Files::with(authority, &issued), reactor(), Seen::default());
         let sees = seen.clone();
-        let factory = move |_peer: &Address| {
+        let factory = move |_| {
             let received = Rc::clone(&sees.received);
             Some(sees.script().data(move |transport, _| {
                 if received.borrow().ends_with(b"\r\n\r\n") {

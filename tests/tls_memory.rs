@@ -16,7 +16,7 @@ use common::certificates::Authority;
 use common::*;
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ServerTls, TlsVersion};
-use ropewalk::{Address, Reactor, Result, Transport};
+use ropewalk::{Reactor, Result, Transport};
 
 /// How many connections share what is taken once, and how many are made before they are counted.
 const CONNECTIONS: usize = 100;
@@ -106,7 +106,7 @@ fn ask(reactor: &Reactor, to: SocketAddr, tls: &ClientTls, answered: &Rc<RefCell
     for _ in 0..count {
         let before = answered.borrow().len();
         let mut client = Some(Client(tls.clone(), Rc::clone(answered)));
-        drop(connect(reactor, to, move |_peer: &Address| client.take()));
+        drop(connect(reactor, to, move |_| client.take()));
         run_until(reactor, || answered.borrow().len() > before);
     }
 }
@@ -167,7 +167,7 @@ fn an_idle_connection() {
         let client = authority.client_builder().only_version(version).for_server("localhost").expect("a configuration");
         let (reactor, tls, open) = (reactor(), authority.server(&["localhost"]), Rc::new(Cell::new(0)));
         let opened = Rc::clone(&open);
-        let (_port, to) = listen(&reactor, move |_peer: &Address| Some(Server(tls.clone(), Rc::clone(&opened))));
+        let (_port, to) = listen(&reactor, move |_| Some(Server(tls.clone(), Rc::clone(&opened))));
         let both = Both { reactor, open, to, client };
         let (server, client) = both.round();
         println!("{version:?}: {server} bytes for an idle connection of a server, {client} of a client");

@@ -15,7 +15,7 @@ use common::*;
 use ropewalk::endpoints::{TcpServerEndpoint, wrap_server_tls};
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ServerTls, TlsVersion};
-use ropewalk::{Address, BackendKind, Reactor};
+use ropewalk::{BackendKind, Reactor};
 
 fn server(authority: &Authority, tickets: Option<u8>) -> ServerTls {
     let builder = ServerTls::builder().identity(authority.issue(&["example.org"]).identity());
@@ -146,7 +146,7 @@ fn everything_arrives(reactor: &Reactor) {
     let ca = folder.put("ca.pem", &authority.pem());
     let counts = Rc::new(RefCell::new(Vec::new()));
     let done = Rc::clone(&counts);
-    let factory = move |_peer: &Address| {
+    let factory = move |_| {
         let (seen, done) = (Log::default(), Rc::clone(&done));
         let script = Script::new(&seen);
         let received = Rc::clone(&script.received);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "tls")]
 use common::tls::Library;
 use common::*;
-use ropewalk::{Address, Protocol, Result, Transport};
+use ropewalk::{Protocol, Result, Transport};
 
 /// What a message is answered with: pieces, each written by itself.
 struct InPieces(Vec<usize>);
@@ -28,7 +28,7 @@ impl Protocol for InPieces {
 fn quickest_round_trip(pieces: &[usize]) -> Duration {
     let reactor = reactor();
     let ours = pieces.to_vec();
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(InPieces(ours.clone())));
+    let (_port, address) = listen(&reactor, move |_| Some(InPieces(ours.clone())));
     let total: usize = pieces.iter().sum();
     let client = peer(address, move |mut stream| {
         stream.set_nodelay(true).unwrap();
@@ -58,7 +58,7 @@ fn an_answer_in_pieces_does_not_wait() {
 #[test]
 fn an_echo_of_much_does_not_wait() {
     let reactor = reactor();
-    let (_port, address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen(&reactor, |_| Some(Echo));
     for size in [20_000, 40_000] {
         let client = peer(address, move |mut stream: TcpStream| {
             let (message, mut answer) = (vec![b'm'; size], vec![0; size]);
@@ -83,7 +83,7 @@ fn what_is_written_in_one_callback_leaves_together() {
     for pieces in [&[9_000, 4, 30_000, 3][..], &[9_000, 4], &[20_000, 20_000], &[9_000]] {
         for no_delay in [false, true] {
             let ours = pieces.to_vec();
-            let factory = move |_: &Address| {
+            let factory = move |_| {
                 let ours = ours.clone();
                 Some(Script::new(&Log::default()).data(move |transport, _| {
                     transport.set_tcp_no_delay(no_delay)?;
@@ -117,7 +117,7 @@ fn pieces_leave_together_over_tls() {
     let reactor = reactor();
     for pieces in [&[9_000, 4, 30_000, 3][..], &[9_000, 4], &[4, 9_000]] {
         let (ours, tls) = (pieces.to_vec(), tls.clone());
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             let (ours, tls) = (ours.clone(), tls.clone());
             let script = Script::new(&Log::default()).made(move |transport| Ok(transport.start_tls(&tls)?));
             Some(script.data(move |transport, _| {

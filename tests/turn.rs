@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::*;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, BackendKind, Reactor, Transport};
+use ropewalk::{BackendKind, Reactor, Transport};
 
 /// A connection whose peer is a blocking socket in this thread.
 fn pair(reactor: &Reactor, script: Script) -> (Transport, TcpStream) {
@@ -67,7 +67,7 @@ fn the_phases_of_a_turn_come_in_order() {
         Ok(())
     });
     let (half, _half_peer) = pair(&reactor, half);
-    let (port, _) = listen(&reactor, |_: &Address| None::<Script>);
+    let (port, _) = listen(&reactor, |_| None::<Script>);
     let (received, stopped) = (note.clone(), note.clone());
     let script = Script::new(&quiet).data(move |transport, _| {
         // Asked for in the reverse of the order in which it is to happen.
@@ -158,7 +158,7 @@ fn a_chain_of_timers_and_a_storm_of_echoes_both_go_on() {
     let _watchdog = Watchdog::new();
     let reactor = reactor();
     let (log, links) = (Log::default(), Rc::<Cell<u64>>::default());
-    let factory = move |_: &Address| {
+    let factory = move |_| {
         Some(Script::new(&log).data(|transport, data| {
             transport.write(data);
             Ok(())

@@ -382,7 +382,7 @@ fn the_backlog_reaches_the_socket() {
     let name = format!("ropewalk-backlog-{}", std::process::id());
     let at = UnixAddress::abstract_name(&name).unwrap();
     let options = UnixListenOptions::new().backlog(2);
-    let _port = reactor.listen_unix(&at, &options, |_: &Address| Some(Echo)).unwrap();
+    let _port = reactor.listen_unix(&at, &options, |_| Some(Echo)).unwrap();
     let to = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
     // Nothing is accepted before the reactor turns.
     let sockets =

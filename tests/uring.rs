@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::*;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, ListenOptions, Reactor, Result, Transport};
+use ropewalk::{ListenOptions, Reactor, Result, Transport};
 use rustix::net::sockopt;
 
 const KIB: usize = 1024;
@@ -82,7 +82,7 @@ const FEW: u64 = 10;
 
 /// Clients of an echo server that each send as much as is given, all of them before a single turn. Gives the turns that it took.
 fn all_at_once(reactor: &Reactor, lengths: impl ExactSizeIterator<Item = usize>) -> u64 {
-    let (port, address) = listen(reactor, |_: &Address| Some(Echo));
+    let (port, address) = listen(reactor, |_| Some(Echo));
     let mut peers = peers(reactor, address, lengths.len());
     for (number, (peer, length)) in peers.iter_mut().zip(lengths).enumerate() {
         peer.send(message(number, length));
@@ -132,7 +132,7 @@ fn a_pause_when_more_has_already_come() {
     allow_many_descriptors();
     let (made, kept) = (Rc::new(RefCell::new(Vec::new())), Pausing::default);
     let all = Rc::clone(&made);
-    let (_port, address) = listen(&reactor, move |_: &Address| {
+    let (_port, address) = listen(&reactor, move |_| {
         let protocol = kept();
         all.borrow_mut().push(protocol.clone());
         Some(protocol)
@@ -143,7 +143,7 @@ fn a_pause_when_more_has_already_come() {
         assert!(peer.sent.len() > 4 * BUFFER, "the socket took {} bytes only", peer.sent.len());
     }
     run_until(&reactor, || made.borrow().iter().all(|it| it.paused.get()));
-    let (_echo_port, echo_address) = listen(&reactor, |_: &Address| Some(Echo));
+    let (_echo_port, echo_address) = listen(&reactor, |_| Some(Echo));
     let mut others: Vec<_> = (0..20).map(|_| Client::connect(&reactor, echo_address)).collect();
     for _ in 0..50 {
         echo_round(&reactor, &mut others, b"how long does it take");
@@ -202,7 +202,7 @@ fn ends_with_something_under_way() {
     allow_many_descriptors();
     let (made, whole) = (Rc::new(RefCell::new(Vec::new())), message(0, STUCK));
     let keep = Rc::clone(&made);
-    let (_port, address) = listen(&reactor, move |_: &Address| {
+    let (_port, address) = listen(&reactor, move |_| {
         let keep = Rc::clone(&keep);
         Some(Script::new(&Log::default()).made(move |transport| {
             keep.borrow_mut().push(transport.clone());
@@ -275,7 +275,7 @@ fn resets_with_data_that_was_not_handed_on() {
     let _alone = alone();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
-    let (_port, address) = listen(&reactor, |_: &Address| {
+    let (_port, address) = listen(&reactor, |_| {
         Some(Script::new(&Log::default()).data(|transport, _| {
             transport.abort_connection();
             Ok(())
@@ -300,7 +300,7 @@ fn data_that_comes_between_two_ends() {
     let (_listener, _first, mute) = silent();
     let (made, first_lost) = (Rc::new(RefCell::new(Vec::new())), Rc::<Cell<Option<Box<dyn FnOnce()>>>>::default());
     let (keep, call) = (Rc::clone(&made), Rc::clone(&first_lost));
-    let (_port, address) = listen(&reactor, move |_: &Address| {
+    let (_port, address) = listen(&reactor, move |_| {
         let (keep, call) = (Rc::clone(&keep), Rc::clone(&call));
         let script = Script::new(&Log::default()).made(move |transport| {
             keep.borrow_mut().push(transport.clone());
@@ -339,7 +339,7 @@ fn a_failure_with_a_send_under_way() {
     let (log, whole) = (Log::default(), message(0, STUCK));
     let writes = whole.clone();
     let scripts = log.clone();
-    let (_port, address) = listen(&reactor, move |_: &Address| {
+    let (_port, address) = listen(&reactor, move |_| {
         let writes = writes.clone();
         let script = Script::new(&scripts).made(move |transport| {
             with_descriptor(transport, |socket| sockopt::set_socket_send_buffer_size(socket, 32 * KIB))?;
@@ -405,7 +405,7 @@ impl Protocol for Own {
         }
         if number < BEGUN {
             let (reactor, to, count) = (self.reactor.clone(), self.to, Rc::clone(&self.count));
-            drop(connect(&self.reactor, to, move |_: &Address| {
+            drop(connect(&self.reactor, to, move |_| {
                 let (reactor, count, sends) = (reactor.clone(), Rc::clone(&count), Some(number + BEGUN));
                 Some(Self { reactor, to, number: None, heard: 0, sends, count })
             }));
@@ -424,7 +424,7 @@ fn places_are_used_again_at_once() {
     let (kept, to) = (Rc::clone(&count), Rc::new(Cell::new(None)));
     let place = Rc::clone(&to);
     let options = ListenOptions::new().backlog(200);
-    let factory = move |_: &Address| {
+    let factory = move |_| {
         let (reactor, to, count) = (handle.clone(), place.get()?, Rc::clone(&kept));
         Some(Own { reactor, to, number: None, heard: 0, sends: None, count })
     };
@@ -477,7 +477,7 @@ fn the_end_of_a_run_is_flushed() {
     use std::io::Read;
     let Some(reactor) = ring_reactor() else { return };
     let handle = reactor.clone();
-    let (_port, address) = listen(&reactor, move |_: &Address| Some(Quits(handle.clone())));
+    let (_port, address) = listen(&reactor, move |_| Some(Quits(handle.clone())));
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();
     client.write_all(b"!").unwrap();

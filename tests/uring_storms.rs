@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{UnixConnectOptions, UnixListenOptions};
-use ropewalk::{Address, ConnectOptions, ListenOptions, Port, Reactor, Transport};
+use ropewalk::{ConnectOptions, ListenOptions, Port, Reactor, Transport};
 use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit};
 
@@ -39,9 +39,9 @@ fn a_storm_of_attempts_that_are_given_up() {
     let _alone = alone();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
-    let (_port, open) = listen_many(&reactor, |_: &Address| Some(Echo));
+    let (_port, open) = listen_many(&reactor, |_| Some(Echo));
     let name = unix_name();
-    let _unix = reactor.listen_unix(&name, &UnixListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
+    let _unix = reactor.listen_unix(&name, &UnixListenOptions::new(), |_| Some(Echo)).unwrap();
     let ((_refuser, refuses), (_listener, _first, mute)) = (refusing(), silent());
     turn(&reactor);
     let before = descriptors();
@@ -162,7 +162,7 @@ fn more_at_once_than_the_queue_holds() {
     if allowed < 2 * CONNECTIONS as u64 + 200 {
         return println!("skipped: {allowed} descriptors are not enough");
     }
-    let (_port, address) = listen_many(&reactor, |_: &Address| Some(Echo));
+    let (_port, address) = listen_many(&reactor, |_| Some(Echo));
     let mut peers = Vec::new();
     while peers.len() < CONNECTIONS {
         peers.extend((0..1_000).map(|_| dial(address)));
@@ -222,7 +222,7 @@ fn everything_under_way(reactor: &Reactor, data: &[u8], turns: usize) -> Vec<Tcp
     let (_listener, _first, mute) = silent();
     let made = Rc::<RefCell<Vec<Transport>>>::default();
     let keep = Rc::clone(&made);
-    let (_port, address) = listen_many(reactor, move |_: &Address| {
+    let (_port, address) = listen_many(reactor, move |_| {
         let keep = Rc::clone(&keep);
         Some(Script::new(&Log::default()).made(move |transport| {
             keep.borrow_mut().push(transport.clone());
@@ -232,7 +232,7 @@ fn everything_under_way(reactor: &Reactor, data: &[u8], turns: usize) -> Vec<Tcp
     let mut peers: Vec<_> = (0..30).map(|_| dial(address)).collect();
     run_until(reactor, || made.borrow().len() == peers.len());
     let name = unix_name();
-    let unix = reactor.listen_unix(&name, &UnixListenOptions::new(), |_: &Address| Some(Echo)).unwrap();
+    let unix = reactor.listen_unix(&name, &UnixListenOptions::new(), |_| Some(Echo)).unwrap();
     let script = Script::new(&Log::default()).made(|transport| {
         transport.write(&vec![b'u'; 1 << 20]);
         Ok(())

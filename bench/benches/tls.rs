@@ -19,7 +19,7 @@ use ropewalk::endpoints::{
 };
 use ropewalk::tls::{ClientTls, ServerTls};
 use ropewalk::transport::{Producer, Streaming};
-use ropewalk::{Address, Failure, Protocol, Reactor, Result, Transport};
+use ropewalk::{Failure, Protocol, Reactor, Result, Transport};
 use ropewalk_bench::tls::NAME;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -129,9 +129,7 @@ mod ours {
             let left = Rc::new(Cell::new(connections));
             let factory = {
                 let reactor = reactor.clone();
-                move |_: &Address| {
-                    Some(Counted { inner: Sink { left: bytes }, left: Rc::clone(&left), reactor: reactor.clone() })
-                }
+                move |_| Some(Counted { inner: Sink { left: bytes }, left: Rc::clone(&left), reactor: reactor.clone() })
             };
             let endpoint = wrap_server_tls(tls, TcpServerEndpoint::at(&reactor, ([127, 0, 0, 1], 0).into()));
             let listening = endpoint.listen(factory).add_callback(move |port| {
@@ -172,7 +170,7 @@ mod ours {
         let (to, server) = serve(configs, BYTES, 1);
         let reactor = Reactor::builder().signals(false).build().expect("a poller");
         let mut source = Some(Source { reactor: reactor.clone(), left: BYTES });
-        drop(client(configs, &reactor, to).connect(move |_: &Address| source.take()));
+        drop(client(configs, &reactor, to).connect(move |_| source.take()));
         reactor.run().expect("it runs");
         server.join().expect("it ended");
     }

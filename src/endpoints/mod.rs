@@ -43,7 +43,6 @@ pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
 #[cfg(feature = "tls")]
 pub use self::tls::{TlsEndpoint, wrap_client_tls, wrap_server_tls};
 pub use self::unix::{UnixClientEndpoint, UnixServerEndpoint};
-use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol};
 use crate::reactor::{Port, Reactor};
@@ -197,7 +196,7 @@ where
     P: Protocol,
 {
     let mut protocol = Some(protocol);
-    let factory = BoxedFactory::new(move |_peer: &Address| protocol.take());
+    let factory = BoxedFactory::new(move |_| protocol.take());
     endpoint.connect_boxed(factory).add_callback(AnyConnection::expect)
 }
 

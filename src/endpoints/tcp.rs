@@ -142,14 +142,14 @@ impl Port {
     /// on all interfaces is reached at the loopback address of its family.
     ///
     /// ```
-    /// # use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
     /// # struct Echo;
     /// # impl Protocol for Echo {
     /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
     /// # }
     /// # fn main() -> Result<()> {
     /// # let reactor = Reactor::new()?;
-    /// let port = reactor.listen_tcp("0.0.0.0:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    /// let port = reactor.listen_tcp("0.0.0.0:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
     /// let number = port.host().port().expect("a TCP port has a number");
     /// assert_eq!(port.client_description(), format!("tcp:127.0.0.1:{number}"));
     /// # Ok(())

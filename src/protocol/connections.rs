@@ -91,7 +91,7 @@ impl<P: Protocol> Connections<P> {
     /// ```
     pub fn for_protocol(
         &self,
-        mut build: impl FnMut(&Self, &Address) -> P + 'static,
+        mut build: impl FnMut(&Self, Address) -> P + 'static,
     ) -> TrackedFactory<impl Factory<Protocol = P>> {
         let list = self.clone();
         self.track(for_protocol(move |peer| build(&list, peer)))

@@ -33,7 +33,7 @@ use crate::transport::Transport;
 ///
 /// fn takes_a_factory(_: impl Factory) {}
 /// takes_a_factory(for_protocol(|_| Echo));
-/// takes_a_factory(|peer: &Address| (peer.port() != Some(0)).then_some(Echo));
+/// takes_a_factory(|peer: Address| (peer.port() != Some(0)).then_some(Echo));
 ///
 /// /// Serves one peer at a time, and refuses the others.
 /// struct Exclusive { taken: bool }
@@ -49,7 +49,7 @@ use crate::transport::Transport;
     message = "`{Self}` is not a factory",
     label = "expected a factory, which builds a protocol for each connection",
     note = "a closure that returns a protocol: `for_protocol(|_| Echo)`",
-    note = "a closure that may refuse: `|peer: &Address| Some(Echo)`, with the type of its argument",
+    note = "a closure that may refuse: `|_| Some(Echo)`, or `|peer: Address| ..` with the type",
     note = "a protocol that is to be connected once: `connect_protocol(&endpoint, protocol)`"
 )]
 pub trait Factory: 'static {
@@ -71,13 +71,13 @@ pub trait Factory: 'static {
 
 impl<F, P> Factory for F
 where
-    F: FnMut(&Address) -> Option<P> + 'static,
+    F: FnMut(Address) -> Option<P> + 'static,
     P: Protocol,
 {
     type Protocol = P;
 
     fn build_protocol(&mut self, peer: &Address) -> Option<P> {
-        self(peer)
+        self(peer.clone())
     }
 }
 
@@ -98,8 +98,8 @@ where
 /// let mut factory = for_protocol(|_| Echo);
 /// assert!(factory.build_protocol(&ropewalk::Address::Tcp(([127, 0, 0, 1], 7).into())).is_some());
 /// ```
-pub fn for_protocol<P: Protocol>(mut build: impl FnMut(&Address) -> P + 'static) -> impl Factory<Protocol = P> {
-    move |peer: &Address| Some(build(peer))
+pub fn for_protocol<P: Protocol>(mut build: impl FnMut(Address) -> P + 'static) -> impl Factory<Protocol = P> {
+    move |peer| Some(build(peer))
 }
 
 /// A boxed factory is one, for programs that choose at run time. It says which protocol it makes; of several kinds of
@@ -124,13 +124,13 @@ impl<P: Protocol> Factory for Box<dyn Factory<Protocol = P>> {
 /// `do_start` is called once, on the first start, and its `do_stop` once, on the last stop.
 ///
 /// ```
-/// use ropewalk::{Address, SharedFactory};
+/// use ropewalk::SharedFactory;
 /// # use ropewalk::{Protocol, Result, Transport};
 /// # struct Echo;
 /// # impl Protocol for Echo {
 /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
 /// # }
-/// let factory = SharedFactory::new(|_peer: &Address| Some(Echo));
+/// let factory = SharedFactory::new(|_| Some(Echo));
 /// let another_handle = factory.clone();
 /// ```
 ///
@@ -204,12 +204,12 @@ impl BoxedFactory {
     ///
     /// ```
     /// use ropewalk::protocol::BoxedFactory;
-    /// # use ropewalk::{Address, Protocol, Result, Transport};
+    /// # use ropewalk::{Protocol, Result, Transport};
     /// # struct Echo;
     /// # impl Protocol for Echo {
     /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
     /// # }
-    /// let factory = BoxedFactory::new(|_peer: &Address| Some(Echo));
+    /// let factory = BoxedFactory::new(|_| Some(Echo));
     /// let prompt = factory.prepared(|transport| Ok(transport.set_tcp_no_delay(true)?));
     /// # drop(prompt);
     /// ```

@@ -75,7 +75,7 @@ use crate::transport::Transport;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a protocol",
     note = "write `impl Protocol for ..` with a `data_received`",
-    note = "a factory returns protocols by value: `for_protocol(|_| Echo)`, or `|_: &Address| Some(Echo)`"
+    note = "a factory returns protocols by value: `for_protocol(|_| Echo)`, or `|_| Some(Echo)`"
 )]
 pub trait Protocol: Any + Erase {
     /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.

@@ -128,14 +128,14 @@ impl Port {
     /// for yet, are reset, as Twisted's `stopListening` does. Their peers can tell that from an answer.
     ///
     /// ```
-    /// # use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
     /// # struct Echo;
     /// # impl Protocol for Echo {
     /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
     /// # }
     /// # fn main() -> Result<()> {
     /// let reactor = Reactor::new()?;
-    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
     /// let stopped = port.abort_listening();
     /// assert!(!port.is_listening());
     /// # drop(stopped);

@@ -25,7 +25,7 @@ use crate::failure::{Failure, Result, guarded};
 /// use std::process::ExitCode;
 /// use ropewalk::endpoints::server_from_string;
 /// use ropewalk::interfaces::*;
-/// use ropewalk::{Address, Result, Transport};
+/// use ropewalk::{Result, Transport};
 ///
 /// struct Echo;
 ///
@@ -39,7 +39,7 @@ use crate::failure::{Failure, Result, guarded};
 /// fn main() -> ExitCode {
 ///     ropewalk::run(|reactor| {
 ///         let stopped = reactor.when_stopped();
-///         let listening = server_from_string(reactor, "tcp:8888")?.listen(|_peer: &Address| Some(Echo));
+///         let listening = server_from_string(reactor, "tcp:8888")?.listen(|_| Some(Echo));
 ///         Ok(listening.add_callback(|_port| stopped))
 ///     })
 /// }

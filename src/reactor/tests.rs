@@ -71,7 +71,7 @@ fn ring_reactor() -> Option<Reactor> {
 
 fn listen(reactor: &Reactor, log: &Log) -> (Port, SocketAddr) {
     let log = Rc::clone(log);
-    let factory = move |_: &Address| Some(Echo(Rc::clone(&log)));
+    let factory = move |_| Some(Echo(Rc::clone(&log)));
     let port = reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), factory).unwrap();
     let address = port.host().socket_addr().unwrap();
     (port, address)
@@ -138,7 +138,7 @@ fn the_pause_of_accepting_doubles_until_it_works() {
     let network = Network::with_conditions(1, Conditions::ideal());
     let at: SocketAddr = "10.0.0.1:7".parse().unwrap();
     let reactor = network.reactor(at.ip());
-    let factory = |_: &Address| Some(Echo(Log::default()));
+    let factory = |_| Some(Echo(Log::default()));
     let _port = reactor.listen_tcp(at, &ListenOptions::new(), factory).unwrap();
     let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
@@ -252,7 +252,7 @@ fn deadlines_leave_nothing_behind() {
         let (at, log) = (SocketAddr::from(([10, 0, 0, 1], 7)), Log::default());
         let reactor = network.reactor(at.ip());
         let told = Rc::clone(&log);
-        let factory = move |_: &Address| Some(Echo(Rc::clone(&told)));
+        let factory = move |_| Some(Echo(Rc::clone(&told)));
         let _port = reactor.listen_tcp(at, &ListenOptions::new(), factory).unwrap();
         let peer = network.connect(at);
         network.settle().unwrap();
@@ -284,7 +284,7 @@ fn a_socket_that_meets_itself_again_and_again_is_refused() {
     let network = Network::new(1);
     network.answer_by_hand();
     let (reactor, to) = (network.reactor([10, 0, 0, 1].into()), SocketAddr::from(([10, 0, 0, 1], 7)));
-    let factory = |_: &Address| -> Option<Echo> { None };
+    let factory = |_| -> Option<Echo> { None };
     let mut connecting = reactor.connect_tcp(to, &ConnectOptions::new(), factory);
     let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Connecting(_)))[0];
@@ -470,8 +470,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     let (_port, address) = listen(&reactor, &log);
     let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
-    let bombs =
-        reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), |_: &Address| Some(Bomb)).unwrap();
+    let bombs = reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), |_| Some(Bomb)).unwrap();
     let bomb = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[1];
     let working = core.backend.replace(Box::new(Closed::new(0)));
 
@@ -542,7 +541,7 @@ fn connect_errors_have_kinds() {
         let (reactor, log) = (reactor(), Log::default());
         plan(Call::Connect, [Fault::Fails(errno)]);
         let said = Rc::clone(&log);
-        let factory = |_: &Address| -> Option<Echo> { None };
+        let factory = |_| -> Option<Echo> { None };
         let connecting = reactor.connect_tcp(address, &ConnectOptions::new(), factory).add_errback(move |failure| {
             assert!(failure.check::<ConnectError>().is_some());
             said.borrow_mut().push(failure.error().to_string());

@@ -113,7 +113,7 @@ impl Reactor {
     /// ```
     /// use ropewalk::address::UnixAddress;
     /// use ropewalk::reactor::UnixListenOptions;
-    /// # use ropewalk::{Address, Protocol, Reactor, Result, Transport};
+    /// # use ropewalk::{Protocol, Reactor, Result, Transport};
     /// # struct Echo;
     /// # impl Protocol for Echo {
     /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
@@ -122,7 +122,7 @@ impl Reactor {
     /// # let path = std::env::temp_dir().join(format!("ropewalk-listen-{}.sock", std::process::id()));
     /// let reactor = Reactor::new()?;
     /// let options = UnixListenOptions::new().mode(0o600);
-    /// let port = reactor.listen_unix(&UnixAddress::path(path)?, &options, |_peer: &Address| Some(Echo))?;
+    /// let port = reactor.listen_unix(&UnixAddress::path(path)?, &options, |_| Some(Echo))?;
     /// # drop(port);
     /// # Ok(())
     /// # }

@@ -19,7 +19,7 @@ use crate::reactor::Reactor;
 /// use ropewalk::endpoints::client_from_string;
 /// use ropewalk::interfaces::*;
 /// use ropewalk::testing::MemoryReactor;
-/// use ropewalk::{Address, Result, Transport};
+/// use ropewalk::{Result, Transport};
 ///
 /// struct Greeter;
 ///
@@ -37,7 +37,7 @@ use crate::reactor::Reactor;
 ///
 /// # fn main() -> Result<()> {
 /// let memory = MemoryReactor::new();
-/// let connecting = client_from_string(memory.reactor(), "tcp:198.51.100.7:80")?.connect(|_: &Address| Some(Greeter));
+/// let connecting = client_from_string(memory.reactor(), "tcp:198.51.100.7:80")?.connect(|_| Some(Greeter));
 /// let attempt = memory.attempts().remove(0);
 /// assert_eq!(attempt.to().to_string(), "198.51.100.7:80");
 /// let server = attempt.accept().expect("it was not given up");

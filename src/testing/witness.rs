@@ -19,7 +19,7 @@ use crate::transport::Transport;
 ///
 /// ```
 /// use ropewalk::testing::{Network, Witness};
-/// use ropewalk::{Address, ListenOptions, Protocol, Result, Transport};
+/// use ropewalk::{ListenOptions, Protocol, Result, Transport};
 ///
 /// struct Echo;
 ///
@@ -33,7 +33,7 @@ use crate::transport::Transport;
 /// # fn main() -> Result<()> {
 /// let (network, witness) = (Network::new(1), Witness::new());
 /// let reactor = network.reactor("10.0.0.1".parse()?);
-/// let factory = witness.factory(|_: &Address| Some(Echo));
+/// let factory = witness.factory(|_| Some(Echo));
 /// reactor.listen_tcp("10.0.0.1:7".parse()?, &ListenOptions::new(), factory)?;
 /// let peer = network.connect("10.0.0.1:7".parse()?);
 /// network.settle()?;

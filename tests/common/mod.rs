@@ -310,7 +310,7 @@ pub fn echo_round(reactor: &Reactor, clients: &mut [Client], message: &[u8]) -> 
 /// A factory for one script; a second connection is refused.
 pub fn once(script: Script) -> impl Factory<Protocol = Script> {
     let mut script = Some(script);
-    move |_peer: &Address| script.take()
+    move |_| script.take()
 }
 
 /// Any port of the loopback interface.
@@ -402,14 +402,14 @@ impl<F> Watched<F> {
 
 impl<F, P> Factory for Watched<F>
 where
-    F: FnMut(&Address) -> Option<P> + 'static,
+    F: FnMut(Address) -> Option<P> + 'static,
     P: Protocol,
 {
     type Protocol = P;
 
     fn build_protocol(&mut self, peer: &Address) -> Option<P> {
         self.log.add("build");
-        (self.build)(peer)
+        (self.build)(peer.clone())
     }
 
     fn do_start(&mut self) {
@@ -423,15 +423,15 @@ where
 }
 
 /// A factory of scripts that write to one log, as many as are asked for.
-pub fn scripts(log: &Log) -> impl FnMut(&Address) -> Option<Script> + 'static {
+pub fn scripts(log: &Log) -> impl FnMut(Address) -> Option<Script> + 'static {
     let log = log.clone();
-    move |_peer: &Address| Some(Script::new(&log))
+    move |_| Some(Script::new(&log))
 }
 
 /// A factory of scripts that echo, as many as are asked for.
-pub fn echoes(log: &Log) -> impl FnMut(&Address) -> Option<Script> + 'static {
+pub fn echoes(log: &Log) -> impl FnMut(Address) -> Option<Script> + 'static {
     let log = log.clone();
-    move |_peer: &Address| {
+    move |_| {
         Some(Script::new(&log).data(|transport, data| {
             transport.write(data);
             Ok(())

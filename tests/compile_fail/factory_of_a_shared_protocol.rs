@@ -15,7 +15,7 @@ impl Protocol for Echo {
 }
 
 fn serve(endpoint: &TcpServerEndpoint, echo: Rc<Echo>) {
-    endpoint.listen(move |_: &Address| Some(Rc::clone(&echo))).or_log("listening");
+    endpoint.listen(move |_| Some(Rc::clone(&echo))).or_log("listening");
 }
 
 fn main() {}

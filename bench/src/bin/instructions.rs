@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use ropewalk::{Address, ListenOptions, Protocol, Reactor, Result, Transport};
+use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
 
 const CONNECTIONS: usize = 64;
 const BYTES: usize = 64;
@@ -46,7 +46,7 @@ fn turn(reactor: &Reactor) {
 /// So many rounds, in each of which every client sends and is answered.
 fn echo(rounds: usize) -> Result<()> {
     let reactor = Reactor::builder().signals(false).build()?;
-    let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+    let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
     let Some(address) = port.host().socket_addr() else { return Ok(()) };
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ropewalk::{Address, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk::{ListenOptions, Protocol, Reactor, Transport};
 use ropewalk_bench::Result;
 use ropewalk_bench::peers::{Missing, ropewalk_reactor};
 use ropewalk_bench::system::{Core, end_with_parent, pin, private_memory};
@@ -38,9 +38,8 @@ fn run() -> Result<()> {
     let reactor = ropewalk_reactor()?;
     let place = Place::default();
     let factory = Rc::clone(&place);
-    let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), move |_: &Address| {
-        Some(Writer(Rc::clone(&factory)))
-    })?;
+    let port = reactor
+        .listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), move |_| Some(Writer(Rc::clone(&factory))))?;
     let silent = TcpStream::connect(port.host().socket_addr().ok_or("the port is TCP's")?)?;
     turn_until(&reactor, || place.borrow().is_some())?;
     let transport = place.borrow().clone().ok_or("there is a connection")?;

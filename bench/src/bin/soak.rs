@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use ropewalk::{Address, BackendKind, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk::{BackendKind, ListenOptions, Protocol, Reactor, Transport};
 use ropewalk_bench::Result;
 use ropewalk_bench::load::Sources;
 use ropewalk_bench::peers::{Missing, ropewalk_reactor};
@@ -87,8 +87,7 @@ fn serve() -> Result<()> {
     pin(Core::Server)?;
     let reactor = ropewalk_reactor()?;
     let (handle, options) = (reactor.clone(), ListenOptions::new().backlog(1024));
-    let port = reactor
-        .listen_tcp((Ipv4Addr::LOCALHOST, 0).into(), &options, move |_: &Address| Some(Served(handle.clone())))?;
+    let port = reactor.listen_tcp((Ipv4Addr::LOCALHOST, 0).into(), &options, move |_| Some(Served(handle.clone())))?;
     println!("ready {} {}", port.host().port().ok_or("the port is TCP's")?, reactor.backend().name());
     Ok(reactor.run()?)
 }

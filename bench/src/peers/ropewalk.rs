@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use ropewalk::protocol::BoxedFactory;
 use ropewalk::tls::ServerTls;
-use ropewalk::{Address, Failure, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk::{Failure, ListenOptions, Protocol, Reactor, Transport};
 
 use super::{BACKLOG, Missing, Service, ready};
 use crate::answers::{Requests, content};
@@ -47,10 +47,10 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
     let reactor = reactor()?;
     let mut factory = if service.answers {
         let content: Rc<[u8]> = content().into();
-        let build = move |_: &Address| Some(Answers { content: Rc::clone(&content), requests: Requests::default() });
+        let build = move |_| Some(Answers { content: Rc::clone(&content), requests: Requests::default() });
         BoxedFactory::new(build)
     } else {
-        BoxedFactory::new(|_: &Address| Some(Echo))
+        BoxedFactory::new(|_| Some(Echo))
     };
     let mut detail = reactor.backend().name().to_owned();
     if service.tls {

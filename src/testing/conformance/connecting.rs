@@ -47,7 +47,7 @@ pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting
 pub(super) fn a_refused_attempt_fails(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     // It was there, and is not any more.
-    let (port, to) = scene.listen(|_: &Address| None::<Role>);
+    let (port, to) = scene.listen(|_| None::<Role>);
     let stopped = port.stop_listening();
     assert!(scene.result_of(stopped).is_ok());
     for _ in 0..3 {
@@ -64,7 +64,7 @@ pub(super) fn a_refused_attempt_fails(setting: &mut dyn Setting) {
 
 pub(super) fn an_attempt_can_be_cancelled_at_every_stage(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::new()));
+    let (port, to) = scene.listen(|_| Some(Role::new()));
     // Before any turn, and after so many.
     for turns in 0..STAGES {
         let log = Log::default();
@@ -109,7 +109,7 @@ const STAGES: usize = 8;
 
 pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::new()));
+    let (port, to) = scene.listen(|_| Some(Role::new()));
     for in_build in [true, false] {
         let log = Log::default();
         let place: Rc<RefCell<Option<Canceller>>> = Rc::default();
@@ -122,7 +122,7 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
         let client = Role::new();
         let end = client.end();
         let (mut client, in_made) = (Some(client), cancel.clone());
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             let client = client.take()?;
             if in_build {
                 cancel();
@@ -147,12 +147,12 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
 
 pub(super) fn an_attempt_without_a_protocol_fails(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::new()));
-    let nothing = scene.connect(&to, |_: &Address| None::<Role>);
+    let (port, to) = scene.listen(|_| Some(Role::new()));
+    let nothing = scene.connect(&to, |_| None::<Role>);
     let result = scene.result_of(nothing);
     assert!(matches!(connect_error(&result), ConnectError::NoProtocol { .. }), "{result:?}");
 
-    let panics = scene.connect(&to, |_: &Address| -> Option<Role> { panic!("on purpose") });
+    let panics = scene.connect(&to, |_| -> Option<Role> { panic!("on purpose") });
     let Err(failure) = scene.result_of(panics) else { panic!("it succeeded") };
     assert!(failure.check::<Panicked>().is_some_and(|panic| panic.message == "on purpose"), "{failure}");
 
@@ -197,8 +197,7 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> CaseOutc
 
 pub(super) fn a_fixed_port_reaches_a_peer_once(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
-    let ((port, to), (other_port, other)) =
-        (scene.listen(|_: &Address| Some(Role::new())), scene.listen(|_: &Address| Some(Role::new())));
+    let ((port, to), (other_port, other)) = (scene.listen(|_| Some(Role::new())), scene.listen(|_| Some(Role::new())));
     let Some(ip) = to.ip() else { return CaseOutcome::Skipped("UNIX sockets have no ports") };
     let connect = |scene: &mut Scene<'_>, to: &Address, from: SocketAddr| {
         let factory = scene.asking(once(Role::new()));

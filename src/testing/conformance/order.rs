@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::scene::{Call, Role};
 use super::{Scene, Setting};
-use crate::address::Address;
 use crate::deferred::Promise;
 use crate::reactor::Reactor;
 use crate::time::Clock;
@@ -21,7 +20,7 @@ pub(super) fn the_phases_of_a_turn_come_in_order(setting: &mut dyn Setting) {
     let (doomed, doomed_peer) = scene.pair(doomed, Role::new());
     let half = Role::new().half_close().does(Call::WriteLost, turns.noting("direction lost"));
     let (half, half_peer) = scene.pair(half, Role::new());
-    let (port, _) = scene.listen(|_: &Address| None::<Role>);
+    let (port, _) = scene.listen(|_| None::<Role>);
     let (promise, awaited) = Promise::<()>::new();
     let noted = turns.clone();
     let future = scene.reactor.spawn(async move {

@@ -14,7 +14,7 @@ use crate::transport::Transport;
 
 pub(super) fn a_port_stops_and_listens_again(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    let (port, to) = scene.listen(|_| Some(Role::echo()));
     assert!(port.is_listening());
     assert!(matches!(port.start_listening(), Err(ListenError::AlreadyListening { .. })));
     for _ in 0..2 {
@@ -41,7 +41,7 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
         let (built, port) = (Rc::new(Cell::new(0)), Rc::clone(&place));
         let (count, stopped) = (Rc::clone(&built), Rc::new(Cell::new(false)));
         let has_stopped = Rc::clone(&stopped);
-        let factory = move |_: &Address| {
+        let factory = move |_| {
             count.set(count.get() + 1);
             let (port, stopped) = (Rc::clone(&port), Rc::clone(&has_stopped));
             let stop = move || {
@@ -92,11 +92,11 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
 /// F08.
 pub(super) fn an_address_in_use_is_an_error(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    let (port, to) = scene.listen(|_| Some(Role::echo()));
     let other = scene.setting.reactor();
     let watched = other.counters().watched;
     for reactor in [&scene.reactor, &other] {
-        let again = link::listen(reactor, &to, |_: &Address| Some(Role::new()));
+        let again = link::listen(reactor, &to, |_| Some(Role::new()));
         let Err(ListenError::Bind { address, source }) = again else { panic!("it listens: {again:?}") };
         assert_eq!((&address, source.kind()), (&to, ErrorKind::AddrInUse));
     }
@@ -112,7 +112,7 @@ pub(super) fn an_address_in_use_is_an_error(setting: &mut dyn Setting) {
 pub(super) fn a_refused_connection_is_closed(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let mut built = 0;
-    let (port, to) = scene.listen(move |_: &Address| {
+    let (port, to) = scene.listen(move |_| {
         built += 1;
         match built {
             1 => None,
@@ -140,7 +140,7 @@ const MANY: usize = 200;
 
 pub(super) fn many_connections_at_once_are_all_served(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    let (port, to) = scene.listen(|_| Some(Role::echo()));
     let clients: Vec<(Vec<u8>, End)> = (0..MANY)
         .map(|number| {
             let token = format!("{number:03}").into_bytes();
@@ -160,7 +160,7 @@ pub(super) fn many_connections_at_once_are_all_served(setting: &mut dyn Setting)
 /// F15.
 pub(super) fn slots_are_used_again_without_mixing(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let (port, to) = scene.listen(|_: &Address| Some(Role::echo()));
+    let (port, to) = scene.listen(|_| Some(Role::echo()));
     for round in 0..ROUNDS {
         // Some are closed while others of the same turn come and go.
         let clients: Vec<(Vec<u8>, End)> = (0..4_usize)
@@ -223,7 +223,7 @@ pub(super) fn an_old_handle_does_not_reach_a_new_connection(setting: &mut dyn Se
 pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();
-    let greeter = |_: &Address| {
+    let greeter = |_| {
         Some(Role::new().does(Call::Made, |transport| {
             transport.write(b"!");
             transport.lose_connection();
@@ -257,7 +257,7 @@ pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> CaseOutco
 pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> CaseOutcome {
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();
-    let (port, to) = scene.listen_on(&server, |_: &Address| Some(Role::echo()));
+    let (port, to) = scene.listen_on(&server, |_| Some(Role::echo()));
     // Its port, and two connections.
     if !scene.setting.limit_descriptors(&server, Some(3)) {
         return CaseOutcome::Skipped("this setting can't limit descriptors");

@@ -348,7 +348,7 @@ impl Producer for Once {
     fn stop_producing(&mut self, _consumer: &Transport) {}
 }
 
-fn nobody(_: &Address) -> Option<Role> {
+fn nobody(_: Address) -> Option<Role> {
     None
 }
 

@@ -68,7 +68,7 @@ fn stops(setting: &mut dyn Setting, place: Place) {
     let server_end = server.end();
     let mut server = Some(server.does(Call::ReadLost, Transport::lose_write_connection));
     let building = Rc::clone(&stopper);
-    let (_, to) = scene.listen(move |_: &Address| {
+    let (_, to) = scene.listen(move |_| {
         building.at(Place::Build);
         server.take()
     });

@@ -417,7 +417,7 @@ impl Log {
 /// A factory for one role; a second connection is refused.
 pub(super) fn once(role: Role) -> impl Factory<Protocol = Role> {
     let mut role = Some(role);
-    move |_: &Address| role.take()
+    move |_| role.take()
 }
 
 /// Bytes in which any that are missing, added or moved are noticed: the period is a prime.

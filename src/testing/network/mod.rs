@@ -52,7 +52,7 @@ use crate::time::Clock;
 /// use ropewalk::endpoints::{client_from_string, server_from_string};
 /// use ropewalk::interfaces::*;
 /// use ropewalk::testing::{Conditions, Network};
-/// use ropewalk::{Address, Result, Transport};
+/// use ropewalk::{Result, Transport};
 ///
 /// struct Echo;
 ///
@@ -67,8 +67,8 @@ use crate::time::Clock;
 /// let network = Network::with_conditions(7, Conditions::rough(7));
 /// let (server, client) = (network.reactor("10.0.0.1".parse()?), network.reactor("10.0.0.2".parse()?));
 /// network.name("echo.example", ["10.0.0.1".parse()?]);
-/// drop(server_from_string(&server, "tcp:7")?.listen(|_: &Address| Some(Echo)));
-/// let connecting = client_from_string(&client, "tcp:echo.example:7")?.connect(|_: &Address| Some(Echo));
+/// drop(server_from_string(&server, "tcp:7")?.listen(|_| Some(Echo)));
+/// let connecting = client_from_string(&client, "tcp:echo.example:7")?.connect(|_| Some(Echo));
 /// network.run_until(Duration::from_secs(60), || connecting.is_called())?;
 /// # drop(connecting.add_both(|_| ()));
 /// # Ok(())

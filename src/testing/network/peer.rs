@@ -13,7 +13,7 @@ use crate::address::Address;
 ///
 /// ```
 /// use ropewalk::testing::Network;
-/// use ropewalk::{Address, ListenOptions, Protocol, Result, Transport};
+/// use ropewalk::{ListenOptions, Protocol, Result, Transport};
 ///
 /// struct Echo;
 ///
@@ -27,7 +27,7 @@ use crate::address::Address;
 /// # fn main() -> Result<()> {
 /// let network = Network::new(1);
 /// let reactor = network.reactor("10.0.0.1".parse()?);
-/// reactor.listen_tcp("0.0.0.0:7".parse()?, &ListenOptions::new(), |_: &Address| Some(Echo))?;
+/// reactor.listen_tcp("0.0.0.0:7".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
 /// let peer = network.connect("10.0.0.1:7".parse()?);
 /// network.settle()?;
 /// peer.write(b"hello")?;

@@ -34,7 +34,7 @@ fn echoing() -> (Network, Reactor, Peer) {
     let network = Network::new(SEED);
     let reactor = network.reactor(HOST);
     let address = "10.0.0.1:7".parse().expect("an address");
-    let factory = |_: &crate::address::Address| Some(Echo);
+    let factory = |_| Some(Echo);
     drop(reactor.listen_tcp(address, &ListenOptions::new(), factory).expect("a port"));
     let peer = network.connect(address);
     network.settle().expect("it connects");
