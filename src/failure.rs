@@ -147,7 +147,7 @@ impl Failure {
     }
 }
 
-/// Puts a message in front of the failure of a `Result`.
+/// Puts a message in front of the failure of a `Result`, or in the place of a `None`.
 ///
 /// ```
 /// use ropewalk::Result;
@@ -159,18 +159,25 @@ impl Failure {
 /// let failure = port("eighty").unwrap_err();
 /// assert_eq!(failure.to_string(), "reading the port: invalid digit found in string");
 /// assert!(failure.check::<std::num::ParseIntError>().is_some());
+/// assert_eq!(None::<u16>.context("no port was given").unwrap_err().to_string(), "no port was given");
 /// ```
 pub trait Context<T> {
-    /// Makes a [`Failure`] of an `Err`, with `message` in front: see [`Failure::context`].
+    /// Makes a [`Failure`] of an `Err`, with `message` in front (see [`Failure::context`]), or of a `None`, with nothing but `message`.
     ///
     /// # Errors
-    /// The failure of the `Result`, with the message.
+    /// That failure.
     fn context(self, message: impl Into<String>) -> Result<T>;
 }
 
 impl<T, E: Into<Failure>> Context<T> for Result<T, E> {
     fn context(self, message: impl Into<String>) -> Result<T> {
         self.map_err(|error| error.into().context(message))
+    }
+}
+
+impl<T> Context<T> for Option<T> {
+    fn context(self, message: impl Into<String>) -> Result<T> {
+        self.ok_or_else(|| Failure::message(message))
     }
 }
 

@@ -16,9 +16,8 @@ use crate::transport::Transport;
 
 /// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
 ///
-/// [`for_protocol`] makes a factory of a closure that returns a protocol. A closure that returns an `Option` is a factory by
-/// itself, and refuses connections by `None`. The type of its argument has to be written down: of `|_| Some(Echo)` the compiler
-/// says that the "implementation of `FnMut` is not general enough".
+/// A closure that returns a protocol is a factory, and so is one that returns an `Option` of a protocol: `None` refuses the connection.
+/// It is given the peer's [`Address`], whose type is written down if the closure uses it. [`for_protocol`] spares that.
 ///
 /// ```
 /// use ropewalk::{Address, Factory, Protocol, Result, Transport, for_protocol};
@@ -32,6 +31,7 @@ use crate::transport::Transport;
 /// }
 ///
 /// fn takes_a_factory(_: impl Factory) {}
+/// takes_a_factory(|_| Echo);
 /// takes_a_factory(for_protocol(|_| Echo));
 /// takes_a_factory(|peer: Address| (peer.port() != Some(0)).then_some(Echo));
 ///
@@ -48,8 +48,8 @@ use crate::transport::Transport;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a factory",
     label = "expected a factory, which builds a protocol for each connection",
-    note = "a closure that returns a protocol: `for_protocol(|_| Echo)`",
-    note = "a closure that may refuse: `|_| Some(Echo)`, or `|peer: Address| ..` with the type",
+    note = "a closure that returns a protocol: `|_| Echo`, or `|peer: Address| ..` with the type of its argument",
+    note = "a closure that may refuse the connection: `|_| Some(Echo)`",
     note = "a protocol that is to be connected once: `connect_protocol(&endpoint, protocol)`"
 )]
 pub trait Factory: 'static {
@@ -69,20 +69,51 @@ pub trait Factory: 'static {
     fn do_stop(&mut self) {}
 }
 
-impl<F, P> Factory for F
+impl<F, R> Factory for F
 where
-    F: FnMut(Address) -> Option<P> + 'static,
-    P: Protocol,
+    F: FnMut(Address) -> R + 'static,
+    R: IntoProtocol,
 {
-    type Protocol = P;
+    type Protocol = R::Protocol;
 
-    fn build_protocol(&mut self, peer: &Address) -> Option<P> {
-        self(peer.clone())
+    fn build_protocol(&mut self, peer: &Address) -> Option<R::Protocol> {
+        self(peer.clone()).into_protocol()
     }
 }
 
-/// A factory that builds the protocol of every connection by `build` (Twisted: `Factory.forProtocol`). The closure's
-/// argument needs no type.
+/// The result of a closure that is a [`Factory`]: a protocol, or an `Option` of one, of which `None` refuses the connection.
+#[diagnostic::on_unimplemented(
+    message = "a factory can't build `{Self}`",
+    label = "expected a protocol, or an `Option` of one",
+    note = "write `impl Protocol for ..` with a `data_received`",
+    note = "a factory builds a protocol for each connection, which owns it: `|_| Echo`, no reference and no `Rc`"
+)]
+pub trait IntoProtocol {
+    /// The protocol's type.
+    type Protocol: Protocol;
+
+    /// The protocol, unless the connection is refused.
+    fn into_protocol(self) -> Option<Self::Protocol>;
+}
+
+impl<P: Protocol> IntoProtocol for P {
+    type Protocol = P;
+
+    fn into_protocol(self) -> Option<P> {
+        Some(self)
+    }
+}
+
+impl<P: Protocol> IntoProtocol for Option<P> {
+    type Protocol = P;
+
+    fn into_protocol(self) -> Self {
+        self
+    }
+}
+
+/// A factory that builds the protocol of every connection by `build` (Twisted: `Factory.forProtocol`). It is `build` itself; as an argument
+/// of this function, the closure needs no type for the peer's address.
 ///
 /// ```
 /// use ropewalk::{Factory, Protocol, Result, Transport, for_protocol};
@@ -95,11 +126,14 @@ where
 ///     }
 /// }
 ///
-/// let mut factory = for_protocol(|_| Echo);
+/// let mut factory = for_protocol(|peer| {
+///     println!("{peer}");
+///     Echo
+/// });
 /// assert!(factory.build_protocol(&ropewalk::Address::Tcp(([127, 0, 0, 1], 7).into())).is_some());
 /// ```
-pub fn for_protocol<P: Protocol>(mut build: impl FnMut(Address) -> P + 'static) -> impl Factory<Protocol = P> {
-    move |peer| Some(build(peer))
+pub fn for_protocol<P: Protocol>(build: impl FnMut(Address) -> P + 'static) -> impl Factory<Protocol = P> {
+    build
 }
 
 /// A boxed factory is one, for programs that choose at run time. It says which protocol it makes; of several kinds of

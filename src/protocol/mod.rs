@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 pub use connection::{AnyConnection, Connection};
 pub use connections::{Connections, ConnectionsIter, Tracked, TrackedFactory};
 pub(crate) use factory::Started;
-pub use factory::{BoxedFactory, Factory, SharedFactory, for_protocol};
+pub use factory::{BoxedFactory, Factory, IntoProtocol, SharedFactory, for_protocol};
 pub(crate) use joint::ErasedJoint;
 
 use crate::failure::{Failure, Result};
@@ -75,7 +75,8 @@ use crate::transport::Transport;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a protocol",
     note = "write `impl Protocol for ..` with a `data_received`",
-    note = "a factory returns protocols by value: `for_protocol(|_| Echo)`, or `|_| Some(Echo)`"
+    note = "a factory returns protocols by value: `|_| Echo`, or `|_| Some(Echo)`",
+    note = "of a factory, an endpoint makes connections: `endpoint.connect(factory)`"
 )]
 pub trait Protocol: Any + Erase {
     /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.

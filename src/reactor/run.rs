@@ -85,6 +85,12 @@ where
 }
 
 /// What a program that is [`run`] may come to: nothing, or a Deferred of nothing.
+#[diagnostic::on_unimplemented(
+    message = "a program can't end with `{Self}`",
+    label = "expected `()` or a `Deferred<()>`",
+    note = "throw the value away: `deferred.add_callback(|_value| ())`",
+    note = "a server runs until it is told to stop: `let stopped = reactor.when_stopped(); deferred.add_callback(|_port| stopped)`"
+)]
 pub trait Finish: Sized + 'static {
     /// Fires when it is done.
     fn finished(self) -> Deferred<()>;

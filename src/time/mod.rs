@@ -53,6 +53,10 @@ use crate::log::error;
 ///     clock.call_later(Duration::from_secs(30), move || println!("{what}"))
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a clock",
+    note = "a clock is a reactor, `transport.timers()`, or in a test a `testing::VirtualClock`"
+)]
 pub trait Clock {
     /// The timers of this clock: the only method to write for a clock that wraps another.
     ///

@@ -49,6 +49,12 @@ use crate::failure::Result;
 ///     Ok(transport.register_producer(Countdown(1_000_000), Streaming::Pull)?)
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a producer",
+    note = "bytes that are there are written: `transport.write(bytes)`",
+    note = "a file, or anything that can be read, is sent by `FileSender::new(file).begin(transport)`",
+    note = "what comes from another transport: `other.as_producer()`"
+)]
 pub trait Producer: 'static {
     /// Produce: a pull producer a piece, a push producer until it is told to pause (Twisted: `resumeProducing`).
     ///

@@ -16,7 +16,9 @@ impl Protocol for Echo {
 fn start(reactor: &Reactor) -> Result<()> {
     let server = server_from_string(reactor, "tcp:8888").context("where to listen")?;
     server.listen(for_protocol(|_| Echo)).or_log("listening");
+    server.listen(|_| Echo).or_log("listening");
     server.listen(|_| Some(Echo)).or_log("listening");
+    server.listen(|peer: Address| (peer.port() != Some(0)).then_some(Echo)).or_log("listening");
     connect_protocol(&client_from_string(reactor, "tcp:localhost:8888")?, Echo).or_log("connecting");
     Ok(())
 }

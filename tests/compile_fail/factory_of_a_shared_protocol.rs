@@ -1,10 +1,10 @@
 //~ `Rc<Echo>` is not a protocol
-//~ a factory returns protocols by value: `for_protocol(|_| Echo)`
+//~ a factory returns protocols by value: `|_| Echo`, or `|_| Some(Echo)`
 use std::rc::Rc;
 
 use ropewalk::endpoints::TcpServerEndpoint;
 use ropewalk::interfaces::*;
-use ropewalk::{Address, Result, Transport};
+use ropewalk::{Result, Transport};
 
 struct Echo;
 
@@ -15,7 +15,7 @@ impl Protocol for Echo {
 }
 
 fn serve(endpoint: &TcpServerEndpoint, echo: Rc<Echo>) {
-    endpoint.listen(move |_| Some(Rc::clone(&echo))).or_log("listening");
+    endpoint.listen(move |_| Rc::clone(&echo)).or_log("listening");
 }
 
 fn main() {}

@@ -1,6 +1,6 @@
 //~ `Echo` is not a factory
-//~ a closure that returns a protocol: `for_protocol(|_| Echo)`
-//~ a closure that may refuse: `|_| Some(Echo)`, or `|peer: Address| ..` with the type
+//~ a closure that returns a protocol: `|_| Echo`, or `|peer: Address| ..` with the type of its argument
+//~ a closure that may refuse the connection: `|_| Some(Echo)`
 //~ a protocol that is to be connected once: `connect_protocol(&endpoint, protocol)`
 use ropewalk::endpoints::TcpServerEndpoint;
 use ropewalk::interfaces::*;
