@@ -265,6 +265,7 @@ impl Error for InContext {
 /// A callback panicked. The panic was caught, and became this error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a callback panicked: {message}")]
+#[non_exhaustive]
 pub struct Panicked {
     /// What the panic said, where it said anything.
     pub message: String,

@@ -179,7 +179,7 @@ fn one_list_for_several_factories() {
     let server = scene.memory.attempts().remove(0).accept().unwrap();
     scene.settle();
     let connection = success_result_of(&mut connecting);
-    assert_eq!(connection.with(|member, _| member.name), Ok(3));
+    assert_eq!(connection.with(|member, _| member.protocol().name), Ok(3));
     assert_eq!(connection.transport().connection::<Member>().with(|member, _| member.name += 1), Ok(()));
     assert_eq!(scene.names(), [2, 1, 4]);
     server.close();

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Bound, Deref, DerefMut};
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -200,12 +200,25 @@ impl<F: Factory> Factory for TrackedFactory<F> {
     }
 }
 
-/// A protocol whose connection is in a list: dereferences to the protocol of the factory.
+/// A protocol whose connection is in a list, around that of the factory. [`Transport::connection`] and the list itself reach the one
+/// inside.
 pub struct Tracked<P: Protocol> {
     inner: P,
     connections: Connections<P>,
     /// The place in the list. `None` before the connection is made, and once it is lost.
     key: Option<u64>,
+}
+
+impl<P: Protocol> Tracked<P> {
+    /// The protocol of the factory.
+    pub fn protocol(&self) -> &P {
+        &self.inner
+    }
+
+    /// The protocol of the factory.
+    pub fn protocol_mut(&mut self) -> &mut P {
+        &mut self.inner
+    }
 }
 
 impl<P: Protocol> Protocol for Tracked<P> {
@@ -237,20 +250,6 @@ impl<P: Protocol> Drop for Tracked<P> {
             self.connections.remove(key);
             self.connections.tell();
         }
-    }
-}
-
-impl<P: Protocol> Deref for Tracked<P> {
-    type Target = P;
-
-    fn deref(&self) -> &P {
-        &self.inner
-    }
-}
-
-impl<P: Protocol> DerefMut for Tracked<P> {
-    fn deref_mut(&mut self) -> &mut P {
-        &mut self.inner
     }
 }
 
