@@ -9,7 +9,7 @@ use ropewalk::{Connections, Failure, Protocol, Result, Transport, bail, for_prot
 
 /// Speaks of itself by the number of its peer's port, and passes what it hears on to all.
 struct Member {
-    room: Connections<Member>,
+    room: Connections<Self>,
     seen: Rc<RefCell<Vec<String>>>,
     name: u16,
 }

@@ -13,7 +13,7 @@ use ropewalk::deferred::{Cancelled, Promise};
 use ropewalk::error::{ConnectionClosed, Unavailable};
 use ropewalk::interfaces::*;
 use ropewalk::protocol::Connection;
-use ropewalk::testing::{PumpOptions, StringTransport};
+use ropewalk::testing::{PumpOptions, StringTransport, Witness, Witnessed};
 use ropewalk::{Deferred, Failure, Result, Transport};
 
 /// A client of requests and replies of one byte each, in order.
@@ -297,13 +297,14 @@ impl<P: Protocol> Protocol for Wrapper<P> {
 #[test]
 fn a_wrapped_protocol_reaches_itself() {
     let log = Log::default();
-    let boxed: Box<dyn Protocol> = Box::new(Wrapper(Eager(log.clone())));
+    let boxed: Box<dyn Protocol> = Box::new(Witness::new().protocol(Wrapper(Eager(log.clone()))));
     let joined = StringTransport::new().joined(Wrapper(boxed));
     joined.deliver(&[1]);
     assert_eq!(log.all(), ORDER);
     let transport = joined.transport();
     assert!(transport.connection::<Wrapper<Box<dyn Protocol>>>().with(|_, _| ()).is_ok());
     assert!(transport.connection::<Box<dyn Protocol>>().with(|_, _| ()).is_ok());
+    assert!(transport.connection::<Witnessed<Wrapper<Eager>>>().with(|_, _| ()).is_ok());
     assert!(transport.connection::<Wrapper<Eager>>().with(|_, _| ()).is_ok());
     let other = transport.connection::<Asking>();
     assert_eq!(other.with(|_, _| ()), Err(Unavailable::OtherProtocol));

@@ -154,12 +154,12 @@ enum Stage {
 
 impl<P> Witnessed<P> {
     /// The protocol that is watched.
-    pub fn inner(&self) -> &P {
+    pub fn protocol(&self) -> &P {
         &self.inner
     }
 
     /// The protocol that is watched.
-    pub fn inner_mut(&mut self) -> &mut P {
+    pub fn protocol_mut(&mut self) -> &mut P {
         &mut self.inner
     }
 
@@ -174,6 +174,10 @@ impl<P> Witnessed<P> {
 }
 
 impl<P: Protocol> Protocol for Witnessed<P> {
+    fn inner(&mut self) -> Option<&mut dyn Protocol> {
+        Some(&mut self.inner)
+    }
+
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         if self.stage != Stage::Built {
             self.witness.fault("connection_made came twice");
