@@ -121,6 +121,20 @@ pub trait Protocol: Any + Erase {
         None
     }
 
+    /// More bytes are queued than the transport's limit allows ([`QueueLimit::tell`](crate::transport::QueueLimit::tell)): the peer takes
+    /// less than is written. Called at the end of a turn, once, and again after the queue has come down to half the limit. (Twisted
+    /// has no such callback.)
+    ///
+    /// Unless this is implemented, the connection is aborted, with
+    /// [`ConnectionClosed::QueueLimit`](crate::error::ConnectionClosed::QueueLimit) as the reason.
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
+        transport.abort_over_limit();
+        Ok(())
+    }
+
     /// The connection is over (Twisted: `connectionLost`). The reason is a
     /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
     /// protocol is dropped afterwards.
@@ -211,5 +225,9 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
         (**self).write_connection_lost(transport)
+    }
+
+    fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
+        (**self).queue_limit_reached(transport)
     }
 }

@@ -172,7 +172,7 @@ fn a_piece_that_is_sent_at_once_is_followed_by_the_next() {
     let mut stream = open();
     assert!(stream.register(Box::new(Silent), Streaming::Pull).is_none());
     for _ in 0..3 {
-        assert_eq!(stream.next_step(), Step::TellProducer);
+        assert_eq!(stream.next_step(), Step::TellOfQueue);
         let (producer, notice) = stream.take_producer().expect("it is to be told");
         assert_eq!(notice, Notice::Resume);
         assert_eq!(stream.next_step(), Step::Rest);
@@ -539,7 +539,7 @@ proptest! {
                             Step::Receive(_) | Step::ArmDeadline(_) => prop_assert!(!closed),
                             Step::ReceiveRest | Step::DisarmDeadline => prop_assert!(!closed && broken),
                             Step::Seal => prop_assert!(false, "there is no layer"),
-                            Step::TellProducer => prop_assert!(false, "there is no producer"),
+                            Step::TellOfQueue => prop_assert!(false, "there is no producer"),
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
                                 let held = stream.take_held().expect("it said so");
