@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ClientEndpoint;
-use crate::address::Address;
+use crate::address::{Address, unmapped};
 use crate::deferred::{Cancelled, Deferred};
 use crate::error::ConnectError;
 use crate::failure::Failure;
@@ -85,7 +85,19 @@ impl HostnameEndpoint {
         }
     }
 
-    pub(super) fn options(mut self, options: ConnectOptions) -> Self {
+    /// Connects with these options, in the place of all that were set before; the timeout is that of each attempt.
+    ///
+    /// ```
+    /// # use ropewalk::endpoints::HostnameEndpoint;
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let options = ropewalk::ConnectOptions::new().receive_buffer_bytes(4 << 20);
+    /// let for_large_answers = HostnameEndpoint::new(&reactor, "example.org", 80).options(options);
+    /// # drop(for_large_answers);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }
@@ -164,6 +176,7 @@ impl ClientEndpoint for HostnameEndpoint {
                 let Some(reactor) = reactor.upgrade() else {
                     return Deferred::fail(ConnectError::ReactorStopped { to: host });
                 };
+                addresses.iter_mut().for_each(|to| *to = unmapped(*to));
                 if let Some(from) = options.local_address() {
                     addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
                 }

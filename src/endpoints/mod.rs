@@ -26,6 +26,7 @@
 mod arguments;
 mod description;
 mod hostname;
+mod options;
 mod registry;
 mod tcp;
 #[cfg(feature = "tls")]
@@ -35,7 +36,7 @@ mod unix;
 use std::fmt;
 use std::rc::Rc;
 
-pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
+pub use self::arguments::{Argument, Arguments, ScopedIp, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use self::backend::Simulated;
 pub use self::conditions::Conditions;
-use self::kernel::{Kernel, Owner};
+use self::kernel::{Kernel, Owner, Sharing};
 pub use self::peer::{Peer, PendingAttempt};
 use self::watcher::Watcher;
 use crate::address::Address;
@@ -304,7 +304,7 @@ impl Network {
         let host = IpAddr::from([192, 0, 2, 1]);
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(host);
-        let Ok(attempt) = kernel.connect(Owner::TEST, host, &to.into(), None) else {
+        let Ok(attempt) = kernel.connect(Owner::TEST, host, &to.into(), None, Sharing::default()) else {
             unreachable!("the test has no limit of descriptors, and asks for no address of its own");
         };
         Peer::attempt(&self.0.kernel, attempt)
