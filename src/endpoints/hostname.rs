@@ -29,9 +29,11 @@ use crate::reactor::{ConnectOptions, Destination, Reactor};
 /// The name is looked up, by the reactor's [`Resolver`](crate::reactor::Resolver). Then its addresses are tried, IPv6 and IPv4 in
 /// turns, beginning with the family of the resolver's first: the first at once, each of the others a quarter of a second after the
 /// one before, or as soon as an attempt fails. The first that answers has the connection. The others are closed, and the factory
-/// does not hear of them. At most 16 addresses are tried. An IP address will do for a name.
+/// does not hear of them. At most 16 addresses are tried. An IP address will do for a name, and
+/// an international name with the feature `idna`.
 ///
 /// It fails with a [`ConnectError`]: [`BadHostName`](ConnectError::BadHostName) for what no resolver should be asked;
+/// [`UnknownInterface`](ConnectError::UnknownInterface) if the host is an address of an interface that does not exist;
 /// [`Lookup`](ConnectError::Lookup) if the name has no address, or the resolver does not answer in time;
 /// [`AllFailed`](ConnectError::AllFailed), which lists every attempt, if none is answered;
 /// [`NoProtocol`](ConnectError::NoProtocol) if the factory does not want the connection;

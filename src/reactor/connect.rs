@@ -228,7 +228,7 @@ impl Core {
     fn join(&self, id: Id, host: Address, attempt: &Attempt) {
         let (dial, peer) = (&attempt.dial, &attempt.to);
         let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer.clone());
-        transport.begin(dial.options.dial.connection.queue_limit);
+        transport.begin_with_limit(dial.options.dial.connection.queue_limit);
         let joint = match dial.factory.build(transport) {
             Ok(Some(joint)) => joint,
             Ok(None) => return self.end_dial(dial, ConnectError::NoProtocol { address: peer.clone() }.into()),

@@ -88,7 +88,7 @@ impl Core {
         let Incoming { socket, host, peer } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
-        transport.begin(port.options.connections.queue_limit);
+        transport.begin_with_limit(port.options.connections.queue_limit);
         let named = transport.clone();
         let joint = match port.factory.build(transport) {
             Ok(Some(joint)) => joint,

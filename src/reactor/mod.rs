@@ -273,8 +273,8 @@ impl Reactor {
     /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
     ///
     /// # Errors
-    /// [`ListenError`]: the address is in use, is not ours or not allowed; the factory did not start; the reactor is
-    /// stopping, or closed.
+    /// [`ListenError`]: the address is in use, is not ours or not allowed; an option does not fit it, or names an interface that does not
+    /// exist; the factory did not start; the reactor is stopping, or closed.
     pub fn listen_tcp(
         &self,
         address: SocketAddr,

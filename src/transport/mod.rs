@@ -3,6 +3,15 @@
 //! [`Transport`] is the handle that a protocol is given. Behind it is a state machine without any I/O
 //! (`stream/`), which the reactor tells what happened and asks what is to be done. This room makes no system
 //! call and knows no protocol.
+//!
+//! **Peers that do not read.** Bytes that were written and that the peer does not take wait in the connection's queue, which has no limit of
+//! its own. Three things bound it:
+//!
+//! | | bounds | by |
+//! |---|---|---|
+//! | [`register_producer`](Transport::register_producer) | what one producer writes | pausing it at the [marks](Transport::set_write_marks) |
+//! | [`set_queue_limit`](Transport::set_queue_limit) | all that waits, whoever has written it | telling the protocol, pausing the peer, or aborting |
+//! | [`set_close_timeout`](Transport::set_close_timeout) | how long a close waits for a peer that takes nothing | aborting |
 
 use std::any::Any;
 use std::cell::RefCell;

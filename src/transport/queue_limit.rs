@@ -36,6 +36,7 @@ pub struct QueueLimit {
 
 /// What happens when the queue of a connection grows above its [`QueueLimit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LimitAction {
     /// The protocol is told: [`QueueLimit::tell`].
     Tell,
@@ -62,7 +63,7 @@ impl QueueLimit {
         Self { bytes, action: LimitAction::Pause }
     }
 
-    /// Aborts the connection with the first write that would make the queue longer than `bytes`. Nothing of that write is kept, and the
+    /// Aborts the connection with the first write that would make the queue longer than `bytes`. Nothing of that write is queued, and the
     /// reason is [`ConnectionClosed::QueueLimit`](crate::error::ConnectionClosed::QueueLimit).
     pub const fn abort(bytes: u32) -> Self {
         Self { bytes, action: LimitAction::Abort }
@@ -120,9 +121,9 @@ impl Transport {
         self.stream().limit()
     }
 
-    /// Gives a new connection its limit.
+    /// Gives a new connection its limit. Nothing is to be done about it yet.
     #[inline]
-    pub(crate) fn begin(&self, limit: Option<QueueLimit>) {
+    pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
         if limit.is_some() {
             self.stream().set_limit(limit);
         }

@@ -120,6 +120,7 @@ impl Network {
     /// for threads run on the one thread there is, when the time that the seed says has passed: so a job must not wait for
     /// the reactor, and `blocking_call_from_thread` fails in it with [`OwnThread`](crate::error::OwnThread).
     pub fn reactor(&self, host: IpAddr) -> Reactor {
+        let host = host.to_canonical();
         let owner = Owner(self.0.reactors.borrow().len() as u32 + 1);
         self.0.kernel.borrow_mut().add_host(host);
         let backend = Simulated::new(Rc::clone(&self.0.kernel), owner, host);
@@ -267,12 +268,12 @@ impl Network {
 
     /// Cuts two hosts off from each other. What is under way between them waits.
     pub fn partition(&self, one: IpAddr, other: IpAddr) {
-        self.0.kernel.borrow_mut().partition(one, other);
+        self.0.kernel.borrow_mut().partition(one.to_canonical(), other.to_canonical());
     }
 
     /// Ends a [`partition`](Self::partition).
     pub fn heal(&self, one: IpAddr, other: IpAddr) {
-        self.0.kernel.borrow_mut().heal(one, other);
+        self.0.kernel.borrow_mut().heal(one.to_canonical(), other.to_canonical());
     }
 
     /// Limits the sockets that a reactor may have open, lingering ones included. At the limit it is out of descriptors: listening and
