@@ -258,25 +258,37 @@ fn reactors() -> impl Iterator<Item = Reactor> {
     })
 }
 
+/// Servers and clients over TLS, and the folder of their certificates.
+#[cfg(feature = "tls")]
+fn over_tls() -> (Vec<String>, Vec<String>, common::certificates::Folder) {
+    let (authority, folder) = (common::certificates::Authority::new(), common::certificates::Folder::new());
+    let issued = authority.issue(&["localhost", "127.0.0.1"]);
+    folder.put("both/both.pem", &format!("{}{}", issued.certificate, issued.key));
+    folder.put("ca/ca.pem", &authority.pem());
+    let at = |name: &str| quote_string_argument(&folder.at(name)).into_owned();
+    let servers = vec![
+        format!("ssl:0:{}:interface=127.0.0.1", at("both/both.pem")),
+        format!("tls:{}:0:interface=127.0.0.1", at("both")),
+    ];
+    let clients = vec![
+        format!("tls:127.0.0.1:PORT:trustRoots={}", at("ca")),
+        format!("ssl:127.0.0.1:PORT:caCertsDir={}", at("ca")),
+    ];
+    (servers, clients, folder)
+}
+
+#[cfg(not(feature = "tls"))]
+fn over_tls() -> (Vec<String>, Vec<String>, ()) {
+    (Vec::new(), Vec::new(), ())
+}
+
 /// An option of descriptions arrives at every socket of every type of endpoint, on every backend. Linux doubles the sizes of buffers.
 #[test]
 fn options_of_sockets() {
-    let mut servers = vec!["tcp:0:127.0.0.1".to_owned(), "tcp6:0:interface=[::ffff:127.0.0.1]".to_owned()];
-    let mut clients = vec!["tcp:127.0.0.1:PORT".to_owned(), "tcp:localhost:PORT".to_owned()];
-    #[cfg(feature = "tls")]
-    let _folder = {
-        use common::certificates::{Authority, Folder};
-        let (authority, folder) = (Authority::new(), Folder::new());
-        let issued = authority.issue(&["localhost", "127.0.0.1"]);
-        folder.put("both/both.pem", &format!("{}{}", issued.certificate, issued.key));
-        folder.put("ca/ca.pem", &authority.pem());
-        let at = |name: &str| quote_string_argument(&folder.at(name)).into_owned();
-        servers.push(format!("ssl:0:{}:interface=127.0.0.1", at("both/both.pem")));
-        servers.push(format!("tls:{}:0:interface=127.0.0.1", at("both")));
-        clients.push(format!("tls:127.0.0.1:PORT:trustRoots={}", at("ca")));
-        clients.push(format!("ssl:127.0.0.1:PORT:caCertsDir={}", at("ca")));
-        folder
-    };
+    let (tls_servers, tls_clients, _folder) = over_tls();
+    let all = |plain: [&str; 2], tls: Vec<String>| plain.map(str::to_owned).into_iter().chain(tls).collect::<Vec<_>>();
+    let servers = all(["tcp:0:127.0.0.1", "tcp6:0:interface=[::ffff:127.0.0.1]"], tls_servers);
+    let clients = all(["tcp:127.0.0.1:PORT", "tcp:localhost:PORT"], tls_clients);
     for reactor in reactors() {
         for (server, client) in servers.iter().flat_map(|server| clients.iter().map(move |client| (server, client))) {
             let [listening, accepted, connected] = sockets(&reactor, server, client);

@@ -383,7 +383,7 @@ fn bytes_above_a_handshake_count() {
     let string = StringTransport::new();
     let transport = string.transport().clone();
     transport.set_queue_limit(Some(QueueLimit::abort(1_000)));
-    transport.start_tls(&authority.client("localhost")).unwrap();
+    transport.start_tls(authority.client("localhost")).unwrap();
     let hello = transport.queued();
     assert!(hello > 0);
     transport.write(&vec![0; 1_000 - hello]);
