@@ -385,7 +385,7 @@ fn timeouts_are_whole_or_decimal_seconds() {
 
 // What is refused.
 
-/// What is expected in the place of a host with characters beyond ASCII.
+/// The expectation in the error of a host with characters beyond ASCII.
 const INTERNATIONAL: &str = if cfg!(feature = "idna") {
     "an international name that IDNA allows"
 } else {

@@ -221,7 +221,7 @@ fn with_listener<T>(at: SocketAddr, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> T 
     panic!("nothing listens at {at}")
 }
 
-/// What a socket has: receive buffer, send buffer, address and port reused.
+/// Options of a socket: receive buffer, send buffer, address and port reused.
 type Options = (usize, usize, bool, bool);
 
 fn options_of(socket: BorrowedFd<'_>) -> Options {
@@ -364,7 +364,7 @@ fn queue_limits_of_descriptions() {
     }
 }
 
-/// Whether there is IPv6 on the loopback interface.
+/// True if there is IPv6 on the loopback interface.
 fn has_ipv6() -> bool {
     let bound = TcpListener::bind("[::1]:0");
     if let Err(error) = &bound {

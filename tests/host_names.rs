@@ -203,7 +203,7 @@ fn odd_names_are_passed_on() {
     }
 }
 
-/// What name an interface has, only the system knows, and no resolver is asked for it.
+/// The system alone knows the names of interfaces, and no resolver is asked for them.
 #[test]
 fn interfaces_have_names() {
     for (host, name) in [("fe80::1%nosuchinterface", "nosuchinterface"), ("fe80::1%0", "0")] {
@@ -275,7 +275,7 @@ proptest! {
         }
         let (failure, asked) = connect(&host);
         if cfg!(feature = "idna") && !host.is_ascii() {
-            // What it becomes is a name, or it is refused.
+            // It becomes a name, or is refused.
             match failure.check() {
                 Some(ConnectError::Lookup { host: named, .. }) => prop_assert!(*named == host && is_name(&asked[0])),
                 Some(ConnectError::BadHostName { host: named, .. }) => prop_assert!(*named == host && asked.is_empty()),

@@ -375,7 +375,7 @@ fn a_file_under_a_limit() {
     assert_eq!((sent.get(), received.borrow().len()), (500_000, 500_000));
 }
 
-/// What waits for a handshake counts, and what a descriptor would leave with does too.
+/// Bytes that wait for a handshake count.
 #[cfg(feature = "tls")]
 #[test]
 fn bytes_above_a_handshake_count() {
@@ -468,7 +468,7 @@ fn peers_that_never_read() {
 /// More than a socket and its peer's take on any system.
 const PLENTY: usize = 24_000_000;
 
-/// A client of ours that does not read, and a server with this limit: what becomes of the server's side, which writes in pieces.
+/// A client of ours that does not read, and a server with this limit: the log and the transport of the server's side.
 fn over_sockets(reactor: &Reactor, unix: bool, limit: QueueLimit) -> (Log, Transport, ropewalk::Connection<Script>) {
     let (log, place) = (Log::default(), Rc::new(RefCell::new(None)));
     let script = Script::new(&log).transport_into(&place);

@@ -1,11 +1,11 @@
-//! How ports listen and how connections are made: [`ListenOptions`], [`ConnectOptions`], and those of UNIX sockets.
+//! Options of ports and of attempts to connect: [`ListenOptions`], [`ConnectOptions`], and those of UNIX sockets.
 //!
 //! | | a port | an attempt to connect |
 //! |---|---|---|
 //! | TCP | [`ListenOptions`] | [`ConnectOptions`] |
 //! | UNIX sockets | [`UnixListenOptions`] | [`UnixConnectOptions`] |
-//! | what backends are given | [`PortOptions`] | [`DialOptions`] |
-//! | what each connection begins with | [`ConnectionOptions`] | the same |
+//! | as backends have them | [`PortOptions`] | [`DialOptions`] |
+//! | options that each connection begins with | [`ConnectionOptions`] | the same |
 
 use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -13,17 +13,17 @@ use std::time::Duration;
 use crate::address::unmapped;
 use crate::transport::QueueLimit;
 
-/// How many connections may wait to be accepted, unless said otherwise: as many as the system allows, which cuts it down to its own
+/// The default backlog: as many waiting connections as the system allows, which cuts the number down to its own
 /// limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst that meets a busy loop.
 const BACKLOG: u32 = i32::MAX as u32;
 
-/// How long an attempt may take, unless said otherwise. 30 s, as Twisted.
+/// The default timeout of an attempt. 30 s, as Twisted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Who may connect to a UNIX socket, unless said otherwise. 0o666, everybody, as Twisted.
+/// The default permissions of a UNIX socket's file. 0o666, every user may connect, as Twisted.
 const MODE: u32 = 0o666;
 
-/// The setters of what every connection begins with, whatever it runs over.
+/// The setters of options that any connection begins with, over TCP and UNIX sockets.
 macro_rules! connection_setters {
     ($($field:ident).+) => {
         /// Asks the system for a receive buffer of so many bytes (`SO_RCVBUF`), before the port listens or the attempt begins, so that the
@@ -75,7 +75,7 @@ macro_rules! tcp_setters {
     };
 }
 
-/// How a port listens.
+/// Options of a listening TCP port.
 ///
 /// ```
 /// use ropewalk::ListenOptions;
@@ -96,7 +96,7 @@ impl ListenOptions {
         Self { port: PortOptions::new() }
     }
 
-    /// How many connections may wait to be accepted; the system has a limit of its own.
+    /// Sets the number of connections that may wait to be accepted; the system has a limit of its own.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.port.backlog = backlog;
         self
@@ -147,7 +147,7 @@ impl Default for ListenOptions {
     }
 }
 
-/// How a UNIX port listens.
+/// Options of a listening UNIX port.
 ///
 /// ```
 /// let options = ropewalk::reactor::UnixListenOptions::new().mode(0o600).want_pid(true);
@@ -163,7 +163,7 @@ impl UnixListenOptions {
         Self { port: PortOptions::new() }
     }
 
-    /// How many connections may wait to be accepted; the system has a limit of its own.
+    /// Sets the number of connections that may wait to be accepted; the system has a limit of its own.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.port.backlog = backlog;
         self
@@ -175,8 +175,8 @@ impl UnixListenOptions {
         self
     }
 
-    /// Whether to hold a lock, the path with `.lock` behind it, while listening (Twisted: `wantPID`). Then the file of a socket whose
-    /// holder died is replaced, and that of one who lives is not. An abstract name needs none.
+    /// Holds a lock while listening (Twisted: `wantPID`): the path with `.lock` behind it. The file of a socket is replaced if the holder of
+    /// its lock died, and is not if the holder lives. An abstract name needs none.
     pub fn want_pid(mut self, lock: bool) -> Self {
         self.port.lock = lock;
         self
@@ -191,7 +191,7 @@ impl Default for UnixListenOptions {
     }
 }
 
-/// How a connection is made.
+/// Options of an attempt to connect over TCP.
 ///
 /// ```
 /// use std::time::Duration;
@@ -212,7 +212,7 @@ impl ConnectOptions {
         Self { timeout: Some(CONNECT_TIMEOUT), dial: DialOptions::new(), bind_scope: None }
     }
 
-    /// How long to wait for an answer; `None` leaves it to the operating system.
+    /// Sets the time to wait for an answer; `None` leaves it to the operating system.
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
         self
@@ -262,7 +262,7 @@ impl Default for ConnectOptions {
     }
 }
 
-/// How a connection to a UNIX socket is made.
+/// Options of an attempt to connect to a UNIX socket.
 ///
 /// ```
 /// use std::time::Duration;
@@ -281,13 +281,13 @@ impl UnixConnectOptions {
         Self { connect: ConnectOptions::new(), check_pid: false }
     }
 
-    /// How long to wait for a place in the listener's queue; `None` is no limit.
+    /// Sets the time to wait for a place in the listener's queue; `None` is no limit.
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.connect.timeout = timeout;
         self
     }
 
-    /// Whether to connect only if somebody holds the lock beside the path (Twisted: `checkPID`).
+    /// Connects only if the lock beside the path is held (Twisted: `checkPID`).
     pub fn check_pid(mut self, check: bool) -> Self {
         self.check_pid = check;
         self
@@ -302,18 +302,18 @@ impl Default for UnixConnectOptions {
     }
 }
 
-/// How a port listens, whatever it is.
+/// Options of any listening port, as a backend has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortOptions {
     pub(crate) backlog: u32,
-    /// Whether an IPv6 address serves IPv6 peers only; `None` leaves it to the system.
+    /// True if an IPv6 address serves IPv6 peers only; `None` leaves it to the system.
     pub(crate) ipv6_only: Option<bool>,
     /// The name of the interface that an IPv6 address belongs to.
     pub(crate) scope: Option<String>,
     pub(crate) connections: ConnectionOptions,
     /// The permissions of a UNIX socket's file.
     pub(crate) mode: u32,
-    /// Whether a lock is held beside that.
+    /// A lock is held beside that.
     pub(crate) lock: bool,
 }
 
@@ -330,7 +330,7 @@ impl PortOptions {
     }
 }
 
-/// How a socket connects.
+/// Options of a socket that connects, as a backend has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DialOptions {
     /// The local address to connect from.
@@ -344,7 +344,7 @@ impl DialOptions {
     }
 }
 
-/// What a connection begins with, and a listening socket hands on to its connections.
+/// Options that a connection begins with. A listening socket hands them on to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionOptions {
     /// Nagle's algorithm is off, of TCP.

@@ -9,8 +9,8 @@
 //!
 //! | | bounds | by |
 //! |---|---|---|
-//! | [`register_producer`](Transport::register_producer) | what one producer writes | pausing it at the [marks](Transport::set_write_marks) |
-//! | [`set_queue_limit`](Transport::set_queue_limit) | all that waits, whoever has written it | telling the protocol, pausing the peer, or aborting |
+//! | [`register_producer`](Transport::register_producer) | the bytes of one producer | pausing it at the [marks](Transport::set_write_marks) |
+//! | [`set_queue_limit`](Transport::set_queue_limit) | all queued bytes | telling the protocol, pausing the peer, or aborting |
 //! | [`set_close_timeout`](Transport::set_close_timeout) | how long a close waits for a peer that takes nothing | aborting |
 
 use std::any::Any;

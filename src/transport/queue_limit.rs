@@ -3,7 +3,7 @@
 use super::Transport;
 use super::stream::Stream;
 
-/// A bound on the queue of a connection, and what happens when the queue grows above it. (Twisted has nothing of the kind: the queue of
+/// A bound on the queue of a connection, and the action that is taken when the queue grows above it. (Twisted has nothing of the kind: the queue of
 /// a peer that never reads grows without end.)
 ///
 /// | at the limit | memory for a peer that does not read | for |
@@ -34,7 +34,7 @@ pub struct QueueLimit {
     action: LimitAction,
 }
 
-/// What happens when the queue of a connection grows above its [`QueueLimit`].
+/// The action that is taken when the queue of a connection grows above its [`QueueLimit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitAction {
@@ -74,7 +74,7 @@ impl QueueLimit {
         self.bytes
     }
 
-    /// What happens above it.
+    /// The action above that.
     pub const fn action(self) -> LimitAction {
         self.action
     }

@@ -46,7 +46,7 @@ pub(super) struct Listener {
     pub(super) socket: OwnedFd,
     /// Our address of every connection, unless we listen on all.
     host: Option<Address>,
-    /// What connections begin with that do not inherit it from the listener.
+    /// Options that accepted connections do not inherit from the listener.
     given: Option<ConnectionOptions>,
     /// There may be connections waiting.
     pub(super) waiting: bool,

@@ -494,7 +494,7 @@ impl Drop for Simulated {
     }
 }
 
-/// What options say of sharing an address. (The sizes of buffers are the network's: [`Conditions::window`](super::Conditions::window).)
+/// The options for sharing an address, as the kernel has them. (The sizes of buffers are the network's: [`Conditions::window`](super::Conditions::window).)
 fn sharing(options: &ConnectionOptions, ipv6_only: Option<bool>) -> Sharing {
     let ConnectionOptions { reuse_address, reuse_port, .. } = *options;
     Sharing { reuse_address, reuse_port, ipv6_only: ipv6_only.unwrap_or(false) }

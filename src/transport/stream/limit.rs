@@ -47,7 +47,7 @@ impl Stream {
         self.at_limit.map(|action| QueueLimit::new(self.limit, action))
     }
 
-    /// Whether so many bytes more may be queued. If they would pass an aborting limit, that ends the stream.
+    /// True if so many bytes more may be queued. Bytes that would pass an aborting limit end the stream.
     pub(crate) fn admits(&mut self, count: usize) -> bool {
         if self.at_limit != Some(LimitAction::Abort) {
             return true;
@@ -102,7 +102,7 @@ impl Stream {
         }
     }
 
-    /// What is done with arriving bytes: as the protocol asked, unless the limit holds them back.
+    /// The reading state as the protocol asked for it, or `Paused` while the limit holds bytes back.
     pub(super) fn reading(&self) -> Reading {
         let is_held = self.extras.as_ref().is_some_and(|extras| extras.overflow == Some(Overflow::Paused));
         match self.reading {

@@ -89,7 +89,7 @@ pub(crate) struct Stream {
     flags: Flags,
     /// The deadline that is running.
     deadline: Deadline,
-    /// What happens when more than `limit` bytes are queued, if anything does.
+    /// The action above `limit` queued bytes, if there is a limit.
     at_limit: Option<LimitAction>,
     limit: u32,
     /// On the reactor's agenda.
@@ -195,7 +195,7 @@ struct Extras {
     descriptors: Attached,
     /// What stands between the protocol and the network.
     layers: Layers,
-    /// How far a queue above its limit has come.
+    /// The state of a queue above its limit.
     overflow: Option<Overflow>,
     /// The limit is below a chunk, so that every write is compared with it.
     is_tight: bool,

@@ -80,7 +80,7 @@ impl Kernel {
         if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
     }
 
-    /// Whether other sockets of a host, or a connection in TIME_WAIT, keep an address from one that would be bound to it.
+    /// True if other sockets of a host, or a connection in TIME_WAIT, keep an address from a socket that would be bound to it.
     fn is_in_use(&self, host: IpAddr, address: &Address, sharing: Sharing) -> bool {
         let is_kept = |socket: &Socket| {
             let is_there = socket.host() == host && overlap((socket.local(), socket.sharing()), (address, sharing));

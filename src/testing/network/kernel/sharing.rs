@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Address;
 
-/// What a socket was told of sharing its address, as on Linux.
+/// Options of a socket for sharing its address, as on Linux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sharing {
     /// `SO_REUSEADDR`.
@@ -16,7 +16,7 @@ pub(crate) struct Sharing {
 }
 
 impl Sharing {
-    /// Whether both may be bound to one address, at which the other listens or has a connection.
+    /// True if both may be bound to one address, at which the other listens or has a connection.
     pub(super) fn is_possible(self, other: Self, other_listens: bool) -> bool {
         let by_address = self.reuse_address && other.reuse_address && !other_listens;
         by_address || (self.reuse_port && other.reuse_port)
@@ -29,12 +29,12 @@ impl Default for Sharing {
     }
 }
 
-/// Whether there is an address of which both sockets of one host would get the connections.
+/// True if there is an address whose connections both sockets of one host would get.
 pub(super) fn overlap(one: (&Address, Sharing), other: (&Address, Sharing)) -> bool {
     reaches(one.0, other).is_some() || reaches(other.0, one).is_some()
 }
 
-/// How exactly a listener's address meets the one that a connection is for; `None`: not at all.
+/// Measures how exactly a listener's address matches the destination of a connection; `None`: not at all.
 pub(super) fn reaches(to: &Address, (bound, sharing): (&Address, Sharing)) -> Option<u8> {
     let (Address::Tcp(to), Address::Tcp(at)) = (to, bound) else {
         return (to == bound).then_some(EXACT);
@@ -51,7 +51,7 @@ pub(super) fn reaches(to: &Address, (bound, sharing): (&Address, Sharing)) -> Op
     }
 }
 
-/// Whether an address is one that a host has: its own, or one of all or of none.
+/// True if an address belongs to a host: its own, the loopback's, or the unspecified one.
 pub(super) fn is_of(host: IpAddr, ip: IpAddr) -> bool {
     ip == host || ip.is_unspecified() || ip.is_loopback()
 }
