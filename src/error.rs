@@ -63,6 +63,15 @@ pub enum ConnectionClosed {
         /// Bytes that were written and had not been handed to the operating system.
         unsent: usize,
     },
+    /// More bytes would have been queued than the limit of the queue allows, because the peer took less than was written: see
+    /// [`QueueLimit`](crate::transport::QueueLimit) (Twisted has no limit).
+    #[error("the peer took too little of what was written: {unsent} bytes were to be sent, and {limit} may be queued")]
+    QueueLimit {
+        /// The limit.
+        limit: u32,
+        /// Bytes that had not been handed to the operating system, with those of the write that passed the limit.
+        unsent: usize,
+    },
     /// The reactor stopped under the connection (Twisted: `ConnectionLost`).
     #[error("the reactor stopped")]
     ReactorStopped,
@@ -135,6 +144,14 @@ pub enum ConnectError {
         host: String,
         /// What it should have been.
         source: BadHostName,
+    },
+    /// The address, or the local address, belongs to a network interface that does not exist.
+    #[error("there is no network interface {name:?}")]
+    UnknownInterface {
+        /// The name of the interface.
+        name: String,
+        /// The error of the operating system.
+        source: io::Error,
     },
     /// None of the addresses of a name answered (Twisted: the error of the last).
     #[error("no address of {to} can be reached: {}", EachAttempt(.attempts))]
@@ -243,6 +260,22 @@ pub enum ListenError {
     Locked {
         /// The socket.
         address: Address,
+    },
+    /// An option of the port is for IPv6 addresses only.
+    #[error("{option} is for IPv6, and {address} is no IPv6 address")]
+    NotIpv6 {
+        /// The address that was asked for.
+        address: Address,
+        /// The option, by the name of its method in [`ListenOptions`](crate::ListenOptions).
+        option: &'static str,
+    },
+    /// The address belongs to a network interface that does not exist.
+    #[error("there is no network interface {name:?}")]
+    UnknownInterface {
+        /// The name of the interface.
+        name: String,
+        /// The error of the operating system.
+        source: io::Error,
     },
     /// `start_listening` on a port that is listening.
     #[error("already listening on {address}")]

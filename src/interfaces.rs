@@ -26,6 +26,8 @@
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
 //! | [`Connections`](crate::Connections) | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `ITLSTransport`, `IUNIXTransport`, `IHalfCloseableDescriptor` |
+//! | [`QueueLimit`](crate::transport::QueueLimit) | a bound on the bytes that wait for a peer which does not read | |
+//! | [`ListenOptions`](crate::ListenOptions), [`ConnectOptions`](crate::ConnectOptions) | options of ports and of attempts to connect | arguments of `listenTCP`, `connectTCP` |
 //! | [`ClientTls`](crate::tls::ClientTls), [`ServerTls`](crate::tls::ServerTls) | what TLS needs to know, for [`start_tls`](crate::Transport::start_tls) and endpoints | `optionsForClientTLS`, `CertificateOptions` |
 //! | [`server_from_string`](crate::endpoints::server_from_string), [`client_from_string`](crate::endpoints::client_from_string) | endpoints from strings | `serverFromString`, `clientFromString` |
 //! | [`EndpointRegistry`](crate::endpoints::EndpointRegistry) | types of endpoints of your own in those strings | `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor` |

@@ -19,7 +19,7 @@ use ropewalk::endpoints::{
 use ropewalk::error::{ConnectError, FailedAttempt, ListenError};
 use ropewalk::interfaces::*;
 use ropewalk::protocol::{AnyConnection, BoxedFactory};
-use ropewalk::reactor::Resolver;
+use ropewalk::reactor::{Resolver, SystemResolver};
 use ropewalk::{Address, Connection, Deferred, Failure, Port, Reactor};
 
 /// Listens where the description says.
@@ -222,14 +222,23 @@ fn a_boxed_factory_starts_and_stops_once() {
     assert_eq!((log.count("start"), log.count("stop")), (1, 1));
 }
 
-/// A name without an address is a look-up error that says which name. None of these is asked of the network: the resolver
+/// Asks the system for an address of an interface that does not exist, whatever it is asked for.
+struct Nowhere;
+
+impl Resolver for Nowhere {
+    fn resolve(&self, reactor: &Reactor, _host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
+        SystemResolver.resolve(reactor, "fe80::1%nosuchinterface", port)
+    }
+}
+
+/// A name without an address is a look-up error that says which name. None of these is asked of the network: the system's resolver
 /// itself knows that there is no such interface.
 #[test]
 fn a_name_that_does_not_resolve() {
-    let (reactor, log) = (reactor(), Log::default());
+    let (reactor, log) = (Reactor::builder().signals(false).resolver(Nowhere).build().unwrap(), Log::default());
     let scoped = "fe80::1%nosuchinterface";
-    let by_name = HostnameEndpoint::new(&reactor, scoped, 80).connect(Watched::new(&log, scripts(&log)));
-    let by_string = client_from_string(&reactor, &format!("tcp:[{scoped}]:80")).unwrap();
+    let by_name = HostnameEndpoint::new(&reactor, "nowhere.example", 80).connect(Watched::new(&log, scripts(&log)));
+    let by_string = client_from_string(&reactor, "tcp:nowhere.example:80").unwrap();
     for attempt in [by_name, by_string.connect(Watched::new(&log, scripts(&log)))] {
         let failure = error_of(&reactor, attempt);
         match failure.check::<ConnectError>() {
@@ -370,7 +379,7 @@ fn wrong_descriptions_say_where_and_what() {
         (server, "tcp:80:interface=localhost", 17, "expected an IP address"),
         (server, "tcp:80:backlog=many", 15, "expected a whole number from 0"),
         (server, "tcp:80:port=81", 7, "port is given twice"),
-        (server, "tcp:80:size=3", 7, "expected port, interface, backlog or noDelay"),
+        (server, "tcp:80:size=3", 7, "expected port, interface, backlog, noDelay, ipv6Only,"),
         (server, "tcp:80:127.0.0.1:5:6", 19, "expected port, interface or backlog without a name"),
         (server, r"tcp:80\", 6, "a backslash ends the description"),
         (client, "tcp", 3, "host is missing"),
@@ -381,7 +390,7 @@ fn wrong_descriptions_say_where_and_what() {
         (client, "tcp:localhost:80:timeout=soon", 25, "expected seconds"),
         (client, "tcp:localhost:80:timeout=-1", 25, "expected seconds"),
         (client, "tcp:localhost:80:bindAddress=here", 29, "expected an IP address"),
-        (client, "tcp:localhost:80:backlog=5", 17, "expected host, port, timeout, bindAddress or noDelay"),
+        (client, "tcp:localhost:80:backlog=5", 17, "expected host, port, timeout, bindAddress, noDelay, reuseAddress,"),
         (client, "sctp:localhost:443", 0, "is not a type of endpoint: expected "),
     ] {
         let error = read(&reactor, description).expect_err(description);

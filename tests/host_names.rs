@@ -82,7 +82,6 @@ fn names_that_no_resolver_should_see() {
         (".example", BadHostName::EmptyLabel),
         ("www..example", BadHostName::EmptyLabel),
         ("www.example..", BadHostName::EmptyLabel),
-        ("bücher.example", BadHostName::NotAscii),
         ("www.example\0.evil", BadHostName::Blank),
         ("www example", BadHostName::Blank),
         (" www.example", BadHostName::Blank),
@@ -98,6 +97,75 @@ fn names_that_no_resolver_should_see() {
     ] {
         assert_refused(host, expected);
     }
+}
+
+/// An international name is refused by a crate without tables of Unicode, and the error says what would help.
+#[cfg(not(feature = "idna"))]
+#[test]
+fn international_names_need_the_feature() {
+    assert_refused("bücher.example", BadHostName::NotAscii);
+    let (failure, _) = connect("bücher.example");
+    assert!(failure.to_string().contains("the feature `idna` is off"), "{failure}");
+}
+
+/// An international name is looked up in its ASCII form, by UTS 46 without transitions; errors name it as it is written.
+#[cfg(feature = "idna")]
+#[test]
+fn international_names_are_looked_up_in_ascii() {
+    for (host, ascii) in [
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.Example.", "xn--bcher-kva.example."),
+        ("www.faß.example", "www.xn--fa-hia.example"),
+        ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
+        ("ﬁne。example", "fine.example"),
+    ] {
+        let (failure, asked) = connect(host);
+        assert_eq!(asked, [ascii], "{host}");
+        match failure.check() {
+            Some(ConnectError::Lookup { host: named, reason }) => {
+                assert_eq!(named, host);
+                assert!(reason.ends_with(&format!("(asked for {ascii})")), "{reason}");
+            }
+            _ => panic!("{failure}"),
+        }
+    }
+}
+
+/// A name that IDNA does not allow, that would be an address in other digits, or that has what no host name has.
+#[cfg(feature = "idna")]
+#[test]
+fn international_names_that_are_none() {
+    let (long_label, long) = ("ü".repeat(60), "ü.".repeat(100));
+    for host in [
+        "１２７.0.0.1",
+        "ü_a.example",
+        "-ü.example",
+        "ü..example",
+        "ü example",
+        "ü\u{a0}example",
+        "user@bücher.example",
+        "bücher.example:80",
+        "ü%eth0",
+        "a\u{202e}b",
+        "xn--ü",
+        &long_label,
+        &long,
+    ] {
+        assert_refused(host, BadHostName::NotIdna);
+    }
+}
+
+/// TLS asks for the ASCII form too, and verifies that.
+#[cfg(all(feature = "idna", feature = "tls"))]
+#[test]
+fn international_names_in_tls() {
+    let authority = common::certificates::Authority::new();
+    let server = authority.server(&["xn--bcher-kva.example"]);
+    let (_pump, asking, serving) = common::tls::play(authority.client("bücher.example"), server.clone());
+    assert_eq!(asking.session().server_name.as_deref(), None);
+    assert_eq!(serving.session().server_name.as_deref(), Some("xn--bcher-kva.example"));
+    let (_pump, asking, _) = common::tls::play(authority.client("bucher.example"), server);
+    assert!(asking.error().contains("not for bucher.example"), "{}", asking.error());
 }
 
 /// The limits, to the byte.
@@ -133,9 +201,23 @@ fn odd_names_are_passed_on() {
     ] {
         assert_asked(host);
     }
-    // What name an interface has, only the system knows.
-    assert_asked("fe80::1%eth0");
-    assert_asked("fe80::1%0");
+}
+
+/// The system alone knows the names of interfaces, and no resolver is asked for them.
+#[test]
+fn interfaces_have_names() {
+    for (host, name) in [("fe80::1%nosuchinterface", "nosuchinterface"), ("fe80::1%0", "0")] {
+        let (failure, asked) = connect(host);
+        assert!(
+            matches!(failure.check(), Some(ConnectError::UnknownInterface { name: said, .. }) if said == name),
+            "{failure}"
+        );
+        assert!(failure.to_string().contains(name) && asked.is_empty(), "{failure}");
+    }
+    REACTOR.with(|(reactor, _)| {
+        let found = reactor.resolve("::1%lo", 80).take_result().unwrap().unwrap();
+        assert_eq!(found.iter().map(SocketAddr::to_string).collect::<Vec<_>>(), ["[::1%1]:80"]);
+    });
 }
 
 /// An address is its own answer, with the number of its interface.
@@ -192,7 +274,14 @@ proptest! {
             return Ok(());
         }
         let (failure, asked) = connect(&host);
-        if is_name(&host) {
+        if cfg!(feature = "idna") && !host.is_ascii() {
+            // It becomes a name, or is refused.
+            match failure.check() {
+                Some(ConnectError::Lookup { host: named, .. }) => prop_assert!(*named == host && is_name(&asked[0])),
+                Some(ConnectError::BadHostName { host: named, .. }) => prop_assert!(*named == host && asked.is_empty()),
+                _ => return Err(TestCaseError::fail(failure.to_string())),
+            }
+        } else if is_name(&host) {
             prop_assert_eq!(asked, [host]);
             prop_assert!(matches!(failure.check(), Some(ConnectError::Lookup { .. })), "{}", failure);
         } else {

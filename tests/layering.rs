@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["address", "deferred", "error", "failure", "protocol", "reactor", "task", "time", "transport", "log"],
     ),
     ("transport", &["address", "error", "failure", "time", "log"]),
-    ("tls", &["error", "failure", "transport", "log"]),
+    ("tls", &["address", "error", "failure", "transport", "log"]),
     ("protocol", &["address", "error", "failure", "time", "deferred", "transport", "log"]),
     ("reactor", &["address", "error", "failure", "time", "deferred", "transport", "protocol", "log"]),
     (

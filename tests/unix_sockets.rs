@@ -347,7 +347,11 @@ fn wrong_descriptions() {
         ("unix:/a:mode=", 13, "permissions in octal"),
         ("unix:/a:lockfile=yes", 17, "expected a whole number from 0 to 1"),
         ("unix:/a:666:50:1:x", 17, "without a name"),
-        ("unix:/a:size=3", 8, "expected address, mode, backlog or lockfile"),
+        (
+            "unix:/a:size=3",
+            8,
+            "expected address, mode, backlog, lockfile, receiveBuffer, sendBuffer, queueLimit or atQueueLimit",
+        ),
     ] {
         let error = server_from_string(&reactor, description).expect_err(description);
         assert!(error.to_string().contains(expectation), "{error}");

@@ -1,5 +1,6 @@
 //! How hosts are written.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use thiserror::Error;
@@ -7,7 +8,8 @@ use thiserror::Error;
 /// What a host name should have been and is not. Such a name is never looked up, and never shortened into one that could be.
 ///
 /// Everything else is passed to the resolver unchanged: whether `0x7f000001` or `127.1` is an address, and `xn--..` a name, is
-/// for it to say.
+/// for it to say. International names (`bücher.example`) are passed to it in their ASCII form (`xn--bcher-kva.example`) with the feature
+/// `idna`, and refused without it.
 ///
 /// ```
 /// use ropewalk::Reactor;
@@ -27,9 +29,12 @@ pub enum BadHostName {
     /// It is empty.
     #[error("a host name or an IP address")]
     Empty,
-    /// It has characters beyond ASCII.
-    #[error("ASCII, and international names in punycode (xn--...)")]
+    /// It has characters beyond ASCII, and this crate was built without its feature `idna`, which converts such names.
+    #[error("ASCII, and international names in punycode (xn--...), for the feature `idna` is off")]
     NotAscii,
+    /// It has characters beyond ASCII, and is no international name by UTS 46, with the rules of STD 3 for host names.
+    #[error("an international name that IDNA allows")]
+    NotIdna,
     /// It has white space, a control character or a NUL in it.
     #[error("a host name without white space and control characters")]
     Blank,
@@ -47,15 +52,34 @@ pub enum BadHostName {
     LongLabel,
 }
 
-/// Sees to it that a host is an IP address, an IPv6 one perhaps with a scope, or could be a name.
-pub(crate) fn check_host(host: &str) -> Result<(), BadHostName> {
+/// Returns a host as resolvers and TLS know it: an IP address, an IPv6 one perhaps with a scope, or a name in ASCII.
+pub(crate) fn to_ascii(host: &str) -> Result<Cow<'_, str>, BadHostName> {
+    let ascii = if host.is_ascii() { Cow::Borrowed(host) } else { Cow::Owned(international(host)?) };
+    check(&ascii).map(|()| ascii)
+}
+
+/// The ASCII form of an international name (Twisted: `twisted.internet._idna`). None is an IP address in other digits.
+#[cfg(feature = "idna")]
+fn international(host: &str) -> Result<String, BadHostName> {
+    use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+    let ascii =
+        Uts46::new().to_ascii(host.as_bytes(), AsciiDenyList::STD3, Hyphens::Check, DnsLength::VerifyAllowRootDot);
+    let ascii = ascii.map_err(|_| BadHostName::NotIdna)?.into_owned();
+    if ascii.parse::<std::net::IpAddr>().is_ok() { Err(BadHostName::NotIdna) } else { Ok(ascii) }
+}
+
+#[cfg(not(feature = "idna"))]
+fn international(_host: &str) -> Result<String, BadHostName> {
+    Err(BadHostName::NotAscii)
+}
+
+/// Sees to it that a host in ASCII is an IP address, or could be a name.
+fn check(host: &str) -> Result<(), BadHostName> {
     if parse_ipv6(host).is_some() {
         return Ok(());
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    if !host.is_ascii() {
-        Err(BadHostName::NotAscii)
-    } else if host.is_empty() {
+    if host.is_empty() {
         Err(BadHostName::Empty)
     } else if host.contains(|char: char| !char.is_ascii_graphic()) {
         Err(BadHostName::Blank)
@@ -72,8 +96,8 @@ pub(crate) fn check_host(host: &str) -> Result<(), BadHostName> {
     }
 }
 
-/// The address that a host is, if it is one: nothing has to be looked up for it. A scope is the number of an interface here;
-/// what interface has which name, only the system knows.
+/// The address that a host is, if it is one: nothing has to be looked up for it. A scope is the number of an interface here; of one with
+/// the name of an interface, [`parse_ipv6`] gives both.
 pub(crate) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Some((ip, port).into());

@@ -8,10 +8,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 pub use self::host::BadHostName;
-pub(crate) use self::host::{check_host, literal, parse_ipv6};
+pub(crate) use self::host::{literal, parse_ipv6, to_ascii};
 pub use self::unix::{UnixAddress, UnixAddressError};
 
 /// The address of one end of a connection, or of a listening port.
+///
+/// An IPv4-mapped IPv6 address (`::ffff:127.0.0.1`) is an IPv4 address here. A port that listens on both families tells IPv4 peers
+/// by their IPv4 addresses, and listening on a mapped address, or connecting to it, is listening on or connecting to the IPv4 address.
 ///
 /// ```
 /// use ropewalk::Address;
@@ -19,11 +22,14 @@ pub use self::unix::{UnixAddress, UnixAddressError};
 /// let address: Address = "127.0.0.1:8888".parse::<std::net::SocketAddr>().unwrap().into();
 /// assert_eq!(address.port(), Some(8888));
 /// assert_eq!(address.to_string(), "127.0.0.1:8888");
+///
+/// let mapped: Address = "[::ffff:127.0.0.1]:8888".parse::<std::net::SocketAddr>().unwrap().into();
+/// assert_eq!(mapped, address);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// A TCP address, IPv4 or IPv6.
+    /// A TCP address, IPv4 or IPv6; `Address::from` makes an IPv4 address of an IPv4-mapped one.
     Tcp(SocketAddr),
     /// A UNIX socket.
     Unix(UnixAddress),
@@ -73,15 +79,26 @@ impl fmt::Display for Address {
 }
 
 impl From<SocketAddr> for Address {
-    /// A TCP address.
+    /// Makes a TCP address, of IPv4 if it is IPv4-mapped.
     fn from(address: SocketAddr) -> Self {
-        Self::Tcp(address)
+        Self::Tcp(unmapped(address))
     }
 }
 
 impl From<UnixAddress> for Address {
     fn from(address: UnixAddress) -> Self {
         Self::Unix(address)
+    }
+}
+
+/// Returns the IPv4 address that an IPv4-mapped IPv6 address stands for, and any other address as it is.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => (ip, v6.port()).into(),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
     }
 }
 

@@ -5,9 +5,12 @@
 //!
 //! | type | by position or name | by name only |
 //! |---|---|---|
-//! | server `tcp`, [`TcpServerSpec`] | `port`, `interface`, `backlog` | `noDelay` |
-//! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | `noDelay` |
-//! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress`, `noDelay` |
+//! | server `tcp`, [`TcpServerSpec`] | `port`, `interface`, `backlog` | options of ports |
+//! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | options of ports |
+//! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress`, options of clients |
+//!
+//! Options of ports are `noDelay`, `ipv6Only`, `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit` and `atQueueLimit`;
+//! those of clients are the same without `ipv6Only` (`options.rs`).
 //!
 //! What differs from Twisted, for all types:
 //!
@@ -15,7 +18,7 @@
 //!   so are fields too many (Twisted's clients overlook three and more if the names suffice).
 //! - Numbers are decimal digits and nothing else: `+80`, ` 80`, `8_0` and digits of other scripts are errors.
 //! - Addresses of interfaces are IP addresses; a name is an error, and is not looked up. The scope of an IPv6 address
-//!   is the number of an interface (`fe80::1%2`): only the system knows their names, and nothing here asks it.
+//!   is the number of an interface, or its name (`fe80::1%2`, `fe80::1%eth0`), which is looked up when listening or connecting.
 //! - Seconds may have a decimal part.
 
 use std::fmt::Display;
@@ -25,25 +28,28 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, without_brackets};
-use crate::address::{check_host, literal, parse_ipv6};
-use crate::reactor::{BACKLOG, CONNECT_TIMEOUT};
+use super::options;
+use crate::address::{parse_ipv6, to_ascii};
+use crate::reactor::{ConnectOptions, ListenOptions};
 
 /// Where `tcp:port[:interface[:backlog]]` and `tcp6:port[:backlog[:interface]]` listen (Twisted: the server types `tcp` and
 /// `tcp6`, whose orders differ there too).
 ///
 /// ```
+/// use ropewalk::ListenOptions;
 /// use ropewalk::endpoints::{Description, TcpServerSpec};
 ///
 /// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
 /// let spec = TcpServerSpec::from_description(&Description::parse("tcp:8888:backlog=128")?)?;
-/// assert_eq!((spec.port, spec.interface, spec.backlog), (8888, None, 128));
+/// assert_eq!((spec.port, spec.interface), (8888, None));
+/// assert_eq!(spec.options, ListenOptions::new().backlog(128));
 /// assert_eq!(spec.address().to_string(), "0.0.0.0:8888");
 ///
 /// let spec = TcpServerSpec::from_description(&Description::parse("tcp:8888:[::1]")?)?;
 /// assert_eq!(spec.address().to_string(), "[::1]:8888");
 ///
 /// let spec = TcpServerSpec::from_description(&Description::parse("tcp6:8888:128:[fe80::1%2]")?)?;
-/// assert_eq!((spec.address().to_string().as_str(), spec.backlog), ("[fe80::1%2]:8888", 128));
+/// assert_eq!(spec.address().to_string(), "[fe80::1%2]:8888");
 /// # Ok(())
 /// # }
 /// ```
@@ -55,12 +61,10 @@ pub struct TcpServerSpec {
     /// The address of the interface; `None` is all of IPv4. If the description has none, or an empty one, it is `None` for `tcp`
     /// and `::` for `tcp6`, which takes IPv6 addresses only.
     pub interface: Option<IpAddr>,
-    /// The scope of an IPv6 interface, a number of the system's; 0 is none.
+    /// The scope of an IPv6 interface, a number of the system's; 0 is none, or one by name, which is among the options.
     pub scope_id: u32,
-    /// How many connections may wait to be accepted; unless it is given, more than any system allows.
-    pub backlog: u32,
-    /// Nagle's algorithm is off on accepted connections; it is, unless `noDelay=0` is given.
-    pub no_delay: bool,
+    /// Everything else.
+    pub options: ListenOptions,
 }
 
 impl TcpServerSpec {
@@ -76,18 +80,17 @@ impl TcpServerSpec {
             _ => return Err(description.unknown_type(&["tcp", "tcp6"])),
         };
         let order = if is_tcp6 { ["port", "backlog", "interface"] } else { ["port", "interface", "backlog"] };
-        let arguments = Arguments::of(description, description.kind(), &order, &["noDelay"])?;
+        let arguments = Arguments::of(description, description.kind(), &order, &options::LISTEN)?;
         let port = arguments.required("port", Argument::port)?;
         let read_ip = if is_tcp6 { Argument::ipv6_unless_empty } else { Argument::ip_unless_empty };
         let interface = arguments.optional("interface", read_ip)?.flatten();
-        let interface = interface.or(is_tcp6.then_some((Ipv6Addr::UNSPECIFIED.into(), 0)));
-        let backlog = arguments.optional("backlog", Argument::backlog)?;
+        let interface = interface.or(is_tcp6.then_some(ScopedIp::new(Ipv6Addr::UNSPECIFIED)));
+        let options = arguments.listen_options(interface.unwrap_or(ScopedIp::new(Ipv4Addr::UNSPECIFIED)))?;
         Ok(Self {
             port,
-            interface: interface.map(|(ip, _)| ip),
-            scope_id: interface.map_or(0, |(_, scope_id)| scope_id),
-            backlog: backlog.unwrap_or(BACKLOG),
-            no_delay: arguments.optional("noDelay", Argument::flag)?.unwrap_or(true),
+            interface: interface.map(|interface| interface.ip),
+            scope_id: interface.map_or(0, |interface| interface.scope_id),
+            options,
         })
     }
 
@@ -104,14 +107,15 @@ impl TcpServerSpec {
 ///
 /// ```
 /// use std::time::Duration;
+/// use ropewalk::ConnectOptions;
 /// use ropewalk::endpoints::{Description, TcpClientSpec};
 ///
 /// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
 /// let description = Description::parse("tcp:example.org:80:timeout=1.5:bindAddress=192.0.2.1")?;
 /// let spec = TcpClientSpec::from_description(&description)?;
 /// assert_eq!((spec.host.as_str(), spec.port), ("example.org", 80));
-/// assert_eq!(spec.timeout, Duration::from_millis(1500));
-/// assert_eq!(spec.local_address(), Some("192.0.2.1:0".parse().unwrap()));
+/// let options = ConnectOptions::new().timeout(Some(Duration::from_millis(1500)));
+/// assert_eq!(spec.options, options.bind_address("192.0.2.1:0".parse().unwrap()));
 /// # Ok(())
 /// # }
 /// ```
@@ -123,14 +127,9 @@ pub struct TcpClientSpec {
     pub host: String,
     /// The port, which is not 0.
     pub port: u16,
-    /// How long to wait for an answer; 30 s unless it is given. Zero waits for nothing, as in Twisted.
-    pub timeout: Duration,
-    /// The local address to connect from; `None`, which is also what an empty one means, leaves it to the system.
-    pub bind_address: Option<IpAddr>,
-    /// The scope of an IPv6 `bind_address`, a number of the system's; 0 is none.
-    pub bind_scope_id: u32,
-    /// Nagle's algorithm is off; it is, unless `noDelay=0` is given.
-    pub no_delay: bool,
+    /// Everything else: a timeout of 30 s unless one is given (zero waits for nothing, as in Twisted), and no local address unless
+    /// `bindAddress` has one that is not empty.
+    pub options: ConnectOptions,
 }
 
 impl TcpClientSpec {
@@ -139,24 +138,11 @@ impl TcpClientSpec {
     /// # Errors
     /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
-        let arguments = Arguments::of_client(description, "tcp", &["timeout", "bindAddress", "noDelay"])?;
+        let names = [&["timeout", "bindAddress"], &options::CONNECT[..]].concat();
+        let arguments = Arguments::of_client(description, "tcp", &names)?;
         let host = arguments.required("host", Argument::host)?;
         let port = arguments.required("port", Argument::peer_port)?;
-        let timeout = arguments.optional("timeout", Argument::seconds)?;
-        let bind_address = arguments.optional("bindAddress", Argument::ip_unless_empty)?.flatten();
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
-            bind_address: bind_address.map(|(ip, _)| ip),
-            bind_scope_id: bind_address.map_or(0, |(_, scope_id)| scope_id),
-            no_delay: arguments.optional("noDelay", Argument::flag)?.unwrap_or(true),
-        })
-    }
-
-    /// The local address to bind before connecting, with port 0: address and scope in one.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.bind_address.map(|ip| socket_addr(ip, 0, self.bind_scope_id))
+        Ok(Self { host: host.to_owned(), port, options: arguments.connect_options()? })
     }
 }
 
@@ -365,20 +351,29 @@ impl<'d> Argument<'d> {
         seconds.zip(nanoseconds).map(|(seconds, nanos)| Duration::new(seconds, nanos)).ok_or_else(expected)
     }
 
-    /// An IP address and its scope, which is 0 if it has none. An IPv6 address may stand in brackets.
+    /// The size of a buffer of the system's, in bytes.
+    pub(super) fn buffer(self) -> Result<u32, DescriptionError> {
+        self.number(1..=MAX_BUFFER)
+    }
+
+    /// An IP address and its scope. An IPv6 address may stand in brackets.
     ///
     /// # Errors
-    /// Names, and the names of interfaces as a scope, which has to be their number from 1 on.
-    pub fn ip(self) -> Result<(IpAddr, u32), DescriptionError> {
+    /// Names of hosts, and a scope that is a number but not one of an interface, which begin with 1.
+    pub fn ip(self) -> Result<ScopedIp<'d>, DescriptionError> {
         let text = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let text = text.unwrap_or(self.value());
-        match literal(text, 0) {
-            Some(SocketAddr::V4(address)) => Ok(((*address.ip()).into(), 0)),
-            Some(SocketAddr::V6(address)) => Ok(((*address.ip()).into(), address.scope_id())),
-            None if parse_ipv6(text).is_some() => {
-                Err(self.invalid("the number of a network interface after the %, from 1 on, not its name"))
-            }
+        if let Ok(ip) = text.parse::<Ipv4Addr>() {
+            return Ok(ScopedIp::new(ip));
+        }
+        match parse_ipv6(text) {
             None => Err(self.invalid("an IP address, such as 127.0.0.1 or [::1]")),
+            Some((ip, None)) => Ok(ScopedIp::new(ip)),
+            Some((ip, Some(scope))) if is_digits(scope) => match scope.parse() {
+                Ok(scope_id @ 1..) => Ok(ScopedIp { scope_id, ..ScopedIp::new(ip) }),
+                _ => Err(self.invalid("the number of a network interface after the %, from 1 on, or its name")),
+            },
+            Some((ip, scope_name)) => Ok(ScopedIp { scope_name, ..ScopedIp::new(ip) }),
         }
     }
 
@@ -386,7 +381,7 @@ impl<'d> Argument<'d> {
     ///
     /// # Errors
     /// Those of [`ip`](Self::ip).
-    pub fn ip_unless_empty(self) -> Result<Option<(IpAddr, u32)>, DescriptionError> {
+    pub fn ip_unless_empty(self) -> Result<Option<ScopedIp<'d>>, DescriptionError> {
         if self.value().is_empty() { Ok(None) } else { self.ip().map(Some) }
     }
 
@@ -394,9 +389,9 @@ impl<'d> Argument<'d> {
     ///
     /// # Errors
     /// Those of [`ip`](Self::ip), and IPv4 addresses.
-    pub fn ipv6_unless_empty(self) -> Result<Option<(IpAddr, u32)>, DescriptionError> {
+    pub fn ipv6_unless_empty(self) -> Result<Option<ScopedIp<'d>>, DescriptionError> {
         match self.ip_unless_empty() {
-            Ok(Some((IpAddr::V4(_), _))) => Err(self.invalid("an IPv6 address, such as [::1]")),
+            Ok(Some(ScopedIp { ip: IpAddr::V4(_), .. })) => Err(self.invalid("an IPv6 address, such as [::1]")),
             result => result,
         }
     }
@@ -410,11 +405,36 @@ impl<'d> Argument<'d> {
     /// # Errors
     /// Names that no resolver should be asked for: empty ones, more than 253 bytes (without a dot at the end, which
     /// is fine), labels that are empty or longer than 63 bytes, white space, control characters and NUL, characters
-    /// that delimit hosts in addresses and URLs (`: / ? # @ % \ [ ]`), and anything beyond ASCII.
+    /// that delimit hosts in addresses and URLs (`: / ? # @ % \ [ ]`), and anything beyond ASCII, unless the feature `idna` is on and
+    /// it is an international name.
     pub fn host(self) -> Result<&'d str, DescriptionError> {
         let host = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let host = host.unwrap_or(self.value());
-        check_host(host).map(|()| host).map_err(|bad| self.invalid(bad.to_string()))
+        to_ascii(host).map(|_| host).map_err(|bad| self.invalid(bad.to_string()))
+    }
+}
+
+/// An IP address, and the network interface that an IPv6 address belongs to. From [`Argument::ip`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScopedIp<'d> {
+    /// The address.
+    pub ip: IpAddr,
+    /// The number of the interface; 0 is none.
+    pub scope_id: u32,
+    /// The name of the interface, if the address has a name instead of a number: for [`ListenOptions::scope`] and
+    /// [`ConnectOptions::bind_address_on`].
+    pub scope_name: Option<&'d str>,
+}
+
+impl ScopedIp<'_> {
+    pub(super) fn new(ip: impl Into<IpAddr>) -> Self {
+        Self { ip: ip.into(), scope_id: 0, scope_name: None }
+    }
+
+    /// The address with a port, and with the number of its interface.
+    pub fn socket_addr(self, port: u16) -> SocketAddr {
+        socket_addr(self.ip, port, self.scope_id)
     }
 }
 
@@ -426,7 +446,7 @@ fn unknown(name: &str, positional: &[&'static str], keyword_only: &[&'static str
     DescriptionErrorKind::Unknown { name: name.to_owned(), known: [positional, keyword_only].concat() }
 }
 
-pub(super) fn socket_addr(ip: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
+fn socket_addr(ip: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
     match ip {
         IpAddr::V4(ip) => (ip, port).into(),
         IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope_id).into(),
@@ -440,6 +460,9 @@ fn is_digits(text: &str) -> bool {
 
 /// The largest that `listen(2)` can be told, an `int`. The system has a limit of its own, far below.
 const MAX_BACKLOG: u32 = i32::MAX.unsigned_abs();
+
+/// The largest size of a buffer that a socket can be told, an `int`. The system has a limit of its own, far below.
+const MAX_BUFFER: u32 = i32::MAX.unsigned_abs();
 
 /// 136 years: arbitrary, but so far from the end of every clock that adding it to a time of day never overflows.
 const MAX_SECONDS: u64 = u32::MAX as u64;

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ClientEndpoint;
-use crate::address::Address;
+use crate::address::{Address, unmapped};
 use crate::deferred::{Cancelled, Deferred};
 use crate::error::ConnectError;
 use crate::failure::Failure;
@@ -29,9 +29,11 @@ use crate::reactor::{ConnectOptions, Destination, Reactor};
 /// The name is looked up, by the reactor's [`Resolver`](crate::reactor::Resolver). Then its addresses are tried, IPv6 and IPv4 in
 /// turns, beginning with the family of the resolver's first: the first at once, each of the others a quarter of a second after the
 /// one before, or as soon as an attempt fails. The first that answers has the connection. The others are closed, and the factory
-/// does not hear of them. At most 16 addresses are tried. An IP address will do for a name.
+/// does not hear of them. At most 16 addresses are tried. An IP address will do for a name, and
+/// an international name with the feature `idna`.
 ///
 /// It fails with a [`ConnectError`]: [`BadHostName`](ConnectError::BadHostName) for what no resolver should be asked;
+/// [`UnknownInterface`](ConnectError::UnknownInterface) if the host is an address of an interface that does not exist;
 /// [`Lookup`](ConnectError::Lookup) if the name has no address, or the resolver does not answer in time;
 /// [`AllFailed`](ConnectError::AllFailed), which lists every attempt, if none is answered;
 /// [`NoProtocol`](ConnectError::NoProtocol) if the factory does not want the connection;
@@ -85,7 +87,19 @@ impl HostnameEndpoint {
         }
     }
 
-    pub(super) fn options(mut self, options: ConnectOptions) -> Self {
+    /// Connects with these options, in the place of all that were set before; the timeout is that of each attempt.
+    ///
+    /// ```
+    /// # use ropewalk::endpoints::HostnameEndpoint;
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let options = ropewalk::ConnectOptions::new().receive_buffer_bytes(4 << 20);
+    /// let for_large_answers = HostnameEndpoint::new(&reactor, "example.org", 80).options(options);
+    /// # drop(for_large_answers);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }
@@ -164,6 +178,7 @@ impl ClientEndpoint for HostnameEndpoint {
                 let Some(reactor) = reactor.upgrade() else {
                     return Deferred::fail(ConnectError::ReactorStopped { to: host });
                 };
+                addresses.iter_mut().for_each(|to| *to = unmapped(*to));
                 if let Some(from) = options.local_address() {
                     addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
                 }

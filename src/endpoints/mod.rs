@@ -8,6 +8,10 @@
 //! | `tcp:8888` | on port 8888 of all IPv4 interfaces |
 //! | `tcp:8888:interface=127.0.0.1:backlog=128` | on one interface, with more room for those who wait |
 //! | `tcp6:8888` | on port 8888 of all interfaces, over IPv6 and, as Linux has it by default, IPv4 |
+//! | `tcp6:8888:ipv6Only=0` | on port 8888 of all interfaces, over both, whatever the system's setting |
+//! | `tcp:8888:[fe80::1%eth0]` | on one interface, by its name |
+//! | `tcp:8888:reusePort=1` | on a port that several reactors or processes share |
+//! | `tcp:8888:queueLimit=8388608` | with no more than 8 MiB waiting for a peer that does not read: the connection is aborted instead |
 //! | `tcp6:8888:128:[::1]` | the same on one interface; mind the order, which is Twisted's |
 //! | `tcp:localhost:8888` | to a host, on whichever of its addresses answers first |
 //! | `tcp:[::1]:8888` | to an address |
@@ -20,12 +24,17 @@
 //! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same by other roots, with a certificate to show |
 //! | `tls:example.org:443:endpoint=unix\:/run/tunnel.sock` | to that host over TLS through another endpoint |
 //!
+//! Options by name only, of ports and clients over TCP and TLS: `noDelay`, `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit`
+//! and `atQueueLimit` (`abort`, `pause` or `tell`); of ports `ipv6Only` too; the last four over UNIX sockets as well. Each is a method of
+//! [`ListenOptions`](crate::ListenOptions) or [`ConnectOptions`](crate::ConnectOptions), which say what it does.
+//!
 //! Fields are separated by colons; a field is positional or `name=value`; a backslash takes the next character literally
 //! (`\:`, `\=`, `\\`), and [`quote_string_argument`] puts them where they are needed.
 
 mod arguments;
 mod description;
 mod hostname;
+mod options;
 mod registry;
 mod tcp;
 #[cfg(feature = "tls")]
@@ -35,7 +44,7 @@ mod unix;
 use std::fmt;
 use std::rc::Rc;
 
-pub use self::arguments::{Argument, Arguments, TcpClientSpec, TcpServerSpec};
+pub use self::arguments::{Argument, Arguments, ScopedIp, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};

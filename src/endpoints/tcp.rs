@@ -47,6 +47,26 @@ impl TcpServerEndpoint {
         Self { reactor: reactor.clone(), address, options: ListenOptions::new() }
     }
 
+    /// Listens with these options, in the place of all that were set before.
+    ///
+    /// ```
+    /// use ropewalk::endpoints::TcpServerEndpoint;
+    /// use ropewalk::transport::QueueLimit;
+    /// use ropewalk::{ListenOptions, Reactor};
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let options = ListenOptions::new().ipv6_only(false).queue_limit(QueueLimit::abort(8 << 20));
+    /// let both_families = TcpServerEndpoint::at(&reactor, "[::]:8888".parse()?).options(options);
+    /// # drop(both_families);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn options(mut self, options: ListenOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// How many connections may wait to be accepted.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.options = self.options.backlog(backlog);
@@ -106,7 +126,8 @@ impl TcpClientEndpoint {
         Self { reactor: reactor.clone(), address, options: ConnectOptions::new() }
     }
 
-    pub(super) fn options(mut self, options: ConnectOptions) -> Self {
+    /// Connects with these options, in the place of all that were set before.
+    pub fn options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }
@@ -176,8 +197,7 @@ pub(super) fn server(
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let spec = TcpServerSpec::from_description(description)?;
-    let endpoint = TcpServerEndpoint::at(reactor, spec.address()).backlog(spec.backlog).tcp_no_delay(spec.no_delay);
-    Ok(Box::new(endpoint))
+    Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).options(spec.options)))
 }
 
 /// The endpoint of a description of type `tcp`.
@@ -186,9 +206,7 @@ pub(super) fn client(
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let spec = TcpClientSpec::from_description(description)?;
-    let options = ConnectOptions::new().timeout(Some(spec.timeout)).tcp_no_delay(spec.no_delay);
-    let options = spec.local_address().into_iter().fold(options, ConnectOptions::bind_address);
-    Ok(to_host(reactor, &spec.host, spec.port, options))
+    Ok(to_host(reactor, &spec.host, spec.port, spec.options))
 }
 
 /// The endpoint for a host: one for an address, or one for a name.

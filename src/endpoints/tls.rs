@@ -3,10 +3,12 @@
 //!
 //! | description | arguments by position or name | by name only |
 //! |---|---|---|
-//! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog`, `extraCertChain` | `noDelay=1` |
-//! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog`, `interface=::` | `noDelay=1` |
-//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given), `fingerprints`, `noDelay=1` |
-//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | `fingerprints`, `noDelay=1` |
+//! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog`, `extraCertChain` | options of ports |
+//! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog`, `interface=::` | options of ports |
+//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given), `fingerprints`, options of clients |
+//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | `fingerprints`, options of clients |
+//!
+//! The options of ports and of clients are those of the types `tcp` (`options.rs`). Beside `endpoint` they are refused: that description has its own.
 //!
 //! `fingerprints` are SHA-256 [fingerprints](crate::tls::Fingerprint) with commas between them, in the place of a folder of authorities: only the
 //! certificates with these are trusted. Colons in them are left out, or escaped.
@@ -14,15 +16,15 @@
 //! Servers look at their files again every minute, as [`ServerTlsBuilder::build_from_directory`](crate::tls::ServerTlsBuilder::build_from_directory)
 //! does.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::arguments::{Argument, Arguments, socket_addr};
+use super::arguments::{Argument, Arguments, ScopedIp};
 use super::description::{Description, DescriptionError};
-use super::{ClientEndpoint, EndpointRegistry, ServerEndpoint, TcpServerEndpoint, tcp};
+use super::{ClientEndpoint, EndpointRegistry, ServerEndpoint, TcpServerEndpoint, options, tcp};
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, ConnectOptions, Port, Reactor};
+use crate::reactor::{ConnectOptions, Port, Reactor};
 use crate::tls::{ClientTls, ConfigError, Fingerprint, Identity, ServerTls, TlsVersion, TrustRoots};
 
 /// An endpoint inside of which TLS is spoken: a server's, or a client's. [`wrap_server_tls`] and [`wrap_client_tls`] make it.
@@ -85,14 +87,14 @@ pub(super) fn ssl_server(
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let order =
         ["port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters"];
-    let arguments = Arguments::of(description, "ssl", &order, &["noDelay"])?;
+    let arguments = Arguments::of(description, "ssl", &order, &options::LISTEN)?;
     let port = arguments.required("port", Argument::port)?;
     let key = arguments.optional("privateKey", path)?.unwrap_or("server.pem");
     let certificate = arguments.optional("certKey", path)?.unwrap_or(key);
     let version = arguments.optional("sslmethod", version)?.flatten();
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
-    let backlog = arguments.optional("backlog", Argument::backlog)?.unwrap_or(BACKLOG);
-    let no_delay = arguments.optional("noDelay", Argument::flag)?.unwrap_or(true);
+    let interface = interface.unwrap_or(ScopedIp::new(Ipv4Addr::UNSPECIFIED));
+    let options = arguments.listen_options(interface)?;
     let more = arguments.optional("extraCertChain", path)?;
     arguments.optional("dhParameters", |given| {
         Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
@@ -100,8 +102,7 @@ pub(super) fn ssl_server(
     let builder = version.into_iter().fold(ServerTls::builder(), |builder, version| builder.only_version(version));
     let tls = builder.build_from_files(certificate, more, key);
     let tls = tls.map_err(|error| unusable(&arguments, error))?;
-    let (ip, scope) = interface.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
-    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog).tcp_no_delay(no_delay);
+    let endpoint = TcpServerEndpoint::at(reactor, interface.socket_addr(port)).options(options);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
@@ -110,15 +111,14 @@ pub(super) fn tls_server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &["noDelay"])?;
+    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &options::LISTEN)?;
     let folder = arguments.required("path", path)?;
     let port = arguments.optional("port", Argument::port)?.unwrap_or(HTTPS);
-    let backlog = arguments.optional("backlog", Argument::backlog)?.unwrap_or(BACKLOG);
-    let no_delay = arguments.optional("noDelay", Argument::flag)?.unwrap_or(true);
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
+    let interface = interface.unwrap_or(ScopedIp::new(Ipv6Addr::UNSPECIFIED));
+    let options = arguments.listen_options(interface)?;
     let tls = ServerTls::from_directory(folder).map_err(|error| unusable(&arguments, error))?;
-    let (ip, scope) = interface.unwrap_or((Ipv6Addr::UNSPECIFIED.into(), 0));
-    let endpoint = TcpServerEndpoint::at(reactor, socket_addr(ip, port, scope)).backlog(backlog).tcp_no_delay(no_delay);
+    let endpoint = TcpServerEndpoint::at(reactor, interface.socket_addr(port)).options(options);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
@@ -127,9 +127,8 @@ pub(super) fn ssl_client(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
-    let names =
-        ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "fingerprints", "noDelay"];
-    let arguments = Arguments::of_client(description, "ssl", &names)?;
+    let names = ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "fingerprints"];
+    let arguments = Arguments::of_client(description, "ssl", &[&names[..], &options::CONNECT].concat())?;
     let target = Target::read(&arguments)?;
     let key = arguments.optional("privateKey", path)?;
     let certificate = arguments.optional("certKey", path)?;
@@ -146,14 +145,18 @@ pub(super) fn tls_client(
     registry: &EndpointRegistry,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let order = ["host", "port", "timeout", "bindAddress", "certificate", "privateKey", "trustRoots", "endpoint"];
-    let arguments = Arguments::of(description, "tls", &order, &["fingerprints", "noDelay"])?;
+    let names = [&["fingerprints"], &options::CONNECT[..]].concat();
+    let arguments = Arguments::of(description, "tls", &order, &names)?;
     let target = Target::read(&arguments)?;
     let certificate = arguments.optional("certificate", path)?;
     let key = arguments.optional("privateKey", path)?;
     let trusted = Trusted::read(&arguments, "trustRoots")?;
     let inner = arguments.optional("endpoint", |inner| Ok(inner.value()))?;
     let inner = match inner {
-        Some(inner) => registry.client_from_string(reactor, inner)?,
+        Some(inner) => {
+            arguments.refuse(&options::CONNECT, "nothing beside endpoint, which has options of its own")?;
+            registry.client_from_string(reactor, inner)?
+        }
         None => target.endpoint(reactor),
     };
     let tls = client_tls(target.host, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
@@ -169,15 +172,11 @@ struct Target<'d> {
 
 impl<'d> Target<'d> {
     fn read(arguments: &Arguments<'d>) -> Result<Self, DescriptionError> {
-        let from: Option<(IpAddr, u32)> = arguments.optional("bindAddress", Argument::ip_unless_empty)?.flatten();
-        let from = from.map(|(ip, scope)| socket_addr(ip, 0, scope));
-        let timeout = arguments.optional("timeout", Argument::seconds)?.unwrap_or(CONNECT_TIMEOUT);
-        let no_delay = arguments.optional("noDelay", Argument::flag)?.unwrap_or(true);
-        let options = ConnectOptions::new().timeout(Some(timeout)).tcp_no_delay(no_delay);
+        let options = arguments.connect_options()?;
         Ok(Self {
             host: arguments.required("host", Argument::host)?,
             port: arguments.required("port", Argument::peer_port)?,
-            options: from.into_iter().fold(options, ConnectOptions::bind_address),
+            options,
         })
     }
 

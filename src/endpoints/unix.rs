@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::arguments::{Argument, Arguments};
 use super::description::{Description, DescriptionError, quote_string_argument};
-use super::{ClientEndpoint, ServerEndpoint};
+use super::{ClientEndpoint, ServerEndpoint, options};
 use crate::address::UnixAddress;
 use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{BACKLOG, CONNECT_TIMEOUT, Port, Reactor, UnixConnectOptions, UnixListenOptions};
+use crate::reactor::{Port, Reactor, UnixConnectOptions, UnixListenOptions};
 
 /// Listens on a UNIX socket (Twisted: `UNIXServerEndpoint`).
 ///
@@ -93,18 +93,20 @@ impl ClientEndpoint for UnixClientEndpoint {
     }
 }
 
-/// The endpoint of `unix:address[:mode[:backlog[:lockfile]]]`. The lock is held unless it is told otherwise, as in Twisted.
+/// The endpoint of `unix:address[:mode[:backlog[:lockfile]]]`, with options by name. The lock is held unless it is told otherwise, as in Twisted.
 pub(super) fn server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "unix", &["address", "mode", "backlog", "lockfile"], &[])?;
+    let arguments = Arguments::of(description, "unix", &["address", "mode", "backlog", "lockfile"], &options::UNIX)?;
     let address = arguments.required("address", address)?;
     let mode = arguments.optional("mode", mode)?;
     let backlog = arguments.optional("backlog", Argument::backlog)?;
     let lock = arguments.optional("lockfile", Argument::flag)?;
-    let options = UnixListenOptions::new().backlog(backlog.unwrap_or(BACKLOG)).want_pid(lock.unwrap_or(true));
-    let options = mode.map_or(options.clone(), |mode| options.mode(mode));
+    let options = UnixListenOptions::new().want_pid(lock.unwrap_or(true));
+    let options = mode.into_iter().fold(options, UnixListenOptions::mode);
+    let mut options = backlog.into_iter().fold(options, UnixListenOptions::backlog);
+    arguments.read_connection_options(options.connections())?;
     Ok(Box::new(UnixServerEndpoint::new(reactor, address).options(options)))
 }
 
@@ -113,12 +115,16 @@ pub(super) fn client(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "unix", &["path"], &["timeout", "lockfile"])?;
+    let arguments =
+        Arguments::of(description, "unix", &["path"], &[&["timeout", "lockfile"], &options::UNIX[..]].concat())?;
     let address = arguments.required("path", address)?;
     let timeout: Option<Duration> = arguments.optional("timeout", Argument::seconds)?;
     let check = arguments.optional("lockfile", Argument::flag)?;
-    let options = UnixConnectOptions::new().timeout(Some(timeout.unwrap_or(CONNECT_TIMEOUT)));
-    let options = options.check_pid(check.unwrap_or(false));
+    let mut options = UnixConnectOptions::new().check_pid(check.unwrap_or(false));
+    if timeout.is_some() {
+        options = options.timeout(timeout);
+    }
+    arguments.read_connection_options(options.connections())?;
     Ok(Box::new(UnixClientEndpoint::new(reactor, address).options(options)))
 }
 

@@ -239,7 +239,8 @@ impl<P: Protocol> Protocol for Tracked<P> {
     }
 
     forward_callbacks! { |self| self.inner;
-        data_received, handshake_completed, file_descriptor_received, half_close, read_connection_lost, write_connection_lost
+        data_received, handshake_completed, file_descriptor_received, half_close, read_connection_lost, write_connection_lost,
+        queue_limit_reached
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) trait ErasedJoint {
     fn deliver_held(&self);
     /// Our direction was shut.
     fn write_connection_lost(&self);
-    /// The producer of the transport is to pause or to resume.
-    fn tell_producer(&self);
+    /// The queue of the transport is above its limit, or the producer is to pause or to resume.
+    fn tell_of_queue(&self);
     /// The deadline of the stream passed.
     fn deadline_passed(&self);
     /// Ends the connection with the failure of a callback, and logs it: the protocol may not.
@@ -192,7 +192,11 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         self.tell(Call::WriteLost, P::write_connection_lost);
     }
 
-    fn tell_producer(&self) {
+    fn tell_of_queue(&self) {
+        let is_over_limit = self.transport.stream().take_limit_notice();
+        if is_over_limit {
+            self.tell(Call::QueueLimit, P::queue_limit_reached);
+        }
         let told = self.transport.stream().take_producer();
         if let Some((mut producer, notice)) = told {
             let result = guarded_result(|| match notice {
@@ -222,8 +226,15 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn connection_lost(&self, reason: &Failure) {
-        if reason.check::<ConnectionClosed>().is_some_and(|closed| !matches!(closed, ConnectionClosed::Done)) {
-            tracing::debug!(peer = %self.transport.peer(), protocol = type_name::<P>(), %reason, "a connection was lost");
+        match reason.check() {
+            Some(ConnectionClosed::QueueLimit { .. }) => {
+                let (peer, protocol) = (self.transport.peer(), type_name::<P>());
+                tracing::warn!(%peer, protocol, failure = %reason, "too much is queued for a peer; the connection is aborted");
+            }
+            None | Some(ConnectionClosed::Done) => {}
+            Some(_) => {
+                tracing::debug!(peer = %self.transport.peer(), protocol = type_name::<P>(), %reason, "a connection was lost");
+            }
         }
         let producer = self.transport.stream().unregister();
         if let Some(mut producer) = producer {

@@ -124,6 +124,20 @@ pub trait Protocol: Any + Erase {
         None
     }
 
+    /// More bytes are queued than the transport's limit allows ([`QueueLimit::tell`](crate::transport::QueueLimit::tell)): the peer takes
+    /// less than is written. Called at the end of a turn, once, and again after the queue has come down to half the limit. (Twisted
+    /// has no such callback.)
+    ///
+    /// Unless this is implemented, the connection is aborted, with
+    /// [`ConnectionClosed::QueueLimit`](crate::error::ConnectionClosed::QueueLimit) as the reason.
+    ///
+    /// # Errors
+    /// An `Err` closes the connection; see the trait.
+    fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
+        transport.abort_over_limit();
+        Ok(())
+    }
+
     /// The connection is over (Twisted: `connectionLost`). The reason is a
     /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
     /// protocol is dropped afterwards.
@@ -215,6 +229,11 @@ macro_rules! forward_callbacks {
             $inner.write_connection_lost(transport)
         }
     };
+    (|$self:ident| $inner:expr; queue_limit_reached) => {
+        fn queue_limit_reached(&mut $self, transport: &Transport) -> Result<()> {
+            $inner.queue_limit_reached(transport)
+        }
+    };
     (|$self:ident| $inner:expr; connection_lost) => {
         fn connection_lost(&mut $self, transport: &Transport, reason: &Failure) {
             $inner.connection_lost(transport, reason);
@@ -235,6 +254,6 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     forward_callbacks! { |self| (**self);
         connection_made, data_received, handshake_completed, file_descriptor_received, half_close, read_connection_lost,
-        write_connection_lost, connection_lost
+        write_connection_lost, queue_limit_reached, connection_lost
     }
 }

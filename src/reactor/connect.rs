@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::backend::ConnectRefusal;
+use super::options::ConnectOptions;
 use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
@@ -17,80 +18,12 @@ use crate::time::{Clock, DelayedCall};
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
-/// How long an attempt may take, unless said otherwise. 30 s, as Twisted.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
 const SELF_CONNECTS: u32 = 3;
 
 /// How soon a UNIX socket is asked again whose queue is full: nothing says when it is not. 10 ms: a listener that lives has
 /// accepted many by then.
 const BUSY: Duration = Duration::from_millis(10);
-
-/// How a connection is made.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// let options = ropewalk::ConnectOptions::new().timeout(Some(Duration::from_secs(5)));
-/// ```
-#[derive(Debug, Clone)]
-pub struct ConnectOptions {
-    timeout: Option<Duration>,
-    bind_address: Option<SocketAddr>,
-    no_delay: bool,
-}
-
-impl ConnectOptions {
-    /// A timeout of 30 s, whatever local address the system chooses, and Nagle's algorithm off.
-    pub fn new() -> Self {
-        Self { timeout: Some(CONNECT_TIMEOUT), bind_address: None, no_delay: true }
-    }
-
-    /// How long to wait for an answer; `None` leaves it to the operating system.
-    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// The local address to connect from; port 0 lets the system choose one.
-    pub fn bind_address(mut self, address: SocketAddr) -> Self {
-        self.bind_address = Some(address);
-        self
-    }
-
-    /// The local address to connect from, if one was given.
-    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.bind_address
-    }
-
-    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on (`TCP_NODELAY`): see
-    /// [`ListenOptions::tcp_no_delay`](super::ListenOptions::tcp_no_delay). Without effect on UNIX sockets.
-    ///
-    /// ```
-    /// let gathered_by_the_system = ropewalk::ConnectOptions::new().tcp_no_delay(false);
-    /// # drop(gathered_by_the_system);
-    /// ```
-    pub fn tcp_no_delay(mut self, on: bool) -> Self {
-        self.no_delay = on;
-        self
-    }
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// How a socket connects.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DialOptions {
-    /// The local address to connect from.
-    pub(crate) from: Option<SocketAddr>,
-    /// Nagle's algorithm is off, of a TCP connection.
-    pub(crate) no_delay: bool,
-}
 
 /// Where a connection may lead.
 #[derive(Debug)]
@@ -149,6 +82,13 @@ impl Core {
         if !self.is_ours() {
             return Deferred::fail(ConnectError::ForkedChild { to: to.to_string() });
         }
+        let mut options = options.clone();
+        if let (Some(SocketAddr::V6(from)), Some(name)) = (&mut options.dial.from, &options.bind_scope) {
+            match self.interface_index(name) {
+                Ok(index) => from.set_scope_id(index),
+                Err(source) => return Deferred::fail(ConnectError::UnknownInterface { name: name.clone(), source }),
+            }
+        }
         if let Err(panic) = factory.start() {
             return Deferred::fail(panic);
         }
@@ -167,7 +107,7 @@ impl Core {
         });
         let dial = Rc::new(Dial {
             to,
-            options: options.clone(),
+            options,
             factory,
             promise,
             stage: Cell::new(Stage::Trying),
@@ -229,14 +169,13 @@ impl Core {
     }
 
     fn ask(self: &Rc<Self>, id: Id, attempt: &Attempt) {
-        let ConnectOptions { bind_address: from, no_delay, .. } = attempt.dial.options;
-        let options = DialOptions { from, no_delay };
+        let options = attempt.dial.options.dial;
         let mut begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
         if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
             begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
         }
         let Err(refusal) = begun else { return };
-        let error = match (refusal, from) {
+        let error = match (refusal, options.from) {
             (ConnectRefusal::Busy, _) => return self.ask_later(id),
             (ConnectRefusal::Bind(source), Some(local)) => ConnectError::Bind { local: local.into(), source },
             (
@@ -289,6 +228,7 @@ impl Core {
     fn join(&self, id: Id, host: Address, attempt: &Attempt) {
         let (dial, peer) = (&attempt.dial, &attempt.to);
         let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer.clone());
+        transport.begin_with_limit(dial.options.dial.connection.queue_limit);
         let joint = match dial.factory.build(transport) {
             Ok(Some(joint)) => joint,
             Ok(None) => return self.end_dial(dial, ConnectError::NoProtocol { address: peer.clone() }.into()),

@@ -88,6 +88,7 @@ impl Core {
         let Incoming { socket, host, peer } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
+        transport.begin_with_limit(port.options.connections.queue_limit);
         let named = transport.clone();
         let joint = match port.factory.build(transport) {
             Ok(Some(joint)) => joint,
@@ -191,8 +192,8 @@ impl Core {
                         return;
                     }
                 }
-                Step::TellProducer => {
-                    self.producing.borrow_mut().push(id);
+                Step::TellOfQueue => {
+                    self.queue_notices.borrow_mut().push(id);
                     return;
                 }
                 Step::Receive(on) => backend.receive(id, on),
@@ -238,10 +239,10 @@ impl Core {
 
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
     pub(super) fn deliver_losses(self: &Rc<Self>) {
-        if !self.producing.borrow().is_empty() {
-            for id in Batch::of(&self.producing) {
+        if !self.queue_notices.borrow().is_empty() {
+            for id in Batch::of(&self.queue_notices) {
                 if let Some(joint) = self.joint(id) {
-                    joint.tell_producer();
+                    joint.tell_of_queue();
                 }
             }
         }

@@ -58,8 +58,8 @@ pub(crate) struct Core {
     pub(super) closing: Cell<bool>,
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
     pub(super) resumed: RefCell<Vec<Id>>,
-    /// For phase 8: producers that are to be told something, directions that were shut, and connections that are over.
-    pub(super) producing: RefCell<Vec<Id>>,
+    /// For phase 8: protocols and producers that are to be told of their queues, directions that were shut, and connections that are over.
+    pub(super) queue_notices: RefCell<Vec<Id>>,
     pub(super) shut: RefCell<Vec<Id>>,
     pub(super) lost: RefCell<Vec<(Id, CloseMode)>>,
     /// For the end of phase 8: what else has to wait until no callback is on the stack.
@@ -136,7 +136,7 @@ impl Core {
             turning: Cell::new(false),
             closing: Cell::new(false),
             resumed: RefCell::default(),
-            producing: RefCell::default(),
+            queue_notices: RefCell::default(),
             shut: RefCell::default(),
             lost: RefCell::default(),
             later: RefCell::default(),

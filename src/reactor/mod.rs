@@ -12,6 +12,7 @@
 //! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
 //! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
+//! | `options.rs` | how ports listen and how connections are made |
 //! | `triggers.rs` | startup and shutdown |
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
@@ -32,6 +33,7 @@ mod jobs;
 mod life;
 mod lingering;
 mod on_signal;
+mod options;
 mod pages;
 mod port;
 mod process;
@@ -56,21 +58,19 @@ pub(crate) use self::backend::{
     Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
 };
 pub use self::choice::BackendKind;
-pub use self::connect::ConnectOptions;
-pub(crate) use self::connect::{CONNECT_TIMEOUT, Destination, DialOptions};
+pub(crate) use self::connect::Destination;
 use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;
 use self::life::Handle;
 pub use self::on_signal::SignalSubscription;
-pub(crate) use self::port::BACKLOG;
-pub(crate) use self::port::PortOptions;
-pub use self::port::{ListenOptions, Port};
+pub use self::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
+pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
+pub use self::port::Port;
 pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
 pub use self::run::{Finish, run};
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
-pub use self::unix::{UnixConnectOptions, UnixListenOptions};
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
@@ -273,8 +273,8 @@ impl Reactor {
     /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
     ///
     /// # Errors
-    /// [`ListenError`]: the address is in use, is not ours or not allowed; the factory did not start; the reactor is
-    /// stopping, or closed.
+    /// [`ListenError`]: the address is in use, is not ours or not allowed; an option does not fit it, or names an interface that does not
+    /// exist; the factory did not start; the reactor is stopping, or closed.
     pub fn listen_tcp(
         &self,
         address: SocketAddr,
@@ -294,7 +294,7 @@ impl Reactor {
         options: &ListenOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
-        self.0.listen(address.into(), options.into(), factory)
+        self.0.listen(address.into(), options.port.clone(), factory)
     }
 
     /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
@@ -333,12 +333,13 @@ impl Reactor {
 
     /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
     /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
-    /// at once. An IPv6 address may have the number of an interface behind it (`fe80::1%2`); what name an interface has, is
-    /// for the resolver to say.
+    /// at once. An IPv6 address may have the number or the name of a network interface behind it (`fe80::1%2`, `fe80::1%eth0`), which
+    /// is looked up now. An international name (`bücher.example`) is looked up in its ASCII form, with the feature `idna`.
     ///
     /// Fails with [`ConnectError::BadHostName`](crate::error::ConnectError::BadHostName), at once and without asking anybody,
-    /// where no resolver should be asked, and with [`ConnectError::Lookup`](crate::error::ConnectError::Lookup) where there is
-    /// no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
+    /// where no resolver should be asked, with
+    /// [`ConnectError::UnknownInterface`](crate::error::ConnectError::UnknownInterface) where there is no such interface, and with
+    /// [`ConnectError::Lookup`](crate::error::ConnectError::Lookup) where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
     pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         self.0.resolve(host, port)
     }

@@ -2,10 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::backend::{Incoming, ListenRefusal};
+use super::options::PortOptions;
 use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
@@ -22,71 +25,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a port may complain of one kind of trouble.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How many connections may wait to be accepted, unless said otherwise: as many as the system allows, which cuts it down to its own
-/// limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst that meets a busy loop.
-pub(crate) const BACKLOG: u32 = i32::MAX as u32;
-
-/// How a port listens.
-///
-/// ```
-/// let options = ropewalk::ListenOptions::new().backlog(1024);
-/// ```
-#[derive(Debug, Clone)]
-pub struct ListenOptions {
-    backlog: u32,
-    no_delay: bool,
-}
-
-impl ListenOptions {
-    /// As many waiting connections as the system allows, and Nagle's algorithm off.
-    pub fn new() -> Self {
-        Self { backlog: BACKLOG, no_delay: true }
-    }
-
-    /// How many connections may wait to be accepted; the system has a limit of its own.
-    pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
-        self
-    }
-
-    /// Turns Nagle's algorithm off (`true`) or on for accepted connections (`TCP_NODELAY`). It is off unless told otherwise: what is
-    /// written in a turn leaves together, so that the algorithm saves nothing, and it would hold back the last part of a message until the
-    /// peer has acknowledged the part before.
-    ///
-    /// ```
-    /// let gathered_by_the_system = ropewalk::ListenOptions::new().tcp_no_delay(false);
-    /// # drop(gathered_by_the_system);
-    /// ```
-    pub fn tcp_no_delay(mut self, on: bool) -> Self {
-        self.no_delay = on;
-        self
-    }
-}
-
-impl From<&ListenOptions> for PortOptions {
-    fn from(options: &ListenOptions) -> Self {
-        Self { backlog: options.backlog, no_delay: options.no_delay, mode: 0, lock: false }
-    }
-}
-
-/// How a port listens, whatever it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PortOptions {
-    pub(crate) backlog: u32,
-    /// Nagle's algorithm is off on accepted TCP connections.
-    pub(crate) no_delay: bool,
-    /// The permissions of a UNIX socket's file.
-    pub(crate) mode: u32,
-    /// Whether a lock is held beside that.
-    pub(crate) lock: bool,
-}
-
-impl Default for ListenOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// A listening port (Twisted: `IListeningPort`). A cheap handle; the port listens whether one is kept or not.
 #[derive(Clone)]
@@ -165,7 +103,7 @@ impl fmt::Debug for Port {
 pub(super) struct PortCore {
     core: Weak<Core>,
     pub(super) factory: BoxedFactory,
-    options: PortOptions,
+    pub(super) options: PortOptions,
     /// Where it listens: as asked for, and once bound, as bound.
     host: RefCell<Address>,
     state: RefCell<State>,
@@ -230,6 +168,7 @@ impl Core {
         if self.closing.get() {
             return Err(ListenError::ReactorStopping);
         }
+        let address = self.local_address(address, &port.options)?;
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
         let listen = || self.backend.borrow_mut().listen(id, &address, &port.options);
         let bound = listen().or_else(|refusal| match refusal {
@@ -268,6 +207,25 @@ impl Core {
                 })
             }
         }
+    }
+
+    /// Completes an address with the interface that it belongs to, and checks that the options are for its family.
+    fn local_address(&self, address: Address, options: &PortOptions) -> Result<Address, ListenError> {
+        let Some(option) = options.for_ipv6() else { return Ok(address) };
+        let Some(SocketAddr::V6(mut v6)) = address.socket_addr() else {
+            return Err(ListenError::NotIpv6 { address, option });
+        };
+        if let Some(name) = &options.scope {
+            let index = self.interface_index(name);
+            let unknown = |source| ListenError::UnknownInterface { name: name.clone(), source };
+            v6.set_scope_id(index.map_err(unknown)?);
+        }
+        Ok(SocketAddr::from(v6).into())
+    }
+
+    /// The number of a network interface.
+    pub(super) fn interface_index(&self, name: &str) -> io::Result<u32> {
+        self.backend.borrow().interface_index(name)
     }
 
     pub(super) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
@@ -313,7 +271,7 @@ impl Core {
     }
 
     /// Accepting failed: it goes on after a pause.
-    pub(super) fn accept_failed(self: &Rc<Self>, id: Id, error: &std::io::Error) {
+    pub(super) fn accept_failed(self: &Rc<Self>, id: Id, error: &io::Error) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.accept_failures += 1);
         port.trouble.borrow_mut().failures += 1;

@@ -1,14 +1,16 @@
 //! The looking up of names (Twisted: `IHostnameResolver`, `GAIResolver`).
 
+use std::collections::HashSet;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::rc::Rc;
 
 use super::jobs::Whose;
 use super::{Core, Reactor};
-use crate::address::{check_host, literal};
+use crate::address::{literal, parse_ipv6, to_ascii};
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, NoThread, ReactorGone};
+use crate::failure::Failure;
 
 /// Looks names up (Twisted: `IHostnameResolver`). Given to a reactor with [`Builder::resolver`](super::Builder::resolver); the
 /// reactor asks it for what is no IP address.
@@ -69,28 +71,52 @@ impl Resolver for SystemResolver {
 }
 
 impl Core {
-    /// Asks the resolver for what is no IP address.
+    /// Asks the resolver for what is no IP address, and the backend for the name of an interface behind one.
     pub(super) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         if let Some(address) = literal(host, port) {
             return Deferred::succeed(vec![address]);
         }
-        if let Err(source) = check_host(host) {
-            return Deferred::fail(ConnectError::BadHostName { host: host.to_owned(), source });
-        }
+        let ascii = match to_ascii(host) {
+            Ok(ascii) => ascii,
+            Err(source) => return Deferred::fail(ConnectError::BadHostName { host: host.to_owned(), source }),
+        };
         let Some(reactor) = self.reactor().filter(|reactor| !reactor.is_closed()) else {
             return Deferred::fail(ConnectError::ReactorStopped { to: host.to_owned() });
         };
+        if let Some((ip, Some(name))) = parse_ipv6(host) {
+            return match self.interface_index(name) {
+                Ok(index) => Deferred::succeed(vec![SocketAddrV6::new(ip, port, 0, index).into()]),
+                Err(source) => Deferred::fail(ConnectError::UnknownInterface { name: name.to_owned(), source }),
+            };
+        }
         let resolver = Rc::clone(&*self.resolver.borrow());
-        let asked = host.to_owned();
-        resolver.resolve(&reactor, host, port).add_callback(move |mut addresses| {
-            let mut seen = std::collections::HashSet::new();
-            addresses.retain(|address| seen.insert(*address));
-            if addresses.is_empty() {
-                let reason = "the name has no addresses".to_owned();
-                return Err(ConnectError::Lookup { host: asked, reason }.into());
-            }
-            Ok(addresses)
+        let (written, asked) = (host.to_owned(), ascii.clone().into_owned());
+        resolver.resolve(&reactor, &ascii, port).add_both(move |result| {
+            let failure = match result {
+                Ok(addresses) if addresses.is_empty() => {
+                    let reason = "the name has no addresses".to_owned();
+                    ConnectError::Lookup { host: asked.clone(), reason }.into()
+                }
+                Ok(mut addresses) => {
+                    let mut seen = HashSet::new();
+                    addresses.retain(|address| seen.insert(*address));
+                    return Ok(addresses);
+                }
+                Err(failure) => failure,
+            };
+            Err(as_written(failure, written, &asked))
         })
+    }
+}
+
+/// Has a failure of the resolver name the host as the program wrote it, where it was asked for another form of the name.
+fn as_written(failure: Failure, written: String, asked: &str) -> Failure {
+    match failure.check() {
+        Some(ConnectError::Lookup { host, reason }) if host == asked && written != asked => {
+            let reason = format!("{reason} (asked for {asked})");
+            ConnectError::Lookup { host: written, reason }.into()
+        }
+        _ => failure,
     }
 }
 

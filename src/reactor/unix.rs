@@ -6,104 +6,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use super::backend::ListenRefusal;
-use super::port::{BACKLOG, PortOptions};
-use super::{CONNECT_TIMEOUT, ConnectOptions, Destination, FilesystemLock, Port, Reactor};
+use super::{Destination, FilesystemLock, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 use crate::address::UnixAddress;
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, ListenError};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
-
-/// Who may connect to a UNIX socket, unless said otherwise. 0o666, everybody, as Twisted.
-const MODE: u32 = 0o666;
-
-/// How a UNIX port listens.
-///
-/// ```
-/// let options = ropewalk::reactor::UnixListenOptions::new().mode(0o600).want_pid(true);
-/// ```
-#[derive(Debug, Clone)]
-pub struct UnixListenOptions {
-    backlog: u32,
-    mode: u32,
-    want_pid: bool,
-}
-
-impl UnixListenOptions {
-    /// As many waiting connections as the system allows, mode 0o666, no lock.
-    pub fn new() -> Self {
-        Self { backlog: BACKLOG, mode: MODE, want_pid: false }
-    }
-
-    /// How many connections may wait to be accepted; the system has a limit of its own.
-    pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
-        self
-    }
-
-    /// The permissions of the socket's file, whatever the umask: who may connect. An abstract name has none.
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode & 0o7777;
-        self
-    }
-
-    /// Whether to hold a lock, the path with `.lock` behind it, while listening (Twisted: `wantPID`). Then the file of a socket whose
-    /// holder died is replaced, and that of one who lives is not. An abstract name needs none.
-    pub fn want_pid(mut self, lock: bool) -> Self {
-        self.want_pid = lock;
-        self
-    }
-}
-
-impl Default for UnixListenOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// How a connection to a UNIX socket is made.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// let options = ropewalk::reactor::UnixConnectOptions::new().timeout(Some(Duration::from_secs(1))).check_pid(true);
-/// ```
-#[derive(Debug, Clone)]
-pub struct UnixConnectOptions {
-    timeout: Option<Duration>,
-    check_pid: bool,
-}
-
-impl UnixConnectOptions {
-    /// Twisted's: 30 s, and no look at a lock.
-    pub fn new() -> Self {
-        Self { timeout: Some(CONNECT_TIMEOUT), check_pid: false }
-    }
-
-    /// How long to wait for a place in the listener's queue; `None` is no limit.
-    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Whether to connect only if somebody holds the lock beside the path (Twisted: `checkPID`).
-    pub fn check_pid(mut self, check: bool) -> Self {
-        self.check_pid = check;
-        self
-    }
-}
-
-impl Default for UnixConnectOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 impl Reactor {
     /// Listens on a UNIX socket, and has `factory` build a protocol for each connection (Twisted: `listenUNIX`). The socket is
@@ -150,8 +63,7 @@ impl Reactor {
         options: &UnixListenOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
-        let UnixListenOptions { backlog, mode, want_pid } = *options;
-        self.0.listen(address.clone().into(), PortOptions { backlog, no_delay: false, mode, lock: want_pid }, factory)
+        self.0.listen(address.clone().into(), options.port.clone(), factory)
     }
 
     /// Connects to a UNIX socket, and joins the protocol that `factory` builds to the connection (Twisted: `connectUNIX`, with an
@@ -179,8 +91,7 @@ impl Reactor {
                 return Deferred::fail(ConnectError::NotLocked { address: address.clone().into() });
             }
         }
-        let tcp = ConnectOptions::new().timeout(options.timeout);
-        self.connect_to(Destination::Address(address.clone().into()), &tcp, factory)
+        self.connect_to(Destination::Address(address.clone().into()), &options.connect, factory)
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct End {
     receiving: Cell<bool>,
     /// What settling found out, and the next phases do.
     resumed: Cell<bool>,
-    producing: Cell<bool>,
+    queue_notices: Cell<bool>,
     shut: Cell<bool>,
     closing: Cell<Option<CloseMode>>,
     aborted: Cell<bool>,
@@ -65,7 +65,7 @@ impl End {
             timer: Cell::default(),
             receiving: Cell::new(false),
             resumed: Cell::new(false),
-            producing: Cell::new(false),
+            queue_notices: Cell::new(false),
             shut: Cell::new(false),
             closing: Cell::new(None),
             aborted: Cell::new(false),
@@ -220,8 +220,8 @@ impl End {
                         return true;
                     }
                 }
-                Step::TellProducer => {
-                    self.producing.set(true);
+                Step::TellOfQueue => {
+                    self.queue_notices.set(true);
                     return true;
                 }
                 Step::Receive(on) => self.receiving.set(on),
@@ -276,10 +276,10 @@ impl End {
     /// decides whether there is anything left to be reset.
     pub(super) fn tell(&self, peer_ended: bool) -> Option<Failure> {
         let joint = self.joint();
-        if self.producing.take()
+        if self.queue_notices.take()
             && let Some(joint) = &joint
         {
-            joint.tell_producer();
+            joint.tell_of_queue();
         }
         if self.shut.take()
             && let Some(joint) = &joint

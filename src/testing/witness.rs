@@ -222,6 +222,11 @@ impl<P: Protocol> Protocol for Witnessed<P> {
         self.inner.half_close()
     }
 
+    fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
+        self.expect_made("queue_limit_reached");
+        self.witness.during("queue_limit_reached", || self.inner.queue_limit_reached(transport))
+    }
+
     fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
         self.expect_made("read_connection_lost");
         if std::mem::replace(&mut self.read_ended, true) {

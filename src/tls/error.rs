@@ -9,6 +9,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 use super::verifier::Refusal;
 use super::{Fingerprint, keys};
+use crate::address::BadHostName;
 use crate::failure::Panicked;
 
 /// Why a TLS connection ended otherwise than cleanly (Twisted: `OpenSSL.SSL.Error`): the reason that `connection_lost` is given. A
@@ -219,6 +220,8 @@ pub enum ConfigError {
     BadName {
         /// The name.
         name: String,
+        /// The rule of host names that it breaks, if it is one of those.
+        source: Option<BadHostName>,
     },
     /// The TLS library does not take it: a key that is not that of its certificate, a kind that is not supported.
     #[error("TLS can't be done like this")]

@@ -39,6 +39,7 @@ mod server;
 mod session;
 mod verifier;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -57,6 +58,7 @@ pub use self::roots::TrustRoots;
 pub use self::server::{ServerTls, ServerTlsBuilder};
 use self::session::Session;
 pub use self::session::{TlsSession, TlsVersion};
+use crate::address::{parse_ipv6, to_ascii};
 use crate::transport::Transport;
 
 /// A role in TLS, and all that it needs: what [`Transport::start_tls`] takes.
@@ -160,10 +162,15 @@ fn versions(only: Option<TlsVersion>) -> &'static [&'static rustls::SupportedPro
     }
 }
 
-/// A server's name as TLS has it: without the dot at the end that makes a name absolute.
+/// A server's name as TLS has it: in ASCII, without the dot at the end that makes a name absolute, and an address without the network
+/// interface that it belongs to on this host alone.
 fn server_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
-    let bad = || ConfigError::BadName { name: name.to_owned() };
-    ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned()).map_err(|_| bad())
+    let bad = |source| ConfigError::BadName { name: name.to_owned(), source };
+    if let Some((ip, _)) = parse_ipv6(name) {
+        return Ok(ServerName::from(IpAddr::from(ip)));
+    }
+    let ascii = to_ascii(name).map_err(|source| bad(Some(source)))?;
+    ServerName::try_from(ascii.strip_suffix('.').unwrap_or(&ascii).to_owned()).map_err(|_| bad(None))
 }
 
 /// How long a handshake may take unless set: as long as an attempt to connect.

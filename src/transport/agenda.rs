@@ -77,6 +77,7 @@ pub(crate) enum Call<'a> {
     HandshakeCompleted,
     ReadLost,
     WriteLost,
+    QueueLimit,
     Lost,
 }
 
@@ -90,6 +91,7 @@ impl Call<'_> {
             Self::HandshakeCompleted => "handshake_completed",
             Self::ReadLost => "read_connection_lost",
             Self::WriteLost => "write_connection_lost",
+            Self::QueueLimit => "queue_limit_reached",
             Self::Lost => "connection_lost",
         }
     }

@@ -3,6 +3,15 @@
 //! [`Transport`] is the handle that a protocol is given. Behind it is a state machine without any I/O
 //! (`stream/`), which the reactor tells what happened and asks what is to be done. This room makes no system
 //! call and knows no protocol.
+//!
+//! **Peers that do not read.** Bytes that were written and that the peer does not take wait in the connection's queue, which has no limit of
+//! its own. Three things bound it:
+//!
+//! | | bounds | by |
+//! |---|---|---|
+//! | [`register_producer`](Transport::register_producer) | the bytes of one producer | pausing it at the [marks](Transport::set_write_marks) |
+//! | [`set_queue_limit`](Transport::set_queue_limit) | all queued bytes | telling the protocol, pausing the peer, or aborting |
+//! | [`set_close_timeout`](Transport::set_close_timeout) | how long a close waits for a peer that takes nothing | aborting |
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -15,6 +24,7 @@ use std::time::Duration;
 pub(crate) mod agenda;
 pub(crate) mod layer;
 mod producer;
+pub(crate) mod queue_limit;
 pub(crate) mod send_queue;
 pub(crate) mod step;
 pub(crate) mod stream;
@@ -33,6 +43,7 @@ use agenda::{Agenda, Call, Driver, Entered, Id, SocketOption};
 use layer::{Layer, Opened};
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
+pub use queue_limit::{LimitAction, QueueLimit};
 use stream::Stream;
 
 /// A write of at least this many bytes onto an empty queue is handed to the socket at once, so that it is not copied: at 16 KiB a
@@ -82,7 +93,8 @@ impl Transport {
     /// 8 KiB or more with nothing queued before it is handed to the system at once, so that it is not copied, and leaves
     /// with the others.
     ///
-    /// The queue has no limit: watch [`queued`](Self::queued) where the peer decides how much is written. Bytes written after
+    /// The queue has no limit unless it is given one ([`set_queue_limit`](Self::set_queue_limit)): where the peer decides how much is
+    /// written, give it one, or watch [`queued`](Self::queued). Bytes written after
     /// [`lose_connection`](Self::lose_connection) and before the connection has closed are still sent; after
     /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
     pub fn write(&self, data: &[u8]) {
@@ -116,7 +128,7 @@ impl Transport {
     ///
     /// # Errors
     /// Gives the descriptor back: `data` is empty; this is no UNIX socket of the system, or TLS was started on it; nothing can be
-    /// written any more.
+    /// written any more, or `data` passes the [limit of the queue](QueueLimit::abort).
     ///
     /// # Examples
     /// ```
@@ -143,6 +155,10 @@ impl Transport {
         let passes = self.driver().is_ok_and(|driver| driver.passes_descriptors(self.0.id));
         let mut stream = self.0.stream.borrow_mut();
         if data.is_empty() || !passes || stream.is_layered() || !stream.accepts_writes() {
+            return Err(NotSent(descriptor));
+        }
+        if !stream.admits(data.len()) {
+            self.list_stream(&mut stream);
             return Err(NotSent(descriptor));
         }
         self.watch_written(&stream, data);

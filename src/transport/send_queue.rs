@@ -86,17 +86,29 @@ impl SendQueue {
     }
 
     /// Adds bytes at the end.
-    #[inline]
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
-        if data.is_empty() {
+        if self.push_first(data, spares) {
             return;
         }
         match &mut self.head {
-            Head::Here(chunk) if chunk.is_empty() => {
-                *chunk = if data.len() <= CHUNK { spares.take() } else { Vec::new() };
-                chunk.extend_from_slice(data);
-            }
+            Head::Here(chunk) if chunk.is_empty() => chunk.extend_from_slice(data),
             _ => self.push_behind(data, spares),
+        }
+    }
+
+    /// Adds no more than a chunk to an empty queue, or nothing to any. `false`: it is more, or the queue is not empty.
+    #[inline]
+    pub(crate) fn push_first(&mut self, data: &[u8], spares: &Spares) -> bool {
+        if data.is_empty() {
+            return true;
+        }
+        match &mut self.head {
+            Head::Here(chunk) if chunk.is_empty() && data.len() <= CHUNK => {
+                *chunk = spares.take();
+                chunk.extend_from_slice(data);
+                true
+            }
+            _ => false,
         }
     }
 

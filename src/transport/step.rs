@@ -22,8 +22,9 @@ pub(crate) enum Step {
     Send,
     /// Send the end of our side; [`Stream::shut`] was said already.
     ShutDownWriting,
-    /// The producer is to be told something ([`Stream::take_producer`]); the rest waits until then.
-    TellProducer,
+    /// The protocol is to be told of its queue's limit ([`Stream::take_limit_notice`]), or the producer something
+    /// ([`Stream::take_producer`]); the rest waits until then.
+    TellOfQueue,
     /// Start or stop receiving.
     Receive(bool),
     /// Receive what arrived before the network was over: [`Stream::ended`] says when there is no more.

@@ -47,6 +47,10 @@ impl Backend for Closed {
         Err(gone())
     }
 
+    fn interface_index(&self, _name: &str) -> io::Result<u32> {
+        Err(gone())
+    }
+
     fn connect(&mut self, _id: Id, _to: &Address, _options: &DialOptions) -> Result<(), ConnectRefusal> {
         Err(ConnectRefusal::Socket(gone()))
     }

@@ -104,7 +104,7 @@ impl Backend for Mio {
             self.reserve = Some(socket::reserve()?);
         }
         self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
-        self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, &bound, file))));
+        self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, &bound, file, options))));
         Ok(bound)
     }
 

@@ -42,8 +42,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connect::DialOptions;
-use super::port::PortOptions;
+use super::options::{DialOptions, PortOptions};
 use rustix::io::Errno;
 
 use crate::address::Address;
@@ -143,6 +142,11 @@ pub(crate) trait Backend {
 
     /// What wakes [`wait`](Self::wait) from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
+
+    /// The number of the network interface that has this name.
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        socket::interface_index(name)
+    }
 
     /// Sets an option of a stream's socket.
     fn set_option(&mut self, id: Id, option: SocketOption) -> io::Result<()> {

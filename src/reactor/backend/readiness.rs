@@ -10,6 +10,7 @@ use super::table::Then;
 use super::{Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
 use crate::address::Address;
 use crate::reactor::unix::SocketFile;
+use crate::reactor::{ConnectionOptions, PortOptions};
 use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
 use crate::transport::stream as transport;
 
@@ -45,6 +46,8 @@ pub(super) struct Listener {
     pub(super) socket: OwnedFd,
     /// Our address of every connection, unless we listen on all.
     host: Option<Address>,
+    /// Options that accepted connections do not inherit from the listener.
+    given: Option<ConnectionOptions>,
     /// There may be connections waiting.
     pub(super) waiting: bool,
     /// Not suspended.
@@ -200,13 +203,16 @@ impl Listener {
         }
     }
 
-    pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>) -> Self {
+    pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>, options: &PortOptions) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
+        let has_buffers = options.connections.receive_buffer.or(options.connections.send_buffer).is_some();
+        let given = (bound.unix().is_some() && has_buffers).then_some(options.connections);
         Self {
             file,
             socket,
             host,
+            given,
             waiting: false,
             accepting: true,
             short: false,
@@ -274,6 +280,9 @@ impl Listener {
     /// What was accepted, with the addresses. Whoever has already gone again has none at this end.
     pub(super) fn incoming(&self, socket: OwnedFd, peer: Address) -> Option<Incoming> {
         let host = self.host.clone().map_or_else(|| socket::local_address(&socket), Ok).ok()?;
+        if let Some(given) = &self.given {
+            socket::set_buffers(&socket, given).ok()?;
+        }
         let socket = IncomingSocket::Descriptor { socket, unix: host.unix().is_some() };
         Some(Incoming { socket, host, peer })
     }

@@ -22,7 +22,7 @@ use rustix::net::{
 use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
 use crate::address::{Address, UnixAddress};
 use crate::reactor::unix::SocketFile;
-use crate::reactor::{DialOptions, PortOptions};
+use crate::reactor::{ConnectionOptions, DialOptions, PortOptions};
 use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 use crate::transport::stream::Attached;
@@ -94,16 +94,55 @@ pub(super) fn listen(
         rustix::fs::chmod(path, mode)?;
         file = Some(made);
     } else {
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        if address.unix().is_none() {
-            // Accepted sockets inherit it.
-            sockopt::set_tcp_nodelay(&socket, options.no_delay)?;
+        if let Some(SocketAddr::V6(_)) = address.socket_addr()
+            && let Some(only) = options.ipv6_only
+        {
+            sockopt::set_ipv6_v6only(&socket, only)?;
         }
+        if address.unix().is_none() {
+            sockopt::set_socket_reuseaddr(&socket, options.connections.reuse_address)?;
+            set_tcp_options(&socket, &options.connections)?;
+        }
+        set_buffers(&socket, &options.connections)?;
         rustix::net::bind(&socket, &system_address(address)?)?;
     }
     rustix::net::listen(&socket, i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let host = local_address(&socket)?;
     Ok((socket, host, file))
+}
+
+/// Sets what is of TCP. Accepted sockets inherit it.
+fn set_tcp_options(socket: &OwnedFd, options: &ConnectionOptions) -> rustix::io::Result<()> {
+    // Off is the system's way.
+    if options.reuse_port {
+        sockopt::set_socket_reuseport(socket, true)?;
+    }
+    if options.no_delay { sockopt::set_tcp_nodelay(socket, true) } else { Ok(()) }
+}
+
+/// Sets the sizes of the system's buffers. Accepted TCP sockets inherit them, accepted UNIX sockets do not.
+pub(super) fn set_buffers(socket: &OwnedFd, options: &ConnectionOptions) -> rustix::io::Result<()> {
+    if let Some(bytes) = options.receive_buffer {
+        sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        sockopt::set_socket_send_buffer_size(socket, bytes as usize)?;
+    }
+    Ok(())
+}
+
+/// The number of the network interface that has this name.
+pub(super) fn interface_index(name: &str) -> io::Result<u32> {
+    #[cfg(target_os = "linux")]
+    {
+        let any = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        Ok(rustix::net::netdevice::name_to_index(&any, name)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = name;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
@@ -171,11 +210,11 @@ pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, b
             Errno::MFILE => ConnectRefusal::NoDescriptors(error.into()),
             error => ConnectRefusal::Socket(error.into()),
         })?;
-    if options.no_delay && to.unix().is_none() {
-        sockopt::set_tcp_nodelay(&socket, true).map_err(|error| ConnectRefusal::Socket(error.into()))?;
-    }
+    let tcp = if to.unix().is_none() { set_tcp_options(&socket, &options.connection) } else { Ok(()) };
+    tcp.and_then(|()| set_buffers(&socket, &options.connection))
+        .map_err(|error| ConnectRefusal::Socket(error.into()))?;
     if let Some(from) = options.from {
-        sockopt::set_socket_reuseaddr(&socket, true)
+        sockopt::set_socket_reuseaddr(&socket, options.connection.reuse_address)
             .and_then(|()| rustix::net::bind(&socket, &from))
             .map_err(|error| ConnectRefusal::Bind(error.into()))?;
     }
@@ -447,7 +486,7 @@ pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result
 
 fn our_address(address: SocketAddrAny) -> io::Result<Address> {
     if address.address_family() != AddressFamily::UNIX {
-        return Ok(Address::Tcp(address.try_into()?));
+        return Ok(SocketAddr::try_from(address)?.into());
     }
     let address = SocketAddrUnix::try_from(address)?;
     // The longest path that there may be comes with the NUL behind it.

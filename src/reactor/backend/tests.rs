@@ -117,7 +117,7 @@ fn short_sends_take_what_was_sent_off_the_queue() {
 fn so_many_are_accepted_in_a_turn() {
     const PEERS: usize = 150;
     for (number, mut backend) in backends().into_iter().enumerate() {
-        let options = PortOptions { backlog: 200, no_delay: true, mode: 0, lock: false };
+        let options = PortOptions { backlog: 200, ..PortOptions::new() };
         let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
         let at = at.socket_addr().expect("of TCP");
         let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("it listens")).collect();
@@ -198,9 +198,9 @@ fn what_the_peer_has_not_taken_is_not_acknowledged() {
 fn a_closed_backend_refuses_everything() {
     let mut closed = Closed::new(3);
     let at: Address = SocketAddr::from(([127, 0, 0, 1], 7)).into();
-    let options = PortOptions { backlog: 1, no_delay: true, mode: 0, lock: false };
+    let options = PortOptions { backlog: 1, ..PortOptions::new() };
     assert!(closed.listen(ID, &at, &options).is_err());
-    assert!(closed.connect(ID, &at, &DialOptions { from: None, no_delay: true }).is_err());
+    assert!(closed.connect(ID, &at, &DialOptions::new()).is_err());
     assert!(closed.adopt(ID, IncomingSocket::Descriptor { socket: tcp_pair().0, unix: false }).is_err());
     assert!(closed.send(ID, &mut Stream::new(), &Spares::default()).is_err());
     assert!(closed.watch(ID, 0).is_err() && closed.wait(None).is_err() && closed.reopen().is_err());
@@ -231,7 +231,7 @@ fn events_of_sources_that_are_gone_are_counted() {
 #[test]
 fn no_descriptor_is_wanted_where_nobody_waits() {
     let mut backend = Mio::new().expect("the system gives us a poller");
-    let options = PortOptions { backlog: 5, no_delay: true, mode: 0, lock: false };
+    let options = PortOptions { backlog: 5, ..PortOptions::new() };
     let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
     let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
     for waits in [false, true] {
@@ -252,7 +252,7 @@ fn no_descriptor_is_wanted_where_nobody_waits() {
 fn what_is_left_over_is_not_waited_for() {
     const PEERS: usize = 150;
     for mut backend in backends() {
-        let options = PortOptions { backlog: 200, no_delay: true, mode: 0, lock: false };
+        let options = PortOptions { backlog: 200, ..PortOptions::new() };
         let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
         let at = at.socket_addr().expect("of TCP");
         let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("it listens")).collect();
@@ -271,9 +271,9 @@ fn what_is_left_over_is_not_waited_for() {
 fn a_listener_without_a_reserve_fails() {
     for has_reserve in [false, true] {
         let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        let options = PortOptions { backlog: 5, no_delay: true, mode: 0, lock: false };
+        let options = PortOptions { backlog: 5, ..PortOptions::new() };
         let Ok((socket, bound, file)) = super::socket::listen(&any, &options) else { panic!("it listens") };
-        let mut listener = readiness::Listener::new(socket, &bound, file);
+        let mut listener = readiness::Listener::new(socket, &bound, file, &options);
         let _peer = TcpStream::connect(bound.socket_addr().expect("of TCP")).expect("it listens");
         let mut reserve = has_reserve.then(|| super::socket::reserve().expect("a descriptor"));
         listener.waiting = true;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::scene::{Call, End, Role, pattern};
 use super::{Scene, Setting};
+use crate::error::ConnectionClosed;
 use crate::failure::Result;
 use crate::time::Clock;
-use crate::transport::{Producer, ProducerError, Streaming, Transport};
+use crate::transport::{Producer, ProducerError, QueueLimit, Streaming, Transport};
 
 pub(super) fn a_full_socket_goes_on_when_its_peer_reads(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
@@ -187,6 +188,45 @@ pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Se
     scene.until(|| reader.count_received() == plenty + 3 * MORE + 21);
     assert_eq!(*told.borrow(), ["resume"; 4]);
     scene.finish(&[&reader, &writer]);
+}
+
+pub(super) fn a_queue_limit_tells_pauses_or_aborts(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let plenty = scene.setting.plenty() + 3 * MORE;
+    let (reader, writer) = scene.full(Role::new(), Role::new(), plenty);
+    let transport = writer.transport();
+    transport.set_queue_limit(Some(QueueLimit::tell(MORE as u32)));
+    transport.write(&[0; MORE]);
+    assert!(!writer.has(Call::QueueLimit), "it was told inside write");
+    scene.until(|| writer.has(Call::QueueLimit));
+    transport.write(&[0; MORE]);
+    scene.moment();
+    assert_eq!(writer.count(Call::QueueLimit), 1, "the peer has taken nothing since");
+    // Nothing is read from a peer that does not read, until it does.
+    transport.set_queue_limit(Some(QueueLimit::pause(MORE as u32)));
+    scene.moment();
+    reader.transport().write(b"hello");
+    scene.moment();
+    assert_eq!(writer.count_received(), 0, "{} bytes are queued, and it reads", transport.queued());
+    reader.transport().resume_producing();
+    scene.until(|| writer.count_received() == 5 && reader.count_received() == plenty + 2 * MORE);
+    assert_eq!(writer.count(Call::QueueLimit), 1);
+
+    let open = [reader, writer];
+
+    let (reader, writer) = scene.full(Role::new(), Role::new(), plenty);
+    let transport = writer.transport();
+    let limit = u32::try_from(transport.queued()).unwrap_or(u32::MAX);
+    transport.set_queue_limit(Some(QueueLimit::abort(limit)));
+    scene.moment();
+    assert!(!writer.is_over(), "the limit is not passed");
+    transport.write(&[0; MORE]);
+    assert!(transport.queued() <= limit as usize && !writer.is_over());
+    scene.until(|| writer.is_over());
+    let reason = writer.reason();
+    assert!(matches!(reason.check(), Some(ConnectionClosed::QueueLimit { .. })), "{reason}");
+    scene.until_told_of_the_abort(&reader);
+    scene.finish(&open.each_ref());
 }
 
 pub(super) fn a_close_waits_for_a_producer(setting: &mut dyn Setting) {

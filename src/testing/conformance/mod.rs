@@ -265,6 +265,7 @@ catalogue! {
         a_reader_that_pauses_at_every_chunk_gets_everything: "pausing inside every data_received loses and doubles nothing",
         big_transfers_both_ways_arrive_intact: "much that is sent both ways at once arrives, at every moment the beginning of what was sent",
         a_producer_is_paused_and_resumed_at_the_marks: "a push producer is paused above the high mark and resumed at the low one, and a pull producer is asked when all is sent",
+        a_queue_limit_tells_pauses_or_aborts: "a queue above its limit tells the protocol once, or holds back the peer, or aborts the connection",
         a_close_waits_for_a_producer: "lose_connection waits for a paused producer to be done, and sends what it wrote",
         a_producer_is_stopped_with_its_connection: "a connection that ends stops its producer, and takes no other: neither a second, nor one when it is over",
         two_reactors_talk: "what crosses from one reactor to another arrives both ways",

@@ -177,10 +177,12 @@ pub(super) enum Call {
     Data,
     ReadLost,
     WriteLost,
+    QueueLimit,
     Lost,
 }
 
 impl Call {
+    /// Those that every connection may have without being asked to.
     pub(super) const ALL: [Self; 5] = [Self::Made, Self::Data, Self::ReadLost, Self::WriteLost, Self::Lost];
 }
 
@@ -287,6 +289,10 @@ impl Protocol for Role {
 
     fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
         self.call(Call::WriteLost, transport, b"")
+    }
+
+    fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
+        self.call(Call::QueueLimit, transport, b"")
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::conduct::{Conduct, key};
-use super::kernel::{Kernel, News, Owner, Refusal, SocketId};
+use super::kernel::{Kernel, News, Owner, Refusal, Sharing, SocketId};
 use crate::address::Address;
 use crate::reactor::{
-    Backend, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions,
-    Progress, RECEIVE, Wake,
+    Backend, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
+    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::send_queue::{Loan, Spares};
@@ -228,8 +228,10 @@ impl Backend for Simulated {
     }
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
-        let (socket, bound) = self.kernel.borrow_mut().listen(self.owner, self.host, address, options.backlog)?;
-        self.no_delays.insert(key(id), options.no_delay);
+        let sharing = sharing(&options.connections, options.ipv6_only);
+        let (socket, bound) =
+            self.kernel.borrow_mut().listen(self.owner, self.host, address, options.backlog, sharing)?;
+        self.no_delays.insert(key(id), options.connections.no_delay);
         self.name(id, socket);
         Ok(bound)
     }
@@ -278,10 +280,11 @@ impl Backend for Simulated {
     }
 
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
-        let asked = self.kernel.borrow_mut().connect(self.owner, self.host, to, options.from);
+        let sharing = sharing(&options.connection, None);
+        let asked = self.kernel.borrow_mut().connect(self.owner, self.host, to, options.from, sharing);
         match asked {
             Ok(socket) => {
-                self.no_delays.insert(key(id), options.no_delay);
+                self.no_delays.insert(key(id), options.connection.no_delay);
                 self.name(id, socket);
             }
             Err(Refusal::Bind(error)) => return Err(ConnectRefusal::Bind(error)),
@@ -385,6 +388,11 @@ impl Backend for Simulated {
         kernel.close(socket, reset);
     }
 
+    /// Every host has the loopback interface, and no other by a name.
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        if name == "lo" { Ok(1) } else { Err(io::Error::from_raw_os_error(NO_DEVICE)) }
+    }
+
     fn watch(&mut self, _id: Id, _descriptor: RawFd) -> io::Result<()> {
         // There are no descriptors here.
         Err(io::ErrorKind::Unsupported.into())
@@ -485,6 +493,15 @@ impl Drop for Simulated {
         }
     }
 }
+
+/// The options for sharing an address, as the kernel has them. (The sizes of buffers are the network's: [`Conditions::window`](super::Conditions::window).)
+fn sharing(options: &ConnectionOptions, ipv6_only: Option<bool>) -> Sharing {
+    let ConnectionOptions { reuse_address, reuse_port, .. } = *options;
+    Sharing { reuse_address, reuse_port, ipv6_only: ipv6_only.unwrap_or(false) }
+}
+
+/// ENODEV, as it is on Linux.
+const NO_DEVICE: i32 = 19;
 
 /// An accepted connection on its way to its id. Dropped before, it is closed.
 struct Accepted {

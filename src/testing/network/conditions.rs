@@ -111,7 +111,8 @@ impl Conditions {
         self
     }
 
-    /// How many bytes a sender may have on their way to a peer that does not read; at least one. 64 KiB unless said otherwise.
+    /// How many bytes a sender may have on their way to a peer that does not read; at least one. 64 KiB unless said otherwise,
+    /// whatever sizes of buffers the options of ports and connections ask for.
     pub fn window(mut self, bytes: usize) -> Self {
         self.window = bytes.max(1);
         self

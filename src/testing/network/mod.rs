@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use self::backend::Simulated;
 pub use self::conditions::Conditions;
-use self::kernel::{Kernel, Owner};
+use self::kernel::{Kernel, Owner, Sharing};
 pub use self::peer::{Peer, PendingAttempt};
 use self::watcher::Watcher;
 use crate::address::Address;
@@ -120,6 +120,7 @@ impl Network {
     /// for threads run on the one thread there is, when the time that the seed says has passed: so a job must not wait for
     /// the reactor, and `blocking_call_from_thread` fails in it with [`OwnThread`](crate::error::OwnThread).
     pub fn reactor(&self, host: IpAddr) -> Reactor {
+        let host = host.to_canonical();
         let owner = Owner(self.0.reactors.borrow().len() as u32 + 1);
         self.0.kernel.borrow_mut().add_host(host);
         let backend = Simulated::new(Rc::clone(&self.0.kernel), owner, host);
@@ -267,12 +268,12 @@ impl Network {
 
     /// Cuts two hosts off from each other. What is under way between them waits.
     pub fn partition(&self, one: IpAddr, other: IpAddr) {
-        self.0.kernel.borrow_mut().partition(one, other);
+        self.0.kernel.borrow_mut().partition(one.to_canonical(), other.to_canonical());
     }
 
     /// Ends a [`partition`](Self::partition).
     pub fn heal(&self, one: IpAddr, other: IpAddr) {
-        self.0.kernel.borrow_mut().heal(one, other);
+        self.0.kernel.borrow_mut().heal(one.to_canonical(), other.to_canonical());
     }
 
     /// Limits the sockets that a reactor may have open, lingering ones included. At the limit it is out of descriptors: listening and
@@ -304,7 +305,7 @@ impl Network {
         let host = IpAddr::from([192, 0, 2, 1]);
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(host);
-        let Ok(attempt) = kernel.connect(Owner::TEST, host, &to.into(), None) else {
+        let Ok(attempt) = kernel.connect(Owner::TEST, host, &to.into(), None, Sharing::default()) else {
             unreachable!("the test has no limit of descriptors, and asks for no address of its own");
         };
         Peer::attempt(&self.0.kernel, attempt)

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::backend::Simulated;
-use super::kernel::{Kernel, Owner};
+use super::kernel::{Kernel, Owner, Sharing};
 use super::watcher::Watcher;
 use super::{Conditions, Network, Peer};
 use crate::failure::guarded;
 use crate::protocol::Protocol;
-use crate::reactor::{Backend, Completion, Inbox, ListenOptions, Reactor};
+use crate::reactor::{Backend, Completion, Inbox, ListenOptions, PortOptions, Reactor};
 use crate::transport::Transport;
 use crate::transport::agenda::{Call, Id, Watch};
 use crate::transport::send_queue::Spares;
@@ -98,8 +98,8 @@ impl Driven {
         kernel.borrow_mut().add_host(HOST);
         let mut backend = Simulated::new(Rc::clone(&kernel), Owner(1), HOST);
         let address = std::net::SocketAddr::new(HOST, 7).into();
-        backend.listen(PORT, &address, &(&ListenOptions::new()).into()).expect("a port");
-        let asked = kernel.borrow_mut().connect(Owner::TEST, HOST, &address, None);
+        backend.listen(PORT, &address, &PortOptions::new()).expect("a port");
+        let asked = kernel.borrow_mut().connect(Owner::TEST, HOST, &address, None, Sharing::default());
         let watcher = Watcher::new(&kernel, backend.ids());
         let peer = Peer::attempt(&kernel, asked.ok().expect("no limit"));
         let (spares, stream, inbox) = (Spares::default(), Stream::new(), Inbox::default());
@@ -232,7 +232,13 @@ fn a_second_life_is_noticed() {
         it.backend.shut_down_writing(ID);
     });
     assert_noticed("a second connection", |it| {
-        let asked = it.kernel.borrow_mut().connect(Owner::TEST, HOST, &std::net::SocketAddr::new(HOST, 7).into(), None);
+        let asked = it.kernel.borrow_mut().connect(
+            Owner::TEST,
+            HOST,
+            &std::net::SocketAddr::new(HOST, 7).into(),
+            None,
+            Sharing::default(),
+        );
         assert!(asked.is_ok());
         let Some((PORT, Completion::Accepted(incoming))) = it.turn() else { panic!("nobody came") };
         it.backend.adopt(ID, incoming.socket).expect("it is taken");

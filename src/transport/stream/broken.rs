@@ -62,7 +62,7 @@ impl Stream {
 
     /// Delivers what arrived before the network was over, while the protocol reads.
     pub(super) fn next_broken_step(&mut self) -> Step {
-        let reads = self.reading == Reading::Open || self.is_handshaking();
+        let reads = self.reading() == Reading::Open || self.is_handshaking();
         let deadline = if reads { Deadline::None } else { Deadline::Unread };
         if std::mem::replace(&mut self.deadline, deadline) != deadline {
             return if reads { Step::DisarmDeadline } else { Step::ArmDeadline(UNREAD_TIMEOUT) };

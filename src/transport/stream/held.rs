@@ -34,13 +34,17 @@ impl Stream {
 
     pub(super) fn take_all_held(&mut self) -> Option<Held> {
         let held = self.extras.as_mut()?.held.take();
-        self.extras.take_if(|extras| extras.is_empty());
+        self.drop_empty_extras();
         held
+    }
+
+    pub(super) fn drop_empty_extras(&mut self) {
+        self.extras.take_if(|extras| extras.is_empty());
     }
 
     /// Whether what is held back can be delivered: a layer's at once, the protocol's while reading is open.
     pub(super) fn held_is_due(&self) -> bool {
-        self.held().is_some_and(|held| self.reading == Reading::Open || self.is_for_layer(held))
+        self.held().is_some_and(|held| self.reading() == Reading::Open || self.is_for_layer(held))
     }
 
     pub(super) fn is_for_layer(&self, held: &Held) -> bool {

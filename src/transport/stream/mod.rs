@@ -1,7 +1,7 @@
 //! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol: it is told what was
 //! asked and what happened, and says what is to be done next ([`Stream::next_step`]). Everything that affects these
 //! states lives in this file and those beside it (`held.rs`, of what is held back, `broken.rs`, of what comes behind a fatal error, and
-//! `producing.rs`, of producers, `layered.rs`, for streams that have layers).
+//! `producing.rs`, of producers, `limit.rs`, of the queue's limit, `layered.rs`, for streams that have layers).
 //!
 //! A stream is three small machines:
 //!
@@ -53,6 +53,7 @@
 mod broken;
 mod held;
 mod layered;
+mod limit;
 mod millis;
 mod producing;
 
@@ -62,9 +63,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use self::held::Held;
+use self::limit::Overflow;
 use self::millis::Millis;
 use super::layer::Layers;
 use super::producer::Production;
+use super::queue_limit::LimitAction;
 use super::send_queue::{Loan, SendQueue, Spares};
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
@@ -83,18 +86,12 @@ pub(crate) struct Stream {
     writing: Writing,
     closing: Closing,
     receiving: Receiving,
-    /// The last send took less than there was, or is not over: the backend will say when to go on.
-    blocked: bool,
-    /// Bytes went to the socket that the system keeps for what follows them.
-    corked: bool,
-    /// A `Failing` stream has had its one flush.
-    flushed: bool,
+    flags: Flags,
     /// The deadline that is running.
     deadline: Deadline,
-    /// Bytes left since the close deadline was last looked at.
-    progressed: bool,
-    /// The protocol opted in to half-closes.
-    half_close: bool,
+    /// The action above `limit` queued bytes, if there is a limit.
+    at_limit: Option<LimitAction>,
+    limit: u32,
     /// On the reactor's agenda.
     listed: bool,
     reason: Option<Failure>,
@@ -151,6 +148,43 @@ enum Deadline {
     Handshake,
 }
 
+/// Facts about a stream, in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flags(u8);
+
+impl Flags {
+    const NONE: Self = Self(0);
+    /// Bytes left since the close deadline was last looked at.
+    const PROGRESSED: Self = Self(1);
+    /// The last send took less than there was, or is not over: the backend will say when to go on.
+    const BLOCKED: Self = Self(2);
+    /// Bytes went to the socket that the system keeps for what follows them.
+    const CORKED: Self = Self(4);
+    /// A `Failing` stream has had its one flush.
+    const FLUSHED: Self = Self(8);
+    /// The protocol opted in to half-closes.
+    const HALF_CLOSE: Self = Self(16);
+
+    const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    const fn add(&mut self, flag: Self) {
+        self.0 |= flag.0;
+    }
+
+    const fn set(&mut self, flag: Self, on: bool) {
+        self.0 = if on { self.0 | flag.0 } else { self.0 & !flag.0 };
+    }
+
+    /// Clears a flag; whether it was set.
+    const fn take(&mut self, flag: Self) -> bool {
+        let had = self.has(flag);
+        self.set(flag, false);
+        had
+    }
+}
+
 #[derive(Debug, Default)]
 struct Extras {
     /// Bytes and an end that came while paused.
@@ -161,6 +195,10 @@ struct Extras {
     descriptors: Attached,
     /// What stands between the protocol and the network.
     layers: Layers,
+    /// The state of a queue above its limit.
+    overflow: Option<Overflow>,
+    /// The limit is below a chunk, so that every write is compared with it.
+    is_tight: bool,
 }
 
 /// Descriptors to be sent, in order, each with the number of bytes that go ahead of it: it leaves with the byte behind those,
@@ -176,12 +214,10 @@ impl Stream {
             writing: Writing::Open,
             closing: Closing::No,
             receiving: Receiving::Untold,
-            blocked: false,
-            corked: false,
-            flushed: false,
+            flags: Flags::NONE,
             deadline: Deadline::None,
-            progressed: false,
-            half_close: false,
+            at_limit: None,
+            limit: 0,
             listed: false,
             reason: None,
             extras: None,
@@ -191,7 +227,7 @@ impl Stream {
 
     /// Says that the protocol wants to hear of half-closes (Twisted: `IHalfCloseableProtocol`).
     pub(crate) fn set_half_close(&mut self, half_close: bool) {
-        self.half_close = half_close;
+        self.flags.set(Flags::HALF_CLOSE, half_close);
     }
 
     /// Sets the close timeout; `None` waits without limit, as Twisted does.
@@ -209,16 +245,24 @@ impl Stream {
 
     /// Whether a write may bypass the queue: nothing is ahead of it, and the socket did not say that it is full.
     pub(crate) fn may_send_directly(&self) -> bool {
-        self.queue.is_empty() && !self.blocked && self.layers().is_none()
+        self.queue.is_empty() && !self.flags.has(Flags::BLOCKED) && self.layers().is_none()
     }
 
-    /// Queues bytes.
+    /// Queues bytes, unless that passes a limit which ends the stream. A chunk at most, onto an empty queue, passes none: a lower limit has
+    /// extras.
     #[inline]
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
-        if self.extras.is_none() {
-            return self.queue.push(data, spares);
+        if self.extras.is_some() || !self.queue.push_first(data, spares) {
+            self.push_more(data, spares);
         }
-        self.push_above(data, spares);
+    }
+
+    #[inline(never)]
+    fn push_more(&mut self, data: &[u8], spares: &Spares) {
+        if !data.is_empty() && self.admits(data.len()) {
+            self.push_above(data, spares);
+            self.note_overflow();
+        }
     }
 
     /// Bytes written, or made of what was written, that the operating system has not taken yet.
@@ -317,7 +361,7 @@ impl Stream {
 
     /// Whether reading is paused (Twisted: `producerState`).
     pub(crate) fn is_paused(&self) -> bool {
-        self.reading == Reading::Paused
+        self.reading() == Reading::Paused
     }
 
     // What happened.
@@ -339,7 +383,7 @@ impl Stream {
         if level < self.levels() {
             return if self.closing > Closing::Broken { Delivery::Kept } else { Delivery::Sealed };
         }
-        match self.reading {
+        match self.reading() {
             Reading::Open => Delivery::Deliver,
             Reading::Paused => {
                 self.new_held(level).data.extend_from_slice(data);
@@ -374,7 +418,7 @@ impl Stream {
             }
             level += 1;
         }
-        match self.reading {
+        match self.reading() {
             Reading::Open => self.end_reading(ending),
             Reading::Paused => {
                 self.new_held(level).end = Some(ending);
@@ -390,18 +434,18 @@ impl Stream {
 
     /// The socket took `count` bytes straight from a write, and keeps them for what follows.
     pub(crate) fn sent_directly(&mut self, count: usize) {
-        self.corked |= count > 0;
+        self.flags.0 |= if count > 0 { Flags::CORKED.0 } else { 0 };
         self.sent(count);
     }
 
     /// Takes the mark that the socket keeps bytes which nothing follows: it is to send them.
     pub(crate) fn take_corked(&mut self) -> bool {
-        std::mem::take(&mut self.corked) && self.queue.is_empty()
+        self.flags.take(Flags::CORKED) && self.queue.is_empty()
     }
 
     /// The backend took `count` bytes off the queue.
     pub(crate) fn sent(&mut self, count: usize) {
-        self.progressed |= count > 0;
+        self.flags.0 |= u8::from(count > 0);
         if count > 0
             && let Some(production) = self.production()
         {
@@ -426,12 +470,12 @@ impl Stream {
 
     /// The socket is full, or has a chunk to send; the backend will say when it has not.
     pub(crate) fn blocked(&mut self) {
-        self.blocked = true;
+        self.flags.add(Flags::BLOCKED);
     }
 
     /// The socket has room again. What it has to send already comes back first.
     pub(crate) fn unblocked(&mut self) {
-        self.blocked = self.queue.is_lent();
+        self.flags.set(Flags::BLOCKED, self.queue.is_lent());
     }
 
     /// Ends at once, for this reason, as if the network had said so.
@@ -446,7 +490,7 @@ impl Stream {
         match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => {}
             Deadline::Unread => self.end_broken(),
-            Deadline::Close if std::mem::take(&mut self.progressed) => {}
+            Deadline::Close if self.flags.take(Flags::PROGRESSED) => {}
             Deadline::Close => {
                 if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
                     let unsent = self.queued();
@@ -493,9 +537,10 @@ impl Stream {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
             Closing::Failing if self.queue.is_empty() && self.has_to_part() => self.part(),
-            Closing::Failing if self.can_send() && !self.flushed => {
+            Closing::Failing if self.can_send() && !self.flags.has(Flags::FLUSHED) => {
                 // With layers there is more to come: what is sealed when this has left.
-                self.flushed = self.layers().is_none_or(|layers| layers.parting);
+                let is_all = self.layers().is_none_or(|layers| layers.parting);
+                self.flags.set(Flags::FLUSHED, is_all);
                 Step::Send
             }
             // What is given up must not look like the end of it.
@@ -516,7 +561,7 @@ impl Stream {
     #[inline]
     pub(crate) fn is_usual(&self) -> bool {
         self.extras.is_none()
-            && !self.corked
+            && !self.flags.has(Flags::CORKED)
             && self.receiving == Receiving::On
             && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
     }
@@ -533,11 +578,14 @@ impl Stream {
             return step;
         }
         let (queued, mut waits) = (self.queued(), false);
+        if let Some(step) = self.limit_step(queued) {
+            return step;
+        }
         if self.writing != Writing::Shut
             && let Some(production) = self.production()
         {
             if production.notice(queued).is_some() {
-                return Step::TellProducer;
+                return Step::TellOfQueue;
             }
             waits = production.holds_close();
         }
@@ -559,7 +607,7 @@ impl Stream {
             (self.closing, self.deadline, self.close_timeout.into())
         {
             self.deadline = Deadline::Close;
-            self.progressed = false;
+            self.flags.set(Flags::PROGRESSED, false);
             return Step::ArmDeadline(after);
         }
         let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
@@ -574,7 +622,11 @@ impl Stream {
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
     pub(crate) fn shut(&self) -> EndNotice {
-        if self.half_close && self.closing == Closing::No { EndNotice::Tell } else { EndNotice::Silent }
+        if self.flags.has(Flags::HALF_CLOSE) && self.closing == Closing::No {
+            EndNotice::Tell
+        } else {
+            EndNotice::Silent
+        }
     }
 
     /// Whether our side was shut before.
@@ -601,7 +653,7 @@ impl Stream {
     /// Whether something is queued that the backend would take.
     #[inline]
     pub(crate) fn can_send(&self) -> bool {
-        !self.queue.is_empty() && !self.blocked
+        !self.queue.is_empty() && !self.flags.has(Flags::BLOCKED)
     }
 
     fn both_ended(&self) -> bool {
@@ -610,7 +662,7 @@ impl Stream {
 
     fn wants_to_receive(&self) -> bool {
         let end_is_held = self.held().is_some_and(|held| held.end.is_some());
-        let open = matches!(self.reading, Reading::Open | Reading::Discarding) && !end_is_held;
+        let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !end_is_held;
         match self.layers() {
             // Behind the peer's end of a layer there is that of the network, which says more.
             Some(layers) => !layers.wire_ended && (open || self.reading == Reading::Ended || self.is_handshaking()),
@@ -633,7 +685,7 @@ impl Stream {
     fn end_reading(&mut self, ending: Ending) -> EndNotice {
         self.reading = Reading::Ended;
         match ending {
-            Ending::Clean if self.half_close => return EndNotice::Tell,
+            Ending::Clean if self.flags.has(Flags::HALF_CLOSE) => return EndNotice::Tell,
             Ending::Clean => {}
             Ending::Cut(failure) => {
                 self.reason.get_or_insert(failure);
@@ -674,12 +726,15 @@ impl Stream {
         if let Some(extras) = &mut self.extras {
             extras.descriptors.clear();
             extras.layers.clear();
+            extras.overflow = None;
         }
     }
 }
 
 impl Extras {
     fn is_empty(&self) -> bool {
-        self.held.is_none() && self.production.is_none() && self.descriptors.is_empty() && self.layers.len() == 0
+        let is_within = self.overflow.is_none() && !self.is_tight;
+        let has_none = self.held.is_none() && self.production.is_none() && self.descriptors.is_empty();
+        is_within && has_none && self.layers.len() == 0
     }
 }

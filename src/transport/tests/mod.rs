@@ -9,11 +9,18 @@ use proptest::prelude::*;
 
 use super::Transport;
 use super::producer::{Notice, Producer, Streaming};
+use super::queue_limit::{LimitAction, QueueLimit};
 use super::send_queue::Spares;
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use super::stream::Stream;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
+
+/// Each connection has one, whatever it does: its fields are in the order and the bits that leave no gap.
+#[test]
+fn a_stream_is_small() {
+    assert!(size_of::<Stream>() <= 72, "{} bytes", size_of::<Stream>());
+}
 
 /// A stream that was told to receive, as it is after the first settling.
 fn open() -> Stream {
@@ -172,7 +179,7 @@ fn a_piece_that_is_sent_at_once_is_followed_by_the_next() {
     let mut stream = open();
     assert!(stream.register(Box::new(Silent), Streaming::Pull).is_none());
     for _ in 0..3 {
-        assert_eq!(stream.next_step(), Step::TellProducer);
+        assert_eq!(stream.next_step(), Step::TellOfQueue);
         let (producer, notice) = stream.take_producer().expect("it is to be told");
         assert_eq!(notice, Notice::Resume);
         assert_eq!(stream.next_step(), Step::Rest);
@@ -447,6 +454,7 @@ enum Act {
     Broken(bool),
     Unblocked,
     Deadline,
+    Limit(Option<QueueLimit>),
     /// Settle; the socket takes so much, then is full.
     Settle(usize),
 }
@@ -465,13 +473,20 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(Act::Broken),
         2 => Just(Act::Unblocked),
         1 => Just(Act::Deadline),
+        1 => limits().prop_map(Act::Limit),
         6 => (0..300_000_usize).prop_map(Act::Settle),
     ]
 }
 
+fn limits() -> impl Strategy<Value = Option<QueueLimit>> {
+    let bytes = prop_oneof![0..1_000_u32, 0..400_000_u32];
+    let action = prop_oneof![Just(LimitAction::Tell), Just(LimitAction::Pause), Just(LimitAction::Abort)];
+    proptest::option::weighted(0.8, (bytes, action).prop_map(|(bytes, action)| QueueLimit::new(bytes, action)))
+}
+
 proptest! {
     /// Whatever the order: the machine comes to rest, closes at most once, delivers nothing and asks for nothing after
-    /// that, never loses or repeats a byte before it, and delivers received bytes in order.
+    /// that, never loses or repeats a byte before it, delivers received bytes in order, and keeps the limit of its queue.
     #[test]
     fn any_order_of_requests_and_events(acts in proptest::collection::vec(act(), 1..60), half_close: bool) {
         let spares = Spares::default();
@@ -484,8 +499,14 @@ proptest! {
             match act {
                 Act::Write(count) if stream.accepts_writes() => {
                     prop_assert!(!closed && !shut);
-                    stream.queue.push(&vec![0; count], &spares);
-                    written += count;
+                    let before = stream.queue.len();
+                    stream.push(&vec![0; count], &spares);
+                    written += stream.queue.len() - before;
+                    let is_kept = stream.queue.len() == before + count;
+                    prop_assert!(is_kept || (stream.queue.len() == before && stream.is_aborting()));
+                    if let Some(limit) = stream.limit().filter(|limit| limit.action() == LimitAction::Abort) {
+                        prop_assert_eq!(is_kept, count == 0 || before + count <= limit.bytes() as usize);
+                    }
                 }
                 Act::Write(_) => {}
                 Act::Lose => stream.lose(),
@@ -516,12 +537,21 @@ proptest! {
                 Act::Received(_) | Act::Ended | Act::Broken(_) => {}
                 Act::Unblocked => stream.unblocked(),
                 Act::Deadline => drop(stream.deadline_passed()),
+                Act::Limit(limit) if !closed => stream.set_limit(limit),
+                Act::Limit(_) => {}
                 Act::Settle(room) => {
                     let mut room = room;
                     for turn in 0.. {
                         prop_assert!(turn < 50, "it never rests");
                         match stream.next_step() {
-                            Step::Rest => break,
+                            Step::Rest => {
+                                let queued = stream.queue.len();
+                                let above = stream.limit().filter(|limit| queued > limit.bytes() as usize);
+                                if above.is_some_and(|limit| limit.action() == LimitAction::Pause) && !stream.is_closing() {
+                                    prop_assert!(stream.is_paused() || end_came, "it reads above its limit");
+                                }
+                                break;
+                            }
                             Step::Send => {
                                 prop_assert!(!closed && !shut && !broken && !stream.queue.is_empty());
                                 let count = stream.queue.len().min(room);
@@ -539,7 +569,11 @@ proptest! {
                             Step::Receive(_) | Step::ArmDeadline(_) => prop_assert!(!closed),
                             Step::ReceiveRest | Step::DisarmDeadline => prop_assert!(!closed && broken),
                             Step::Seal => prop_assert!(false, "there is no layer"),
-                            Step::TellProducer => prop_assert!(false, "there is no producer"),
+                            Step::TellOfQueue => {
+                                let limit = stream.limit().filter(|limit| limit.action() == LimitAction::Tell);
+                                prop_assert!(limit.is_some_and(|limit| stream.queue.len() > limit.bytes() as usize));
+                                prop_assert!(stream.take_limit_notice() && !stream.take_limit_notice());
+                            }
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
                                 let held = stream.take_held().expect("it said so");

@@ -306,7 +306,7 @@ impl Backend for Uring {
             self.reserve = Some(socket::reserve()?);
         }
         socket::set_blocking(socket.as_fd(), true)?;
-        let mut port = Accepting::new(readiness::Listener::new(socket, &bound, file));
+        let mut port = Accepting::new(readiness::Listener::new(socket, &bound, file, options));
         port.arm(id, &mut self.ring);
         self.table.insert(id, Source::Port(Box::new(port)));
         Ok(bound)

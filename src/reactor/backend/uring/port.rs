@@ -194,7 +194,7 @@ mod tests {
 
     use super::super::ring::Event;
     use super::*;
-    use crate::reactor::ListenOptions;
+    use crate::reactor::PortOptions;
 
     /// Where the kernel refuses an accept that goes on, connections are accepted one at a time, each behind the one before.
     #[test]
@@ -202,9 +202,9 @@ mod tests {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
         let id = Id { slot: 7, generation: 1 };
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        let Ok((socket, bound, file)) = socket::listen(&any, &(&ListenOptions::new()).into()) else { panic!("a port") };
+        let Ok((socket, bound, file)) = socket::listen(&any, &PortOptions::new()) else { panic!("a port") };
         socket::set_blocking(socket.as_fd(), true).unwrap();
-        let mut port = Accepting::new(Listener::new(socket, &bound, file));
+        let mut port = Accepting::new(Listener::new(socket, &bound, file, &PortOptions::new()));
         port.arrived(id, Err(Errno::INVAL), false, &mut ring);
         let peers: Vec<_> = (0..3).map(|_| TcpStream::connect(bound.socket_addr().unwrap()).unwrap()).collect();
         for n in 1..=3 {
@@ -231,8 +231,8 @@ mod tests {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
         let id = Id { slot: 7, generation: 1 };
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        let Ok((socket, bound, file)) = socket::listen(&any, &(&ListenOptions::new()).into()) else { panic!("a port") };
-        let mut port = Accepting::new(Listener::new(socket, &bound, file));
+        let Ok((socket, bound, file)) = socket::listen(&any, &PortOptions::new()) else { panic!("a port") };
+        let mut port = Accepting::new(Listener::new(socket, &bound, file, &PortOptions::new()));
         port.arrived(id, Err(Errno::INVAL), false, &mut ring);
         assert!(port.next(id, 1, &mut None, &mut ring).0.is_none());
         port.arrived(id, Err(Errno::INVAL), false, &mut ring);

@@ -287,7 +287,7 @@ fn the_rest_ends_a_receive_that_is_under_way() {
 }
 
 fn listen(ring: &mut Uring) -> std::net::SocketAddr {
-    let options = PortOptions { backlog: 5, no_delay: true, mode: 0, lock: false };
+    let options = PortOptions { backlog: 5, ..PortOptions::new() };
     let at = ring.listen(ID, &std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options);
     at.expect("it listens").socket_addr().expect("of TCP")
 }
@@ -305,7 +305,7 @@ fn idle_sockets_say_nothing() {
     let at = listen(&mut ring);
     ring.ring.flush();
     assert!(ring.ring.next().is_none(), "a port without a waiting connection says something");
-    ring.connect(client, &at.into(), &DialOptions { from: None, no_delay: true }).expect("it listens");
+    ring.connect(client, &at.into(), &DialOptions::new()).expect("it listens");
     let (until, mut inbox, mut came) = (Instant::now() + LIMIT, Inbox::default(), 0);
     while came < 2 {
         assert!(Instant::now() < until, "they did not come");
@@ -393,7 +393,7 @@ fn an_attempt_is_polled_again_and_given_up() {
     let at = socket::local_address(&listener).expect("it has one").socket_addr().expect("of TCP");
     let _first = std::net::TcpStream::connect(at).expect("it listens");
     plan(Call::RingPoll, [Fault::Ends; 3]);
-    ring.connect(ID, &at.into(), &DialOptions { from: None, no_delay: true }).expect("it begins");
+    ring.connect(ID, &at.into(), &DialOptions::new()).expect("it begins");
     assert!(drain(&mut ring).is_empty(), "it is not connected");
     assert_eq!(left(Call::RingPoll), 0, "it is not polled again");
     let peer = format!("0100007F:{:04X} 02", at.port());

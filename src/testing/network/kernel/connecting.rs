@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::address::{Address, UnixAddress};
 
+use super::sharing::{Sharing, is_of, overlap, reaches};
 use super::{Event, Host, Kernel, News, Owner, Socket, SocketId, Stream};
 
 pub(crate) struct Listener {
@@ -14,6 +15,7 @@ pub(crate) struct Listener {
     pub(super) host: IpAddr,
     pub(super) bound: Address,
     pub(super) backlog: usize,
+    pub(super) sharing: Sharing,
     /// Connected, and not accepted.
     pub(super) waiting: VecDeque<SocketId>,
     /// Not suspended.
@@ -29,6 +31,7 @@ pub(crate) struct Attempt {
     pub(super) owner: Owner,
     pub(super) host: IpAddr,
     pub(super) local: Address,
+    pub(super) sharing: Sharing,
     pub(crate) to: Address,
     /// Its answer.
     pub(super) outcome: Option<Result<SocketId, io::ErrorKind>>,
@@ -45,17 +48,19 @@ impl Kernel {
         host: IpAddr,
         address: &Address,
         backlog: u32,
+        sharing: Sharing,
     ) -> io::Result<(SocketId, Address)> {
         if self.is_full(owner) {
             return Err(too_many_open());
         }
-        let bound = self.bind(host, address)?;
+        let bound = self.bind(host, address, sharing)?;
         let backlog = backlog.max(1) as usize;
         let listener = Listener {
             owner,
             host,
             bound: bound.clone(),
             backlog,
+            sharing,
             waiting: VecDeque::new(),
             accepting: true,
             asked: 0,
@@ -67,24 +72,29 @@ impl Kernel {
     }
 
     /// Binds a listener: checks that the address is the host's and free, and chooses a port if it has none.
-    fn bind(&mut self, host: IpAddr, address: &Address) -> io::Result<Address> {
+    fn bind(&mut self, host: IpAddr, address: &Address, sharing: Sharing) -> io::Result<Address> {
         let bound = match address {
             Address::Tcp(address) => self.bind_port(host, *address, None)?.into(),
             Address::Unix(_) => address.clone(),
         };
-        if self.is_listened_on(host, &bound) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
+        if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
     }
 
-    fn is_listened_on(&self, host: IpAddr, address: &Address) -> bool {
-        self.sockets.values().any(|socket| match socket {
-            Socket::Listener(listener) => listener.host == host && overlap(&listener.bound, address),
-            _ => false,
-        })
+    /// True if other sockets of a host, or a connection in TIME_WAIT, keep an address from a socket that would be bound to it.
+    fn is_in_use(&self, host: IpAddr, address: &Address, sharing: Sharing) -> bool {
+        let is_kept = |socket: &Socket| {
+            let is_there = socket.host() == host && overlap((socket.local(), socket.sharing()), (address, sharing));
+            is_there && !sharing.is_possible(socket.sharing(), matches!(socket, Socket::Listener(_)))
+        };
+        let waits = |((of, port, _), (until, other)): (&(IpAddr, u16, SocketAddr), &(Duration, Sharing))| {
+            let is_there = *of == host && Some(*port) == address.port() && *until > self.now;
+            is_there && !sharing.is_possible(*other, false)
+        };
+        self.sockets.values().any(is_kept) || self.time_waits.iter().any(waits)
     }
 
     fn bind_port(&mut self, host: IpAddr, address: SocketAddr, to: Option<&Address>) -> io::Result<SocketAddr> {
-        let is_ours = address.ip() == host || address.ip().is_unspecified() || address.ip().is_loopback();
-        if !is_ours {
+        if !is_of(host, address.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         let port = match address.port() {
@@ -95,7 +105,13 @@ impl Kernel {
     }
 
     /// Binds a socket that connects, so that its four-tuple is unique.
-    fn bind_to_connect(&mut self, host: IpAddr, to: &Address, from: Option<SocketAddr>) -> Result<Address, Refusal> {
+    fn bind_to_connect(
+        &mut self,
+        host: IpAddr,
+        to: &Address,
+        from: Option<SocketAddr>,
+        sharing: Sharing,
+    ) -> Result<Address, Refusal> {
         let Some(ip) = to.ip() else { return Ok(UnixAddress::unnamed().into()) };
         let Some(from) = from else {
             let port = self.free_port(host, Some(to)).ok_or(io::ErrorKind::AddrNotAvailable);
@@ -105,7 +121,7 @@ impl Kernel {
         let bound = self.bind_port(host, from, Some(to)).map_err(Refusal::Bind)?;
         let port = bound.port();
         let bound = bound.into();
-        if self.is_listened_on(host, &bound) {
+        if self.is_in_use(host, &bound, sharing) {
             return Err(Refusal::Bind(io::ErrorKind::AddrInUse.into()));
         }
         // With SO_REUSEADDR, Linux looks at the peer only when it is asked to connect, and says that instead of AddrInUse.
@@ -124,7 +140,7 @@ impl Kernel {
         };
         let is_there = |socket: &Socket| socket.host() == host && socket.local().port() == Some(port) && goes(socket);
         let waits = to.socket_addr().and_then(|to| self.time_waits.get(&(host, port, to)));
-        waits.is_some_and(|until| *until > self.now) || self.sockets.values().any(is_there)
+        waits.is_some_and(|(until, _)| *until > self.now) || self.sockets.values().any(is_there)
     }
 
     /// A port of the host for a listener, or for a connection to an address. `None`: all are taken.
@@ -147,11 +163,11 @@ impl Kernel {
     }
 
     /// Holds a four-tuple in TIME_WAIT, so that no late packet of its connection reaches a later one.
-    pub(super) fn begin_time_wait(&mut self, host: IpAddr, local: &Address, remote: &Address) {
+    pub(super) fn begin_time_wait(&mut self, host: IpAddr, local: &Address, remote: &Address, sharing: Sharing) {
         let (Some(port), Some(remote)) = (local.port(), remote.socket_addr()) else { return };
         let now = self.now;
-        self.time_waits.retain(|_, until| *until > now);
-        self.time_waits.insert((host, port, remote), now + TIME_WAIT);
+        self.time_waits.retain(|_, (until, _)| *until > now);
+        self.time_waits.insert((host, port, remote), (now + TIME_WAIT, sharing));
     }
 
     /// Where an owner listens.
@@ -163,12 +179,16 @@ impl Kernel {
         bound.collect()
     }
 
-    pub(super) fn listener_at(&self, host: IpAddr, to: &Address) -> Option<SocketId> {
-        let listens = |socket: &Socket| match socket {
-            Socket::Listener(listener) => listener.host == host && reaches(to, &listener.bound),
-            _ => false,
+    /// The listener that gets a connection. Of those that share an address, the peer's port says which.
+    fn listener_at(&self, host: IpAddr, to: &Address, from: &Address) -> Option<SocketId> {
+        let exactness = |socket: &Socket| match socket {
+            Socket::Listener(it) if it.host == host => reaches(to, (&it.bound, it.sharing)),
+            _ => None,
         };
-        self.sockets.iter().find(|(_, socket)| listens(socket)).map(|(id, _)| *id)
+        let all = || self.sockets.iter().filter_map(|(id, socket)| Some((exactness(socket)?, *id)));
+        let (most, _) = all().max()?;
+        let best: Vec<SocketId> = all().filter(|(exact, _)| *exact == most).map(|(_, id)| id).collect();
+        best.get(usize::from(from.port().unwrap_or(0)) % best.len()).copied()
     }
 
     pub(crate) fn connect(
@@ -177,13 +197,15 @@ impl Kernel {
         host: IpAddr,
         to: &Address,
         from: Option<SocketAddr>,
+        sharing: Sharing,
     ) -> Result<SocketId, Refusal> {
         if self.is_full(owner) {
             return Err(Refusal::NoDescriptors(too_many_open()));
         }
-        let local = self.bind_to_connect(host, to, from)?;
+        let local = self.bind_to_connect(host, to, from, sharing)?;
         self.note(format_args!("dial   {local} > {to}"));
-        let attempt = Attempt { owner, host, local, to: to.clone(), outcome: None, told: false, arrived: false };
+        let attempt =
+            Attempt { owner, host, local, sharing, to: to.clone(), outcome: None, told: false, arrived: false };
         let id = self.add(Socket::Attempt(attempt));
         let at = self.now + self.latency();
         self.later(at, Event::Arrives(id));
@@ -193,6 +215,7 @@ impl Kernel {
     pub(super) fn attempt_arrives(&mut self, id: SocketId) {
         let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return };
         let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to.clone(), attempt.there());
+        let from = attempt.local.clone();
         if attempt.outcome.is_some() {
             return;
         }
@@ -208,7 +231,7 @@ impl Kernel {
         if !self.hosts.contains_key(&there) {
             return self.answer(id, Err(io::ErrorKind::HostUnreachable));
         }
-        let Some(listener) = self.listener_at(there, &to) else {
+        let Some(listener) = self.listener_at(there, &to, &from) else {
             return self.answer(id, Err(io::ErrorKind::ConnectionRefused));
         };
         let Some(Socket::Listener(it)) = self.sockets.get(&listener) else { return };
@@ -216,13 +239,13 @@ impl Kernel {
             // It is not answered.
             return self.again(Event::Arrives(id));
         }
-        let owner = it.owner;
+        let (owner, sharing) = (it.owner, it.sharing);
         if let Some(served) = self.join(id, owner) {
             if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&listener) {
                 listener.waiting.push_back(served);
             }
             if let Some(stream) = self.stream(served) {
-                stream.accepted = false;
+                (stream.accepted, stream.sharing) = (false, sharing);
             }
             self.make_ready(owner, listener);
         }
@@ -232,9 +255,10 @@ impl Kernel {
     pub(crate) fn join(&mut self, id: SocketId, owner: Owner) -> Option<SocketId> {
         let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
         let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
-        let (local, to) = (attempt.local.clone(), attempt.to.clone());
+        let (local, to, sharing) = (attempt.local.clone(), attempt.to.clone(), attempt.sharing);
         let (asking, answering) = (self.next_id(), self.next_id());
-        let ours = Stream::new(asker, (host, there), local.clone(), to.clone(), answering);
+        let mut ours = Stream::new(asker, (host, there), local.clone(), to.clone(), answering);
+        ours.sharing = sharing;
         let theirs = Stream::new(owner, (there, host), to, local, asking);
         self.sockets.insert(asking, Socket::Stream(Box::new(ours)));
         self.sockets.insert(answering, Socket::Stream(Box::new(theirs)));
@@ -358,19 +382,4 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 /// EMFILE, as it is on Linux: no descriptors are left to this process.
 fn too_many_open() -> io::Error {
     io::Error::from_raw_os_error(24)
-}
-
-/// Whether two sockets of one host can't listen at the same time.
-fn overlap(one: &Address, other: &Address) -> bool {
-    reaches(one, other) || reaches(other, one)
-}
-
-/// Whether a connection to an address gets to who listens there.
-fn reaches(to: &Address, bound: &Address) -> bool {
-    match (to, bound) {
-        (Address::Tcp(to), Address::Tcp(bound)) => {
-            to.port() == bound.port() && (to.ip() == bound.ip() || bound.ip().is_unspecified())
-        }
-        (to, bound) => to == bound,
-    }
 }

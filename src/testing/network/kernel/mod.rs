@@ -16,6 +16,7 @@ mod connecting;
 mod ends;
 mod ledger;
 mod nagle;
+mod sharing;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub(crate) use self::connecting::Refusal;
 use self::connecting::{Attempt, FIRST_PORT, Listener};
+pub(crate) use self::sharing::Sharing;
 use self::streams::Stream;
 use self::trace::Trace;
 use super::super::random::Random;
@@ -63,7 +65,7 @@ pub(crate) struct Kernel {
     limits: BTreeMap<Owner, usize>,
     hosts: BTreeMap<IpAddr, Host>,
     /// Four-tuples in TIME_WAIT, by host, local port and peer, with the time at which they are free.
-    time_waits: BTreeMap<(IpAddr, u16, SocketAddr), Duration>,
+    time_waits: BTreeMap<(IpAddr, u16, SocketAddr), (Duration, Sharing)>,
     names: BTreeMap<String, Vec<IpAddr>>,
     partitions: BTreeSet<(IpAddr, IpAddr)>,
     /// Whether attempts to connect wait for the test to decide.
@@ -431,6 +433,13 @@ impl Socket {
             Self::Listener(listener) => &listener.bound,
             Self::Attempt(attempt) => &attempt.local,
             Self::Stream(stream) => &stream.local,
+        }
+    }
+
+    fn sharing(&self) -> Sharing {
+        match self {
+            Self::Listener(Listener { sharing, .. }) | Self::Attempt(Attempt { sharing, .. }) => *sharing,
+            Self::Stream(stream) => stream.sharing,
         }
     }
 

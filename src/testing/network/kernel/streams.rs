@@ -10,7 +10,7 @@ use crate::address::Address;
 
 use super::ledger::Ledger;
 use super::nagle::Nagle;
-use super::{Event, Kernel, News, Owner, Socket, SocketId};
+use super::{Event, Kernel, News, Owner, Sharing, Socket, SocketId};
 
 pub(crate) struct Stream {
     pub(crate) owner: Owner,
@@ -54,6 +54,7 @@ pub(crate) struct Stream {
     pub(crate) accepted: bool,
     /// Its owner has closed it.
     pub(super) closed: bool,
+    pub(super) sharing: Sharing,
     pub(crate) no_delay: bool,
     pub(crate) keep_alive: bool,
 }
@@ -394,7 +395,7 @@ impl Kernel {
                     && stream.ended_first
                     && !stream.reset
                 {
-                    self.begin_time_wait(stream.host, &stream.local, &stream.remote);
+                    self.begin_time_wait(stream.host, &stream.local, &stream.remote, stream.sharing);
                 }
             }
         }
@@ -468,6 +469,7 @@ impl Stream {
             broken_told: false,
             accepted: true,
             closed: false,
+            sharing: Sharing::default(),
             no_delay: false,
             keep_alive: false,
         }

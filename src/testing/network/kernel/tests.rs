@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Kernel, Owner, Refusal, SocketId};
+use super::{Kernel, Owner, Refusal, Sharing, SocketId};
 use crate::address::{Address, UnixAddress};
 use crate::testing::Conditions;
 
@@ -37,7 +37,7 @@ impl World {
         kernel.add_host(HOST);
         kernel.add_host(PEER);
         let host = if to.unix().is_some() { HOST } else { PEER };
-        let listener = kernel.listen(Owner(2), host, &to, 128).expect("a port").0;
+        let listener = kernel.listen(Owner(2), host, &to, 128, Sharing::default()).expect("a port").0;
         Self { kernel, listener, to }
     }
 
@@ -53,7 +53,7 @@ impl World {
 
     fn ask(&mut self, from: Option<SocketAddr>) -> Result<SocketId, Refusal> {
         let to = self.to.clone();
-        self.kernel.connect(Owner(1), HOST, &to, from)
+        self.kernel.connect(Owner(1), HOST, &to, from, Sharing::default())
     }
 
     /// A connection: the end that asked, and the one that was accepted.
@@ -145,14 +145,14 @@ fn a_reset_frees_the_four_tuple() {
 fn ports_of_listeners_and_connections() {
     let mut world = World::new(Conditions::ideal());
     let address = SocketAddr::new(HOST, 4000);
-    let listener = world.kernel.listen(Owner(1), HOST, &address.into(), 1).expect("it is free").0;
+    let listener = world.kernel.listen(Owner(1), HOST, &address.into(), 1, Sharing::default()).expect("it is free").0;
     let Err(Refusal::Bind(error)) = world.ask(Some(address)) else { panic!("it is in use") };
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     world.kernel.close(listener, false);
     world.connect(Some(address));
     let other = SocketAddr::new(PEER, 8).into();
-    world.kernel.listen(Owner(2), PEER, &other, 1).expect("it is free");
-    assert!(world.kernel.connect(Owner(1), HOST, &other, Some(address)).is_ok(), "another peer");
+    world.kernel.listen(Owner(2), PEER, &other, 1, Sharing::default()).expect("it is free");
+    assert!(world.kernel.connect(Owner(1), HOST, &other, Some(address), Sharing::default()).is_ok(), "another peer");
 }
 
 /// What a program asks of a socket, one thing after the other.

@@ -1,0 +1,374 @@
+//! Options of ports and of attempts to connect: [`ListenOptions`], [`ConnectOptions`], and those of UNIX sockets.
+//!
+//! | | a port | an attempt to connect |
+//! |---|---|---|
+//! | TCP | [`ListenOptions`] | [`ConnectOptions`] |
+//! | UNIX sockets | [`UnixListenOptions`] | [`UnixConnectOptions`] |
+//! | as backends have them | [`PortOptions`] | [`DialOptions`] |
+//! | options that each connection begins with | [`ConnectionOptions`] | the same |
+
+use std::net::{SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use crate::address::unmapped;
+use crate::transport::QueueLimit;
+
+/// The default backlog: as many waiting connections as the system allows, which cuts the number down to its own
+/// limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst that meets a busy loop.
+const BACKLOG: u32 = i32::MAX as u32;
+
+/// The default timeout of an attempt. 30 s, as Twisted.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The default permissions of a UNIX socket's file. 0o666, every user may connect, as Twisted.
+const MODE: u32 = 0o666;
+
+/// The setters of options that any connection begins with, over TCP and UNIX sockets.
+macro_rules! connection_setters {
+    ($($field:ident).+) => {
+        /// Asks the system for a receive buffer of so many bytes (`SO_RCVBUF`), before the port listens or the attempt begins, so that the
+        /// window that is offered to the peer follows it. Accepted connections have it too. The system has a least and a most
+        /// (Linux: `net.core.rmem_max`), takes the nearest, and adjusts the buffer no more by itself. Linux doubles the number,
+        /// for its own records, and tells the doubled one.
+        pub fn receive_buffer_bytes(mut self, bytes: u32) -> Self {
+            self.$($field).+.receive_buffer = Some(bytes);
+            self
+        }
+
+        /// Asks the system for a send buffer of so many bytes (`SO_SNDBUF`; Linux: `net.core.wmem_max`), as
+        /// [`receive_buffer_bytes`](Self::receive_buffer_bytes) does for the other direction.
+        pub fn send_buffer_bytes(mut self, bytes: u32) -> Self {
+            self.$($field).+.send_buffer = Some(bytes);
+            self
+        }
+
+        /// Bounds the bytes that wait for a peer that does not read: the
+        /// [queue limit](crate::Transport::set_queue_limit) with which connections begin. None, unless set.
+        pub fn queue_limit(mut self, limit: QueueLimit) -> Self {
+            self.$($field).+.queue_limit = Some(limit);
+            self
+        }
+
+        pub(crate) fn connections(&mut self) -> &mut ConnectionOptions {
+            &mut self.$($field).+
+        }
+    };
+}
+
+/// The setters of TCP sockets.
+macro_rules! tcp_setters {
+    ($($field:ident).+) => {
+        /// Turns Nagle's algorithm off (`true`) or on (`TCP_NODELAY`) for connections. It is off unless told otherwise: what is
+        /// written in a turn leaves together, so that the algorithm saves nothing, and it would hold back the last part of a message
+        /// until the peer has acknowledged the part before.
+        pub fn tcp_no_delay(mut self, on: bool) -> Self {
+            self.$($field).+.no_delay = on;
+            self
+        }
+
+        /// Shares the local address with other sockets of the same user that ask for it too (`SO_REUSEPORT`). Several reactors, or
+        /// processes, listen on one port then, and the system spreads new connections over them. Off unless set.
+        pub fn reuse_port(mut self, on: bool) -> Self {
+            self.$($field).+.reuse_port = on;
+            self
+        }
+    };
+}
+
+/// Options of a listening TCP port.
+///
+/// ```
+/// use ropewalk::ListenOptions;
+/// use ropewalk::transport::QueueLimit;
+///
+/// let options = ListenOptions::new().backlog(1024).queue_limit(QueueLimit::abort(8 << 20));
+/// let one_of_several_processes = ListenOptions::new().reuse_port(true);
+/// # drop((options, one_of_several_processes));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenOptions {
+    pub(super) port: PortOptions,
+}
+
+impl ListenOptions {
+    /// As many waiting connections as the system allows, and Nagle's algorithm off.
+    pub fn new() -> Self {
+        Self { port: PortOptions::new() }
+    }
+
+    /// Sets the number of connections that may wait to be accepted; the system has a limit of its own.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.port.backlog = backlog;
+        self
+    }
+
+    /// Serves IPv6 peers only (`true`) or IPv4 peers too (`false`) on an IPv6 address (`IPV6_V6ONLY`). Unless set, the system decides
+    /// (Linux: `net.ipv6.bindv6only`, which has both unless it was changed), as in Twisted. IPv4 peers reach the address `[::]` alone,
+    /// and have [IPv4 addresses](crate::Address) here. Listening fails with
+    /// [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
+    ///
+    /// ```
+    /// let both_families = ropewalk::ListenOptions::new().ipv6_only(false);
+    /// # drop(both_families);
+    /// ```
+    pub fn ipv6_only(mut self, on: bool) -> Self {
+        self.port.ipv6_only = Some(on);
+        self
+    }
+
+    /// The network interface that an IPv6 address belongs to, by its name: `eth0` of `fe80::1%eth0`. It is looked up whenever the port
+    /// begins to listen, and takes the place of the scope number in the address. Listening fails with
+    /// [`UnknownInterface`](crate::error::ListenError::UnknownInterface) where there is no such interface, and with
+    /// [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
+    ///
+    /// ```
+    /// let link_local = ropewalk::ListenOptions::new().scope("eth0");
+    /// # drop(link_local);
+    /// ```
+    pub fn scope(mut self, interface: impl Into<String>) -> Self {
+        self.port.scope = Some(interface.into());
+        self
+    }
+
+    /// Listens on an address that connections of an earlier listener have not left yet (`SO_REUSEADDR`). On unless turned off: a
+    /// server that is started again would wait for a minute otherwise.
+    pub fn reuse_address(mut self, on: bool) -> Self {
+        self.port.connections.reuse_address = on;
+        self
+    }
+
+    tcp_setters!(port.connections);
+    connection_setters!(port.connections);
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Options of a listening UNIX port.
+///
+/// ```
+/// let options = ropewalk::reactor::UnixListenOptions::new().mode(0o600).want_pid(true);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixListenOptions {
+    pub(super) port: PortOptions,
+}
+
+impl UnixListenOptions {
+    /// As many waiting connections as the system allows, mode 0o666, no lock.
+    pub fn new() -> Self {
+        Self { port: PortOptions::new() }
+    }
+
+    /// Sets the number of connections that may wait to be accepted; the system has a limit of its own.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.port.backlog = backlog;
+        self
+    }
+
+    /// The permissions of the socket's file, whatever the umask: who may connect. An abstract name has none.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.port.mode = mode & 0o7777;
+        self
+    }
+
+    /// Holds a lock while listening (Twisted: `wantPID`): the path with `.lock` behind it. The file of a socket is replaced if the holder of
+    /// its lock died, and is not if the holder lives. An abstract name needs none.
+    pub fn want_pid(mut self, lock: bool) -> Self {
+        self.port.lock = lock;
+        self
+    }
+
+    connection_setters!(port.connections);
+}
+
+impl Default for UnixListenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Options of an attempt to connect over TCP.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let options = ropewalk::ConnectOptions::new().timeout(Some(Duration::from_secs(5)));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectOptions {
+    pub(super) timeout: Option<Duration>,
+    pub(super) dial: DialOptions,
+    /// The name of the interface that the local address belongs to.
+    pub(super) bind_scope: Option<String>,
+}
+
+impl ConnectOptions {
+    /// A timeout of 30 s, whatever local address the system chooses, and Nagle's algorithm off.
+    pub fn new() -> Self {
+        Self { timeout: Some(CONNECT_TIMEOUT), dial: DialOptions::new(), bind_scope: None }
+    }
+
+    /// Sets the time to wait for an answer; `None` leaves it to the operating system.
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The local address to connect from; port 0 lets the system choose one.
+    pub fn bind_address(mut self, address: SocketAddr) -> Self {
+        (self.dial.from, self.bind_scope) = (Some(unmapped(address)), None);
+        self
+    }
+
+    /// The local address to connect from, and the network interface that it belongs to, by its name: `eth0` of `fe80::1%eth0`. The name
+    /// is looked up for each connection, which fails with [`UnknownInterface`](crate::error::ConnectError::UnknownInterface) where
+    /// there is no such interface.
+    ///
+    /// ```
+    /// use std::net::{Ipv6Addr, SocketAddrV6};
+    ///
+    /// let local = SocketAddrV6::new("fe80::1".parse::<Ipv6Addr>().unwrap(), 0, 0, 0);
+    /// let options = ropewalk::ConnectOptions::new().bind_address_on(local, "eth0");
+    /// # drop(options);
+    /// ```
+    pub fn bind_address_on(mut self, address: SocketAddrV6, interface: impl Into<String>) -> Self {
+        (self.dial.from, self.bind_scope) = (Some(address.into()), Some(interface.into()));
+        self
+    }
+
+    /// The local address to connect from, if one was given.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.dial.from
+    }
+
+    /// Connects from a local address that earlier connections have not left yet (`SO_REUSEADDR`), if there is a
+    /// [`bind_address`](Self::bind_address); without one, the system chooses an address that is free. On unless turned off.
+    pub fn reuse_address(mut self, on: bool) -> Self {
+        self.dial.connection.reuse_address = on;
+        self
+    }
+
+    tcp_setters!(dial.connection);
+    connection_setters!(dial.connection);
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Options of an attempt to connect to a UNIX socket.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let options = ropewalk::reactor::UnixConnectOptions::new().timeout(Some(Duration::from_secs(1))).check_pid(true);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixConnectOptions {
+    pub(super) connect: ConnectOptions,
+    pub(super) check_pid: bool,
+}
+
+impl UnixConnectOptions {
+    /// Twisted's: 30 s, and no look at a lock.
+    pub fn new() -> Self {
+        Self { connect: ConnectOptions::new(), check_pid: false }
+    }
+
+    /// Sets the time to wait for a place in the listener's queue; `None` is no limit.
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.connect.timeout = timeout;
+        self
+    }
+
+    /// Connects only if the lock beside the path is held (Twisted: `checkPID`).
+    pub fn check_pid(mut self, check: bool) -> Self {
+        self.check_pid = check;
+        self
+    }
+
+    connection_setters!(connect.dial.connection);
+}
+
+impl Default for UnixConnectOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Options of any listening port, as a backend has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortOptions {
+    pub(crate) backlog: u32,
+    /// True if an IPv6 address serves IPv6 peers only; `None` leaves it to the system.
+    pub(crate) ipv6_only: Option<bool>,
+    /// The name of the interface that an IPv6 address belongs to.
+    pub(crate) scope: Option<String>,
+    pub(crate) connections: ConnectionOptions,
+    /// The permissions of a UNIX socket's file.
+    pub(crate) mode: u32,
+    /// A lock is held beside that.
+    pub(crate) lock: bool,
+}
+
+impl PortOptions {
+    pub(crate) fn new() -> Self {
+        let connections = ConnectionOptions::new();
+        Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false }
+    }
+
+    /// The first option that is for IPv6 alone.
+    pub(super) fn for_ipv6(&self) -> Option<&'static str> {
+        let scope = self.scope.as_ref().map(|_| "scope");
+        self.ipv6_only.map(|_| "ipv6_only").or(scope)
+    }
+}
+
+/// Options of a socket that connects, as a backend has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DialOptions {
+    /// The local address to connect from.
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) connection: ConnectionOptions,
+}
+
+impl DialOptions {
+    pub(crate) fn new() -> Self {
+        Self { from: None, connection: ConnectionOptions::new() }
+    }
+}
+
+/// Options that a connection begins with. A listening socket hands them on to its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionOptions {
+    /// Nagle's algorithm is off, of TCP.
+    pub(crate) no_delay: bool,
+    /// The local address is shared with connections that are over or going on, of TCP.
+    pub(crate) reuse_address: bool,
+    /// The local address is shared with others that ask for it too, of TCP.
+    pub(crate) reuse_port: bool,
+    /// Sizes of the system's buffers, in bytes; `None` leaves them to the system.
+    pub(crate) receive_buffer: Option<u32>,
+    pub(crate) send_buffer: Option<u32>,
+    /// The bound on the queue of bytes that the system has not taken.
+    pub(crate) queue_limit: Option<QueueLimit>,
+}
+
+impl ConnectionOptions {
+    fn new() -> Self {
+        Self {
+            no_delay: true,
+            reuse_address: true,
+            reuse_port: false,
+            receive_buffer: None,
+            send_buffer: None,
+            queue_limit: None,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! [`QueueLimit`]: the bound on the bytes that wait for a peer which does not read.
+
+use super::Transport;
+use super::stream::Stream;
+
+/// A bound on the queue of a connection, and the action that is taken when the queue grows above it. (Twisted has nothing of the kind: the queue of
+/// a peer that never reads grows without end.)
+///
+/// | at the limit | memory for a peer that does not read | for |
+/// |---|---|---|
+/// | [`abort`](Self::abort): the connection is reset | at most the limit | servers of unknown peers |
+/// | [`pause`](Self::pause): nothing is read from the peer | the limit, and the answers to one turn's input | protocols that answer what they receive |
+/// | [`tell`](Self::tell): the protocol decides | as the protocol decides | protocols that can drop or shed something |
+///
+/// Bytes count from the write until the operating system has taken them ([`Transport::queued`]). Bytes that wait for a TLS handshake
+/// count too. An aborting limit is checked in each write, so it has to be above the largest answer that is written at once, and
+/// above the pieces of a [`FileSender`](crate::protocols::FileSender). The other two are checked at the end of a turn, when everything
+/// that the socket takes has left.
+///
+/// ```
+/// use ropewalk::transport::QueueLimit;
+/// use ropewalk::{ListenOptions, Transport};
+///
+/// let every_connection = ListenOptions::new().queue_limit(QueueLimit::abort(8 << 20));
+///
+/// fn begin_upload(transport: &Transport) {
+///     transport.set_queue_limit(Some(QueueLimit::pause(64 << 10)));
+/// }
+/// # drop(every_connection);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimit {
+    bytes: u32,
+    action: LimitAction,
+}
+
+/// The action that is taken when the queue of a connection grows above its [`QueueLimit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitAction {
+    /// The protocol is told: [`QueueLimit::tell`].
+    Tell,
+    /// Reading is paused: [`QueueLimit::pause`].
+    Pause,
+    /// The connection is aborted: [`QueueLimit::abort`].
+    Abort,
+}
+
+impl QueueLimit {
+    /// Tells the protocol when more than `bytes` are queued at the end of a turn
+    /// ([`queue_limit_reached`](crate::Protocol::queue_limit_reached)), once: it is told again after the queue has come down to
+    /// half the limit. A protocol that does not implement that callback has its connection aborted.
+    pub const fn tell(bytes: u32) -> Self {
+        Self { bytes, action: LimitAction::Tell }
+    }
+
+    /// Pauses reading from the peer when more than `bytes` are queued at the end of a turn, until the queue has come down to half the
+    /// limit. That is apart from [`pause_producing`](crate::Transport::pause_producing): bytes are delivered when neither holds
+    /// them back.
+    ///
+    /// Two ends that both write unasked, and both pause, may wait for each other for ever.
+    pub const fn pause(bytes: u32) -> Self {
+        Self { bytes, action: LimitAction::Pause }
+    }
+
+    /// Aborts the connection with the first write that would make the queue longer than `bytes`. Nothing of that write is queued, and the
+    /// reason is [`ConnectionClosed::QueueLimit`](crate::error::ConnectionClosed::QueueLimit).
+    pub const fn abort(bytes: u32) -> Self {
+        Self { bytes, action: LimitAction::Abort }
+    }
+
+    /// The most bytes that may be queued.
+    pub const fn bytes(self) -> u32 {
+        self.bytes
+    }
+
+    /// The action above that.
+    pub const fn action(self) -> LimitAction {
+        self.action
+    }
+
+    pub(super) const fn new(bytes: u32, action: LimitAction) -> Self {
+        Self { bytes, action }
+    }
+}
+
+impl Transport {
+    /// Bounds the bytes that are queued for the peer; `None` is no bound, as in Twisted, and how connections begin unless the options
+    /// of the port or of the attempt have a limit. It takes effect at once, also on what is queued already. A connection that is
+    /// closing keeps its limit: a write behind `lose_connection` may pass it.
+    ///
+    /// ```
+    /// use ropewalk::transport::QueueLimit;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Sends a feed, and drops what a slow subscriber misses.
+    /// struct Feed { skipping: bool }
+    ///
+    /// impl Protocol for Feed {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         transport.set_queue_limit(Some(QueueLimit::tell(1 << 20)));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn queue_limit_reached(&mut self, _transport: &Transport) -> Result<()> {
+    ///         self.skipping = true;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_queue_limit(&self, limit: Option<QueueLimit>) {
+        self.ask(|stream| stream.set_limit(limit));
+    }
+
+    /// The bound on the bytes that are queued for the peer, if there is one.
+    pub fn queue_limit(&self) -> Option<QueueLimit> {
+        self.stream().limit()
+    }
+
+    /// Gives a new connection its limit. Nothing is to be done about it yet.
+    #[inline]
+    pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
+        if limit.is_some() {
+            self.stream().set_limit(limit);
+        }
+    }
+
+    /// Aborts the connection because too much is queued.
+    pub(crate) fn abort_over_limit(&self) {
+        self.ask(Stream::abort_over_limit);
+    }
+}

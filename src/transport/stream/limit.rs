@@ -1,0 +1,125 @@
+//! A stream's bound on its queue ([`QueueLimit`]).
+//!
+//! | overflow | means | leaves it by |
+//! |---|---|---|
+//! | none | the queue is within its limit, as far as is known | a write that makes the queue longer than the limit |
+//! | `Noted` | such a write was made in this turn | the settling: `Due`, `Paused`, or none if the socket took enough |
+//! | `Due` | the protocol is to be told in phase 8 | the call |
+//! | `Told` | it was told | a queue of half the limit |
+//! | `Paused` | nothing is delivered, whatever the protocol asks for | a queue of half the limit |
+//!
+//! An aborting limit needs no state: the write that would pass it ends the stream.
+
+use super::{Closing, Reading, Stream};
+use crate::error::ConnectionClosed;
+use crate::failure::Failure;
+use crate::transport::queue_limit::{LimitAction, QueueLimit};
+use crate::transport::send_queue::CHUNK;
+use crate::transport::step::Step;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overflow {
+    Noted,
+    Due,
+    Told,
+    Paused,
+}
+
+impl Stream {
+    /// Sets the limit, and looks at the queue as it is.
+    pub(crate) fn set_limit(&mut self, limit: Option<QueueLimit>) {
+        (self.limit, self.at_limit) = limit.map_or((0, None), |limit| (limit.bytes(), Some(limit.action())));
+        // A write onto an empty queue is compared with the limit only where it may pass it: see `push`.
+        let is_tight = limit.is_some_and(|limit| (limit.bytes() as usize) < CHUNK);
+        if is_tight || self.extras.is_some() {
+            let extras = self.extras.get_or_insert_default();
+            (extras.is_tight, extras.overflow) = (is_tight, None);
+            self.drop_empty_extras();
+        }
+        if self.at_limit == Some(LimitAction::Abort) && self.queued() > self.limit as usize {
+            self.abort_over_limit();
+        }
+        self.note_overflow();
+    }
+
+    pub(crate) fn limit(&self) -> Option<QueueLimit> {
+        self.at_limit.map(|action| QueueLimit::new(self.limit, action))
+    }
+
+    /// True if so many bytes more may be queued. Bytes that would pass an aborting limit end the stream.
+    pub(crate) fn admits(&mut self, count: usize) -> bool {
+        if self.at_limit != Some(LimitAction::Abort) {
+            return true;
+        }
+        let unsent = self.queued().saturating_add(count);
+        let admits = unsent <= self.limit as usize;
+        if !admits {
+            self.abort(over_limit(self.limit, unsent));
+        }
+        admits
+    }
+
+    /// Ends the stream because too much is queued.
+    pub(crate) fn abort_over_limit(&mut self) {
+        self.abort(over_limit(self.limit, self.queued()));
+    }
+
+    /// Records that the queue is above a limit that does not abort.
+    pub(super) fn note_overflow(&mut self) {
+        let acts_later = matches!(self.at_limit, Some(LimitAction::Tell | LimitAction::Pause));
+        if acts_later && self.queued() > self.limit as usize {
+            self.extras.get_or_insert_default().overflow.get_or_insert(Overflow::Noted);
+        }
+    }
+
+    /// Compares what is left of the queue in a settling with the limit.
+    pub(super) fn limit_step(&mut self, queued: usize) -> Option<Step> {
+        let (limit, is_open) = (self.limit as usize, self.closing == Closing::No);
+        let overflow = self.extras.as_mut()?.overflow.as_mut()?;
+        match (*overflow, self.at_limit) {
+            (Overflow::Noted, Some(LimitAction::Tell)) if queued > limit && is_open => {
+                *overflow = Overflow::Due;
+                return Some(Step::TellOfQueue);
+            }
+            (Overflow::Noted, Some(LimitAction::Pause)) if queued > limit => *overflow = Overflow::Paused,
+            (Overflow::Told | Overflow::Paused, _) if queued > limit / 2 => {}
+            (Overflow::Due, _) => {}
+            _ => self.forget_overflow(),
+        }
+        None
+    }
+
+    /// Takes the notice that the protocol is to be told of. `false`: there is none any more.
+    pub(crate) fn take_limit_notice(&mut self) -> bool {
+        let overflow = self.extras.as_mut().and_then(|extras| extras.overflow.as_mut());
+        match overflow {
+            Some(overflow @ Overflow::Due) => {
+                *overflow = Overflow::Told;
+                self.closing == Closing::No
+            }
+            _ => false,
+        }
+    }
+
+    /// The reading state as the protocol asked for it, or `Paused` while the limit holds bytes back.
+    pub(super) fn reading(&self) -> Reading {
+        let is_held = self.extras.as_ref().is_some_and(|extras| extras.overflow == Some(Overflow::Paused));
+        match self.reading {
+            Reading::Open if is_held => Reading::Paused,
+            reading => reading,
+        }
+    }
+
+    /// The queue is short again, or gone.
+    fn forget_overflow(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.overflow = None;
+            self.drop_empty_extras();
+        }
+    }
+}
+
+fn over_limit(limit: u32, unsent: usize) -> Failure {
+    Failure::untraced(ConnectionClosed::QueueLimit { limit, unsent })
+}
