@@ -5,7 +5,8 @@
 //! nc localhost 6000
 //! ```
 //!
-//! Argument: where to listen (`tcp:6000`). A line of more than 1,024 bytes and ten minutes of silence end a connection.
+//! Argument: where to listen (`tcp:6000:queueLimit=1048576`). A line of more than 1,024 bytes and ten minutes of silence end a connection.
+//! So does a peer that does not read, once a mebibyte waits for it.
 //!
 //! `Connections` is the list of the factory's open connections. A broadcast iterates over it; `with` reaches the protocol of each.
 
@@ -83,7 +84,7 @@ impl Protocol for Talker {
 
 fn main() -> ExitCode {
     ropewalk::run(|reactor| {
-        let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:6000".to_owned());
+        let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:6000:queueLimit=1048576".to_owned());
         let (room, stopped) = (Connections::new(), reactor.when_stopped());
         let talkers =
             room.for_protocol(|room, _peer| Talker { room: room.clone(), name: None, unread: Vec::new(), idle: None });

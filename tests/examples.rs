@@ -336,6 +336,26 @@ fn chat_passes_lines_on() {
     assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
 }
 
+/// `chat` cuts off a peer that does not read, and no other.
+#[test]
+fn chat_cuts_off_who_does_not_read() {
+    let chat = Running::start("chat", &["tcp:0:interface=127.0.0.1:sendBuffer=4096:queueLimit=65536"]);
+    let address = chat.line().strip_prefix("listening on ").expect("it says where").parse().unwrap();
+    let mut ann = Guest::named(address, "ann");
+    let _slow = Guest::named(address, "slow");
+    assert_eq!(ann.hears(), "* slow is here");
+    let line = "x".repeat(1000);
+    // More than any receive buffer holds.
+    for _ in 0..100_000 {
+        ann.says(&format!("{line}\n"));
+        match &*ann.hears() {
+            "* slow has left" => return,
+            heard => assert_eq!(heard, format!("<ann> {line}")),
+        }
+    }
+    panic!("it is still there");
+}
+
 /// Reads a command as Redis does: the number of its words, and each with its length in front.
 fn command(input: &mut impl BufRead) -> Option<Vec<String>> {
     let number = |input: &mut dyn BufRead, kind: char| {
