@@ -4,7 +4,7 @@
 //! 1. calls from other threads, as many as were queued when the turn began;
 //! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
-//! 4. the timeout: zero if anything is queued, otherwise until the next timer;
+//! 4. the wait's deadline: none to wait for if anything is queued, otherwise the next timer's;
 //! 5. the wait, unless other threads brought something since 1 (`doorbell.rs`);
 //! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
@@ -28,10 +28,6 @@ use crate::time::{Clock, DelayedCall};
 /// Timers run in one turn. 10,000: a few milliseconds of small functions; the rest come first in the next turn, after the
 /// network had its say.
 const TIMERS: usize = 10_000;
-
-/// The longest wait that a kernel is asked for. 24 days, in 31 bits of milliseconds, which is all that `epoll_wait` takes; what is further
-/// off is waited for in several turns. (Of longer ones, epoll would see the low bits, and io_uring a time in the past.)
-const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
 /// that wakes itself for ever must not hold up the end.
@@ -327,12 +323,12 @@ impl Core {
             return Err(ReactorError::ForkedChild);
         }
         // 4
-        let timeout = self.timeout(longest);
+        let until = self.wait_until(longest);
         // 5
         // Whatever other threads may bring is looked for once more when the doorbell is set.
         let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
-        let wait = |timeout| self.backend.borrow_mut().wait(timeout);
-        self.doorbell.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
+        let wait = |until| self.backend.borrow_mut().wait(until);
+        self.doorbell.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
@@ -401,13 +397,13 @@ impl Core {
             || self.is_to_advance()
     }
 
-    /// How long phase 5 may take.
-    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
-        if self.is_busy() {
+    /// Until when phase 5 may wait. Zero: not at all.
+    fn wait_until(&self, longest: Option<Duration>) -> Option<Duration> {
+        if self.is_busy() || longest == Some(Duration::ZERO) {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));
-        [next, longest].into_iter().flatten().min().map(|wait| wait.min(LONGEST_WAIT))
+        let longest = longest.map(|longest| self.timers.seconds().saturating_add(longest));
+        [self.timers.next_deadline(), longest].into_iter().flatten().min()
     }
 
     /// Whether `advance` has something to do after this turn: a call or a timer of this one changed the state.
