@@ -204,30 +204,6 @@ impl Reactor {
         Some(self.0.triggers.add(Phase::After, SystemEvent::Startup, call))
     }
 
-    /// Has `call` run when the reactor starts or stops (Twisted: `addSystemEventTrigger`). It returns nothing, a
-    /// `Result<()>` (an error is logged), or a Deferred, which the next phase waits for. A trigger runs once. A closed reactor drops
-    /// it.
-    #[track_caller]
-    pub fn add_system_event_trigger<R>(
-        &self,
-        phase: Phase,
-        event: SystemEvent,
-        call: impl FnOnce() -> R + 'static,
-    ) -> TriggerId
-    where
-        R: Outcome<Output = ()> + 'static,
-    {
-        self.0.triggers.add(phase, event, call)
-    }
-
-    /// Takes a trigger back (Twisted: `removeSystemEventTrigger`).
-    ///
-    /// # Errors
-    /// [`NoSuchTrigger`] if it has run, or was removed.
-    pub fn remove_system_event_trigger(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {
-        self.0.triggers.remove(id)
-    }
-
     /// Runs a future on this reactor (Twisted: `ensureDeferred`, `inlineCallbacks`): at once up to its first wait, then, whenever
     /// it was woken, in phase 6 of a turn. See [`Spawner::spawn`]. One that is not done when a run ends goes on in the next run;
     /// one that is not done when the reactor closes is dropped.

@@ -33,6 +33,13 @@ const TIMERS: usize = 10_000;
 /// that wakes itself for ever must not hold up the end.
 const LAST_POLLS: usize = 100;
 
+/// The events of a run. Others are the program's, and `triggers.rs`'s business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunEvent {
+    Startup,
+    Shutdown,
+}
+
 /// What the loop is at.
 pub(super) enum State {
     Idle,
@@ -78,7 +85,7 @@ impl Core {
         self.check_idle()?;
         self.exit_signal.set(None);
         self.install_signals()?;
-        self.controlled(|| self.begin(SystemEvent::Startup));
+        self.controlled(|| self.begin(RunEvent::Startup));
         Ok(())
     }
 
@@ -183,9 +190,9 @@ impl Core {
     }
 
     /// Starts an event.
-    fn begin(self: &Rc<Self>, event: SystemEvent) {
+    fn begin(self: &Rc<Self>, event: RunEvent) {
         let deadline = match (event, self.settings.shutdown_timeout) {
-            (SystemEvent::Shutdown, Some(timeout)) => {
+            (RunEvent::Shutdown, Some(timeout)) => {
                 // The timer does nothing but end the wait of the loop.
                 let timer = self.timers.call_later(timeout, || {});
                 Some((self.timers.seconds().saturating_add(timeout), timer))
@@ -194,7 +201,7 @@ impl Core {
         };
         let (phase, pending) = (Phase::Before, Pending::default());
         self.state.replace(State::of(event, Event { phase, pending, deadline, leaving: None }));
-        let pending = self.triggers.fire(event, phase);
+        let pending = self.triggers.fire(&event.into(), phase);
         self.note_pending(event, phase, pending);
     }
 
@@ -204,17 +211,17 @@ impl Core {
             let (event, phase) = match &*self.state.borrow() {
                 State::Idle | State::Crashed | State::Closed => return false,
                 State::Running => return true,
-                State::Starting(event) if self.is_waiting(SystemEvent::Startup, event) => return true,
-                State::Stopping(event) if self.is_waiting(SystemEvent::Shutdown, event) => return true,
-                State::Starting(event) => (SystemEvent::Startup, event.phase.next()),
-                State::Stopping(event) => (SystemEvent::Shutdown, event.phase.next()),
-                State::StopAsked => (SystemEvent::Shutdown, Some(Phase::Before)),
+                State::Starting(event) if self.is_waiting(RunEvent::Startup, event) => return true,
+                State::Stopping(event) if self.is_waiting(RunEvent::Shutdown, event) => return true,
+                State::Starting(event) => (RunEvent::Startup, event.phase.next()),
+                State::Stopping(event) => (RunEvent::Shutdown, event.phase.next()),
+                State::StopAsked => (RunEvent::Shutdown, Some(Phase::Before)),
             };
             match (event, phase) {
-                (SystemEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
+                (RunEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
                 (event, Some(phase)) => self.enter(event, phase),
-                (SystemEvent::Startup, None) => self.started(),
-                (SystemEvent::Shutdown, None) => {
+                (RunEvent::Startup, None) => self.started(),
+                (RunEvent::Shutdown, None) => {
                     self.end_jobs();
                     self.poll_last();
                     return false;
@@ -238,31 +245,35 @@ impl Core {
     }
 
     /// Goes on to a later phase of an event.
-    fn enter(self: &Rc<Self>, event: SystemEvent, phase: Phase) {
-        if let State::Starting(current) | State::Stopping(current) = &mut *self.state.borrow_mut() {
-            current.report(event);
-            current.phase = phase;
-            current.pending = Pending::default();
-        }
+    fn enter(self: &Rc<Self>, event: RunEvent, phase: Phase) {
+        let left = match &mut *self.state.borrow_mut() {
+            State::Starting(current) | State::Stopping(current) => {
+                current.report(event);
+                current.phase = phase;
+                mem::take(&mut current.pending)
+            }
+            _ => Pending::default(),
+        };
+        drop(left);
         match (event, phase) {
-            (SystemEvent::Shutdown, Phase::During) => {
+            (RunEvent::Shutdown, Phase::During) => {
                 self.disconnect_all();
                 self.stop_names();
             }
-            (SystemEvent::Shutdown, Phase::After) => self.abandon_jobs(),
+            (RunEvent::Shutdown, Phase::After) => self.abandon_jobs(),
             _ => {}
         }
-        let pending = self.triggers.fire(event, phase);
+        let pending = self.triggers.fire(&event.into(), phase);
         self.note_pending(event, phase, pending);
     }
 
     /// Whether an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
     /// program's jobs, which may need us until they are done.
-    fn is_waiting(&self, what: SystemEvent, event: &Event) -> bool {
+    fn is_waiting(&self, what: RunEvent, event: &Event) -> bool {
         let patient =
             event.leaving.is_none() && event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
-        let with_jobs = what == SystemEvent::Shutdown && event.phase >= Phase::During;
-        patient && (!event.pending.borrow().is_empty() || with_jobs && self.program.is_busy())
+        let with_jobs = what == RunEvent::Shutdown && event.phase >= Phase::During;
+        patient && (event.pending.places().next().is_some() || with_jobs && self.program.is_busy())
     }
 
     /// There is no turn any more in which futures would be told of connections and jobs that have ended.
@@ -280,9 +291,9 @@ impl Core {
     }
 
     /// Puts what the triggers of a phase returned where `advance` looks, unless they stopped or crashed the reactor.
-    fn note_pending(&self, event: SystemEvent, phase: Phase, pending: Pending) {
+    fn note_pending(&self, event: RunEvent, phase: Phase, pending: Pending) {
         match (&mut *self.state.borrow_mut(), event) {
-            (State::Starting(current), SystemEvent::Startup) | (State::Stopping(current), SystemEvent::Shutdown)
+            (State::Starting(current), RunEvent::Startup) | (State::Stopping(current), RunEvent::Shutdown)
                 if current.phase == phase =>
             {
                 current.pending = pending;
@@ -410,8 +421,8 @@ impl Core {
     fn is_to_advance(&self) -> bool {
         match &*self.state.borrow() {
             State::StopAsked | State::Crashed => true,
-            State::Starting(event) => !self.is_waiting(SystemEvent::Startup, event),
-            State::Stopping(event) => !self.is_waiting(SystemEvent::Shutdown, event),
+            State::Starting(event) => !self.is_waiting(RunEvent::Startup, event),
+            State::Stopping(event) => !self.is_waiting(RunEvent::Shutdown, event),
             State::Idle | State::Running | State::Closed => false,
         }
     }
@@ -428,21 +439,30 @@ impl Core {
 }
 
 impl State {
-    fn of(event: SystemEvent, under_way: Event) -> Self {
+    fn of(event: RunEvent, under_way: Event) -> Self {
         match event {
-            SystemEvent::Startup => Self::Starting(under_way),
-            SystemEvent::Shutdown => Self::Stopping(under_way),
+            RunEvent::Startup => Self::Starting(under_way),
+            RunEvent::Shutdown => Self::Stopping(under_way),
+        }
+    }
+}
+
+impl From<RunEvent> for SystemEvent {
+    fn from(event: RunEvent) -> Self {
+        match event {
+            RunEvent::Startup => Self::Startup,
+            RunEvent::Shutdown => Self::Shutdown,
         }
     }
 }
 
 impl Event {
     /// Tells the log of triggers that are no longer waited for.
-    fn report(&self, event: SystemEvent) {
+    fn report(&self, event: RunEvent) {
         if self.leaving.is_some() {
             return;
         }
-        for (_, place) in self.pending.borrow().iter() {
+        for place in self.pending.places() {
             error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
         }
     }
