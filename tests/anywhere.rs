@@ -331,7 +331,7 @@ impl Program {
 
     fn spawn_or_send(&self) {
         let Some(reactor) = self.reactor() else { return };
-        match self.below(5) {
+        match self.below(6) {
             0 => {
                 let (wild, handle) = (self.wild(), reactor.clone());
                 self.keep(reactor.spawn(async move {
@@ -359,6 +359,17 @@ impl Program {
                     Ok(())
                 });
                 self.keep(job.add_both(move |_| wild.0.act()));
+            }
+            4 => {
+                let (wild, pool) = (self.wild(), reactor.thread_pool("own", 1));
+                let job = pool.defer_to_thread(|| {
+                    act_in_current();
+                    Ok(())
+                });
+                self.keep(job.add_both(move |_| wild.0.act()));
+                if self.one_in(2) {
+                    self.keep(pool.stop());
+                }
             }
             _ => reactor.call_in_thread(act_in_current),
         }

@@ -15,7 +15,7 @@
 //! | `triggers.rs` | startup and shutdown |
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
-//! | `jobs.rs`, `threads.rs` | jobs in threads |
+//! | `jobs.rs`, `threads.rs`, `thread_pool.rs` | jobs in threads, and pools of the program's own |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
@@ -42,6 +42,7 @@ mod signals;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod thread_pool;
 mod threads;
 mod triggers;
 mod turn;
@@ -69,6 +70,8 @@ pub use self::port::{ListenOptions, Port};
 pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
 pub use self::run::{Finish, run};
+pub use self::thread_pool::ThreadPool;
+pub use self::threads::ThreadPoolStatistics;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use self::unix::{UnixConnectOptions, UnixListenOptions};
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
@@ -354,7 +357,7 @@ impl Reactor {
         Counters {
             stale_events: self.0.backend.borrow().stale(),
             watched: self.0.slots.borrow().len(),
-            jobs_waiting: jobs.waiting,
+            jobs_waiting: jobs.queued,
             threads_at_work: jobs.working,
             ..self.0.counters.get()
         }

@@ -268,12 +268,12 @@ impl Core {
     }
 
     /// Whether an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
-    /// program's jobs, which may need us until they are done.
+    /// program's jobs, in whatever pool, which may need us until they are done.
     fn is_waiting(&self, what: RunEvent, event: &Event) -> bool {
         let patient =
             event.leaving.is_none() && event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
         let with_jobs = what == RunEvent::Shutdown && event.phase >= Phase::During;
-        patient && (event.pending.places().next().is_some() || with_jobs && self.program.is_busy())
+        patient && (event.pending.places().next().is_some() || with_jobs && self.has_jobs())
     }
 
     /// There is no turn any more in which futures would be told of connections and jobs that have ended.
