@@ -301,7 +301,7 @@ fn an_event_goes_on_without_its_deferred() {
 /// However many triggers an event has, and Deferreds it waits for, it takes no stack.
 #[test]
 fn many_triggers_take_no_stack() {
-    const MANY: usize = 100_000;
+    const MANY: usize = 10_000;
     let (_network, reactor) = simulated();
     let log = Log::default();
     let held: Vec<_> = (0..2_000).map(|_| hold(&reactor, &Log::default(), Phase::Before, "")).collect();

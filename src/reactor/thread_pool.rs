@@ -187,3 +187,32 @@ impl Drop for PoolHandle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// A pool that was stopped, or that has no handle any more, is in the reactor's table until its jobs are answered, and no longer.
+    #[test]
+    fn a_pool_that_has_ended_leaves_the_table() {
+        let reactor = Reactor::builder().signals(false).build().expect("the system gives us a poller");
+        let pools = || reactor.0.pools.borrow().len();
+        for stops in [false, true] {
+            let pool = reactor.thread_pool("test", 1);
+            let done = pool.defer_to_thread(|| Ok(()));
+            let kept = stops.then(|| (pool.clone(), pool.stop()));
+            drop(pool);
+            assert_eq!(pools(), 1);
+            let until = Instant::now() + Duration::from_secs(30);
+            while !done.is_called() {
+                assert!(Instant::now() < until, "the job is not answered");
+                reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
+            }
+            assert_eq!(pools(), 0);
+            drop(kept);
+        }
+        drop(reactor.thread_pool("unused", 1));
+        assert_eq!(pools(), 0);
+    }
+}
