@@ -143,6 +143,7 @@ fn a_stopped_pool_finishes_its_jobs() {
         let log = log.clone();
         pool.stop().add_callback(move |()| log.add(format!("stop {n}"))).or_log("a stop");
     }
+    pool.suggest_size(0);
     assert!(fails_with::<PoolStopped>(&mut pool.defer_to_thread(|| Ok(()))));
     let ((), errors) = logged(|| pool.call_in_thread(|| unreachable!("it is not taken")));
     assert!(

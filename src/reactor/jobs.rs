@@ -135,7 +135,7 @@ pub(super) struct Jobs {
     simulated: Rc<RefCell<BTreeMap<JobId, Simulated>>>,
     made: Cell<JobId>,
     /// Those who wait for the end of a pool that was stopped.
-    stopped: RefCell<Option<Vec<Promise<()>>>>,
+    pub(super) stopped: RefCell<Option<Vec<Promise<()>>>>,
 }
 
 impl Jobs {
@@ -173,9 +173,14 @@ impl Jobs {
         ThreadPoolStatistics { working: load.working + self.simulated.borrow().len(), ..load }
     }
 
+    /// Whether it takes jobs: it was not stopped.
+    fn is_open(&self) -> bool {
+        self.stopped.borrow().is_none()
+    }
+
     /// Whether it was stopped, and every job has its answer.
-    fn is_done(&self) -> bool {
-        self.stopped.borrow().is_some() && self.unanswered.borrow().is_empty()
+    pub(super) fn is_done(&self) -> bool {
+        !self.is_open() && self.unanswered.borrow().is_empty()
     }
 
     /// Takes out a job that waits for its time, on a simulated network.
@@ -192,7 +197,7 @@ impl Jobs {
         id
     }
 
-    fn pool(&self) -> Pool {
+    pub(super) fn pool(&self) -> Pool {
         self.pool.borrow().clone()
     }
 
@@ -299,7 +304,7 @@ impl Core {
         if self.is_closed() || !self.is_ours() {
             return Err(ReactorGone.into());
         }
-        Ok(self.jobs(whose).filter(|jobs| jobs.stopped.borrow().is_none()).ok_or(PoolStopped)?)
+        Ok(self.jobs(whose).filter(|jobs| jobs.is_open()).ok_or(PoolStopped)?)
     }
 
     fn begin_job(
@@ -362,40 +367,12 @@ impl Core {
         }
     }
 
-    /// Changes how many threads a pool may have.
+    /// Changes how many threads a pool may have, unless it was stopped.
     pub(super) fn resize_pool(&self, whose: Whose, size: usize) {
-        let resized = self.jobs(whose).map_or(Ok(()), |jobs| jobs.pool().resize(size));
+        let open = self.jobs(whose).filter(|jobs| jobs.is_open());
+        let resized = open.map_or(Ok(()), |jobs| jobs.pool().resize(size));
         if let Err(refused) = resized {
             self.refuse(whose, refused);
-        }
-    }
-
-    /// Has a pool of the program's own take no more jobs, and end with the last of them. Those that wait for it to grow are dropped.
-    pub(super) fn stop_pool(&self, whose: Whose) -> Deferred<()> {
-        let Some(jobs) = self.jobs(whose) else { return Deferred::succeed(()) };
-        let (promise, stopped) = Promise::new();
-        jobs.stopped.borrow_mut().get_or_insert_default().push(promise);
-        let pool = jobs.pool();
-        if pool.limit() == 0 {
-            let held_back = pool.clear();
-            self.give_up(whose, held_back, &PoolStopped.into());
-        }
-        pool.stop(Duration::ZERO);
-        self.end_pool(whose);
-        stopped
-    }
-
-    /// Tells those who wait for the end of a pool that was stopped, if that is done.
-    fn end_pool(&self, whose: Whose) {
-        let Whose::Own(id) = whose else { return };
-        let is_done = self.pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
-        if !is_done {
-            return;
-        }
-        let jobs = self.pools.borrow_mut().remove(id);
-        for promise in jobs.and_then(|jobs| jobs.stopped.take()).into_iter().flatten() {
-            // It may have been cancelled.
-            let _ = promise.callback(());
         }
     }
 
@@ -406,7 +383,7 @@ impl Core {
     }
 
     /// Jobs that have not begun will not be done.
-    fn give_up(&self, whose: Whose, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
+    pub(super) fn give_up(&self, whose: Whose, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         drop_jobs(jobs);
         for id in ids {
@@ -464,17 +441,6 @@ impl Core {
     fn all_jobs(&self) -> Vec<Rc<Jobs>> {
         let own = self.own_pools().into_iter().map(|(_, jobs)| jobs);
         [Rc::clone(&self.names), Rc::clone(&self.program)].into_iter().chain(own).collect()
-    }
-
-    fn own_pools(&self) -> Vec<(Id, Rc<Jobs>)> {
-        let pools = self.pools.borrow();
-        pools.ids(|_| true).into_iter().filter_map(|id| Some((id, Rc::clone(pools.get(id)?)))).collect()
-    }
-
-    fn end_pools(&self) {
-        for (id, _) in self.own_pools() {
-            self.end_pool(Whose::Own(id));
-        }
     }
 }
 

@@ -3,13 +3,15 @@
 
 use std::fmt;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use super::jobs::{Jobs, Whose};
 use super::threads::ThreadPoolStatistics;
 use super::{Core, Reactor};
-use crate::deferred::Deferred;
-use crate::error::ReactorGone;
+use crate::deferred::{Deferred, Promise};
+use crate::error::{PoolStopped, ReactorGone};
 use crate::failure::{Result, drop_guarded};
+use crate::transport::agenda::Id;
 
 impl Reactor {
     /// Makes a pool of at most `size` threads, beside the reactor's (Twisted: `ThreadPool(0, maxthreads, name)`). Its jobs take no places of
@@ -188,10 +190,53 @@ impl Drop for PoolHandle {
     }
 }
 
+impl Core {
+    /// Has a pool of the program's own take no more jobs, and end with the last of them. Those that wait for it to grow are dropped.
+    fn stop_pool(&self, whose: Whose) -> Deferred<()> {
+        let Some(jobs) = self.jobs(whose) else { return Deferred::succeed(()) };
+        let (promise, stopped) = Promise::new();
+        jobs.stopped.borrow_mut().get_or_insert_default().push(promise);
+        let pool = jobs.pool();
+        if pool.limit() == 0 {
+            let held_back = pool.clear();
+            self.give_up(whose, held_back, &PoolStopped.into());
+        }
+        pool.stop(Duration::ZERO);
+        self.end_pool(whose);
+        stopped
+    }
+
+    /// Tells those who wait for the end of a pool that was stopped, if that is done.
+    pub(super) fn end_pool(&self, whose: Whose) {
+        let Whose::Own(id) = whose else { return };
+        let is_done = self.pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
+        if !is_done {
+            return;
+        }
+        let jobs = self.pools.borrow_mut().remove(id);
+        for promise in jobs.and_then(|jobs| jobs.stopped.take()).into_iter().flatten() {
+            // It may have been cancelled.
+            let _ = promise.callback(());
+        }
+    }
+
+    pub(super) fn own_pools(&self) -> Vec<(Id, Rc<Jobs>)> {
+        let pools = self.pools.borrow();
+        pools.ids(|_| true).into_iter().filter_map(|id| Some((id, Rc::clone(pools.get(id)?)))).collect()
+    }
+
+    /// Looks at all of them.
+    pub(super) fn end_pools(&self) {
+        for (id, _) in self.own_pools() {
+            self.end_pool(Whose::Own(id));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     /// A pool that was stopped, or that has no handle any more, is in the reactor's table until its jobs are answered, and no longer.
     #[test]
