@@ -357,6 +357,11 @@ pub struct ReactorGone;
 #[error("there is no thread for the job")]
 pub struct NoThread(#[source] pub io::Error);
 
+/// The pool of threads was stopped, and takes no more jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the pool of threads was stopped")]
+pub struct PoolStopped;
+
 /// `blocking_call_from_thread` on the reactor's own thread: it would wait for itself for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the reactor's own thread cannot wait for the reactor")]

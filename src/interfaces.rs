@@ -21,7 +21,9 @@
 //! | [`DelayedCall`](crate::DelayedCall) | one timer | `IDelayedCall` |
 //! | [`LoopingCall`](crate::task::LoopingCall) | a function that is called at intervals | `LoopingCall` |
 //! | [`Cooperator`](crate::task::Cooperator) | long work in small steps | `Cooperator` |
-//! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads` |
+//! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads`, `threadable.isInIOThread` |
+//! | [`ThreadPool`](crate::ThreadPool) | jobs in threads of their own, beside the reactor's | `ThreadPool`, `deferToThreadPool` |
+//! | [`SystemEvent`](crate::SystemEvent) | startup, shutdown, and events of the program's own | `addSystemEventTrigger`, `fireSystemEvent` |
 //! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
 //! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
 //! | [`Connections`](crate::Connections) | the open connections of a factory | the set that a factory keeps by hand |

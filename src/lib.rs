@@ -68,7 +68,9 @@ pub use address::Address;
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
 pub use protocol::{Connection, Connections, Factory, Protocol, SharedFactory, for_protocol};
-pub use reactor::{BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, run};
+pub use reactor::{
+    BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, ThreadPool, run,
+};
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 

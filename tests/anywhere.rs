@@ -185,8 +185,12 @@ impl Program {
         let Some(reactor) = self.reactor() else { return };
         let wild = self.wild();
         let phase = [Phase::Before, Phase::During, Phase::After][self.below(3)];
-        let event = [SystemEvent::Startup, SystemEvent::Shutdown][self.below(2)];
-        match self.below(12) {
+        let event = match self.below(3) {
+            0 => SystemEvent::Startup,
+            1 => SystemEvent::Shutdown,
+            _ => SystemEvent::custom("own"),
+        };
+        match self.below(14) {
             0 | 1 => drop(reactor.call_when_running(move || wild.0.act())),
             2 => drop(reactor.add_system_event_trigger(phase, event, move || wild.0.act())),
             3 => {
@@ -211,6 +215,7 @@ impl Program {
                 self.0.let_go.set(true);
                 drop(gone);
             }
+            11 | 12 => self.keep(reactor.fire_system_event("own").add_both(move |_| wild.0.act())),
             _ => self.keep(reactor.resolve("localhost", 1).add_both(move |_| wild.0.act())),
         }
     }
@@ -326,7 +331,7 @@ impl Program {
 
     fn spawn_or_send(&self) {
         let Some(reactor) = self.reactor() else { return };
-        match self.below(5) {
+        match self.below(6) {
             0 => {
                 let (wild, handle) = (self.wild(), reactor.clone());
                 self.keep(reactor.spawn(async move {
@@ -354,6 +359,17 @@ impl Program {
                     Ok(())
                 });
                 self.keep(job.add_both(move |_| wild.0.act()));
+            }
+            4 => {
+                let (wild, pool) = (self.wild(), reactor.thread_pool("own", 1));
+                let job = pool.defer_to_thread(|| {
+                    act_in_current();
+                    Ok(())
+                });
+                self.keep(job.add_both(move |_| wild.0.act()));
+                if self.one_in(2) {
+                    self.keep(pool.stop());
+                }
             }
             _ => reactor.call_in_thread(act_in_current),
         }

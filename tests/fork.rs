@@ -20,7 +20,7 @@ use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{FilesystemLock, UnixListenOptions};
-use ropewalk::{Deferred, ListenOptions, Port, Reactor, Transport};
+use ropewalk::{Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 #[allow(unsafe_code, reason = "nobody else forks")]
@@ -200,7 +200,12 @@ fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
 fn every_call_in_a_forked_child_says_so() {
     let _alone = alone();
     let mut parent = Parent::new("calls");
+    let pool = parent.reactor().thread_pool("parent", 1);
+    let of_the_child = pool.clone();
+    let event = SystemEvent::custom("of the parent");
+    parent.reactor().add_system_event_trigger(Phase::Before, event, || -> ropewalk::Result<()> { unreachable!() });
     let child = Child::new(|| {
+        let pool = of_the_child;
         let reactor = parent.reactor();
         let factory = |_| Some(Echo);
         for result in [reactor.run(), reactor.iterate(Duration::ZERO), reactor.stop(), reactor.crash()] {
@@ -215,12 +220,22 @@ fn every_call_in_a_forked_child_says_so() {
             assert!(matches!(failed.check(), Some(ListenError::ForkedChild)), "{failed}");
         }
         assert!(failure(reactor.defer_to_thread(|| Ok(()))).check::<ReactorGone>().is_some());
+        let jobs = [pool.defer_to_thread(|| Ok(())), pool.stop()];
+        assert!(jobs.into_iter().all(|job| failure(job).check::<ReactorGone>().is_some()));
+        pool.suggest_size(3);
+        assert_eq!(pool.statistics(), Default::default());
+        drop(pool);
+        let fired = failure(reactor.fire_system_event("of the parent"));
+        assert!(matches!(fired.check(), Some(ReactorError::ForkedChild)), "{fired}");
         assert_eq!(reactor.remote().call_from_thread(|_| unreachable!("the parent's")), Err(ReactorGone));
         parent.transport.write(&[b'x'; 100_000]);
         assert!(parent.transport.set_tcp_no_delay(true).is_err());
         parent.transport.abort_connection();
     });
     child.ends_well(|| ());
+    let handle = parent.reactor();
+    assert_eq!(result_of(&handle, pool.defer_to_thread(|| Ok(7))).unwrap(), 7);
+    drop(handle);
     parent.is_well();
 }
 

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use ropewalk::deferred::{
-    Cancelled, DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, Promise, gather_results, race, unhandled,
+    Cancelled, DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, Promise, gather_or_cancel, gather_results,
+    race, unhandled,
 };
 use ropewalk::{Deferred, Failure, Result};
 
@@ -152,13 +153,58 @@ fn gathering_gives_values_or_the_first_failure() {
 #[test]
 fn cancelling_a_gathering_cancels_all() {
     let ((), reports) = unhandled::collect(|| {
-        let (_promises, deferreds, cancels) = unfired(3);
-        let all = gather_results(deferreds);
-        all.cancel();
-        assert_eq!(*cancels.borrow(), [0, 1, 2]);
-        assert!(fails(all).check::<FirstError>().unwrap().failure.check::<Cancelled>().is_some());
+        for gather in [gather_results, gather_or_cancel] {
+            let (_promises, deferreds, cancels) = unfired(3);
+            let all: Deferred<Vec<u32>> = gather(deferreds);
+            all.cancel();
+            assert_eq!(*cancels.borrow(), [0, 1, 2]);
+            assert!(fails(all).check::<FirstError>().unwrap().failure.check::<Cancelled>().is_some());
+        }
     });
     assert!(reports.is_empty());
+}
+
+/// A gathering that cancels gives the values of all, or the first failure with its index. By then the others are cancelled, and what they
+/// say, also by themselves and afterwards, is nobody's.
+#[test]
+fn a_gathering_may_cancel_the_rest() {
+    let (promises, deferreds, cancels) = unfired(2);
+    let mut all = gather_or_cancel(deferreds);
+    promises[1].callback(1).unwrap();
+    promises[0].callback(0).unwrap();
+    assert_eq!(all.take_result().unwrap().unwrap(), [0, 1]);
+    assert!(cancels.borrow().is_empty());
+
+    let ((), reports) = unhandled::collect(|| {
+        let (promises, mut deferreds, cancels) = unfired(4);
+        let (stubborn, last) = Promise::with_canceller(|| ());
+        deferreds.push(last.add_errback(|_| Err(Failure::message("not like that"))));
+        let known = Rc::clone(&cancels);
+        let all = gather_or_cancel(deferreds).add_errback(move |failure| {
+            assert_eq!(*known.borrow(), [0, 3], "it is told before they are cancelled");
+            Err(failure)
+        });
+        promises[1].callback(7).unwrap();
+        promises[2].errback("two").unwrap();
+        let failure = fails(all);
+        let first = failure.check::<FirstError>().unwrap();
+        assert_eq!((first.index, first.failure.to_string()), (2, "two".to_owned()));
+        assert!(stubborn.is_called());
+    });
+    assert!(reports.is_empty(), "{reports:?}");
+}
+
+/// Where one has failed before the gathering begins, those in front of it and behind it are cancelled, and a second failure is dropped.
+#[test]
+fn a_gathering_may_be_over_at_once() {
+    let ((), reports) = unhandled::collect(|| {
+        let (_promises, mut deferreds, cancels) = unfired(2);
+        deferreds.insert(1, Deferred::fail("no"));
+        deferreds.push(Deferred::fail("nor this"));
+        assert_eq!(fails(gather_or_cancel(deferreds)).check::<FirstError>().unwrap().index, 1);
+        assert_eq!(*cancels.borrow(), [0, 1]);
+    });
+    assert!(reports.is_empty(), "{reports:?}");
 }
 
 /// A race gives the first value and its index, and cancels the others, whose failures are nobody's.

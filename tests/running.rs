@@ -133,7 +133,7 @@ fn a_running_reactor_refuses_what_makes_no_sense() {
         (Phase::After, SystemEvent::Shutdown, "after shutdown"),
     ] {
         let (refused, handle) = (refused.clone(), reactor.clone());
-        reactor.add_system_event_trigger(phase, event, move || {
+        reactor.add_system_event_trigger(phase, event.clone(), move || {
             refused(name);
             if event == SystemEvent::Shutdown {
                 assert!(is_not_running(handle.stop()), "{name}");

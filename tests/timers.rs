@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::*;
 use ropewalk::error::TimerError;
 use ropewalk::interfaces::*;
-use ropewalk::{DelayedCall, Reactor};
+use ropewalk::{BackendKind, DelayedCall, Reactor};
 
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -78,6 +78,24 @@ fn lateness_is_measured() {
     let longest = reactor.counters().longest_lateness;
     println!("200 timers over 100 ms: late by {:?} (median), {:?} (most), {longest:?} (counted)", late[100], late[199]);
     assert!(longest > Duration::ZERO && longest <= late[199]);
+}
+
+/// A timer costs a wait and the turn that runs it, however short it is: the loop sleeps until the deadline, and does not spin towards it.
+#[test]
+fn a_short_timer_costs_one_wait() {
+    for reactor in [BackendKind::Mio, BackendKind::IoUring].into_iter().filter_map(reactor_on) {
+        for delay in [100, 300, 999, 1_000, 1_300, 5_700].map(Duration::from_micros) {
+            let before = reactor.counters().turns;
+            let ran = Rc::new(Cell::new(None));
+            let (told, handle) = (Rc::clone(&ran), reactor.clone());
+            let call = reactor.call_later(delay, move || told.set(Some(handle.seconds())));
+            while ran.get().is_none() {
+                reactor.iterate(Duration::from_millis(20)).unwrap();
+                assert!(reactor.counters().turns - before <= 2, "{delay:?}: it spins");
+            }
+            assert!(ran.get().unwrap() >= call.time(), "{delay:?}: early");
+        }
+    }
 }
 
 /// Timers with the same deadline run in the order in which they were asked for, across one turn and the next.

@@ -43,7 +43,7 @@ fn phases_and_triggers_come_in_order() {
         for (phase, phase_name) in PHASES.into_iter().rev() {
             for n in 0..3 {
                 let log = log.clone();
-                reactor.add_system_event_trigger(phase, event, move || {
+                reactor.add_system_event_trigger(phase, event.clone(), move || {
                     log.add(format!("{event_name} {phase_name} {n}"));
                 });
             }
@@ -69,7 +69,7 @@ fn deferreds_hold_the_next_phase_up() {
         for (phase, phase_name) in PHASES {
             for n in 0..2 {
                 let (own, handle, name) = (log.clone(), reactor.clone(), format!("{event_name} {phase_name} {n}"));
-                reactor.add_system_event_trigger(phase, event, move || {
+                reactor.add_system_event_trigger(phase, event.clone(), move || {
                     own.add(&*name);
                     fired_by_a_timer(&handle, &own, &name)
                 });
@@ -139,16 +139,18 @@ fn a_failing_trigger_harms_nobody() {
     for (event, event_name) in EVENTS {
         for (phase, phase_name) in PHASES {
             let (own, handle) = (log.clone(), reactor.clone());
-            reactor.add_system_event_trigger(phase, event, || -> ropewalk::Result<()> { panic!("it panicked") });
-            reactor.add_system_event_trigger(phase, event, || Err(Failure::message("it failed")));
-            reactor.add_system_event_trigger(phase, event, || {
+            reactor
+                .add_system_event_trigger(phase, event.clone(), || -> ropewalk::Result<()> { panic!("it panicked") });
+            reactor.add_system_event_trigger(phase, event.clone(), || Err(Failure::message("it failed")));
+            reactor.add_system_event_trigger(phase, event.clone(), || {
                 Deferred::<()>::fail(Failure::message("its Deferred failed"))
             });
-            reactor.add_system_event_trigger(phase, event, move || {
+            reactor.add_system_event_trigger(phase, event.clone(), move || {
                 fired_by_a_timer(&handle, &Log::default(), "")
                     .add_callback(|()| -> ropewalk::Result<()> { Err(Failure::message("its Deferred gave up")) })
             });
-            reactor.add_system_event_trigger(phase, event, move || own.add(format!("{event_name} {phase_name}")));
+            reactor
+                .add_system_event_trigger(phase, event.clone(), move || own.add(format!("{event_name} {phase_name}")));
         }
     }
     stop_at_once(&reactor);
@@ -241,7 +243,8 @@ fn triggers_run_once() {
     for (event, event_name) in EVENTS {
         for (phase, phase_name) in PHASES {
             let log = log.clone();
-            reactor.add_system_event_trigger(phase, event, move || log.add(format!("{event_name} {phase_name}")));
+            reactor
+                .add_system_event_trigger(phase, event.clone(), move || log.add(format!("{event_name} {phase_name}")));
         }
     }
     for _ in 0..2 {
@@ -290,7 +293,7 @@ fn a_startup_is_finished_before_it_is_left() {
         for (event, name) in [(SystemEvent::Startup, "startup"), (SystemEvent::Shutdown, "shutdown")] {
             for (phase, when) in PHASES {
                 let own = log.clone();
-                reactor.add_system_event_trigger(phase, event, move || own.add(format!("{when} {name}")));
+                reactor.add_system_event_trigger(phase, event.clone(), move || own.add(format!("{when} {name}")));
             }
         }
         let own = log.clone();

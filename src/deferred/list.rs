@@ -94,7 +94,7 @@ impl<T> DeferredList<T> {
 }
 
 /// The values of all, in their order; the first failure ends the waiting, with [`FirstError`] (Twisted: `gatherResults`). Those
-/// that come later are reported as unhandled. Cancelling it cancels all.
+/// that come later are reported as unhandled: [`gather_or_cancel`] cancels them. Cancelling it cancels all.
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -105,12 +105,35 @@ impl<T> DeferredList<T> {
 /// ```
 #[track_caller]
 pub fn gather_results<T>(deferreds: impl IntoIterator<Item = Deferred<T>>) -> Deferred<Vec<T>> {
+    gather(deferreds, false)
+}
+
+/// [`gather_results`] that leaves nothing running: the first failure cancels the Deferreds that have no result yet, and whatever they
+/// say is dropped. The gathering fails with [`FirstError`] when they are cancelled. (Twisted's `gatherResults` cancels none.)
+///
+/// ```
+/// use ropewalk::Deferred;
+/// use ropewalk::deferred::{FirstError, Promise, gather_or_cancel};
+///
+/// let (slow, answer) = Promise::<u8>::new();
+/// let mut all = gather_or_cancel([answer, Deferred::fail("no")]);
+/// assert!(slow.is_called(), "it was cancelled");
+/// let failure = all.take_result().unwrap().unwrap_err();
+/// assert_eq!(failure.check::<FirstError>().unwrap().index, 1);
+/// ```
+#[track_caller]
+pub fn gather_or_cancel<T>(deferreds: impl IntoIterator<Item = Deferred<T>>) -> Deferred<Vec<T>> {
+    gather(deferreds, true)
+}
+
+#[track_caller]
+fn gather<T>(deferreds: impl IntoIterator<Item = Deferred<T>>, cancel_rest: bool) -> Deferred<Vec<T>> {
     let judge = |index, result| match result {
         Err(failure) => Verdict::End(Err(FirstError { index, failure }.into())),
         result => Verdict::Keep(result),
     };
     let all = |results: Vec<Result<T>>| results.into_iter().collect();
-    Many { judge, all, quiet: false, cancel_rest: false }.wait_for(deferreds.into_iter().collect())
+    Many { judge, all, quiet: cancel_rest, cancel_rest }.wait_for(deferreds.into_iter().collect())
 }
 
 /// The first value, and the index of the Deferred that had it; the others are cancelled, and whatever they say is dropped

@@ -49,7 +49,9 @@ use std::task::{Context, Poll};
 use thiserror::Error;
 
 use self::chain::{Head, Kept, Link, Paused, Source, Taken};
-pub use self::list::{DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, gather_results, race};
+pub use self::list::{
+    DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, gather_or_cancel, gather_results, race,
+};
 pub use self::lock::{DeferredLock, DeferredSemaphore, NoTokens, Permit};
 pub use self::outcome::{Outcome, OutcomeOf, Resolved};
 pub use self::promise::{Abandoned, AlreadyCalled, Promise};

@@ -42,9 +42,10 @@ pub(crate) struct Core {
     /// What other threads ring when they have something for the loop.
     pub(super) doorbell: Arc<Doorbell>,
     pub(super) remote: Remote,
-    /// Jobs in threads: the program's, and the looking up of names.
-    pub(super) program: Jobs,
-    pub(super) names: Jobs,
+    /// Jobs in threads: the program's, the looking up of names, and those in pools that the program has made.
+    pub(super) program: Rc<Jobs>,
+    pub(super) names: Rc<Jobs>,
+    pub(super) pools: RefCell<Slots<Rc<Jobs>>>,
     /// Threads that wait for an answer of ours: what sends them away without one.
     pub(super) callers: RefCell<Slots<Box<dyn FnOnce()>>>,
     pub(super) triggers: Triggers,
@@ -127,6 +128,7 @@ impl Core {
             remote,
             program: Jobs::of_program(),
             names: Jobs::of_names(),
+            pools: RefCell::new(Slots::new()),
             callers: RefCell::new(Slots::new()),
             triggers: Triggers::default(),
             signals: RefCell::default(),

@@ -64,19 +64,19 @@ impl Doorbell {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop's wait of at most `timeout`: `wait`, which is not to wait at all if by now `is_idle` says no.
+    /// The loop's wait, at most until the time `until`: `wait`, which is not to wait at all (`Some(ZERO)`) if by now `is_idle` says no.
     pub(super) fn sleep<T>(
         &self,
-        timeout: Option<Duration>,
+        until: Option<Duration>,
         is_idle: impl FnOnce() -> bool,
         wait: impl FnOnce(Option<Duration>) -> T,
     ) -> T {
-        if timeout == Some(Duration::ZERO) {
-            return wait(timeout);
+        if until == Some(Duration::ZERO) {
+            return wait(until);
         }
         self.asleep.swap(true, Ordering::AcqRel);
-        let timeout = if is_idle() { timeout } else { Some(Duration::ZERO) };
-        let waited = wait(timeout);
+        let until = if is_idle() { until } else { Some(Duration::ZERO) };
+        let waited = wait(until);
         self.asleep.swap(false, Ordering::AcqRel);
         waited
     }

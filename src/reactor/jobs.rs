@@ -1,9 +1,9 @@
 //! Jobs in threads, and who waits for them (Twisted: `IReactorInThreads`, `deferToThread`, `callInThread`,
 //! `suggestThreadPoolSize`).
 //!
-//! Two pools, so that slow jobs don't hold up the looking up of names: the program's, and that for names. A job's result
-//! comes back as a call from a thread, and is handed to whoever waits in the reactor's table. What is in the table has not
-//! been answered: that is what a shutdown waits for.
+//! Two pools, so that slow jobs don't hold up the looking up of names: the program's, and that for names; and those that the program
+//! makes (`thread_pool.rs`). A job's result comes back as a call from a thread, and is handed to whoever waits in the pool's table. What
+//! is in the table has not been answered: that is what a shutdown waits for.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,15 +11,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::threads::{Job, JobId, Load, Pool, Refused};
+use super::threads::{Job, JobId, Pool, Refused, ThreadPoolStatistics};
 use super::{Core, Reactor};
 use crate::deferred::{Cancelled, Deferred, Promise};
-use crate::error::{NoThread, ReactorGone};
+use crate::error::{NoThread, PoolStopped, ReactorGone};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
 use crate::time::{Clock, DelayedCall};
+use crate::transport::agenda::Id;
 
 /// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
 const THREADS: usize = 10;
@@ -85,21 +87,7 @@ impl Reactor {
     /// ```
     #[track_caller]
     pub fn call_in_thread(&self, work: impl FnOnce() + Send + 'static) {
-        let place = Location::caller();
-        let work = move || {
-            if let Err(failure) = guarded(work) {
-                error!(%place, %failure, "a job in a thread failed");
-            }
-            Ok(Box::new(()) as Answer)
-        };
-        let id = self.0.program.next_id();
-        self.0.begin_job(Whose::Program, id, work, move |result| match result {
-            Err(failure) if failure.check::<ReactorGone>().is_none() => {
-                error!(%place, %failure, "a job in a thread was not done");
-            }
-            // How many were left undone is logged in one line.
-            _ => {}
-        });
+        self.0.call_in_thread(Whose::Program, work);
     }
 
     /// How many threads may be at work on jobs at the same time (Twisted: `suggestThreadPoolSize`). 10 unless told otherwise.
@@ -117,10 +105,7 @@ impl Reactor {
     /// # }
     /// ```
     pub fn suggest_thread_pool_size(&self, size: usize) {
-        let resized = self.0.program.pool().resize(size);
-        if let Err(refused) = resized {
-            self.0.refuse(Whose::Program, refused);
-        }
+        self.0.resize_pool(Whose::Program, size);
     }
 }
 
@@ -129,6 +114,8 @@ impl Reactor {
 pub(super) enum Whose {
     Program,
     Names,
+    /// One that the program has made.
+    Own(Id),
 }
 
 /// A result that crosses threads: of the type that was asked for.
@@ -141,32 +128,36 @@ type Simulated = (DelayedCall, Rc<Cell<Option<Job>>>);
 
 /// A pool, and who waits for what it does.
 pub(super) struct Jobs {
-    name: &'static str,
+    name: Arc<str>,
     pool: RefCell<Pool>,
     unanswered: RefCell<HashMap<JobId, Waiting>>,
     /// On a simulated network, in the place of threads: when each job is done, and the job.
     simulated: Rc<RefCell<BTreeMap<JobId, Simulated>>>,
     made: Cell<JobId>,
+    /// Those who wait for the end of a pool that was stopped.
+    pub(super) stopped: RefCell<Option<Vec<Promise<()>>>>,
 }
 
 impl Jobs {
-    fn new(name: &'static str, threads: usize) -> Self {
-        Self {
+    pub(super) fn new(name: impl Into<Arc<str>>, threads: usize) -> Rc<Self> {
+        let name = name.into();
+        Rc::new(Self {
+            pool: RefCell::new(Pool::new(&name, threads)),
             name,
-            pool: RefCell::new(Pool::new(name, threads)),
             unanswered: RefCell::default(),
             simulated: Rc::default(),
             made: Cell::default(),
-        }
+            stopped: RefCell::default(),
+        })
     }
 
     /// Those of the program.
-    pub(super) fn of_program() -> Self {
+    pub(super) fn of_program() -> Rc<Self> {
         Self::new("ropewalk-jobs", THREADS)
     }
 
     /// The looking up of names.
-    pub(super) fn of_names() -> Self {
+    pub(super) fn of_names() -> Rc<Self> {
         Self::new("ropewalk-names", NAME_THREADS)
     }
 
@@ -176,9 +167,20 @@ impl Jobs {
         unanswered > 0 && unanswered > self.pool().held_back()
     }
 
-    /// How much there is to do.
-    pub(super) fn load(&self) -> Load {
-        self.pool().load()
+    /// How much there is to do. Simulated jobs are at work from the moment at which they were asked for.
+    pub(super) fn load(&self) -> ThreadPoolStatistics {
+        let load = self.pool().load();
+        ThreadPoolStatistics { working: load.working + self.simulated.borrow().len(), ..load }
+    }
+
+    /// Whether it takes jobs: it was not stopped.
+    fn is_open(&self) -> bool {
+        self.stopped.borrow().is_none()
+    }
+
+    /// Whether it was stopped, and every job has its answer.
+    pub(super) fn is_done(&self) -> bool {
+        !self.is_open() && self.unanswered.borrow().is_empty()
     }
 
     /// Takes out a job that waits for its time, on a simulated network.
@@ -195,7 +197,7 @@ impl Jobs {
         id
     }
 
-    fn pool(&self) -> Pool {
+    pub(super) fn pool(&self) -> Pool {
         self.pool.borrow().clone()
     }
 
@@ -216,10 +218,10 @@ impl Jobs {
         let (dropped, stuck) = (pool.clear(), pool.load().working);
         if stuck > 0 {
             // They would take the places of those to come.
-            self.pool.replace(Pool::new(self.name, pool.limit()));
+            self.pool.replace(Pool::new(&self.name, pool.limit()));
             pool.stop(Duration::ZERO);
         }
-        match (self.name, stuck, dropped.len()) {
+        match (&*self.name, stuck, dropped.len()) {
             (_, 0, 0) => {}
             (pool, 0, dropped) => tracing::warn!(pool, dropped, "jobs that had not begun are dropped"),
             (pool, stuck, dropped) => {
@@ -245,14 +247,21 @@ impl Core {
         whose: Whose,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
-        let (core, id) = (Rc::downgrade(self), self.jobs(whose).next_id());
+        let jobs = match self.jobs_for(whose) {
+            Ok(jobs) => jobs,
+            Err(failure) => {
+                drop_guarded("a job", work);
+                return Deferred::fail(failure);
+            }
+        };
+        let (core, id) = (Rc::downgrade(self), jobs.next_id());
         let (promise, answer) = Promise::with_canceller(move || {
             if let Some(core) = core.upgrade() {
                 core.cancel_job(whose, id);
             }
         });
         let work = move || work().map(|value| Box::new(value) as Answer);
-        self.begin_job(whose, id, work, move |result| {
+        self.begin_job(whose, &jobs, id, work, move |result| {
             let result = result.map(|value| *value.downcast::<T>().expect("an answer is of its question's type"));
             // It may have been cancelled meanwhile.
             let _ = promise.complete(result);
@@ -260,24 +269,59 @@ impl Core {
         answer
     }
 
+    /// Calls `work` in a thread. A panic is logged there.
+    #[track_caller]
+    pub(super) fn call_in_thread(&self, whose: Whose, work: impl FnOnce() + Send + 'static) {
+        let place = Location::caller();
+        let not_done = move |failure: Failure| {
+            // How many a reactor that goes leaves undone is logged in one line.
+            if failure.check::<ReactorGone>().is_none() {
+                error!(%place, %failure, "a job in a thread was not done");
+            }
+        };
+        let jobs = match self.jobs_for(whose) {
+            Ok(jobs) => jobs,
+            Err(failure) => {
+                drop_guarded("a job", work);
+                return not_done(failure);
+            }
+        };
+        let work = move || {
+            if let Err(failure) = guarded(work) {
+                error!(%place, %failure, "a job in a thread failed");
+            }
+            Ok(Box::new(()) as Answer)
+        };
+        self.begin_job(whose, &jobs, jobs.next_id(), work, move |result| {
+            if let Err(failure) = result {
+                not_done(failure);
+            }
+        });
+    }
+
+    /// The pool, if it takes jobs.
+    fn jobs_for(&self, whose: Whose) -> Result<Rc<Jobs>> {
+        if self.is_closed() || !self.is_ours() {
+            return Err(ReactorGone.into());
+        }
+        Ok(self.jobs(whose).filter(|jobs| jobs.is_open()).ok_or(PoolStopped)?)
+    }
+
     fn begin_job(
         &self,
         whose: Whose,
+        jobs: &Jobs,
         id: JobId,
         work: impl FnOnce() -> Result<Answer> + Send + 'static,
         waiting: impl FnOnce(Result<Answer>) + 'static,
     ) {
-        if self.is_closed() || !self.is_ours() {
-            drop_guarded("a job", work);
-            return waiting(Err(ReactorGone.into()));
-        }
-        let (jobs, remote) = (self.jobs(whose), self.remote.clone());
+        let remote = self.remote.clone();
         jobs.unanswered.borrow_mut().insert(id, Box::new(waiting));
         let job: Job = Box::new(move || {
             let result = guarded_result(work);
             Box::new(move || {
                 // A reactor that is gone has nobody who waits.
-                let _ = remote.call_from_thread(move |reactor| reactor.0.jobs(whose).answer(id, result));
+                let _ = remote.call_from_thread(move |reactor| reactor.0.answer_job(whose, id, result));
             })
         });
         if let Some(takes) = &self.settings.simulated_jobs {
@@ -307,34 +351,61 @@ impl Core {
 
     /// Takes out a job that has not begun.
     fn cancel_job(&self, whose: Whose, id: JobId) {
-        let jobs = self.jobs(whose);
+        let Some(jobs) = self.jobs(whose) else { return };
         let taken = jobs.pool().remove(id).or_else(|| jobs.take_simulated(id));
         if let Some(job) = taken {
             drop_jobs(BTreeMap::from([(id, job)]));
-            jobs.answer(id, Err(Cancelled.into()));
+            self.answer_job(whose, id, Err(Cancelled.into()));
+        }
+    }
+
+    /// Gives a job's result to whoever waits for it.
+    fn answer_job(&self, whose: Whose, id: JobId, result: Result<Answer>) {
+        if let Some(jobs) = self.jobs(whose) {
+            jobs.answer(id, result);
+            self.end_pool(whose);
+        }
+    }
+
+    /// Changes how many threads a pool may have, unless it was stopped.
+    pub(super) fn resize_pool(&self, whose: Whose, size: usize) {
+        let open = self.jobs(whose).filter(|jobs| jobs.is_open());
+        let resized = open.map_or(Ok(()), |jobs| jobs.pool().resize(size));
+        if let Err(refused) = resized {
+            self.refuse(whose, refused);
         }
     }
 
     /// There is no thread for these.
     fn refuse(&self, whose: Whose, refused: Refused) {
         let Refused { error, jobs } = refused;
-        let failure = Failure::new(NoThread(error));
+        self.give_up(whose, jobs, &Failure::new(NoThread(error)));
+    }
+
+    /// Jobs that have not begun will not be done.
+    pub(super) fn give_up(&self, whose: Whose, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         drop_jobs(jobs);
         for id in ids {
-            self.jobs(whose).answer(id, Err(failure.clone()));
+            self.answer_job(whose, id, Err(failure.clone()));
         }
+    }
+
+    /// Whether jobs are under way, those aside that nobody waits for.
+    pub(super) fn has_jobs(&self) -> bool {
+        self.program.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
     }
 
     /// In a forked child, which has none of its parent's threads.
     pub(super) fn renew_jobs(&self) {
-        for jobs in [&self.names, &self.program] {
+        for jobs in self.all_jobs() {
             if jobs.made.get() > 0 {
                 let limit = jobs.pool().limit();
-                jobs.pool.replace(Pool::new(jobs.name, limit));
+                jobs.pool.replace(Pool::new(&jobs.name, limit));
                 jobs.abandon();
             }
         }
+        self.end_pools();
     }
 
     /// A shutdown goes over to `During`: names are of no use any more.
@@ -345,23 +416,31 @@ impl Core {
 
     /// Nobody waits for threads any longer.
     pub(super) fn abandon_jobs(&self) {
-        self.names.abandon();
-        self.program.abandon();
+        for jobs in self.all_jobs() {
+            jobs.abandon();
+        }
+        self.end_pools();
     }
 
     /// The end of a run: threads that are free leave.
     pub(super) fn end_threads(&self) {
-        for jobs in [&self.names, &self.program] {
+        for jobs in self.all_jobs() {
             let patience = if jobs.load().working == 0 { PATIENCE } else { Duration::ZERO };
             jobs.pool().stop(patience);
         }
     }
 
-    fn jobs(&self, whose: Whose) -> &Jobs {
+    pub(super) fn jobs(&self, whose: Whose) -> Option<Rc<Jobs>> {
         match whose {
-            Whose::Program => &self.program,
-            Whose::Names => &self.names,
+            Whose::Program => Some(Rc::clone(&self.program)),
+            Whose::Names => Some(Rc::clone(&self.names)),
+            Whose::Own(id) => self.pools.borrow().get(id).cloned(),
         }
+    }
+
+    fn all_jobs(&self) -> Vec<Rc<Jobs>> {
+        let own = self.own_pools().into_iter().map(|(_, jobs)| jobs);
+        [Rc::clone(&self.names), Rc::clone(&self.program)].into_iter().chain(own).collect()
     }
 }
 

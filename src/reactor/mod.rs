@@ -16,7 +16,7 @@
 //! | `triggers.rs` | startup and shutdown |
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
-//! | `jobs.rs`, `threads.rs` | jobs in threads |
+//! | `jobs.rs`, `threads.rs`, `thread_pool.rs` | jobs in threads, and pools of the program's own |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
@@ -44,6 +44,7 @@ mod signals;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod thread_pool;
 mod threads;
 mod triggers;
 mod turn;
@@ -70,6 +71,8 @@ pub use self::port::Port;
 pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
 pub use self::run::{Finish, run};
+pub use self::thread_pool::ThreadPool;
+pub use self::threads::ThreadPoolStatistics;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
@@ -202,30 +205,6 @@ impl Reactor {
             return None;
         }
         Some(self.0.triggers.add(Phase::After, SystemEvent::Startup, call))
-    }
-
-    /// Has `call` run when the reactor starts or stops (Twisted: `addSystemEventTrigger`). It returns nothing, a
-    /// `Result<()>` (an error is logged), or a Deferred, which the next phase waits for. A trigger runs once. A closed reactor drops
-    /// it.
-    #[track_caller]
-    pub fn add_system_event_trigger<R>(
-        &self,
-        phase: Phase,
-        event: SystemEvent,
-        call: impl FnOnce() -> R + 'static,
-    ) -> TriggerId
-    where
-        R: Outcome<Output = ()> + 'static,
-    {
-        self.0.triggers.add(phase, event, call)
-    }
-
-    /// Takes a trigger back (Twisted: `removeSystemEventTrigger`).
-    ///
-    /// # Errors
-    /// [`NoSuchTrigger`] if it has run, or was removed.
-    pub fn remove_system_event_trigger(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {
-        self.0.triggers.remove(id)
     }
 
     /// Runs a future on this reactor (Twisted: `ensureDeferred`, `inlineCallbacks`): at once up to its first wait, then, whenever
@@ -379,7 +358,7 @@ impl Reactor {
         Counters {
             stale_events: self.0.backend.borrow().stale(),
             watched: self.0.slots.borrow().len(),
-            jobs_waiting: jobs.waiting,
+            jobs_waiting: jobs.queued,
             threads_at_work: jobs.working,
             ..self.0.counters.get()
         }

@@ -117,13 +117,30 @@ impl Remote {
     where
         R::Output: Send,
     {
-        if thread::current().id() == self.0.thread {
+        if self.is_in_reactor_thread() {
             return Err(OwnThread.into());
         }
         let (tell, told) = mpsc::sync_channel(1);
         self.call_from_thread(move |reactor| reactor.0.answer_caller(tell, maybe_deferred(|| call(reactor))))?;
         // Whoever was to tell was dropped: with the queue, or by `send_callers_away`.
         told.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
+    }
+
+    /// Whether this is called on the reactor's thread (Twisted: `threadable.isInIOThread`): from its callbacks, or from outside of the
+    /// loop on the thread that made it. What blocks has no place there, and
+    /// [`blocking_call_from_thread`](Self::blocking_call_from_thread) fails there.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let remote = ropewalk::Reactor::new()?.remote();
+    /// assert!(remote.is_in_reactor_thread());
+    /// let beside = std::thread::spawn(move || remote.is_in_reactor_thread());
+    /// assert!(!beside.join().expect("the thread did not panic"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_in_reactor_thread(&self) -> bool {
+        thread::current().id() == self.0.thread
     }
 
     /// Whether there may be calls.

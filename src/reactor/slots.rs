@@ -18,6 +18,12 @@ struct Place<T> {
     value: Option<T>,
 }
 
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Slots<T> {
     pub(super) fn new() -> Self {
         Self { places: Pages::new(), free: Vec::new(), taken: 0 }

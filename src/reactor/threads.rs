@@ -31,7 +31,7 @@ pub(super) type Job = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
 pub(super) struct Pool(Arc<Shared>);
 
 struct Shared {
-    name: &'static str,
+    name: Arc<str>,
     state: Mutex<State>,
     /// Work came, or the end, or a lower limit.
     work: Condvar,
@@ -55,18 +55,23 @@ pub(super) struct Refused {
     pub(super) jobs: BTreeMap<JobId, Job>,
 }
 
-/// How much there is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Load {
-    /// Jobs that have not begun.
-    pub(super) waiting: usize,
-    /// Threads that are in a job.
-    pub(super) working: usize,
+/// How much a pool of threads has to do (Twisted: `twisted._threads.Statistics`). From
+/// [`ThreadPool::statistics`](super::ThreadPool::statistics).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadPoolStatistics {
+    /// Threads without a job (Twisted: `waiters`).
+    pub idle: usize,
+    /// Threads that are in a job (Twisted: `working`).
+    pub working: usize,
+    /// Jobs that have not begun (Twisted: `q.qsize()`).
+    pub queued: usize,
 }
 
 impl Pool {
     /// A pool without threads yet.
-    pub(super) fn new(name: &'static str, limit: usize) -> Self {
+    pub(super) fn new(name: &Arc<str>, limit: usize) -> Self {
+        let name = Arc::clone(name);
         let state = State { jobs: BTreeMap::new(), limit, threads: 0, working: 0, stopping: false };
         Self(Arc::new(Shared { name, state: Mutex::new(state), work: Condvar::new(), left: Condvar::new() }))
     }
@@ -110,9 +115,10 @@ impl Pool {
     }
 
     /// How much there is to do.
-    pub(super) fn load(&self) -> Load {
+    pub(super) fn load(&self) -> ThreadPoolStatistics {
         let state = self.state();
-        Load { waiting: state.jobs.len(), working: state.working }
+        let working = state.working;
+        ThreadPoolStatistics { idle: state.threads - working, working, queued: state.jobs.len() }
     }
 
     /// Has the threads finish what is queued, and leave. Waits for them at most `patience`; those that are stuck in a job
@@ -135,7 +141,7 @@ impl Pool {
     fn start_threads(&self, mut state: MutexGuard<'_, State>) -> Result<(), Refused> {
         while state.jobs.len() > state.threads - state.working && state.threads < state.limit {
             let pool = self.clone();
-            let started = thread::Builder::new().name(self.0.name.to_owned()).spawn(move || pool.work());
+            let started = thread::Builder::new().name(String::from(&*self.0.name)).spawn(move || pool.work());
             match started {
                 Ok(_) => state.threads += 1,
                 Err(error) if state.threads == 0 => return Err(Refused { error, jobs: mem::take(&mut state.jobs) }),
@@ -199,6 +205,15 @@ mod tests {
     /// After this, a test has failed.
     const LIMIT: Duration = Duration::from_secs(30);
 
+    fn pool(limit: usize) -> Pool {
+        Pool::new(&"test".into(), limit)
+    }
+
+    /// Jobs that wait, and threads at work.
+    fn load(pool: &Pool) -> (usize, usize) {
+        (pool.load().queued, pool.load().working)
+    }
+
     fn submit(pool: &Pool, id: JobId, work: impl FnOnce() + Send + 'static) {
         let job: Job = Box::new(move || {
             work();
@@ -230,7 +245,7 @@ mod tests {
 
     #[test]
     fn jobs_run_beside_each_other_up_to_the_limit() {
-        let pool = Pool::new("test", 2);
+        let pool = pool(2);
         let (met, meeting) = mpsc::channel();
         let barrier = Arc::new(Barrier::new(2));
         for id in 0..4 {
@@ -247,7 +262,7 @@ mod tests {
 
     #[test]
     fn stopping_finishes_what_is_queued() {
-        let pool = Pool::new("test", 1);
+        let pool = pool(1);
         let (done, finished) = mpsc::channel();
         for id in 0..100 {
             let done = done.clone();
@@ -260,12 +275,12 @@ mod tests {
     /// F39: a stuck worker does not hold up the end for longer than the deadline, and leaves after its job.
     #[test]
     fn a_stuck_job_is_left_behind_at_the_deadline() {
-        let pool = Pool::new("test", 1);
+        let pool = pool(1);
         let (begun, begins) = mpsc::channel();
         let release = block(&pool, 1, &begun);
         next(&begins);
         pool.stop(Duration::from_millis(10));
-        assert_eq!(pool.load(), Load { waiting: 0, working: 1 });
+        assert_eq!(load(&pool), (0, 1));
         drop(release);
         end(&pool);
     }
@@ -273,12 +288,12 @@ mod tests {
     /// One that has not begun is taken out and does not run; one that has is not there any more.
     #[test]
     fn what_has_not_begun_can_be_taken_out() {
-        let pool = Pool::new("test", 1);
+        let pool = pool(1);
         let (begun, begins) = mpsc::channel();
         let (first, second) = (block(&pool, 1, &begun), block(&pool, 2, &begun));
         drop((block(&pool, 3, &begun), second));
         assert_eq!(next(&begins), 1);
-        assert_eq!(pool.load(), Load { waiting: 2, working: 1 });
+        assert_eq!(load(&pool), (2, 1));
         assert!(pool.remove(1).is_none());
         assert!(pool.remove(2).is_some());
         drop(first);
@@ -290,10 +305,10 @@ mod tests {
     /// A limit of zero holds back; growing has what waits begin at once, and shrinking has threads leave between jobs.
     #[test]
     fn the_limit_can_change() {
-        let pool = Pool::new("test", 0);
+        let pool = pool(0);
         let (begun, begins) = mpsc::channel();
         let mut releases: Vec<_> = (0..6).map(|id| block(&pool, id, &begun)).collect();
-        assert_eq!(pool.load(), Load { waiting: 6, working: 0 });
+        assert_eq!(load(&pool), (6, 0));
         assert!(pool.resize(2).is_ok());
         let first: HashSet<_> = [next(&begins), next(&begins)].into();
         assert_eq!(first, [0, 1].into());
@@ -309,7 +324,7 @@ mod tests {
             state = guard;
         }
         drop(state);
-        assert_eq!(pool.load(), Load { waiting: 3, working: 1 });
+        assert_eq!(load(&pool), (3, 1));
         drop(releases);
         assert_eq!([next(&begins), next(&begins), next(&begins)], [3, 4, 5]);
         end(&pool);
@@ -319,7 +334,7 @@ mod tests {
     #[test]
     fn idle_threads_leave_when_the_limit_shrinks() {
         for round in 0..100 {
-            let pool = Pool::new("test", 3);
+            let pool = pool(3);
             let (begun, begins) = mpsc::channel();
             drop([0, 1, 2].map(|id| block(&pool, id, &begun)));
             assert!(pool.resize(1).is_ok());
@@ -333,7 +348,7 @@ mod tests {
     /// A panic costs nothing but its own job.
     #[test]
     fn a_thread_survives_a_panic() {
-        let pool = Pool::new("test", 1);
+        let pool = pool(1);
         submit(&pool, 1, || panic!("of a job"));
         let (begun, begins) = mpsc::channel();
         drop(block(&pool, 2, &begun));

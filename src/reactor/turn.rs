@@ -4,7 +4,7 @@
 //! 1. calls from other threads, as many as were queued when the turn began;
 //! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
-//! 4. the timeout: zero if anything is queued, otherwise until the next timer;
+//! 4. the wait's deadline: none to wait for if anything is queued, otherwise the next timer's;
 //! 5. the wait, unless other threads brought something since 1 (`doorbell.rs`);
 //! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
@@ -29,13 +29,16 @@ use crate::time::{Clock, DelayedCall};
 /// network had its say.
 const TIMERS: usize = 10_000;
 
-/// The longest wait that a kernel is asked for. 24 days, in 31 bits of milliseconds, which is all that `epoll_wait` takes; what is further
-/// off is waited for in several turns. (Of longer ones, epoll would see the low bits, and io_uring a time in the past.)
-const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
-
 /// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
 /// that wakes itself for ever must not hold up the end.
 const LAST_POLLS: usize = 100;
+
+/// The events of a run. Others are the program's, and `triggers.rs`'s business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunEvent {
+    Startup,
+    Shutdown,
+}
 
 /// What the loop is at.
 pub(super) enum State {
@@ -82,7 +85,7 @@ impl Core {
         self.check_idle()?;
         self.exit_signal.set(None);
         self.install_signals()?;
-        self.controlled(|| self.begin(SystemEvent::Startup));
+        self.controlled(|| self.begin(RunEvent::Startup));
         Ok(())
     }
 
@@ -187,9 +190,9 @@ impl Core {
     }
 
     /// Starts an event.
-    fn begin(self: &Rc<Self>, event: SystemEvent) {
+    fn begin(self: &Rc<Self>, event: RunEvent) {
         let deadline = match (event, self.settings.shutdown_timeout) {
-            (SystemEvent::Shutdown, Some(timeout)) => {
+            (RunEvent::Shutdown, Some(timeout)) => {
                 // The timer does nothing but end the wait of the loop.
                 let timer = self.timers.call_later(timeout, || {});
                 Some((self.timers.seconds().saturating_add(timeout), timer))
@@ -198,7 +201,7 @@ impl Core {
         };
         let (phase, pending) = (Phase::Before, Pending::default());
         self.state.replace(State::of(event, Event { phase, pending, deadline, leaving: None }));
-        let pending = self.triggers.fire(event, phase);
+        let pending = self.triggers.fire(&event.into(), phase);
         self.note_pending(event, phase, pending);
     }
 
@@ -208,17 +211,17 @@ impl Core {
             let (event, phase) = match &*self.state.borrow() {
                 State::Idle | State::Crashed | State::Closed => return false,
                 State::Running => return true,
-                State::Starting(event) if self.is_waiting(SystemEvent::Startup, event) => return true,
-                State::Stopping(event) if self.is_waiting(SystemEvent::Shutdown, event) => return true,
-                State::Starting(event) => (SystemEvent::Startup, event.phase.next()),
-                State::Stopping(event) => (SystemEvent::Shutdown, event.phase.next()),
-                State::StopAsked => (SystemEvent::Shutdown, Some(Phase::Before)),
+                State::Starting(event) if self.is_waiting(RunEvent::Startup, event) => return true,
+                State::Stopping(event) if self.is_waiting(RunEvent::Shutdown, event) => return true,
+                State::Starting(event) => (RunEvent::Startup, event.phase.next()),
+                State::Stopping(event) => (RunEvent::Shutdown, event.phase.next()),
+                State::StopAsked => (RunEvent::Shutdown, Some(Phase::Before)),
             };
             match (event, phase) {
-                (SystemEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
+                (RunEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
                 (event, Some(phase)) => self.enter(event, phase),
-                (SystemEvent::Startup, None) => self.started(),
-                (SystemEvent::Shutdown, None) => {
+                (RunEvent::Startup, None) => self.started(),
+                (RunEvent::Shutdown, None) => {
                     self.end_jobs();
                     self.poll_last();
                     return false;
@@ -242,31 +245,35 @@ impl Core {
     }
 
     /// Goes on to a later phase of an event.
-    fn enter(self: &Rc<Self>, event: SystemEvent, phase: Phase) {
-        if let State::Starting(current) | State::Stopping(current) = &mut *self.state.borrow_mut() {
-            current.report(event);
-            current.phase = phase;
-            current.pending = Pending::default();
-        }
+    fn enter(self: &Rc<Self>, event: RunEvent, phase: Phase) {
+        let left = match &mut *self.state.borrow_mut() {
+            State::Starting(current) | State::Stopping(current) => {
+                current.report(event);
+                current.phase = phase;
+                mem::take(&mut current.pending)
+            }
+            _ => Pending::default(),
+        };
+        drop(left);
         match (event, phase) {
-            (SystemEvent::Shutdown, Phase::During) => {
+            (RunEvent::Shutdown, Phase::During) => {
                 self.disconnect_all();
                 self.stop_names();
             }
-            (SystemEvent::Shutdown, Phase::After) => self.abandon_jobs(),
+            (RunEvent::Shutdown, Phase::After) => self.abandon_jobs(),
             _ => {}
         }
-        let pending = self.triggers.fire(event, phase);
+        let pending = self.triggers.fire(&event.into(), phase);
         self.note_pending(event, phase, pending);
     }
 
     /// Whether an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
-    /// program's jobs, which may need us until they are done.
-    fn is_waiting(&self, what: SystemEvent, event: &Event) -> bool {
+    /// program's jobs, in whatever pool, which may need us until they are done.
+    fn is_waiting(&self, what: RunEvent, event: &Event) -> bool {
         let patient =
             event.leaving.is_none() && event.deadline.as_ref().is_none_or(|(until, _)| self.timers.seconds() < *until);
-        let with_jobs = what == SystemEvent::Shutdown && event.phase >= Phase::During;
-        patient && (!event.pending.borrow().is_empty() || with_jobs && self.program.is_busy())
+        let with_jobs = what == RunEvent::Shutdown && event.phase >= Phase::During;
+        patient && (event.pending.places().next().is_some() || with_jobs && self.has_jobs())
     }
 
     /// There is no turn any more in which futures would be told of connections and jobs that have ended.
@@ -284,9 +291,9 @@ impl Core {
     }
 
     /// Puts what the triggers of a phase returned where `advance` looks, unless they stopped or crashed the reactor.
-    fn note_pending(&self, event: SystemEvent, phase: Phase, pending: Pending) {
+    fn note_pending(&self, event: RunEvent, phase: Phase, pending: Pending) {
         match (&mut *self.state.borrow_mut(), event) {
-            (State::Starting(current), SystemEvent::Startup) | (State::Stopping(current), SystemEvent::Shutdown)
+            (State::Starting(current), RunEvent::Startup) | (State::Stopping(current), RunEvent::Shutdown)
                 if current.phase == phase =>
             {
                 current.pending = pending;
@@ -327,12 +334,12 @@ impl Core {
             return Err(ReactorError::ForkedChild);
         }
         // 4
-        let timeout = self.timeout(longest);
+        let until = self.wait_until(longest);
         // 5
         // Whatever other threads may bring is looked for once more when the doorbell is set.
         let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
-        let wait = |timeout| self.backend.borrow_mut().wait(timeout);
-        self.doorbell.sleep(timeout, is_idle, wait).map_err(ReactorError::Poll)?;
+        let wait = |until| self.backend.borrow_mut().wait(until);
+        self.doorbell.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
@@ -401,21 +408,21 @@ impl Core {
             || self.is_to_advance()
     }
 
-    /// How long phase 5 may take.
-    fn timeout(&self, longest: Option<Duration>) -> Option<Duration> {
-        if self.is_busy() {
+    /// Until when phase 5 may wait. Zero: not at all.
+    fn wait_until(&self, longest: Option<Duration>) -> Option<Duration> {
+        if self.is_busy() || longest == Some(Duration::ZERO) {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.next_deadline().map(|deadline| deadline.saturating_sub(self.timers.seconds()));
-        [next, longest].into_iter().flatten().min().map(|wait| wait.min(LONGEST_WAIT))
+        let longest = longest.map(|longest| self.timers.seconds().saturating_add(longest));
+        [self.timers.next_deadline(), longest].into_iter().flatten().min()
     }
 
     /// Whether `advance` has something to do after this turn: a call or a timer of this one changed the state.
     fn is_to_advance(&self) -> bool {
         match &*self.state.borrow() {
             State::StopAsked | State::Crashed => true,
-            State::Starting(event) => !self.is_waiting(SystemEvent::Startup, event),
-            State::Stopping(event) => !self.is_waiting(SystemEvent::Shutdown, event),
+            State::Starting(event) => !self.is_waiting(RunEvent::Startup, event),
+            State::Stopping(event) => !self.is_waiting(RunEvent::Shutdown, event),
             State::Idle | State::Running | State::Closed => false,
         }
     }
@@ -432,21 +439,30 @@ impl Core {
 }
 
 impl State {
-    fn of(event: SystemEvent, under_way: Event) -> Self {
+    fn of(event: RunEvent, under_way: Event) -> Self {
         match event {
-            SystemEvent::Startup => Self::Starting(under_way),
-            SystemEvent::Shutdown => Self::Stopping(under_way),
+            RunEvent::Startup => Self::Starting(under_way),
+            RunEvent::Shutdown => Self::Stopping(under_way),
+        }
+    }
+}
+
+impl From<RunEvent> for SystemEvent {
+    fn from(event: RunEvent) -> Self {
+        match event {
+            RunEvent::Startup => Self::Startup,
+            RunEvent::Shutdown => Self::Shutdown,
         }
     }
 }
 
 impl Event {
     /// Tells the log of triggers that are no longer waited for.
-    fn report(&self, event: SystemEvent) {
+    fn report(&self, event: RunEvent) {
         if self.leaving.is_some() {
             return;
         }
-        for (_, place) in self.pending.borrow().iter() {
+        for place in self.pending.places() {
             error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
         }
     }

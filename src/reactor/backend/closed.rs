@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, Wake, monotonic,
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, Wake,
 };
 use crate::address::Address;
 use crate::reactor::{DialOptions, PortOptions};
@@ -28,7 +28,7 @@ impl Closed {
 
 impl Backend for Closed {
     fn clock(&self) -> Box<dyn Fn() -> Duration> {
-        monotonic()
+        Monotonic::new().boxed()
     }
 
     fn listen(&mut self, _id: Id, _address: &Address, _options: &PortOptions) -> Result<Address, ListenRefusal> {
@@ -79,7 +79,7 @@ impl Backend for Closed {
         Err(gone())
     }
 
-    fn wait(&mut self, _timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, _until: Option<Duration>) -> io::Result<()> {
         Err(gone())
     }
 

@@ -10,6 +10,12 @@
 //! - Not receiving needs no system call: the edge is remembered.
 //!
 //! What was left over for fairness is in `again`, and makes the next wait return at once.
+//!
+//! `epoll_wait` counts in milliseconds, and mio rounds up to them, which would make a timer of 100 us ten times as long. So it is
+//! asked for whole milliseconds, rounded down, and only if nothing came of that `ppoll` waits on the poller's own descriptor for the rest,
+//! in nanoseconds. A loop that is busy, or whose next timer is far off, makes no other call than `epoll_wait`. (`epoll_pwait2` takes
+//! nanoseconds, but mio does not call it, rustix only with a feature that breaks all its users on kernels before 5.11, and calling it
+//! ourselves would be `unsafe`, with a fallback where it is missing or forbidden.)
 
 use std::io;
 use std::mem;
@@ -20,12 +26,13 @@ use std::time::Duration;
 use ::mio::event::Event;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::readiness::{Edge, Listener, Source, Stream};
 use super::socket::{self, Send};
 use super::table::Table;
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, Wake, monotonic,
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, Wake,
 };
 use crate::address::Address;
 use crate::log::error;
@@ -54,6 +61,7 @@ pub(crate) struct Mio {
     events: Events,
     waker: Arc<Waker>,
     table: Table<Source>,
+    clock: Monotonic,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -64,7 +72,8 @@ impl Mio {
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self { poll, events: Events::with_capacity(EVENTS), waker, table: Table::new(), reserve: None, turn: 0 })
+        let (events, table, clock) = (Events::with_capacity(EVENTS), Table::new(), Monotonic::new());
+        Ok(Self { poll, events, waker, table, clock, reserve: None, turn: 0 })
     }
 
     fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
@@ -74,11 +83,43 @@ impl Mio {
     fn stream(&mut self, id: Id) -> Option<&mut Stream> {
         self.table.get_mut(id)?.stream()
     }
+
+    /// Waits for events until the clock says `until`: see the module.
+    fn poll(&mut self, until: Option<Duration>) -> io::Result<()> {
+        self.poll.poll(&mut self.events, until.map(|until| rounded(self.clock.left(until))))?;
+        let Some(until) = until.filter(|_| self.events.is_empty()) else { return Ok(()) };
+        let rest = self.clock.left(until);
+        if !rest.is_zero() && is_readable_within(self.poll.registry().as_fd(), rest)? {
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+}
+
+/// As much of a wait as the poller can count.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn rounded(wait: Duration) -> Duration {
+    Duration::from_millis(wait.as_millis() as u64)
+}
+/// As much of a wait as the poller can count: all of it.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn rounded(wait: Duration) -> Duration {
+    wait
+}
+
+/// Whether a descriptor becomes readable within a time, to the nanosecond.
+fn is_readable_within(descriptor: BorrowedFd<'_>, wait: Duration) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&timespec(wait)))? > 0)
+}
+
+fn timespec(wait: Duration) -> Timespec {
+    // It fits, for no wait is longer than `LONGEST_WAIT`.
+    Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() }
 }
 
 impl Backend for Mio {
     fn clock(&self) -> Box<dyn Fn() -> Duration> {
-        monotonic()
+        self.clock.boxed()
     }
 
     fn reopen(&mut self) -> io::Result<()> {
@@ -205,15 +246,15 @@ impl Backend for Mio {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = if self.table.is_drained() { timeout } else { Some(Duration::ZERO) };
+    fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
+        let until = if self.table.is_drained() { until } else { Some(Duration::ZERO) };
         self.turn = self.turn.wrapping_add(1);
         #[cfg(test)]
         let polled = socket::faults::call(socket::faults::Call::Wait, || Ok(()))
             .map_err(io::Error::from)
-            .and_then(|()| self.poll.poll(&mut self.events, timeout));
+            .and_then(|()| self.poll(until));
         #[cfg(not(test))]
-        let polled = self.poll.poll(&mut self.events, timeout);
+        let polled = self.poll(until);
         match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
@@ -276,4 +317,25 @@ fn edge(event: &Event) -> Edge {
         .with(Edge::FAILED, event.is_error())
         .with(Edge::URGENT, event.is_priority())
         .with(Edge::GONE, event.is_write_closed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::backend::LONGEST_WAIT;
+
+    /// The poller is never asked for more than a wait, and what it is not asked for is less than a millisecond; that goes to the system
+    /// as it is.
+    #[test]
+    fn the_system_is_asked_for_the_exact_wait() {
+        for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, 300_000, 5_999_999, 86_400_000_000_001] {
+            let wait = Duration::from_nanos(nanos);
+            let rest = wait - rounded(wait);
+            assert!(rest < Duration::from_millis(1), "{wait:?}");
+            assert!(rounded(wait).subsec_nanos().is_multiple_of(1_000_000) || rest.is_zero(), "{wait:?}");
+            let told = timespec(wait);
+            assert_eq!(Duration::new(told.tv_sec as u64, told.tv_nsec as u32), wait);
+        }
+        assert_eq!(rounded(LONGEST_WAIT), LONGEST_WAIT);
+    }
 }

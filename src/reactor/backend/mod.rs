@@ -22,8 +22,8 @@
 //!    over in the next turn, without waiting.
 //! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten. A fatal error is reported all
 //!    the same; bytes that arrived before it stay, for [`receive_rest`](Backend::receive_rest).
-//! 5. `wait` never returns later than its timeout by more than the poller's granularity, nor earlier unless something
-//!    happened.
+//! 5. `wait` never returns before its deadline unless something happened, and no later than the system's timers make it: the deadline
+//!    reaches the system in nanoseconds, and a system that counts in milliseconds is asked for the rest in another way.
 
 mod closed;
 mod mio;
@@ -60,7 +60,7 @@ pub(crate) const RECEIVE: usize = 64 * 1024;
 
 /// What does the reactor's system calls.
 pub(crate) trait Backend {
-    /// What tells the time, from zero when the backend was made.
+    /// What tells the time, from zero when the backend was made. Deadlines of [`wait`](Self::wait) are on its scale.
     fn clock(&self) -> Box<dyn Fn() -> Duration>;
 
     /// Makes a listening socket, and of a UNIX socket its file, which goes when the socket is closed. Accepting starts at once.
@@ -134,8 +134,9 @@ pub(crate) trait Backend {
     /// Watches a descriptor that is not ours for reading.
     fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()>;
 
-    /// Waits until something happened, at most `timeout` (`None`: without limit).
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// Waits until something happened, but no longer than until the [clock](Self::clock) says `until` (`None`: without limit). Zero is
+    /// no wait at all.
+    fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
 
     /// The next thing that happened. What was received is in the inbox until this is called again.
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)>;
@@ -175,10 +176,27 @@ pub(crate) trait Backend {
     fn stale(&self) -> u64;
 }
 
-/// A clock of the system's that never goes back, from zero now.
-fn monotonic() -> Box<dyn Fn() -> Duration> {
-    let started = Instant::now();
-    Box::new(move || started.elapsed())
+/// The longest wait that a kernel is asked for. 24 days, in 31 bits of milliseconds, which is all that `epoll_wait` takes; what is further
+/// off is waited for in several turns. (Of longer ones, epoll would see the low bits, and io_uring a time in the past.)
+const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// A clock of the system's that never goes back, from zero when it was made.
+#[derive(Debug, Clone, Copy)]
+struct Monotonic(Instant);
+
+impl Monotonic {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn boxed(self) -> Box<dyn Fn() -> Duration> {
+        Box::new(move || self.0.elapsed())
+    }
+
+    /// How long a kernel is to wait. A deadline of zero is over, whatever the time.
+    fn left(self, until: Duration) -> Duration {
+        if until.is_zero() { until } else { until.saturating_sub(self.0.elapsed()).min(LONGEST_WAIT) }
+    }
 }
 
 /// Wakes a sleeping backend.

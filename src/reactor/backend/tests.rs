@@ -153,7 +153,8 @@ fn so_much_is_received_in_a_turn() {
         let (mut inbox, mut all, began) = (Inbox::default(), 0, Instant::now());
         while all < LENGTH {
             assert!(began.elapsed() < LIMIT, "{all} bytes came");
-            backend.wait(Some(Duration::from_millis(5))).expect("it turns");
+            let now = backend.clock()();
+            backend.wait(Some(now + Duration::from_millis(5))).expect("it turns");
             let mut received = 0;
             while let Some((ID, completion)) = backend.next(&mut inbox) {
                 assert!(matches!(completion, Completion::Received), "{completion:?}");
@@ -244,6 +245,22 @@ fn no_descriptor_is_wanted_where_nobody_waits() {
         let next = backend.next(&mut inbox);
         assert_eq!(matches!(next, Some((ID, Completion::NoDescriptors))), waits, "{next:?}");
         assert_eq!((next.is_some(), left(Call::Accept)), (waits, 0));
+    }
+}
+
+/// A wait ends at its deadline and not before it, whatever part of a millisecond that is, and a deadline that is over is none.
+#[test]
+fn a_wait_is_as_long_as_its_deadline_says() {
+    for mut backend in backends() {
+        let clock = backend.clock();
+        for micros in [1, 100, 300, 999, 1_000, 1_001, 2_500] {
+            let until = clock() + Duration::from_micros(micros);
+            backend.wait(Some(until)).expect("it turns");
+            assert!(clock() >= until, "{micros} us: it is only {:?}, not {until:?}", clock());
+        }
+        for over in [Duration::ZERO, Duration::from_nanos(1)] {
+            backend.wait(Some(over)).expect("it turns");
+        }
     }
 }
 

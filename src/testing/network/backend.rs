@@ -398,7 +398,7 @@ impl Backend for Simulated {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
         self.received.clear();
         self.accepted = 0;
         self.returned.append(&mut self.slow);
@@ -408,7 +408,6 @@ impl Backend for Simulated {
         kernel.begin_turn(self.owner);
         let now = kernel.now;
         kernel.advance_to(now);
-        let until = timeout.map(|timeout| now.saturating_add(timeout));
         loop {
             let woken = self.woken.0.swap(false, Ordering::AcqRel);
             if woken

@@ -43,8 +43,8 @@ use super::readiness::{self, Edge, Source as Polled, Stream};
 use super::socket::{self, Send};
 use super::table::{Table, Then};
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
-    monotonic,
+    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, RECEIVE,
+    Wake,
 };
 use crate::address::Address;
 use crate::log::error;
@@ -64,6 +64,7 @@ pub(crate) struct Uring {
     ring: Ring,
     bell: Arc<Bell>,
     table: Table<Source>,
+    clock: Monotonic,
     /// For what is read by plain calls, while it is not in the inbox.
     buffer: Box<[u8]>,
     /// Given up when descriptors ran out, to shed those who wait.
@@ -90,7 +91,8 @@ impl Uring {
         let mut ring = Ring::new()?;
         let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
-        Ok(Self { ring, bell, table: Table::new(), buffer: Box::default(), reserve: None, turn: 0 })
+        let (table, clock) = (Table::new(), Monotonic::new());
+        Ok(Self { ring, bell, table, clock, buffer: Box::default(), reserve: None, turn: 0 })
     }
 
     #[inline(always)]
@@ -274,7 +276,7 @@ impl Uring {
 
 impl Backend for Uring {
     fn clock(&self) -> Box<dyn Fn() -> Duration> {
-        monotonic()
+        self.clock.boxed()
     }
 
     fn reopen(&mut self) -> io::Result<()> {
@@ -460,10 +462,11 @@ impl Backend for Uring {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
         let is_idle = self.table.is_drained() && !self.ring.has_events();
         self.turn = self.turn.wrapping_add(1);
-        self.ring.enter(if is_idle { timeout } else { Some(Duration::ZERO) })?;
+        let until = if is_idle { until } else { Some(Duration::ZERO) };
+        self.ring.enter(until.map(|until| self.clock.left(until)))?;
         self.table.begin_turn();
         Ok(())
     }

@@ -1,0 +1,263 @@
+//! [`ThreadPool`]: a pool of threads of the program's own (Twisted: `ThreadPool`, `deferToThreadPool`), for jobs that are not to take the places
+//! of others. It is a handle on one more pool of `jobs.rs`.
+
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::jobs::{Jobs, Whose};
+use super::threads::ThreadPoolStatistics;
+use super::{Core, Reactor};
+use crate::deferred::{Deferred, Promise};
+use crate::error::{PoolStopped, ReactorGone};
+use crate::failure::{Result, drop_guarded};
+use crate::transport::agenda::Id;
+
+impl Reactor {
+    /// Makes a pool of at most `size` threads, beside the reactor's (Twisted: `ThreadPool(0, maxthreads, name)`). Its jobs take no places of
+    /// [`defer_to_thread`](Self::defer_to_thread)'s, nor of each other pool's. `name` is that of its threads and the one in the log; the
+    /// system may show only the beginning of it. NUL characters are left out.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// let images = reactor.thread_pool("images", 2);
+    /// let handle = reactor.clone();
+    /// let scaled = images.defer_to_thread(|| Ok(640 * 480)).add_callback(move |pixels| {
+    ///     println!("{pixels} pixels");
+    ///     Ok(handle.stop()?)
+    /// });
+    /// reactor.run()?;
+    /// # drop(scaled);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn thread_pool(&self, name: &str, size: usize) -> ThreadPool {
+        let name = name.replace('\0', "");
+        let id = self.0.pools.borrow_mut().insert(Jobs::new(name.as_str(), size));
+        ThreadPool(Rc::new(PoolHandle { core: Rc::downgrade(&self.0), whose: Whose::Own(id), name }))
+    }
+}
+
+/// A pool of threads of the program's own (Twisted: `ThreadPool`). From [`Reactor::thread_pool`].
+///
+/// A cheap handle: clones name the same pool. Not `Send`, for the results of jobs are Deferreds.
+///
+/// Threads are started when there is work and none is free, and leave after 10 s without work. The pool belongs to its reactor. A reactor
+/// that stops waits for its jobs as it does for those of [`Reactor::defer_to_thread`], and a later run goes on with it. It ends when it was
+/// [stopped](Self::stop), or its last handle was dropped, and the jobs that it had by then are done; a handle does not keep the reactor.
+#[derive(Clone)]
+pub struct ThreadPool(Rc<PoolHandle>);
+
+impl ThreadPool {
+    /// Runs `work` in a thread of this pool; its result, or its panic, is the Deferred's (Twisted: `deferToThreadPool`). Otherwise as
+    /// [`Reactor::defer_to_thread`]. What is to be called on the thread when `work` is done (Twisted: `callInThreadWithCallback`) stands at
+    /// the end of `work`.
+    ///
+    /// Fails with [`PoolStopped`](crate::error::PoolStopped) after a [`stop`](Self::stop); with [`ReactorGone`] when the reactor was closed.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let disk = reactor.thread_pool("disk", 1);
+    /// # let handle = reactor.clone();
+    /// let read = disk.defer_to_thread(|| Ok(std::fs::read("Cargo.toml")?.len()));
+    /// # let read = read.add_both(move |_| Ok(handle.stop()?));
+    /// # reactor.run()?;
+    /// # drop(read);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn defer_to_thread<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Deferred<T> {
+        match self.0.core.upgrade() {
+            Some(core) => core.in_thread(self.0.whose, work),
+            None => {
+                drop_guarded("a job", work);
+                Deferred::fail(ReactorGone)
+            }
+        }
+    }
+
+    /// Calls `work` in a thread of this pool (Twisted: `ThreadPool.callInThread`). A panic is logged by that thread, and so it is if `work` is
+    /// not called because the pool was stopped. Otherwise as [`Reactor::call_in_thread`].
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// reactor.thread_pool("once", 1).call_in_thread(|| println!("in a thread"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn call_in_thread(&self, work: impl FnOnce() + Send + 'static) {
+        match self.0.core.upgrade() {
+            Some(core) => core.call_in_thread(self.0.whose, work),
+            None => drop_guarded("a job", work),
+        }
+    }
+
+    /// Changes how many threads there may be (Twisted: `adjustPoolsize`): see [`Reactor::suggest_thread_pool_size`]. Of a pool that was
+    /// stopped it changes nothing.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let pool = reactor.thread_pool("jobs", 2);
+    /// pool.suggest_size(8);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn suggest_size(&self, size: usize) {
+        if let Some(core) = self.0.core() {
+            core.resize_pool(self.0.whose, size);
+        }
+    }
+
+    /// How many threads are idle and at work, and how many jobs wait for one at present. Zeros once the pool or its reactor has ended.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let pool = reactor.thread_pool("later", 0);
+    /// pool.call_in_thread(|| println!("when the pool has grown"));
+    /// assert_eq!(pool.statistics().queued, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn statistics(&self) -> ThreadPoolStatistics {
+        let jobs = self.0.core().and_then(|core| core.jobs(self.0.whose));
+        jobs.map(|jobs| jobs.load()).unwrap_or_default()
+    }
+
+    /// Ends the pool (Twisted: `ThreadPool.stop`): it takes no more jobs, those that it has are done, and its threads leave. The Deferred
+    /// fires when every job has told its result; that needs a loop that turns. Jobs that wait for a pool of size zero to grow fail with
+    /// [`PoolStopped`](crate::error::PoolStopped). Stopping twice is fine.
+    ///
+    /// Fails with [`ReactorGone`] in a forked child, which has none of its parent's threads.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let pool = reactor.thread_pool("jobs", 2);
+    /// pool.call_in_thread(|| println!("it is done first"));
+    /// let handle = reactor.clone();
+    /// let stopped = pool.stop().add_callback(move |()| Ok(handle.stop()?));
+    /// reactor.run()?;
+    /// assert!(stopped.is_called());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop(&self) -> Deferred<()> {
+        match self.0.core.upgrade() {
+            Some(core) if core.is_foreign() => Deferred::fail(ReactorGone),
+            Some(core) => core.stop_pool(self.0.whose),
+            None => Deferred::succeed(()),
+        }
+    }
+
+    /// Its name, without NUL characters.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+/// What the clones of a [`ThreadPool`] share. Dropped, the pool takes no more jobs.
+struct PoolHandle {
+    core: Weak<Core>,
+    whose: Whose,
+    name: String,
+}
+
+impl PoolHandle {
+    /// The reactor, unless it is gone, or another process's: the pool's lock may be held there for ever.
+    fn core(&self) -> Option<Rc<Core>> {
+        self.core.upgrade().filter(|core| !core.is_foreign())
+    }
+}
+
+impl Drop for PoolHandle {
+    fn drop(&mut self) {
+        if let Some(core) = self.core() {
+            drop(core.stop_pool(self.whose));
+        }
+    }
+}
+
+impl Core {
+    /// Has a pool of the program's own take no more jobs, and end with the last of them. Those that wait for it to grow are dropped.
+    fn stop_pool(&self, whose: Whose) -> Deferred<()> {
+        let Some(jobs) = self.jobs(whose) else { return Deferred::succeed(()) };
+        let (promise, stopped) = Promise::new();
+        jobs.stopped.borrow_mut().get_or_insert_default().push(promise);
+        let pool = jobs.pool();
+        if pool.limit() == 0 {
+            let held_back = pool.clear();
+            self.give_up(whose, held_back, &PoolStopped.into());
+        }
+        pool.stop(Duration::ZERO);
+        self.end_pool(whose);
+        stopped
+    }
+
+    /// Tells those who wait for the end of a pool that was stopped, if that is done.
+    pub(super) fn end_pool(&self, whose: Whose) {
+        let Whose::Own(id) = whose else { return };
+        let is_done = self.pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
+        if !is_done {
+            return;
+        }
+        let jobs = self.pools.borrow_mut().remove(id);
+        for promise in jobs.and_then(|jobs| jobs.stopped.take()).into_iter().flatten() {
+            // It may have been cancelled.
+            let _ = promise.callback(());
+        }
+    }
+
+    pub(super) fn own_pools(&self) -> Vec<(Id, Rc<Jobs>)> {
+        let pools = self.pools.borrow();
+        pools.ids(|_| true).into_iter().filter_map(|id| Some((id, Rc::clone(pools.get(id)?)))).collect()
+    }
+
+    /// Looks at all of them.
+    pub(super) fn end_pools(&self) {
+        for (id, _) in self.own_pools() {
+            self.end_pool(Whose::Own(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// A pool that was stopped, or that has no handle any more, is in the reactor's table until its jobs are answered, and no longer.
+    #[test]
+    fn a_pool_that_has_ended_leaves_the_table() {
+        let reactor = Reactor::builder().signals(false).build().expect("the system gives us a poller");
+        let pools = || reactor.0.pools.borrow().len();
+        for stops in [false, true] {
+            let pool = reactor.thread_pool("test", 1);
+            let done = pool.defer_to_thread(|| Ok(()));
+            let kept = stops.then(|| (pool.clone(), pool.stop()));
+            drop(pool);
+            assert_eq!(pools(), 1);
+            let until = Instant::now() + Duration::from_secs(30);
+            while !done.is_called() {
+                assert!(Instant::now() < until, "the job is not answered");
+                reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
+            }
+            assert_eq!(pools(), 0);
+            drop(kept);
+        }
+        drop(reactor.thread_pool("unused", 1));
+        assert_eq!(pools(), 0);
+    }
+}
