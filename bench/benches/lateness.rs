@@ -1,4 +1,4 @@
-//! How late timers are on an idle loop, beside tokio's `sleep`.
+//! Measures the lateness of timers on an idle loop, beside tokio's `sleep`.
 //!
 //! `cargo bench -p ropewalk-bench --bench lateness`
 //!

@@ -2,8 +2,8 @@
 //! `suggestThreadPoolSize`).
 //!
 //! Two pools, so that slow jobs don't hold up the looking up of names: the program's, and that for names; and those that the program
-//! makes (`thread_pool.rs`). A job's result comes back as a call from a thread, and is handed to whoever waits in the pool's table. What
-//! is in the table has not been answered: that is what a shutdown waits for.
+//! makes (`thread_pool.rs`). A job's result comes back as a call from a thread, and is handed to its entry in the pool's table. A
+//! shutdown waits until no table has an entry, that of names aside.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -134,7 +134,7 @@ pub(super) struct Jobs {
     /// On a simulated network, in the place of threads: when each job is done, and the job.
     simulated: Rc<RefCell<BTreeMap<JobId, Simulated>>>,
     made: Cell<JobId>,
-    /// Those who wait for the end of a pool that was stopped.
+    /// Promises of the calls that stopped the pool. `None`: it takes jobs.
     pub(super) stopped: RefCell<Option<Vec<Promise<()>>>>,
 }
 
@@ -167,18 +167,18 @@ impl Jobs {
         unanswered > 0 && unanswered > self.pool().held_back()
     }
 
-    /// How much there is to do. Simulated jobs are at work from the moment at which they were asked for.
+    /// The load of the pool. Simulated jobs are at work from the moment at which they were asked for.
     pub(super) fn load(&self) -> ThreadPoolStatistics {
         let load = self.pool().load();
         ThreadPoolStatistics { working: load.working + self.simulated.borrow().len(), ..load }
     }
 
-    /// Whether it takes jobs: it was not stopped.
+    /// True until the pool is stopped: it takes jobs.
     fn is_open(&self) -> bool {
         self.stopped.borrow().is_none()
     }
 
-    /// Whether it was stopped, and every job has its answer.
+    /// True when the pool was stopped, and every job has its answer.
     pub(super) fn is_done(&self) -> bool {
         !self.is_open() && self.unanswered.borrow().is_empty()
     }
@@ -274,7 +274,7 @@ impl Core {
     pub(super) fn call_in_thread(&self, whose: Whose, work: impl FnOnce() + Send + 'static) {
         let place = Location::caller();
         let not_done = move |failure: Failure| {
-            // How many a reactor that goes leaves undone is logged in one line.
+            // A reactor that goes logs the number of its undone jobs in one line.
             if failure.check::<ReactorGone>().is_none() {
                 error!(%place, %failure, "a job in a thread was not done");
             }
@@ -359,7 +359,7 @@ impl Core {
         }
     }
 
-    /// Gives a job's result to whoever waits for it.
+    /// Hands a job's result to its entry in the table.
     fn answer_job(&self, whose: Whose, id: JobId, result: Result<Answer>) {
         if let Some(jobs) = self.jobs(whose) {
             jobs.answer(id, result);
@@ -391,7 +391,7 @@ impl Core {
         }
     }
 
-    /// Whether jobs are under way, those aside that nobody waits for.
+    /// True while a shutdown has jobs to wait for.
     pub(super) fn has_jobs(&self) -> bool {
         self.program.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
     }

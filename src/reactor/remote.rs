@@ -126,9 +126,8 @@ impl Remote {
         told.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
     }
 
-    /// Whether this is called on the reactor's thread (Twisted: `threadable.isInIOThread`): from its callbacks, or from outside of the
-    /// loop on the thread that made it. What blocks has no place there, and
-    /// [`blocking_call_from_thread`](Self::blocking_call_from_thread) fails there.
+    /// Returns true on the reactor's own thread, inside and outside of the loop (Twisted: `threadable.isInIOThread`). Blocking there would
+    /// stop the loop, so [`blocking_call_from_thread`](Self::blocking_call_from_thread) fails there.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {

@@ -51,8 +51,8 @@ pub struct ThreadPool(Rc<PoolHandle>);
 
 impl ThreadPool {
     /// Runs `work` in a thread of this pool; its result, or its panic, is the Deferred's (Twisted: `deferToThreadPool`). Otherwise as
-    /// [`Reactor::defer_to_thread`]. What is to be called on the thread when `work` is done (Twisted: `callInThreadWithCallback`) stands at
-    /// the end of `work`.
+    /// [`Reactor::defer_to_thread`]. A callback for the thread itself (Twisted: `callInThreadWithCallback`) is the
+    /// end of `work`.
     ///
     /// Fails with [`PoolStopped`](crate::error::PoolStopped) after a [`stop`](Self::stop); with [`ReactorGone`] when the reactor was closed.
     ///
@@ -114,7 +114,7 @@ impl ThreadPool {
         }
     }
 
-    /// How many threads are idle and at work, and how many jobs wait for one at present. Zeros once the pool or its reactor has ended.
+    /// Counts idle threads, threads at work, and queued jobs at present. All are zero once the pool or its reactor has ended.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -168,7 +168,7 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
-/// What the clones of a [`ThreadPool`] share. Dropped, the pool takes no more jobs.
+/// The shared part of the clones of a [`ThreadPool`]. Dropped, the pool takes no more jobs.
 struct PoolHandle {
     core: Weak<Core>,
     whose: Whose,
@@ -191,7 +191,7 @@ impl Drop for PoolHandle {
 }
 
 impl Core {
-    /// Has a pool of the program's own take no more jobs, and end with the last of them. Those that wait for it to grow are dropped.
+    /// Closes a pool of the program's own for new jobs. It ends with its last job. Jobs that wait for it to grow are dropped.
     fn stop_pool(&self, whose: Whose) -> Deferred<()> {
         let Some(jobs) = self.jobs(whose) else { return Deferred::succeed(()) };
         let (promise, stopped) = Promise::new();
@@ -206,7 +206,7 @@ impl Core {
         stopped
     }
 
-    /// Tells those who wait for the end of a pool that was stopped, if that is done.
+    /// Fires the promises of a pool that was stopped, once its last job is answered.
     pub(super) fn end_pool(&self, whose: Whose) {
         let Whose::Own(id) = whose else { return };
         let is_done = self.pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());

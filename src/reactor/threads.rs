@@ -55,7 +55,7 @@ pub(super) struct Refused {
     pub(super) jobs: BTreeMap<JobId, Job>,
 }
 
-/// How much a pool of threads has to do (Twisted: `twisted._threads.Statistics`). From
+/// The load of a pool of threads (Twisted: `twisted._threads.Statistics`). From
 /// [`ThreadPool::statistics`](super::ThreadPool::statistics).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

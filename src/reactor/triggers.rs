@@ -164,7 +164,7 @@ struct Trigger {
 pub(super) struct Pending(Vec<(&'static Location<'static>, Deferred<()>)>);
 
 impl Pending {
-    /// Where the Deferreds came from that have no result yet.
+    /// The places of the triggers whose Deferreds have no result yet.
     pub(super) fn places(&self) -> impl Iterator<Item = &'static Location<'static>> {
         self.0.iter().filter(|(_, deferred)| !deferred.is_called()).map(|(place, _)| *place)
     }

@@ -107,7 +107,7 @@ fn rounded(wait: Duration) -> Duration {
     wait
 }
 
-/// Whether a descriptor becomes readable within a time, to the nanosecond.
+/// Waits for a descriptor to become readable, to the nanosecond. `false`: the time is over.
 fn is_readable_within(descriptor: BorrowedFd<'_>, wait: Duration) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&timespec(wait)))? > 0)
 }

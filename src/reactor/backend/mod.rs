@@ -60,7 +60,7 @@ pub(crate) const RECEIVE: usize = 64 * 1024;
 
 /// What does the reactor's system calls.
 pub(crate) trait Backend {
-    /// What tells the time, from zero when the backend was made. Deadlines of [`wait`](Self::wait) are on its scale.
+    /// The clock, from zero when the backend was made. Deadlines of [`wait`](Self::wait) are on its scale.
     fn clock(&self) -> Box<dyn Fn() -> Duration>;
 
     /// Makes a listening socket, and of a UNIX socket its file, which goes when the socket is closed. Accepting starts at once.
@@ -193,7 +193,7 @@ impl Monotonic {
         Box::new(move || self.0.elapsed())
     }
 
-    /// How long a kernel is to wait. A deadline of zero is over, whatever the time.
+    /// The time that a kernel is to wait. A deadline of zero is over, whatever the time.
     fn left(self, until: Duration) -> Duration {
         if until.is_zero() { until } else { until.saturating_sub(self.0.elapsed()).min(LONGEST_WAIT) }
     }
