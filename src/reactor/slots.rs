@@ -60,7 +60,7 @@ impl<T> Slots<T> {
             return None;
         }
         let value = place.value.take()?;
-        // The generation u32::MAX belongs to the waker's token.
+        // The generation u32::MAX belongs to the tokens of the backend's own descriptors.
         place.generation = if place.generation >= u32::MAX - 1 { 1 } else { place.generation + 1 };
         self.free.push(id.slot);
         self.taken -= 1;

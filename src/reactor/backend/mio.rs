@@ -12,10 +12,10 @@
 //! What was left over for fairness is in `again`, and makes the next wait return at once.
 //!
 //! `epoll_wait` counts in milliseconds, and mio rounds up to them, which would make a timer of 100 us ten times as long. So it is
-//! asked for whole milliseconds, rounded down, and only if nothing came of that `ppoll` waits on the poller's own descriptor for the rest,
-//! in nanoseconds. A loop that is busy, or whose next timer is far off, makes no other call than `epoll_wait`. (`epoll_pwait2` takes
-//! nanoseconds, but mio does not call it, rustix only with a feature that breaks all its users on kernels before 5.11, and calling it
-//! ourselves would be `unsafe`, with a fallback where it is missing or forbidden.)
+//! asked for whole milliseconds, rounded down, and only if nothing came of that, a timer of the kernel (`fine_timer.rs`) is armed for the
+//! rest, in nanoseconds, and the poller waits for that. A loop that is busy, or whose next timer is far off, makes no other call than
+//! `epoll_wait`. (`epoll_pwait2` and `ppoll` on the poller take nanoseconds too, but Linux lets each be 50 us late, so that it may wake for
+//! several at once. Of a timer descriptor it does not.)
 
 use std::io;
 use std::mem;
@@ -26,8 +26,9 @@ use std::time::Duration;
 use ::mio::event::Event;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token, Waker};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::fine_timer::FineTimer;
 use super::readiness::{Edge, Listener, Source, Stream};
 use super::socket::{self, Send};
 use super::table::Table;
@@ -54,6 +55,8 @@ const RECEIVING: Interest = Interest::READABLE;
 
 /// The token of the waker: no slot has this number.
 const WAKE: Token = Token(usize::MAX);
+/// The token of the fine timer. Smaller ones are those of sockets.
+const FINE: Token = Token(usize::MAX - 1);
 
 /// See the module.
 pub(crate) struct Mio {
@@ -62,6 +65,8 @@ pub(crate) struct Mio {
     waker: Arc<Waker>,
     table: Table<Source>,
     clock: Monotonic,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fine: FineTimer,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -72,8 +77,20 @@ impl Mio {
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let fine = FineTimer::new(poll.registry(), FINE)?;
         let (events, table, clock) = (Events::with_capacity(EVENTS), Table::new(), Monotonic::new());
-        Ok(Self { poll, events, waker, table, clock, reserve: None, turn: 0 })
+        Ok(Self {
+            poll,
+            events,
+            waker,
+            table,
+            clock,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            fine,
+            reserve: None,
+            turn: 0,
+        })
     }
 
     fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
@@ -89,10 +106,12 @@ impl Mio {
         self.poll.poll(&mut self.events, until.map(|until| rounded(self.clock.left(until))))?;
         let Some(until) = until.filter(|_| self.events.is_empty()) else { return Ok(()) };
         let rest = self.clock.left(until);
-        if !rest.is_zero() && is_readable_within(self.poll.registry().as_fd(), rest)? {
-            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+        if rest.is_zero() {
+            return Ok(());
         }
-        Ok(())
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        self.fine.arm(rest)?;
+        self.poll.poll(&mut self.events, Some(rest))
     }
 }
 
@@ -107,16 +126,6 @@ fn rounded(wait: Duration) -> Duration {
     wait
 }
 
-/// Waits for a descriptor to become readable, to the nanosecond. `false`: the time is over.
-fn is_readable_within(descriptor: BorrowedFd<'_>, wait: Duration) -> io::Result<bool> {
-    Ok(poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&timespec(wait)))? > 0)
-}
-
-fn timespec(wait: Duration) -> Timespec {
-    // It fits, for no wait is longer than `LONGEST_WAIT`.
-    Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() }
-}
-
 impl Backend for Mio {
     fn clock(&self) -> Box<dyn Fn() -> Duration> {
         self.clock.boxed()
@@ -125,6 +134,10 @@ impl Backend for Mio {
     fn reopen(&mut self) -> io::Result<()> {
         let made = Self::new()?;
         (self.poll, self.waker) = (made.poll, made.waker);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            self.fine = made.fine;
+        }
         let registry = self.poll.registry();
         self.table.each(|id, source| {
             let (descriptor, interest) = match source {
@@ -261,7 +274,7 @@ impl Backend for Mio {
             Err(error) => return Err(error),
         }
         self.table.begin_turn();
-        for event in self.events.iter().filter(|event| event.token() != WAKE) {
+        for event in self.events.iter().filter(|event| event.token() < FINE) {
             self.table.say(id(event.token()), edge(event));
         }
         Ok(())
@@ -324,17 +337,14 @@ mod tests {
     use super::*;
     use crate::reactor::backend::LONGEST_WAIT;
 
-    /// The poller is never asked for more than a wait, and what it is not asked for is less than a millisecond; that goes to the system
-    /// as it is.
+    /// The poller is never asked for more than a wait, and what it is not asked for is less than a millisecond.
     #[test]
-    fn the_system_is_asked_for_the_exact_wait() {
+    fn the_poller_is_asked_for_whole_milliseconds() {
         for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, 300_000, 5_999_999, 86_400_000_000_001] {
             let wait = Duration::from_nanos(nanos);
             let rest = wait - rounded(wait);
             assert!(rest < Duration::from_millis(1), "{wait:?}");
             assert!(rounded(wait).subsec_nanos().is_multiple_of(1_000_000) || rest.is_zero(), "{wait:?}");
-            let told = timespec(wait);
-            assert_eq!(Duration::new(told.tv_sec as u64, told.tv_nsec as u32), wait);
         }
         assert_eq!(rounded(LONGEST_WAIT), LONGEST_WAIT);
     }
