@@ -4,13 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use super::Protocol;
 use super::joint::{ErasedJoint, Joint};
 use crate::address::Address;
 use crate::error::Unavailable;
-use crate::failure::{Guarded, Panicked, Result, guarded, guarded_result};
+use crate::failure::{Guarded, Panicked, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
 use crate::transport::Transport;
 
@@ -219,7 +220,7 @@ impl<F> fmt::Debug for SharedFactory<F> {
 /// clones are the same factory, which starts once, on the first start, and stops once, on the last stop.
 #[derive(Clone)]
 pub struct BoxedFactory {
-    shared: Rc<Counted<dyn AnyFactory>>,
+    shared: FactoryHandle,
     prepare: Option<Rc<Preparation>>,
 }
 
@@ -229,7 +230,7 @@ type Preparation = dyn Fn(&Transport) -> Result<()>;
 impl BoxedFactory {
     /// Forgets the factory's type.
     pub fn new(factory: impl Factory) -> Self {
-        Self { shared: Rc::new(Counted::new(Guarded::new(factory))), prepare: None }
+        Self { shared: FactoryHandle(Some(Rc::new(Counted::new(factory)))), prepare: None }
     }
 
     /// The same factory, for transports with which something is done first: for endpoints around other endpoints, which start TLS,
@@ -279,7 +280,7 @@ impl BoxedFactory {
 
     /// What a start is taken back with, for who needs no more of it.
     pub(crate) fn started(&self) -> Started {
-        Started(Rc::clone(&self.shared))
+        Started(self.shared.clone())
     }
 
     /// See [`Started::stop`].
@@ -294,7 +295,7 @@ impl BoxedFactory {
 }
 
 /// A factory that has started, and can only be stopped.
-pub(crate) struct Started(Rc<Counted<dyn AnyFactory>>);
+pub(crate) struct Started(FactoryHandle);
 
 impl Started {
     /// Takes a start back, and with the last one stops the factory. A panic is logged: there is nobody to tell.
@@ -311,10 +312,28 @@ impl fmt::Debug for BoxedFactory {
     }
 }
 
+/// A share of a factory of the program's, whose `Drop` is not ours. Each connection of a client has one.
+#[derive(Clone)]
+struct FactoryHandle(Option<Rc<Counted<dyn AnyFactory>>>);
+
+impl Deref for FactoryHandle {
+    type Target = Counted<dyn AnyFactory>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("it is there until this is dropped")
+    }
+}
+
+impl Drop for FactoryHandle {
+    fn drop(&mut self) {
+        drop_guarded("a factory", self.0.take());
+    }
+}
+
 /// A factory, and how often it was started and not stopped (Twisted: `numPorts`). While one of its calls runs it is borrowed; starts
 /// and stops that are asked for meanwhile are counted, and told behind that call.
 struct Counted<F: ?Sized> {
-    count: Cell<usize>,
+    count: Cell<u32>,
     /// What the factory was told last.
     started: Cell<bool>,
     factory: RefCell<F>,
@@ -371,7 +390,7 @@ impl<F: AnyFactory + ?Sized> Counted<F> {
 }
 
 /// Takes a start back that was counted and did not come about.
-struct Uncounted<'a>(&'a Cell<usize>);
+struct Uncounted<'a>(&'a Cell<u32>);
 
 impl Drop for Uncounted<'_> {
     fn drop(&mut self) {
@@ -390,23 +409,6 @@ trait AnyFactory {
     fn build(&mut self, transport: Transport) -> Option<Rc<dyn ErasedJoint>>;
     fn start(&mut self);
     fn stop(&mut self);
-}
-
-/// For factories of the program's, whose `Drop` is not ours.
-impl<F: Factory> Factory for Guarded<F> {
-    type Protocol = F::Protocol;
-
-    fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
-        (**self).build_protocol(peer)
-    }
-
-    fn do_start(&mut self) {
-        (**self).do_start();
-    }
-
-    fn do_stop(&mut self) {
-        (**self).do_stop();
-    }
 }
 
 impl<F: Factory> AnyFactory for F {
