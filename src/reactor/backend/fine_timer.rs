@@ -1,11 +1,10 @@
 //! A timer of the kernel that the poller watches, for what is left of a wait below the millisecond in which `epoll_wait` counts.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use ::mio::unix::SourceFd;
-use ::mio::{Interest, Registry, Token};
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -14,28 +13,47 @@ use rustix::time::{
 #[derive(Debug)]
 pub(super) struct FineTimer(OwnedFd);
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 impl FineTimer {
-    /// A timer whose expiry is an event of this token.
-    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Option<Self>> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Self(timer))
+        Ok(Some(Self(timer)))
     }
 
-    /// Wakes the poller after `wait`, which is not zero. That replaces an earlier wait, which is not disarmed when something else ended
-    /// it: the poller may be woken once for nothing.
+    /// Makes the descriptor readable after `wait`, which is not zero. That replaces an earlier wait, which is not disarmed when something
+    /// else ended it: the poller may be woken once for nothing.
     pub(super) fn arm(&self, wait: Duration) -> io::Result<()> {
         let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(wait) };
         Ok(timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once).map(drop)?)
     }
 }
 
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl FineTimer {
+    /// None: the poller counts in nanoseconds.
+    pub(super) fn new() -> io::Result<Option<Self>> {
+        Ok(None)
+    }
+
+    pub(super) fn arm(&self, _wait: Duration) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl AsRawFd for FineTimer {
+    /// A descriptor that is readable once the timer has expired.
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn timespec(wait: Duration) -> Timespec {
     // It fits, for no wait is longer than `LONGEST_WAIT`.
     Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
 mod tests {
     use super::*;
 

@@ -27,7 +27,6 @@ use ::mio::event::Event;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest, Poll, Token, Waker};
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
 use super::fine_timer::FineTimer;
 use super::readiness::{Edge, Listener, Source, Stream};
 use super::socket::{self, Send};
@@ -65,8 +64,8 @@ pub(crate) struct Mio {
     waker: Arc<Waker>,
     table: Table<Source>,
     clock: Monotonic,
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fine: FineTimer,
+    /// There where the poller counts in milliseconds.
+    fine: Option<FineTimer>,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -77,20 +76,12 @@ impl Mio {
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let fine = FineTimer::new(poll.registry(), FINE)?;
+        let fine = FineTimer::new()?;
+        if let Some(fine) = &fine {
+            poll.registry().register(&mut SourceFd(&fine.as_raw_fd()), FINE, Interest::READABLE)?;
+        }
         let (events, table, clock) = (Events::with_capacity(EVENTS), Table::new(), Monotonic::new());
-        Ok(Self {
-            poll,
-            events,
-            waker,
-            table,
-            clock,
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            fine,
-            reserve: None,
-            turn: 0,
-        })
+        Ok(Self { poll, events, waker, table, clock, fine, reserve: None, turn: 0 })
     }
 
     fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
@@ -103,27 +94,23 @@ impl Mio {
 
     /// Waits for events until the clock says `until`: see the module.
     fn poll(&mut self, until: Option<Duration>) -> io::Result<()> {
-        self.poll.poll(&mut self.events, until.map(|until| rounded(self.clock.left(until))))?;
-        let Some(until) = until.filter(|_| self.events.is_empty()) else { return Ok(()) };
+        let wait = until.map(|until| self.clock.left(until));
+        let (Some(until), Some(fine)) = (until, &self.fine) else {
+            return self.poll.poll(&mut self.events, wait);
+        };
+        self.poll.poll(&mut self.events, wait.map(whole_milliseconds))?;
         let rest = self.clock.left(until);
-        if rest.is_zero() {
-            return Ok(());
+        if self.events.is_empty() && !rest.is_zero() {
+            fine.arm(rest)?;
+            self.poll.poll(&mut self.events, Some(rest))?;
         }
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        self.fine.arm(rest)?;
-        self.poll.poll(&mut self.events, Some(rest))
+        Ok(())
     }
 }
 
-/// As much of a wait as the poller can count.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn rounded(wait: Duration) -> Duration {
+/// As much of a wait as `epoll_wait` can count.
+fn whole_milliseconds(wait: Duration) -> Duration {
     Duration::from_millis(wait.as_millis() as u64)
-}
-/// As much of a wait as the poller can count: all of it.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn rounded(wait: Duration) -> Duration {
-    wait
 }
 
 impl Backend for Mio {
@@ -133,11 +120,7 @@ impl Backend for Mio {
 
     fn reopen(&mut self) -> io::Result<()> {
         let made = Self::new()?;
-        (self.poll, self.waker) = (made.poll, made.waker);
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            self.fine = made.fine;
-        }
+        (self.poll, self.waker, self.fine) = (made.poll, made.waker, made.fine);
         let registry = self.poll.registry();
         self.table.each(|id, source| {
             let (descriptor, interest) = match source {
@@ -342,10 +325,10 @@ mod tests {
     fn the_poller_is_asked_for_whole_milliseconds() {
         for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, 300_000, 5_999_999, 86_400_000_000_001] {
             let wait = Duration::from_nanos(nanos);
-            let rest = wait - rounded(wait);
+            let rest = wait - whole_milliseconds(wait);
             assert!(rest < Duration::from_millis(1), "{wait:?}");
-            assert!(rounded(wait).subsec_nanos().is_multiple_of(1_000_000) || rest.is_zero(), "{wait:?}");
+            assert!(whole_milliseconds(wait).subsec_nanos().is_multiple_of(1_000_000) || rest.is_zero(), "{wait:?}");
         }
-        assert_eq!(rounded(LONGEST_WAIT), LONGEST_WAIT);
+        assert_eq!(whole_milliseconds(LONGEST_WAIT), LONGEST_WAIT);
     }
 }

@@ -26,7 +26,6 @@
 //!    reaches the system in nanoseconds, and a system that counts in milliseconds is asked for the rest in another way.
 
 mod closed;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 mod fine_timer;
 mod mio;
 mod outstanding;
