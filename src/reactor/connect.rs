@@ -76,7 +76,7 @@ impl Core {
         options: &ConnectOptions,
         factory: BoxedFactory,
     ) -> Deferred<AnyConnection> {
-        if self.closing.get() {
+        if self.run.is_closing() {
             return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
         }
         if !self.is_ours() {

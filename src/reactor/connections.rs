@@ -278,7 +278,7 @@ impl Core {
         if had_deadline {
             self.disarm_deadline(id);
         }
-        if mode == CloseMode::Linger && !self.closing.get() {
+        if mode == CloseMode::Linger && !self.run.is_closing() {
             self.linger(id, was_shut);
         } else {
             self.backend.borrow_mut().close(id, mode == CloseMode::Reset);
@@ -333,7 +333,7 @@ impl Core {
 
     /// The reactor stops: everything that is open ends, and every factory stops.
     pub(super) fn disconnect_all(self: &Rc<Self>) {
-        self.closing.set(true);
+        self.run.begin_closing();
         for id in self.ids(|slot| slot.joint().is_some()) {
             let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
             self.with_transport(id, |transport| transport.ask(|stream| stream.fail(reason)));

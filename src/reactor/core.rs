@@ -18,10 +18,10 @@ use super::on_signal::Subscribers;
 use super::port::PortCore;
 use super::process::Process;
 use super::remote::Remote;
+use super::run::Run;
 use super::signals::Signals;
 use super::slots::Slots;
 use super::triggers::Triggers;
-use super::turn::State;
 use super::{Builder, Counters, Handle, Resolver, SystemResolver};
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, Started};
@@ -51,12 +51,7 @@ pub(crate) struct Core {
     pub(super) triggers: Triggers,
     pub(super) signals: RefCell<Option<(Id, Signals)>>,
     pub(super) subscribers: RefCell<Subscribers>,
-    pub(super) exit_signal: Cell<Option<i32>>,
-    pub(super) state: RefCell<State>,
-    /// The loop has control: a turn is being made, or triggers run.
-    pub(super) turning: Cell<bool>,
-    /// Everything is being closed for good: nothing new is begun.
-    pub(super) closing: Cell<bool>,
+    pub(super) run: Run,
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
     pub(super) resumed: RefCell<Vec<Id>>,
     /// For phase 8: protocols and producers that are to be told of their queues, directions that were shut, and connections that are over.
@@ -133,10 +128,7 @@ impl Core {
             triggers: Triggers::default(),
             signals: RefCell::default(),
             subscribers: RefCell::default(),
-            exit_signal: Cell::new(None),
-            state: RefCell::new(State::Idle),
-            turning: Cell::new(false),
-            closing: Cell::new(false),
+            run: Run::new(),
             resumed: RefCell::default(),
             queue_notices: RefCell::default(),
             shut: RefCell::default(),

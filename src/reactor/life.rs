@@ -10,7 +10,6 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::backend::Closed;
-use super::turn::State;
 use super::{Core, Reactor, SystemResolver};
 use crate::error::ReactorError;
 use crate::failure::drop_guarded;
@@ -112,11 +111,11 @@ impl fmt::Debug for Handle {
 impl Core {
     /// Whether the loop, or a call that protocols must not be called inside of, is on the stack.
     pub(super) fn has_control(&self) -> bool {
-        self.turning.get() || self.agenda.is_entered()
+        self.run.is_turning() || self.agenda.is_entered()
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Closed)
+        self.run.is_closed()
     }
 
     /// Whether this is a forked child of the process that the reactor belongs to.
@@ -150,8 +149,7 @@ impl Core {
         if self.is_closed() {
             return;
         }
-        mem::forget(self.state.replace(State::Closed));
-        self.closing.set(true);
+        self.run.close_in_child();
         drop(self.signals.take());
         self.remote.leave();
         self.doorbell.close();
@@ -170,8 +168,7 @@ impl Core {
         if self.is_closed() {
             return;
         }
-        let old = self.state.replace(State::Closed);
-        drop(old);
+        self.run.close();
         self.disconnect_all();
         self.end_jobs();
         // Futures hear of what has ended before they are dropped.

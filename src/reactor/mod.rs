@@ -7,8 +7,9 @@
 //! | file | what it does |
 //! |---|---|
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
-//! | `turn.rs` | running, stopping, and the phases of one turn |
-//! | `run.rs` | a whole program |
+//! | `run.rs` | starting, stopping, crashing |
+//! | `turn.rs` | the phases of one turn |
+//! | `react.rs` | a whole program |
 //! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
 //! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
 //! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
@@ -37,6 +38,7 @@ mod options;
 mod pages;
 mod port;
 mod process;
+mod react;
 mod remote;
 mod resolver;
 mod run;
@@ -68,9 +70,9 @@ pub use self::on_signal::SignalSubscription;
 pub use self::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
 pub use self::port::Port;
+pub use self::react::{Finish, run};
 pub use self::remote::Remote;
 pub use self::resolver::{Resolver, SystemResolver};
-pub use self::run::{Finish, run};
 pub use self::thread_pool::ThreadPool;
 pub use self::threads::ThreadPoolStatistics;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
@@ -186,12 +188,12 @@ impl Reactor {
     /// Whether the loop runs: from the `During` triggers of its startup until a shutdown comes to `During`, where connections are
     /// closed (Twisted: `running`).
     pub fn is_running(&self) -> bool {
-        self.0.is_running()
+        self.0.run.is_running()
     }
 
     /// The signal that stopped the last [`run`](Self::run), if one did (Twisted: `_exitSignal`).
     pub fn exit_signal(&self) -> Option<i32> {
-        self.0.exit_signal.get()
+        self.0.run.exit_signal()
     }
 
     /// Calls `call` now if the reactor [runs](Self::is_running), otherwise after its next startup (Twisted: `callWhenRunning`). A

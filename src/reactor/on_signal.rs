@@ -8,7 +8,6 @@ use std::io;
 
 use super::core::{Core, Slot};
 use super::signals::{self, Signals};
-use super::turn::State;
 use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
 use crate::failure::{drop_guarded, guarded};
@@ -58,7 +57,7 @@ impl Reactor {
         signals::prepare(signal).map_err(refused)?;
         let id = self.0.subscribers.borrow_mut().add(signal, Box::new(call));
         let subscription = SignalSubscription { reactor: self.downgrade(), id, signal };
-        if !matches!(&*self.0.state.borrow(), State::Idle) {
+        if !self.0.run.is_idle() {
             self.0.with_signals(|signals| signals.subscribe(signal)).map_err(refused)?;
         }
         Ok(subscription)
@@ -155,7 +154,7 @@ impl Core {
 
     /// The first signal stops, the second does not wait.
     fn stop_by(&self, signal: i32) {
-        self.exit_signal.set(Some(signal));
+        self.run.set_exit_signal(signal);
         if self.stop().is_err() {
             tracing::warn!(signal, "a second signal: the reactor leaves at once");
             // It is running: this is its loop.

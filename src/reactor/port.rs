@@ -165,7 +165,7 @@ impl Core {
         if !self.is_ours() {
             return Err(ListenError::ForkedChild);
         }
-        if self.closing.get() {
+        if self.run.is_closing() {
             return Err(ListenError::ReactorStopping);
         }
         let address = self.local_address(address, &port.options)?;
@@ -256,7 +256,7 @@ impl Core {
 
     /// A connection that was accepted when its port stopped.
     fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, waiting: Waiting) {
-        if waiting == Waiting::Serve && !self.closing.get() {
+        if waiting == Waiting::Serve && !self.run.is_closing() {
             return self.serve(port, incoming);
         }
         self.backend.borrow_mut().refuse(incoming.socket);
