@@ -184,7 +184,7 @@ impl Core {
             ) => ConnectError::from_io(attempt.to.clone(), source),
         };
         let core = Rc::downgrade(self);
-        self.later(move |_| {
+        self.at_end_of_turn(move |_| {
             if let Some(core) = core.upgrade() {
                 core.attempt_failed(id, error);
             }
@@ -273,7 +273,7 @@ impl Core {
             self.close_attempt(id);
         }
         let factory = dial.factory.clone();
-        self.later(move |_| factory.stop());
+        self.at_end_of_turn(move |_| factory.stop());
         // Cancelled from outside, the Deferred may have its result already.
         let _ = dial.promise.errback(failure);
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::port::{PortCore, Waiting};
-use super::turn::Batch;
 use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -117,10 +116,7 @@ impl Core {
 
     /// Bytes and ends that were held back while reading was paused.
     pub(super) fn deliver_held(&self) {
-        if self.resumed.borrow().is_empty() {
-            return;
-        }
-        for id in Batch::of(&self.resumed) {
+        for id in self.aftermath.resumed.take() {
             if let Some(joint) = self.joint(id) {
                 joint.deliver_held();
             }
@@ -186,26 +182,26 @@ impl Core {
                 Step::ShutDownWriting => {
                     backend.shut_down_writing(id);
                     if stream.shut() == EndNotice::Tell {
-                        self.shut.borrow_mut().push(id);
+                        self.aftermath.shut.push(id);
                         // The rest waits until the protocol has heard of it: it may fail over it.
                         transport.list_stream(stream);
                         return;
                     }
                 }
                 Step::TellOfQueue => {
-                    self.queue_notices.borrow_mut().push(id);
+                    self.aftermath.queue_notices.push(id);
                     return;
                 }
                 Step::Receive(on) => backend.receive(id, on),
                 Step::ReceiveRest => backend.receive_rest(id),
                 Step::DeliverHeld => {
-                    self.resumed.borrow_mut().push(id);
+                    self.aftermath.resumed.push(id);
                     return;
                 }
                 Step::ArmDeadline(after) => self.arm_deadline(id, after),
                 Step::DisarmDeadline => self.disarm_deadline(id),
                 Step::Close(mode) => {
-                    self.lost.borrow_mut().push((id, mode));
+                    self.aftermath.lost.push((id, mode));
                     return;
                 }
                 Step::Rest => return,
@@ -239,28 +235,22 @@ impl Core {
 
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
     pub(super) fn deliver_losses(self: &Rc<Self>) {
-        if !self.queue_notices.borrow().is_empty() {
-            for id in Batch::of(&self.queue_notices) {
-                if let Some(joint) = self.joint(id) {
-                    joint.tell_of_queue();
-                }
+        for id in self.aftermath.queue_notices.take() {
+            if let Some(joint) = self.joint(id) {
+                joint.tell_of_queue();
             }
         }
-        if !self.shut.borrow().is_empty() {
-            for id in Batch::of(&self.shut) {
-                if let Some(joint) = self.joint(id) {
-                    joint.write_connection_lost();
-                }
+        for id in self.aftermath.shut.take() {
+            if let Some(joint) = self.joint(id) {
+                joint.write_connection_lost();
             }
         }
-        if !self.lost.borrow().is_empty() {
-            for (id, mode) in Batch::of(&self.lost) {
-                // A callback may have forked: the sockets are the parent's.
-                if self.is_foreign() {
-                    return;
-                }
-                self.lose(id, mode);
+        for (id, mode) in self.aftermath.lost.take() {
+            // A callback may have forked: the sockets are the parent's.
+            if self.is_foreign() {
+                return;
             }
+            self.lose(id, mode);
         }
     }
 
@@ -356,8 +346,8 @@ impl Core {
         self.settle_all();
         self.deliver_losses();
         // There may be no other turn.
-        while !self.later.borrow().is_empty() {
-            self.run_later();
+        while self.aftermath.has_calls() {
+            self.end_turn();
         }
     }
 

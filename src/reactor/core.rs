@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use super::aftermath::Aftermath;
 use super::backend::{Backend, Inbox};
 use super::connect::Attempt;
 use super::doorbell::Doorbell;
@@ -27,7 +28,6 @@ use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, Started};
 use crate::time::{DelayedCall, Timers};
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
-use crate::transport::step::CloseMode;
 
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
 /// called that is not ours.
@@ -52,14 +52,7 @@ pub(crate) struct Core {
     pub(super) signals: RefCell<Option<(Id, Signals)>>,
     pub(super) subscribers: RefCell<Subscribers>,
     pub(super) run: Run,
-    /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
-    pub(super) resumed: RefCell<Vec<Id>>,
-    /// For phase 8: protocols and producers that are to be told of their queues, directions that were shut, and connections that are over.
-    pub(super) queue_notices: RefCell<Vec<Id>>,
-    pub(super) shut: RefCell<Vec<Id>>,
-    pub(super) lost: RefCell<Vec<(Id, CloseMode)>>,
-    /// For the end of phase 8: what else has to wait until no callback is on the stack.
-    pub(super) later: RefCell<Vec<Later>>,
+    pub(super) aftermath: Aftermath,
     /// Sockets that linger, the oldest first; some may have ended.
     pub(super) lingering: RefCell<VecDeque<Id>>,
     /// Deadlines of connections that are running.
@@ -74,9 +67,6 @@ pub(crate) struct Core {
     pub(super) process: Arc<Process>,
     pub(super) settings: Builder,
 }
-
-/// Something to be done at the end of a turn.
-pub(super) type Later = Box<dyn FnOnce(&Core)>;
 
 /// What an id names.
 pub(super) enum Slot {
@@ -129,11 +119,7 @@ impl Core {
             signals: RefCell::default(),
             subscribers: RefCell::default(),
             run: Run::new(),
-            resumed: RefCell::default(),
-            queue_notices: RefCell::default(),
-            shut: RefCell::default(),
-            lost: RefCell::default(),
-            later: RefCell::default(),
+            aftermath: Aftermath::default(),
             lingering: RefCell::default(),
             deadlines: RefCell::default(),
             inbox: Cell::default(),
@@ -143,11 +129,6 @@ impl Core {
             process,
             settings,
         })
-    }
-
-    /// Has something done at the end of this turn, or of the next if none is being made.
-    pub(super) fn later(&self, call: impl FnOnce(&Self) + 'static) {
-        self.later.borrow_mut().push(Box::new(call));
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
 //! | `run.rs` | starting, stopping, crashing |
-//! | `turn.rs` | the phases of one turn |
+//! | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 //! | `react.rs` | a whole program |
 //! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
 //! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
@@ -22,6 +22,7 @@
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
+mod aftermath;
 mod backend;
 mod choice;
 mod connect;

@@ -245,10 +245,10 @@ impl Core {
                 // This may be inside a callback, and building a protocol is another.
                 for incoming in accepted {
                     let port = Rc::clone(port);
-                    self.later(move |core| core.serve_or_refuse(&port, incoming, waiting));
+                    self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, waiting));
                 }
                 let port = Rc::clone(port);
-                self.later(move |_| port.stopped());
+                self.at_end_of_turn(move |_| port.stopped());
             }
         }
         stopped

@@ -9,11 +9,9 @@
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
 
-use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
-use std::vec;
 
 use super::Core;
 use super::backend::Completion;
@@ -69,7 +67,7 @@ impl Core {
         self.settle();
         // 8
         self.deliver_losses();
-        self.run_later();
+        self.end_turn();
         Ok(())
     }
 
@@ -107,8 +105,7 @@ impl Core {
         !self.agenda.is_empty()
             || self.remote.is_waiting()
             || self.spawner.is_woken()
-            || !self.later.borrow().is_empty()
-            || !self.resumed.borrow().is_empty()
+            || self.aftermath.is_pressing()
             || self.is_to_advance()
     }
 
@@ -119,43 +116,5 @@ impl Core {
         }
         let longest = longest.map(|longest| self.timers.seconds().saturating_add(longest));
         [self.timers.next_deadline(), longest].into_iter().flatten().min()
-    }
-
-    /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
-    /// once does not hold up the loop.
-    pub(super) fn run_later(&self) {
-        for call in Batch::of(&self.later) {
-            if let Err(failure) = guarded(|| call(self)) {
-                error!(%failure, "a callback failed at the end of a turn");
-            }
-        }
-    }
-}
-
-/// A list that is taken, an item at a time. What a panic leaves of it goes back in front of what was added meanwhile.
-pub(super) struct Batch<'a, T> {
-    items: vec::IntoIter<T>,
-    list: &'a RefCell<Vec<T>>,
-}
-
-impl<'a, T> Batch<'a, T> {
-    pub(super) fn of(list: &'a RefCell<Vec<T>>) -> Self {
-        Self { items: list.take().into_iter(), list }
-    }
-}
-
-impl<T> Iterator for Batch<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.items.next()
-    }
-}
-
-impl<T> Drop for Batch<'_, T> {
-    fn drop(&mut self) {
-        if self.items.len() > 0 {
-            self.list.borrow_mut().splice(..0, self.items.by_ref());
-        }
     }
 }
