@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 use super::aftermath::Aftermath;
 use super::backend::{Backend, Inbox};
-use super::connect::Attempt;
-use super::doorbell::Doorbell;
-use super::jobs::Jobs;
-use super::lingering::Lingering;
+use super::net::connect::Attempt;
+use super::net::lingering::Lingering;
+use super::net::port::PortCore;
 use super::on_signal::Subscribers;
-use super::port::PortCore;
 use super::process::Process;
-use super::remote::Remote;
 use super::run::Run;
 use super::signals::Signals;
 use super::slots::Slots;
+use super::threads::jobs::Jobs;
+use super::threads::remote::Remote;
+use super::threads::wakeup::Wakeup;
 use super::triggers::Triggers;
 use super::{Builder, Counters, Handle, Resolver, SystemResolver};
 use crate::deferred::Spawner;
@@ -40,7 +40,7 @@ pub(crate) struct Core {
     pub(super) timers: Timers,
     pub(super) spawner: Spawner,
     /// What other threads ring when they have something for the loop.
-    pub(super) doorbell: Arc<Doorbell>,
+    pub(super) wakeup: Arc<Wakeup>,
     pub(super) remote: Remote,
     /// Jobs in threads: the program's, the looking up of names, and those in pools that the program has made.
     pub(super) program: Rc<Jobs>,
@@ -98,10 +98,10 @@ impl Core {
     pub(super) fn new(backend: Box<dyn Backend>, mut settings: Builder, handle: &Weak<Handle>) -> Rc<Self> {
         let resolver = mem::replace(&mut settings.resolver, Rc::new(SystemResolver));
         let clock = backend.clock();
-        let doorbell = Arc::new(Doorbell::new(backend.waker()));
+        let wakeup = Arc::new(Wakeup::new(backend.waker()));
         let process = Arc::new(Process::current());
-        let remote = Remote::new(Arc::clone(&doorbell), Arc::clone(&process));
-        let ringer = Arc::clone(&doorbell);
+        let remote = Remote::new(Arc::clone(&wakeup), Arc::clone(&process));
+        let ringer = Arc::clone(&wakeup);
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
             backend: RefCell::new(backend),
@@ -109,7 +109,7 @@ impl Core {
             agenda: Rc::new(Agenda::new(weak.clone(), settings.watch())),
             timers: Timers::new(clock),
             spawner: Spawner::new(move || ringer.ring()),
-            doorbell,
+            wakeup,
             remote,
             program: Jobs::of_program(),
             names: Jobs::of_names(),

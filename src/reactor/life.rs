@@ -137,7 +137,7 @@ impl Core {
             error!(%error, "a forked child has no poller of its own");
             return false;
         }
-        self.doorbell.reopen(self.backend.borrow().waker());
+        self.wakeup.reopen(self.backend.borrow().waker());
         self.process.take_over();
         self.renew_jobs();
         true
@@ -152,7 +152,7 @@ impl Core {
         self.run.close_in_child();
         drop(self.signals.take());
         self.remote.leave();
-        self.doorbell.close();
+        self.wakeup.close();
         let backend = self.backend.replace(Box::new(Closed::new(0)));
         drop(backend);
         mem::forget(Rc::clone(self));
@@ -182,7 +182,7 @@ impl Core {
         let subscribers = self.subscribers.take();
         drop_guarded("a callback for a signal", subscribers);
         self.remove_signals();
-        self.doorbell.close();
+        self.wakeup.close();
         let stale = self.backend.borrow().stale();
         let backend = self.backend.replace(Box::new(Closed::new(stale)));
         drop(backend);

@@ -4,20 +4,17 @@
 //! [`Reactor`] is a cheap handle to a loop that is a plain value: a process may have many, and one that has stopped can
 //! run again. A reactor lives on the thread that made it; other threads reach it through its [`Remote`].
 //!
-//! | file | what it does |
+//! | file or folder | holds |
 //! |---|---|
-//! | `core.rs`, `choice.rs` | what it consists of, and on which backend |
+//! | `core.rs`, `choice.rs` | the parts of a reactor, and the choice of its backend |
 //! | `run.rs` | starting, stopping, crashing |
 //! | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 //! | `react.rs` | a whole program |
-//! | `life.rs`, `process.rs` | who keeps a reactor, and its end; forked children |
-//! | `connections.rs`, `lingering.rs` | completions to protocols, requests to sockets, ends |
-//! | `port.rs`, `connect.rs`, `resolver.rs`, `unix.rs` | listening, connecting, looking names up; UNIX sockets |
-//! | `options.rs` | how ports listen and how connections are made |
-//! | `triggers.rs` | startup and shutdown |
+//! | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
+//! | `triggers.rs` | system events: startup, shutdown, and the program's own |
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
-//! | `remote.rs`, `doorbell.rs` | calls from other threads, and what wakes the loop for them |
-//! | `jobs.rs`, `threads.rs`, `thread_pool.rs` | jobs in threads, and pools of the program's own |
+//! | `net/` | ports, connections, attempts, names |
+//! | `threads/` | jobs in threads, and calls from threads |
 //! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
@@ -25,33 +22,23 @@
 mod aftermath;
 mod backend;
 mod choice;
-mod connect;
-mod connections;
 mod core;
 mod deferred_lock;
-mod doorbell;
 mod filesystem_lock;
-mod jobs;
 mod life;
-mod lingering;
+mod net;
 mod on_signal;
-mod options;
 mod pages;
-mod port;
 mod process;
 mod react;
-mod remote;
-mod resolver;
 mod run;
 mod signals;
 mod slots;
 #[cfg(test)]
 mod tests;
-mod thread_pool;
 mod threads;
 mod triggers;
 mod turn;
-mod unix;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -62,20 +49,20 @@ pub(crate) use self::backend::{
     Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
 };
 pub use self::choice::BackendKind;
-pub(crate) use self::connect::Destination;
 use self::core::{Core, Slot};
 pub use self::deferred_lock::DeferredFilesystemLock;
 pub use self::filesystem_lock::FilesystemLock;
 use self::life::Handle;
+pub(crate) use self::net::connect::Destination;
+pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
+pub(crate) use self::net::options::{ConnectionOptions, DialOptions, PortOptions};
+pub use self::net::port::Port;
+pub use self::net::resolver::{Resolver, SystemResolver};
 pub use self::on_signal::SignalSubscription;
-pub use self::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
-pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
-pub use self::port::Port;
 pub use self::react::{Finish, run};
-pub use self::remote::Remote;
-pub use self::resolver::{Resolver, SystemResolver};
-pub use self::thread_pool::ThreadPool;
-pub use self::threads::ThreadPoolStatistics;
+pub use self::threads::pool::ThreadPoolStatistics;
+pub use self::threads::remote::Remote;
+pub use self::threads::thread_pool::ThreadPool;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};

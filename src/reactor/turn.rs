@@ -4,7 +4,7 @@
 //! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
 //! 4. the wait's deadline: none to wait for if anything is queued, otherwise the next timer's;
-//! 5. the wait, unless other threads brought something since 1 (`doorbell.rs`);
+//! 5. the wait, unless other threads brought something since 1 (`wakeup.rs`);
 //! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
@@ -38,10 +38,10 @@ impl Core {
         // 4
         let until = self.wait_until(longest);
         // 5
-        // Whatever other threads may bring is looked for once more when the doorbell is set.
+        // Calls from threads and woken futures are looked for once more when the loop is marked as asleep.
         let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
         let wait = |until| self.backend.borrow_mut().wait(until);
-        self.doorbell.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
+        self.wakeup.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();

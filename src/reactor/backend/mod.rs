@@ -43,7 +43,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::options::{DialOptions, PortOptions};
+use super::net::options::{DialOptions, PortOptions};
 use rustix::io::Errno;
 
 use crate::address::Address;

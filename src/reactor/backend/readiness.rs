@@ -9,7 +9,7 @@ use super::socket::{self, Accept, Receive, Send};
 use super::table::Then;
 use super::{Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
 use crate::address::Address;
-use crate::reactor::unix::SocketFile;
+use crate::reactor::net::unix::SocketFile;
 use crate::reactor::{ConnectionOptions, PortOptions};
 use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
 use crate::transport::stream as transport;

@@ -21,7 +21,7 @@ use rustix::net::{
 
 use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
 use crate::address::{Address, UnixAddress};
-use crate::reactor::unix::SocketFile;
+use crate::reactor::net::unix::SocketFile;
 use crate::reactor::{ConnectionOptions, DialOptions, PortOptions};
 use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};

@@ -21,14 +21,14 @@ use crate::log::error;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Names a job: later ones have higher numbers.
-pub(super) type JobId = u64;
+pub(in crate::reactor) type JobId = u64;
 
 /// Work for a thread. What it returns is called when the thread counts as free again: it tells whoever waits.
-pub(super) type Job = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
+pub(in crate::reactor) type Job = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
 
 /// A handle on a pool of threads.
 #[derive(Clone)]
-pub(super) struct Pool(Arc<Shared>);
+pub(in crate::reactor) struct Pool(Arc<Shared>);
 
 struct Shared {
     name: Arc<str>,
@@ -50,13 +50,13 @@ struct State {
 }
 
 /// The system gives us no thread, and there is none: these will not be done.
-pub(super) struct Refused {
-    pub(super) error: io::Error,
-    pub(super) jobs: BTreeMap<JobId, Job>,
+pub(in crate::reactor) struct Refused {
+    pub(in crate::reactor) error: io::Error,
+    pub(in crate::reactor) jobs: BTreeMap<JobId, Job>,
 }
 
 /// The load of a pool of threads (Twisted: `twisted._threads.Statistics`). From
-/// [`ThreadPool::statistics`](super::ThreadPool::statistics).
+/// [`ThreadPool::statistics`](crate::reactor::ThreadPool::statistics).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ThreadPoolStatistics {
@@ -70,14 +70,14 @@ pub struct ThreadPoolStatistics {
 
 impl Pool {
     /// A pool without threads yet.
-    pub(super) fn new(name: &Arc<str>, limit: usize) -> Self {
+    pub(in crate::reactor) fn new(name: &Arc<str>, limit: usize) -> Self {
         let name = Arc::clone(name);
         let state = State { jobs: BTreeMap::new(), limit, threads: 0, working: 0, stopping: false };
         Self(Arc::new(Shared { name, state: Mutex::new(state), work: Condvar::new(), left: Condvar::new() }))
     }
 
     /// Queues a job.
-    pub(super) fn submit(&self, id: JobId, job: Job) -> Result<(), Refused> {
+    pub(in crate::reactor) fn submit(&self, id: JobId, job: Job) -> Result<(), Refused> {
         let mut state = self.state();
         state.stopping = false;
         state.jobs.insert(id, job);
@@ -86,7 +86,7 @@ impl Pool {
     }
 
     /// Changes how many threads there may be. Jobs that wait get the new ones; surplus threads leave when they are free.
-    pub(super) fn resize(&self, limit: usize) -> Result<(), Refused> {
+    pub(in crate::reactor) fn resize(&self, limit: usize) -> Result<(), Refused> {
         let mut state = self.state();
         state.limit = limit;
         self.0.work.notify_all();
@@ -94,28 +94,28 @@ impl Pool {
     }
 
     /// How many threads there may be.
-    pub(super) fn limit(&self) -> usize {
+    pub(in crate::reactor) fn limit(&self) -> usize {
         self.state().limit
     }
 
     /// How many jobs wait for the limit to grow.
-    pub(super) fn held_back(&self) -> usize {
+    pub(in crate::reactor) fn held_back(&self) -> usize {
         let state = self.state();
         if state.limit == 0 { state.jobs.len() } else { 0 }
     }
 
     /// Takes out a job that has not begun.
-    pub(super) fn remove(&self, id: JobId) -> Option<Job> {
+    pub(in crate::reactor) fn remove(&self, id: JobId) -> Option<Job> {
         self.state().jobs.remove(&id)
     }
 
     /// Takes out all that has not begun.
-    pub(super) fn clear(&self) -> BTreeMap<JobId, Job> {
+    pub(in crate::reactor) fn clear(&self) -> BTreeMap<JobId, Job> {
         mem::take(&mut self.state().jobs)
     }
 
     /// How much there is to do.
-    pub(super) fn load(&self) -> ThreadPoolStatistics {
+    pub(in crate::reactor) fn load(&self) -> ThreadPoolStatistics {
         let state = self.state();
         let working = state.working;
         ThreadPoolStatistics { idle: state.threads - working, working, queued: state.jobs.len() }
@@ -123,7 +123,7 @@ impl Pool {
 
     /// Has the threads finish what is queued, and leave. Waits for them at most `patience`; those that are stuck in a job
     /// go on, and leave after it. A job that is queued afterwards has the pool going again.
-    pub(super) fn stop(&self, patience: Duration) {
+    pub(in crate::reactor) fn stop(&self, patience: Duration) {
         let mut state = self.state();
         state.stopping = true;
         self.0.work.notify_all();

@@ -6,11 +6,11 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::jobs::{Jobs, Whose};
-use super::threads::ThreadPoolStatistics;
-use super::{Core, Reactor};
+use super::pool::ThreadPoolStatistics;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{PoolStopped, ReactorGone};
 use crate::failure::{Result, drop_guarded};
+use crate::reactor::{Core, Reactor};
 use crate::transport::agenda::Id;
 
 impl Reactor {
@@ -207,7 +207,7 @@ impl Core {
     }
 
     /// Fires the promises of a pool that was stopped, once its last job is answered.
-    pub(super) fn end_pool(&self, whose: Whose) {
+    pub(in crate::reactor) fn end_pool(&self, whose: Whose) {
         let Whose::Own(id) = whose else { return };
         let is_done = self.pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
         if !is_done {
@@ -220,13 +220,13 @@ impl Core {
         }
     }
 
-    pub(super) fn own_pools(&self) -> Vec<(Id, Rc<Jobs>)> {
+    pub(in crate::reactor) fn own_pools(&self) -> Vec<(Id, Rc<Jobs>)> {
         let pools = self.pools.borrow();
         pools.ids(|_| true).into_iter().filter_map(|id| Some((id, Rc::clone(pools.get(id)?)))).collect()
     }
 
     /// Looks at all of them.
-    pub(super) fn end_pools(&self) {
+    pub(in crate::reactor) fn end_pools(&self) {
         for (id, _) in self.own_pools() {
             self.end_pool(Whose::Own(id));
         }

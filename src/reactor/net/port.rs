@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::backend::{Incoming, ListenRefusal};
 use super::options::PortOptions;
-use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ListenError;
 use crate::failure::Failure;
 use crate::protocol::BoxedFactory;
+use crate::reactor::backend::{Incoming, ListenRefusal};
+use crate::reactor::{Core, Slot};
 use crate::time::Clock;
 use crate::transport::agenda::Id;
 
@@ -28,7 +28,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A listening port (Twisted: `IListeningPort`). A cheap handle; the port listens whether one is kept or not.
 #[derive(Clone)]
-pub struct Port(pub(super) Rc<PortCore>);
+pub struct Port(pub(in crate::reactor) Rc<PortCore>);
 
 impl Port {
     /// The address that is listened on, with the port number that the system chose if none was asked for (Twisted:
@@ -100,10 +100,10 @@ impl fmt::Debug for Port {
 }
 
 /// What a port consists of.
-pub(super) struct PortCore {
+pub(in crate::reactor) struct PortCore {
     core: Weak<Core>,
-    pub(super) factory: BoxedFactory,
-    pub(super) options: PortOptions,
+    pub(in crate::reactor) factory: BoxedFactory,
+    pub(in crate::reactor) options: PortOptions,
     /// Where it listens: as asked for, and once bound, as bound.
     host: RefCell<Address>,
     state: RefCell<State>,
@@ -113,7 +113,7 @@ pub(super) struct PortCore {
 
 /// What becomes of connections that the system had accepted when a port stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiting {
+pub(in crate::reactor) enum Waiting {
     Serve,
     /// With a reset.
     Refuse,
@@ -135,7 +135,7 @@ struct Trouble {
 }
 
 impl Core {
-    pub(super) fn listen(
+    pub(in crate::reactor) fn listen(
         self: &Rc<Self>,
         address: Address,
         options: PortOptions,
@@ -224,11 +224,11 @@ impl Core {
     }
 
     /// The number of a network interface.
-    pub(super) fn interface_index(&self, name: &str) -> io::Result<u32> {
+    pub(in crate::reactor) fn interface_index(&self, name: &str) -> io::Result<u32> {
         self.backend.borrow().interface_index(name)
     }
 
-    pub(super) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
+    pub(in crate::reactor) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
         if self.is_foreign() {
             return Deferred::fail(ListenError::ForkedChild);
         }
@@ -263,7 +263,7 @@ impl Core {
     }
 
     /// Connections were closed unserved.
-    pub(super) fn shed(&self, id: Id, count: usize) {
+    pub(in crate::reactor) fn shed(&self, id: Id, count: usize) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.shed += count as u64);
         port.trouble.borrow_mut().shed += count as u64;
@@ -271,7 +271,7 @@ impl Core {
     }
 
     /// Accepting failed: it goes on after a pause.
-    pub(super) fn accept_failed(self: &Rc<Self>, id: Id, error: &io::Error) {
+    pub(in crate::reactor) fn accept_failed(self: &Rc<Self>, id: Id, error: &io::Error) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.accept_failures += 1);
         port.trouble.borrow_mut().failures += 1;
@@ -286,7 +286,7 @@ impl Core {
     }
 
     /// The port that `id` names.
-    pub(super) fn port(&self, id: Id) -> Option<Rc<PortCore>> {
+    pub(in crate::reactor) fn port(&self, id: Id) -> Option<Rc<PortCore>> {
         match self.slots.borrow().get(id) {
             Some(Slot::Port(port)) => Some(Rc::clone(port)),
             _ => None,
@@ -296,7 +296,7 @@ impl Core {
 
 impl PortCore {
     /// Accepting works again.
-    pub(super) fn accepted(&self) {
+    pub(in crate::reactor) fn accepted(&self) {
         self.pause.set(FIRST_PAUSE);
     }
 

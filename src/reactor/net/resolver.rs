@@ -5,14 +5,14 @@ use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::rc::Rc;
 
-use super::jobs::Whose;
-use super::{Core, Reactor};
 use crate::address::{literal, parse_ipv6, to_ascii};
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, NoThread, ReactorGone};
 use crate::failure::Failure;
+use crate::reactor::threads::jobs::Whose;
+use crate::reactor::{Core, Reactor};
 
-/// Looks names up (Twisted: `IHostnameResolver`). Given to a reactor with [`Builder::resolver`](super::Builder::resolver); the
+/// Looks names up (Twisted: `IHostnameResolver`). Given to a reactor with [`Builder::resolver`](crate::reactor::Builder::resolver); the
 /// reactor asks it for what is no IP address.
 ///
 /// ```
@@ -72,7 +72,7 @@ impl Resolver for SystemResolver {
 
 impl Core {
     /// Asks the resolver for what is no IP address, and the backend for the name of an interface behind one.
-    pub(super) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
+    pub(in crate::reactor) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         if let Some(address) = literal(host, port) {
             return Deferred::succeed(vec![address]);
         }

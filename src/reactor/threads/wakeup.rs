@@ -1,4 +1,4 @@
-//! [`Doorbell`]: how other threads end the loop's sleep (Twisted: the waker, `wakeUp`), at no cost while it is awake.
+//! [`Wakeup`]: how other threads end the loop's sleep (Twisted: the waker, `wakeUp`), at no cost while it is awake.
 //!
 //! It is not a queue: whoever rings has put somewhere what the loop is to find. Calls from threads use it, and so may
 //! whatever else is asked for from outside.
@@ -21,24 +21,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::backend::Wake;
+use crate::reactor::backend::Wake;
 
 /// Wakes the loop if it sleeps.
-pub(super) struct Doorbell {
+pub(in crate::reactor) struct Wakeup {
     /// The loop waits, or is about to, and nobody has rung since.
     asleep: AtomicBool,
-    /// `None` once the reactor is closed: threads may keep the doorbell, but not the descriptor.
+    /// `None` once the reactor is closed: threads may keep the wakeup, but not the descriptor.
     waker: Mutex<Option<Arc<dyn Wake>>>,
 }
 
-impl Doorbell {
-    pub(super) fn new(waker: Arc<dyn Wake>) -> Self {
+impl Wakeup {
+    pub(in crate::reactor) fn new(waker: Arc<dyn Wake>) -> Self {
         Self { asleep: AtomicBool::new(false), waker: Mutex::new(Some(waker)) }
     }
 
     /// From any thread, after something was put where the loop looks. A system call only if the loop sleeps, and only for the
     /// first that rings.
-    pub(super) fn ring(&self) {
+    pub(in crate::reactor) fn ring(&self) {
         if self.asleep.swap(false, Ordering::AcqRel) {
             let waker = self.waker().clone();
             if let Some(waker) = waker {
@@ -48,13 +48,13 @@ impl Doorbell {
     }
 
     /// The loop is woken in another way from now on.
-    pub(super) fn reopen(&self, waker: Arc<dyn Wake>) {
+    pub(in crate::reactor) fn reopen(&self, waker: Arc<dyn Wake>) {
         let old = self.waker().replace(waker);
         drop(old);
     }
 
     /// There is no loop any more that could be woken.
-    pub(super) fn close(&self) {
+    pub(in crate::reactor) fn close(&self) {
         let waker = self.waker().take();
         drop(waker);
     }
@@ -65,7 +65,7 @@ impl Doorbell {
     }
 
     /// The loop's wait, at most until the time `until`: `wait`, which is not to wait at all (`Some(ZERO)`) if by now `is_idle` says no.
-    pub(super) fn sleep<T>(
+    pub(in crate::reactor) fn sleep<T>(
         &self,
         until: Option<Duration>,
         is_idle: impl FnOnce() -> bool,
@@ -82,9 +82,9 @@ impl Doorbell {
     }
 }
 
-impl fmt::Debug for Doorbell {
+impl fmt::Debug for Wakeup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Doorbell").field("asleep", &self.asleep).finish_non_exhaustive()
+        f.debug_struct("Wakeup").field("asleep", &self.asleep).finish_non_exhaustive()
     }
 }
 
@@ -137,16 +137,16 @@ mod tests {
     fn no_ring_is_lost() {
         const ROUNDS: usize = 50_000;
         let poller = Arc::new(Poller::default());
-        let doorbell = Arc::new(Doorbell::new(poller.clone()));
+        let wakeup = Arc::new(Wakeup::new(poller.clone()));
         let (put, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let ringing = {
-            let (doorbell, put, taken) = (Arc::clone(&doorbell), Arc::clone(&put), Arc::clone(&taken));
+            let (wakeup, put, taken) = (Arc::clone(&wakeup), Arc::clone(&put), Arc::clone(&taken));
             thread::spawn(move || {
                 for round in 1..=ROUNDS {
                     dawdle(round);
-                    // Relaxed: only the doorbell may bring it across.
+                    // Relaxed: only the wakeup may bring it across.
                     put.store(round, Ordering::Relaxed);
-                    doorbell.ring();
+                    wakeup.ring();
                     while taken.load(Ordering::Relaxed) < round {
                         // Where both share one processor, the other side has to come to its turn.
                         if round % 2 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
@@ -163,7 +163,7 @@ mod tests {
                 dawdle(pause + 1);
                 idle
             };
-            let woken = doorbell.sleep(Some(LIMIT), look, |timeout| {
+            let woken = wakeup.sleep(Some(LIMIT), look, |timeout| {
                 waits = timeout == Some(LIMIT);
                 poller.wait(timeout)
             });
@@ -178,21 +178,21 @@ mod tests {
     #[test]
     fn only_a_sleeping_loop_is_woken() {
         let poller = Arc::new(Poller::default());
-        let doorbell = Doorbell::new(poller.clone());
+        let wakeup = Wakeup::new(poller.clone());
         let wakes = || poller.wakes.load(Ordering::Relaxed);
-        doorbell.ring();
-        doorbell.sleep(Some(Duration::ZERO), || true, |_| doorbell.ring());
+        wakeup.ring();
+        wakeup.sleep(Some(Duration::ZERO), || true, |_| wakeup.ring());
         assert_eq!(wakes(), 0);
-        doorbell.sleep(None, || true, |_| (0..3).for_each(|_| doorbell.ring()));
-        doorbell.ring();
+        wakeup.sleep(None, || true, |_| (0..3).for_each(|_| wakeup.ring()));
+        wakeup.ring();
         assert_eq!(wakes(), 1);
     }
 
     /// The loop that finds something when it looks once more does not wait.
     #[test]
     fn what_came_before_falling_asleep_ends_the_wait() {
-        let doorbell = Doorbell::new(Arc::new(Poller::default()));
-        assert_eq!(doorbell.sleep(None, || false, |timeout| timeout), Some(Duration::ZERO));
-        assert_eq!(doorbell.sleep(Some(LIMIT), || true, |timeout| timeout), Some(LIMIT));
+        let wakeup = Wakeup::new(Arc::new(Poller::default()));
+        assert_eq!(wakeup.sleep(None, || false, |timeout| timeout), Some(Duration::ZERO));
+        assert_eq!(wakeup.sleep(Some(LIMIT), || true, |timeout| timeout), Some(LIMIT));
     }
 }

@@ -12,7 +12,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Core, Slot};
+use crate::reactor::{Core, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::agenda::Id;
 
@@ -25,7 +25,7 @@ const LINGER_BYTES: usize = 8 * 1024 * 1024;
 const QUIET_TIME: Duration = Duration::from_millis(250);
 
 /// A socket whose protocol is gone. Boxed in its slot, for it needs more room than a connection, of which there are more.
-pub(super) struct Lingering {
+pub(in crate::reactor) struct Lingering {
     /// How many bytes may still come.
     left: usize,
     /// Something came since the last look.
@@ -38,7 +38,7 @@ pub(super) struct Lingering {
 
 impl Core {
     /// Sends our end, unless that was done, and goes on without a protocol.
-    pub(super) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
+    pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
         let until = self.timers.seconds().saturating_add(LINGER_TIME);
         let lingering =
             Lingering { left: LINGER_BYTES, heard: false, until, timer: self.look_at_lingering(id, QUIET_TIME) };
@@ -78,7 +78,7 @@ impl Core {
     }
 
     /// Bytes came that have no reader.
-    pub(super) fn lingering_received(&self, id: Id, count: usize) {
+    pub(in crate::reactor) fn lingering_received(&self, id: Id, count: usize) {
         let over = match self.slots.borrow_mut().get_mut(id) {
             Some(Slot::Lingering(lingering)) => {
                 lingering.heard = true;
@@ -92,7 +92,7 @@ impl Core {
         }
     }
 
-    pub(super) fn end_lingering(&self, id: Id) {
+    pub(in crate::reactor) fn end_lingering(&self, id: Id) {
         if !self.is_lingering(id) {
             return;
         }
@@ -105,7 +105,7 @@ impl Core {
     }
 
     /// Descriptors ran out: gives up the socket that has lingered longest. Whether there was one.
-    pub(super) fn end_oldest_lingering(&self) -> bool {
+    pub(in crate::reactor) fn end_oldest_lingering(&self) -> bool {
         let oldest = loop {
             let Some(id) = self.lingering.borrow_mut().pop_front() else { return false };
             if self.is_lingering(id) {

@@ -87,7 +87,7 @@ macro_rules! tcp_setters {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenOptions {
-    pub(super) port: PortOptions,
+    pub(in crate::reactor) port: PortOptions,
 }
 
 impl ListenOptions {
@@ -154,7 +154,7 @@ impl Default for ListenOptions {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixListenOptions {
-    pub(super) port: PortOptions,
+    pub(in crate::reactor) port: PortOptions,
 }
 
 impl UnixListenOptions {
@@ -200,10 +200,10 @@ impl Default for UnixListenOptions {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    pub(super) timeout: Option<Duration>,
-    pub(super) dial: DialOptions,
+    pub(in crate::reactor) timeout: Option<Duration>,
+    pub(in crate::reactor) dial: DialOptions,
     /// The name of the interface that the local address belongs to.
-    pub(super) bind_scope: Option<String>,
+    pub(in crate::reactor) bind_scope: Option<String>,
 }
 
 impl ConnectOptions {
@@ -271,8 +271,8 @@ impl Default for ConnectOptions {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixConnectOptions {
-    pub(super) connect: ConnectOptions,
-    pub(super) check_pid: bool,
+    pub(in crate::reactor) connect: ConnectOptions,
+    pub(in crate::reactor) check_pid: bool,
 }
 
 impl UnixConnectOptions {
@@ -324,7 +324,7 @@ impl PortOptions {
     }
 
     /// The first option that is for IPv6 alone.
-    pub(super) fn for_ipv6(&self) -> Option<&'static str> {
+    pub(in crate::reactor) fn for_ipv6(&self) -> Option<&'static str> {
         let scope = self.scope.as_ref().map(|_| "scope");
         self.ipv6_only.map(|_| "ipv6_only").or(scope)
     }

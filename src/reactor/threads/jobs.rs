@@ -14,12 +14,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::threads::{Job, JobId, Pool, Refused, ThreadPoolStatistics};
-use super::{Core, Reactor};
+use super::pool::{Job, JobId, Pool, Refused, ThreadPoolStatistics};
 use crate::deferred::{Cancelled, Deferred, Promise};
 use crate::error::{NoThread, PoolStopped, ReactorGone};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
+use crate::reactor::{Core, Reactor};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::agenda::Id;
 
@@ -42,7 +42,7 @@ impl Reactor {
     /// result is dropped. (Twisted can't cancel.)
     ///
     /// A reactor that stops goes on turning until all jobs are done, those that wait for a thread too, but no longer than
-    /// [`Builder::shutdown_timeout`](super::Builder::shutdown_timeout). What has not begun by then never runs.
+    /// [`Builder::shutdown_timeout`](crate::reactor::Builder::shutdown_timeout). What has not begun by then never runs.
     ///
     /// Fails, but for what `work` fails with, with [`NoThread`] if the system gives us no thread and there is none to wait for,
     /// and with [`ReactorGone`] if the reactor stopped, or was closed, without waiting any longer.
@@ -111,7 +111,7 @@ impl Reactor {
 
 /// Which pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(in crate::reactor) enum Whose {
     Program,
     Names,
     /// One that the program has made.
@@ -127,7 +127,7 @@ type Waiting = Box<dyn FnOnce(Result<Answer>)>;
 type Simulated = (DelayedCall, Rc<Cell<Option<Job>>>);
 
 /// A pool, and who waits for what it does.
-pub(super) struct Jobs {
+pub(in crate::reactor) struct Jobs {
     name: Arc<str>,
     pool: RefCell<Pool>,
     unanswered: RefCell<HashMap<JobId, Waiting>>,
@@ -135,11 +135,11 @@ pub(super) struct Jobs {
     simulated: Rc<RefCell<BTreeMap<JobId, Simulated>>>,
     made: Cell<JobId>,
     /// Promises of the calls that stopped the pool. `None`: it takes jobs.
-    pub(super) stopped: RefCell<Option<Vec<Promise<()>>>>,
+    pub(in crate::reactor) stopped: RefCell<Option<Vec<Promise<()>>>>,
 }
 
 impl Jobs {
-    pub(super) fn new(name: impl Into<Arc<str>>, threads: usize) -> Rc<Self> {
+    pub(in crate::reactor) fn new(name: impl Into<Arc<str>>, threads: usize) -> Rc<Self> {
         let name = name.into();
         Rc::new(Self {
             pool: RefCell::new(Pool::new(&name, threads)),
@@ -152,23 +152,23 @@ impl Jobs {
     }
 
     /// Those of the program.
-    pub(super) fn of_program() -> Rc<Self> {
+    pub(in crate::reactor) fn of_program() -> Rc<Self> {
         Self::new("ropewalk-jobs", THREADS)
     }
 
     /// The looking up of names.
-    pub(super) fn of_names() -> Rc<Self> {
+    pub(in crate::reactor) fn of_names() -> Rc<Self> {
         Self::new("ropewalk-names", NAME_THREADS)
     }
 
     /// Whether there are jobs without an answer, those aside that have no thread to wait for.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::reactor) fn is_busy(&self) -> bool {
         let unanswered = self.unanswered.borrow().len();
         unanswered > 0 && unanswered > self.pool().held_back()
     }
 
     /// The load of the pool. Simulated jobs are at work from the moment at which they were asked for.
-    pub(super) fn load(&self) -> ThreadPoolStatistics {
+    pub(in crate::reactor) fn load(&self) -> ThreadPoolStatistics {
         let load = self.pool().load();
         ThreadPoolStatistics { working: load.working + self.simulated.borrow().len(), ..load }
     }
@@ -179,7 +179,7 @@ impl Jobs {
     }
 
     /// True when the pool was stopped, and every job has its answer.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::reactor) fn is_done(&self) -> bool {
         !self.is_open() && self.unanswered.borrow().is_empty()
     }
 
@@ -197,7 +197,7 @@ impl Jobs {
         id
     }
 
-    pub(super) fn pool(&self) -> Pool {
+    pub(in crate::reactor) fn pool(&self) -> Pool {
         self.pool.borrow().clone()
     }
 
@@ -242,7 +242,7 @@ impl Jobs {
 impl Core {
     /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
     #[track_caller]
-    pub(super) fn in_thread<T: Send + 'static>(
+    pub(in crate::reactor) fn in_thread<T: Send + 'static>(
         self: &Rc<Self>,
         whose: Whose,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -271,7 +271,7 @@ impl Core {
 
     /// Calls `work` in a thread. A panic is logged there.
     #[track_caller]
-    pub(super) fn call_in_thread(&self, whose: Whose, work: impl FnOnce() + Send + 'static) {
+    pub(in crate::reactor) fn call_in_thread(&self, whose: Whose, work: impl FnOnce() + Send + 'static) {
         let place = Location::caller();
         let not_done = move |failure: Failure| {
             // A reactor that goes logs the number of its undone jobs in one line.
@@ -368,7 +368,7 @@ impl Core {
     }
 
     /// Changes how many threads a pool may have, unless it was stopped.
-    pub(super) fn resize_pool(&self, whose: Whose, size: usize) {
+    pub(in crate::reactor) fn resize_pool(&self, whose: Whose, size: usize) {
         let open = self.jobs(whose).filter(|jobs| jobs.is_open());
         let resized = open.map_or(Ok(()), |jobs| jobs.pool().resize(size));
         if let Err(refused) = resized {
@@ -383,7 +383,7 @@ impl Core {
     }
 
     /// Jobs that have not begun will not be done.
-    pub(super) fn give_up(&self, whose: Whose, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
+    pub(in crate::reactor) fn give_up(&self, whose: Whose, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         drop_jobs(jobs);
         for id in ids {
@@ -392,12 +392,12 @@ impl Core {
     }
 
     /// True while a shutdown has jobs to wait for.
-    pub(super) fn has_jobs(&self) -> bool {
+    pub(in crate::reactor) fn has_jobs(&self) -> bool {
         self.program.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
     }
 
     /// In a forked child, which has none of its parent's threads.
-    pub(super) fn renew_jobs(&self) {
+    pub(in crate::reactor) fn renew_jobs(&self) {
         for jobs in self.all_jobs() {
             if jobs.made.get() > 0 {
                 let limit = jobs.pool().limit();
@@ -409,13 +409,13 @@ impl Core {
     }
 
     /// A shutdown goes over to `During`: names are of no use any more.
-    pub(super) fn stop_names(&self) {
+    pub(in crate::reactor) fn stop_names(&self) {
         self.names.pool().stop(PATIENCE);
         self.names.abandon();
     }
 
     /// Nobody waits for threads any longer.
-    pub(super) fn abandon_jobs(&self) {
+    pub(in crate::reactor) fn abandon_jobs(&self) {
         for jobs in self.all_jobs() {
             jobs.abandon();
         }
@@ -423,14 +423,14 @@ impl Core {
     }
 
     /// The end of a run: threads that are free leave.
-    pub(super) fn end_threads(&self) {
+    pub(in crate::reactor) fn end_threads(&self) {
         for jobs in self.all_jobs() {
             let patience = if jobs.load().working == 0 { PATIENCE } else { Duration::ZERO };
             jobs.pool().stop(patience);
         }
     }
 
-    pub(super) fn jobs(&self, whose: Whose) -> Option<Rc<Jobs>> {
+    pub(in crate::reactor) fn jobs(&self, whose: Whose) -> Option<Rc<Jobs>> {
         match whose {
             Whose::Program => Some(Rc::clone(&self.program)),
             Whose::Names => Some(Rc::clone(&self.names)),

@@ -5,13 +5,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::backend::{Backend, Completion, Inbox, Incoming, Progress};
 use super::port::{PortCore, Waiting};
-use super::{Core, Slot};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
 use crate::protocol::ErasedJoint;
+use crate::reactor::backend::{Backend, Completion, Inbox, Incoming, Progress};
+use crate::reactor::{Core, Slot};
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
@@ -25,7 +25,7 @@ const STARVED: Duration = Duration::from_millis(10);
 impl Core {
     /// Phase 6: hands what was received on.
     #[inline]
-    pub(super) fn received(&self, id: Id, inbox: &mut Inbox) {
+    pub(in crate::reactor) fn received(&self, id: Id, inbox: &mut Inbox) {
         let descriptors = inbox.take_descriptors();
         let Some(joint) = self.joint(id) else { return self.lingering_received(id, inbox.bytes().len()) };
         if let Some(descriptors) = descriptors {
@@ -35,7 +35,7 @@ impl Core {
     }
 
     /// Phase 6: hands any completion on.
-    pub(super) fn complete(self: &Rc<Self>, id: Id, completion: Completion, inbox: &mut Inbox) {
+    pub(in crate::reactor) fn complete(self: &Rc<Self>, id: Id, completion: Completion, inbox: &mut Inbox) {
         match completion {
             Completion::Received => self.received(id, inbox),
             Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// A chunk is back that was being sent. Usually that is all there was to do.
-    pub(super) fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
+    pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
         let Some(joint) = self.joint(id) else { return self.agenda.spares.give(loan.into_buffer()) };
         let mut stream = joint.transport().stream();
         if !stream.returned(loan, result, &self.agenda.spares) {
@@ -82,7 +82,7 @@ impl Core {
         }
     }
 
-    pub(super) fn serve(&self, port: &PortCore, incoming: Incoming) {
+    pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
         let Incoming { socket, host, peer } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
@@ -115,7 +115,7 @@ impl Core {
     }
 
     /// Bytes and ends that were held back while reading was paused.
-    pub(super) fn deliver_held(&self) {
+    pub(in crate::reactor) fn deliver_held(&self) {
         for id in self.aftermath.resumed.take() {
             if let Some(joint) = self.joint(id) {
                 joint.deliver_held();
@@ -124,7 +124,7 @@ impl Core {
     }
 
     /// Phase 7: carries out what streams ask for. Calls nobody; what protocols are to be told is noted for phase 8.
-    pub(super) fn settle(self: &Rc<Self>) {
+    pub(in crate::reactor) fn settle(self: &Rc<Self>) {
         if self.agenda.is_empty() {
             return;
         }
@@ -234,7 +234,7 @@ impl Core {
     }
 
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
-    pub(super) fn deliver_losses(self: &Rc<Self>) {
+    pub(in crate::reactor) fn deliver_losses(self: &Rc<Self>) {
         for id in self.aftermath.queue_notices.take() {
             if let Some(joint) = self.joint(id) {
                 joint.tell_of_queue();
@@ -311,18 +311,18 @@ impl Core {
     }
 
     /// The connection that `id` names.
-    pub(super) fn joint(&self, id: Id) -> Option<Rc<dyn ErasedJoint>> {
+    pub(in crate::reactor) fn joint(&self, id: Id) -> Option<Rc<dyn ErasedJoint>> {
         self.slots.borrow().get(id)?.joint().cloned()
     }
 
-    pub(super) fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
+    pub(in crate::reactor) fn with_transport(&self, id: Id, call: impl FnOnce(&Transport)) {
         if let Some(joint) = self.joint(id) {
             call(joint.transport());
         }
     }
 
     /// The reactor stops: everything that is open ends, and every factory stops.
-    pub(super) fn disconnect_all(self: &Rc<Self>) {
+    pub(in crate::reactor) fn disconnect_all(self: &Rc<Self>) {
         self.run.begin_closing();
         for id in self.ids(|slot| slot.joint().is_some()) {
             let reason = Failure::untraced(ConnectionClosed::ReactorStopped);

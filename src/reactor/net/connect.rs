@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::backend::ConnectRefusal;
 use super::options::ConnectOptions;
-use super::{Core, Slot};
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::reactor::backend::ConnectRefusal;
+use crate::reactor::{Core, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
@@ -37,7 +37,7 @@ pub(crate) enum Destination {
 
 /// A request for a connection. However many attempts are made for it, one protocol at most comes of them: the factory hears
 /// of the first that is answered, when the sockets of the others are closed.
-pub(super) struct Dial {
+pub(in crate::reactor) struct Dial {
     to: Destination,
     options: ConnectOptions,
     factory: BoxedFactory,
@@ -61,7 +61,7 @@ enum Stage {
 }
 
 /// One socket that a [`Dial`] tries. The reactor's table keeps it, and it keeps the dial.
-pub(super) struct Attempt {
+pub(in crate::reactor) struct Attempt {
     dial: Rc<Dial>,
     number: usize,
     to: Address,
@@ -70,7 +70,7 @@ pub(super) struct Attempt {
 }
 
 impl Core {
-    pub(super) fn connect(
+    pub(in crate::reactor) fn connect(
         self: &Rc<Self>,
         to: Destination,
         options: &ConnectOptions,
@@ -204,7 +204,7 @@ impl Core {
     }
 
     /// The network answered.
-    pub(super) fn connected(self: &Rc<Self>, id: Id, host: Address) {
+    pub(in crate::reactor) fn connected(self: &Rc<Self>, id: Id, host: Address) {
         let Some(attempt) = self.attempt(id) else { return };
         if host == attempt.to && attempt.self_connects.get() < SELF_CONNECTS {
             // A free port of the local range was dialled, and the system dialled from that same port.
@@ -297,14 +297,14 @@ impl Core {
     }
 
     /// What the system said of an attempt.
-    pub(super) fn connect_failed(self: &Rc<Self>, id: Id, error: std::io::Error) {
+    pub(in crate::reactor) fn connect_failed(self: &Rc<Self>, id: Id, error: std::io::Error) {
         if let Some(attempt) = self.attempt(id) {
             self.attempt_failed(id, ConnectError::from_io(attempt.to.clone(), error));
         }
     }
 
     /// The reactor stops while an attempt is under way.
-    pub(super) fn attempt_stopped(&self, id: Id) {
+    pub(in crate::reactor) fn attempt_stopped(&self, id: Id) {
         if let Some(attempt) = self.attempt(id) {
             let to = attempt.dial.to.to_string();
             self.end_dial(&attempt.dial, ConnectError::ReactorStopped { to }.into());

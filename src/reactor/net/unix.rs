@@ -11,12 +11,12 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
-use super::backend::ListenRefusal;
-use super::{Destination, FilesystemLock, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 use crate::address::UnixAddress;
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, ListenError};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
+use crate::reactor::backend::ListenRefusal;
+use crate::reactor::{Destination, FilesystemLock, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 
 impl Reactor {
     /// Listens on a UNIX socket, and has `factory` build a protocol for each connection (Twisted: `listenUNIX`). The socket is
@@ -97,7 +97,7 @@ impl Reactor {
 
 /// The file of a listening socket, and its lock. Dropped, the file is removed, and the lock given back.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(in crate::reactor) struct SocketFile {
     path: PathBuf,
     /// Which file it is, once it is bound.
     identity: Option<(u64, u64)>,
@@ -109,7 +109,7 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     /// Makes way for a socket to be bound to a path.
-    pub(super) fn before_bind(path: &Path, lock: bool) -> Result<Self, ListenRefusal> {
+    pub(in crate::reactor) fn before_bind(path: &Path, lock: bool) -> Result<Self, ListenRefusal> {
         let mut held = None;
         if lock {
             let mut lock = FilesystemLock::new(lock_of(path));
@@ -124,7 +124,7 @@ impl SocketFile {
     }
 
     /// It is this process's to remove the file, and to give the lock back.
-    pub(super) fn adopt(&mut self) {
+    pub(in crate::reactor) fn adopt(&mut self) {
         self.process = getpid();
         if let Some(lock) = &mut self.lock {
             lock.adopt();
@@ -132,7 +132,7 @@ impl SocketFile {
     }
 
     /// The socket was bound.
-    pub(super) fn bound(&mut self) {
+    pub(in crate::reactor) fn bound(&mut self) {
         self.identity = rustix::fs::lstat(&self.path).ok().map(identity);
     }
 }

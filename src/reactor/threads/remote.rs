@@ -9,12 +9,12 @@ use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use super::doorbell::Doorbell;
-use super::process::Process;
-use super::{Core, Reactor};
+use super::wakeup::Wakeup;
 use crate::deferred::{Deferred, Outcome, maybe_deferred};
 use crate::error::{OwnThread, ReactorGone};
 use crate::failure::{Result, drop_guarded};
+use crate::reactor::process::Process;
+use crate::reactor::{Core, Reactor};
 
 /// A reactor as other threads see it: `Send`, `Sync`, cheap to clone. From [`Reactor::remote`].
 ///
@@ -38,25 +38,25 @@ use crate::failure::{Result, drop_guarded};
 pub struct Remote(Arc<Queue>);
 
 /// A call on its way to the reactor's thread.
-pub(super) type Call = Box<dyn FnOnce(&Reactor) + Send>;
+pub(in crate::reactor) type Call = Box<dyn FnOnce(&Reactor) + Send>;
 
 struct Queue {
     /// `None` once the reactor is closed.
     calls: Mutex<Option<Vec<Call>>>,
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
-    doorbell: Arc<Doorbell>,
+    wakeup: Arc<Wakeup>,
     process: Arc<Process>,
     /// The reactor's.
     thread: ThreadId,
 }
 
 impl Remote {
-    pub(super) fn new(doorbell: Arc<Doorbell>, process: Arc<Process>) -> Self {
+    pub(in crate::reactor) fn new(wakeup: Arc<Wakeup>, process: Arc<Process>) -> Self {
         Self(Arc::new(Queue {
             calls: Mutex::new(Some(Vec::new())),
             waiting: AtomicBool::new(false),
-            doorbell,
+            wakeup,
             process,
             thread: thread::current().id(),
         }))
@@ -79,7 +79,7 @@ impl Remote {
         queue.push(Box::new(call));
         self.0.waiting.store(true, Ordering::Release);
         drop(calls);
-        self.0.doorbell.ring();
+        self.0.wakeup.ring();
         Ok(())
     }
 
@@ -143,12 +143,12 @@ impl Remote {
     }
 
     /// Whether there may be calls.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(in crate::reactor) fn is_waiting(&self) -> bool {
         self.0.waiting.load(Ordering::Acquire)
     }
 
     /// The calls queued so far.
-    pub(super) fn take(&self) -> Vec<Call> {
+    pub(in crate::reactor) fn take(&self) -> Vec<Call> {
         if !self.is_waiting() {
             return Vec::new();
         }
@@ -158,7 +158,7 @@ impl Remote {
     }
 
     /// The reactor goes; so do the calls that nobody will make.
-    pub(super) fn close(&self) {
+    pub(in crate::reactor) fn close(&self) {
         let calls = self.calls().take();
         for call in calls.into_iter().flatten() {
             drop_guarded("a call from a thread", call);
@@ -166,7 +166,7 @@ impl Remote {
     }
 
     /// In a forked child the calls are the parent's: they are neither made nor dropped.
-    pub(super) fn leave(&self) {
+    pub(in crate::reactor) fn leave(&self) {
         // A thread of the parent's may have had the lock.
         if let Ok(mut calls) = self.0.calls.try_lock() {
             mem::forget(calls.take());
@@ -207,7 +207,7 @@ impl Core {
     }
 
     /// Threads that wait for an answer are told that there will be none.
-    pub(super) fn send_callers_away(&self) {
+    pub(in crate::reactor) fn send_callers_away(&self) {
         let ids = self.callers.borrow().ids(|_| true);
         for id in ids {
             let caller = self.callers.borrow_mut().remove(id);
