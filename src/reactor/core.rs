@@ -19,9 +19,7 @@ use super::process::Process;
 use super::run::Run;
 use super::signals::Signals;
 use super::slots::Slots;
-use super::threads::jobs::Jobs;
-use super::threads::remote::Remote;
-use super::threads::wakeup::Wakeup;
+use super::threads::Threads;
 use super::triggers::Triggers;
 use super::{Builder, Counters, Handle, Resolver, SystemResolver};
 use crate::deferred::Spawner;
@@ -39,15 +37,7 @@ pub(crate) struct Core {
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
     pub(super) spawner: Spawner,
-    /// What other threads ring when they have something for the loop.
-    pub(super) wakeup: Arc<Wakeup>,
-    pub(super) remote: Remote,
-    /// Jobs in threads: the program's, the looking up of names, and those in pools that the program has made.
-    pub(super) program: Rc<Jobs>,
-    pub(super) names: Rc<Jobs>,
-    pub(super) pools: RefCell<Slots<Rc<Jobs>>>,
-    /// Threads that wait for an answer of ours: what sends them away without one.
-    pub(super) callers: RefCell<Slots<Box<dyn FnOnce()>>>,
+    pub(super) threads: Threads,
     pub(super) triggers: Triggers,
     pub(super) signals: RefCell<Option<(Id, Signals)>>,
     pub(super) subscribers: RefCell<Subscribers>,
@@ -98,23 +88,16 @@ impl Core {
     pub(super) fn new(backend: Box<dyn Backend>, mut settings: Builder, handle: &Weak<Handle>) -> Rc<Self> {
         let resolver = mem::replace(&mut settings.resolver, Rc::new(SystemResolver));
         let clock = backend.clock();
-        let wakeup = Arc::new(Wakeup::new(backend.waker()));
         let process = Arc::new(Process::current());
-        let remote = Remote::new(Arc::clone(&wakeup), Arc::clone(&process));
-        let ringer = Arc::clone(&wakeup);
+        let threads = Threads::new(backend.waker(), &process);
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
             backend: RefCell::new(backend),
             slots: RefCell::new(Slots::new()),
             agenda: Rc::new(Agenda::new(weak.clone(), settings.watch())),
             timers: Timers::new(clock),
-            spawner: Spawner::new(move || ringer.ring()),
-            wakeup,
-            remote,
-            program: Jobs::of_program(),
-            names: Jobs::of_names(),
-            pools: RefCell::new(Slots::new()),
-            callers: RefCell::new(Slots::new()),
+            spawner: Spawner::new(threads.waker()),
+            threads,
             triggers: Triggers::default(),
             signals: RefCell::default(),
             subscribers: RefCell::default(),

@@ -137,7 +137,7 @@ impl Core {
             error!(%error, "a forked child has no poller of its own");
             return false;
         }
-        self.wakeup.reopen(self.backend.borrow().waker());
+        self.threads.reopen(self.backend.borrow().waker());
         self.process.take_over();
         self.renew_jobs();
         true
@@ -151,8 +151,7 @@ impl Core {
         }
         self.run.close_in_child();
         drop(self.signals.take());
-        self.remote.leave();
-        self.wakeup.close();
+        self.threads.leave_to_parent();
         let backend = self.backend.replace(Box::new(Closed::new(0)));
         drop(backend);
         mem::forget(Rc::clone(self));
@@ -176,13 +175,13 @@ impl Core {
         self.spawner.close();
         self.triggers.close();
         self.timers.close();
-        self.remote.close();
+        self.threads.refuse_calls();
         let resolver = self.resolver.replace(Rc::new(SystemResolver));
         drop_guarded("a resolver", resolver);
         let subscribers = self.subscribers.take();
         drop_guarded("a callback for a signal", subscribers);
         self.remove_signals();
-        self.wakeup.close();
+        self.threads.close();
         let stale = self.backend.borrow().stale();
         let backend = self.backend.replace(Box::new(Closed::new(stale)));
         drop(backend);

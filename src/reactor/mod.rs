@@ -235,7 +235,7 @@ impl Reactor {
 
     /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
     pub fn remote(&self) -> Remote {
-        self.0.remote.clone()
+        self.0.threads.remote()
     }
 
     /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
@@ -344,7 +344,7 @@ impl Reactor {
 
     /// What this reactor has counted since it was made.
     pub fn counters(&self) -> Counters {
-        let jobs = self.0.program.load();
+        let jobs = self.0.threads.load();
         Counters {
             stale_events: self.0.backend.borrow().stale(),
             watched: self.0.slots.borrow().len(),

@@ -371,7 +371,7 @@ impl Core {
     pub(super) fn end_jobs(&self) {
         self.abandon_jobs();
         self.end_threads();
-        self.send_callers_away();
+        self.fail_blocked_callers();
     }
 
     /// The end of a run, whatever ended it.

@@ -39,9 +39,9 @@ impl Core {
         let until = self.wait_until(longest);
         // 5
         // Calls from threads and woken futures are looked for once more when the loop is marked as asleep.
-        let is_idle = || !self.remote.is_waiting() && !self.spawner.is_woken();
+        let is_idle = || !self.spawner.is_woken();
         let wait = |until| self.backend.borrow_mut().wait(until);
-        self.wakeup.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
+        self.threads.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
@@ -72,7 +72,7 @@ impl Core {
     }
 
     fn run_remote_calls(self: &Rc<Self>) {
-        let calls = self.remote.take();
+        let calls = self.threads.take_calls();
         if calls.is_empty() {
             return;
         }
@@ -103,7 +103,7 @@ impl Core {
     /// Whether there is something to do that nothing has to happen for.
     pub(super) fn is_busy(&self) -> bool {
         !self.agenda.is_empty()
-            || self.remote.is_waiting()
+            || self.threads.has_calls()
             || self.spawner.is_woken()
             || self.aftermath.is_pressing()
             || self.is_to_advance()

@@ -9,7 +9,7 @@ use crate::address::{literal, parse_ipv6, to_ascii};
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, NoThread, ReactorGone};
 use crate::failure::Failure;
-use crate::reactor::threads::jobs::Whose;
+use crate::reactor::threads::jobs::JobKind;
 use crate::reactor::{Core, Reactor};
 
 /// Looks names up (Twisted: `IHostnameResolver`). Given to a reactor with [`Builder::resolver`](crate::reactor::Builder::resolver); the
@@ -53,7 +53,7 @@ impl Resolver for SystemResolver {
     fn resolve(&self, reactor: &Reactor, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         let (asked, host) = (host.to_owned(), host.to_owned());
         let look_up = move || Ok((asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
-        reactor.0.in_thread(Whose::Names, look_up).add_both(move |result| {
+        reactor.0.in_thread(JobKind::Names, look_up).add_both(move |result| {
             let failure = match result {
                 Ok(Ok(addresses)) => return Ok(addresses),
                 Ok(Err(error)) => return Err(ConnectError::Lookup { host, reason: error.to_string() }.into()),

@@ -101,7 +101,7 @@ pub(in crate::reactor) struct SocketFile {
     path: PathBuf,
     /// Which file it is, once it is bound.
     identity: Option<(u64, u64)>,
-    /// Whose it is to remove the file. Forked children have copies of this.
+    /// JobKind it is to remove the file. Forked children have copies of this.
     process: Pid,
     /// Given back after the file was removed.
     lock: Option<FilesystemLock>,

@@ -62,7 +62,7 @@ impl Reactor {
     /// ```
     #[track_caller]
     pub fn defer_to_thread<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Deferred<T> {
-        self.0.in_thread(Whose::Program, work)
+        self.0.in_thread(JobKind::Program, work)
     }
 
     /// Calls `work` in a thread of the reactor's pool (Twisted: `callInThread`; for several calls one after the other,
@@ -87,7 +87,7 @@ impl Reactor {
     /// ```
     #[track_caller]
     pub fn call_in_thread(&self, work: impl FnOnce() + Send + 'static) {
-        self.0.call_in_thread(Whose::Program, work);
+        self.0.call_in_thread(JobKind::Program, work);
     }
 
     /// How many threads may be at work on jobs at the same time (Twisted: `suggestThreadPoolSize`). 10 unless told otherwise.
@@ -105,13 +105,13 @@ impl Reactor {
     /// # }
     /// ```
     pub fn suggest_thread_pool_size(&self, size: usize) {
-        self.0.resize_pool(Whose::Program, size);
+        self.0.resize_pool(JobKind::Program, size);
     }
 }
 
-/// Which pool.
+/// The pool that a job belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::reactor) enum Whose {
+pub(in crate::reactor) enum JobKind {
     Program,
     Names,
     /// One that the program has made.
@@ -244,10 +244,10 @@ impl Core {
     #[track_caller]
     pub(in crate::reactor) fn in_thread<T: Send + 'static>(
         self: &Rc<Self>,
-        whose: Whose,
+        kind: JobKind,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Deferred<T> {
-        let jobs = match self.jobs_for(whose) {
+        let jobs = match self.jobs_for(kind) {
             Ok(jobs) => jobs,
             Err(failure) => {
                 drop_guarded("a job", work);
@@ -257,11 +257,11 @@ impl Core {
         let (core, id) = (Rc::downgrade(self), jobs.next_id());
         let (promise, answer) = Promise::with_canceller(move || {
             if let Some(core) = core.upgrade() {
-                core.cancel_job(whose, id);
+                core.cancel_job(kind, id);
             }
         });
         let work = move || work().map(|value| Box::new(value) as Answer);
-        self.begin_job(whose, &jobs, id, work, move |result| {
+        self.begin_job(kind, &jobs, id, work, move |result| {
             let result = result.map(|value| *value.downcast::<T>().expect("an answer is of its question's type"));
             // It may have been cancelled meanwhile.
             let _ = promise.complete(result);
@@ -271,7 +271,7 @@ impl Core {
 
     /// Calls `work` in a thread. A panic is logged there.
     #[track_caller]
-    pub(in crate::reactor) fn call_in_thread(&self, whose: Whose, work: impl FnOnce() + Send + 'static) {
+    pub(in crate::reactor) fn call_in_thread(&self, kind: JobKind, work: impl FnOnce() + Send + 'static) {
         let place = Location::caller();
         let not_done = move |failure: Failure| {
             // A reactor that goes logs the number of its undone jobs in one line.
@@ -279,7 +279,7 @@ impl Core {
                 error!(%place, %failure, "a job in a thread was not done");
             }
         };
-        let jobs = match self.jobs_for(whose) {
+        let jobs = match self.jobs_for(kind) {
             Ok(jobs) => jobs,
             Err(failure) => {
                 drop_guarded("a job", work);
@@ -292,7 +292,7 @@ impl Core {
             }
             Ok(Box::new(()) as Answer)
         };
-        self.begin_job(whose, &jobs, jobs.next_id(), work, move |result| {
+        self.begin_job(kind, &jobs, jobs.next_id(), work, move |result| {
             if let Err(failure) = result {
                 not_done(failure);
             }
@@ -300,28 +300,28 @@ impl Core {
     }
 
     /// The pool, if it takes jobs.
-    fn jobs_for(&self, whose: Whose) -> Result<Rc<Jobs>> {
+    fn jobs_for(&self, kind: JobKind) -> Result<Rc<Jobs>> {
         if self.is_closed() || !self.is_ours() {
             return Err(ReactorGone.into());
         }
-        Ok(self.jobs(whose).filter(|jobs| jobs.is_open()).ok_or(PoolStopped)?)
+        Ok(self.jobs(kind).filter(|jobs| jobs.is_open()).ok_or(PoolStopped)?)
     }
 
     fn begin_job(
         &self,
-        whose: Whose,
+        kind: JobKind,
         jobs: &Jobs,
         id: JobId,
         work: impl FnOnce() -> Result<Answer> + Send + 'static,
         waiting: impl FnOnce(Result<Answer>) + 'static,
     ) {
-        let remote = self.remote.clone();
+        let remote = self.threads.remote();
         jobs.unanswered.borrow_mut().insert(id, Box::new(waiting));
         let job: Job = Box::new(move || {
             let result = guarded_result(work);
             Box::new(move || {
                 // A reactor that is gone has nobody who waits.
-                let _ = remote.call_from_thread(move |reactor| reactor.0.answer_job(whose, id, result));
+                let _ = remote.call_from_thread(move |reactor| reactor.0.answer_job(kind, id, result));
             })
         });
         if let Some(takes) = &self.settings.simulated_jobs {
@@ -329,7 +329,7 @@ impl Core {
         }
         let submitted = jobs.pool().submit(id, job);
         if let Err(refused) = submitted {
-            self.refuse(whose, refused);
+            self.refuse(kind, refused);
         }
     }
 
@@ -350,50 +350,50 @@ impl Core {
     }
 
     /// Takes out a job that has not begun.
-    fn cancel_job(&self, whose: Whose, id: JobId) {
-        let Some(jobs) = self.jobs(whose) else { return };
+    fn cancel_job(&self, kind: JobKind, id: JobId) {
+        let Some(jobs) = self.jobs(kind) else { return };
         let taken = jobs.pool().remove(id).or_else(|| jobs.take_simulated(id));
         if let Some(job) = taken {
             drop_jobs(BTreeMap::from([(id, job)]));
-            self.answer_job(whose, id, Err(Cancelled.into()));
+            self.answer_job(kind, id, Err(Cancelled.into()));
         }
     }
 
     /// Hands a job's result to its entry in the table.
-    fn answer_job(&self, whose: Whose, id: JobId, result: Result<Answer>) {
-        if let Some(jobs) = self.jobs(whose) {
+    fn answer_job(&self, kind: JobKind, id: JobId, result: Result<Answer>) {
+        if let Some(jobs) = self.jobs(kind) {
             jobs.answer(id, result);
-            self.end_pool(whose);
+            self.end_pool(kind);
         }
     }
 
     /// Changes how many threads a pool may have, unless it was stopped.
-    pub(in crate::reactor) fn resize_pool(&self, whose: Whose, size: usize) {
-        let open = self.jobs(whose).filter(|jobs| jobs.is_open());
+    pub(in crate::reactor) fn resize_pool(&self, kind: JobKind, size: usize) {
+        let open = self.jobs(kind).filter(|jobs| jobs.is_open());
         let resized = open.map_or(Ok(()), |jobs| jobs.pool().resize(size));
         if let Err(refused) = resized {
-            self.refuse(whose, refused);
+            self.refuse(kind, refused);
         }
     }
 
     /// There is no thread for these.
-    fn refuse(&self, whose: Whose, refused: Refused) {
+    fn refuse(&self, kind: JobKind, refused: Refused) {
         let Refused { error, jobs } = refused;
-        self.give_up(whose, jobs, &Failure::new(NoThread(error)));
+        self.give_up(kind, jobs, &Failure::new(NoThread(error)));
     }
 
     /// Jobs that have not begun will not be done.
-    pub(in crate::reactor) fn give_up(&self, whose: Whose, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
+    pub(in crate::reactor) fn give_up(&self, kind: JobKind, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         drop_jobs(jobs);
         for id in ids {
-            self.answer_job(whose, id, Err(failure.clone()));
+            self.answer_job(kind, id, Err(failure.clone()));
         }
     }
 
     /// True while a shutdown has jobs to wait for.
     pub(in crate::reactor) fn has_jobs(&self) -> bool {
-        self.program.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
+        self.threads.job_pool.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
     }
 
     /// In a forked child, which has none of its parent's threads.
@@ -410,8 +410,8 @@ impl Core {
 
     /// A shutdown goes over to `During`: names are of no use any more.
     pub(in crate::reactor) fn stop_names(&self) {
-        self.names.pool().stop(PATIENCE);
-        self.names.abandon();
+        self.threads.resolver_pool.pool().stop(PATIENCE);
+        self.threads.resolver_pool.abandon();
     }
 
     /// Nobody waits for threads any longer.
@@ -430,17 +430,17 @@ impl Core {
         }
     }
 
-    pub(in crate::reactor) fn jobs(&self, whose: Whose) -> Option<Rc<Jobs>> {
-        match whose {
-            Whose::Program => Some(Rc::clone(&self.program)),
-            Whose::Names => Some(Rc::clone(&self.names)),
-            Whose::Own(id) => self.pools.borrow().get(id).cloned(),
+    pub(in crate::reactor) fn jobs(&self, kind: JobKind) -> Option<Rc<Jobs>> {
+        match kind {
+            JobKind::Program => Some(Rc::clone(&self.threads.job_pool)),
+            JobKind::Names => Some(Rc::clone(&self.threads.resolver_pool)),
+            JobKind::Own(id) => self.threads.own_pools.borrow().get(id).cloned(),
         }
     }
 
     fn all_jobs(&self) -> Vec<Rc<Jobs>> {
         let own = self.own_pools().into_iter().map(|(_, jobs)| jobs);
-        [Rc::clone(&self.names), Rc::clone(&self.program)].into_iter().chain(own).collect()
+        [Rc::clone(&self.threads.resolver_pool), Rc::clone(&self.threads.job_pool)].into_iter().chain(own).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `pool.rs` | a pool of threads and its queue, without anything of reactors |
-//! | `jobs.rs` | the reactor's two pools, and who waits for a job |
+//! | `jobs.rs` | jobs in the reactor's pools, and their answers |
 //! | `thread_pool.rs` | pools of the program's own |
 //! | `remote.rs`, `wakeup.rs` | calls from other threads, and what wakes the loop for them |
 
@@ -12,3 +12,102 @@ pub(in crate::reactor) mod pool;
 pub(in crate::reactor) mod remote;
 pub(in crate::reactor) mod thread_pool;
 pub(in crate::reactor) mod wakeup;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::jobs::Jobs;
+use self::pool::ThreadPoolStatistics;
+use self::remote::{Call, Remote};
+use self::wakeup::Wakeup;
+use super::backend::Wake;
+use super::process::Process;
+use super::slots::Slots;
+
+/// A reactor's part in threads.
+pub(super) struct Threads {
+    wakeup: Arc<Wakeup>,
+    /// Calls from other threads.
+    remote: Remote,
+    /// The program's jobs.
+    job_pool: Rc<Jobs>,
+    /// Names that are looked up, so that slow jobs do not hold them up.
+    resolver_pool: Rc<Jobs>,
+    /// Pools that the program has made.
+    own_pools: RefCell<Slots<Rc<Jobs>>>,
+    /// Threads that are blocked until the loop has an answer for them: the call that sends each away without one.
+    blocked_callers: RefCell<Slots<Box<dyn FnOnce()>>>,
+}
+
+impl Threads {
+    pub(super) fn new(waker: Arc<dyn Wake>, process: &Arc<Process>) -> Self {
+        let wakeup = Arc::new(Wakeup::new(waker));
+        Self {
+            remote: Remote::new(Arc::clone(&wakeup), Arc::clone(process)),
+            wakeup,
+            job_pool: Jobs::of_program(),
+            resolver_pool: Jobs::of_names(),
+            own_pools: RefCell::new(Slots::new()),
+            blocked_callers: RefCell::new(Slots::new()),
+        }
+    }
+
+    pub(super) fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Wakes the loop if it sleeps, from any thread.
+    pub(super) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let wakeup = Arc::clone(&self.wakeup);
+        move || wakeup.ring()
+    }
+
+    /// Whether calls from other threads wait.
+    pub(super) fn has_calls(&self) -> bool {
+        self.remote.is_waiting()
+    }
+
+    /// Takes the calls that other threads have made so far.
+    pub(super) fn take_calls(&self) -> Vec<Call> {
+        self.remote.take()
+    }
+
+    /// Waits by `wait`, unless `is_idle` says behind the mark of being asleep that there is something to do.
+    pub(super) fn sleep(
+        &self,
+        until: Option<Duration>,
+        is_idle: impl FnOnce() -> bool,
+        wait: impl FnOnce(Option<Duration>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.wakeup.sleep(until, || !self.has_calls() && is_idle(), wait)
+    }
+
+    /// The load of the program's pool.
+    pub(super) fn load(&self) -> ThreadPoolStatistics {
+        self.job_pool.load()
+    }
+
+    /// In a forked child that takes the reactor over: it has a waker of its own.
+    pub(super) fn reopen(&self, waker: Arc<dyn Wake>) {
+        self.wakeup.reopen(waker);
+    }
+
+    /// In a forked child that does not: calls that wait are the parent's.
+    pub(super) fn leave_to_parent(&self) {
+        self.remote.leave();
+        self.wakeup.close();
+    }
+
+    /// Drops the calls that wait, and those that are made from now on.
+    pub(super) fn refuse_calls(&self) {
+        self.remote.close();
+    }
+
+    /// Lets the waker go, with its descriptor.
+    pub(super) fn close(&self) {
+        self.wakeup.close();
+    }
+}

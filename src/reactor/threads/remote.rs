@@ -122,7 +122,7 @@ impl Remote {
         }
         let (tell, told) = mpsc::sync_channel(1);
         self.call_from_thread(move |reactor| reactor.0.answer_caller(tell, maybe_deferred(|| call(reactor))))?;
-        // Whoever was to tell was dropped: with the queue, or by `send_callers_away`.
+        // Whoever was to tell was dropped: with the queue, or by `fail_blocked_callers`.
         told.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
     }
 
@@ -193,24 +193,24 @@ impl Core {
     fn answer_caller<T: Send>(self: &Rc<Self>, tell: SyncSender<Result<T>>, result: Deferred<T>) {
         let tell = Rc::new(Cell::new(Some(tell)));
         let sent_away = Rc::clone(&tell);
-        let id = self.callers.borrow_mut().insert(Box::new(move || drop(sent_away.take())));
+        let id = self.threads.blocked_callers.borrow_mut().insert(Box::new(move || drop(sent_away.take())));
         let core = Rc::downgrade(self);
         let told = result.add_both(move |result| {
             if let Some(tell) = tell.take() {
                 // The thread waits, and the channel has room for the one message that it is for.
                 let _ = tell.send(result);
             }
-            let caller = core.upgrade().and_then(|core| core.callers.borrow_mut().remove(id));
+            let caller = core.upgrade().and_then(|core| core.threads.blocked_callers.borrow_mut().remove(id));
             drop(caller);
         });
         drop(told);
     }
 
     /// Threads that wait for an answer are told that there will be none.
-    pub(in crate::reactor) fn send_callers_away(&self) {
-        let ids = self.callers.borrow().ids(|_| true);
+    pub(in crate::reactor) fn fail_blocked_callers(&self) {
+        let ids = self.threads.blocked_callers.borrow().ids(|_| true);
         for id in ids {
-            let caller = self.callers.borrow_mut().remove(id);
+            let caller = self.threads.blocked_callers.borrow_mut().remove(id);
             if let Some(send_away) = caller {
                 send_away();
             }

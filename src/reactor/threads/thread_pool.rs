@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::jobs::{Jobs, Whose};
+use super::jobs::{JobKind, Jobs};
 use super::pool::ThreadPoolStatistics;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{PoolStopped, ReactorGone};
@@ -34,8 +34,8 @@ impl Reactor {
     /// ```
     pub fn thread_pool(&self, name: &str, size: usize) -> ThreadPool {
         let name = name.replace('\0', "");
-        let id = self.0.pools.borrow_mut().insert(Jobs::new(name.as_str(), size));
-        ThreadPool(Rc::new(PoolHandle { core: Rc::downgrade(&self.0), whose: Whose::Own(id), name }))
+        let id = self.0.threads.own_pools.borrow_mut().insert(Jobs::new(name.as_str(), size));
+        ThreadPool(Rc::new(PoolHandle { core: Rc::downgrade(&self.0), kind: JobKind::Own(id), name }))
     }
 }
 
@@ -71,7 +71,7 @@ impl ThreadPool {
     #[track_caller]
     pub fn defer_to_thread<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Deferred<T> {
         match self.0.core.upgrade() {
-            Some(core) => core.in_thread(self.0.whose, work),
+            Some(core) => core.in_thread(self.0.kind, work),
             None => {
                 drop_guarded("a job", work);
                 Deferred::fail(ReactorGone)
@@ -92,7 +92,7 @@ impl ThreadPool {
     #[track_caller]
     pub fn call_in_thread(&self, work: impl FnOnce() + Send + 'static) {
         match self.0.core.upgrade() {
-            Some(core) => core.call_in_thread(self.0.whose, work),
+            Some(core) => core.call_in_thread(self.0.kind, work),
             None => drop_guarded("a job", work),
         }
     }
@@ -110,7 +110,7 @@ impl ThreadPool {
     /// ```
     pub fn suggest_size(&self, size: usize) {
         if let Some(core) = self.0.core() {
-            core.resize_pool(self.0.whose, size);
+            core.resize_pool(self.0.kind, size);
         }
     }
 
@@ -126,7 +126,7 @@ impl ThreadPool {
     /// # }
     /// ```
     pub fn statistics(&self) -> ThreadPoolStatistics {
-        let jobs = self.0.core().and_then(|core| core.jobs(self.0.whose));
+        let jobs = self.0.core().and_then(|core| core.jobs(self.0.kind));
         jobs.map(|jobs| jobs.load()).unwrap_or_default()
     }
 
@@ -151,7 +151,7 @@ impl ThreadPool {
     pub fn stop(&self) -> Deferred<()> {
         match self.0.core.upgrade() {
             Some(core) if core.is_foreign() => Deferred::fail(ReactorGone),
-            Some(core) => core.stop_pool(self.0.whose),
+            Some(core) => core.stop_pool(self.0.kind),
             None => Deferred::succeed(()),
         }
     }
@@ -171,7 +171,7 @@ impl fmt::Debug for ThreadPool {
 /// The shared part of the clones of a [`ThreadPool`]. Dropped, the pool takes no more jobs.
 struct PoolHandle {
     core: Weak<Core>,
-    whose: Whose,
+    kind: JobKind,
     name: String,
 }
 
@@ -185,35 +185,35 @@ impl PoolHandle {
 impl Drop for PoolHandle {
     fn drop(&mut self) {
         if let Some(core) = self.core() {
-            drop(core.stop_pool(self.whose));
+            drop(core.stop_pool(self.kind));
         }
     }
 }
 
 impl Core {
     /// Closes a pool of the program's own for new jobs. It ends with its last job. Jobs that wait for it to grow are dropped.
-    fn stop_pool(&self, whose: Whose) -> Deferred<()> {
-        let Some(jobs) = self.jobs(whose) else { return Deferred::succeed(()) };
+    fn stop_pool(&self, kind: JobKind) -> Deferred<()> {
+        let Some(jobs) = self.jobs(kind) else { return Deferred::succeed(()) };
         let (promise, stopped) = Promise::new();
         jobs.stopped.borrow_mut().get_or_insert_default().push(promise);
         let pool = jobs.pool();
         if pool.limit() == 0 {
             let held_back = pool.clear();
-            self.give_up(whose, held_back, &PoolStopped.into());
+            self.give_up(kind, held_back, &PoolStopped.into());
         }
         pool.stop(Duration::ZERO);
-        self.end_pool(whose);
+        self.end_pool(kind);
         stopped
     }
 
     /// Fires the promises of a pool that was stopped, once its last job is answered.
-    pub(in crate::reactor) fn end_pool(&self, whose: Whose) {
-        let Whose::Own(id) = whose else { return };
-        let is_done = self.pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
+    pub(in crate::reactor) fn end_pool(&self, kind: JobKind) {
+        let JobKind::Own(id) = kind else { return };
+        let is_done = self.threads.own_pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
         if !is_done {
             return;
         }
-        let jobs = self.pools.borrow_mut().remove(id);
+        let jobs = self.threads.own_pools.borrow_mut().remove(id);
         for promise in jobs.and_then(|jobs| jobs.stopped.take()).into_iter().flatten() {
             // It may have been cancelled.
             let _ = promise.callback(());
@@ -221,14 +221,14 @@ impl Core {
     }
 
     pub(in crate::reactor) fn own_pools(&self) -> Vec<(Id, Rc<Jobs>)> {
-        let pools = self.pools.borrow();
+        let pools = self.threads.own_pools.borrow();
         pools.ids(|_| true).into_iter().filter_map(|id| Some((id, Rc::clone(pools.get(id)?)))).collect()
     }
 
     /// Looks at all of them.
     pub(in crate::reactor) fn end_pools(&self) {
         for (id, _) in self.own_pools() {
-            self.end_pool(Whose::Own(id));
+            self.end_pool(JobKind::Own(id));
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_pool_that_has_ended_leaves_the_table() {
         let reactor = Reactor::builder().signals(false).build().expect("the system gives us a poller");
-        let pools = || reactor.0.pools.borrow().len();
+        let pools = || reactor.0.threads.own_pools.borrow().len();
         for stops in [false, true] {
             let pool = reactor.thread_pool("test", 1);
             let done = pool.defer_to_thread(|| Ok(()));
