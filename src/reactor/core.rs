@@ -14,10 +14,9 @@ use super::backend::{Backend, Inbox};
 use super::net::connect::Attempt;
 use super::net::lingering::Lingering;
 use super::net::port::PortCore;
-use super::on_signal::Subscribers;
+use super::on_signal::SignalHandling;
 use super::process::Process;
 use super::run::Run;
-use super::signals::Signals;
 use super::slots::Slots;
 use super::threads::Threads;
 use super::triggers::Triggers;
@@ -39,8 +38,7 @@ pub(crate) struct Core {
     pub(super) spawner: Spawner,
     pub(super) threads: Threads,
     pub(super) triggers: Triggers,
-    pub(super) signals: RefCell<Option<(Id, Signals)>>,
-    pub(super) subscribers: RefCell<Subscribers>,
+    pub(super) signals: SignalHandling,
     pub(super) run: Run,
     pub(super) aftermath: Aftermath,
     /// Sockets that linger, the oldest first; some may have ended.
@@ -99,8 +97,7 @@ impl Core {
             spawner: Spawner::new(threads.waker()),
             threads,
             triggers: Triggers::default(),
-            signals: RefCell::default(),
-            subscribers: RefCell::default(),
+            signals: SignalHandling::default(),
             run: Run::new(),
             aftermath: Aftermath::default(),
             lingering: RefCell::default(),

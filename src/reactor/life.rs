@@ -150,7 +150,7 @@ impl Core {
             return;
         }
         self.run.close_in_child();
-        drop(self.signals.take());
+        self.signals.leave_to_parent();
         self.threads.leave_to_parent();
         let backend = self.backend.replace(Box::new(Closed::new(0)));
         drop(backend);
@@ -178,8 +178,7 @@ impl Core {
         self.threads.refuse_calls();
         let resolver = self.resolver.replace(Rc::new(SystemResolver));
         drop_guarded("a resolver", resolver);
-        let subscribers = self.subscribers.take();
-        drop_guarded("a callback for a signal", subscribers);
+        self.signals.close();
         self.remove_signals();
         self.threads.close();
         let stale = self.backend.borrow().stale();

@@ -2,6 +2,7 @@
 //!
 //! Signals are handled while a run lasts. Their callbacks are called in phase 6 of a turn, guarded, one after the other.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -12,6 +13,7 @@ use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
 use crate::failure::{drop_guarded, guarded};
 use crate::log::error;
+use crate::transport::agenda::Id;
 
 impl Reactor {
     /// Has `call` called in the loop whenever the process gets this signal (Twisted: `signal.signal` with
@@ -55,7 +57,7 @@ impl Reactor {
             return Err(refused(io::ErrorKind::Unsupported.into()));
         }
         signals::prepare(signal).map_err(refused)?;
-        let id = self.0.subscribers.borrow_mut().add(signal, Box::new(call));
+        let id = self.0.signals.subscribers.borrow_mut().add(signal, Box::new(call));
         let subscription = SignalSubscription { reactor: self.downgrade(), id, signal };
         if !self.0.run.is_idle() {
             self.0.with_signals(|signals| signals.subscribe(signal)).map_err(refused)?;
@@ -85,9 +87,9 @@ impl SignalSubscription {
 impl Drop for SignalSubscription {
     fn drop(&mut self) {
         let Some(Reactor(core)) = self.reactor.upgrade() else { return };
-        let ended = core.subscribers.borrow_mut().all.remove(&self.id);
-        if !core.subscribers.borrow().has(self.signal)
-            && let Some((_, signals)) = &mut *core.signals.borrow_mut()
+        let ended = core.signals.subscribers.borrow_mut().all.remove(&self.id);
+        if !core.signals.subscribers.borrow().has(self.signal)
+            && let Some((_, signals)) = &mut *core.signals.handlers.borrow_mut()
         {
             signals.unsubscribe(self.signal);
         }
@@ -104,7 +106,8 @@ impl fmt::Debug for SignalSubscription {
 impl Core {
     /// Installs the handlers of a run that begins.
     pub(super) fn install_signals(&self) -> Result<(), ReactorError> {
-        let wanted: Vec<i32> = self.subscribers.borrow().all.values().map(|subscriber| subscriber.signal).collect();
+        let wanted: Vec<i32> =
+            self.signals.subscribers.borrow().all.values().map(|subscriber| subscriber.signal).collect();
         let stopping = if self.settings.signals { self.with_signals(Signals::handle_stopping) } else { Ok(()) };
         let mut subscribed = wanted.into_iter().map(|signal| self.with_signals(|signals| signals.subscribe(signal)));
         stopping.and_then(|()| subscribed.try_for_each(|done| done)).map_err(|error| {
@@ -115,8 +118,8 @@ impl Core {
 
     /// Gives every signal back.
     pub(super) fn remove_signals(&self) {
-        let signals = self.signals.borrow_mut().take();
-        if let Some((id, signals)) = signals {
+        let handlers = self.signals.handlers.take();
+        if let Some((id, signals)) = handlers {
             self.backend.borrow_mut().close(id, false);
             self.slots.borrow_mut().remove(id);
             drop(signals);
@@ -125,7 +128,7 @@ impl Core {
 
     /// Changes the handlers of this run, which are made with the first of them.
     fn with_signals(&self, change: impl FnOnce(&mut Signals) -> io::Result<()>) -> io::Result<()> {
-        let mut place = self.signals.borrow_mut();
+        let mut place = self.signals.handlers.borrow_mut();
         if let Some((_, signals)) = &mut *place {
             return change(signals);
         }
@@ -142,7 +145,7 @@ impl Core {
 
     /// Signals came: those that stop are first, so that a subscriber finds the reactor stopping.
     pub(super) fn signalled(&self) {
-        let came = match &mut *self.signals.borrow_mut() {
+        let came = match &mut *self.signals.handlers.borrow_mut() {
             Some((_, signals)) => signals.take(),
             None => return,
         };
@@ -163,23 +166,49 @@ impl Core {
     }
 
     fn tell_subscribers(&self, signal: i32) {
-        let ids = self.subscribers.borrow().of(signal);
+        let ids = self.signals.subscribers.borrow().of(signal);
         for id in ids {
             // Nothing is borrowed while it is called: it may end any subscription, and make others.
-            let call = self.subscribers.borrow_mut().lend(id);
+            let call = self.signals.subscribers.borrow_mut().lend(id);
             let Some(mut call) = call else { continue };
             if let Err(failure) = guarded(&mut *call) {
                 error!(signal, %failure, "a callback for a signal failed");
             }
-            let ended = self.subscribers.borrow_mut().give_back(id, call);
+            let ended = self.signals.subscribers.borrow_mut().give_back(id, call);
             drop_guarded("a callback for a signal", ended);
         }
     }
 }
 
+/// A reactor's part in signals.
+#[derive(Default)]
+pub(super) struct SignalHandling {
+    /// The handlers of the run, with their place in the table, if it has any.
+    handlers: RefCell<Option<(Id, Signals)>>,
+    subscribers: RefCell<Subscribers>,
+}
+
+impl SignalHandling {
+    /// Drops the subscribers.
+    pub(super) fn close(&self) {
+        drop_guarded("a callback for a signal", self.subscribers.take());
+    }
+
+    /// Whether the process's signals are handled for this reactor.
+    #[cfg(test)]
+    pub(super) fn are_installed(&self) -> bool {
+        self.handlers.borrow().is_some()
+    }
+
+    /// In a forked child: the handlers go, and the subscribers are the parent's.
+    pub(super) fn leave_to_parent(&self) {
+        drop(self.handlers.take());
+    }
+}
+
 /// The subscriptions of a reactor, in the order in which they were made.
 #[derive(Default)]
-pub(super) struct Subscribers {
+struct Subscribers {
     all: BTreeMap<u64, Subscriber>,
     made: u64,
 }
