@@ -7,6 +7,7 @@ use super::Core;
 use crate::failure::guarded;
 use crate::log::error;
 use crate::transport::agenda::Id;
+use crate::transport::settle::Later;
 use crate::transport::step::CloseMode;
 
 /// See the module.
@@ -23,6 +24,16 @@ pub(super) struct Aftermath {
 }
 
 impl Aftermath {
+    /// Keeps what the settling of a connection leaves.
+    pub(super) fn leave(&self, id: Id, later: Later) {
+        match later {
+            Later::DeliverHeld => self.resumed.push(id),
+            Later::TellOfQueue => self.queue_notices.push(id),
+            Later::TellOfShut => self.shut.push(id),
+            Later::Close(mode) => self.lost.push((id, mode)),
+        }
+    }
+
     /// Whether the next turn may not wait.
     pub(super) fn is_pressing(&self) -> bool {
         self.has_calls() || !self.resumed.is_empty()
@@ -55,11 +66,11 @@ impl Core {
 pub(super) struct List<T>(RefCell<Vec<T>>);
 
 impl<T> List<T> {
-    pub(super) fn push(&self, item: T) {
+    fn push(&self, item: T) {
         self.0.borrow_mut().push(item);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 

@@ -21,12 +21,9 @@ use crate::time::{Clock as _, DelayedCall, Timers};
 use crate::transport::Transport;
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 use crate::transport::send_queue::CHUNK;
-use crate::transport::step::{CloseMode, EndNotice, Step};
+use crate::transport::settle::{self, Later, Settler};
+use crate::transport::step::{CloseMode, LINGER_BYTES, LINGER_TIME};
 use crate::transport::stream::Stream;
-
-/// How long, and how many bytes, are read and dropped after our end of a closed connection: as the reactor does it.
-const LINGER_TIME: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// The one connection of an agenda.
 const ID: Id = Id { slot: 0, generation: 0 };
@@ -204,47 +201,7 @@ impl End {
         self.agenda.take(Vec::new());
         let mut stream = self.transport.stream();
         stream.unlist();
-        let mut moved = false;
-        loop {
-            let step = stream.next_step();
-            moved |= step != Step::Rest;
-            match step {
-                Step::Seal => stream.seal(&self.agenda.spares),
-                Step::Send => self.send(&mut stream),
-                Step::ShutDownWriting => {
-                    self.socket.end();
-                    if stream.shut() == EndNotice::Tell {
-                        self.shut.set(true);
-                        // The rest waits until the protocol has heard of it: it may fail over it.
-                        self.transport.list_stream(&mut stream);
-                        return true;
-                    }
-                }
-                Step::TellOfQueue => {
-                    self.queue_notices.set(true);
-                    return true;
-                }
-                Step::Receive(on) => self.receiving.set(on),
-                Step::ReceiveRest => self.receiving.set(true),
-                Step::ArmDeadline(after) => self.arm(after, |transport, socket| {
-                    let joint = socket.joint.borrow().clone();
-                    match joint {
-                        Some(joint) => joint.deadline_passed(),
-                        None => transport.ask(|stream| drop(stream.deadline_passed())),
-                    }
-                }),
-                Step::DisarmDeadline => self.disarm(),
-                Step::DeliverHeld => {
-                    self.resumed.set(true);
-                    return true;
-                }
-                Step::Close(mode) => {
-                    self.closing.set(Some(mode));
-                    return true;
-                }
-                Step::Rest => return moved,
-            }
-        }
+        settle::settle(&self.transport, &mut stream, &mut &*self)
     }
 
     /// Moves what is queued to the socket, as far as there is room.
@@ -328,6 +285,48 @@ impl End {
         if let Some(timer) = self.timer.take() {
             // It may have been called already.
             let _ = timer.cancel();
+        }
+    }
+}
+
+impl Settler for &End {
+    fn send(&mut self, stream: &mut Stream) -> bool {
+        End::send(self, stream);
+        false
+    }
+
+    fn shut_down_writing(&mut self) {
+        self.socket.end();
+    }
+
+    fn receive(&mut self, on: bool) {
+        self.receiving.set(on);
+    }
+
+    fn receive_rest(&mut self) {
+        self.receiving.set(true);
+    }
+
+    fn arm_deadline(&mut self, after: Duration) {
+        self.arm(after, |transport, socket| {
+            let joint = socket.joint.borrow().clone();
+            match joint {
+                Some(joint) => joint.deadline_passed(),
+                None => transport.ask(|stream| drop(stream.deadline_passed())),
+            }
+        });
+    }
+
+    fn disarm_deadline(&mut self) {
+        self.disarm();
+    }
+
+    fn leave(&mut self, later: Later) {
+        match later {
+            Later::DeliverHeld => self.resumed.set(true),
+            Later::TellOfQueue => self.queue_notices.set(true),
+            Later::TellOfShut => self.shut.set(true),
+            Later::Close(mode) => self.closing.set(Some(mode)),
         }
     }
 }

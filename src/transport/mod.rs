@@ -26,6 +26,7 @@ pub(crate) mod layer;
 mod producer;
 pub(crate) mod queue_limit;
 pub(crate) mod send_queue;
+pub(crate) mod settle;
 pub(crate) mod step;
 pub(crate) mod stream;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use layer::{Layer, Opened};
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
 pub use queue_limit::{LimitAction, QueueLimit};
+use send_queue::Spares;
 use stream::Stream;
 
 /// A write of at least this many bytes onto an empty queue is handed to the socket at once, so that it is not copied: at 16 KiB a
@@ -351,6 +353,10 @@ impl Transport {
         if stream.list() {
             self.0.agenda.add(self.0.id);
         }
+    }
+
+    fn spares(&self) -> &Spares {
+        &self.0.agenda.spares
     }
 
     /// Shows `look` what was joined to this, unless the connection is over.

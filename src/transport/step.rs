@@ -41,6 +41,11 @@ pub(crate) enum Step {
     Rest,
 }
 
+/// How long, and how many bytes, are read and dropped behind our end of a connection that lingers. 5 s is what web servers use; 8 MiB
+/// lets a peer finish an upload that has no reader, and costs a few milliseconds.
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(5);
+pub(crate) const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
 /// How a descriptor is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseMode {

@@ -16,7 +16,8 @@ use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
-use crate::transport::step::{CloseMode, EndNotice, Step};
+use crate::transport::settle::{self, Later, Settler};
+use crate::transport::step::CloseMode;
 use crate::transport::stream::Stream;
 
 /// How soon a send is tried again that failed for lack of memory in the system.
@@ -170,43 +171,8 @@ impl Core {
         if stream.take_corked() {
             backend.uncork(id);
         }
-        loop {
-            match stream.next_step() {
-                Step::Seal => stream.seal(&self.agenda.spares),
-                Step::Send => {
-                    let sent = backend.send(id, stream, &self.agenda.spares);
-                    if self.sent(id, transport, stream, sent) {
-                        return;
-                    }
-                }
-                Step::ShutDownWriting => {
-                    backend.shut_down_writing(id);
-                    if stream.shut() == EndNotice::Tell {
-                        self.aftermath.shut.push(id);
-                        // The rest waits until the protocol has heard of it: it may fail over it.
-                        transport.list_stream(stream);
-                        return;
-                    }
-                }
-                Step::TellOfQueue => {
-                    self.aftermath.queue_notices.push(id);
-                    return;
-                }
-                Step::Receive(on) => backend.receive(id, on),
-                Step::ReceiveRest => backend.receive_rest(id),
-                Step::DeliverHeld => {
-                    self.aftermath.resumed.push(id);
-                    return;
-                }
-                Step::ArmDeadline(after) => self.arm_deadline(id, after),
-                Step::DisarmDeadline => self.disarm_deadline(id),
-                Step::Close(mode) => {
-                    self.aftermath.lost.push((id, mode));
-                    return;
-                }
-                Step::Rest => return,
-            }
-        }
+        let mut settler = StreamSettler { core: self, id, transport, backend };
+        settle::settle(transport, stream, &mut settler);
     }
 
     /// Takes note of what a send came to. `true`: there is more to be sent, in another turn.
@@ -360,5 +326,44 @@ impl Core {
 
     fn ids(&self, matches: impl FnMut(&Slot) -> bool) -> Vec<Id> {
         self.slots.borrow().ids(matches)
+    }
+}
+
+/// Settles a connection of a reactor.
+struct StreamSettler<'a> {
+    core: &'a Rc<Core>,
+    id: Id,
+    transport: &'a Transport,
+    backend: &'a mut dyn Backend,
+}
+
+impl Settler for StreamSettler<'_> {
+    fn send(&mut self, stream: &mut Stream) -> bool {
+        let sent = self.backend.send(self.id, stream, &self.core.agenda.spares);
+        self.core.sent(self.id, self.transport, stream, sent)
+    }
+
+    fn shut_down_writing(&mut self) {
+        self.backend.shut_down_writing(self.id);
+    }
+
+    fn receive(&mut self, on: bool) {
+        self.backend.receive(self.id, on);
+    }
+
+    fn receive_rest(&mut self) {
+        self.backend.receive_rest(self.id);
+    }
+
+    fn arm_deadline(&mut self, after: Duration) {
+        self.core.arm_deadline(self.id, after);
+    }
+
+    fn disarm_deadline(&mut self) {
+        self.core.disarm_deadline(self.id);
+    }
+
+    fn leave(&mut self, later: Later) {
+        self.core.aftermath.leave(self.id, later);
     }
 }

@@ -15,11 +15,7 @@ use std::time::Duration;
 use crate::reactor::{Core, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::agenda::Id;
-
-/// How long, and how many bytes, are read from a peer after our end of a closed connection. 5 s is what web servers use; 8 MiB lets
-/// a peer finish an upload that has no reader, and costs a few milliseconds.
-const LINGER_TIME: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
+use crate::transport::step::{LINGER_BYTES, LINGER_TIME};
 
 /// How long a peer that has acknowledged everything has to be silent. 250 ms: a round trip or two of one that is still sending.
 const QUIET_TIME: Duration = Duration::from_millis(250);
