@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,6 +10,7 @@ use std::sync::Arc;
 
 use super::aftermath::Aftermath;
 use super::backend::{Backend, Inbox};
+use super::net::Net;
 use super::net::connect::Attempt;
 use super::net::lingering::Lingering;
 use super::net::port::PortCore;
@@ -20,10 +20,10 @@ use super::run::Run;
 use super::slots::Slots;
 use super::threads::Threads;
 use super::triggers::Triggers;
-use super::{Builder, Counters, Handle, Resolver, SystemResolver};
+use super::{Builder, Counters, Handle, SystemResolver};
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, Started};
-use crate::time::{DelayedCall, Timers};
+use crate::time::Timers;
 use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
@@ -41,16 +41,10 @@ pub(crate) struct Core {
     pub(super) signals: SignalHandling,
     pub(super) run: Run,
     pub(super) aftermath: Aftermath,
-    /// Sockets that linger, the oldest first; some may have ended.
-    pub(super) lingering: RefCell<VecDeque<Id>>,
-    /// Deadlines of connections that are running.
-    pub(super) deadlines: RefCell<HashMap<Id, DelayedCall>>,
+    pub(super) net: Net,
     /// Where what is received is put, between turns.
     pub(super) inbox: Cell<Inbox>,
-    /// The agenda's other list, kept for its capacity.
-    pub(super) settled: Cell<Vec<Id>>,
     pub(super) counters: Cell<Counters>,
-    pub(super) resolver: RefCell<Rc<dyn Resolver>>,
     /// The one that may use all of this.
     pub(super) process: Arc<Process>,
     pub(super) settings: Builder,
@@ -100,12 +94,9 @@ impl Core {
             signals: SignalHandling::default(),
             run: Run::new(),
             aftermath: Aftermath::default(),
-            lingering: RefCell::default(),
-            deadlines: RefCell::default(),
+            net: Net::new(resolver),
             inbox: Cell::default(),
-            settled: Cell::default(),
             counters: Cell::default(),
-            resolver: RefCell::new(resolver),
             process,
             settings,
         })

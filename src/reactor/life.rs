@@ -10,9 +10,8 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::backend::Closed;
-use super::{Core, Reactor, SystemResolver};
+use super::{Core, Reactor};
 use crate::error::ReactorError;
-use crate::failure::drop_guarded;
 use crate::log::error;
 
 impl Reactor {
@@ -176,8 +175,7 @@ impl Core {
         self.triggers.close();
         self.timers.close();
         self.threads.refuse_calls();
-        let resolver = self.resolver.replace(Rc::new(SystemResolver));
-        drop_guarded("a resolver", resolver);
+        self.net.close();
         self.signals.close();
         self.remove_signals();
         self.threads.close();

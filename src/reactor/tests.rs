@@ -263,7 +263,7 @@ fn deadlines_leave_nothing_behind() {
             transport.lose_connection();
         });
         network.settle().unwrap();
-        assert_eq!((core.deadlines.borrow().len(), core.timers.len()), (1, 1));
+        assert_eq!((core.net.deadlines(), core.timers.len()), (1, 1));
         if reads {
             while !peer.read().is_empty() {
                 network.settle().unwrap();
@@ -274,7 +274,7 @@ fn deadlines_leave_nothing_behind() {
             network.run_for(Duration::from_secs(3600)).unwrap();
         }
         assert_eq!(log.borrow().len(), 2, "{:?}", log.borrow());
-        assert_eq!((core.deadlines.borrow().len(), core.timers.len()), (0, 0), "reads {reads}");
+        assert_eq!((core.net.deadlines(), core.timers.len()), (0, 0), "reads {reads}");
     }
 }
 

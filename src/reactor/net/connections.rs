@@ -129,14 +129,14 @@ impl Core {
         if self.agenda.is_empty() {
             return;
         }
-        let mut due = self.agenda.take(self.settled.take());
+        let mut due = self.agenda.take(self.net.settled.take());
         let (slots, mut backend) = (self.slots.borrow(), self.backend.borrow_mut());
         for id in due.drain(..) {
             if let Some(joint) = slots.get(id).and_then(Slot::joint) {
                 self.settle_one(id, joint.transport(), &mut **backend);
             }
         }
-        self.settled.set(due);
+        self.net.settled.set(due);
     }
 
     #[inline]
@@ -251,16 +251,16 @@ impl Core {
         let core = Rc::downgrade(self);
         let timer = self.timers.call_later(after, move || {
             let Some(core) = core.upgrade() else { return };
-            core.deadlines.borrow_mut().remove(&id);
+            core.net.deadlines.borrow_mut().remove(&id);
             if let Some(joint) = core.joint(id) {
                 joint.deadline_passed();
             }
         });
-        self.deadlines.borrow_mut().insert(id, timer);
+        self.net.deadlines.borrow_mut().insert(id, timer);
     }
 
     fn disarm_deadline(&self, id: Id) {
-        let timer = self.deadlines.borrow_mut().remove(&id);
+        let timer = self.net.deadlines.borrow_mut().remove(&id);
         if let Some(timer) = timer {
             // The timer itself may be what brought us here.
             let _ = timer.cancel();

@@ -103,7 +103,7 @@ impl Core {
     /// Descriptors ran out: gives up the socket that has lingered longest. Whether there was one.
     pub(in crate::reactor) fn end_oldest_lingering(&self) -> bool {
         let oldest = loop {
-            let Some(id) = self.lingering.borrow_mut().pop_front() else { return false };
+            let Some(id) = self.net.lingering.borrow_mut().pop_front() else { return false };
             if self.is_lingering(id) {
                 break id;
             }
@@ -115,7 +115,7 @@ impl Core {
     /// Puts it behind those that linger already. Those in front that have ended are forgotten, so that the list holds no more than
     /// what began to linger within [`LINGER_TIME`].
     fn remember_lingering(&self, id: Id) {
-        let mut all = self.lingering.borrow_mut();
+        let mut all = self.net.lingering.borrow_mut();
         while all.front().is_some_and(|first| !self.is_lingering(*first)) {
             all.pop_front();
         }

@@ -15,3 +15,46 @@ pub(in crate::reactor) mod options;
 pub(in crate::reactor) mod port;
 pub(in crate::reactor) mod resolver;
 pub(in crate::reactor) mod unix;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use self::resolver::{Resolver, SystemResolver};
+use crate::failure::drop_guarded;
+use crate::time::DelayedCall;
+use crate::transport::agenda::Id;
+
+/// A reactor's part in the network, beside the table of what is watched.
+pub(super) struct Net {
+    /// Deadlines of connections that are running.
+    deadlines: RefCell<HashMap<Id, DelayedCall>>,
+    /// Sockets that linger, the oldest first; some may have ended.
+    lingering: RefCell<VecDeque<Id>>,
+    /// The agenda's other list, kept for its capacity.
+    settled: Cell<Vec<Id>>,
+    resolver: RefCell<Rc<dyn Resolver>>,
+}
+
+impl Net {
+    pub(super) fn new(resolver: Rc<dyn Resolver>) -> Self {
+        Self {
+            deadlines: RefCell::default(),
+            lingering: RefCell::default(),
+            settled: Cell::default(),
+            resolver: RefCell::new(resolver),
+        }
+    }
+
+    /// The number of connections that have a deadline.
+    #[cfg(test)]
+    pub(super) fn deadlines(&self) -> usize {
+        self.deadlines.borrow().len()
+    }
+
+    /// Drops the program's resolver.
+    pub(super) fn close(&self) {
+        let resolver = self.resolver.replace(Rc::new(SystemResolver));
+        drop_guarded("a resolver", resolver);
+    }
+}

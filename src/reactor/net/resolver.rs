@@ -89,7 +89,7 @@ impl Core {
                 Err(source) => Deferred::fail(ConnectError::UnknownInterface { name: name.to_owned(), source }),
             };
         }
-        let resolver = Rc::clone(&*self.resolver.borrow());
+        let resolver = Rc::clone(&*self.net.resolver.borrow());
         let (written, asked) = (host.to_owned(), ascii.clone().into_owned());
         resolver.resolve(&reactor, &ascii, port).add_both(move |result| {
             let failure = match result {
