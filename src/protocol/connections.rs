@@ -107,7 +107,7 @@ impl<P: Protocol> Connections<P> {
         self.0.open.borrow().len()
     }
 
-    /// Whether no connection is open.
+    /// True if no connection is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

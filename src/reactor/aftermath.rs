@@ -34,12 +34,12 @@ impl Aftermath {
         }
     }
 
-    /// Whether the next turn may not wait.
+    /// True if the next turn may not wait.
     pub(super) fn is_pressing(&self) -> bool {
         self.has_calls() || !self.resumed.is_empty()
     }
 
-    /// Whether calls wait for the end of the turn.
+    /// True if calls wait for the end of the turn.
     pub(super) fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }

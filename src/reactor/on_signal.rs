@@ -194,7 +194,7 @@ impl SignalHandling {
         drop_guarded("a callback for a signal", self.subscribers.take());
     }
 
-    /// Whether the process's signals are handled for this reactor.
+    /// True if the process's signals are handled for this reactor.
     #[cfg(test)]
     pub(super) fn are_installed(&self) -> bool {
         self.handlers.borrow().is_some()

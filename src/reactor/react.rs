@@ -84,7 +84,7 @@ where
     Ok(signal.and_then(|signal| u8::try_from(128 + signal).ok()).map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// What a program that is [`run`] may come to: nothing, or a Deferred of nothing.
+/// The result of a program that is [`run`]: nothing, or a Deferred of nothing.
 #[diagnostic::on_unimplemented(
     message = "a program can't end with `{Self}`",
     label = "expected `()` or a `Deferred<()>`",

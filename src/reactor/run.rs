@@ -62,11 +62,11 @@ enum State {
 /// An event that is under way.
 struct Event {
     phase: Phase,
-    /// What the phase waits for.
+    /// The Deferreds that the phase waits for.
     pending: Pending,
     /// When it stops waiting.
     deadline: Option<(Duration, DelayedCall)>,
-    /// What a startup leads to, unless it is running. It waits for nothing then, and its other triggers run first.
+    /// The state that a startup leads to, unless it is running. It waits for nothing then, and its other triggers run first.
     leaving: Option<Leaving>,
 }
 
@@ -86,17 +86,17 @@ impl Run {
         }
     }
 
-    /// Whether the loop has control.
+    /// True if the loop has control.
     pub(super) fn is_turning(&self) -> bool {
         self.is_turning.get()
     }
 
-    /// Whether no run is under way, and one may begin.
+    /// True if no run is under way, and one may begin.
     pub(super) fn is_idle(&self) -> bool {
         matches!(&*self.state.borrow(), State::Idle)
     }
 
-    /// Whether everything is being closed, by a shutdown or for good.
+    /// True if everything is being closed, by a shutdown or for good.
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.get()
     }
@@ -351,7 +351,7 @@ impl Core {
         self.run.note_pending(event, phase, pending);
     }
 
-    /// Whether an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
+    /// True if an event waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the
     /// program's jobs, in whatever pool, which may need us until they are done.
     fn is_waiting(&self, what: RunEvent, event: &Event) -> bool {
         let patient =
@@ -394,7 +394,7 @@ impl Core {
         self.end_jobs();
     }
 
-    /// Whether `advance` has something to do after this turn: a call or a timer of this one changed the state.
+    /// True if `advance` has something to do after this turn: a call or a timer of this one changed the state.
     pub(super) fn is_to_advance(&self) -> bool {
         match &*self.run.state.borrow() {
             State::StopAsked | State::Crashed => true,

@@ -65,7 +65,7 @@ impl Threads {
         move || wakeup.ring()
     }
 
-    /// Whether calls from other threads wait.
+    /// True if calls from other threads wait.
     pub(super) fn has_calls(&self) -> bool {
         self.remote.is_waiting()
     }
