@@ -46,7 +46,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 pub(crate) use self::backend::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Progress, RECEIVE, Wake,
+    Backend, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
+    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::choice::BackendKind;
 use self::core::{Core, Slot};
@@ -55,7 +56,6 @@ pub use self::filesystem_lock::FilesystemLock;
 use self::life::Handle;
 pub(crate) use self::net::connect::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
-pub(crate) use self::net::options::{ConnectionOptions, DialOptions, PortOptions};
 pub use self::net::port::Port;
 pub use self::net::resolver::{Resolver, SystemResolver};
 pub use self::on_signal::SignalSubscription;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{
     Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, Wake,
 };
+use super::{DialOptions, PortOptions};
 use crate::address::Address;
-use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
 use crate::transport::stream::Stream;

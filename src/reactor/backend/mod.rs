@@ -28,9 +28,11 @@
 mod closed;
 mod fine_timer;
 mod mio;
+mod options;
 mod outstanding;
 mod readiness;
 pub(super) mod socket;
+mod socket_file;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,6 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::net::options::{DialOptions, PortOptions};
 use rustix::io::Errno;
 
 use crate::address::Address;
@@ -53,6 +54,8 @@ use crate::transport::stream::Stream;
 
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
+pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
+pub(in crate::reactor) use self::socket_file::lock_of;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(crate) use self::uring::Uring;
 

@@ -6,11 +6,11 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::socket::{self, Accept, Receive, Send};
+use super::socket_file::SocketFile;
 use super::table::Then;
 use super::{Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
+use super::{ConnectionOptions, PortOptions};
 use crate::address::Address;
-use crate::reactor::net::unix::SocketFile;
-use crate::reactor::{ConnectionOptions, PortOptions};
 use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
 use crate::transport::stream as transport;
 

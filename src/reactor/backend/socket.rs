@@ -19,10 +19,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, UCred, sockopt,
 };
 
+use super::socket_file::SocketFile;
 use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
+use super::{ConnectionOptions, DialOptions, PortOptions};
 use crate::address::{Address, UnixAddress};
-use crate::reactor::net::unix::SocketFile;
-use crate::reactor::{ConnectionOptions, DialOptions, PortOptions};
 use crate::transport::agenda::{Credentials, SocketOption};
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 use crate::transport::stream::Attached;

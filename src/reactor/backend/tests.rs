@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::socket::faults::{Call, Fault, left, plan};
 use super::{Backend, Closed, Completion, Inbox, IncomingSocket, Mio, Progress, RECEIVE, readiness};
+use super::{DialOptions, PortOptions};
 use crate::address::Address;
-use crate::reactor::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::{CHUNK, Spares};
 use crate::transport::stream::Stream;

@@ -4,24 +4,18 @@
 //! |---|---|---|
 //! | TCP | [`ListenOptions`] | [`ConnectOptions`] |
 //! | UNIX sockets | [`UnixListenOptions`] | [`UnixConnectOptions`] |
-//! | as backends have them | [`PortOptions`] | [`DialOptions`] |
-//! | options that each connection begins with | [`ConnectionOptions`] | the same |
+//! | as backends have them | `PortOptions` | `DialOptions` |
+//! | options that each connection begins with | `ConnectionOptions` | the same |
 
 use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use crate::address::unmapped;
+use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions};
 use crate::transport::QueueLimit;
-
-/// The default backlog: as many waiting connections as the system allows, which cuts the number down to its own
-/// limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst that meets a busy loop.
-const BACKLOG: u32 = i32::MAX as u32;
 
 /// The default timeout of an attempt. 30 s, as Twisted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The default permissions of a UNIX socket's file. 0o666, every user may connect, as Twisted.
-const MODE: u32 = 0o666;
 
 /// The setters of options that any connection begins with, over TCP and UNIX sockets.
 macro_rules! connection_setters {
@@ -299,76 +293,5 @@ impl UnixConnectOptions {
 impl Default for UnixConnectOptions {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Options of any listening port, as a backend has them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortOptions {
-    pub(crate) backlog: u32,
-    /// True if an IPv6 address serves IPv6 peers only; `None` leaves it to the system.
-    pub(crate) ipv6_only: Option<bool>,
-    /// The name of the interface that an IPv6 address belongs to.
-    pub(crate) scope: Option<String>,
-    pub(crate) connections: ConnectionOptions,
-    /// The permissions of a UNIX socket's file.
-    pub(crate) mode: u32,
-    /// A lock is held beside that.
-    pub(crate) lock: bool,
-}
-
-impl PortOptions {
-    pub(crate) fn new() -> Self {
-        let connections = ConnectionOptions::new();
-        Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false }
-    }
-
-    /// The first option that is for IPv6 alone.
-    pub(in crate::reactor) fn for_ipv6(&self) -> Option<&'static str> {
-        let scope = self.scope.as_ref().map(|_| "scope");
-        self.ipv6_only.map(|_| "ipv6_only").or(scope)
-    }
-}
-
-/// Options of a socket that connects, as a backend has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DialOptions {
-    /// The local address to connect from.
-    pub(crate) from: Option<SocketAddr>,
-    pub(crate) connection: ConnectionOptions,
-}
-
-impl DialOptions {
-    pub(crate) fn new() -> Self {
-        Self { from: None, connection: ConnectionOptions::new() }
-    }
-}
-
-/// Options that a connection begins with. A listening socket hands them on to its connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionOptions {
-    /// Nagle's algorithm is off, of TCP.
-    pub(crate) no_delay: bool,
-    /// The local address is shared with connections that are over or going on, of TCP.
-    pub(crate) reuse_address: bool,
-    /// The local address is shared with others that ask for it too, of TCP.
-    pub(crate) reuse_port: bool,
-    /// Sizes of the system's buffers, in bytes; `None` leaves them to the system.
-    pub(crate) receive_buffer: Option<u32>,
-    pub(crate) send_buffer: Option<u32>,
-    /// The bound on the queue of bytes that the system has not taken.
-    pub(crate) queue_limit: Option<QueueLimit>,
-}
-
-impl ConnectionOptions {
-    fn new() -> Self {
-        Self {
-            no_delay: true,
-            reuse_address: true,
-            reuse_port: false,
-            receive_buffer: None,
-            send_buffer: None,
-            queue_limit: None,
-        }
     }
 }

@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::options::PortOptions;
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ListenError;
 use crate::failure::Failure;
 use crate::protocol::BoxedFactory;
-use crate::reactor::backend::{Incoming, ListenRefusal};
+use crate::reactor::backend::{Incoming, ListenRefusal, PortOptions};
 use crate::reactor::{Core, Slot};
 use crate::time::Clock;
 use crate::transport::agenda::Id;

@@ -48,7 +48,7 @@ use super::{
 };
 use crate::address::Address;
 use crate::log::error;
-use crate::reactor::{DialOptions, PortOptions};
+use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Spares;
 use crate::transport::stream as transport;

@@ -194,7 +194,7 @@ mod tests {
 
     use super::super::ring::Event;
     use super::*;
-    use crate::reactor::PortOptions;
+    use crate::reactor::backend::PortOptions;
 
     /// Where the kernel refuses an accept that goes on, connections are accepted one at a time, each behind the one before.
     #[test]
