@@ -52,6 +52,7 @@ pub mod endpoints;
 pub mod error;
 pub mod failure;
 pub mod interfaces;
+pub mod locks;
 mod log;
 pub mod protocol;
 pub mod protocols;

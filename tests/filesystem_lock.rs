@@ -17,7 +17,7 @@ use common::*;
 use ropewalk::deferred::{Abandoned, Cancelled};
 use ropewalk::error::FilesystemLockError;
 use ropewalk::interfaces::*;
-use ropewalk::reactor::{DeferredFilesystemLock, FilesystemLock};
+use ropewalk::locks::{DeferredFilesystemLock, FilesystemLock};
 use ropewalk::testing::VirtualClock;
 use ropewalk::{DelayedCall, Failure, Reactor};
 

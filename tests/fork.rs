@@ -19,7 +19,8 @@ use common::*;
 use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
-use ropewalk::reactor::{FilesystemLock, UnixListenOptions};
+use ropewalk::locks::FilesystemLock;
+use ropewalk::reactor::UnixListenOptions;
 use ropewalk::{Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 

@@ -1,5 +1,5 @@
-//! The reactor: the event loop, and the only room that makes system calls (Twisted: `IReactorCore`, `IReactorTCP`,
-//! `IReactorTime`, `IReactorThreads`). Locks between processes are here for that reason.
+//! The reactor: the event loop, and the room that makes system calls (Twisted: `IReactorCore`, `IReactorTCP`,
+//! `IReactorTime`, `IReactorThreads`).
 //!
 //! [`Reactor`] is a cheap handle to a loop that is a plain value: a process may have many, and one that has stopped can
 //! run again. A reactor lives on the thread that made it; other threads reach it through its [`Remote`].
@@ -15,7 +15,6 @@
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `net/` | ports, connections, attempts, names |
 //! | `threads/` | jobs in threads, and calls from threads |
-//! | `filesystem_lock.rs`, `deferred_lock.rs` | locks between processes |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
@@ -23,8 +22,6 @@ mod aftermath;
 mod backend;
 mod choice;
 mod core;
-mod deferred_lock;
-mod filesystem_lock;
 mod life;
 mod net;
 mod on_signal;
@@ -51,8 +48,6 @@ pub(crate) use self::backend::{
 };
 pub use self::choice::BackendKind;
 use self::core::{Core, Slot};
-pub use self::deferred_lock::DeferredFilesystemLock;
-pub use self::filesystem_lock::FilesystemLock;
 use self::life::Handle;
 pub(crate) use self::net::connect::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};

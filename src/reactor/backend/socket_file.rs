@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use super::ListenRefusal;
-use crate::reactor::FilesystemLock;
+use crate::locks::FilesystemLock;
 
 /// The file of a listening socket, and its lock. Dropped, the file is removed, and the lock given back.
 #[derive(Debug)]

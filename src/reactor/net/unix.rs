@@ -7,9 +7,10 @@
 use crate::address::UnixAddress;
 use crate::deferred::Deferred;
 use crate::error::{ConnectError, ListenError};
+use crate::locks::FilesystemLock;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::lock_of;
-use crate::reactor::{Destination, FilesystemLock, Port, Reactor, UnixConnectOptions, UnixListenOptions};
+use crate::reactor::{Destination, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 
 impl Reactor {
     /// Listens on a UNIX socket, and has `factory` build a protocol for each connection (Twisted: `listenUNIX`). The socket is

@@ -27,7 +27,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// [`Abandoned`](crate::deferred::Abandoned).
 ///
 /// ```
-/// use ropewalk::reactor::{DeferredFilesystemLock, Reactor};
+/// use ropewalk::{Reactor, locks::DeferredFilesystemLock};
 /// use std::rc::Rc;
 ///
 /// # fn main() -> ropewalk::Result<()> {

@@ -38,7 +38,7 @@ const MODE: Mode = Mode::from_raw_mode(0o644);
 /// without one does, and keeps it if this process dies.
 ///
 /// ```
-/// use ropewalk::reactor::FilesystemLock;
+/// use ropewalk::locks::FilesystemLock;
 ///
 /// # fn main() -> ropewalk::Result<()> {
 /// # let path = std::env::temp_dir().join(format!("ropewalk-example-{}.lock", std::process::id()));
@@ -142,7 +142,7 @@ impl FilesystemLock {
     }
 
     /// It is this process that gives the lock back.
-    pub(super) fn adopt(&mut self) {
+    pub(crate) fn adopt(&mut self) {
         self.process = getpid();
     }
 
