@@ -75,7 +75,7 @@ impl DeferredFilesystemLock {
     /// `_interval`). Holds from the next try on.
     ///
     /// ```
-    /// # fn f(lock: &ropewalk::reactor::DeferredFilesystemLock) {
+    /// # fn f(lock: &ropewalk::locks::DeferredFilesystemLock) {
     /// lock.set_interval(std::time::Duration::from_millis(50));
     /// # }
     /// ```

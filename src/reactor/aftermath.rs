@@ -20,8 +20,11 @@ pub(super) struct Aftermath {
     pub(super) shut: List<Id>,
     pub(super) lost: List<(Id, CloseMode)>,
     /// For the end of phase 8: calls that have to wait until no callback is on the stack.
-    calls: List<Box<dyn FnOnce(&Core)>>,
+    calls: List<Call>,
 }
+
+/// Something to be done at the end of a turn.
+type Call = Box<dyn FnOnce(&Core)>;
 
 impl Aftermath {
     /// Keeps what the settling of a connection leaves.
