@@ -466,8 +466,12 @@ fn a_stalled_peer_is_cut_off() {
 /// With the end of a transfer, good or bad, no look at the queue is left on the clock.
 #[test]
 fn a_transfer_that_is_over_is_not_looked_after() {
-    let ends: [fn(&Fixture, &ropewalk::Deferred<u64>); 3] =
-        [|it, _| assert!(it.drain() > 0), |_, sent| sent.cancel(), |it, _| it.transport.abort_connection()];
+    let ends: [fn(&Fixture, &ropewalk::Deferred<u64>); 4] = [
+        |it, _| assert!(it.drain() > 0),
+        |_, sent| sent.cancel(),
+        |it, _| it.transport.unregister_producer(),
+        |it, _| it.transport.abort_connection(),
+    ];
     for end in ends {
         let it = Fixture::new();
         let before = it.transport.timers().delayed_calls().len();

@@ -95,7 +95,8 @@ impl<R: Read + 'static> FileSender<R> {
 
     /// Begins to send, as the transport's pull producer (Twisted: `beginFileTransfer`). The Deferred fires with the number of
     /// bytes when the last of them has been written; closing the connection after that loses nothing. Cancelling it stops the
-    /// sending, and leaves the connection as it is.
+    /// sending, and leaves the connection as it is. So does
+    /// [`unregister_producer`](Transport::unregister_producer), with which the Deferred fails with [`Cancelled`].
     ///
     /// # Errors
     /// The Deferred fails with a [`ProducerError`](crate::transport::ProducerError) if the transport has a producer or is closed; with what the reader failed
@@ -110,7 +111,6 @@ impl<R: Read + 'static> FileSender<R> {
             producer.unregister();
             given_up.end(Err(Cancelled.into()));
         });
-        transfer.promise.set(Some(promise));
         let sending = Sending {
             reader: self.reader,
             buffer: vec![0; self.piece],
@@ -119,6 +119,7 @@ impl<R: Read + 'static> FileSender<R> {
         };
         match transport.register_producer(sending, Streaming::Pull) {
             Ok(()) => {
+                transfer.promise.set(Some(promise));
                 if let Some(limit) = self.stall_limit {
                     transfer.watch(transport.clone(), limit, Stretch { taken: 0, looks: 0 });
                 }
@@ -234,6 +235,13 @@ impl<R: Read + 'static> Producer for Sending<R> {
 
     fn stop_producing(&mut self, _consumer: &Transport) {
         self.transfer.end(Err(Interrupted { sent: self.transfer.written.get() }.into()));
+    }
+}
+
+/// A producer that is taken out by the program, with `unregister_producer`, sends no more.
+impl<R> Drop for Sending<R> {
+    fn drop(&mut self) {
+        self.transfer.end(Err(Cancelled.into()));
     }
 }
 
