@@ -434,7 +434,9 @@ impl Stream {
 
     /// The socket took `count` bytes straight from a write, and keeps them for what follows.
     pub(crate) fn sent_directly(&mut self, count: usize) {
-        self.flags.0 |= if count > 0 { Flags::CORKED.0 } else { 0 };
+        if count > 0 {
+            self.flags.add(Flags::CORKED);
+        }
         self.sent(count);
     }
 
@@ -445,11 +447,11 @@ impl Stream {
 
     /// The backend took `count` bytes off the queue.
     pub(crate) fn sent(&mut self, count: usize) {
-        self.flags.0 |= u8::from(count > 0);
-        if count > 0
-            && let Some(production) = self.production()
-        {
-            production.sent();
+        if count > 0 {
+            self.flags.add(Flags::PROGRESSED);
+            if let Some(production) = self.production() {
+                production.sent();
+            }
         }
     }
 
