@@ -51,6 +51,7 @@
 //!    it has a deadline.
 
 mod broken;
+mod flags;
 mod held;
 mod layered;
 mod limit;
@@ -62,6 +63,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use self::flags::Flags;
 use self::held::Held;
 use self::limit::Overflow;
 use self::millis::Millis;
@@ -146,43 +148,6 @@ enum Deadline {
     Unread,
     /// That a layer's handshake is done.
     Handshake,
-}
-
-/// Facts about a stream, in one byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Flags(u8);
-
-impl Flags {
-    const NONE: Self = Self(0);
-    /// Bytes left since the close deadline was last looked at.
-    const PROGRESSED: Self = Self(1);
-    /// The last send took less than there was, or is not over: the backend will say when to go on.
-    const BLOCKED: Self = Self(2);
-    /// Bytes went to the socket that the system keeps for what follows them.
-    const CORKED: Self = Self(4);
-    /// A `Failing` stream has had its one flush.
-    const FLUSHED: Self = Self(8);
-    /// The protocol opted in to half-closes.
-    const HALF_CLOSE: Self = Self(16);
-
-    const fn has(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    const fn add(&mut self, flag: Self) {
-        self.0 |= flag.0;
-    }
-
-    const fn set(&mut self, flag: Self, on: bool) {
-        self.0 = if on { self.0 | flag.0 } else { self.0 & !flag.0 };
-    }
-
-    /// Clears a flag; whether it was set.
-    const fn take(&mut self, flag: Self) -> bool {
-        let had = self.has(flag);
-        self.set(flag, false);
-        had
-    }
 }
 
 #[derive(Debug, Default)]

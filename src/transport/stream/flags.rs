@@ -1,0 +1,38 @@
+//! [`Flags`]: what a stream remembers in single bits.
+
+/// Facts about a stream, in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags(u8);
+
+impl Flags {
+    pub(super) const NONE: Self = Self(0);
+    /// Bytes left since the close deadline was last looked at.
+    pub(super) const PROGRESSED: Self = Self(1);
+    /// The last send took less than there was, or is not over: the backend will say when to go on.
+    pub(super) const BLOCKED: Self = Self(2);
+    /// Bytes went to the socket that the system keeps for what follows them.
+    pub(super) const CORKED: Self = Self(4);
+    /// A `Failing` stream has had its one flush.
+    pub(super) const FLUSHED: Self = Self(8);
+    /// The protocol opted in to half-closes.
+    pub(super) const HALF_CLOSE: Self = Self(16);
+
+    pub(super) const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(super) const fn add(&mut self, flag: Self) {
+        self.0 |= flag.0;
+    }
+
+    pub(super) const fn set(&mut self, flag: Self, on: bool) {
+        self.0 = if on { self.0 | flag.0 } else { self.0 & !flag.0 };
+    }
+
+    /// Clears a flag. True if it was set.
+    pub(super) const fn take(&mut self, flag: Self) -> bool {
+        let had = self.has(flag);
+        self.set(flag, false);
+        had
+    }
+}
