@@ -43,12 +43,13 @@ pub const OURS: [Peer; 2] = [
 ];
 
 /// All that are measured, in the order of the tables.
-pub const PEERS: [Peer; 11] = [
+pub const PEERS: [Peer; 12] = [
     CONTROL,
     INLINE,
     OURS[0],
     OURS[1],
     Peer { name: "mio", engine: Engine::Rust("mio", None) },
+    Peer { name: "mio-inline", engine: Engine::Rust("mio-inline", None) },
     Peer { name: "calloop", engine: Engine::Rust("calloop", None) },
     Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
     Peer { name: "monoio", engine: Engine::Rust("monoio", None) },

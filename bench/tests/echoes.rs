@@ -92,6 +92,11 @@ fn mio() {
 }
 
 #[test]
+fn mio_inline() {
+    echoes("mio-inline");
+}
+
+#[test]
 fn calloop() {
     echoes("calloop");
 }

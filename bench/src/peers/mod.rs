@@ -9,6 +9,7 @@
 mod calloop;
 mod epoll;
 mod mio;
+mod mio_inline;
 mod monoio;
 mod ropewalk;
 mod tokio;
@@ -76,6 +77,7 @@ pub fn serve(peer: &str, address: SocketAddr, service: Service) -> Result<Infall
         _ if service != Service::ECHO => Err(format!("{peer} offers a plain echo alone").into()),
         "epoll-inline" => epoll::serve(address),
         "mio" => mio::serve(address),
+        "mio-inline" => mio_inline::serve(address),
         "calloop" => calloop::serve(address),
         "monoio" => monoio::serve(address),
         _ => Err(format!("no peer is called {peer}").into()),
