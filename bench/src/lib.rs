@@ -7,6 +7,7 @@
 //! is a row that says why.
 
 pub mod answers;
+pub mod bounds;
 pub mod histogram;
 pub mod load;
 pub mod measure;

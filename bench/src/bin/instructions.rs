@@ -1,137 +1,308 @@
-//! How many instructions the engine takes for an echo: 64 connections that send 64 bytes each, and get them back, over and over.
+//! The instruction gate: counts the reactor's user instructions, and fails if a case takes more than its bound.
 //!
 //! `cargo run --release -p ropewalk-bench --bin instructions [-- --set]`
 //!
-//! It runs itself under valgrind's callgrind, which counts instructions and takes no notice of how busy the machine is. Counted is what
-//! happens inside a turn of the loop, and nothing of the clients, nor of the kernel; the difference of two runs of different lengths leaves
-//! out what is done once. The number that may be reached stands in `bench/instructions.txt`, and `--set` writes it anew; with a number
-//! that is more than five in a hundred higher this ends with status 1.
+//! | case, on each backend | one unit | at a time |
+//! |---|---|---|
+//! | `echo` | 64 bytes arrive on an open connection and are sent back | 64 |
+//! | `accept-echo-close` | a connection is accepted, echoed once and closed by its client | 16 |
+//!
+//! The program runs itself under valgrind's callgrind, which counts instructions and takes no notice
+//! of how busy the machine is. Only turns of the loop are counted, neither the clients nor the
+//! kernel. The difference of two runs of different lengths leaves out the work that is done once.
+//!
+//! The bounds stand in `bench/instructions.txt`. The program ends with status 1 if a case takes more
+//! than five percent above its bound, or has none. A case that takes over five percent less does not
+//! fail: the program asks for the new number to be recorded. `--set` records all measured numbers. A
+//! case on io_uring is skipped, with a line that says so, where there is no ring.
 
+use std::fmt;
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
+use ropewalk::{BackendKind, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk_bench::Result;
+use ropewalk_bench::bounds::{Bounds, TOLERANCE_PERCENT, Verdict, change_percent};
+use ropewalk_bench::peers::Missing;
 
-const CONNECTIONS: usize = 64;
-const BYTES: usize = 64;
+/// All cases, in the order of the file.
+const CASES: [Case; 4] = [
+    Case { backend: BackendKind::Mio, ..ECHO },
+    Case { backend: BackendKind::IoUring, ..ECHO },
+    Case { backend: BackendKind::Mio, ..ACCEPT_ECHO_CLOSE },
+    Case { backend: BackendKind::IoUring, ..ACCEPT_ECHO_CLOSE },
+];
 
-/// How long the two runs are.
-const ROUNDS: [usize; 2] = [100, 300];
+const ECHO: Case = Case { name: "echo", backend: BackendKind::Mio, connections: 64, rounds: [100, 300], run: echo };
 
-/// How much more is too much, in a hundred.
-const ALLOWED: f64 = 5.0;
+/// As many connections at a time as in the scenario `churn` of `compare`.
+const ACCEPT_ECHO_CLOSE: Case = Case {
+    name: "accept-echo-close",
+    backend: BackendKind::Mio,
+    connections: 16,
+    rounds: [40, 120],
+    run: accept_echo_close,
+};
 
-/// The function whose instructions are counted, by its name in the program.
+/// Bytes of a message.
+const MESSAGE_BYTES: usize = 64;
+
+/// The function whose instructions are counted, by its name in the program. No other name begins like this.
 const COUNTED: &str = "instructions::turn";
 
-struct Echo;
+/// The longest that the loop may turn for one thing. Arbitrary: a round takes milliseconds under valgrind.
+const LIMIT: Duration = Duration::from_secs(30);
 
-impl Protocol for Echo {
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        transport.write(data);
-        Ok(())
+/// The argument with which the program runs a case instead of the gate.
+const RUN: &str = "--run";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        [] => gate(false),
+        ["--set"] => gate(true),
+        [RUN, case, rounds] => run(case, rounds),
+        _ => Err("usage: instructions [--set]".into()),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    match error.downcast_ref::<Missing>() {
+        Some(missing) => println!("missing {missing}"),
+        None => eprintln!("{error}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// Measures all cases and compares them with their bounds. With `set`, records them first.
+fn gate(set: bool) -> Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.txt");
+    let in_file = |error| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(&file).map_err(|error| in_file(error.into()))?;
+    let mut bounds = Bounds::parse(&text).map_err(in_file)?;
+    let measured = CASES.map(|case| (case.to_string(), case.measure()));
+    if set {
+        for (name, instructions) in &measured {
+            if let Ok(instructions) = instructions {
+                bounds.set(name, instructions.round() as u64);
+            }
+        }
+        std::fs::write(&file, bounds.to_string()).map_err(|error| in_file(error.into()))?;
+    }
+    let stale = bounds.names().filter(|name| measured.iter().all(|(case, _)| case != name));
+    let mut failures: Vec<String> = stale.map(|name| format!("no case is called {name:?}")).collect();
+    for (name, instructions) in measured {
+        match instructions.and_then(|instructions| judge(&name, instructions, &bounds)) {
+            Ok(line) => println!("{name}: {line}"),
+            Err(error) if error.is::<Missing>() => println!("{name}: skipped: {error}"),
+            Err(error) => failures.push(format!("{name}: {error}")),
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
+}
+
+/// Returns the line to print for a case, or the reason for which it fails.
+fn judge(name: &str, instructions: f64, bounds: &Bounds) -> Result<String> {
+    let recorded =
+        bounds.get(name).ok_or_else(|| format!("{instructions:.0} instructions and no bound: `--set` records one"))?;
+    let change = change_percent(instructions, recorded);
+    let line = format!("{instructions:.0} instructions, {change:+.1} % of {recorded}");
+    match Verdict::of(instructions, recorded) {
+        Verdict::Kept => Ok(line),
+        Verdict::Better => Ok(format!("{line}: better by more than {TOLERANCE_PERCENT:.0} %, record it with `--set`")),
+        Verdict::Worse => Err(format!("{line}: worse by more than {TOLERANCE_PERCENT:.0} %").into()),
     }
 }
 
-/// One turn of the loop.
-#[inline(never)]
-fn turn(reactor: &Reactor) {
-    reactor.iterate(Duration::ZERO).expect("the loop turns");
+/// A thing to count, on one backend.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    backend: BackendKind,
+    /// Connections of a round, each of which is one unit.
+    connections: usize,
+    /// Lengths of the two runs.
+    rounds: [usize; 2],
+    run: fn(&Server, connections: usize, rounds: usize) -> Result<()>,
 }
 
-/// So many rounds, in each of which every client sends and is answered.
-fn echo(rounds: usize) -> Result<()> {
-    let reactor = Reactor::builder().signals(false).build()?;
-    let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
-    let Some(address) = port.host().socket_addr() else { return Ok(()) };
+impl Case {
+    /// Counts the instructions of one unit.
+    ///
+    /// # Errors
+    /// The backend is [`Missing`], or valgrind fails.
+    fn measure(&self) -> Result<f64> {
+        let [short, long] = self.rounds;
+        let (less, more) = (self.count(short)?, self.count(long)?);
+        Ok((more as f64 - less as f64) / ((long - short) * self.connections) as f64)
+    }
+
+    /// Counts the instructions of a run of so many rounds.
+    fn count(&self, rounds: usize) -> Result<u64> {
+        let program = std::env::current_exe()?;
+        let output = std::env::temp_dir().join(format!("ropewalk-instructions-{}-{rounds}", std::process::id()));
+        let ran = Command::new("valgrind")
+            .args(["--tool=callgrind", &format!("--toggle-collect={COUNTED}*")])
+            .arg(format!("--callgrind-out-file={}", output.display()))
+            .arg(program)
+            .args([RUN, &self.to_string(), &rounds.to_string()])
+            .output()
+            .map_err(|error| format!("valgrind can't be run: {error}"))?;
+        let counted = std::fs::read_to_string(&output);
+        // Absent if valgrind did not come to write it, which is told below.
+        drop(std::fs::remove_file(&output));
+        let (said, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        if let Some(why) = said.lines().find_map(|line| line.strip_prefix("missing ")) {
+            return Err(Missing(why.to_owned()).into());
+        }
+        if !ran.status.success() {
+            return Err(format!("the run under valgrind failed:\n{errors}").into());
+        }
+        let counted = counted.map_err(|error| format!("valgrind has counted nothing: {error}\n{errors}"))?;
+        let total = counted.lines().find_map(|line| line.strip_prefix("totals:")?.trim().parse().ok());
+        total.filter(|&total| total > 0).ok_or_else(|| format!("valgrind has counted nothing of {COUNTED}").into())
+    }
+}
+
+/// Its name in the file of bounds.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.name, self.backend.name())
+    }
+}
+
+/// Runs a case, under valgrind as a rule.
+fn run(case: &str, rounds: &str) -> Result<()> {
+    let case = CASES.into_iter().find(|known| known.to_string() == case);
+    let case = case.ok_or("no such case")?;
+    (case.run)(&Server::new(case.backend)?, case.connections, rounds.parse()?)
+}
+
+/// Makes rounds in each of which every connection sends a message and is answered.
+fn echo(server: &Server, connections: usize, rounds: usize) -> Result<()> {
     let mut clients = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let client = TcpStream::connect(address)?;
+    for _ in 0..connections {
+        clients.push(server.connect()?);
+        turn(&server.reactor);
+    }
+    (0..rounds).try_for_each(|_| server.echo(&mut clients))
+}
+
+/// Makes rounds in each of which so many clients connect, are answered once, and close.
+fn accept_echo_close(server: &Server, connections: usize, rounds: usize) -> Result<()> {
+    let idle = server.reactor.counters().watched;
+    for _ in 0..rounds {
+        let clients: Result<Vec<_>> = (0..connections).map(|_| server.connect()).collect();
+        let mut clients = clients?;
+        server.echo(&mut clients)?;
+        drop(clients);
+        server.turn_until("connections that close", || Ok(server.reactor.counters().watched == idle))?;
+    }
+    Ok(())
+}
+
+/// A reactor with an echo server.
+struct Server {
+    reactor: Reactor,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// # Errors
+    /// The backend is [`Missing`].
+    fn new(backend: BackendKind) -> Result<Self> {
+        let reactor = Reactor::builder().signals(false).backend(backend).build()?;
+        if reactor.backend() != backend {
+            return Err(Missing(format!("the backend {} can't be had under valgrind here", backend.name())).into());
+        }
+        let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
+        let address = port.host().socket_addr().ok_or("the port is TCP's")?;
+        Ok(Self { reactor, address })
+    }
+
+    /// Connects a client. The kernel accepts it; the reactor has to turn for that.
+    fn connect(&self) -> Result<TcpStream> {
+        let client = TcpStream::connect(self.address)?;
         client.set_nodelay(true)?;
         client.set_nonblocking(true)?;
-        clients.push(client);
-        turn(&reactor);
+        Ok(client)
     }
-    for _ in 0..rounds {
-        for client in &mut clients {
-            client.write_all(&[7; BYTES])?;
+
+    /// Has every client send a message, and turns until all are answered.
+    fn echo(&self, clients: &mut [TcpStream]) -> Result<()> {
+        for client in &mut *clients {
+            client.write_all(&[7; MESSAGE_BYTES])?;
         }
         let mut answered = 0;
-        while answered < clients.len() * BYTES {
-            turn(&reactor);
-            for client in &mut clients {
-                let mut answer = [0; BYTES];
+        self.turn_until("answers", || {
+            for client in &mut *clients {
+                let mut answer = [0; MESSAGE_BYTES];
                 match client.read(&mut answer) {
+                    Ok(0) => return Err("the server has closed a connection".into()),
                     Ok(count) => answered += black_box(count),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
                 }
             }
+            Ok(answered == clients.len() * MESSAGE_BYTES)
+        })
+    }
+
+    fn turn_until(&self, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            turn(&self.reactor);
+            if done()? {
+                return Ok(());
+            }
         }
+        Err(format!("no {what} for {LIMIT:?}").into())
     }
-    Ok(())
 }
 
-/// The instructions of a run of so many rounds.
-fn count(rounds: usize) -> Result<u64, String> {
-    let program = std::env::current_exe().map_err(|error| format!("no program: {error}"))?;
-    let output = std::env::temp_dir().join(format!("ropewalk-instructions-{}-{rounds}", std::process::id()));
-    let ran = Command::new("valgrind")
-        .args(["--tool=callgrind", &format!("--toggle-collect={COUNTED}*")])
-        .arg(format!("--callgrind-out-file={}", output.display()))
-        .arg(program)
-        .arg(rounds.to_string())
-        .output()
-        .map_err(|error| format!("valgrind can't be run: {error}"))?;
-    let counted = std::fs::read_to_string(&output);
-    drop(std::fs::remove_file(&output));
-    let said = String::from_utf8_lossy(&ran.stderr);
-    if !ran.status.success() {
-        return Err(format!("the run under valgrind failed:\n{said}"));
-    }
-    let counted = counted.map_err(|error| format!("valgrind has counted nothing: {error}\n{said}"))?;
-    let total = counted.lines().find_map(|line| line.strip_prefix("totals:")?.trim().parse().ok());
-    total.filter(|&total| total > 0).ok_or_else(|| format!("valgrind has counted nothing of {COUNTED}"))
+/// Turns the loop once, without waiting.
+#[inline(never)]
+fn turn(reactor: &Reactor) {
+    reactor.iterate(Duration::ZERO).expect("the loop turns");
 }
 
-/// Instructions for one echo.
-fn measure() -> Result<f64, String> {
-    let [short, long] = ROUNDS;
-    let (less, more) = (count(short)?, count(long)?);
-    Ok((more as f64 - less as f64) / ((long - short) * CONNECTIONS) as f64)
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> ropewalk::Result<()> {
+        transport.write(data);
+        Ok(())
+    }
 }
 
-fn gate(set: bool) -> Result<(), String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.txt");
-    let measured = measure()?;
-    if set {
-        std::fs::write(&file, format!("{measured:.0}\n")).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    let known = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let known: f64 = known.trim().parse().map_err(|error| format!("{}: {error}", file.display()))?;
-    let change = (measured / known - 1.0) * 100.0;
-    println!("{measured:.0} instructions for an echo, {change:+.1} % of the {known:.0} in {}", file.display());
-    if change > ALLOWED {
-        return Err(format!("{measured:.0} instructions are more than {known:.0} and {ALLOWED:.0} % on top"));
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn main() -> ExitCode {
-    let argument = std::env::args().nth(1);
-    let done = match argument.as_deref().map(str::parse) {
-        Some(Ok(rounds)) => echo(rounds).map_err(|failure| failure.to_string()),
-        _ => gate(argument.as_deref() == Some("--set")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
+    /// Each case has a bound, and each bound a case.
+    #[test]
+    fn bounds_are_those_of_the_cases() {
+        let bounds = Bounds::parse(include_str!("../../instructions.txt")).unwrap();
+        assert_eq!(bounds.names().collect::<Vec<_>>(), CASES.map(|case| case.to_string()));
+    }
+
+    /// Without valgrind too, each case comes to its end, with the connections that it is to count.
+    #[test]
+    fn cases_run() {
+        for case in CASES {
+            let server = match Server::new(case.backend) {
+                Err(error) if error.is::<Missing>() => {
+                    println!("{case}: skipped: {error}");
+                    continue;
+                }
+                server => server.unwrap(),
+            };
+            (case.run)(&server, case.connections, 3).unwrap();
+            let rounds_that_accept = if case.name == ACCEPT_ECHO_CLOSE.name { 3 } else { 1 };
+            assert_eq!(server.reactor.counters().accepted, rounds_that_accept * case.connections as u64, "{case}");
         }
     }
 }
