@@ -6,8 +6,8 @@
 //! return crosses a system call between two waits: a disassembly of `run` shows it.
 //!
 //! mio itself can't do that: `Poll::poll`, and `Read` and `Write` of its sockets, end in functions of
-//! libc. The two peers differ by the cost of these functions. Accepting and closing have functions of
-//! their own, because they are no part of an echo.
+//! libc. The two peers differ by the functions of mio, std and libc around the same system calls.
+//! Accepting and closing have functions of their own, because they are no part of an echo.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
