@@ -3,7 +3,7 @@
 use std::env;
 use std::io;
 
-use super::backend::{Backend, Mio};
+use super::backend::{AnyBackend, Mio};
 
 /// Who chooses where the program does not.
 const VARIABLE: &str = "ROPEWALK_BACKEND";
@@ -52,31 +52,31 @@ impl BackendKind {
 }
 
 /// A backend as asked for, or as the environment asks where nobody does. Without io_uring it is mio, and the log says why.
-pub(super) fn backend(asked: Option<BackendKind>) -> io::Result<(BackendKind, Box<dyn Backend>)> {
+pub(super) fn backend(asked: Option<BackendKind>) -> io::Result<(BackendKind, AnyBackend)> {
     let asked = asked.map_or_else(BackendKind::of_environment, Ok)?;
     made(asked, io_uring)
 }
 
 fn made(
     asked: BackendKind,
-    io_uring: impl FnOnce() -> io::Result<Box<dyn Backend>>,
-) -> io::Result<(BackendKind, Box<dyn Backend>)> {
+    io_uring: impl FnOnce() -> io::Result<AnyBackend>,
+) -> io::Result<(BackendKind, AnyBackend)> {
     if asked == BackendKind::IoUring {
         match io_uring() {
             Ok(backend) => return Ok((BackendKind::IoUring, backend)),
             Err(error) => tracing::warn!(%error, "no io_uring for this reactor: it uses mio"),
         }
     }
-    Ok((BackendKind::Mio, Box::new(Mio::new()?)))
+    Ok((BackendKind::Mio, Mio::new()?.into()))
 }
 
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
-fn io_uring() -> io::Result<Box<dyn Backend>> {
-    Ok(Box::new(super::backend::Uring::new()?))
+fn io_uring() -> io::Result<AnyBackend> {
+    Ok(super::backend::Uring::new()?.into())
 }
 
 #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
-fn io_uring() -> io::Result<Box<dyn Backend>> {
+fn io_uring() -> io::Result<AnyBackend> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "built without it (feature `io-uring`, on Linux)"))
 }
 

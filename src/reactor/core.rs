@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::aftermath::Aftermath;
-use super::backend::{Backend, Inbox};
+use super::backend::{AnyBackend, Inbox};
 use super::net::Net;
 use super::net::connect::Attempt;
 use super::net::lingering::Lingering;
@@ -31,7 +31,7 @@ use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
 pub(crate) struct Core {
     /// The handle that all clones of a [`Reactor`](super::Reactor) share. It keeps this, and not the other way round.
     pub(super) handle: Weak<Handle>,
-    pub(super) backend: RefCell<Box<dyn Backend>>,
+    pub(super) backend: RefCell<AnyBackend>,
     pub(super) slots: RefCell<Slots<Slot>>,
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
@@ -77,7 +77,7 @@ impl Slot {
 }
 
 impl Core {
-    pub(super) fn new(backend: Box<dyn Backend>, mut settings: Builder, handle: &Weak<Handle>) -> Rc<Self> {
+    pub(super) fn new(backend: AnyBackend, mut settings: Builder, handle: &Weak<Handle>) -> Rc<Self> {
         let resolver = mem::replace(&mut settings.resolver, Rc::new(SystemResolver));
         let clock = backend.clock();
         let process = Arc::new(Process::current());

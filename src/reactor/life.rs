@@ -151,7 +151,7 @@ impl Core {
         self.run.close_in_child();
         self.signals.leave_to_parent();
         self.threads.leave_to_parent();
-        let backend = self.backend.replace(Box::new(Closed::new(0)));
+        let backend = self.backend.replace(Box::new(Closed::new(0)).into());
         drop(backend);
         mem::forget(Rc::clone(self));
     }
@@ -180,7 +180,7 @@ impl Core {
         self.remove_signals();
         self.threads.close();
         let stale = self.backend.borrow().stale();
-        let backend = self.backend.replace(Box::new(Closed::new(stale)));
+        let backend = self.backend.replace(Box::new(Closed::new(stale)).into());
         drop(backend);
     }
 }

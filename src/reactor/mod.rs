@@ -43,8 +43,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 pub(crate) use self::backend::{
-    Backend, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
-    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    AnyBackend, Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming,
+    IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::choice::BackendKind;
 use self::core::{Core, Slot};
@@ -475,7 +475,8 @@ impl Builder {
     }
 
     /// Makes a reactor on a backend.
-    pub(crate) fn build_on(self, backend: Box<dyn Backend>) -> Reactor {
+    pub(crate) fn build_on(self, backend: impl Into<AnyBackend>) -> Reactor {
+        let backend = backend.into();
         Reactor(Rc::new_cyclic(|handle| Handle::new(Core::new(backend, self, handle))))
     }
 }

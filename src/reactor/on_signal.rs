@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use super::backend::Interest;
 use super::core::{Core, Slot};
 use super::signals::{self, Signals};
 use super::{Reactor, WeakReactor};
@@ -135,7 +136,9 @@ impl Core {
         let mut signals = Signals::new()?;
         change(&mut signals)?;
         let id = self.slots.borrow_mut().insert(Slot::Signals);
-        if let Err(error) = self.backend.borrow_mut().watch(id, signals.descriptor()) {
+        if let Err(error) =
+            self.backend.borrow_mut().watch(id, signals.descriptor(), Interest { readable: true, writable: false })
+        {
             self.slots.borrow_mut().remove(id);
             return Err(error);
         }

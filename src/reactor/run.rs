@@ -210,8 +210,11 @@ impl Run {
 impl Core {
     pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
         self.begin_run()?;
-        while self.step(None)? {}
-        Ok(())
+        // The turn is compiled into this loop: see there.
+        self.controlled(|| {
+            while self.step_on(None)? {}
+            Ok(())
+        })
     }
 
     /// A run begins: the rest of it is steps.
@@ -254,24 +257,32 @@ impl Core {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
         }
+        self.controlled(|| self.step_on(longest))
+    }
+
+    #[inline(always)]
+    fn step_on(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         // A callback may have forked.
         if self.is_foreign() {
             return Err(ReactorError::ForkedChild);
         }
-        self.controlled(|| self.step_on(longest))
-    }
-
-    fn step_on(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if !self.advance() {
             self.finish();
             return Ok(false);
         }
         let turned = self.turn(longest);
-        if turned.is_err() && !self.is_foreign() {
+        if turned.is_err() {
+            self.turn_failed();
+        }
+        turned.map(|()| true)
+    }
+
+    #[cold]
+    fn turn_failed(self: &Rc<Self>) {
+        if !self.is_foreign() {
             self.fail_all();
             self.finish();
         }
-        turned.map(|()| true)
     }
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {

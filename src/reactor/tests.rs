@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
-use super::backend::{Closed, Completion, Inbox, Incoming, IncomingSocket};
+use super::backend::{Closed, Completion, Incoming, IncomingSocket};
 use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
 use crate::address::Address;
 use crate::deferred::Promise;
@@ -143,7 +143,7 @@ fn the_pause_of_accepting_doubles_until_it_works() {
     let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
     let pause = || {
-        core.complete(id, Completion::AcceptFailed(Errno::NFILE.into()), &mut Inbox::default());
+        core.complete(id, Completion::AcceptFailed(Errno::NFILE.into()));
         let pause = core.timers.next_deadline().expect("it goes on") - core.timers.seconds();
         network.run_for(pause).unwrap();
         pause.as_millis()
@@ -291,7 +291,7 @@ fn a_socket_that_meets_itself_again_and_again_is_refused() {
     for tries in 0..4 {
         network.settle().unwrap();
         assert!(!connecting.is_called(), "{tries}");
-        core.complete(id, Completion::Connected(to.into()), &mut Inbox::default());
+        core.complete(id, Completion::Connected(to.into()));
     }
     network.settle().unwrap();
     let failure = connecting.take_result().expect("it is over").expect_err("it failed");
@@ -364,27 +364,28 @@ fn spurious_and_stale_completions_are_tolerated() {
     let (_port, address) = listen(&reactor, &log);
     let peer = TcpStream::connect(address).unwrap();
     run_until(&reactor, || !log.borrow().is_empty());
-    let (core, mut inbox) = (&reactor.0, Inbox::default());
+    let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
     let stale = Id { generation: id.generation + 1, ..id };
     for id in [id, stale] {
-        core.complete(id, Completion::SendReady, &mut inbox);
-        core.complete(id, Completion::Shed(1), &mut inbox);
-        core.complete(id, Completion::Connected(address.into()), &mut inbox);
-        core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()), &mut inbox);
-        core.complete(id, Completion::Readable, &mut inbox);
+        core.complete(id, Completion::SendReady);
+        core.complete(id, Completion::Shed(1));
+        core.complete(id, Completion::Connected(address.into()));
+        core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()));
+        core.complete(id, Completion::Readable);
+        core.complete(id, Completion::Writable);
     }
-    core.complete(stale, Completion::EndOfStream, &mut inbox);
+    core.complete(stale, Completion::EndOfStream);
     let broken = || Completion::Broken { error: Errno::CONNRESET.into(), rest: false };
-    core.complete(stale, broken(), &mut inbox);
+    core.complete(stale, broken());
     reactor.iterate(Duration::ZERO).unwrap();
     assert_eq!(*log.borrow(), ["made"]);
     for _ in 0..2 {
-        core.complete(id, Completion::EndOfStream, &mut inbox);
-        core.complete(id, broken(), &mut inbox);
+        core.complete(id, Completion::EndOfStream);
+        core.complete(id, broken());
     }
     reactor.iterate(Duration::ZERO).unwrap();
-    core.complete(id, Completion::EndOfStream, &mut inbox);
+    core.complete(id, Completion::EndOfStream);
     reactor.iterate(Duration::ZERO).unwrap();
     assert_eq!(*log.borrow(), ["made", "the peer reset the connection (0 bytes were still to be sent)"]);
     drop(peer);
@@ -472,7 +473,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
     let bombs = reactor.listen_tcp("127.0.0.1:0".parse().unwrap(), &ListenOptions::new(), |_| Some(Bomb)).unwrap();
     let bomb = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[1];
-    let working = core.backend.replace(Box::new(Closed::new(0)));
+    let working = core.backend.replace(Box::new(Closed::new(0)).into());
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for port in [id, bomb] {
@@ -480,7 +481,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
         peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
         let incoming = Incoming { socket, host: address.into(), peer: address.into() };
-        core.complete(port, Completion::Accepted(Box::new(incoming)), &mut Inbox::default());
+        core.complete(port, Completion::Accepted(Box::new(incoming)));
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
         assert!(log.borrow().is_empty() && core.slots.borrow().len() == 2);
     }

@@ -9,12 +9,11 @@
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
 
-use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::Core;
-use super::backend::Completion;
+use super::backend::BackendEvent;
 use crate::error::ReactorError;
 use crate::failure::guarded;
 use crate::log::error;
@@ -26,6 +25,11 @@ const TIMERS: usize = 10_000;
 
 impl Core {
     /// One turn. `longest` bounds the wait.
+    ///
+    /// It is compiled into the loop of [`Core::run`], and so are the backend's wait, its receive and its send: no function returns
+    /// across one of these system calls (`backend/any.rs` says why). So nothing that makes one of them may be called from here out of
+    /// line or by a closure; everything that is rare is, and is marked so. `tests/in_line.rs` looks at the machine code.
+    #[inline(always)]
     pub(super) fn turn(self: &Rc<Self>, longest: Option<Duration>) -> Result<(), ReactorError> {
         self.count(|counters| counters.turns += 1);
         // 1
@@ -36,25 +40,27 @@ impl Core {
             return Err(ReactorError::ForkedChild);
         }
         // 4
-        let until = self.wait_until(longest);
+        let mut until = self.wait_until(longest);
         // 5
         // Calls from threads and woken futures are looked for once more when the loop is marked as asleep.
-        let is_idle = || !self.spawner.is_woken();
-        let wait = |until| self.backend.borrow_mut().wait(until);
-        self.threads.sleep(until, is_idle, wait).map_err(ReactorError::Poll)?;
+        let sleeps = until != Some(Duration::ZERO);
+        if sleeps && !self.threads.fall_asleep(|| !self.spawner.is_woken()) {
+            until = Some(Duration::ZERO);
+        }
+        let waited = self.backend.borrow_mut().wait(until);
+        if sleeps {
+            self.threads.wake_up();
+        }
+        waited.map_err(ReactorError::Poll)?;
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
         while !self.is_foreign() {
             let next = self.backend.borrow_mut().next(&mut inbox);
             match next {
-                Some((id, completion @ Completion::Received)) => {
-                    // It holds nothing, which the compiler does not see.
-                    mem::forget(completion);
-                    self.received(id, &mut inbox);
-                }
-                Some((id, Completion::Returned(loan, result))) => self.returned(id, loan, result),
-                Some((id, completion)) => self.complete(id, completion, &mut inbox),
+                Some((id, BackendEvent::Received)) => self.received(id, &mut inbox),
+                Some((id, BackendEvent::Returned(loan, result))) => self.returned(id, loan, result),
+                Some((id, BackendEvent::Other(completion))) => self.complete(id, completion),
                 None => break,
             }
         }
@@ -71,6 +77,7 @@ impl Core {
         Ok(())
     }
 
+    #[inline(never)]
     fn run_remote_calls(self: &Rc<Self>) {
         let calls = self.threads.take_calls();
         if calls.is_empty() {
@@ -85,9 +92,13 @@ impl Core {
     }
 
     fn run_timers(&self) {
-        if self.timers.is_empty() {
-            return;
+        if !self.timers.is_empty() {
+            self.run_due_timers();
         }
+    }
+
+    #[inline(never)]
+    fn run_due_timers(&self) {
         let mut longest = Duration::ZERO;
         for ready in self.timers.begin(self.timers.seconds()).take(TIMERS) {
             longest = longest.max(ready.late());
@@ -110,6 +121,7 @@ impl Core {
     }
 
     /// Until when phase 5 may wait. Zero: not at all.
+    #[inline(never)]
     fn wait_until(&self, longest: Option<Duration>) -> Option<Duration> {
         if self.is_busy() || longest == Some(Duration::ZERO) {
             return Some(Duration::ZERO);

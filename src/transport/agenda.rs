@@ -102,6 +102,8 @@ impl Call<'_> {
 pub(crate) trait Watch {
     /// A protocol above so many layers has written this, and it will be sent.
     fn written(&self, id: Id, level: usize, data: &[u8]);
+    /// A stream has so many layers now.
+    fn layered(&self, id: Id, levels: usize);
     /// A protocol above so many layers is about to be called.
     fn calls(&self, id: Id, level: usize, call: Call<'_>);
     /// The call is over, however it ended.

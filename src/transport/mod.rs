@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub(crate) mod agenda;
 pub(crate) mod layer;
+pub(crate) mod outgoing;
 mod producer;
 pub(crate) mod queue_limit;
 pub(crate) mod send_queue;
@@ -404,6 +405,9 @@ impl Transport {
         let mut stream = self.0.stream.borrow_mut();
         if !stream.takes_layers() {
             return None;
+        }
+        if let Some(watch) = &self.0.agenda.watch {
+            watch.layered(self.0.id, stream.levels() + 1);
         }
         let opened = stream.add_layer(layer, &self.0.agenda.spares);
         if let Some(failure) = opened.failure {

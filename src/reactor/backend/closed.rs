@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, Wake,
+    Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
+    Progress, Wake,
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
 use crate::transport::agenda::Id;
-use crate::transport::send_queue::Spares;
-use crate::transport::stream::Stream;
+use crate::transport::outgoing::Outgoing;
 
 /// See the module.
 pub(crate) struct Closed {
@@ -63,7 +63,7 @@ impl Backend for Closed {
         false
     }
 
-    fn send(&mut self, _id: Id, _stream: &mut Stream, _spares: &Spares) -> io::Result<Progress> {
+    fn send(&mut self, _id: Id, _outgoing: Outgoing<'_>) -> io::Result<Progress> {
         Err(gone())
     }
 
@@ -75,7 +75,7 @@ impl Backend for Closed {
 
     fn close(&mut self, _id: Id, _reset: bool) {}
 
-    fn watch(&mut self, _id: Id, _descriptor: RawFd) -> io::Result<()> {
+    fn watch(&mut self, _id: Id, _descriptor: RawFd, _interest: Interest) -> io::Result<()> {
         Err(gone())
     }
 
@@ -83,7 +83,7 @@ impl Backend for Closed {
         Err(gone())
     }
 
-    fn next(&mut self, _inbox: &mut Inbox) -> Option<(Id, Completion)> {
+    fn next(&mut self, _inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         None
     }
 

@@ -23,45 +23,35 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::mio::event::Event;
-use ::mio::unix::SourceFd;
-use ::mio::{Events, Interest, Poll, Token, Waker};
+use ::mio::Interest as Readiness;
+use ::mio::Waker;
 
 use super::fine_timer::FineTimer;
-use super::readiness::{Edge, Listener, Source, Stream};
+use super::poller::Poller;
+use super::readiness::{Edge, Listener, Source, Stream, Watched};
 use super::socket::{self, Send};
-use super::table::Table;
+use super::table::{Table, Then};
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, Wake,
+    Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
+    Progress, Wake,
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
 use crate::log::error;
 use crate::transport::agenda::Id;
-use crate::transport::send_queue::Spares;
-use crate::transport::stream as transport;
-
-/// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
-const EVENTS: usize = 1024;
+use crate::transport::outgoing::Outgoing;
 
 /// What a stream is registered for. An urgent byte is no event of its own, but says that a receive may stop before the socket is
 /// drained.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const RECEIVING: Interest = Interest::READABLE.add(Interest::PRIORITY);
+const RECEIVING: Readiness = Readiness::READABLE.add(Readiness::PRIORITY);
 /// What a stream is registered for.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const RECEIVING: Interest = Interest::READABLE;
-
-/// The token of the waker: no slot has this number.
-const WAKE: Token = Token(usize::MAX);
-/// The token of the fine timer. Smaller ones are those of sockets.
-const FINE: Token = Token(usize::MAX - 1);
+const RECEIVING: Readiness = Readiness::READABLE;
 
 /// See the module.
 pub(crate) struct Mio {
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
+    poller: Poller,
     table: Table<Source>,
     clock: Monotonic,
     /// There where the poller counts in milliseconds.
@@ -74,37 +64,56 @@ pub(crate) struct Mio {
 
 impl Mio {
     pub(crate) fn new() -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let poller = Poller::new()?;
         let fine = FineTimer::new()?;
         if let Some(fine) = &fine {
-            poll.registry().register(&mut SourceFd(&fine.as_raw_fd()), FINE, Interest::READABLE)?;
+            poller.register_timer(fine)?;
         }
-        let (events, table, clock) = (Events::with_capacity(EVENTS), Table::new(), Monotonic::new());
-        Ok(Self { poll, events, waker, table, clock, fine, reserve: None, turn: 0 })
-    }
-
-    fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
-        self.poll.registry().register(&mut SourceFd(&descriptor), token(id), interest)
+        Ok(Self { poller, table: Table::new(), clock: Monotonic::new(), fine, reserve: None, turn: 0 })
     }
 
     fn stream(&mut self, id: Id) -> Option<&mut Stream> {
         self.table.get_mut(id)?.stream()
     }
 
-    /// Waits for events until the clock says `until`: see the module.
-    fn poll(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let wait = until.map(|until| self.clock.left(until));
-        let (Some(until), Some(fine)) = (until, &self.fine) else {
-            return self.poll.poll(&mut self.events, wait);
-        };
-        self.poll.poll(&mut self.events, wait.map(whole_milliseconds))?;
+    /// How long the poller is to wait first: all of it, or what it can count of it.
+    #[inline]
+    fn first_wait(&self, until: Option<Duration>) -> Option<Duration> {
+        let wait = self.clock.left(until?);
+        Some(if self.fine.is_some() { whole_milliseconds(wait) } else { wait })
+    }
+
+    /// Waits for the rest of it, where the poller could not count it.
+    #[cold]
+    fn wait_on(&mut self, until: Duration) -> io::Result<()> {
         let rest = self.clock.left(until);
-        if self.events.is_empty() && !rest.is_zero() {
+        if let Some(fine) = self.fine.as_ref().filter(|_| !rest.is_zero()) {
             fine.arm(rest)?;
-            self.poll.poll(&mut self.events, Some(rest))?;
+            self.poller.wait(Some(rest))?;
         }
         Ok(())
+    }
+
+    /// The next thing that happened, unless that is bytes of a TCP stream that the poller has just told of.
+    #[cold]
+    #[inline(never)]
+    fn next_slow(&mut self, mut told: Option<(Id, Edge)>, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        loop {
+            if told.is_none() && !self.table.has_current() {
+                told = self.poller.next();
+            }
+            let id = match told.take() {
+                Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
+                None => Some(self.table.next_listed()?),
+            };
+            let Some(id) = id else { continue };
+            let Some(source) = self.table.get_mut(id) else { continue };
+            let (event, then) = source.next(self.turn, inbox, &mut self.reserve);
+            self.table.looked(id, then);
+            if let Some(event) = event {
+                return Some((id, event));
+            }
+        }
     }
 }
 
@@ -120,18 +129,18 @@ impl Backend for Mio {
 
     fn reopen(&mut self) -> io::Result<()> {
         let made = Self::new()?;
-        (self.poll, self.waker, self.fine) = (made.poll, made.waker, made.fine);
-        let registry = self.poll.registry();
+        (self.poller, self.fine) = (made.poller, made.fine);
+        let poller = &self.poller;
         self.table.each(|id, source| {
             let (descriptor, interest) = match source {
                 Source::Listener(listener) => {
                     listener.adopt();
-                    (listener.socket.as_raw_fd(), Interest::READABLE)
+                    (listener.socket.as_raw_fd(), Readiness::READABLE)
                 }
-                Source::Connecting(stream) => (stream.socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE),
-                Source::Vacant | Source::Stream(_) | Source::Watched => return Ok(()),
+                Source::Connecting(stream) => (stream.socket.as_raw_fd(), Readiness::READABLE | Readiness::WRITABLE),
+                Source::Vacant | Source::Stream(_) | Source::Watched(_) => return Ok(()),
             };
-            registry.register(&mut SourceFd(&descriptor), token(id), interest)
+            poller.register(id, descriptor, interest)
         })
     }
 
@@ -140,7 +149,7 @@ impl Backend for Mio {
         if self.reserve.is_none() {
             self.reserve = Some(socket::reserve()?);
         }
-        self.register(id, socket.as_raw_fd(), Interest::READABLE)?;
+        self.poller.register(id, socket.as_raw_fd(), Readiness::READABLE)?;
         self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, &bound, file, options))));
         Ok(bound)
     }
@@ -167,14 +176,15 @@ impl Backend for Mio {
         let IncomingSocket::Descriptor { socket, unix } = socket else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        self.register(id, socket.as_raw_fd(), RECEIVING)?;
+        self.poller.register(id, socket.as_raw_fd(), RECEIVING)?;
         self.table.insert(id, Source::Stream(Stream::new(socket, unix)));
         Ok(())
     }
 
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
         let (socket, done) = socket::connect(to, options)?;
-        self.register(id, socket.as_raw_fd(), RECEIVING | Interest::WRITABLE).map_err(ConnectRefusal::Socket)?;
+        let both = RECEIVING | Readiness::WRITABLE;
+        self.poller.register(id, socket.as_raw_fd(), both).map_err(ConnectRefusal::Socket)?;
         self.table.insert(id, Source::Connecting(Stream::attempt(socket, to.unix().is_some())));
         if done {
             self.table.list_again(id);
@@ -201,13 +211,14 @@ impl Backend for Mio {
         matches!(self.table.get(id), Some(Source::Stream(stream)) if stream.unix)
     }
 
-    fn send(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
-        let source = self.table.get_mut(id).and_then(Source::stream).ok_or(io::ErrorKind::NotConnected)?;
-        let progress = source.send(stream, spares)?;
-        if source.blocked && !mem::replace(&mut source.armed, true) {
-            let descriptor = source.socket.as_raw_fd();
-            let both = RECEIVING | Interest::WRITABLE;
-            self.poll.registry().reregister(&mut SourceFd(&descriptor), token(id), both)?;
+    #[inline(always)]
+    fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        let Some(Source::Stream(stream)) = self.table.get_mut(id) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let progress = stream.send(outgoing)?;
+        if stream.blocked && !mem::replace(&mut stream.armed, true) {
+            self.poller.reregister(id, stream.socket.as_raw_fd(), RECEIVING | Readiness::WRITABLE)?;
         }
         Ok(progress)
     }
@@ -228,48 +239,73 @@ impl Backend for Mio {
 
     fn close(&mut self, id: Id, reset: bool) {
         // Closing takes a descriptor out of the poller; no call is needed for that.
-        let Source::Stream(stream) = self.table.take(id) else { return };
-        if reset {
-            socket::reset_on_close(stream.socket.as_fd());
-        } else {
-            stream.read_last();
+        match self.table.take(id) {
+            Source::Stream(stream) if reset => socket::reset_on_close(stream.socket.as_fd()),
+            Source::Stream(stream) => stream.read_last(),
+            // Its owner may have closed it: then it is out already.
+            Source::Watched(watched) => drop(self.poller.deregister(watched.descriptor)),
+            Source::Vacant | Source::Listener(_) | Source::Connecting(_) => {}
         }
     }
 
-    fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
-        self.register(id, descriptor, Interest::READABLE)?;
-        self.table.insert(id, Source::Watched);
+    fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
+        let readiness = match interest {
+            Interest { readable: true, writable: false } => Readiness::READABLE,
+            Interest { readable: false, writable: true } => Readiness::WRITABLE,
+            Interest { readable: true, writable: true } => Readiness::READABLE | Readiness::WRITABLE,
+            Interest { readable: false, writable: false } => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        self.poller.register(id, descriptor, readiness)?;
+        self.table.insert(id, Source::Watched(Watched::new(descriptor, interest)));
         Ok(())
     }
 
+    #[inline(always)]
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let until = if self.table.is_drained() { until } else { Some(Duration::ZERO) };
         self.turn = self.turn.wrapping_add(1);
+        if !self.poller.is_drained() {
+            // A turn was left in the middle, by a panic. The poller says everything once.
+            self.table.begin_turn();
+            return Ok(());
+        }
+        let until = if self.table.is_drained() { until } else { Some(Duration::ZERO) };
         #[cfg(test)]
-        let polled = socket::faults::call(socket::faults::Call::Wait, || Ok(()))
-            .map_err(io::Error::from)
-            .and_then(|()| self.poll(until));
-        #[cfg(not(test))]
-        let polled = self.poll(until);
-        match polled {
+        match socket::faults::call(socket::faults::Call::Wait, || Ok(())) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(error),
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        self.poller.wait(self.first_wait(until))?;
+        if let Some(until) = until
+            && self.poller.is_silent()
+        {
+            self.wait_on(until)?;
         }
         self.table.begin_turn();
-        for event in self.events.iter().filter(|event| event.token() < FINE) {
-            self.table.say(id(event.token()), edge(event));
-        }
         Ok(())
     }
 
-    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
-        let Self { table, reserve, turn, .. } = self;
-        table.next(Source::note, |_, source| source.next(*turn, inbox, reserve))
+    #[inline(always)]
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        let told = if self.table.has_current() { None } else { self.poller.next() };
+        if let Some((id, edge)) = told
+            && let Some(Source::Stream(stream)) = self.table.unlisted(id)
+            && stream.may_just_receive(edge)
+        {
+            let (event, then) = stream.receive(inbox);
+            if then != Then::Rest {
+                self.table.looked(id, then);
+            }
+            if let Some(event) = event {
+                return Some((id, event));
+            }
+            return self.next_slow(None, inbox);
+        }
+        self.next_slow(told, inbox)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(&self.waker) as Arc<dyn Wake>
+        Arc::clone(self.poller.waker()) as Arc<dyn Wake>
     }
 
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
@@ -291,28 +327,6 @@ impl Wake for Waker {
             error!(%error, "the reactor could not be woken");
         }
     }
-}
-
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!("ropewalk needs 64-bit tokens: a slot and a generation of 32 bits each");
-
-fn token(id: Id) -> Token {
-    Token(((id.generation as usize) << 32) | id.slot as usize)
-}
-
-fn id(token: Token) -> Id {
-    Id { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
-}
-
-fn edge(event: &Event) -> Edge {
-    let hung_up = event.is_read_closed() || event.is_error();
-    Edge::NONE
-        .with(Edge::READABLE, event.is_readable() || hung_up)
-        .with(Edge::WRITABLE, event.is_writable())
-        .with(Edge::HUNG_UP, hung_up)
-        .with(Edge::FAILED, event.is_error())
-        .with(Edge::URGENT, event.is_priority())
-        .with(Edge::GONE, event.is_write_closed())
 }
 
 #[cfg(test)]

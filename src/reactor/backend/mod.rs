@@ -8,9 +8,9 @@
 //! |---|---|
 //! | [`listen`](Backend::listen), [`accept`](Backend::accept), [`stop_listening`](Backend::stop_listening) | [`Accepted`](Completion::Accepted), [`NoDescriptors`](Completion::NoDescriptors), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
 //! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
-//! | [`receive`](Backend::receive), [`receive_rest`](Backend::receive_rest) | [`Received`](Completion::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
-//! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](Completion::Returned) with the chunk that was being sent |
-//! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable) |
+//! | [`receive`](Backend::receive), [`receive_rest`](Backend::receive_rest) | [`Received`](BackendEvent::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
+//! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](BackendEvent::Returned) with the chunk that was being sent |
+//! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable), [`Writable`](Completion::Writable) |
 //! | [`waker`](Backend::waker) | [`wait`](Backend::wait) returns |
 //! | [`clock`](Backend::clock) | what time it is, which is the backend's business too |
 //!
@@ -25,11 +25,13 @@
 //! 5. `wait` never returns before its deadline unless something happened, and no later than the system's timers make it: the deadline
 //!    reaches the system in nanoseconds, and a system that counts in milliseconds is asked for the rest in another way.
 
+mod any;
 mod closed;
 mod fine_timer;
 mod mio;
 mod options;
 mod outstanding;
+mod poller;
 mod readiness;
 pub(super) mod socket;
 mod socket_file;
@@ -49,9 +51,10 @@ use rustix::io::Errno;
 
 use crate::address::Address;
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::{Loan, Spares};
-use crate::transport::stream::Stream;
+use crate::transport::outgoing::Outgoing;
+use crate::transport::send_queue::Loan;
 
+pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
@@ -95,12 +98,15 @@ pub(crate) trait Backend {
     /// Whether descriptors can be sent, and come with what is received.
     fn passes_descriptors(&self, id: Id) -> bool;
 
-    /// Sends from the front of the queue, with the descriptors that leave with it, and takes what was sent off it; or takes a chunk
-    /// of it along, which comes back when it was sent. Of a stream that is failing nothing is taken along.
-    fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress>;
+    /// Sends from the front of the queue, and takes the sent bytes off it; or takes a chunk of it along, as far as its
+    /// [`SendMode`](crate::transport::outgoing::SendMode) allows, which comes back when it was sent.
+    fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress>;
 
-    /// Puts a chunk that was taken along back, with what the socket has taken of it, unless the socket has nothing more of it at once.
-    fn recall(&mut self, _id: Id, _stream: &mut Stream, _spares: &Spares) {}
+    /// Gives back a chunk that was taken along, with the number of its bytes that the socket has taken. `None`: there is no such
+    /// chunk, or the socket is still busy with it.
+    fn recall(&mut self, _id: Id) -> Option<(Loan, io::Result<usize>)> {
+        None
+    }
 
     /// Hands the socket what it takes at once of bytes that are in no queue. It keeps the last of them for what is sent next, or
     /// until [`uncork`](Self::uncork).
@@ -135,15 +141,16 @@ pub(crate) trait Backend {
     /// Hands on to the system whatever is still to be: the next [`wait`](Self::wait), which does so too, may be far off.
     fn flush(&mut self) {}
 
-    /// Watches a descriptor that is not ours for reading.
-    fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()>;
+    /// Watches a descriptor that is not ours, until [`close`](Self::close). Each completion says that the descriptor has become ready:
+    /// there is no other until it was found not to be.
+    fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()>;
 
     /// Waits until something happened, but no longer than until the [clock](Self::clock) says `until` (`None`: without limit). Zero is
     /// no wait at all.
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
 
     /// The next thing that happened. What was received is in the inbox until this is called again.
-    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)>;
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)>;
 
     /// What wakes [`wait`](Self::wait) from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
@@ -253,7 +260,30 @@ pub(crate) enum Progress {
     Starved(usize),
 }
 
-/// What happened.
+/// Which readiness of a watched descriptor is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interest {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+/// What happened: the two that a busy connection is made of, and the rest.
+#[derive(Debug)]
+pub(crate) enum BackendEvent {
+    /// Bytes came: they are in the inbox.
+    Received,
+    /// A chunk that was taken along to be sent, and the number of its bytes that were. Short of memory, it is `OutOfMemory`.
+    Returned(Loan, io::Result<usize>),
+    Other(Completion),
+}
+
+impl From<Completion> for BackendEvent {
+    fn from(completion: Completion) -> Self {
+        Self::Other(completion)
+    }
+}
+
+/// What happened that is not an [`BackendEvent`] of its own.
 #[derive(Debug)]
 pub(crate) enum Completion {
     /// A connection came in. Boxed, for there are far more of the others, and they are smaller.
@@ -269,19 +299,17 @@ pub(crate) enum Completion {
     Connected(Address),
     /// The attempt failed; `id` names nothing any more.
     ConnectFailed(io::Error),
-    /// Bytes came: they are in the inbox.
-    Received,
     /// The peer sent its last byte.
     EndOfStream,
     /// A send that was blocked can go on.
     SendReady,
-    /// A chunk that was taken along to be sent, and what came of it. Short of memory, it is `OutOfMemory`.
-    Returned(Loan, io::Result<usize>),
     /// The network says that the connection is over. With a `rest`, bytes that arrived before were not handed over:
     /// [`Backend::receive_rest`] does it.
     Broken { error: io::Error, rest: bool },
     /// A watched descriptor can be read.
     Readable,
+    /// A watched descriptor can be written to.
+    Writable,
 }
 
 /// An accepted connection that has no id yet. Dropped, it is closed.
@@ -303,22 +331,44 @@ pub(crate) enum IncomingSocket {
     Other(Box<dyn Any>),
 }
 
-/// Where what was received is put. The reactor has it, and lends it to each [`Backend::next`].
+/// Where received bytes are put. The reactor has it, and lends it to each [`Backend::next`].
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    buffer: Box<[u8]>,
-    filled: usize,
+    /// The buffer for receives by plain calls, of [`RECEIVE`] bytes once there was one.
+    scratch: Box<[u8]>,
+    chunk: Chunk,
     descriptors: Vec<OwnedFd>,
 }
 
+/// Where the bytes of an [`BackendEvent::Received`] are.
+#[derive(Debug)]
+enum Chunk {
+    /// So many in the inbox's own buffer.
+    Scratch(usize),
+    /// So many in a buffer that the backend wants back.
+    #[cfg(feature = "io-uring")]
+    Lent(Box<[u8]>, usize),
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self::Scratch(0)
+    }
+}
+
 impl Inbox {
-    /// What the last [`Completion::Received`] is about.
+    /// The bytes of the last [`BackendEvent::Received`].
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.filled]
+        match &self.chunk {
+            Chunk::Scratch(filled) => &self.scratch[..*filled],
+            #[cfg(feature = "io-uring")]
+            Chunk::Lent(buffer, filled) => &buffer[..*filled],
+        }
     }
 
     /// The descriptors that came with the bytes, if any did.
+    #[inline]
     pub(crate) fn take_descriptors(&mut self) -> Option<Vec<OwnedFd>> {
         if self.descriptors.is_empty() { None } else { Some(std::mem::take(&mut self.descriptors)) }
     }
@@ -326,33 +376,37 @@ impl Inbox {
     /// [`RECEIVE`] bytes, and a place for descriptors, to be [`fill`](Self::fill)ed.
     #[inline]
     pub(crate) fn room(&mut self) -> (&mut [u8], &mut Vec<OwnedFd>) {
-        if self.buffer.len() != RECEIVE {
+        if self.scratch.len() != RECEIVE {
             self.make_room();
         }
-        (&mut self.buffer, &mut self.descriptors)
+        (&mut self.scratch, &mut self.descriptors)
     }
 
     #[cold]
     fn make_room(&mut self) {
-        self.buffer = vec![0; RECEIVE].into_boxed_slice();
+        self.scratch = vec![0; RECEIVE].into_boxed_slice();
     }
 
     /// So many bytes of the room are filled.
-    pub(crate) fn fill(&mut self, count: usize) -> Completion {
-        self.filled = count;
-        Completion::Received
+    #[inline]
+    pub(crate) fn fill(&mut self, count: usize) -> BackendEvent {
+        self.chunk = Chunk::Scratch(count);
+        BackendEvent::Received
     }
 
     /// Puts a buffer in of which so much is filled.
     #[cfg(feature = "io-uring")]
-    fn put(&mut self, buffer: Box<[u8]>, filled: usize) {
-        (self.buffer, self.filled) = (buffer, filled);
+    fn lend(&mut self, buffer: Box<[u8]>, filled: usize) -> BackendEvent {
+        self.chunk = Chunk::Lent(buffer, filled);
+        BackendEvent::Received
     }
 
-    /// Takes the buffer out.
+    /// Gives back the buffer that was put in, if it was one.
     #[cfg(feature = "io-uring")]
-    fn take(&mut self) -> Box<[u8]> {
-        self.filled = 0;
-        std::mem::take(&mut self.buffer)
+    fn take_lent(&mut self) -> Option<Box<[u8]>> {
+        match std::mem::take(&mut self.chunk) {
+            Chunk::Scratch(_) => None,
+            Chunk::Lent(buffer, _) => Some(buffer),
+        }
     }
 }

@@ -3,16 +3,19 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::event::PollFlags;
 
 use super::socket::{self, Accept, Receive, Send};
 use super::socket_file::SocketFile;
 use super::table::Then;
-use super::{Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
+use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Interest, Progress, RECEIVE};
 use super::{ConnectionOptions, PortOptions};
 use crate::address::Address;
-use crate::transport::send_queue::{CHUNK, MAX_SLICES, Spares};
-use crate::transport::stream as transport;
+use crate::transport::outgoing::Outgoing;
+use crate::transport::send_queue::{CHUNK, MAX_SLICES};
 
 /// Connections accepted per port and turn. 64: a burst of 64 takes under a millisecond, so other connections barely notice.
 const ACCEPTS: usize = 64;
@@ -36,8 +39,15 @@ pub(super) enum Source {
     /// An attempt, already remembering what is said of the stream that it may become.
     Connecting(Stream),
     Stream(Stream),
-    /// Somebody else's descriptor.
-    Watched,
+    /// A descriptor that is not ours.
+    Watched(Watched),
+}
+
+/// A descriptor that is not ours, and what is to be told of it.
+pub(super) struct Watched {
+    pub(super) descriptor: RawFd,
+    pub(super) interest: Interest,
+    edge: Edge,
 }
 
 pub(super) struct Listener {
@@ -112,6 +122,27 @@ impl Edge {
     /// What makes a receive that fell short no proof that the socket was drained.
     const UNDRAINED: Self = Self(Self::HUNG_UP.0 | Self::URGENT.0);
 
+    /// What `poll` or epoll says.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[inline(always)]
+    pub(super) fn of(flags: PollFlags) -> Self {
+        if flags == PollFlags::IN { Self::READABLE } else { Self::of_slow(flags) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn of_slow(flags: PollFlags) -> Self {
+        let (readable, failed) = (flags.contains(PollFlags::IN), flags.contains(PollFlags::ERR));
+        let (urgent, closed) = (flags.contains(PollFlags::PRI), flags.contains(PollFlags::HUP));
+        let hung_up = closed || failed || readable && flags.contains(PollFlags::RDHUP);
+        Self::NONE
+            .with(Self::READABLE, readable || urgent || hung_up)
+            .with(Self::WRITABLE, flags.contains(PollFlags::OUT))
+            .with(Self::HUNG_UP, hung_up)
+            .with(Self::FAILED, failed)
+            .with(Self::URGENT, urgent)
+            .with(Self::GONE, closed || failed)
+    }
+
     /// This as well, if it is so.
     pub(super) fn with(self, other: Self, is_so: bool) -> Self {
         if is_so { Self(self.0 | other.0) } else { self }
@@ -119,6 +150,10 @@ impl Edge {
 
     pub(super) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     fn add(&mut self, other: Self) {
@@ -141,42 +176,26 @@ impl Source {
             Self::Vacant => return false,
             Self::Listener(listener) => listener.waiting = true,
             Self::Connecting(stream) | Self::Stream(stream) => stream.edge.add(edge),
-            Self::Watched => {}
+            Self::Watched(watched) => watched.note(edge),
         }
         true
     }
 
     /// What is next of this source, and when it is to be looked at after that.
-    #[inline(always)]
     pub(super) fn next(
         &mut self,
         turn: u32,
         inbox: &mut Inbox,
         reserve: &mut Option<OwnedFd>,
-    ) -> (Option<Completion>, Then) {
-        match self {
-            Self::Stream(stream) if stream.edge == Edge::READABLE && stream.receiving && !stream.unix => {
-                stream.receive(inbox)
-            }
-            other => other.next_other(turn, inbox, reserve),
-        }
-    }
-
-    /// The same, of anything but bytes of a TCP stream.
-    #[inline(never)]
-    fn next_other(
-        &mut self,
-        turn: u32,
-        inbox: &mut Inbox,
-        reserve: &mut Option<OwnedFd>,
-    ) -> (Option<Completion>, Then) {
-        match self {
-            Self::Stream(stream) => stream.next(inbox),
+    ) -> (Option<BackendEvent>, Then) {
+        let (completion, then) = match self {
+            Self::Stream(stream) => return stream.next(inbox),
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Then::Rest),
-            Self::Watched => (Some(Completion::Readable), Then::Rest),
+            Self::Watched(watched) => watched.next(),
             Self::Vacant => (None, Then::Rest),
-        }
+        };
+        (completion.map(BackendEvent::Other), then)
     }
 
     /// What became of an attempt, which a source is no longer after that.
@@ -194,8 +213,31 @@ impl Source {
     }
 }
 
+impl Watched {
+    pub(super) fn new(descriptor: RawFd, interest: Interest) -> Self {
+        Self { descriptor, interest, edge: Edge::NONE }
+    }
+
+    pub(super) fn note(&mut self, edge: Edge) {
+        self.edge.add(edge);
+    }
+
+    /// What is to be told of what was noted. An error or the end of the other side is told as any readiness that was asked for, for
+    /// the next call says it.
+    pub(super) fn next(&mut self) -> (Option<Completion>, Then) {
+        let is_over = self.edge.has(Edge::HUNG_UP) || self.edge.has(Edge::FAILED) || self.edge.has(Edge::GONE);
+        let readable = self.interest.readable && (self.edge.has(Edge::READABLE) || is_over);
+        let writable = self.interest.writable && (self.edge.has(Edge::WRITABLE) || is_over);
+        self.edge = if readable && writable { Edge::WRITABLE } else { Edge::NONE };
+        match (readable, writable) {
+            (true, writable) => (Some(Completion::Readable), if writable { Then::Next } else { Then::Rest }),
+            (false, true) => (Some(Completion::Writable), Then::Rest),
+            (false, false) => (None, Then::Rest),
+        }
+    }
+}
+
 impl Listener {
-    /// Accepting, nobody known to wait.
     /// This process is to remove the file.
     pub(super) fn adopt(&mut self) {
         if let Some(file) = &mut self.file {
@@ -203,6 +245,7 @@ impl Listener {
         }
     }
 
+    /// Accepting, nobody known to wait.
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>, options: &PortOptions) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
@@ -352,10 +395,17 @@ impl Stream {
         self.edge.has(Edge::READABLE)
     }
 
-    fn next(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
+    /// Whether what the poller says is that bytes came for a TCP stream which wants them, and there is no more to it.
+    #[inline(always)]
+    pub(super) fn may_just_receive(&self, edge: Edge) -> bool {
+        let said = Edge(edge.0 | self.edge.0);
+        said.without(Edge::WRITABLE) == Edge::READABLE && self.receiving && !self.unix && !self.blocked
+    }
+
+    fn next(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         if self.blocked && self.edge.has(Edge::WRITABLE) {
             self.blocked = false;
-            return (Some(Completion::SendReady), Then::Next);
+            return (Some(Completion::SendReady.into()), Then::Next);
         }
         if self.receiving && self.is_readable() {
             return self.receive(inbox);
@@ -365,13 +415,13 @@ impl Stream {
             self.edge.remove(Edge::FAILED);
             let error = socket::pending_error(self.socket.as_fd());
             let broken = error.map(|error| Completion::Broken { error, rest: self.has_rest() });
-            return (broken, Then::Rest);
+            return (broken.map(BackendEvent::Other), Then::Rest);
         }
         if self.is_gone() && self.ended {
             // What it sent was read, and nobody would read what is sent to it.
             self.edge.remove(Edge::GONE);
             let error = io::ErrorKind::BrokenPipe.into();
-            return (Some(Completion::Broken { error, rest: false }), Then::Rest);
+            return (Some(Completion::Broken { error, rest: false }.into()), Then::Rest);
         }
         (None, Then::Rest)
     }
@@ -392,7 +442,7 @@ impl Stream {
     }
 
     #[inline(always)]
-    fn receive(&mut self, inbox: &mut Inbox) -> (Option<Completion>, Then) {
+    pub(super) fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         self.edge.remove(Edge::READABLE);
         let (buffer, descriptors) = inbox.room();
         let received = match self.unix {
@@ -407,7 +457,7 @@ impl Stream {
 
     /// What there is to a receive that was not just some bytes.
     #[inline(never)]
-    fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<Completion>, Then) {
+    fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         match received {
             Receive::Full(filled) | Receive::Bytes(filled) => {
                 self.edge.add(Edge::READABLE);
@@ -417,11 +467,11 @@ impl Stream {
                 self.ended = true;
                 // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
                 let more = self.edge.has(Edge::FAILED) || self.is_gone();
-                (Some(Completion::EndOfStream), if more { Then::Again } else { Then::Rest })
+                (Some(Completion::EndOfStream.into()), if more { Then::Again } else { Then::Rest })
             }
             Receive::Empty if self.rest => {
                 self.ended = true;
-                (Some(Completion::EndOfStream), Then::Rest)
+                (Some(Completion::EndOfStream.into()), Then::Rest)
             }
             Receive::Empty => {
                 self.edge.remove(Edge::URGENT);
@@ -431,15 +481,15 @@ impl Stream {
                 self.edge.add(Edge::READABLE);
                 (None, Then::Again)
             }
-            Receive::Failed(error) => (Some(Completion::Broken { error, rest: false }), Then::Rest),
+            Receive::Failed(error) => (Some(Completion::Broken { error, rest: false }.into()), Then::Rest),
         }
     }
 
     /// Sends from the front of a queue, with the descriptors that leave with it, and takes what was sent off it. Blocked, it waits
     /// for room: the next edge says so.
     #[inline(always)]
-    pub(super) fn send(&mut self, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
-        let progress = send(self.socket.as_fd(), stream, spares)?;
+    pub(super) fn send(&mut self, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        let progress = send(self.socket.as_fd(), outgoing)?;
         if let Progress::Blocked(_) = progress {
             self.blocked = true;
             self.edge.remove(Edge::WRITABLE);
@@ -456,21 +506,20 @@ impl Stream {
     }
 }
 
-/// As far as a socket takes it, and the budget of a turn goes.
+/// Sends as far as a socket takes it, and the budget of a turn goes.
 #[inline(always)]
-pub(super) fn send(socket: BorrowedFd<'_>, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
-    let (queue, attached) = stream.outgoing();
+pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result<Progress> {
     let mut sent = 0;
-    if attached.is_none() && queue.is_single() {
+    if outgoing.descriptors.is_none() && outgoing.queue.is_single() {
         // Usually that is all: one call, which takes everything.
-        let front = queue.front();
+        let front = outgoing.queue.front();
         match socket::send(socket, front) {
             Send::Bytes(count) if count == front.len() => {
-                queue.finish(spares);
+                outgoing.queue.finish(outgoing.spares);
                 return Ok(Progress::Advanced(count));
             }
             Send::Bytes(count) => {
-                queue.advance(count, spares);
+                outgoing.queue.advance(count, outgoing.spares);
                 sent = count;
             }
             Send::Full => return Ok(Progress::Blocked(0)),
@@ -478,20 +527,16 @@ pub(super) fn send(socket: BorrowedFd<'_>, stream: &mut transport::Stream, spare
             Send::Failed(error) => return Err(error),
         }
     }
-    send_on(socket, stream, spares, sent)
+    send_slow(socket, outgoing, sent)
 }
 
+#[cold]
 #[inline(never)]
-fn send_on(
-    socket: BorrowedFd<'_>,
-    stream: &mut transport::Stream,
-    spares: &Spares,
-    mut sent: usize,
-) -> io::Result<Progress> {
-    let (queue, mut attached) = stream.outgoing();
+fn send_slow(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>, mut sent: usize) -> io::Result<Progress> {
+    let Outgoing { queue, mut descriptors, spares, .. } = outgoing;
     while !queue.is_empty() && sent < SEND {
-        let attached = attached.as_deref_mut().filter(|attached| !attached.is_empty());
-        match socket::send_queue(socket, queue, attached) {
+        let descriptors = descriptors.as_deref_mut().filter(|descriptors| !descriptors.is_empty());
+        match socket::send_queue(socket, queue, descriptors) {
             Send::Bytes(count) => {
                 queue.advance(count, spares);
                 sent += count;

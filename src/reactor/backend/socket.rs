@@ -24,8 +24,8 @@ use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
 use super::{ConnectionOptions, DialOptions, PortOptions};
 use crate::address::{Address, UnixAddress};
 use crate::transport::agenda::{Credentials, SocketOption};
+use crate::transport::outgoing::Attached;
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
-use crate::transport::stream::Attached;
 
 /// Descriptors for which a receive has room, at least. 64, as many as Twisted; a peer that sends more with one byte is no friend.
 const DESCRIPTORS: usize = 64;
@@ -249,7 +249,7 @@ pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<Address>> {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     #[cfg(test)]
     let room = faults::shorten(faults::Call::Receive, buffer.len());
@@ -358,11 +358,20 @@ fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     })
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     #[cfg(test)]
     let data = &data[..faults::shorten(faults::Call::Send, data.len())];
-    sent(|| rustix::net::send(socket, data, SENDING))
+    loop {
+        // No closure around the call: it would stand in a frame of its own.
+        #[cfg(test)]
+        let result = faults::call(faults::Call::Send, || rustix::net::send(socket, data, SENDING));
+        #[cfg(not(test))]
+        let result = rustix::net::send(socket, data, SENDING);
+        if let Some(sent) = sort_sent(result) {
+            return sent;
+        }
+    }
 }
 
 /// As [`send`], but a TCP socket keeps the last of it for what is sent next, or until [`uncork`].
@@ -382,15 +391,23 @@ fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
         let result = faults::call(faults::Call::Send, &mut call);
         #[cfg(not(test))]
         let result = call();
-        return match result {
-            Ok(count) => Send::Bytes(count),
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Send::Full,
-            // The last: more descriptors are under way than this process may have.
-            Err(Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => Send::Starved,
-            Err(error) => Send::Failed(error.into()),
-        };
+        if let Some(sent) = sort_sent(result) {
+            return sent;
+        }
     }
+}
+
+/// `None`: it was interrupted, and is to be repeated.
+#[inline(always)]
+fn sort_sent(result: rustix::io::Result<usize>) -> Option<Send> {
+    Some(match result {
+        Ok(count) => Send::Bytes(count),
+        Err(Errno::INTR) => return None,
+        Err(Errno::AGAIN) => Send::Full,
+        // The last: more descriptors are under way than this process may have.
+        Err(Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => Send::Starved,
+        Err(error) => Send::Failed(error.into()),
+    })
 }
 
 /// The error that waits on a socket, if any.

@@ -1,10 +1,8 @@
-//! What a backend watches, by id, and who has something to be looked at.
+//! What a backend watches, by id, and the sources that are to be looked at without being told so.
 
 use std::io;
 use std::mem;
 
-use super::Completion;
-use super::readiness::Edge;
 use crate::reactor::pages::Pages;
 use crate::transport::agenda::Id;
 
@@ -17,9 +15,6 @@ pub(super) struct Table<S> {
     /// Who was left over from the last turn, and how many of them were looked at.
     left: Vec<Id>,
     looked: usize,
-    /// What the system said in this turn, and how much of it was taken note of.
-    said: Vec<(Id, Edge)>,
-    noted: usize,
     /// Who will have something in the next turn without being told so.
     again: Vec<Id>,
     /// What was said of somebody who is gone.
@@ -46,7 +41,7 @@ pub(super) enum Then {
 /// Room in the lists from the start, so that none grows in the middle of a quiet program.
 const LISTED: usize = 64;
 
-/// The default source is nobody.
+/// `S::default()` is a vacant source.
 impl<S: Default> Table<S> {
     pub(super) fn new() -> Self {
         Self {
@@ -54,8 +49,6 @@ impl<S: Default> Table<S> {
             current: None,
             left: Vec::with_capacity(LISTED),
             looked: 0,
-            said: Vec::new(),
-            noted: 0,
             again: Vec::with_capacity(LISTED),
             stale: 0,
         }
@@ -73,71 +66,59 @@ impl<S: Default> Table<S> {
 
     /// Those who were left over from the last turn have their turn now, behind those who have something new.
     pub(super) fn begin_turn(&mut self) {
-        self.left.drain(..std::mem::take(&mut self.looked));
+        self.left.drain(..mem::take(&mut self.looked));
         self.left.append(&mut self.again);
     }
 
     /// Whether nobody is left over.
     pub(super) fn is_drained(&self) -> bool {
-        self.again.is_empty() && self.left.len() == self.looked && self.said.is_empty()
+        self.again.is_empty() && self.left.len() == self.looked
     }
 
-    /// The system said something of somebody, who is to be looked at in this turn.
-    pub(super) fn say(&mut self, id: Id, edge: Edge) {
-        self.said.push((id, edge));
-    }
-
-    /// Looks at whoever has something, one after the other, until there is a completion. `note` takes note of what the system said
-    /// of somebody, and says whether there is anybody.
-    #[inline]
-    pub(super) fn next(
-        &mut self,
-        mut note: impl FnMut(&mut S, Edge) -> bool,
-        mut look: impl FnMut(Id, &mut S) -> (Option<Completion>, Then),
-    ) -> Option<(Id, Completion)> {
-        while let Some((id, edge)) = self.next_id() {
-            let Some(entry) = find(&mut self.entries, id) else {
-                self.stale += u64::from(edge.is_some());
-                continue;
-            };
-            if let Some(edge) = edge {
-                if !note(&mut entry.source, edge) {
-                    self.stale += 1;
-                    continue;
-                }
-                if entry.listed {
-                    // It has its turn later, or had its share of this one.
-                    continue;
-                }
-            }
-            let (completion, then) = look(id, &mut entry.source);
-            entry.listed = then == Then::Again;
-            match then {
-                Then::Rest => {}
-                Then::Next => self.current = Some(id),
-                Then::Again => self.again.push(id),
-            }
-            if let Some(completion) = completion {
-                return Some((id, completion));
-            }
+    /// The source that the system said something of, unless it has its turn later, or had its share of this one. `note` takes note of
+    /// what was said, and returns `false` for a vacant source.
+    pub(super) fn note(&mut self, id: Id, note: impl FnOnce(&mut S) -> bool) -> Option<Id> {
+        if let Some(entry) = find(&mut self.entries, id)
+            && note(&mut entry.source)
+        {
+            return (!entry.listed).then_some(id);
         }
+        self.stale += 1;
         None
     }
 
-    /// Who is next, and what was said of it, if anything was.
-    fn next_id(&mut self) -> Option<(Id, Option<Edge>)> {
+    /// The source that `id` names, unless it has its turn later.
+    #[inline(always)]
+    pub(super) fn unlisted(&mut self, id: Id) -> Option<&mut S> {
+        find(&mut self.entries, id).filter(|entry| !entry.listed).map(|entry| &mut entry.source)
+    }
+
+    /// True if a source is to be looked at once more, before all others.
+    #[inline(always)]
+    pub(super) fn has_current(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// The next source that is to be looked at without being told so.
+    pub(super) fn next_listed(&mut self) -> Option<Id> {
         if let Some(id) = self.current.take() {
-            return Some((id, None));
+            return Some(id);
         }
-        if let Some(&(id, edge)) = self.said.get(self.noted) {
-            self.noted += 1;
-            return Some((id, Some(edge)));
-        }
-        self.said.clear();
-        self.noted = 0;
         let id = *self.left.get(self.looked)?;
         self.looked += 1;
-        Some((id, None))
+        Some(id)
+    }
+
+    /// A source was looked at.
+    pub(super) fn looked(&mut self, id: Id, then: Then) {
+        if let Some(entry) = find(&mut self.entries, id) {
+            entry.listed = then == Then::Again;
+        }
+        match then {
+            Then::Rest => {}
+            Then::Next => self.current = Some(id),
+            Then::Again => self.again.push(id),
+        }
     }
 
     /// How much was said of somebody who is gone.
@@ -165,6 +146,7 @@ impl<S: Default> Table<S> {
         Some(&entry.source)
     }
 
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut S> {
         find(&mut self.entries, id).map(|entry| &mut entry.source)
     }
@@ -182,6 +164,7 @@ impl<S: Default> Table<S> {
 }
 
 /// The entry that `id` names, unless its place has another tenant.
+#[inline(always)]
 fn find<S>(entries: &mut Pages<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
     entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
 }
@@ -198,24 +181,18 @@ mod tests {
         table.insert(ID, 1);
         for turn in 1..=100 {
             table.list_again(ID);
-            assert!(!table.is_drained());
+            assert!(!table.is_drained() && table.unlisted(ID).is_none());
             table.begin_turn();
-            table.say(ID, Edge::NONE);
-            table.say(Id { generation: ID.generation + 1, ..ID }, Edge::NONE);
-            let (mut noted, mut looked) = (0, 0);
-            let next = table.next(
-                |_, _| {
-                    noted += 1;
-                    false
-                },
-                |_, _| {
-                    looked += 1;
-                    (None, Then::Rest)
-                },
-            );
-            assert!(next.is_none() && (noted, looked) == (1, 1));
+            assert_eq!(table.note(ID, |_| true), None, "it has its turn later");
+            assert_eq!(table.note(ID, |_| false), None);
+            assert_eq!(table.note(Id { generation: ID.generation + 1, ..ID }, |_| true), None);
+            assert_eq!(table.next_listed(), Some(ID));
+            table.looked(ID, Then::Rest);
+            assert_eq!((table.next_listed(), table.note(ID, |_| true)), (None, Some(ID)));
             assert!(table.left.len() <= 1, "{} are listed", table.left.len());
             assert_eq!(table.stale(), 2 * turn);
         }
+        table.looked(ID, Then::Next);
+        assert!(table.has_current() && table.next_listed() == Some(ID) && !table.has_current());
     }
 }

@@ -2,14 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::socket::faults::{Call, Fault, left, plan};
-use super::{Backend, Closed, Completion, Inbox, IncomingSocket, Mio, Progress, RECEIVE, readiness};
+use super::{
+    Backend, BackendEvent, Closed, Completion, Inbox, IncomingSocket, Interest, Mio, Progress, RECEIVE, readiness,
+};
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
 use crate::transport::agenda::Id;
@@ -98,7 +100,7 @@ fn short_sends_take_what_was_sent_off_the_queue() {
         plan(Call::Send, [Errno::AGAIN, Errno::NOBUFS, Errno::INTR].map(Fault::Fails));
         let (mut sent, mut received) = (0, Vec::new());
         while !stream.queue.is_empty() {
-            let progress = readiness::send(socket.as_fd(), &mut stream, &spares).expect("the peer is there");
+            let progress = readiness::send(socket.as_fd(), stream.outgoing(&spares)).expect("the peer is there");
             let (Progress::Advanced(count) | Progress::Blocked(count) | Progress::Starved(count)) = progress;
             sent += count;
             assert_eq!(stream.queue.len(), length - sent);
@@ -126,8 +128,8 @@ fn so_many_are_accepted_in_a_turn() {
             assert!(began.elapsed() < LIMIT, "{turns:?}");
             backend.wait(Some(Duration::ZERO)).expect("it turns");
             let mut accepted = 0;
-            while let Some((ID, completion)) = backend.next(&mut inbox) {
-                assert!(matches!(completion, Completion::Accepted(_)), "{completion:?}");
+            while let Some((ID, event)) = backend.next(&mut inbox) {
+                assert!(matches!(event, BackendEvent::Other(Completion::Accepted(_))), "{event:?}");
                 accepted += 1;
             }
             if accepted > 0 {
@@ -156,8 +158,8 @@ fn so_much_is_received_in_a_turn() {
             let now = backend.clock()();
             backend.wait(Some(now + Duration::from_millis(5))).expect("it turns");
             let mut received = 0;
-            while let Some((ID, completion)) = backend.next(&mut inbox) {
-                assert!(matches!(completion, Completion::Received), "{completion:?}");
+            while let Some((ID, event)) = backend.next(&mut inbox) {
+                assert!(matches!(event, BackendEvent::Received), "{event:?}");
                 received += inbox.bytes().len();
             }
             assert!(received <= RECEIVE, "{received} bytes came in a turn");
@@ -165,6 +167,50 @@ fn so_much_is_received_in_a_turn() {
         }
         drop(writing.join().expect("it does not panic").expect("we are there"));
     }
+}
+
+/// A watched descriptor is told of in the directions that were asked for, an end in all of them, and not at all when it is let go of.
+#[test]
+fn a_watched_descriptor_tells_what_was_asked_for() {
+    let nothing = Interest { readable: false, writable: false };
+    for (readable, writable) in [(true, false), (false, true), (true, true)] {
+        for mut backend in backends() {
+            let (socket, mut peer) = unix_pair();
+            assert!(backend.watch(ID, socket.as_raw_fd(), nothing).is_err());
+            backend.watch(ID, socket.as_raw_fd(), Interest { readable, writable }).expect("it is watched");
+            assert_eq!(told(&mut *backend), (false, writable), "there is room from the start");
+            peer.write_all(b"more").expect("we are there");
+            assert_eq!(told(&mut *backend).0, readable);
+            assert_eq!(told(&mut *backend), (false, false), "it was told already");
+            rustix::io::read(&socket, &mut [0; 9]).expect("it was written");
+            drop(peer);
+            assert_eq!(told(&mut *backend), (readable, writable), "the end");
+
+            let (socket, mut peer) = unix_pair();
+            let id = Id { slot: 7, ..ID };
+            backend.watch(id, socket.as_raw_fd(), Interest { readable, writable }).expect("it is watched");
+            backend.close(id, false);
+            let stale = backend.stale();
+            peer.write_all(b"too late").expect("we are there");
+            assert_eq!((told(&mut *backend), backend.stale()), ((false, false), stale));
+        }
+    }
+}
+
+/// The directions in which a few turns say that a watched descriptor is ready.
+fn told(backend: &mut dyn Backend) -> (bool, bool) {
+    let (mut inbox, mut told) = (Inbox::default(), (false, false));
+    for _ in 0..4 {
+        backend.wait(Some(Duration::ZERO)).expect("it turns");
+        while let Some((_, event)) = backend.next(&mut inbox) {
+            match event {
+                BackendEvent::Other(Completion::Readable) => told.0 = true,
+                BackendEvent::Other(Completion::Writable) => told.1 = true,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    told
 }
 
 /// Bytes that the peer has no room for are not acknowledged; when it has taken them, they are.
@@ -203,8 +249,12 @@ fn a_closed_backend_refuses_everything() {
     assert!(closed.listen(ID, &at, &options).is_err());
     assert!(closed.connect(ID, &at, &DialOptions::new()).is_err());
     assert!(closed.adopt(ID, IncomingSocket::Descriptor { socket: tcp_pair().0, unix: false }).is_err());
-    assert!(closed.send(ID, &mut Stream::new(), &Spares::default()).is_err());
-    assert!(closed.watch(ID, 0).is_err() && closed.wait(None).is_err() && closed.reopen().is_err());
+    assert!(closed.send(ID, Stream::new().outgoing(&Spares::default())).is_err());
+    assert!(
+        closed.watch(ID, 0, Interest { readable: true, writable: true }).is_err()
+            && closed.wait(None).is_err()
+            && closed.reopen().is_err()
+    );
     assert_eq!((closed.send_now(ID, b"data"), closed.stale(), closed.passes_descriptors(ID)), (0, 3, false));
     assert!(closed.stop_listening(ID).is_empty() && closed.descriptor(ID).is_none());
     assert!(closed.next(&mut Inbox::default()).is_none());
@@ -243,7 +293,7 @@ fn no_descriptor_is_wanted_where_nobody_waits() {
         backend.accept(ID);
         backend.wait(Some(Duration::ZERO)).expect("it turns");
         let next = backend.next(&mut inbox);
-        assert_eq!(matches!(next, Some((ID, Completion::NoDescriptors))), waits, "{next:?}");
+        assert_eq!(matches!(next, Some((ID, BackendEvent::Other(Completion::NoDescriptors)))), waits, "{next:?}");
         assert_eq!((next.is_some(), left(Call::Accept)), (waits, 0));
     }
 }

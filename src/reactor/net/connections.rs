@@ -10,7 +10,7 @@ use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
 use crate::protocol::ErasedJoint;
-use crate::reactor::backend::{Backend, Completion, Inbox, Incoming, Progress};
+use crate::reactor::backend::{AnyBackend, Completion, Inbox, Incoming, Progress};
 use crate::reactor::{Core, Slot};
 use crate::time::Clock;
 use crate::transport::Transport;
@@ -35,12 +35,11 @@ impl Core {
         joint.data_received(inbox.bytes());
     }
 
-    /// Phase 6: hands any completion on.
-    pub(in crate::reactor) fn complete(self: &Rc<Self>, id: Id, completion: Completion, inbox: &mut Inbox) {
+    /// Phase 6: hands any other completion on.
+    #[inline(never)]
+    pub(in crate::reactor) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
         match completion {
-            Completion::Received => self.received(id, inbox),
             Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
-            Completion::Returned(loan, result) => self.returned(id, loan, result),
             Completion::EndOfStream => match self.joint(id) {
                 Some(joint) => joint.end_of_stream(),
                 None => self.end_lingering(id),
@@ -60,10 +59,13 @@ impl Core {
             Completion::Connected(host) => self.connected(id, host),
             Completion::ConnectFailed(error) => self.connect_failed(id, error),
             Completion::Readable => self.signalled(),
+            // Signals ask for the other only, and nothing else is watched.
+            Completion::Writable => {}
         }
     }
 
     /// A chunk is back that was being sent. Usually that is all there was to do.
+    #[inline(never)]
     pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
         let Some(joint) = self.joint(id) else { return self.agenda.spares.give(loan.into_buffer()) };
         let mut stream = joint.transport().stream();
@@ -125,6 +127,7 @@ impl Core {
     }
 
     /// Phase 7: carries out what streams ask for. Calls nobody; what protocols are to be told is noted for phase 8.
+    #[inline(always)]
     pub(in crate::reactor) fn settle(self: &Rc<Self>) {
         if self.agenda.is_empty() {
             return;
@@ -133,23 +136,23 @@ impl Core {
         let (slots, mut backend) = (self.slots.borrow(), self.backend.borrow_mut());
         for id in due.drain(..) {
             if let Some(joint) = slots.get(id).and_then(Slot::joint) {
-                self.settle_one(id, joint.transport(), &mut **backend);
+                self.settle_one(id, joint.transport(), &mut backend);
             }
         }
         self.net.settled.set(due);
     }
 
-    #[inline]
-    fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport, backend: &mut dyn Backend) {
+    #[inline(always)]
+    fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport, backend: &mut AnyBackend) {
         let mut stream = transport.stream();
         stream.unlist();
         if !stream.is_usual() {
-            return self.settle_other(id, transport, &mut stream, backend);
+            return self.settle_slow(id, transport, &mut stream, backend);
         }
         if !stream.can_send() {
             return;
         }
-        match backend.send(id, &mut stream, &self.agenda.spares) {
+        match backend.send(id, stream.outgoing(&self.agenda.spares)) {
             Ok(Progress::Advanced(count)) if stream.queue.is_empty() => stream.sent(count),
             Ok(Progress::Blocked(count)) => {
                 stream.sent(count);
@@ -157,16 +160,20 @@ impl Core {
             }
             sent => {
                 if !self.sent(id, transport, &mut stream, sent) {
-                    self.settle_other(id, transport, &mut stream, backend);
+                    self.settle_slow(id, transport, &mut stream, backend);
                 }
             }
         }
     }
 
-    /// One of which there is more to say than that it has something to send.
-    fn settle_other(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, backend: &mut dyn Backend) {
-        if stream.is_failing() {
-            backend.recall(id, stream, &self.agenda.spares);
+    /// Slow path: there is more to do than to send.
+    #[cold]
+    #[inline(never)]
+    fn settle_slow(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, backend: &mut AnyBackend) {
+        if stream.is_failing()
+            && let Some((loan, result)) = backend.recall(id)
+        {
+            stream.returned(loan, result, &self.agenda.spares);
         }
         if stream.take_corked() {
             backend.uncork(id);
@@ -175,7 +182,8 @@ impl Core {
         settle::settle(transport, stream, &mut settler);
     }
 
-    /// Takes note of what a send came to. `true`: there is more to be sent, in another turn.
+    /// Records the result of a send. `true`: there is more to be sent, in another turn.
+    #[inline(never)]
     fn sent(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, sent: io::Result<Progress>) -> bool {
         match sent {
             Ok(Progress::Advanced(count)) => {
@@ -334,12 +342,12 @@ struct StreamSettler<'a> {
     core: &'a Rc<Core>,
     id: Id,
     transport: &'a Transport,
-    backend: &'a mut dyn Backend,
+    backend: &'a mut AnyBackend,
 }
 
 impl Settler for StreamSettler<'_> {
     fn send(&mut self, stream: &mut Stream) -> bool {
-        let sent = self.backend.send(self.id, stream, &self.core.agenda.spares);
+        let sent = self.backend.send(self.id, stream.outgoing(&self.core.agenda.spares));
         self.core.sent(self.id, self.transport, stream, sent)
     }
 

@@ -14,10 +14,8 @@ pub(in crate::reactor) mod thread_pool;
 pub(in crate::reactor) mod wakeup;
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::jobs::Jobs;
 use self::pool::ThreadPoolStatistics;
@@ -75,14 +73,17 @@ impl Threads {
         self.remote.take()
     }
 
-    /// Waits by `wait`, unless `is_idle` says behind the mark of being asleep that there is something to do.
-    pub(super) fn sleep(
-        &self,
-        until: Option<Duration>,
-        is_idle: impl FnOnce() -> bool,
-        wait: impl FnOnce(Option<Duration>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.wakeup.sleep(until, || !self.has_calls() && is_idle(), wait)
+    /// The loop is about to wait. `false`: it is not to, for other threads have brought something, or `is_idle` says so.
+    #[inline]
+    pub(super) fn fall_asleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
+        self.wakeup.fall_asleep();
+        !self.has_calls() && is_idle()
+    }
+
+    /// The loop has waited.
+    #[inline]
+    pub(super) fn wake_up(&self) {
+        self.wakeup.wake_up();
     }
 
     /// The load of the program's pool.

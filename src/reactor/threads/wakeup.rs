@@ -19,7 +19,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::reactor::backend::Wake;
 
@@ -64,21 +63,16 @@ impl Wakeup {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop's wait, at most until the time `until`: `wait`, which is not to wait at all (`Some(ZERO)`) if by now `is_idle` says no.
-    pub(in crate::reactor) fn sleep<T>(
-        &self,
-        until: Option<Duration>,
-        is_idle: impl FnOnce() -> bool,
-        wait: impl FnOnce(Option<Duration>) -> T,
-    ) -> T {
-        if until == Some(Duration::ZERO) {
-            return wait(until);
-        }
+    /// The loop's step 1. It looks once more behind this, and may wait if there is nothing.
+    #[inline]
+    pub(in crate::reactor) fn fall_asleep(&self) {
         self.asleep.swap(true, Ordering::AcqRel);
-        let until = if is_idle() { until } else { Some(Duration::ZERO) };
-        let waited = wait(until);
+    }
+
+    /// The end of the loop's step 3.
+    #[inline]
+    pub(in crate::reactor) fn wake_up(&self) {
         self.asleep.swap(false, Ordering::AcqRel);
-        waited
     }
 }
 
@@ -93,6 +87,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::{Condvar, Mutex};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -117,9 +112,9 @@ mod tests {
 
     impl Poller {
         /// Says whether it was woken.
-        fn wait(&self, timeout: Option<Duration>) -> bool {
+        fn wait(&self, timeout: Duration) -> bool {
             let (mut woken, _) =
-                self.woke.wait_timeout_while(self.woken.lock().unwrap(), timeout.unwrap(), |woken| !*woken).unwrap();
+                self.woke.wait_timeout_while(self.woken.lock().unwrap(), timeout, |woken| !*woken).unwrap();
             std::mem::take(&mut woken)
         }
     }
@@ -156,43 +151,33 @@ mod tests {
         };
         let mut seen = 0;
         while seen < ROUNDS {
-            let (mut waits, pause) = (false, seen / 97);
+            let pause = seen / 97;
             dawdle(pause);
-            let look = || {
-                let idle = put.load(Ordering::Relaxed) == seen;
-                dawdle(pause + 1);
-                idle
-            };
-            let woken = wakeup.sleep(Some(LIMIT), look, |timeout| {
-                waits = timeout == Some(LIMIT);
-                poller.wait(timeout)
-            });
-            assert!(woken || !waits, "it slept on, with {seen} of {} seen", put.load(Ordering::Relaxed));
+            wakeup.fall_asleep();
+            let is_idle = put.load(Ordering::Relaxed) == seen;
+            dawdle(pause + 1);
+            let woken = poller.wait(if is_idle { LIMIT } else { Duration::ZERO });
+            wakeup.wake_up();
+            assert!(woken || !is_idle, "it slept on, with {seen} of {} seen", put.load(Ordering::Relaxed));
             seen = put.load(Ordering::Relaxed);
             taken.store(seen, Ordering::Relaxed);
         }
         ringing.join().unwrap();
     }
 
-    /// Ringing costs nothing while the loop is awake or polls without waiting, and one wake-up while it sleeps.
+    /// Ringing costs nothing while the loop is awake, and one wake-up while it sleeps.
     #[test]
     fn only_a_sleeping_loop_is_woken() {
         let poller = Arc::new(Poller::default());
         let wakeup = Wakeup::new(poller.clone());
         let wakes = || poller.wakes.load(Ordering::Relaxed);
         wakeup.ring();
-        wakeup.sleep(Some(Duration::ZERO), || true, |_| wakeup.ring());
         assert_eq!(wakes(), 0);
-        wakeup.sleep(None, || true, |_| (0..3).for_each(|_| wakeup.ring()));
+        wakeup.fall_asleep();
+        (0..3).for_each(|_| wakeup.ring());
+        assert_eq!(wakes(), 1);
+        wakeup.wake_up();
         wakeup.ring();
         assert_eq!(wakes(), 1);
-    }
-
-    /// The loop that finds something when it looks once more does not wait.
-    #[test]
-    fn what_came_before_falling_asleep_ends_the_wait() {
-        let wakeup = Wakeup::new(Arc::new(Poller::default()));
-        assert_eq!(wakeup.sleep(None, || false, |timeout| timeout), Some(Duration::ZERO));
-        assert_eq!(wakeup.sleep(Some(LIMIT), || true, |timeout| timeout), Some(LIMIT));
     }
 }

@@ -15,12 +15,12 @@ use super::conduct::{Conduct, key};
 use super::kernel::{Kernel, News, Owner, Refusal, Sharing, SocketId};
 use crate::address::Address;
 use crate::reactor::{
-    Backend, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
-    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
+    Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 use crate::transport::agenda::{Credentials, Id, SocketOption};
-use crate::transport::send_queue::{Loan, Spares};
-use crate::transport::stream::Stream;
+use crate::transport::outgoing::{Outgoing, SendMode};
+use crate::transport::send_queue::Loan;
 
 /// Connections accepted per port and turn, as on a real backend.
 const ACCEPTS: usize = 64;
@@ -102,7 +102,7 @@ impl Simulated {
     }
 
     /// The next thing that a socket really has to say.
-    fn next_true(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
+    fn next_true(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         loop {
             let socket = self.kernel.borrow_mut().next_ready(self.owner)?;
             let Some(&id) = self.sockets.get(&socket) else {
@@ -118,13 +118,13 @@ impl Simulated {
             }
             let news = self.kernel.borrow_mut().news(socket);
             if let Some(news) = news {
-                return Some((id, self.completion(id, socket, news, inbox)));
+                return Some((id, self.event(id, socket, news, inbox)));
             }
         }
     }
 
-    fn completion(&mut self, id: Id, socket: SocketId, news: News, inbox: &mut Inbox) -> Completion {
-        match news {
+    fn event(&mut self, id: Id, socket: SocketId, news: News, inbox: &mut Inbox) -> BackendEvent {
+        let completion = match news {
             News::Accepted { stream, host, peer } => {
                 self.accepted += 1;
                 Completion::Accepted(Box::new(self.incoming(id, stream, host, peer)))
@@ -148,7 +148,7 @@ impl Simulated {
                 let (room, _) = inbox.room();
                 let filled = self.kernel.borrow_mut().read(socket, &mut room[..count.min(RECEIVE)]);
                 self.conduct.lends(id);
-                inbox.fill(filled)
+                return inbox.fill(filled);
             }
             News::EndOfStream => {
                 self.conduct.tells_the_end(id);
@@ -159,7 +159,8 @@ impl Simulated {
                 self.conduct.tells_of_a_break(id);
                 Completion::Broken { error: kind.into(), rest }
             }
-        }
+        };
+        completion.into()
     }
 
     /// A connection that a port has accepted.
@@ -184,11 +185,11 @@ impl Simulated {
     }
 
     /// The next chunk that was sent, of somebody who is still there.
-    fn next_returned(&mut self) -> Option<(Id, Completion)> {
+    fn next_returned(&mut self) -> Option<(Id, BackendEvent)> {
         loop {
             let (id, loan, count) = self.returned.pop()?;
             if self.socket(id).is_some() {
-                return Some((id, Completion::Returned(loan, Ok(count))));
+                return Some((id, BackendEvent::Returned(loan, Ok(count))));
             }
         }
     }
@@ -200,7 +201,7 @@ impl Simulated {
     }
 
     /// Something that did not happen, where the network's conditions have backends misbehave.
-    fn next_false(&mut self) -> Option<(Id, Completion)> {
+    fn next_false(&mut self) -> Option<(Id, BackendEvent)> {
         let mut kernel = self.kernel.borrow_mut();
         let (stale, spurious) = (kernel.conditions.stale, kernel.conditions.spurious);
         if !self.dead.is_empty() && kernel.random.chance(stale) {
@@ -210,12 +211,12 @@ impl Simulated {
                 1 => Completion::EndOfStream,
                 _ => Completion::Broken { error: io::ErrorKind::ConnectionReset.into(), rest: false },
             };
-            return Some((id, completion));
+            return Some((id, completion.into()));
         }
         if !self.sockets.is_empty() && kernel.random.chance(spurious) {
             let place = kernel.random.below(self.sockets.len() as u64) as usize;
             let (socket, id) = self.sockets.iter().nth(place)?;
-            return kernel.stream(*socket).is_some().then_some((*id, Completion::SendReady));
+            return kernel.stream(*socket).is_some().then_some((*id, Completion::SendReady.into()));
         }
         None
     }
@@ -319,11 +320,10 @@ impl Backend for Simulated {
         false
     }
 
-    fn send(&mut self, id: Id, stream: &mut Stream, spares: &Spares) -> io::Result<Progress> {
+    fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         // Before an end, which is to follow in the same turn, no send is.
-        let may_be_slow = !stream.is_closing() && !stream.is_write_closing();
-        let is_layered = stream.is_layered();
-        let queue = &mut stream.queue;
+        let may_be_slow = outgoing.mode == SendMode::Gather;
+        let Outgoing { queue, spares, .. } = outgoing;
         self.conduct.shows(id, queue);
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
         let mut sent = 0;
@@ -333,7 +333,7 @@ impl Backend for Simulated {
                 return Ok(Progress::Blocked(sent));
             }
             self.conduct.takes(id, &queue.front()[..count]);
-            self.kernel.borrow_mut().sends(socket, &queue.front()[..count], is_layered);
+            self.kernel.borrow_mut().sends(socket, &queue.front()[..count]);
             sent += count;
             let is_slow = may_be_slow && self.is_slow();
             match is_slow.then(|| queue.lend()).flatten() {
@@ -347,13 +347,12 @@ impl Backend for Simulated {
         Ok(Progress::Advanced(sent))
     }
 
-    fn recall(&mut self, id: Id, stream: &mut Stream, spares: &Spares) {
-        for slow in [&mut self.slow, &mut self.returned] {
-            if let Some(at) = slow.iter().position(|(sender, ..)| *sender == id) {
-                let (_, loan, count) = slow.swap_remove(at);
-                stream.returned(loan, Ok(count), spares);
-            }
-        }
+    fn recall(&mut self, id: Id) -> Option<(Loan, io::Result<usize>)> {
+        [&mut self.slow, &mut self.returned].into_iter().find_map(|slow| {
+            let at = slow.iter().position(|(sender, ..)| *sender == id)?;
+            let (_, loan, count) = slow.swap_remove(at);
+            Some((loan, Ok(count)))
+        })
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
@@ -361,7 +360,7 @@ impl Backend for Simulated {
         // The settling phase meets the error again.
         let mut kernel = self.kernel.borrow_mut();
         let count = kernel.send(socket, data).unwrap_or(0);
-        kernel.sends(socket, &data[..count], false);
+        kernel.sends(socket, &data[..count]);
         drop(kernel);
         self.conduct.sends_directly(id, data, count);
         count
@@ -393,7 +392,7 @@ impl Backend for Simulated {
         if name == "lo" { Ok(1) } else { Err(io::Error::from_raw_os_error(NO_DEVICE)) }
     }
 
-    fn watch(&mut self, _id: Id, _descriptor: RawFd) -> io::Result<()> {
+    fn watch(&mut self, _id: Id, _descriptor: RawFd, _interest: Interest) -> io::Result<()> {
         // There are no descriptors here.
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -435,7 +434,7 @@ impl Backend for Simulated {
         }
     }
 
-    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         self.conduct.is_given_back();
         self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true(inbox))
     }

@@ -76,7 +76,7 @@ impl Peer {
                 break;
             }
             kernel.writes(stream, 0, &data[sent..sent + count]);
-            kernel.sends(stream, &data[sent..sent + count], false);
+            kernel.sends(stream, &data[sent..sent + count]);
             sent += count;
         }
         Ok(sent)
@@ -92,7 +92,7 @@ impl Peer {
         let mut kernel = self.kernel.borrow_mut();
         let count = kernel.send_urgent(stream, byte)?;
         kernel.writes(stream, 0, &[byte][..count]);
-        kernel.sends(stream, &[byte][..count], false);
+        kernel.sends(stream, &[byte][..count]);
         Ok(count)
     }
 

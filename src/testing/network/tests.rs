@@ -11,7 +11,7 @@ use super::watcher::Watcher;
 use super::{Conditions, Network, Peer};
 use crate::failure::guarded;
 use crate::protocol::Protocol;
-use crate::reactor::{Backend, Completion, Inbox, ListenOptions, PortOptions, Reactor};
+use crate::reactor::{Backend, BackendEvent, Completion, Inbox, ListenOptions, PortOptions, Reactor};
 use crate::transport::Transport;
 use crate::transport::agenda::{Call, Id, Watch};
 use crate::transport::send_queue::Spares;
@@ -104,7 +104,9 @@ impl Driven {
         let peer = Peer::attempt(&kernel, asked.ok().expect("no limit"));
         let (spares, stream, inbox) = (Spares::default(), Stream::new(), Inbox::default());
         let mut this = Self { kernel, backend, spares, stream, watcher, peer, inbox };
-        let Some((PORT, Completion::Accepted(incoming))) = this.turn() else { panic!("nobody came") };
+        let Some((PORT, BackendEvent::Other(Completion::Accepted(incoming)))) = this.turn() else {
+            panic!("nobody came")
+        };
         this.backend.adopt(ID, incoming.socket).expect("it is taken");
         this.backend.receive(ID, true);
         this
@@ -112,7 +114,7 @@ impl Driven {
 
     /// Waits, and gives the first thing that happened.
     #[track_caller]
-    fn turn(&mut self) -> Option<(Id, Completion)> {
+    fn turn(&mut self) -> Option<(Id, BackendEvent)> {
         self.backend.wait(Some(Duration::ZERO)).expect("it does not fail");
         self.next()
     }
@@ -128,7 +130,7 @@ impl Driven {
     }
 
     fn send(&mut self) {
-        drop(self.backend.send(ID, &mut self.stream, &self.spares));
+        drop(self.backend.send(ID, self.stream.outgoing(&self.spares)));
     }
 
     /// What has come to the peer.
@@ -139,12 +141,12 @@ impl Driven {
 
     fn receive(&mut self) {
         self.peer.write(b"abc").expect("it is open");
-        assert!(matches!(self.turn(), Some((ID, Completion::Received))));
+        assert!(matches!(self.turn(), Some((ID, BackendEvent::Received))));
         assert_eq!(self.inbox.bytes(), b"abc");
     }
 
     /// Asks for a completion, so that what was received is not used any more.
-    fn next(&mut self) -> Option<(Id, Completion)> {
+    fn next(&mut self) -> Option<(Id, BackendEvent)> {
         self.backend.next(&mut self.inbox)
     }
 }
@@ -240,7 +242,9 @@ fn a_second_life_is_noticed() {
             Sharing::default(),
         );
         assert!(asked.is_ok());
-        let Some((PORT, Completion::Accepted(incoming))) = it.turn() else { panic!("nobody came") };
+        let Some((PORT, BackendEvent::Other(Completion::Accepted(incoming)))) = it.turn() else {
+            panic!("nobody came")
+        };
         it.backend.adopt(ID, incoming.socket).expect("it is taken");
     });
 }
@@ -250,9 +254,9 @@ fn a_second_life_is_noticed() {
 fn news_behind_the_end_are_noticed() {
     assert_noticed("bytes come to", |it| {
         it.peer.shut_down().expect("it is open");
-        assert!(matches!(it.turn(), Some((ID, Completion::EndOfStream))));
+        assert!(matches!(it.turn(), Some((ID, BackendEvent::Other(Completion::EndOfStream)))));
         assert!(it.kernel.borrow_mut().harm(HOST, |it| it.push_back(b'a')));
-        assert!(matches!(it.turn(), Some((ID, Completion::Received))));
+        assert!(matches!(it.turn(), Some((ID, BackendEvent::Received))));
         drop(it.next());
     });
 }

@@ -53,6 +53,12 @@ impl Watch for Watcher {
         }
     }
 
+    fn layered(&self, id: Id, levels: usize) {
+        if let Some(socket) = self.socket(id) {
+            self.kernel.borrow_mut().is_layered(socket, levels);
+        }
+    }
+
     fn calls(&self, id: Id, level: usize, call: Call<'_>) {
         let fault = |what: &str| self.faults.add(format_args!("{what}: {id:?}"));
         if let Some(other) = self.running.replace(Some(id)) {

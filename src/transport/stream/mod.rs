@@ -58,7 +58,6 @@ mod limit;
 mod millis;
 mod producing;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -68,6 +67,7 @@ use self::held::Held;
 use self::limit::Overflow;
 use self::millis::Millis;
 use super::layer::Layers;
+use super::outgoing::{Attached, Outgoing, SendMode};
 use super::producer::Production;
 use super::queue_limit::LimitAction;
 use super::send_queue::{Loan, SendQueue, Spares};
@@ -165,10 +165,6 @@ struct Extras {
     /// The limit is below a chunk, so that every write is compared with it.
     is_tight: bool,
 }
-
-/// Descriptors to be sent, in order, each with the number of bytes that go ahead of it: it leaves with the byte behind those,
-/// which is in the queue.
-pub(crate) type Attached = VecDeque<(usize, OwnedFd)>;
 
 impl Stream {
     /// An open connection that the backend is not yet receiving from.
@@ -612,9 +608,16 @@ impl Stream {
         self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
     }
 
-    /// The queue, and the descriptors that leave with it.
-    pub(crate) fn outgoing(&mut self) -> (&mut SendQueue, Option<&mut Attached>) {
-        (&mut self.queue, self.extras.as_mut().map(|extras| &mut extras.descriptors))
+    /// The queue, and how it is to be sent.
+    #[inline]
+    pub(crate) fn outgoing<'a>(&'a mut self, spares: &'a Spares) -> Outgoing<'a> {
+        let mode = match self.closing {
+            Closing::No if self.writing == Writing::Open => SendMode::Gather,
+            Closing::Failing => SendMode::Last,
+            _ => SendMode::Flush,
+        };
+        let descriptors = self.extras.as_mut().map(|extras| &mut extras.descriptors);
+        Outgoing { queue: &mut self.queue, descriptors, mode, spares }
     }
 
     /// Whether something is queued that the backend would take.

@@ -11,10 +11,9 @@ use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness;
 use crate::reactor::backend::socket::{self, Receive};
 use crate::reactor::backend::table::Then;
-use crate::reactor::backend::{Completion, Inbox, Progress, RECEIVE};
+use crate::reactor::backend::{BackendEvent, Completion, Inbox, Progress, RECEIVE};
 use crate::transport::agenda::Id;
-use crate::transport::send_queue::Spares;
-use crate::transport::stream::Stream;
+use crate::transport::outgoing::{Outgoing, SendMode};
 
 /// What a stream is polled for that is not being received from.
 pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
@@ -73,14 +72,11 @@ pub(super) enum Arrival {
 
 impl Arrival {
     #[inline(always)]
-    pub(super) fn into_completion(self, inbox: &mut Inbox) -> Completion {
+    pub(super) fn into_event(self, inbox: &mut Inbox) -> BackendEvent {
         match self {
-            Self::Bytes(buffer, count) => {
-                inbox.put(buffer, count);
-                Completion::Received
-            }
-            Self::End => Completion::EndOfStream,
-            Self::Broken(error) => Completion::Broken { error, rest: false },
+            Self::Bytes(buffer, count) => inbox.lend(buffer, count),
+            Self::End => Completion::EndOfStream.into(),
+            Self::Broken(error) => Completion::Broken { error, rest: false }.into(),
         }
     }
 }
@@ -248,21 +244,17 @@ impl Flow {
     }
 
     /// Sends by the ring, one chunk at a time; or by plain calls where there is much, or the end is to follow in the same turn.
-    pub(super) fn send(
-        &mut self,
-        id: Id,
-        stream: &mut Stream,
-        spares: &Spares,
-        ring: &mut Ring,
-    ) -> io::Result<Progress> {
+    pub(super) fn send(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
+        let Outgoing { queue, descriptors, mode, spares } = outgoing;
         let mut sent = 0;
-        if stream.is_closing() || stream.is_write_closing() || !stream.queue.is_single() {
-            match readiness::send(self.socket.as_fd(), stream, spares)? {
-                Progress::Blocked(count) if !stream.is_failing() => sent = count,
+        if mode != SendMode::Gather || !queue.is_single() {
+            let outgoing = Outgoing { queue: &mut *queue, descriptors, mode, spares };
+            match readiness::send(self.socket.as_fd(), outgoing)? {
+                Progress::Blocked(count) if mode != SendMode::Last => sent = count,
                 progress => return Ok(progress),
             }
         }
-        if let Some(loan) = stream.queue.lend() {
+        if let Some(loan) = queue.lend() {
             self.flight = Some(ring.send(id, self.socket.as_raw_fd(), loan));
         }
         Ok(Progress::Blocked(sent))

@@ -38,20 +38,20 @@ use rustix::io::Errno;
 
 use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
-use self::ring::{Event, Kind, Ring};
-use super::readiness::{self, Edge, Source as Polled, Stream};
+use self::ring::{Kind, Ring, RingEvent};
+use super::readiness::{self, Edge, Source as Polled, Stream, Watched};
 use super::socket::{self, Send};
 use super::table::{Table, Then};
 use super::{
-    Backend, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, ListenRefusal, Monotonic, Progress, RECEIVE,
-    Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal,
+    Monotonic, Progress, Wake,
 };
 use crate::address::Address;
 use crate::log::error;
 use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::agenda::Id;
-use crate::transport::send_queue::Spares;
-use crate::transport::stream as transport;
+use crate::transport::outgoing::Outgoing;
+use crate::transport::send_queue::Loan;
 
 /// What is polled for as long as a UNIX stream is there; room is asked for when it is missed.
 const READABLE: PollFlags = PollFlags::IN.union(PollFlags::PRI).union(PollFlags::RDHUP);
@@ -65,8 +65,9 @@ pub(crate) struct Uring {
     bell: Arc<Bell>,
     table: Table<Source>,
     clock: Monotonic,
-    /// For what is read by plain calls, while it is not in the inbox.
-    buffer: Box<[u8]>,
+    /// What was said of sources in this turn, and how much of it was taken note of.
+    said: Vec<(Id, Edge)>,
+    noted: usize,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -78,8 +79,8 @@ enum Source {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
-    /// Somebody else's descriptor.
-    Watched(RawFd),
+    /// A descriptor that is not ours.
+    Watched(Watched),
     /// Everything else.
     Polled(Polled),
 }
@@ -92,44 +93,44 @@ impl Uring {
         let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, bell, table, clock, buffer: Box::default(), reserve: None, turn: 0 })
+        Ok(Self { ring, bell, table, clock, said: Vec::new(), noted: 0, reserve: None, turn: 0 })
     }
 
     #[inline(always)]
-    fn handle(&mut self, event: Event, inbox: &mut Inbox) -> Option<(Id, Completion)> {
+    fn handle(&mut self, event: RingEvent, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         match event {
-            Event::Received { id, buffer, count, goes_on } => {
+            RingEvent::Received { id, buffer, count, goes_on } => {
                 Some((id, self.received(id, buffer, count, goes_on, inbox)?))
             }
-            Event::Sent { id, loan, count } => {
+            RingEvent::Sent { id, loan, count } => {
                 let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
                 flow.flight = None;
-                Some((id, Completion::Returned(loan, count_or_error(count))))
+                Some((id, BackendEvent::Returned(loan, count_or_error(count))))
             }
-            event => self.handle_rare(event),
+            event => self.handle_slow(event),
         }
     }
 
     #[inline(never)]
-    fn handle_rare(&mut self, event: Event) -> Option<(Id, Completion)> {
+    fn handle_slow(&mut self, event: RingEvent) -> Option<(Id, BackendEvent)> {
         match event {
-            Event::Received { .. } | Event::Sent { .. } => {}
-            Event::Accepted { id, socket, goes_on } => match self.table.get_mut(id) {
+            RingEvent::Received { .. } | RingEvent::Sent { .. } => {}
+            RingEvent::Accepted { id, socket, goes_on } => match self.table.get_mut(id) {
                 Some(Source::Port(port)) => {
                     port.arrived(id, socket, goes_on, &mut self.ring);
-                    self.table.say(id, Edge::NONE);
+                    self.said.push((id, Edge::NONE));
                 }
                 _ => self.is_stale(socket.err()),
             },
-            Event::Polled { id, flags, goes_on } => return Some((id, self.polled(id, flags, goes_on)?)),
-            Event::Room { id, flags, goes_on } => {
+            RingEvent::Polled { id, flags, goes_on } => return Some((id, self.polled(id, flags, goes_on)?.into())),
+            RingEvent::Room { id, flags, goes_on } => {
                 if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
                     stream.armed = goes_on;
                 }
                 self.note(id, flags);
             }
-            Event::Woken { goes_on: true } => {}
-            Event::Woken { goes_on: false } => {
+            RingEvent::Woken { goes_on: true } => {}
+            RingEvent::Woken { goes_on: false } => {
                 self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true);
             }
         }
@@ -144,7 +145,7 @@ impl Uring {
         count: Result<usize, Errno>,
         goes_on: bool,
         inbox: &mut Inbox,
-    ) -> Option<Completion> {
+    ) -> Option<BackendEvent> {
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
             self.ring.release(buffer);
             self.is_stale(count.err());
@@ -169,7 +170,7 @@ impl Uring {
         if then == Then::Again {
             self.table.list_again(id);
         }
-        arrival.map(|arrival| arrival.into_completion(inbox))
+        arrival.map(|arrival| arrival.into_event(inbox))
     }
 
     fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
@@ -192,7 +193,7 @@ impl Uring {
     /// Has a source looked at that the poller said something of.
     fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
         match flags {
-            Ok(flags) => self.table.say(id, edge(flags)),
+            Ok(flags) => self.said.push((id, Edge::of(flags))),
             Err(error) => self.is_stale(Some(error)),
         }
     }
@@ -203,8 +204,8 @@ impl Uring {
             Some(Source::Polled(Polled::Stream(stream))) => {
                 self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
             }
-            Some(Source::Watched(descriptor)) => {
-                self.ring.poll(Kind::Poll, id, *descriptor, PollFlags::IN, true);
+            Some(Source::Watched(watched)) => {
+                self.ring.poll(Kind::Poll, id, watched.descriptor, flags_of(watched.interest), true);
             }
             _ => {}
         }
@@ -242,35 +243,58 @@ impl Uring {
         Completion::Connected(host)
     }
 
-    fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
-        let Self { table, ring, buffer, reserve, turn, .. } = self;
-        let (id, completion) = table.next(Source::note, |id, source| match source {
-            Source::Stream(flow) => {
-                let (arrival, then) = flow.next(id, *turn, ring);
-                // What waits brings a buffer of its own.
-                let room = inbox.take();
-                if !room.is_empty() {
-                    *buffer = room;
+    /// The next thing of the sources that are polled, or have something left over.
+    fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        loop {
+            let said = if self.table.has_current() { None } else { self.next_said() };
+            let id = match said {
+                Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
+                None => Some(self.table.next_listed()?),
+            };
+            let Some(id) = id else { continue };
+            let (event, then) = self.look(id, inbox);
+            self.table.looked(id, then);
+            match event {
+                Some(BackendEvent::Other(Completion::Connected(host))) => {
+                    return Some((id, self.connected(id, host).into()));
                 }
-                (arrival.map(|arrival| arrival.into_completion(inbox)), then)
+                Some(event) => return Some((id, event)),
+                None => {}
             }
-            Source::Port(port) => port.next(id, *turn, reserve, ring),
-            Source::Watched(_) => (Some(Completion::Readable), Then::Rest),
-            Source::Polled(polled) => {
-                if !buffer.is_empty() {
-                    inbox.put(mem::take(buffer), 0);
-                }
+        }
+    }
+
+    /// The next source that the kernel said something of, and that.
+    fn next_said(&mut self) -> Option<(Id, Edge)> {
+        let said = self.said.get(self.noted).copied();
+        self.noted += 1;
+        if said.is_none() {
+            self.said.clear();
+            self.noted = 0;
+        }
+        said
+    }
+
+    /// What is next of a source, and when it is to be looked at after that.
+    fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+        let Self { table, ring, reserve, turn, .. } = self;
+        let (completion, then) = match table.get_mut(id) {
+            Some(Source::Stream(flow)) => {
+                let (arrival, then) = flow.next(id, *turn, ring);
+                return (arrival.map(|arrival| arrival.into_event(inbox)), then);
+            }
+            Some(Source::Polled(polled)) => {
                 let next = polled.next(*turn, inbox, reserve);
                 if let Polled::Connecting(attempt) = polled {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
-                next
+                return next;
             }
-        })?;
-        match completion {
-            Completion::Connected(host) => Some((id, self.connected(id, host))),
-            completion => Some((id, completion)),
-        }
+            Some(Source::Port(port)) => port.next(id, *turn, reserve, ring),
+            Some(Source::Watched(watched)) => watched.next(),
+            None => (None, Then::Rest),
+        };
+        (completion.map(BackendEvent::Other), then)
     }
 }
 
@@ -386,11 +410,11 @@ impl Backend for Uring {
         matches!(self.table.get(id), Some(Source::Polled(Polled::Stream(_))))
     }
 
-    fn send(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) -> io::Result<Progress> {
+    fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         match self.table.get_mut(id) {
-            Some(Source::Stream(flow)) => flow.send(id, stream, spares, &mut self.ring),
+            Some(Source::Stream(flow)) => flow.send(id, outgoing, &mut self.ring),
             Some(Source::Polled(Polled::Stream(source))) => {
-                let progress = source.send(stream, spares)?;
+                let progress = source.send(outgoing)?;
                 if source.blocked && !mem::replace(&mut source.armed, true) {
                     self.ring.poll(Kind::Room, id, source.socket.as_raw_fd(), PollFlags::OUT, true);
                 }
@@ -400,14 +424,11 @@ impl Backend for Uring {
         }
     }
 
-    fn recall(&mut self, id: Id, stream: &mut transport::Stream, spares: &Spares) {
-        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return };
-        if let Some(flight) = flow.flight
-            && let Some((loan, count)) = self.ring.recall(flight)
-        {
-            flow.flight = None;
-            stream.returned(loan, count_or_error(count), spares);
-        }
+    fn recall(&mut self, id: Id) -> Option<(Loan, io::Result<usize>)> {
+        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
+        let (loan, count) = self.ring.recall(flow.flight?)?;
+        flow.flight = None;
+        Some((loan, count_or_error(count)))
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
@@ -456,14 +477,17 @@ impl Backend for Uring {
         self.ring.flush();
     }
 
-    fn watch(&mut self, id: Id, descriptor: RawFd) -> io::Result<()> {
-        self.ring.poll(Kind::Poll, id, descriptor, PollFlags::IN, true);
-        self.table.insert(id, Source::Watched(descriptor));
+    fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
+        if flags_of(interest).is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.ring.poll(Kind::Poll, id, descriptor, flags_of(interest), true);
+        self.table.insert(id, Source::Watched(Watched::new(descriptor, interest)));
         Ok(())
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let is_idle = self.table.is_drained() && !self.ring.has_events();
+        let is_idle = self.table.is_drained() && self.said.is_empty() && !self.ring.has_events();
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
@@ -471,11 +495,8 @@ impl Backend for Uring {
         Ok(())
     }
 
-    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, Completion)> {
-        let buffer = inbox.take();
-        if buffer.len() == RECEIVE {
-            self.buffer = buffer;
-        } else {
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        if let Some(buffer) = inbox.take_lent() {
             self.ring.release(buffer);
         }
         while let Some(event) = self.ring.next() {
@@ -509,7 +530,8 @@ impl Source {
         match self {
             Self::Polled(polled) => return polled.note(edge),
             Self::Port(port) if edge != Edge::NONE => port.note(),
-            Self::Port(_) | Self::Watched(_) | Self::Stream(_) => {}
+            Self::Watched(watched) => watched.note(edge),
+            Self::Port(_) | Self::Stream(_) => {}
         }
         true
     }
@@ -543,15 +565,10 @@ fn count_or_error(count: Result<usize, Errno>) -> io::Result<usize> {
     }
 }
 
-fn edge(flags: PollFlags) -> Edge {
-    let (readable, failed) = (flags.contains(PollFlags::IN), flags.contains(PollFlags::ERR));
-    let closed = flags.contains(PollFlags::HUP);
-    let hung_up = closed || failed || readable && flags.contains(PollFlags::RDHUP);
-    Edge::NONE
-        .with(Edge::READABLE, readable || hung_up)
-        .with(Edge::WRITABLE, flags.contains(PollFlags::OUT))
-        .with(Edge::HUNG_UP, hung_up)
-        .with(Edge::FAILED, failed)
-        .with(Edge::URGENT, flags.contains(PollFlags::PRI))
-        .with(Edge::GONE, closed || failed)
+/// What is polled for.
+fn flags_of(interest: Interest) -> PollFlags {
+    let (readable, writable) = (interest.readable, interest.writable);
+    PollFlags::empty()
+        | if readable { PollFlags::IN } else { PollFlags::empty() }
+        | if writable { PollFlags::OUT } else { PollFlags::empty() }
 }

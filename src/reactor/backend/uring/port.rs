@@ -192,7 +192,7 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
 
-    use super::super::ring::Event;
+    use super::super::ring::RingEvent;
     use super::*;
     use crate::reactor::backend::PortOptions;
 
@@ -209,7 +209,7 @@ mod tests {
         let peers: Vec<_> = (0..3).map(|_| TcpStream::connect(bound.socket_addr().unwrap()).unwrap()).collect();
         for n in 1..=3 {
             ring.enter(Some(Duration::from_secs(30))).unwrap();
-            let Some(Event::Accepted { socket, goes_on, .. }) = ring.next() else { panic!("nobody was accepted") };
+            let Some(RingEvent::Accepted { socket, goes_on, .. }) = ring.next() else { panic!("nobody was accepted") };
             assert!(!goes_on && ring.next().is_none(), "one at a time");
             port.arrived(id, socket, goes_on, &mut ring);
             assert_eq!(port.arrived.len(), n);

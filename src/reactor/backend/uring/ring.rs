@@ -1,7 +1,7 @@
 //! [`Ring`]: the queues that are shared with the kernel, and all memory that it may read or write meanwhile.
 //!
 //! What is asked of the kernel goes out with the next [`enter`](Ring::enter), in order, and what it has done comes back as
-//! [`Event`]s, which own what they bring. Rules:
+//! [`RingEvent`]s, which own what they bring. Rules:
 //! 1. What the kernel may touch, a chunk that is being sent or a buffer for what comes, belongs to the ring until the kernel has
 //!    said that it has done with it, whatever has become of the connection.
 //! 2. The ring goes before that memory does: dropping it takes everything back first, and what cannot be had back is leaked.
@@ -81,7 +81,7 @@ pub(super) struct Ring {
 }
 
 /// What the kernel has done.
-pub(super) enum Event {
+pub(super) enum RingEvent {
     /// Bytes came, so many in that buffer, or the end, which has none.
     Received {
         id: Id,
@@ -194,7 +194,7 @@ impl Ring {
 
     /// The next thing that the kernel has done.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Event> {
+    pub(super) fn next(&mut self) -> Option<RingEvent> {
         loop {
             let Some(entry) = self.done.get(self.handed).cloned() else {
                 if self.go_on() {
@@ -210,7 +210,7 @@ impl Ring {
     }
 
     #[inline(always)]
-    fn event(&mut self, entry: &cqueue::Entry) -> Option<Event> {
+    fn event(&mut self, entry: &cqueue::Entry) -> Option<RingEvent> {
         let (name, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
         let (kind, id) = unname(name)?;
         self.pending -= usize::from(!goes_on);
@@ -221,11 +221,11 @@ impl Ring {
         match kind {
             Kind::Receive => {
                 let buffer = cqueue::buffer_select(entry.flags()).and_then(|number| self.buffers.take(number));
-                Some(Event::Received { id, buffer: buffer.unwrap_or_default(), count, goes_on })
+                Some(RingEvent::Received { id, buffer: buffer.unwrap_or_default(), count, goes_on })
             }
             Kind::Send => {
                 let (id, loan) = self.flights.land(name as u32)?;
-                Some(Event::Sent { id, loan, count })
+                Some(RingEvent::Sent { id, loan, count })
             }
             kind => rare_event(kind, id, count.map(|result| result as u32), goes_on),
         }
@@ -305,7 +305,7 @@ impl Ring {
     pub(super) fn recall(&mut self, flight: u32) -> Option<(Loan, Result<usize, Errno>)> {
         self.flush();
         match self.find(name_of_flight(flight))? {
-            Event::Sent { loan, count, .. } => Some((loan, count)),
+            RingEvent::Sent { loan, count, .. } => Some((loan, count)),
             _ => None,
         }
     }
@@ -316,7 +316,7 @@ impl Ring {
         self.flush();
         let mut accepted = Vec::new();
         while let Some(event) = self.find(name(Kind::Accept, id)) {
-            if let Event::Accepted { socket: Ok(socket), .. } = event {
+            if let RingEvent::Accepted { socket: Ok(socket), .. } = event {
                 accepted.push(socket);
             }
         }
@@ -338,7 +338,7 @@ impl Ring {
     }
 
     /// Something that was done with a request, out of order.
-    fn find(&mut self, name: u64) -> Option<Event> {
+    fn find(&mut self, name: u64) -> Option<RingEvent> {
         let rest = self.done.get(self.handed..)?;
         let at = self.handed + rest.iter().position(|entry| entry.user_data() == name)?;
         let entry = self.done.remove(at);
@@ -477,17 +477,17 @@ impl Flights {
 
 /// What comes less often than bytes do.
 #[inline(never)]
-fn rare_event(kind: Kind, id: Id, result: Result<u32, Errno>, goes_on: bool) -> Option<Event> {
+fn rare_event(kind: Kind, id: Id, result: Result<u32, Errno>, goes_on: bool) -> Option<RingEvent> {
     match kind {
         Kind::Nothing | Kind::Receive | Kind::Send => None,
         Kind::Accept => {
             // SAFETY: the kernel has made this descriptor for us, and says so once.
             let socket = result.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) });
-            Some(Event::Accepted { id, socket, goes_on })
+            Some(RingEvent::Accepted { id, socket, goes_on })
         }
-        Kind::Poll => Some(Event::Polled { id, flags: result.map(poll_flags), goes_on }),
-        Kind::Room => Some(Event::Room { id, flags: result.map(poll_flags), goes_on }),
-        Kind::Wake => Some(Event::Woken { goes_on }),
+        Kind::Poll => Some(RingEvent::Polled { id, flags: result.map(poll_flags), goes_on }),
+        Kind::Room => Some(RingEvent::Room { id, flags: result.map(poll_flags), goes_on }),
+        Kind::Wake => Some(RingEvent::Woken { goes_on }),
     }
 }
 
@@ -548,7 +548,7 @@ mod tests {
         for _ in 0..1000 {
             ring.enter(Some(if came < asked { LIMIT } else { Duration::ZERO })).expect("the ring turns");
             while let Some(event) = ring.next() {
-                assert!(matches!(event, Event::Polled { id: ID, flags: Ok(_), goes_on: false }));
+                assert!(matches!(event, RingEvent::Polled { id: ID, flags: Ok(_), goes_on: false }));
                 came += 1;
             }
             if came == asked {

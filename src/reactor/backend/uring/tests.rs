@@ -23,23 +23,23 @@ fn adopt(ring: &mut Uring, socket: OwnedFd, unix: bool) {
 }
 
 /// Turns without waiting until nothing comes of that; what came.
-fn drain(ring: &mut Uring) -> Vec<Completion> {
+fn drain(ring: &mut Uring) -> Vec<BackendEvent> {
     let (mut inbox, mut came) = (Inbox::default(), Vec::new());
     for _ in 0..5 {
         ring.wait(Some(Duration::ZERO)).expect("the ring turns");
-        came.extend(std::iter::from_fn(|| ring.next(&mut inbox)).map(|(_, completion)| completion));
+        came.extend(std::iter::from_fn(|| ring.next(&mut inbox)).map(|(_, event)| event));
     }
     came
 }
 
 /// Turns until there is a completion that is wanted.
 #[track_caller]
-fn wait_for(ring: &mut Uring, wanted: impl Fn(&Completion) -> bool) {
+fn wait_for(ring: &mut Uring, wanted: impl Fn(&BackendEvent) -> bool) {
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
     loop {
         assert!(Instant::now() < until, "it did not come");
         ring.wait(Some(LIMIT)).expect("the ring turns");
-        if std::iter::from_fn(|| ring.next(&mut inbox)).any(|(_, completion)| wanted(&completion)) {
+        if std::iter::from_fn(|| ring.next(&mut inbox)).any(|(_, event)| wanted(&event)) {
             return;
         }
     }
@@ -56,7 +56,7 @@ fn a_poll_for_errors_that_ends_is_begun_anew() {
     assert!(drain(&mut ring).is_empty() && left(Call::RingPoll) == 0);
     rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).expect("a reset on close");
     drop(peer);
-    wait_for(&mut ring, |completion| matches!(completion, Completion::Broken { .. }));
+    wait_for(&mut ring, |event| matches!(event, BackendEvent::Other(Completion::Broken { .. })));
 }
 
 /// A lasting poll, of a UNIX stream or a watched descriptor, is begun anew when the kernel ends it behind an event.
@@ -68,14 +68,16 @@ fn a_poll_for_bytes_that_ends_is_begun_anew() {
         let copy = socket.try_clone().expect("a descriptor");
         plan(Call::RingPoll, [Fault::Once; 2]);
         if watched {
-            ring.watch(ID, socket.as_raw_fd()).expect("it is watched");
+            ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false }).expect("it is watched");
         } else {
             adopt(&mut ring, socket.try_clone().expect("a descriptor"), true);
             ring.receive(ID, true);
         }
         for _ in 0..4 {
             peer.write_all(b"more").expect("we are there");
-            wait_for(&mut ring, |completion| matches!(completion, Completion::Received | Completion::Readable));
+            wait_for(&mut ring, |event| {
+                matches!(event, BackendEvent::Received | BackendEvent::Other(Completion::Readable))
+            });
             if watched {
                 assert_eq!(rustix::io::read(&copy, &mut [0; 9]), Ok(4));
                 drain(&mut ring);
@@ -116,24 +118,26 @@ fn a_receive_is_cancelled_by_every_pause() {
     peer.write_all(b"later").expect("we are there");
     assert!(drain(&mut ring).is_empty(), "it was received during a pause");
     ring.receive(ID, true);
-    wait_for(&mut ring, |completion| matches!(completion, Completion::Received));
+    wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
 }
 
 /// F14: of a chunk that the kernel did not take, or took a part of, the rest comes back to be sent again.
 #[test]
 fn a_send_that_comes_to_little_leaves_the_rest() {
     let Some(mut ring) = ring() else { return };
-    let (spares, mut inbox) = (Spares::default(), Inbox::default());
+    let (spares, mut inbox) = (crate::transport::send_queue::Spares::default(), Inbox::default());
     let (socket, mut peer) = tcp_pair();
     adopt(&mut ring, socket, false);
-    let mut stream = transport::Stream::new();
+    let mut stream = crate::transport::stream::Stream::new();
     stream.push(b"the whole message", &spares);
     let faults = [Fault::Fails(Errno::AGAIN), Fault::Fails(Errno::INTR), Fault::Fails(Errno::NOBUFS), Fault::Short(5)];
     plan(Call::RingSend, faults);
     for (unsent, in_time) in [(17, true), (17, true), (17, false), (12, true), (0, true)] {
-        assert_eq!(ring.send(ID, &mut stream, &spares).expect("the peer is there"), Progress::Blocked(0));
+        assert_eq!(ring.send(ID, stream.outgoing(&spares)).expect("the peer is there"), Progress::Blocked(0));
         ring.wait(Some(LIMIT)).expect("the ring turns");
-        let Some((ID, Completion::Returned(loan, result))) = ring.next(&mut inbox) else { panic!("nothing came back") };
+        let Some((ID, BackendEvent::Returned(loan, result))) = ring.next(&mut inbox) else {
+            panic!("nothing came back")
+        };
         assert_eq!(stream.returned(loan, result, &spares), in_time);
         assert_eq!(stream.queue.len(), unsent);
     }
@@ -167,7 +171,7 @@ fn buffers_come_back_from_the_reactor() {
                 break completion;
             }
         };
-        assert!(matches!(came, Completion::Received) && ring.next(&mut inbox).is_none());
+        assert!(matches!(came, BackendEvent::Received) && ring.next(&mut inbox).is_none());
     }
 }
 
@@ -198,7 +202,7 @@ fn buffers_come_back_from_closed_connections() {
                 break (id, completion);
             }
         };
-        assert!(matches!(came, (id, Completion::Received) if id == lasting));
+        assert!(matches!(came, (id, BackendEvent::Received) if id == lasting));
         assert!(ring.next(&mut inbox).is_none() && ring.stale() > stale);
     }
 }
@@ -216,7 +220,7 @@ fn completions_that_are_there_are_not_waited_for() {
     let began = Instant::now();
     ring.wait(Some(LIMIT)).expect("the ring turns");
     assert!(began.elapsed() < LIMIT, "it waits for what is there");
-    assert!(matches!(ring.next(&mut Inbox::default()), Some((ID, Completion::Received))));
+    assert!(matches!(ring.next(&mut Inbox::default()), Some((ID, BackendEvent::Received))));
 }
 
 /// One poll is under way for a UNIX stream, however often it has told of something.
@@ -228,7 +232,7 @@ fn polls_do_not_multiply() {
     ring.receive(ID, true);
     for _ in 0..6 {
         peer.write_all(b"more").expect("we are there");
-        wait_for(&mut ring, |completion| matches!(completion, Completion::Received));
+        wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
         drain(&mut ring);
     }
     peer.write_all(b"more").expect("we are there");
@@ -267,7 +271,7 @@ fn a_descriptor_that_is_not_watched_any_more_is_let_go_of() {
     use std::io::Read;
     let Some(mut ring) = ring() else { return };
     let (socket, mut peer) = unix_pair();
-    ring.watch(ID, socket.as_raw_fd()).expect("it is watched");
+    ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false }).expect("it is watched");
     ring.flush();
     ring.close(ID, false);
     drop(socket);
@@ -283,7 +287,10 @@ fn the_rest_ends_a_receive_that_is_under_way() {
     ring.receive(ID, true);
     assert!(drain(&mut ring).is_empty());
     ring.receive_rest(ID);
-    assert!(matches!(drain(&mut ring)[..], [Completion::EndOfStream]), "the receive was not cancelled");
+    assert!(
+        matches!(drain(&mut ring)[..], [BackendEvent::Other(Completion::EndOfStream)]),
+        "the receive was not cancelled"
+    );
 }
 
 fn listen(ring: &mut Uring) -> std::net::SocketAddr {
@@ -310,10 +317,12 @@ fn idle_sockets_say_nothing() {
     while came < 2 {
         assert!(Instant::now() < until, "they did not come");
         ring.wait(Some(LIMIT)).expect("the ring turns");
-        while let Some((_, completion)) = ring.next(&mut inbox) {
-            match completion {
-                Completion::Accepted(incoming) => ring.adopt(server, incoming.socket).expect("it takes the socket"),
-                Completion::Connected(_) => {}
+        while let Some((_, event)) = ring.next(&mut inbox) {
+            match event {
+                BackendEvent::Other(Completion::Accepted(incoming)) => {
+                    ring.adopt(server, incoming.socket).expect("it takes the socket");
+                }
+                BackendEvent::Other(Completion::Connected(_)) => {}
                 other => panic!("{other:?}"),
             }
             came += 1;
@@ -343,7 +352,7 @@ fn a_port_without_descriptors_is_polled() {
         assert!(Instant::now() < until, "nobody is accepted");
         ring.wait(Some(LIMIT)).expect("the ring turns");
         match ring.next(&mut inbox) {
-            Some((ID, Completion::Accepted(incoming))) => break incoming,
+            Some((ID, BackendEvent::Other(Completion::Accepted(incoming)))) => break incoming,
             Some(other) => panic!("{other:?}"),
             None => {}
         }
@@ -365,7 +374,7 @@ fn a_closed_port_listens_no_more() {
         assert!(drain(&mut ring).is_empty());
         if !polled {
             let _peer = std::net::TcpStream::connect(at).expect("it listens");
-            wait_for(&mut ring, |completion| matches!(completion, Completion::Accepted(_)));
+            wait_for(&mut ring, |event| matches!(event, BackendEvent::Other(Completion::Accepted(_))));
             ring.accept(ID);
             assert!(drain(&mut ring).is_empty());
         }
@@ -407,7 +416,7 @@ fn an_attempt_is_polled_again_and_given_up() {
 #[test]
 fn ends_and_errors_are_told() {
     let of = |flags| {
-        let edge = edge(flags);
+        let edge = Edge::of(flags);
         (edge.has(Edge::READABLE), edge.has(Edge::HUNG_UP), edge.has(Edge::FAILED), edge.has(Edge::GONE))
     };
     assert_eq!(of(PollFlags::OUT), (false, false, false, false));

@@ -77,12 +77,19 @@ impl Kernel {
         }
     }
 
+    /// Notes that an end has so many layers now.
+    pub(crate) fn is_layered(&mut self, id: SocketId, levels: usize) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+            stream.ledger.reach(levels);
+        }
+    }
+
     /// Compares sent bytes with the written ones; with layers, the rest is theirs.
-    pub(crate) fn sends(&mut self, id: SocketId, data: &[u8], is_layered: bool) {
+    pub(crate) fn sends(&mut self, id: SocketId, data: &[u8]) {
         let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         match stream.ledger.unsent.take(data) {
             Some(0) => {}
-            Some(_) if is_layered => {}
+            Some(_) if stream.ledger.levels > 0 => {}
             _ => self.faults.add(format_args!("{} sends something else than was written", stream.local)),
         }
     }

@@ -1,0 +1,103 @@
+//! [`AnyBackend`]: the backend of a reactor, whichever it is. The three calls that each turn makes are compiled for the
+//! backends of this crate, so that on readiness their system calls stand in the loop's own frame; all others go through
+//! the trait object.
+//!
+//! Why it matters: a return into a frame that was entered before a system call is predicted wrongly behind it, on the
+//! machines that were measured. `docs/costs.md` has the figures.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+use super::Uring;
+use super::{Backend, BackendEvent, Inbox, Mio, Outgoing, Progress};
+use crate::transport::agenda::Id;
+
+/// See the module.
+#[expect(clippy::large_enum_variant, reason = "a reactor has one, and the usual one is not to be behind a pointer")]
+pub(crate) enum AnyBackend {
+    Mio(Mio),
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    Uring(Box<Uring>),
+    /// The simulated network, and those of tests.
+    Other(Box<dyn Backend>),
+}
+
+impl AnyBackend {
+    /// [`Backend::wait`].
+    #[inline(always)]
+    pub(in crate::reactor) fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Mio(backend) => backend.wait(until),
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(backend) => backend.wait(until),
+            Self::Other(backend) => backend.wait(until),
+        }
+    }
+
+    /// [`Backend::next`].
+    #[inline(always)]
+    pub(in crate::reactor) fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        match self {
+            Self::Mio(backend) => backend.next(inbox),
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(backend) => backend.next(inbox),
+            Self::Other(backend) => backend.next(inbox),
+        }
+    }
+
+    /// [`Backend::send`].
+    #[inline(always)]
+    pub(in crate::reactor) fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        match self {
+            Self::Mio(backend) => backend.send(id, outgoing),
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(backend) => backend.send(id, outgoing),
+            Self::Other(backend) => backend.send(id, outgoing),
+        }
+    }
+}
+
+impl Deref for AnyBackend {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Mio(backend) => backend,
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(backend) => &**backend,
+            Self::Other(backend) => &**backend,
+        }
+    }
+}
+
+impl DerefMut for AnyBackend {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::Mio(backend) => backend,
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(backend) => &mut **backend,
+            Self::Other(backend) => &mut **backend,
+        }
+    }
+}
+
+impl From<Mio> for AnyBackend {
+    fn from(backend: Mio) -> Self {
+        Self::Mio(backend)
+    }
+}
+
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+impl From<Uring> for AnyBackend {
+    fn from(backend: Uring) -> Self {
+        Self::Uring(Box::new(backend))
+    }
+}
+
+impl<B: Backend + 'static> From<Box<B>> for AnyBackend {
+    fn from(backend: Box<B>) -> Self {
+        Self::Other(backend)
+    }
+}

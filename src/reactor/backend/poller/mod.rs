@@ -1,0 +1,109 @@
+//! [`Poller`]: mio's poller, and what it has said. On Linux its descriptor is waited for by rustix, whose call stands in the frame
+//! of the loop (`any.rs` says why); mio's stands in one of its own. Everything else is mio's on every system.
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod portable;
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token, Waker};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use self::epoll::Events;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use self::portable::Events;
+use super::readiness::Edge;
+use crate::transport::agenda::Id;
+
+/// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
+const EVENTS: usize = 1024;
+
+/// The token of the waker: no slot has this number.
+const WAKE: Token = Token(usize::MAX);
+/// The token of the fine timer. Smaller ones are those of sources.
+const FINE: Token = Token(usize::MAX - 1);
+
+/// See the module.
+pub(super) struct Poller {
+    poll: Poll,
+    said: Events,
+    waker: Arc<Waker>,
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(Self { poll, said: Events::with_capacity(EVENTS), waker })
+    }
+
+    pub(super) fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
+    pub(super) fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&descriptor), token(id), interest)
+    }
+
+    pub(super) fn reregister(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
+        self.poll.registry().reregister(&mut SourceFd(&descriptor), token(id), interest)
+    }
+
+    pub(super) fn deregister(&self, descriptor: RawFd) -> io::Result<()> {
+        self.poll.registry().deregister(&mut SourceFd(&descriptor))
+    }
+
+    /// Registers the timer that ends a wait, and says nothing else.
+    pub(super) fn register_timer(&self, timer: &impl AsRawFd) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), FINE, Interest::READABLE)
+    }
+
+    /// Forgets what was said, and waits for more. An interrupted wait says nothing.
+    #[inline(always)]
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.said.wait(&mut self.poll, timeout)
+    }
+
+    /// True if the last wait ended without anything to be said.
+    pub(super) fn is_silent(&self) -> bool {
+        self.said.is_empty()
+    }
+
+    /// True if [`next`](Self::next) has handed over all there was.
+    #[inline(always)]
+    pub(super) fn is_drained(&mut self) -> bool {
+        while self.said.peek().is_some_and(|token| token >= FINE) {
+            self.said.next();
+        }
+        self.said.peek().is_none()
+    }
+
+    /// The next source of which something was said, and that.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<(Id, Edge)> {
+        loop {
+            let (token, edge) = self.said.next()?;
+            if token < FINE {
+                return Some((id(token), edge));
+            }
+        }
+    }
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("ropewalk needs 64-bit tokens: a slot and a generation of 32 bits each");
+
+fn token(id: Id) -> Token {
+    Token(((id.generation as usize) << 32) | id.slot as usize)
+}
+
+#[inline(always)]
+fn id(token: Token) -> Id {
+    Id { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
