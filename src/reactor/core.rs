@@ -40,7 +40,7 @@ pub(crate) struct Core {
     pub(super) triggers: Triggers,
     pub(super) signals: SignalHandling,
     pub(super) run: Run,
-    pub(super) aftermath: Aftermath,
+    pub(super) aftermath: Aftermath<Self>,
     pub(super) net: Net,
     /// Where what is received is put, between turns.
     pub(super) inbox: Cell<Inbox>,
