@@ -11,7 +11,7 @@
 //! | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 //! | `react.rs` | a whole program |
 //! | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
-//! | `triggers.rs` | system events: startup, shutdown, and the program's own |
+//! | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 //! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
 //! | `net/` | ports, connections, attempts, names |
 //! | `threads/` | jobs in threads, and calls from threads |
@@ -22,6 +22,7 @@ mod aftermath;
 mod backend;
 mod choice;
 mod core;
+mod events;
 mod life;
 mod net;
 mod on_signal;
