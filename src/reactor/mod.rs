@@ -50,7 +50,7 @@ pub(crate) use self::backend::{
 pub use self::choice::BackendKind;
 use self::core::{Core, Slot};
 use self::life::Handle;
-pub(crate) use self::net::connect::Destination;
+pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;
 pub use self::net::resolver::{Resolver, SystemResolver};
