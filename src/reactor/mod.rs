@@ -12,7 +12,8 @@
 //! | `react.rs` | a whole program |
 //! | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 //! | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
-//! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
+//! | `signals.rs` | signal handlers |
+//! | `signal_handling.rs`, `on_signal.rs` | subscribers, and what the loop does when a signal came |
 //! | `net/` | ports, connections, attempts, names |
 //! | `threads/` | jobs in threads, and calls from threads |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
@@ -30,6 +31,7 @@ mod pages;
 mod process;
 mod react;
 mod run;
+mod signal_handling;
 mod signals;
 mod slots;
 #[cfg(test)]
