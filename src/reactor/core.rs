@@ -13,7 +13,7 @@ use super::backend::{Backend, Inbox};
 use super::net::Net;
 use super::net::dial::Attempt;
 use super::net::lingering_socket::Lingering;
-use super::net::port::PortCore;
+use super::net::listener::PortCore;
 use super::process::Process;
 use super::run::Run;
 use super::signal_handling::SignalHandling;

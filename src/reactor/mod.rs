@@ -41,7 +41,6 @@ mod triggers;
 mod turn;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -66,10 +65,9 @@ pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
 use crate::deferred::{Deferred, Outcome, Spawner};
-use crate::error::{ListenError, ReactorError};
+use crate::error::ReactorError;
 use crate::failure::{Result, guarded};
 use crate::log::error;
-use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::time::{Clock, Timers};
 use crate::transport::agenda::Watch;
 
@@ -229,86 +227,6 @@ impl Reactor {
     /// What runs futures on this reactor: a handle for code that needs no more of it.
     pub fn spawner(&self) -> &Spawner {
         &self.0.spawner
-    }
-
-    /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
-    pub fn remote(&self) -> Remote {
-        self.0.threads.remote()
-    }
-
-    /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
-    /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
-    ///
-    /// # Errors
-    /// [`ListenError`]: the address is in use, is not ours or not allowed; an option does not fit it, or names an interface that does not
-    /// exist; the factory did not start; the reactor is stopping, or closed.
-    pub fn listen_tcp(
-        &self,
-        address: SocketAddr,
-        options: &ListenOptions,
-        factory: impl Factory,
-    ) -> Result<Port, ListenError> {
-        self.listen_tcp_boxed(address, options, BoxedFactory::new(factory))
-    }
-
-    /// [`listen_tcp`](Self::listen_tcp) for endpoints, which do not know the factory's type.
-    ///
-    /// # Errors
-    /// As `listen_tcp`.
-    pub fn listen_tcp_boxed(
-        &self,
-        address: SocketAddr,
-        options: &ListenOptions,
-        factory: BoxedFactory,
-    ) -> Result<Port, ListenError> {
-        self.0.listen(address.into(), options.port.clone(), factory)
-    }
-
-    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
-    /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
-    /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
-    ///
-    /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
-    pub fn connect_tcp<F: Factory>(
-        &self,
-        address: SocketAddr,
-        options: &ConnectOptions,
-        factory: F,
-    ) -> Deferred<Connection<F::Protocol>> {
-        self.connect_tcp_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
-    }
-
-    /// [`connect_tcp`](Self::connect_tcp) for endpoints, which do not know the factory's type.
-    pub fn connect_tcp_boxed(
-        &self,
-        address: SocketAddr,
-        options: &ConnectOptions,
-        factory: BoxedFactory,
-    ) -> Deferred<AnyConnection> {
-        self.connect_to(Destination::Address(address.into()), options, factory)
-    }
-
-    /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.
-    pub(crate) fn connect_to(
-        &self,
-        to: Destination,
-        options: &ConnectOptions,
-        factory: BoxedFactory,
-    ) -> Deferred<AnyConnection> {
-        self.0.connect(to, options, factory)
-    }
-
-    /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
-    /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
-    /// at once. An IPv6 address may have the number or the name of a network interface behind it (`fe80::1%2`, `fe80::1%eth0`), which
-    /// is looked up now. An international name (`bücher.example`) is looked up in its ASCII form, with the feature `idna`.
-    ///
-    /// Fails with [`ConnectError::BadHostName`](crate::error::ConnectError::BadHostName), at once and without asking anybody,
-    /// where no resolver should be asked, with
-    /// [`ConnectError::UnknownInterface`](crate::error::ConnectError::UnknownInterface) where there is no such interface, and with
-    /// [`ConnectError::Lookup`](crate::error::ConnectError::Lookup) where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
-    pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
-        self.0.resolve(host, port)
     }
 
     /// A run begins, for whoever drives it with [`step`](Self::step)s.

@@ -11,9 +11,9 @@ use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
-use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::ConnectRefusal;
-use crate::reactor::{Core, Slot};
+use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
@@ -24,6 +24,42 @@ const SELF_CONNECTS: u32 = 3;
 /// How soon a UNIX socket is asked again whose queue is full: nothing says when it is not. 10 ms: a listener that lives has
 /// accepted many by then.
 const BUSY: Duration = Duration::from_millis(10);
+
+impl Reactor {
+    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
+    /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
+    /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
+    ///
+    /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
+    pub fn connect_tcp<F: Factory>(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        self.connect_tcp_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
+    }
+
+    /// [`connect_tcp`](Self::connect_tcp) for endpoints, which do not know the factory's type.
+    pub fn connect_tcp_boxed(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        factory: BoxedFactory,
+    ) -> Deferred<AnyConnection> {
+        self.connect_to(Destination::Address(address.into()), options, factory)
+    }
+
+    /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.
+    pub(crate) fn connect_to(
+        &self,
+        to: Destination,
+        options: &ConnectOptions,
+        factory: BoxedFactory,
+    ) -> Deferred<AnyConnection> {
+        self.0.connect(to, options, factory)
+    }
+}
 
 impl Core {
     pub(in crate::reactor) fn connect(

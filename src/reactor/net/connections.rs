@@ -5,7 +5,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::port::{PortCore, Waiting};
+use super::listener::PortCore;
+use super::port::Waiting;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
