@@ -1,4 +1,4 @@
-//! Triggers are added, and events of the program are fired (Twisted: `addSystemEventTrigger`, `fireSystemEvent`).
+//! Adding triggers, and firing events of the program (Twisted: `addSystemEventTrigger`, `fireSystemEvent`).
 //!
 //! An event of the program goes on by itself, at once or when the last Deferred of a phase fires, whether the loop runs or not.
 

@@ -130,7 +130,7 @@ impl Reactor {
     /// has stopped can run again (Twisted's cannot).
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];
+    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`](crate::Connection::with); [`ReactorError::Closed`];
     /// [`ReactorError::Setup`] where signal handlers can't be installed; [`ReactorError::Poll`] where the poller fails, after every
     /// connection was told.
     pub fn run(&self) -> Result<(), ReactorError> {
@@ -142,7 +142,7 @@ impl Reactor {
     /// longer than 24 days.
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];
+    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`](crate::Connection::with); [`ReactorError::Closed`];
     /// [`ReactorError::Poll`] where the poller fails.
     pub fn iterate(&self, delay: Duration) -> Result<(), ReactorError> {
         self.0.iterate(delay)

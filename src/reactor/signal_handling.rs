@@ -1,4 +1,4 @@
-//! [`SignalHandling`]: the handlers of a run, and the subscribers. What the loop does with them stands in `on_signal.rs`.
+//! [`SignalHandling`]: the handlers of a run, and the subscribers. `on_signal.rs` installs and removes them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl SignalHandling {
         drop_guarded("a callback for a signal", ended);
     }
 
-    /// The signal of each subscriber.
+    /// Returns the signal of each subscriber.
     pub(super) fn subscribed(&self) -> Vec<i32> {
         self.subscribers.borrow().all.values().map(|subscriber| subscriber.signal).collect()
     }

@@ -7,7 +7,7 @@
 //!    the next.
 //! 4. A trigger that fails is logged, and stops nothing.
 //!
-//! Startup and shutdown go through their phases in `run.rs`, events of the program in `events.rs`. Neither is known here.
+//! Startup and shutdown go through their phases in `run.rs`, events of the program in `events.rs`.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

@@ -1,4 +1,4 @@
-//! [`Refusal`]: what a verifier tells through the TLS library, and an error reads out of it again.
+//! [`Refusal`]: a verifier's reason, which passes through the TLS library to `error.rs`.
 
 use super::Fingerprint;
 

@@ -30,7 +30,7 @@ impl Reactor {
     /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
     /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
     ///
-    /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
+    /// Its failures are [`ConnectError`]s, or what the protocol's `connection_made` failed with.
     pub fn connect_tcp<F: Factory>(
         &self,
         address: SocketAddr,

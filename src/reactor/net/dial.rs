@@ -1,4 +1,4 @@
-//! [`Dial`]: a request for a connection, and the attempts that are made for it. What is done about them stands in `connect.rs`.
+//! [`Dial`]: a request for a connection, and its attempts. `connect.rs` makes the attempts.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! [`Lingering`]: what is kept of a socket that lingers. When it begins and ends to linger, `lingering.rs` says.
+//! [`Lingering`]: a lingering socket in the reactor's table. `lingering.rs` has the rules.
 
 use std::mem;
 use std::time::Duration;
@@ -23,15 +23,15 @@ impl Lingering {
         Self { left: LINGER_BYTES, heard: false, until, timer }
     }
 
-    /// Counts bytes that came. Returns true if they were the last that may come.
+    /// Counts received bytes. Returns true when the limit is reached.
     pub(super) fn received(&mut self, count: usize) -> bool {
         self.heard = true;
         self.left = self.left.saturating_sub(count);
         self.left == 0
     }
 
-    /// The time that it may still linger, or `None` if it is over: its time has passed, or everything of ours is acknowledged and
-    /// nothing came since the last look.
+    /// Returns the time that is left. `None`: lingering is over, because its time has passed, or because everything of ours is
+    /// acknowledged and nothing came since the last look.
     pub(super) fn time_left(&mut self, now: Duration, is_acknowledged: bool) -> Option<Duration> {
         let was_heard = mem::take(&mut self.heard);
         (now < self.until && (was_heard || !is_acknowledged)).then(|| self.until - now)
@@ -41,7 +41,7 @@ impl Lingering {
         self.timer = timer;
     }
 
-    /// Takes the next look back. The timer itself may be what brought us here.
+    /// Cancels the next look. The caller may be that look itself.
     pub(super) fn cancel_timer(&self) {
         let _ = self.timer.cancel();
     }

@@ -1,4 +1,4 @@
-//! [`PortCore`]: what a reactor keeps of a port. What is done about it stands in `port.rs`.
+//! [`PortCore`]: a listening port in the reactor's table. `port.rs` binds it, stops it and builds its connections.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -81,7 +81,7 @@ impl PortCore {
         self.complain(now, "descriptors ran out");
     }
 
-    /// Accepting failed. Returns for how long it pauses.
+    /// Counts a failed accept. Returns the length of the pause that follows.
     pub(super) fn accept_failed(&self, now: Duration, error: &io::Error) -> Duration {
         self.trouble.borrow_mut().failures += 1;
         self.complain(now, error);

@@ -76,10 +76,10 @@ impl Reactor {
     /// at once. An IPv6 address may have the number or the name of a network interface behind it (`fe80::1%2`, `fe80::1%eth0`), which
     /// is looked up now. An international name (`bücher.example`) is looked up in its ASCII form, with the feature `idna`.
     ///
-    /// Fails with [`ConnectError::BadHostName`](crate::error::ConnectError::BadHostName), at once and without asking anybody,
+    /// Fails with [`ConnectError::BadHostName`], at once and without asking anybody,
     /// where no resolver should be asked, with
-    /// [`ConnectError::UnknownInterface`](crate::error::ConnectError::UnknownInterface) where there is no such interface, and with
-    /// [`ConnectError::Lookup`](crate::error::ConnectError::Lookup) where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
+    /// [`ConnectError::UnknownInterface`] where there is no such interface, and with
+    /// [`ConnectError::Lookup`] where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
     pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         self.0.resolve(host, port)
     }

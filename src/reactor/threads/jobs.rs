@@ -1,4 +1,4 @@
-//! [`Jobs`]: a pool of threads, and who waits for what it does. How a reactor gives it jobs stands in `in_threads.rs`.
+//! [`Jobs`]: a pool of threads, and the callbacks of its unfinished jobs. `in_threads.rs` fills the pools of a reactor.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -110,12 +110,12 @@ impl Jobs {
         id
     }
 
-    /// Keeps the one who waits for a job.
+    /// Keeps the callback of a job until its result is there.
     pub(super) fn expect(&self, id: JobId, waiting: impl FnOnce(Result<Answer>) + 'static) {
         self.unanswered.borrow_mut().insert(id, Box::new(waiting));
     }
 
-    /// Without threads: a job is a call that is made on this one after a while.
+    /// Runs a job on this thread after a time, in the place of a pool's thread.
     pub(super) fn simulate(&self, timers: &Timers, id: JobId, takes: Duration, job: Job) {
         let place = Rc::new(Cell::new(Some(job)));
         let simulated = Rc::downgrade(&self.simulated);

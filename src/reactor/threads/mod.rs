@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `pool.rs` | a pool of threads and its queue, without anything of reactors |
-//! | `jobs.rs` | a pool, and who waits for what it does |
+//! | `jobs.rs` | a pool, and the callbacks of its jobs |
 //! | `in_threads.rs` | jobs in the reactor's pools |
 //! | `thread_pool.rs` | pools of the program's own |
 //! | `remote.rs`, `wakeup.rs` | calls from other threads, and what wakes the loop for them |
