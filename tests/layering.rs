@@ -3,11 +3,14 @@
 //! | file | checks |
 //! |---|---|
 //! | `layering.rs` | the rooms, system calls, `unsafe` |
+//! | `layering/house.rs` | the order inside of `reactor/` |
 //! | `layering/circles.rs` | circles of files |
 //! | `layering/source.rs`, `layering/names.rs` | nothing: they read files, and resolve names |
 
 #[path = "layering/circles.rs"]
 mod circles;
+#[path = "layering/house.rs"]
+mod house;
 #[path = "layering/names.rs"]
 mod names;
 #[path = "layering/source.rs"]
