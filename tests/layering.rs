@@ -5,6 +5,7 @@
 //! | `layering.rs` | the rooms, system calls, `unsafe` |
 //! | `layering/house.rs` | the order inside of `reactor/` |
 //! | `layering/circles.rs` | circles of files |
+//! | `layering/parts.rs` | the fields of the parts of a core |
 //! | `layering/source.rs`, `layering/names.rs` | nothing: they read files, and resolve names |
 
 #[path = "layering/circles.rs"]
@@ -13,6 +14,8 @@ mod circles;
 mod house;
 #[path = "layering/names.rs"]
 mod names;
+#[path = "layering/parts.rs"]
+mod parts;
 #[path = "layering/source.rs"]
 mod source;
 
