@@ -1,8 +1,27 @@
 //! The one-way order of the rooms, and the one place of system calls, proven by reading the source: see `docs/design.md`.
+//!
+//! | file | checks |
+//! |---|---|
+//! | `layering.rs` | the rooms, system calls, `unsafe` |
+//! | `layering/house.rs` | the order inside of `reactor/` |
+//! | `layering/circles.rs` | circles of files |
+//! | `layering/parts.rs` | the fields of the parts of a core |
+//! | `layering/source.rs`, `layering/names.rs` | nothing: they read files, and resolve names |
+
+#[path = "layering/circles.rs"]
+mod circles;
+#[path = "layering/house.rs"]
+mod house;
+#[path = "layering/names.rs"]
+mod names;
+#[path = "layering/parts.rs"]
+mod parts;
+#[path = "layering/source.rs"]
+mod source;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use self::source::{Source, code};
 
 /// Each room, and what it may name. What stands in no list is visible to nobody but the crate's root.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -62,45 +81,11 @@ const UNSAFE: &[&str] = &[
     "reactor/backend/uring/ring.rs",
 ];
 
-/// A file of the source: its room, its path, and its text without comments and unit tests.
-struct Source {
-    room: String,
-    path: PathBuf,
-    code: String,
-}
-
+/// The files of the rooms: all but the crate's root.
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let relative = path.strip_prefix(&root).unwrap().to_owned();
-                let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
-                let room = first.trim_end_matches(".rs").to_owned();
-                let is_test = relative.file_stem().is_some_and(|stem| stem == "tests");
-                if room != "lib" && !is_test {
-                    found.push(Source { room, code: code(&fs::read_to_string(&path).unwrap()), path: relative });
-                }
-            }
-        }
-    }
-    assert!(found.len() > 10, "the source was not found");
-    found
-}
-
-/// The text without comments, and without what follows `#[cfg(test)] mod`.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    let lines = text.lines().map(|line| match line.find("//") {
-        Some(at) if !line[..at].contains('"') => &line[..at],
-        _ => line,
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    let mut all = source::library();
+    all.retain(|source| source.room != "lib");
+    all
 }
 
 fn allowed(room: &str) -> &'static [&'static str] {
@@ -171,14 +156,4 @@ fn the_reader_sees_what_it_is_to_see() {
     let text = "use crate::reactor::Port; // crate::endpoints\nuse crate::{time::Clock, error};\nfn f() { crate::failure::g() }";
     let named = rooms_named(&code(text));
     assert_eq!(named.into_iter().collect::<Vec<_>>(), ["error", "failure", "reactor", "time"]);
-}
-
-/// A backend is below the rest of the reactor: it names no other part of it, but the vector that tables are made of.
-#[test]
-fn a_backend_names_nothing_above_it() {
-    for source in sources().iter().filter(|source| source.path.starts_with("reactor/backend")) {
-        let code = source.code.replace("pub(in crate::reactor)", "").replace("crate::reactor::backend", "");
-        let code = code.replace("crate::reactor::pages", "");
-        assert!(!code.contains("crate::reactor"), "{}: it names what is above it", source.path.display());
-    }
 }

@@ -11,7 +11,7 @@
 //! | between two attempts | section 5 | 250 ms, or until an attempt fails, if that is sooner |
 //! | the first connection | section 5 | is joined to a protocol; the sockets of the others are closed before that |
 //!
-//! The attempts themselves are the reactor's business (`reactor/connect.rs`).
+//! The attempts themselves are the reactor's business (`reactor/net/connect.rs`).
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -3,30 +3,26 @@
 use std::cell::RefCell;
 use std::vec;
 
-use super::Core;
-use crate::failure::guarded;
-use crate::log::error;
 use crate::transport::agenda::Id;
 use crate::transport::settle::Later;
 use crate::transport::step::CloseMode;
 
-/// See the module.
-#[derive(Default)]
-pub(super) struct Aftermath {
+/// See the module. `C` is what calls at the end of a turn are given.
+pub(super) struct Aftermath<C> {
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
-    pub(super) resumed: List<Id>,
+    resumed: List<Id>,
     /// For phase 8: protocols and producers that are to be told of their queues, directions that were shut, and connections that are over.
-    pub(super) queue_notices: List<Id>,
-    pub(super) shut: List<Id>,
-    pub(super) lost: List<(Id, CloseMode)>,
+    queue_notices: List<Id>,
+    shut: List<Id>,
+    lost: List<(Id, CloseMode)>,
     /// For the end of phase 8: calls that have to wait until no callback is on the stack.
-    calls: List<Call>,
+    calls: List<Call<C>>,
 }
 
 /// Something to be done at the end of a turn.
-type Call = Box<dyn FnOnce(&Core)>;
+type Call<C> = Box<dyn FnOnce(&C)>;
 
-impl Aftermath {
+impl<C> Aftermath<C> {
     /// Keeps what the settling of a connection leaves.
     pub(super) fn leave(&self, id: Id, later: Later) {
         match later {
@@ -35,6 +31,36 @@ impl Aftermath {
             Later::TellOfShut => self.shut.push(id),
             Later::Close(mode) => self.lost.push((id, mode)),
         }
+    }
+
+    /// Keeps a call for the end of the turn.
+    pub(super) fn leave_call(&self, call: impl FnOnce(&C) + 'static) {
+        self.calls.push(Box::new(call));
+    }
+
+    /// Takes the streams that hold bytes for a protocol that resumed.
+    pub(super) fn take_resumed(&self) -> impl Iterator<Item = Id> {
+        self.resumed.take()
+    }
+
+    /// Takes the connections whose protocols and producers are to be told of their queues.
+    pub(super) fn take_queue_notices(&self) -> impl Iterator<Item = Id> {
+        self.queue_notices.take()
+    }
+
+    /// Takes the connections whose own direction was shut.
+    pub(super) fn take_shut(&self) -> impl Iterator<Item = Id> {
+        self.shut.take()
+    }
+
+    /// Takes the connections that are over.
+    pub(super) fn take_lost(&self) -> impl Iterator<Item = (Id, CloseMode)> {
+        self.lost.take()
+    }
+
+    /// Takes the calls for the end of the turn.
+    pub(super) fn take_calls(&self) -> impl Iterator<Item = Call<C>> {
+        self.calls.take()
     }
 
     /// True if the next turn may not wait.
@@ -48,25 +74,20 @@ impl Aftermath {
     }
 }
 
-impl Core {
-    /// Has something done at the end of this turn, or of the next if none is being made.
-    pub(super) fn at_end_of_turn(&self, call: impl FnOnce(&Self) + 'static) {
-        self.aftermath.calls.push(Box::new(call));
-    }
-
-    /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
-    /// once does not hold up the loop.
-    pub(super) fn end_turn(&self) {
-        for call in self.aftermath.calls.take() {
-            if let Err(failure) = guarded(|| call(self)) {
-                error!(%failure, "a callback failed at the end of a turn");
-            }
+impl<C> Default for Aftermath<C> {
+    fn default() -> Self {
+        Self {
+            resumed: List::default(),
+            queue_notices: List::default(),
+            shut: List::default(),
+            lost: List::default(),
+            calls: List::default(),
         }
     }
 }
 
 /// A list that is added to while it is worked off.
-pub(super) struct List<T>(RefCell<Vec<T>>);
+struct List<T>(RefCell<Vec<T>>);
 
 impl<T> List<T> {
     fn push(&self, item: T) {
@@ -78,7 +99,7 @@ impl<T> List<T> {
     }
 
     /// Takes what the list has now, an item at a time. What a panic leaves of it goes back in front of what was added meanwhile.
-    pub(super) fn take(&self) -> Batch<'_, T> {
+    fn take(&self) -> Batch<'_, T> {
         Batch { items: self.0.take().into_iter(), list: self }
     }
 }
@@ -90,7 +111,7 @@ impl<T> Default for List<T> {
 }
 
 /// See [`List::take`].
-pub(super) struct Batch<'a, T> {
+struct Batch<'a, T> {
     items: vec::IntoIter<T>,
     list: &'a List<T>,
 }

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use super::aftermath::Aftermath;
 use super::backend::{AnyBackend, Inbox};
 use super::net::Net;
-use super::net::connect::Attempt;
-use super::net::lingering::Lingering;
-use super::net::port::PortCore;
-use super::on_signal::SignalHandling;
+use super::net::dial::Attempt;
+use super::net::lingering_socket::Lingering;
+use super::net::listener::PortCore;
 use super::process::Process;
 use super::run::Run;
+use super::signal_handling::SignalHandling;
 use super::slots::Slots;
 use super::threads::Threads;
 use super::triggers::Triggers;
@@ -40,7 +40,7 @@ pub(crate) struct Core {
     pub(super) triggers: Triggers,
     pub(super) signals: SignalHandling,
     pub(super) run: Run,
-    pub(super) aftermath: Aftermath,
+    pub(super) aftermath: Aftermath<Self>,
     pub(super) net: Net,
     /// Where what is received is put, between turns.
     pub(super) inbox: Cell<Inbox>,

@@ -11,8 +11,9 @@
 //! | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 //! | `react.rs` | a whole program |
 //! | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
-//! | `triggers.rs` | system events: startup, shutdown, and the program's own |
-//! | `signals.rs`, `on_signal.rs` | signal handlers, and what the loop does when a signal came |
+//! | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
+//! | `signals.rs` | signal handlers |
+//! | `signal_handling.rs`, `on_signal.rs` | subscribers, and what the loop does when a signal came |
 //! | `net/` | ports, connections, attempts, names |
 //! | `threads/` | jobs in threads, and calls from threads |
 //! | `slots.rs`, `pages.rs` | the table of what is watched |
@@ -22,6 +23,7 @@ mod aftermath;
 mod backend;
 mod choice;
 mod core;
+mod events;
 mod life;
 mod net;
 mod on_signal;
@@ -29,6 +31,7 @@ mod pages;
 mod process;
 mod react;
 mod run;
+mod signal_handling;
 mod signals;
 mod slots;
 #[cfg(test)]
@@ -38,7 +41,6 @@ mod triggers;
 mod turn;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ pub(crate) use self::backend::{
 pub use self::choice::BackendKind;
 use self::core::{Core, Slot};
 use self::life::Handle;
-pub(crate) use self::net::connect::Destination;
+pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;
 pub use self::net::resolver::{Resolver, SystemResolver};
@@ -63,10 +65,9 @@ pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
 use crate::deferred::{Deferred, Outcome, Spawner};
-use crate::error::{ListenError, ReactorError};
+use crate::error::ReactorError;
 use crate::failure::{Result, guarded};
 use crate::log::error;
-use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::time::{Clock, Timers};
 use crate::transport::agenda::Watch;
 
@@ -129,7 +130,7 @@ impl Reactor {
     /// has stopped can run again (Twisted's cannot).
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];
+    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`](crate::Connection::with); [`ReactorError::Closed`];
     /// [`ReactorError::Setup`] where signal handlers can't be installed; [`ReactorError::Poll`] where the poller fails, after every
     /// connection was told.
     pub fn run(&self) -> Result<(), ReactorError> {
@@ -141,7 +142,7 @@ impl Reactor {
     /// longer than 24 days.
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`]; [`ReactorError::Closed`];
+    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`](crate::Connection::with); [`ReactorError::Closed`];
     /// [`ReactorError::Poll`] where the poller fails.
     pub fn iterate(&self, delay: Duration) -> Result<(), ReactorError> {
         self.0.iterate(delay)
@@ -226,86 +227,6 @@ impl Reactor {
     /// What runs futures on this reactor: a handle for code that needs no more of it.
     pub fn spawner(&self) -> &Spawner {
         &self.0.spawner
-    }
-
-    /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
-    pub fn remote(&self) -> Remote {
-        self.0.threads.remote()
-    }
-
-    /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
-    /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
-    ///
-    /// # Errors
-    /// [`ListenError`]: the address is in use, is not ours or not allowed; an option does not fit it, or names an interface that does not
-    /// exist; the factory did not start; the reactor is stopping, or closed.
-    pub fn listen_tcp(
-        &self,
-        address: SocketAddr,
-        options: &ListenOptions,
-        factory: impl Factory,
-    ) -> Result<Port, ListenError> {
-        self.listen_tcp_boxed(address, options, BoxedFactory::new(factory))
-    }
-
-    /// [`listen_tcp`](Self::listen_tcp) for endpoints, which do not know the factory's type.
-    ///
-    /// # Errors
-    /// As `listen_tcp`.
-    pub fn listen_tcp_boxed(
-        &self,
-        address: SocketAddr,
-        options: &ListenOptions,
-        factory: BoxedFactory,
-    ) -> Result<Port, ListenError> {
-        self.0.listen(address.into(), options.port.clone(), factory)
-    }
-
-    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
-    /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
-    /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
-    ///
-    /// Its failures are [`ConnectError`](crate::error::ConnectError)s, or what the protocol's `connection_made` failed with.
-    pub fn connect_tcp<F: Factory>(
-        &self,
-        address: SocketAddr,
-        options: &ConnectOptions,
-        factory: F,
-    ) -> Deferred<Connection<F::Protocol>> {
-        self.connect_tcp_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
-    }
-
-    /// [`connect_tcp`](Self::connect_tcp) for endpoints, which do not know the factory's type.
-    pub fn connect_tcp_boxed(
-        &self,
-        address: SocketAddr,
-        options: &ConnectOptions,
-        factory: BoxedFactory,
-    ) -> Deferred<AnyConnection> {
-        self.connect_to(Destination::Address(address.into()), options, factory)
-    }
-
-    /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.
-    pub(crate) fn connect_to(
-        &self,
-        to: Destination,
-        options: &ConnectOptions,
-        factory: BoxedFactory,
-    ) -> Deferred<AnyConnection> {
-        self.0.connect(to, options, factory)
-    }
-
-    /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
-    /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
-    /// at once. An IPv6 address may have the number or the name of a network interface behind it (`fe80::1%2`, `fe80::1%eth0`), which
-    /// is looked up now. An international name (`bücher.example`) is looked up in its ASCII form, with the feature `idna`.
-    ///
-    /// Fails with [`ConnectError::BadHostName`](crate::error::ConnectError::BadHostName), at once and without asking anybody,
-    /// where no resolver should be asked, with
-    /// [`ConnectError::UnknownInterface`](crate::error::ConnectError::UnknownInterface) where there is no such interface, and with
-    /// [`ConnectError::Lookup`](crate::error::ConnectError::Lookup) where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
-    pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
-        self.0.resolve(host, port)
     }
 
     /// A run begins, for whoever drives it with [`step`](Self::step)s.

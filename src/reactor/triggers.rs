@@ -7,80 +7,21 @@
 //!    the next.
 //! 4. A trigger that fails is logged, and stops nothing.
 //!
-//! Startup and shutdown go through their phases in `turn.rs`, which waits within limits. An event of the program goes on by itself, at once or
-//! when the last Deferred of a phase fires, whether the loop runs or not.
+//! Startup and shutdown go through their phases in `run.rs`, events of the program in `events.rs`.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::Location;
-use std::rc::Rc;
 
 use thiserror::Error;
 
 use super::slots::Slots;
-use super::{Core, Reactor};
 use crate::deferred::{Deferred, DeferredList, Outcome, Promise, maybe_deferred};
 use crate::error::ReactorError;
 use crate::failure::{Result, drop_guarded};
 use crate::log::error;
 use crate::transport::agenda::Id;
-
-impl Reactor {
-    /// Has `call` run when the reactor starts or stops, or when the program fires an event of its own (Twisted:
-    /// `addSystemEventTrigger`). It returns nothing, a `Result<()>` (an error is logged), or a Deferred, which the next phase waits for.
-    /// A trigger runs once. A closed reactor drops it.
-    #[track_caller]
-    pub fn add_system_event_trigger<R>(
-        &self,
-        phase: Phase,
-        event: SystemEvent,
-        call: impl FnOnce() -> R + 'static,
-    ) -> TriggerId
-    where
-        R: Outcome<Output = ()> + 'static,
-    {
-        self.0.triggers.add(phase, event, call)
-    }
-
-    /// Takes a trigger back (Twisted: `removeSystemEventTrigger`).
-    ///
-    /// # Errors
-    /// [`NoSuchTrigger`] if it has run, or was removed.
-    pub fn remove_system_event_trigger(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {
-        self.0.triggers.remove(id)
-    }
-
-    /// Fires an event of the program: runs the triggers of [`SystemEvent::custom`] with this name, phase by phase (Twisted:
-    /// `fireSystemEvent`). The triggers of `Before` run before this returns, and so do those of the later phases unless a Deferred is to be
-    /// waited for. The reactor need not run.
-    ///
-    /// A trigger that fails is logged, and the others run. Triggers are used up: an event that is fired again runs those that were added
-    /// since. Fired while it is under way, an event goes through its phases beside the first firing, and takes the triggers that have
-    /// not run yet. Nothing limits how long a firing waits.
-    ///
-    /// The Deferred fires when the last phase is done. Cancelling it does not stop the event. A reactor that stops or crashes
-    /// does not wait for it, and the event goes on as its Deferreds fire; a shutdown that is to wait for it returns it from a trigger.
-    ///
-    /// Fails with [`ReactorError::Closed`] when the reactor was closed, also while the event was under way, and with
-    /// [`ReactorError::ForkedChild`] in a forked child of the reactor's process; nothing runs then.
-    ///
-    /// ```
-    /// use ropewalk::{Phase, Reactor, SystemEvent};
-    ///
-    /// # fn main() -> ropewalk::Result<()> {
-    /// let reactor = Reactor::new()?;
-    /// reactor.add_system_event_trigger(Phase::Before, SystemEvent::custom("reload"), || println!("reading the configuration"));
-    /// let reloaded = reactor.fire_system_event("reload");
-    /// assert!(reloaded.is_called());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn fire_system_event(&self, name: &str) -> Deferred<()> {
-        self.0.fire_system_event(name)
-    }
-}
 
 /// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result; the last one of a
 /// shutdown, when jobs in threads are done as well.
@@ -121,12 +62,12 @@ pub enum SystemEvent {
     Startup,
     /// `stop` was called.
     Shutdown,
-    /// [`Reactor::fire_system_event`] was called with this name.
+    /// [`Reactor::fire_system_event`](super::Reactor::fire_system_event) was called with this name.
     Custom(Cow<'static, str>),
 }
 
 impl SystemEvent {
-    /// An event of the program, which [`Reactor::fire_system_event`] fires.
+    /// An event of the program, which [`Reactor::fire_system_event`](super::Reactor::fire_system_event) fires.
     pub fn custom(name: impl Into<Cow<'static, str>>) -> Self {
         Self::Custom(name.into())
     }
@@ -170,7 +111,7 @@ impl Pending {
     }
 
     /// Fires when all have their results.
-    fn into_deferred(self) -> Deferred<()> {
+    pub(super) fn into_deferred(self) -> Deferred<()> {
         DeferredList::new(self.0.into_iter().map(|(_, deferred)| deferred)).into_deferred().add_callback(drop)
     }
 }
@@ -204,8 +145,13 @@ impl Triggers {
         }
     }
 
+    /// A firing of a program's event begins. The promise is kept until [`fired`](Self::fired).
+    pub(super) fn begin_firing(&self, promise: Promise<()>) -> Id {
+        self.firings.borrow_mut().insert(promise)
+    }
+
     /// A firing is over, unless that was told before.
-    fn fired(&self, id: Id, result: Result<()>) {
+    pub(super) fn fired(&self, id: Id, result: Result<()>) {
         let promise = self.firings.borrow_mut().remove(id);
         if let Some(promise) = promise {
             // It may have been cancelled.
@@ -239,43 +185,6 @@ impl Triggers {
         let mut waiting = self.waiting.borrow_mut();
         let place = waiting.iter().position(|trigger| trigger.event == *event && trigger.phase == phase)?;
         Some(waiting.remove(place))
-    }
-}
-
-impl Core {
-    #[track_caller]
-    fn fire_system_event(self: &Rc<Self>, name: &str) -> Deferred<()> {
-        if self.is_closed() {
-            return Deferred::fail(ReactorError::Closed);
-        }
-        let (promise, answer) = Promise::new();
-        let id = self.triggers.firings.borrow_mut().insert(promise);
-        let event = SystemEvent::custom(name.to_owned());
-        let phases =
-            [Phase::Before, Phase::During, Phase::After].into_iter().fold(Deferred::succeed(()), |done, phase| {
-                let (core, event) = (Rc::downgrade(self), event.clone());
-                // Of a reactor that is gone, `answer` has said so.
-                done.add_callback(move |()| {
-                    core.upgrade().map_or(Deferred::succeed(()), |core| core.fire_phase(&event, phase))
-                })
-            });
-        let core = Rc::downgrade(self);
-        let told = phases.add_both(move |result| {
-            if let Some(core) = core.upgrade() {
-                core.triggers.fired(id, result);
-            }
-        });
-        drop(told);
-        answer
-    }
-
-    /// Runs the triggers of a phase of a program's event. Fires when their Deferreds have their results.
-    fn fire_phase(&self, event: &SystemEvent, phase: Phase) -> Deferred<()> {
-        // The event may have been fired, or a Deferred of its triggers may have, in a forked child.
-        if self.process.is_parent() {
-            return Deferred::fail(ReactorError::ForkedChild);
-        }
-        self.triggers.fire(event, phase).into_deferred()
     }
 }
 

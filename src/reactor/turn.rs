@@ -129,4 +129,19 @@ impl Core {
         let longest = longest.map(|longest| self.timers.seconds().saturating_add(longest));
         [self.timers.next_deadline(), longest].into_iter().flatten().min()
     }
+
+    /// Has something done at the end of this turn, or of the next if none is being made.
+    pub(super) fn at_end_of_turn(&self, call: impl FnOnce(&Self) + 'static) {
+        self.aftermath.leave_call(call);
+    }
+
+    /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
+    /// once does not hold up the loop.
+    pub(super) fn end_turn(&self) {
+        for call in self.aftermath.take_calls() {
+            if let Err(failure) = guarded(|| call(self)) {
+                error!(%failure, "a callback failed at the end of a turn");
+            }
+        }
+    }
 }

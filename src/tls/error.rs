@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::verifier::Refusal;
+use super::refusal::Refusal;
 use super::{Fingerprint, keys};
 use crate::address::BadHostName;
 use crate::failure::Panicked;

@@ -34,6 +34,7 @@ mod files;
 mod fingerprint;
 mod identity;
 mod keys;
+mod refusal;
 mod roots;
 mod server;
 mod session;

@@ -21,6 +21,7 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage};
 
+use super::refusal::Refusal;
 use super::{ConfigError, Fingerprint, TrustRoots, keys, provider};
 
 /// Verifies the certificates of peers, by whom we trust.
@@ -208,17 +209,6 @@ impl ClientCertVerifier for Verifier<dyn ClientCertVerifier> {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
-}
-
-/// Why a certificate is refused, where the TLS library has no word for it.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("the certificate is an authority's")]
-    Authority { fingerprint: Fingerprint },
-    #[error("the certificate is none of those that were named")]
-    NotNamed { fingerprint: Fingerprint },
-    #[error("{kind} is of no use")]
-    UnusableKey { kind: String },
 }
 
 fn other(cause: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -1,20 +1,20 @@
 //! Outgoing connections (Twisted: `connectTCP`, `IConnector`).
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::dial::{Attempt, Destination, Dial, Stage};
 use super::options::ConnectOptions;
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
-use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::ConnectRefusal;
-use crate::reactor::{Core, Slot};
-use crate::time::{Clock, DelayedCall};
+use crate::reactor::{Core, Reactor, Slot};
+use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
@@ -25,48 +25,40 @@ const SELF_CONNECTS: u32 = 3;
 /// accepted many by then.
 const BUSY: Duration = Duration::from_millis(10);
 
-/// Where a connection may lead.
-#[derive(Debug)]
-pub(crate) enum Destination {
-    /// One address.
-    Address(Address),
-    /// Any of the addresses of a name. They are tried in this order, each `delay` after the one before or as soon as one has
-    /// failed, and the first that answers has the connection.
-    Name { host: String, addresses: Vec<Address>, delay: Duration },
-}
+impl Reactor {
+    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
+    /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
+    /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
+    ///
+    /// Its failures are [`ConnectError`]s, or what the protocol's `connection_made` failed with.
+    pub fn connect_tcp<F: Factory>(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        factory: F,
+    ) -> Deferred<Connection<F::Protocol>> {
+        self.connect_tcp_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
+    }
 
-/// A request for a connection. However many attempts are made for it, one protocol at most comes of them: the factory hears
-/// of the first that is answered, when the sockets of the others are closed.
-pub(in crate::reactor) struct Dial {
-    to: Destination,
-    options: ConnectOptions,
-    factory: BoxedFactory,
-    promise: Promise<AnyConnection>,
-    stage: Cell<Stage>,
-    /// How many addresses were tried, or are being tried.
-    begun: Cell<usize>,
-    under_way: RefCell<Vec<Id>>,
-    /// With their numbers.
-    failed: RefCell<Vec<(usize, FailedAttempt)>>,
-    /// What begins the next attempt when nothing has failed meanwhile.
-    next: RefCell<Option<DelayedCall>>,
-}
+    /// [`connect_tcp`](Self::connect_tcp) for endpoints, which do not know the factory's type.
+    pub fn connect_tcp_boxed(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        factory: BoxedFactory,
+    ) -> Deferred<AnyConnection> {
+        self.connect_to(Destination::Address(address.into()), options, factory)
+    }
 
-#[derive(Clone, Copy)]
-enum Stage {
-    Trying,
-    /// There is a connection, whose protocol is being told or was told.
-    Made(Id),
-    Over,
-}
-
-/// One socket that a [`Dial`] tries. The reactor's table keeps it, and it keeps the dial.
-pub(in crate::reactor) struct Attempt {
-    dial: Rc<Dial>,
-    number: usize,
-    to: Address,
-    timer: RefCell<Option<DelayedCall>>,
-    self_connects: Cell<u32>,
+    /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.
+    pub(crate) fn connect_to(
+        &self,
+        to: Destination,
+        options: &ConnectOptions,
+        factory: BoxedFactory,
+    ) -> Deferred<AnyConnection> {
+        self.0.connect(to, options, factory)
+    }
 }
 
 impl Core {
@@ -316,62 +308,5 @@ impl Core {
             Some(Slot::Connecting(attempt)) => Some(Rc::clone(attempt)),
             _ => None,
         }
-    }
-}
-
-impl Destination {
-    fn addresses(&self) -> &[Address] {
-        match self {
-            Self::Address(address) => std::slice::from_ref(address),
-            Self::Name { addresses, .. } => addresses,
-        }
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Name { host, .. } => f.write_str(host),
-        }
-    }
-}
-
-impl Dial {
-    /// What it fails with when every attempt has: of one address its own error, of a name those of all that were tried, in
-    /// the order in which they were begun.
-    fn failure(&self) -> ConnectError {
-        let mut failed = self.failed.take();
-        failed.sort_unstable_by_key(|(number, _)| *number);
-        let mut attempts: Vec<FailedAttempt> = failed.into_iter().map(|(_, attempt)| attempt).collect();
-        match (&self.to, attempts.pop()) {
-            (Destination::Address(_), Some(only)) => only.error,
-            (to, last) => {
-                attempts.extend(last);
-                ConnectError::AllFailed { to: to.to_string(), attempts }
-            }
-        }
-    }
-
-    fn cancel_next(&self) {
-        if let Some(timer) = self.next.take() {
-            // The timer itself may be what brought us here.
-            let _ = timer.cancel();
-        }
-    }
-}
-
-impl Attempt {
-    fn cancel_timer(&self) {
-        if let Some(timer) = self.timer.take() {
-            // The timer itself may be what brought us here.
-            let _ = timer.cancel();
-        }
-    }
-}
-
-impl fmt::Debug for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempt").field("to", &self.to).finish_non_exhaustive()
     }
 }

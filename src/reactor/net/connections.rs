@@ -5,7 +5,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::port::{PortCore, Waiting};
+use super::listener::PortCore;
+use super::port::Waiting;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
@@ -119,7 +120,7 @@ impl Core {
 
     /// Bytes and ends that were held back while reading was paused.
     pub(in crate::reactor) fn deliver_held(&self) {
-        for id in self.aftermath.resumed.take() {
+        for id in self.aftermath.take_resumed() {
             if let Some(joint) = self.joint(id) {
                 joint.deliver_held();
             }
@@ -209,17 +210,17 @@ impl Core {
 
     /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
     pub(in crate::reactor) fn deliver_losses(self: &Rc<Self>) {
-        for id in self.aftermath.queue_notices.take() {
+        for id in self.aftermath.take_queue_notices() {
             if let Some(joint) = self.joint(id) {
                 joint.tell_of_queue();
             }
         }
-        for id in self.aftermath.shut.take() {
+        for id in self.aftermath.take_shut() {
             if let Some(joint) = self.joint(id) {
                 joint.write_connection_lost();
             }
         }
-        for (id, mode) in self.aftermath.lost.take() {
+        for (id, mode) in self.aftermath.take_lost() {
             // A callback may have forked: the sockets are the parent's.
             if self.is_foreign() {
                 return;

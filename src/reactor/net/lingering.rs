@@ -4,7 +4,7 @@
 //! | it ends | because |
 //! |---|---|
 //! | with the peer's end, or an error | there is nothing more to wait for |
-//! | after [`LINGER_TIME`], or [`LINGER_BYTES`] | a peer must not hold a descriptor for ever |
+//! | after [`LINGER_TIME`], or [`LINGER_BYTES`](crate::transport::step::LINGER_BYTES) | a peer must not hold a descriptor for ever |
 //! | when the peer has acknowledged everything and was silent for [`QUIET_TIME`] | nothing of ours can be destroyed |
 //! | when descriptors run out, the oldest first | a new connection is worth more |
 //! | when the reactor stops | |
@@ -12,32 +12,20 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::lingering_socket::Lingering;
 use crate::reactor::{Core, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::agenda::Id;
-use crate::transport::step::{LINGER_BYTES, LINGER_TIME};
+use crate::transport::step::LINGER_TIME;
 
 /// How long a peer that has acknowledged everything has to be silent. 250 ms: a round trip or two of one that is still sending.
 const QUIET_TIME: Duration = Duration::from_millis(250);
-
-/// A socket whose protocol is gone. Boxed in its slot, for it needs more room than a connection, of which there are more.
-pub(in crate::reactor) struct Lingering {
-    /// How many bytes may still come.
-    left: usize,
-    /// Something came since the last look.
-    heard: bool,
-    /// When it ends at the latest.
-    until: Duration,
-    /// The next look.
-    timer: DelayedCall,
-}
 
 impl Core {
     /// Sends our end, unless that was done, and goes on without a protocol.
     pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
         let until = self.timers.seconds().saturating_add(LINGER_TIME);
-        let lingering =
-            Lingering { left: LINGER_BYTES, heard: false, until, timer: self.look_at_lingering(id, QUIET_TIME) };
+        let lingering = Lingering::new(until, self.look_at_lingering(id, QUIET_TIME));
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Lingering(Box::new(lingering));
         }
@@ -64,9 +52,8 @@ impl Core {
         let is_acknowledged = self.backend.borrow().is_acknowledged(id);
         let mut slots = self.slots.borrow_mut();
         let Some(Slot::Lingering(lingering)) = slots.get_mut(id) else { return };
-        let was_heard = std::mem::take(&mut lingering.heard);
-        if now < lingering.until && (was_heard || !is_acknowledged) {
-            lingering.timer = self.look_at_lingering(id, QUIET_TIME.min(lingering.until - now));
+        if let Some(left) = lingering.time_left(now, is_acknowledged) {
+            lingering.set_timer(self.look_at_lingering(id, QUIET_TIME.min(left)));
             return;
         }
         drop(slots);
@@ -76,11 +63,7 @@ impl Core {
     /// Bytes came that have no reader.
     pub(in crate::reactor) fn lingering_received(&self, id: Id, count: usize) {
         let over = match self.slots.borrow_mut().get_mut(id) {
-            Some(Slot::Lingering(lingering)) => {
-                lingering.heard = true;
-                lingering.left = lingering.left.saturating_sub(count);
-                lingering.left == 0
-            }
+            Some(Slot::Lingering(lingering)) => lingering.received(count),
             _ => false,
         };
         if over {
@@ -95,8 +78,7 @@ impl Core {
         self.backend.borrow_mut().close(id, false);
         let slot = self.slots.borrow_mut().remove(id);
         if let Some(Slot::Lingering(lingering)) = slot {
-            // The timer itself may be what brought us here.
-            let _ = lingering.timer.cancel();
+            lingering.cancel_timer();
         }
     }
 

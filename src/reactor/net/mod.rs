@@ -3,14 +3,19 @@
 //! | file | holds |
 //! |---|---|
 //! | `connections.rs` | completions handed to protocols, requests handed to sockets, ends |
-//! | `lingering.rs` | sockets that are read on after their close |
-//! | `port.rs`, `connect.rs`, `unix.rs` | listening, connecting; the same over UNIX sockets |
+//! | `lingering.rs`, `lingering_socket.rs` | sockets that are read on after their close |
+//! | `port.rs`, `listener.rs` | listening |
+//! | `connect.rs`, `dial.rs` | connecting |
+//! | `unix.rs` | the same over UNIX sockets |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | names, and interfaces by name |
 
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
+pub(in crate::reactor) mod dial;
 pub(in crate::reactor) mod lingering;
+pub(in crate::reactor) mod lingering_socket;
+pub(in crate::reactor) mod listener;
 pub(in crate::reactor) mod options;
 pub(in crate::reactor) mod port;
 pub(in crate::reactor) mod resolver;

@@ -1,44 +1,68 @@
 //! [`Port`]: a listening socket and its factory (Twisted: `IListeningPort`, `twisted.internet.tcp.Port`).
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
+use super::listener::{PortCore, State};
+use super::options::ListenOptions;
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::ListenError;
-use crate::failure::Failure;
-use crate::protocol::BoxedFactory;
+use crate::protocol::{BoxedFactory, Factory};
 use crate::reactor::backend::{Incoming, ListenRefusal, PortOptions};
-use crate::reactor::{Core, Slot};
+use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::agenda::Id;
 
-/// How long accepting pauses after an error that is not a connection's: doubled each time up to [`LONGEST_PAUSE`]. 5 ms and
-/// 1 s, as Go does: soon enough for a passing shortage, seldom enough to cost nothing in a lasting one.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+impl Reactor {
+    /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
+    /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
+    ///
+    /// # Errors
+    /// [`ListenError`]: the address is in use, is not ours or not allowed; an option does not fit it, or names an interface that does not
+    /// exist; the factory did not start; the reactor is stopping, or closed.
+    pub fn listen_tcp(
+        &self,
+        address: SocketAddr,
+        options: &ListenOptions,
+        factory: impl Factory,
+    ) -> Result<Port, ListenError> {
+        self.listen_tcp_boxed(address, options, BoxedFactory::new(factory))
+    }
 
-/// How often a port may complain of one kind of trouble.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+    /// [`listen_tcp`](Self::listen_tcp) for endpoints, which do not know the factory's type.
+    ///
+    /// # Errors
+    /// As `listen_tcp`.
+    pub fn listen_tcp_boxed(
+        &self,
+        address: SocketAddr,
+        options: &ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<Port, ListenError> {
+        self.0.listen(address.into(), options.port.clone(), factory)
+    }
+}
 
 /// A listening port (Twisted: `IListeningPort`). A cheap handle; the port listens whether one is kept or not.
 #[derive(Clone)]
-pub struct Port(pub(in crate::reactor) Rc<PortCore>);
+pub struct Port {
+    core: Weak<Core>,
+    port: Rc<PortCore>,
+}
 
 impl Port {
     /// The address that is listened on, with the port number that the system chose if none was asked for (Twisted:
     /// `getHost`).
     pub fn host(&self) -> Address {
-        self.0.host.borrow().clone()
+        self.port.host.borrow().clone()
     }
 
     /// Whether connections are accepted.
     pub fn is_listening(&self) -> bool {
-        matches!(&*self.0.state.borrow(), State::Listening(_))
+        matches!(&*self.port.state.borrow(), State::Listening(_))
     }
 
     /// Listens again after [`stop_listening`](Self::stop_listening), on the same address (Twisted: `startListening`). A
@@ -48,8 +72,8 @@ impl Port {
     /// [`ListenError`]: already listening, or still stopping; the address can't be had any more; the factory's `do_start`
     /// panicked; the reactor is closed or stopping.
     pub fn start_listening(&self) -> Result<(), ListenError> {
-        let core = self.0.core.upgrade().ok_or(ListenError::ReactorGone)?;
-        core.start_port(&self.0)
+        let core = self.core.upgrade().ok_or(ListenError::ReactorGone)?;
+        core.start_port(&self.port)
     }
 
     /// Stops listening (Twisted: `stopListening`). The address is free when this returns. Connections live on, and those that
@@ -84,8 +108,8 @@ impl Port {
     }
 
     fn stop(&self, waiting: Waiting) -> Deferred<()> {
-        match self.0.core.upgrade() {
-            Some(core) => core.stop_port(&self.0, waiting),
+        match self.core.upgrade() {
+            Some(core) => core.stop_port(&self.port, waiting),
             None => Deferred::succeed(()),
         }
     }
@@ -98,39 +122,12 @@ impl fmt::Debug for Port {
     }
 }
 
-/// What a port consists of.
-pub(in crate::reactor) struct PortCore {
-    core: Weak<Core>,
-    pub(in crate::reactor) factory: BoxedFactory,
-    pub(in crate::reactor) options: PortOptions,
-    /// Where it listens: as asked for, and once bound, as bound.
-    host: RefCell<Address>,
-    state: RefCell<State>,
-    pause: Cell<Duration>,
-    trouble: RefCell<Trouble>,
-}
-
 /// What becomes of connections that the system had accepted when a port stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::reactor) enum Waiting {
     Serve,
     /// With a reset.
     Refuse,
-}
-
-enum State {
-    Listening(Id),
-    /// The socket is closed; `do_stop` and these Deferreds are still to come.
-    Stopping(Vec<Promise<()>>),
-    Stopped,
-}
-
-/// What went wrong since the log was told last.
-#[derive(Default)]
-struct Trouble {
-    told: Option<Duration>,
-    shed: u64,
-    failures: u64,
 }
 
 impl Core {
@@ -140,17 +137,9 @@ impl Core {
         options: PortOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
-        let port = Rc::new(PortCore {
-            core: Rc::downgrade(self),
-            factory,
-            options,
-            host: RefCell::new(address),
-            state: RefCell::new(State::Stopped),
-            pause: Cell::new(FIRST_PAUSE),
-            trouble: RefCell::default(),
-        });
+        let port = Rc::new(PortCore::new(address, options, factory));
         self.start_port(&port)?;
-        Ok(Port(port))
+        Ok(Port { core: Rc::downgrade(self), port })
     }
 
     fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
@@ -265,17 +254,14 @@ impl Core {
     pub(in crate::reactor) fn shed(&self, id: Id, count: usize) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.shed += count as u64);
-        port.trouble.borrow_mut().shed += count as u64;
-        port.complain(self.timers.seconds(), "descriptors ran out");
+        port.shed(self.timers.seconds(), count);
     }
 
     /// Accepting failed: it goes on after a pause.
     pub(in crate::reactor) fn accept_failed(self: &Rc<Self>, id: Id, error: &io::Error) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.accept_failures += 1);
-        port.trouble.borrow_mut().failures += 1;
-        port.complain(self.timers.seconds(), error);
-        let pause = port.pause.replace((port.pause.get() * 2).min(LONGEST_PAUSE));
+        let pause = port.accept_failed(self.timers.seconds(), error);
         let core = Rc::downgrade(self);
         self.timers.call_later(pause, move || {
             if let Some(core) = core.upgrade() {
@@ -290,36 +276,5 @@ impl Core {
             Some(Slot::Port(port)) => Some(Rc::clone(port)),
             _ => None,
         }
-    }
-}
-
-impl PortCore {
-    /// Accepting works again.
-    pub(in crate::reactor) fn accepted(&self) {
-        self.pause.set(FIRST_PAUSE);
-    }
-
-    /// The last step of stopping. A factory that failed to stop fails the Deferreds, as in Twisted.
-    fn stopped(&self) {
-        let stopped = self.factory.try_stop();
-        let state = self.state.replace(State::Stopped);
-        if let State::Stopping(waiting) = state {
-            for promise in waiting {
-                // It may have been cancelled meanwhile.
-                let _ = promise.complete(stopped.clone().map_err(Failure::from));
-            }
-        }
-    }
-
-    /// Tells the log, at most once a second, what happened since.
-    fn complain(&self, now: Duration, what: impl fmt::Display) {
-        let mut trouble = self.trouble.borrow_mut();
-        if trouble.told.is_some_and(|told| now < told + LOG_INTERVAL) {
-            return;
-        }
-        let Trouble { shed, failures, .. } = *trouble;
-        *trouble = Trouble { told: Some(now), ..Trouble::default() };
-        let port = self.host.borrow().clone();
-        tracing::warn!(%port, shed, failures, "cannot accept all connections: {what}");
     }
 }

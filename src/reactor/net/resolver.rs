@@ -70,6 +70,21 @@ impl Resolver for SystemResolver {
     }
 }
 
+impl Reactor {
+    /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
+    /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
+    /// at once. An IPv6 address may have the number or the name of a network interface behind it (`fe80::1%2`, `fe80::1%eth0`), which
+    /// is looked up now. An international name (`bücher.example`) is looked up in its ASCII form, with the feature `idna`.
+    ///
+    /// Fails with [`ConnectError::BadHostName`], at once and without asking anybody,
+    /// where no resolver should be asked, with
+    /// [`ConnectError::UnknownInterface`] where there is no such interface, and with
+    /// [`ConnectError::Lookup`] where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
+    pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
+        self.0.resolve(host, port)
+    }
+}
+
 impl Core {
     /// Asks the resolver for what is no IP address, and the backend for the name of an interface behind one.
     pub(in crate::reactor) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {

@@ -3,10 +3,12 @@
 //! | file | holds |
 //! |---|---|
 //! | `pool.rs` | a pool of threads and its queue, without anything of reactors |
-//! | `jobs.rs` | jobs in the reactor's pools, and their answers |
+//! | `jobs.rs` | a pool, and the callbacks of its jobs |
+//! | `in_threads.rs` | jobs in the reactor's pools |
 //! | `thread_pool.rs` | pools of the program's own |
 //! | `remote.rs`, `wakeup.rs` | calls from other threads, and what wakes the loop for them |
 
+pub(in crate::reactor) mod in_threads;
 pub(in crate::reactor) mod jobs;
 pub(in crate::reactor) mod pool;
 pub(in crate::reactor) mod remote;

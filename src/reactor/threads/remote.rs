@@ -16,6 +16,13 @@ use crate::failure::{Result, drop_guarded};
 use crate::reactor::process::Process;
 use crate::reactor::{Core, Reactor};
 
+impl Reactor {
+    /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
+    pub fn remote(&self) -> Remote {
+        self.0.threads.remote()
+    }
+}
+
 /// A reactor as other threads see it: `Send`, `Sync`, cheap to clone. From [`Reactor::remote`].
 ///
 /// ```

@@ -1,0 +1,115 @@
+//! [`Dial`]: a request for a connection, and its attempts. `connect.rs` makes the attempts.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::options::ConnectOptions;
+use crate::address::Address;
+use crate::deferred::Promise;
+use crate::error::{ConnectError, FailedAttempt};
+use crate::protocol::{AnyConnection, BoxedFactory};
+use crate::time::DelayedCall;
+use crate::transport::agenda::Id;
+
+/// Where a connection may lead.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    /// One address.
+    Address(Address),
+    /// Any of the addresses of a name. They are tried in this order, each `delay` after the one before or as soon as one has
+    /// failed, and the first that answers has the connection.
+    Name { host: String, addresses: Vec<Address>, delay: Duration },
+}
+
+/// A request for a connection. However many attempts are made for it, one protocol at most comes of them: the factory hears
+/// of the first that is answered, when the sockets of the others are closed.
+pub(super) struct Dial {
+    pub(super) to: Destination,
+    pub(super) options: ConnectOptions,
+    pub(super) factory: BoxedFactory,
+    pub(super) promise: Promise<AnyConnection>,
+    pub(super) stage: Cell<Stage>,
+    /// How many addresses were tried, or are being tried.
+    pub(super) begun: Cell<usize>,
+    pub(super) under_way: RefCell<Vec<Id>>,
+    /// With their numbers.
+    pub(super) failed: RefCell<Vec<(usize, FailedAttempt)>>,
+    /// What begins the next attempt when nothing has failed meanwhile.
+    pub(super) next: RefCell<Option<DelayedCall>>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Stage {
+    Trying,
+    /// There is a connection, whose protocol is being told or was told.
+    Made(Id),
+    Over,
+}
+
+/// One socket that a [`Dial`] tries. The reactor's table keeps it, and it keeps the dial.
+pub(in crate::reactor) struct Attempt {
+    pub(super) dial: Rc<Dial>,
+    pub(super) number: usize,
+    pub(super) to: Address,
+    pub(super) timer: RefCell<Option<DelayedCall>>,
+    pub(super) self_connects: Cell<u32>,
+}
+
+impl Destination {
+    pub(super) fn addresses(&self) -> &[Address] {
+        match self {
+            Self::Address(address) => std::slice::from_ref(address),
+            Self::Name { addresses, .. } => addresses,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, .. } => f.write_str(host),
+        }
+    }
+}
+
+impl Dial {
+    /// What it fails with when every attempt has: of one address its own error, of a name those of all that were tried, in
+    /// the order in which they were begun.
+    pub(super) fn failure(&self) -> ConnectError {
+        let mut failed = self.failed.take();
+        failed.sort_unstable_by_key(|(number, _)| *number);
+        let mut attempts: Vec<FailedAttempt> = failed.into_iter().map(|(_, attempt)| attempt).collect();
+        match (&self.to, attempts.pop()) {
+            (Destination::Address(_), Some(only)) => only.error,
+            (to, last) => {
+                attempts.extend(last);
+                ConnectError::AllFailed { to: to.to_string(), attempts }
+            }
+        }
+    }
+
+    pub(super) fn cancel_next(&self) {
+        if let Some(timer) = self.next.take() {
+            // The timer itself may be what brought us here.
+            let _ = timer.cancel();
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) fn cancel_timer(&self) {
+        if let Some(timer) = self.timer.take() {
+            // The timer itself may be what brought us here.
+            let _ = timer.cancel();
+        }
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("to", &self.to).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,283 @@
+//! Jobs of a reactor in threads (Twisted: `IReactorInThreads`, `deferToThread`, `callInThread`, `suggestThreadPoolSize`).
+//!
+//! Two pools, so that slow jobs don't hold up the looking up of names: the program's, and that for names; and those that the program
+//! makes (`thread_pool.rs`). A job's result comes back as a call from a thread, and is handed to its entry in the pool's table. A
+//! shutdown waits until no table has an entry, that of names aside.
+
+use std::collections::BTreeMap;
+use std::panic::Location;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::jobs::{Answer, JobKind, Jobs, drop_jobs};
+use super::pool::{Job, JobId, Refused};
+use crate::deferred::{Cancelled, Deferred, Promise};
+use crate::error::{NoThread, PoolStopped, ReactorGone};
+use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
+use crate::log::error;
+use crate::reactor::{Core, Reactor};
+
+/// How long the end of a run waits for threads that look up names, which nobody waits for any more, and for free threads to
+/// leave.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Reactor {
+    /// Runs `work` in a thread of the reactor's pool; its result, or its panic, is the Deferred's, whose callbacks run on the
+    /// reactor's thread (Twisted: `deferToThread`). For what blocks or computes for long. A job begins as soon as there is
+    /// a thread, whether the reactor runs or not; its result needs a loop that turns.
+    ///
+    /// Cancelling a job that has not begun takes it out, and `work` is dropped uncalled. One that has begun goes on, and its
+    /// result is dropped. (Twisted can't cancel.)
+    ///
+    /// A reactor that stops goes on turning until all jobs are done, those that wait for a thread too, but no longer than
+    /// [`Builder::shutdown_timeout`](crate::reactor::Builder::shutdown_timeout). What has not begun by then never runs.
+    ///
+    /// Fails, but for what `work` fails with, with [`NoThread`] if the system gives us no thread and there is none to wait for,
+    /// and with [`ReactorGone`] if the reactor stopped, or was closed, without waiting any longer.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let handle = reactor.clone();
+    /// let printed = reactor.defer_to_thread(|| Ok(std::fs::read_to_string("Cargo.toml")?)).add_both(move |text| {
+    ///     println!("{} bytes", text?.len());
+    ///     Ok(handle.stop()?)
+    /// });
+    /// reactor.run()?;
+    /// # drop(printed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn defer_to_thread<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Deferred<T> {
+        self.0.in_thread(JobKind::Program, work)
+    }
+
+    /// Calls `work` in a thread of the reactor's pool (Twisted: `callInThread`; for several calls one after the other,
+    /// `callMultipleInThread`, make one closure of them). Nobody is told when it is done. A panic is logged, by that thread, and so
+    /// it is if there is no thread for it. Otherwise as [`defer_to_thread`](Self::defer_to_thread).
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// # let reactor = ropewalk::Reactor::new()?;
+    /// let remote = reactor.remote();
+    /// reactor.call_in_thread(move || {
+    ///     let sum: u64 = (0..1_000).sum();
+    ///     let told = remote.call_from_thread(move |reactor| {
+    ///         println!("{sum}");
+    ///         reactor.stop().expect("it runs, for it runs this call");
+    ///     });
+    ///     told.expect("the reactor waits for its jobs");
+    /// });
+    /// reactor.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn call_in_thread(&self, work: impl FnOnce() + Send + 'static) {
+        self.0.call_in_thread(JobKind::Program, work);
+    }
+
+    /// How many threads may be at work on jobs at the same time (Twisted: `suggestThreadPoolSize`). 10 unless told otherwise.
+    /// They are started when they are needed, and leave after 10 s without work.
+    ///
+    /// Growing has jobs begin that wait; shrinking has threads leave when they are free, and interrupts none. With a size of
+    /// zero no job begins until it grows again; a shutdown drops what waits for that. The pool for looking names up is not
+    /// affected.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// reactor.suggest_thread_pool_size(2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn suggest_thread_pool_size(&self, size: usize) {
+        self.0.resize_pool(JobKind::Program, size);
+    }
+}
+
+impl Core {
+    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
+    #[track_caller]
+    pub(in crate::reactor) fn in_thread<T: Send + 'static>(
+        self: &Rc<Self>,
+        kind: JobKind,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Deferred<T> {
+        let jobs = match self.jobs_for(kind) {
+            Ok(jobs) => jobs,
+            Err(failure) => {
+                drop_guarded("a job", work);
+                return Deferred::fail(failure);
+            }
+        };
+        let (core, id) = (Rc::downgrade(self), jobs.next_id());
+        let (promise, answer) = Promise::with_canceller(move || {
+            if let Some(core) = core.upgrade() {
+                core.cancel_job(kind, id);
+            }
+        });
+        let work = move || work().map(|value| Box::new(value) as Answer);
+        self.begin_job(kind, &jobs, id, work, move |result| {
+            let result = result.map(|value| *value.downcast::<T>().expect("an answer is of its question's type"));
+            // It may have been cancelled meanwhile.
+            let _ = promise.complete(result);
+        });
+        answer
+    }
+
+    /// Calls `work` in a thread. A panic is logged there.
+    #[track_caller]
+    pub(in crate::reactor) fn call_in_thread(&self, kind: JobKind, work: impl FnOnce() + Send + 'static) {
+        let place = Location::caller();
+        let not_done = move |failure: Failure| {
+            // A reactor that goes logs the number of its undone jobs in one line.
+            if failure.check::<ReactorGone>().is_none() {
+                error!(%place, %failure, "a job in a thread was not done");
+            }
+        };
+        let jobs = match self.jobs_for(kind) {
+            Ok(jobs) => jobs,
+            Err(failure) => {
+                drop_guarded("a job", work);
+                return not_done(failure);
+            }
+        };
+        let work = move || {
+            if let Err(failure) = guarded(work) {
+                error!(%place, %failure, "a job in a thread failed");
+            }
+            Ok(Box::new(()) as Answer)
+        };
+        self.begin_job(kind, &jobs, jobs.next_id(), work, move |result| {
+            if let Err(failure) = result {
+                not_done(failure);
+            }
+        });
+    }
+
+    /// The pool, if it takes jobs.
+    fn jobs_for(&self, kind: JobKind) -> Result<Rc<Jobs>> {
+        if self.is_closed() || !self.is_ours() {
+            return Err(ReactorGone.into());
+        }
+        Ok(self.jobs(kind).filter(|jobs| jobs.is_open()).ok_or(PoolStopped)?)
+    }
+
+    fn begin_job(
+        &self,
+        kind: JobKind,
+        jobs: &Jobs,
+        id: JobId,
+        work: impl FnOnce() -> Result<Answer> + Send + 'static,
+        waiting: impl FnOnce(Result<Answer>) + 'static,
+    ) {
+        let remote = self.threads.remote();
+        jobs.expect(id, waiting);
+        let job: Job = Box::new(move || {
+            let result = guarded_result(work);
+            Box::new(move || {
+                // A reactor that is gone has nobody who waits.
+                let _ = remote.call_from_thread(move |reactor| reactor.0.answer_job(kind, id, result));
+            })
+        });
+        if let Some(takes) = &self.settings.simulated_jobs {
+            return jobs.simulate(&self.timers, id, takes.draw(), job);
+        }
+        let submitted = jobs.pool().submit(id, job);
+        if let Err(refused) = submitted {
+            self.refuse(kind, refused);
+        }
+    }
+
+    /// Takes out a job that has not begun.
+    fn cancel_job(&self, kind: JobKind, id: JobId) {
+        let Some(jobs) = self.jobs(kind) else { return };
+        let taken = jobs.pool().remove(id).or_else(|| jobs.take_simulated(id));
+        if let Some(job) = taken {
+            drop_jobs(BTreeMap::from([(id, job)]));
+            self.answer_job(kind, id, Err(Cancelled.into()));
+        }
+    }
+
+    /// Hands a job's result to its entry in the table.
+    fn answer_job(&self, kind: JobKind, id: JobId, result: Result<Answer>) {
+        if let Some(jobs) = self.jobs(kind) {
+            jobs.answer(id, result);
+            self.end_pool(kind);
+        }
+    }
+
+    /// Changes how many threads a pool may have, unless it was stopped.
+    pub(in crate::reactor) fn resize_pool(&self, kind: JobKind, size: usize) {
+        let open = self.jobs(kind).filter(|jobs| jobs.is_open());
+        let resized = open.map_or(Ok(()), |jobs| jobs.pool().resize(size));
+        if let Err(refused) = resized {
+            self.refuse(kind, refused);
+        }
+    }
+
+    /// There is no thread for these.
+    fn refuse(&self, kind: JobKind, refused: Refused) {
+        let Refused { error, jobs } = refused;
+        self.give_up(kind, jobs, &Failure::new(NoThread(error)));
+    }
+
+    /// Jobs that have not begun will not be done.
+    pub(in crate::reactor) fn give_up(&self, kind: JobKind, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
+        let ids: Vec<JobId> = jobs.keys().copied().collect();
+        drop_jobs(jobs);
+        for id in ids {
+            self.answer_job(kind, id, Err(failure.clone()));
+        }
+    }
+
+    /// True while a shutdown has jobs to wait for.
+    pub(in crate::reactor) fn has_jobs(&self) -> bool {
+        self.threads.job_pool.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
+    }
+
+    /// In a forked child, which has none of its parent's threads.
+    pub(in crate::reactor) fn renew_jobs(&self) {
+        for jobs in self.all_jobs() {
+            jobs.renew();
+        }
+        self.end_pools();
+    }
+
+    /// A shutdown goes over to `During`: names are of no use any more.
+    pub(in crate::reactor) fn stop_names(&self) {
+        self.threads.resolver_pool.pool().stop(PATIENCE);
+        self.threads.resolver_pool.abandon();
+    }
+
+    /// Nobody waits for threads any longer.
+    pub(in crate::reactor) fn abandon_jobs(&self) {
+        for jobs in self.all_jobs() {
+            jobs.abandon();
+        }
+        self.end_pools();
+    }
+
+    /// The end of a run: threads that are free leave.
+    pub(in crate::reactor) fn end_threads(&self) {
+        for jobs in self.all_jobs() {
+            let patience = if jobs.load().working == 0 { PATIENCE } else { Duration::ZERO };
+            jobs.pool().stop(patience);
+        }
+    }
+
+    pub(in crate::reactor) fn jobs(&self, kind: JobKind) -> Option<Rc<Jobs>> {
+        match kind {
+            JobKind::Program => Some(Rc::clone(&self.threads.job_pool)),
+            JobKind::Names => Some(Rc::clone(&self.threads.resolver_pool)),
+            JobKind::Own(id) => self.threads.own_pools.borrow().get(id).cloned(),
+        }
+    }
+
+    fn all_jobs(&self) -> Vec<Rc<Jobs>> {
+        let own = self.own_pools().into_iter().map(|(_, jobs)| jobs);
+        [Rc::clone(&self.threads.resolver_pool), Rc::clone(&self.threads.job_pool)].into_iter().chain(own).collect()
+    }
+}
