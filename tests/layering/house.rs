@@ -26,7 +26,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("mod", &["backend", "choice", "core", "life", "net", "triggers"]),
     ("turn", &["backend", "core"]),
     ("events", &["core", "mod", "triggers"]),
-    ("on_signal", &["core", "mod", "signals"]),
+    ("on_signal", &["backend", "core", "mod", "signals"]),
     ("react", &["mod", "triggers"]),
 ];
 
