@@ -32,13 +32,13 @@ impl<T: Default> Pages<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, index: u32) -> Option<&T> {
         let index = index as usize;
         Some(&self.pages.get(index / PAGE)?[index % PAGE])
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let index = index as usize;
         Some(&mut self.pages.get_mut(index / PAGE)?[index % PAGE])

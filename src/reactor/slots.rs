@@ -50,7 +50,7 @@ impl<T> Slots<T> {
         id
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, id: Id) -> Option<&T> {
         let place = self.places.get(id.slot)?;
         if place.generation == id.generation { place.value.as_ref() } else { None }
