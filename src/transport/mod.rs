@@ -247,6 +247,42 @@ impl Transport {
         self.ask(|stream| stream.set_close_timeout(timeout));
     }
 
+    /// Bounds the bytes that are queued for the peer; `None` is no bound, as in Twisted, and how connections begin unless the options
+    /// of the port or of the attempt have a limit. It takes effect at once, also on what is queued already. A connection that is
+    /// closing keeps its limit: a write behind `lose_connection` may pass it.
+    ///
+    /// ```
+    /// use ropewalk::transport::QueueLimit;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Sends a feed, and drops what a slow subscriber misses.
+    /// struct Feed { skipping: bool }
+    ///
+    /// impl Protocol for Feed {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         transport.set_queue_limit(Some(QueueLimit::tell(1 << 20)));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn queue_limit_reached(&mut self, _transport: &Transport) -> Result<()> {
+    ///         self.skipping = true;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_queue_limit(&self, limit: Option<QueueLimit>) {
+        self.ask(|stream| stream.set_limit(limit));
+    }
+
+    /// The bound on the bytes that are queued for the peer, if there is one.
+    pub fn queue_limit(&self) -> Option<QueueLimit> {
+        self.stream().limit()
+    }
+
     /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`). It is off unless an option of the port, the
     /// attempt or the endpoint says otherwise: see [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
     ///
@@ -350,6 +386,19 @@ impl Transport {
     }
 
     /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
+    /// Gives a new connection its limit. Nothing is to be done about it yet.
+    #[inline]
+    pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
+        if limit.is_some() {
+            self.stream().set_limit(limit);
+        }
+    }
+
+    /// Aborts the connection because too much is queued.
+    pub(crate) fn abort_over_limit(&self) {
+        self.ask(Stream::abort_over_limit);
+    }
+
     pub(crate) fn id(&self) -> Id {
         self.0.id
     }
