@@ -83,20 +83,20 @@ impl SendQueue {
             Some(chunks) => chunks.push(data, spares),
             None => {
                 let mut chunks = spares.take_chunks();
-                chunks.head.extend_from_slice(data);
+                copy(&mut chunks.head, data);
                 self.0 = Some(chunks);
             }
         }
     }
 
-    /// Adds bytes to the first chunk, with which they are no more than [`CHUNK`]. `false`: there is no room in it.
+    /// Adds a few bytes to an empty queue, or nothing to any. `false`: the queue is not empty.
     #[inline(always)]
     pub(crate) fn push_first(&mut self, data: &[u8], spares: &Spares) -> bool {
         if data.is_empty() {
             return true;
         }
         match &mut self.0 {
-            None if data.len() <= CHUNK => {
+            None => {
                 let mut chunks = spares.take_chunks();
                 chunks.head.extend_from_slice(data);
                 self.0 = Some(chunks);
@@ -208,7 +208,7 @@ impl Chunks {
             let is_head = self.more.is_empty();
             let tail = self.more.back_mut().unwrap_or(&mut self.head);
             let room = CHUNK.saturating_sub(tail.len()).min(data.len());
-            tail.extend_from_slice(&data[..room]);
+            copy(tail, &data[..room]);
             rest = &data[room..];
             self.more_bytes += if is_head { 0 } else { room };
         }
@@ -218,9 +218,19 @@ impl Chunks {
         // Behind what is only being sent there is seldom much; behind a full chunk there is.
         let is_small = !has_tail && rest.len() <= CHUNK;
         let mut chunk = if is_small { spares.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
-        chunk.extend_from_slice(rest);
+        copy(&mut chunk, rest);
         self.more_bytes += rest.len();
         self.more.push_back(chunk);
+    }
+}
+
+/// Adds bytes to a buffer, in pieces of 2 KiB. In one piece, a C library may copy them by an instruction of the processor that is
+/// many times slower where the addresses of both ends agree in their low bits, as they do for good between two buffers that
+/// are used again and again (`docs/costs.md`).
+fn copy(buffer: &mut Vec<u8>, data: &[u8]) {
+    buffer.reserve(data.len());
+    for piece in data.chunks(2048) {
+        buffer.extend_from_slice(piece);
     }
 }
 
