@@ -247,45 +247,6 @@ fn the_writes_of_a_turn_leave_together() {
     assert_eq!(run_beside(&reactor, client), "one ".repeat(50) + "and a sequence");
 }
 
-/// Large writes leave before more is read: a turn hands over so much that the answers are 64 KiB, and the next ones the rest, without
-/// waiting. Small writes are not counted.
-#[test]
-fn large_writes_leave_before_more_is_read() {
-    const PEERS: usize = 12;
-    for (bytes, at_a_time) in [(16 * 1024, 4), (32 * 1024, 2), (8 * 1024 - 1, PEERS)] {
-        let reactor = reactor();
-        let asked = Rc::new(Cell::new(0));
-        let mut peers: Vec<_> = (0..PEERS)
-            .map(|_| {
-                let asked = Rc::clone(&asked);
-                let answers = Script::new(&Log::default()).data(move |transport, _| {
-                    asked.set(asked.get() + 1);
-                    transport.write(&vec![7; bytes]);
-                    Ok(())
-                });
-                pair(&reactor, answers).1
-            })
-            .collect();
-        for peer in &mut peers {
-            peer.write_all(b"?").unwrap();
-        }
-        // On a ring, what comes of a turn is known in the next.
-        let mut of_turns = Vec::new();
-        while asked.get() < PEERS {
-            let before = asked.get();
-            turn(&reactor);
-            of_turns.push(asked.get() - before);
-        }
-        assert!(of_turns.iter().all(|asked| *asked <= at_a_time), "{bytes} bytes: {of_turns:?}");
-        assert!(of_turns.contains(&at_a_time), "{bytes} bytes: {of_turns:?}");
-        run_until(&reactor, || peers.iter().all(|peer| peer.peek(&mut [0]).is_ok()));
-        let reading =
-            std::thread::spawn(move || peers.iter_mut().for_each(|peer| peer.read_exact(&mut vec![0; bytes]).unwrap()));
-        run_until(&reactor, || reading.is_finished());
-        reading.join().unwrap();
-    }
-}
-
 /// Neither `lose_connection` nor `abort_connection` calls `connection_lost` from inside, wherever they are called; it comes
 /// at the end of that turn.
 #[test]

@@ -5,7 +5,7 @@
 //! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
 //! 4. the wait's deadline: none to wait for if anything is queued, otherwise the next timer's;
 //! 5. the wait, unless other threads brought something since 1 (`wakeup.rs`);
-//! 6. completions, joint by joint, until large writes are to leave (the rest comes in the next turn, which does not wait); then the futures that were woken, each once;
+//! 6. completions, joint by joint; then the futures that were woken, each once;
 //! 7. settling: every stream that was asked for something, or written to, is seen to;
 //! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
 
@@ -57,10 +57,6 @@ impl Core {
         let mut inbox = self.inbox.take();
         while !self.is_foreign() {
             let mut backend = self.backend.borrow_mut();
-            if self.agenda.has_much_to_send() {
-                backend.release(&mut inbox);
-                break;
-            }
             if let Some(id) = backend.next_received(&mut inbox) {
                 drop(backend);
                 self.received(id, &mut inbox);

@@ -114,16 +114,11 @@ pub(crate) trait Watch {
 /// A call that waits until the protocol of a connection is free.
 type Waiting = (Id, Box<dyn FnOnce()>);
 
-/// How much large writes may queue before they are sent. 64 KiB: a quarter of a small processor's second cache.
-const WRITTEN_PER_TURN_BYTES: usize = 64 * 1024;
-
 /// Shared by a reactor and all its transports.
 pub(crate) struct Agenda {
     due: RefCell<Vec<Transport>>,
     /// There is nobody any more who would do what is due: the list keeps no transport, which would keep the list.
     is_closed: Cell<bool>,
-    /// Bytes of large writes since the last settling.
-    written: Cell<usize>,
     pub(crate) spares: Spares,
     pub(crate) driver: Weak<dyn Driver>,
     pub(crate) watch: Option<Rc<dyn Watch>>,
@@ -141,7 +136,6 @@ impl Agenda {
         Self {
             due: RefCell::default(),
             is_closed: Cell::new(false),
-            written: Cell::new(0),
             spares: Spares::default(),
             driver,
             watch,
@@ -202,17 +196,6 @@ impl Agenda {
         }
     }
 
-    /// A large write was queued.
-    pub(crate) fn count_written(&self, bytes: usize) {
-        self.written.set(self.written.get().saturating_add(bytes));
-    }
-
-    /// True if so much was queued that it is to be sent before more is read: it is still in the processor's cache.
-    #[inline(always)]
-    pub(crate) fn has_much_to_send(&self) -> bool {
-        self.written.get() >= WRITTEN_PER_TURN_BYTES
-    }
-
     /// Nothing is done about transports any more.
     pub(crate) fn close(&self) {
         self.is_closed.set(true);
@@ -226,7 +209,6 @@ impl Agenda {
 
     /// Takes the list, leaving `empty` (which keeps its capacity) for what is added meanwhile.
     pub(crate) fn take(&self, empty: Vec<Transport>) -> Vec<Transport> {
-        self.written.set(0);
         self.due.replace(empty)
     }
 }

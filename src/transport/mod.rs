@@ -49,9 +49,6 @@ pub use queue_limit::{LimitAction, QueueLimit};
 use send_queue::Spares;
 use stream::Stream;
 
-/// A write that counts as large. 8 KiB: as many smaller ones as a turn brings fit into the processor's cache together.
-const LARGE_WRITE_BYTES: usize = 8 * 1024;
-
 /// A longer write onto an empty queue is handed to the socket at once, so that it is not copied. 32 KiB: handing a write over costs
 /// a system call more, for what follows it is to leave with it, and up to here a copy costs less (`docs/costs.md`).
 const COPIED_WRITE_BYTES: usize = 32 * 1024;
@@ -105,7 +102,7 @@ impl Transport {
     /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
     pub fn write(&self, data: &[u8]) {
         let mut stream = self.0.stream.borrow_mut();
-        let is_small = data.len() < LARGE_WRITE_BYTES && stream.is_fast_path() && self.0.agenda.watch.is_none();
+        let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.agenda.watch.is_none();
         if is_small && stream.queue.push_first(data, &self.0.agenda.spares) {
             self.list_stream(&mut stream);
         } else {
@@ -127,9 +124,6 @@ impl Transport {
         } else {
             data
         };
-        if rest.len() >= LARGE_WRITE_BYTES {
-            self.0.agenda.count_written(rest.len());
-        }
         stream.push(rest, &self.0.agenda.spares);
         self.list_stream(stream);
     }

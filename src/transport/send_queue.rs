@@ -89,7 +89,7 @@ impl SendQueue {
         }
     }
 
-    /// Adds a few bytes to an empty queue, or nothing to any. `false`: the queue is not empty.
+    /// Adds no more than a chunk to an empty queue, or nothing to any. `false`: the queue is not empty.
     #[inline(always)]
     pub(crate) fn push_first(&mut self, data: &[u8], spares: &Spares) -> bool {
         if data.is_empty() {
@@ -98,7 +98,7 @@ impl SendQueue {
         match &mut self.0 {
             None => {
                 let mut chunks = spares.take_chunks();
-                chunks.head.extend_from_slice(data);
+                copy(&mut chunks.head, data);
                 self.0 = Some(chunks);
                 true
             }
@@ -224,12 +224,21 @@ impl Chunks {
     }
 }
 
-/// Adds bytes to a buffer, in pieces of 2 KiB. In one piece, a C library may copy them by an instruction of the processor that is
+/// How much is copied at a time.
+const PIECE_BYTES: usize = 2048;
+
+/// Adds bytes to a buffer, in small pieces. In one piece, a C library may copy them by an instruction of the processor that is
 /// many times slower where the addresses of both ends agree in their low bits, as they do for good between two buffers that
 /// are used again and again (`docs/costs.md`).
+#[inline(always)]
 fn copy(buffer: &mut Vec<u8>, data: &[u8]) {
+    if data.len() <= PIECE_BYTES { buffer.extend_from_slice(data) } else { copy_pieces(buffer, data) }
+}
+
+#[inline(never)]
+fn copy_pieces(buffer: &mut Vec<u8>, data: &[u8]) {
     buffer.reserve(data.len());
-    for piece in data.chunks(2048) {
+    for piece in data.chunks(PIECE_BYTES) {
         buffer.extend_from_slice(piece);
     }
 }

@@ -156,9 +156,6 @@ pub(crate) trait Backend {
         None
     }
 
-    /// The reactor has handed the received bytes on, and does not ask for what is next in this turn.
-    fn release(&mut self, _inbox: &mut Inbox) {}
-
     /// The next thing that happened. What was received is in the inbox until this is called again.
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)>;
 

@@ -435,10 +435,6 @@ impl Backend for Simulated {
         }
     }
 
-    fn release(&mut self, _inbox: &mut Inbox) {
-        self.conduct.is_given_back();
-    }
-
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         self.conduct.is_given_back();
         self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true(inbox))
