@@ -49,7 +49,7 @@ impl Core {
                 Some(joint) => joint.transport().ask(|stream| stream.broken(error, rest)),
                 None => self.end_lingering(id),
             },
-            Completion::Accepted(incoming) => self.accepted(id, *incoming),
+            Completion::Accepted(incoming) => self.accepted(id, incoming),
             Completion::NoDescriptors => {
                 if self.end_oldest_lingering() {
                     self.backend.borrow_mut().accept(id);
@@ -88,9 +88,9 @@ impl Core {
 
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
-        let Incoming { socket, host, peer } = incoming;
+        let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
+        let transport = Transport::new(id, Rc::clone(&self.agenda), ends.host(), ends.peer());
         transport.begin_with_limit(port.options.connections.queue_limit);
         let named = transport.clone();
         let joint = match port.factory.build(transport) {
