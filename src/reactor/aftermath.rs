@@ -1,7 +1,7 @@
 //! [`Aftermath`]: the work that one phase leaves for a later one, when nothing is borrowed and no callback is on the stack.
 
 use std::cell::RefCell;
-use std::vec;
+use std::collections::VecDeque;
 
 use crate::transport::agenda::Id;
 use crate::transport::settle::Later;
@@ -86,48 +86,27 @@ impl<C> Default for Aftermath<C> {
     }
 }
 
-/// A list that is added to while it is worked off.
-struct List<T>(RefCell<Vec<T>>);
+/// A list that is added to while it is worked off. It keeps its capacity.
+struct List<T>(RefCell<VecDeque<T>>);
 
 impl<T> List<T> {
     fn push(&self, item: T) {
-        self.0.borrow_mut().push(item);
+        self.0.borrow_mut().push_back(item);
     }
 
     fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// Takes what the list has now, an item at a time. What a panic leaves of it goes back in front of what was added meanwhile.
-    fn take(&self) -> Batch<'_, T> {
-        Batch { items: self.0.take().into_iter(), list: self }
+    /// Takes the items that the list has now, one at a time. Later ones stay, and so do those that a panic leaves.
+    fn take(&self) -> impl Iterator<Item = T> {
+        let count = self.0.borrow().len();
+        (0..count).map_while(|_| self.0.borrow_mut().pop_front())
     }
 }
 
 impl<T> Default for List<T> {
     fn default() -> Self {
         Self(RefCell::default())
-    }
-}
-
-/// See [`List::take`].
-struct Batch<'a, T> {
-    items: vec::IntoIter<T>,
-    list: &'a List<T>,
-}
-
-impl<T> Iterator for Batch<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.items.next()
-    }
-}
-
-impl<T> Drop for Batch<'_, T> {
-    fn drop(&mut self) {
-        if self.items.len() > 0 {
-            self.list.0.borrow_mut().splice(..0, self.items.by_ref());
-        }
     }
 }
