@@ -2,6 +2,7 @@
 //! go of what is over.
 
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -230,7 +231,13 @@ impl Core {
     }
 
     fn lose(self: &Rc<Self>, id: Id, mode: CloseMode) {
-        let slot = self.slots.borrow_mut().get_mut(id).map(|slot| std::mem::replace(slot, Slot::Reserved));
+        let lingers = mode == CloseMode::Linger && !self.run.is_closing();
+        let mut slots = self.slots.borrow_mut();
+        let slot = match slots.get_mut(id) {
+            Some(slot) if lingers => Some(mem::replace(slot, Slot::Reserved)),
+            _ => slots.remove(id),
+        };
+        drop(slots);
         let (joint, factory) = match slot {
             Some(Slot::Connected(joint)) => (joint, None),
             Some(Slot::Client(client)) => (client.0, Some(client.1)),
@@ -243,11 +250,10 @@ impl Core {
         if had_deadline {
             self.disarm_deadline(id);
         }
-        if mode == CloseMode::Linger && !self.run.is_closing() {
+        if lingers {
             self.linger(id, was_shut);
         } else {
             self.backend.borrow_mut().close(id, mode == CloseMode::Reset);
-            self.slots.borrow_mut().remove(id);
         }
         joint.connection_lost(&reason);
         if let Some(factory) = factory {
