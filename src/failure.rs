@@ -280,6 +280,7 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
 }
 
 /// As [`guarded`], where the call has a failure of its own to give.
+#[inline]
 pub(crate) fn guarded_result<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     guarded(call)?
 }

@@ -72,6 +72,7 @@ impl<P: Protocol> Joint<P> {
     }
 
     /// Calls the protocol, if it is still there. A failure closes the connection with it.
+    #[inline(always)]
     fn call(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
         let mut place = self.protocol.borrow_mut();
         let Some(protocol) = place.as_mut() else { return Ok(()) };
@@ -96,6 +97,7 @@ impl<P: Protocol> Joint<P> {
     }
 
     /// Bytes came that have passed so many layers.
+    #[inline(always)]
     fn arrived(&self, level: usize, data: &[u8]) {
         let delivery = self.transport.stream().received(level, data);
         match delivery {
@@ -108,6 +110,7 @@ impl<P: Protocol> Joint<P> {
     }
 
     /// Bytes came that are a layer's. A callback may put another layer above it, and what comes next is that one's.
+    #[inline(never)]
     fn open(&self, level: usize, data: &[u8]) {
         let opened = self.transport.open(level, data);
         let above = level + 1;
@@ -137,6 +140,7 @@ impl<P: Protocol> Joint<P> {
     }
 
     /// Calls the protocol where a failure concerns the connection alone.
+    #[inline(always)]
     fn tell(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
         // `call` has already made the failure the reason of the connection's end.
         let _ = self.call(call, callback);

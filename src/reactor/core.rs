@@ -56,9 +56,9 @@ pub(super) enum Slot {
     Reserved,
     Port(Rc<PortCore>),
     Connecting(Rc<Attempt>),
-    Connected(Rc<dyn ErasedJoint>),
     /// A connection of a client, whose factory stops when it is over.
     Client(Box<(Rc<dyn ErasedJoint>, Started)>),
+    Connected(Rc<dyn ErasedJoint>),
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),
     Signals,
@@ -106,6 +106,12 @@ impl Core {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.agenda.close();
     }
 }
 

@@ -4,42 +4,48 @@
 /// Entries per page. 256: a page of the smallest entries is 6 KiB, and few entries are unused.
 const PAGE: usize = 256;
 
-/// A table in pages.
+/// A table in pages. Entries that were not pushed yet are the default.
 #[derive(Debug)]
-pub(super) struct Pages<T>(Vec<Vec<T>>);
+pub(super) struct Pages<T> {
+    pages: Vec<Box<[T; PAGE]>>,
+    len: usize,
+}
 
-impl<T> Pages<T> {
+impl<T: Default> Pages<T> {
     pub(super) fn new() -> Self {
-        Self(Vec::new())
+        Self { pages: Vec::new(), len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.last().map_or(0, |last| (self.0.len() - 1) * PAGE + last.len())
+        self.len
     }
 
     pub(super) fn push(&mut self, entry: T) {
-        match self.0.last_mut() {
-            Some(last) if last.len() < PAGE => last.push(entry),
-            _ => {
-                let mut page = Vec::with_capacity(PAGE);
-                page.push(entry);
-                self.0.push(page);
-            }
+        let index = self.len;
+        if index == self.pages.len() * PAGE {
+            let page: Box<[T]> = std::iter::repeat_with(T::default).take(PAGE).collect();
+            self.pages.extend(page.try_into().ok());
+        }
+        if let Some(place) = self.pages.get_mut(index / PAGE) {
+            place[index % PAGE] = entry;
+            self.len += 1;
         }
     }
 
+    #[inline(always)]
     pub(super) fn get(&self, index: u32) -> Option<&T> {
         let index = index as usize;
-        self.0.get(index / PAGE)?.get(index % PAGE)
+        Some(&self.pages.get(index / PAGE)?[index % PAGE])
     }
 
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let index = index as usize;
-        self.0.get_mut(index / PAGE)?.get_mut(index % PAGE)
+        Some(&mut self.pages.get_mut(index / PAGE)?[index % PAGE])
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten()
+        self.pages.iter().flat_map(|page| page.iter()).take(self.len)
     }
 }
 
@@ -56,7 +62,7 @@ mod tests {
         }
         assert!(pages.iter().copied().eq(0..1000));
         assert!((0..1000).all(|n| pages.get(n) == Some(&n)));
-        assert_eq!(pages.get(1000), None);
+        assert_eq!((pages.get(1000), pages.get(1024)), (Some(&0), None), "the rest of the last page");
         *pages.get_mut(256).unwrap() = 7;
         assert_eq!(pages.get(256), Some(&7));
     }

@@ -18,6 +18,13 @@ struct Place<T> {
     value: Option<T>,
 }
 
+/// No id names it.
+impl<T> Default for Place<T> {
+    fn default() -> Self {
+        Self { generation: 0, value: None }
+    }
+}
+
 impl<T> Default for Slots<T> {
     fn default() -> Self {
         Self::new()
@@ -43,6 +50,7 @@ impl<T> Slots<T> {
         id
     }
 
+    #[inline(always)]
     pub(super) fn get(&self, id: Id) -> Option<&T> {
         let place = self.places.get(id.slot)?;
         if place.generation == id.generation { place.value.as_ref() } else { None }

@@ -56,7 +56,14 @@ impl Core {
         self.deliver_held();
         let mut inbox = self.inbox.take();
         while !self.is_foreign() {
-            let next = self.backend.borrow_mut().next(&mut inbox);
+            let mut backend = self.backend.borrow_mut();
+            if let Some(id) = backend.next_received(&mut inbox) {
+                drop(backend);
+                self.received(id, &mut inbox);
+                continue;
+            }
+            let next = backend.next(&mut inbox);
+            drop(backend);
             match next {
                 Some((id, BackendEvent::Received)) => self.received(id, &mut inbox),
                 Some((id, BackendEvent::Returned(loan, result))) => self.returned(id, loan, result),

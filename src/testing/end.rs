@@ -334,6 +334,7 @@ impl Settler for &End {
 impl Drop for End {
     fn drop(&mut self) {
         self.disarm();
+        self.agenda.close();
     }
 }
 

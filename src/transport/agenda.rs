@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::Transport;
 use super::send_queue::Spares;
 use crate::time::Timers;
 
@@ -115,7 +116,9 @@ type Waiting = (Id, Box<dyn FnOnce()>);
 
 /// Shared by a reactor and all its transports.
 pub(crate) struct Agenda {
-    due: RefCell<Vec<Id>>,
+    due: RefCell<Vec<Transport>>,
+    /// There is nobody any more who would do what is due: the list keeps no transport, which would keep the list.
+    is_closed: Cell<bool>,
     pub(crate) spares: Spares,
     pub(crate) driver: Weak<dyn Driver>,
     pub(crate) watch: Option<Rc<dyn Watch>>,
@@ -132,6 +135,7 @@ impl Agenda {
     pub(crate) fn new(driver: Weak<dyn Driver>, watch: Option<Rc<dyn Watch>>) -> Self {
         Self {
             due: RefCell::default(),
+            is_closed: Cell::new(false),
             spares: Spares::default(),
             driver,
             watch,
@@ -185,9 +189,17 @@ impl Agenda {
     }
 
     /// Puts a connection on the list. The connection keeps itself from being on it twice.
-    #[inline]
-    pub(crate) fn add(&self, id: Id) {
-        self.due.borrow_mut().push(id);
+    #[inline(always)]
+    pub(crate) fn add(&self, transport: &Transport) {
+        if !self.is_closed.get() {
+            self.due.borrow_mut().push(transport.clone());
+        }
+    }
+
+    /// Nothing is done about transports any more.
+    pub(crate) fn close(&self) {
+        self.is_closed.set(true);
+        drop(self.due.take());
     }
 
     /// Whether nothing is to be done.
@@ -196,7 +208,7 @@ impl Agenda {
     }
 
     /// Takes the list, leaving `empty` (which keeps its capacity) for what is added meanwhile.
-    pub(crate) fn take(&self, empty: Vec<Id>) -> Vec<Id> {
+    pub(crate) fn take(&self, empty: Vec<Transport>) -> Vec<Transport> {
         self.due.replace(empty)
     }
 }

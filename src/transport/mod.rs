@@ -102,10 +102,21 @@ impl Transport {
     /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
     pub fn write(&self, data: &[u8]) {
         let mut stream = self.0.stream.borrow_mut();
+        let is_small = data.len() < DIRECT_WRITE_BYTES && stream.is_fast_path() && self.0.agenda.watch.is_none();
+        if is_small && stream.queue.push_first(data, &self.0.agenda.spares) {
+            self.list_stream(&mut stream);
+        } else {
+            self.write_slow(&mut stream, data);
+        }
+    }
+
+    /// Any write but a small one onto an empty queue.
+    #[inline(never)]
+    fn write_slow(&self, stream: &mut Stream, data: &[u8]) {
         if !stream.accepts_writes() {
             return;
         }
-        self.watch_written(&stream, data);
+        self.watch_written(stream, data);
         let rest = if data.len() >= DIRECT_WRITE_BYTES && stream.may_send_directly() {
             let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent_directly(count);
@@ -114,7 +125,7 @@ impl Transport {
             data
         };
         stream.push(rest, &self.0.agenda.spares);
-        self.list_stream(&mut stream);
+        self.list_stream(stream);
     }
 
     /// [`write`](Self::write)s each piece, in order (Twisted: `writeSequence`).
@@ -339,6 +350,11 @@ impl Transport {
     }
 
     /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
+    pub(crate) fn id(&self) -> Id {
+        self.0.id
+    }
+
+    #[inline]
     pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
         self.0.stream.borrow_mut()
     }
@@ -349,10 +365,10 @@ impl Transport {
     }
 
     /// The same, while its state machine is borrowed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn list_stream(&self, stream: &mut Stream) {
         if stream.list() {
-            self.0.agenda.add(self.0.id);
+            self.0.agenda.add(self);
         }
     }
 
@@ -452,12 +468,16 @@ impl Transport {
     }
 
     /// Runs a call of the protocol, under the eyes of who watches.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn watched<R>(&self, call: Call<'_>, run: impl FnOnce() -> R) -> R {
-        let Some(watch) = &self.0.agenda.watch else { return run() };
-        watch.calls(self.0.id, self.stream().levels(), call);
+        let watch = self.0.agenda.watch.as_ref();
+        if let Some(watch) = watch {
+            watch.calls(self.0.id, self.stream().levels(), call);
+        }
         let result = run();
-        watch.returned(self.0.id);
+        if let Some(watch) = watch {
+            watch.returned(self.0.id);
+        }
         result
     }
 

@@ -5,12 +5,14 @@
 //!   system call. A chunk is filled before the next is begun, and what a large write has left then becomes one chunk,
 //!   however long. Nothing is moved again: a queue of any size is never copied as a whole, and takes little more memory
 //!   than its bytes, however they were cut.
-//! - An empty queue owns no memory: its buffer goes back to the reactor's [`Spares`], and the next write takes one.
+//! - An empty queue is a null pointer: its chunks go back to the reactor's [`Spares`] as they are, with the buffer of the
+//!   first, and the next write takes them from there.
 //! - The first chunk can be lent ([`Loan`]) to who sends it without being waited for. Its bytes count as queued until it is back.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 
 /// How many bytes small writes are gathered into. 64 KiB: what one receive brings, and enough that the number of chunks
 /// does not matter.
@@ -19,28 +21,22 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 /// How many chunks one vectored send may take. 16 x 64 KiB is more than a socket buffer usually has room for.
 pub(crate) const MAX_SLICES: usize = 16;
 
-/// Bytes in order, in chunks.
+/// Bytes in order, in chunks. Empty, it is nothing.
 #[derive(Debug, Default)]
-pub(crate) struct SendQueue {
-    /// The first chunk. The usual queue has no other, and an empty queue not even this.
-    head: Head,
+pub(crate) struct SendQueue(Option<Box<Chunks>>);
+
+/// The chunks of a queue that is not empty.
+#[derive(Debug, Default)]
+struct Chunks {
+    /// The first chunk. Usually there is no other.
+    head: Vec<u8>,
     /// How much of the first chunk is gone already: less than all of it.
     sent: usize,
-    /// The chunks after the first. Boxed, for few connections ever have one.
-    more: Option<Box<More>>,
-}
-
-#[derive(Debug)]
-enum Head {
-    Here(Vec<u8>),
-    /// Lent; this much of it was not sent.
-    Lent(usize),
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self::Here(Vec::new())
-    }
+    /// The first chunk is lent, and this much of it was not sent.
+    lent: Option<usize>,
+    /// The chunks after the first, and their bytes.
+    more: VecDeque<Vec<u8>>,
+    more_bytes: usize,
 }
 
 /// A chunk that is being sent, by somebody who has it until then.
@@ -63,100 +59,75 @@ impl Loan {
     }
 }
 
-/// The chunks after the first.
-#[derive(Debug, Default)]
-struct More {
-    chunks: VecDeque<Vec<u8>>,
-    bytes: usize,
-}
-
 impl SendQueue {
     /// Bytes still queued.
     pub(crate) fn len(&self) -> usize {
-        let head = match &self.head {
-            Head::Here(chunk) => chunk.len() - self.sent,
-            Head::Lent(left) => *left,
-        };
-        head + self.more.as_ref().map_or(0, |more| more.bytes)
+        self.0.as_ref().map_or(0, |chunks| {
+            let first = chunks.lent.unwrap_or(chunks.head.len() - chunks.sent);
+            first + chunks.more_bytes
+        })
     }
 
     /// Whether everything was sent.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(&self.head, Head::Here(chunk) if chunk.is_empty())
+        self.0.is_none()
     }
 
     /// Adds bytes at the end.
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
-        if self.push_first(data, spares) {
+        if data.is_empty() {
             return;
         }
-        match &mut self.head {
-            Head::Here(chunk) if chunk.is_empty() => chunk.extend_from_slice(data),
-            _ => self.push_behind(data, spares),
+        match &mut self.0 {
+            Some(chunks) => chunks.push(data, spares),
+            None => {
+                let mut chunks = spares.take_chunks();
+                chunks.head.extend_from_slice(data);
+                self.0 = Some(chunks);
+            }
         }
     }
 
-    /// Adds no more than a chunk to an empty queue, or nothing to any. `false`: it is more, or the queue is not empty.
-    #[inline]
+    /// Adds bytes to the first chunk, with which they are no more than [`CHUNK`]. `false`: there is no room in it.
+    #[inline(always)]
     pub(crate) fn push_first(&mut self, data: &[u8], spares: &Spares) -> bool {
         if data.is_empty() {
             return true;
         }
-        match &mut self.head {
-            Head::Here(chunk) if chunk.is_empty() && data.len() <= CHUNK => {
-                *chunk = spares.take();
-                chunk.extend_from_slice(data);
+        match &mut self.0 {
+            None if data.len() <= CHUNK => {
+                let mut chunks = spares.take_chunks();
+                chunks.head.extend_from_slice(data);
+                self.0 = Some(chunks);
                 true
             }
             _ => false,
         }
     }
 
-    fn push_behind(&mut self, data: &[u8], spares: &Spares) {
-        let last = self.more.as_mut().and_then(|more| more.chunks.back_mut());
-        let (is_first, tail) = match (last, &mut self.head) {
-            (Some(last), _) => (false, Some(last)),
-            (None, Head::Here(head)) => (false, Some(head)),
-            (None, Head::Lent(_)) => (true, None),
-        };
-        let mut rest = data;
-        if let Some(tail) = tail {
-            let room = CHUNK.saturating_sub(tail.len()).min(data.len());
-            tail.extend_from_slice(&data[..room]);
-            rest = &data[room..];
-            if let Some(more) = &mut self.more {
-                more.bytes += room;
-            }
-        }
-        if rest.is_empty() {
-            return;
-        }
-        // Behind what is only being sent there is seldom much; behind a full chunk there is.
-        let is_small = is_first && rest.len() <= CHUNK;
-        let mut chunk = if is_small { spares.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
-        chunk.extend_from_slice(rest);
-        let more = self.more.get_or_insert_default();
-        more.bytes += rest.len();
-        more.chunks.push_back(chunk);
-    }
-
     /// Adds a buffer at the end, as a chunk of its own if it is worth one.
     pub(crate) fn append(&mut self, buffer: Vec<u8>, spares: &Spares) {
-        if self.is_empty() && !buffer.is_empty() {
-            self.head = Head::Here(buffer);
-        } else if buffer.len() >= CHUNK / 4 {
-            let more = self.more.get_or_insert_default();
-            more.bytes += buffer.len();
-            more.chunks.push_back(buffer);
-        } else {
-            self.push(&buffer, spares);
-            spares.give(buffer);
+        match &mut self.0 {
+            None if !buffer.is_empty() => {
+                let mut chunks = spares.take_chunks();
+                spares.give(mem::replace(&mut chunks.head, buffer));
+                self.0 = Some(chunks);
+            }
+            Some(chunks) if buffer.len() >= CHUNK / 4 => {
+                chunks.more_bytes += buffer.len();
+                chunks.more.push_back(buffer);
+            }
+            _ => {
+                self.push(&buffer, spares);
+                spares.give(buffer);
+            }
         }
     }
 
     /// The queue's bytes as the operating system wants them: fills `slices` from the front, and says how many it filled.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
-        let rest = self.more.iter().flat_map(|more| more.chunks.iter()).map(Vec::as_slice);
+        let rest = self.0.iter().flat_map(|chunks| chunks.more.iter()).map(Vec::as_slice);
         let mut filled = 0;
         for (slot, chunk) in slices.iter_mut().zip(std::iter::once(self.front()).chain(rest)) {
             *slot = IoSlice::new(chunk);
@@ -166,87 +137,90 @@ impl SendQueue {
     }
 
     /// What is left of the first chunk, unless it is lent.
+    #[inline]
     pub(crate) fn front(&self) -> &[u8] {
-        match &self.head {
-            Head::Here(chunk) => &chunk[self.sent..],
-            Head::Lent(_) => &[],
-        }
+        self.0.as_ref().map_or(&[], |chunks| &chunks.head[chunks.sent..])
     }
 
     /// Whether the first chunk is all there is.
+    #[inline]
     pub(crate) fn is_single(&self) -> bool {
-        self.more.is_none()
+        self.0.as_ref().is_none_or(|chunks| chunks.more.is_empty())
     }
 
     /// Takes `count` sent bytes off the front, and hands emptied buffers back. `count` is at most [`len`](Self::len).
     pub(crate) fn advance(&mut self, count: usize, spares: &Spares) {
         debug_assert!(count <= self.len(), "the operating system can't have taken more than there was");
-        self.sent += count;
-        while let Head::Here(chunk) = &mut self.head
-            && self.sent >= chunk.len()
-            && !chunk.is_empty()
-        {
-            self.sent -= chunk.len();
-            spares.give(std::mem::take(chunk));
-            self.head = Head::Here(self.next_chunk());
+        let Some(chunks) = &mut self.0 else { return };
+        chunks.sent += count;
+        while chunks.lent.is_none() && chunks.sent >= chunks.head.len() {
+            let Some(next) = chunks.more.pop_front() else { return self.finish(spares) };
+            chunks.more_bytes -= next.len();
+            chunks.sent -= chunks.head.len();
+            spares.give(mem::replace(&mut chunks.head, next));
         }
     }
 
     /// The only chunk was sent, whole.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn finish(&mut self, spares: &Spares) {
-        debug_assert!(self.more.is_none(), "there is no other chunk");
-        self.sent = 0;
-        if let Head::Here(chunk) = std::mem::take(&mut self.head) {
-            spares.give(chunk);
+        if let Some(chunks) = self.0.take() {
+            debug_assert!(chunks.more.is_empty(), "there is no other chunk");
+            spares.give_chunks(chunks);
         }
     }
 
     /// Lends the first chunk to who sends it. `None`: there is none, or it is lent already.
     pub(crate) fn lend(&mut self) -> Option<Loan> {
-        let Head::Here(chunk) = &mut self.head else { return None };
-        if chunk.is_empty() {
-            return None;
-        }
-        let loan = Loan { buffer: std::mem::take(chunk), sent: std::mem::take(&mut self.sent) };
-        self.head = Head::Lent(loan.bytes().len());
+        let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
+        let loan = Loan { buffer: mem::take(&mut chunks.head), sent: mem::take(&mut chunks.sent) };
+        chunks.lent = Some(loan.bytes().len());
         Some(loan)
     }
 
     /// Takes a loan back of which so many bytes were sent.
     pub(crate) fn take_back(&mut self, loan: Loan, count: usize, spares: &Spares) {
-        if !self.is_lent() {
+        let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else {
             // Everything was dropped meanwhile.
             return spares.give(loan.buffer);
-        }
-        if count == loan.bytes().len() && self.more.is_none() {
-            self.head = Head::default();
-            return spares.give(loan.buffer);
-        }
-        self.head = Head::Here(loan.buffer);
-        self.sent = loan.sent;
+        };
+        (chunks.head, chunks.sent, chunks.lent) = (loan.buffer, loan.sent, None);
         self.advance(count, spares);
     }
 
     /// Whether the first chunk is lent.
     pub(crate) fn is_lent(&self) -> bool {
-        matches!(self.head, Head::Lent(_))
-    }
-
-    /// The chunk after the first; none is an empty one.
-    fn next_chunk(&mut self) -> Vec<u8> {
-        let Some(more) = &mut self.more else { return Vec::new() };
-        let next = more.chunks.pop_front().unwrap_or_default();
-        more.bytes -= next.len();
-        if more.chunks.is_empty() {
-            self.more = None;
-        }
-        next
+        self.0.as_ref().is_some_and(|chunks| chunks.lent.is_some())
     }
 
     /// Drops everything, as an abort does.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.0 = None;
+    }
+}
+
+impl Chunks {
+    /// Fills the last chunk, and begins another with the rest.
+    fn push(&mut self, data: &[u8], spares: &Spares) {
+        let has_tail = self.lent.is_none() || !self.more.is_empty();
+        let mut rest = data;
+        if has_tail {
+            let is_head = self.more.is_empty();
+            let tail = self.more.back_mut().unwrap_or(&mut self.head);
+            let room = CHUNK.saturating_sub(tail.len()).min(data.len());
+            tail.extend_from_slice(&data[..room]);
+            rest = &data[room..];
+            self.more_bytes += if is_head { 0 } else { room };
+        }
+        if rest.is_empty() {
+            return;
+        }
+        // Behind what is only being sent there is seldom much; behind a full chunk there is.
+        let is_small = !has_tail && rest.len() <= CHUNK;
+        let mut chunk = if is_small { spares.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
+        chunk.extend_from_slice(rest);
+        self.more_bytes += rest.len();
+        self.more.push_back(chunk);
     }
 }
 
@@ -257,8 +231,12 @@ pub(crate) struct Spares(RefCell<Pool>);
 
 #[derive(Debug, Default)]
 struct Pool {
+    /// Those of queues, each with its buffer.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    chunks: Vec<Box<Chunks>>,
+    /// Those that were by themselves.
     buffers: Vec<Vec<u8>>,
-    /// What they take in all.
+    /// What all buffers take.
     bytes: usize,
 }
 
@@ -268,24 +246,64 @@ impl Spares {
     const KEPT: usize = 2 * 1024 * 1024;
 
     /// An empty buffer.
-    #[inline]
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut pool = self.0.borrow_mut();
-        let Some(buffer) = pool.buffers.pop() else { return Vec::new() };
+        let kept = pool.buffers.pop().or_else(|| pool.chunks.pop().map(|chunks| chunks.head));
+        let buffer = kept.unwrap_or_default();
         pool.bytes -= buffer.capacity();
         buffer
     }
 
-    /// Keeps a buffer for the next who needs one, or drops it.
-    #[inline]
+    /// Keeps a buffer for the next that needs one, or drops it.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         let mut pool = self.0.borrow_mut();
-        let bytes = pool.bytes + buffer.capacity();
-        if buffer.capacity() <= CHUNK && buffer.capacity() > 0 && bytes <= Self::KEPT {
+        if pool.keeps(buffer.capacity()) {
             buffer.clear();
-            pool.bytes = bytes;
             pool.buffers.push(buffer);
         }
+    }
+
+    /// Empty chunks, with a buffer if any is kept.
+    #[inline(always)]
+    fn take_chunks(&self) -> Box<Chunks> {
+        let mut pool = self.0.borrow_mut();
+        let Some(chunks) = pool.chunks.pop() else { return pool.make_chunks() };
+        pool.bytes -= chunks.head.capacity();
+        chunks
+    }
+
+    /// Keeps the chunks of a queue, of which only the first is there and was sent.
+    #[inline(always)]
+    fn give_chunks(&self, mut chunks: Box<Chunks>) {
+        let mut pool = self.0.borrow_mut();
+        if pool.keeps(chunks.head.capacity()) {
+            chunks.head.clear();
+            chunks.sent = 0;
+            if chunks.more.capacity() > MAX_SLICES {
+                chunks.more = VecDeque::new();
+            }
+            pool.chunks.push(chunks);
+        }
+    }
+}
+
+impl Pool {
+    #[cold]
+    fn make_chunks(&mut self) -> Box<Chunks> {
+        let head = self.buffers.pop().unwrap_or_default();
+        self.bytes -= head.capacity();
+        Box::new(Chunks { head, ..Chunks::default() })
+    }
+
+    /// Whether a buffer of this size is worth keeping, and there is room for it, which is taken.
+    #[inline(always)]
+    fn keeps(&mut self, capacity: usize) -> bool {
+        let bytes = self.bytes + capacity;
+        let keeps = capacity <= CHUNK && capacity > 0 && bytes <= Spares::KEPT;
+        if keeps {
+            self.bytes = bytes;
+        }
+        keeps
     }
 }
 
@@ -331,7 +349,7 @@ mod tests {
             queue.advance(all.len(), &spares);
         }
         assert!(sent == written);
-        assert!(matches!(&queue.head, Head::Here(chunk) if chunk.capacity() == 0));
+        assert!(queue.0.is_none());
     }
 
     #[test]
@@ -443,7 +461,7 @@ mod tests {
         queue.push(&vec![1; CHUNK], &spares);
         spares.give(Vec::with_capacity(100));
         queue.push(b"behind", &spares);
-        assert!(queue.more.as_ref().is_some_and(|more| more.chunks[0].capacity() == CHUNK));
+        assert!(queue.0.is_some_and(|chunks| chunks.more[0].capacity() == CHUNK));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! [`AnyBackend`]: the backend of a reactor, whichever it is. The three calls that each turn makes are compiled for the
+//! [`AnyBackend`]: the backend of a reactor, whichever it is. The calls that each turn makes are compiled for the
 //! backends of this crate, so that on readiness their system calls stand in the loop's own frame; all others go through
 //! the trait object.
 //!
@@ -16,12 +16,14 @@ use crate::transport::agenda::Id;
 
 /// See the module.
 #[expect(clippy::large_enum_variant, reason = "a reactor has one, and the usual one is not to be behind a pointer")]
+#[repr(u8)]
 pub(crate) enum AnyBackend {
-    Mio(Mio),
-    #[cfg(all(feature = "io-uring", target_os = "linux"))]
-    Uring(Box<Uring>),
     /// The simulated network, and those of tests.
     Other(Box<dyn Backend>),
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    Uring(Box<Uring>),
+    // The last, for which the compiler asks first.
+    Mio(Mio),
 }
 
 impl AnyBackend {
@@ -33,6 +35,17 @@ impl AnyBackend {
             #[cfg(all(feature = "io-uring", target_os = "linux"))]
             Self::Uring(backend) => backend.wait(until),
             Self::Other(backend) => backend.wait(until),
+        }
+    }
+
+    /// [`Backend::next_received`].
+    #[inline(always)]
+    pub(in crate::reactor) fn next_received(&mut self, inbox: &mut Inbox) -> Option<Id> {
+        match self {
+            Self::Mio(backend) => backend.next_received(inbox),
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Self::Uring(backend) => backend.next_received(inbox),
+            Self::Other(backend) => backend.next_received(inbox),
         }
     }
 

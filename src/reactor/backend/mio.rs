@@ -28,9 +28,9 @@ use ::mio::Waker;
 
 use super::fine_timer::FineTimer;
 use super::poller::Poller;
-use super::readiness::{Edge, Listener, Source, Stream, Watched};
-use super::socket::{self, Send};
-use super::table::{Table, Then};
+use super::readiness::{Listener, Source, Stream, Watched};
+use super::socket::{self, Receive, Send};
+use super::table::Table;
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
@@ -53,6 +53,8 @@ const RECEIVING: Readiness = Readiness::READABLE;
 pub(crate) struct Mio {
     poller: Poller,
     table: Table<Source>,
+    /// What a receive came to that was to bring bytes.
+    aside: Option<(Id, BackendEvent)>,
     clock: Monotonic,
     /// There where the poller counts in milliseconds.
     fine: Option<FineTimer>,
@@ -69,7 +71,7 @@ impl Mio {
         if let Some(fine) = &fine {
             poller.register_timer(fine)?;
         }
-        Ok(Self { poller, table: Table::new(), clock: Monotonic::new(), fine, reserve: None, turn: 0 })
+        Ok(Self { poller, table: Table::new(), aside: None, clock: Monotonic::new(), fine, reserve: None, turn: 0 })
     }
 
     fn stream(&mut self, id: Id) -> Option<&mut Stream> {
@@ -93,27 +95,19 @@ impl Mio {
         }
         Ok(())
     }
+}
 
-    /// The next thing that happened, unless that is bytes of a TCP stream that the poller has just told of.
+impl Mio {
+    /// What a receive came to that did not just drain the socket.
     #[cold]
-    #[inline(never)]
-    fn next_slow(&mut self, mut told: Option<(Id, Edge)>, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        loop {
-            if told.is_none() && !self.table.has_current() {
-                told = self.poller.next();
-            }
-            let id = match told.take() {
-                Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
-                None => Some(self.table.next_listed()?),
-            };
-            let Some(id) = id else { continue };
-            let Some(source) = self.table.get_mut(id) else { continue };
-            let (event, then) = source.next(self.turn, inbox, &mut self.reserve);
-            self.table.looked(id, then);
-            if let Some(event) = event {
-                return Some((id, event));
-            }
+    fn received_slow(&mut self, id: Id, received: Receive, inbox: &mut Inbox) -> Option<Id> {
+        let (event, then) = self.table.get_mut(id)?.stream()?.received(received, inbox);
+        self.table.looked(id, then);
+        if let Some(BackendEvent::Received) = event {
+            return Some(id);
         }
+        self.aside = event.map(|event| (id, event));
+        None
     }
 }
 
@@ -263,7 +257,7 @@ impl Backend for Mio {
     #[inline(always)]
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
-        if !self.poller.is_drained() {
+        if self.poller.peek().is_some() || self.aside.is_some() {
             // A turn was left in the middle, by a panic. The poller says everything once.
             self.table.begin_turn();
             return Ok(());
@@ -286,22 +280,43 @@ impl Backend for Mio {
     }
 
     #[inline(always)]
-    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        let told = if self.table.has_current() { None } else { self.poller.next() };
-        if let Some((id, edge)) = told
-            && let Some(Source::Stream(stream)) = self.table.unlisted(id)
-            && stream.may_just_receive(edge)
-        {
-            let (event, then) = stream.receive(inbox);
-            if then != Then::Rest {
-                self.table.looked(id, then);
+    fn next_received(&mut self, inbox: &mut Inbox) -> Option<Id> {
+        if self.table.has_current() {
+            return None;
+        }
+        let (id, edge) = self.poller.peek()?;
+        let Some(Source::Stream(stream)) = self.table.unlisted(id) else { return None };
+        if !stream.may_just_receive(edge) {
+            return None;
+        }
+        self.poller.skip();
+        match stream.receive_bytes(inbox) {
+            Receive::Bytes(filled) => {
+                inbox.fill(filled);
+                Some(id)
             }
+            received => self.received_slow(id, received, inbox),
+        }
+    }
+
+    fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        if let Some(next) = self.aside.take() {
+            return Some(next);
+        }
+        loop {
+            let told = if self.table.has_current() { None } else { self.poller.next() };
+            let id = match told {
+                Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
+                None => Some(self.table.next_listed()?),
+            };
+            let Some(id) = id else { continue };
+            let Some(source) = self.table.get_mut(id) else { continue };
+            let (event, then) = source.next(self.turn, inbox, &mut self.reserve);
+            self.table.looked(id, then);
             if let Some(event) = event {
                 return Some((id, event));
             }
-            return self.next_slow(None, inbox);
         }
-        self.next_slow(told, inbox)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -149,6 +149,13 @@ pub(crate) trait Backend {
     /// no wait at all.
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
 
+    /// Fast path of [`next`](Self::next): the stream of which bytes came, if that is the next thing that happened and there is no more to it.
+    /// `None` says nothing: `next` does.
+    #[inline]
+    fn next_received(&mut self, _inbox: &mut Inbox) -> Option<Id> {
+        None
+    }
+
     /// The next thing that happened. What was received is in the inbox until this is called again.
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)>;
 
@@ -387,10 +394,13 @@ impl Inbox {
     }
 
     /// So many bytes of the room are filled.
-    #[inline]
-    pub(crate) fn fill(&mut self, count: usize) -> BackendEvent {
-        self.chunk = Chunk::Scratch(count);
-        BackendEvent::Received
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, count: usize) {
+        match &mut self.chunk {
+            Chunk::Scratch(filled) => *filled = count,
+            #[cfg(feature = "io-uring")]
+            chunk @ Chunk::Lent(..) => *chunk = Chunk::Scratch(count),
+        }
     }
 
     /// Puts a buffer in of which so much is filled.

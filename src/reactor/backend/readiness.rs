@@ -441,27 +441,35 @@ impl Stream {
         self.unix && self.edge.has(Edge::GONE)
     }
 
+    /// Receives from a TCP stream.
     #[inline(always)]
-    pub(super) fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+    pub(super) fn receive_bytes(&mut self, inbox: &mut Inbox) -> Receive {
         self.edge.remove(Edge::READABLE);
-        let (buffer, descriptors) = inbox.room();
-        let received = match self.unix {
-            false => socket::receive(self.socket.as_fd(), buffer),
-            true => socket::receive_attached(self.socket.as_fd(), buffer, descriptors),
-        };
-        match received {
-            Receive::Bytes(filled) if !self.edge.has(Edge::UNDRAINED) => (Some(inbox.fill(filled)), Then::Rest),
-            received => self.received(received, inbox),
-        }
+        socket::receive(self.socket.as_fd(), inbox.room().0)
     }
 
-    /// What there is to a receive that was not just some bytes.
-    #[inline(never)]
-    fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+    fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+        let received = if self.unix {
+            self.edge.remove(Edge::READABLE);
+            let (buffer, descriptors) = inbox.room();
+            socket::receive_attached(self.socket.as_fd(), buffer, descriptors)
+        } else {
+            self.receive_bytes(inbox)
+        };
+        self.received(received, inbox)
+    }
+
+    /// What a receive came to, and when there is more.
+    pub(super) fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         match received {
+            Receive::Bytes(filled) if !self.edge.has(Edge::UNDRAINED) => {
+                inbox.fill(filled);
+                (Some(BackendEvent::Received), Then::Rest)
+            }
             Receive::Full(filled) | Receive::Bytes(filled) => {
                 self.edge.add(Edge::READABLE);
-                (Some(inbox.fill(filled)), Then::Again)
+                inbox.fill(filled);
+                (Some(BackendEvent::Received), Then::Again)
             }
             Receive::End => {
                 self.ended = true;

@@ -21,6 +21,7 @@ pub(super) struct Table<S> {
     stale: u64,
 }
 
+#[derive(Default)]
 struct Entry<S> {
     generation: u32,
     /// In `again` or `left`.
@@ -134,7 +135,7 @@ impl<S: Default> Table<S> {
 
     pub(super) fn insert(&mut self, id: Id, source: S) {
         while self.entries.len() <= id.slot as usize {
-            self.entries.push(Entry { generation: 0, listed: false, source: S::default() });
+            self.entries.push(Entry::default());
         }
         if let Some(entry) = self.entries.get_mut(id.slot) {
             *entry = Entry { generation: id.generation, listed: false, source };
@@ -165,7 +166,7 @@ impl<S: Default> Table<S> {
 
 /// The entry that `id` names, unless its place has another tenant.
 #[inline(always)]
-fn find<S>(entries: &mut Pages<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
+fn find<S: Default>(entries: &mut Pages<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
     entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
 }
 

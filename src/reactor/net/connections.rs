@@ -27,14 +27,19 @@ const STARVED: Duration = Duration::from_millis(10);
 
 impl Core {
     /// Phase 6: hands what was received on.
-    #[inline]
+    #[inline(always)]
     pub(in crate::reactor) fn received(&self, id: Id, inbox: &mut Inbox) {
-        let descriptors = inbox.take_descriptors();
-        let Some(joint) = self.joint(id) else { return self.lingering_received(id, inbox.bytes().len()) };
-        if let Some(descriptors) = descriptors {
+        let Some(joint) = self.joint(id) else { return self.received_by_nobody(id, inbox) };
+        if let Some(descriptors) = inbox.take_descriptors() {
             joint.descriptors_received(descriptors);
         }
         joint.data_received(inbox.bytes());
+    }
+
+    #[cold]
+    fn received_by_nobody(&self, id: Id, inbox: &mut Inbox) {
+        drop(inbox.take_descriptors());
+        self.lingering_received(id, inbox.bytes().len());
     }
 
     /// Phase 6: hands any other completion on.
@@ -135,20 +140,20 @@ impl Core {
             return;
         }
         let mut due = self.agenda.take(self.net.settled.take());
-        let (slots, mut backend) = (self.slots.borrow(), self.backend.borrow_mut());
-        for id in due.drain(..) {
-            if let Some(joint) = slots.get(id).and_then(Slot::joint) {
-                self.settle_one(id, joint.transport(), &mut backend);
-            }
+        let mut backend = self.backend.borrow_mut();
+        for transport in &due {
+            self.settle_one(transport, &mut backend);
         }
+        drop(backend);
+        due.clear();
         self.net.settled.set(due);
     }
 
     #[inline(always)]
-    fn settle_one(self: &Rc<Self>, id: Id, transport: &Transport, backend: &mut AnyBackend) {
-        let mut stream = transport.stream();
+    fn settle_one(self: &Rc<Self>, transport: &Transport, backend: &mut AnyBackend) {
+        let (id, mut stream) = (transport.id(), transport.stream());
         stream.unlist();
-        if !stream.is_usual() {
+        if !stream.is_fast_path() {
             return self.settle_slow(id, transport, &mut stream, backend);
         }
         if !stream.can_send() {
@@ -292,6 +297,7 @@ impl Core {
     }
 
     /// The connection that `id` names.
+    #[inline(always)]
     pub(in crate::reactor) fn joint(&self, id: Id) -> Option<Rc<dyn ErasedJoint>> {
         self.slots.borrow().get(id)?.joint().cloned()
     }

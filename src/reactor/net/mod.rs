@@ -28,6 +28,7 @@ use std::rc::Rc;
 use self::resolver::{Resolver, SystemResolver};
 use crate::failure::drop_guarded;
 use crate::time::DelayedCall;
+use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
 /// A reactor's part in the network, beside the table of what is watched.
@@ -37,7 +38,7 @@ pub(super) struct Net {
     /// Sockets that linger, the oldest first; some may have ended.
     lingering: RefCell<VecDeque<Id>>,
     /// The agenda's other list, kept for its capacity.
-    settled: Cell<Vec<Id>>,
+    settled: Cell<Vec<Transport>>,
     resolver: RefCell<Rc<dyn Resolver>>,
 }
 

@@ -148,7 +148,8 @@ impl Simulated {
                 let (room, _) = inbox.room();
                 let filled = self.kernel.borrow_mut().read(socket, &mut room[..count.min(RECEIVE)]);
                 self.conduct.lends(id);
-                return inbox.fill(filled);
+                inbox.fill(filled);
+                return BackendEvent::Received;
             }
             News::EndOfStream => {
                 self.conduct.tells_the_end(id);

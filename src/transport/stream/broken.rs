@@ -16,13 +16,13 @@ impl Stream {
     /// Handles a fatal error of the network, met by a send or told by the backend. With a `rest`, the backend may have received
     /// bytes that it has not handed over.
     pub(crate) fn broken(&mut self, error: io::Error, rest: bool) {
-        let delivers = match self.closing {
-            Closing::No => matches!(self.reading, Reading::Open | Reading::Paused),
+        let delivers = match self.states.closing {
+            Closing::No => matches!(self.states.reading, Reading::Open | Reading::Paused),
             Closing::Broken => true,
             Closing::Draining | Closing::Failing => false,
             Closing::Dead | Closing::Aborting | Closing::Over => return,
         };
-        if self.closing != Closing::Broken {
+        if self.states.closing != Closing::Broken {
             self.note_break(error);
         }
         match delivers {
@@ -44,18 +44,18 @@ impl Stream {
     /// was written has left.
     fn note_break(&mut self, error: io::Error) {
         let peer_is_gone = error.kind() == io::ErrorKind::BrokenPipe;
-        let ends_anyway = self.closing == Closing::Draining || self.both_ended();
+        let ends_anyway = self.states.closing == Closing::Draining || self.both_ended();
         if !(ends_anyway && self.has_sent_everything(peer_is_gone)) {
-            self.reason = Some(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
+            self.set_reason(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
         }
-        self.closing = Closing::Broken;
+        self.states.closing = Closing::Broken;
         self.drop_queue();
     }
 
     /// Ends a stream whose network is over: nothing more is to be delivered of it. The first reason stays.
     pub(super) fn end_broken(&mut self) {
-        if self.closing == Closing::Broken {
-            self.closing = Closing::Dead;
+        if self.states.closing == Closing::Broken {
+            self.states.closing = Closing::Dead;
             self.stop_delivering();
         }
     }
@@ -72,7 +72,7 @@ impl Stream {
         }
         let end_is_held = self.held().is_some_and(|held| held.end.is_some());
         let wanted = if reads && !end_is_held { Receiving::Rest } else { Receiving::Off };
-        match std::mem::replace(&mut self.receiving, wanted) {
+        match std::mem::replace(&mut self.states.receiving, wanted) {
             told if told == wanted => Step::Rest,
             _ if wanted == Receiving::Rest => Step::ReceiveRest,
             _ => Step::Receive(false),

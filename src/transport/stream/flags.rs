@@ -14,6 +14,8 @@ impl Flags {
     pub(super) const CORKED: Self = Self(4);
     /// A `Failing` stream has had its one flush.
     pub(super) const FLUSHED: Self = Self(8);
+    /// On the reactor's list of streams that have something to be done.
+    pub(super) const LISTED: Self = Self(32);
     /// The protocol opted in to half-closes.
     pub(super) const HALF_CLOSE: Self = Self(16);
 
@@ -29,10 +31,15 @@ impl Flags {
         self.0 = if on { self.0 | flag.0 } else { self.0 & !flag.0 };
     }
 
+    /// Sets or clears a flag. True if it was set before.
+    pub(super) const fn replace(&mut self, flag: Self, on: bool) -> bool {
+        let had = self.has(flag);
+        self.set(flag, on);
+        had
+    }
+
     /// Clears a flag. True if it was set.
     pub(super) const fn take(&mut self, flag: Self) -> bool {
-        let had = self.has(flag);
-        self.set(flag, false);
-        had
+        self.replace(flag, false)
     }
 }

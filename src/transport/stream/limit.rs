@@ -75,7 +75,7 @@ impl Stream {
 
     /// Compares what is left of the queue in a settling with the limit.
     pub(super) fn limit_step(&mut self, queued: usize) -> Option<Step> {
-        let (limit, is_open) = (self.limit as usize, self.closing == Closing::No);
+        let (limit, is_open) = (self.limit as usize, self.states.closing == Closing::No);
         let overflow = self.extras.as_mut()?.overflow.as_mut()?;
         match (*overflow, self.at_limit) {
             (Overflow::Noted, Some(LimitAction::Tell)) if queued > limit && is_open => {
@@ -96,7 +96,7 @@ impl Stream {
         match overflow {
             Some(overflow @ Overflow::Due) => {
                 *overflow = Overflow::Told;
-                self.closing == Closing::No
+                self.states.closing == Closing::No
             }
             _ => false,
         }
@@ -105,7 +105,7 @@ impl Stream {
     /// The reading state as the protocol asked for it, or `Paused` while the limit holds bytes back.
     pub(super) fn reading(&self) -> Reading {
         let is_held = self.extras.as_ref().is_some_and(|extras| extras.overflow == Some(Overflow::Paused));
-        match self.reading {
+        match self.states.reading {
             Reading::Open if is_held => Reading::Paused,
             reading => reading,
         }

@@ -84,25 +84,46 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Stream {
     /// What is to be sent, as it is sent.
     pub(crate) queue: SendQueue,
-    reading: Reading,
-    writing: Writing,
-    closing: Closing,
-    receiving: Receiving,
+    states: States,
     flags: Flags,
     /// The deadline that is running.
     deadline: Deadline,
     /// The action above `limit` queued bytes, if there is a limit.
     at_limit: Option<LimitAction>,
     limit: u32,
-    /// On the reactor's agenda.
-    listed: bool,
-    reason: Option<Failure>,
     /// Boxed, for few connections ever have any of it.
     extras: Option<Box<Extras>>,
     close_timeout: Millis,
 }
 
+/// The states, in one word, so that they are compared at once.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(4))]
+struct States {
+    reading: Reading,
+    writing: Writing,
+    closing: Closing,
+    receiving: Receiving,
+}
+
+impl States {
+    /// Those of a connection that is open in both directions, as most are.
+    const OPEN: Self =
+        Self { reading: Reading::Open, writing: Writing::Open, closing: Closing::No, receiving: Receiving::On };
+
+    #[inline(always)]
+    const fn is_open(self) -> bool {
+        self.word() == Self::OPEN.word()
+    }
+
+    #[inline(always)]
+    const fn word(self) -> u32 {
+        u32::from_ne_bytes([self.reading as u8, self.writing as u8, self.closing as u8, self.receiving as u8])
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Reading {
     Open,
     Paused,
@@ -111,6 +132,7 @@ enum Reading {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Writing {
     Open,
     Shutting,
@@ -119,6 +141,7 @@ enum Writing {
 
 /// What the backend was told of receiving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Receiving {
     Untold,
     Off,
@@ -128,6 +151,7 @@ enum Receiving {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 enum Closing {
     No,
     Draining,
@@ -152,6 +176,8 @@ enum Deadline {
 
 #[derive(Debug, Default)]
 struct Extras {
+    /// Why the stream ends, or has ended. None: as it should.
+    reason: Option<Failure>,
     /// Bytes and an end that came while paused.
     held: Option<Held>,
     /// What is known of a producer.
@@ -171,16 +197,11 @@ impl Stream {
     pub(crate) fn new() -> Self {
         Self {
             queue: SendQueue::default(),
-            reading: Reading::Open,
-            writing: Writing::Open,
-            closing: Closing::No,
-            receiving: Receiving::Untold,
+            states: States { receiving: Receiving::Untold, ..States::OPEN },
             flags: Flags::NONE,
             deadline: Deadline::None,
             at_limit: None,
             limit: 0,
-            listed: false,
-            reason: None,
             extras: None,
             close_timeout: Millis::from(Some(CLOSE_TIMEOUT)),
         }
@@ -201,7 +222,7 @@ impl Stream {
     /// Whether a write would be sent.
     pub(crate) fn accepts_writes(&self) -> bool {
         let parting = self.extras.is_some() && self.layers().is_some_and(|layers| layers.parting);
-        self.closing <= Closing::Draining && self.writing != Writing::Shut && !parting
+        self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !parting
     }
 
     /// Whether a write may bypass the queue: nothing is ahead of it, and the socket did not say that it is full.
@@ -209,17 +230,8 @@ impl Stream {
         self.queue.is_empty() && !self.flags.has(Flags::BLOCKED) && self.layers().is_none()
     }
 
-    /// Queues bytes, unless that passes a limit which ends the stream. A chunk at most, onto an empty queue, passes none: a lower limit has
-    /// extras.
-    #[inline]
+    /// Queues bytes, unless that passes a limit which ends the stream.
     pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
-        if self.extras.is_some() || !self.queue.push_first(data, spares) {
-            self.push_more(data, spares);
-        }
-    }
-
-    #[inline(never)]
-    fn push_more(&mut self, data: &[u8], spares: &Spares) {
         if !data.is_empty() && self.admits(data.len()) {
             self.push_above(data, spares);
             self.note_overflow();
@@ -233,10 +245,10 @@ impl Stream {
 
     /// Close once everything written is sent (Twisted: `loseConnection`).
     pub(crate) fn lose(&mut self) {
-        if self.closing < Closing::Draining {
-            self.closing = Closing::Draining;
+        if self.states.closing < Closing::Draining {
+            self.states.closing = Closing::Draining;
             self.stop_delivering();
-        } else if self.closing == Closing::Broken {
+        } else if self.states.closing == Closing::Broken {
             self.end_broken();
         }
     }
@@ -248,7 +260,7 @@ impl Stream {
 
     /// Close because the reactor stops, or a layer failed.
     pub(crate) fn fail(&mut self, reason: Failure) {
-        match self.closing {
+        match self.states.closing {
             Closing::Broken => self.end_broken(),
             _ => self.close_with(Closing::Failing, reason),
         }
@@ -257,67 +269,67 @@ impl Stream {
     /// Close because a callback failed. Its failure is the reason also behind an `abort_connection` of the same callback, and
     /// behind an error of the network that was still to be told.
     pub(crate) fn callback_failed(&mut self, failure: Failure) {
-        match self.closing {
+        match self.states.closing {
             Closing::Broken => self.close_with(Closing::Dead, failure),
-            Closing::Aborting => self.reason = Some(failure),
+            Closing::Aborting => self.set_reason(failure),
             _ => self.close_with(Closing::Failing, failure),
         }
     }
 
     /// Shut our side once everything written is sent (Twisted: `loseWriteConnection`).
     pub(crate) fn lose_write(&mut self) {
-        if self.writing == Writing::Open {
-            self.writing = Writing::Shutting;
+        if self.states.writing == Writing::Open {
+            self.states.writing = Writing::Shutting;
         }
     }
 
     /// Deliver nothing until `resume` (Twisted: `pauseProducing`).
     pub(crate) fn pause(&mut self) {
-        if self.reading == Reading::Open {
-            self.reading = Reading::Paused;
+        if self.states.reading == Reading::Open {
+            self.states.reading = Reading::Paused;
         }
     }
 
     /// Deliver again (Twisted: `resumeProducing`).
     pub(crate) fn resume(&mut self) {
-        if self.reading == Reading::Paused {
-            self.reading = Reading::Open;
+        if self.states.reading == Reading::Paused {
+            self.states.reading = Reading::Open;
         }
     }
 
     /// Whether what arrives is the protocol's, now or later.
     pub(crate) fn delivers(&self) -> bool {
-        matches!(self.closing, Closing::No | Closing::Broken)
+        matches!(self.states.closing, Closing::No | Closing::Broken)
     }
 
     /// Whether the connection is being lost (Twisted: `disconnecting`).
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing > Closing::No
+        self.states.closing > Closing::No
     }
 
     /// Whether the connection is over (Twisted: `disconnected`).
     pub(crate) fn is_over(&self) -> bool {
-        self.closing == Closing::Over
+        self.states.closing == Closing::Over
     }
 
     /// Whether it is being closed with what can be sent at once.
     pub(crate) fn is_failing(&self) -> bool {
-        self.closing == Closing::Failing
+        self.states.closing == Closing::Failing
     }
 
     /// Whether it is being closed, or was told to be, without its queue being sent.
     pub(crate) fn is_aborting(&self) -> bool {
-        self.closing == Closing::Aborting
+        self.states.closing == Closing::Aborting
     }
 
     /// Whether a layer can be put on top: both directions are there for its handshake.
     pub(crate) fn takes_layers(&self) -> bool {
-        !self.is_closing() && self.accepts_writes() && self.reading != Reading::Ended
+        !self.is_closing() && self.accepts_writes() && self.states.reading != Reading::Ended
     }
 
     /// Whether our side was shut, or will be (Twisted: `_writeDisconnecting`).
     pub(crate) fn is_write_closing(&self) -> bool {
-        self.writing != Writing::Open
+        self.states.writing != Writing::Open
     }
 
     /// Whether reading is paused (Twisted: `producerState`).
@@ -330,19 +342,19 @@ impl Stream {
     /// Bytes came that have passed so many layers. `Kept` ones were taken care of.
     #[inline]
     pub(crate) fn received(&mut self, level: usize, data: &[u8]) -> Delivery {
-        if self.extras.is_none() && self.reading == Reading::Open {
+        if self.extras.is_none() && self.states.reading == Reading::Open {
             return Delivery::Deliver;
         }
-        self.received_otherwise(level, data)
+        self.received_slow(level, data)
     }
 
-    fn received_otherwise(&mut self, level: usize, data: &[u8]) -> Delivery {
+    fn received_slow(&mut self, level: usize, data: &[u8]) -> Delivery {
         if let Some(held) = self.held_at(level) {
             held.data.extend_from_slice(data);
             return Delivery::Kept;
         }
         if level < self.levels() {
-            return if self.closing > Closing::Broken { Delivery::Kept } else { Delivery::Sealed };
+            return if self.states.closing > Closing::Broken { Delivery::Kept } else { Delivery::Sealed };
         }
         match self.reading() {
             Reading::Open => Delivery::Deliver,
@@ -356,7 +368,7 @@ impl Stream {
 
     /// The peer sent its last byte, of those that have passed so many layers.
     pub(crate) fn ended(&mut self, mut level: usize, mut ending: Ending) -> EndNotice {
-        if self.closing == Closing::Broken {
+        if self.states.closing == Closing::Broken {
             self.rest_ended();
             return EndNotice::Silent;
         }
@@ -386,7 +398,7 @@ impl Stream {
                 EndNotice::Silent
             }
             Reading::Discarding => {
-                self.reading = Reading::Ended;
+                self.states.reading = Reading::Ended;
                 EndNotice::Silent
             }
             Reading::Ended => EndNotice::Silent,
@@ -455,7 +467,7 @@ impl Stream {
             Deadline::Unread => self.end_broken(),
             Deadline::Close if self.flags.take(Flags::PROGRESSED) => {}
             Deadline::Close => {
-                if let (Closing::Draining, Some(after)) = (self.closing, self.close_timeout.into()) {
+                if let (Closing::Draining, Some(after)) = (self.states.closing, self.close_timeout.into()) {
                     let unsent = self.queued();
                     self.abort(Failure::untraced(ConnectionClosed::CloseTimedOut { after, unsent }));
                 }
@@ -479,24 +491,24 @@ impl Stream {
 
     /// Takes note that the reactor's agenda has it; whether it had not before.
     pub(crate) fn list(&mut self) -> bool {
-        !std::mem::replace(&mut self.listed, true)
+        !self.flags.replace(Flags::LISTED, true)
     }
 
     /// The agenda's entry was taken up.
     pub(crate) fn unlist(&mut self) {
-        self.listed = false;
+        self.flags.set(Flags::LISTED, false);
     }
 
     /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
     pub(crate) fn next_step(&mut self) -> Step {
-        if self.is_usual() {
+        if self.is_fast_path() {
             return if self.can_send() { Step::Send } else { Step::Rest };
         }
-        self.next_other_step()
+        self.next_step_slow()
     }
 
-    fn next_other_step(&mut self) -> Step {
-        match self.closing {
+    fn next_step_slow(&mut self) -> Step {
+        match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
             Closing::Failing if self.queue.is_empty() && self.has_to_part() => self.part(),
@@ -517,16 +529,13 @@ impl Stream {
 
     /// Whether nothing is to be done for it: as usual, and nothing queued.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_usual() && self.queue.is_empty()
+        self.is_fast_path() && self.queue.is_empty()
     }
 
-    /// Whether there is nothing to it but its queue, as there usually is.
-    #[inline]
-    pub(crate) fn is_usual(&self) -> bool {
-        self.extras.is_none()
-            && !self.flags.has(Flags::CORKED)
-            && self.receiving == Receiving::On
-            && (self.closing, self.reading, self.writing) == (Closing::No, Reading::Open, Writing::Open)
+    /// Fast path: there is nothing to it but its queue.
+    #[inline(always)]
+    pub(crate) fn is_fast_path(&self) -> bool {
+        self.states.is_open() && self.extras.is_none() && !self.flags.has(Flags::CORKED)
     }
 
     fn next_living_step(&mut self) -> Step {
@@ -544,7 +553,7 @@ impl Stream {
         if let Some(step) = self.limit_step(queued) {
             return step;
         }
-        if self.writing != Writing::Shut
+        if self.states.writing != Writing::Shut
             && let Some(production) = self.production()
         {
             if production.notice(queued).is_some() {
@@ -553,28 +562,27 @@ impl Stream {
             waits = production.holds_close();
         }
         if queued == 0 && !waits {
-            let over = self.closing == Closing::Draining || self.both_ended();
-            let shuts = self.writing == Writing::Shutting && !self.is_handshaking();
+            let over = self.states.closing == Closing::Draining || self.both_ended();
+            let shuts = self.states.writing == Writing::Shutting && !self.is_handshaking();
             if (over || shuts) && self.has_to_part() {
                 return self.part();
             }
             if over {
-                self.reason.get_or_insert_with(|| Failure::untraced(ConnectionClosed::Done));
                 return self.close(self.parting());
             }
             if shuts {
-                self.writing = Writing::Shut;
+                self.states.writing = Writing::Shut;
                 return Step::ShutDownWriting;
             }
         } else if let (Closing::Draining, Deadline::None, Some(after)) =
-            (self.closing, self.deadline, self.close_timeout.into())
+            (self.states.closing, self.deadline, self.close_timeout.into())
         {
             self.deadline = Deadline::Close;
             self.flags.set(Flags::PROGRESSED, false);
             return Step::ArmDeadline(after);
         }
         let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
-        if std::mem::replace(&mut self.receiving, wanted) != wanted {
+        if std::mem::replace(&mut self.states.receiving, wanted) != wanted {
             return Step::Receive(wanted == Receiving::On);
         }
         if self.held_is_due() {
@@ -585,7 +593,7 @@ impl Stream {
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
     pub(crate) fn shut(&self) -> EndNotice {
-        if self.flags.has(Flags::HALF_CLOSE) && self.closing == Closing::No {
+        if self.flags.has(Flags::HALF_CLOSE) && self.states.closing == Closing::No {
             EndNotice::Tell
         } else {
             EndNotice::Silent
@@ -594,12 +602,17 @@ impl Stream {
 
     /// Whether our side was shut before.
     pub(crate) fn is_shut(&self) -> bool {
-        self.writing == Writing::Shut
+        self.states.writing == Writing::Shut
     }
 
     /// Why it ended.
     pub(crate) fn take_reason(&mut self) -> Failure {
-        self.reason.take().unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done))
+        let reason = self.extras.as_mut().and_then(|extras| extras.reason.take());
+        reason.unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done))
+    }
+
+    fn set_reason(&mut self, reason: Failure) {
+        self.extras.get_or_insert_default().reason = Some(reason);
     }
 
     /// Has a descriptor leave with the next byte that is queued.
@@ -611,8 +624,8 @@ impl Stream {
     /// The queue, and how it is to be sent.
     #[inline]
     pub(crate) fn outgoing<'a>(&'a mut self, spares: &'a Spares) -> Outgoing<'a> {
-        let mode = match self.closing {
-            Closing::No if self.writing == Writing::Open => SendMode::Gather,
+        let mode = match self.states.closing {
+            Closing::No if self.states.writing == Writing::Open => SendMode::Gather,
             Closing::Failing => SendMode::Last,
             _ => SendMode::Flush,
         };
@@ -627,7 +640,7 @@ impl Stream {
     }
 
     fn both_ended(&self) -> bool {
-        self.reading == Reading::Ended && self.writing == Writing::Shut
+        self.states.reading == Reading::Ended && self.states.writing == Writing::Shut
     }
 
     fn wants_to_receive(&self) -> bool {
@@ -635,7 +648,9 @@ impl Stream {
         let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !end_is_held;
         match self.layers() {
             // Behind the peer's end of a layer there is that of the network, which says more.
-            Some(layers) => !layers.wire_ended && (open || self.reading == Reading::Ended || self.is_handshaking()),
+            Some(layers) => {
+                !layers.wire_ended && (open || self.states.reading == Reading::Ended || self.is_handshaking())
+            }
             None => open,
         }
     }
@@ -648,17 +663,17 @@ impl Stream {
     }
 
     fn parting(&self) -> CloseMode {
-        let ended = self.layers().map_or(self.reading == Reading::Ended, |layers| layers.wire_ended);
+        let ended = self.layers().map_or(self.states.reading == Reading::Ended, |layers| layers.wire_ended);
         if ended { CloseMode::Plain } else { CloseMode::Linger }
     }
 
     fn end_reading(&mut self, ending: Ending) -> EndNotice {
-        self.reading = Reading::Ended;
+        self.states.reading = Reading::Ended;
         match ending {
             Ending::Clean if self.flags.has(Flags::HALF_CLOSE) => return EndNotice::Tell,
             Ending::Clean => {}
             Ending::Cut(failure) => {
-                self.reason.get_or_insert(failure);
+                self.extras.get_or_insert_default().reason.get_or_insert(failure);
             }
         }
         self.lose();
@@ -666,27 +681,27 @@ impl Stream {
     }
 
     fn stop_delivering(&mut self) {
-        if self.held().is_some_and(|held| self.is_for_layer(held)) && self.closing <= Closing::Draining {
+        if self.held().is_some_and(|held| self.is_for_layer(held)) && self.states.closing <= Closing::Draining {
             // A handshake may have to be done before what was written can be sent.
-            self.reading = Reading::Discarding;
+            self.states.reading = Reading::Discarding;
             return;
         }
         let ended = self.take_all_held().is_some_and(|held| held.end.is_some());
-        if self.reading != Reading::Ended {
-            self.reading = if ended { Reading::Ended } else { Reading::Discarding };
+        if self.states.reading != Reading::Ended {
+            self.states.reading = if ended { Reading::Ended } else { Reading::Discarding };
         }
     }
 
     fn close_with(&mut self, closing: Closing, reason: Failure) {
-        if self.closing < closing {
-            self.closing = closing;
-            self.reason = Some(reason);
+        if self.states.closing < closing {
+            self.states.closing = closing;
+            self.set_reason(reason);
             self.stop_delivering();
         }
     }
 
     fn close(&mut self, mode: CloseMode) -> Step {
-        self.closing = Closing::Over;
+        self.states.closing = Closing::Over;
         self.drop_queue();
         Step::Close(mode)
     }
@@ -704,7 +719,8 @@ impl Stream {
 impl Extras {
     fn is_empty(&self) -> bool {
         let is_within = self.overflow.is_none() && !self.is_tight;
-        let has_none = self.held.is_none() && self.production.is_none() && self.descriptors.is_empty();
+        let has_none =
+            self.reason.is_none() && self.held.is_none() && self.production.is_none() && self.descriptors.is_empty();
         is_within && has_none && self.layers.len() == 0
     }
 }

@@ -26,7 +26,7 @@ impl Stream {
 
     /// Takes the producer out, to be told this. Nothing if it was unregistered meanwhile, or the stream is past telling.
     pub(crate) fn take_producer(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
-        if self.closing > Closing::Draining {
+        if self.states.closing > Closing::Draining {
             return None;
         }
         self.production()?.take()

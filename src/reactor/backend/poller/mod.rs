@@ -75,24 +75,29 @@ impl Poller {
         self.said.is_empty()
     }
 
-    /// True if [`next`](Self::next) has handed over all there was.
+    /// The next source of which something was said, and that; it stays the next.
     #[inline(always)]
-    pub(super) fn is_drained(&mut self) -> bool {
-        while self.said.peek().is_some_and(|token| token >= FINE) {
-            self.said.next();
-        }
-        self.said.peek().is_none()
-    }
-
-    /// The next source of which something was said, and that.
-    #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<(Id, Edge)> {
+    pub(super) fn peek(&mut self) -> Option<(Id, Edge)> {
         loop {
-            let (token, edge) = self.said.next()?;
+            let (token, edge) = self.said.peek()?;
             if token < FINE {
                 return Some((id(token), edge));
             }
+            self.said.skip();
         }
+    }
+
+    /// The next source is the one behind it.
+    #[inline(always)]
+    pub(super) fn skip(&mut self) {
+        self.said.skip();
+    }
+
+    /// The next source of which something was said, and that.
+    pub(super) fn next(&mut self) -> Option<(Id, Edge)> {
+        let next = self.peek()?;
+        self.skip();
+        Some(next)
     }
 }
 

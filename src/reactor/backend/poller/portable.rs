@@ -34,12 +34,12 @@ impl Events {
         self.events.is_empty()
     }
 
-    pub(super) fn peek(&self) -> Option<Token> {
-        self.said.last().map(|(token, _)| *token)
+    pub(super) fn peek(&self) -> Option<(Token, Edge)> {
+        self.said.last().copied()
     }
 
-    pub(super) fn next(&mut self) -> Option<(Token, Edge)> {
-        self.said.pop()
+    pub(super) fn skip(&mut self) {
+        self.said.pop();
     }
 }
 
