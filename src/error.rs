@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::address::Address;
 pub use crate::address::BadHostName;
+use crate::failure::Failure;
 
 /// Why a connection ended: the reason that `connection_lost` is given, unless a callback of the protocol failed (then it
 /// is that failure).
@@ -77,7 +78,18 @@ pub enum ConnectionClosed {
     ReactorStopped,
 }
 
+thread_local! {
+    /// The reason of most ends, which they share: a connection that ends cleanly allocates nothing for it.
+    static DONE: Failure = Failure::untraced(ConnectionClosed::Done);
+}
+
 impl ConnectionClosed {
+    /// [`Done`](Self::Done) as a failure.
+    pub(crate) fn done() -> Failure {
+        // A thread that ends drops its own before those who may still ask for it.
+        DONE.try_with(Failure::clone).unwrap_or_else(|_| Failure::untraced(Self::Done))
+    }
+
     /// Sorts a network error into its kind.
     pub(crate) fn from_io(source: io::Error, unsent: usize) -> Self {
         match source.kind() {
