@@ -96,7 +96,7 @@ impl Core {
         self.count(|counters| counters.accepted += 1);
         let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), ends.host(), ends.peer());
+        let transport = Transport::new(id, Rc::clone(&self.agenda), ends);
         transport.begin_with_limit(port.options.connections.queue_limit);
         let named = transport.clone();
         let joint = match port.factory.build(transport) {
