@@ -439,3 +439,50 @@ pub enum Unavailable {
     #[error("the connection's protocol is of another type")]
     OtherProtocol,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn is_done(failure: &Failure) -> bool {
+        matches!(failure.check(), Some(ConnectionClosed::Done)) && failure.backtrace().is_none()
+    }
+
+    #[test]
+    fn clean_ends_of_a_thread_share_their_failure() {
+        let [first, second] = [ConnectionClosed::done(), ConnectionClosed::done()];
+        assert!(is_done(&first));
+        assert!(std::ptr::addr_eq(first.error(), second.error()));
+        let other = thread::spawn(ConnectionClosed::done).join().unwrap();
+        assert!(is_done(&other) && !std::ptr::addr_eq(first.error(), other.error()));
+    }
+
+    /// A reactor in a thread's own storage may be dropped before or after the failure, in which order is the system's affair.
+    #[test]
+    fn connections_end_while_their_thread_does() {
+        struct Connection(mpsc::Sender<bool>);
+
+        impl Drop for Connection {
+            fn drop(&mut self) {
+                self.0.send(is_done(&ConnectionClosed::done())).unwrap();
+            }
+        }
+        thread_local! {
+            static BEFORE: RefCell<Option<Connection>> = const { RefCell::new(None) };
+            static BEHIND: RefCell<Option<Connection>> = const { RefCell::new(None) };
+        }
+        let (sender, told) = mpsc::channel();
+        let other = sender.clone();
+        let ending = thread::spawn(move || {
+            BEFORE.set(Some(Connection(sender)));
+            drop(ConnectionClosed::done());
+            BEHIND.set(Some(Connection(other)));
+        });
+        ending.join().unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), [true, true]);
+    }
+}

@@ -110,3 +110,22 @@ impl<T> Default for List<T> {
         Self(RefCell::default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch ends where the list ended when it was taken, also if it is not worked off.
+    #[test]
+    fn later_items_wait_for_the_next_batch() {
+        let list = List::default();
+        list.push(1);
+        list.push(2);
+        let taken: Vec<i32> = list.take().inspect(|item| list.push(item + 10)).collect();
+        assert_eq!(taken, [1, 2]);
+        assert_eq!(list.take().next(), Some(11));
+        list.push(13);
+        assert_eq!(list.take().collect::<Vec<_>>(), [12, 13]);
+        assert!(list.is_empty() && list.take().next().is_none());
+    }
+}
