@@ -3,7 +3,7 @@
 //! One type for each question that a caller asks: why did the connection end ([`ConnectionClosed`]), why was there none
 //! ([`ConnectError`]), why can't I listen ([`ListenError`]), what is wrong with the reactor ([`ReactorError`]), with a
 //! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]), with a lock ([`FilesystemLockError`]). All travel inside a
-//! [`Failure`](crate::Failure) where callbacks meet them, and [`Failure::check`](crate::Failure::check) finds them.
+//! [`Failure`] where callbacks meet them, and [`Failure::check`] finds them.
 
 use std::error::Error as _;
 use std::fmt;
