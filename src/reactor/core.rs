@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use super::net::dial::Attempt;
 use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
 use super::process::Process;
-use super::run::Run;
+use super::run_state::Run;
 use super::signal_handling::SignalHandling;
 use super::slots::Slots;
 use super::threads::Threads;
 use super::triggers::Triggers;
-use super::{Builder, Counters, Handle, SystemResolver};
+use super::{Builder, Counters, Handle, NameResolver, Reactor};
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, Started};
 use crate::time::Timers;
@@ -36,12 +35,12 @@ pub(crate) struct Core {
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
     pub(super) spawner: Spawner,
-    pub(super) threads: Threads,
+    pub(super) threads: Threads<Reactor>,
     pub(super) triggers: Triggers,
     pub(super) signals: SignalHandling,
     pub(super) run: Run,
     pub(super) aftermath: Aftermath<Self>,
-    pub(super) net: Net,
+    pub(super) net: Net<NameResolver>,
     /// Where what is received is put, between turns.
     pub(super) inbox: Cell<Inbox>,
     pub(super) counters: Cell<Counters>,
@@ -78,7 +77,7 @@ impl Slot {
 
 impl Core {
     pub(super) fn new(backend: AnyBackend, mut settings: Builder, handle: &Weak<Handle>) -> Rc<Self> {
-        let resolver = mem::replace(&mut settings.resolver, Rc::new(SystemResolver));
+        let resolver = settings.take_resolver();
         let clock = backend.clock();
         let process = Arc::new(Process::current());
         let threads = Threads::new(backend.waker(), &process);

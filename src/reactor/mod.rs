@@ -31,6 +31,7 @@ mod pages;
 mod process;
 mod react;
 mod run;
+mod run_state;
 mod signal_handling;
 mod signals;
 mod slots;
@@ -41,6 +42,7 @@ mod triggers;
 mod turn;
 
 use std::fmt;
+use std::mem;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -308,7 +310,7 @@ pub struct Builder {
     shutdown_timeout: Option<Duration>,
     /// Once the reactor is built, what it is.
     backend: Option<BackendKind>,
-    resolver: Rc<dyn Resolver>,
+    resolver: Rc<NameResolver>,
     simulated_jobs: Option<JobTime>,
     watch: Option<Watcher>,
 }
@@ -391,6 +393,10 @@ impl Builder {
         self
     }
 
+    fn take_resolver(&mut self) -> Rc<NameResolver> {
+        mem::replace(&mut self.resolver, Rc::new(SystemResolver))
+    }
+
     fn watch(&self) -> Option<Rc<dyn Watch>> {
         self.watch.as_ref().map(|watcher| Rc::clone(&watcher.0))
     }
@@ -401,6 +407,9 @@ impl Builder {
         Reactor(Rc::new_cyclic(|handle| Handle::new(Core::new(backend, self, handle))))
     }
 }
+
+/// What looks names up for a reactor.
+type NameResolver = dyn Resolver;
 
 /// What a reactor has counted: for monitoring, and for tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -145,7 +145,7 @@ impl Core {
 
     /// The first signal stops, the second does not wait.
     fn stop_by(&self, signal: i32) {
-        self.run.set_exit_signal(signal);
+        self.run.set_exit_signal(Some(signal));
         if self.stop().is_err() {
             tracing::warn!(signal, "a second signal: the reactor leaves at once");
             // It is running: this is its loop.

@@ -439,7 +439,7 @@ fn a_run_leaves_no_signals_behind() {
     let reactor = reactor();
     let core = &reactor.0;
     let _subscription = reactor.on_signal(SIGUSR2, || ()).unwrap();
-    core.run.set_exit_signal(15);
+    core.run.set_exit_signal(Some(15));
     for _ in 0..2 {
         let handle = reactor.clone();
         reactor.call_later(Duration::ZERO, move || {

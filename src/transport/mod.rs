@@ -49,9 +49,9 @@ pub use queue_limit::{LimitAction, QueueLimit};
 use send_queue::Spares;
 use stream::Stream;
 
-/// A write of at least this many bytes onto an empty queue is handed to the socket at once, so that it is not copied: at 16 KiB a
-/// message, copies cost a third more of a server's time. Below 8 KiB, a copy costs less than the system call.
-const DIRECT_WRITE_BYTES: usize = 8 * 1024;
+/// A longer write onto an empty queue is handed to the socket at once, so that it is not copied. 32 KiB: handing a write over costs
+/// a system call more, for what follows it is to leave with it, and up to here a copy costs less (`docs/costs.md`).
+const COPIED_WRITE_BYTES: usize = 32 * 1024;
 
 /// One end of a connection (Twisted: `ITransport`): where a protocol writes, and how it closes.
 ///
@@ -93,7 +93,7 @@ impl Transport {
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
     /// with everything else that was written; what the socket does not take then is kept and sent when it does. A piece of
-    /// 8 KiB or more with nothing queued before it is handed to the system at once, so that it is not copied, and leaves
+    /// more than 32 KiB with nothing queued before it is handed to the system at once, so that it is not copied, and leaves
     /// with the others.
     ///
     /// The queue has no limit unless it is given one ([`set_queue_limit`](Self::set_queue_limit)): where the peer decides how much is
@@ -102,7 +102,7 @@ impl Transport {
     /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
     pub fn write(&self, data: &[u8]) {
         let mut stream = self.0.stream.borrow_mut();
-        let is_small = data.len() < DIRECT_WRITE_BYTES && stream.is_fast_path() && self.0.agenda.watch.is_none();
+        let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.agenda.watch.is_none();
         if is_small && stream.queue.push_first(data, &self.0.agenda.spares) {
             self.list_stream(&mut stream);
         } else {
@@ -117,7 +117,7 @@ impl Transport {
             return;
         }
         self.watch_written(stream, data);
-        let rest = if data.len() >= DIRECT_WRITE_BYTES && stream.may_send_directly() {
+        let rest = if data.len() > COPIED_WRITE_BYTES && stream.may_send_directly() {
             let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent_directly(count);
             &data[count..]
@@ -247,6 +247,42 @@ impl Transport {
         self.ask(|stream| stream.set_close_timeout(timeout));
     }
 
+    /// Bounds the bytes that are queued for the peer; `None` is no bound, as in Twisted, and how connections begin unless the options
+    /// of the port or of the attempt have a limit. It takes effect at once, also on what is queued already. A connection that is
+    /// closing keeps its limit: a write behind `lose_connection` may pass it.
+    ///
+    /// ```
+    /// use ropewalk::transport::QueueLimit;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Sends a feed, and drops what a slow subscriber misses.
+    /// struct Feed { skipping: bool }
+    ///
+    /// impl Protocol for Feed {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         transport.set_queue_limit(Some(QueueLimit::tell(1 << 20)));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn queue_limit_reached(&mut self, _transport: &Transport) -> Result<()> {
+    ///         self.skipping = true;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_queue_limit(&self, limit: Option<QueueLimit>) {
+        self.ask(|stream| stream.set_limit(limit));
+    }
+
+    /// The bound on the bytes that are queued for the peer, if there is one.
+    pub fn queue_limit(&self) -> Option<QueueLimit> {
+        self.stream().limit()
+    }
+
     /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`). It is off unless an option of the port, the
     /// attempt or the endpoint says otherwise: see [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
     ///
@@ -350,6 +386,19 @@ impl Transport {
     }
 
     /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
+    /// Gives a new connection its limit. Nothing is to be done about it yet.
+    #[inline]
+    pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
+        if limit.is_some() {
+            self.stream().set_limit(limit);
+        }
+    }
+
+    /// Aborts the connection because too much is queued.
+    pub(crate) fn abort_over_limit(&self) {
+        self.ask(Stream::abort_over_limit);
+    }
+
     pub(crate) fn id(&self) -> Id {
         self.0.id
     }

@@ -1,8 +1,5 @@
 //! [`QueueLimit`]: the bound on the bytes that wait for a peer which does not read.
 
-use super::Transport;
-use super::stream::Stream;
-
 /// A bound on the queue of a connection, and the action that is taken when the queue grows above it. (Twisted has nothing of the kind: the queue of
 /// a peer that never reads grows without end.)
 ///
@@ -81,56 +78,5 @@ impl QueueLimit {
 
     pub(super) const fn new(bytes: u32, action: LimitAction) -> Self {
         Self { bytes, action }
-    }
-}
-
-impl Transport {
-    /// Bounds the bytes that are queued for the peer; `None` is no bound, as in Twisted, and how connections begin unless the options
-    /// of the port or of the attempt have a limit. It takes effect at once, also on what is queued already. A connection that is
-    /// closing keeps its limit: a write behind `lose_connection` may pass it.
-    ///
-    /// ```
-    /// use ropewalk::transport::QueueLimit;
-    /// use ropewalk::{Protocol, Result, Transport};
-    ///
-    /// /// Sends a feed, and drops what a slow subscriber misses.
-    /// struct Feed { skipping: bool }
-    ///
-    /// impl Protocol for Feed {
-    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-    ///         transport.set_queue_limit(Some(QueueLimit::tell(1 << 20)));
-    ///         Ok(())
-    ///     }
-    ///
-    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
-    ///         Ok(())
-    ///     }
-    ///
-    ///     fn queue_limit_reached(&mut self, _transport: &Transport) -> Result<()> {
-    ///         self.skipping = true;
-    ///         Ok(())
-    ///     }
-    /// }
-    /// ```
-    pub fn set_queue_limit(&self, limit: Option<QueueLimit>) {
-        self.ask(|stream| stream.set_limit(limit));
-    }
-
-    /// The bound on the bytes that are queued for the peer, if there is one.
-    pub fn queue_limit(&self) -> Option<QueueLimit> {
-        self.stream().limit()
-    }
-
-    /// Gives a new connection its limit. Nothing is to be done about it yet.
-    #[inline]
-    pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
-        if limit.is_some() {
-            self.stream().set_limit(limit);
-        }
-    }
-
-    /// Aborts the connection because too much is queued.
-    pub(crate) fn abort_over_limit(&self) {
-        self.ask(Stream::abort_over_limit);
     }
 }

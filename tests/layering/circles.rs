@@ -13,28 +13,6 @@ use std::fmt::Write as _;
 use super::names::Names;
 use super::source::{Source, declared, library, module};
 
-/// The circles that are left, and their reasons. A file that has left its circle fails the test until it leaves this list.
-const ALLOWED: &[(&[&str], &str)] = &[
-    (
-        &[
-            "reactor/core.rs",
-            "reactor/life.rs",
-            "reactor/mod.rs",
-            "reactor/net/mod.rs",
-            "reactor/net/resolver.rs",
-            "reactor/run.rs",
-            "reactor/threads/mod.rs",
-            "reactor/threads/remote.rs",
-        ],
-        "a core keeps calls from threads and a resolver, which are given a `Reactor`, and a `Reactor` is a handle to a core; \
-         `run.rs` holds a part of the core, and methods of the core",
-    ),
-    (
-        &["transport/queue_limit.rs", "transport/stream/limit.rs", "transport/stream/mod.rs"],
-        "`queue_limit.rs` holds the limit, which a stream keeps, and the methods of `Transport` that set it",
-    ),
-];
-
 /// An edge from each file to the files whose items its code names.
 pub(crate) struct Graph {
     files: Vec<String>,
@@ -96,24 +74,16 @@ impl Graph {
         reached
     }
 
-    /// Returns a line for each fault: the circles that are not allowed, and allowed files without a circle.
-    fn complaints(&self, allowed: &[(&[&str], &str)]) -> String {
+    /// Returns a line for each circle of more than two files, and one for each edge in it.
+    fn complaints(&self) -> String {
         let circles = self.circles();
         let mut wrong = String::new();
         for circle in &circles {
-            if allowed.iter().any(|(files, _)| circle.iter().all(|file| files.contains(file))) {
-                continue;
-            }
             writeln!(wrong, "a circle of {} files: {}", circle.len(), circle.join(", ")).unwrap();
             for (from, to, line) in self.edges() {
                 if circle.contains(&from) && circle.contains(&to) && !is_parent(to, from) {
                     writeln!(wrong, "    {line}").unwrap();
                 }
-            }
-        }
-        for file in allowed.iter().flat_map(|(files, _)| *files) {
-            if !circles.iter().any(|circle| circle.contains(file)) {
-                writeln!(wrong, "{file} is in no circle any more: take it out of ALLOWED").unwrap();
             }
         }
         wrong
@@ -127,7 +97,7 @@ fn is_parent(parent: &str, child: &str) -> bool {
 
 #[test]
 fn no_circle_has_more_than_two_files() {
-    let wrong = Graph::of_library().complaints(ALLOWED);
+    let wrong = Graph::of_library().complaints();
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
@@ -159,7 +129,7 @@ fn a_circle_of_three_fails_and_says_where() {
         ("d.rs", "pub trait D {}"),
     ];
     let graph = graph_of(&files);
-    let wrong = graph.complaints(&[]);
+    let wrong = graph.complaints();
     for line in [
         "a circle of 3 files: a.rs, b.rs, c.rs",
         "a.rs:2 names B of b.rs",
@@ -169,10 +139,6 @@ fn a_circle_of_three_fails_and_says_where() {
         assert!(wrong.contains(line), "{line} is not in {wrong}");
     }
     assert!(!wrong.contains("d.rs"), "{wrong}");
-    assert_eq!(graph.complaints(&[(&["a.rs", "b.rs", "c.rs"], "")]), "");
-    // A file more than is allowed, and one that is allowed for nothing.
-    assert!(graph.complaints(&[(&["a.rs", "b.rs"], "")]).contains("a circle of 3"));
-    assert!(graph.complaints(&[(&["a.rs", "b.rs", "c.rs", "d.rs"], "")]).contains("d.rs is in no circle"));
 }
 
 #[test]

@@ -45,13 +45,14 @@ fn all() -> Vec<Target> {
         is_ratio: false,
     };
     vec![
-        other("user instructions for an echo, 64 × 64 B", [250.0, 400.0], instructions_of, ""),
-        cpu("64x64", [1.00, 0.85]),
-        cpu("1000x64", [1.00, 0.90]),
-        cpu("64x16k", [0.99, 1.00]),
-        cpu("churn", [1.00, 0.95]),
-        other("user memory of an idle connection, B", [200.0, 400.0], memory_of, ""),
-        cpu("64x64x16", [1.02, 0.98]),
+        other("user instructions for an echo, 64 × 64 B", [500.0, 900.0], instructions_of, ""),
+        cpu("64x64", [0.94, 0.87]),
+        cpu("64x64x16", [0.94, 0.88]),
+        cpu("1000x64", [0.95, 0.92]),
+        cpu("64x16k", [0.96, 0.96]),
+        cpu("churn", [0.98, 0.93]),
+        cpu("1x64", [0.95, 1.02]),
+        other("user memory of an idle connection, B", [185.0, 400.0], memory_of, ""),
         other("CPU for a message with 15,000 connections against 1,000", [1.2, 1.2], crowd_of, ""),
         other(
             "memory for what is pending against its size, writes of 64 KiB",

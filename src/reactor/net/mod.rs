@@ -25,30 +25,30 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use self::resolver::{Resolver, SystemResolver};
 use crate::failure::drop_guarded;
 use crate::time::DelayedCall;
 use crate::transport::Transport;
 use crate::transport::agenda::Id;
 
-/// A reactor's part in the network, beside the table of what is watched.
-pub(super) struct Net {
+/// A reactor's part in the network, beside the table of what is watched. Names are looked up by an `N`.
+pub(super) struct Net<N: ?Sized> {
     /// Deadlines of connections that are running.
     deadlines: RefCell<HashMap<Id, DelayedCall>>,
     /// Sockets that linger, the oldest first; some may have ended.
     lingering: RefCell<VecDeque<Id>>,
     /// The agenda's other list, kept for its capacity.
     settled: Cell<Vec<Transport>>,
-    resolver: RefCell<Rc<dyn Resolver>>,
+    /// None once the reactor is closed.
+    resolver: RefCell<Option<Rc<N>>>,
 }
 
-impl Net {
-    pub(super) fn new(resolver: Rc<dyn Resolver>) -> Self {
+impl<N: ?Sized> Net<N> {
+    pub(super) fn new(resolver: Rc<N>) -> Self {
         Self {
             deadlines: RefCell::default(),
             lingering: RefCell::default(),
             settled: Cell::default(),
-            resolver: RefCell::new(resolver),
+            resolver: RefCell::new(Some(resolver)),
         }
     }
 
@@ -60,7 +60,7 @@ impl Net {
 
     /// Drops the program's resolver.
     pub(super) fn close(&self) {
-        let resolver = self.resolver.replace(Rc::new(SystemResolver));
+        let resolver = self.resolver.take();
         drop_guarded("a resolver", resolver);
     }
 }

@@ -104,7 +104,9 @@ impl Core {
                 Err(source) => Deferred::fail(ConnectError::UnknownInterface { name: name.to_owned(), source }),
             };
         }
-        let resolver = Rc::clone(&*self.net.resolver.borrow());
+        let Some(resolver) = self.net.resolver.borrow().clone() else {
+            return Deferred::fail(ConnectError::ReactorStopped { to: host.to_owned() });
+        };
         let (written, asked) = (host.to_owned(), ascii.clone().into_owned());
         resolver.resolve(&reactor, &ascii, port).add_both(move |result| {
             let failure = match result {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::jobs::{Answer, JobKind, Jobs, drop_jobs};
@@ -173,13 +174,13 @@ impl Core {
         work: impl FnOnce() -> Result<Answer> + Send + 'static,
         waiting: impl FnOnce(Result<Answer>) + 'static,
     ) {
-        let remote = self.threads.remote();
+        let calls = Arc::clone(self.threads.calls());
         jobs.expect(id, waiting);
         let job: Job = Box::new(move || {
             let result = guarded_result(work);
             Box::new(move || {
                 // A reactor that is gone has nobody who waits.
-                let _ = remote.call_from_thread(move |reactor| reactor.0.answer_job(kind, id, result));
+                let _ = calls.add(Box::new(move |reactor| reactor.0.answer_job(kind, id, result)));
             })
         });
         if let Some(takes) = &self.settings.simulated_jobs {

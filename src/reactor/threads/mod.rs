@@ -6,8 +6,10 @@
 //! | `jobs.rs` | a pool, and the callbacks of its jobs |
 //! | `in_threads.rs` | jobs in the reactor's pools |
 //! | `thread_pool.rs` | pools of the program's own |
-//! | `remote.rs`, `wakeup.rs` | calls from other threads, and what wakes the loop for them |
+//! | `calls.rs`, `wakeup.rs` | calls from other threads, and what wakes the loop for them |
+//! | `remote.rs` | the handle by which a program makes them |
 
+pub(in crate::reactor) mod calls;
 pub(in crate::reactor) mod in_threads;
 pub(in crate::reactor) mod jobs;
 pub(in crate::reactor) mod pool;
@@ -19,19 +21,19 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use self::calls::{Call, Calls};
 use self::jobs::Jobs;
 use self::pool::ThreadPoolStatistics;
-use self::remote::{Call, Remote};
 use self::wakeup::Wakeup;
 use super::backend::Wake;
 use super::process::Process;
 use super::slots::Slots;
 
-/// A reactor's part in threads.
-pub(super) struct Threads {
+/// A reactor's part in threads. Calls from threads are given an `R`.
+pub(super) struct Threads<R> {
     wakeup: Arc<Wakeup>,
     /// Calls from other threads.
-    remote: Remote,
+    calls: Arc<Calls<R>>,
     /// The program's jobs.
     job_pool: Rc<Jobs>,
     /// Names that are looked up, so that slow jobs do not hold them up.
@@ -42,11 +44,11 @@ pub(super) struct Threads {
     blocked_callers: RefCell<Slots<Box<dyn FnOnce()>>>,
 }
 
-impl Threads {
+impl<R> Threads<R> {
     pub(super) fn new(waker: Arc<dyn Wake>, process: &Arc<Process>) -> Self {
         let wakeup = Arc::new(Wakeup::new(waker));
         Self {
-            remote: Remote::new(Arc::clone(&wakeup), Arc::clone(process)),
+            calls: Arc::new(Calls::new(Arc::clone(&wakeup), Arc::clone(process))),
             wakeup,
             job_pool: Jobs::of_program(),
             resolver_pool: Jobs::of_names(),
@@ -55,8 +57,8 @@ impl Threads {
         }
     }
 
-    pub(super) fn remote(&self) -> Remote {
-        self.remote.clone()
+    pub(super) fn calls(&self) -> &Arc<Calls<R>> {
+        &self.calls
     }
 
     /// Wakes the loop if it sleeps, from any thread.
@@ -67,12 +69,12 @@ impl Threads {
 
     /// True if calls from other threads wait.
     pub(super) fn has_calls(&self) -> bool {
-        self.remote.is_waiting()
+        self.calls.is_waiting()
     }
 
     /// Takes the calls that other threads have made so far.
-    pub(super) fn take_calls(&self) -> Vec<Call> {
-        self.remote.take()
+    pub(super) fn take_calls(&self) -> Vec<Call<R>> {
+        self.calls.take()
     }
 
     /// The loop is about to wait. `false`: it is not to, for other threads have brought something, or `is_idle` says so.
@@ -100,13 +102,13 @@ impl Threads {
 
     /// In a forked child that does not: calls that wait are the parent's.
     pub(super) fn leave_to_parent(&self) {
-        self.remote.leave();
+        self.calls.leave();
         self.wakeup.close();
     }
 
     /// Drops the calls that wait, and those that are made from now on.
     pub(super) fn refuse_calls(&self) {
-        self.remote.close();
+        self.calls.close();
     }
 
     /// Lets the waker go, with its descriptor.

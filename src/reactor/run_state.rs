@@ -1,0 +1,299 @@
+//! [`Run`]: the state of a run.
+//!
+//! | state | leads to | by |
+//! |---|---|---|
+//! | idle | starting | `run`; `begin_run` of the simulated network |
+//! | starting | running; stop asked; crashed | the last startup trigger's Deferred; a `stop` or `crash` meanwhile |
+//! | running | stop asked; crashed | `stop`; `crash` |
+//! | stop asked | stopping | the end of the turn |
+//! | stopping | idle; crashed | the last phase of the shutdown, or its time limit; `crash` |
+//! | crashed | idle | the end of the turn |
+//! | closed | | `close`, from any state |
+
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::time::Duration;
+
+use super::triggers::{Pending, Phase, SystemEvent};
+use crate::error::ReactorError;
+use crate::log::error;
+use crate::time::DelayedCall;
+
+/// The state of the run, and its causes.
+pub(super) struct Run {
+    state: RefCell<State>,
+    /// The loop has control: a turn is being made, or triggers run.
+    is_turning: Cell<bool>,
+    /// Everything is being closed: nothing new is begun.
+    is_closing: Cell<bool>,
+    exit_signal: Cell<Option<i32>>,
+}
+
+/// The events of a run. Others are the program's, and `triggers.rs`'s business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunEvent {
+    Startup,
+    Shutdown,
+}
+
+/// See the module.
+enum State {
+    Idle,
+    /// Startup triggers.
+    Starting(Event),
+    Running,
+    /// `stop` was called.
+    StopAsked,
+    /// Shutdown triggers.
+    Stopping(Event),
+    /// Leave at the end of the turn.
+    Crashed,
+    /// Never again.
+    Closed,
+}
+
+/// The next step of a run.
+pub(super) enum Next {
+    /// None: the run is over.
+    Over,
+    /// None before another turn.
+    Wait,
+    /// To this phase of an event, or behind its last.
+    Go(RunEvent, Option<Phase>),
+}
+
+/// What a run has to know of its reactor.
+pub(super) trait RunContext {
+    fn now(&self) -> Duration;
+    /// True if jobs of the program are not done.
+    fn has_jobs(&self) -> bool;
+}
+
+/// An event that is under way.
+struct Event {
+    phase: Phase,
+    /// The Deferreds that the phase waits for.
+    pending: Pending,
+    /// When it stops waiting.
+    deadline: Option<(Duration, DelayedCall)>,
+    /// The state that a startup leads to, unless it is running. It waits for nothing then, and its other triggers run first.
+    leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Stop,
+    Crash,
+}
+
+impl Run {
+    pub(super) fn new() -> Self {
+        Self {
+            state: RefCell::new(State::Idle),
+            is_turning: Cell::new(false),
+            is_closing: Cell::new(false),
+            exit_signal: Cell::new(None),
+        }
+    }
+
+    /// True if the loop has control.
+    pub(super) fn is_turning(&self) -> bool {
+        self.is_turning.get()
+    }
+
+    /// True if no run is under way, and one may begin.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Idle)
+    }
+
+    /// True if everything is being closed, by a shutdown or for good.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.get()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Closed)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Idle | State::Crashed | State::Closed => false,
+            State::Starting(event) => event.phase > Phase::Before && event.leaving != Some(Leaving::Crash),
+            State::Running | State::StopAsked => true,
+            State::Stopping(event) => event.phase == Phase::Before,
+        }
+    }
+
+    /// The signal that stopped the run, or the one before.
+    pub(super) fn exit_signal(&self) -> Option<i32> {
+        self.exit_signal.get()
+    }
+
+    pub(super) fn set_exit_signal(&self, signal: Option<i32>) {
+        self.exit_signal.set(signal);
+    }
+
+    pub(super) fn set_turning(&self, is_turning: bool) {
+        self.is_turning.set(is_turning);
+    }
+
+    /// A run is over, and another one may begin.
+    pub(super) fn become_idle(&self) {
+        self.is_closing.set(false);
+        self.enter(State::Idle);
+    }
+
+    /// Starts an event, which is waited for until the deadline, if it has one.
+    pub(super) fn begin(&self, event: RunEvent, phase: Phase, deadline: Option<(Duration, DelayedCall)>) {
+        let under_way = Event { phase, pending: Pending::default(), deadline, leaving: None };
+        self.enter(match event {
+            RunEvent::Startup => State::Starting(under_way),
+            RunEvent::Shutdown => State::Stopping(under_way),
+        });
+    }
+
+    /// The next step of the run.
+    pub(super) fn next(&self, context: &impl RunContext) -> Next {
+        match &*self.state.borrow() {
+            State::Idle | State::Crashed | State::Closed => Next::Over,
+            State::Running => Next::Wait,
+            State::Starting(event) if event.is_waiting(RunEvent::Startup, context) => Next::Wait,
+            State::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => Next::Wait,
+            State::Starting(event) => Next::Go(RunEvent::Startup, event.phase.next()),
+            State::Stopping(event) => Next::Go(RunEvent::Shutdown, event.phase.next()),
+            State::StopAsked => Next::Go(RunEvent::Shutdown, Some(Phase::Before)),
+        }
+    }
+
+    /// True if there is a next step after this turn: a call or a timer of this one changed the state.
+    pub(super) fn is_to_advance(&self, context: &impl RunContext) -> bool {
+        match &*self.state.borrow() {
+            State::StopAsked | State::Crashed => true,
+            State::Starting(event) => !event.is_waiting(RunEvent::Startup, context),
+            State::Stopping(event) => !event.is_waiting(RunEvent::Shutdown, context),
+            State::Idle | State::Running | State::Closed => false,
+        }
+    }
+
+    /// From now on nothing new is begun.
+    pub(super) fn begin_closing(&self) {
+        self.is_closing.set(true);
+    }
+
+    /// Ends the run for good, whatever its state.
+    pub(super) fn close(&self) {
+        self.enter(State::Closed);
+    }
+
+    /// As `close`, in a forked child: an event that is under way is the parent's.
+    pub(super) fn close_in_child(&self) {
+        mem::forget(self.state.replace(State::Closed));
+        self.begin_closing();
+    }
+
+    fn enter(&self, state: State) {
+        let old = self.state.replace(state);
+        // It may hold Deferreds, whose callbacks are the program's.
+        drop(old);
+    }
+
+    pub(super) fn stop(&self) -> Result<(), ReactorError> {
+        let mut state = self.state.borrow_mut();
+        match &mut *state {
+            State::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
+            State::Running => *state = State::StopAsked,
+            _ => return Err(ReactorError::NotRunning),
+        }
+        Ok(())
+    }
+
+    pub(super) fn crash(&self) -> Result<(), ReactorError> {
+        match &mut *self.state.borrow_mut() {
+            State::Starting(Event { leaving: Some(Leaving::Crash), .. })
+            | State::Idle
+            | State::Crashed
+            | State::Closed => return Err(ReactorError::NotRunning),
+            State::Starting(Event { leaving, .. }) => {
+                *leaving = Some(Leaving::Crash);
+                return Ok(());
+            }
+            State::Running | State::StopAsked | State::Stopping(_) => {}
+        }
+        self.enter(State::Crashed);
+        Ok(())
+    }
+
+    /// The startup is over, and leads to what was asked for meanwhile.
+    pub(super) fn started(&self) {
+        let leaving = if let State::Starting(event) = &*self.state.borrow() { event.leaving } else { None };
+        self.enter(match leaving {
+            None => State::Running,
+            Some(Leaving::Stop) => State::StopAsked,
+            Some(Leaving::Crash) => State::Crashed,
+        });
+    }
+
+    /// Goes on to a later phase of an event.
+    pub(super) fn enter_phase(&self, event: RunEvent, phase: Phase) {
+        let left = match &mut *self.state.borrow_mut() {
+            State::Starting(current) | State::Stopping(current) => {
+                current.report(event);
+                current.phase = phase;
+                mem::take(&mut current.pending)
+            }
+            _ => Pending::default(),
+        };
+        drop(left);
+    }
+
+    /// Keeps what the triggers of a phase returned, unless they stopped or crashed the reactor.
+    pub(super) fn note_pending(&self, event: RunEvent, phase: Phase, pending: Pending) {
+        match (&mut *self.state.borrow_mut(), event) {
+            (State::Starting(current), RunEvent::Startup) | (State::Stopping(current), RunEvent::Shutdown)
+                if current.phase == phase =>
+            {
+                current.pending = pending;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl From<RunEvent> for SystemEvent {
+    fn from(event: RunEvent) -> Self {
+        match event {
+            RunEvent::Startup => Self::Startup,
+            RunEvent::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
+impl Event {
+    /// True if it waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the program's jobs,
+    /// in whatever pool, which may need the reactor until they are done.
+    fn is_waiting(&self, what: RunEvent, context: &impl RunContext) -> bool {
+        let is_in_time = || self.deadline.as_ref().is_none_or(|(until, _)| context.now() < *until);
+        let with_jobs = what == RunEvent::Shutdown && self.phase >= Phase::During;
+        let has_work = || self.pending.places().next().is_some() || with_jobs && context.has_jobs();
+        self.leaving.is_none() && is_in_time() && has_work()
+    }
+
+    /// Tells the log of triggers that are no longer waited for.
+    fn report(&self, event: RunEvent) {
+        if self.leaving.is_some() {
+            return;
+        }
+        for place in self.pending.places() {
+            error!(?event, phase = ?self.phase, trigger = %place, "a trigger's Deferred has no result yet; going on without it");
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if let Some((_, timer)) = &self.deadline {
+            // It may be what ended the wait.
+            let _ = timer.cancel();
+        }
+    }
+}

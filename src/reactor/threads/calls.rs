@@ -1,0 +1,173 @@
+//! [`Calls`]: calls on their way from other threads to the loop.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+
+use super::wakeup::Wakeup;
+use crate::error::ReactorGone;
+use crate::failure::drop_guarded;
+use crate::reactor::process::Process;
+
+/// A call on its way to the reactor's thread, where it is given an `R`.
+pub(in crate::reactor) type Call<R> = Box<dyn FnOnce(&R) + Send>;
+
+/// See the module.
+pub(in crate::reactor) struct Calls<R> {
+    /// `None` once the reactor is closed.
+    calls: Mutex<Option<Vec<Call<R>>>>,
+    /// Whether there may be calls: what the reactor looks at each turn, without the lock.
+    waiting: AtomicBool,
+    wakeup: Arc<Wakeup>,
+    process: Arc<Process>,
+    /// The reactor's.
+    thread: ThreadId,
+}
+
+impl<R> Calls<R> {
+    pub(in crate::reactor) fn new(wakeup: Arc<Wakeup>, process: Arc<Process>) -> Self {
+        Self {
+            calls: Mutex::new(Some(Vec::new())),
+            waiting: AtomicBool::new(false),
+            wakeup,
+            process,
+            thread: thread::current().id(),
+        }
+    }
+
+    /// Adds a call, from any thread, and wakes the loop.
+    ///
+    /// # Errors
+    /// The reactor is closed, or this is a forked child of its process; the call is dropped.
+    pub(in crate::reactor) fn add(&self, call: Call<R>) -> Result<(), ReactorGone> {
+        if self.process.is_parent() {
+            return Err(ReactorGone);
+        }
+        let mut calls = self.lock();
+        let queue = calls.as_mut().ok_or(ReactorGone)?;
+        queue.push(call);
+        self.waiting.store(true, Ordering::Release);
+        drop(calls);
+        self.wakeup.ring();
+        Ok(())
+    }
+
+    /// True on the thread of the reactor.
+    pub(in crate::reactor) fn is_in_reactor_thread(&self) -> bool {
+        thread::current().id() == self.thread
+    }
+
+    /// Whether there may be calls.
+    #[inline]
+    pub(in crate::reactor) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// The calls queued so far.
+    pub(in crate::reactor) fn take(&self) -> Vec<Call<R>> {
+        if !self.is_waiting() {
+            return Vec::new();
+        }
+        let mut calls = self.lock();
+        self.waiting.store(false, Ordering::Relaxed);
+        calls.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// The reactor goes; so do the calls that nobody will make.
+    pub(in crate::reactor) fn close(&self) {
+        let calls = self.lock().take();
+        for call in calls.into_iter().flatten() {
+            drop_guarded("a call from a thread", call);
+        }
+    }
+
+    /// In a forked child the calls are the parent's: they are neither made nor dropped.
+    pub(in crate::reactor) fn leave(&self) {
+        // A thread of the parent's may have had the lock.
+        if let Ok(mut calls) = self.calls.try_lock() {
+            mem::forget(calls.take());
+        }
+    }
+
+    fn lock(&self) -> Locked<'_, R> {
+        // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(test)]
+        let calls = tests::Watched::from(calls);
+        calls
+    }
+}
+
+#[cfg(not(test))]
+type Locked<'a, R> = std::sync::MutexGuard<'a, Option<Vec<Call<R>>>>;
+#[cfg(test)]
+type Locked<'a, R> = tests::Watched<'a, R>;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::ops::{Deref, DerefMut};
+    use std::sync::MutexGuard;
+
+    use super::*;
+    use crate::reactor::backend::Wake;
+
+    thread_local! {
+        /// Runs once when this thread gives the lock back the next time.
+        static UNLOCKED: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
+    }
+
+    /// A guard that tells when it has given the lock back.
+    pub(super) struct Watched<'a, R>(Option<MutexGuard<'a, Option<Vec<Call<R>>>>>);
+
+    impl<'a, R> From<MutexGuard<'a, Option<Vec<Call<R>>>>> for Watched<'a, R> {
+        fn from(guard: MutexGuard<'a, Option<Vec<Call<R>>>>) -> Self {
+            Self(Some(guard))
+        }
+    }
+
+    impl<R> Deref for Watched<'_, R> {
+        type Target = Option<Vec<Call<R>>>;
+
+        fn deref(&self) -> &Self::Target {
+            self.0.as_deref().expect("it is there until the guard is dropped")
+        }
+    }
+
+    impl<R> DerefMut for Watched<'_, R> {
+        fn deref_mut(&mut self) -> &mut Self::Target {
+            self.0.as_deref_mut().expect("it is there until the guard is dropped")
+        }
+    }
+
+    impl<R> Drop for Watched<'_, R> {
+        fn drop(&mut self) {
+            drop(self.0.take());
+            let then = UNLOCKED.take();
+            if let Some(then) = then {
+                then();
+            }
+        }
+    }
+
+    /// A call that another thread makes at the very moment at which the reactor gives the lock back is found the next time.
+    #[test]
+    fn a_call_behind_the_lock_is_not_lost() {
+        let wakeup = Arc::new(Wakeup::new(Arc::new(Nobody)));
+        let calls = Arc::new(Calls::<()>::new(wakeup, Arc::new(Process::current())));
+        calls.add(Box::new(|()| {})).expect("it is open");
+        let others = Arc::clone(&calls);
+        UNLOCKED.set(Some(Box::new(move || {
+            let add = move || others.add(Box::new(|()| {}));
+            thread::spawn(add).join().expect("the thread did not panic").expect("it is open");
+        })));
+        assert_eq!((calls.take().len(), calls.take().len(), calls.take().len()), (1, 1, 0));
+    }
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(&self) {}
+    }
+}
