@@ -3,7 +3,7 @@
 //! One type for each question that a caller asks: why did the connection end ([`ConnectionClosed`]), why was there none
 //! ([`ConnectError`]), why can't I listen ([`ListenError`]), what is wrong with the reactor ([`ReactorError`]), with a
 //! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]), with a lock ([`FilesystemLockError`]). All travel inside a
-//! [`Failure`](crate::Failure) where callbacks meet them, and [`Failure::check`](crate::Failure::check) finds them.
+//! [`Failure`] where callbacks meet them, and [`Failure::check`] finds them.
 
 use std::error::Error as _;
 use std::fmt;
@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::address::Address;
 pub use crate::address::BadHostName;
+use crate::failure::Failure;
 
 /// Why a connection ended: the reason that `connection_lost` is given, unless a callback of the protocol failed (then it
 /// is that failure).
@@ -77,7 +78,18 @@ pub enum ConnectionClosed {
     ReactorStopped,
 }
 
+thread_local! {
+    /// The reason of most ends, which they share: a connection that ends cleanly allocates nothing for it.
+    static DONE: Failure = Failure::untraced(ConnectionClosed::Done);
+}
+
 impl ConnectionClosed {
+    /// [`Done`](Self::Done) as a failure.
+    pub(crate) fn done() -> Failure {
+        // A thread that ends drops its own before those who may still ask for it.
+        DONE.try_with(Failure::clone).unwrap_or_else(|_| Failure::untraced(Self::Done))
+    }
+
     /// Sorts a network error into its kind.
     pub(crate) fn from_io(source: io::Error, unsent: usize) -> Self {
         match source.kind() {
@@ -426,4 +438,51 @@ pub enum Unavailable {
     /// The connection has a protocol, but none of the type that was asked for.
     #[error("the connection's protocol is of another type")]
     OtherProtocol,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn is_done(failure: &Failure) -> bool {
+        matches!(failure.check(), Some(ConnectionClosed::Done)) && failure.backtrace().is_none()
+    }
+
+    #[test]
+    fn clean_ends_of_a_thread_share_their_failure() {
+        let [first, second] = [ConnectionClosed::done(), ConnectionClosed::done()];
+        assert!(is_done(&first));
+        assert!(std::ptr::addr_eq(first.error(), second.error()));
+        let other = thread::spawn(ConnectionClosed::done).join().unwrap();
+        assert!(is_done(&other) && !std::ptr::addr_eq(first.error(), other.error()));
+    }
+
+    /// A reactor in a thread's own storage may be dropped before or after the failure, in which order is the system's affair.
+    #[test]
+    fn connections_end_while_their_thread_does() {
+        struct Connection(mpsc::Sender<bool>);
+
+        impl Drop for Connection {
+            fn drop(&mut self) {
+                self.0.send(is_done(&ConnectionClosed::done())).unwrap();
+            }
+        }
+        thread_local! {
+            static BEFORE: RefCell<Option<Connection>> = const { RefCell::new(None) };
+            static BEHIND: RefCell<Option<Connection>> = const { RefCell::new(None) };
+        }
+        let (sender, told) = mpsc::channel();
+        let other = sender.clone();
+        let ending = thread::spawn(move || {
+            BEFORE.set(Some(Connection(sender)));
+            drop(ConnectionClosed::done());
+            BEHIND.set(Some(Connection(other)));
+        });
+        ending.join().unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), [true, true]);
+    }
 }

@@ -8,8 +8,10 @@
 
 pub mod answers;
 pub mod bounds;
+pub mod callgrind;
 pub mod histogram;
 pub mod load;
+pub mod machine_code;
 pub mod measure;
 pub mod peers;
 pub mod plot;

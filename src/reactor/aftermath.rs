@@ -1,7 +1,7 @@
 //! [`Aftermath`]: the work that one phase leaves for a later one, when nothing is borrowed and no callback is on the stack.
 
 use std::cell::RefCell;
-use std::vec;
+use std::collections::VecDeque;
 
 use crate::transport::agenda::Id;
 use crate::transport::settle::Later;
@@ -86,21 +86,22 @@ impl<C> Default for Aftermath<C> {
     }
 }
 
-/// A list that is added to while it is worked off.
-struct List<T>(RefCell<Vec<T>>);
+/// A list that is added to while it is worked off. It keeps its capacity.
+struct List<T>(RefCell<VecDeque<T>>);
 
 impl<T> List<T> {
     fn push(&self, item: T) {
-        self.0.borrow_mut().push(item);
+        self.0.borrow_mut().push_back(item);
     }
 
     fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// Takes what the list has now, an item at a time. What a panic leaves of it goes back in front of what was added meanwhile.
-    fn take(&self) -> Batch<'_, T> {
-        Batch { items: self.0.take().into_iter(), list: self }
+    /// Takes the items that the list has now, one at a time. Later ones stay, and so do those that a panic leaves.
+    fn take(&self) -> impl Iterator<Item = T> {
+        let count = self.0.borrow().len();
+        (0..count).map_while(|_| self.0.borrow_mut().pop_front())
     }
 }
 
@@ -110,24 +111,21 @@ impl<T> Default for List<T> {
     }
 }
 
-/// See [`List::take`].
-struct Batch<'a, T> {
-    items: vec::IntoIter<T>,
-    list: &'a List<T>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<T> Iterator for Batch<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.items.next()
-    }
-}
-
-impl<T> Drop for Batch<'_, T> {
-    fn drop(&mut self) {
-        if self.items.len() > 0 {
-            self.list.0.borrow_mut().splice(..0, self.items.by_ref());
-        }
+    /// A batch ends where the list ended when it was taken, also if it is not worked off.
+    #[test]
+    fn later_items_wait_for_the_next_batch() {
+        let list = List::default();
+        list.push(1);
+        list.push(2);
+        let taken: Vec<i32> = list.take().inspect(|item| list.push(item + 10)).collect();
+        assert_eq!(taken, [1, 2]);
+        assert_eq!(list.take().next(), Some(11));
+        list.push(13);
+        assert_eq!(list.take().collect::<Vec<_>>(), [12, 13]);
+        assert!(list.is_empty() && list.take().next().is_none());
     }
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::backend::socket::faults::{self, Call, Fault, left, plan};
 use super::backend::{Closed, Completion, Incoming, IncomingSocket};
 use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
-use crate::address::Address;
+use crate::address::{Address, Ends};
 use crate::deferred::Promise;
 use crate::error::{ConnectError, ReactorError, ReactorGone};
 use crate::failure::{Failure, Result};
@@ -480,8 +480,8 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
-        let incoming = Incoming { socket, host: address.into(), peer: address.into() };
-        core.complete(port, Completion::Accepted(Box::new(incoming)));
+        let incoming = Incoming { socket, ends: Ends::new(address.into(), address.into()) };
+        core.complete(port, Completion::Accepted(incoming));
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
         assert!(log.borrow().is_empty() && core.slots.borrow().len() == 2);
     }

@@ -28,7 +28,8 @@ impl Core {
     ///
     /// It is compiled into the loop of [`Core::run`], and so are the backend's wait, its receive and its send: no function returns
     /// across one of these system calls (`backend/any.rs` says why). So nothing that makes one of them may be called from here out of
-    /// line or by a closure; everything that is rare is, and is marked so. `tests/in_line.rs` looks at the machine code.
+    /// line or by a closure; everything that is rare is, and is marked so. The instruction
+    /// gate checks it in the machine code (`bench/src/bin/instructions.rs`).
     #[inline(always)]
     pub(super) fn turn(self: &Rc<Self>, longest: Option<Duration>) -> Result<(), ReactorError> {
         self.count(|counters| counters.turns += 1);

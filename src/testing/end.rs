@@ -15,6 +15,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::VirtualClock;
+use crate::address::Ends;
 use crate::failure::Failure;
 use crate::protocol::{Connection, ErasedJoint, Protocol};
 use crate::time::{Clock as _, DelayedCall, Timers};
@@ -53,7 +54,7 @@ impl End {
         let socket = Rc::new(Socket::new(room, clock));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
         let agenda = Rc::new(Agenda::new(driver, None));
-        let transport = Transport::new(ID, Rc::clone(&agenda), host.into(), peer.into());
+        let transport = Transport::new(ID, Rc::clone(&agenda), Ends::new(host.into(), peer.into()));
         transport.list();
         Self {
             transport,

@@ -87,8 +87,8 @@ struct Conduit {
 }
 
 impl Transport {
-    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, host: Address, peer: Address) -> Self {
-        Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), ends: Ends::new(host, peer) }))
+    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, ends: Ends) -> Self {
+        Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), ends }))
     }
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call

@@ -15,7 +15,14 @@
 //! than five percent above its bound, or has none. A case that takes over five percent less does not
 //! fail: the program asks for the new number to be recorded. `--set` records all measured numbers. A
 //! case on io_uring is skipped, with a line that says so, where there is no ring.
+//!
+//! The gate also checks that the loop makes the system calls of an echo in its own frame. Returns across them are predicted
+//! wrongly, and no count of instructions shows that (`docs/costs.md`). Two things are checked, on Linux on x86_64:
+//!
+//! - The machine code of `Core::run` and `Core::iterate`, disassembled by objdump, has the system calls of [`IN_FRAME`].
+//! - The turns of the case `echo` on mio make no system call in any other function, by callgrind's count.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
@@ -27,6 +34,8 @@ use std::time::{Duration, Instant};
 use ropewalk::{BackendKind, ListenOptions, Protocol, Reactor, Transport};
 use ropewalk_bench::Result;
 use ropewalk_bench::bounds::{Bounds, TOLERANCE_PERCENT, Verdict, change_percent};
+use ropewalk_bench::callgrind::Profile;
+use ropewalk_bench::machine_code::system_calls;
 use ropewalk_bench::peers::Missing;
 
 /// All cases, in the order of the file.
@@ -53,6 +62,18 @@ const MESSAGE_BYTES: usize = 64;
 
 /// The function whose instructions are counted, by its name in the program. No other name begins like this.
 const COUNTED: &str = "instructions::turn";
+
+/// The functions that the loop is compiled into, by the ends of their names. The second is the one of [`turn`].
+const LOOPS: [&str; 2] = ["ropewalk::reactor::core::Core>::run", "ropewalk::reactor::core::Core>::iterate"];
+
+/// The system calls of an echo, with their numbers on x86_64.
+const IN_FRAME: [(&str, u32); 3] = [("epoll_pwait", 0x119), ("recvfrom", 0x2d), ("sendto", 0x2c)];
+
+/// The fewest system calls that the loop makes itself for an echo: a receive and a send.
+const IN_LOOP: f64 = 2.0;
+
+/// System calls for an echo that may be made in other functions. Connections are made in both runs, and not always with as many.
+const ELSEWHERE: f64 = 0.01;
 
 /// The longest that the loop may turn for one thing. Arbitrary: a round takes milliseconds under valgrind.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -84,18 +105,25 @@ fn gate(set: bool) -> Result<()> {
     let text = std::fs::read_to_string(&file).map_err(|error| in_file(error.into()))?;
     let mut bounds = Bounds::parse(&text).map_err(in_file)?;
     let measured = CASES.map(|case| (case.to_string(), case.measure()));
+    // The first case is the echo on mio.
+    let frame = match &measured[0] {
+        (_, Ok(echo)) => check_frame(echo),
+        (name, Err(_)) => Err(format!("{name} was not measured").into()),
+    };
     if set {
-        for (name, instructions) in &measured {
-            if let Ok(instructions) = instructions {
-                bounds.set(name, instructions.round() as u64);
+        for (name, measured) in &measured {
+            if let Ok(measured) = measured {
+                bounds.set(name, measured.instructions.round() as u64);
             }
         }
         std::fs::write(&file, bounds.to_string()).map_err(|error| in_file(error.into()))?;
     }
     let stale = bounds.names().filter(|name| measured.iter().all(|(case, _)| case != name));
     let mut failures: Vec<String> = stale.map(|name| format!("no case is called {name:?}")).collect();
-    for (name, instructions) in measured {
-        match instructions.and_then(|instructions| judge(&name, instructions, &bounds)) {
+    let judged = measured
+        .map(|(name, measured)| (name.clone(), measured.and_then(|one| judge(&name, one.instructions, &bounds))));
+    for (name, judged) in judged.into_iter().chain([("in the loop's frame".to_owned(), frame)]) {
+        match judged {
             Ok(line) => println!("{name}: {line}"),
             Err(error) if error.is::<Missing>() => println!("{name}: skipped: {error}"),
             Err(error) => failures.push(format!("{name}: {error}")),
@@ -117,6 +145,71 @@ fn judge(name: &str, instructions: f64, bounds: &Bounds) -> Result<String> {
     }
 }
 
+/// Checks that the loop makes the system calls of an echo itself, and returns their names.
+fn check_frame(echo: &Unit) -> Result<String> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Err(Missing("only machine code of x86_64 for Linux is read".into()).into());
+    }
+    check_calls(&echo.system_calls)?;
+    // Without it the function would not be a part of this program.
+    run_loop()?;
+    let program = std::env::current_exe()?;
+    let disassembled =
+        Command::new("objdump").args(["--disassemble", "--demangle", "--no-show-raw-insn"]).arg(program).output();
+    let disassembled = match disassembled {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Missing("there is no objdump".into()).into()),
+        disassembled => disassembled?,
+    };
+    if !disassembled.status.success() {
+        return Err(format!("objdump failed:\n{}", String::from_utf8_lossy(&disassembled.stderr)).into());
+    }
+    check_code(&String::from_utf8_lossy(&disassembled.stdout))?;
+    Ok(IN_FRAME.map(|(name, _)| name).join(", "))
+}
+
+/// Checks that the system calls of an echo, by the function that makes them, are the loop's.
+fn check_calls(calls: &BTreeMap<String, f64>) -> Result<()> {
+    let (of_loop, others): (Vec<_>, Vec<_>) = calls.iter().partition(|(function, _)| function.ends_with(LOOPS[1]));
+    let in_loop: f64 = of_loop.into_iter().map(|(_, count)| count).sum();
+    let elsewhere = others.into_iter().filter(|(_, count)| **count > ELSEWHERE);
+    let elsewhere: Vec<String> = elsewhere.map(|(function, count)| format!("{count:.2} in {function}")).collect();
+    if in_loop >= IN_LOOP && elsewhere.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{in_loop:.2} system calls of an echo are the loop's, others are not: {}", elsewhere.join(", ")).into())
+}
+
+/// Checks in a disassembly that each function of the loop has all system calls of an echo.
+fn check_code(disassembly: &str) -> Result<()> {
+    for function in LOOPS {
+        let copies = system_calls(disassembly, function);
+        if copies.is_empty() {
+            return Err(format!("there is no machine code of {function}").into());
+        }
+        for (name, number) in IN_FRAME {
+            if copies.iter().any(|calls| !calls.contains(&number)) {
+                return Err(format!("{function} calls {name} in another frame, if at all").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs a loop that stops at once.
+fn run_loop() -> Result<()> {
+    let reactor = Reactor::builder().signals(false).backend(BackendKind::Mio).build()?;
+    let stopped = reactor.clone();
+    reactor.call_when_running(move || stopped.stop().expect("it runs"));
+    Ok(reactor.run()?)
+}
+
+/// What a unit of a case takes.
+struct Unit {
+    instructions: f64,
+    /// By the function that makes them itself.
+    system_calls: BTreeMap<String, f64>,
+}
+
 /// A thing to count, on one backend.
 #[derive(Clone, Copy)]
 struct Case {
@@ -130,22 +223,29 @@ struct Case {
 }
 
 impl Case {
-    /// Counts the instructions of one unit.
+    /// Counts what one unit takes.
     ///
     /// # Errors
     /// The backend is [`Missing`], or valgrind fails.
-    fn measure(&self) -> Result<f64> {
+    fn measure(&self) -> Result<Unit> {
         let [short, long] = self.rounds;
         let (less, more) = (self.count(short)?, self.count(long)?);
-        Ok((more as f64 - less as f64) / ((long - short) * self.connections) as f64)
+        let units = ((long - short) * self.connections) as f64;
+        let of_unit = |less: u64, more: u64| (more as f64 - less as f64) / units;
+        let calls_of_unit = |(function, more): (String, u64)| {
+            let less = less.system_calls.get(&function).copied().unwrap_or(0);
+            (function, of_unit(less, more))
+        };
+        let system_calls = more.system_calls.into_iter().map(calls_of_unit).collect();
+        Ok(Unit { instructions: of_unit(less.instructions, more.instructions), system_calls })
     }
 
-    /// Counts the instructions of a run of so many rounds.
-    fn count(&self, rounds: usize) -> Result<u64> {
+    /// Counts in a run of so many rounds.
+    fn count(&self, rounds: usize) -> Result<Profile> {
         let program = std::env::current_exe()?;
         let output = std::env::temp_dir().join(format!("ropewalk-instructions-{}-{rounds}", std::process::id()));
         let ran = Command::new("valgrind")
-            .args(["--tool=callgrind", &format!("--toggle-collect={COUNTED}*")])
+            .args(["--tool=callgrind", "--collect-systime=yes", &format!("--toggle-collect={COUNTED}*")])
             .arg(format!("--callgrind-out-file={}", output.display()))
             .arg(program)
             .args([RUN, &self.to_string(), &rounds.to_string()])
@@ -162,8 +262,7 @@ impl Case {
             return Err(format!("the run under valgrind failed:\n{errors}").into());
         }
         let counted = counted.map_err(|error| format!("valgrind has counted nothing: {error}\n{errors}"))?;
-        let total = counted.lines().find_map(|line| line.strip_prefix("totals:")?.trim().parse().ok());
-        total.filter(|&total| total > 0).ok_or_else(|| format!("valgrind has counted nothing of {COUNTED}").into())
+        Profile::parse(&counted).map_err(|error| format!("{COUNTED}: {error}").into())
     }
 }
 
@@ -287,6 +386,43 @@ mod tests {
     fn bounds_are_those_of_the_cases() {
         let bounds = Bounds::parse(include_str!("../../instructions.txt")).unwrap();
         assert_eq!(bounds.names().collect::<Vec<_>>(), CASES.map(|case| case.to_string()));
+    }
+
+    /// System calls of another function fail the gate, unless they are too few to be an echo's.
+    #[test]
+    fn calls_of_other_functions_are_found() {
+        let calls = |in_loop, others| {
+            let functions = [(LOOPS[1], in_loop), ("accept", others)];
+            check_calls(&functions.map(|(name, count)| (name.to_owned(), count)).into())
+        };
+        calls(2.03, 0.005).unwrap();
+        let error = calls(2.03, 0.5).unwrap_err().to_string();
+        assert_eq!(error, "2.03 system calls of an echo are the loop's, others are not: 0.50 in accept");
+        assert!(calls(1.99, 0.0).is_err() && check_calls(&BTreeMap::new()).is_err());
+    }
+
+    /// Every function of the loop has to be there, with every one of the system calls.
+    #[test]
+    fn code_without_a_call_in_the_frame_is_refused() {
+        let function = |name: &str, calls: &[u32]| {
+            let calls: String =
+                calls.iter().map(|number| format!(" 1:\tmov    $0x{number:x},%eax\n 2:\tsyscall\n")).collect();
+            format!("00d9880 <<impl {name}>:\n{calls}")
+        };
+        let all = IN_FRAME.map(|(_, number)| number);
+        let whole = LOOPS.map(|name| function(name, &all));
+        check_code(&whole.concat()).unwrap();
+        for lacking in [0, 1] {
+            let mut part = whole.clone();
+            part[lacking] = String::new();
+            assert!(check_code(&part.concat()).is_err(), "without {}", LOOPS[lacking]);
+            for (name, number) in IN_FRAME {
+                let others: Vec<u32> = all.into_iter().filter(|other| *other != number).collect();
+                part[lacking] = function(LOOPS[lacking], &others);
+                let error = check_code(&part.concat()).unwrap_err().to_string();
+                assert_eq!(error, format!("{} calls {name} in another frame, if at all", LOOPS[lacking]));
+            }
+        }
     }
 
     /// Without valgrind too, each case comes to its end, with the connections that it is to count.

@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::address::Address;
+use crate::address::{Address, Ends};
 use crate::transport::agenda::{Credentials, Id, SocketOption};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::Loan;
@@ -293,8 +293,8 @@ impl From<Completion> for BackendEvent {
 /// What happened that is not an [`BackendEvent`] of its own.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// A connection came in. Boxed, for there are far more of the others, and they are smaller.
-    Accepted(Box<Incoming>),
+    /// A connection came in.
+    Accepted(Incoming),
     /// A port has no descriptor for a connection that waits. Unless [`Backend::accept`] is called over this, because some were given
     /// up, it [sheds](Self::Shed) what waits.
     NoDescriptors,
@@ -323,8 +323,7 @@ pub(crate) enum Completion {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) socket: IncomingSocket,
-    pub(crate) host: Address,
-    pub(crate) peer: Address,
+    pub(crate) ends: Ends,
 }
 
 /// What an accepted connection is to the backend that accepted it.

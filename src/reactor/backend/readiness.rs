@@ -13,7 +13,7 @@ use super::socket_file::SocketFile;
 use super::table::Then;
 use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Interest, Progress, RECEIVE};
 use super::{ConnectionOptions, PortOptions};
-use crate::address::Address;
+use crate::address::{Address, Ends};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::{CHUNK, MAX_SLICES};
 
@@ -281,7 +281,7 @@ impl Listener {
                 Accept::Connection(socket, peer) => {
                     self.short = false;
                     if let Some(incoming) = self.incoming(socket, peer) {
-                        return (Some(Completion::Accepted(Box::new(incoming))), Then::Next);
+                        return (Some(Completion::Accepted(incoming)), Then::Next);
                     }
                 }
                 Accept::Empty => (self.waiting, self.short) = (false, false),
@@ -327,7 +327,7 @@ impl Listener {
             socket::set_buffers(&socket, given).ok()?;
         }
         let socket = IncomingSocket::Descriptor { socket, unix: host.unix().is_some() };
-        Some(Incoming { socket, host, peer })
+        Some(Incoming { socket, ends: Ends::new(host, peer) })
     }
 
     /// Descriptors ran out: the reactor is asked for one, now and in the next turn, by when connections of this one may be over.

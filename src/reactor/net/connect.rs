@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::dial::{Attempt, Destination, Dial, Stage};
 use super::options::ConnectOptions;
-use crate::address::Address;
+use crate::address::{Address, Ends};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
@@ -219,7 +219,7 @@ impl Core {
     /// Joins a connection to a protocol, and tells whoever waits.
     fn join(&self, id: Id, host: Address, attempt: &Attempt) {
         let (dial, peer) = (&attempt.dial, &attempt.to);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer.clone());
+        let transport = Transport::new(id, Rc::clone(&self.agenda), Ends::new(host, peer.clone()));
         transport.begin_with_limit(dial.options.dial.connection.queue_limit);
         let joint = match dial.factory.build(transport) {
             Ok(Some(joint)) => joint,

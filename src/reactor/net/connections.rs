@@ -2,6 +2,7 @@
 //! go of what is over.
 
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ impl Core {
                 Some(joint) => joint.transport().ask(|stream| stream.broken(error, rest)),
                 None => self.end_lingering(id),
             },
-            Completion::Accepted(incoming) => self.accepted(id, *incoming),
+            Completion::Accepted(incoming) => self.accepted(id, incoming),
             Completion::NoDescriptors => {
                 if self.end_oldest_lingering() {
                     self.backend.borrow_mut().accept(id);
@@ -93,9 +94,9 @@ impl Core {
 
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
-        let Incoming { socket, host, peer } = incoming;
+        let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), host, peer);
+        let transport = Transport::new(id, Rc::clone(&self.agenda), ends);
         transport.begin_with_limit(port.options.connections.queue_limit);
         let named = transport.clone();
         let joint = match port.factory.build(transport) {
@@ -235,7 +236,13 @@ impl Core {
     }
 
     fn lose(self: &Rc<Self>, id: Id, mode: CloseMode) {
-        let slot = self.slots.borrow_mut().get_mut(id).map(|slot| std::mem::replace(slot, Slot::Reserved));
+        let lingers = mode == CloseMode::Linger && !self.run.is_closing();
+        let mut slots = self.slots.borrow_mut();
+        let slot = match slots.get_mut(id) {
+            Some(slot) if lingers => Some(mem::replace(slot, Slot::Reserved)),
+            _ => slots.remove(id),
+        };
+        drop(slots);
         let (joint, factory) = match slot {
             Some(Slot::Connected(joint)) => (joint, None),
             Some(Slot::Client(client)) => (client.0, Some(client.1)),
@@ -248,11 +255,10 @@ impl Core {
         if had_deadline {
             self.disarm_deadline(id);
         }
-        if mode == CloseMode::Linger && !self.run.is_closing() {
+        if lingers {
             self.linger(id, was_shut);
         } else {
             self.backend.borrow_mut().close(id, mode == CloseMode::Reset);
-            self.slots.borrow_mut().remove(id);
         }
         joint.connection_lost(&reason);
         if let Some(factory) = factory {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::conduct::{Conduct, key};
 use super::kernel::{Kernel, News, Owner, Refusal, Sharing, SocketId};
-use crate::address::Address;
+use crate::address::{Address, Ends};
 use crate::reactor::{
     Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
     Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
@@ -127,7 +127,7 @@ impl Simulated {
         let completion = match news {
             News::Accepted { stream, host, peer } => {
                 self.accepted += 1;
-                Completion::Accepted(Box::new(self.incoming(id, stream, host, peer)))
+                Completion::Accepted(self.incoming(id, stream, host, peer))
             }
             News::NoDescriptors => Completion::NoDescriptors,
             News::Shed(count) => Completion::Shed(count),
@@ -168,7 +168,8 @@ impl Simulated {
     fn incoming(&self, port: Id, stream: SocketId, host: Address, peer: Address) -> Incoming {
         self.begin_stream(port, stream);
         let kernel = Rc::downgrade(&self.kernel);
-        Incoming { socket: IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) })), host, peer }
+        let socket = IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) }));
+        Incoming { socket, ends: Ends::new(host, peer) }
     }
 
     /// Sets on a new stream what was asked of the port or the attempt that brings it.

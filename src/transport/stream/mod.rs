@@ -608,7 +608,7 @@ impl Stream {
     /// Why it ended.
     pub(crate) fn take_reason(&mut self) -> Failure {
         let reason = self.extras.as_mut().and_then(|extras| extras.reason.take());
-        reason.unwrap_or_else(|| Failure::untraced(ConnectionClosed::Done))
+        reason.unwrap_or_else(ConnectionClosed::done)
     }
 
     fn set_reason(&mut self, reason: Failure) {

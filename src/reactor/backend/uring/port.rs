@@ -127,7 +127,7 @@ impl Accepting {
                 && let Ok(peer) = socket::peer_address(&socket)
                 && let Some(incoming) = self.listener.incoming(socket, peer)
             {
-                return (Some(Completion::Accepted(Box::new(incoming))), Then::Next);
+                return (Some(Completion::Accepted(incoming)), Then::Next);
             }
         }
         if let Some(error) = self.failure.take() {
@@ -220,7 +220,7 @@ mod tests {
             let (Some(Completion::Accepted(incoming)), _) = port.next(id, turn, &mut reserve, &mut ring) else {
                 panic!("nobody is handed on")
             };
-            assert_eq!(incoming.peer.socket_addr(), Some(peer.local_addr().unwrap()));
+            assert_eq!(incoming.ends.peer().socket_addr(), Some(peer.local_addr().unwrap()));
         }
         assert!(port.close(id, &mut ring).is_empty());
     }
