@@ -36,9 +36,10 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::io::Errno;
 
+pub(super) use self::buffers::Buffer;
 use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
-use self::ring::{Kind, Ring, RingEvent};
+use self::ring::{Done, Kind, Ring};
 use super::readiness::{self, Edge, Source as Polled, Stream, Watched};
 use super::socket::{self, Send};
 use super::table::{Table, Then};
@@ -96,68 +97,40 @@ impl Uring {
         Ok(Self { ring, bell, table, clock, said: Vec::new(), noted: 0, reserve: None, turn: 0 })
     }
 
+    /// Handles the completion of a receive. Usually it brings bytes for which this turn has room, and goes on.
     #[inline(always)]
-    fn handle(&mut self, event: RingEvent, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        match event {
-            RingEvent::Received { id, buffer, count, goes_on } => {
-                Some((id, self.received(id, buffer, count, goes_on, inbox)?))
+    fn received(&mut self, done: &Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        match self.ring.received(done) {
+            Ok(Some(buffer))
+                if done.goes_on()
+                    && let Some(Source::Stream(flow)) = self.table.get_mut(done.id())
+                    && flow.may_take(buffer.len(), self.turn) =>
+            {
+                Some((done.id(), inbox.lend(buffer)))
             }
-            RingEvent::Sent { id, loan, count } => {
-                let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
-                flow.flight = None;
-                Some((id, BackendEvent::Returned(loan, count_or_error(count))))
-            }
-            event => self.handle_slow(event),
+            received => self.received_slow(done, received, inbox),
         }
     }
 
+    #[cold]
     #[inline(never)]
-    fn handle_slow(&mut self, event: RingEvent) -> Option<(Id, BackendEvent)> {
-        match event {
-            RingEvent::Received { .. } | RingEvent::Sent { .. } => {}
-            RingEvent::Accepted { id, socket, goes_on } => match self.table.get_mut(id) {
-                Some(Source::Port(port)) => {
-                    port.arrived(id, socket, goes_on, &mut self.ring);
-                    self.said.push((id, Edge::NONE));
-                }
-                _ => self.is_stale(socket.err()),
-            },
-            RingEvent::Polled { id, flags, goes_on } => return Some((id, self.polled(id, flags, goes_on)?.into())),
-            RingEvent::Room { id, flags, goes_on } => {
-                if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
-                    stream.armed = goes_on;
-                }
-                self.note(id, flags);
-            }
-            RingEvent::Woken { goes_on: true } => {}
-            RingEvent::Woken { goes_on: false } => {
-                self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true);
-            }
-        }
-        None
-    }
-
-    #[inline(always)]
-    fn received(
+    fn received_slow(
         &mut self,
-        id: Id,
-        buffer: Box<[u8]>,
-        count: Result<usize, Errno>,
-        goes_on: bool,
+        done: &Done,
+        received: Result<Option<Buffer>, Errno>,
         inbox: &mut Inbox,
-    ) -> Option<BackendEvent> {
+    ) -> Option<(Id, BackendEvent)> {
+        let id = done.id();
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
-            self.ring.release(buffer);
-            self.is_stale(count.err());
+            self.is_stale(received.err());
             return None;
         };
-        let arrival = match count {
-            Ok(0) => {
-                self.ring.release(buffer);
+        let arrival = match received {
+            Ok(Some(buffer)) => Some(Arrival::Bytes(buffer)),
+            Ok(None) => {
                 flow.ended = true;
                 Some(Arrival::End)
             }
-            Ok(count) => Some(Arrival::Bytes(buffer, count)),
             Err(Errno::NOBUFS) => {
                 self.ring.add_buffers();
                 None
@@ -166,11 +139,49 @@ impl Uring {
             Err(Errno::CANCELED | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
             Err(error) => Some(Arrival::Broken(error.into())),
         };
-        let (arrival, then) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);
+        let (arrival, then) = flow.received(id, arrival, done.goes_on(), self.turn, &mut self.ring);
         if then == Then::Again {
             self.table.list_again(id);
         }
-        arrival.map(|arrival| arrival.into_event(inbox))
+        Some((id, arrival?.into_event(inbox)))
+    }
+
+    /// Handles the completion of a send. Of a connection that has closed meanwhile, nobody waits for the chunk.
+    #[inline(always)]
+    fn sent(&mut self, done: &Done) -> Option<(Id, BackendEvent)> {
+        let (id, loan) = self.ring.land(done)?;
+        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
+        flow.flight = None;
+        Some((id, BackendEvent::Returned(loan, sent(done))))
+    }
+
+    /// Handles any other completion.
+    #[inline(never)]
+    fn handle_slow(&mut self, done: Done) -> Option<(Id, BackendEvent)> {
+        let (id, goes_on) = (done.id(), done.goes_on());
+        match done.kind() {
+            Kind::Nothing | Kind::Receive | Kind::Send => {}
+            Kind::Accept => {
+                let socket = done.into_socket();
+                match self.table.get_mut(id) {
+                    Some(Source::Port(port)) => {
+                        port.arrived(id, socket, goes_on, &mut self.ring);
+                        self.said.push((id, Edge::NONE));
+                    }
+                    _ => self.is_stale(socket.err()),
+                }
+            }
+            Kind::Poll => return Some((id, self.polled(id, done.poll_flags(), goes_on)?.into())),
+            Kind::Room => {
+                if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
+                    stream.armed = goes_on;
+                }
+                self.note(id, done.poll_flags());
+            }
+            Kind::Wake if goes_on => {}
+            Kind::Wake => self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true),
+        }
+        None
     }
 
     fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
@@ -279,10 +290,7 @@ impl Uring {
     fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         let Self { table, ring, reserve, turn, .. } = self;
         let (completion, then) = match table.get_mut(id) {
-            Some(Source::Stream(flow)) => {
-                let (arrival, then) = flow.next(id, *turn, ring);
-                return (arrival.map(|arrival| arrival.into_event(inbox)), then);
-            }
+            Some(Source::Stream(flow)) => return flow.next(id, *turn, inbox, ring),
             Some(Source::Polled(polled)) => {
                 let next = polled.next(*turn, inbox, reserve);
                 if let Polled::Connecting(attempt) = polled {
@@ -426,9 +434,9 @@ impl Backend for Uring {
 
     fn recall(&mut self, id: Id) -> Option<(Loan, io::Result<usize>)> {
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
-        let (loan, count) = self.ring.recall(flow.flight?)?;
+        let (done, loan) = self.ring.recall(flow.flight?)?;
         flow.flight = None;
-        Some((loan, count_or_error(count)))
+        Some((loan, sent(&done)))
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
@@ -487,7 +495,7 @@ impl Backend for Uring {
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let is_idle = self.table.is_drained() && self.said.is_empty() && !self.ring.has_events();
+        let is_idle = self.table.is_drained() && self.said.is_empty() && !self.ring.has_completions();
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
@@ -496,15 +504,17 @@ impl Backend for Uring {
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        if let Some(buffer) = inbox.take_lent() {
-            self.ring.release(buffer);
-        }
-        while let Some(event) = self.ring.next() {
-            let completion = self.handle(event, inbox);
-            if completion.is_some() {
-                return completion;
+        while let Some(done) = self.ring.next() {
+            let event = match done.kind() {
+                Kind::Receive => self.received(&done, inbox),
+                Kind::Send => self.sent(&done),
+                _ => self.handle_slow(done),
+            };
+            if event.is_some() {
+                return event;
             }
         }
+        inbox.clear();
         self.next_polled(inbox)
     }
 
@@ -555,10 +565,11 @@ impl Wake for Bell {
     }
 }
 
-/// What was sent, as the reactor is to hear it.
-fn count_or_error(count: Result<usize, Errno>) -> io::Result<usize> {
-    match count {
-        Ok(count) => Ok(count),
+/// The result of a send, as the reactor is to hear it.
+#[inline(always)]
+fn sent(done: &Done) -> io::Result<usize> {
+    match done.count() {
+        Ok(count) => Ok(count as usize),
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         Err(Errno::NOBUFS) => Err(io::ErrorKind::OutOfMemory.into()),
         Err(error) => Err(error.into()),
