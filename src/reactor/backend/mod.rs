@@ -399,9 +399,8 @@ impl Inbox {
     /// Puts in bytes that came in a buffer of the kernel's.
     #[cfg(all(feature = "io-uring", target_os = "linux"))]
     #[inline(always)]
-    fn lend(&mut self, buffer: Buffer) -> BackendEvent {
+    fn lend(&mut self, buffer: Buffer) {
         self.chunk = Chunk::Lent(buffer);
-        BackendEvent::Received
     }
 
     /// Gives a lent buffer back.

@@ -15,6 +15,7 @@ use crate::reactor::backend::table::Then;
 use crate::reactor::backend::{BackendEvent, Completion, Inbox, Progress, RECEIVE};
 use crate::transport::agenda::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
+use crate::transport::send_queue::SendQueue;
 
 /// What a stream is polled for that is not being received from.
 pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
@@ -78,7 +79,10 @@ impl Arrival {
 
     pub(super) fn into_event(self, inbox: &mut Inbox) -> BackendEvent {
         match self {
-            Self::Bytes(buffer) => inbox.lend(buffer),
+            Self::Bytes(buffer) => {
+                inbox.lend(buffer);
+                BackendEvent::Received
+            }
             Self::End => Completion::EndOfStream.into(),
             Self::Broken(error) => Completion::Broken { error, rest: false }.into(),
         }
@@ -255,21 +259,34 @@ impl Flow {
         }
     }
 
-    /// Sends by the ring, one chunk at a time; or by plain calls where there is much, or the end is to follow in the same turn.
+    /// Sends by the ring, one chunk at a time.
+    #[inline(always)]
     pub(super) fn send(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
-        let Outgoing { queue, descriptors, mode, spares } = outgoing;
-        let mut sent = 0;
-        if mode != SendMode::Gather || !queue.is_single() {
-            let outgoing = Outgoing { queue: &mut *queue, descriptors, mode, spares };
-            match readiness::send(self.socket.as_fd(), outgoing)? {
-                Progress::Blocked(count) if mode != SendMode::Last => sent = count,
-                progress => return Ok(progress),
-            }
+        if outgoing.mode != SendMode::Gather || !outgoing.queue.is_single() {
+            return self.send_plainly(id, outgoing, ring);
         }
+        self.send_chunk(id, outgoing.queue, ring);
+        Ok(Progress::Blocked(0))
+    }
+
+    /// Sends by plain calls, where there is much or the end is to follow in the same turn; and the rest by the ring, where the stream
+    /// stays for it.
+    #[inline(never)]
+    fn send_plainly(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
+        let Outgoing { queue, descriptors, mode, spares } = outgoing;
+        let progress =
+            readiness::send(self.socket.as_fd(), Outgoing { queue: &mut *queue, descriptors, mode, spares })?;
+        if matches!(progress, Progress::Blocked(_)) && mode != SendMode::Last {
+            self.send_chunk(id, queue, ring);
+        }
+        Ok(progress)
+    }
+
+    #[inline(always)]
+    fn send_chunk(&mut self, id: Id, queue: &mut SendQueue, ring: &mut Ring) {
         if let Some(loan) = queue.lend() {
             self.flight = Some(ring.send(id, self.socket.as_raw_fd(), loan));
         }
-        Ok(Progress::Blocked(sent))
     }
 
     /// Closes it, behind everything that was asked for it.
@@ -300,6 +317,7 @@ impl Flow {
 mod tests {
     use std::io::Write;
 
+    use super::super::ring::Done;
     use super::*;
     use crate::reactor::backend::tests::{ID, tcp_pair};
 
@@ -311,7 +329,8 @@ mod tests {
         let ((socket, _peer), mut inbox) = (tcp_pair(), Inbox::default());
         let mut flow = Flow::new(socket);
         let mut numbers = 0..;
-        let mut bytes = |ring: &Ring, count| numbers.next().map(|number| Arrival::Bytes(ring.buffer(number, count)));
+        let mut bytes =
+            |ring: &Ring, count| numbers.next().map(|number| Arrival::Bytes(ring.buffer(Done::bytes(number, count))));
         flow.receive(ID, true, &mut ring);
         for _ in 0..4 {
             let arrival = bytes(&ring, RECEIVE / 4);

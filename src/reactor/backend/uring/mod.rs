@@ -97,30 +97,19 @@ impl Uring {
         Ok(Self { ring, bell, table, clock, said: Vec::new(), noted: 0, reserve: None, turn: 0 })
     }
 
-    /// Handles the completion of a receive. Usually it brings bytes for which this turn has room, and goes on.
+    /// Whether a receive has brought bytes for which this turn has room, and goes on, as is usual.
     #[inline(always)]
-    fn received(&mut self, done: &Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        match self.ring.received(done) {
-            Ok(Some(buffer))
-                if done.goes_on()
-                    && let Some(Source::Stream(flow)) = self.table.get_mut(done.id())
-                    && flow.may_take(buffer.len(), self.turn) =>
-            {
-                Some((done.id(), inbox.lend(buffer)))
-            }
-            received => self.received_slow(done, received, inbox),
-        }
+    fn takes(&mut self, done: &Done) -> bool {
+        let Some(count) = done.bytes_of_more() else { return false };
+        let Some(Source::Stream(flow)) = self.table.get_mut(done.id()) else { return false };
+        flow.may_take(count, self.turn)
     }
 
-    #[cold]
+    /// Handles any other completion of a receive.
     #[inline(never)]
-    fn received_slow(
-        &mut self,
-        done: &Done,
-        received: Result<Option<Buffer>, Errno>,
-        inbox: &mut Inbox,
-    ) -> Option<(Id, BackendEvent)> {
-        let id = done.id();
+    fn received(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        let (id, goes_on) = (done.id(), done.goes_on());
+        let received = self.ring.received(done);
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
             self.is_stale(received.err());
             return None;
@@ -139,20 +128,20 @@ impl Uring {
             Err(Errno::CANCELED | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
             Err(error) => Some(Arrival::Broken(error.into())),
         };
-        let (arrival, then) = flow.received(id, arrival, done.goes_on(), self.turn, &mut self.ring);
+        let (arrival, then) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);
         if then == Then::Again {
             self.table.list_again(id);
         }
         Some((id, arrival?.into_event(inbox)))
     }
 
-    /// Handles the completion of a send. Of a connection that has closed meanwhile, nobody waits for the chunk.
+    /// The chunk that was being sent, and the stream it comes back to: none if that has closed meanwhile.
     #[inline(always)]
-    fn sent(&mut self, done: &Done) -> Option<(Id, BackendEvent)> {
+    fn landed(&mut self, done: &Done) -> Option<(Id, Loan)> {
         let (id, loan) = self.ring.land(done)?;
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
         flow.flight = None;
-        Some((id, BackendEvent::Returned(loan, sent(done))))
+        Some((id, loan))
     }
 
     /// Handles any other completion.
@@ -255,6 +244,7 @@ impl Uring {
     }
 
     /// The next thing of the sources that are polled, or have something left over.
+    #[inline(never)]
     fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         loop {
             let said = if self.table.has_current() { None } else { self.next_said() };
@@ -506,8 +496,18 @@ impl Backend for Uring {
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         while let Some(done) = self.ring.next() {
             let event = match done.kind() {
-                Kind::Receive => self.received(&done, inbox),
-                Kind::Send => self.sent(&done),
+                Kind::Receive if self.takes(&done) => {
+                    let id = done.id();
+                    inbox.lend(self.ring.buffer(done));
+                    return Some((id, BackendEvent::Received));
+                }
+                Kind::Receive => self.received(done, inbox),
+                Kind::Send => {
+                    if let Some((id, loan)) = self.landed(&done) {
+                        return Some((id, BackendEvent::Returned(loan, sent(&done))));
+                    }
+                    None
+                }
                 _ => self.handle_slow(done),
             };
             if event.is_some() {

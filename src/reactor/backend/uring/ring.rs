@@ -29,7 +29,7 @@ use super::faults::Faults;
 use super::flow::Backlog;
 use crate::log::error;
 #[cfg(test)]
-use crate::reactor::backend::socket::faults;
+use crate::reactor::backend::{socket::faults, tests::ID};
 use crate::transport::agenda::Id;
 use crate::transport::send_queue::Loan;
 
@@ -42,8 +42,8 @@ const COMPLETIONS: u32 = 8192;
 /// How many completions a turn takes. 1,024, as with epoll; the next turn takes the rest.
 const EVENTS: usize = 1024;
 
-/// How many completions are held ahead of their turn, at most. 100,000: more than there are connections, usually, and no more than a
-/// few megabytes; a flood must not keep us.
+/// How many completions are held, at most. 100,000: more than there are connections, usually, and no more than a few megabytes; a
+/// flood must not keep us.
 const FLUSHED: usize = 100_000;
 
 /// How often in a row nothing may come of having it go on before it is believed that there is nothing. 16: what is done without being
@@ -56,15 +56,18 @@ const IDLE: usize = 16;
 const LAST_ROUNDS: usize = 100;
 const LAST_WAIT: Duration = Duration::from_millis(10);
 
+/// The name of a request that needs no answer.
+const NO_NAME: u64 = 0;
+
 /// See the module.
 pub(super) struct Ring {
     // Dropped in this order: rule 2.
     ring: IoUring,
     buffers: Buffers,
     flights: Flights,
-    /// Completions that were taken out of the kernel's queue ahead of their turn.
+    /// Completions that were taken out of the kernel's queue ahead of their turn: to make room there, or to search them.
     held: VecDeque<Done>,
-    /// How many more of them this turn may take.
+    /// How many more completions this turn may take.
     left: usize,
     /// For streams that have to keep something for a while.
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
@@ -155,7 +158,11 @@ impl Ring {
 
     /// Whether there are completions that were not read yet.
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.held.is_empty() || !self.ring.completion().is_empty()
+        self.completions() > 0
+    }
+
+    fn completions(&mut self) -> usize {
+        self.held.len() + self.ring.completion().len()
     }
 
     /// The next completion of this turn.
@@ -177,7 +184,7 @@ impl Ring {
     /// Counts a request that has ended with its completion.
     #[inline(always)]
     fn end(&mut self, done: Done) -> Done {
-        self.pending -= usize::from(!done.goes_on() && done.kind() != Kind::Nothing);
+        self.pending -= usize::from(done.name != NO_NAME && !done.goes_on());
         #[cfg(test)]
         let done = Done { result: self.faults.result(done.name, done.result), ..done };
         done
@@ -187,27 +194,31 @@ impl Ring {
     /// in use at a time, which then are in the processor's cache.
     #[inline(never)]
     fn go_on(&mut self) -> bool {
-        if !self.ring.submission().taskrun() {
+        if !self.is_behind() {
             return false;
         }
-        if let Err(error) = self.ring.submit().map(drop).or_else(forgive) {
+        if let Err(error) = self.submit() {
             error!(%error, "the ring does not take requests");
         }
         self.has_completions()
     }
 
-    /// The received bytes that a completion brings. `None`: the peer's end.
-    #[inline(always)]
-    pub(super) fn received(&self, done: &Done) -> Result<Option<Buffer>, Errno> {
-        let count = done.count()?;
-        let number = if count > 0 { cqueue::buffer_select(done.flags) } else { None };
-        Ok(number.map(|number| self.buffers.take(number, count)))
+    /// Whether the kernel has completions, or work for them, that it comes to when it is entered.
+    fn is_behind(&mut self) -> bool {
+        let requests = self.ring.submission();
+        requests.taskrun() || requests.cq_overflow()
     }
 
-    /// A buffer, as a completion brings it.
-    #[cfg(test)]
-    pub(super) fn buffer(&self, number: u16, count: usize) -> Buffer {
-        self.buffers.take(number, count as u32)
+    /// What a receive has come to. No bytes are the peer's end.
+    pub(super) fn received(&self, done: Done) -> Result<Option<Buffer>, Errno> {
+        Ok(if done.count()? > 0 { Some(self.buffer(done)) } else { None })
+    }
+
+    /// The buffer of a receive that has brought bytes.
+    #[inline(always)]
+    pub(super) fn buffer(&self, done: Done) -> Buffer {
+        let number = cqueue::buffer_select(done.flags).expect("bytes come in a buffer that the kernel has selected");
+        self.buffers.take(number, done.result as u32)
     }
 
     /// The chunk of which a completion says how much was sent.
@@ -247,6 +258,7 @@ impl Ring {
     }
 
     /// Sends a chunk, which comes back with the event. Its number is for [`recall`](Self::recall).
+    #[inline(always)]
     pub(super) fn send(&mut self, id: Id, socket: RawFd, loan: Loan) -> u32 {
         let (address, length) = (loan.bytes().as_ptr(), loan.bytes().len().min(i32::MAX as usize) as u32);
         #[cfg(test)]
@@ -281,26 +293,26 @@ impl Ring {
     /// Hands on what was asked for, and has all of it done that can be done without waiting.
     pub(super) fn flush(&mut self) {
         let mut entered = self.enter(Some(Duration::ZERO));
-        self.hold();
         let mut idle = 0;
-        while entered.is_ok() && idle < IDLE && self.held.len() < FLUSHED && self.ring.submission().taskrun() {
-            let before = self.held.len();
+        while entered.is_ok() && idle < IDLE && self.held.len() < FLUSHED && self.is_behind() {
+            let before = self.completions();
             entered = self.submit();
-            idle = if self.held.len() > before { 0 } else { idle + 1 };
+            idle = if self.completions() > before { 0 } else { idle + 1 };
         }
         if let Err(error) = entered {
             error!(%error, "the ring does not take requests");
         }
     }
 
-    /// The first completion of a request that is held.
+    /// The first completion of a request, ahead of its turn.
     fn find(&mut self, name: u64) -> Option<Done> {
+        self.hold();
         let at = self.held.iter().position(|done| done.name == name)?;
         let done = self.held.remove(at)?;
         Some(self.end(done))
     }
 
-    /// Makes room in the kernel's queue of completions.
+    /// Takes all completions out of the kernel's queue.
     fn hold(&mut self) {
         self.held.extend(self.ring.completion().map(Done::from));
     }
@@ -321,6 +333,7 @@ impl Ring {
     }
 
     /// Asks for something that will be answered.
+    #[inline(always)]
     fn ask(&mut self, request: squeue::Entry, name: u64) {
         self.pending += 1;
         #[cfg(test)]
@@ -330,13 +343,20 @@ impl Ring {
 
     /// Asks for something that needs no answer.
     fn tell(&mut self, request: squeue::Entry) {
-        self.push(request.user_data(Kind::Nothing as u64).flags(Flags::SKIP_SUCCESS));
+        self.push(request.user_data(NO_NAME).flags(Flags::SKIP_SUCCESS));
     }
 
+    #[inline(always)]
     fn push(&mut self, request: squeue::Entry) {
         if self.waiting.is_empty() && self.queue(&request) {
             return;
         }
+        self.push_slow(request);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slow(&mut self, request: squeue::Entry) {
         self.waiting.push_back(request);
         if let Err(error) = self.push_waiting() {
             error!(%error, "the ring does not take requests");
@@ -361,6 +381,7 @@ impl Ring {
     }
 
     /// `false`: the kernel's queue is full.
+    #[inline(always)]
     fn queue(&mut self, request: &squeue::Entry) -> bool {
         // SAFETY: all that a request points to belongs to this ring: chunks to `flights`, buffers to `buffers`, until its event
         // has come (rules 1 and 2). Descriptors are open when they are named, and closed behind that (rule 3).
@@ -368,8 +389,10 @@ impl Ring {
     }
 
     fn submit(&mut self) -> io::Result<()> {
+        if self.ring.completion().is_full() {
+            self.hold();
+        }
         let submitted = self.ring.submit();
-        self.hold();
         submitted.map(drop).or_else(forgive)
     }
 
@@ -432,6 +455,12 @@ impl Done {
         u32::try_from(self.result).map_err(|_| Errno::from_raw_os_error(-self.result))
     }
 
+    /// The number of bytes of a receive that has brought some, and goes on.
+    #[inline(always)]
+    pub(super) fn bytes_of_more(&self) -> Option<usize> {
+        if self.result > 0 && self.goes_on() { Some(self.result as usize) } else { None }
+    }
+
     /// The flags of a poll.
     pub(super) fn poll_flags(&self) -> Result<PollFlags, Errno> {
         self.count().map(|bits| PollFlags::from_bits_retain(bits as u16))
@@ -444,6 +473,15 @@ impl Done {
         }
         // SAFETY: the kernel has made this descriptor for us, and says so once: in this completion, which is gone with this.
         self.count().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+    }
+}
+
+#[cfg(test)]
+impl Done {
+    /// That of a receive that has brought so many bytes.
+    pub(super) fn bytes(buffer: u16, count: usize) -> Self {
+        let is_buffer = 1;
+        Self { name: name(Kind::Receive, ID), result: count as i32, flags: u32::from(buffer) << 16 | is_buffer }
     }
 }
 
@@ -467,6 +505,7 @@ impl Flights {
         Self { places: Vec::with_capacity(64), free: Vec::with_capacity(64) }
     }
 
+    #[inline(always)]
     fn leave(&mut self, id: Id, loan: Loan) -> u32 {
         if let Some(number) = self.free.pop() {
             self.places[number as usize] = Some((id, loan));
@@ -476,6 +515,7 @@ impl Flights {
         self.places.len() as u32 - 1
     }
 
+    #[inline(always)]
     fn land(&mut self, number: u32) -> Option<(Id, Loan)> {
         let landed = self.places.get_mut(number as usize)?.take()?;
         self.free.push(number);
@@ -545,7 +585,7 @@ mod tests {
         }
         assert_eq!((came, ring.pending), (asked, 0));
         ring.enter(Some(Duration::ZERO)).expect("the ring turns");
-        assert!(ring.next().is_none() && ring.held.is_empty(), "{} completions are kept", ring.held.len());
+        assert!(ring.next().is_none() && ring.completions() == 0, "{} completions are kept", ring.completions());
     }
 
     /// A ring with so many polls under way.
@@ -555,7 +595,7 @@ mod tests {
             ring.poll(Kind::Poll, ID, socket.as_raw_fd(), PollFlags::IN, false);
         }
         ring.flush();
-        assert_eq!((ring.held.len(), ring.pending), (0, count));
+        assert_eq!((ring.completions(), ring.pending), (0, count));
         Some(ring)
     }
 
@@ -570,7 +610,7 @@ mod tests {
             peer.write_all(b"wake up").expect("we are there");
             if flush {
                 ring.flush();
-                assert_eq!(ring.held.len(), COUNT);
+                assert_eq!(ring.completions(), COUNT);
                 continue;
             }
             ring.enter(Some(Duration::ZERO)).expect("the ring turns");
