@@ -15,7 +15,6 @@ use super::{Backend, BackendEvent, Inbox, Mio, Outgoing, Progress};
 use crate::transport::agenda::Id;
 
 /// See the module.
-#[expect(clippy::large_enum_variant, reason = "a reactor has one, and the usual one is not to be behind a pointer")]
 pub(crate) enum AnyBackend {
     Mio(Mio),
     #[cfg(all(feature = "io-uring", target_os = "linux"))]

@@ -24,10 +24,6 @@ pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
 /// receive has begun to bring something when they are used up.
 const BACKLOG: usize = 16;
 
-/// How many empty backlogs are kept for the next who needs one. 64: a few kilobytes, and seldom do more connections bring more than
-/// a turn's budget at a time.
-const SPARE: usize = 64;
-
 /// See the module.
 pub(super) struct Flow {
     pub(super) socket: OwnedFd,
@@ -49,19 +45,8 @@ pub(super) struct Flow {
     turn: u32,
     taken: u32,
     /// What has to wait for the next turns.
-    backlog: Option<Box<Backlog>>,
-}
-
-/// What waits. Boxed, for few streams ever have any.
-#[derive(Default)]
-pub(super) struct Backlog(VecDeque<Arrival>);
-
-impl Backlog {
-    /// So many as one fast peer or a few need, so that they need not be made when they come.
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    pub(super) fn some() -> Vec<Box<Self>> {
-        (0..4).map(|_| Box::new(Self(VecDeque::with_capacity(4 * BACKLOG)))).collect()
-    }
+    #[expect(clippy::box_collection, reason = "in each stream, a pointer takes less than an empty queue")]
+    backlog: Option<Box<VecDeque<Arrival>>>,
 }
 
 /// What a receive came to.
@@ -73,8 +58,8 @@ pub(super) enum Arrival {
 
 impl Arrival {
     /// How many bytes it takes of a turn's budget.
-    fn len(&self) -> usize {
-        if let Self::Bytes(buffer) = self { buffer.len() } else { 0 }
+    fn len(&self) -> u32 {
+        if let Self::Bytes(buffer) = self { buffer.len() as u32 } else { 0 }
     }
 
     pub(super) fn into_event(self, inbox: &mut Inbox) -> BackendEvent {
@@ -153,7 +138,7 @@ impl Flow {
 
     /// Whether so many bytes can be handed on at once: they fit into the budget of this turn, and nothing waits. Counts them, then.
     #[inline(always)]
-    pub(super) fn may_take(&mut self, count: usize, turn: u32) -> bool {
+    pub(super) fn may_take(&mut self, count: u32, turn: u32) -> bool {
         self.backlog.is_none() && self.fits(count, turn)
     }
 
@@ -170,25 +155,23 @@ impl Flow {
             (self.armed, self.cancelled) = (false, false);
         }
         let goes_out = arrival.as_ref().is_some_and(|arrival| self.goes_out(arrival));
-        let arrival = arrival.and_then(|arrival| self.take_or_keep(arrival, turn, ring));
+        let arrival = match arrival {
+            Some(arrival) if !self.may_take(arrival.len(), turn) => {
+                self.backlog.get_or_insert_default().push_back(arrival);
+                None
+            }
+            arrival => arrival,
+        };
         if !goes_on && !goes_out {
             self.arm(id, ring);
         }
         let Some(backlog) = &self.backlog else {
             return (arrival, if self.rest { Then::Again } else { Then::Rest });
         };
-        if backlog.0.len() >= BACKLOG {
+        if backlog.len() >= BACKLOG {
             self.stop(id, ring);
         }
         (arrival, Then::Again)
-    }
-
-    fn take_or_keep(&mut self, arrival: Arrival, turn: u32, ring: &mut Ring) -> Option<Arrival> {
-        if self.may_take(arrival.len(), turn) {
-            return Some(arrival);
-        }
-        self.backlog.get_or_insert_with(|| ring.backlogs.pop().unwrap_or_default()).0.push_back(arrival);
-        None
     }
 
     /// Whether the stream closes over this, as it usually does, or will be told to receive no more: there is nothing to ask for.
@@ -202,11 +185,11 @@ impl Flow {
 
     /// Takes so many bytes from the budget of a turn, if they fit.
     #[inline(always)]
-    fn fits(&mut self, count: usize, turn: u32) -> bool {
+    fn fits(&mut self, count: u32, turn: u32) -> bool {
         if mem::replace(&mut self.turn, turn) != turn {
             self.taken = 0;
         }
-        let taken = self.taken + count as u32;
+        let taken = self.taken + count;
         let fits = taken <= RECEIVE as u32;
         if fits {
             self.taken = taken;
@@ -223,24 +206,19 @@ impl Flow {
         ring: &mut Ring,
     ) -> (Option<BackendEvent>, Then) {
         let Some(mut backlog) = self.backlog.take() else { return self.next_of_rest(inbox) };
-        let first = backlog.0.front().map_or(0, Arrival::len);
-        let arrival = if self.fits(first, turn) { backlog.0.pop_front() } else { None };
-        let then = match arrival {
+        let first = backlog.front().map_or(0, Arrival::len);
+        let arrival = if self.fits(first, turn) { backlog.pop_front() } else { None };
+        let then = match &arrival {
             None => Then::Again,
-            Some(_) if !backlog.0.is_empty() => Then::Next,
-            Some(_) if self.rest => Then::Again,
-            Some(_) => Then::Rest,
+            Some(_) if !backlog.is_empty() => Then::Next,
+            Some(arrival) => {
+                if !self.goes_out(arrival) {
+                    self.arm(id, ring);
+                }
+                if self.rest { Then::Again } else { Then::Rest }
+            }
         };
-        if !backlog.0.is_empty() {
-            self.backlog = Some(backlog);
-        } else {
-            if ring.backlogs.len() < SPARE {
-                ring.backlogs.push(backlog);
-            }
-            if arrival.as_ref().is_some_and(|arrival| !self.goes_out(arrival)) {
-                self.arm(id, ring);
-            }
-        }
+        self.backlog = Some(backlog).filter(|backlog| !backlog.is_empty());
         (arrival.map(|arrival| arrival.into_event(inbox)), then)
     }
 
@@ -335,7 +313,7 @@ mod tests {
         for _ in 0..4 {
             let arrival = bytes(&ring, RECEIVE / 4);
             let (arrival, then) = flow.received(ID, arrival, true, 1, &mut ring);
-            assert_eq!((arrival.map(|arrival| arrival.len()), then), (Some(RECEIVE / 4), Then::Rest));
+            assert_eq!((arrival.map(|arrival| arrival.len()), then), (Some(RECEIVE as u32 / 4), Then::Rest));
         }
         for n in 1..=BACKLOG {
             assert!(!flow.cancelled, "cancelled before the backlog is full");

@@ -27,6 +27,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -66,9 +67,8 @@ pub(crate) struct Uring {
     bell: Arc<Bell>,
     table: Table<Source>,
     clock: Monotonic,
-    /// What was said of sources in this turn, and how much of it was taken note of.
-    said: Vec<(Id, Edge)>,
-    noted: usize,
+    /// What was said of sources in this turn, and not taken note of yet.
+    said: VecDeque<(Id, Edge)>,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -94,19 +94,18 @@ impl Uring {
         let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, bell, table, clock, said: Vec::new(), noted: 0, reserve: None, turn: 0 })
+        Ok(Self { ring, bell, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
     }
 
     /// Whether a receive has brought bytes for which this turn has room, and goes on, as is usual.
     #[inline(always)]
     fn takes(&mut self, done: &Done) -> bool {
-        let Some(count) = done.bytes_of_more() else { return false };
+        let (Ok(count @ 1..), true) = (done.count(), done.goes_on()) else { return false };
         let Some(Source::Stream(flow)) = self.table.get_mut(done.id()) else { return false };
         flow.may_take(count, self.turn)
     }
 
     /// Handles any other completion of a receive.
-    #[inline(never)]
     fn received(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         let (id, goes_on) = (done.id(), done.goes_on());
         let received = self.ring.received(done);
@@ -121,7 +120,7 @@ impl Uring {
                 Some(Arrival::End)
             }
             Err(Errno::NOBUFS) => {
-                self.ring.add_buffers();
+                self.ring.buffers.add();
                 None
             }
             // No more than a hitch.
@@ -146,16 +145,16 @@ impl Uring {
 
     /// Handles any other completion.
     #[inline(never)]
-    fn handle_slow(&mut self, done: Done) -> Option<(Id, BackendEvent)> {
+    fn handle_slow(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         let (id, goes_on) = (done.id(), done.goes_on());
         match done.kind() {
-            Kind::Nothing | Kind::Receive | Kind::Send => {}
+            Kind::Receive => return self.received(done, inbox),
             Kind::Accept => {
                 let socket = done.into_socket();
                 match self.table.get_mut(id) {
                     Some(Source::Port(port)) => {
                         port.arrived(id, socket, goes_on, &mut self.ring);
-                        self.said.push((id, Edge::NONE));
+                        self.said.push_back((id, Edge::NONE));
                     }
                     _ => self.is_stale(socket.err()),
                 }
@@ -167,8 +166,8 @@ impl Uring {
                 }
                 self.note(id, done.poll_flags());
             }
-            Kind::Wake if goes_on => {}
-            Kind::Wake => self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Nothing | Kind::Send | Kind::Wake => {}
         }
         None
     }
@@ -193,7 +192,7 @@ impl Uring {
     /// Has a source looked at that the poller said something of.
     fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
         match flags {
-            Ok(flags) => self.said.push((id, Edge::of(flags))),
+            Ok(flags) => self.said.push_back((id, Edge::of(flags))),
             Err(error) => self.is_stale(Some(error)),
         }
     }
@@ -247,7 +246,7 @@ impl Uring {
     #[inline(never)]
     fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         loop {
-            let said = if self.table.has_current() { None } else { self.next_said() };
+            let said = if self.table.has_current() { None } else { self.said.pop_front() };
             let id = match said {
                 Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
                 None => Some(self.table.next_listed()?),
@@ -263,17 +262,6 @@ impl Uring {
                 None => {}
             }
         }
-    }
-
-    /// The next source that the kernel said something of, and that.
-    fn next_said(&mut self) -> Option<(Id, Edge)> {
-        let said = self.said.get(self.noted).copied();
-        self.noted += 1;
-        if said.is_none() {
-            self.said.clear();
-            self.noted = 0;
-        }
-        said
     }
 
     /// What is next of a source, and when it is to be looked at after that.
@@ -485,7 +473,7 @@ impl Backend for Uring {
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let is_idle = self.table.is_drained() && self.said.is_empty() && !self.ring.has_completions();
+        let is_idle = self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0;
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
@@ -495,23 +483,22 @@ impl Backend for Uring {
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         while let Some(done) = self.ring.next() {
-            let event = match done.kind() {
+            match done.kind() {
                 Kind::Receive if self.takes(&done) => {
                     let id = done.id();
                     inbox.lend(self.ring.buffer(done));
                     return Some((id, BackendEvent::Received));
                 }
-                Kind::Receive => self.received(done, inbox),
                 Kind::Send => {
                     if let Some((id, loan)) = self.landed(&done) {
                         return Some((id, BackendEvent::Returned(loan, sent(&done))));
                     }
-                    None
                 }
-                _ => self.handle_slow(done),
-            };
-            if event.is_some() {
-                return event;
+                _ => {
+                    if let Some(event) = self.handle_slow(done, inbox) {
+                        return Some(event);
+                    }
+                }
             }
         }
         inbox.clear();

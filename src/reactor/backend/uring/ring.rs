@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::squeue::Flags;
@@ -28,7 +29,6 @@ use rustix::process::{Pid, getpid};
 use super::buffers::{self, Buffer, Buffers};
 #[cfg(test)]
 use super::faults::Faults;
-use super::flow::Backlog;
 use crate::log::error;
 #[cfg(test)]
 use crate::reactor::backend::{socket::faults, tests::ID};
@@ -58,22 +58,16 @@ const IDLE: usize = 16;
 const LAST_ROUNDS: usize = 100;
 const LAST_WAIT: Duration = Duration::from_millis(10);
 
-/// The name of a request that needs no answer.
-const NO_NAME: u64 = 0;
-
 /// See the module.
 pub(super) struct Ring {
     // Dropped in this order: rule 2.
     ring: IoUring,
-    buffers: Buffers,
+    pub(super) buffers: Rc<Buffers>,
     flights: Flights,
     /// Completions that were taken out of the kernel's queue ahead of their turn: to make room there, or to search them.
     held: VecDeque<Done>,
     /// How many more completions this turn may take.
     left: usize,
-    /// For streams that have to keep something for a while.
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    pub(super) backlogs: Vec<Box<Backlog>>,
     /// What the kernel had no room for.
     waiting: VecDeque<squeue::Entry>,
     /// How many requests will still be answered.
@@ -128,10 +122,9 @@ impl Ring {
         Ok(Self {
             ring,
             buffers,
-            flights: Flights::new(),
+            flights: Flights::default(),
             held: VecDeque::new(),
             left: 0,
-            backlogs: Backlog::some(),
             waiting: VecDeque::new(),
             pending: 0,
             process: getpid(),
@@ -158,12 +151,8 @@ impl Ring {
         entered.map(drop).or_else(forgive)
     }
 
-    /// Whether there are completions that were not read yet.
-    pub(super) fn has_completions(&mut self) -> bool {
-        self.completions() > 0
-    }
-
-    fn completions(&mut self) -> usize {
+    /// How many completions were not read yet.
+    pub(super) fn completions(&mut self) -> usize {
         self.held.len() + self.ring.completion().len()
     }
 
@@ -182,7 +171,7 @@ impl Ring {
     /// Counts a request that has ended with its completion.
     #[inline(always)]
     fn end(&mut self, done: Done) -> Done {
-        self.pending -= usize::from(done.name != NO_NAME && !done.goes_on());
+        self.pending -= usize::from(done.name != Kind::Nothing as u64 && !done.goes_on());
         #[cfg(test)]
         let done = Done { result: self.faults.result(done.name, done.result), ..done };
         done
@@ -210,11 +199,6 @@ impl Ring {
     #[inline(always)]
     pub(super) fn land(&mut self, done: &Done) -> Option<(Id, Loan)> {
         self.flights.land(done.name as u32)
-    }
-
-    /// The buffers were used up.
-    pub(super) fn add_buffers(&self) {
-        self.buffers.add();
     }
 
     /// Receives whatever comes, until it ends, fails or is cancelled.
@@ -328,7 +312,7 @@ impl Ring {
 
     /// Asks for something that needs no answer.
     fn tell(&mut self, request: squeue::Entry) {
-        self.push(request.user_data(NO_NAME).flags(Flags::SKIP_SUCCESS));
+        self.push(request.user_data(Kind::Nothing as u64).flags(Flags::SKIP_SUCCESS));
     }
 
     #[inline(always)]
@@ -389,11 +373,8 @@ impl Ring {
             self.flush();
             self.left = usize::MAX;
             while let Some(done) = self.next() {
-                match done.kind() {
-                    Kind::Send => drop(self.land(&done)),
-                    Kind::Accept => drop(done.into_socket()),
-                    _ => {}
-                }
+                // Closes it, if it is one that was accepted.
+                drop(done.into_socket());
             }
             if self.pending == 0 && self.waiting.is_empty() {
                 return true;
@@ -411,7 +392,7 @@ impl Drop for Ring {
         // What the kernel writes goes to the parent's memory.
         if self.process == getpid() && !self.take_back() {
             error!(pending = self.pending, "the kernel has not let go of the ring's memory, which is leaked");
-            self.buffers.leak();
+            mem::forget(Rc::clone(&self.buffers));
             mem::forget(mem::take(&mut self.flights));
         }
     }
@@ -439,12 +420,6 @@ impl Done {
     #[inline(always)]
     pub(super) fn count(&self) -> Result<u32, Errno> {
         u32::try_from(self.result).map_err(|_| Errno::from_raw_os_error(-self.result))
-    }
-
-    /// The number of bytes of a receive that has brought some, and goes on.
-    #[inline(always)]
-    pub(super) fn bytes_of_more(&self) -> Option<usize> {
-        if self.result > 0 && self.goes_on() { Some(self.result as usize) } else { None }
     }
 
     /// The flags of a poll.
@@ -486,11 +461,6 @@ struct Flights {
 }
 
 impl Flights {
-    /// With room from the start, so that the lists do not grow in the middle of a quiet program.
-    fn new() -> Self {
-        Self { places: Vec::with_capacity(64), free: Vec::with_capacity(64) }
-    }
-
     #[inline(always)]
     fn leave(&mut self, id: Id, loan: Loan) -> u32 {
         if let Some(number) = self.free.pop() {
@@ -614,7 +584,7 @@ mod tests {
     #[test]
     fn numbers_of_chunks_are_used_again() {
         use crate::transport::send_queue::Spares;
-        let mut flights = Flights::new();
+        let mut flights = Flights::default();
         let spares = Spares::default();
         for _ in 0..100 {
             let mut stream = crate::transport::stream::Stream::new();
