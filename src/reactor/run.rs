@@ -213,6 +213,6 @@ impl RunContext for Core {
     }
 
     fn has_jobs(&self) -> bool {
-        Core::has_jobs(self)
+        Self::has_jobs(self)
     }
 }

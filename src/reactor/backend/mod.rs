@@ -60,6 +60,8 @@ pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
 pub(in crate::reactor) use self::socket_file::lock_of;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
+use self::uring::Buffer;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(crate) use self::uring::Uring;
 
 /// How many bytes a connection may bring in a turn, and one receive by a plain call. 64 KiB, as Twisted.
@@ -351,9 +353,9 @@ pub(crate) struct Inbox {
 enum Chunk {
     /// So many in the inbox's own buffer.
     Scratch(usize),
-    /// So many in a buffer that the backend wants back.
-    #[cfg(feature = "io-uring")]
-    Lent(Box<[u8]>, usize),
+    /// In a buffer of the kernel's, which gets it back when this is dropped.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    Lent(Buffer),
 }
 
 impl Default for Chunk {
@@ -368,8 +370,8 @@ impl Inbox {
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.chunk {
             Chunk::Scratch(filled) => &self.scratch[..*filled],
-            #[cfg(feature = "io-uring")]
-            Chunk::Lent(buffer, filled) => &buffer[..*filled],
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
+            Chunk::Lent(buffer) => buffer,
         }
     }
 
@@ -403,19 +405,16 @@ impl Inbox {
         }
     }
 
-    /// Puts a buffer in of which so much is filled.
-    #[cfg(feature = "io-uring")]
-    fn lend(&mut self, buffer: Box<[u8]>, filled: usize) -> BackendEvent {
-        self.chunk = Chunk::Lent(buffer, filled);
-        BackendEvent::Received
+    /// Puts in bytes that came in a buffer of the kernel's.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    #[inline(always)]
+    fn lend(&mut self, buffer: Buffer) {
+        self.chunk = Chunk::Lent(buffer);
     }
 
-    /// Gives back the buffer that was put in, if it was one.
-    #[cfg(feature = "io-uring")]
-    fn take_lent(&mut self) -> Option<Box<[u8]>> {
-        match std::mem::take(&mut self.chunk) {
-            Chunk::Scratch(_) => None,
-            Chunk::Lent(buffer, _) => Some(buffer),
-        }
+    /// Gives a lent buffer back.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    fn clear(&mut self) {
+        self.chunk = Chunk::default();
     }
 }

@@ -1,17 +1,25 @@
-//! [`Buffers`]: the receive buffers that the kernel takes from as bytes come (a "provided buffer ring"), so that an idle connection
+//! [`Buffers`]: the memory that the kernel receives into as bytes come (a "provided buffer ring"), so that an idle connection
 //! holds none.
 //!
-//! A buffer is either the kernel's, as a raw pointer here and an entry of the ring that it reads, or ours, as a box. It
-//! changes hands by [`take`](Buffers::take), when a completion names it, and by [`give`](Buffers::give).
+//! Rules:
+//! 1. A buffer is the kernel's while its number stands in the ring. A completion makes it ours, as a [`Buffer`]; dropping that gives
+//!    it back.
+//! 2. The kernel's ring and every [`Buffer`] keep the mapping in which all of it is.
 #![allow(unsafe_code)]
 
-use std::alloc::{self, Layout};
+use std::cell::Cell;
 use std::io;
-use std::ptr::NonNull;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::log::error;
 
 /// How many buffers there may be: as many as were enough for 1,000 connections that all send at a time. A power of two, as the
 /// kernel wants.
@@ -20,112 +28,141 @@ const COUNT: u16 = 256;
 /// How many there are at first, and how many more whenever they were used up. 64: the kernel does some twenty requests at a time,
 /// and what they brought is used before it goes on; a few buffers are in the processor's cache, and 256 are not, which cost a
 /// fifth at 16 KiB a message. Kernels that do all requests at once use more.
-const STEP: usize = 64;
+const STEP: u16 = 64;
 
 /// How large each is. 16 KiB: as much as a TLS record.
-pub(super) const SIZE: usize = 16 * 1024;
+const SIZE: usize = 16 * 1024;
 
 /// The name of this group of buffers, of which a ring has no other.
 pub(super) const GROUP: u16 = 0;
 
-const LAYOUT: Layout = match Layout::from_size_align(COUNT as usize * size_of::<BufRingEntry>(), LARGEST_PAGE) {
-    Ok(layout) => layout,
-    Err(_) => panic!("a power of two"),
-};
+/// The bytes of the ring, ahead of those of the buffers.
+const RING: usize = COUNT as usize * size_of::<BufRingEntry>();
 
-/// The entries have to begin a page, and this is the largest there is (on some 64-bit ARM).
-const LARGEST_PAGE: usize = 64 * 1024;
+/// The bytes of it all. What was never used takes no memory.
+const MAPPING: usize = RING + COUNT as usize * SIZE;
 
 /// See the module.
+#[derive(Debug)]
 pub(super) struct Buffers {
-    /// What the kernel reads, in a page of its own; its tail, which says how much of it is valid, stands in the first entry.
+    /// The ring's entries, and the buffers behind them. The ring's tail, which says how much of it is valid, stands in the first
+    /// entry.
     entries: NonNull<BufRingEntry>,
-    tail: u16,
-    /// By number: those that are the kernel's.
-    lent: Vec<Option<NonNull<[u8]>>>,
-    /// The numbers that no buffer has.
-    free: Vec<u16>,
-    made: usize,
-    leaked: bool,
+    tail: Cell<u16>,
+    /// How many buffers are in use.
+    used: Cell<u16>,
+}
+
+/// Received bytes, in a buffer that goes back to the kernel when this is dropped.
+#[derive(Debug)]
+pub(in crate::reactor::backend) struct Buffer {
+    buffers: Rc<Buffers>,
+    number: u16,
+    filled: u32,
 }
 
 impl Buffers {
-    /// Makes the buffers, and tells the kernel of them. The ring has to be gone before these are dropped.
-    pub(super) fn register(submitter: &Submitter<'_>) -> io::Result<Self> {
-        // SAFETY: the layout has a size, and zeros are valid entries.
-        let page = unsafe { alloc::alloc_zeroed(LAYOUT) };
-        let Some(entries) = NonNull::new(page.cast()) else { return Err(io::ErrorKind::OutOfMemory.into()) };
-        let (lent, free) = (vec![None; COUNT.into()], (0..COUNT).collect());
-        let mut buffers = Self { entries, tail: 0, lent, free, made: 0, leaked: false };
-        let address = buffers.entries.as_ptr() as u64;
-        // SAFETY: the page is aligned, has that many entries, and lives until `buffers` is dropped, which is after the ring.
-        unsafe { submitter.register_buf_ring_with_flags(address, COUNT, GROUP, 0)? };
+    /// Makes the buffers, and tells the kernel of them. The kernel's ring has to be gone before the last of these.
+    pub(super) fn register(submitter: &Submitter<'_>) -> io::Result<Rc<Self>> {
+        // SAFETY: a new mapping is nobody's memory.
+        let mapping =
+            unsafe { mmap_anonymous(ptr::null_mut(), MAPPING, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)? };
+        let entries = NonNull::new(mapping.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let buffers = Rc::new(Self { entries, tail: Cell::new(0), used: Cell::new(0) });
+        // SAFETY: the mapping begins a page, has that many entries, zeros are valid ones, and it lives until `buffers` is dropped,
+        // which is after the kernel's ring.
+        unsafe { submitter.register_buf_ring_with_flags(mapping as u64, COUNT, GROUP, 0)? };
         buffers.add();
         Ok(buffers)
     }
 
     /// They were used up: there are to be more, if there may be.
-    pub(super) fn add(&mut self) {
-        let room = usize::from(COUNT) - self.made;
-        for _ in 0..STEP.min(room) {
-            self.give(vec![0; SIZE].into_boxed_slice());
-            self.made += 1;
-        }
+    pub(super) fn add(&self) {
+        let first = self.used.get();
+        self.used.set(COUNT.min(first + STEP));
+        (first..self.used.get()).for_each(|number| self.give(number));
     }
 
-    /// A buffer that a completion names: from now on it is ours.
-    pub(super) fn take(&mut self, number: u16) -> Option<Box<[u8]>> {
-        let buffer = self.lent.get_mut(usize::from(number))?.take()?;
-        self.free.push(number);
-        // SAFETY: the pointer came from a box in `give`, and was taken out here, so that no other box is made of it. The kernel
-        // named it in a completion: it has done with it.
-        Some(unsafe { Box::from_raw(buffer.as_ptr()) })
+    /// The buffer that a completion names, with so many bytes in it.
+    #[inline(always)]
+    pub(super) fn take(self: &Rc<Self>, number: u16, filled: u32) -> Buffer {
+        debug_assert!(number < self.used.get() && filled as usize <= SIZE, "the kernel names what it was given");
+        Buffer { buffers: Rc::clone(self), number, filled }
     }
 
-    /// Makes a buffer the kernel's. One that is not needed is dropped.
-    pub(super) fn give(&mut self, buffer: Box<[u8]>) {
-        if buffer.len() != SIZE {
-            return;
-        }
-        let Some(number) = self.free.pop() else { return };
-        let mut buffer = NonNull::from(Box::leak(buffer));
-        // SAFETY: it was a box a line ago, and nobody else has it.
-        let address = unsafe { buffer.as_mut() }.as_mut_ptr() as u64;
-        self.lent[usize::from(number)] = Some(buffer);
-        let at = usize::from(self.tail & (COUNT - 1));
-        // SAFETY: the page has COUNT entries, and `at` is below that. The kernel reads no entry at or behind the tail, and there
-        // are no more numbers than entries, so this one is not in its hands. The fields are written one by one, for the
-        // first entry has the tail where others have nothing.
+    /// Where a buffer begins.
+    #[inline(always)]
+    fn address(&self, number: u16) -> *mut u8 {
+        // SAFETY: there are `COUNT` buffers behind the entries, and `number` is below that.
+        unsafe { self.entries.as_ptr().cast::<u8>().add(RING + usize::from(number) * SIZE) }
+    }
+
+    /// Makes a buffer the kernel's.
+    #[inline(always)]
+    fn give(&self, number: u16) {
+        let tail = self.tail.replace(self.tail.get().wrapping_add(1));
+        // SAFETY: the mapping has COUNT entries. The kernel reads none at or behind the tail, and there are no more buffers than
+        // entries, so this one is not in its hands. The fields are written one by one, for the first entry has the tail where
+        // others have nothing; it is aligned for an u16, and only ever accessed as an atomic one. Release: the kernel is to see the
+        // entry before the tail.
         unsafe {
-            let entry = &mut *self.entries.as_ptr().add(at);
-            entry.set_addr(address);
+            let entry = &mut *self.entries.as_ptr().add(usize::from(tail % COUNT));
+            entry.set_addr(self.address(number) as u64);
             entry.set_len(SIZE as u32);
             entry.set_bid(number);
-        }
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the first entry is valid, and the address inside it that this gives is aligned for an u16, which is only ever
-        // accessed as an atomic one from here on. Release: the kernel is to see the entry before the tail.
-        unsafe {
             let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
-            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+            AtomicU16::from_ptr(tail).store(self.tail.get(), Ordering::Release);
         }
     }
+}
 
-    /// Gives up all of it without freeing it: the kernel may still write there.
-    pub(super) fn leak(&mut self) {
-        self.leaked = true;
+impl Deref for Buffer {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the kernel has written so many bytes to the buffer, and does not touch it again before `give` (rule 1). The
+        // mapping is there as long as `buffers` is (rule 2).
+        unsafe { slice::from_raw_parts(self.buffers.address(self.number), self.filled as usize) }
+    }
+}
+
+impl Drop for Buffer {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.buffers.give(self.number);
     }
 }
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        if self.leaked {
-            return;
+        // SAFETY: mapped in `register`, the kernel has forgotten it together with its ring, and no buffer is left (rule 2).
+        if let Err(error) = unsafe { munmap(self.entries.as_ptr().cast(), MAPPING) } {
+            error!(%error, "the receive buffers were not unmapped");
         }
-        for number in 0..COUNT {
-            drop(self.take(number));
-        }
-        // SAFETY: allocated in `register` with this layout, and the kernel has forgotten it together with the ring.
-        unsafe { alloc::dealloc(self.entries.as_ptr().cast(), LAYOUT) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::mm::{MsyncFlags, msync};
+
+    use super::super::ring::{Done, Ring};
+
+    /// Received bytes stay when the ring goes, and the last of them unmaps all buffers.
+    #[test]
+    fn the_last_buffer_unmaps_them_all() {
+        // Another thread may map something there at once, but not each time.
+        let is_unmapped = || {
+            let Ok(ring) = Ring::new() else { return true };
+            let (first, last) = (ring.buffer(Done::bytes(0, 9)), ring.buffer(Done::bytes(1, 9)));
+            drop((ring, first));
+            assert_eq!(*last, [0; 9]);
+            let mapping = last.buffers.entries.as_ptr().cast();
+            drop(last);
+            // SAFETY: nothing is accessed; the call fails if there is no mapping.
+            unsafe { msync(mapping, super::MAPPING, MsyncFlags::ASYNC) }.is_err()
+        };
+        assert!((0..20).any(|_| is_unmapped()));
     }
 }

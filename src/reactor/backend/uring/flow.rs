@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::PollFlags;
 
+use super::buffers::Buffer;
 use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness;
 use crate::reactor::backend::socket::{self, Receive};
@@ -14,6 +15,7 @@ use crate::reactor::backend::table::Then;
 use crate::reactor::backend::{BackendEvent, Completion, Inbox, Progress, RECEIVE};
 use crate::transport::agenda::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
+use crate::transport::send_queue::SendQueue;
 
 /// What a stream is polled for that is not being received from.
 pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
@@ -21,10 +23,6 @@ pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
 /// How many completions of a connection may wait before it is received from no more. 16: four turns' worth, so that the next
 /// receive has begun to bring something when they are used up.
 const BACKLOG: usize = 16;
-
-/// How many empty backlogs are kept for the next who needs one. 64: a few kilobytes, and seldom do more connections bring more than
-/// a turn's budget at a time.
-const SPARE: usize = 64;
 
 /// See the module.
 pub(super) struct Flow {
@@ -47,34 +45,29 @@ pub(super) struct Flow {
     turn: u32,
     taken: u32,
     /// What has to wait for the next turns.
-    backlog: Option<Box<Backlog>>,
-}
-
-/// What waits. Boxed, for few streams ever have any.
-#[derive(Default)]
-pub(super) struct Backlog(VecDeque<Arrival>);
-
-impl Backlog {
-    /// So many as one fast peer or a few need, so that they need not be made when they come.
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    pub(super) fn some() -> Vec<Box<Self>> {
-        (0..4).map(|_| Box::new(Self(VecDeque::with_capacity(4 * BACKLOG)))).collect()
-    }
+    #[expect(clippy::box_collection, reason = "in each stream, a pointer takes less than an empty queue")]
+    backlog: Option<Box<VecDeque<Arrival>>>,
 }
 
 /// What a receive came to.
 pub(super) enum Arrival {
-    /// So many bytes of a buffer of the ring's.
-    Bytes(Box<[u8]>, usize),
+    Bytes(Buffer),
     End,
     Broken(io::Error),
 }
 
 impl Arrival {
-    #[inline(always)]
+    /// How many bytes it takes of a turn's budget.
+    fn len(&self) -> u32 {
+        if let Self::Bytes(buffer) = self { buffer.len() as u32 } else { 0 }
+    }
+
     pub(super) fn into_event(self, inbox: &mut Inbox) -> BackendEvent {
         match self {
-            Self::Bytes(buffer, count) => inbox.lend(buffer, count),
+            Self::Bytes(buffer) => {
+                inbox.lend(buffer);
+                BackendEvent::Received
+            }
             Self::End => Completion::EndOfStream.into(),
             Self::Broken(error) => Completion::Broken { error, rest: false }.into(),
         }
@@ -143,8 +136,13 @@ impl Flow {
         }
     }
 
-    /// A receive came to something: whether it fits into the budget of this turn, or waits behind what waits already.
+    /// Whether so many bytes can be handed on at once: they fit into the budget of this turn, and nothing waits. Counts them, then.
     #[inline(always)]
+    pub(super) fn may_take(&mut self, count: u32, turn: u32) -> bool {
+        self.backlog.is_none() && self.fits(count, turn)
+    }
+
+    /// A receive came to something: whether it can be handed on, or waits for the next turns.
     pub(super) fn received(
         &mut self,
         id: Id,
@@ -157,107 +155,119 @@ impl Flow {
             (self.armed, self.cancelled) = (false, false);
         }
         let goes_out = arrival.as_ref().is_some_and(|arrival| self.goes_out(arrival));
-        let arrival = arrival.and_then(|arrival| self.take_or_keep(arrival, turn, ring));
+        let arrival = match arrival {
+            Some(arrival) if !self.may_take(arrival.len(), turn) => {
+                self.backlog.get_or_insert_default().push_back(arrival);
+                None
+            }
+            arrival => arrival,
+        };
         if !goes_on && !goes_out {
             self.arm(id, ring);
         }
         let Some(backlog) = &self.backlog else {
             return (arrival, if self.rest { Then::Again } else { Then::Rest });
         };
-        if backlog.0.len() >= BACKLOG {
+        if backlog.len() >= BACKLOG {
             self.stop(id, ring);
         }
         (arrival, Then::Again)
     }
 
-    #[inline(always)]
-    fn take_or_keep(&mut self, arrival: Arrival, turn: u32, ring: &mut Ring) -> Option<Arrival> {
-        if self.backlog.is_none() && self.may_take(&arrival, turn) {
-            return Some(arrival);
-        }
-        self.backlog.get_or_insert_with(|| ring.backlogs.pop().unwrap_or_default()).0.push_back(arrival);
-        None
-    }
-
     /// Whether the stream closes over this, as it usually does, or will be told to receive no more: there is nothing to ask for.
     fn goes_out(&self, arrival: &Arrival) -> bool {
         match arrival {
-            Arrival::Bytes(..) => false,
+            Arrival::Bytes(_) => false,
             Arrival::End => self.receiving,
             Arrival::Broken(_) => true,
         }
     }
 
-    /// Takes something from the budget of a turn, if it fits.
+    /// Takes so many bytes from the budget of a turn, if they fit.
     #[inline(always)]
-    fn may_take(&mut self, arrival: &Arrival, turn: u32) -> bool {
-        let Arrival::Bytes(_, count) = arrival else { return true };
+    fn fits(&mut self, count: u32, turn: u32) -> bool {
         if mem::replace(&mut self.turn, turn) != turn {
             self.taken = 0;
         }
-        let taken = self.taken + *count as u32;
-        let may = taken <= RECEIVE as u32;
-        if may {
+        let taken = self.taken + count;
+        let fits = taken <= RECEIVE as u32;
+        if fits {
             self.taken = taken;
         }
-        may
+        fits
     }
 
     /// What waits, and when there is more of it.
-    pub(super) fn next(&mut self, id: Id, turn: u32, ring: &mut Ring) -> (Option<Arrival>, Then) {
-        let Some(arrival) = self.backlog.as_mut().and_then(|backlog| backlog.0.pop_front()) else {
-            return self.next_of_rest();
-        };
-        if !self.may_take(&arrival, turn) {
-            if let Some(backlog) = &mut self.backlog {
-                backlog.0.push_front(arrival);
+    pub(super) fn next(
+        &mut self,
+        id: Id,
+        turn: u32,
+        inbox: &mut Inbox,
+        ring: &mut Ring,
+    ) -> (Option<BackendEvent>, Then) {
+        let Some(mut backlog) = self.backlog.take() else { return self.next_of_rest(inbox) };
+        let first = backlog.front().map_or(0, Arrival::len);
+        let arrival = if self.fits(first, turn) { backlog.pop_front() } else { None };
+        let then = match &arrival {
+            None => Then::Again,
+            Some(_) if !backlog.is_empty() => Then::Next,
+            Some(arrival) => {
+                if !self.goes_out(arrival) {
+                    self.arm(id, ring);
+                }
+                if self.rest { Then::Again } else { Then::Rest }
             }
-            return (None, Then::Again);
-        }
-        if self.backlog.as_ref().is_some_and(|backlog| !backlog.0.is_empty()) {
-            return (Some(arrival), Then::Next);
-        }
-        if ring.backlogs.len() < SPARE {
-            ring.backlogs.extend(self.backlog.take());
-        }
-        self.backlog = None;
-        if !self.goes_out(&arrival) {
-            self.arm(id, ring);
-        }
-        (Some(arrival), if self.rest { Then::Again } else { Then::Rest })
+        };
+        self.backlog = Some(backlog).filter(|backlog| !backlog.is_empty());
+        (arrival.map(|arrival| arrival.into_event(inbox)), then)
     }
 
     /// What arrived before a fatal error, one receive a turn.
-    fn next_of_rest(&mut self) -> (Option<Arrival>, Then) {
+    fn next_of_rest(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         if !self.rest || !self.receiving || self.armed || self.ended {
             return (None, Then::Rest);
         }
-        let mut buffer = vec![0; RECEIVE].into_boxed_slice();
-        match socket::receive(self.socket.as_fd(), &mut buffer) {
-            Receive::Full(count) | Receive::Bytes(count) => (Some(Arrival::Bytes(buffer, count)), Then::Again),
+        match socket::receive(self.socket.as_fd(), inbox.room().0) {
+            Receive::Full(count) | Receive::Bytes(count) => {
+                inbox.fill(count);
+                (Some(BackendEvent::Received), Then::Again)
+            }
             Receive::Starved => (None, Then::Again),
             Receive::End | Receive::Empty | Receive::Failed(_) => {
                 self.ended = true;
-                (Some(Arrival::End), Then::Rest)
+                (Some(Completion::EndOfStream.into()), Then::Rest)
             }
         }
     }
 
-    /// Sends by the ring, one chunk at a time; or by plain calls where there is much, or the end is to follow in the same turn.
+    /// Sends by the ring, one chunk at a time.
+    #[inline(always)]
     pub(super) fn send(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
-        let Outgoing { queue, descriptors, mode, spares } = outgoing;
-        let mut sent = 0;
-        if mode != SendMode::Gather || !queue.is_single() {
-            let outgoing = Outgoing { queue: &mut *queue, descriptors, mode, spares };
-            match readiness::send(self.socket.as_fd(), outgoing)? {
-                Progress::Blocked(count) if mode != SendMode::Last => sent = count,
-                progress => return Ok(progress),
-            }
+        if outgoing.mode != SendMode::Gather || !outgoing.queue.is_single() {
+            return self.send_plainly(id, outgoing, ring);
         }
+        self.send_chunk(id, outgoing.queue, ring);
+        Ok(Progress::Blocked(0))
+    }
+
+    /// Sends by plain calls, where there is much or the end is to follow in the same turn; and the rest by the ring, where the stream
+    /// stays for it.
+    #[inline(never)]
+    fn send_plainly(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
+        let Outgoing { queue, descriptors, mode, spares } = outgoing;
+        let progress =
+            readiness::send(self.socket.as_fd(), Outgoing { queue: &mut *queue, descriptors, mode, spares })?;
+        if matches!(progress, Progress::Blocked(_)) && mode != SendMode::Last {
+            self.send_chunk(id, queue, ring);
+        }
+        Ok(progress)
+    }
+
+    #[inline(always)]
+    fn send_chunk(&mut self, id: Id, queue: &mut SendQueue, ring: &mut Ring) {
         if let Some(loan) = queue.lend() {
             self.flight = Some(ring.send(id, self.socket.as_raw_fd(), loan));
         }
-        Ok(Progress::Blocked(sent))
     }
 
     /// Closes it, behind everything that was asked for it.
@@ -266,11 +276,6 @@ impl Flow {
             socket::reset_on_close(self.socket.as_fd());
         } else if !self.ended {
             readiness::read_last(self.socket.as_fd());
-        }
-        for arrival in self.backlog.into_iter().flat_map(|backlog| backlog.0) {
-            if let Arrival::Bytes(buffer, _) = arrival {
-                ring.release(buffer);
-            }
         }
         if !self.armed && !self.watched && self.flight.is_none() {
             // Nothing names its descriptor.
@@ -293,42 +298,42 @@ impl Flow {
 mod tests {
     use std::io::Write;
 
+    use super::super::ring::Done;
     use super::*;
     use crate::reactor::backend::tests::{ID, tcp_pair};
-
-    fn bytes(count: usize) -> Option<Arrival> {
-        Some(Arrival::Bytes(vec![0; RECEIVE].into(), count))
-    }
-
-    fn count(arrival: Option<Arrival>) -> Option<usize> {
-        if let Some(Arrival::Bytes(_, count)) = arrival { Some(count) } else { None }
-    }
 
     /// A turn hands on 64 KiB of a stream. The rest waits, in order, and a full backlog cancels the receive, which begins anew behind
     /// the last of it.
     #[test]
     fn a_full_backlog_cancels_the_receive() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
-        let (socket, _peer) = tcp_pair();
+        let ((socket, _peer), mut inbox) = (tcp_pair(), Inbox::default());
         let mut flow = Flow::new(socket);
+        let mut numbers = 0..;
+        let mut bytes =
+            |ring: &Ring, count| numbers.next().map(|number| Arrival::Bytes(ring.buffer(Done::bytes(number, count))));
         flow.receive(ID, true, &mut ring);
         for _ in 0..4 {
-            let (arrival, then) = flow.received(ID, bytes(RECEIVE / 4), true, 1, &mut ring);
-            assert_eq!((count(arrival), then), (Some(RECEIVE / 4), Then::Rest));
+            let arrival = bytes(&ring, RECEIVE / 4);
+            let (arrival, then) = flow.received(ID, arrival, true, 1, &mut ring);
+            assert_eq!((arrival.map(|arrival| arrival.len()), then), (Some(RECEIVE as u32 / 4), Then::Rest));
         }
         for n in 1..=BACKLOG {
             assert!(!flow.cancelled, "cancelled before the backlog is full");
-            let (arrival, then) = flow.received(ID, bytes(n), true, 1, &mut ring);
-            assert_eq!((count(arrival), then), (None, Then::Again));
+            let arrival = bytes(&ring, n);
+            let (arrival, then) = flow.received(ID, arrival, true, 1, &mut ring);
+            assert!(arrival.is_none() && then == Then::Again);
         }
         assert!(flow.cancelled, "a full backlog does not cancel");
         let (arrival, then) = flow.received(ID, None, false, 1, &mut ring);
         assert!(arrival.is_none() && then == Then::Again && !flow.armed && !flow.cancelled);
-        assert_eq!(flow.next(ID, 1, &mut ring).1, Then::Again);
+        let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
+        assert!(event.is_none() && then == Then::Again);
         for n in 1..=BACKLOG {
             assert!(!flow.armed, "received from although bytes wait");
-            let (arrival, then) = flow.next(ID, 2, &mut ring);
-            assert_eq!((count(arrival), then), (Some(n), if n < BACKLOG { Then::Next } else { Then::Rest }));
+            let (event, then) = flow.next(ID, 2, &mut inbox, &mut ring);
+            assert!(matches!(event, Some(BackendEvent::Received)));
+            assert_eq!((inbox.bytes().len(), then), (n, if n < BACKLOG { Then::Next } else { Then::Rest }));
         }
         assert!(flow.armed && flow.backlog.is_none());
         flow.close(ID, false, &mut ring);
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn plain_calls_receive_the_rest_only() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
-        let (socket, mut peer) = tcp_pair();
+        let ((socket, mut peer), mut inbox) = (tcp_pair(), Inbox::default());
         peer.write_all(b"rest").expect("we are there");
         let mut flow = Flow::new(socket);
         for (rest, receiving, armed, ended) in [
@@ -350,14 +355,15 @@ mod tests {
             (true, true, false, true),
         ] {
             (flow.rest, flow.receiving, flow.armed, flow.ended) = (rest, receiving, armed, ended);
-            let (arrival, then) = flow.next(ID, 1, &mut ring);
-            assert!(arrival.is_none() && then == Then::Rest, "rest {rest}, receiving {receiving}, armed {armed}");
+            let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
+            assert!(event.is_none() && then == Then::Rest, "rest {rest}, receiving {receiving}, armed {armed}");
         }
         flow.ended = false;
-        let (arrival, then) = flow.next(ID, 1, &mut ring);
-        assert_eq!((count(arrival), then), (Some(4), Then::Again));
-        let (arrival, then) = flow.next(ID, 1, &mut ring);
-        assert!(matches!(arrival, Some(Arrival::End)) && then == Then::Rest && flow.ended);
+        let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
+        assert!(matches!(event, Some(BackendEvent::Received)) && inbox.bytes() == b"rest" && then == Then::Again);
+        let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
+        assert!(matches!(event, Some(BackendEvent::Other(Completion::EndOfStream))));
+        assert!(then == Then::Rest && flow.ended);
     }
 
     /// An error leaves a rest where bytes are unread, wait here, or may be on their way, and none behind the peer's end.

@@ -27,6 +27,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -36,9 +37,10 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::io::Errno;
 
+pub(super) use self::buffers::Buffer;
 use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
-use self::ring::{Kind, Ring, RingEvent};
+use self::ring::{Done, Kind, Ring};
 use super::readiness::{self, Edge, Source as Polled, Stream, Watched};
 use super::socket::{self, Send};
 use super::table::{Table, Then};
@@ -65,9 +67,8 @@ pub(crate) struct Uring {
     bell: Arc<Bell>,
     table: Table<Source>,
     clock: Monotonic,
-    /// What was said of sources in this turn, and how much of it was taken note of.
-    said: Vec<(Id, Edge)>,
-    noted: usize,
+    /// What was said of sources in this turn, and not taken note of yet.
+    said: VecDeque<(Id, Edge)>,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -93,73 +94,33 @@ impl Uring {
         let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, bell, table, clock, said: Vec::new(), noted: 0, reserve: None, turn: 0 })
+        Ok(Self { ring, bell, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
     }
 
+    /// Whether a receive has brought bytes for which this turn has room, and goes on, as is usual.
     #[inline(always)]
-    fn handle(&mut self, event: RingEvent, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        match event {
-            RingEvent::Received { id, buffer, count, goes_on } => {
-                Some((id, self.received(id, buffer, count, goes_on, inbox)?))
-            }
-            RingEvent::Sent { id, loan, count } => {
-                let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
-                flow.flight = None;
-                Some((id, BackendEvent::Returned(loan, count_or_error(count))))
-            }
-            event => self.handle_slow(event),
-        }
+    fn takes(&mut self, done: &Done) -> bool {
+        let (Ok(count @ 1..), true) = (done.count(), done.goes_on()) else { return false };
+        let Some(Source::Stream(flow)) = self.table.get_mut(done.id()) else { return false };
+        flow.may_take(count, self.turn)
     }
 
-    #[inline(never)]
-    fn handle_slow(&mut self, event: RingEvent) -> Option<(Id, BackendEvent)> {
-        match event {
-            RingEvent::Received { .. } | RingEvent::Sent { .. } => {}
-            RingEvent::Accepted { id, socket, goes_on } => match self.table.get_mut(id) {
-                Some(Source::Port(port)) => {
-                    port.arrived(id, socket, goes_on, &mut self.ring);
-                    self.said.push((id, Edge::NONE));
-                }
-                _ => self.is_stale(socket.err()),
-            },
-            RingEvent::Polled { id, flags, goes_on } => return Some((id, self.polled(id, flags, goes_on)?.into())),
-            RingEvent::Room { id, flags, goes_on } => {
-                if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
-                    stream.armed = goes_on;
-                }
-                self.note(id, flags);
-            }
-            RingEvent::Woken { goes_on: true } => {}
-            RingEvent::Woken { goes_on: false } => {
-                self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true);
-            }
-        }
-        None
-    }
-
-    #[inline(always)]
-    fn received(
-        &mut self,
-        id: Id,
-        buffer: Box<[u8]>,
-        count: Result<usize, Errno>,
-        goes_on: bool,
-        inbox: &mut Inbox,
-    ) -> Option<BackendEvent> {
+    /// Handles any other completion of a receive.
+    fn received(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        let (id, goes_on) = (done.id(), done.goes_on());
+        let received = self.ring.received(done);
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
-            self.ring.release(buffer);
-            self.is_stale(count.err());
+            self.is_stale(received.err());
             return None;
         };
-        let arrival = match count {
-            Ok(0) => {
-                self.ring.release(buffer);
+        let arrival = match received {
+            Ok(Some(buffer)) => Some(Arrival::Bytes(buffer)),
+            Ok(None) => {
                 flow.ended = true;
                 Some(Arrival::End)
             }
-            Ok(count) => Some(Arrival::Bytes(buffer, count)),
             Err(Errno::NOBUFS) => {
-                self.ring.add_buffers();
+                self.ring.buffers.add();
                 None
             }
             // No more than a hitch.
@@ -170,7 +131,45 @@ impl Uring {
         if then == Then::Again {
             self.table.list_again(id);
         }
-        arrival.map(|arrival| arrival.into_event(inbox))
+        Some((id, arrival?.into_event(inbox)))
+    }
+
+    /// The chunk that was being sent, and the stream it comes back to: none if that has closed meanwhile.
+    #[inline(always)]
+    fn landed(&mut self, done: &Done) -> Option<(Id, Loan)> {
+        let (id, loan) = self.ring.land(done)?;
+        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
+        flow.flight = None;
+        Some((id, loan))
+    }
+
+    /// Handles any other completion.
+    #[inline(never)]
+    fn handle_slow(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
+        let (id, goes_on) = (done.id(), done.goes_on());
+        match done.kind() {
+            Kind::Receive => return self.received(done, inbox),
+            Kind::Accept => {
+                let socket = done.into_socket();
+                match self.table.get_mut(id) {
+                    Some(Source::Port(port)) => {
+                        port.arrived(id, socket, goes_on, &mut self.ring);
+                        self.said.push_back((id, Edge::NONE));
+                    }
+                    _ => self.is_stale(socket.err()),
+                }
+            }
+            Kind::Poll => return Some((id, self.polled(id, done.poll_flags(), goes_on)?.into())),
+            Kind::Room => {
+                if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
+                    stream.armed = goes_on;
+                }
+                self.note(id, done.poll_flags());
+            }
+            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Nothing | Kind::Send | Kind::Wake => {}
+        }
+        None
     }
 
     fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
@@ -193,7 +192,7 @@ impl Uring {
     /// Has a source looked at that the poller said something of.
     fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
         match flags {
-            Ok(flags) => self.said.push((id, Edge::of(flags))),
+            Ok(flags) => self.said.push_back((id, Edge::of(flags))),
             Err(error) => self.is_stale(Some(error)),
         }
     }
@@ -244,9 +243,10 @@ impl Uring {
     }
 
     /// The next thing of the sources that are polled, or have something left over.
+    #[inline(never)]
     fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         loop {
-            let said = if self.table.has_current() { None } else { self.next_said() };
+            let said = if self.table.has_current() { None } else { self.said.pop_front() };
             let id = match said {
                 Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
                 None => Some(self.table.next_listed()?),
@@ -264,25 +264,11 @@ impl Uring {
         }
     }
 
-    /// The next source that the kernel said something of, and that.
-    fn next_said(&mut self) -> Option<(Id, Edge)> {
-        let said = self.said.get(self.noted).copied();
-        self.noted += 1;
-        if said.is_none() {
-            self.said.clear();
-            self.noted = 0;
-        }
-        said
-    }
-
     /// What is next of a source, and when it is to be looked at after that.
     fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
         let Self { table, ring, reserve, turn, .. } = self;
         let (completion, then) = match table.get_mut(id) {
-            Some(Source::Stream(flow)) => {
-                let (arrival, then) = flow.next(id, *turn, ring);
-                return (arrival.map(|arrival| arrival.into_event(inbox)), then);
-            }
+            Some(Source::Stream(flow)) => return flow.next(id, *turn, inbox, ring),
             Some(Source::Polled(polled)) => {
                 let next = polled.next(*turn, inbox, reserve);
                 if let Polled::Connecting(attempt) = polled {
@@ -426,9 +412,9 @@ impl Backend for Uring {
 
     fn recall(&mut self, id: Id) -> Option<(Loan, io::Result<usize>)> {
         let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
-        let (loan, count) = self.ring.recall(flow.flight?)?;
+        let (done, loan) = self.ring.recall(flow.flight?)?;
         flow.flight = None;
-        Some((loan, count_or_error(count)))
+        Some((loan, sent(&done)))
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
@@ -487,7 +473,7 @@ impl Backend for Uring {
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let is_idle = self.table.is_drained() && self.said.is_empty() && !self.ring.has_events();
+        let is_idle = self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0;
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
@@ -496,15 +482,26 @@ impl Backend for Uring {
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        if let Some(buffer) = inbox.take_lent() {
-            self.ring.release(buffer);
-        }
-        while let Some(event) = self.ring.next() {
-            let completion = self.handle(event, inbox);
-            if completion.is_some() {
-                return completion;
+        while let Some(done) = self.ring.next() {
+            match done.kind() {
+                Kind::Receive if self.takes(&done) => {
+                    let id = done.id();
+                    inbox.lend(self.ring.buffer(done));
+                    return Some((id, BackendEvent::Received));
+                }
+                Kind::Send => {
+                    if let Some((id, loan)) = self.landed(&done) {
+                        return Some((id, BackendEvent::Returned(loan, sent(&done))));
+                    }
+                }
+                _ => {
+                    if let Some(event) = self.handle_slow(done, inbox) {
+                        return Some(event);
+                    }
+                }
             }
         }
+        inbox.clear();
         self.next_polled(inbox)
     }
 
@@ -555,10 +552,11 @@ impl Wake for Bell {
     }
 }
 
-/// What was sent, as the reactor is to hear it.
-fn count_or_error(count: Result<usize, Errno>) -> io::Result<usize> {
-    match count {
-        Ok(count) => Ok(count),
+/// The result of a send, as the reactor is to hear it.
+#[inline(always)]
+fn sent(done: &Done) -> io::Result<usize> {
+    match done.count() {
+        Ok(count) => Ok(count as usize),
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         Err(Errno::NOBUFS) => Err(io::ErrorKind::OutOfMemory.into()),
         Err(error) => Err(error.into()),

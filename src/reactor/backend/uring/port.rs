@@ -192,7 +192,6 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
 
-    use super::super::ring::RingEvent;
     use super::*;
     use crate::reactor::backend::PortOptions;
 
@@ -209,9 +208,9 @@ mod tests {
         let peers: Vec<_> = (0..3).map(|_| TcpStream::connect(bound.socket_addr().unwrap()).unwrap()).collect();
         for n in 1..=3 {
             ring.enter(Some(Duration::from_secs(30))).unwrap();
-            let Some(RingEvent::Accepted { socket, goes_on, .. }) = ring.next() else { panic!("nobody was accepted") };
-            assert!(!goes_on && ring.next().is_none(), "one at a time");
-            port.arrived(id, socket, goes_on, &mut ring);
+            let Some(done) = ring.next() else { panic!("nobody was accepted") };
+            assert!(!done.goes_on() && ring.next().is_none(), "one at a time");
+            port.arrived(id, done.into_socket(), false, &mut ring);
             assert_eq!(port.arrived.len(), n);
         }
         let (mut reserve, mut turn) = (None, 0);
