@@ -16,7 +16,7 @@ use super::net::listener::PortCore;
 use super::process::Process;
 use super::run_state::Run;
 use super::signal_handling::SignalHandling;
-use super::slots::Slots;
+use super::slot_map::SlotMap;
 use super::threads::Threads;
 use super::triggers::Triggers;
 use super::{Builder, Counters, Handle, NameResolver, Reactor};
@@ -31,7 +31,7 @@ pub(crate) struct Core {
     /// The handle that all clones of a [`Reactor`](super::Reactor) share. It keeps this, and not the other way round.
     pub(super) handle: Weak<Handle>,
     pub(super) backend: RefCell<AnyBackend>,
-    pub(super) slots: RefCell<Slots<Slot>>,
+    pub(super) slots: RefCell<SlotMap<Slot>>,
     pub(super) agenda: Rc<Agenda>,
     pub(super) timers: Timers,
     pub(super) spawner: Spawner,
@@ -84,7 +84,7 @@ impl Core {
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
             backend: RefCell::new(backend),
-            slots: RefCell::new(Slots::new()),
+            slots: RefCell::new(SlotMap::new()),
             agenda: Rc::new(Agenda::new(weak.clone(), settings.watch())),
             timers: Timers::new(clock),
             spawner: Spawner::new(threads.waker()),

@@ -6,7 +6,7 @@
 //!
 //! | file or folder | holds |
 //! |---|---|
-//! | `core.rs`, `choice.rs` | the parts of a reactor, and the choice of its backend |
+//! | `core.rs`, `backend_kind.rs` | the parts of a reactor, and the choice of its backend |
 //! | `run.rs` | starting, stopping, crashing |
 //! | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 //! | `react.rs` | a whole program |
@@ -16,25 +16,25 @@
 //! | `signal_handling.rs`, `on_signal.rs` | subscribers, and what the loop does when a signal came |
 //! | `net/` | ports, connections, attempts, names |
 //! | `threads/` | jobs in threads, and calls from threads |
-//! | `slots.rs`, `pages.rs` | the table of what is watched |
+//! | `slot_map.rs`, `paged_vec.rs` | the table of what is watched |
 //! | `backend/` | the system calls |
 
 mod aftermath;
 mod backend;
-mod choice;
+mod backend_kind;
 mod core;
 mod events;
 mod life;
 mod net;
 mod on_signal;
-mod pages;
+mod paged_vec;
 mod process;
 mod react;
 mod run;
 mod run_state;
 mod signal_handling;
 mod signals;
-mod slots;
+mod slot_map;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -50,7 +50,7 @@ pub(crate) use self::backend::{
     AnyBackend, Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming,
     IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
-pub use self::choice::BackendKind;
+pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
 use self::life::Handle;
 pub(crate) use self::net::dial::Destination;
@@ -376,7 +376,7 @@ impl Builder {
     /// # Errors
     /// [`ReactorError::Setup`] where the system gives us no poller, or `ROPEWALK_BACKEND` is no name of a backend.
     pub fn build(mut self) -> Result<Reactor, ReactorError> {
-        let (kind, backend) = choice::backend(self.backend).map_err(ReactorError::Setup)?;
+        let (kind, backend) = backend_kind::backend(self.backend).map_err(ReactorError::Setup)?;
         self.backend = Some(kind);
         Ok(self.build_on(backend))
     }

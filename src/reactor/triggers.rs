@@ -16,7 +16,7 @@ use std::panic::Location;
 
 use thiserror::Error;
 
-use super::slots::Slots;
+use super::slot_map::SlotMap;
 use crate::deferred::{Deferred, DeferredList, Outcome, Promise, maybe_deferred};
 use crate::error::ReactorError;
 use crate::failure::{Result, drop_guarded};
@@ -87,7 +87,7 @@ pub struct NoSuchTrigger;
 pub(super) struct Triggers {
     waiting: RefCell<Vec<Trigger>>,
     /// Firings of the program's events that are under way.
-    firings: RefCell<Slots<Promise<()>>>,
+    firings: RefCell<SlotMap<Promise<()>>>,
     made: Cell<u64>,
     closed: Cell<bool>,
 }

@@ -201,7 +201,7 @@ impl fmt::Debug for Accumulated {
         let record = self.0.borrow();
         f.debug_struct("Accumulated")
             .field("made", &(record.made > 0))
-            .field("data", &super::excerpt::excerpt(&record.data))
+            .field("data", &super::quote::excerpt(&record.data))
             .field("reason", &record.reason)
             .finish_non_exhaustive()
     }

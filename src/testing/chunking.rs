@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::StringTransport;
-use super::excerpt::{around, excerpt};
+use super::quote::{around, excerpt};
 use super::random::Random;
 use crate::protocol::Protocol;
 

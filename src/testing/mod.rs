@@ -20,26 +20,26 @@
 //! connection ends. So look at what was recorded, from outside.
 
 mod accumulate;
-mod busy;
 mod chunking;
 mod clock;
 pub mod conformance;
+mod deferred_results;
 mod end;
-mod excerpt;
 mod memory_reactor;
 mod network;
 mod pump;
+mod quote;
 mod random;
-mod results;
+mod reentry_guard;
 mod string_transport;
 mod witness;
 
 pub use self::accumulate::{Accumulated, AccumulatingFactory, AccumulatingProtocol};
 pub use self::chunking::ChunkingCheck;
 pub use self::clock::VirtualClock;
+pub use self::deferred_results::{assert_no_result, failure_result_of, success_result_of};
 pub use self::memory_reactor::MemoryReactor;
 pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationError};
 pub use self::pump::{Pump, PumpOptions, Side, connect};
-pub use self::results::{assert_no_result, failure_result_of, success_result_of};
 pub use self::string_transport::{StringConnection, StringTransport};
 pub use self::witness::{Witness, Witnessed, WitnessedFactory};

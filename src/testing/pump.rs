@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::VirtualClock;
-use super::busy::Busy;
 use super::end::{Arrival, End};
-use super::excerpt::excerpt;
+use super::quote::excerpt;
+use super::reentry_guard::ReentryGuard;
 use crate::address::Address;
 use crate::error::Unavailable;
 use crate::failure::{Failure, Result};
@@ -127,7 +127,7 @@ impl PumpOptions {
             busy: Cell::default(),
         };
         {
-            let _busy = Busy::enter(&pump.busy);
+            let _busy = ReentryGuard::enter(&pump.busy);
             pump.server.end.join();
             pump.client.end.join();
         }
@@ -201,7 +201,7 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
     /// call of the clock panics with.
     #[track_caller]
     pub fn pump(&self) -> bool {
-        let _busy = Busy::enter(&self.busy);
+        let _busy = ReentryGuard::enter(&self.busy);
         self.transcript.borrow_mut().turn += 1;
         let calls = self.clock.turn();
         if calls > 0 {

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::VirtualClock;
-use super::busy::Busy;
 use super::end::{Arrival, End, Pipe};
-use super::excerpt::excerpt;
+use super::quote::excerpt;
+use super::reentry_guard::ReentryGuard;
 use crate::error::Unavailable;
 use crate::failure::Failure;
 use crate::protocol::{Connection, Protocol};
@@ -359,7 +359,7 @@ impl<P: Protocol> StringConnection<P> {
     /// Turns until nothing moves. That is soon: nothing comes but what the test sent.
     #[track_caller]
     fn drive(&self, happen: impl FnOnce()) {
-        let _busy = Busy::enter(&self.busy);
+        let _busy = ReentryGuard::enter(&self.busy);
         let end = &self.string.0;
         self.string.settle();
         happen();

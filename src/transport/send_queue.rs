@@ -49,6 +49,7 @@ pub(crate) struct Loan {
 
 impl Loan {
     /// What is to be sent.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.sent..]
     }
@@ -179,13 +180,15 @@ impl SendQueue {
     }
 
     /// Takes a loan back of which so many bytes were sent.
+    #[inline]
     pub(crate) fn take_back(&mut self, loan: Loan, count: usize, spares: &Spares) {
         let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else {
             // Everything was dropped meanwhile.
             return spares.give(loan.buffer);
         };
+        let is_all = count == loan.bytes().len() && chunks.more.is_empty();
         (chunks.head, chunks.sent, chunks.lent) = (loan.buffer, loan.sent, None);
-        self.advance(count, spares);
+        if is_all { self.finish(spares) } else { self.advance(count, spares) }
     }
 
     /// Whether the first chunk is lent.

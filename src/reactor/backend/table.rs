@@ -3,13 +3,13 @@
 use std::io;
 use std::mem;
 
-use crate::reactor::pages::Pages;
+use crate::reactor::paged_vec::PagedVec;
 use crate::transport::agenda::Id;
 
 /// What is watched, and who has something.
 pub(super) struct Table<S> {
     /// What each slot of the reactor's table means to the backend.
-    entries: Pages<Entry<S>>,
+    entries: PagedVec<Entry<S>>,
     /// Who is to be looked at once more, at once.
     current: Option<Id>,
     /// Who was left over from the last turn, and how many of them were looked at.
@@ -46,7 +46,7 @@ const LISTED: usize = 64;
 impl<S: Default> Table<S> {
     pub(super) fn new() -> Self {
         Self {
-            entries: Pages::new(),
+            entries: PagedVec::new(),
             current: None,
             left: Vec::with_capacity(LISTED),
             looked: 0,
@@ -166,7 +166,7 @@ impl<S: Default> Table<S> {
 
 /// The entry that `id` names, unless its place has another tenant.
 #[inline(always)]
-fn find<S: Default>(entries: &mut Pages<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
+fn find<S: Default>(entries: &mut PagedVec<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
     entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
 }
 

@@ -72,7 +72,7 @@ impl Core {
     }
 
     /// A chunk is back that was being sent. Usually that is all there was to do.
-    #[inline(never)]
+    #[inline]
     pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
         let Some(joint) = self.joint(id) else { return self.agenda.spares.give(loan.into_buffer()) };
         let mut stream = joint.transport().stream();

@@ -27,7 +27,7 @@ use self::pool::ThreadPoolStatistics;
 use self::wakeup::Wakeup;
 use super::backend::Wake;
 use super::process::Process;
-use super::slots::Slots;
+use super::slot_map::SlotMap;
 
 /// A reactor's part in threads. Calls from threads are given an `R`.
 pub(super) struct Threads<R> {
@@ -39,9 +39,9 @@ pub(super) struct Threads<R> {
     /// Names that are looked up, so that slow jobs do not hold them up.
     resolver_pool: Rc<Jobs>,
     /// Pools that the program has made.
-    own_pools: RefCell<Slots<Rc<Jobs>>>,
+    own_pools: RefCell<SlotMap<Rc<Jobs>>>,
     /// Threads that are blocked until the loop has an answer for them: the call that sends each away without one.
-    blocked_callers: RefCell<Slots<Box<dyn FnOnce()>>>,
+    blocked_callers: RefCell<SlotMap<Box<dyn FnOnce()>>>,
 }
 
 impl<R> Threads<R> {
@@ -52,8 +52,8 @@ impl<R> Threads<R> {
             wakeup,
             job_pool: Jobs::of_program(),
             resolver_pool: Jobs::of_names(),
-            own_pools: RefCell::new(Slots::new()),
-            blocked_callers: RefCell::new(Slots::new()),
+            own_pools: RefCell::new(SlotMap::new()),
+            blocked_callers: RefCell::new(SlotMap::new()),
         }
     }
 

@@ -55,7 +55,7 @@ mod flags;
 mod held;
 mod layered;
 mod limit;
-mod millis;
+mod optional_millis;
 mod producing;
 
 use std::io;
@@ -65,7 +65,7 @@ use std::time::Duration;
 use self::flags::Flags;
 use self::held::Held;
 use self::limit::Overflow;
-use self::millis::Millis;
+use self::optional_millis::OptionalMillis;
 use super::layer::Layers;
 use super::outgoing::{Attached, Outgoing, SendMode};
 use super::producer::Production;
@@ -93,7 +93,7 @@ pub(crate) struct Stream {
     limit: u32,
     /// Boxed, for few connections ever have any of it.
     extras: Option<Box<Extras>>,
-    close_timeout: Millis,
+    close_timeout: OptionalMillis,
 }
 
 /// The states, in one word, so that they are compared at once.
@@ -203,7 +203,7 @@ impl Stream {
             at_limit: None,
             limit: 0,
             extras: None,
-            close_timeout: Millis::from(Some(CLOSE_TIMEOUT)),
+            close_timeout: OptionalMillis::from(Some(CLOSE_TIMEOUT)),
         }
     }
 
@@ -430,6 +430,7 @@ impl Stream {
 
     /// A chunk of the queue is back from who sent it, with what came of that. `false`: the system lacked memory for it, and it
     /// is to be tried again in a while.
+    #[inline]
     pub(crate) fn returned(&mut self, loan: Loan, result: io::Result<usize>, spares: &Spares) -> bool {
         self.queue.take_back(loan, *result.as_ref().unwrap_or(&0), spares);
         match result {

@@ -1,13 +1,13 @@
-//! [`Slots`]: the reactor's table of what it watches. An [`Id`] is a place and a generation; a place that is given up gets
+//! [`SlotMap`]: the reactor's table of what it watches. An [`Id`] is a place and a generation; a place that is given up gets
 //! the next generation, so that an old id never names a new tenant.
 
-use super::pages::Pages;
+use super::paged_vec::PagedVec;
 use crate::transport::agenda::Id;
 
 /// Places for values, found by [`Id`].
 #[derive(Debug)]
-pub(super) struct Slots<T> {
-    places: Pages<Place<T>>,
+pub(super) struct SlotMap<T> {
+    places: PagedVec<Place<T>>,
     free: Vec<u32>,
     taken: usize,
 }
@@ -25,15 +25,15 @@ impl<T> Default for Place<T> {
     }
 }
 
-impl<T> Default for Slots<T> {
+impl<T> Default for SlotMap<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T> Slots<T> {
+impl<T> SlotMap<T> {
     pub(super) fn new() -> Self {
-        Self { places: Pages::new(), free: Vec::new(), taken: 0 }
+        Self { places: PagedVec::new(), free: Vec::new(), taken: 0 }
     }
 
     /// Takes a place.
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn an_old_id_never_names_a_new_tenant() {
-        let mut slots = Slots::new();
+        let mut slots = SlotMap::new();
         let first = slots.insert("first");
         assert_eq!(slots.remove(first), Some("first"));
         let second = slots.insert("second");
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn generations_wrap_around_without_meeting_the_waker() {
-        let mut slots = Slots::new();
+        let mut slots = SlotMap::new();
         let id = slots.insert(());
         slots.remove(id);
         slots.places.get_mut(0).unwrap().generation = u32::MAX - 1;

@@ -1,16 +1,16 @@
-//! [`Millis`]: a small time limit.
+//! [`OptionalMillis`]: a small time limit.
 
 use std::time::Duration;
 
 /// A time limit in milliseconds, or none: in four bytes, for each connection keeps one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Millis(u32);
+pub(super) struct OptionalMillis(u32);
 
-impl Millis {
+impl OptionalMillis {
     const NONE: Self = Self(u32::MAX);
 }
 
-impl From<Option<Duration>> for Millis {
+impl From<Option<Duration>> for OptionalMillis {
     /// Rounds up, so that no limit comes early; what is too long (49 days) is none.
     fn from(limit: Option<Duration>) -> Self {
         let millis = limit.map(|limit| limit.as_nanos().div_ceil(1_000_000));
@@ -18,8 +18,8 @@ impl From<Option<Duration>> for Millis {
     }
 }
 
-impl From<Millis> for Option<Duration> {
-    fn from(Millis(millis): Millis) -> Self {
-        (millis != Millis::NONE.0).then(|| Duration::from_millis(millis.into()))
+impl From<OptionalMillis> for Option<Duration> {
+    fn from(OptionalMillis(millis): OptionalMillis) -> Self {
+        (millis != OptionalMillis::NONE.0).then(|| Duration::from_millis(millis.into()))
     }
 }

@@ -1,4 +1,4 @@
-//! [`Pages`]: a growing table whose entries stay where they are. A `Vec` that doubles holds up to twice what is in use, and
+//! [`PagedVec`]: a growing table whose entries stay where they are. A `Vec` that doubles holds up to twice what is in use, and
 //! copies it all when it grows; with tens of thousands of connections both can be felt.
 
 /// Entries per page. 256: a page of the smallest entries is 6 KiB, and few entries are unused.
@@ -6,12 +6,12 @@ const PAGE: usize = 256;
 
 /// A table in pages. Entries that were not pushed yet are the default.
 #[derive(Debug)]
-pub(super) struct Pages<T> {
+pub(super) struct PagedVec<T> {
     pages: Vec<Box<[T; PAGE]>>,
     len: usize,
 }
 
-impl<T: Default> Pages<T> {
+impl<T: Default> PagedVec<T> {
     pub(super) fn new() -> Self {
         Self { pages: Vec::new(), len: 0 }
     }
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn entries_are_found_where_they_were_put() {
-        let mut pages = Pages::new();
+        let mut pages = PagedVec::new();
         for n in 0..1000_u32 {
             assert_eq!(pages.len(), n as usize);
             pages.push(n);

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 
 /// Somebody is turning, for as long as it lives.
-pub(super) struct Busy<'a>(&'a Cell<bool>);
+pub(super) struct ReentryGuard<'a>(&'a Cell<bool>);
 
-impl<'a> Busy<'a> {
+impl<'a> ReentryGuard<'a> {
     #[track_caller]
     pub(super) fn enter(busy: &'a Cell<bool>) -> Self {
         assert!(
@@ -17,7 +17,7 @@ impl<'a> Busy<'a> {
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for ReentryGuard<'_> {
     fn drop(&mut self) {
         self.0.set(false);
     }
