@@ -95,9 +95,7 @@ impl Mio {
         }
         Ok(())
     }
-}
 
-impl Mio {
     /// What a receive came to that did not just drain the socket.
     #[cold]
     fn received_slow(&mut self, id: Id, received: Receive, inbox: &mut Inbox) -> Option<Id> {
