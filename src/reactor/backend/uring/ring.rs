@@ -189,7 +189,7 @@ impl Ring {
         if let Err(error) = self.submit() {
             error!(%error, "the ring does not take requests");
         }
-        self.has_completions()
+        self.completions() > 0
     }
 
     /// Whether the kernel has completions, or work for them, that it comes to when it is entered.
