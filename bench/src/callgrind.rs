@@ -1,4 +1,4 @@
-//! What callgrind has counted: [`Profile`], read from its output file.
+//! [`Profile`]: the counts of callgrind, read from its output file.
 //!
 //! Of the [format](https://valgrind.org/docs/manual/cl-format.html) this knows what a run with `--collect-systime=yes` writes.
 

@@ -203,7 +203,7 @@ fn run_loop() -> Result<()> {
     Ok(reactor.run()?)
 }
 
-/// What a unit of a case takes.
+/// The counts of one unit of a case.
 struct Unit {
     instructions: f64,
     /// By the function that makes them itself.

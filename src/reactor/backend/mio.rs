@@ -53,7 +53,7 @@ const RECEIVING: Readiness = Readiness::READABLE;
 pub(crate) struct Mio {
     poller: Poller,
     table: Table<Source>,
-    /// What a receive came to that was to bring bytes.
+    /// The event of a receive that was to bring bytes, and brought something else.
     aside: Option<(Id, BackendEvent)>,
     clock: Monotonic,
     /// There where the poller counts in milliseconds.
@@ -96,7 +96,7 @@ impl Mio {
         Ok(())
     }
 
-    /// What a receive came to that did not just drain the socket.
+    /// Slow path: a receive that did more or less than drain the socket.
     #[cold]
     fn received_slow(&mut self, id: Id, received: Receive, inbox: &mut Inbox) -> Option<Id> {
         let (event, then) = self.table.get_mut(id)?.stream()?.received(received, inbox);

@@ -276,7 +276,7 @@ pub(crate) struct Interest {
     pub(crate) writable: bool,
 }
 
-/// What happened: the two that a busy connection is made of, and the rest.
+/// An event: the two that a busy connection is made of, and all others.
 #[derive(Debug)]
 pub(crate) enum BackendEvent {
     /// Bytes came: they are in the inbox.
@@ -292,7 +292,7 @@ impl From<Completion> for BackendEvent {
     }
 }
 
-/// What happened that is not an [`BackendEvent`] of its own.
+/// The rarer events.
 #[derive(Debug)]
 pub(crate) enum Completion {
     /// A connection came in.

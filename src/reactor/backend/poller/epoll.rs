@@ -1,4 +1,4 @@
-//! What epoll says, waited for by rustix on the descriptor of mio's poller.
+//! The events of epoll, waited for by rustix on the descriptor of mio's poller.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::reactor::backend::readiness::Edge;
 
-/// What epoll said last, and how much of it was handed over.
+/// The events of the last wait, and how many of them were handed over.
 pub(super) struct Events {
     events: Vec<Event>,
     taken: usize,

@@ -1,4 +1,4 @@
-//! What mio's poller says, where it is not epoll.
+//! The events of mio's poller, where it is not epoll.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use mio::{Poll, Token};
 
 use crate::reactor::backend::readiness::Edge;
 
-/// What the poller said last, the last of it first.
+/// The events of the last wait that were not handed over, the last of them first.
 pub(super) struct Events {
     events: mio::Events,
     said: Vec<(Token, Edge)>,
