@@ -85,6 +85,18 @@ impl Mio {
         Some(if self.fine.is_some() { whole_milliseconds(wait) } else { wait })
     }
 
+    /// Waits for events until the clock says `until`: see the module. An interrupted wait ends.
+    #[inline(always)]
+    fn poll(&mut self, until: Option<Duration>) -> io::Result<()> {
+        #[cfg(test)]
+        socket::faults::call(socket::faults::Call::Wait, || Ok(()))?;
+        self.poller.wait(self.first_wait(until))?;
+        match until {
+            Some(until) if self.poller.is_silent() => self.wait_on(until),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for the rest of it, where the poller could not count it.
     #[cold]
     fn wait_on(&mut self, until: Duration) -> io::Result<()> {
@@ -261,19 +273,10 @@ impl Backend for Mio {
             return Ok(());
         }
         let until = if self.table.is_drained() { until } else { Some(Duration::ZERO) };
-        #[cfg(test)]
-        match socket::faults::call(socket::faults::Call::Wait, || Ok(())) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        match self.poll(until) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => self.table.begin_turn(),
         }
-        self.poller.wait(self.first_wait(until))?;
-        if let Some(until) = until
-            && self.poller.is_silent()
-        {
-            self.wait_on(until)?;
-        }
-        self.table.begin_turn();
         Ok(())
     }
 

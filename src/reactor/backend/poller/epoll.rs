@@ -7,7 +7,6 @@ use mio::{Poll, Token};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{Event, wait};
 use rustix::event::{PollFlags, Timespec};
-use rustix::io::Errno;
 
 use crate::reactor::backend::readiness::Edge;
 
@@ -31,10 +30,8 @@ impl Events {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        match wait(poll.registry(), spare_capacity(&mut self.events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        wait(poll.registry(), spare_capacity(&mut self.events), timeout.as_ref())?;
+        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -64,7 +64,7 @@ impl Poller {
         self.poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), FINE, Interest::READABLE)
     }
 
-    /// Forgets what was said, and waits for more. An interrupted wait says nothing.
+    /// Forgets the last events, and waits for more. An interrupted wait is an error, and has none.
     #[inline(always)]
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.said.wait(&mut self.poll, timeout)

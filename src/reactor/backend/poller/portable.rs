@@ -21,11 +21,8 @@ impl Events {
 
     pub(super) fn wait(&mut self, poll: &mut Poll, timeout: Option<Duration>) -> io::Result<()> {
         self.said.clear();
-        match poll.poll(&mut self.events, timeout) {
-            Ok(()) => self.said.extend(self.events.iter().map(|event| (event.token(), edge(event)))),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+        poll.poll(&mut self.events, timeout)?;
+        self.said.extend(self.events.iter().map(|event| (event.token(), edge(event))));
         self.said.reverse();
         Ok(())
     }
