@@ -94,7 +94,7 @@ fn simulate(network: &Network) -> Result<()> {
     let (seed, witness) = (network.seed(), Witness::new());
     let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let server = network.reactor(SERVER);
-    network.name("echo.example", [SERVER]);
+    network.add_name("echo.example", [SERVER]);
     let description = format!("tcp:7:backlog=8:noDelay={}", draw.below(2));
     let echoes = witness.factory(for_protocol(|_| Echo));
     server_from_string(&server, &description)?.listen(echoes).or_log("listening");

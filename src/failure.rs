@@ -48,9 +48,9 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// assert_eq!(port.take_result().unwrap().unwrap_err().to_string(), "a port is a number");
 /// ```
 #[derive(Clone)]
-pub struct Failure(Arc<Inner>);
+pub struct Failure(Arc<FailureInner>);
 
-struct Inner {
+struct FailureInner {
     error: Guarded<Box<dyn Error + Send + Sync>>,
     backtrace: Backtrace,
 }
@@ -75,11 +75,11 @@ impl Failure {
     /// A failure that the network or a peer has brought about, which no code is to be traced for. It is as frequent as connections
     /// are, and a backtrace costs many times what a connection does.
     pub(crate) fn untraced(error: impl Error + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner { error: Guarded::new(Box::new(error)), backtrace: Backtrace::disabled() }))
+        Self(Arc::new(FailureInner { error: Guarded::new(Box::new(error)), backtrace: Backtrace::disabled() }))
     }
 
     fn from_box(error: Box<dyn Error + Send + Sync>) -> Self {
-        Self(Arc::new(Inner { error: Guarded::new(error), backtrace: Backtrace::capture() }))
+        Self(Arc::new(FailureInner { error: Guarded::new(error), backtrace: Backtrace::capture() }))
     }
 
     /// Puts a message in front of the failure, which becomes the source of the new one. [`check`](Self::check),

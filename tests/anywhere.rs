@@ -279,7 +279,12 @@ impl Program {
                     let _ = transport.register_producer(other.as_producer(), Streaming::Push);
                 }
             }
-            _ => drop((transport.queued(), transport.raw_fd(), transport.peer_credentials(), transport.has_producer())),
+            _ => drop((
+                transport.queued_bytes(),
+                transport.raw_fd(),
+                transport.peer_credentials(),
+                transport.has_producer(),
+            )),
         }
     }
 

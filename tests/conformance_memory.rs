@@ -92,7 +92,7 @@ fn what_a_setting_begins_comes_first() {
     let begin = |count: &Rc<Cell<usize>>| -> Begin {
         let count = Rc::clone(count);
         Rc::new(move |transport| {
-            assert_eq!(transport.queued(), 0, "something was written before");
+            assert_eq!(transport.queued_bytes(), 0, "something was written before");
             count.set(count.get() + 1);
         })
     };

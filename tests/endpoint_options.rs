@@ -143,7 +143,7 @@ proptest! {
     #[test]
     fn a_timeout_is_the_attempts(seconds in 0..5_000_u64, nanoseconds in 0..1_000_000_000_u32, with_address: bool) {
         let (memory, timeout) = (MemoryReactor::new(), Duration::new(seconds, nanoseconds));
-        memory.network().name("mute.example", [IpAddr::from([198, 51, 100, 1])]);
+        memory.network().add_name("mute.example", [IpAddr::from([198, 51, 100, 1])]);
         for host in ["198.51.100.1", "mute.example"] {
             let from = if with_address { format!(":bindAddress={}", MemoryReactor::HOST) } else { String::new() };
             let description = format!("tcp:{host}:80{from}:timeout={seconds}.{nanoseconds:09}");
@@ -174,7 +174,7 @@ proptest! {
         };
         let memory = MemoryReactor::new();
         let network = memory.network();
-        network.name("mute.example", [1, 2].map(|last| IpAddr::from([198, 51, 100, last])));
+        network.add_name("mute.example", [1, 2].map(|last| IpAddr::from([198, 51, 100, last])));
         // Of the two addresses the second begins after the delay, or when the first has failed.
         prop_assert_eq!(timeout_of(network, &set(memory.reactor())), (timeout, delay.min(timeout) + timeout));
         prop_assert_eq!(local_address_of(&memory, &set(memory.reactor())), from);

@@ -430,7 +430,7 @@ fn endpoints_of_ones_own() {
     }
     let (reactor, notes, log) = (reactor(), Log::default(), Log::default());
     let servers: Vec<Box<dyn ServerEndpoint>> = vec![
-        Box::new(Noting(TcpServerEndpoint::at(&reactor, loopback()), notes.clone())),
+        Box::new(Noting(TcpServerEndpoint::bind_to(&reactor, loopback()), notes.clone())),
         Box::new(Noting(server_from_string(&reactor, "tcp:0:interface=127.0.0.1").unwrap(), notes.clone())),
     ];
     for (round, server) in servers.into_iter().enumerate() {

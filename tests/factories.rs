@@ -42,12 +42,12 @@ fn a_closure_builds_each_protocol() {
         next += 1;
         Numbered(next)
     });
-    TcpServerEndpoint::at(memory.reactor(), at(1)).listen(counting).or_log("listening");
+    TcpServerEndpoint::bind_to(memory.reactor(), at(1)).listen(counting).or_log("listening");
     assert_eq!(greeting(&memory, 1), [1]);
     assert_eq!(greeting(&memory, 1), [2]);
 
-    let by_peer = for_protocol(|peer| Numbered(u8::from(matches!(peer, Address::Tcp(_)))));
-    TcpServerEndpoint::at(memory.reactor(), at(2)).listen(by_peer).or_log("listening");
+    let by_peer = for_protocol(|peer| Numbered(u8::from(matches!(peer, Address::Inet(_)))));
+    TcpServerEndpoint::bind_to(memory.reactor(), at(2)).listen(by_peer).or_log("listening");
     assert_eq!(greeting(&memory, 2), [1]);
 }
 
@@ -85,7 +85,7 @@ fn a_boxed_factory_is_a_factory() {
     ];
     let mut ports = Vec::new();
     for (number, factory) in (1..).zip(factories) {
-        let mut listening = TcpServerEndpoint::at(memory.reactor(), at(number)).listen(factory);
+        let mut listening = TcpServerEndpoint::bind_to(memory.reactor(), at(number)).listen(factory);
         ports.push(listening.take_result().unwrap().unwrap());
     }
     assert_eq!(running.get(), 1);
@@ -113,7 +113,7 @@ fn pointers_to_endpoints_listen_and_connect() {
     }
 
     let memory = MemoryReactor::new();
-    let server = |port| TcpServerEndpoint::at(memory.reactor(), at(port));
+    let server = |port| TcpServerEndpoint::bind_to(memory.reactor(), at(port));
     let shared: Rc<dyn ServerEndpoint> = Rc::new(server(1));
     listen_by_reference(&*shared);
     let second: &dyn ServerEndpoint = &server(2);
@@ -170,7 +170,7 @@ fn a_function_of_a_clock_makes_a_factory() {
     let clock = VirtualClock::new();
     clock.advance(Duration::from_secs(60));
     memory.advance(Duration::from_secs(7)).unwrap();
-    let endpoint = |port| TcpServerEndpoint::at(memory.reactor(), at(port));
+    let endpoint = |port| TcpServerEndpoint::bind_to(memory.reactor(), at(port));
     endpoint(1).listen(of_timers(memory.reactor())).or_log("listening");
     endpoint(2).listen(of_clock(memory.reactor())).or_log("listening");
     endpoint(3).listen(of_a_trait_object(memory.reactor())).or_log("listening");

@@ -59,7 +59,7 @@ fn ends_in_order(order: Order, queued: usize, half_close: bool) {
     run_until(&reactor, || log.has("made"));
     settle(&reactor);
     let transport: Transport = kept.take().unwrap();
-    assert_eq!(transport.queued() > 0, queued > 0, "{case}: the case needs a full socket");
+    assert_eq!(transport.queued_bytes() > 0, queued > 0, "{case}: the case needs a full socket");
     match order {
         Order::Peer => {
             peer.end_its_side();
@@ -84,7 +84,7 @@ fn ends_in_order(order: Order, queued: usize, half_close: bool) {
     run_until(&reactor, || reactor.counters().watched == 1);
     settle(&reactor);
     assert_eq!(log.all(), expected(order, queued, half_close), "{case}");
-    assert_eq!(transport.queued(), 0, "{case}");
+    assert_eq!(transport.queued_bytes(), 0, "{case}");
 }
 
 fn expected(order: Order, queued: usize, half_close: bool) -> Vec<&'static str> {

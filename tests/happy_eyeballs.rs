@@ -132,7 +132,7 @@ impl Play {
         network.answer_by_hand();
         let client = network.reactor(CLIENT);
         let (order, resolved) = addresses(hosts);
-        network.name(HOST, resolved);
+        network.add_name(HOST, resolved);
         Self { network, client, log: Log::default(), order, peers: Vec::new() }
     }
 
@@ -298,7 +298,7 @@ fn cancelled_at_any_moment() {
 fn cancelled_while_resolving() {
     let network = Network::with_conditions(1, Conditions::ideal().names(LONG, LONG));
     let (client, log) = (network.reactor(CLIENT), Log::default());
-    network.name(HOST, addresses(4).0);
+    network.add_name(HOST, addresses(4).0);
     let connecting = HostnameEndpoint::new(&client, HOST, 80).connect(Watched::new(&log, scripts(&log)));
     network.run_for(MS).unwrap();
     connecting.cancel();
@@ -480,7 +480,7 @@ fn the_order_of_the_addresses() {
             let text = name.replace('6', "2001:db8::").replace('4', "198.51.100.");
             text.replace('a', "1").replace('b', "2").replace('c', "3").parse().unwrap()
         };
-        network.name(HOST, resolved.split(' ').map(address));
+        network.add_name(HOST, resolved.split(' ').map(address));
         let connecting =
             client_from_string(&client, &format!("tcp:{HOST}:80")).unwrap().connect(scripts(&Log::default()));
         for expected in tried.split(' ') {
@@ -501,7 +501,7 @@ fn a_thousand_addresses() {
     network.answer_by_hand();
     let (client, log) = (network.reactor(CLIENT), Log::default());
     let v6 = (1..=500).map(|n| format!("2001:db8::{n}").parse().unwrap());
-    network.name(HOST, v6.chain((0..500).map(|n| format!("198.18.{}.{}", n / 256, n % 256).parse().unwrap())));
+    network.add_name(HOST, v6.chain((0..500).map(|n| format!("198.18.{}.{}", n / 256, n % 256).parse().unwrap())));
     let connecting = HostnameEndpoint::new(&client, HOST, 80).connect(Watched::new(&log, scripts(&log)));
     network.run_for(Duration::from_secs(29)).unwrap();
     let tried = network.attempts();
@@ -520,7 +520,7 @@ fn a_resolver_that_hangs() {
     for (timeout, after) in [(None, 30_000), (Some(1_500 * MS), 1_500), (Some(Duration::ZERO), 0)] {
         let network = Network::with_conditions(1, Conditions::ideal().names(LONG, LONG));
         let (client, log) = (network.reactor(CLIENT), Log::default());
-        network.name(HOST, addresses(4).0);
+        network.add_name(HOST, addresses(4).0);
         let endpoint = HostnameEndpoint::new(&client, HOST, 80);
         let endpoint = timeout.into_iter().fold(endpoint, HostnameEndpoint::lookup_timeout);
         let connecting = endpoint.connect(Watched::new(&log, scripts(&log)));
@@ -573,7 +573,7 @@ fn many_seeds() {
                 server.listen_tcp(SocketAddr::new(*ip, 80), &ListenOptions::new(), scripts(log)).unwrap();
             }
         }
-        network.name(HOST, order.clone());
+        network.add_name(HOST, order.clone());
         let mut connecting = HostnameEndpoint::new(&client, HOST, 80).connect(Watched::new(&log, scripts(&log)));
         network.run_until(LONG, || connecting.is_called()).unwrap();
         let result = connecting.take_result().unwrap();

@@ -305,7 +305,7 @@ fn everything_knows_that_the_reactor_has_ended() {
         let transport = connection.transport();
         assert!(transport.is_disconnecting() && transport.is_disconnected(), "{name}");
         transport.write(&[0; 100_000]);
-        assert_eq!((transport.queued(), transport.raw_fd()), (0, None), "{name}");
+        assert_eq!((transport.queued_bytes(), transport.raw_fd()), (0, None), "{name}");
         assert_eq!(connection.with(|_, _| ()), Err(Unavailable::Gone), "{name}");
         assert!(!port.is_listening() && port.stop_listening().is_called(), "{name}");
         assert!(matches!(port.start_listening(), Err(ListenError::ReactorGone)), "{name}");

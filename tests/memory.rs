@@ -127,7 +127,7 @@ impl Protocol for Counted {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         self.bytes.set(self.bytes.get() + data.len());
         transport.write(data);
-        if self.mark.is_some_and(|mark| transport.queued() > mark) {
+        if self.mark.is_some_and(|mark| transport.queued_bytes() > mark) {
             transport.pause_producing();
         }
         Ok(())
@@ -171,14 +171,18 @@ fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
             transport.write(&pieces[..size]);
             written += size;
             if written >= next {
-                most = most.max(transport.queued());
+                most = most.max(transport.queued_bytes());
                 let allowed = most + most / 20 + 256 * KIB + SPARES;
                 assert!(growth.peak() <= allowed, "{sizes:?}: {most} bytes queued, {} held", growth.peak());
                 settle(&reactor);
                 next += total / 16;
             }
         }
-        assert!(transport.queued() > written - 16 * MIB, "the sockets took {}", written - transport.queued());
+        assert!(
+            transport.queued_bytes() > written - 16 * MIB,
+            "the sockets took {}",
+            written - transport.queued_bytes()
+        );
         println!("{sizes:?}: {:.4} bytes held per byte queued", growth.peak() as f64 / most as f64);
         transport.abort_connection();
         settle(&reactor);
@@ -208,7 +212,7 @@ fn a_writer_that_watches_the_queue_stays_bounded() {
     let growth = Growth::begin();
     let mut written = 0;
     run_until(&reactor, || {
-        while transport.queued() < MARK && written < TOTAL {
+        while transport.queued_bytes() < MARK && written < TOTAL {
             transport.write(&piece);
             written += piece.len();
         }
@@ -244,17 +248,17 @@ fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
     let growth = Growth::begin();
     run_until(&reactor, || kept.borrow().is_some());
     let transport: Transport = kept.take().unwrap();
-    run_until(&reactor, || transport.queued() > MARK);
+    run_until(&reactor, || transport.queued_bytes() > MARK);
     settle(&reactor);
-    let (answered, watched) = (bytes.get(), transport.queued());
+    let (answered, watched) = (bytes.get(), transport.queued_bytes());
     assert!(answered < TOTAL / 2, "the peer was read on");
     for _ in 0..100 {
         settle(&reactor);
     }
-    assert_eq!((bytes.get(), transport.queued()), (answered, watched));
+    assert_eq!((bytes.get(), transport.queued_bytes()), (answered, watched));
     go.send(()).unwrap();
     run_until(&reactor, || {
-        if transport.queued() == 0 {
+        if transport.queued_bytes() == 0 {
             transport.resume_producing();
         }
         client.is_finished()
@@ -487,7 +491,7 @@ fn soak(seeds: impl Iterator<Item = u64>) {
 fn a_job_and_a_name(seed: u64) {
     let network = Network::with_conditions(seed, Conditions::rough(seed));
     let reactor = network.reactor([10, 0, 0, 1].into());
-    network.name("echo.example", [[10, 0, 0, 1].into()]);
+    network.add_name("echo.example", [[10, 0, 0, 1].into()]);
     let job = reactor.defer_to_thread(|| Ok(1));
     let name = reactor.resolve("echo.example", 7);
     network.run_until(LIMIT, || job.is_called() && name.is_called()).unwrap();

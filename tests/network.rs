@@ -88,7 +88,7 @@ impl Protocol for Asker {
 /// An echo server and so many clients, each on a host of its own, until all have been answered and everything is closed.
 fn echo(network: &Network, clients: usize) -> Result<()> {
     let server = network.reactor(SERVER);
-    network.name("echo.example", [SERVER]);
+    network.add_name("echo.example", [SERVER]);
     drop(server_from_string(&server, "tcp:7:backlog=3")?.listen(|_| Some(Echo)));
     let ended = Rc::new(Cell::new(0));
     let mut reactors = vec![server];
@@ -311,7 +311,7 @@ fn a_peer_that_does_not_read() {
     server.listen_tcp(echo_address(), &ListenOptions::new(), factory).unwrap();
     let peer = network.connect(echo_address());
     network.settle().unwrap();
-    let queued = || transport.borrow().as_ref().unwrap().queued();
+    let queued = || transport.borrow().as_ref().unwrap().queued_bytes();
     assert_eq!(queued(), 900);
     let mut read = 0;
     while read < 1000 {
@@ -387,7 +387,7 @@ fn running_out_of_descriptors() {
 fn names_are_the_networks() {
     let network = Network::with_conditions(1, Conditions::ideal().names(SECOND, SECOND));
     let (_server, client) = (echo_server(&network), network.reactor(CLIENT));
-    network.name("Echo.Example", ["203.0.113.1".parse().unwrap(), SERVER]);
+    network.add_name("Echo.Example", ["203.0.113.1".parse().unwrap(), SERVER]);
     let unknown = client.resolve("nowhere.example", 1);
     let endpoint = client_from_string(&client, "tcp:echo.example:7").unwrap();
     let connecting = endpoint.connect(|_| Some(Echo));

@@ -66,7 +66,7 @@ impl Scene {
             let name = names.next().filter(|&name| name != 99)?;
             Some(Member { room: room.clone(), seen: Rc::clone(&seen), name })
         };
-        let endpoint = TcpServerEndpoint::at(self.memory.reactor(), (MemoryReactor::HOST, port).into());
+        let endpoint = TcpServerEndpoint::bind_to(self.memory.reactor(), (MemoryReactor::HOST, port).into());
         endpoint.listen(self.room.track(factory)).or_log("listening");
     }
 

@@ -130,7 +130,7 @@ fn marks_can_be_set() {
     assert_eq!(it.told(), ["pause"]);
     assert!(it.peer.read().len() <= WINDOW);
     it.settle();
-    assert_eq!(it.transport.queued(), 0);
+    assert_eq!(it.transport.queued_bytes(), 0);
     assert_eq!(it.told(), ["pause", "resume"]);
     it.transport.set_write_marks(0, 0);
     it.transport.write(&[1; WINDOW]);
@@ -187,7 +187,7 @@ fn a_refused_producer_may_use_the_transport_when_it_is_dropped() {
     let it = Fixture::new();
     it.register(Streaming::Push, &[]);
     let refused = it.transport.register_producer(Parting(it.transport.clone()), Streaming::Push);
-    assert_eq!((refused, it.transport.queued()), (Err(ProducerError::AlreadyRegistered), 7));
+    assert_eq!((refused, it.transport.queued_bytes()), (Err(ProducerError::AlreadyRegistered), 7));
 }
 
 /// A close waits for a pull producer, until it is unregistered, and all that it wrote arrives.
@@ -364,7 +364,7 @@ fn a_file_is_sent_with_back_pressure() {
     let mut heard = Vec::new();
     while heard.len() < data.len() {
         it.settle();
-        assert!(it.transport.queued() <= 4096);
+        assert!(it.transport.queued_bytes() <= 4096);
         let came = it.peer.read();
         assert!(!came.is_empty(), "it stopped at {}", heard.len());
         heard.extend(came);
@@ -534,7 +534,7 @@ fn a_proxy_with_back_pressure() {
         network.settle().unwrap();
     }
     assert!(sent <= HIGH + 3 * WINDOW, "{sent}");
-    assert!(ends.borrow()[1].queued() <= HIGH + WINDOW, "{}", ends.borrow()[1].queued());
+    assert!(ends.borrow()[1].queued_bytes() <= HIGH + WINDOW, "{}", ends.borrow()[1].queued_bytes());
     for _ in 0..BYTES / 100 {
         sent += one.write(&vec![1; BYTES - sent]).unwrap();
         heard += other.read().len();

@@ -39,7 +39,7 @@ impl Protocol for Told {
     }
 
     fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
-        self.log.add(format!("limit {}", transport.queued()));
+        self.log.add(format!("limit {}", transport.queued_bytes()));
         if !self.handles {
             return Err(Failure::message("told, and not prepared for it"));
         }
@@ -92,11 +92,11 @@ fn an_aborting_limit_is_exact() {
                 vec![0; piece].chunks(8_000).for_each(|chunk| transport.write(chunk));
             }
             vec![0; limit as usize - pieces * piece].chunks(8_000).for_each(|chunk| transport.write(chunk));
-            assert_eq!((transport.queued(), transport.is_disconnecting()), (limit as usize, false), "{limit}");
+            assert_eq!((transport.queued_bytes(), transport.is_disconnecting()), (limit as usize, false), "{limit}");
             transport.write(b"!");
-            assert_eq!((transport.queued(), transport.is_disconnecting()), (limit as usize, true), "{limit}");
+            assert_eq!((transport.queued_bytes(), transport.is_disconnecting()), (limit as usize, true), "{limit}");
             transport.write(b"dropped");
-            assert_eq!(transport.queued(), limit as usize, "{limit}");
+            assert_eq!(transport.queued_bytes(), limit as usize, "{limit}");
             string.turn();
             assert!(string.is_aborted());
         }
@@ -111,7 +111,7 @@ fn an_abort_is_told_once() {
         let transport = pump.server().transport().clone();
         transport.write(&[0; 60]);
         pump.flush();
-        assert_eq!(transport.queued(), 50);
+        assert_eq!(transport.queued_bytes(), 50);
         transport.write(&[0; 50]);
         transport.write(&[0; 51]);
         assert!(log.all().is_empty(), "nothing is called inside a write");
@@ -144,19 +144,19 @@ fn a_limit_tells_once_for_each_time() {
     pump.flush();
     assert_eq!(log.all(), ["limit 120"]);
     // Until 51 are left it is not told again, however often more are written.
-    while writer.queued() > 60 {
+    while writer.queued_bytes() > 60 {
         reader.resume_producing();
         pump.pump();
         reader.pause_producing();
         pump.pump();
     }
-    assert!(writer.queued() > 50, "{}", writer.queued());
+    assert!(writer.queued_bytes() > 50, "{}", writer.queued_bytes());
     writer.write(&[0; 100]);
     pump.flush();
     assert_eq!(log.all(), ["limit 120"]);
     reader.resume_producing();
     pump.flush();
-    assert_eq!(writer.queued(), 0);
+    assert_eq!(writer.queued_bytes(), 0);
     reader.pause_producing();
     pump.flush();
     writer.write(&[0; 111]);
@@ -222,7 +222,7 @@ fn two_reasons_to_pause() {
         }
         reader.resume_producing();
         pump.flush();
-        assert_eq!(writer.queued(), 0);
+        assert_eq!(writer.queued_bytes(), 0);
         if pauses && !resumes_first {
             assert!(log.all().is_empty(), "the protocol has paused");
             writer.resume_producing();
@@ -384,7 +384,7 @@ fn bytes_above_a_handshake_count() {
     let transport = string.transport().clone();
     transport.set_queue_limit(Some(QueueLimit::abort(1_000)));
     transport.start_tls(authority.client("localhost")).unwrap();
-    let hello = transport.queued();
+    let hello = transport.queued_bytes();
     assert!(hello > 0);
     transport.write(&vec![0; 1_000 - hello]);
     assert!(!transport.is_disconnecting());
@@ -418,7 +418,7 @@ impl Protocol for Generous {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         for _ in data {
             transport.write(&[0; 1_024]);
-            self.longest.set(self.longest.get().max(transport.queued()));
+            self.longest.set(self.longest.get().max(transport.queued_bytes()));
         }
         Ok(())
     }
@@ -506,7 +506,7 @@ fn over_real_sockets() {
             while !log.is_over() {
                 assert!(written < PLENTY, "the limit was not reached");
                 transport.write(&[0; 100_000]);
-                assert!(transport.queued() <= 1_000_000);
+                assert!(transport.queued_bytes() <= 1_000_000);
                 written += 100_000;
                 reactor.iterate(Duration::ZERO).unwrap();
             }
@@ -520,7 +520,7 @@ fn over_real_sockets() {
             assert_eq!(log.all(), ["made"], "{kind:?}, unix: {unix}");
             client.transport().resume_producing();
             run_until(&reactor, || log.has("data"));
-            assert!(transport.queued() <= 500_000, "{}", transport.queued());
+            assert!(transport.queued_bytes() <= 500_000, "{}", transport.queued_bytes());
             client.transport().lose_connection();
             run_until(&reactor, || log.is_over());
         }

@@ -24,7 +24,7 @@ type Client = Result<Box<dyn ClientEndpoint>, DescriptionError>;
 fn local_server(reactor: &Reactor, description: &Description, _: &EndpointRegistry) -> Server {
     let arguments = Arguments::of(description, "local", &["port"], &[])?;
     let port = arguments.required("port", Argument::port)?;
-    Ok(Box::new(TcpServerEndpoint::at(reactor, ([127, 0, 0, 1], port).into())))
+    Ok(Box::new(TcpServerEndpoint::bind_to(reactor, ([127, 0, 0, 1], port).into())))
 }
 
 fn local_client(reactor: &Reactor, description: &Description, _: &EndpointRegistry) -> Client {
@@ -69,7 +69,7 @@ fn errors_of_ones_own() {
                 _ => Err(name.invalid("the name of a service that there is")),
             })?;
             let port = arguments.required("port", Argument::port)?;
-            Ok(Box::new(TcpServerEndpoint::at(reactor, ([name, 0, 0, 1], port).into())))
+            Ok(Box::new(TcpServerEndpoint::bind_to(reactor, ([name, 0, 0, 1], port).into())))
         })
         .unwrap();
     for (text, position, expectation) in [

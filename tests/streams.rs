@@ -77,7 +77,7 @@ fn writes_after_the_loss_are_ignored() {
     let transport: Transport = kept.borrow_mut().take().unwrap();
     transport.write(b"much too late");
     settle(&reactor);
-    assert_eq!(transport.queued(), 0);
+    assert_eq!(transport.queued_bytes(), 0);
     assert!(transport.is_disconnected());
     assert_eq!(transport.set_tcp_no_delay(true).unwrap_err().kind(), ErrorKind::NotConnected);
     assert_eq!(transport.raw_fd(), None);

@@ -45,7 +45,7 @@ fn what_is_written_is_kept() {
     string.transport().write(&much);
     string.transport().write(&much);
     assert_eq!(string.value().len(), 5 + 2 * much.len());
-    assert_eq!(string.transport().queued(), 0);
+    assert_eq!(string.transport().queued_bytes(), 0);
 }
 
 /// Writes after `lose_connection` are kept until the turn ends, and none afterwards; an abort drops what comes after it, and
@@ -380,7 +380,7 @@ fn sends_that_are_told_of_later() {
         let seen = Rc::clone(&queued);
         transport.write(&data);
         // Timers without delay come in one turn after the other, each before that turn hears what became of sends.
-        in_turns(&reactor, 3, move || seen.borrow_mut().push(told.queued()));
+        in_turns(&reactor, 3, move || seen.borrow_mut().push(told.queued_bytes()));
         network.settle().unwrap();
         assert_eq!(*queued.borrow(), [data.len(), data.len(), 0], "round {round}");
         assert_eq!(peer.read(), data, "round {round}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{Echo, Log, Script};
 use ropewalk::error::ConnectionClosed;
 use ropewalk::failure::Panicked;
-use ropewalk::testing::{self, AccumulatingProtocol, Pump, PumpOptions, connect};
+use ropewalk::testing::{self, AccumulatingProtocol, Pump, PumpOptions, connected_pair};
 use ropewalk::{Clock, Failure, Protocol, Transport};
 
 const DONE: &str = "the connection was closed cleanly";
@@ -28,9 +28,9 @@ fn text(reason: Option<Failure>) -> String {
 fn a_pump_moves_once_and_a_flush_until_nothing_moves() {
     let client = AccumulatingProtocol::new();
     let heard = client.record();
-    let pump = connect(client, Echo);
+    let pump = connected_pair(client, Echo);
     pump.client().transport().write(b"hello");
-    assert_eq!(pump.client().transport().queued(), 5);
+    assert_eq!(pump.client().transport().queued_bytes(), 5);
     assert!(pump.pump());
     assert!(heard.data().is_empty());
     assert_eq!(pump.server().in_flight(), 5);
@@ -47,7 +47,7 @@ fn a_pump_moves_once_and_a_flush_until_nothing_moves() {
 fn a_large_answer_waits_for_its_round() {
     let client = AccumulatingProtocol::new();
     let heard = client.record();
-    let pump = connect(client, Echo);
+    let pump = connected_pair(client, Echo);
     pump.client().transport().write(&[1; 20_000]);
     pump.pump();
     assert!(heard.data().is_empty());
@@ -63,7 +63,7 @@ fn addresses() {
         assert_eq!((client.host(), client.peer()), (server.peer(), server.host()));
         client.host().to_string()
     };
-    assert_eq!(ends(&connect(Echo, Echo)), "10.0.0.2:49152");
+    assert_eq!(ends(&connected_pair(Echo, Echo)), "10.0.0.2:49152");
     let (client, server) = ("[::1]:7".parse::<std::net::SocketAddr>(), "[::2]:8".parse::<std::net::SocketAddr>());
     let options = PumpOptions::new().addresses(client.unwrap(), server.unwrap());
     assert_eq!(ends(&options.connect(Echo, Echo)), "[::1]:7");
@@ -75,7 +75,7 @@ fn addresses() {
 fn what_is_written_around_a_close_arrives() {
     let (client, server) = (AccumulatingProtocol::new(), AccumulatingProtocol::new());
     let (at_client, at_server) = (client.record(), server.record());
-    let pump = connect(client, server);
+    let pump = connected_pair(client, server);
     let body = vec![3; 500_000];
     pump.server().transport().write(&body);
     pump.server().transport().lose_connection();
@@ -108,7 +108,7 @@ fn the_end_does_not_throw_away_the_answer() {
         } else {
             server
         };
-        let pump = connect(client, server);
+        let pump = connected_pair(client, server);
         pump.client().transport().write(b"ask");
         pump.client().transport().lose_write_connection();
         pump.client().transport().write(b", and the rest");
@@ -169,12 +169,12 @@ fn a_paused_side_bounds_what_is_on_its_way() {
         pump.flush();
         assert!(pump.client().in_flight() <= 1000);
     }
-    assert_eq!((pump.client().in_flight(), pump.client().transport().queued()), (1000, 99_000));
+    assert_eq!((pump.client().in_flight(), pump.client().transport().queued_bytes()), (1000, 99_000));
     assert!(heard.data().is_empty());
     pump.server().transport().resume_producing();
     pump.flush();
     assert!(heard.data() == body);
-    assert_eq!((pump.client().in_flight(), pump.client().transport().queued()), (0, 0));
+    assert_eq!((pump.client().in_flight(), pump.client().transport().queued_bytes()), (0, 0));
 }
 
 /// The peer's end stays behind bytes that a pause holds back.
@@ -182,7 +182,7 @@ fn a_paused_side_bounds_what_is_on_its_way() {
 fn the_end_waits_behind_a_pause() {
     let server = AccumulatingProtocol::new();
     let heard = server.record();
-    let pump = connect(Echo, server);
+    let pump = connected_pair(Echo, server);
     pump.server().transport().pause_producing();
     pump.client().transport().write(b"first");
     pump.client().transport().lose_connection();
@@ -199,7 +199,7 @@ fn the_end_waits_behind_a_pause() {
 fn what_comes_in_the_turn_of_a_pause_is_held() {
     let server = AccumulatingProtocol::new().with_half_close();
     let heard = server.record();
-    let pump = connect(Echo, server);
+    let pump = connected_pair(Echo, server);
     pump.flush();
     // Of two requests of a turn, the pause is the second to be seen to.
     pump.server().transport().pause_producing();
@@ -218,7 +218,7 @@ fn an_abort_after_both_ends_resets_nobody() {
     for unread in [false, true] {
         let (client, server) = (AccumulatingProtocol::new().with_half_close(), AccumulatingProtocol::new());
         let (at_client, at_server) = (client.record(), server.record());
-        let pump = connect(client, server);
+        let pump = connected_pair(client, server);
         pump.server().transport().lose_write_connection();
         pump.server().transport().pause_producing();
         if unread {
@@ -266,7 +266,7 @@ fn a_close_times_out_by_the_clock() {
 fn a_closed_end_lingers_and_then_refuses() {
     let server = AccumulatingProtocol::new().with_half_close();
     let heard = server.record();
-    let pump = connect(Echo, server);
+    let pump = connected_pair(Echo, server);
     pump.client().transport().lose_connection();
     pump.flush();
     assert!(heard.is_read_lost() && !heard.is_lost());
@@ -286,7 +286,7 @@ fn a_closed_end_refuses_a_flood() {
     const MIB: usize = 1024 * 1024;
     let server = AccumulatingProtocol::new().with_half_close();
     let heard = server.record();
-    let pump = connect(Echo, server);
+    let pump = connected_pair(Echo, server);
     pump.client().transport().lose_connection();
     pump.flush();
     let mut sent = 0;
@@ -306,7 +306,7 @@ fn a_failing_callback_ends_its_connection() {
         let client = AccumulatingProtocol::new();
         let heard = client.record();
         let log = Log::default();
-        let pump = connect(
+        let pump = connected_pair(
             client,
             Script::new(&log).data(move |transport, _| {
                 transport.write(b"400");
@@ -360,7 +360,7 @@ fn every_callback_may_write_and_close() {
                 .read_lost(move |transport| read("read lost", transport))
                 .write_lost(move |transport| write("write lost", transport))
                 .lost(move |transport| lost("lost", transport).unwrap_or(()));
-            let pump = connect(script, AccumulatingProtocol::new().with_half_close());
+            let pump = connected_pair(script, AccumulatingProtocol::new().with_half_close());
             pump.flush();
             pump.server().transport().write(b"data");
             pump.flush();
@@ -394,7 +394,7 @@ impl Drop for Leaving<'_> {
 fn the_clock_is_turned_with_the_pump() {
     let server = AccumulatingProtocol::new();
     let heard = server.record();
-    let pump = connect(Echo, server);
+    let pump = connected_pair(Echo, server);
     let transport = pump.client().transport().clone();
     pump.clock().call_later(seconds(1), move || transport.write(b"a second later"));
     pump.flush();
@@ -407,7 +407,7 @@ fn the_clock_is_turned_with_the_pump() {
 /// A conversation without end fails the test, and says what goes round.
 #[test]
 fn a_conversation_without_end_is_told() {
-    let pump = connect(Echo, Echo);
+    let pump = connected_pair(Echo, Echo);
     pump.client().transport().write(b"round and round");
     let payload = catch_unwind(AssertUnwindSafe(|| pump.flush())).expect_err("it never ends");
     let message = payload.downcast_ref::<String>().expect("a formatted message");
@@ -432,7 +432,7 @@ fn a_callback_cannot_pump() {
         pump.flush();
         Ok(())
     });
-    let pump = Rc::new(connect(script, Echo));
+    let pump = Rc::new(connected_pair(script, Echo));
     place.replace(Some(Rc::clone(&pump)));
     pump.client().transport().write(b"echo");
     pump.flush();
@@ -450,11 +450,11 @@ fn protocols_are_dropped_with_their_connection() {
         }
     }
     let alive = Rc::new(());
-    let pump = connect(Counted(Rc::clone(&alive)), Counted(Rc::clone(&alive)));
+    let pump = connected_pair(Counted(Rc::clone(&alive)), Counted(Rc::clone(&alive)));
     assert_eq!(pump.client().with(|protocol, _| Rc::strong_count(&protocol.0)), Ok(3));
     drop(pump);
     assert_eq!(Rc::strong_count(&alive), 1);
-    let pump = connect(Counted(Rc::clone(&alive)), Counted(Rc::clone(&alive)));
+    let pump = connected_pair(Counted(Rc::clone(&alive)), Counted(Rc::clone(&alive)));
     let connection = pump.server().connection().clone();
     pump.client().transport().lose_connection();
     pump.flush();

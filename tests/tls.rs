@@ -23,7 +23,7 @@ fn a_conversation() {
     let client = client.made(move |transport| {
         transport.start_tls(&client_tls)?;
         transport.write(b"a question");
-        assert!(transport.queued() >= b"a question".len());
+        assert!(transport.queued_bytes() >= b"a question".len());
         Ok(())
     });
     let server = server.data(|transport, data| {
@@ -54,7 +54,7 @@ fn however_the_bytes_are_cut() {
         let pump = PumpOptions::new().room(room).connect(client, server);
         let sent: Vec<u8> = (0..size).map(|at: u32| (at.wrapping_mul(7919) >> 3) as u8).collect();
         pump.client().transport().write(&sent);
-        while pump.client().transport().queued() + pump.server().transport().queued() > 0 {
+        while pump.client().transport().queued_bytes() + pump.server().transport().queued_bytes() > 0 {
             pump.pump();
         }
         pump.flush();
@@ -223,7 +223,7 @@ fn tls_within_tls() {
         assert_eq!(serving.log.all(), ["made", "secured", "data"]);
         let big = vec![7; 300_000];
         pump.client().transport().write(&big);
-        while pump.client().transport().queued() > 0 {
+        while pump.client().transport().queued_bytes() > 0 {
             pump.pump();
         }
         pump.flush();
@@ -478,7 +478,7 @@ fn paused_from_the_beginning() {
     assert_eq!(serving.log.all(), ["made", "secured"]);
     pump.client().transport().write(&[7; 1_000_000]);
     pump.flush();
-    assert!(pump.client().transport().queued() > 800_000, "nobody reads");
+    assert!(pump.client().transport().queued_bytes() > 800_000, "nobody reads");
     pump.server().transport().resume_producing();
     pump.flush();
     assert!(serving.text().starts_with("for the right server only\u{7}"));

@@ -161,9 +161,9 @@ fn a_flood_of_key_updates() {
         }
         transport.write(&library.send());
         pump.flush();
-        assert!(pump.server().transport().queued() + pump.server().in_flight() < 70_000);
+        assert!(pump.server().transport().queued_bytes() + pump.server().in_flight() < 70_000);
     }
-    assert!(serving.log.is_over() || pump.server().transport().queued() < 1000);
+    assert!(serving.log.is_over() || pump.server().transport().queued_bytes() < 1000);
 }
 
 /// A record that was changed on the way ends the connection, whatever has been ended before, and never brings the engine down.

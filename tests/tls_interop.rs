@@ -70,7 +70,7 @@ fn serve_echo(reactor: &Reactor, tls: ServerTls) -> (SocketAddr, Seen) {
             Ok(())
         }))
     };
-    let endpoint = wrap_server_tls(tls, TcpServerEndpoint::at(reactor, loopback()));
+    let endpoint = wrap_server_tls(tls, TcpServerEndpoint::bind_to(reactor, loopback()));
     let port = result_of(reactor, endpoint.listen(factory)).expect("a port");
     (port.host().socket_addr().expect("a TCP port"), seen)
 }
@@ -338,7 +338,7 @@ fn curl() {
                 Ok(())
             }))
         };
-        let endpoint = wrap_server_tls(files.server(), TcpServerEndpoint::at(&reactor, loopback()));
+        let endpoint = wrap_server_tls(files.server(), TcpServerEndpoint::bind_to(&reactor, loopback()));
         let port = result_of(&reactor, endpoint.listen(factory)).expect("a port");
         let url = format!("https://localhost:{}/", port.host().port().expect("a TCP port"));
         let ca = files.ca();

@@ -152,7 +152,7 @@ fn everything_arrives(reactor: &Reactor) {
         let received = Rc::clone(&script.received);
         Some(script.lost(move |_| done.borrow_mut().push(received.borrow().len())))
     };
-    let endpoint = wrap_server_tls(authority.server(&["localhost"]), TcpServerEndpoint::at(reactor, loopback()));
+    let endpoint = wrap_server_tls(authority.server(&["localhost"]), TcpServerEndpoint::bind_to(reactor, loopback()));
     let port = result_of(reactor, endpoint.listen(factory)).expect("a port");
     let number = port.host().port().expect("a TCP port").to_string();
     let (rounds, sizes) = (ROUNDS.to_string(), SIZES_KIB.map(|size| size.to_string()));
@@ -193,7 +193,7 @@ fn a_first_request_does_not_wait_for_an_acknowledgement() {
         for tickets in [0, 2] {
             let (authority, seen) = (Authority::new(), Seen::default());
             let endpoint =
-                wrap_server_tls(server(&authority, Some(tickets)), TcpServerEndpoint::at(&reactor, loopback()));
+                wrap_server_tls(server(&authority, Some(tickets)), TcpServerEndpoint::bind_to(&reactor, loopback()));
             let port = result_of(&reactor, endpoint.listen(once(seen.script()))).expect("a port");
             let mut socket = TcpStream::connect(port.host().socket_addr().expect("a TCP port")).expect("it listens");
             let mut library = Library::client(&authority, "example.org");

@@ -58,7 +58,7 @@ fn the_phases_of_a_turn_come_in_order() {
     let sent = Rc::clone(&writer);
     let (lost, shut) = (note.clone(), note.clone());
     let doomed = Script::new(&quiet).lost(move |_| {
-        let queued = sent.borrow().as_ref().unwrap().queued();
+        let queued = sent.borrow().as_ref().unwrap().queued_bytes();
         lost(&format!("lost, with {queued} bytes unsent"));
     });
     let (doomed, _doomed_peer) = pair(&reactor, doomed);
@@ -76,7 +76,7 @@ fn the_phases_of_a_turn_come_in_order() {
         doomed.lose_connection();
         half.lose_write_connection();
         transport.write(b"answer");
-        received(&format!("data, {} bytes written", transport.queued()));
+        received(&format!("data, {} bytes written", transport.queued_bytes()));
         Ok(())
     });
     let (transport, mut peer) = pair(&reactor, script);
@@ -218,7 +218,7 @@ fn a_write_of_a_timer_or_a_call_leaves_in_the_same_turn() {
     let writer = transport.clone();
     reactor.call_later(Duration::ZERO, move || writer.write(b"timer"));
     turn(&reactor);
-    assert_eq!(transport.queued(), on_their_way(&reactor, 5));
+    assert_eq!(transport.queued_bytes(), on_their_way(&reactor, 5));
     let mut answer = [0; 5];
     peer.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"timer");

@@ -223,7 +223,7 @@ fn ends_with_something_under_way() {
         }
         let resets = |number: usize| ((round + number) / 3).is_multiple_of(2);
         for (number, transport) in transports.iter().enumerate() {
-            assert_eq!(transport.queued() > 0, has(number) != Has::Receive);
+            assert_eq!(transport.queued_bytes() > 0, has(number) != Has::Receive);
             if resets(number) {
                 transport.abort_connection();
             } else {
@@ -347,7 +347,7 @@ fn a_failure_with_a_send_under_way() {
             Ok(())
         });
         Some(script.data(|transport, _| {
-            assert!(transport.queued() > 0);
+            assert!(transport.queued_bytes() > 0);
             Err(ropewalk::Failure::message("enough"))
         }))
     });

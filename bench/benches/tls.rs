@@ -131,7 +131,7 @@ mod ours {
                 let reactor = reactor.clone();
                 move |_| Some(Counted { inner: Sink { left: bytes }, left: Rc::clone(&left), reactor: reactor.clone() })
             };
-            let endpoint = wrap_server_tls(tls, TcpServerEndpoint::at(&reactor, ([127, 0, 0, 1], 0).into()));
+            let endpoint = wrap_server_tls(tls, TcpServerEndpoint::bind_to(&reactor, ([127, 0, 0, 1], 0).into()));
             let listening = endpoint.listen(factory).add_callback(move |port| {
                 tell.send(port.host().socket_addr().expect("a TCP port")).expect("somebody waits");
                 Ok(port)

@@ -30,7 +30,7 @@ pub use self::unix::{UnixAddress, UnixAddressError};
 #[non_exhaustive]
 pub enum Address {
     /// A TCP address, IPv4 or IPv6; `Address::from` makes an IPv4 address of an IPv4-mapped one.
-    Tcp(SocketAddr),
+    Inet(SocketAddr),
     /// A UNIX socket.
     Unix(UnixAddress),
 }
@@ -39,7 +39,7 @@ impl Address {
     /// The IP address, where there is one.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(address) => Some(address.ip()),
+            Self::Inet(address) => Some(address.ip()),
             Self::Unix(_) => None,
         }
     }
@@ -47,7 +47,7 @@ impl Address {
     /// The port number, where there is one.
     pub fn port(&self) -> Option<u16> {
         match self {
-            Self::Tcp(address) => Some(address.port()),
+            Self::Inet(address) => Some(address.port()),
             Self::Unix(_) => None,
         }
     }
@@ -55,7 +55,7 @@ impl Address {
     /// The address of a UNIX socket, where it is one.
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Inet(_) => None,
             Self::Unix(address) => Some(address),
         }
     }
@@ -63,7 +63,7 @@ impl Address {
     /// The socket address, where there is one.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(address) => Some(*address),
+            Self::Inet(address) => Some(*address),
             Self::Unix(_) => None,
         }
     }
@@ -72,7 +72,7 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Inet(address) => address.fmt(f),
             Self::Unix(address) => address.fmt(f),
         }
     }
@@ -81,7 +81,7 @@ impl fmt::Display for Address {
 impl From<SocketAddr> for Address {
     /// Makes a TCP address, of IPv4 if it is IPv4-mapped.
     fn from(address: SocketAddr) -> Self {
-        Self::Tcp(unmapped(address))
+        Self::Inet(unmapped(address))
     }
 }
 
@@ -104,15 +104,15 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
 
 /// The two addresses of a connection, in a quarter of the room where they are those of most.
 #[derive(Debug)]
-pub(crate) enum Ends {
+pub(crate) enum AddressPair {
     V4 { host: SocketAddrV4, peer: SocketAddrV4 },
     Other(Box<(Address, Address)>),
 }
 
-impl Ends {
+impl AddressPair {
     pub(crate) fn new(host: Address, peer: Address) -> Self {
         match (host, peer) {
-            (Address::Tcp(SocketAddr::V4(host)), Address::Tcp(SocketAddr::V4(peer))) => Self::V4 { host, peer },
+            (Address::Inet(SocketAddr::V4(host)), Address::Inet(SocketAddr::V4(peer))) => Self::V4 { host, peer },
             ends => Self::Other(Box::new(ends)),
         }
     }
@@ -120,7 +120,7 @@ impl Ends {
     /// Of this end.
     pub(crate) fn host(&self) -> Address {
         match self {
-            Self::V4 { host, .. } => Address::Tcp((*host).into()),
+            Self::V4 { host, .. } => Address::Inet((*host).into()),
             Self::Other(ends) => ends.0.clone(),
         }
     }
@@ -128,7 +128,7 @@ impl Ends {
     /// Of the other end.
     pub(crate) fn peer(&self) -> Address {
         match self {
-            Self::V4 { peer, .. } => Address::Tcp((*peer).into()),
+            Self::V4 { peer, .. } => Address::Inet((*peer).into()),
             Self::Other(ends) => ends.1.clone(),
         }
     }

@@ -20,19 +20,19 @@ use crate::failure::{Result, drop_guarded, guarded};
 use crate::log::error;
 
 /// A link with a result, to be handed on.
-pub(super) trait Step {
+pub(super) trait ChainStep {
     /// Gives the result to whoever wants it, and says who has the next one.
-    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>>;
+    fn hand_on(self: Rc<Self>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>>;
 }
 
 /// Something that has a result of type `T`, or will have one.
-pub(super) trait Source<T: 'static>: Step {
-    fn place(&self) -> &Place<T>;
+pub(super) trait ChainSource<T: 'static>: ChainStep {
+    fn place(&self) -> &ChainPlace<T>;
 }
 
 /// Something that takes a result of type `T`.
 trait Sink<T> {
-    fn accept(self: Rc<Self>, result: Result<T>, run: &mut Run) -> Option<Rc<dyn Step>>;
+    fn accept(self: Rc<Self>, result: Result<T>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>>;
 }
 
 /// What knows what a chain is waiting for.
@@ -45,12 +45,12 @@ pub(super) trait Head {
 }
 
 /// A chain that runs.
-pub(super) struct Run {
+pub(super) struct ChainRun {
     head: Rc<dyn Head>,
 }
 
-impl Run {
-    fn go(mut self, mut next: Option<Rc<dyn Step>>) {
+impl ChainRun {
+    fn go(mut self, mut next: Option<Rc<dyn ChainStep>>) {
         while let Some(step) = next {
             next = step.hand_on(&mut self);
         }
@@ -83,18 +83,18 @@ pub(super) fn no_head() -> Weak<dyn Head> {
 }
 
 /// Where a result is kept until somebody wants it.
-pub(super) struct Place<T: 'static> {
+pub(super) struct ChainPlace<T: 'static> {
     content: Cell<Option<Result<T>>>,
-    next: Cell<Next<T>>,
+    next: Cell<ChainNext<T>>,
     made: &'static Location<'static>,
     pauses: Cell<u32>,
-    stage: Cell<Stage>,
+    stage: Cell<ChainStage>,
     /// The next is a task.
     awaited: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ChainStage {
     /// No result yet.
     Waiting,
     There,
@@ -104,7 +104,7 @@ enum Stage {
 
 /// Who wants the result.
 #[derive(Default)]
-enum Next<T: 'static> {
+enum ChainNext<T: 'static> {
     #[default]
     Nobody,
     /// A callback.
@@ -117,7 +117,7 @@ enum Next<T: 'static> {
 }
 
 struct Follower<T: 'static> {
-    link: Rc<dyn Source<T>>,
+    link: Rc<dyn ChainSource<T>>,
     head: Rc<dyn Head>,
 }
 
@@ -137,14 +137,14 @@ impl<T> Taken<T> {
     }
 }
 
-impl<T> Place<T> {
+impl<T> ChainPlace<T> {
     fn new(made: &'static Location<'static>) -> Self {
         Self {
             content: Cell::new(None),
-            next: Cell::new(Next::Nobody),
+            next: Cell::new(ChainNext::Nobody),
             made,
             pauses: Cell::new(0),
-            stage: Cell::new(Stage::Waiting),
+            stage: Cell::new(ChainStage::Waiting),
             awaited: Cell::new(false),
         }
     }
@@ -155,7 +155,7 @@ impl<T> Place<T> {
     }
 
     pub(super) fn has_result(&self) -> bool {
-        self.stage.get() == Stage::There
+        self.stage.get() == ChainStage::There
     }
 
     pub(super) fn is_awaited(&self) -> bool {
@@ -165,12 +165,12 @@ impl<T> Place<T> {
     /// The result, if it is there and not kept back.
     pub(super) fn take(&self) -> Taken<T> {
         match self.stage.get() {
-            Stage::There if self.is_there() => {
-                self.stage.set(Stage::Gone);
+            ChainStage::There if self.is_there() => {
+                self.stage.set(ChainStage::Gone);
                 self.content.take().map_or(Taken::Gone, Taken::Result)
             }
-            Stage::There | Stage::Waiting => Taken::NotYet,
-            Stage::Gone => Taken::Gone,
+            ChainStage::There | ChainStage::Waiting => Taken::NotYet,
+            ChainStage::Gone => Taken::Gone,
         }
     }
 
@@ -180,9 +180,9 @@ impl<T> Place<T> {
         self.awaited.set(matches!(taken, Taken::NotYet));
         if self.awaited.get() {
             match self.next.take() {
-                Next::Task(waker) if waker.will_wake(context.waker()) => self.next.set(Next::Task(waker)),
+                ChainNext::Task(waker) if waker.will_wake(context.waker()) => self.next.set(ChainNext::Task(waker)),
                 old => {
-                    self.next.set(Next::Task(context.waker().clone()));
+                    self.next.set(ChainNext::Task(context.waker().clone()));
                     drop(old);
                 }
             }
@@ -193,45 +193,45 @@ impl<T> Place<T> {
     /// The task that waited is gone: what comes now goes nowhere.
     pub(super) fn give_up(&self) {
         self.awaited.set(false);
-        let old = self.next.replace(Next::Nowhere);
+        let old = self.next.replace(ChainNext::Nowhere);
         drop(old);
     }
 
     fn keep(&self, result: Result<T>) {
-        self.stage.set(Stage::There);
+        self.stage.set(ChainStage::There);
         self.content.set(Some(result));
     }
 
     /// Keeps the result if nobody wants it now, otherwise gives it away, and says who has the next one.
-    fn give(&self, result: Result<T>, run: &mut Run) -> Option<Rc<dyn Step>> {
+    fn give(&self, result: Result<T>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         if self.pauses.get() > 0 {
             self.keep(result);
             return None;
         }
         match self.next.take() {
-            Next::Sink(link) => {
-                self.stage.set(Stage::Gone);
+            ChainNext::Sink(link) => {
+                self.stage.set(ChainStage::Gone);
                 link.accept(result, run)
             }
-            Next::Follower(follower) => {
-                self.stage.set(Stage::Gone);
+            ChainNext::Follower(follower) => {
+                self.stage.set(ChainStage::Gone);
                 let Follower { link, head } = *follower;
                 head.waits_for(None);
                 run.head = head;
                 link.place().keep(result);
                 Some(link)
             }
-            Next::Nobody => {
+            ChainNext::Nobody => {
                 self.keep(result);
                 None
             }
-            Next::Task(waker) => {
+            ChainNext::Task(waker) => {
                 self.keep(result);
                 waker.wake();
                 None
             }
-            Next::Nowhere => {
-                self.stage.set(Stage::Gone);
+            ChainNext::Nowhere => {
+                self.stage.set(ChainStage::Gone);
                 drop_guarded("the result of a Deferred", result);
                 None
             }
@@ -239,13 +239,13 @@ impl<T> Place<T> {
     }
 
     /// Gives what is kept.
-    fn give_kept(&self, run: &mut Run) -> Option<Rc<dyn Step>> {
+    fn give_kept(&self, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         let result = self.take().result()?;
         self.give(result, run)
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for ChainPlace<T> {
     fn drop(&mut self) {
         match self.content.take() {
             Some(Err(failure)) => unhandled::report(failure, self.made),
@@ -258,7 +258,7 @@ impl<T> Drop for Place<T> {
 
 /// The first link: what a promise fires.
 pub(super) struct Root<T: 'static> {
-    place: Place<T>,
+    place: ChainPlace<T>,
     waits: Cell<Waits>,
     /// It was cancelled without a canceller: the next firing was on its way, and does nothing.
     swallows: Cell<bool>,
@@ -289,7 +289,7 @@ pub(super) enum Fired<T> {
 
 impl<T: 'static> Root<T> {
     pub(super) fn new(canceller: Option<Box<dyn FnOnce()>>, made: &'static Location<'static>) -> Rc<Self> {
-        let (place, waits) = (Place::new(made), Cell::new(Waits::Promise(canceller)));
+        let (place, waits) = (ChainPlace::new(made), Cell::new(Waits::Promise(canceller)));
         Rc::new(Self { place, waits, swallows: Cell::new(false) })
     }
 
@@ -322,7 +322,7 @@ impl<T: 'static> Root<T> {
     }
 
     fn run(self: &Rc<Self>, result: Result<T>) {
-        let mut run = Run { head: Rc::clone(self) as Rc<dyn Head> };
+        let mut run = ChainRun { head: Rc::clone(self) as Rc<dyn Head> };
         let next = self.place.give(result, &mut run);
         run.go(next);
     }
@@ -331,7 +331,7 @@ impl<T: 'static> Root<T> {
 impl<T: 'static> Drop for Root<T> {
     /// Throws away that the promise was dropped, if nothing ever waited for the result: both ends went, and nothing is missed.
     fn drop(&mut self) {
-        if matches!(self.place.next.get_mut(), Next::Nobody)
+        if matches!(self.place.next.get_mut(), ChainNext::Nobody)
             && let Some(Err(failure)) = self.place.content.get_mut()
             && failure.check::<Abandoned>().is_some()
         {
@@ -340,14 +340,14 @@ impl<T: 'static> Drop for Root<T> {
     }
 }
 
-impl<T: 'static> Step for Root<T> {
-    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>> {
+impl<T: 'static> ChainStep for Root<T> {
+    fn hand_on(self: Rc<Self>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         self.place.give_kept(run)
     }
 }
 
-impl<T: 'static> Source<T> for Root<T> {
-    fn place(&self) -> &Place<T> {
+impl<T: 'static> ChainSource<T> for Root<T> {
+    fn place(&self) -> &ChainPlace<T> {
         &self.place
     }
 }
@@ -391,7 +391,7 @@ impl<T: 'static> Head for Root<T> {
 
 /// A callback, and the place of what it makes.
 pub(super) struct Link<U: 'static, F> {
-    place: Place<U>,
+    place: ChainPlace<U>,
     call: Cell<Option<F>>,
 }
 
@@ -407,13 +407,13 @@ impl<U: 'static, F> Drop for Link<U, F> {
 
 impl<U: 'static, F> Link<U, F> {
     /// A link behind `source`.
-    pub(super) fn behind<T: 'static>(source: &Place<T>, call: F, made: &'static Location<'static>) -> Rc<Self>
+    pub(super) fn behind<T: 'static>(source: &ChainPlace<T>, call: F, made: &'static Location<'static>) -> Rc<Self>
     where
         F: FnOnce(Result<T>) -> Resolved<U> + 'static,
     {
-        let link = Rc::new(Self { place: Place::new(made), call: Cell::new(Some(call)) });
+        let link = Rc::new(Self { place: ChainPlace::new(made), call: Cell::new(Some(call)) });
         source.awaited.set(false);
-        let old = source.next.replace(Next::Sink(Rc::clone(&link) as Rc<dyn Sink<T>>));
+        let old = source.next.replace(ChainNext::Sink(Rc::clone(&link) as Rc<dyn Sink<T>>));
         drop(old);
         link
     }
@@ -423,7 +423,7 @@ impl<T: 'static, U: 'static, F> Sink<T> for Link<U, F>
 where
     F: FnOnce(Result<T>) -> Resolved<U> + 'static,
 {
-    fn accept(self: Rc<Self>, result: Result<T>, run: &mut Run) -> Option<Rc<dyn Step>> {
+    fn accept(self: Rc<Self>, result: Result<T>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         let call = self.call.take()?;
         let result = match guarded(|| call(result)) {
             Ok(Resolved::Now(result)) => result,
@@ -436,7 +436,7 @@ where
                     run.head.waits_for(Some(its_head));
                     let follower = Follower { link: self, head: Rc::clone(&run.head) };
                     inner.place().awaited.set(false);
-                    let old = inner.place().next.replace(Next::Follower(Box::new(follower)));
+                    let old = inner.place().next.replace(ChainNext::Follower(Box::new(follower)));
                     drop(old);
                     return None;
                 }
@@ -448,37 +448,37 @@ where
     }
 }
 
-impl<U: 'static, F: 'static> Step for Link<U, F> {
-    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>> {
+impl<U: 'static, F: 'static> ChainStep for Link<U, F> {
+    fn hand_on(self: Rc<Self>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         self.place.give_kept(run)
     }
 }
 
-impl<U: 'static, F: 'static> Source<U> for Link<U, F> {
-    fn place(&self) -> &Place<U> {
+impl<U: 'static, F: 'static> ChainSource<U> for Link<U, F> {
+    fn place(&self) -> &ChainPlace<U> {
         &self.place
     }
 }
 
 /// A result that is kept back, though nobody has to be waited for.
-pub(super) struct Kept<T: 'static>(Place<T>);
+pub(super) struct Kept<T: 'static>(ChainPlace<T>);
 
 impl<T: 'static> Kept<T> {
     pub(super) fn new(result: Result<T>, made: &'static Location<'static>) -> Rc<Self> {
-        let place = Place::new(made);
+        let place = ChainPlace::new(made);
         place.keep(result);
         Rc::new(Self(place))
     }
 }
 
-impl<T: 'static> Step for Kept<T> {
-    fn hand_on(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Step>> {
+impl<T: 'static> ChainStep for Kept<T> {
+    fn hand_on(self: Rc<Self>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         self.0.give_kept(run)
     }
 }
 
-impl<T: 'static> Source<T> for Kept<T> {
-    fn place(&self) -> &Place<T> {
+impl<T: 'static> ChainSource<T> for Kept<T> {
+    fn place(&self) -> &ChainPlace<T> {
         &self.0
     }
 }
@@ -501,13 +501,13 @@ impl Head for Anchor {
 
 /// A pause of a place. It keeps the head of the chain, for whoever cancels what runs after it.
 pub(super) struct Paused<T: 'static> {
-    source: Rc<dyn Source<T>>,
+    source: Rc<dyn ChainSource<T>>,
     head: Rc<dyn Head>,
 }
 
 impl<T: 'static> Paused<T> {
     /// Pauses; the head is replaced if there is none any more.
-    pub(super) fn new(source: &Rc<dyn Source<T>>, head: &mut Weak<dyn Head>) -> Self {
+    pub(super) fn new(source: &Rc<dyn ChainSource<T>>, head: &mut Weak<dyn Head>) -> Self {
         let pauses = &source.place().pauses;
         pauses.set(pauses.get() + 1);
         let strong = head.upgrade().unwrap_or_else(|| {
@@ -524,7 +524,7 @@ impl<T: 'static> Drop for Paused<T> {
         let place = self.source.place();
         place.pauses.set(place.pauses.get() - 1);
         if place.is_there() {
-            let mut run = Run { head: Rc::clone(&self.head) };
+            let mut run = ChainRun { head: Rc::clone(&self.head) };
             let next = place.give_kept(&mut run);
             run.go(next);
         }

@@ -27,11 +27,11 @@ use crate::failure::{Failure, Result};
 #[must_use = "it waits for nothing before it is made a Deferred"]
 pub struct DeferredList<T: 'static> {
     deferreds: Vec<Deferred<T>>,
-    flags: Flags,
+    flags: ListFlags,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Flags {
+struct ListFlags {
     fire_on_one_callback: bool,
     fire_on_one_errback: bool,
     consume_errors: bool,
@@ -54,7 +54,7 @@ pub enum Listed<T> {
 impl<T> DeferredList<T> {
     /// A list without flags: it waits for every result, and does not fail.
     pub fn new(deferreds: impl IntoIterator<Item = Deferred<T>>) -> Self {
-        Self { deferreds: deferreds.into_iter().collect(), flags: Flags::default() }
+        Self { deferreds: deferreds.into_iter().collect(), flags: ListFlags::default() }
     }
 
     /// Whether the first value ends the waiting: the result is [`Listed::First`] then (Twisted: `fireOnOneCallback`).
@@ -195,7 +195,7 @@ impl<J, A> Many<J, A> {
         let all = Rc::new(All { cancellers, quiet: Cell::new(self.quiet) });
         let to_cancel = Rc::clone(&all);
         let (promise, answer) = Promise::with_canceller(move || to_cancel.cancel());
-        let waiting = Rc::new(Waiting {
+        let waiting = Rc::new(ListWaiter {
             many: self,
             results: RefCell::new(deferreds.iter().map(|_| None).collect()),
             left: Cell::new(deferreds.len()),
@@ -212,7 +212,7 @@ impl<J, A> Many<J, A> {
 }
 
 /// The waiting that is under way. The Deferreds that it waits for keep it.
-struct Waiting<T: 'static, R: 'static, J, A> {
+struct ListWaiter<T: 'static, R: 'static, J, A> {
     many: Many<J, A>,
     results: RefCell<Vec<Option<Result<T>>>>,
     left: Cell<usize>,
@@ -221,7 +221,7 @@ struct Waiting<T: 'static, R: 'static, J, A> {
     all: Rc<All>,
 }
 
-impl<T, R, J, A> Waiting<T, R, J, A>
+impl<T, R, J, A> ListWaiter<T, R, J, A>
 where
     J: Fn(usize, Result<T>) -> Verdict<T, R>,
     A: Fn(Vec<Result<T>>) -> Result<R>,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use thiserror::Error;
 
-use super::exchange::Exchange;
+use super::wait_queue::WaitQueue;
 use super::{Deferred, Outcome, maybe_deferred};
 
 /// One at a time (Twisted: `DeferredLock`). A cheap handle; clones name the same lock. Those who wait get it in the order in
@@ -29,7 +29,7 @@ pub struct DeferredLock(DeferredSemaphore);
 impl DeferredLock {
     /// A lock that nobody holds.
     pub fn new() -> Self {
-        Self(DeferredSemaphore { exchange: Exchange::new([()]), limit: 1 })
+        Self(DeferredSemaphore { wait_queue: WaitQueue::new([()]), limit: 1 })
     }
 
     /// The lock, when it is free (Twisted: `acquire`). Dropping the [`Permit`] releases it. Cancelling gives up the place in the
@@ -85,7 +85,7 @@ impl fmt::Debug for DeferredLock {
 /// ```
 #[derive(Clone)]
 pub struct DeferredSemaphore {
-    exchange: Rc<Exchange<()>>,
+    wait_queue: Rc<WaitQueue<()>>,
     limit: usize,
 }
 
@@ -98,15 +98,15 @@ impl DeferredSemaphore {
         if tokens == 0 {
             return Err(NoTokens);
         }
-        Ok(Self { exchange: Exchange::new(std::iter::repeat_n((), tokens)), limit: tokens })
+        Ok(Self { wait_queue: WaitQueue::new(std::iter::repeat_n((), tokens)), limit: tokens })
     }
 
     /// A token, when there is one (Twisted: `acquire`). Dropping the [`Permit`] gives it back. Cancelling gives up the place in
     /// the queue.
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
-        let exchange = Rc::clone(&self.exchange);
-        self.exchange.get().add_callback(|()| Ok(Permit(exchange)))
+        let wait_queue = Rc::clone(&self.wait_queue);
+        self.wait_queue.get().add_callback(|()| Ok(Permit(wait_queue)))
     }
 
     /// Calls `call` when there is a token, and holds that until what `call` returned has its result; it is given back on a
@@ -123,7 +123,7 @@ impl DeferredSemaphore {
 
     /// How many tokens are free (Twisted: `tokens`).
     pub fn tokens(&self) -> usize {
-        self.exchange.spare()
+        self.wait_queue.idle()
     }
 
     /// How many tokens there are in all (Twisted: `limit`).
@@ -133,7 +133,7 @@ impl DeferredSemaphore {
 
     /// How many wait for a token (Twisted: `len(semaphore.waiting)`).
     pub fn waiting(&self) -> usize {
-        self.exchange.wanting()
+        self.wait_queue.waiters()
     }
 }
 
@@ -148,7 +148,7 @@ impl fmt::Debug for DeferredSemaphore {
 /// A lock that is held, or a token. Dropping it releases it (Twisted: `release`; releasing what is not held can't be written),
 /// and whoever waits next has it before the drop is over.
 #[must_use = "it is released when it is dropped"]
-pub struct Permit(Rc<Exchange<()>>);
+pub struct Permit(Rc<WaitQueue<()>>);
 
 impl Permit {
     /// Releases it, as dropping it does (Twisted: `release`).

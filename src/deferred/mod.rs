@@ -28,7 +28,6 @@
 //! 8. Running, cancelling and dropping take no stack, however long the chain: one link hands the next to a loop.
 
 mod chain;
-mod exchange;
 mod list;
 mod lock;
 mod outcome;
@@ -37,6 +36,7 @@ mod queue;
 mod spawn;
 mod timeout;
 pub mod unhandled;
+mod wait_queue;
 
 use std::fmt;
 use std::future::Future;
@@ -48,7 +48,7 @@ use std::task::{Context, Poll};
 
 use thiserror::Error;
 
-use self::chain::{Head, Kept, Link, Paused, Source, Taken};
+use self::chain::{ChainSource, Head, Kept, Link, Paused, Taken};
 pub use self::list::{
     DeferredList, FailureGroup, FirstError, Listed, NoDeferreds, gather_or_cancel, gather_results, race,
 };
@@ -75,19 +75,19 @@ use crate::failure::{Failure, Result, guarded, guarded_result};
 /// assert_eq!(answer.take_result().unwrap().unwrap(), 42);
 /// ```
 #[must_use = "a Deferred that is dropped goes on without you: add an errback, return it, or end with `or_log(\"what it does\")`"]
-pub struct Deferred<T: 'static>(State<T>);
+pub struct Deferred<T: 'static>(DeferredState<T>);
 
 /// Where the result is. One that is there takes no allocation, and neither do the callbacks that are added to it.
-enum State<T: 'static> {
+enum DeferredState<T: 'static> {
     Ready(Result<T>, &'static Location<'static>),
-    Waiting(Rc<dyn Source<T>>, Weak<dyn Head>),
+    Waiting(Rc<dyn ChainSource<T>>, Weak<dyn Head>),
     Gone,
 }
 
 /// What a Deferred consists of.
 enum Split<T: 'static> {
     Now(Result<T>),
-    Later(Rc<dyn Source<T>>, Weak<dyn Head>),
+    Later(Rc<dyn ChainSource<T>>, Weak<dyn Head>),
 }
 
 impl<T> Deferred<T> {
@@ -106,7 +106,7 @@ impl<T> Deferred<T> {
     /// One that has its result.
     #[track_caller]
     pub fn with_result(result: Result<T>) -> Self {
-        Self(State::Ready(result, Location::caller()))
+        Self(DeferredState::Ready(result, Location::caller()))
     }
 
     /// Has `call` called with the value; a failure passes by (Twisted: `addCallback`).
@@ -198,21 +198,21 @@ impl<T> Deferred<T> {
     /// Whether the result is there, and not kept back by a [`Pause`] (Twisted: `called`).
     pub fn is_called(&self) -> bool {
         match &self.0 {
-            State::Ready(..) => true,
-            State::Waiting(source, _) => source.place().is_there(),
-            State::Gone => false,
+            DeferredState::Ready(..) => true,
+            DeferredState::Waiting(source, _) => source.place().is_there(),
+            DeferredState::Gone => false,
         }
     }
 
     /// The result, if it is there. Afterwards this Deferred never has one again.
     pub fn take_result(&mut self) -> Option<Result<T>> {
         match &self.0 {
-            State::Ready(..) => match mem::replace(&mut self.0, State::Gone) {
-                State::Ready(result, _) => Some(result),
-                State::Waiting(..) | State::Gone => None,
+            DeferredState::Ready(..) => match mem::replace(&mut self.0, DeferredState::Gone) {
+                DeferredState::Ready(result, _) => Some(result),
+                DeferredState::Waiting(..) | DeferredState::Gone => None,
             },
-            State::Waiting(source, _) => source.place().take().result(),
-            State::Gone => None,
+            DeferredState::Waiting(source, _) => source.place().take().result(),
+            DeferredState::Gone => None,
         }
     }
 
@@ -220,7 +220,7 @@ impl<T> Deferred<T> {
     /// fires nothing itself, the chain fails with [`Cancelled`]; a Deferred that is followed is cancelled in turn. A Deferred
     /// that has its result is not affected.
     pub fn cancel(&self) {
-        if let State::Waiting(_, head) = &self.0
+        if let DeferredState::Waiting(_, head) = &self.0
             && let Some(head) = head.upgrade()
         {
             chain::cancel(head);
@@ -230,22 +230,22 @@ impl<T> Deferred<T> {
     /// What cancels this Deferred after callbacks were added to it, or it was handed on.
     pub fn canceller(&self) -> Canceller {
         match &self.0 {
-            State::Waiting(_, head) => Canceller(head.clone()),
-            State::Ready(..) | State::Gone => Canceller(chain::no_head()),
+            DeferredState::Waiting(_, head) => Canceller(head.clone()),
+            DeferredState::Ready(..) | DeferredState::Gone => Canceller(chain::no_head()),
         }
     }
 
     /// Keeps the result back until the [`Pause`] is dropped (Twisted: `pause`, `unpause`). Pauses add up. Callbacks added
     /// before run on; those added to what is paused wait.
     pub fn pause(&mut self) -> Pause<T> {
-        if let State::Ready(..) = &self.0
-            && let State::Ready(result, made) = mem::replace(&mut self.0, State::Gone)
+        if let DeferredState::Ready(..) = &self.0
+            && let DeferredState::Ready(result, made) = mem::replace(&mut self.0, DeferredState::Gone)
         {
-            self.0 = State::Waiting(Kept::new(result, made), chain::no_head());
+            self.0 = DeferredState::Waiting(Kept::new(result, made), chain::no_head());
         }
         match &mut self.0 {
-            State::Waiting(source, head) => Pause(Some(Paused::new(source, head))),
-            State::Ready(..) | State::Gone => Pause(None),
+            DeferredState::Waiting(source, head) => Pause(Some(Paused::new(source, head))),
+            DeferredState::Ready(..) | DeferredState::Gone => Pause(None),
         }
     }
 
@@ -256,42 +256,42 @@ impl<T> Deferred<T> {
         let result = match self.split() {
             Split::Now(result) => result,
             Split::Later(source, head) => {
-                return Deferred(State::Waiting(Link::behind(source.place(), call, made), head));
+                return Deferred(DeferredState::Waiting(Link::behind(source.place(), call, made), head));
             }
         };
         match guarded(|| call(result)) {
-            Ok(Resolved::Now(result)) => Deferred(State::Ready(result, made)),
+            Ok(Resolved::Now(result)) => Deferred(DeferredState::Ready(result, made)),
             Ok(Resolved::Later(inner)) => inner,
-            Err(panic) => Deferred(State::Ready(Err(panic.into()), made)),
+            Err(panic) => Deferred(DeferredState::Ready(Err(panic.into()), made)),
         }
     }
 
     /// The result, or where it will come from. Always inlined: moving what it returns costs more than what it does.
     #[inline(always)]
     fn split(mut self) -> Split<T> {
-        match mem::replace(&mut self.0, State::Gone) {
-            State::Ready(result, _) => Split::Now(result),
-            State::Waiting(source, head) => match source.place().take() {
+        match mem::replace(&mut self.0, DeferredState::Gone) {
+            DeferredState::Ready(result, _) => Split::Now(result),
+            DeferredState::Waiting(source, head) => match source.place().take() {
                 Taken::Result(result) => Split::Now(result),
                 Taken::NotYet => Split::Later(source, head),
                 Taken::Gone => Split::Now(Err(Exhausted.into())),
             },
-            State::Gone => Split::Now(Err(Exhausted.into())),
+            DeferredState::Gone => Split::Now(Err(Exhausted.into())),
         }
     }
 
     /// The last that a dropped Deferred does, where there is anything to do.
     #[cold]
     fn abandon(&mut self) {
-        match mem::replace(&mut self.0, State::Gone) {
-            State::Ready(Err(failure), made) => unhandled::report(failure, made),
-            State::Waiting(source, head) if !source.place().has_result() => {
+        match mem::replace(&mut self.0, DeferredState::Gone) {
+            DeferredState::Ready(Err(failure), made) => unhandled::report(failure, made),
+            DeferredState::Waiting(source, head) if !source.place().has_result() => {
                 source.place().give_up();
                 if let Some(head) = head.upgrade() {
                     chain::cancel(head);
                 }
             }
-            State::Ready(Ok(_), _) | State::Waiting(..) | State::Gone => {}
+            DeferredState::Ready(Ok(_), _) | DeferredState::Waiting(..) | DeferredState::Gone => {}
         }
     }
 }
@@ -303,7 +303,7 @@ impl<T> Future for Deferred<T> {
     /// it was ready, it is cancelled, and nobody hears of it: whoever awaited it has gone.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let this = self.get_mut();
-        if let State::Waiting(source, _) = &this.0 {
+        if let DeferredState::Waiting(source, _) = &this.0 {
             return match source.place().poll(context) {
                 Taken::Result(result) => Poll::Ready(result),
                 Taken::NotYet => Poll::Pending,
@@ -321,9 +321,9 @@ impl<T> Drop for Deferred<T> {
     #[inline]
     fn drop(&mut self) {
         let matters = match &self.0 {
-            State::Ready(result, _) => result.is_err(),
-            State::Waiting(source, _) => source.place().is_awaited(),
-            State::Gone => false,
+            DeferredState::Ready(result, _) => result.is_err(),
+            DeferredState::Waiting(source, _) => source.place().is_awaited(),
+            DeferredState::Gone => false,
         };
         if matters {
             self.abandon();

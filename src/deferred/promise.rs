@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use thiserror::Error;
 
 use super::chain::{Fired, Root};
-use super::{Deferred, State};
+use super::{Deferred, DeferredState};
 use crate::failure::{Failure, Result};
 
 /// The firing side of a result (Twisted: `Deferred.callback`, `errback`). Not `Send`. Dropped unfired, it fires with
@@ -30,7 +30,7 @@ impl<T> Promise<T> {
 
     fn of(root: Rc<Root<T>>) -> (Self, Deferred<T>) {
         let head: Weak<Root<T>> = Rc::downgrade(&root);
-        (Self(Rc::clone(&root)), Deferred(State::Waiting(root, head)))
+        (Self(Rc::clone(&root)), Deferred(DeferredState::Waiting(root, head)))
     }
 
     /// Fires with a value (Twisted: `callback`). Callbacks run before this returns.

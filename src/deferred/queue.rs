@@ -6,7 +6,7 @@ use std::rc::Rc;
 use thiserror::Error;
 
 use super::Deferred;
-use super::exchange::Exchange;
+use super::wait_queue::WaitQueue;
 
 /// A queue whose `get` is a Deferred (Twisted: `DeferredQueue`). A cheap handle; clones name the same queue.
 ///
@@ -23,7 +23,7 @@ use super::exchange::Exchange;
 /// assert_eq!(queue.len(), 1);
 /// ```
 pub struct DeferredQueue<T: 'static> {
-    exchange: Rc<Exchange<T>>,
+    wait_queue: Rc<WaitQueue<T>>,
     size: Option<usize>,
     backlog: Option<usize>,
 }
@@ -37,7 +37,7 @@ impl<T> DeferredQueue<T> {
     /// A queue that keeps at most `size` values that nobody has asked for, and lets at most `backlog` wait; `None` is no limit
     /// (Twisted: the arguments of the same names).
     pub fn with_limits(size: Option<usize>, backlog: Option<usize>) -> Self {
-        Self { exchange: Exchange::new([]), size, backlog }
+        Self { wait_queue: WaitQueue::new([]), size, backlog }
     }
 
     /// Gives a value to whoever has waited longest, whose callbacks run before this returns (or, called from inside of them,
@@ -46,11 +46,11 @@ impl<T> DeferredQueue<T> {
     /// # Errors
     /// [`QueueOverflow`] gives the value back: nobody waits, and as many are kept as may be.
     pub fn put(&self, value: T) -> Result<(), QueueOverflow<T>> {
-        let full = self.size.is_some_and(|size| self.exchange.spare() >= size) && self.exchange.wanting() == 0;
+        let full = self.size.is_some_and(|size| self.wait_queue.idle() >= size) && self.wait_queue.waiters() == 0;
         if full {
             return Err(QueueOverflow(value));
         }
-        self.exchange.put(value);
+        self.wait_queue.put(value);
         Ok(())
     }
 
@@ -59,16 +59,16 @@ impl<T> DeferredQueue<T> {
     #[track_caller]
     pub fn get(&self) -> Deferred<T> {
         let refused =
-            self.backlog.is_some_and(|backlog| self.exchange.wanting() >= backlog) && self.exchange.spare() == 0;
+            self.backlog.is_some_and(|backlog| self.wait_queue.waiters() >= backlog) && self.wait_queue.idle() == 0;
         if refused {
             return Deferred::fail(QueueUnderflow);
         }
-        self.exchange.get()
+        self.wait_queue.get()
     }
 
     /// How many values are kept (Twisted: `len(queue.pending)`).
     pub fn len(&self) -> usize {
-        self.exchange.spare()
+        self.wait_queue.idle()
     }
 
     /// Whether no value is kept.
@@ -78,7 +78,7 @@ impl<T> DeferredQueue<T> {
 
     /// How many wait for a value (Twisted: `len(queue.waiting)`).
     pub fn waiting(&self) -> usize {
-        self.exchange.wanting()
+        self.wait_queue.waiters()
     }
 }
 
@@ -90,7 +90,7 @@ impl<T> Default for DeferredQueue<T> {
 
 impl<T> Clone for DeferredQueue<T> {
     fn clone(&self) -> Self {
-        Self { exchange: Rc::clone(&self.exchange), size: self.size, backlog: self.backlog }
+        Self { wait_queue: Rc::clone(&self.wait_queue), size: self.size, backlog: self.backlog }
     }
 }
 

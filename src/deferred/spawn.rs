@@ -40,7 +40,7 @@ pub struct Spawner(Rc<Tasks>);
 
 struct Tasks {
     /// Ordered, so that what closing does is the same every time.
-    tasks: RefCell<BTreeMap<TaskId, Rc<dyn Task>>>,
+    tasks: RefCell<BTreeMap<TaskId, Rc<dyn SpawnedTask>>>,
     spawned: Cell<TaskId>,
     woken: Arc<Woken>,
     closed: Cell<bool>,
@@ -77,7 +77,7 @@ impl Spawner {
             }
         });
         if !self.0.closed.get() {
-            let task: Rc<dyn Task> = Spawned::new(Box::pin(future), promise, TaskWaker::new(id, &self.0.woken));
+            let task: Rc<dyn SpawnedTask> = Spawned::new(Box::pin(future), promise, TaskWaker::new(id, &self.0.woken));
             self.0.tasks.borrow_mut().insert(id, Rc::clone(&task));
             self.0.poll(id, &task);
         }
@@ -132,7 +132,7 @@ impl fmt::Debug for Spawner {
 }
 
 impl Tasks {
-    fn poll(&self, id: TaskId, task: &Rc<dyn Task>) {
+    fn poll(&self, id: TaskId, task: &Rc<dyn SpawnedTask>) {
         if task.poll() {
             let done = self.tasks.borrow_mut().remove(&id);
             drop(done);
@@ -148,7 +148,7 @@ impl Tasks {
 }
 
 /// A task, the types of its future and output forgotten.
-trait Task {
+trait SpawnedTask {
     /// Polls the future. `true`: it is done, and its promise was fired.
     fn poll(&self) -> bool;
 
@@ -161,14 +161,14 @@ trait Task {
 struct Spawned<F, T: 'static> {
     /// Not there while it is polled, and when it is done.
     future: Cell<Option<Pin<Box<F>>>>,
-    stage: Cell<Stage>,
+    stage: Cell<SpawnStage>,
     promise: Promise<T>,
     waker: Waker,
     wakes: Arc<TaskWaker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum SpawnStage {
     Waiting,
     Polled,
     /// It was woken, and its turn came, while it was polled.
@@ -179,24 +179,24 @@ enum Stage {
 impl<F: Future> Spawned<F, F::Output> {
     fn new(future: Pin<Box<F>>, promise: Promise<F::Output>, wakes: Arc<TaskWaker>) -> Rc<Self> {
         let (future, waker) = (Cell::new(Some(future)), Waker::from(Arc::clone(&wakes)));
-        Rc::new(Self { future, stage: Cell::new(Stage::Waiting), promise, waker, wakes })
+        Rc::new(Self { future, stage: Cell::new(SpawnStage::Waiting), promise, waker, wakes })
     }
 }
 
-impl<F: Future> Task for Spawned<F, F::Output> {
+impl<F: Future> SpawnedTask for Spawned<F, F::Output> {
     fn poll(&self) -> bool {
         self.wakes.queued.store(false, Ordering::Release);
         let Some(mut future) = self.future.take() else {
-            if self.stage.get() == Stage::Polled {
-                self.stage.set(Stage::PolledAndWoken);
+            if self.stage.get() == SpawnStage::Polled {
+                self.stage.set(SpawnStage::PolledAndWoken);
             }
             return false;
         };
-        self.stage.set(Stage::Polled);
+        self.stage.set(SpawnStage::Polled);
         let polled = guarded(|| future.as_mut().poll(&mut Context::from_waker(&self.waker)));
         match (polled, self.stage.get()) {
-            (Ok(Poll::Pending), Stage::Polled | Stage::PolledAndWoken) => {
-                let woken = self.stage.replace(Stage::Waiting) == Stage::PolledAndWoken;
+            (Ok(Poll::Pending), SpawnStage::Polled | SpawnStage::PolledAndWoken) => {
+                let woken = self.stage.replace(SpawnStage::Waiting) == SpawnStage::PolledAndWoken;
                 self.future.set(Some(future));
                 if woken {
                     self.waker.wake_by_ref();
@@ -204,7 +204,7 @@ impl<F: Future> Task for Spawned<F, F::Output> {
                 return false;
             }
             // It cancelled itself.
-            (Ok(Poll::Pending), Stage::Waiting | Stage::Done) => drop_guarded("a future", future),
+            (Ok(Poll::Pending), SpawnStage::Waiting | SpawnStage::Done) => drop_guarded("a future", future),
             (Ok(Poll::Ready(output)), _) => {
                 drop_guarded("a future", future);
                 // It may have cancelled itself.
@@ -215,7 +215,7 @@ impl<F: Future> Task for Spawned<F, F::Output> {
                 let _ = self.promise.errback(panic);
             }
         }
-        self.stage.set(Stage::Done);
+        self.stage.set(SpawnStage::Done);
         true
     }
 
@@ -226,7 +226,7 @@ impl<F: Future> Task for Spawned<F, F::Output> {
     }
 
     fn drop_future(&self) {
-        self.stage.set(Stage::Done);
+        self.stage.set(SpawnStage::Done);
         if let Some(future) = self.future.take() {
             drop_guarded("a future", future);
         }

@@ -260,7 +260,7 @@ pub enum DescriptionErrorKind {
     #[error("there is no type: expected one, as in tcp:8888")]
     NoType,
     /// There is no such type of endpoint here; a type may be one for servers or for clients only.
-    #[error("{} is not a type of endpoint: expected {}", Quoted(.name), Listed(.known))]
+    #[error("{} is not a type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
     UnknownType {
         /// The type, as it is written.
         name: String,
@@ -274,7 +274,7 @@ pub enum DescriptionErrorKind {
         name: &'static str,
     },
     /// A keyword that the type does not take.
-    #[error("{} is not an argument of this type of endpoint: expected {}", Quoted(.name), Listed(.known))]
+    #[error("{} is not an argument of this type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
     Unknown {
         /// The keyword, as it is written.
         name: String,
@@ -286,7 +286,7 @@ pub enum DescriptionErrorKind {
         "{} is one field too many: expected {} without a name (in a value, a colon is written \\:, and an IPv6 address \
          may be in brackets)",
         Quoted(.value),
-        Listed(.positional)
+        CommaList(.positional)
     )]
     TooMany {
         /// The first that is too many.
@@ -409,9 +409,9 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// Names with commas between them, and `or` before the last.
-struct Listed<'a, S>(&'a [S]);
+struct CommaList<'a, S>(&'a [S]);
 
-impl<S: fmt::Display> fmt::Display for Listed<'_, S> {
+impl<S: fmt::Display> fmt::Display for CommaList<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((last, others)) = self.0.split_last() else { return f.write_str("none") };
         for (index, name) in others.iter().enumerate() {

@@ -34,7 +34,7 @@ use crate::reactor::Reactor;
 /// registry.add_server("local", |reactor, description, _registry| {
 ///     let arguments = Arguments::of(description, "local", &["port"], &[])?;
 ///     let port = arguments.required("port", Argument::port)?;
-///     Ok(Box::new(TcpServerEndpoint::at(reactor, ([127, 0, 0, 1], port).into())))
+///     Ok(Box::new(TcpServerEndpoint::bind_to(reactor, ([127, 0, 0, 1], port).into())))
 /// })?;
 ///
 /// let reactor = Reactor::new()?;

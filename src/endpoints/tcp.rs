@@ -23,7 +23,7 @@ use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 /// # }
 /// # fn main() -> Result<()> {
 /// let reactor = Reactor::new()?;
-/// let endpoint = TcpServerEndpoint::at(&reactor, "127.0.0.1:0".parse()?).backlog(128);
+/// let endpoint = TcpServerEndpoint::bind_to(&reactor, "127.0.0.1:0".parse()?).backlog(128);
 /// let port = endpoint.listen(for_protocol(|_| Echo));
 /// # drop(port);
 /// # Ok(())
@@ -39,11 +39,11 @@ pub struct TcpServerEndpoint {
 impl TcpServerEndpoint {
     /// Listens on all IPv4 interfaces; port 0 lets the system choose one.
     pub fn new(reactor: &Reactor, port: u16) -> Self {
-        Self::at(reactor, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+        Self::bind_to(reactor, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
     }
 
     /// Listens on one address. `[::]` is all of them, over IPv6 and, as Linux has it by default, IPv4.
-    pub fn at(reactor: &Reactor, address: SocketAddr) -> Self {
+    pub fn bind_to(reactor: &Reactor, address: SocketAddr) -> Self {
         Self { reactor: reactor.clone(), address, options: ListenOptions::new() }
     }
 
@@ -57,7 +57,7 @@ impl TcpServerEndpoint {
     /// # fn main() -> ropewalk::Result<()> {
     /// let reactor = Reactor::new()?;
     /// let options = ListenOptions::new().ipv6_only(false).queue_limit(QueueLimit::abort(8 << 20));
-    /// let both_families = TcpServerEndpoint::at(&reactor, "[::]:8888".parse()?).options(options);
+    /// let both_families = TcpServerEndpoint::bind_to(&reactor, "[::]:8888".parse()?).options(options);
     /// # drop(both_families);
     /// # Ok(())
     /// # }
@@ -178,7 +178,7 @@ impl Port {
     /// ```
     pub fn client_description(&self) -> String {
         let mut address = match self.host() {
-            Address::Tcp(address) => address,
+            Address::Inet(address) => address,
             Address::Unix(address) => return super::unix::client_description(&address),
         };
         match address.ip() {
@@ -197,7 +197,7 @@ pub(super) fn server(
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let spec = TcpServerSpec::from_description(description)?;
-    Ok(Box::new(TcpServerEndpoint::at(reactor, spec.address()).options(spec.options)))
+    Ok(Box::new(TcpServerEndpoint::bind_to(reactor, spec.address()).options(spec.options)))
 }
 
 /// The endpoint of a description of type `tcp`.

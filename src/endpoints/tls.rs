@@ -102,7 +102,7 @@ pub(super) fn ssl_server(
     let builder = version.into_iter().fold(ServerTls::builder(), |builder, version| builder.only_version(version));
     let tls = builder.build_from_files(certificate, more, key);
     let tls = tls.map_err(|error| unusable(&arguments, error))?;
-    let endpoint = TcpServerEndpoint::at(reactor, interface.socket_addr(port)).options(options);
+    let endpoint = TcpServerEndpoint::bind_to(reactor, interface.socket_addr(port)).options(options);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
@@ -118,7 +118,7 @@ pub(super) fn tls_server(
     let interface = interface.unwrap_or(ScopedIp::new(Ipv6Addr::UNSPECIFIED));
     let options = arguments.listen_options(interface)?;
     let tls = ServerTls::from_directory(folder).map_err(|error| unusable(&arguments, error))?;
-    let endpoint = TcpServerEndpoint::at(reactor, interface.socket_addr(port)).options(options);
+    let endpoint = TcpServerEndpoint::bind_to(reactor, interface.socket_addr(port)).options(options);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 

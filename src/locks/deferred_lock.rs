@@ -43,18 +43,18 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// # Ok(())
 /// # }
 /// ```
-pub struct DeferredFilesystemLock(Rc<Shared>);
+pub struct DeferredFilesystemLock(Rc<LockShared>);
 
-struct Shared {
+struct LockShared {
     timers: Timers,
     interval: Cell<Duration>,
     lock: RefCell<FilesystemLock>,
     /// Kept alive by its next try.
-    attempt: RefCell<Weak<Attempt>>,
+    attempt: RefCell<Weak<LockAttempt>>,
 }
 
 /// A wait for the lock.
-struct Attempt {
+struct LockAttempt {
     promise: Promise<()>,
     next: RefCell<Option<DelayedCall>>,
     end: RefCell<Option<DelayedCall>>,
@@ -63,7 +63,7 @@ struct Attempt {
 impl DeferredFilesystemLock {
     /// A lock that is not held yet, tried by `clock`.
     pub fn new(clock: &impl Clock, path: impl Into<PathBuf>) -> Self {
-        Self(Rc::new(Shared {
+        Self(Rc::new(LockShared {
             timers: clock.timers().clone(),
             interval: Cell::new(INTERVAL),
             lock: RefCell::new(FilesystemLock::new(path)),
@@ -165,9 +165,9 @@ impl fmt::Debug for DeferredFilesystemLock {
     }
 }
 
-impl Shared {
+impl LockShared {
     fn begin(self: &Rc<Self>, promise: Promise<()>, timeout: Option<Duration>) {
-        let attempt = Rc::new(Attempt { promise, next: RefCell::default(), end: RefCell::default() });
+        let attempt = Rc::new(LockAttempt { promise, next: RefCell::default(), end: RefCell::default() });
         self.attempt.replace(Rc::downgrade(&attempt));
         if let Some(after) = timeout {
             let (shared, waiting) = (Rc::downgrade(self), Rc::downgrade(&attempt));
@@ -184,7 +184,7 @@ impl Shared {
     }
 
     /// The next try.
-    fn try_later(self: &Rc<Self>, attempt: &Rc<Attempt>) {
+    fn try_later(self: &Rc<Self>, attempt: &Rc<LockAttempt>) {
         let (shared, waiting) = (Rc::downgrade(self), Rc::clone(attempt));
         let next = self.timers.call_later(self.interval.get(), move || {
             if let Some(shared) = shared.upgrade()
@@ -198,7 +198,7 @@ impl Shared {
     }
 
     /// One try. Whether the wait is over.
-    fn attempt_to_lock(&self, attempt: &Rc<Attempt>) -> bool {
+    fn attempt_to_lock(&self, attempt: &Rc<LockAttempt>) -> bool {
         let tried = self.lock.borrow_mut().lock();
         match tried {
             Ok(true) => self.finish(attempt, Ok(())),
@@ -209,7 +209,7 @@ impl Shared {
     }
 
     /// The wait is over, and another may begin, before anybody is told.
-    fn finish(&self, attempt: &Rc<Attempt>, result: Result<(), Failure>) {
+    fn finish(&self, attempt: &Rc<LockAttempt>, result: Result<(), Failure>) {
         self.attempt.take();
         attempt.finish(result);
     }
@@ -219,7 +219,7 @@ impl Shared {
     }
 }
 
-impl Attempt {
+impl LockAttempt {
     fn finish(&self, result: Result<()>) {
         self.cancel_timers();
         // One that was cancelled has its result.

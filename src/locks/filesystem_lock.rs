@@ -74,7 +74,7 @@ impl FilesystemLock {
         }
         for _ in 0..ATTEMPTS {
             match self.attempt().map_err(|error| self.error(error))? {
-                Attempt::Locked(file) => {
+                FileAttempt::Locked(file) => {
                     self.clean = Some(is_empty(&file));
                     // For people only: a lock whose file can't be written is a lock.
                     let _ = write_holder(&file);
@@ -82,8 +82,8 @@ impl FilesystemLock {
                     self.adopt();
                     return Ok(true);
                 }
-                Attempt::Held => return Ok(false),
-                Attempt::Removed => {}
+                FileAttempt::Held => return Ok(false),
+                FileAttempt::Removed => {}
             }
         }
         Ok(false)
@@ -146,12 +146,12 @@ impl FilesystemLock {
         self.process = getpid();
     }
 
-    fn attempt(&self) -> Result<Attempt, Errno> {
+    fn attempt(&self) -> Result<FileAttempt, Errno> {
         let file = open(&self.path, OFlags::RDWR | OFlags::CREATE)?;
         if !flock(&file, FlockOperation::NonBlockingLockExclusive)? {
-            return Ok(Attempt::Held);
+            return Ok(FileAttempt::Held);
         }
-        Ok(if self.is_named(&file)? { Attempt::Locked(file) } else { Attempt::Removed })
+        Ok(if self.is_named(&file)? { FileAttempt::Locked(file) } else { FileAttempt::Removed })
     }
 
     /// Whether the file is (still) the one that the path names.
@@ -193,7 +193,7 @@ impl fmt::Debug for FilesystemLock {
 }
 
 /// How one attempt to lock ended.
-enum Attempt {
+enum FileAttempt {
     Locked(OwnedFd),
     /// By somebody.
     Held,

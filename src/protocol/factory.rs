@@ -131,7 +131,7 @@ impl<P: Protocol> IntoProtocol for Option<P> {
 ///     println!("{peer}");
 ///     Echo
 /// });
-/// assert!(factory.build_protocol(&ropewalk::Address::Tcp(([127, 0, 0, 1], 7).into())).is_some());
+/// assert!(factory.build_protocol(&ropewalk::Address::Inet(([127, 0, 0, 1], 7).into())).is_some());
 /// ```
 pub fn for_protocol<P: Protocol>(build: impl FnMut(Address) -> P + 'static) -> impl Factory<Protocol = P> {
     build
@@ -279,11 +279,11 @@ impl BoxedFactory {
     }
 
     /// What a start is taken back with, for who needs no more of it.
-    pub(crate) fn started(&self) -> Started {
-        Started(self.shared.clone())
+    pub(crate) fn started(&self) -> FactoryGuard {
+        FactoryGuard(self.shared.clone())
     }
 
-    /// See [`Started::stop`].
+    /// See [`FactoryGuard::stop`].
     pub(crate) fn stop(&self) {
         self.started().stop();
     }
@@ -295,9 +295,9 @@ impl BoxedFactory {
 }
 
 /// A factory that has started, and can only be stopped.
-pub(crate) struct Started(FactoryHandle);
+pub(crate) struct FactoryGuard(FactoryHandle);
 
-impl Started {
+impl FactoryGuard {
     /// Takes a start back, and with the last one stops the factory. A panic is logged: there is nobody to tell.
     pub(crate) fn stop(&self) {
         if let Err(panic) = guarded(|| self.0.take_back()) {

@@ -17,7 +17,7 @@ use super::Protocol;
 use crate::error::{ConnectionClosed, Unavailable};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
-use crate::transport::agenda::Call;
+use crate::transport::observer::Callback;
 use crate::transport::step::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
 
@@ -73,10 +73,10 @@ impl<P: Protocol> Joint<P> {
 
     /// Calls the protocol, if it is still there. A failure closes the connection with it.
     #[inline(always)]
-    fn call(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
+    fn call(&self, call: Callback<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
         let mut place = self.protocol.borrow_mut();
         let Some(protocol) = place.as_mut() else { return Ok(()) };
-        let result = self.transport.watched(call, || guarded_result(|| callback(protocol, &self.transport)));
+        let result = self.transport.observed(call, || guarded_result(|| callback(protocol, &self.transport)));
         drop(place);
         if let Err(failure) = &result {
             self.callback_failed(call.name(), failure.clone());
@@ -102,7 +102,7 @@ impl<P: Protocol> Joint<P> {
         let delivery = self.transport.stream().received(level, data);
         match delivery {
             Delivery::Deliver => {
-                self.tell(Call::Data(data), |protocol, transport| protocol.data_received(transport, data))
+                self.tell(Callback::Data(data), |protocol, transport| protocol.data_received(transport, data))
             }
             Delivery::Kept => {}
             Delivery::Sealed => self.open(level, data),
@@ -115,7 +115,7 @@ impl<P: Protocol> Joint<P> {
         let opened = self.transport.open(level, data);
         let above = level + 1;
         if opened.completed && self.transport.stream().is_top(above) {
-            self.tell(Call::HandshakeCompleted, P::handshake_completed);
+            self.tell(Callback::HandshakeCompleted, P::handshake_completed);
         }
         if !opened.plain.is_empty() {
             self.arrived(above, &opened.plain);
@@ -126,7 +126,7 @@ impl<P: Protocol> Joint<P> {
         }
         if let Some(failure) = opened.failure {
             self.log_failure("TLS", &failure);
-            self.transport.ask(|stream| stream.fail(failure));
+            self.transport.update(|stream| stream.fail(failure));
         }
     }
 
@@ -134,14 +134,14 @@ impl<P: Protocol> Joint<P> {
     fn ended(&self, level: usize, ending: Ending) {
         let notice = self.transport.stream().ended(level, ending);
         if notice == EndNotice::Tell {
-            self.tell(Call::ReadLost, P::read_connection_lost);
+            self.tell(Callback::ReadLost, P::read_connection_lost);
         }
-        self.transport.list();
+        self.transport.mark_dirty();
     }
 
     /// Calls the protocol where a failure concerns the connection alone.
     #[inline(always)]
-    fn tell(&self, call: Call<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
+    fn tell(&self, call: Callback<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
         // `call` has already made the failure the reason of the connection's end.
         let _ = self.call(call, callback);
     }
@@ -153,7 +153,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn connection_made(&self) -> Result<()> {
-        self.call(Call::Made, P::connection_made)
+        self.call(Callback::Made, P::connection_made)
     }
 
     fn data_received(&self, data: &[u8]) {
@@ -169,7 +169,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
                 stream.delivers() && !stream.is_layered()
             };
             if is_delivered {
-                self.tell(Call::Descriptor, |protocol, transport| {
+                self.tell(Callback::Descriptor, |protocol, transport| {
                     protocol.file_descriptor_received(transport, descriptor)
                 });
             }
@@ -189,17 +189,17 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         if let Some(ending) = held.end {
             self.ended(held.level, ending);
         }
-        self.transport.list();
+        self.transport.mark_dirty();
     }
 
     fn write_connection_lost(&self) {
-        self.tell(Call::WriteLost, P::write_connection_lost);
+        self.tell(Callback::WriteLost, P::write_connection_lost);
     }
 
     fn tell_of_queue(&self) {
         let is_over_limit = self.transport.stream().take_limit_notice();
         if is_over_limit {
-            self.tell(Call::QueueLimit, P::queue_limit_reached);
+            self.tell(Callback::QueueLimit, P::queue_limit_reached);
         }
         let told = self.transport.stream().take_producer();
         if let Some((mut producer, notice)) = told {
@@ -212,12 +212,12 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
                 self.callback_failed("a producer", failure);
             }
         }
-        self.transport.list();
+        self.transport.mark_dirty();
     }
 
     fn deadline_passed(&self) {
         let mut late = None;
-        self.transport.ask(|stream| late = stream.deadline_passed());
+        self.transport.update(|stream| late = stream.deadline_passed());
         if let Some(failure) = late {
             self.log_failure("TLS", &failure);
         }
@@ -226,7 +226,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     #[cold]
     fn callback_failed(&self, callback: &'static str, failure: Failure) {
         self.log_failure(callback, &failure);
-        self.transport.ask(|stream| stream.callback_failed(failure));
+        self.transport.update(|stream| stream.callback_failed(failure));
     }
 
     fn connection_lost(&self, reason: &Failure) {
@@ -250,7 +250,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         let protocol = self.protocol.borrow_mut().take();
         let Some(mut protocol) = protocol else { return };
         let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));
-        let told = self.transport.watched(Call::Lost, lose);
+        let told = self.transport.observed(Callback::Lost, lose);
         // Apart from the call: a drop that panics while a panic unwinds would end the process.
         let dropped = guarded(move || drop(protocol));
         for panic in [told, dropped].into_iter().filter_map(Result::err) {

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 
 pub use connection::{AnyConnection, Connection};
 pub use connections::{Connections, ConnectionsIter, Tracked, TrackedFactory};
-pub(crate) use factory::Started;
+pub(crate) use factory::FactoryGuard;
 pub use factory::{BoxedFactory, Factory, IntoProtocol, SharedFactory, for_protocol};
 pub(crate) use joint::ErasedJoint;
 

@@ -165,7 +165,7 @@ impl Transfer {
     fn watch(self: &Rc<Self>, transport: Transport, limit: Duration, quiet: Stretch) {
         let (transfer, clock) = (Rc::clone(self), transport.timers().clone());
         let look = clock.call_later(limit / LOOKS, move || {
-            let taken = transfer.written.get().saturating_sub(transport.queued() as u64);
+            let taken = transfer.written.get().saturating_sub(transport.queued_bytes() as u64);
             let quiet = if taken > quiet.taken {
                 Stretch { taken, looks: 0 }
             } else {

@@ -3,24 +3,24 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::settle::Later;
 use crate::transport::step::CloseMode;
 
 /// See the module. `C` is what calls at the end of a turn are given.
 pub(super) struct Aftermath<C> {
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
-    resumed: List<Id>,
+    resumed: EndOfTurnList<Id>,
     /// For phase 8: protocols and producers that are to be told of their queues, directions that were shut, and connections that are over.
-    queue_notices: List<Id>,
-    shut: List<Id>,
-    lost: List<(Id, CloseMode)>,
+    queue_notices: EndOfTurnList<Id>,
+    shut: EndOfTurnList<Id>,
+    lost: EndOfTurnList<(Id, CloseMode)>,
     /// For the end of phase 8: calls that have to wait until no callback is on the stack.
-    calls: List<Call<C>>,
+    calls: EndOfTurnList<EndOfTurnCall<C>>,
 }
 
 /// Something to be done at the end of a turn.
-type Call<C> = Box<dyn FnOnce(&C)>;
+type EndOfTurnCall<C> = Box<dyn FnOnce(&C)>;
 
 impl<C> Aftermath<C> {
     /// Keeps what the settling of a connection leaves.
@@ -59,7 +59,7 @@ impl<C> Aftermath<C> {
     }
 
     /// Takes the calls for the end of the turn.
-    pub(super) fn take_calls(&self) -> impl Iterator<Item = Call<C>> {
+    pub(super) fn take_calls(&self) -> impl Iterator<Item = EndOfTurnCall<C>> {
         self.calls.take()
     }
 
@@ -77,19 +77,19 @@ impl<C> Aftermath<C> {
 impl<C> Default for Aftermath<C> {
     fn default() -> Self {
         Self {
-            resumed: List::default(),
-            queue_notices: List::default(),
-            shut: List::default(),
-            lost: List::default(),
-            calls: List::default(),
+            resumed: EndOfTurnList::default(),
+            queue_notices: EndOfTurnList::default(),
+            shut: EndOfTurnList::default(),
+            lost: EndOfTurnList::default(),
+            calls: EndOfTurnList::default(),
         }
     }
 }
 
 /// A list that is added to while it is worked off. It keeps its capacity.
-struct List<T>(RefCell<VecDeque<T>>);
+struct EndOfTurnList<T>(RefCell<VecDeque<T>>);
 
-impl<T> List<T> {
+impl<T> EndOfTurnList<T> {
     fn push(&self, item: T) {
         self.0.borrow_mut().push_back(item);
     }
@@ -105,7 +105,7 @@ impl<T> List<T> {
     }
 }
 
-impl<T> Default for List<T> {
+impl<T> Default for EndOfTurnList<T> {
     fn default() -> Self {
         Self(RefCell::default())
     }
@@ -118,7 +118,7 @@ mod tests {
     /// A batch ends where the list ended when it was taken, also if it is not worked off.
     #[test]
     fn later_items_wait_for_the_next_batch() {
-        let list = List::default();
+        let list = EndOfTurnList::default();
         list.push(1);
         list.push(2);
         let taken: Vec<i32> = list.take().inspect(|item| list.push(item + 10)).collect();

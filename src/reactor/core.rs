@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::aftermath::Aftermath;
 use super::backend::{AnyBackend, Inbox};
 use super::net::Net;
-use super::net::dial::Attempt;
+use super::net::dial::DialAttempt;
 use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
 use super::process::Process;
@@ -21,9 +21,11 @@ use super::threads::Threads;
 use super::triggers::Triggers;
 use super::{Builder, Counters, Handle, NameResolver, Reactor};
 use crate::deferred::Spawner;
-use crate::protocol::{ErasedJoint, Started};
+use crate::protocol::{ErasedJoint, FactoryGuard};
 use crate::time::Timers;
-use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
+use crate::transport::context::TransportContext;
+use crate::transport::driver::{Credentials, Driver, SocketOption};
+use crate::transport::id::Id;
 
 /// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
 /// called that is not ours.
@@ -32,7 +34,7 @@ pub(crate) struct Core {
     pub(super) handle: Weak<Handle>,
     pub(super) backend: RefCell<AnyBackend>,
     pub(super) slots: RefCell<SlotMap<Slot>>,
-    pub(super) agenda: Rc<Agenda>,
+    pub(super) context: Rc<TransportContext>,
     pub(super) timers: Timers,
     pub(super) spawner: Spawner,
     pub(super) threads: Threads<Reactor>,
@@ -54,9 +56,9 @@ pub(super) enum Slot {
     /// Taken, and about to become one of the others, or nothing.
     Reserved,
     Port(Rc<PortCore>),
-    Connecting(Rc<Attempt>),
+    Connecting(Rc<DialAttempt>),
     /// A connection of a client, whose factory stops when it is over.
-    Client(Box<(Rc<dyn ErasedJoint>, Started)>),
+    Client(Box<(Rc<dyn ErasedJoint>, FactoryGuard)>),
     Connected(Rc<dyn ErasedJoint>),
     /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
     Lingering(Box<Lingering>),
@@ -85,7 +87,7 @@ impl Core {
             handle: handle.clone(),
             backend: RefCell::new(backend),
             slots: RefCell::new(SlotMap::new()),
-            agenda: Rc::new(Agenda::new(weak.clone(), settings.watch())),
+            context: Rc::new(TransportContext::new(weak.clone(), settings.observer())),
             timers: Timers::new(clock),
             spawner: Spawner::new(threads.waker()),
             threads,
@@ -110,7 +112,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.agenda.close();
+        self.context.close();
     }
 }
 

@@ -92,9 +92,9 @@ impl Drop for Handle {
         let Self(core) = self;
         if core.is_foreign() {
             core.leave_to_parent();
-        } else if core.agenda.is_entered() {
+        } else if core.context.is_entered() {
             let core = Rc::clone(core);
-            core.clone().agenda.postpone(move || core.end());
+            core.clone().context.postpone(move || core.end());
         } else {
             core.end();
         }
@@ -110,7 +110,7 @@ impl fmt::Debug for Handle {
 impl Core {
     /// Whether the loop, or a call that protocols must not be called inside of, is on the stack.
     pub(super) fn has_control(&self) -> bool {
-        self.run.is_turning() || self.agenda.is_entered()
+        self.run.is_turning() || self.context.is_entered()
     }
 
     pub(super) fn is_closed(&self) -> bool {

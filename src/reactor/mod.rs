@@ -71,7 +71,7 @@ use crate::error::ReactorError;
 use crate::failure::{Result, guarded};
 use crate::log::error;
 use crate::time::{Clock, Timers};
-use crate::transport::agenda::Watch;
+use crate::transport::observer::Observer;
 
 /// How long a shutdown waits for triggers that returned a Deferred, unless said otherwise. A minute: longer than any of
 /// our own deadlines, short enough that a service manager does not lose patience first.
@@ -124,7 +124,7 @@ impl Reactor {
             backend: None,
             resolver: Rc::new(SystemResolver),
             simulated_jobs: None,
-            watch: None,
+            observer: None,
         }
     }
 
@@ -312,7 +312,7 @@ pub struct Builder {
     backend: Option<BackendKind>,
     resolver: Rc<NameResolver>,
     simulated_jobs: Option<JobTime>,
-    watch: Option<Watcher>,
+    observer: Option<BuilderObserver>,
 }
 
 /// How long the next job takes, where there are no threads.
@@ -331,13 +331,13 @@ impl fmt::Debug for JobTime {
     }
 }
 
-/// Who watches the protocols of a reactor.
+/// Sees the calls between the transports and the protocols of a reactor.
 #[derive(Clone)]
-struct Watcher(Rc<dyn Watch>);
+struct BuilderObserver(Rc<dyn Observer>);
 
-impl fmt::Debug for Watcher {
+impl fmt::Debug for BuilderObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Watcher")
+        f.write_str("BuilderObserver")
     }
 }
 
@@ -387,9 +387,9 @@ impl Builder {
         self
     }
 
-    /// Has what passes between transports and protocols watched.
-    pub(crate) fn watched(mut self, watch: impl Watch + 'static) -> Self {
-        self.watch = Some(Watcher(Rc::new(watch)));
+    /// Shows the calls between transports and protocols to `observer`.
+    pub(crate) fn observed(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(BuilderObserver(Rc::new(observer)));
         self
     }
 
@@ -397,8 +397,8 @@ impl Builder {
         mem::replace(&mut self.resolver, Rc::new(SystemResolver))
     }
 
-    fn watch(&self) -> Option<Rc<dyn Watch>> {
-        self.watch.as_ref().map(|watcher| Rc::clone(&watcher.0))
+    fn observer(&self) -> Option<Rc<dyn Observer>> {
+        self.observer.as_ref().map(|observer| Rc::clone(&observer.0))
     }
 
     /// Makes a reactor on a backend.

@@ -21,7 +21,7 @@ use crate::time::DelayedCall;
 
 /// The state of the run, and its causes.
 pub(super) struct Run {
-    state: RefCell<State>,
+    state: RefCell<RunStage>,
     /// The loop has control: a turn is being made, or triggers run.
     is_turning: Cell<bool>,
     /// Everything is being closed: nothing new is begun.
@@ -37,7 +37,7 @@ pub(super) enum RunEvent {
 }
 
 /// See the module.
-enum State {
+enum RunStage {
     Idle,
     /// Startup triggers.
     Starting(Event),
@@ -89,7 +89,7 @@ enum Leaving {
 impl Run {
     pub(super) fn new() -> Self {
         Self {
-            state: RefCell::new(State::Idle),
+            state: RefCell::new(RunStage::Idle),
             is_turning: Cell::new(false),
             is_closing: Cell::new(false),
             exit_signal: Cell::new(None),
@@ -103,7 +103,7 @@ impl Run {
 
     /// True if no run is under way, and one may begin.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Idle)
+        matches!(&*self.state.borrow(), RunStage::Idle)
     }
 
     /// True if everything is being closed, by a shutdown or for good.
@@ -112,15 +112,15 @@ impl Run {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Closed)
+        matches!(&*self.state.borrow(), RunStage::Closed)
     }
 
     pub(super) fn is_running(&self) -> bool {
         match &*self.state.borrow() {
-            State::Idle | State::Crashed | State::Closed => false,
-            State::Starting(event) => event.phase > Phase::Before && event.leaving != Some(Leaving::Crash),
-            State::Running | State::StopAsked => true,
-            State::Stopping(event) => event.phase == Phase::Before,
+            RunStage::Idle | RunStage::Crashed | RunStage::Closed => false,
+            RunStage::Starting(event) => event.phase > Phase::Before && event.leaving != Some(Leaving::Crash),
+            RunStage::Running | RunStage::StopAsked => true,
+            RunStage::Stopping(event) => event.phase == Phase::Before,
         }
     }
 
@@ -140,38 +140,38 @@ impl Run {
     /// A run is over, and another one may begin.
     pub(super) fn become_idle(&self) {
         self.is_closing.set(false);
-        self.enter(State::Idle);
+        self.enter(RunStage::Idle);
     }
 
     /// Starts an event, which is waited for until the deadline, if it has one.
     pub(super) fn begin(&self, event: RunEvent, phase: Phase, deadline: Option<(Duration, DelayedCall)>) {
         let under_way = Event { phase, pending: Pending::default(), deadline, leaving: None };
         self.enter(match event {
-            RunEvent::Startup => State::Starting(under_way),
-            RunEvent::Shutdown => State::Stopping(under_way),
+            RunEvent::Startup => RunStage::Starting(under_way),
+            RunEvent::Shutdown => RunStage::Stopping(under_way),
         });
     }
 
     /// The next step of the run.
     pub(super) fn next(&self, context: &impl RunContext) -> Next {
         match &*self.state.borrow() {
-            State::Idle | State::Crashed | State::Closed => Next::Over,
-            State::Running => Next::Wait,
-            State::Starting(event) if event.is_waiting(RunEvent::Startup, context) => Next::Wait,
-            State::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => Next::Wait,
-            State::Starting(event) => Next::Go(RunEvent::Startup, event.phase.next()),
-            State::Stopping(event) => Next::Go(RunEvent::Shutdown, event.phase.next()),
-            State::StopAsked => Next::Go(RunEvent::Shutdown, Some(Phase::Before)),
+            RunStage::Idle | RunStage::Crashed | RunStage::Closed => Next::Over,
+            RunStage::Running => Next::Wait,
+            RunStage::Starting(event) if event.is_waiting(RunEvent::Startup, context) => Next::Wait,
+            RunStage::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => Next::Wait,
+            RunStage::Starting(event) => Next::Go(RunEvent::Startup, event.phase.next()),
+            RunStage::Stopping(event) => Next::Go(RunEvent::Shutdown, event.phase.next()),
+            RunStage::StopAsked => Next::Go(RunEvent::Shutdown, Some(Phase::Before)),
         }
     }
 
     /// True if there is a next step after this turn: a call or a timer of this one changed the state.
     pub(super) fn is_to_advance(&self, context: &impl RunContext) -> bool {
         match &*self.state.borrow() {
-            State::StopAsked | State::Crashed => true,
-            State::Starting(event) => !event.is_waiting(RunEvent::Startup, context),
-            State::Stopping(event) => !event.is_waiting(RunEvent::Shutdown, context),
-            State::Idle | State::Running | State::Closed => false,
+            RunStage::StopAsked | RunStage::Crashed => true,
+            RunStage::Starting(event) => !event.is_waiting(RunEvent::Startup, context),
+            RunStage::Stopping(event) => !event.is_waiting(RunEvent::Shutdown, context),
+            RunStage::Idle | RunStage::Running | RunStage::Closed => false,
         }
     }
 
@@ -182,16 +182,16 @@ impl Run {
 
     /// Ends the run for good, whatever its state.
     pub(super) fn close(&self) {
-        self.enter(State::Closed);
+        self.enter(RunStage::Closed);
     }
 
     /// As `close`, in a forked child: an event that is under way is the parent's.
     pub(super) fn close_in_child(&self) {
-        mem::forget(self.state.replace(State::Closed));
+        mem::forget(self.state.replace(RunStage::Closed));
         self.begin_closing();
     }
 
-    fn enter(&self, state: State) {
+    fn enter(&self, state: RunStage) {
         let old = self.state.replace(state);
         // It may hold Deferreds, whose callbacks are the program's.
         drop(old);
@@ -200,8 +200,8 @@ impl Run {
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
         let mut state = self.state.borrow_mut();
         match &mut *state {
-            State::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
-            State::Running => *state = State::StopAsked,
+            RunStage::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
+            RunStage::Running => *state = RunStage::StopAsked,
             _ => return Err(ReactorError::NotRunning),
         }
         Ok(())
@@ -209,34 +209,34 @@ impl Run {
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
         match &mut *self.state.borrow_mut() {
-            State::Starting(Event { leaving: Some(Leaving::Crash), .. })
-            | State::Idle
-            | State::Crashed
-            | State::Closed => return Err(ReactorError::NotRunning),
-            State::Starting(Event { leaving, .. }) => {
+            RunStage::Starting(Event { leaving: Some(Leaving::Crash), .. })
+            | RunStage::Idle
+            | RunStage::Crashed
+            | RunStage::Closed => return Err(ReactorError::NotRunning),
+            RunStage::Starting(Event { leaving, .. }) => {
                 *leaving = Some(Leaving::Crash);
                 return Ok(());
             }
-            State::Running | State::StopAsked | State::Stopping(_) => {}
+            RunStage::Running | RunStage::StopAsked | RunStage::Stopping(_) => {}
         }
-        self.enter(State::Crashed);
+        self.enter(RunStage::Crashed);
         Ok(())
     }
 
     /// The startup is over, and leads to what was asked for meanwhile.
     pub(super) fn started(&self) {
-        let leaving = if let State::Starting(event) = &*self.state.borrow() { event.leaving } else { None };
+        let leaving = if let RunStage::Starting(event) = &*self.state.borrow() { event.leaving } else { None };
         self.enter(match leaving {
-            None => State::Running,
-            Some(Leaving::Stop) => State::StopAsked,
-            Some(Leaving::Crash) => State::Crashed,
+            None => RunStage::Running,
+            Some(Leaving::Stop) => RunStage::StopAsked,
+            Some(Leaving::Crash) => RunStage::Crashed,
         });
     }
 
     /// Goes on to a later phase of an event.
     pub(super) fn enter_phase(&self, event: RunEvent, phase: Phase) {
         let left = match &mut *self.state.borrow_mut() {
-            State::Starting(current) | State::Stopping(current) => {
+            RunStage::Starting(current) | RunStage::Stopping(current) => {
                 current.report(event);
                 current.phase = phase;
                 mem::take(&mut current.pending)
@@ -249,7 +249,7 @@ impl Run {
     /// Keeps what the triggers of a phase returned, unless they stopped or crashed the reactor.
     pub(super) fn note_pending(&self, event: RunEvent, phase: Phase, pending: Pending) {
         match (&mut *self.state.borrow_mut(), event) {
-            (State::Starting(current), RunEvent::Startup) | (State::Stopping(current), RunEvent::Shutdown)
+            (RunStage::Starting(current), RunEvent::Startup) | (RunStage::Stopping(current), RunEvent::Shutdown)
                 if current.phase == phase =>
             {
                 current.pending = pending;

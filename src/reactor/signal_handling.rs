@@ -7,7 +7,7 @@ use std::io;
 use super::signals::{Came, Signals};
 use crate::failure::{drop_guarded, guarded};
 use crate::log::error;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// A reactor's part in signals.
 #[derive(Default)]

@@ -2,24 +2,24 @@
 //! the next generation, so that an old id never names a new tenant.
 
 use super::paged_vec::PagedVec;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// Places for values, found by [`Id`].
 #[derive(Debug)]
 pub(super) struct SlotMap<T> {
-    places: PagedVec<Place<T>>,
+    places: PagedVec<Slot<T>>,
     free: Vec<u32>,
     taken: usize,
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Slot<T> {
     generation: u32,
     value: Option<T>,
 }
 
 /// No id names it.
-impl<T> Default for Place<T> {
+impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self { generation: 0, value: None }
     }
@@ -46,7 +46,7 @@ impl<T> SlotMap<T> {
             return Id { slot, generation: place.generation };
         }
         let id = Id { slot: self.places.len() as u32, generation: 1 };
-        self.places.push(Place { generation: id.generation, value: Some(value) });
+        self.places.push(Slot { generation: id.generation, value: Some(value) });
         id
     }
 

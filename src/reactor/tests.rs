@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::backend::socket::faults::{self, Call, Fault, left, plan};
+use super::backend::socket::faults::{self, Fault, SystemCall, left, plan};
 use super::backend::{Closed, Completion, Incoming, IncomingSocket};
 use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
-use crate::address::{Address, Ends};
+use crate::address::{Address, AddressPair};
 use crate::deferred::Promise;
 use crate::error::{ConnectError, ReactorError, ReactorGone};
 use crate::failure::{Failure, Result};
@@ -24,9 +24,9 @@ use crate::protocol::{Factory, Protocol};
 use crate::testing::{Conditions, Network, StringTransport};
 use crate::time::Clock;
 use crate::transport::Transport;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::layer::{Layer, Opened};
-use crate::transport::send_queue::Spares;
+use crate::transport::send_queue::BufferPool;
 
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -107,9 +107,9 @@ fn shortages_at_accept_back_off_and_recover() {
     for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
         let (reactor, log) = (reactor(), Log::default());
         let (_port, address) = listen(&reactor, &log);
-        plan(Call::Accept, [Fault::Fails(errno); 4]);
+        plan(SystemCall::Accept, [Fault::Fails(errno); 4]);
         assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
-        assert_eq!(left(Call::Accept), 0);
+        assert_eq!(left(SystemCall::Accept), 0);
         let counters = reactor.counters();
         assert_eq!(counters.accept_failures, 4);
         // 5 + 10 + 20 + 40 ms of suspension, in turns of at most 5 ms.
@@ -122,12 +122,12 @@ fn shortages_at_accept_back_off_and_recover() {
 #[test]
 fn shortages_at_accept_of_a_ring_back_off_and_recover() {
     for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-        plan(Call::RingAccept, [Fault::Fails(errno); 4]);
+        plan(SystemCall::RingAccept, [Fault::Fails(errno); 4]);
         let Some(reactor) = ring_reactor() else { return faults::clear() };
         let log = Log::default();
         let (_port, address) = listen(&reactor, &log);
         assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
-        assert_eq!((left(Call::RingAccept), reactor.counters().accept_failures), (0, 4));
+        assert_eq!((left(SystemCall::RingAccept), reactor.counters().accept_failures), (0, 4));
         assert!(reactor.counters().turns < 200, "{errno}: the loop spun, {} turns", reactor.counters().turns);
     }
 }
@@ -163,9 +163,9 @@ fn errors_of_waiting_connections_are_skipped() {
     let (reactor, log) = (reactor(), Log::default());
     let (_port, address) = listen(&reactor, &log);
     let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::INTR];
-    plan(Call::Accept, errors.map(Fault::Fails));
+    plan(SystemCall::Accept, errors.map(Fault::Fails));
     assert_eq!(echo(&reactor, address, b"next".to_vec()), b"next");
-    assert_eq!(left(Call::Accept), 0);
+    assert_eq!(left(SystemCall::Accept), 0);
     assert_eq!(reactor.counters().accept_failures, 0);
 }
 
@@ -187,10 +187,10 @@ fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
         };
         let (reactor, log) = (reactor(), Log::default());
         let (_port, address) = listen(&reactor, &log);
-        plan(Call::Receive, (0..300).map(|_| faults()));
+        plan(SystemCall::Receive, (0..300).map(|_| faults()));
         // "Full" is said only once: the edge that follows comes from being registered for it.
-        plan(Call::Send, [Fault::Fails(Errno::AGAIN), Fault::Fails(Errno::NOBUFS)]);
-        plan(Call::Send, (0..300).map(|_| faults()));
+        plan(SystemCall::Send, [Fault::Fails(Errno::AGAIN), Fault::Fails(Errno::NOBUFS)]);
+        plan(SystemCall::Send, (0..300).map(|_| faults()));
         assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
         faults::clear();
     }
@@ -207,7 +207,7 @@ fn a_send_without_memory_is_tried_again_in_a_while() {
         run_until(&reactor, || !log.borrow().is_empty());
         let core = &reactor.0;
         let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
-        plan(Call::Send, [Fault::Fails(Errno::NOBUFS); 4]);
+        plan(SystemCall::Send, [Fault::Fails(Errno::NOBUFS); 4]);
         core.with_transport(id, |transport| {
             transport.write(b"patience");
             if is_paused {
@@ -218,9 +218,9 @@ fn a_send_without_memory_is_tried_again_in_a_while() {
         for unmet in [3, 2, 1, 0] {
             core.settle();
             core.settle();
-            assert_eq!(left(Call::Send), unmet, "paused {is_paused}");
+            assert_eq!(left(SystemCall::Send), unmet, "paused {is_paused}");
             assert!(core.timers.next_deadline().is_some());
-            core.with_transport(id, |transport| transport.ask(|stream| stream.unblocked()));
+            core.with_transport(id, |transport| transport.update(|stream| stream.unblocked()));
         }
         core.settle();
         let mut received = [0; 8];
@@ -238,7 +238,7 @@ fn a_send_that_fails_ends_the_connection() {
     run_until(&reactor, || !log.borrow().is_empty());
     let core = &reactor.0;
     let id = core.slots.borrow().ids(|slot| slot.joint().is_some())[0];
-    plan(Call::Send, [Fault::Fails(Errno::CONNRESET)]);
+    plan(SystemCall::Send, [Fault::Fails(Errno::CONNRESET)]);
     core.with_transport(id, |transport| transport.write(b"lost"));
     run_until(&reactor, || log.borrow().len() == 2);
     assert_eq!(log.borrow()[1], "the peer reset the connection (4 bytes were still to be sent)");
@@ -303,9 +303,9 @@ fn a_socket_that_meets_itself_again_and_again_is_refused() {
 fn a_receive_without_memory_is_tried_again() {
     let (reactor, log) = (reactor(), Log::default());
     let (_port, address) = listen(&reactor, &log);
-    plan(Call::Receive, [Errno::NOBUFS, Errno::NOMEM, Errno::NOBUFS].map(Fault::Fails));
+    plan(SystemCall::Receive, [Errno::NOBUFS, Errno::NOMEM, Errno::NOBUFS].map(Fault::Fails));
     assert_eq!(echo(&reactor, address, b"patience".to_vec()), b"patience");
-    assert_eq!(left(Call::Receive), 0);
+    assert_eq!(left(SystemCall::Receive), 0);
 }
 
 /// F14 on a ring: requests that are cut short, or come to nothing for a passing reason, leave the stream of bytes as it was.
@@ -319,13 +319,13 @@ fn any_schedule_of_short_and_failing_requests_keeps_the_bytes() {
         let log = Log::default();
         let (_port, address) = listen(&reactor, &log);
         let receives = [Errno::NOBUFS, Errno::AGAIN, Errno::INTR, Errno::NOMEM].map(Fault::Fails);
-        plan(Call::RingReceive, receives.into_iter().cycle().skip(seed).take(6));
+        plan(SystemCall::RingReceive, receives.into_iter().cycle().skip(seed).take(6));
         let fails = |errno| Fault::Fails(errno);
         let sends =
             [Fault::Short(1 + seed), fails(Errno::AGAIN), Fault::Short(700), fails(Errno::INTR), fails(Errno::NOBUFS)];
-        plan(Call::RingSend, sends.into_iter().cycle().skip(seed).take(10));
+        plan(SystemCall::RingSend, sends.into_iter().cycle().skip(seed).take(10));
         assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
-        assert_eq!((left(Call::RingReceive), left(Call::RingSend)), (0, 0), "seed {seed}");
+        assert_eq!((left(SystemCall::RingReceive), left(SystemCall::RingSend)), (0, 0), "seed {seed}");
         faults::clear();
     }
 }
@@ -346,7 +346,7 @@ fn a_failing_connection_takes_back_what_is_being_sent() {
     core.settle();
     core.with_transport(id, |transport| {
         assert!(transport.stream().queue.is_lent(), "the ring has it");
-        transport.ask(|stream| stream.callback_failed(Failure::message("no")));
+        transport.update(|stream| stream.callback_failed(Failure::message("no")));
     });
     core.settle();
     core.deliver_losses();
@@ -408,7 +408,7 @@ fn a_failing_poller_ends_the_run() {
             let again = reactor.clone();
             reactor.call_later(Duration::from_millis(1), move || order_when_made(again, made, called));
         } else {
-            plan(Call::Wait, [Fault::Fails(Errno::BADF)]);
+            plan(SystemCall::Wait, [Fault::Fails(Errno::BADF)]);
         }
     }
     order_when_made(reactor.clone(), made, Arc::clone(&called));
@@ -480,7 +480,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let socket = IncomingSocket::Descriptor { socket: listener.accept().unwrap().0.into(), unix: false };
-        let incoming = Incoming { socket, ends: Ends::new(address.into(), address.into()) };
+        let incoming = Incoming { socket, ends: AddressPair::new(address.into(), address.into()) };
         core.complete(port, Completion::Accepted(incoming));
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
         assert!(log.borrow().is_empty() && core.slots.borrow().len() == 2);
@@ -523,7 +523,7 @@ fn jobs_of_threads_that_are_gone_fail() {
 fn an_interrupted_wait_goes_on() {
     let (reactor, log) = (reactor(), Log::default());
     let (_port, address) = listen(&reactor, &log);
-    plan(Call::Wait, [Fault::Fails(Errno::INTR); 3]);
+    plan(SystemCall::Wait, [Fault::Fails(Errno::INTR); 3]);
     assert_eq!(echo(&reactor, address, b"on".to_vec()), b"on");
 }
 
@@ -540,7 +540,7 @@ fn connect_errors_have_kinds() {
         (Errno::AGAIN, "cannot connect to 127.0.0.1:9"),
     ] {
         let (reactor, log) = (reactor(), Log::default());
-        plan(Call::Connect, [Fault::Fails(errno)]);
+        plan(SystemCall::Connect, [Fault::Fails(errno)]);
         let said = Rc::clone(&log);
         let factory = |_| -> Option<Echo> { None };
         let connecting = reactor.connect_tcp(address, &ConnectOptions::new(), factory).add_errback(move |failure| {
@@ -572,7 +572,7 @@ fn a_failed_attempt_stops_its_factory() {
         }
     }
     let (reactor, log) = (reactor(), Log::default());
-    plan(Call::Connect, [Fault::Fails(Errno::CONNREFUSED)]);
+    plan(SystemCall::Connect, [Fault::Fails(Errno::CONNREFUSED)]);
     let options = ConnectOptions::new();
     let connecting = reactor.connect_tcp("127.0.0.1:9".parse().unwrap(), &options, Counting(Rc::clone(&log)));
     drop(connecting.add_both(|_| ()));
@@ -584,7 +584,7 @@ fn a_failed_attempt_stops_its_factory() {
 struct Glass(Option<&'static str>);
 
 impl Layer for Glass {
-    fn open(&mut self, data: &[u8], _: &mut Vec<u8>, _: &Spares) -> Opened {
+    fn open(&mut self, data: &[u8], _: &mut Vec<u8>, _: &BufferPool) -> Opened {
         Opened { plain: data.to_vec(), failure: self.0.map(Failure::message), ..Opened::default() }
     }
 
@@ -639,8 +639,8 @@ fn descriptors_below_a_layer_are_not_delivered() {
         joint.descriptors_received(vec![std::fs::File::open("/dev/null").unwrap().into()]);
         assert_eq!(*log.borrow(), expected);
         core.settle();
-        assert!(core.agenda.is_empty());
+        assert!(core.context.is_clean());
         joint.transport().add_layer(Box::new(Glass(None))).unwrap();
-        assert!(!core.agenda.is_empty(), "a layer may have something to say first");
+        assert!(!core.context.is_clean(), "a layer may have something to say first");
     }
 }

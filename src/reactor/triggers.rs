@@ -21,7 +21,7 @@ use crate::deferred::{Deferred, DeferredList, Outcome, Promise, maybe_deferred};
 use crate::error::ReactorError;
 use crate::failure::{Result, drop_guarded};
 use crate::log::error;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result; the last one of a
 /// shutdown, when jobs in threads are done as well.

@@ -67,7 +67,7 @@ impl Core {
             drop(backend);
             match next {
                 Some((id, BackendEvent::Received)) => self.received(id, &mut inbox),
-                Some((id, BackendEvent::Returned(loan, result))) => self.returned(id, loan, result),
+                Some((id, BackendEvent::Returned(in_flight, result))) => self.returned(id, in_flight, result),
                 Some((id, BackendEvent::Other(completion))) => self.complete(id, completion),
                 None => break,
             }
@@ -121,7 +121,7 @@ impl Core {
 
     /// Whether there is something to do that nothing has to happen for.
     pub(super) fn is_busy(&self) -> bool {
-        !self.agenda.is_empty()
+        !self.context.is_clean()
             || self.threads.has_calls()
             || self.spawner.is_woken()
             || self.aftermath.is_pressing()

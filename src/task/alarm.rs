@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::time::{Clock, DelayedCall, Timers};
 
 /// What has an [`Alarm`].
-pub(super) trait Ring: 'static {
+pub(super) trait AlarmOwner: 'static {
     fn alarm(&self) -> &Alarm;
 
     /// The time has come. The alarm is not set any more.
@@ -23,8 +23,8 @@ pub(super) struct Alarm(RefCell<Option<DelayedCall>>);
 
 impl Alarm {
     /// Sets the alarm of `owner`, which is not set.
-    pub(super) fn set<T: Ring>(owner: &Rc<T>, timers: &Timers, delay: Duration) {
-        let bell = Bell(Some(Rc::clone(owner)));
+    pub(super) fn set<T: AlarmOwner>(owner: &Rc<T>, timers: &Timers, delay: Duration) {
+        let bell = AlarmGuard(Some(Rc::clone(owner)));
         let call = timers.call_later(delay, move || bell.ring());
         if call.active() {
             owner.alarm().0.replace(Some(call));
@@ -54,9 +54,9 @@ impl Alarm {
 }
 
 /// What the clock holds. That it is dropped unrung while the alarm is set is the news that the clock has gone.
-struct Bell<T: Ring>(Option<Rc<T>>);
+struct AlarmGuard<T: AlarmOwner>(Option<Rc<T>>);
 
-impl<T: Ring> Bell<T> {
+impl<T: AlarmOwner> AlarmGuard<T> {
     fn ring(mut self) {
         if let Some(owner) = self.0.take() {
             owner.alarm().0.take();
@@ -65,7 +65,7 @@ impl<T: Ring> Bell<T> {
     }
 }
 
-impl<T: Ring> Drop for Bell<T> {
+impl<T: AlarmOwner> Drop for AlarmGuard<T> {
     fn drop(&mut self) {
         if let Some(owner) = self.0.take() {
             let was_set = owner.alarm().0.take().is_some();

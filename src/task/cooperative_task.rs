@@ -18,7 +18,7 @@ use std::rc::{Rc, Weak};
 
 use thiserror::Error;
 
-use super::cooperator::Shared;
+use super::cooperator::CooperatorShared;
 use super::report;
 use crate::deferred::{Cancelled, Canceller, Deferred, Promise, Resolved};
 use crate::failure::{Failure, Result, guarded};
@@ -49,11 +49,11 @@ use crate::log::error;
 #[derive(Clone)]
 pub struct CooperativeTask {
     task: Rc<Task>,
-    cooperator: Rc<Shared>,
+    cooperator: Rc<CooperatorShared>,
 }
 
 impl CooperativeTask {
-    pub(super) fn new(task: Rc<Task>, cooperator: Rc<Shared>) -> Self {
+    pub(super) fn new(task: Rc<Task>, cooperator: Rc<CooperatorShared>) -> Self {
         Self { task, cooperator }
     }
 
@@ -151,7 +151,7 @@ pub(super) enum OnCancel {
 
 /// A place in the queue: the round, and the order within it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct TaskPlace {
     pub(super) round: u64,
     pub(super) number: u64,
 }
@@ -161,11 +161,11 @@ type Steps = Box<dyn Iterator<Item = Resolved<()>>>;
 /// The task itself.
 pub(super) struct Task {
     number: u64,
-    cooperator: Weak<Shared>,
+    cooperator: Weak<CooperatorShared>,
     /// Out during a step, gone after the end.
     iterator: Cell<Option<Steps>>,
     /// In the queue, if it is there.
-    place: Cell<Option<Place>>,
+    place: Cell<Option<TaskPlace>>,
     latest_round: Cell<Option<u64>>,
     is_stepping: Cell<bool>,
     is_waiting: Cell<bool>,
@@ -186,7 +186,7 @@ struct Ended {
 }
 
 impl Task {
-    pub(super) fn new(number: u64, cooperator: Weak<Shared>, iterator: Steps) -> Self {
+    pub(super) fn new(number: u64, cooperator: Weak<CooperatorShared>, iterator: Steps) -> Self {
         Self {
             number,
             cooperator,
@@ -204,7 +204,7 @@ impl Task {
     }
 
     /// It has been put there in the queue.
-    pub(super) fn put_at(&self, place: Place) {
+    pub(super) fn put_at(&self, place: TaskPlace) {
         self.place.set(Some(place));
     }
 
@@ -213,7 +213,7 @@ impl Task {
     }
 
     /// Makes a step. It has been taken out of the queue.
-    pub(super) fn step(self: &Rc<Self>, cooperator: &Rc<Shared>, round: u64) {
+    pub(super) fn step(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, round: u64) {
         self.place.set(None);
         self.latest_round.set(Some(round));
         let Some(mut iterator) = self.iterator.take() else { return };
@@ -235,7 +235,7 @@ impl Task {
     }
 
     /// Goes back into the queue, if nothing keeps it from there.
-    fn go_on(self: &Rc<Self>, cooperator: &Rc<Shared>) {
+    fn go_on(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>) {
         let is_held = self.is_stepping.get() || self.is_waiting.get() || self.pauses.get() > 0;
         if !is_held && self.check().is_ok() {
             cooperator.ready(self);
@@ -243,7 +243,7 @@ impl Task {
     }
 
     /// The iterator gave a Deferred.
-    fn wait(self: &Rc<Self>, cooperator: &Rc<Shared>, mut deferred: Deferred<()>) {
+    fn wait(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, mut deferred: Deferred<()>) {
         match deferred.take_result() {
             Some(Ok(())) => return self.go_on(cooperator),
             Some(Err(failure)) => return self.fail(failure),
@@ -256,7 +256,7 @@ impl Task {
     }
 
     /// The Deferred has its result.
-    fn heard(self: &Rc<Self>, cooperator: &Rc<Shared>, result: Result<()>) {
+    fn heard(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, result: Result<()>) {
         self.is_waiting.set(false);
         self.awaited.take();
         match result {

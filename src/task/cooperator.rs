@@ -18,8 +18,8 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::alarm::{Alarm, Ring};
-use super::cooperative_task::{CooperativeTask, OnCancel, Place, SchedulerError, Task};
+use super::alarm::{Alarm, AlarmOwner};
+use super::cooperative_task::{CooperativeTask, OnCancel, SchedulerError, Task, TaskPlace};
 use crate::deferred::{Deferred, Outcome};
 use crate::time::{Clock, Timers};
 
@@ -52,7 +52,7 @@ use crate::time::{Clock, Timers};
 /// assert_eq!(*said.borrow(), "abcdef");
 /// ```
 #[derive(Clone)]
-pub struct Cooperator(Rc<Shared>);
+pub struct Cooperator(Rc<CooperatorShared>);
 
 impl Cooperator {
     /// A running Cooperator with the usual slices.
@@ -200,7 +200,7 @@ impl CooperatorBuilder {
 
     /// Makes the Cooperator.
     pub fn build(self) -> Cooperator {
-        Cooperator(Rc::new(Shared {
+        Cooperator(Rc::new(CooperatorShared {
             timers: self.timers,
             slice: self.slice,
             steps: self.steps,
@@ -217,7 +217,7 @@ impl CooperatorBuilder {
 }
 
 /// What the handles share.
-pub(super) struct Shared {
+pub(super) struct CooperatorShared {
     timers: Timers,
     slice: Duration,
     steps: usize,
@@ -228,7 +228,7 @@ pub(super) struct Shared {
     /// A slice is being made.
     is_stepping: Cell<bool>,
     /// The tasks that are ready for a step, in the order of their turns.
-    queue: RefCell<BTreeMap<Place, Rc<Task>>>,
+    queue: RefCell<BTreeMap<TaskPlace, Rc<Task>>>,
     /// That of the latest step.
     round: Cell<u64>,
     /// The last number that was given to a task, or to a place.
@@ -237,21 +237,21 @@ pub(super) struct Shared {
     unfinished: RefCell<BTreeMap<u64, Weak<Task>>>,
 }
 
-impl Shared {
+impl CooperatorShared {
     /// Puts a task that is ready into the queue: into this round if it has had no step in it.
     pub(super) fn ready(self: &Rc<Self>, task: &Rc<Task>) {
         if self.stopped.get() {
             return task.finish(SchedulerError::SchedulerStopped);
         }
         let round = self.round.get() + u64::from(task.had_its_turn_in(self.round.get()));
-        let place = Place { round, number: self.number() };
+        let place = TaskPlace { round, number: self.number() };
         task.put_at(place);
         self.queue.borrow_mut().insert(place, Rc::clone(task));
         self.plan();
     }
 
     /// Takes a task out of the queue.
-    pub(super) fn unready(&self, place: Place) {
+    pub(super) fn unready(&self, place: TaskPlace) {
         let task = self.queue.borrow_mut().remove(&place);
         drop(task);
         let is_idle = self.queue.borrow().is_empty();
@@ -295,7 +295,7 @@ impl Shared {
     }
 }
 
-impl Ring for Shared {
+impl AlarmOwner for CooperatorShared {
     fn alarm(&self) -> &Alarm {
         &self.alarm
     }

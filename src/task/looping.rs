@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::alarm::{Alarm, Ring};
+use super::alarm::{Alarm, AlarmOwner};
 use super::report;
 use crate::deferred::{Cancelled, Canceller, Deferred, Outcome, Promise, Resolved};
 use crate::failure::{Result, guarded};
@@ -63,7 +63,7 @@ use crate::time::{Clock, Timers};
 /// assert!(ended.is_called() && !looping.is_running());
 /// ```
 #[derive(Clone)]
-pub struct LoopingCall(Rc<Inner>);
+pub struct LoopingCall(Rc<LoopInner>);
 
 impl LoopingCall {
     /// A loop that calls `call`. It does not run before it is [`start`](Self::start)ed.
@@ -97,7 +97,7 @@ impl LoopingCall {
     }
 
     fn with(clock: &impl Clock, counts: bool, function: Function) -> Self {
-        Self(Rc::new(Inner {
+        Self(Rc::new(LoopInner {
             timers: clock.timers().clone(),
             function: Cell::new(Some(function)),
             counts,
@@ -215,21 +215,21 @@ pub enum LoopingCallError {
 
 type Function = Box<dyn FnMut(u64) -> Resolved<()>>;
 
-struct Inner {
+struct LoopInner {
     timers: Timers,
     /// Out while it is called.
     function: Cell<Option<Function>>,
     counts: bool,
     /// That of the present run; not set while a call is not over.
     alarm: Alarm,
-    run: RefCell<Option<Rc<Run>>>,
+    run: RefCell<Option<Rc<LoopRun>>>,
     /// The run whose call is not over: the present one, or one that was stopped meanwhile.
-    calling: RefCell<Option<Rc<Run>>>,
+    calling: RefCell<Option<Rc<LoopRun>>>,
     starts: Cell<u64>,
     interval: Cell<Option<Duration>>,
 }
 
-impl Inner {
+impl LoopInner {
     #[track_caller]
     fn start(self: &Rc<Self>, interval: Duration, at_once: bool) -> Deferred<()> {
         if self.run.borrow().is_some() {
@@ -244,7 +244,7 @@ impl Inner {
                 inner.cancel(number);
             }
         });
-        let run = Rc::new(Run::new(number, promise, interval, self.timers.seconds(), at_once));
+        let run = Rc::new(LoopRun::new(number, promise, interval, self.timers.seconds(), at_once));
         self.run.replace(Some(Rc::clone(&run)));
         let is_busy = self.calling.borrow().is_some();
         if is_busy {
@@ -297,7 +297,7 @@ impl Inner {
     }
 
     /// Calls the function for `run`, which is the present one. No call is under way.
-    fn call(self: &Rc<Self>, run: Rc<Run>) {
+    fn call(self: &Rc<Self>, run: Rc<LoopRun>) {
         self.calling.replace(Some(Rc::clone(&run)));
         let count = if self.counts { run.count(self.timers.seconds()) } else { 1 };
         if count == 0 {
@@ -315,7 +315,7 @@ impl Inner {
     }
 
     /// The function returned a Deferred.
-    fn wait(self: &Rc<Self>, run: &Run, mut deferred: Deferred<()>) {
+    fn wait(self: &Rc<Self>, run: &LoopRun, mut deferred: Deferred<()>) {
         if run.given_up.get() {
             deferred.cancel();
         }
@@ -348,17 +348,17 @@ impl Inner {
         run.end(result);
     }
 
-    fn plan(self: &Rc<Self>, run: &Run) {
+    fn plan(self: &Rc<Self>, run: &LoopRun) {
         let delay = run.until_next(self.timers.seconds());
         Alarm::set(self, &self.timers, delay);
     }
 
-    fn is_calling(&self, run: &Rc<Run>) -> bool {
+    fn is_calling(&self, run: &Rc<LoopRun>) -> bool {
         self.calling.borrow().as_ref().is_some_and(|calling| Rc::ptr_eq(calling, run))
     }
 }
 
-impl Ring for Inner {
+impl AlarmOwner for LoopInner {
     fn alarm(&self) -> &Alarm {
         &self.alarm
     }
@@ -378,7 +378,7 @@ impl Ring for Inner {
 }
 
 /// From one start to its end.
-struct Run {
+struct LoopRun {
     number: u64,
     promise: Promise<()>,
     interval: Duration,
@@ -394,7 +394,7 @@ struct Run {
     given_up: Cell<bool>,
 }
 
-impl Run {
+impl LoopRun {
     fn new(number: u64, promise: Promise<()>, interval: Duration, began: Duration, at_once: bool) -> Self {
         Self {
             number,

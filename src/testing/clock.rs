@@ -33,9 +33,9 @@ use crate::time::{self, Timers};
 /// assert_eq!(clock.seconds(), Duration::from_secs(60));
 /// ```
 #[derive(Clone)]
-pub struct VirtualClock(Rc<Inner>);
+pub struct VirtualClock(Rc<ClockInner>);
 
-struct Inner {
+struct ClockInner {
     now: Rc<Cell<Duration>>,
     timers: Timers,
     spawner: Spawner,
@@ -47,7 +47,7 @@ impl VirtualClock {
         let now: Rc<Cell<Duration>> = Rc::default();
         let source = Rc::clone(&now);
         // Nobody sleeps who would have to be called.
-        Self(Rc::new(Inner { now, timers: Timers::new(move || source.get()), spawner: Spawner::new(|| {}) }))
+        Self(Rc::new(ClockInner { now, timers: Timers::new(move || source.get()), spawner: Spawner::new(|| {}) }))
     }
 
     /// Moves the time on, and then makes every call that is due, in the order of their deadlines, and polls every future that
@@ -158,7 +158,7 @@ impl fmt::Debug for VirtualClock {
     }
 }
 
-impl Drop for Inner {
+impl Drop for ClockInner {
     /// Functions in the queue may hold clones of the timers: they would keep each other.
     fn drop(&mut self) {
         self.timers.close();

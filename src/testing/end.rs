@@ -15,25 +15,27 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::VirtualClock;
-use crate::address::Ends;
+use crate::address::AddressPair;
 use crate::failure::Failure;
 use crate::protocol::{Connection, ErasedJoint, Protocol};
 use crate::time::{Clock as _, DelayedCall, Timers};
 use crate::transport::Transport;
-use crate::transport::agenda::{Agenda, Credentials, Driver, Id, SocketOption};
+use crate::transport::context::TransportContext;
+use crate::transport::driver::{Credentials, Driver, SocketOption};
+use crate::transport::id::Id;
 use crate::transport::send_queue::CHUNK;
 use crate::transport::settle::{self, Later, Settler};
 use crate::transport::step::{CloseMode, LINGER_BYTES, LINGER_TIME};
 use crate::transport::stream::Stream;
 
-/// The one connection of an agenda.
+/// The one connection of a context.
 const ID: Id = Id { slot: 0, generation: 0 };
 
 /// One end: a transport, its pretended socket, and a protocol if it has one.
 pub(super) struct End {
     transport: Transport,
-    agenda: Rc<Agenda>,
-    socket: Rc<Socket>,
+    context: Rc<TransportContext>,
+    socket: Rc<EndSocket>,
     timer: Cell<Option<DelayedCall>>,
     /// The stream wants bytes.
     receiving: Cell<bool>,
@@ -51,14 +53,14 @@ pub(super) struct End {
 impl End {
     /// An end whose socket holds `room` bytes that the other end has not taken.
     pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: VirtualClock) -> Self {
-        let socket = Rc::new(Socket::new(room, clock));
+        let socket = Rc::new(EndSocket::new(room, clock));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
-        let agenda = Rc::new(Agenda::new(driver, None));
-        let transport = Transport::new(ID, Rc::clone(&agenda), Ends::new(host.into(), peer.into()));
-        transport.list();
+        let context = Rc::new(TransportContext::new(driver, None));
+        let transport = Transport::new(ID, Rc::clone(&context), AddressPair::new(host.into(), peer.into()));
+        transport.mark_dirty();
         Self {
             transport,
-            agenda,
+            context,
             socket,
             timer: Cell::default(),
             receiving: Cell::new(false),
@@ -76,7 +78,7 @@ impl End {
         &self.transport
     }
 
-    pub(super) fn socket(&self) -> &Socket {
+    pub(super) fn socket(&self) -> &EndSocket {
         &self.socket
     }
 
@@ -110,26 +112,26 @@ impl End {
     }
 
     /// Phase 6: takes one thing out of what the peer sent, at most `limit` bytes, and hands it on.
-    pub(super) fn take_in(&self, pipe: &RefCell<Pipe>, limit: usize) -> Arrival {
+    pub(super) fn take_in(&self, pipe: &RefCell<Pipe>, limit: usize) -> EndArrival {
         match self.socket.state.get() {
-            State::Open => self.take_in_open(pipe, limit),
-            State::Lingering(left) => self.take_in_lingering(pipe, left),
-            State::Closed => {
+            EndState::Open => self.take_in_open(pipe, limit),
+            EndState::Lingering(left) => self.take_in_lingering(pipe, left),
+            EndState::Closed => {
                 let mut pipe = pipe.borrow_mut();
                 pipe.reset = false;
                 match pipe.drop_bytes() {
-                    0 => Arrival::Nothing,
-                    count if self.finished.get() => Arrival::Dropped(count),
+                    0 => EndArrival::Nothing,
+                    count if self.finished.get() => EndArrival::Dropped(count),
                     count => {
                         self.socket.out.borrow_mut().reset = true;
-                        Arrival::Refused(count)
+                        EndArrival::Refused(count)
                     }
                 }
             }
         }
     }
 
-    fn take_in_open(&self, pipe: &RefCell<Pipe>, limit: usize) -> Arrival {
+    fn take_in_open(&self, pipe: &RefCell<Pipe>, limit: usize) -> EndArrival {
         let (data, ended, reset) = {
             let mut pipe = pipe.borrow_mut();
             let receiving = self.receiving.get();
@@ -149,37 +151,37 @@ impl End {
         };
         let joint = self.joint();
         if let Some(rest) = reset {
-            self.transport.ask(|stream| stream.broken(io::ErrorKind::ConnectionReset.into(), rest));
-            return Arrival::Reset;
+            self.transport.update(|stream| stream.broken(io::ErrorKind::ConnectionReset.into(), rest));
+            return EndArrival::Reset;
         }
         if ended {
             if let Some(joint) = joint {
                 joint.end_of_stream();
             }
-            return Arrival::Ended;
+            return EndArrival::Ended;
         }
         if data.is_empty() {
-            return Arrival::Nothing;
+            return EndArrival::Nothing;
         }
         if let Some(joint) = joint {
             joint.data_received(&data);
         }
-        Arrival::Data(data)
+        EndArrival::Data(data)
     }
 
     /// Our end is over, and what the peer still sends is dropped, within bounds.
-    fn take_in_lingering(&self, pipe: &RefCell<Pipe>, left: usize) -> Arrival {
+    fn take_in_lingering(&self, pipe: &RefCell<Pipe>, left: usize) -> EndArrival {
         let mut pipe = pipe.borrow_mut();
         let count = pipe.drop_bytes();
         let left = left.saturating_sub(count);
         if pipe.ended || pipe.reset || left == 0 {
             pipe.reset = false;
             self.disarm();
-            self.socket.state.set(State::Closed);
+            self.socket.state.set(EndState::Closed);
         } else {
-            self.socket.state.set(State::Lingering(left));
+            self.socket.state.set(EndState::Lingering(left));
         }
-        if count > 0 { Arrival::Dropped(count) } else { Arrival::Nothing }
+        if count > 0 { EndArrival::Dropped(count) } else { EndArrival::Nothing }
     }
 
     /// The rest of phase 6: what was held back while reading was paused. Whether there was anything.
@@ -196,12 +198,12 @@ impl End {
 
     /// Phase 7: does what the stream asks for. Whether there was anything. Calls nobody.
     pub(super) fn settle(&self) -> bool {
-        if self.agenda.is_empty() {
+        if self.context.is_clean() {
             return false;
         }
-        self.agenda.take(Vec::new());
+        self.context.take_dirty(Vec::new());
         let mut stream = self.transport.stream();
-        stream.unlist();
+        stream.clear_dirty();
         settle::settle(&self.transport, &mut stream, &mut &*self)
     }
 
@@ -209,7 +211,7 @@ impl End {
     fn send(&self, stream: &mut Stream) {
         while !stream.queue.is_empty() {
             let count = self.socket.take(stream.queue.front());
-            stream.queue.advance(count, &self.agenda.spares);
+            stream.queue.advance(count, &self.context.pool);
             stream.sent(count);
             if count == 0 {
                 stream.blocked();
@@ -226,7 +228,7 @@ impl End {
     /// The peer has taken bytes from the socket: if it was full, it is so no more.
     pub(super) fn room_again(&self) {
         if self.socket.full.take() {
-            self.transport.ask(Stream::unblocked);
+            self.transport.update(Stream::unblocked);
         }
     }
 
@@ -263,21 +265,21 @@ impl End {
             CloseMode::Reset => {
                 self.finished.set(self.socket.is_ended() && peer_ended);
                 self.socket.out.borrow_mut().reset = !self.finished.get();
-                self.socket.state.set(State::Closed);
+                self.socket.state.set(EndState::Closed);
             }
             CloseMode::Plain => {
                 self.socket.end();
-                self.socket.state.set(State::Closed);
+                self.socket.state.set(EndState::Closed);
             }
             CloseMode::Linger => {
                 self.socket.end();
-                self.socket.state.set(State::Lingering(LINGER_BYTES));
-                self.arm(LINGER_TIME, |_, socket| socket.state.set(State::Closed));
+                self.socket.state.set(EndState::Lingering(LINGER_BYTES));
+                self.arm(LINGER_TIME, |_, socket| socket.state.set(EndState::Closed));
             }
         }
     }
 
-    fn arm(&self, after: Duration, call: impl FnOnce(&Transport, &Socket) + 'static) {
+    fn arm(&self, after: Duration, call: impl FnOnce(&Transport, &EndSocket) + 'static) {
         let (transport, socket) = (self.transport.clone(), Rc::clone(&self.socket));
         self.timer.set(Some(self.socket.clock.call_later(after, move || call(&transport, &socket))));
     }
@@ -313,7 +315,7 @@ impl Settler for &End {
             let joint = socket.joint.borrow().clone();
             match joint {
                 Some(joint) => joint.deadline_passed(),
-                None => transport.ask(|stream| drop(stream.deadline_passed())),
+                None => transport.update(|stream| drop(stream.deadline_passed())),
             }
         });
     }
@@ -335,12 +337,12 @@ impl Settler for &End {
 impl Drop for End {
     fn drop(&mut self) {
         self.disarm();
-        self.agenda.close();
+        self.context.close();
     }
 }
 
 /// What one look at what the peer sent came to.
-pub(super) enum Arrival {
+pub(super) enum EndArrival {
     /// There was nothing to be had.
     Nothing,
     /// Bytes, which were handed to the joint.
@@ -356,13 +358,13 @@ pub(super) enum Arrival {
 }
 
 /// What pretends to be the socket of an [`End`].
-pub(super) struct Socket {
+pub(super) struct EndSocket {
     /// What was sent, and not taken by the other end.
     pub(super) out: RefCell<Pipe>,
     room: usize,
     /// Something did not fit.
     full: Cell<bool>,
-    state: Cell<State>,
+    state: Cell<EndState>,
     pub(super) options: RefCell<Options>,
     joint: RefCell<Option<Rc<dyn ErasedJoint>>>,
     /// The clock of close timeouts, lingering and the transport's timers.
@@ -370,20 +372,20 @@ pub(super) struct Socket {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum EndState {
     Open,
     /// Closed on our side; so many bytes more are read and dropped.
     Lingering(usize),
     Closed,
 }
 
-impl Socket {
+impl EndSocket {
     fn new(room: usize, clock: VirtualClock) -> Self {
         Self {
             out: RefCell::default(),
             room,
             full: Cell::new(false),
-            state: Cell::new(State::Open),
+            state: Cell::new(EndState::Open),
             options: RefCell::default(),
             joint: RefCell::default(),
             clock,
@@ -411,7 +413,7 @@ impl Socket {
     }
 }
 
-impl Driver for Socket {
+impl Driver for EndSocket {
     fn passes_descriptors(&self, _id: Id) -> bool {
         false
     }

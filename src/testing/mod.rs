@@ -6,7 +6,7 @@
 //! | time | [`VirtualClock`], which only the test moves | `twisted.internet.task.Clock` |
 //! | one callback, called by hand | [`StringTransport`] | `twisted.internet.testing.StringTransport` |
 //! | one protocol, from `connection_made` to `connection_lost` | [`StringConnection`], from [`StringTransport::joined`] | `StringTransportWithDisconnection` |
-//! | two protocols that talk to each other | [`connect`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
+//! | two protocols that talk to each other | [`connected_pair`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
 //! | input that is cut in every way | [`ChunkingCheck`] | none |
 //! | a protocol that only writes down what happens | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
 //! | the result of a Deferred | [`success_result_of`], [`failure_result_of`], [`assert_no_result`] | `successResultOf`, `failureResultOf`, `assertNoResult` |
@@ -40,6 +40,6 @@ pub use self::clock::VirtualClock;
 pub use self::deferred_results::{assert_no_result, failure_result_of, success_result_of};
 pub use self::memory_reactor::MemoryReactor;
 pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationError};
-pub use self::pump::{Pump, PumpOptions, Side, connect};
+pub use self::pump::{Pump, PumpOptions, Side, connected_pair};
 pub use self::string_transport::{StringConnection, StringTransport};
 pub use self::witness::{Witness, Witnessed, WitnessedFactory};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::VirtualClock;
-use super::end::{Arrival, End};
+use super::end::{End, EndArrival};
 use super::quote::excerpt;
 use super::reentry_guard::ReentryGuard;
 use crate::address::Address;
@@ -20,18 +20,18 @@ use crate::transport::Transport;
 /// defaults of [`PumpOptions`].
 ///
 /// ```
-/// use ropewalk::testing::{AccumulatingProtocol, connect};
+/// use ropewalk::testing::{AccumulatingProtocol, connected_pair};
 ///
 /// let (client, server) = (AccumulatingProtocol::new(), AccumulatingProtocol::new());
 /// let heard = server.record();
-/// let pump = connect(client, server);
+/// let pump = connected_pair(client, server);
 /// pump.client().transport().write(b"hello");
 /// pump.client().transport().lose_connection();
 /// pump.flush();
 /// assert_eq!(heard.data(), b"hello");
 /// assert!(heard.is_lost(), "{}", pump.transcript());
 /// ```
-pub fn connect<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C, S> {
+pub fn connected_pair<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C, S> {
     PumpOptions::new().connect(client, server)
 }
 
@@ -49,7 +49,7 @@ pub fn connect<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C, S> {
 /// pump.client().transport().write(&[0; 3000]);
 /// pump.flush();
 /// assert_eq!(pump.client().in_flight(), 1000);
-/// assert_eq!(pump.client().transport().queued(), 2000);
+/// assert_eq!(pump.client().transport().queued_bytes(), 2000);
 /// ```
 #[derive(Debug, Clone)]
 pub struct PumpOptions {
@@ -72,7 +72,7 @@ impl PumpOptions {
     }
 
     /// How many bytes each direction holds between the two: what the buffers of both sockets would. Once it is full, bytes wait
-    /// at the sender, in [`Transport::queued`]. At least 1.
+    /// at the sender, in [`Transport::queued_bytes`]. At least 1.
     pub fn room(mut self, bytes: usize) -> Self {
         self.room = bytes.max(1);
         self
@@ -141,7 +141,7 @@ impl Default for PumpOptions {
     }
 }
 
-/// Two connected protocols, and what moves bytes between them (Twisted: `iosim.IOPump`). From [`connect`] or [`PumpOptions`].
+/// Two connected protocols, and what moves bytes between them (Twisted: `iosim.IOPump`). From [`connected_pair`] or [`PumpOptions`].
 ///
 /// Everything else is as on a socket: the protocols are joined to their transports as in a reactor; what is written before a
 /// close, and after it in the same turn, arrives; whoever was aborted, or writes to an end that has closed for good, sees a
@@ -270,12 +270,12 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
     fn carry(&self, from: &End, to: &End, limit: usize, way: &str) -> bool {
         let arrival = to.take_in(&from.socket().out, limit);
         let line = match &arrival {
-            Arrival::Nothing => return false,
-            Arrival::Data(data) => format!("{way}: {}", excerpt(data)),
-            Arrival::Ended => format!("{way}: end of stream"),
-            Arrival::Reset => format!("{way}: reset"),
-            Arrival::Dropped(count) => format!("{way}: {count} bytes, dropped: the connection is closed"),
-            Arrival::Refused(count) => format!("{way}: {count} bytes, answered with a reset: the socket is closed"),
+            EndArrival::Nothing => return false,
+            EndArrival::Data(data) => format!("{way}: {}", excerpt(data)),
+            EndArrival::Ended => format!("{way}: end of stream"),
+            EndArrival::Reset => format!("{way}: reset"),
+            EndArrival::Dropped(count) => format!("{way}: {count} bytes, dropped: the connection is closed"),
+            EndArrival::Refused(count) => format!("{way}: {count} bytes, answered with a reset: the socket is closed"),
         };
         self.note(line);
         from.room_again();
@@ -300,7 +300,7 @@ impl<C, S> fmt::Debug for Pump<C, S> {
 ///
 /// ```
 /// # use ropewalk::{Protocol, Result, Transport};
-/// use ropewalk::testing::{AccumulatingProtocol, connect};
+/// use ropewalk::testing::{AccumulatingProtocol, connected_pair};
 ///
 /// struct Asker { answer: Vec<u8> }
 /// impl Asker {
@@ -313,7 +313,7 @@ impl<C, S> fmt::Debug for Pump<C, S> {
 ///     }
 /// }
 ///
-/// let pump = connect(Asker { answer: Vec::new() }, AccumulatingProtocol::new());
+/// let pump = connected_pair(Asker { answer: Vec::new() }, AccumulatingProtocol::new());
 /// pump.client().with(|asker, transport| asker.ask(transport)).unwrap();
 /// pump.flush();
 /// assert_eq!(pump.server().with(|server, _| server.record().data()).unwrap(), b"what time is it?");
@@ -377,7 +377,7 @@ impl<P> Side<P> {
             (None, false, false) => "open".to_owned(),
         };
         let in_flight = self.end.socket().out.borrow().bytes.len();
-        format!("{state}; {} bytes queued, {in_flight} on their way", transport.queued())
+        format!("{state}; {} bytes queued, {in_flight} on their way", transport.queued_bytes())
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::VirtualClock;
-use super::end::{Arrival, End, Pipe};
+use super::end::{End, EndArrival, Pipe};
 use super::quote::excerpt;
 use super::reentry_guard::ReentryGuard;
 use crate::error::Unavailable;
@@ -78,7 +78,7 @@ impl StringTransport {
     /// transport dropped is not in it: what was written after `abort_connection`, and after the connection, or its writing
     /// side, had closed. Writes after `lose_connection` in the same turn are sent, as on a socket.
     ///
-    /// Looking counts as sending: [`Transport::queued`] is zero afterwards.
+    /// Looking counts as sending: [`Transport::queued_bytes`] is zero afterwards.
     pub fn value(&self) -> Vec<u8> {
         self.0.send_ahead();
         self.0.socket().out.borrow().bytes.iter().copied().collect()
@@ -311,7 +311,7 @@ impl<P: Protocol> StringConnection<P> {
     /// ```
     #[track_caller]
     pub fn lose(&self, reason: impl Into<Failure>) {
-        self.drive(|| self.transport().ask(|stream| stream.dead(reason.into())));
+        self.drive(|| self.transport().update(|stream| stream.dead(reason.into())));
     }
 
     /// Runs `call` with the protocol and its transport; what it asks for takes effect afterwards.
@@ -365,7 +365,7 @@ impl<P: Protocol> StringConnection<P> {
         happen();
         loop {
             let mut moved = self.string.settle();
-            moved |= !matches!(end.take_in(&self.incoming, usize::MAX), Arrival::Nothing);
+            moved |= !matches!(end.take_in(&self.incoming, usize::MAX), EndArrival::Nothing);
             moved |= end.deliver_held();
             if !moved {
                 return;

@@ -45,10 +45,10 @@ use crate::transport::Transport;
 /// # }
 /// ```
 #[derive(Clone, Default)]
-pub struct Witness(Rc<Seen>);
+pub struct Witness(Rc<WitnessSeen>);
 
 #[derive(Default)]
-struct Seen {
+struct WitnessSeen {
     made: Cell<usize>,
     lost: Cell<usize>,
     /// Dropped before they were lost.
@@ -66,7 +66,13 @@ impl Witness {
 
     /// Watches a protocol.
     pub fn protocol<P: Protocol>(&self, protocol: P) -> Witnessed<P> {
-        Witnessed { inner: protocol, witness: self.clone(), stage: Stage::Built, read_ended: false, write_ended: false }
+        Witnessed {
+            inner: protocol,
+            witness: self.clone(),
+            stage: WitnessStage::Built,
+            read_ended: false,
+            write_ended: false,
+        }
     }
 
     /// Watches a factory, and all protocols that it builds.
@@ -140,13 +146,13 @@ impl fmt::Debug for Witness {
 pub struct Witnessed<P> {
     inner: P,
     witness: Witness,
-    stage: Stage,
+    stage: WitnessStage,
     read_ended: bool,
     write_ended: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum WitnessStage {
     Built,
     Made,
     Lost,
@@ -166,9 +172,9 @@ impl<P> Witnessed<P> {
     /// A callback has its time between the first and the last.
     fn expect_made(&self, name: &str) {
         match self.stage {
-            Stage::Built => self.witness.fault(format!("{name} came before connection_made")),
-            Stage::Made => {}
-            Stage::Lost => self.witness.fault(format!("{name} came after connection_lost")),
+            WitnessStage::Built => self.witness.fault(format!("{name} came before connection_made")),
+            WitnessStage::Made => {}
+            WitnessStage::Lost => self.witness.fault(format!("{name} came after connection_lost")),
         }
     }
 }
@@ -179,10 +185,10 @@ impl<P: Protocol> Protocol for Witnessed<P> {
     }
 
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        if self.stage != Stage::Built {
+        if self.stage != WitnessStage::Built {
             self.witness.fault("connection_made came twice");
         }
-        self.stage = Stage::Made;
+        self.stage = WitnessStage::Made;
         self.witness.0.made.set(self.witness.made() + 1);
         self.witness.during("connection_made", || self.inner.connection_made(transport))
     }
@@ -210,7 +216,7 @@ impl<P: Protocol> Protocol for Witnessed<P> {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
         self.expect_made("connection_lost");
-        self.stage = Stage::Lost;
+        self.stage = WitnessStage::Lost;
         self.witness.0.lost.set(self.witness.lost() + 1);
         if !transport.is_disconnected() {
             self.witness.fault("connection_lost came, and the transport says that it is connected");
@@ -247,7 +253,7 @@ impl<P: Protocol> Protocol for Witnessed<P> {
 impl<P> Drop for Witnessed<P> {
     /// A reactor that is dropped drops its protocols without a word: that is no fault, but not an end either.
     fn drop(&mut self) {
-        if self.stage == Stage::Made {
+        if self.stage == WitnessStage::Made {
             self.witness.0.left.set(self.witness.0.left.get() + 1);
         }
     }
@@ -301,7 +307,7 @@ impl<F> fmt::Debug for WitnessedFactory<F> {
 
 /// Takes the name of a callback back when it is over.
 struct Running<'a> {
-    seen: &'a Seen,
+    seen: &'a WitnessSeen,
     outer: Option<&'static str>,
 }
 

@@ -49,11 +49,11 @@ use crate::error::TimerError;
 #[derive(Clone)]
 pub struct DelayedCall {
     timers: Weak<Shared>,
-    call: Rc<Call<dyn Body>>,
+    call: Rc<TimedCall<dyn Body>>,
 }
 
 impl DelayedCall {
-    pub(super) fn new(timers: Weak<Shared>, call: Rc<Call<dyn Body>>) -> Self {
+    pub(super) fn new(timers: Weak<Shared>, call: Rc<TimedCall<dyn Body>>) -> Self {
         Self { timers, call }
     }
 
@@ -164,7 +164,7 @@ impl DelayedCall {
     /// }
     /// ```
     pub fn active(&self) -> bool {
-        matches!(self.call.stage.get(), Stage::Pending(_))
+        matches!(self.call.stage.get(), CallStage::Pending(_))
     }
 
     /// When the call is due, on the scale of its clock's [`seconds`](crate::Clock::seconds) (Twisted: `getTime`).
@@ -181,8 +181,8 @@ impl DelayedCall {
     /// ```
     pub fn time(&self) -> Duration {
         let at = match self.call.stage.get() {
-            Stage::Called(at) | Stage::Cancelled(at) => at,
-            Stage::Pending(position) => match self.timers.upgrade() {
+            CallStage::Called(at) | CallStage::Cancelled(at) => at,
+            CallStage::Pending(position) => match self.timers.upgrade() {
                 Some(timers) => timers.queue.borrow().deadline(position),
                 // Not reached: timers that go cancel what is pending.
                 None => Nanos::FAR,
@@ -194,9 +194,9 @@ impl DelayedCall {
     /// Where the call waits, or why it doesn't.
     fn pending(&self) -> Result<(Rc<Shared>, usize), TimerError> {
         match self.call.stage.get() {
-            Stage::Called(_) => Err(TimerError::AlreadyCalled),
-            Stage::Cancelled(_) => Err(TimerError::AlreadyCancelled),
-            Stage::Pending(position) => match self.timers.upgrade() {
+            CallStage::Called(_) => Err(TimerError::AlreadyCalled),
+            CallStage::Cancelled(_) => Err(TimerError::AlreadyCancelled),
+            CallStage::Pending(position) => match self.timers.upgrade() {
                 Some(timers) => Ok((timers, position)),
                 // Not reached, as in `time`.
                 None => Err(TimerError::AlreadyCancelled),
@@ -223,47 +223,47 @@ impl Eq for DelayedCall {}
 impl fmt::Debug for DelayedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.call.stage.get() {
-            Stage::Pending(_) => "pending",
-            Stage::Called(_) => "called",
-            Stage::Cancelled(_) => "cancelled",
+            CallStage::Pending(_) => "pending",
+            CallStage::Called(_) => "called",
+            CallStage::Cancelled(_) => "cancelled",
         };
         f.debug_struct("DelayedCall").field("time", &self.time()).field("stage", &stage).finish_non_exhaustive()
     }
 }
 
 /// A call as the queue and its handles share it: the one allocation of a timer.
-pub(super) struct Call<B: ?Sized> {
+pub(super) struct TimedCall<B: ?Sized> {
     stage: StageCell,
     body: B,
 }
 
-impl<F: FnOnce() + 'static> Call<Cell<Option<F>>> {
+impl<F: FnOnce() + 'static> TimedCall<Cell<Option<F>>> {
     /// The stage is not true before the queue has taken the call and said where it is.
     pub(super) fn new(function: F) -> Rc<Self> {
-        Rc::new(Self { stage: StageCell::new(Stage::Pending(0)), body: Cell::new(Some(function)) })
+        Rc::new(Self { stage: StageCell::new(CallStage::Pending(0)), body: Cell::new(Some(function)) })
     }
 }
 
-impl Call<dyn Body> {
+impl TimedCall<dyn Body> {
     /// It is pending, at this place of the queue.
     pub(super) fn placed(&self, position: usize) {
-        self.stage.set(Stage::Pending(position));
+        self.stage.set(CallStage::Pending(position));
     }
 
     /// It counts as made; it was due `at`.
     pub(super) fn called(&self, at: Nanos) {
-        self.stage.set(Stage::Called(at));
+        self.stage.set(CallStage::Called(at));
     }
 
     /// It was cancelled; it would have been due `at`.
     pub(super) fn cancelled(&self, at: Nanos) {
-        self.stage.set(Stage::Cancelled(at));
+        self.stage.set(CallStage::Cancelled(at));
     }
 
     #[cfg(test)]
     pub(super) fn place(&self) -> Option<usize> {
         match self.stage.get() {
-            Stage::Pending(position) => Some(position),
+            CallStage::Pending(position) => Some(position),
             _ => None,
         }
     }
@@ -298,13 +298,13 @@ impl<F: FnOnce() + 'static> Body for Cell<Option<F>> {
 }
 
 #[derive(Clone, Copy)]
-enum Stage {
+enum CallStage {
     Pending(usize),
     Called(Nanos),
     Cancelled(Nanos),
 }
 
-/// A [`Stage`] in eight bytes: the kind in the lowest two bits, the place or the deadline above them. A million pending
+/// A [`CallStage`] in eight bytes: the kind in the lowest two bits, the place or the deadline above them. A million pending
 /// calls have one each.
 struct StageCell(Cell<u64>);
 
@@ -314,29 +314,29 @@ impl StageCell {
     const CALLED: u64 = 1;
     const CANCELLED: u64 = 2;
 
-    fn new(stage: Stage) -> Self {
+    fn new(stage: CallStage) -> Self {
         Self(Cell::new(Self::pack(stage)))
     }
 
-    fn set(&self, stage: Stage) {
+    fn set(&self, stage: CallStage) {
         self.0.set(Self::pack(stage));
     }
 
-    fn get(&self) -> Stage {
+    fn get(&self) -> CallStage {
         let packed = self.0.get();
         let payload = packed >> Self::BITS;
         match packed & ((1 << Self::BITS) - 1) {
-            Self::PENDING => Stage::Pending(payload as usize),
-            Self::CALLED => Stage::Called(Nanos::new(payload)),
-            _ => Stage::Cancelled(Nanos::new(payload)),
+            Self::PENDING => CallStage::Pending(payload as usize),
+            Self::CALLED => CallStage::Called(Nanos::new(payload)),
+            _ => CallStage::Cancelled(Nanos::new(payload)),
         }
     }
 
-    fn pack(stage: Stage) -> u64 {
+    fn pack(stage: CallStage) -> u64 {
         let (payload, kind) = match stage {
-            Stage::Pending(position) => (position as u64, Self::PENDING),
-            Stage::Called(at) => (at.get(), Self::CALLED),
-            Stage::Cancelled(at) => (at.get(), Self::CANCELLED),
+            CallStage::Pending(position) => (position as u64, Self::PENDING),
+            CallStage::Called(at) => (at.get(), Self::CALLED),
+            CallStage::Cancelled(at) => (at.get(), Self::CANCELLED),
         };
         payload << Self::BITS | kind
     }

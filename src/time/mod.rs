@@ -34,7 +34,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use self::call::DelayedCall;
-use self::call::{Body, Call};
+use self::call::{Body, TimedCall};
 use self::queue::{Nanos, Queue};
 use crate::failure::guarded;
 use crate::log::error;
@@ -242,7 +242,7 @@ impl Timers {
 
     fn schedule<F: FnOnce() + 'static>(&self, delay: Duration, function: F) -> DelayedCall {
         let at = self.0.deadline(delay);
-        let call: Rc<Call<dyn Body>> = Call::new(function);
+        let call: Rc<TimedCall<dyn Body>> = TimedCall::new(function);
         if !self.0.queue.borrow_mut().push(at, Rc::clone(&call)) {
             call.cancelled(at);
             call.discard();
@@ -324,7 +324,7 @@ impl Iterator for Due {
 /// A call whose time has come.
 #[must_use = "it counts as called, and is lost unless it is run"]
 pub(crate) struct Ready {
-    call: Rc<Call<dyn Body>>,
+    call: Rc<TimedCall<dyn Body>>,
     late: Duration,
 }
 

@@ -18,7 +18,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::call::{Body, Call};
+use super::call::{Body, TimedCall};
 
 /// The pending calls of one clock, in order.
 #[derive(Default)]
@@ -41,12 +41,12 @@ impl Queue {
 
     /// Adds a call. `false` if the queue is closed: it was not taken.
     #[must_use]
-    pub(super) fn push(&mut self, at: Nanos, call: Rc<Call<dyn Body>>) -> bool {
+    pub(super) fn push(&mut self, at: Nanos, call: Rc<TimedCall<dyn Body>>) -> bool {
         if self.closed {
             return false;
         }
         let (at, sequence) = (at.max(self.floor), self.sequence());
-        self.heap.push(Entry { at, sequence, call: Some(call) });
+        self.heap.push(HeapEntry { at, sequence, call: Some(call) });
         true
     }
 
@@ -73,24 +73,24 @@ impl Queue {
     }
 
     /// Takes out the first call, if it is due `now` and older than `limit`, and says when it was due.
-    pub(super) fn pop(&mut self, now: Nanos, limit: u64) -> Option<(Nanos, Rc<Call<dyn Body>>)> {
+    pub(super) fn pop(&mut self, now: Nanos, limit: u64) -> Option<(Nanos, Rc<TimedCall<dyn Body>>)> {
         let first = self.heap.first()?;
         if first.at > now || first.sequence >= limit {
             return None;
         }
-        let Entry { at, call, .. } = self.heap.remove(ROOT);
+        let HeapEntry { at, call, .. } = self.heap.remove(ROOT);
         Some((at, call.expect("an entry in the heap holds its call")))
     }
 
     /// Every call, in order.
-    pub(super) fn calls(&self) -> Vec<Rc<Call<dyn Body>>> {
-        let mut entries: Vec<&Entry> = self.heap.entries().collect();
+    pub(super) fn calls(&self) -> Vec<Rc<TimedCall<dyn Body>>> {
+        let mut entries: Vec<&HeapEntry> = self.heap.entries().collect();
         entries.sort_unstable_by_key(|entry| entry.key());
         entries.into_iter().filter_map(|entry| entry.call.clone()).collect()
     }
 
     /// Takes no more calls, and cancels those that it has: the caller drops their functions.
-    pub(super) fn close(&mut self) -> impl Iterator<Item = Rc<Call<dyn Body>>> + use<> {
+    pub(super) fn close(&mut self) -> impl Iterator<Item = Rc<TimedCall<dyn Body>>> + use<> {
         self.closed = true;
         for entry in self.heap.entries() {
             if let Some(call) = &entry.call {
@@ -112,7 +112,7 @@ impl Queue {
 pub(super) struct Nanos(u64);
 
 impl Nanos {
-    /// About 146 years: a [`Stage`](super::call) keeps a moment and two bits more in 64.
+    /// About 146 years: a [`CallStage`](super::call) keeps a moment and two bits more in 64.
     pub(super) const FAR: Self = Self(u64::MAX >> 2);
 
     pub(super) fn new(nanos: u64) -> Self {
@@ -153,7 +153,7 @@ impl From<Duration> for Nanos {
 #[derive(Default)]
 struct Heap {
     /// All full but the last one that is in use; behind it at most one, empty.
-    chunks: Vec<Vec<Entry>>,
+    chunks: Vec<Vec<HeapEntry>>,
     /// How many places are taken, with the unused ones in front; zero before the first call.
     end: usize,
 }
@@ -163,27 +163,27 @@ impl Heap {
         self.end.saturating_sub(ROOT)
     }
 
-    fn first(&self) -> Option<&Entry> {
+    fn first(&self) -> Option<&HeapEntry> {
         (self.end > ROOT).then(|| self.at(ROOT))
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    fn entries(&self) -> impl Iterator<Item = &HeapEntry> {
         self.chunks.iter().flatten().skip(ROOT)
     }
 
-    fn into_entries(self) -> impl Iterator<Item = Entry> {
+    fn into_entries(self) -> impl Iterator<Item = HeapEntry> {
         self.chunks.into_iter().flatten().skip(ROOT)
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: HeapEntry) {
         while self.end < ROOT {
-            self.append(Entry::VACANT);
+            self.append(HeapEntry::VACANT);
         }
-        self.append(Entry::VACANT);
+        self.append(HeapEntry::VACANT);
         self.rise(self.end - 1, entry);
     }
 
-    fn remove(&mut self, position: usize) -> Entry {
+    fn remove(&mut self, position: usize) -> HeapEntry {
         let last = self.cut();
         if position == self.end {
             return last;
@@ -194,12 +194,12 @@ impl Heap {
     }
 
     fn rekey(&mut self, position: usize, at: Nanos, sequence: u64) {
-        let entry = Entry { at, sequence, ..self.take(position) };
+        let entry = HeapEntry { at, sequence, ..self.take(position) };
         self.settle(position, entry);
     }
 
     /// Finds the place for an entry, starting at a vacant one whose subtree is in order.
-    fn settle(&mut self, hole: usize, entry: Entry) {
+    fn settle(&mut self, hole: usize, entry: HeapEntry) {
         if hole > ROOT && entry.key() < self.at(parent(hole)).key() {
             self.rise(hole, entry);
         } else {
@@ -207,7 +207,7 @@ impl Heap {
         }
     }
 
-    fn rise(&mut self, mut hole: usize, entry: Entry) {
+    fn rise(&mut self, mut hole: usize, entry: HeapEntry) {
         let key = entry.key();
         while hole > ROOT {
             let above = parent(hole);
@@ -220,7 +220,7 @@ impl Heap {
         self.place(hole, entry);
     }
 
-    fn sink(&mut self, mut hole: usize, entry: Entry) {
+    fn sink(&mut self, mut hole: usize, entry: HeapEntry) {
         let key = entry.key();
         while let Some((least, position)) = self.least_child(hole)
             && least < key
@@ -241,7 +241,7 @@ impl Heap {
         let (key, index) = match group.first_chunk() {
             Some(full) => least(full),
             // Only the last group of all is not full.
-            None => group.iter().map(Entry::key).zip(0..).min()?,
+            None => group.iter().map(HeapEntry::key).zip(0..).min()?,
         };
         Some((key, first + index))
     }
@@ -252,7 +252,7 @@ impl Heap {
         self.place(to, entry);
     }
 
-    fn place(&mut self, position: usize, entry: Entry) {
+    fn place(&mut self, position: usize, entry: HeapEntry) {
         if let Some(call) = &entry.call {
             call.placed(position);
         }
@@ -260,19 +260,19 @@ impl Heap {
     }
 
     /// The entry at `position`, which is vacant then.
-    fn take(&mut self, position: usize) -> Entry {
-        std::mem::replace(self.at_mut(position), Entry::VACANT)
+    fn take(&mut self, position: usize) -> HeapEntry {
+        std::mem::replace(self.at_mut(position), HeapEntry::VACANT)
     }
 
-    fn at(&self, position: usize) -> &Entry {
+    fn at(&self, position: usize) -> &HeapEntry {
         &self.chunks[position / CHUNK][position % CHUNK]
     }
 
-    fn at_mut(&mut self, position: usize) -> &mut Entry {
+    fn at_mut(&mut self, position: usize) -> &mut HeapEntry {
         &mut self.chunks[position / CHUNK][position % CHUNK]
     }
 
-    fn append(&mut self, entry: Entry) {
+    fn append(&mut self, entry: HeapEntry) {
         let chunk = self.end / CHUNK;
         if chunk == self.chunks.len() {
             // The first grows as it must: most clocks never fill it.
@@ -283,7 +283,7 @@ impl Heap {
     }
 
     /// The last entry, its place gone.
-    fn cut(&mut self) -> Entry {
+    fn cut(&mut self) -> HeapEntry {
         self.end -= 1;
         let chunk = self.end / CHUNK;
         let entry = self.chunks[chunk].pop().expect("every chunk up to the end holds what the end says");
@@ -298,13 +298,13 @@ impl Heap {
 }
 
 /// A place in the heap. It is vacant in front of the root, and while others are moved.
-struct Entry {
+struct HeapEntry {
     at: Nanos,
     sequence: u64,
-    call: Option<Rc<Call<dyn Body>>>,
+    call: Option<Rc<TimedCall<dyn Body>>>,
 }
 
-impl Entry {
+impl HeapEntry {
     const VACANT: Self = Self { at: Nanos(0), sequence: 0, call: None };
 
     /// Deadline and sequence number as one number, which is compared without a branch. The processor guesses wrong at
@@ -319,7 +319,7 @@ impl Entry {
 ///
 /// A tournament: its comparisons wait for one another four deep, those of a walk along the group fifteen deep. Each is
 /// written so that the compiler makes it a selection; of `Iterator::min` it makes a jump for each key.
-fn least(group: &[Entry; WAYS]) -> (u128, usize) {
+fn least(group: &[HeapEntry; WAYS]) -> (u128, usize) {
     let mut round: [(u128, usize); WAYS] = std::array::from_fn(|index| (group[index].key(), index));
     let mut left = WAYS;
     while left > 1 {
@@ -393,8 +393,8 @@ mod tests {
     #[test]
     fn a_pending_call_is_small() {
         let counted = Rc::new(0);
-        let call = Call::new(move || drop(counted));
-        assert_eq!(size_of::<Entry>(), 32);
+        let call = TimedCall::new(move || drop(counted));
+        assert_eq!(size_of::<HeapEntry>(), 32);
         assert_eq!(size_of_val(&*call), 16);
         assert_eq!(size_of::<Option<Cell<Option<Rc<()>>>>>(), 16, "a function that holds one Rc costs one word");
     }

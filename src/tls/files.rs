@@ -116,7 +116,7 @@ impl ServerTlsBuilder {
     /// # Errors
     /// The folder or a file can't be read; there is no certificate whose key is there.
     pub fn build_from_directory(self, path: impl AsRef<Path>) -> Result<ServerTls, ConfigError> {
-        self.build_from(Source::Folder(path.as_ref().to_owned()))
+        self.build_from(FilesSource::Folder(path.as_ref().to_owned()))
     }
 
     /// Builds it with one certificate from files, which are looked at again in the same way.
@@ -128,10 +128,10 @@ impl ServerTlsBuilder {
     ) -> Result<ServerTls, ConfigError> {
         let [certificates, key] = [certificates.as_ref(), key.as_ref()].map(Path::to_owned);
         let more = more.map(|more| more.as_ref().to_owned());
-        self.build_from(Source::Files { certificates, more, key })
+        self.build_from(FilesSource::Files { certificates, more, key })
     }
 
-    fn build_from(self, source: Source) -> Result<ServerTls, ConfigError> {
+    fn build_from(self, source: FilesSource) -> Result<ServerTls, ConfigError> {
         let watched = Arc::new(Watched::open(source, SystemTime::now())?);
         self.build_with(Arc::clone(&watched) as _, Some(watched))
     }
@@ -140,23 +140,23 @@ impl ServerTlsBuilder {
 /// Certificates that are read again when their files have changed.
 #[derive(Debug)]
 pub(super) struct Watched {
-    source: Source,
-    state: Mutex<State>,
+    source: FilesSource,
+    state: Mutex<FilesState>,
 }
 
 /// Where certificates come from.
 #[derive(Debug)]
-enum Source {
+enum FilesSource {
     Folder(PathBuf),
     Files { certificates: PathBuf, more: Option<PathBuf>, key: PathBuf },
 }
 
 #[derive(Debug)]
-struct State {
+struct FilesState {
     names: Names,
-    held: Vec<Held>,
+    held: Vec<HeldIdentity>,
     /// The files at the last look. `None`: they have to be read, whether they have changed or not.
-    seen: Option<Vec<Seen>>,
+    seen: Option<Vec<FileStamp>>,
     looked_at: SystemTime,
     /// What the log was told about them.
     complaints: Vec<String>,
@@ -164,20 +164,20 @@ struct State {
 
 /// An identity, and the file of its certificate.
 #[derive(Debug, Clone)]
-struct Held {
+struct HeldIdentity {
     file: PathBuf,
     identity: Identity,
 }
 
 /// A file, and what is different once it has changed: which file it is, its time of change, and its length. The time of change is
 /// that of the permissions too, and no program sets it.
-type Seen = (PathBuf, Option<([u64; 2], [i64; 2], u64)>);
+type FileStamp = (PathBuf, Option<([u64; 2], [i64; 2], u64)>);
 
 /// What a look at the files brought, and what was wrong with them.
-type Reading = (Vec<Held>, Vec<ConfigError>);
+type FilesRead = (Vec<HeldIdentity>, Vec<ConfigError>);
 
 impl Watched {
-    fn open(source: Source, now: SystemTime) -> Result<Self, ConfigError> {
+    fn open(source: FilesSource, now: SystemTime) -> Result<Self, ConfigError> {
         let seen = source.list()?;
         let (held, mut errors) = source.read(&seen, &[]);
         if let Some(unreadable) = errors.iter().position(|error| matches!(error, ConfigError::Io { .. })) {
@@ -186,7 +186,7 @@ impl Watched {
         let Some(names) = names_of(&held) else {
             return Err(errors.into_iter().next().unwrap_or_else(|| source.has_none()));
         };
-        let mut state = State { names, held, seen: Some(seen), looked_at: now, complaints: Vec::new() };
+        let mut state = FilesState { names, held, seen: Some(seen), looked_at: now, complaints: Vec::new() };
         state.complain(&source, errors);
         Ok(Self { source, state: Mutex::new(state) })
     }
@@ -203,15 +203,15 @@ impl Watched {
         let mut state = self.state();
         // A clock that was set back is a reason as well.
         let is_due = now.duration_since(state.looked_at).map_or(true, |since| since >= LOOK_AGAIN);
-        let is_unknown = |state: &State| name.is_some_and(|name| state.names.find(name).is_none());
-        if is_due || (matches!(self.source, Source::Folder(_)) && is_unknown(&state)) {
+        let is_unknown = |state: &FilesState| name.is_some_and(|name| state.names.find(name).is_none());
+        if is_due || (matches!(self.source, FilesSource::Folder(_)) && is_unknown(&state)) {
             // The log was told.
             let _ = state.look_again(&self.source, now);
         }
         name.and_then(|name| state.names.find(name)).unwrap_or_else(|| state.names.first())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FilesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,9 +223,9 @@ impl ResolvesServerCert for Watched {
     }
 }
 
-impl State {
+impl FilesState {
     /// Reads the files again if one has changed. Returns the first thing that is wrong with them.
-    fn look_again(&mut self, source: &Source, now: SystemTime) -> Option<ConfigError> {
+    fn look_again(&mut self, source: &FilesSource, now: SystemTime) -> Option<ConfigError> {
         self.looked_at = now;
         let errors = match source.list() {
             Ok(seen) if self.seen.as_ref() == Some(&seen) => return None,
@@ -248,7 +248,7 @@ impl State {
     }
 
     /// Tells the log what is wrong, once. Returns the first of it.
-    fn complain(&mut self, source: &Source, errors: Vec<ConfigError>) -> Option<ConfigError> {
+    fn complain(&mut self, source: &FilesSource, errors: Vec<ConfigError>) -> Option<ConfigError> {
         let before = mem::replace(&mut self.complaints, errors.iter().map(ConfigError::with_cause).collect());
         for error in self.complaints.iter().filter(|error| !before.contains(error)) {
             error!(?source, %error, "certificates can't be used; where there are old ones, they stay");
@@ -257,9 +257,9 @@ impl State {
     }
 }
 
-impl Source {
+impl FilesSource {
     /// The files that are there.
-    fn list(&self) -> Result<Vec<Seen>, ConfigError> {
+    fn list(&self) -> Result<Vec<FileStamp>, ConfigError> {
         match self {
             Self::Folder(path) => files_below(path),
             Self::Files { certificates, more, key } => {
@@ -269,12 +269,12 @@ impl Source {
     }
 
     /// Reads them. What they can't give any more is taken from `old`.
-    fn read(&self, seen: &[Seen], old: &[Held]) -> Reading {
+    fn read(&self, seen: &[FileStamp], old: &[HeldIdentity]) -> FilesRead {
         match self {
             Self::Folder(_) => read_folder(seen, old),
             Self::Files { certificates, more, key } => {
                 match Identity::from_pem_files_with(certificates, more.as_ref(), key) {
-                    Ok(identity) => (vec![Held { file: certificates.clone(), identity }], Vec::new()),
+                    Ok(identity) => (vec![HeldIdentity { file: certificates.clone(), identity }], Vec::new()),
                     Err(error) => (old.to_vec(), vec![error]),
                 }
             }
@@ -291,7 +291,7 @@ impl Source {
 }
 
 /// Reads the files of a folder, each of which may hold certificates, keys, or both.
-fn read_folder(seen: &[Seen], old: &[Held]) -> Reading {
+fn read_folder(seen: &[FileStamp], old: &[HeldIdentity]) -> FilesRead {
     let (mut texts, mut keys, mut errors) = (Vec::new(), Keys::default(), Vec::new());
     for (file, ..) in seen {
         match read(file) {
@@ -309,7 +309,7 @@ fn read_folder(seen: &[Seen], old: &[Held]) -> Reading {
     for (file, pem) in texts {
         let before = old.iter().find(|held| held.file == *file);
         match pem.map_or(Ok(None), |pem| identity_in(&pem, file, &keys, before.is_some())) {
-            Ok(Some(identity)) => held.push(Held { file: file.clone(), identity }),
+            Ok(Some(identity)) => held.push(HeldIdentity { file: file.clone(), identity }),
             Ok(None) => held.extend(before.cloned()),
             Err(error) => {
                 errors.push(error);
@@ -355,7 +355,7 @@ impl Keys {
     }
 }
 
-fn names_of(held: &[Held]) -> Option<Names> {
+fn names_of(held: &[HeldIdentity]) -> Option<Names> {
     Names::new(&held.iter().map(|held| held.identity.clone()).collect::<Vec<_>>())
 }
 
@@ -380,7 +380,7 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 }
 
 /// The `.pem` files of a folder and those below it.
-fn files_below(path: &Path) -> Result<Vec<Seen>, ConfigError> {
+fn files_below(path: &Path) -> Result<Vec<FileStamp>, ConfigError> {
     let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in entries(&folder)? {
@@ -396,7 +396,7 @@ fn files_below(path: &Path) -> Result<Vec<Seen>, ConfigError> {
 }
 
 /// What a file is now, behind all links. Of one that can't be had, reading it says why.
-fn stamp(path: PathBuf) -> Seen {
+fn stamp(path: PathBuf) -> FileStamp {
     let file = fs::metadata(&path).ok();
     let stamp = file.map(|file| ([file.dev(), file.ino()], [file.ctime(), file.ctime_nsec()], file.len()));
     (path, stamp)

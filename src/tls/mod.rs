@@ -12,7 +12,7 @@
 //!
 //! What holds:
 //! 1. `connection_made` comes before the handshake. What is written until it is done waits, is counted by
-//!    [`queued`](Transport::queued), and is sent then.
+//!    [`queued_bytes`](Transport::queued_bytes), and is sent then.
 //! 2. [`handshake_completed`](crate::Protocol::handshake_completed) comes once for each handshake, before what came over it.
 //! 3. Bytes that came before `start_tls` and were not delivered belong to the handshake. So what somebody slipped in before it makes
 //!    it fail, and never reaches the protocol as if it had been protected.

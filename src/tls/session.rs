@@ -15,7 +15,7 @@ use crate::error::ConnectionClosed;
 use crate::failure::{Failure, Result, guarded};
 use crate::log::error;
 use crate::transport::layer::{Layer, Opened};
-use crate::transport::send_queue::Spares;
+use crate::transport::send_queue::BufferPool;
 
 /// What two sides have agreed on: from [`Transport::tls_session`](crate::Transport::tls_session).
 ///
@@ -170,8 +170,8 @@ impl Session {
 }
 
 impl Layer for Session {
-    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, spares: &Spares) -> Opened {
-        let mut plain = spares.take();
+    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, pool: &BufferPool) -> Opened {
+        let mut plain = pool.take();
         let (was_ready, had_ended) = (self.ready, self.ended);
         let taken = guarded(|| self.take_in(data, &mut plain)).unwrap_or_else(|panic| Err(TlsError::Panicked(panic)));
         let completed = self.ready && !was_ready;

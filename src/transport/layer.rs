@@ -13,7 +13,7 @@ use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
-use super::send_queue::{CHUNK, SendQueue, Spares};
+use super::send_queue::{BufferPool, CHUNK, SendQueue};
 use crate::failure::{Failure, Result};
 
 /// How many bytes are sealed before they are sent: what a few vectored sends take, so that a long queue is not held twice.
@@ -22,7 +22,7 @@ pub(super) const SEALED_BYTES: usize = 4 * CHUNK;
 /// One layer of a connection.
 pub(crate) trait Layer {
     /// Bytes came from below. What is to be answered is added to `answer`.
-    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, spares: &Spares) -> Opened;
+    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, pool: &BufferPool) -> Opened;
 
     /// The peer's direction has ended below. `None`: it had ended here before.
     fn end(&mut self) -> Option<Failure>;
@@ -64,14 +64,14 @@ pub(crate) struct Opened {
 /// The layers of a stream, the lowest first.
 #[derive(Default)]
 pub(crate) struct Layers {
-    stack: Vec<Place>,
+    stack: Vec<LayerPlace>,
     /// The layers are to end our direction with what is sealed next, or have done so.
-    pub(super) parting: bool,
+    pub(super) is_ending: bool,
     /// The network's bytes have ended, which the protocol may not know yet.
     pub(super) wire_ended: bool,
 }
 
-struct Place {
+struct LayerPlace {
     layer: Box<dyn Layer>,
     /// What was written above it and is not sealed.
     queue: SendQueue,
@@ -96,7 +96,7 @@ impl Layers {
 
     /// Puts a layer on top.
     pub(super) fn push(&mut self, layer: Box<dyn Layer>) {
-        self.stack.push(Place { layer, queue: SendQueue::default() });
+        self.stack.push(LayerPlace { layer, queue: SendQueue::default() });
     }
 
     /// The queue that is written to.
@@ -105,7 +105,7 @@ impl Layers {
     }
 
     /// Bytes that wait to be sealed.
-    pub(super) fn queued(&self) -> usize {
+    pub(super) fn queued_bytes(&self) -> usize {
         self.stack.iter().map(|place| place.queue.len()).sum()
     }
 
@@ -136,65 +136,65 @@ impl Layers {
     }
 
     /// Bytes of a level, for the layer there; what it answers goes down at once, unless our direction has ended.
-    pub(super) fn open(&mut self, level: usize, data: &[u8], wire: &mut SendQueue, spares: &Spares) -> Opened {
+    pub(super) fn open(&mut self, level: usize, data: &[u8], wire: &mut SendQueue, pool: &BufferPool) -> Opened {
         let Some(place) = self.stack.get_mut(level) else { return Opened::default() };
         let mut answer = Vec::new();
-        let mut opened = place.layer.open(data, &mut answer, spares);
+        let mut opened = place.layer.open(data, &mut answer, pool);
         opened.unanswered = opened.completed && answer.is_empty();
-        if !self.parting {
-            self.below(level, wire).push(&answer, spares);
+        if !self.is_ending {
+            self.below(level, wire).push(&answer, pool);
         }
         opened
     }
 
     /// Seals what waits, from the top down, as much as is sent at once; then, if the layers are to part and nothing waits any
     /// more, has them end our direction.
-    pub(super) fn seal(&mut self, wire: &mut SendQueue, spares: &Spares) -> Result<()> {
+    pub(super) fn seal(&mut self, wire: &mut SendQueue, pool: &BufferPool) -> Result<()> {
         for level in (0..self.stack.len()).rev() {
-            self.seal_one(level, wire, spares)?;
+            self.seal_one(level, wire, pool)?;
         }
-        if self.parting && self.queued() == 0 {
+        if self.is_ending && self.queued_bytes() == 0 {
             // Who is above a handshake that is not done has no way to the peer.
             let ways = self.stack.iter().take_while(|place| place.layer.is_ready()).count() + 1;
             for level in (0..ways.min(self.stack.len())).rev() {
-                self.seal_one(level, wire, spares)?;
+                self.seal_one(level, wire, pool)?;
                 let mut sealed = Vec::new();
                 self.stack[level].layer.close(&mut sealed);
-                self.below(level, wire).push(&sealed, spares);
+                self.below(level, wire).push(&sealed, pool);
             }
         }
         Ok(())
     }
 
-    fn seal_one(&mut self, level: usize, wire: &mut SendQueue, spares: &Spares) -> Result<()> {
+    fn seal_one(&mut self, level: usize, wire: &mut SendQueue, pool: &BufferPool) -> Result<()> {
         let mut sealed = 0;
-        while let Some(Place { layer, queue }) = self.stack.get_mut(level)
+        while let Some(LayerPlace { layer, queue }) = self.stack.get_mut(level)
             && layer.is_ready()
             && !queue.is_empty()
             && sealed < SEALED_BYTES
         {
-            let mut buffer = spares.take();
+            let mut buffer = pool.take();
             let count = queue.front().len().min(AT_ONCE);
             layer.seal(&queue.front()[..count], &mut buffer)?;
-            queue.advance(count, spares);
+            queue.advance(count, pool);
             sealed += count;
-            self.below(level, wire).append(buffer, spares);
+            self.below(level, wire).append(buffer, pool);
         }
         Ok(())
     }
 
     /// Seals bytes that are written now, without keeping them, if nothing that was written waits before them. Says how many it took.
-    pub(super) fn seal_now(&mut self, data: &[u8], wire: &mut SendQueue, spares: &Spares) -> Result<usize> {
-        let [Place { layer, queue }] = &mut *self.stack else { return Ok(0) };
-        if !layer.is_ready() || !queue.is_empty() || self.parting {
+    pub(super) fn seal_now(&mut self, data: &[u8], wire: &mut SendQueue, pool: &BufferPool) -> Result<usize> {
+        let [LayerPlace { layer, queue }] = &mut *self.stack else { return Ok(0) };
+        if !layer.is_ready() || !queue.is_empty() || self.is_ending {
             return Ok(0);
         }
         let mut sealed = 0;
         for piece in data[..data.len().min(SEALED_BYTES.saturating_sub(wire.len()))].chunks(AT_ONCE) {
-            let mut buffer = spares.take();
+            let mut buffer = pool.take();
             layer.seal(piece, &mut buffer)?;
             sealed += piece.len();
-            wire.append(buffer, spares);
+            wire.append(buffer, pool);
         }
         Ok(sealed)
     }
@@ -217,7 +217,10 @@ impl Layers {
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Layers").field("levels", &self.len()).field("queued", &self.queued()).finish_non_exhaustive()
+        f.debug_struct("Layers")
+            .field("levels", &self.len())
+            .field("queued", &self.queued_bytes())
+            .finish_non_exhaustive()
     }
 }
 

@@ -21,8 +21,11 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub(crate) mod agenda;
+pub(crate) mod context;
+pub(crate) mod driver;
+pub(crate) mod id;
 pub(crate) mod layer;
+pub(crate) mod observer;
 pub(crate) mod outgoing;
 mod producer;
 pub(crate) mod queue_limit;
@@ -35,18 +38,21 @@ mod tests;
 
 use thiserror::Error;
 
-use crate::address::{Address, Ends};
+use crate::address::{Address, AddressPair};
 use crate::error::ConnectionClosed;
 use crate::failure::guarded;
 use crate::log::error;
 use crate::time::Timers;
-pub use agenda::Credentials;
-use agenda::{Agenda, Call, Driver, Entered, Id, SocketOption};
+use context::{Entered, TransportContext};
+pub use driver::Credentials;
+use driver::{Driver, SocketOption};
+use id::Id;
 use layer::{Layer, Opened};
+use observer::Callback;
 pub(crate) use producer::Notice;
 pub use producer::{Producer, ProducerError, Streaming, TransportProducer};
 pub use queue_limit::{LimitAction, QueueLimit};
-use send_queue::Spares;
+use send_queue::BufferPool;
 use stream::Stream;
 
 /// A longer write onto an empty queue is handed to the socket at once, so that it is not copied. 32 KiB: handing a write over costs
@@ -77,18 +83,18 @@ const COPIED_WRITE_BYTES: usize = 32 * 1024;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Transport(Rc<Conduit>);
+pub struct Transport(Rc<TransportInner>);
 
-struct Conduit {
+struct TransportInner {
     id: Id,
-    agenda: Rc<Agenda>,
+    context: Rc<TransportContext>,
     stream: RefCell<Stream>,
-    ends: Ends,
+    ends: AddressPair,
 }
 
 impl Transport {
-    pub(crate) fn new(id: Id, agenda: Rc<Agenda>, ends: Ends) -> Self {
-        Self(Rc::new(Conduit { id, agenda, stream: RefCell::new(Stream::new()), ends }))
+    pub(crate) fn new(id: Id, context: Rc<TransportContext>, ends: AddressPair) -> Self {
+        Self(Rc::new(TransportInner { id, context, stream: RefCell::new(Stream::new()), ends }))
     }
 
     /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
@@ -97,14 +103,14 @@ impl Transport {
     /// with the others.
     ///
     /// The queue has no limit unless it is given one ([`set_queue_limit`](Self::set_queue_limit)): where the peer decides how much is
-    /// written, give it one, or watch [`queued`](Self::queued). Bytes written after
+    /// written, give it one, or watch [`queued_bytes`](Self::queued_bytes). Bytes written after
     /// [`lose_connection`](Self::lose_connection) and before the connection has closed are still sent; after
     /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
     pub fn write(&self, data: &[u8]) {
         let mut stream = self.0.stream.borrow_mut();
-        let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.agenda.watch.is_none();
-        if is_small && stream.queue.push_first(data, &self.0.agenda.spares) {
-            self.list_stream(&mut stream);
+        let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.context.observer.is_none();
+        if is_small && stream.queue.push_first(data, &self.0.context.pool) {
+            self.mark_stream_dirty(&mut stream);
         } else {
             self.write_slow(&mut stream, data);
         }
@@ -116,16 +122,16 @@ impl Transport {
         if !stream.accepts_writes() {
             return;
         }
-        self.watch_written(stream, data);
+        self.observe_write(stream, data);
         let rest = if data.len() > COPIED_WRITE_BYTES && stream.may_send_directly() {
-            let count = self.0.agenda.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
+            let count = self.0.context.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent_directly(count);
             &data[count..]
         } else {
             data
         };
-        stream.push(rest, &self.0.agenda.spares);
-        self.list_stream(stream);
+        stream.push(rest, &self.0.context.pool);
+        self.mark_stream_dirty(stream);
     }
 
     /// [`write`](Self::write)s each piece, in order (Twisted: `writeSequence`).
@@ -172,13 +178,13 @@ impl Transport {
             return Err(NotSent(descriptor));
         }
         if !stream.admits(data.len()) {
-            self.list_stream(&mut stream);
+            self.mark_stream_dirty(&mut stream);
             return Err(NotSent(descriptor));
         }
-        self.watch_written(&stream, data);
+        self.observe_write(&stream, data);
         stream.attach(descriptor);
-        stream.push(data, &self.0.agenda.spares);
-        self.list_stream(&mut stream);
+        stream.push(data, &self.0.context.pool);
+        self.mark_stream_dirty(&mut stream);
         Ok(())
     }
 
@@ -188,30 +194,30 @@ impl Transport {
     /// [close timeout](Self::set_close_timeout) is cut off. What was sent is not destroyed by input that nobody read:
     /// after `connection_lost` the reactor goes on reading for a short while, and drops what comes.
     pub fn lose_connection(&self) {
-        self.ask(Stream::lose);
+        self.update(Stream::lose);
     }
 
     /// Closes the connection without sending what is queued (Twisted: `abortConnection`). The peer sees a reset.
     pub fn abort_connection(&self) {
-        self.ask(|stream| stream.abort(ConnectionClosed::Aborted.into()));
+        self.update(|stream| stream.abort(ConnectionClosed::Aborted.into()));
     }
 
     /// Shuts our direction once everything written has been sent, and goes on receiving (Twisted:
     /// `loseWriteConnection`).
     pub fn lose_write_connection(&self) {
-        self.ask(Stream::lose_write);
+        self.update(Stream::lose_write);
     }
 
     /// Stops delivery: `data_received` is not called until [`resume_producing`](Self::resume_producing) (Twisted:
     /// `pauseProducing`). The peer's window fills, and it has to wait. A reset is noticed all the same; an end of stream is
     /// noticed after resuming, behind the bytes before it.
     pub fn pause_producing(&self) {
-        self.ask(Stream::pause);
+        self.update(Stream::pause);
     }
 
     /// Delivers again, from the next turn on (Twisted: `resumeProducing`).
     pub fn resume_producing(&self) {
-        self.ask(Stream::resume);
+        self.update(Stream::resume);
     }
 
     /// The address of this end (Twisted: `getHost`).
@@ -226,8 +232,8 @@ impl Transport {
 
     /// Bytes written that the operating system has not taken yet. Over TLS, those that are sealed already count as what they have
     /// become, which is a little more.
-    pub fn queued(&self) -> usize {
-        self.0.stream.borrow().queued()
+    pub fn queued_bytes(&self) -> usize {
+        self.0.stream.borrow().queued_bytes()
     }
 
     /// Whether the connection is closing or closed (Twisted: `disconnecting`): after `lose_connection`,
@@ -244,7 +250,7 @@ impl Transport {
     /// How long `lose_connection` may wait for a peer that takes nothing of what is queued; `None` waits without limit, as
     /// Twisted does. 30 s unless set. Each byte taken starts it anew.
     pub fn set_close_timeout(&self, timeout: Option<Duration>) {
-        self.ask(|stream| stream.set_close_timeout(timeout));
+        self.update(|stream| stream.set_close_timeout(timeout));
     }
 
     /// Bounds the bytes that are queued for the peer; `None` is no bound, as in Twisted, and how connections begin unless the options
@@ -275,7 +281,7 @@ impl Transport {
     /// }
     /// ```
     pub fn set_queue_limit(&self, limit: Option<QueueLimit>) {
-        self.ask(|stream| stream.set_limit(limit));
+        self.update(|stream| stream.set_limit(limit));
     }
 
     /// The bound on the bytes that are queued for the peer, if there is one.
@@ -382,10 +388,9 @@ impl Transport {
     /// assert!(connection.lost().is_some());
     /// ```
     pub fn timers(&self) -> Timers {
-        self.0.agenda.driver.upgrade().map_or_else(Timers::closed, |driver| driver.timers())
+        self.0.context.driver.upgrade().map_or_else(Timers::closed, |driver| driver.timers())
     }
 
-    /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
     /// Gives a new connection its limit. Nothing is to be done about it yet.
     #[inline]
     pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
@@ -396,63 +401,64 @@ impl Transport {
 
     /// Aborts the connection because too much is queued.
     pub(crate) fn abort_over_limit(&self) {
-        self.ask(Stream::abort_over_limit);
+        self.update(Stream::abort_over_limit);
     }
 
     pub(crate) fn id(&self) -> Id {
         self.0.id
     }
 
+    /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
     #[inline]
     pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
         self.0.stream.borrow_mut()
     }
 
-    /// Puts the connection on the reactor's agenda, once.
-    pub(crate) fn list(&self) {
-        self.list_stream(&mut self.0.stream.borrow_mut());
+    /// Puts the connection on the reactor's dirty list, once.
+    pub(crate) fn mark_dirty(&self) {
+        self.mark_stream_dirty(&mut self.0.stream.borrow_mut());
     }
 
     /// The same, while its state machine is borrowed.
     #[inline(always)]
-    pub(crate) fn list_stream(&self, stream: &mut Stream) {
-        if stream.list() {
-            self.0.agenda.add(self);
+    pub(crate) fn mark_stream_dirty(&self, stream: &mut Stream) {
+        if stream.mark_dirty() {
+            self.0.context.add_dirty(self);
         }
     }
 
-    fn spares(&self) -> &Spares {
-        &self.0.agenda.spares
+    fn pool(&self) -> &BufferPool {
+        &self.0.context.pool
     }
 
     /// Shows `look` what was joined to this, unless the connection is over.
     pub(crate) fn above(&self, look: &mut dyn FnMut(&dyn Any)) {
-        if let Some(driver) = self.0.agenda.driver.upgrade() {
+        if let Some(driver) = self.0.context.driver.upgrade() {
             driver.above(self.0.id, look);
         }
     }
 
     /// Keeps a call until the protocol is free.
     pub(crate) fn wait(&self, call: impl FnOnce() + 'static) {
-        self.0.agenda.wait(self.0.id, Box::new(call));
+        self.0.context.wait(self.0.id, Box::new(call));
     }
 
     /// True if calls wait for the protocol.
     pub(crate) fn has_waiting_calls(&self) -> bool {
-        self.0.agenda.has_waiting_for(self.0.id)
+        self.0.context.has_waiting_for(self.0.id)
     }
 
     /// The protocol is free: makes the calls that wait for it, also those that they ask for.
     #[inline]
     pub(crate) fn make_waiting_calls(&self) {
-        if self.0.agenda.has_waiting() {
+        if self.0.context.has_waiting() {
             self.make_calls();
         }
     }
 
     #[cold]
     fn make_calls(&self) {
-        while let Some(call) = self.0.agenda.next_waiting(self.0.id) {
+        while let Some(call) = self.0.context.next_waiting(self.0.id) {
             // The call itself is guarded; what it holds may panic when it is dropped instead of made.
             if let Err(panic) = guarded(call) {
                 error!(peer = %self.peer(), %panic, "a waiting call failed to be dropped");
@@ -462,7 +468,7 @@ impl Transport {
 
     /// Says that a protocol is reached from outside, until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
-        self.0.agenda.enter()
+        self.0.context.enter()
     }
 
     /// Puts a layer between the protocol and the network. `None`: a direction has ended, or will.
@@ -471,22 +477,22 @@ impl Transport {
         if !stream.takes_layers() {
             return None;
         }
-        if let Some(watch) = &self.0.agenda.watch {
-            watch.layered(self.0.id, stream.levels() + 1);
+        if let Some(observer) = &self.0.context.observer {
+            observer.layered(self.0.id, stream.levels() + 1);
         }
-        let opened = stream.add_layer(layer, &self.0.agenda.spares);
+        let opened = stream.add_layer(layer, &self.0.context.pool);
         if let Some(failure) = opened.failure {
             stream.fail(failure);
         }
-        self.list_stream(&mut stream);
+        self.mark_stream_dirty(&mut stream);
         Some(())
     }
 
     /// Hands bytes to the layer that they are for.
     pub(crate) fn open(&self, level: usize, data: &[u8]) -> Opened {
         let mut stream = self.0.stream.borrow_mut();
-        let opened = stream.open(level, data, &self.0.agenda.spares);
-        self.list_stream(&mut stream);
+        let opened = stream.open(level, data, &self.0.context.pool);
+        self.mark_stream_dirty(&mut stream);
         drop(stream);
         if opened.unanswered {
             // A peer that has Nagle's algorithm on does not send its first request until its last handshake message is acknowledged,
@@ -498,41 +504,41 @@ impl Transport {
 
     /// Gives a buffer back that [`open`](Self::open) filled.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
-        self.0.agenda.spares.give(buffer);
+        self.0.context.pool.give(buffer);
     }
 
     /// Tells the state machine something that may have to be acted on.
-    pub(crate) fn ask(&self, request: impl FnOnce(&mut Stream)) {
+    pub(crate) fn update(&self, request: impl FnOnce(&mut Stream)) {
         let mut stream = self.0.stream.borrow_mut();
         if !stream.is_over() {
             request(&mut stream);
-            self.list_stream(&mut stream);
+            self.mark_stream_dirty(&mut stream);
         }
     }
 
-    fn watch_written(&self, stream: &Stream, data: &[u8]) {
-        if let Some(watch) = &self.0.agenda.watch {
-            watch.written(self.0.id, stream.levels(), data);
+    fn observe_write(&self, stream: &Stream, data: &[u8]) {
+        if let Some(observer) = &self.0.context.observer {
+            observer.written(self.0.id, stream.levels(), data);
         }
     }
 
     /// Runs a call of the protocol, under the eyes of who watches.
     #[inline(always)]
-    pub(crate) fn watched<R>(&self, call: Call<'_>, run: impl FnOnce() -> R) -> R {
-        let watch = self.0.agenda.watch.as_ref();
-        if let Some(watch) = watch {
-            watch.calls(self.0.id, self.stream().levels(), call);
+    pub(crate) fn observed<R>(&self, call: Callback<'_>, run: impl FnOnce() -> R) -> R {
+        let observer = self.0.context.observer.as_ref();
+        if let Some(observer) = observer {
+            observer.calls(self.0.id, self.stream().levels(), call);
         }
         let result = run();
-        if let Some(watch) = watch {
-            watch.returned(self.0.id);
+        if let Some(observer) = observer {
+            observer.returned(self.0.id);
         }
         result
     }
 
     /// The way to the socket, which a connection that is over has no more, even while its end lingers.
     fn driver(&self) -> io::Result<Rc<dyn Driver>> {
-        let driver = self.0.agenda.driver.upgrade().filter(|_| !self.is_disconnected());
+        let driver = self.0.context.driver.upgrade().filter(|_| !self.is_disconnected());
         Ok(driver.ok_or(io::ErrorKind::NotConnected)?)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-use super::send_queue::{SendQueue, Spares};
+use super::send_queue::{BufferPool, SendQueue};
 
 /// What is to be sent, and how.
 pub(crate) struct Outgoing<'a> {
@@ -12,7 +12,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) descriptors: Option<&'a mut Attached>,
     pub(crate) mode: SendMode,
     /// Where emptied buffers go.
-    pub(crate) spares: &'a Spares,
+    pub(crate) pool: &'a BufferPool,
 }
 
 /// How a queue is sent.

@@ -18,7 +18,7 @@ use std::rc::{Rc, Weak};
 
 use thiserror::Error;
 
-use super::{Conduit, Transport};
+use super::{Transport, TransportInner};
 use crate::failure::Result;
 
 /// Something that produces bytes for a transport, its consumer (Twisted: `IPushProducer`, `IPullProducer`).
@@ -110,7 +110,7 @@ pub enum ProducerError {
 /// }
 /// ```
 #[derive(Clone)]
-pub struct TransportProducer(pub(super) Weak<Conduit>);
+pub struct TransportProducer(pub(super) Weak<TransportInner>);
 
 impl TransportProducer {
     /// Takes the transport's own producer out, if the transport is still there.
@@ -160,7 +160,7 @@ impl Transport {
             return Err(ProducerError::Disconnected);
         }
         let refused = stream.register(Box::new(producer), streaming);
-        self.list_stream(&mut stream);
+        self.mark_stream_dirty(&mut stream);
         drop(stream);
         // Dropped here, where nothing is borrowed: its `Drop` may use this transport.
         refused.map_or(Ok(()), |producer| {
@@ -174,7 +174,7 @@ impl Transport {
         let producer = {
             let mut stream = self.stream();
             let producer = stream.unregister();
-            self.list_stream(&mut stream);
+            self.mark_stream_dirty(&mut stream);
             producer
         };
         drop(producer);
@@ -188,7 +188,7 @@ impl Transport {
     /// From how many queued bytes on a push producer is paused, and from how many down it is resumed (Twisted: `bufferSize`, and
     /// zero). 64 KiB and zero unless set.
     pub fn set_write_marks(&self, low: usize, high: usize) {
-        self.ask(|stream| stream.set_marks(low.min(high), high));
+        self.update(|stream| stream.set_marks(low.min(high), high));
     }
 
     /// This transport as the producer for another.
@@ -208,11 +208,11 @@ struct Registered {
     /// Out while it is told something.
     producer: Option<Box<dyn Producer>>,
     streaming: Streaming,
-    stage: Stage,
+    stage: ProducerStage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ProducerStage {
     /// A push producer that may write; a pull producer that was asked for a piece which has not been sent.
     Running,
     /// A push producer that was told to pause; a pull producer whose turn it is when the queue is empty.
@@ -243,8 +243,8 @@ impl Production {
             return Some(producer);
         }
         let stage = match streaming {
-            Streaming::Push => Stage::Running,
-            Streaming::Pull => Stage::Waiting,
+            Streaming::Push => ProducerStage::Running,
+            Streaming::Pull => ProducerStage::Waiting,
         };
         self.registered = Some(Registered { producer: Some(producer), streaming, stage });
         None
@@ -260,9 +260,10 @@ impl Production {
 
     /// Bytes left the queue.
     pub(super) fn sent(&mut self) {
-        if let Some(Registered { streaming: Streaming::Pull, stage: stage @ Stage::Running, .. }) = &mut self.registered
+        if let Some(Registered { streaming: Streaming::Pull, stage: stage @ ProducerStage::Running, .. }) =
+            &mut self.registered
         {
-            *stage = Stage::Waiting;
+            *stage = ProducerStage::Waiting;
         }
     }
 
@@ -270,27 +271,27 @@ impl Production {
     pub(super) fn notice(&mut self, queued: usize) -> Option<Notice> {
         let Registered { streaming, stage, .. } = self.registered.as_mut()?;
         let notice = match (streaming, &stage) {
-            (Streaming::Push, Stage::Running) if queued > self.high => Notice::Pause,
-            (Streaming::Push, Stage::Waiting) if queued <= self.low => Notice::Resume,
-            (Streaming::Pull, Stage::Waiting) if queued == 0 => Notice::Resume,
+            (Streaming::Push, ProducerStage::Running) if queued > self.high => Notice::Pause,
+            (Streaming::Push, ProducerStage::Waiting) if queued <= self.low => Notice::Resume,
+            (Streaming::Pull, ProducerStage::Waiting) if queued == 0 => Notice::Resume,
             _ => return None,
         };
-        *stage = Stage::Told(notice);
+        *stage = ProducerStage::Told(notice);
         Some(notice)
     }
 
     /// Whether a close waits for the producer.
     pub(super) fn holds_close(&self) -> bool {
-        self.registered.as_ref().is_some_and(|it| it.streaming == Streaming::Pull || it.stage != Stage::Running)
+        self.registered.as_ref().is_some_and(|it| it.streaming == Streaming::Pull || it.stage != ProducerStage::Running)
     }
 
     /// Takes the producer out, to be told what it is to be told.
     pub(super) fn take(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
         let Registered { producer, stage, .. } = self.registered.as_mut()?;
-        let Stage::Told(notice) = *stage else { return None };
+        let ProducerStage::Told(notice) = *stage else { return None };
         *stage = match notice {
-            Notice::Pause => Stage::Waiting,
-            Notice::Resume => Stage::Running,
+            Notice::Pause => ProducerStage::Waiting,
+            Notice::Resume => ProducerStage::Running,
         };
         producer.take().map(|producer| (producer, notice))
     }

@@ -9,7 +9,7 @@
 /// | [`pause`](Self::pause): nothing is read from the peer | the limit, and the answers to one turn's input | protocols that answer what they receive |
 /// | [`tell`](Self::tell): the protocol decides | as the protocol decides | protocols that can drop or shed something |
 ///
-/// Bytes count from the write until the operating system has taken them ([`Transport::queued`](crate::Transport::queued)). Bytes that wait for a TLS handshake
+/// Bytes count from the write until the operating system has taken them ([`Transport::queued_bytes`](crate::Transport::queued_bytes)). Bytes that wait for a TLS handshake
 /// count too. An aborting limit is checked in each write, so it has to be above the largest answer that is written at once, and
 /// above the pieces of a [`FileSender`](crate::protocols::FileSender). The other two are checked at the end of a turn, when everything
 /// that the socket takes has left.

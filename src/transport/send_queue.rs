@@ -5,9 +5,9 @@
 //!   system call. A chunk is filled before the next is begun, and what a large write has left then becomes one chunk,
 //!   however long. Nothing is moved again: a queue of any size is never copied as a whole, and takes little more memory
 //!   than its bytes, however they were cut.
-//! - An empty queue is a null pointer: its chunks go back to the reactor's [`Spares`] as they are, with the buffer of the
+//! - An empty queue is a null pointer: its chunks go back to the reactor's [`BufferPool`] as they are, with the buffer of the
 //!   first, and the next write takes them from there.
-//! - The first chunk can be lent ([`Loan`]) to who sends it without being waited for. Its bytes count as queued until it is back.
+//! - The first chunk can be lent ([`InFlight`]) to who sends it without being waited for. Its bytes count as queued until it is back.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -41,13 +41,13 @@ struct Chunks {
 
 /// A chunk that is being sent, by somebody who has it until then.
 #[derive(Debug)]
-pub(crate) struct Loan {
+pub(crate) struct InFlight {
     buffer: Vec<u8>,
     /// How much of it was gone already.
     sent: usize,
 }
 
-impl Loan {
+impl InFlight {
     /// What is to be sent.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -76,14 +76,14 @@ impl SendQueue {
     }
 
     /// Adds bytes at the end.
-    pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
+    pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
         if data.is_empty() {
             return;
         }
         match &mut self.0 {
-            Some(chunks) => chunks.push(data, spares),
+            Some(chunks) => chunks.push(data, pool),
             None => {
-                let mut chunks = spares.take_chunks();
+                let mut chunks = pool.take_chunks();
                 copy(&mut chunks.head, data);
                 self.0 = Some(chunks);
             }
@@ -92,13 +92,13 @@ impl SendQueue {
 
     /// Adds no more than a chunk to an empty queue, or nothing to any. `false`: the queue is not empty.
     #[inline(always)]
-    pub(crate) fn push_first(&mut self, data: &[u8], spares: &Spares) -> bool {
+    pub(crate) fn push_first(&mut self, data: &[u8], pool: &BufferPool) -> bool {
         if data.is_empty() {
             return true;
         }
         match &mut self.0 {
             None => {
-                let mut chunks = spares.take_chunks();
+                let mut chunks = pool.take_chunks();
                 copy(&mut chunks.head, data);
                 self.0 = Some(chunks);
                 true
@@ -108,11 +108,11 @@ impl SendQueue {
     }
 
     /// Adds a buffer at the end, as a chunk of its own if it is worth one.
-    pub(crate) fn append(&mut self, buffer: Vec<u8>, spares: &Spares) {
+    pub(crate) fn append(&mut self, buffer: Vec<u8>, pool: &BufferPool) {
         match &mut self.0 {
             None if !buffer.is_empty() => {
-                let mut chunks = spares.take_chunks();
-                spares.give(mem::replace(&mut chunks.head, buffer));
+                let mut chunks = pool.take_chunks();
+                pool.give(mem::replace(&mut chunks.head, buffer));
                 self.0 = Some(chunks);
             }
             Some(chunks) if buffer.len() >= CHUNK / 4 => {
@@ -120,8 +120,8 @@ impl SendQueue {
                 chunks.more.push_back(buffer);
             }
             _ => {
-                self.push(&buffer, spares);
-                spares.give(buffer);
+                self.push(&buffer, pool);
+                pool.give(buffer);
             }
         }
     }
@@ -150,45 +150,45 @@ impl SendQueue {
     }
 
     /// Takes `count` sent bytes off the front, and hands emptied buffers back. `count` is at most [`len`](Self::len).
-    pub(crate) fn advance(&mut self, count: usize, spares: &Spares) {
+    pub(crate) fn advance(&mut self, count: usize, pool: &BufferPool) {
         debug_assert!(count <= self.len(), "the operating system can't have taken more than there was");
         let Some(chunks) = &mut self.0 else { return };
         chunks.sent += count;
         while chunks.lent.is_none() && chunks.sent >= chunks.head.len() {
-            let Some(next) = chunks.more.pop_front() else { return self.finish(spares) };
+            let Some(next) = chunks.more.pop_front() else { return self.finish(pool) };
             chunks.more_bytes -= next.len();
             chunks.sent -= chunks.head.len();
-            spares.give(mem::replace(&mut chunks.head, next));
+            pool.give(mem::replace(&mut chunks.head, next));
         }
     }
 
     /// The only chunk was sent, whole.
     #[inline(always)]
-    pub(crate) fn finish(&mut self, spares: &Spares) {
+    pub(crate) fn finish(&mut self, pool: &BufferPool) {
         if let Some(chunks) = self.0.take() {
             debug_assert!(chunks.more.is_empty(), "there is no other chunk");
-            spares.give_chunks(chunks);
+            pool.give_chunks(chunks);
         }
     }
 
     /// Lends the first chunk to who sends it. `None`: there is none, or it is lent already.
-    pub(crate) fn lend(&mut self) -> Option<Loan> {
+    pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
-        let loan = Loan { buffer: mem::take(&mut chunks.head), sent: mem::take(&mut chunks.sent) };
-        chunks.lent = Some(loan.bytes().len());
-        Some(loan)
+        let in_flight = InFlight { buffer: mem::take(&mut chunks.head), sent: mem::take(&mut chunks.sent) };
+        chunks.lent = Some(in_flight.bytes().len());
+        Some(in_flight)
     }
 
-    /// Takes a loan back of which so many bytes were sent.
+    /// Takes a chunk back of which so many bytes were sent.
     #[inline]
-    pub(crate) fn take_back(&mut self, loan: Loan, count: usize, spares: &Spares) {
+    pub(crate) fn take_back(&mut self, in_flight: InFlight, count: usize, pool: &BufferPool) {
         let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else {
             // Everything was dropped meanwhile.
-            return spares.give(loan.buffer);
+            return pool.give(in_flight.buffer);
         };
-        let is_all = count == loan.bytes().len() && chunks.more.is_empty();
-        (chunks.head, chunks.sent, chunks.lent) = (loan.buffer, loan.sent, None);
-        if is_all { self.finish(spares) } else { self.advance(count, spares) }
+        let is_all = count == in_flight.bytes().len() && chunks.more.is_empty();
+        (chunks.head, chunks.sent, chunks.lent) = (in_flight.buffer, in_flight.sent, None);
+        if is_all { self.finish(pool) } else { self.advance(count, pool) }
     }
 
     /// Whether the first chunk is lent.
@@ -204,7 +204,7 @@ impl SendQueue {
 
 impl Chunks {
     /// Fills the last chunk, and begins another with the rest.
-    fn push(&mut self, data: &[u8], spares: &Spares) {
+    fn push(&mut self, data: &[u8], pool: &BufferPool) {
         let has_tail = self.lent.is_none() || !self.more.is_empty();
         let mut rest = data;
         if has_tail {
@@ -220,7 +220,7 @@ impl Chunks {
         }
         // Behind what is only being sent there is seldom much; behind a full chunk there is.
         let is_small = !has_tail && rest.len() <= CHUNK;
-        let mut chunk = if is_small { spares.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
+        let mut chunk = if is_small { pool.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
         copy(&mut chunk, rest);
         self.more_bytes += rest.len();
         self.more.push_back(chunk);
@@ -249,10 +249,10 @@ fn copy_pieces(buffer: &mut Vec<u8>, data: &[u8]) {
 /// Emptied buffers, shared by all connections of a reactor, so that an idle connection holds none and a busy one does not
 /// allocate.
 #[derive(Debug, Default)]
-pub(crate) struct Spares(RefCell<Pool>);
+pub(crate) struct BufferPool(RefCell<Buffers>);
 
 #[derive(Debug, Default)]
-struct Pool {
+struct Buffers {
     /// Those of queues, each with its buffer.
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     chunks: Vec<Box<Chunks>>,
@@ -262,7 +262,7 @@ struct Pool {
     bytes: usize,
 }
 
-impl Spares {
+impl BufferPool {
     /// How much is kept. Streams write and flush within one turn, so as many buffers are in use at a time as connections
     /// answer in one turn: 2 MiB is 512 answers of 4 KiB, or 128 of 16 KiB; a larger batch allocates for the rest.
     const KEPT: usize = 2 * 1024 * 1024;
@@ -309,7 +309,7 @@ impl Spares {
     }
 }
 
-impl Pool {
+impl Buffers {
     #[cold]
     fn make_chunks(&mut self) -> Box<Chunks> {
         let head = self.buffers.pop().unwrap_or_default();
@@ -321,7 +321,7 @@ impl Pool {
     #[inline(always)]
     fn keeps(&mut self, capacity: usize) -> bool {
         let bytes = self.bytes + capacity;
-        let keeps = capacity <= CHUNK && capacity > 0 && bytes <= Spares::KEPT;
+        let keeps = capacity <= CHUNK && capacity > 0 && bytes <= BufferPool::KEPT;
         if keeps {
             self.bytes = bytes;
         }
@@ -341,11 +341,11 @@ mod tests {
 
     #[test]
     fn small_writes_share_a_chunk_and_large_ones_have_their_own() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
-        queue.push(b"one", &spares);
-        queue.push(b"two", &spares);
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(b"one", &pool);
+        queue.push(b"two", &pool);
         assert!(queue.is_single());
-        queue.push(&vec![7; CHUNK], &spares);
+        queue.push(&vec![7; CHUNK], &pool);
         assert!(!queue.is_single());
         assert_eq!(queue.len(), 6 + CHUNK);
         assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
@@ -354,21 +354,21 @@ mod tests {
     /// Whatever the sizes of writes and sends, the bytes come out in order, and an emptied queue owns nothing.
     #[test]
     fn bytes_come_out_as_they_went_in() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
         let (mut written, mut sent) = (Vec::new(), Vec::new());
         for round in 0..400_usize {
             let data: Vec<u8> = (0..(round * 7919) % 9000).map(|i| (i * 31 + round) as u8).collect();
-            queue.push(&data, &spares);
+            queue.push(&data, &pool);
             written.extend_from_slice(&data);
             let all = contents(&queue);
             let count = all.len().min((round * 104_729) % 12_000);
             sent.extend_from_slice(&all[..count]);
-            queue.advance(count, &spares);
+            queue.advance(count, &pool);
         }
         while !queue.is_empty() {
             let all = contents(&queue);
             sent.extend_from_slice(&all);
-            queue.advance(all.len(), &spares);
+            queue.advance(all.len(), &pool);
         }
         assert!(sent == written);
         assert!(queue.0.is_none());
@@ -376,72 +376,72 @@ mod tests {
 
     #[test]
     fn an_emptied_buffer_is_used_again() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
-        queue.push(b"hello", &spares);
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(b"hello", &pool);
         let address = queue.front().as_ptr();
-        queue.advance(5, &spares);
-        queue.push(b"again", &spares);
+        queue.advance(5, &pool);
+        queue.push(b"again", &pool);
         assert_eq!(queue.front().as_ptr(), address);
     }
 
     /// However many connections answer at once, what is kept afterwards is bounded.
     #[test]
     fn the_buffers_that_are_kept_are_bounded() {
-        let spares = Spares::default();
+        let pool = BufferPool::default();
         let mut queues: Vec<_> = (0..200).map(|_| SendQueue::default()).collect();
         for queue in &mut queues {
-            queue.push(&vec![1; CHUNK], &spares);
+            queue.push(&vec![1; CHUNK], &pool);
         }
         for queue in &mut queues {
-            queue.advance(CHUNK, &spares);
+            queue.advance(CHUNK, &pool);
         }
-        assert_eq!(spares.0.borrow().bytes, 2 * 1024 * 1024);
-        drop(spares.take());
-        assert_eq!(spares.0.borrow().bytes, 2 * 1024 * 1024 - CHUNK);
+        assert_eq!(pool.0.borrow().bytes, 2 * 1024 * 1024);
+        drop(pool.take());
+        assert_eq!(pool.0.borrow().bytes, 2 * 1024 * 1024 - CHUNK);
         for queue in &mut queues {
-            queue.push(b"one each", &spares);
+            queue.push(b"one each", &pool);
         }
-        assert_eq!(spares.0.borrow().bytes, 0);
+        assert_eq!(pool.0.borrow().bytes, 0);
     }
 
     /// What is lent counts, what is written meanwhile goes behind it, and what was not sent of it is in front again.
     #[test]
     fn a_loan_comes_back_to_where_it_was() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
         assert!(queue.lend().is_none());
-        queue.push(b"0123456789", &spares);
-        queue.advance(2, &spares);
-        let loan = queue.lend().unwrap();
-        assert_eq!((loan.bytes(), queue.len(), queue.front()), (&b"23456789"[..], 8, &b""[..]));
+        queue.push(b"0123456789", &pool);
+        queue.advance(2, &pool);
+        let in_flight = queue.lend().unwrap();
+        assert_eq!((in_flight.bytes(), queue.len(), queue.front()), (&b"23456789"[..], 8, &b""[..]));
         assert!(queue.lend().is_none() && !queue.is_empty());
-        queue.push(b"ab", &spares);
-        queue.push(b"cd", &spares);
+        queue.push(b"ab", &pool);
+        queue.push(b"cd", &pool);
         assert_eq!(queue.len(), 12);
-        queue.take_back(loan, 3, &spares);
+        queue.take_back(in_flight, 3, &pool);
         assert_eq!(contents(&queue), b"56789abcd");
-        let loan = queue.lend().unwrap();
-        queue.take_back(loan, 5, &spares);
+        let in_flight = queue.lend().unwrap();
+        queue.take_back(in_flight, 5, &pool);
         assert_eq!(contents(&queue), b"abcd");
-        let loan = queue.lend().unwrap();
+        let in_flight = queue.lend().unwrap();
         queue.clear();
-        queue.take_back(loan, 0, &spares);
+        queue.take_back(in_flight, 0, &pool);
         assert!(queue.is_empty());
     }
 
-    /// A loan with nothing behind it comes back as well, and its buffer goes to the pool when all of it was sent.
+    /// A chunk in flight with nothing behind it comes back as well, and its buffer goes to the pool when all of it was sent.
     #[test]
     fn a_loan_without_more_comes_back() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
-        queue.push(b"0123456789", &spares);
-        let loan = queue.lend().unwrap();
-        let address = loan.bytes().as_ptr();
-        queue.take_back(loan, 4, &spares);
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(b"0123456789", &pool);
+        let in_flight = queue.lend().unwrap();
+        let address = in_flight.bytes().as_ptr();
+        queue.take_back(in_flight, 4, &pool);
         assert_eq!(contents(&queue), b"456789");
-        let loan = queue.lend().unwrap();
-        queue.take_back(loan, 6, &spares);
-        let kept = spares.take();
+        let in_flight = queue.lend().unwrap();
+        queue.take_back(in_flight, 6, &pool);
+        let kept = pool.take();
         assert!(queue.is_empty() && kept.as_ptr() == address);
-        queue.push(b"for nobody", &spares);
+        queue.push(b"for nobody", &pool);
         assert_eq!(queue.lend().unwrap().into_buffer(), b"for nobody");
     }
 
@@ -449,55 +449,55 @@ mod tests {
     #[test]
     fn appended_buffers_are_chunks_or_copied() {
         const WORTH: usize = 16 * 1024;
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
-        queue.append(Vec::with_capacity(10), &spares);
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.append(Vec::with_capacity(10), &pool);
         assert!(queue.is_empty());
         let first = b"first".to_vec();
         let address = first.as_ptr();
-        queue.append(first, &spares);
+        queue.append(first, &pool);
         assert_eq!((queue.front(), queue.front().as_ptr(), queue.len()), (&b"first"[..], address, 5));
-        drop((spares.take(), spares.take()));
-        queue.append(vec![1; WORTH - 1], &spares);
-        assert!(queue.is_single() && spares.take().capacity() == WORTH - 1);
-        queue.append(vec![2; WORTH], &spares);
-        assert!(!queue.is_single() && spares.take().capacity() == 0);
-        queue.append(vec![3; WORTH], &spares);
+        drop((pool.take(), pool.take()));
+        queue.append(vec![1; WORTH - 1], &pool);
+        assert!(queue.is_single() && pool.take().capacity() == WORTH - 1);
+        queue.append(vec![2; WORTH], &pool);
+        assert!(!queue.is_single() && pool.take().capacity() == 0);
+        queue.append(vec![3; WORTH], &pool);
         assert_eq!(queue.len(), 5 + WORTH - 1 + 2 * WORTH);
         let expected = [&b"first"[..], &[1; WORTH - 1], &[2; WORTH], &[3; WORTH]].concat();
         assert!(contents(&queue) == expected);
     }
 
-    /// A small write behind a loan takes a kept buffer; one behind a full chunk begins another chunk.
+    /// A small write behind a chunk in flight takes a kept buffer; one behind a full chunk begins another chunk.
     #[test]
     fn writes_behind_a_chunk_take_the_room_that_they_need() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
-        queue.push(b"lent", &spares);
-        let loan = queue.lend().unwrap();
-        spares.give(Vec::with_capacity(100));
-        queue.push(b"behind", &spares);
-        assert_eq!(spares.take().capacity(), 0, "the kept buffer is in use");
-        queue.take_back(loan, 4, &spares);
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(b"lent", &pool);
+        let in_flight = queue.lend().unwrap();
+        pool.give(Vec::with_capacity(100));
+        queue.push(b"behind", &pool);
+        assert_eq!(pool.take().capacity(), 0, "the kept buffer is in use");
+        queue.take_back(in_flight, 4, &pool);
         assert_eq!(contents(&queue), b"behind");
 
         let mut queue = SendQueue::default();
-        queue.push(&vec![1; CHUNK], &spares);
-        spares.give(Vec::with_capacity(100));
-        queue.push(b"behind", &spares);
+        queue.push(&vec![1; CHUNK], &pool);
+        pool.give(Vec::with_capacity(100));
+        queue.push(b"behind", &pool);
         assert!(queue.0.is_some_and(|chunks| chunks.more[0].capacity() == CHUNK));
     }
 
     #[test]
     fn a_buffer_without_room_is_not_kept() {
-        let spares = Spares::default();
-        spares.give(Vec::new());
-        assert!(spares.0.borrow().buffers.is_empty());
+        let pool = BufferPool::default();
+        pool.give(Vec::new());
+        assert!(pool.0.borrow().buffers.is_empty());
     }
 
     #[test]
     fn a_buffer_grown_past_a_chunk_is_not_kept() {
-        let (mut queue, spares) = (SendQueue::default(), Spares::default());
-        queue.push(&vec![1; CHUNK + 1], &spares);
-        queue.advance(CHUNK + 1, &spares);
-        assert!(spares.0.borrow().buffers.is_empty());
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(&vec![1; CHUNK + 1], &pool);
+        queue.advance(CHUNK + 1, &pool);
+        assert!(pool.0.borrow().buffers.is_empty());
     }
 }

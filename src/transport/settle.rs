@@ -38,7 +38,7 @@ pub(crate) fn settle(transport: &Transport, stream: &mut Stream, settler: &mut i
     loop {
         match stream.next_step() {
             Step::Rest => return moved,
-            Step::Seal => stream.seal(transport.spares()),
+            Step::Seal => stream.seal(transport.pool()),
             Step::Send => {
                 if settler.send(stream) {
                     return true;
@@ -49,7 +49,7 @@ pub(crate) fn settle(transport: &Transport, stream: &mut Stream, settler: &mut i
                 if stream.shut() == EndNotice::Tell {
                     settler.leave(Later::TellOfShut);
                     // The rest waits until the protocol has heard of it: it may fail over it.
-                    transport.list_stream(stream);
+                    transport.mark_stream_dirty(stream);
                     return true;
                 }
             }

@@ -12,7 +12,7 @@ impl Protocol for Echo {
 }
 
 fn count(transport: &Transport) {
-    transport.connection::<Echo>().later(|_echo, transport| transport.queued()).or_log("counting");
+    transport.connection::<Echo>().later(|_echo, transport| transport.queued_bytes()).or_log("counting");
 }
 
 fn main() {}

@@ -45,12 +45,12 @@ fn run() -> Result<()> {
     let transport = place.borrow().clone().ok_or("there is a connection")?;
     // What the socket itself takes is full from here on.
     fill(&reactor, &transport, &piece, 64 << 10)?;
-    let (queued, memory) = (transport.queued() as u64, private_memory(std::process::id())?);
+    let (queued, memory) = (transport.queued_bytes() as u64, private_memory(std::process::id())?);
     for line in std::io::stdin().lock().lines() {
         fill(&reactor, &transport, &piece, line?.trim().parse()?)?;
         let more = private_memory(std::process::id())?.saturating_sub(memory) + queued;
         let mut output = std::io::stdout().lock();
-        writeln!(output, "pending {} {more}", transport.queued())?;
+        writeln!(output, "pending {} {more}", transport.queued_bytes())?;
         output.flush()?;
     }
     drop(silent);
@@ -70,8 +70,8 @@ fn turn_until(reactor: &Reactor, done: impl Fn() -> bool) -> Result<()> {
 /// Writes until at least so many bytes wait, although the loop turns.
 fn fill(reactor: &Reactor, transport: &Transport, piece: &[u8], bytes: usize) -> Result<()> {
     turn_until(reactor, || {
-        let full = transport.queued() >= bytes;
-        while transport.queued() < bytes {
+        let full = transport.queued_bytes() >= bytes;
+        while transport.queued_bytes() < bytes {
             transport.write(piece);
         }
         full

@@ -12,7 +12,7 @@ use std::time::Duration;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 use super::Uring;
 use super::{Backend, BackendEvent, Inbox, Mio, Outgoing, Progress};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// See the module.
 #[expect(clippy::large_enum_variant, reason = "a reactor has one, and the usual one is not to be behind a pointer")]

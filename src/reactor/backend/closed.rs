@@ -11,7 +11,7 @@ use super::{
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 
 /// See the module.

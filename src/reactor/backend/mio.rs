@@ -23,12 +23,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::mio::Interest as Readiness;
+use ::mio::Interest as PollInterest;
 use ::mio::Waker;
 
 use super::fine_timer::FineTimer;
 use super::poller::Poller;
-use super::readiness::{Listener, Source, Stream, Watched};
+use super::readiness::{Listener, PolledSource, PolledStream, Watched};
 use super::socket::{self, Receive, Send};
 use super::table::Table;
 use super::{
@@ -38,21 +38,21 @@ use super::{
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
 use crate::log::error;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 
 /// What a stream is registered for. An urgent byte is no event of its own, but says that a receive may stop before the socket is
 /// drained.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const RECEIVING: Readiness = Readiness::READABLE.add(Readiness::PRIORITY);
+const RECEIVING: PollInterest = PollInterest::READABLE.add(PollInterest::PRIORITY);
 /// What a stream is registered for.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const RECEIVING: Readiness = Readiness::READABLE;
+const RECEIVING: PollInterest = PollInterest::READABLE;
 
 /// See the module.
 pub(crate) struct Mio {
     poller: Poller,
-    table: Table<Source>,
+    table: Table<PolledSource>,
     /// The event of a receive that was to bring bytes, and brought something else.
     aside: Option<(Id, BackendEvent)>,
     clock: Monotonic,
@@ -74,7 +74,7 @@ impl Mio {
         Ok(Self { poller, table: Table::new(), aside: None, clock: Monotonic::new(), fine, reserve: None, turn: 0 })
     }
 
-    fn stream(&mut self, id: Id) -> Option<&mut Stream> {
+    fn stream(&mut self, id: Id) -> Option<&mut PolledStream> {
         self.table.get_mut(id)?.stream()
     }
 
@@ -89,7 +89,7 @@ impl Mio {
     #[inline(always)]
     fn poll(&mut self, until: Option<Duration>) -> io::Result<()> {
         #[cfg(test)]
-        socket::faults::call(socket::faults::Call::Wait, || Ok(()))?;
+        socket::faults::call(socket::faults::SystemCall::Wait, || Ok(()))?;
         self.poller.wait(self.first_wait(until))?;
         match until {
             Some(until) if self.poller.is_silent() => self.wait_on(until),
@@ -111,8 +111,8 @@ impl Mio {
     /// Slow path: a receive that did more or less than drain the socket.
     #[cold]
     fn received_slow(&mut self, id: Id, received: Receive, inbox: &mut Inbox) -> Option<Id> {
-        let (event, then) = self.table.get_mut(id)?.stream()?.received(received, inbox);
-        self.table.looked(id, then);
+        let (event, requeue) = self.table.get_mut(id)?.stream()?.received(received, inbox);
+        self.table.requeue(id, requeue);
         if let Some(BackendEvent::Received) = event {
             return Some(id);
         }
@@ -137,12 +137,14 @@ impl Backend for Mio {
         let poller = &self.poller;
         self.table.each(|id, source| {
             let (descriptor, interest) = match source {
-                Source::Listener(listener) => {
+                PolledSource::Listener(listener) => {
                     listener.adopt();
-                    (listener.socket.as_raw_fd(), Readiness::READABLE)
+                    (listener.socket.as_raw_fd(), PollInterest::READABLE)
                 }
-                Source::Connecting(stream) => (stream.socket.as_raw_fd(), Readiness::READABLE | Readiness::WRITABLE),
-                Source::Vacant | Source::Stream(_) | Source::Watched(_) => return Ok(()),
+                PolledSource::Connecting(stream) => {
+                    (stream.socket.as_raw_fd(), PollInterest::READABLE | PollInterest::WRITABLE)
+                }
+                PolledSource::Vacant | PolledSource::Stream(_) | PolledSource::Watched(_) => return Ok(()),
             };
             poller.register(id, descriptor, interest)
         })
@@ -153,21 +155,21 @@ impl Backend for Mio {
         if self.reserve.is_none() {
             self.reserve = Some(socket::reserve()?);
         }
-        self.poller.register(id, socket.as_raw_fd(), Readiness::READABLE)?;
-        self.table.insert(id, Source::Listener(Box::new(Listener::new(socket, &bound, file, options))));
+        self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE)?;
+        self.table.insert(id, PolledSource::Listener(Box::new(Listener::new(socket, &bound, file, options))));
         Ok(bound)
     }
 
     fn accept(&mut self, id: Id) {
-        if let Some(Source::Listener(listener)) = self.table.get_mut(id) {
+        if let Some(PolledSource::Listener(listener)) = self.table.get_mut(id) {
             listener.resume();
-            self.table.list_again(id);
+            self.table.requeue_next_turn(id);
         }
     }
 
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
         match self.table.take(id) {
-            Source::Listener(mut listener) => listener.waiting_connections(),
+            PolledSource::Listener(mut listener) => listener.waiting_connections(),
             _ => Vec::new(),
         }
     }
@@ -181,17 +183,17 @@ impl Backend for Mio {
             return Err(io::ErrorKind::Unsupported.into());
         };
         self.poller.register(id, socket.as_raw_fd(), RECEIVING)?;
-        self.table.insert(id, Source::Stream(Stream::new(socket, unix)));
+        self.table.insert(id, PolledSource::Stream(PolledStream::new(socket, unix)));
         Ok(())
     }
 
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
         let (socket, done) = socket::connect(to, options)?;
-        let both = RECEIVING | Readiness::WRITABLE;
+        let both = RECEIVING | PollInterest::WRITABLE;
         self.poller.register(id, socket.as_raw_fd(), both).map_err(ConnectRefusal::Socket)?;
-        self.table.insert(id, Source::Connecting(Stream::attempt(socket, to.unix().is_some())));
+        self.table.insert(id, PolledSource::Connecting(PolledStream::attempt(socket, to.unix().is_some())));
         if done {
-            self.table.list_again(id);
+            self.table.requeue_next_turn(id);
         }
         Ok(())
     }
@@ -200,29 +202,29 @@ impl Backend for Mio {
         let Some(stream) = self.stream(id) else { return };
         stream.receiving = on;
         if on && stream.is_readable() {
-            self.table.list_again(id);
+            self.table.requeue_next_turn(id);
         }
     }
 
     fn receive_rest(&mut self, id: Id) {
         if let Some(stream) = self.stream(id) {
             stream.receive_rest();
-            self.table.list_again(id);
+            self.table.requeue_next_turn(id);
         }
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {
-        matches!(self.table.get(id), Some(Source::Stream(stream)) if stream.unix)
+        matches!(self.table.get(id), Some(PolledSource::Stream(stream)) if stream.unix)
     }
 
     #[inline(always)]
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
-        let Some(Source::Stream(stream)) = self.table.get_mut(id) else {
+        let Some(PolledSource::Stream(stream)) = self.table.get_mut(id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let progress = stream.send(outgoing)?;
         if stream.blocked && !mem::replace(&mut stream.armed, true) {
-            self.poller.reregister(id, stream.socket.as_raw_fd(), RECEIVING | Readiness::WRITABLE)?;
+            self.poller.reregister(id, stream.socket.as_raw_fd(), RECEIVING | PollInterest::WRITABLE)?;
         }
         Ok(progress)
     }
@@ -244,23 +246,23 @@ impl Backend for Mio {
     fn close(&mut self, id: Id, reset: bool) {
         // Closing takes a descriptor out of the poller; no call is needed for that.
         match self.table.take(id) {
-            Source::Stream(stream) if reset => socket::reset_on_close(stream.socket.as_fd()),
-            Source::Stream(stream) => stream.read_last(),
+            PolledSource::Stream(stream) if reset => socket::reset_on_close(stream.socket.as_fd()),
+            PolledSource::Stream(stream) => stream.read_last(),
             // Its owner may have closed it: then it is out already.
-            Source::Watched(watched) => drop(self.poller.deregister(watched.descriptor)),
-            Source::Vacant | Source::Listener(_) | Source::Connecting(_) => {}
+            PolledSource::Watched(watched) => drop(self.poller.deregister(watched.descriptor)),
+            PolledSource::Vacant | PolledSource::Listener(_) | PolledSource::Connecting(_) => {}
         }
     }
 
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
         let readiness = match interest {
-            Interest { readable: true, writable: false } => Readiness::READABLE,
-            Interest { readable: false, writable: true } => Readiness::WRITABLE,
-            Interest { readable: true, writable: true } => Readiness::READABLE | Readiness::WRITABLE,
+            Interest { readable: true, writable: false } => PollInterest::READABLE,
+            Interest { readable: false, writable: true } => PollInterest::WRITABLE,
+            Interest { readable: true, writable: true } => PollInterest::READABLE | PollInterest::WRITABLE,
             Interest { readable: false, writable: false } => return Err(io::ErrorKind::InvalidInput.into()),
         };
         self.poller.register(id, descriptor, readiness)?;
-        self.table.insert(id, Source::Watched(Watched::new(descriptor, interest)));
+        self.table.insert(id, PolledSource::Watched(Watched::new(descriptor, interest)));
         Ok(())
     }
 
@@ -285,9 +287,9 @@ impl Backend for Mio {
         if self.table.has_current() {
             return None;
         }
-        let (id, edge) = self.poller.peek()?;
-        let Some(Source::Stream(stream)) = self.table.unlisted(id) else { return None };
-        if !stream.may_just_receive(edge) {
+        let (id, readiness) = self.poller.peek()?;
+        let Some(PolledSource::Stream(stream)) = self.table.get_unless_queued(id) else { return None };
+        if !stream.may_just_receive(readiness) {
             return None;
         }
         self.poller.skip();
@@ -307,13 +309,13 @@ impl Backend for Mio {
         loop {
             let told = if self.table.has_current() { None } else { self.poller.next() };
             let id = match told {
-                Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
-                None => Some(self.table.next_listed()?),
+                Some((id, readiness)) => self.table.note(id, |source| source.note(readiness)),
+                None => Some(self.table.next_queued()?),
             };
             let Some(id) = id else { continue };
             let Some(source) = self.table.get_mut(id) else { continue };
-            let (event, then) = source.next(self.turn, inbox, &mut self.reserve);
-            self.table.looked(id, then);
+            let (event, requeue) = source.next(self.turn, inbox, &mut self.reserve);
+            self.table.requeue(id, requeue);
             if let Some(event) = event {
                 return Some((id, event));
             }
@@ -326,7 +328,7 @@ impl Backend for Mio {
 
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
         match self.table.get(id)? {
-            Source::Stream(stream) => Some(stream.socket.as_fd()),
+            PolledSource::Stream(stream) => Some(stream.socket.as_fd()),
             _ => None,
         }
     }

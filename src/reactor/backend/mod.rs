@@ -49,10 +49,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::address::{Address, Ends};
-use crate::transport::agenda::{Credentials, Id, SocketOption};
+use crate::address::{Address, AddressPair};
+use crate::transport::driver::{Credentials, SocketOption};
+use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
-use crate::transport::send_queue::Loan;
+use crate::transport::send_queue::InFlight;
 
 pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
@@ -106,7 +107,7 @@ pub(crate) trait Backend {
 
     /// Gives back a chunk that was taken along, with the number of its bytes that the socket has taken. `None`: there is no such
     /// chunk, or the socket is still busy with it.
-    fn recall(&mut self, _id: Id) -> Option<(Loan, io::Result<usize>)> {
+    fn recall(&mut self, _id: Id) -> Option<(InFlight, io::Result<usize>)> {
         None
     }
 
@@ -282,7 +283,7 @@ pub(crate) enum BackendEvent {
     /// Bytes came: they are in the inbox.
     Received,
     /// A chunk that was taken along to be sent, and the number of its bytes that were. Short of memory, it is `OutOfMemory`.
-    Returned(Loan, io::Result<usize>),
+    Returned(InFlight, io::Result<usize>),
     Other(Completion),
 }
 
@@ -325,7 +326,7 @@ pub(crate) enum Completion {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) socket: IncomingSocket,
-    pub(crate) ends: Ends,
+    pub(crate) ends: AddressPair,
 }
 
 /// What an accepted connection is to the backend that accepted it.

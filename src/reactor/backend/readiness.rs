@@ -10,10 +10,10 @@ use rustix::event::PollFlags;
 
 use super::socket::{self, Accept, Receive, Send};
 use super::socket_file::SocketFile;
-use super::table::Then;
+use super::table::Requeue;
 use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Interest, Progress, RECEIVE};
 use super::{ConnectionOptions, PortOptions};
-use crate::address::{Address, Ends};
+use crate::address::{Address, AddressPair};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::{CHUNK, MAX_SLICES};
 
@@ -31,14 +31,14 @@ const LAST_READ: usize = 4 * RECEIVE;
 
 /// A thing that is watched for readiness.
 #[derive(Default)]
-pub(super) enum Source {
+pub(super) enum PolledSource {
     #[default]
     Vacant,
     /// Boxed, for a port needs more room than a stream, of which there are more.
     Listener(Box<Listener>),
     /// An attempt, already remembering what is said of the stream that it may become.
-    Connecting(Stream),
-    Stream(Stream),
+    Connecting(PolledStream),
+    Stream(PolledStream),
     /// A descriptor that is not ours.
     Watched(Watched),
 }
@@ -47,7 +47,7 @@ pub(super) enum Source {
 pub(super) struct Watched {
     pub(super) descriptor: RawFd,
     pub(super) interest: Interest,
-    edge: Edge,
+    readiness: Readiness,
 }
 
 pub(super) struct Listener {
@@ -82,10 +82,10 @@ enum Shortage {
     AskedAgain,
 }
 
-pub(super) struct Stream {
+pub(super) struct PolledStream {
     pub(super) socket: OwnedFd,
     /// What the poller said, and is not known to be over.
-    edge: Edge,
+    readiness: Readiness,
     pub(super) receiving: bool,
     /// Receiving what arrived before a fatal error: when there is no more, that is the end.
     rest: bool,
@@ -101,9 +101,9 @@ pub(super) struct Stream {
 
 /// What a poller said of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Edge(u8);
+pub(super) struct Readiness(u8);
 
-impl Edge {
+impl Readiness {
     /// Nothing.
     pub(super) const NONE: Self = Self(0);
     /// There may be something to receive.
@@ -165,18 +165,18 @@ impl Edge {
     }
 }
 
-impl Source {
-    pub(super) fn stream(&mut self) -> Option<&mut Stream> {
+impl PolledSource {
+    pub(super) fn stream(&mut self) -> Option<&mut PolledStream> {
         if let Self::Stream(stream) = self { Some(stream) } else { None }
     }
 
     /// Takes note of what the poller said. `false`: there is nobody.
-    pub(super) fn note(&mut self, edge: Edge) -> bool {
+    pub(super) fn note(&mut self, readiness: Readiness) -> bool {
         match self {
             Self::Vacant => return false,
             Self::Listener(listener) => listener.waiting = true,
-            Self::Connecting(stream) | Self::Stream(stream) => stream.edge.add(edge),
-            Self::Watched(watched) => watched.note(edge),
+            Self::Connecting(stream) | Self::Stream(stream) => stream.readiness.add(readiness),
+            Self::Watched(watched) => watched.note(readiness),
         }
         true
     }
@@ -187,15 +187,15 @@ impl Source {
         turn: u32,
         inbox: &mut Inbox,
         reserve: &mut Option<OwnedFd>,
-    ) -> (Option<BackendEvent>, Then) {
-        let (completion, then) = match self {
+    ) -> (Option<BackendEvent>, Requeue) {
+        let (completion, requeue) = match self {
             Self::Stream(stream) => return stream.next(inbox),
             Self::Listener(listener) => listener.next(turn, reserve),
-            Self::Connecting(_) => (self.next_connected(), Then::Rest),
+            Self::Connecting(_) => (self.next_connected(), Requeue::No),
             Self::Watched(watched) => watched.next(),
-            Self::Vacant => (None, Then::Rest),
+            Self::Vacant => (None, Requeue::No),
         };
-        (completion.map(BackendEvent::Other), then)
+        (completion.map(BackendEvent::Other), requeue)
     }
 
     /// What became of an attempt, which a source is no longer after that.
@@ -215,24 +215,26 @@ impl Source {
 
 impl Watched {
     pub(super) fn new(descriptor: RawFd, interest: Interest) -> Self {
-        Self { descriptor, interest, edge: Edge::NONE }
+        Self { descriptor, interest, readiness: Readiness::NONE }
     }
 
-    pub(super) fn note(&mut self, edge: Edge) {
-        self.edge.add(edge);
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.readiness.add(readiness);
     }
 
     /// What is to be told of what was noted. An error or the end of the other side is told as any readiness that was asked for, for
     /// the next call says it.
-    pub(super) fn next(&mut self) -> (Option<Completion>, Then) {
-        let is_over = self.edge.has(Edge::HUNG_UP) || self.edge.has(Edge::FAILED) || self.edge.has(Edge::GONE);
-        let readable = self.interest.readable && (self.edge.has(Edge::READABLE) || is_over);
-        let writable = self.interest.writable && (self.edge.has(Edge::WRITABLE) || is_over);
-        self.edge = if readable && writable { Edge::WRITABLE } else { Edge::NONE };
+    pub(super) fn next(&mut self) -> (Option<Completion>, Requeue) {
+        let is_over = self.readiness.has(Readiness::HUNG_UP)
+            || self.readiness.has(Readiness::FAILED)
+            || self.readiness.has(Readiness::GONE);
+        let readable = self.interest.readable && (self.readiness.has(Readiness::READABLE) || is_over);
+        let writable = self.interest.writable && (self.readiness.has(Readiness::WRITABLE) || is_over);
+        self.readiness = if readable && writable { Readiness::WRITABLE } else { Readiness::NONE };
         match (readable, writable) {
-            (true, writable) => (Some(Completion::Readable), if writable { Then::Next } else { Then::Rest }),
-            (false, true) => (Some(Completion::Writable), Then::Rest),
-            (false, false) => (None, Then::Rest),
+            (true, writable) => (Some(Completion::Readable), if writable { Requeue::Now } else { Requeue::No }),
+            (false, true) => (Some(Completion::Writable), Requeue::No),
+            (false, false) => (None, Requeue::No),
         }
     }
 }
@@ -272,16 +274,16 @@ impl Listener {
         self.shortage = Shortage::None;
     }
 
-    pub(super) fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
+    pub(super) fn next(&mut self, turn: u32, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Requeue) {
         while self.waiting && self.accepting {
             if !self.may_accept(turn) {
-                return (None, Then::Again);
+                return (None, Requeue::NextTurn);
             }
             match socket::accept(self.socket.as_fd()) {
                 Accept::Connection(socket, peer) => {
                     self.short = false;
                     if let Some(incoming) = self.incoming(socket, peer) {
-                        return (Some(Completion::Accepted(incoming)), Then::Next);
+                        return (Some(Completion::Accepted(incoming)), Requeue::Now);
                     }
                 }
                 Accept::Empty => (self.waiting, self.short) = (false, false),
@@ -296,11 +298,11 @@ impl Listener {
                 },
                 Accept::Failed(error) => {
                     self.accepting = false;
-                    return (Some(Completion::AcceptFailed(error)), Then::Rest);
+                    return (Some(Completion::AcceptFailed(error)), Requeue::No);
                 }
             }
         }
-        (None, Then::Rest)
+        (None, Requeue::No)
     }
 
     /// Takes one from the budget of this turn, unless it is used up.
@@ -327,18 +329,18 @@ impl Listener {
             socket::set_buffers(&socket, given).ok()?;
         }
         let socket = IncomingSocket::Descriptor { socket, unix: host.unix().is_some() };
-        Some(Incoming { socket, ends: Ends::new(host, peer) })
+        Some(Incoming { socket, ends: AddressPair::new(host, peer) })
     }
 
     /// Descriptors ran out: the reactor is asked for one, now and in the next turn, by when connections of this one may be over.
     /// `None`: it had none.
-    fn next_of_shortage(&mut self, turn: u32) -> Option<(Option<Completion>, Then)> {
+    fn next_of_shortage(&mut self, turn: u32) -> Option<(Option<Completion>, Requeue)> {
         self.short = true;
         let (shortage, next) = match self.shortage {
-            Shortage::None => (Shortage::Asked, (Some(Completion::NoDescriptors), Then::Next)),
-            Shortage::Asked => (Shortage::Waits(turn), (None, Then::Again)),
-            Shortage::Waits(since) if since == turn => (self.shortage, (None, Then::Again)),
-            Shortage::Waits(_) => (Shortage::AskedAgain, (Some(Completion::NoDescriptors), Then::Next)),
+            Shortage::None => (Shortage::Asked, (Some(Completion::NoDescriptors), Requeue::Now)),
+            Shortage::Asked => (Shortage::Waits(turn), (None, Requeue::NextTurn)),
+            Shortage::Waits(since) if since == turn => (self.shortage, (None, Requeue::NextTurn)),
+            Shortage::Waits(_) => (Shortage::AskedAgain, (Some(Completion::NoDescriptors), Requeue::Now)),
             Shortage::AskedAgain => return None,
         };
         self.shortage = shortage;
@@ -346,7 +348,7 @@ impl Listener {
     }
 
     /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back.
-    fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Then) {
+    fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Requeue) {
         (self.short, self.shortage) = (true, Shortage::None);
         let had_reserve = reserve.take().is_some();
         let mut shed = 0;
@@ -364,13 +366,13 @@ impl Listener {
         *reserve = socket::reserve().ok();
         if shed == 0 && (reserve.is_none() || !had_reserve) {
             self.accepting = false;
-            return (Some(Completion::AcceptFailed(rustix::io::Errno::MFILE.into())), Then::Rest);
+            return (Some(Completion::AcceptFailed(rustix::io::Errno::MFILE.into())), Requeue::No);
         }
-        ((shed > 0).then_some(Completion::Shed(shed)), if self.waiting { Then::Again } else { Then::Rest })
+        ((shed > 0).then_some(Completion::Shed(shed)), if self.waiting { Requeue::NextTurn } else { Requeue::No })
     }
 }
 
-impl Stream {
+impl PolledStream {
     /// An attempt: registered for both directions from the start, for the outcome is told as room for writing.
     pub(super) fn attempt(socket: OwnedFd, unix: bool) -> Self {
         Self { armed: true, ..Self::new(socket, unix) }
@@ -380,7 +382,7 @@ impl Stream {
     pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
         Self {
             socket,
-            edge: Edge::NONE,
+            readiness: Readiness::NONE,
             receiving: false,
             rest: false,
             ended: false,
@@ -392,44 +394,44 @@ impl Stream {
 
     /// Whether there may be something to receive.
     pub(super) fn is_readable(&self) -> bool {
-        self.edge.has(Edge::READABLE)
+        self.readiness.has(Readiness::READABLE)
     }
 
     /// Whether what the poller says is that bytes came for a TCP stream which wants them, and there is no more to it.
     #[inline(always)]
-    pub(super) fn may_just_receive(&self, edge: Edge) -> bool {
-        let said = Edge(edge.0 | self.edge.0);
-        said.without(Edge::WRITABLE) == Edge::READABLE && self.receiving && !self.unix && !self.blocked
+    pub(super) fn may_just_receive(&self, readiness: Readiness) -> bool {
+        let said = Readiness(readiness.0 | self.readiness.0);
+        said.without(Readiness::WRITABLE) == Readiness::READABLE && self.receiving && !self.unix && !self.blocked
     }
 
-    fn next(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
-        if self.blocked && self.edge.has(Edge::WRITABLE) {
+    fn next(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
+        if self.blocked && self.readiness.has(Readiness::WRITABLE) {
             self.blocked = false;
-            return (Some(Completion::SendReady.into()), Then::Next);
+            return (Some(Completion::SendReady.into()), Requeue::Now);
         }
         if self.receiving && self.is_readable() {
             return self.receive(inbox);
         }
-        if self.edge.has(Edge::FAILED) {
+        if self.readiness.has(Readiness::FAILED) {
             // Not being read, or read to its end: reading would not say so.
-            self.edge.remove(Edge::FAILED);
+            self.readiness.remove(Readiness::FAILED);
             let error = socket::pending_error(self.socket.as_fd());
             let broken = error.map(|error| Completion::Broken { error, rest: self.has_rest() });
-            return (broken.map(BackendEvent::Other), Then::Rest);
+            return (broken.map(BackendEvent::Other), Requeue::No);
         }
         if self.is_gone() && self.ended {
             // What it sent was read, and nobody would read what is sent to it.
-            self.edge.remove(Edge::GONE);
+            self.readiness.remove(Readiness::GONE);
             let error = io::ErrorKind::BrokenPipe.into();
-            return (Some(Completion::Broken { error, rest: false }.into()), Then::Rest);
+            return (Some(Completion::Broken { error, rest: false }.into()), Requeue::No);
         }
-        (None, Then::Rest)
+        (None, Requeue::No)
     }
 
     /// Starts to receive what arrived before a fatal error. Of that the poller says nothing more.
     pub(super) fn receive_rest(&mut self) {
         (self.receiving, self.rest) = (true, true);
-        self.edge.add(Edge::READABLE.with(Edge::HUNG_UP, true));
+        self.readiness.add(Readiness::READABLE.with(Readiness::HUNG_UP, true));
     }
 
     /// Whether received bytes were not handed over.
@@ -438,19 +440,19 @@ impl Stream {
     }
 
     fn is_gone(&self) -> bool {
-        self.unix && self.edge.has(Edge::GONE)
+        self.unix && self.readiness.has(Readiness::GONE)
     }
 
     /// Receives from a TCP stream.
     #[inline(always)]
     pub(super) fn receive_bytes(&mut self, inbox: &mut Inbox) -> Receive {
-        self.edge.remove(Edge::READABLE);
+        self.readiness.remove(Readiness::READABLE);
         socket::receive(self.socket.as_fd(), inbox.room().0)
     }
 
-    fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+    fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         let received = if self.unix {
-            self.edge.remove(Edge::READABLE);
+            self.readiness.remove(Readiness::READABLE);
             let (buffer, descriptors) = inbox.room();
             socket::receive_attached(self.socket.as_fd(), buffer, descriptors)
         } else {
@@ -460,36 +462,36 @@ impl Stream {
     }
 
     /// What a receive came to, and when there is more.
-    pub(super) fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+    pub(super) fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         match received {
-            Receive::Bytes(filled) if !self.edge.has(Edge::UNDRAINED) => {
+            Receive::Bytes(filled) if !self.readiness.has(Readiness::UNDRAINED) => {
                 inbox.fill(filled);
-                (Some(BackendEvent::Received), Then::Rest)
+                (Some(BackendEvent::Received), Requeue::No)
             }
             Receive::Full(filled) | Receive::Bytes(filled) => {
-                self.edge.add(Edge::READABLE);
+                self.readiness.add(Readiness::READABLE);
                 inbox.fill(filled);
-                (Some(BackendEvent::Received), Then::Again)
+                (Some(BackendEvent::Received), Requeue::NextTurn)
             }
             Receive::End => {
                 self.ended = true;
                 // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
-                let more = self.edge.has(Edge::FAILED) || self.is_gone();
-                (Some(Completion::EndOfStream.into()), if more { Then::Again } else { Then::Rest })
+                let more = self.readiness.has(Readiness::FAILED) || self.is_gone();
+                (Some(Completion::EndOfStream.into()), if more { Requeue::NextTurn } else { Requeue::No })
             }
             Receive::Empty if self.rest => {
                 self.ended = true;
-                (Some(Completion::EndOfStream.into()), Then::Rest)
+                (Some(Completion::EndOfStream.into()), Requeue::No)
             }
             Receive::Empty => {
-                self.edge.remove(Edge::URGENT);
-                (None, Then::Rest)
+                self.readiness.remove(Readiness::URGENT);
+                (None, Requeue::No)
             }
             Receive::Starved => {
-                self.edge.add(Edge::READABLE);
-                (None, Then::Again)
+                self.readiness.add(Readiness::READABLE);
+                (None, Requeue::NextTurn)
             }
-            Receive::Failed(error) => (Some(Completion::Broken { error, rest: false }.into()), Then::Rest),
+            Receive::Failed(error) => (Some(Completion::Broken { error, rest: false }.into()), Requeue::No),
         }
     }
 
@@ -500,7 +502,7 @@ impl Stream {
         let progress = send(self.socket.as_fd(), outgoing)?;
         if let Progress::Blocked(_) = progress {
             self.blocked = true;
-            self.edge.remove(Edge::WRITABLE);
+            self.readiness.remove(Readiness::WRITABLE);
         }
         Ok(progress)
     }
@@ -523,11 +525,11 @@ pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result
         let front = outgoing.queue.front();
         match socket::send(socket, front) {
             Send::Bytes(count) if count == front.len() => {
-                outgoing.queue.finish(outgoing.spares);
+                outgoing.queue.finish(outgoing.pool);
                 return Ok(Progress::Advanced(count));
             }
             Send::Bytes(count) => {
-                outgoing.queue.advance(count, outgoing.spares);
+                outgoing.queue.advance(count, outgoing.pool);
                 sent = count;
             }
             Send::Full => return Ok(Progress::Blocked(0)),
@@ -541,12 +543,12 @@ pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result
 #[cold]
 #[inline(never)]
 fn send_slow(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>, mut sent: usize) -> io::Result<Progress> {
-    let Outgoing { queue, mut descriptors, spares, .. } = outgoing;
+    let Outgoing { queue, mut descriptors, pool, .. } = outgoing;
     while !queue.is_empty() && sent < SEND {
         let descriptors = descriptors.as_deref_mut().filter(|descriptors| !descriptors.is_empty());
         match socket::send_queue(socket, queue, descriptors) {
             Send::Bytes(count) => {
-                queue.advance(count, spares);
+                queue.advance(count, pool);
                 sent += count;
             }
             Send::Full => return Ok(Progress::Blocked(sent)),

@@ -23,7 +23,7 @@ use super::socket_file::SocketFile;
 use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
 use super::{ConnectionOptions, DialOptions, PortOptions};
 use crate::address::{Address, UnixAddress};
-use crate::transport::agenda::{Credentials, SocketOption};
+use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::outgoing::Attached;
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 
@@ -148,7 +148,7 @@ pub(super) fn interface_index(name: &str) -> io::Result<u32> {
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
     loop {
         #[cfg(test)]
-        let accepted = faults::call(faults::Call::Accept, || rustix::net::acceptfrom_with(listener, FLAGS));
+        let accepted = faults::call(faults::SystemCall::Accept, || rustix::net::acceptfrom_with(listener, FLAGS));
         #[cfg(not(test))]
         let accepted = rustix::net::acceptfrom_with(listener, FLAGS);
         return match accepted {
@@ -219,7 +219,7 @@ pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, b
             .map_err(|error| ConnectRefusal::Bind(error.into()))?;
     }
     #[cfg(test)]
-    let begun = faults::call(faults::Call::Connect, || rustix::net::connect(&socket, &address));
+    let begun = faults::call(faults::SystemCall::Connect, || rustix::net::connect(&socket, &address));
     #[cfg(not(test))]
     let begun = rustix::net::connect(&socket, &address);
     match begun {
@@ -252,13 +252,13 @@ pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<Address>> {
 #[inline(always)]
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     #[cfg(test)]
-    let room = faults::shorten(faults::Call::Receive, buffer.len());
+    let room = faults::shorten(faults::SystemCall::Receive, buffer.len());
     #[cfg(test)]
     let buffer = &mut buffer[..room];
     loop {
         #[cfg(test)]
         let received =
-            faults::call(faults::Call::Receive, || rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT));
+            faults::call(faults::SystemCall::Receive, || rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT));
         #[cfg(not(test))]
         let received = rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT);
         return match received {
@@ -361,11 +361,11 @@ fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
 #[inline(always)]
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     #[cfg(test)]
-    let data = &data[..faults::shorten(faults::Call::Send, data.len())];
+    let data = &data[..faults::shorten(faults::SystemCall::Send, data.len())];
     loop {
         // No closure around the call: it would stand in a frame of its own.
         #[cfg(test)]
-        let result = faults::call(faults::Call::Send, || rustix::net::send(socket, data, SENDING));
+        let result = faults::call(faults::SystemCall::Send, || rustix::net::send(socket, data, SENDING));
         #[cfg(not(test))]
         let result = rustix::net::send(socket, data, SENDING);
         if let Some(sent) = sort_sent(result) {
@@ -388,7 +388,7 @@ pub(super) fn uncork(socket: BorrowedFd<'_>) {
 fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
     loop {
         #[cfg(test)]
-        let result = faults::call(faults::Call::Send, &mut call);
+        let result = faults::call(faults::SystemCall::Send, &mut call);
         #[cfg(not(test))]
         let result = call();
         if let Some(sent) = sort_sent(result) {
@@ -519,7 +519,7 @@ fn our_address(address: SocketAddrAny) -> io::Result<Address> {
 
 fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
     Ok(match address {
-        Address::Tcp(address) => (*address).into(),
+        Address::Inet(address) => (*address).into(),
         Address::Unix(unix) => match (unix.as_path(), unix.as_abstract_name()) {
             (Some(path), _) => SocketAddrUnix::new(path)?.into(),
             (_, Some(name)) => SocketAddrUnix::new_abstract_name(name)?.into(),
@@ -535,8 +535,8 @@ pub(super) fn reserve() -> io::Result<OwnedFd> {
 
 fn family(address: &Address) -> AddressFamily {
     match address {
-        Address::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
-        Address::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+        Address::Inet(SocketAddr::V4(_)) => AddressFamily::INET,
+        Address::Inet(SocketAddr::V6(_)) => AddressFamily::INET6,
         Address::Unix(_) => AddressFamily::UNIX,
     }
 }
@@ -551,7 +551,7 @@ pub(in crate::reactor) mod faults {
     use rustix::io::Errno;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(in crate::reactor) enum Call {
+    pub(in crate::reactor) enum SystemCall {
         Accept,
         Connect,
         Receive,
@@ -587,12 +587,12 @@ pub(in crate::reactor) mod faults {
     }
 
     /// The next calls of that kind on this thread meet these faults, one each.
-    pub(in crate::reactor) fn plan(call: Call, faults: impl IntoIterator<Item = Fault>) {
+    pub(in crate::reactor) fn plan(call: SystemCall, faults: impl IntoIterator<Item = Fault>) {
         PLAN.with_borrow_mut(|plan| plan[call as usize].extend(faults));
     }
 
     /// How many planned faults are still to come.
-    pub(in crate::reactor) fn left(call: Call) -> usize {
+    pub(in crate::reactor) fn left(call: SystemCall) -> usize {
         PLAN.with_borrow(|plan| plan[call as usize].len())
     }
 
@@ -602,14 +602,14 @@ pub(in crate::reactor) mod faults {
     }
 
     /// The next fault of a kind, if `takes` says that it is met here.
-    fn take(call: Call, takes: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
+    fn take(call: SystemCall, takes: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
         PLAN.with_borrow_mut(|plan| {
             let plan = &mut plan[call as usize];
             if plan.front().is_some_and(takes) { plan.pop_front() } else { None }
         })
     }
 
-    pub(in crate::reactor::backend) fn shorten(call: Call, length: usize) -> usize {
+    pub(in crate::reactor::backend) fn shorten(call: SystemCall, length: usize) -> usize {
         match take(call, |fault| matches!(fault, Fault::Short(_))) {
             Some(Fault::Short(room)) => length.min(room),
             _ => length,
@@ -617,7 +617,7 @@ pub(in crate::reactor) mod faults {
     }
 
     pub(in crate::reactor::backend) fn call<T>(
-        call: Call,
+        call: SystemCall,
         real: impl FnOnce() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
         match take(call, |fault| !matches!(fault, Fault::Short(_))) {
@@ -628,7 +628,7 @@ pub(in crate::reactor) mod faults {
 
     /// The outcome of a request to a ring that is not made, because it meets a fault.
     #[cfg(feature = "io-uring")]
-    pub(in crate::reactor::backend) fn request(call: Call) -> Option<i32> {
+    pub(in crate::reactor::backend) fn request(call: SystemCall) -> Option<i32> {
         match take(call, |fault| !matches!(fault, Fault::Short(_) | Fault::Once)) {
             Some(Fault::Fails(error)) => Some(-error.raw_os_error()),
             Some(Fault::Ends) => Some(0),
@@ -639,6 +639,6 @@ pub(in crate::reactor) mod faults {
     /// True if a poll by a ring goes on, that would.
     #[cfg(feature = "io-uring")]
     pub(in crate::reactor::backend) fn goes_on() -> bool {
-        take(Call::RingPoll, |fault| matches!(fault, Fault::Once)).is_none()
+        take(SystemCall::RingPoll, |fault| matches!(fault, Fault::Once)).is_none()
     }
 }

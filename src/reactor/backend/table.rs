@@ -4,43 +4,43 @@ use std::io;
 use std::mem;
 
 use crate::reactor::paged_vec::PagedVec;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// What is watched, and who has something.
 pub(super) struct Table<S> {
     /// What each slot of the reactor's table means to the backend.
-    entries: PagedVec<Entry<S>>,
+    entries: PagedVec<TableEntry<S>>,
     /// Who is to be looked at once more, at once.
     current: Option<Id>,
     /// Who was left over from the last turn, and how many of them were looked at.
-    left: Vec<Id>,
-    looked: usize,
+    carried_over: Vec<Id>,
+    next_carried: usize,
     /// Who will have something in the next turn without being told so.
-    again: Vec<Id>,
+    requeued: Vec<Id>,
     /// What was said of somebody who is gone.
     stale: u64,
 }
 
 #[derive(Default)]
-struct Entry<S> {
+struct TableEntry<S> {
     generation: u32,
-    /// In `again` or `left`.
-    listed: bool,
+    /// In `requeued` or `carried_over`.
+    is_queued: bool,
     source: S,
 }
 
 /// When a source is to be looked at again without being told to by the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
-    Rest,
+pub(super) enum Requeue {
+    No,
     /// At once: it may have something else.
-    Next,
+    Now,
     /// In the next turn: it had its share of this one.
-    Again,
+    NextTurn,
 }
 
 /// Room in the lists from the start, so that none grows in the middle of a quiet program.
-const LISTED: usize = 64;
+const CAPACITY: usize = 64;
 
 /// `S::default()` is a vacant source.
 impl<S: Default> Table<S> {
@@ -48,9 +48,9 @@ impl<S: Default> Table<S> {
         Self {
             entries: PagedVec::new(),
             current: None,
-            left: Vec::with_capacity(LISTED),
-            looked: 0,
-            again: Vec::with_capacity(LISTED),
+            carried_over: Vec::with_capacity(CAPACITY),
+            next_carried: 0,
+            requeued: Vec::with_capacity(CAPACITY),
             stale: 0,
         }
     }
@@ -67,13 +67,13 @@ impl<S: Default> Table<S> {
 
     /// Those who were left over from the last turn have their turn now, behind those who have something new.
     pub(super) fn begin_turn(&mut self) {
-        self.left.drain(..mem::take(&mut self.looked));
-        self.left.append(&mut self.again);
+        self.carried_over.drain(..mem::take(&mut self.next_carried));
+        self.carried_over.append(&mut self.requeued);
     }
 
     /// Whether nobody is left over.
     pub(super) fn is_drained(&self) -> bool {
-        self.again.is_empty() && self.left.len() == self.looked
+        self.requeued.is_empty() && self.carried_over.len() == self.next_carried
     }
 
     /// The source that the system said something of, unless it has its turn later, or had its share of this one. `note` takes note of
@@ -82,7 +82,7 @@ impl<S: Default> Table<S> {
         if let Some(entry) = find(&mut self.entries, id)
             && note(&mut entry.source)
         {
-            return (!entry.listed).then_some(id);
+            return (!entry.is_queued).then_some(id);
         }
         self.stale += 1;
         None
@@ -90,8 +90,8 @@ impl<S: Default> Table<S> {
 
     /// The source that `id` names, unless it has its turn later.
     #[inline(always)]
-    pub(super) fn unlisted(&mut self, id: Id) -> Option<&mut S> {
-        find(&mut self.entries, id).filter(|entry| !entry.listed).map(|entry| &mut entry.source)
+    pub(super) fn get_unless_queued(&mut self, id: Id) -> Option<&mut S> {
+        find(&mut self.entries, id).filter(|entry| !entry.is_queued).map(|entry| &mut entry.source)
     }
 
     /// True if a source is to be looked at once more, before all others.
@@ -101,24 +101,24 @@ impl<S: Default> Table<S> {
     }
 
     /// The next source that is to be looked at without being told so.
-    pub(super) fn next_listed(&mut self) -> Option<Id> {
+    pub(super) fn next_queued(&mut self) -> Option<Id> {
         if let Some(id) = self.current.take() {
             return Some(id);
         }
-        let id = *self.left.get(self.looked)?;
-        self.looked += 1;
+        let id = *self.carried_over.get(self.next_carried)?;
+        self.next_carried += 1;
         Some(id)
     }
 
     /// A source was looked at.
-    pub(super) fn looked(&mut self, id: Id, then: Then) {
+    pub(super) fn requeue(&mut self, id: Id, requeue: Requeue) {
         if let Some(entry) = find(&mut self.entries, id) {
-            entry.listed = then == Then::Again;
+            entry.is_queued = requeue == Requeue::NextTurn;
         }
-        match then {
-            Then::Rest => {}
-            Then::Next => self.current = Some(id),
-            Then::Again => self.again.push(id),
+        match requeue {
+            Requeue::No => {}
+            Requeue::Now => self.current = Some(id),
+            Requeue::NextTurn => self.requeued.push(id),
         }
     }
 
@@ -135,10 +135,10 @@ impl<S: Default> Table<S> {
 
     pub(super) fn insert(&mut self, id: Id, source: S) {
         while self.entries.len() <= id.slot as usize {
-            self.entries.push(Entry::default());
+            self.entries.push(TableEntry::default());
         }
         if let Some(entry) = self.entries.get_mut(id.slot) {
-            *entry = Entry { generation: id.generation, listed: false, source };
+            *entry = TableEntry { generation: id.generation, is_queued: false, source };
         }
     }
 
@@ -157,16 +157,16 @@ impl<S: Default> Table<S> {
     }
 
     /// Has `id` looked at in the next turn.
-    pub(super) fn list_again(&mut self, id: Id) {
-        if find(&mut self.entries, id).is_some_and(|entry| !mem::replace(&mut entry.listed, true)) {
-            self.again.push(id);
+    pub(super) fn requeue_next_turn(&mut self, id: Id) {
+        if find(&mut self.entries, id).is_some_and(|entry| !mem::replace(&mut entry.is_queued, true)) {
+            self.requeued.push(id);
         }
     }
 }
 
 /// The entry that `id` names, unless its place has another tenant.
 #[inline(always)]
-fn find<S: Default>(entries: &mut PagedVec<Entry<S>>, id: Id) -> Option<&mut Entry<S>> {
+fn find<S: Default>(entries: &mut PagedVec<TableEntry<S>>, id: Id) -> Option<&mut TableEntry<S>> {
     entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
 }
 
@@ -181,19 +181,19 @@ mod tests {
         let mut table = Table::<u8>::new();
         table.insert(ID, 1);
         for turn in 1..=100 {
-            table.list_again(ID);
-            assert!(!table.is_drained() && table.unlisted(ID).is_none());
+            table.requeue_next_turn(ID);
+            assert!(!table.is_drained() && table.get_unless_queued(ID).is_none());
             table.begin_turn();
             assert_eq!(table.note(ID, |_| true), None, "it has its turn later");
             assert_eq!(table.note(ID, |_| false), None);
             assert_eq!(table.note(Id { generation: ID.generation + 1, ..ID }, |_| true), None);
-            assert_eq!(table.next_listed(), Some(ID));
-            table.looked(ID, Then::Rest);
-            assert_eq!((table.next_listed(), table.note(ID, |_| true)), (None, Some(ID)));
-            assert!(table.left.len() <= 1, "{} are listed", table.left.len());
+            assert_eq!(table.next_queued(), Some(ID));
+            table.requeue(ID, Requeue::No);
+            assert_eq!((table.next_queued(), table.note(ID, |_| true)), (None, Some(ID)));
+            assert!(table.carried_over.len() <= 1, "{} are queued", table.carried_over.len());
             assert_eq!(table.stale(), 2 * turn);
         }
-        table.looked(ID, Then::Next);
-        assert!(table.has_current() && table.next_listed() == Some(ID) && !table.has_current());
+        table.requeue(ID, Requeue::Now);
+        assert!(table.has_current() && table.next_queued() == Some(ID) && !table.has_current());
     }
 }

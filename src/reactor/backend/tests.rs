@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::socket::faults::{Call, Fault, left, plan};
+use super::socket::faults::{Fault, SystemCall, left, plan};
 use super::{
     Backend, BackendEvent, Closed, Completion, Inbox, IncomingSocket, Interest, Mio, Progress, RECEIVE, readiness,
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
-use crate::transport::agenda::Id;
-use crate::transport::send_queue::{CHUNK, Spares};
+use crate::transport::id::Id;
+use crate::transport::send_queue::{BufferPool, CHUNK};
 use crate::transport::stream::Stream;
 
 /// After this, a test has failed. Nothing waits for it in a test that passes.
@@ -90,17 +90,17 @@ fn a_close_with_unread_bytes_is_no_reset() {
 /// F14: whatever a socket takes of one chunk, or of many, leaves the queue, and nothing else does.
 #[test]
 fn short_sends_take_what_was_sent_off_the_queue() {
-    let spares = Spares::default();
+    let pool = BufferPool::default();
     for length in [1, 10, 3_000, CHUNK, 5 * CHUNK + 1] {
         let (socket, mut peer) = tcp_pair();
         let mut stream = Stream::new();
         let message: Vec<u8> = (0..length).map(|at| (at * 31 + at / 251) as u8).collect();
-        stream.push(&message, &spares);
-        plan(Call::Send, [1, 3, 7, 700].map(Fault::Short));
-        plan(Call::Send, [Errno::AGAIN, Errno::NOBUFS, Errno::INTR].map(Fault::Fails));
+        stream.push(&message, &pool);
+        plan(SystemCall::Send, [1, 3, 7, 700].map(Fault::Short));
+        plan(SystemCall::Send, [Errno::AGAIN, Errno::NOBUFS, Errno::INTR].map(Fault::Fails));
         let (mut sent, mut received) = (0, Vec::new());
         while !stream.queue.is_empty() {
-            let progress = readiness::send(socket.as_fd(), stream.outgoing(&spares)).expect("the peer is there");
+            let progress = readiness::send(socket.as_fd(), stream.outgoing(&pool)).expect("the peer is there");
             let (Progress::Advanced(count) | Progress::Blocked(count) | Progress::Starved(count)) = progress;
             sent += count;
             assert_eq!(stream.queue.len(), length - sent);
@@ -111,7 +111,7 @@ fn short_sends_take_what_was_sent_off_the_queue() {
         assert!(received == message, "{length} bytes");
         super::socket::faults::clear();
     }
-    assert_eq!(left(Call::Send), 0);
+    assert_eq!(left(SystemCall::Send), 0);
 }
 
 /// One turn accepts 64 connections of a port at most. The others are accepted in the next ones.
@@ -249,7 +249,7 @@ fn a_closed_backend_refuses_everything() {
     assert!(closed.listen(ID, &at, &options).is_err());
     assert!(closed.connect(ID, &at, &DialOptions::new()).is_err());
     assert!(closed.adopt(ID, IncomingSocket::Descriptor { socket: tcp_pair().0, unix: false }).is_err());
-    assert!(closed.send(ID, Stream::new().outgoing(&Spares::default())).is_err());
+    assert!(closed.send(ID, Stream::new().outgoing(&BufferPool::default())).is_err());
     assert!(
         closed.watch(ID, 0, Interest { readable: true, writable: true }).is_err()
             && closed.wait(None).is_err()
@@ -289,12 +289,12 @@ fn no_descriptor_is_wanted_where_nobody_waits() {
         if waits {
             peers.push(TcpStream::connect(at.socket_addr().expect("of TCP")).expect("it listens"));
         }
-        plan(Call::Accept, [Fault::Fails(Errno::MFILE)]);
+        plan(SystemCall::Accept, [Fault::Fails(Errno::MFILE)]);
         backend.accept(ID);
         backend.wait(Some(Duration::ZERO)).expect("it turns");
         let next = backend.next(&mut inbox);
         assert_eq!(matches!(next, Some((ID, BackendEvent::Other(Completion::NoDescriptors)))), waits, "{next:?}");
-        assert_eq!((next.is_some(), left(Call::Accept)), (waits, 0));
+        assert_eq!((next.is_some(), left(SystemCall::Accept)), (waits, 0));
     }
 }
 
@@ -344,8 +344,8 @@ fn a_listener_without_a_reserve_fails() {
         let _peer = TcpStream::connect(bound.socket_addr().expect("of TCP")).expect("it listens");
         let mut reserve = has_reserve.then(|| super::socket::reserve().expect("a descriptor"));
         listener.waiting = true;
-        plan(Call::Accept, [Fault::Fails(Errno::MFILE); 4]);
-        plan(Call::Accept, [Fault::Fails(Errno::AGAIN)]);
+        plan(SystemCall::Accept, [Fault::Fails(Errno::MFILE); 4]);
+        plan(SystemCall::Accept, [Fault::Fails(Errno::AGAIN)]);
         let (first, _) = listener.next(1, &mut reserve);
         assert!(matches!(first, Some(Completion::NoDescriptors)) && listener.next(1, &mut reserve).0.is_none());
         let (again, _) = listener.next(2, &mut reserve);
@@ -353,7 +353,7 @@ fn a_listener_without_a_reserve_fails() {
         let (last, _) = listener.next(2, &mut reserve);
         assert_eq!(matches!(last, Some(Completion::AcceptFailed(_))), !has_reserve, "{last:?}");
         assert_eq!((listener.accepting, last.is_none()), (has_reserve, has_reserve));
-        assert_eq!((left(Call::Accept), reserve.is_some()), (usize::from(!has_reserve), true));
+        assert_eq!((left(SystemCall::Accept), reserve.is_some()), (usize::from(!has_reserve), true));
         super::socket::faults::clear();
     }
 }
@@ -363,9 +363,9 @@ fn a_listener_without_a_reserve_fails() {
 fn so_much_is_read_before_a_close() {
     let (socket, mut peer) = tcp_pair();
     peer.write_all(&[7; 1000]).expect("we are there");
-    plan(Call::Receive, [Fault::Short(10); 20]);
+    plan(SystemCall::Receive, [Fault::Short(10); 20]);
     readiness::read_last(socket.as_fd());
-    assert_eq!(left(Call::Receive), 4);
+    assert_eq!(left(SystemCall::Receive), 4);
     super::socket::faults::clear();
     assert_eq!(rustix::io::ioctl_fionread(&socket), Ok(1000 - 160));
 }

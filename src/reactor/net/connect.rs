@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::dial::{Attempt, Destination, Dial, Stage};
+use super::dial::{Destination, Dial, DialAttempt, DialStage};
 use super::options::ConnectOptions;
-use crate::address::{Address, Ends};
+use crate::address::{Address, AddressPair};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{ConnectError, FailedAttempt};
 use crate::failure::Failure;
@@ -16,7 +16,7 @@ use crate::reactor::backend::ConnectRefusal;
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::Transport;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
 const SELF_CONNECTS: u32 = 3;
@@ -102,19 +102,19 @@ impl Core {
             options,
             factory,
             promise,
-            stage: Cell::new(Stage::Trying),
+            stage: Cell::new(DialStage::Trying),
             begun: Cell::new(0),
             under_way: RefCell::default(),
             failed: RefCell::default(),
             next: RefCell::default(),
         });
         named.replace(Rc::downgrade(&dial));
-        self.go_on(&dial);
+        self.start_next_attempt(&dial);
         connection
     }
 
     /// Begins the next attempt of a dial. If there is none to begin, and none under way, the dial has failed.
-    fn go_on(self: &Rc<Self>, dial: &Rc<Dial>) {
+    fn start_next_attempt(self: &Rc<Self>, dial: &Rc<Dial>) {
         dial.cancel_next();
         let number = dial.begun.get();
         if let Some(to) = dial.to.addresses().get(number) {
@@ -130,10 +130,10 @@ impl Core {
     /// returns.
     fn begin_attempt(self: &Rc<Self>, dial: &Rc<Dial>, number: usize, to: &Address) {
         let (timer, self_connects) = (RefCell::default(), Cell::new(0));
-        let attempt = Rc::new(Attempt { dial: Rc::clone(dial), number, to: to.clone(), timer, self_connects });
+        let attempt = Rc::new(DialAttempt { dial: Rc::clone(dial), number, to: to.clone(), timer, self_connects });
         let id = self.slots.borrow_mut().insert(Slot::Connecting(Rc::clone(&attempt)));
         dial.under_way.borrow_mut().push(id);
-        self.ask(id, &attempt);
+        self.start_attempt(id, &attempt);
         if let Some(after) = dial.options.timeout {
             let (core, address) = (Rc::downgrade(self), to.clone());
             let timer = self.timers.call_later(after, move || {
@@ -153,14 +153,14 @@ impl Core {
             let (core, waiting) = (Rc::downgrade(self), Rc::downgrade(dial));
             let timer = self.timers.call_later(*delay, move || {
                 if let (Some(core), Some(dial)) = (core.upgrade(), waiting.upgrade()) {
-                    core.go_on(&dial);
+                    core.start_next_attempt(&dial);
                 }
             });
             dial.next.replace(Some(timer));
         }
     }
 
-    fn ask(self: &Rc<Self>, id: Id, attempt: &Attempt) {
+    fn start_attempt(self: &Rc<Self>, id: Id, attempt: &DialAttempt) {
         let options = attempt.dial.options.dial;
         let mut begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
         if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
@@ -168,7 +168,7 @@ impl Core {
         }
         let Err(refusal) = begun else { return };
         let error = match (refusal, options.from) {
-            (ConnectRefusal::Busy, _) => return self.ask_later(id),
+            (ConnectRefusal::Busy, _) => return self.start_attempt_later(id),
             (ConnectRefusal::Bind(source), Some(local)) => ConnectError::Bind { local: local.into(), source },
             (
                 ConnectRefusal::Bind(source) | ConnectRefusal::Socket(source) | ConnectRefusal::NoDescriptors(source),
@@ -184,13 +184,13 @@ impl Core {
     }
 
     /// Asks again in a while, until the attempt's timeout.
-    fn ask_later(self: &Rc<Self>, id: Id) {
+    fn start_attempt_later(self: &Rc<Self>, id: Id) {
         let core = Rc::downgrade(self);
         self.timers.call_later(BUSY, move || {
             if let Some(core) = core.upgrade()
                 && let Some(attempt) = core.attempt(id)
             {
-                core.ask(id, &attempt);
+                core.start_attempt(id, &attempt);
             }
         });
     }
@@ -202,7 +202,7 @@ impl Core {
             // A free port of the local range was dialled, and the system dialled from that same port.
             attempt.self_connects.set(attempt.self_connects.get() + 1);
             self.backend.borrow_mut().close(id, true);
-            self.ask(id, &attempt);
+            self.start_attempt(id, &attempt);
             return;
         }
         if host == attempt.to {
@@ -217,9 +217,9 @@ impl Core {
     }
 
     /// Joins a connection to a protocol, and tells whoever waits.
-    fn join(&self, id: Id, host: Address, attempt: &Attempt) {
+    fn join(&self, id: Id, host: Address, attempt: &DialAttempt) {
         let (dial, peer) = (&attempt.dial, &attempt.to);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), Ends::new(host, peer.clone()));
+        let transport = Transport::new(id, Rc::clone(&self.context), AddressPair::new(host, peer.clone()));
         transport.begin_with_limit(dial.options.dial.connection.queue_limit);
         let joint = match dial.factory.build(transport) {
             Ok(Some(joint)) => joint,
@@ -233,8 +233,8 @@ impl Core {
             _ => return,
         }
         dial.under_way.borrow_mut().clear();
-        dial.stage.set(Stage::Made(id));
-        joint.transport().list();
+        dial.stage.set(DialStage::Made(id));
+        joint.transport().mark_dirty();
         // It may be cancelled from inside `connection_made`.
         match joint.connection_made() {
             Ok(()) => drop(dial.promise.callback(AnyConnection(joint))),
@@ -246,18 +246,18 @@ impl Core {
     fn dial_cancelled(&self, dial: &Dial) {
         let cancelled = ConnectError::ConnectingCancelled { to: dial.to.to_string() };
         match dial.stage.get() {
-            Stage::Made(id) => {
+            DialStage::Made(id) => {
                 self.with_transport(id, Transport::lose_connection);
                 let _ = dial.promise.errback(cancelled);
             }
-            Stage::Trying | Stage::Over => self.end_dial(dial, cancelled.into()),
+            DialStage::Trying | DialStage::Over => self.end_dial(dial, cancelled.into()),
         }
     }
 
     /// It comes to nothing. All its sockets are closed.
     fn end_dial(&self, dial: &Dial, failure: Failure) {
         // Cancelled from inside `build_protocol`, it ends once more when that has built nothing.
-        if !matches!(dial.stage.replace(Stage::Over), Stage::Trying) {
+        if !matches!(dial.stage.replace(DialStage::Over), DialStage::Trying) {
             return;
         }
         dial.cancel_next();
@@ -277,7 +277,7 @@ impl Core {
         let dial = &attempt.dial;
         dial.under_way.borrow_mut().retain(|other| *other != id);
         dial.failed.borrow_mut().push((attempt.number, FailedAttempt { address: attempt.to.clone(), error }));
-        self.go_on(dial);
+        self.start_next_attempt(dial);
     }
 
     fn close_attempt(&self, id: Id) {
@@ -303,7 +303,7 @@ impl Core {
         }
     }
 
-    fn attempt(&self, id: Id) -> Option<Rc<Attempt>> {
+    fn attempt(&self, id: Id) -> Option<Rc<DialAttempt>> {
         match self.slots.borrow().get(id) {
             Some(Slot::Connecting(attempt)) => Some(Rc::clone(attempt)),
             _ => None,

@@ -16,8 +16,8 @@ use crate::reactor::backend::{AnyBackend, Completion, Inbox, Incoming, Progress}
 use crate::reactor::{Core, Slot};
 use crate::time::Clock;
 use crate::transport::Transport;
-use crate::transport::agenda::Id;
-use crate::transport::send_queue::Loan;
+use crate::transport::id::Id;
+use crate::transport::send_queue::InFlight;
 use crate::transport::settle::{self, Later, Settler};
 use crate::transport::step::CloseMode;
 use crate::transport::stream::Stream;
@@ -46,13 +46,13 @@ impl Core {
     #[inline(never)]
     pub(in crate::reactor) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
         match completion {
-            Completion::SendReady => self.with_transport(id, |transport| transport.ask(|stream| stream.unblocked())),
+            Completion::SendReady => self.with_transport(id, |transport| transport.update(|stream| stream.unblocked())),
             Completion::EndOfStream => match self.joint(id) {
                 Some(joint) => joint.end_of_stream(),
                 None => self.end_lingering(id),
             },
             Completion::Broken { error, rest } => match self.joint(id) {
-                Some(joint) => joint.transport().ask(|stream| stream.broken(error, rest)),
+                Some(joint) => joint.transport().update(|stream| stream.broken(error, rest)),
                 None => self.end_lingering(id),
             },
             Completion::Accepted(incoming) => self.accepted(id, incoming),
@@ -73,14 +73,14 @@ impl Core {
 
     /// A chunk is back that was being sent. Usually that is all there was to do.
     #[inline]
-    pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, loan: Loan, result: io::Result<usize>) {
-        let Some(joint) = self.joint(id) else { return self.agenda.spares.give(loan.into_buffer()) };
+    pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, in_flight: InFlight, result: io::Result<usize>) {
+        let Some(joint) = self.joint(id) else { return self.context.pool.give(in_flight.into_buffer()) };
         let mut stream = joint.transport().stream();
-        if !stream.returned(loan, result, &self.agenda.spares) {
+        if !stream.returned(in_flight, result, &self.context.pool) {
             self.unblock_later(id);
         }
         if !stream.is_idle() {
-            joint.transport().list_stream(&mut stream);
+            joint.transport().mark_stream_dirty(&mut stream);
         }
     }
 
@@ -96,7 +96,7 @@ impl Core {
         self.count(|counters| counters.accepted += 1);
         let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let transport = Transport::new(id, Rc::clone(&self.agenda), ends);
+        let transport = Transport::new(id, Rc::clone(&self.context), ends);
         transport.begin_with_limit(port.options.connections.queue_limit);
         let named = transport.clone();
         let joint = match port.factory.build(transport) {
@@ -119,7 +119,7 @@ impl Core {
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Connected(Rc::clone(&joint));
         }
-        joint.transport().list();
+        joint.transport().mark_dirty();
         // A failure is the connection's own business, and already its reason to end.
         let _ = joint.connection_made();
     }
@@ -136,10 +136,10 @@ impl Core {
     /// Phase 7: carries out what streams ask for. Calls nobody; what protocols are to be told is noted for phase 8.
     #[inline(always)]
     pub(in crate::reactor) fn settle(self: &Rc<Self>) {
-        if self.agenda.is_empty() {
+        if self.context.is_clean() {
             return;
         }
-        let mut due = self.agenda.take(self.net.settled.take());
+        let mut due = self.context.take_dirty(self.net.settled.take());
         let mut backend = self.backend.borrow_mut();
         for transport in &due {
             self.settle_one(transport, &mut backend);
@@ -152,14 +152,14 @@ impl Core {
     #[inline(always)]
     fn settle_one(self: &Rc<Self>, transport: &Transport, backend: &mut AnyBackend) {
         let (id, mut stream) = (transport.id(), transport.stream());
-        stream.unlist();
+        stream.clear_dirty();
         if !stream.is_fast_path() {
             return self.settle_slow(id, transport, &mut stream, backend);
         }
         if !stream.can_send() {
             return;
         }
-        match backend.send(id, stream.outgoing(&self.agenda.spares)) {
+        match backend.send(id, stream.outgoing(&self.context.pool)) {
             Ok(Progress::Advanced(count)) if stream.queue.is_empty() => stream.sent(count),
             Ok(Progress::Blocked(count)) => {
                 stream.sent(count);
@@ -178,9 +178,9 @@ impl Core {
     #[inline(never)]
     fn settle_slow(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, backend: &mut AnyBackend) {
         if stream.is_failing()
-            && let Some((loan, result)) = backend.recall(id)
+            && let Some((in_flight, result)) = backend.recall(id)
         {
-            stream.returned(loan, result, &self.agenda.spares);
+            stream.returned(in_flight, result, &self.context.pool);
         }
         if stream.take_corked() {
             backend.uncork(id);
@@ -196,7 +196,7 @@ impl Core {
             Ok(Progress::Advanced(count)) => {
                 stream.sent(count);
                 if stream.has_more_to_send() {
-                    transport.list_stream(stream);
+                    transport.mark_stream_dirty(stream);
                     return true;
                 }
             }
@@ -291,7 +291,7 @@ impl Core {
         let core = Rc::downgrade(self);
         self.timers.call_later(STARVED, move || {
             if let Some(core) = core.upgrade() {
-                core.with_transport(id, |transport| transport.ask(|stream| stream.unblocked()));
+                core.with_transport(id, |transport| transport.update(|stream| stream.unblocked()));
             }
         });
     }
@@ -313,7 +313,7 @@ impl Core {
         self.run.begin_closing();
         for id in self.ids(|slot| slot.joint().is_some()) {
             let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
-            self.with_transport(id, |transport| transport.ask(|stream| stream.fail(reason)));
+            self.with_transport(id, |transport| transport.update(|stream| stream.fail(reason)));
         }
         for id in self.ids(|slot| matches!(slot, Slot::Lingering(_))) {
             self.end_lingering(id);
@@ -340,7 +340,7 @@ impl Core {
 
     /// Whoever has more to send than one settling sends is listed again, and closed by the next.
     fn settle_all(self: &Rc<Self>) {
-        while !self.agenda.is_empty() {
+        while !self.context.is_clean() {
             self.settle();
         }
     }
@@ -360,7 +360,7 @@ struct StreamSettler<'a> {
 
 impl Settler for StreamSettler<'_> {
     fn send(&mut self, stream: &mut Stream) -> bool {
-        let sent = self.backend.send(self.id, stream.outgoing(&self.core.agenda.spares));
+        let sent = self.backend.send(self.id, stream.outgoing(&self.core.context.pool));
         self.core.sent(self.id, self.transport, stream, sent)
     }
 

@@ -11,7 +11,7 @@ use crate::deferred::Promise;
 use crate::error::{ConnectError, FailedAttempt};
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::DelayedCall;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// Where a connection may lead.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Dial {
     pub(super) options: ConnectOptions,
     pub(super) factory: BoxedFactory,
     pub(super) promise: Promise<AnyConnection>,
-    pub(super) stage: Cell<Stage>,
+    pub(super) stage: Cell<DialStage>,
     /// How many addresses were tried, or are being tried.
     pub(super) begun: Cell<usize>,
     pub(super) under_way: RefCell<Vec<Id>>,
@@ -41,7 +41,7 @@ pub(super) struct Dial {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Stage {
+pub(super) enum DialStage {
     Trying,
     /// There is a connection, whose protocol is being told or was told.
     Made(Id),
@@ -49,7 +49,7 @@ pub(super) enum Stage {
 }
 
 /// One socket that a [`Dial`] tries. The reactor's table keeps it, and it keeps the dial.
-pub(in crate::reactor) struct Attempt {
+pub(in crate::reactor) struct DialAttempt {
     pub(super) dial: Rc<Dial>,
     pub(super) number: usize,
     pub(super) to: Address,
@@ -99,7 +99,7 @@ impl Dial {
     }
 }
 
-impl Attempt {
+impl DialAttempt {
     pub(super) fn cancel_timer(&self) {
         if let Some(timer) = self.timer.take() {
             // The timer itself may be what brought us here.
@@ -108,8 +108,8 @@ impl Attempt {
     }
 }
 
-impl fmt::Debug for Attempt {
+impl fmt::Debug for DialAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempt").field("to", &self.to).finish_non_exhaustive()
+        f.debug_struct("DialAttempt").field("to", &self.to).finish_non_exhaustive()
     }
 }

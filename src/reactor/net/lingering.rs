@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::lingering_socket::Lingering;
 use crate::reactor::{Core, Slot};
 use crate::time::{Clock, DelayedCall};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::step::LINGER_TIME;
 
 /// How long a peer that has acknowledged everything has to be silent. 250 ms: a round trip or two of one that is still sending.

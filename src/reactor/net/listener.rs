@@ -10,7 +10,7 @@ use crate::deferred::Promise;
 use crate::failure::Failure;
 use crate::protocol::BoxedFactory;
 use crate::reactor::backend::PortOptions;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// How long accepting pauses after an error that is not a connection's: doubled each time up to [`LONGEST_PAUSE`]. 5 ms and
 /// 1 s, as Go does: soon enough for a passing shortage, seldom enough to cost nothing in a lasting one.
@@ -26,12 +26,12 @@ pub(in crate::reactor) struct PortCore {
     pub(super) options: PortOptions,
     /// Where it listens: as asked for, and once bound, as bound.
     pub(super) host: RefCell<Address>,
-    pub(super) state: RefCell<State>,
+    pub(super) state: RefCell<ListenerState>,
     pause: Cell<Duration>,
     trouble: RefCell<Trouble>,
 }
 
-pub(super) enum State {
+pub(super) enum ListenerState {
     Listening(Id),
     /// The socket is closed; `do_stop` and these Deferreds are still to come.
     Stopping(Vec<Promise<()>>),
@@ -52,7 +52,7 @@ impl PortCore {
             factory,
             options,
             host: RefCell::new(address),
-            state: RefCell::new(State::Stopped),
+            state: RefCell::new(ListenerState::Stopped),
             pause: Cell::new(FIRST_PAUSE),
             trouble: RefCell::default(),
         }
@@ -66,8 +66,8 @@ impl PortCore {
     /// The last step of stopping. A factory that failed to stop fails the Deferreds, as in Twisted.
     pub(super) fn stopped(&self) {
         let stopped = self.factory.try_stop();
-        let state = self.state.replace(State::Stopped);
-        if let State::Stopping(waiting) = state {
+        let state = self.state.replace(ListenerState::Stopped);
+        if let ListenerState::Stopping(waiting) = state {
             for promise in waiting {
                 // It may have been cancelled meanwhile.
                 let _ = promise.complete(stopped.clone().map_err(Failure::from));

@@ -28,7 +28,7 @@ use std::rc::Rc;
 use crate::failure::drop_guarded;
 use crate::time::DelayedCall;
 use crate::transport::Transport;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// A reactor's part in the network, beside the table of what is watched. Names are looked up by an `N`.
 pub(super) struct Net<N: ?Sized> {
@@ -36,7 +36,7 @@ pub(super) struct Net<N: ?Sized> {
     deadlines: RefCell<HashMap<Id, DelayedCall>>,
     /// Sockets that linger, the oldest first; some may have ended.
     lingering: RefCell<VecDeque<Id>>,
-    /// The agenda's other list, kept for its capacity.
+    /// The other dirty list, kept for its capacity.
     settled: Cell<Vec<Transport>>,
     /// None once the reactor is closed.
     resolver: RefCell<Option<Rc<N>>>,

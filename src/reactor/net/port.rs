@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
-use super::listener::{PortCore, State};
+use super::listener::{ListenerState, PortCore};
 use super::options::ListenOptions;
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
@@ -14,7 +14,7 @@ use crate::protocol::{BoxedFactory, Factory};
 use crate::reactor::backend::{Incoming, ListenRefusal, PortOptions};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 impl Reactor {
     /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
@@ -62,7 +62,7 @@ impl Port {
 
     /// Whether connections are accepted.
     pub fn is_listening(&self) -> bool {
-        matches!(&*self.port.state.borrow(), State::Listening(_))
+        matches!(&*self.port.state.borrow(), ListenerState::Listening(_))
     }
 
     /// Listens again after [`stop_listening`](Self::stop_listening), on the same address (Twisted: `startListening`). A
@@ -144,7 +144,7 @@ impl Core {
 
     fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
         let address = port.host.borrow().clone();
-        if !matches!(&*port.state.borrow(), State::Stopped) {
+        if !matches!(&*port.state.borrow(), ListenerState::Stopped) {
             return Err(ListenError::AlreadyListening { address });
         }
         if self.is_closed() {
@@ -173,7 +173,7 @@ impl Core {
             }
             Ok(Ok(bound)) => {
                 port.host.replace(bound);
-                *port.state.borrow_mut() = State::Listening(id);
+                *port.state.borrow_mut() = ListenerState::Listening(id);
                 Ok(())
             }
             Ok(Err(panic)) => {
@@ -223,11 +223,11 @@ impl Core {
         let (promise, stopped) = Promise::new();
         let mut state = port.state.borrow_mut();
         match &mut *state {
-            State::Stopped => return Deferred::succeed(()),
-            State::Stopping(promises) => promises.push(promise),
-            State::Listening(id) => {
+            ListenerState::Stopped => return Deferred::succeed(()),
+            ListenerState::Stopping(promises) => promises.push(promise),
+            ListenerState::Listening(id) => {
                 let id = *id;
-                *state = State::Stopping(vec![promise]);
+                *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
                 let accepted = self.backend.borrow_mut().stop_listening(id);
                 // This may be inside a callback, and building a protocol is another.

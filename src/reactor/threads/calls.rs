@@ -11,12 +11,12 @@ use crate::failure::drop_guarded;
 use crate::reactor::process::Process;
 
 /// A call on its way to the reactor's thread, where it is given an `R`.
-pub(in crate::reactor) type Call<R> = Box<dyn FnOnce(&R) + Send>;
+pub(in crate::reactor) type RemoteCall<R> = Box<dyn FnOnce(&R) + Send>;
 
 /// See the module.
 pub(in crate::reactor) struct Calls<R> {
     /// `None` once the reactor is closed.
-    calls: Mutex<Option<Vec<Call<R>>>>,
+    calls: Mutex<Option<Vec<RemoteCall<R>>>>,
     /// Whether there may be calls: what the reactor looks at each turn, without the lock.
     waiting: AtomicBool,
     wakeup: Arc<Wakeup>,
@@ -40,7 +40,7 @@ impl<R> Calls<R> {
     ///
     /// # Errors
     /// The reactor is closed, or this is a forked child of its process; the call is dropped.
-    pub(in crate::reactor) fn add(&self, call: Call<R>) -> Result<(), ReactorGone> {
+    pub(in crate::reactor) fn add(&self, call: RemoteCall<R>) -> Result<(), ReactorGone> {
         if self.process.is_parent() {
             return Err(ReactorGone);
         }
@@ -65,7 +65,7 @@ impl<R> Calls<R> {
     }
 
     /// The calls queued so far.
-    pub(in crate::reactor) fn take(&self) -> Vec<Call<R>> {
+    pub(in crate::reactor) fn take(&self) -> Vec<RemoteCall<R>> {
         if !self.is_waiting() {
             return Vec::new();
         }
@@ -100,7 +100,7 @@ impl<R> Calls<R> {
 }
 
 #[cfg(not(test))]
-type Locked<'a, R> = std::sync::MutexGuard<'a, Option<Vec<Call<R>>>>;
+type Locked<'a, R> = std::sync::MutexGuard<'a, Option<Vec<RemoteCall<R>>>>;
 #[cfg(test)]
 type Locked<'a, R> = tests::Watched<'a, R>;
 
@@ -119,16 +119,16 @@ mod tests {
     }
 
     /// A guard that tells when it has given the lock back.
-    pub(super) struct Watched<'a, R>(Option<MutexGuard<'a, Option<Vec<Call<R>>>>>);
+    pub(super) struct Watched<'a, R>(Option<MutexGuard<'a, Option<Vec<RemoteCall<R>>>>>);
 
-    impl<'a, R> From<MutexGuard<'a, Option<Vec<Call<R>>>>> for Watched<'a, R> {
-        fn from(guard: MutexGuard<'a, Option<Vec<Call<R>>>>) -> Self {
+    impl<'a, R> From<MutexGuard<'a, Option<Vec<RemoteCall<R>>>>> for Watched<'a, R> {
+        fn from(guard: MutexGuard<'a, Option<Vec<RemoteCall<R>>>>) -> Self {
             Self(Some(guard))
         }
     }
 
     impl<R> Deref for Watched<'_, R> {
-        type Target = Option<Vec<Call<R>>>;
+        type Target = Option<Vec<RemoteCall<R>>>;
 
         fn deref(&self) -> &Self::Target {
             self.0.as_deref().expect("it is there until the guard is dropped")

@@ -14,7 +14,7 @@ use crate::error::ReactorGone;
 use crate::failure::{Result, drop_guarded, guarded};
 use crate::log::error;
 use crate::time::{Clock, DelayedCall, Timers};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
 const THREADS: usize = 10;
@@ -35,17 +35,17 @@ pub(in crate::reactor) enum JobKind {
 pub(super) type Answer = Box<dyn Any + Send>;
 
 /// Who waits for a job.
-type Waiting = Box<dyn FnOnce(Result<Answer>)>;
+type JobCallback = Box<dyn FnOnce(Result<Answer>)>;
 
-type Simulated = (DelayedCall, Rc<Cell<Option<Job>>>);
+type SimulatedJob = (DelayedCall, Rc<Cell<Option<Job>>>);
 
 /// A pool, and who waits for what it does.
 pub(in crate::reactor) struct Jobs {
     name: Arc<str>,
     pool: RefCell<Pool>,
-    unanswered: RefCell<HashMap<JobId, Waiting>>,
+    unanswered: RefCell<HashMap<JobId, JobCallback>>,
     /// On a simulated network, in the place of threads: when each job is done, and the job.
-    simulated: Rc<RefCell<BTreeMap<JobId, Simulated>>>,
+    simulated: Rc<RefCell<BTreeMap<JobId, SimulatedJob>>>,
     made: Cell<JobId>,
     /// Promises of the calls that stopped the pool. `None`: it takes jobs.
     pub(in crate::reactor) stopped: RefCell<Option<Vec<Promise<()>>>>,

@@ -21,7 +21,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use self::calls::{Call, Calls};
+use self::calls::{Calls, RemoteCall};
 use self::jobs::Jobs;
 use self::pool::ThreadPoolStatistics;
 use self::wakeup::Wakeup;
@@ -73,7 +73,7 @@ impl<R> Threads<R> {
     }
 
     /// Takes the calls that other threads have made so far.
-    pub(super) fn take_calls(&self) -> Vec<Call<R>> {
+    pub(super) fn take_calls(&self) -> Vec<RemoteCall<R>> {
         self.calls.take()
     }
 

@@ -28,18 +28,18 @@ pub(in crate::reactor) type Job = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
 
 /// A handle on a pool of threads.
 #[derive(Clone)]
-pub(in crate::reactor) struct Pool(Arc<Shared>);
+pub(in crate::reactor) struct Pool(Arc<PoolShared>);
 
-struct Shared {
+struct PoolShared {
     name: Arc<str>,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Work came, or the end, or a lower limit.
     work: Condvar,
     /// A thread left.
     left: Condvar,
 }
 
-struct State {
+struct PoolState {
     /// What has not begun.
     jobs: BTreeMap<JobId, Job>,
     limit: usize,
@@ -72,8 +72,8 @@ impl Pool {
     /// A pool without threads yet.
     pub(in crate::reactor) fn new(name: &Arc<str>, limit: usize) -> Self {
         let name = Arc::clone(name);
-        let state = State { jobs: BTreeMap::new(), limit, threads: 0, working: 0, stopping: false };
-        Self(Arc::new(Shared { name, state: Mutex::new(state), work: Condvar::new(), left: Condvar::new() }))
+        let state = PoolState { jobs: BTreeMap::new(), limit, threads: 0, working: 0, stopping: false };
+        Self(Arc::new(PoolShared { name, state: Mutex::new(state), work: Condvar::new(), left: Condvar::new() }))
     }
 
     /// Queues a job.
@@ -138,7 +138,7 @@ impl Pool {
     }
 
     /// Starts as many threads as there are jobs that find none free, within the limit.
-    fn start_threads(&self, mut state: MutexGuard<'_, State>) -> Result<(), Refused> {
+    fn start_threads(&self, mut state: MutexGuard<'_, PoolState>) -> Result<(), Refused> {
         while state.jobs.len() > state.threads - state.working && state.threads < state.limit {
             let pool = self.clone();
             let started = thread::Builder::new().name(String::from(&*self.0.name)).spawn(move || pool.work());
@@ -188,7 +188,7 @@ impl Pool {
         self.0.work.notify_one();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         // Jobs run without the lock, and nothing else here panics.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,7 +11,7 @@ use crate::deferred::{Deferred, Promise};
 use crate::error::{PoolStopped, ReactorGone};
 use crate::failure::{Result, drop_guarded};
 use crate::reactor::{Core, Reactor};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 impl Reactor {
     /// Makes a pool of at most `size` threads, beside the reactor's (Twisted: `ThreadPool(0, maxthreads, name)`). Its jobs take no places of

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::NO_RESETS;
-use super::scene::{Call, End, Role, pattern};
+use super::scene::{End, Role, SeenCall, pattern};
 use super::{CaseOutcome, Scene, Setting};
 use crate::error::ConnectionClosed;
 use crate::transport::Transport;
@@ -17,7 +17,7 @@ pub(super) fn connection_lost_comes_once_and_last(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     for (one_loses, other_loses) in [(true, false), (false, true), (true, true)] {
         let writes = |scene: &Scene<'_>| {
-            Role::new().expects(FEW, &scene.witness).does(Call::Made, |transport| transport.write(FEW))
+            Role::new().expects(FEW, &scene.witness).does(SeenCall::Made, |transport| transport.write(FEW))
         };
         let (one, other) = (writes(&scene), writes(&scene));
         let (one, other) = scene.pair(one, other);
@@ -31,7 +31,7 @@ pub(super) fn connection_lost_comes_once_and_last(setting: &mut dyn Setting) {
         scene.until(|| one.is_over() && other.is_over());
         for end in [&one, &other] {
             end.assert_done();
-            assert_eq!(end.calls(), [Call::Made, Call::Lost]);
+            assert_eq!(end.calls(), [SeenCall::Made, SeenCall::Lost]);
         }
         // Only who closes may miss something.
         assert!(one_loses || one.received() == FEW);
@@ -45,17 +45,17 @@ pub(super) fn losing_inside_data_received_sends_what_was_written(setting: &mut d
     let mut scene = Scene::new(setting);
     let answer = pattern(scene.setting.big().min(20_000));
     let body = answer.clone();
-    let server = Role::new().does(Call::Data, move |transport| {
+    let server = Role::new().does(SeenCall::Data, move |transport| {
         transport.write(&body);
         transport.lose_connection();
     });
-    let client = Role::new().expects(answer.clone(), &scene.witness).does(Call::Made, |transport| {
+    let client = Role::new().expects(answer.clone(), &scene.witness).does(SeenCall::Made, |transport| {
         transport.write(FEW);
         transport.write(FEW);
     });
     let (server, client) = scene.pair(server, client);
     scene.until(|| server.is_over() && client.is_over());
-    assert_eq!(server.count(Call::Data), 1, "data was delivered after lose_connection");
+    assert_eq!(server.count(SeenCall::Data), 1, "data was delivered after lose_connection");
     assert_eq!(client.count_received(), answer.len());
     server.assert_done();
     client.assert_done();
@@ -90,7 +90,7 @@ pub(super) fn aborting_drops_the_queue(setting: &mut dyn Setting) {
         writer.transport().abort_connection();
         scene.until(|| writer.is_over());
         writer.assert_aborted();
-        assert_eq!(writer.transport().queued(), 0);
+        assert_eq!(writer.transport().queued_bytes(), 0);
         scene.until_told_of_the_abort(&reader);
         assert!(reader.count_received() < body, "what was queued was sent");
         assert!(!paused || scene.is_unix() || reader.count_received() == 0, "it was paused");
@@ -140,7 +140,7 @@ pub(super) fn a_reset_is_noticed_while_paused(setting: &mut dyn Setting) -> Case
         return CaseOutcome::Skipped(NO_RESETS);
     }
     for with_data in [false, true] {
-        let reader = Role::new().does(Call::Made, Transport::pause_producing);
+        let reader = Role::new().does(SeenCall::Made, Transport::pause_producing);
         resets_a_paused_reader(&mut scene, reader, |_, peer| {
             if with_data {
                 peer.transport().write(FEW);
@@ -157,8 +157,8 @@ pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) ->
         return CaseOutcome::Skipped(NO_RESETS);
     }
     for pauses_inside in [false, true] {
-        let reader = Role::new().expects(FEW, &scene.witness).does(Call::Made, Transport::pause_producing);
-        let reader = reader.does(Call::Data, move |transport| {
+        let reader = Role::new().expects(FEW, &scene.witness).does(SeenCall::Made, Transport::pause_producing);
+        let reader = reader.does(SeenCall::Data, move |transport| {
             if pauses_inside {
                 transport.pause_producing();
             }
@@ -167,10 +167,10 @@ pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) ->
         peer.transport().write(FEW);
         scene.moment();
         // However little a socket takes whose peer is paused: the rest is dropped by the abort.
-        let sent = &FEW[..FEW.len() - peer.transport().queued()];
+        let sent = &FEW[..FEW.len() - peer.transport().queued_bytes()];
         peer.transport().abort_connection();
         scene.until(|| peer.is_over() && reader.transport().is_disconnecting());
-        assert_eq!(reader.calls(), [Call::Made], "the loss overtook bytes");
+        assert_eq!(reader.calls(), [SeenCall::Made], "the loss overtook bytes");
         while !reader.is_over() {
             reader.transport().resume_producing();
             let before = (reader.count_received(), reader.is_over());
@@ -179,7 +179,7 @@ pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) ->
         assert_eq!(reader.received(), sent);
         reader.assert_reset();
         reader.transport().write(FEW);
-        assert_eq!(reader.transport().queued(), 0);
+        assert_eq!(reader.transport().queued_bytes(), 0);
     }
     scene.finish(&[]);
     CaseOutcome::Passed
@@ -194,7 +194,7 @@ fn resets_a_paused_reader(scene: &mut Scene<'_>, reader: Role, does: impl FnOnce
     peer.transport().abort_connection();
     scene.until(|| reader.is_over() && peer.is_over());
     reader.assert_reset();
-    assert_eq!(reader.calls(), [Call::Made, Call::Lost]);
+    assert_eq!(reader.calls(), [SeenCall::Made, SeenCall::Lost]);
     assert_eq!(reader.count_received(), 0, "it was paused");
 }
 
@@ -203,7 +203,7 @@ pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
     for paused in [false, true] {
         let (reader, peer) = scene.pair(Role::new().half_close(), Role::new().half_close());
         peer.transport().lose_write_connection();
-        scene.until(|| reader.has(Call::ReadLost));
+        scene.until(|| reader.has(SeenCall::ReadLost));
         if paused {
             reader.transport().pause_producing();
             scene.moment();
@@ -211,12 +211,12 @@ pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
         peer.transport().abort_connection();
         scene.until(|| reader.is_over() && peer.is_over());
         reader.assert_reset();
-        assert_eq!(reader.calls(), [Call::Made, Call::ReadLost, Call::Lost]);
+        assert_eq!(reader.calls(), [SeenCall::Made, SeenCall::ReadLost, SeenCall::Lost]);
     }
     // And in the other order: our own direction has ended, nothing is read, and the peer resets.
     let (reader, peer) = scene.pair(Role::new().half_close(), Role::new().half_close());
     reader.transport().lose_write_connection();
-    scene.until(|| reader.has(Call::WriteLost) && peer.has(Call::ReadLost));
+    scene.until(|| reader.has(SeenCall::WriteLost) && peer.has(SeenCall::ReadLost));
     reader.transport().pause_producing();
     scene.moment();
     peer.transport().abort_connection();
@@ -239,12 +239,12 @@ pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Sett
     }
     for paused_first in [true, false] {
         let reader = Role::new().half_close();
-        let reader = if paused_first { reader.does(Call::Made, Transport::pause_producing) } else { reader };
+        let reader = if paused_first { reader.does(SeenCall::Made, Transport::pause_producing) } else { reader };
         resets_a_paused_reader(&mut scene, reader, |scene, peer| {
             // A single byte fits, however little a socket takes whose peer is paused.
             peer.transport().write(b"x");
             peer.transport().lose_write_connection();
-            scene.until(|| peer.has(Call::WriteLost));
+            scene.until(|| peer.has(SeenCall::WriteLost));
         });
     }
     scene.finish(&[]);
@@ -260,7 +260,7 @@ pub(super) fn a_reset_is_noticed_while_writing(setting: &mut dyn Setting) {
     let reason = writer.reason();
     let Some(ConnectionClosed::Reset { unsent }) = reason.check() else { panic!("{reason}") };
     assert!(*unsent > 0);
-    assert_eq!(writer.transport().queued(), 0);
+    assert_eq!(writer.transport().queued_bytes(), 0);
     scene.finish(&[]);
 }
 
@@ -268,7 +268,7 @@ pub(super) fn nothing_is_taken_after_the_end(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let asked = Rc::new(Cell::new(0));
     let (asking, witness) = (Rc::clone(&asked), scene.witness.clone());
-    let role = Role::new().does(Call::Lost, move |transport| {
+    let role = Role::new().does(SeenCall::Lost, move |transport| {
         ask_everything(transport);
         if transport.set_tcp_no_delay(true).is_ok()
             || transport.tcp_keep_alive().is_ok()
@@ -287,8 +287,8 @@ pub(super) fn nothing_is_taken_after_the_end(setting: &mut dyn Setting) {
     scene.moment();
     for end in [&one, &other] {
         assert!(end.transport().is_disconnected() && end.transport().is_disconnecting());
-        assert_eq!(end.transport().queued(), 0);
-        assert_eq!(end.calls(), [Call::Made, Call::Lost]);
+        assert_eq!(end.transport().queued_bytes(), 0);
+        assert_eq!(end.calls(), [SeenCall::Made, SeenCall::Lost]);
         end.assert_done();
     }
     scene.finish(&[]);

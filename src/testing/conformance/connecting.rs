@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::link;
-use super::scene::{Call, Log, Role, connect_error, once};
+use super::scene::{Log, Role, SeenCall, connect_error, once};
 use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::deferred::Canceller;
@@ -22,7 +22,7 @@ pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting
     let served = server.end();
     let (port, to) = scene.listen(once(server));
     let (made, fired) = (log.clone(), log.clone());
-    let client = Role::new().does(Call::Made, move |_| made.add("made"));
+    let client = Role::new().does(SeenCall::Made, move |_| made.add("made"));
     let end = client.end();
     let connecting = scene.connect(&to, Counted::new(&log, once(client)));
     assert!(!connecting.is_called(), "it fired before connect returned");
@@ -34,7 +34,7 @@ pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting
     let connection = scene.result_of(connecting).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(log.all(), ["start", "build", "made", "fired"]);
     assert_eq!(connection.transport().peer(), to);
-    scene.until(|| served.has(Call::Made));
+    scene.until(|| served.has(SeenCall::Made));
     assert_eq!(served.transport().peer(), connection.transport().host());
     assert_eq!(served.transport().host(), connection.transport().peer());
     connection.transport().lose_connection();
@@ -87,12 +87,12 @@ pub(super) fn an_attempt_can_be_cancelled_at_every_stage(setting: &mut dyn Setti
         if had {
             // It came too late: the connection is there.
             let connection = result.unwrap_or_else(|failure| panic!("{failure}"));
-            assert!(end.has(Call::Made) && !connection.transport().is_disconnecting());
+            assert!(end.has(SeenCall::Made) && !connection.transport().is_disconnecting());
             connection.transport().lose_connection();
             scene.until(|| end.is_over());
         } else {
             assert!(matches!(connect_error(&result), ConnectError::ConnectingCancelled { .. }), "{result:?}");
-            assert!(!end.has(Call::Made), "it failed, and there is a connection");
+            assert!(!end.has(SeenCall::Made), "it failed, and there is a connection");
         }
         let (reactor, witness) = (scene.reactor.clone(), scene.witness.clone());
         scene.until(|| {
@@ -129,7 +129,7 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
                 return Some(client);
             }
             let in_made = in_made.clone();
-            Some(client.does(Call::Made, move |_| in_made()))
+            Some(client.does(SeenCall::Made, move |_| in_made()))
         };
         let connecting = scene.connect(&to, Counted::new(&log, factory));
         place.replace(Some(connecting.canceller()));
@@ -137,7 +137,7 @@ pub(super) fn an_attempt_can_be_cancelled_by_its_own_factory(setting: &mut dyn S
         assert!(matches!(connect_error(&result), ConnectError::ConnectingCancelled { .. }), "{result:?}");
         scene.until(|| log.all().ends_with(&["stop".into()]));
         assert_eq!(log.all(), ["start", "build", "stop"]);
-        assert_eq!(end.calls(), if in_build { vec![] } else { vec![Call::Made, Call::Lost] });
+        assert_eq!(end.calls(), if in_build { vec![] } else { vec![SeenCall::Made, SeenCall::Lost] });
     }
     let (reactor, witness) = (scene.reactor.clone(), scene.witness.clone());
     scene.until(|| witness.made() == witness.lost() && reactor.counters().watched == 1);
@@ -156,7 +156,7 @@ pub(super) fn an_attempt_without_a_protocol_fails(setting: &mut dyn Setting) {
     let Err(failure) = scene.result_of(panics) else { panic!("it succeeded") };
     assert!(failure.check::<Panicked>().is_some_and(|panic| panic.message == "on purpose"), "{failure}");
 
-    let role = Role::new().on(Call::Made, |_, _| Err(Failure::message("on purpose")));
+    let role = Role::new().on(SeenCall::Made, |_, _| Err(Failure::message("on purpose")));
     let end = role.end();
     let fails = scene.connect(&to, once(role));
     let Err(failure) = scene.result_of(fails) else { panic!("it succeeded") };

@@ -1,7 +1,7 @@
 //! Half-closes: the two directions end one by one, in every order.
 
 use super::flow::{Told, register};
-use super::scene::{Call, End, Role, pattern};
+use super::scene::{End, Role, SeenCall, pattern};
 use super::{Scene, Setting};
 use crate::transport::{Streaming, Transport};
 
@@ -28,19 +28,19 @@ pub(super) fn the_peer_ends_first(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let answer = pattern(scene.setting.big().min(20_000));
     let body = answer.clone();
-    let server = Role::new().half_close().expects(FEW, &scene.witness).does(Call::ReadLost, move |transport| {
+    let server = Role::new().half_close().expects(FEW, &scene.witness).does(SeenCall::ReadLost, move |transport| {
         transport.write(&body);
         transport.lose_write_connection();
     });
-    let client = Role::new().half_close().expects(answer.clone(), &scene.witness).does(Call::Made, |transport| {
+    let client = Role::new().half_close().expects(answer.clone(), &scene.witness).does(SeenCall::Made, |transport| {
         transport.write(FEW);
         transport.lose_write_connection();
     });
     let (server, client) = scene.pair(server, client);
     scene.until(|| server.is_over() && client.is_over());
     assert_eq!((server.received(), client.count_received()), (FEW.to_vec(), answer.len()));
-    assert_eq!(server.calls(), [Call::Made, Call::ReadLost, Call::WriteLost, Call::Lost]);
-    assert_eq!(client.calls(), [Call::Made, Call::WriteLost, Call::ReadLost, Call::Lost]);
+    assert_eq!(server.calls(), [SeenCall::Made, SeenCall::ReadLost, SeenCall::WriteLost, SeenCall::Lost]);
+    assert_eq!(client.calls(), [SeenCall::Made, SeenCall::WriteLost, SeenCall::ReadLost, SeenCall::Lost]);
     server.assert_done();
     client.assert_done();
     scene.finish(&[]);
@@ -56,19 +56,19 @@ pub(super) fn we_end_first(setting: &mut dyn Setting) {
     sender.transport().lose_write_connection();
     // Asked for again, it is done once.
     sender.transport().lose_write_connection();
-    scene.until(|| reader.has(Call::ReadLost));
+    scene.until(|| reader.has(SeenCall::ReadLost));
     assert_eq!(reader.count_received(), much.len());
-    scene.until(|| sender.has(Call::WriteLost));
+    scene.until(|| sender.has(SeenCall::WriteLost));
     // Our side is shut: this is dropped.
     sender.transport().write(FEW);
-    assert_eq!(sender.transport().queued(), 0);
+    assert_eq!(sender.transport().queued_bytes(), 0);
     reader.transport().write(FEW);
     scene.until(|| sender.count_received() == FEW.len());
     assert!(!sender.is_over() && !reader.is_over());
     reader.transport().lose_connection();
     scene.until(|| sender.is_over() && reader.is_over());
-    assert_eq!(sender.calls(), [Call::Made, Call::WriteLost, Call::ReadLost, Call::Lost]);
-    assert_eq!(reader.calls(), [Call::Made, Call::ReadLost, Call::Lost]);
+    assert_eq!(sender.calls(), [SeenCall::Made, SeenCall::WriteLost, SeenCall::ReadLost, SeenCall::Lost]);
+    assert_eq!(reader.calls(), [SeenCall::Made, SeenCall::ReadLost, SeenCall::Lost]);
     sender.assert_done();
     reader.assert_done();
     scene.finish(&[]);
@@ -95,7 +95,7 @@ pub(super) fn both_end_at_once(setting: &mut dyn Setting) {
                 end.assert_done();
                 assert_eq!(end.received(), if with_data { FEW } else { b"" });
                 let told = usize::from(half_close);
-                assert_eq!((end.count(Call::ReadLost), end.count(Call::WriteLost)), (told, told));
+                assert_eq!((end.count(SeenCall::ReadLost), end.count(SeenCall::WriteLost)), (told, told));
             }
         }
     }
@@ -108,20 +108,23 @@ pub(super) fn an_end_with_a_full_queue_waits(setting: &mut dyn Setting) {
         let plenty = scene.setting.plenty();
         let all = pattern(plenty);
         let reader = Role::new().half_close().expects(all.clone(), &scene.witness);
-        let reader = reader.does(Call::Made, Transport::pause_producing);
+        let reader = reader.does(SeenCall::Made, Transport::pause_producing);
         let (reader, writer) = scene.pair(reader, Role::new().half_close());
         writer.transport().write(&all);
         writer.transport().lose_write_connection();
         scene.moment();
-        assert!(writer.transport().queued() > 0 && !writer.has(Call::WriteLost), "the case needs a full socket");
+        assert!(
+            writer.transport().queued_bytes() > 0 && !writer.has(SeenCall::WriteLost),
+            "the case needs a full socket"
+        );
         if peer_ends {
             reader.transport().lose_write_connection();
-            scene.until(|| writer.has(Call::ReadLost));
+            scene.until(|| writer.has(SeenCall::ReadLost));
             scene.moment();
             assert!(!writer.is_over() && !writer.transport().is_disconnecting());
         }
         reader.transport().resume_producing();
-        scene.until(|| reader.has(Call::ReadLost) && writer.has(Call::WriteLost));
+        scene.until(|| reader.has(SeenCall::ReadLost) && writer.has(SeenCall::WriteLost));
         assert_eq!(reader.count_received(), plenty);
         if !peer_ends {
             assert!(!writer.is_over() && !reader.is_over());
@@ -141,12 +144,12 @@ pub(super) fn without_half_close_the_peers_end_is_the_end(setting: &mut dyn Sett
     let (reader, writer) = scene.full(reader, Role::new(), plenty);
     reader.transport().lose_write_connection();
     scene.until(|| writer.transport().is_disconnecting());
-    assert!(writer.transport().queued() > 0 && !writer.is_over());
+    assert!(writer.transport().queued_bytes() > 0 && !writer.is_over());
     reader.transport().resume_producing();
     scene.until(|| reader.is_over() && writer.is_over());
     assert_eq!(reader.count_received(), plenty);
-    assert_eq!(reader.calls(), [Call::Made, Call::WriteLost, Call::ReadLost, Call::Lost]);
-    assert_eq!(writer.calls(), [Call::Made, Call::Lost]);
+    assert_eq!(reader.calls(), [SeenCall::Made, SeenCall::WriteLost, SeenCall::ReadLost, SeenCall::Lost]);
+    assert_eq!(writer.calls(), [SeenCall::Made, SeenCall::Lost]);
     reader.assert_done();
     writer.assert_done();
     scene.finish(&[]);
@@ -156,18 +159,18 @@ pub(super) fn an_end_waits_behind_a_pause(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     for half_close in [true, false] {
         for with_data in [true, false] {
-            let reader = Role::new().expects(ONE, &scene.witness).does(Call::Made, Transport::pause_producing);
+            let reader = Role::new().expects(ONE, &scene.witness).does(SeenCall::Made, Transport::pause_producing);
             let reader = if half_close { reader.half_close() } else { reader };
             let (reader, peer) = scene.pair(reader, Role::new().half_close());
             if with_data {
                 peer.transport().write(ONE);
             }
             peer.transport().lose_write_connection();
-            scene.until(|| peer.has(Call::WriteLost));
+            scene.until(|| peer.has(SeenCall::WriteLost));
             scene.moment();
-            assert_eq!((reader.calls(), reader.count_received()), (vec![Call::Made], 0), "it was paused");
+            assert_eq!((reader.calls(), reader.count_received()), (vec![SeenCall::Made], 0), "it was paused");
             reader.transport().resume_producing();
-            scene.until(|| if half_close { reader.has(Call::ReadLost) } else { reader.is_over() });
+            scene.until(|| if half_close { reader.has(SeenCall::ReadLost) } else { reader.is_over() });
             assert_eq!(reader.received(), if with_data { ONE } else { b"" });
             reader.transport().lose_connection();
             scene.until(|| reader.is_over() && peer.is_over());
@@ -192,7 +195,7 @@ pub(super) fn every_order_of_ends_with_every_producer(setting: &mut dyn Setting)
 
 /// The peer's: it ends us if we do not go on without.
 fn has_heard_of_the_end(end: &End) -> bool {
-    end.has(Call::ReadLost) || end.transport().is_disconnecting()
+    end.has(SeenCall::ReadLost) || end.transport().is_disconnecting()
 }
 
 /// More than a piece takes, whatever carries it.
@@ -208,7 +211,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
     all.resize(plenty + PIECES, 0);
     let peer = Role::new().half_close().expects(all, &scene.witness);
     let peer = match order {
-        Order::WeThenThey => peer.does(Call::ReadLost, |transport| {
+        Order::WeThenThey => peer.does(SeenCall::ReadLost, |transport| {
             transport.write(FEW);
             transport.lose_write_connection();
         }),
@@ -217,7 +220,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
     let us = Role::new().expects(FEW, &scene.witness);
     let us = if half_close { us.half_close() } else { us };
     let (peer, us) = if queued { scene.full(peer, us, plenty) } else { scene.pair(peer, us) };
-    let high = if queued { MARK.min(us.transport().queued() - 1) } else { MARK };
+    let high = if queued { MARK.min(us.transport().queued_bytes() - 1) } else { MARK };
     us.transport().set_write_marks(0, high);
     let told = producer.map_or_else(Told::default, |streaming| register(&us, streaming, 1, PIECES));
     if producer == Some(Streaming::Push) && queued {
@@ -237,10 +240,10 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
             us.transport().lose_write_connection();
             if queued {
                 scene.moment();
-                assert!(!us.has(Call::WriteLost), "{case}");
+                assert!(!us.has(SeenCall::WriteLost), "{case}");
             } else {
                 // A pull producer has a turn or more for each of its pieces.
-                scene.until(|| peer.has(Call::ReadLost) && us.has(Call::WriteLost) == half_close);
+                scene.until(|| peer.has(SeenCall::ReadLost) && us.has(SeenCall::WriteLost) == half_close);
             }
             peer.transport().lose_write_connection();
             if queued {
@@ -261,7 +264,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
     };
     assert_eq!((peer.count_received(), &**told.borrow()), (plenty + written, heard), "{case}");
     assert_eq!(us.received(), if order == Order::WeThenThey { FEW } else { b"" }, "{case}");
-    let (ours, theirs) = (Call::WriteLost, Call::ReadLost);
+    let (ours, theirs) = (SeenCall::WriteLost, SeenCall::ReadLost);
     let between = match order {
         _ if !half_close => vec![],
         Order::TheyThenWe => vec![theirs, ours],
@@ -282,7 +285,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
             }
         }
     };
-    assert_eq!(us.calls(), [&[Call::Made], &*between, &[Call::Lost]].concat(), "{case}");
+    assert_eq!(us.calls(), [&[SeenCall::Made], &*between, &[SeenCall::Lost]].concat(), "{case}");
     us.assert_done();
     peer.assert_done();
 }

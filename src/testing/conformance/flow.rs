@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::scene::{Call, End, Role, pattern};
+use super::scene::{End, Role, SeenCall, pattern};
 use super::{Scene, Setting};
 use crate::error::ConnectionClosed;
 use crate::failure::Result;
@@ -17,21 +17,21 @@ pub(super) fn a_full_socket_goes_on_when_its_peer_reads(setting: &mut dyn Settin
     let body = pattern(plenty + 3 * MORE);
     let reader = Role::new().expects(body.clone(), &scene.witness);
     let (reader, writer) = scene.full(reader, Role::new(), plenty);
-    let queued = writer.transport().queued();
+    let queued = writer.transport().queued_bytes();
     // What comes while it is full stands behind what is queued.
     writer.transport().write(&body[plenty..plenty + MORE]);
     writer.transport().write_sequence(body[plenty + MORE..plenty + 2 * MORE].chunks(7));
     scene.moment();
     // Over TLS they may be sealed meanwhile, in two records.
     let all = queued + 2 * MORE;
-    assert!((all..all + MORE).contains(&writer.transport().queued()), "it sent to a reader that does not read");
+    assert!((all..all + MORE).contains(&writer.transport().queued_bytes()), "it sent to a reader that does not read");
     assert_eq!(reader.count_received(), 0);
     reader.transport().resume_producing();
-    scene.until(|| writer.transport().queued() == 0 && reader.count_received() == plenty + 2 * MORE);
+    scene.until(|| writer.transport().queued_bytes() == 0 && reader.count_received() == plenty + 2 * MORE);
     // The socket that was full takes more.
     writer.transport().write(&body[plenty + 2 * MORE..]);
     scene.until(|| reader.count_received() == body.len());
-    assert_eq!(writer.transport().queued(), 0);
+    assert_eq!(writer.transport().queued_bytes(), 0);
     scene.finish(&[&reader, &writer]);
 }
 
@@ -42,11 +42,11 @@ pub(super) fn nothing_comes_while_paused(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let body = pattern(20);
     // Paused from the beginning, then inside `data_received`, then from outside.
-    let reader = Role::new().expects(body.clone(), &scene.witness).does(Call::Made, Transport::pause_producing);
+    let reader = Role::new().expects(body.clone(), &scene.witness).does(SeenCall::Made, Transport::pause_producing);
     let end = reader.end();
     let inside = Rc::new(Cell::new(false));
     let pausing = Rc::clone(&inside);
-    let reader = reader.does(Call::Data, move |transport| {
+    let reader = reader.does(SeenCall::Data, move |transport| {
         if pausing.get() {
             transport.pause_producing();
         }
@@ -59,9 +59,9 @@ pub(super) fn nothing_comes_while_paused(setting: &mut dyn Setting) {
     reader.transport().resume_producing();
     scene.until(|| end.count_received() > 0);
     writer.transport().write(&body[4..8]);
-    let before = reader.count(Call::Data);
+    let before = reader.count(SeenCall::Data);
     scene.moment();
-    assert_eq!((before, reader.count(Call::Data)), (1, 1), "it was paused inside data_received");
+    assert_eq!((before, reader.count(SeenCall::Data)), (1, 1), "it was paused inside data_received");
     inside.set(false);
     reader.transport().resume_producing();
     scene.until(|| end.count_received() == 8);
@@ -86,7 +86,7 @@ pub(super) fn a_reader_that_pauses_at_every_chunk_gets_everything(setting: &mut 
     let clock = scene.reactor.clone();
     let paused = Rc::new(Cell::new(false));
     let (now, witness) = (Rc::clone(&paused), scene.witness.clone());
-    let reader = Role::new().expects(Rc::clone(&body), &scene.witness).does(Call::Data, move |transport| {
+    let reader = Role::new().expects(Rc::clone(&body), &scene.witness).does(SeenCall::Data, move |transport| {
         if now.replace(true) {
             witness.fault("data came while it was paused");
         }
@@ -159,7 +159,7 @@ pub(super) fn register(end: &End, streaming: Streaming, piece: usize, pieces: us
 pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let plenty = scene.setting.plenty();
-    let reader = Role::new().does(Call::Made, Transport::pause_producing);
+    let reader = Role::new().does(SeenCall::Made, Transport::pause_producing);
     let (reader, writer) = scene.pair(reader, Role::new());
     let transport = writer.transport();
     transport.set_write_marks(MORE, 2 * MORE);
@@ -172,12 +172,12 @@ pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Se
     assert_eq!(*told.borrow(), ["pause"]);
     scene.moment();
     assert_eq!(*told.borrow(), ["pause"], "nothing was taken since");
-    assert!(transport.queued() > MORE, "the case needs a full socket");
+    assert!(transport.queued_bytes() > MORE, "the case needs a full socket");
     reader.transport().resume_producing();
     let (queued, seen) = (transport.clone(), Rc::clone(&told));
     scene.until(|| seen.borrow().len() > 1);
     assert_eq!(*told.borrow(), ["pause", "resume"]);
-    assert!(queued.queued() <= MORE, "{} bytes are queued, and it was resumed", queued.queued());
+    assert!(queued.queued_bytes() <= MORE, "{} bytes are queued, and it was resumed", queued.queued_bytes());
     scene.until(|| reader.count_received() == plenty + 3 * MORE);
     transport.unregister_producer();
     assert!(!transport.has_producer());
@@ -197,31 +197,31 @@ pub(super) fn a_queue_limit_tells_pauses_or_aborts(setting: &mut dyn Setting) {
     let transport = writer.transport();
     transport.set_queue_limit(Some(QueueLimit::tell(MORE as u32)));
     transport.write(&[0; MORE]);
-    assert!(!writer.has(Call::QueueLimit), "it was told inside write");
-    scene.until(|| writer.has(Call::QueueLimit));
+    assert!(!writer.has(SeenCall::QueueLimit), "it was told inside write");
+    scene.until(|| writer.has(SeenCall::QueueLimit));
     transport.write(&[0; MORE]);
     scene.moment();
-    assert_eq!(writer.count(Call::QueueLimit), 1, "the peer has taken nothing since");
+    assert_eq!(writer.count(SeenCall::QueueLimit), 1, "the peer has taken nothing since");
     // Nothing is read from a peer that does not read, until it does.
     transport.set_queue_limit(Some(QueueLimit::pause(MORE as u32)));
     scene.moment();
     reader.transport().write(b"hello");
     scene.moment();
-    assert_eq!(writer.count_received(), 0, "{} bytes are queued, and it reads", transport.queued());
+    assert_eq!(writer.count_received(), 0, "{} bytes are queued, and it reads", transport.queued_bytes());
     reader.transport().resume_producing();
     scene.until(|| writer.count_received() == 5 && reader.count_received() == plenty + 2 * MORE);
-    assert_eq!(writer.count(Call::QueueLimit), 1);
+    assert_eq!(writer.count(SeenCall::QueueLimit), 1);
 
     let open = [reader, writer];
 
     let (reader, writer) = scene.full(Role::new(), Role::new(), plenty);
     let transport = writer.transport();
-    let limit = u32::try_from(transport.queued()).unwrap_or(u32::MAX);
+    let limit = u32::try_from(transport.queued_bytes()).unwrap_or(u32::MAX);
     transport.set_queue_limit(Some(QueueLimit::abort(limit)));
     scene.moment();
     assert!(!writer.is_over(), "the limit is not passed");
     transport.write(&[0; MORE]);
-    assert!(transport.queued() <= limit as usize && !writer.is_over());
+    assert!(transport.queued_bytes() <= limit as usize && !writer.is_over());
     scene.until(|| writer.is_over());
     let reason = writer.reason();
     assert!(matches!(reason.check(), Some(ConnectionClosed::QueueLimit { .. })), "{reason}");
@@ -288,7 +288,7 @@ fn talker(scene: &Scene<'_>) -> Role {
     let body: Rc<[u8]> = pattern(scene.setting.big()).into();
     Role::new()
         .expects(Rc::clone(&body), &scene.witness)
-        .does(Call::Made, move |transport| body.chunks(PIECE).for_each(|piece| transport.write(piece)))
+        .does(SeenCall::Made, move |transport| body.chunks(PIECE).for_each(|piece| transport.write(piece)))
 }
 
 /// Some of its writes are small enough to be gathered, with the rest of the queue.
@@ -298,5 +298,5 @@ fn talk(scene: &mut Scene<'_>, one: &End, other: &End) {
     let big = scene.setting.big();
     scene.until(|| one.count_received() == big && other.count_received() == big);
     // The outcome of the last send may be told a turn after its bytes have arrived.
-    scene.until(|| one.transport().queued() + other.transport().queued() == 0);
+    scene.until(|| one.transport().queued_bytes() + other.transport().queued_bytes() == 0);
 }

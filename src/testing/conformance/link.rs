@@ -23,14 +23,14 @@ const BACKLOG: u32 = 512;
 
 pub(super) fn listen(reactor: &Reactor, at: &Address, factory: impl Factory) -> Result<Port, ListenError> {
     match at {
-        Address::Tcp(at) => reactor.listen_tcp(*at, &ListenOptions::new().backlog(BACKLOG), factory),
+        Address::Inet(at) => reactor.listen_tcp(*at, &ListenOptions::new().backlog(BACKLOG), factory),
         Address::Unix(at) => reactor.listen_unix(at, &UnixListenOptions::new().backlog(BACKLOG), factory),
     }
 }
 
 pub(super) fn connect<F: Factory>(reactor: &Reactor, to: &Address, factory: F) -> Deferred<Connection<F::Protocol>> {
     match to {
-        Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new(), factory),
+        Address::Inet(to) => reactor.connect_tcp(*to, &ConnectOptions::new(), factory),
         Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new(), factory),
     }
 }
@@ -43,7 +43,7 @@ pub(super) fn connect_within<F: Factory>(
     factory: F,
 ) -> Deferred<Connection<F::Protocol>> {
     match to {
-        Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new().timeout(Some(limit)), factory),
+        Address::Inet(to) => reactor.connect_tcp(*to, &ConnectOptions::new().timeout(Some(limit)), factory),
         Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new().timeout(Some(limit)), factory),
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn connect_from<F: Factory>(
     factory: F,
 ) -> Deferred<Connection<F::Protocol>> {
     match to {
-        Address::Tcp(to) => reactor.connect_tcp(*to, &ConnectOptions::new().bind_address(from), factory),
+        Address::Inet(to) => reactor.connect_tcp(*to, &ConnectOptions::new().bind_address(from), factory),
         Address::Unix(_) => connect(reactor, to, factory),
     }
 }

@@ -23,7 +23,7 @@
 //!     }
 //!
 //!     fn address(&mut self) -> Address {
-//!         Address::Tcp("127.0.0.1:0".parse().expect("an address"))
+//!         Address::Inet("127.0.0.1:0".parse().expect("an address"))
 //!     }
 //!
 //!     fn drive(&mut self, done: &mut dyn FnMut() -> bool) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::scene::{Call, Role};
+use super::scene::{Role, SeenCall};
 use super::{Scene, Setting};
 use crate::deferred::Promise;
 use crate::reactor::Reactor;
@@ -16,9 +16,9 @@ use crate::transport::Transport;
 pub(super) fn the_phases_of_a_turn_come_in_order(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let turns = Turns::new(&scene.reactor);
-    let doomed = Role::new().does(Call::Lost, turns.noting("lost"));
+    let doomed = Role::new().does(SeenCall::Lost, turns.noting("lost"));
     let (doomed, doomed_peer) = scene.pair(doomed, Role::new());
-    let half = Role::new().half_close().does(Call::WriteLost, turns.noting("direction lost"));
+    let half = Role::new().half_close().does(SeenCall::WriteLost, turns.noting("direction lost"));
     let (half, half_peer) = scene.pair(half, Role::new());
     let (port, _) = scene.listen(|_| None::<Role>);
     let (promise, awaited) = Promise::<()>::new();
@@ -29,7 +29,7 @@ pub(super) fn the_phases_of_a_turn_come_in_order(setting: &mut dyn Setting) {
         Ok(())
     });
     let (noted, ends) = (turns.clone(), (doomed.clone(), half.clone()));
-    let reader = Role::new().does(Call::Made, Transport::pause_producing).on(Call::Data, move |_, _| {
+    let reader = Role::new().does(SeenCall::Made, Transport::pause_producing).on(SeenCall::Data, move |_, _| {
         // Asked for in the reverse of the order in which it is to happen.
         let stopped = noted.clone();
         drop(port.stop_listening().add_callback(move |()| stopped.note("port stopped")));
@@ -39,7 +39,7 @@ pub(super) fn the_phases_of_a_turn_come_in_order(setting: &mut dyn Setting) {
         noted.note("data");
         Ok(())
     });
-    let (reader, writer) = scene.pair(reader, Role::new().does(Call::Made, |transport| transport.write(b"x")));
+    let (reader, writer) = scene.pair(reader, Role::new().does(SeenCall::Made, |transport| transport.write(b"x")));
     scene.moment();
 
     let (noted, resumed) = (turns.clone(), reader.clone());
@@ -105,10 +105,10 @@ pub(super) fn a_request_never_calls_back(setting: &mut dyn Setting) {
                 note.set(Some(reactor.counters().turns));
             };
             let (note, reactor) = (Rc::clone(&lost), scene.reactor.clone());
-            let role = Role::new().half_close().does(Call::Lost, move |_| note.set(Some(reactor.counters().turns)));
+            let role = Role::new().half_close().does(SeenCall::Lost, move |_| note.set(Some(reactor.counters().turns)));
             let (end, clock) = (role.end(), scene.reactor.clone());
             let mut ask = Some(ask);
-            let role = role.does(Call::Data, move |transport| {
+            let role = role.does(SeenCall::Data, move |transport| {
                 let Some(ask) = ask.take() else { return };
                 let (end, transport) = (end.clone(), transport.clone());
                 if in_timer {
@@ -117,7 +117,7 @@ pub(super) fn a_request_never_calls_back(setting: &mut dyn Setting) {
                     ask(&transport, &|| end.calls().len());
                 }
             });
-            let (end, peer) = scene.pair(role, Role::new().does(Call::Made, |transport| transport.write(b"x")));
+            let (end, peer) = scene.pair(role, Role::new().does(SeenCall::Made, |transport| transport.write(b"x")));
             scene.until(|| asked.get().is_some() && (!ends || end.is_over()));
             if ends {
                 assert_eq!(lost.get(), asked.get(), "{name}: not at the end of that turn");

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 
 use super::link;
-use super::scene::{Call, End, Role, connect_error, once};
+use super::scene::{End, Role, SeenCall, connect_error, once};
 use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::error::{ConnectError, ListenError};
@@ -54,7 +54,7 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
                 stop();
                 return Some(Role::echo());
             }
-            Some(Role::echo().does(Call::Made, move |_| stop()))
+            Some(Role::echo().does(SeenCall::Made, move |_| stop()))
         };
         let (port, to) = scene.listen(factory);
         place.replace(Some(port));
@@ -68,13 +68,13 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
         }
         scene.until(|| settled.get() == ends.len() && stopped.get());
         scene.moment();
-        let made: Vec<&End> = ends.iter().filter(|end| end.has(Call::Made)).collect();
+        let made: Vec<&End> = ends.iter().filter(|end| end.has(SeenCall::Made)).collect();
         for end in &made {
             end.transport().write(b"?");
         }
         // The system let them in: each is served, or, if the port was told so, all but the first are turned away.
         let answered = |end: &End| end.count_received() == 1;
-        scene.until(|| made.iter().all(|end| answered(end) || end.is_over() || end.has(Call::ReadLost)));
+        scene.until(|| made.iter().all(|end| answered(end) || end.is_over() || end.has(SeenCall::ReadLost)));
         let served = made.iter().filter(|end| answered(end)).count();
         assert_eq!(served, if serves { made.len() } else { 1 }, "of {} that were let in", made.len());
         assert_eq!(built.get(), served);
@@ -126,7 +126,7 @@ pub(super) fn a_refused_connection_is_closed(setting: &mut dyn Setting) {
         let connecting = scene.connect(&to, once(refused));
         drop(connecting.add_both(|_| ()));
         scene.until(|| end.is_over());
-        assert_eq!(end.calls(), [Call::Made, Call::Lost]);
+        assert_eq!(end.calls(), [SeenCall::Made, SeenCall::Lost]);
     }
     let served = asker(&mut scene, &to, b"1");
     scene.until(|| served.is_over());
@@ -224,7 +224,7 @@ pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> CaseOutco
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();
     let greeter = |_| {
-        Some(Role::new().does(Call::Made, |transport| {
+        Some(Role::new().does(SeenCall::Made, |transport| {
             transport.write(b"!");
             transport.lose_connection();
         }))
@@ -237,10 +237,10 @@ pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> CaseOutco
     // One after the other, and each keeps its end open: the sockets of all but the first few are taken from those before.
     let mut clients = Vec::new();
     for _ in 0..12 {
-        let client = Role::new().half_close().does(Call::Made, |transport| transport.write(b"?"));
+        let client = Role::new().half_close().does(SeenCall::Made, |transport| transport.write(b"?"));
         let end = client.end();
         drop(scene.connect(&to, once(client)).add_both(|_| ()));
-        scene.until(|| end.count_received() == 1 && end.has(Call::ReadLost));
+        scene.until(|| end.count_received() == 1 && end.has(SeenCall::ReadLost));
         assert_eq!(end.received(), b"!");
         clients.push(end);
     }
@@ -263,7 +263,7 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Cas
         return CaseOutcome::Skipped("this setting can't limit descriptors");
     }
     let served: Vec<End> = (0..2).map(|_| idler(&mut scene, &to)).collect();
-    scene.until(|| served.iter().all(|end| end.has(Call::Made)) && server.counters().watched == 3);
+    scene.until(|| served.iter().all(|end| end.has(SeenCall::Made)) && server.counters().watched == 3);
     let excess: Vec<End> = (0..3).map(|_| idler(&mut scene, &to)).collect();
     let troubles = || server.counters().shed + server.counters().accept_failures;
     scene.until(|| troubles() > 0);
@@ -300,11 +300,12 @@ fn ender(scene: &mut Scene<'_>, to: &Address, token: &[u8], ending: fn(&Transpor
     let client = Role::new().expects(token.to_vec(), &scene.witness);
     let (end, heard, token) = (client.end(), client.end(), token.to_vec());
     let length = token.len();
-    let client = client.does(Call::Made, move |transport| transport.write(&token)).does(Call::Data, move |transport| {
-        if heard.count_received() == length {
-            ending(transport);
-        }
-    });
+    let client =
+        client.does(SeenCall::Made, move |transport| transport.write(&token)).does(SeenCall::Data, move |transport| {
+            if heard.count_received() == length {
+                ending(transport);
+            }
+        });
     // What fails is seen by who waits for the end.
     drop(scene.connect(to, once(client)).add_both(|_| ()));
     end

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link;
-use super::scene::{Call, End, Log, Role, once, pattern};
+use super::scene::{End, Log, Role, SeenCall, once, pattern};
 use super::{Scene, Setting};
 use crate::address::Address;
 use crate::deferred::Promise;
@@ -20,7 +20,7 @@ use crate::transport::{Producer, Streaming, Transport};
 /// When a request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
-    In(Call),
+    In(SeenCall),
     /// In a callback of the Deferred that `connect_tcp` gave.
     Connected,
     /// In the turn after `connection_made`.
@@ -30,14 +30,14 @@ enum Moment {
 }
 
 const MOMENTS: [Moment; 8] = [
-    Moment::In(Call::Made),
+    Moment::In(SeenCall::Made),
     Moment::Connected,
     Moment::Timer,
-    Moment::In(Call::Data),
+    Moment::In(SeenCall::Data),
     Moment::DeferredInData,
-    Moment::In(Call::ReadLost),
-    Moment::In(Call::WriteLost),
-    Moment::In(Call::Lost),
+    Moment::In(SeenCall::ReadLost),
+    Moment::In(SeenCall::WriteLost),
+    Moment::In(SeenCall::Lost),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,28 +146,28 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
         passed: Cell::new(false),
         made: Cell::new(false),
     });
-    let peer = Role::new().half_close().does(Call::Made, |transport| {
+    let peer = Role::new().half_close().does(SeenCall::Made, |transport| {
         transport.write(FEW);
         transport.lose_write_connection();
     });
     let mut member = Role::new().half_close();
-    for call in Call::ALL {
+    for call in SeenCall::ALL {
         let cell = Rc::clone(&cell);
         member = member.does(call, move |transport| cell.at(Moment::In(call), transport));
     }
     let shared = Rc::clone(&cell);
-    let member = member.does(Call::Made, move |transport| {
+    let member = member.does(SeenCall::Made, move |transport| {
         let (cell, timed) = (Rc::clone(&shared), transport.clone());
         shared.reactor.call_later(Duration::ZERO, move || cell.at(Moment::Timer, &timed));
     });
     let shared = Rc::clone(&cell);
-    let member = member.on(Call::Data, move |transport, _| {
+    let member = member.on(SeenCall::Data, move |transport, _| {
         let (promise, deferred) = Promise::new();
         let (cell, inner) = (Rc::clone(&shared), transport.clone());
         drop(deferred.add_callback(move |()| cell.at(Moment::DeferredInData, &inner)));
         Ok(promise.callback(())?)
     });
-    let member = member.does(Call::ReadLost, Transport::lose_write_connection);
+    let member = member.does(SeenCall::ReadLost, Transport::lose_write_connection);
 
     let (member_end, peer_end) = (member.end(), peer.end());
     let (port, to) = scene.listen(once(peer));
@@ -181,16 +181,21 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
     scene.until(|| member.is_over() && peer_end.is_over());
     drop(port.stop_listening());
     assert!(cell.made.get(), "{case}: it did not come to it, or panicked");
-    assert_eq!((member.calls().first(), member.calls().last()), (Some(&Call::Made), Some(&Call::Lost)), "{case}");
+    assert_eq!(
+        (member.calls().first(), member.calls().last()),
+        (Some(&SeenCall::Made), Some(&SeenCall::Lost)),
+        "{case}"
+    );
     let reason = member.reason();
-    let aborted = matches!(request, Request::Abort | Request::LoseAndAbort) && moment != Moment::In(Call::Lost);
+    let aborted = matches!(request, Request::Abort | Request::LoseAndAbort) && moment != Moment::In(SeenCall::Lost);
     match reason.check() {
         Some(ConnectionClosed::Aborted) => assert!(aborted, "{case}"),
         Some(ConnectionClosed::Done) => assert!(!aborted, "{case}"),
         _ => panic!("{case}: {reason}"),
     }
     if !aborted {
-        let sent = if matches!(moment, Moment::In(Call::WriteLost | Call::Lost)) { vec![] } else { cell.sent() };
+        let sent =
+            if matches!(moment, Moment::In(SeenCall::WriteLost | SeenCall::Lost)) { vec![] } else { cell.sent() };
         assert!(peer_end.received() == sent, "{case}: {} bytes arrived", peer_end.count_received());
     }
 }
@@ -249,7 +254,7 @@ impl Square {
                 }
             }
             Request::Look => {
-                let ends = (transport.host(), transport.peer(), transport.queued(), transport.raw_fd());
+                let ends = (transport.host(), transport.peer(), transport.queued_bytes(), transport.raw_fd());
                 let loop_ = (self.reactor.counters(), self.reactor.is_running());
                 if format!("{transport:?} {ends:?} {loop_:?}").is_empty() {
                     return;
@@ -288,7 +293,7 @@ impl Square {
             }
             Request::SendDescriptor => {
                 let Ok((reader, _writer)) = std::io::pipe() else { return };
-                let may_write = !matches!(self.moment, Moment::In(Call::WriteLost | Call::Lost));
+                let may_write = !matches!(self.moment, Moment::In(SeenCall::WriteLost | SeenCall::Lost));
                 // None goes over TCP, nor where there are none, nor over TLS.
                 let passes = self.listen_at.unix().is_some() && transport.raw_fd().is_some() && !self.begins;
                 let sent = transport.send_file_descriptor(reader.into(), FEW).is_ok();
@@ -327,9 +332,9 @@ impl Square {
     fn reaches_itself(&self) -> Option<Result<(), Unavailable>> {
         match self.moment {
             // Nobody has the handle yet.
-            Moment::In(Call::Made) => None,
+            Moment::In(SeenCall::Made) => None,
             Moment::Connected | Moment::Timer => Some(Ok(())),
-            Moment::In(Call::Lost) => Some(Err(Unavailable::Gone)),
+            Moment::In(SeenCall::Lost) => Some(Err(Unavailable::Gone)),
             Moment::In(_) | Moment::DeferredInData => Some(Err(Unavailable::Busy)),
         }
     }
@@ -356,7 +361,7 @@ fn nobody(_: Address) -> Option<Role> {
 pub(super) fn a_failing_callback_ends_its_own_connection_only(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let (echo, other) = scene.pair(Role::echo(), Role::new());
-    for place in Call::ALL {
+    for place in SeenCall::ALL {
         for panics in [false, true] {
             for serving in [false, true] {
                 fails(&mut scene, place, panics, serving);
@@ -367,11 +372,11 @@ pub(super) fn a_failing_callback_ends_its_own_connection_only(setting: &mut dyn 
     scene.finish(&[&echo, &other]);
 }
 
-fn fails(scene: &mut Scene<'_>, place: Call, panics: bool, serving: bool) {
+fn fails(scene: &mut Scene<'_>, place: SeenCall, panics: bool, serving: bool) {
     let case = format!("in {place:?}, by a panic: {panics}, serving: {serving}");
-    let failing = Role::new().half_close().does(Call::ReadLost, Transport::lose_write_connection);
+    let failing = Role::new().half_close().does(SeenCall::ReadLost, Transport::lose_write_connection);
     let failing = failing.on(place, move |_, _| if panics { panic!("on purpose") } else { on_purpose() });
-    let peer = Role::new().half_close().does(Call::Made, |transport| {
+    let peer = Role::new().half_close().does(SeenCall::Made, |transport| {
         transport.write(FEW);
         transport.lose_write_connection();
     });
@@ -382,13 +387,13 @@ fn fails(scene: &mut Scene<'_>, place: Call, panics: bool, serving: bool) {
         (failing, peer)
     };
     scene.until(|| failing.is_over() && peer.is_over());
-    let mut expected: Vec<Call> = Call::ALL.into_iter().filter(|call| *call != Call::Data).collect();
-    if place != Call::Lost {
-        expected.retain(|call| *call == Call::Lost || (*call as u8) <= place as u8);
+    let mut expected: Vec<SeenCall> = SeenCall::ALL.into_iter().filter(|call| *call != SeenCall::Data).collect();
+    if place != SeenCall::Lost {
+        expected.retain(|call| *call == SeenCall::Lost || (*call as u8) <= place as u8);
     }
     assert_eq!(failing.calls(), expected, "{case}");
-    assert!(failing.count(Call::Data) <= 1 || place != Call::Data, "{case}");
-    if place == Call::Lost {
+    assert!(failing.count(SeenCall::Data) <= 1 || place != SeenCall::Data, "{case}");
+    if place == SeenCall::Lost {
         failing.assert_done();
     } else {
         let reason = failing.reason();
@@ -460,7 +465,7 @@ pub(super) fn a_protocol_is_reached_from_outside(setting: &mut dyn Setting) {
     assert_eq!(connection.with(|_, transport| transport.write(FEW)), Ok(()));
     scene.until(|| peer_end.count_received() == FEW.len());
     peer_end.transport().lose_write_connection();
-    scene.until(|| end.has(Call::ReadLost));
+    scene.until(|| end.has(SeenCall::ReadLost));
     assert_eq!(connection.with(|_, transport| transport.lose_connection()), Ok(()));
     scene.until(|| end.is_over() && peer_end.is_over());
     assert_eq!(connection.with(|_, _| ()), Err(Unavailable::Gone));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::link;
-use super::scene::{Call, Log, Role, connect_error, once};
+use super::scene::{Log, Role, SeenCall, connect_error, once};
 use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::deferred::Promise;
@@ -23,9 +23,9 @@ const FEW: &[u8] = b"few";
 
 /// Where the reactor is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum RunPlace {
     Build,
-    In(Call),
+    In(SeenCall),
     /// In a callback of a Deferred that fires inside `data_received`.
     DeferredInData,
     Deferred,
@@ -37,16 +37,16 @@ enum Place {
 
 /// F32.
 pub(super) fn stop_works_inside_every_callback(setting: &mut dyn Setting) {
-    let mut places = Call::ALL.map(Place::In).to_vec();
-    places.extend([Place::Build, Place::Deferred, Place::Timer, Place::CallFromThread, Place::Future]);
-    places.extend([Place::DeferredInData, Place::StartupTrigger]);
+    let mut places = SeenCall::ALL.map(RunPlace::In).to_vec();
+    places.extend([RunPlace::Build, RunPlace::Deferred, RunPlace::Timer, RunPlace::CallFromThread, RunPlace::Future]);
+    places.extend([RunPlace::DeferredInData, RunPlace::StartupTrigger]);
     for place in places {
         stops(setting, place);
     }
 }
 
 /// Two bystanders are connected first, and then a client to a server that stops the reactor somewhere on the way.
-fn stops(setting: &mut dyn Setting, place: Place) {
+fn stops(setting: &mut dyn Setting, place: RunPlace) {
     let mut scene = Scene::new(setting);
     let stopper = Rc::new(Stopper { reactor: scene.reactor.clone(), place, stopped: Cell::new(false) });
     let (bystander, idle) = (Role::new(), Role::new());
@@ -54,25 +54,25 @@ fn stops(setting: &mut dyn Setting, place: Place) {
     let (_, bystanders) = scene.listen(once(idle));
 
     let mut server = Role::new().half_close();
-    for call in Call::ALL {
+    for call in SeenCall::ALL {
         let stopper = Rc::clone(&stopper);
-        server = server.does(call, move |_| stopper.at(Place::In(call)));
+        server = server.does(call, move |_| stopper.at(RunPlace::In(call)));
     }
     let inside = Rc::clone(&stopper);
-    let server = server.on(Call::Data, move |_, _| {
+    let server = server.on(SeenCall::Data, move |_, _| {
         let (promise, deferred) = Promise::new();
         let stopper = Rc::clone(&inside);
-        drop(deferred.add_callback(move |()| stopper.at(Place::DeferredInData)));
+        drop(deferred.add_callback(move |()| stopper.at(RunPlace::DeferredInData)));
         Ok(promise.callback(())?)
     });
     let server_end = server.end();
-    let mut server = Some(server.does(Call::ReadLost, Transport::lose_write_connection));
+    let mut server = Some(server.does(SeenCall::ReadLost, Transport::lose_write_connection));
     let building = Rc::clone(&stopper);
     let (_, to) = scene.listen(move |_| {
-        building.at(Place::Build);
+        building.at(RunPlace::Build);
         server.take()
     });
-    let client = scene.asking(once(Role::new().half_close().does(Call::Made, |transport| {
+    let client = scene.asking(once(Role::new().half_close().does(SeenCall::Made, |transport| {
         transport.write(FEW);
         transport.lose_write_connection();
     })));
@@ -80,9 +80,9 @@ fn stops(setting: &mut dyn Setting, place: Place) {
     let connecting = scene.connect(&bystanders, once(bystander));
     let begun = connecting.add_callback(move |_| {
         let (timer, future, call) = (Rc::clone(&stop), Rc::clone(&stop), stop.place);
-        stop.at(Place::Deferred);
-        then.call_later(Duration::ZERO, move || timer.at(Place::Timer));
-        if call == Place::CallFromThread {
+        stop.at(RunPlace::Deferred);
+        then.call_later(Duration::ZERO, move || timer.at(RunPlace::Timer));
+        if call == RunPlace::CallFromThread {
             stop.stopped.set(true);
             // The reactor exists: it makes the call.
             let _ = then.remote().call_from_thread(|reactor| drop(reactor.stop()));
@@ -90,7 +90,7 @@ fn stops(setting: &mut dyn Setting, place: Place) {
         let later = then.clone();
         drop(then.spawn(async move {
             defer_later(&later, Duration::ZERO, || Ok(())).await?;
-            future.at(Place::Future);
+            future.at(RunPlace::Future);
             Ok(())
         }));
         // Its failure is that the reactor stopped.
@@ -98,7 +98,7 @@ fn stops(setting: &mut dyn Setting, place: Place) {
     });
     drop(begun.add_both(|_| ()));
     let starting = Rc::clone(&stopper);
-    scene.reactor.call_when_running(move || starting.at(Place::StartupTrigger));
+    scene.reactor.call_when_running(move || starting.at(RunPlace::StartupTrigger));
 
     let ran = scene.setting.run(&scene.reactor);
     assert!(ran.is_ok(), "{place:?}: {ran:?}");
@@ -106,17 +106,17 @@ fn stops(setting: &mut dyn Setting, place: Place) {
     assert!(!scene.reactor.is_running());
     assert!(matches!(scene.reactor.stop(), Err(ReactorError::NotRunning)));
     for end in [&bystander_end, &idle_end, &server_end] {
-        if end.has(Call::Made) {
+        if end.has(SeenCall::Made) {
             let reason = end.reason();
             match reason.check() {
                 Some(ConnectionClosed::ReactorStopped) => {}
                 // Its end, in which it stops, had a reason already.
-                Some(ConnectionClosed::Done) if place == Place::In(Call::Lost) && end.has(Call::Data) => {}
+                Some(ConnectionClosed::Done) if place == RunPlace::In(SeenCall::Lost) && end.has(SeenCall::Data) => {}
                 _ => panic!("{place:?}: {reason}"),
             }
         }
     }
-    assert!(place == Place::StartupTrigger || bystander_end.has(Call::Made), "{place:?}");
+    assert!(place == RunPlace::StartupTrigger || bystander_end.has(SeenCall::Made), "{place:?}");
     assert_eq!(scene.reactor.counters().watched, 0, "{place:?}: something is left open");
     scene.witness.assert_all_lost();
     // A timer or a future that the stop came before would keep the reactor that it is to stop.
@@ -125,12 +125,12 @@ fn stops(setting: &mut dyn Setting, place: Place) {
 
 struct Stopper {
     reactor: Reactor,
-    place: Place,
+    place: RunPlace,
     stopped: Cell<bool>,
 }
 
 impl Stopper {
-    fn at(&self, place: Place) {
+    fn at(&self, place: RunPlace) {
         if place == self.place && !self.stopped.get() {
             let (first, second) = (self.reactor.stop(), self.reactor.stop());
             // It works once; that it did is looked at from outside.
@@ -168,7 +168,7 @@ pub(super) fn a_crash_closes_nothing(setting: &mut dyn Setting) {
     let ends = (server.end(), client.end());
     let heard = client.end();
     let crashed = crash(&scene.reactor);
-    let client = client.does(Call::Made, |transport| transport.write(FEW)).does(Call::Data, move |transport| {
+    let client = client.does(SeenCall::Made, |transport| transport.write(FEW)).does(SeenCall::Data, move |transport| {
         if heard.count_received() % FEW.len() == 0 {
             crashed(transport);
         }
@@ -221,9 +221,10 @@ pub(super) fn a_stop_waits_for_its_triggers(setting: &mut dyn Setting) {
     }
     let (lost, stop) = (log.clone(), scene.reactor.clone());
     // What comes in the turn of the stop may come in pieces: the second stop is refused.
-    let server = Role::new().does(Call::Data, move |_| drop(stop.stop())).does(Call::Lost, move |_| lost.add("lost"));
+    let server =
+        Role::new().does(SeenCall::Data, move |_| drop(stop.stop())).does(SeenCall::Lost, move |_| lost.add("lost"));
     let (_, to) = scene.listen(once(server));
-    let client = Role::new().does(Call::Made, |transport| transport.write(FEW));
+    let client = Role::new().does(SeenCall::Made, |transport| transport.write(FEW));
     drop(scene.connect(&to, once(client)).add_both(|_| ()));
     let ran = scene.setting.run(&scene.reactor);
     assert!(ran.is_ok(), "{ran:?}");
@@ -345,9 +346,9 @@ pub(super) fn a_future_goes_on_in_the_loop(setting: &mut dyn Setting) {
 
 /// A client that stops the reactor when it has its answer.
 fn asking(reactor: &Reactor) -> Role {
-    let role = Role::new().does(Call::Made, |transport| transport.write(FEW));
+    let role = Role::new().does(SeenCall::Made, |transport| transport.write(FEW));
     let (heard, reactor) = (role.end(), reactor.clone());
-    role.does(Call::Data, move |_| {
+    role.does(SeenCall::Data, move |_| {
         if heard.count_received() == FEW.len() {
             // It runs.
             let _ = reactor.stop();

@@ -128,15 +128,15 @@ impl<'a> Scene<'a> {
     /// A connection on which so much was written, which is more than the socket takes, to a reader that is paused: reader and writer.
     #[track_caller]
     pub(super) fn full(&mut self, reader: Role, writer: Role, plenty: usize) -> (End, End) {
-        let (reader, writer) = self.pair(reader.does(Call::Made, Transport::pause_producing), writer);
+        let (reader, writer) = self.pair(reader.does(SeenCall::Made, Transport::pause_producing), writer);
         writer.transport().write(&pattern(plenty));
         // However long the sockets take to fill.
         let mut before = usize::MAX;
-        while writer.transport().queued() < before {
-            before = writer.transport().queued();
+        while writer.transport().queued_bytes() < before {
+            before = writer.transport().queued_bytes();
             self.moment();
         }
-        assert!(writer.transport().queued() > 0, "the case needs a full socket");
+        assert!(writer.transport().queued_bytes() > 0, "the case needs a full socket");
         (reader, writer)
     }
 
@@ -172,7 +172,7 @@ impl<'a> Scene<'a> {
 
 /// A callback of a protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum SeenCall {
     Made,
     Data,
     ReadLost,
@@ -181,13 +181,13 @@ pub(super) enum Call {
     Lost,
 }
 
-impl Call {
+impl SeenCall {
     /// Those that every connection may have without being asked to.
     pub(super) const ALL: [Self; 5] = [Self::Made, Self::Data, Self::ReadLost, Self::WriteLost, Self::Lost];
 }
 
 /// What a role does in a callback: for `Data`, with the bytes.
-type Act = Box<dyn FnMut(Call, &Transport, &[u8]) -> Result<()>>;
+type Act = Box<dyn FnMut(SeenCall, &Transport, &[u8]) -> Result<()>>;
 
 /// A protocol that writes down what happens to it, and does what its case tells it.
 pub(super) struct Role {
@@ -204,7 +204,7 @@ impl Role {
 
     /// Sends everything back.
     pub(super) fn echo() -> Self {
-        Self::new().on(Call::Data, |transport, data| {
+        Self::new().on(SeenCall::Data, |transport, data| {
             transport.write(data);
             Ok(())
         })
@@ -222,7 +222,7 @@ impl Role {
     }
 
     /// Does this in that callback, after what it does there already.
-    pub(super) fn on(mut self, when: Call, mut act: impl FnMut(&Transport, &[u8]) -> Result<()> + 'static) -> Self {
+    pub(super) fn on(mut self, when: SeenCall, mut act: impl FnMut(&Transport, &[u8]) -> Result<()> + 'static) -> Self {
         let mut before = self.act;
         self.act = Box::new(move |call, transport, data| {
             before(call, transport, data)?;
@@ -232,7 +232,7 @@ impl Role {
     }
 
     /// The same, of what can't fail.
-    pub(super) fn does(self, when: Call, mut act: impl FnMut(&Transport) + 'static) -> Self {
+    pub(super) fn does(self, when: SeenCall, mut act: impl FnMut(&Transport) + 'static) -> Self {
         self.on(when, move |transport, _| {
             act(transport);
             Ok(())
@@ -242,7 +242,7 @@ impl Role {
     /// Expects the first bytes of this, and nothing else, and takes note of it in the witness at once if it is otherwise.
     pub(super) fn expects(self, all: impl Into<Rc<[u8]>>, witness: &Witness) -> Self {
         let (all, witness, mut seen) = (all.into(), witness.clone(), 0);
-        self.on(Call::Data, move |_, data| {
+        self.on(SeenCall::Data, move |_, data| {
             if all.get(seen..seen + data.len()) != Some(data) {
                 witness.fault(format!("after {seen} bytes something else came than was sent"));
             }
@@ -256,9 +256,9 @@ impl Role {
         self.end.clone()
     }
 
-    fn call(&mut self, call: Call, transport: &Transport, data: &[u8]) -> Result<()> {
+    fn call(&mut self, call: SeenCall, transport: &Transport, data: &[u8]) -> Result<()> {
         match call {
-            Call::Data => self.end.0.chunks.set(self.end.0.chunks.get() + 1),
+            SeenCall::Data => self.end.0.chunks.set(self.end.0.chunks.get() + 1),
             call => self.end.0.calls.borrow_mut().push(call),
         }
         (self.act)(call, transport, data)
@@ -275,30 +275,30 @@ impl Protocol for Role {
             begin(transport);
         }
         self.end.0.transport.replace(Some(transport.clone()));
-        self.call(Call::Made, transport, b"")
+        self.call(SeenCall::Made, transport, b"")
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         self.end.0.received.borrow_mut().extend_from_slice(data);
-        self.call(Call::Data, transport, data)
+        self.call(SeenCall::Data, transport, data)
     }
 
     fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-        self.call(Call::ReadLost, transport, b"")
+        self.call(SeenCall::ReadLost, transport, b"")
     }
 
     fn write_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-        self.call(Call::WriteLost, transport, b"")
+        self.call(SeenCall::WriteLost, transport, b"")
     }
 
     fn queue_limit_reached(&mut self, transport: &Transport) -> Result<()> {
-        self.call(Call::QueueLimit, transport, b"")
+        self.call(SeenCall::QueueLimit, transport, b"")
     }
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
         self.end.0.reason.replace(Some(reason.clone()));
         // It has nobody to tell.
-        let _ = self.call(Call::Lost, transport, b"");
+        let _ = self.call(SeenCall::Lost, transport, b"");
     }
 }
 
@@ -309,7 +309,7 @@ pub(super) struct End(Rc<Record>);
 #[derive(Default)]
 struct Record {
     /// Without the data, of which there may be thousands.
-    calls: RefCell<Vec<Call>>,
+    calls: RefCell<Vec<SeenCall>>,
     chunks: Cell<usize>,
     received: RefCell<Vec<u8>>,
     transport: RefCell<Option<Transport>>,
@@ -329,24 +329,24 @@ impl End {
         }
     }
 
-    pub(super) fn has(&self, call: Call) -> bool {
+    pub(super) fn has(&self, call: SeenCall) -> bool {
         self.count(call) > 0
     }
 
-    pub(super) fn count(&self, call: Call) -> usize {
+    pub(super) fn count(&self, call: SeenCall) -> usize {
         match call {
-            Call::Data => self.0.chunks.get(),
+            SeenCall::Data => self.0.chunks.get(),
             call => self.0.calls.borrow().iter().filter(|made| **made == call).count(),
         }
     }
 
     /// What was called, without the data.
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(super) fn calls(&self) -> Vec<SeenCall> {
         self.0.calls.borrow().clone()
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.has(Call::Lost)
+        self.has(SeenCall::Lost)
     }
 
     pub(super) fn received(&self) -> Vec<u8> {
@@ -367,7 +367,7 @@ impl End {
     pub(super) fn is_ready(&self) -> bool {
         let is_through =
             || self.0.transport.borrow().as_ref().is_some_and(|transport| !transport.stream().is_handshaking());
-        self.has(Call::Made) && (self.is_over() || is_through())
+        self.has(SeenCall::Made) && (self.is_over() || is_through())
     }
 
     #[track_caller]

@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::conduct::{Conduct, key};
-use super::kernel::{Kernel, News, Owner, Refusal, Sharing, SocketId};
-use crate::address::{Address, Ends};
+use super::backend_invariants::{BackendInvariants, key};
+use super::kernel::{Kernel, News, Owner, Sharing, SimulatedRefusal, SocketId};
+use crate::address::{Address, AddressPair};
 use crate::reactor::{
     Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
     Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
-use crate::transport::agenda::{Credentials, Id, SocketOption};
+use crate::transport::driver::{Credentials, SocketOption};
+use crate::transport::id::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
-use crate::transport::send_queue::Loan;
+use crate::transport::send_queue::InFlight;
 
 /// Connections accepted per port and turn, as on a real backend.
 const ACCEPTS: usize = 64;
@@ -35,7 +36,7 @@ const GRAVEYARD: usize = 16;
 pub(super) type Ids = Rc<RefCell<BTreeMap<(u32, u32), SocketId>>>;
 
 /// See the module.
-pub(super) struct Simulated {
+pub(super) struct SimulatedBackend {
     kernel: Rc<RefCell<Kernel>>,
     owner: Owner,
     host: IpAddr,
@@ -44,21 +45,21 @@ pub(super) struct Simulated {
     /// Whether Nagle's algorithm is to be off on the streams that a port or an attempt brings.
     no_delays: BTreeMap<(u32, u32), bool>,
     /// Chunks that were sent, of which so much was taken, to be told in the next turn.
-    slow: Vec<(Id, Loan, usize)>,
+    slow: Vec<(Id, InFlight, usize)>,
     /// The same, to be told now.
-    returned: Vec<(Id, Loan, usize)>,
+    returned: Vec<(Id, InFlight, usize)>,
     /// Had their share of this turn.
     received: Vec<SocketId>,
     accepted: usize,
     dead: VecDeque<Id>,
-    woken: Arc<Bell>,
+    woken: Arc<SimulatedWaker>,
     stale: u64,
-    conduct: Conduct,
+    invariants: BackendInvariants,
 }
 
-impl Simulated {
+impl SimulatedBackend {
     pub(super) fn new(kernel: Rc<RefCell<Kernel>>, owner: Owner, host: IpAddr) -> Self {
-        let conduct = Conduct::new(kernel.borrow().faults.clone());
+        let invariants = BackendInvariants::new(kernel.borrow().faults.clone());
         Self {
             kernel,
             owner,
@@ -73,7 +74,7 @@ impl Simulated {
             dead: VecDeque::new(),
             woken: Arc::default(),
             stale: 0,
-            conduct,
+            invariants,
         }
     }
 
@@ -136,7 +137,7 @@ impl Simulated {
                 self.sockets.remove(&socket);
                 self.name(id, stream);
                 self.begin_stream(id, stream);
-                self.conduct.begins(id);
+                self.invariants.begins(id);
                 Completion::Connected(host)
             }
             News::ConnectFailed(kind) => {
@@ -147,17 +148,17 @@ impl Simulated {
                 self.received.push(socket);
                 let (room, _) = inbox.room();
                 let filled = self.kernel.borrow_mut().read(socket, &mut room[..count.min(RECEIVE)]);
-                self.conduct.lends(id);
+                self.invariants.lends(id);
                 inbox.fill(filled);
                 return BackendEvent::Received;
             }
             News::EndOfStream => {
-                self.conduct.tells_the_end(id);
+                self.invariants.tells_the_end(id);
                 Completion::EndOfStream
             }
             News::SendReady => Completion::SendReady,
             News::Broken { kind, rest } => {
-                self.conduct.tells_of_a_break(id);
+                self.invariants.tells_of_a_break(id);
                 Completion::Broken { error: kind.into(), rest }
             }
         };
@@ -169,7 +170,7 @@ impl Simulated {
         self.begin_stream(port, stream);
         let kernel = Rc::downgrade(&self.kernel);
         let socket = IncomingSocket::Other(Box::new(Accepted { kernel, stream: Some(stream) }));
-        Incoming { socket, ends: Ends::new(host, peer) }
+        Incoming { socket, ends: AddressPair::new(host, peer) }
     }
 
     /// Sets on a new stream what was asked of the port or the attempt that brings it.
@@ -182,16 +183,16 @@ impl Simulated {
     /// Checks a stream that is about to end without a reset.
     fn ends_cleanly(&mut self, id: Id, socket: SocketId) {
         if self.kernel.borrow().can_end_cleanly(socket) {
-            self.conduct.ends_cleanly(id);
+            self.invariants.ends_cleanly(id);
         }
     }
 
     /// The next chunk that was sent, of somebody who is still there.
     fn next_returned(&mut self) -> Option<(Id, BackendEvent)> {
         loop {
-            let (id, loan, count) = self.returned.pop()?;
+            let (id, in_flight, count) = self.returned.pop()?;
             if self.socket(id).is_some() {
-                return Some((id, BackendEvent::Returned(loan, Ok(count))));
+                return Some((id, BackendEvent::Returned(in_flight, Ok(count))));
             }
         }
     }
@@ -224,7 +225,7 @@ impl Simulated {
     }
 }
 
-impl Backend for Simulated {
+impl Backend for SimulatedBackend {
     fn clock(&self) -> Box<dyn Fn() -> Duration> {
         let kernel = Rc::clone(&self.kernel);
         Box::new(move || kernel.borrow().now)
@@ -277,7 +278,7 @@ impl Backend for Simulated {
                 stream.accepted = true;
             }
             self.name(id, stream);
-            self.conduct.begins(id);
+            self.invariants.begins(id);
         }
         Ok(())
     }
@@ -290,15 +291,15 @@ impl Backend for Simulated {
                 self.no_delays.insert(key(id), options.connection.no_delay);
                 self.name(id, socket);
             }
-            Err(Refusal::Bind(error)) => return Err(ConnectRefusal::Bind(error)),
-            Err(Refusal::NoDescriptors(error)) => return Err(ConnectRefusal::NoDescriptors(error)),
-            Err(Refusal::Socket(error)) => return Err(ConnectRefusal::Socket(error)),
+            Err(SimulatedRefusal::Bind(error)) => return Err(ConnectRefusal::Bind(error)),
+            Err(SimulatedRefusal::NoDescriptors(error)) => return Err(ConnectRefusal::NoDescriptors(error)),
+            Err(SimulatedRefusal::Socket(error)) => return Err(ConnectRefusal::Socket(error)),
         }
         Ok(())
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        self.conduct.asks_to_receive(id, on);
+        self.invariants.asks_to_receive(id, on);
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
@@ -308,7 +309,7 @@ impl Backend for Simulated {
     }
 
     fn receive_rest(&mut self, id: Id) {
-        self.conduct.asks_for_the_rest(id);
+        self.invariants.asks_for_the_rest(id);
         let Some(socket) = self.socket(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if let Some(stream) = kernel.stream(socket) {
@@ -325,8 +326,8 @@ impl Backend for Simulated {
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         // Before an end, which is to follow in the same turn, no send is.
         let may_be_slow = outgoing.mode == SendMode::Gather;
-        let Outgoing { queue, spares, .. } = outgoing;
-        self.conduct.shows(id, queue);
+        let Outgoing { queue, pool, .. } = outgoing;
+        self.invariants.shows(id, queue);
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
         let mut sent = 0;
         while !queue.is_empty() {
@@ -334,26 +335,26 @@ impl Backend for Simulated {
             if count == 0 {
                 return Ok(Progress::Blocked(sent));
             }
-            self.conduct.takes(id, &queue.front()[..count]);
+            self.invariants.takes(id, &queue.front()[..count]);
             self.kernel.borrow_mut().sends(socket, &queue.front()[..count]);
             sent += count;
             let is_slow = may_be_slow && self.is_slow();
             match is_slow.then(|| queue.lend()).flatten() {
-                Some(loan) => {
-                    self.slow.push((id, loan, count));
+                Some(in_flight) => {
+                    self.slow.push((id, in_flight, count));
                     return Ok(Progress::Blocked(sent - count));
                 }
-                None => queue.advance(count, spares),
+                None => queue.advance(count, pool),
             }
         }
         Ok(Progress::Advanced(sent))
     }
 
-    fn recall(&mut self, id: Id) -> Option<(Loan, io::Result<usize>)> {
+    fn recall(&mut self, id: Id) -> Option<(InFlight, io::Result<usize>)> {
         [&mut self.slow, &mut self.returned].into_iter().find_map(|slow| {
             let at = slow.iter().position(|(sender, ..)| *sender == id)?;
-            let (_, loan, count) = slow.swap_remove(at);
-            Some((loan, Ok(count)))
+            let (_, in_flight, count) = slow.swap_remove(at);
+            Some((in_flight, Ok(count)))
         })
     }
 
@@ -364,12 +365,12 @@ impl Backend for Simulated {
         let count = kernel.send(socket, data).unwrap_or(0);
         kernel.sends(socket, &data[..count]);
         drop(kernel);
-        self.conduct.sends_directly(id, data, count);
+        self.invariants.sends_directly(id, data, count);
         count
     }
 
     fn shut_down_writing(&mut self, id: Id) {
-        self.conduct.shuts(id);
+        self.invariants.shuts(id);
         if let Some(socket) = self.socket(id) {
             self.ends_cleanly(id, socket);
             self.kernel.borrow_mut().shut_down(socket);
@@ -380,7 +381,7 @@ impl Backend for Simulated {
         if let Some(socket) = self.socket(id).filter(|_| !reset) {
             self.ends_cleanly(id, socket);
         }
-        self.conduct.is_over(id);
+        self.invariants.is_over(id);
         let Some(socket) = self.unname(id) else { return };
         let mut kernel = self.kernel.borrow_mut();
         if !reset && kernel.stream(socket).is_some() {
@@ -403,7 +404,7 @@ impl Backend for Simulated {
         self.received.clear();
         self.accepted = 0;
         self.returned.append(&mut self.slow);
-        self.conduct.done("a turn");
+        self.invariants.done("a turn");
         let mut kernel = self.kernel.borrow_mut();
         kernel.check_faults();
         kernel.begin_turn(self.owner);
@@ -437,7 +438,7 @@ impl Backend for Simulated {
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        self.conduct.is_given_back();
+        self.invariants.is_given_back();
         self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true(inbox))
     }
 
@@ -484,7 +485,7 @@ impl Backend for Simulated {
     }
 }
 
-impl Drop for Simulated {
+impl Drop for SimulatedBackend {
     /// What a process leaves open when it ends, its system closes.
     fn drop(&mut self) {
         let mut kernel = self.kernel.borrow_mut();
@@ -519,9 +520,9 @@ impl Drop for Accepted {
 
 /// What calls from real threads ring.
 #[derive(Debug, Default)]
-struct Bell(AtomicBool);
+struct SimulatedWaker(AtomicBool);
 
-impl Wake for Bell {
+impl Wake for SimulatedWaker {
     fn wake(&self) {
         self.0.store(true, Ordering::Release);
     }

@@ -145,7 +145,7 @@ impl Conditions {
     }
 
     /// How many of a thousand sends tell what came of them in the next turn, as those of a backend do that completes them. The bytes
-    /// count as [queued](crate::Transport::queued) until then.
+    /// count as [queued](crate::Transport::queued_bytes) until then.
     pub fn slow_sends(mut self, of_a_thousand: u32) -> Self {
         self.slow_sends = of_a_thousand;
         self

@@ -2,14 +2,14 @@
 //! can go wrong between them, drawn from a seed.
 
 mod backend;
+mod backend_invariants;
 mod conditions;
-mod conduct;
 mod expected;
 mod kernel;
 mod peer;
+mod protocol_invariants;
 #[cfg(test)]
 mod tests;
-mod watcher;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use self::backend::Simulated;
+use self::backend::SimulatedBackend;
 pub use self::conditions::Conditions;
 use self::kernel::{Kernel, Owner, Sharing};
 pub use self::peer::{Peer, PendingAttempt};
-use self::watcher::Watcher;
+use self::protocol_invariants::ProtocolInvariants;
 use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::error::ReactorError;
@@ -66,7 +66,7 @@ use crate::time::Clock;
 /// # fn main() -> Result<()> {
 /// let network = Network::with_conditions(7, Conditions::rough(7));
 /// let (server, client) = (network.reactor("10.0.0.1".parse()?), network.reactor("10.0.0.2".parse()?));
-/// network.name("echo.example", ["10.0.0.1".parse()?]);
+/// network.add_name("echo.example", ["10.0.0.1".parse()?]);
 /// drop(server_from_string(&server, "tcp:7")?.listen(|_| Some(Echo)));
 /// let connecting = client_from_string(&client, "tcp:echo.example:7")?.connect(|_| Some(Echo));
 /// network.run_until(Duration::from_secs(60), || connecting.is_called())?;
@@ -75,9 +75,9 @@ use crate::time::Clock;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Network(Rc<Inner>);
+pub struct Network(Rc<NetworkInner>);
 
-struct Inner {
+struct NetworkInner {
     kernel: Rc<RefCell<Kernel>>,
     reactors: RefCell<Vec<Driven>>,
     /// A moment, and how often all reactors had turns at it.
@@ -92,11 +92,11 @@ const ROUNDS: u32 = 1_000_000;
 struct Driven {
     reactor: WeakReactor,
     owner: Owner,
-    stage: Stage,
+    stage: NetworkStage,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum NetworkStage {
     /// The network has not driven it yet.
     New,
     Running,
@@ -113,7 +113,7 @@ impl Network {
     /// A network under conditions.
     pub fn with_conditions(seed: u64, conditions: Conditions) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed, conditions)));
-        Self(Rc::new(Inner { kernel, reactors: RefCell::default(), rounds: Cell::default() }))
+        Self(Rc::new(NetworkInner { kernel, reactors: RefCell::default(), rounds: Cell::default() }))
     }
 
     /// A reactor on a host, whose address this is. Its time, its names and its sockets are the network's. Jobs that it is given
@@ -123,16 +123,16 @@ impl Network {
         let host = host.to_canonical();
         let owner = Owner(self.0.reactors.borrow().len() as u32 + 1);
         self.0.kernel.borrow_mut().add_host(host);
-        let backend = Simulated::new(Rc::clone(&self.0.kernel), owner, host);
+        let backend = SimulatedBackend::new(Rc::clone(&self.0.kernel), owner, host);
         let resolver = Names { kernel: Rc::clone(&self.0.kernel) };
         let kernel = Rc::clone(&self.0.kernel);
         let reactor = Reactor::builder()
             .signals(false)
             .resolver(resolver)
             .simulate_jobs(move || kernel.borrow_mut().job_time())
-            .watched(Watcher::new(&self.0.kernel, backend.ids()))
+            .observed(ProtocolInvariants::new(&self.0.kernel, backend.ids()))
             .build_on(Box::new(backend));
-        self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), owner, stage: Stage::New });
+        self.0.reactors.borrow_mut().push(Driven { reactor: reactor.downgrade(), owner, stage: NetworkStage::New });
         reactor
     }
 
@@ -221,17 +221,17 @@ impl Network {
                 let driven = &self.0.reactors.borrow()[place];
                 (driven.reactor.upgrade(), driven.owner, driven.stage)
             };
-            let Some(reactor) = reactor.filter(|it| stage != Stage::Over && !it.is_closed()) else { continue };
-            let begins = stage == Stage::New;
+            let Some(reactor) = reactor.filter(|it| stage != NetworkStage::Over && !it.is_closed()) else { continue };
+            let begins = stage == NetworkStage::New;
             if begins {
                 reactor.begin_run()?;
-                self.set_stage(place, Stage::Running);
+                self.set_stage(place, NetworkStage::Running);
             }
             let is_due = reactor.timers().next_deadline().is_some_and(|at| at <= self.now());
             let is_ready = self.0.kernel.borrow().is_ready(owner);
             if begins || is_due || is_ready || reactor.is_busy() {
                 if !reactor.step(Some(Duration::ZERO))? {
-                    self.set_stage(place, Stage::Over);
+                    self.set_stage(place, NetworkStage::Over);
                 }
                 turned = true;
                 self.check(&reactor, owner);
@@ -249,20 +249,20 @@ impl Network {
         assert_eq!(watched, open, "a reactor watches {watched} sockets, and has {open} open (seed {seed})");
     }
 
-    fn set_stage(&self, place: usize, stage: Stage) {
+    fn set_stage(&self, place: usize, stage: NetworkStage) {
         self.0.reactors.borrow_mut()[place].stage = stage;
     }
 
     /// When the next thing happens that somebody waits for.
     fn next_happening(&self) -> Option<Duration> {
         let reactors = self.0.reactors.borrow();
-        let driven = reactors.iter().filter(|driven| driven.stage != Stage::Over);
+        let driven = reactors.iter().filter(|driven| driven.stage != NetworkStage::Over);
         let timers = driven.filter_map(|driven| driven.reactor.upgrade()?.timers().next_deadline());
         timers.chain(self.0.kernel.borrow().next_event()).min()
     }
 
     /// Gives a name addresses. `localhost` has one on every host.
-    pub fn name(&self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+    pub fn add_name(&self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
         self.0.kernel.borrow_mut().add_name(name, addresses.into_iter().collect());
     }
 

@@ -38,10 +38,10 @@ use crate::address::Address;
 /// ```
 pub struct Peer {
     kernel: Rc<RefCell<Kernel>>,
-    socket: RefCell<Socket>,
+    socket: RefCell<PeerSocket>,
 }
 
-enum Socket {
+enum PeerSocket {
     /// Not answered yet.
     Attempt(SocketId),
     Stream(SocketId),
@@ -50,11 +50,11 @@ enum Socket {
 
 impl Peer {
     pub(super) fn attempt(kernel: &Rc<RefCell<Kernel>>, attempt: SocketId) -> Self {
-        Self { kernel: Rc::clone(kernel), socket: RefCell::new(Socket::Attempt(attempt)) }
+        Self { kernel: Rc::clone(kernel), socket: RefCell::new(PeerSocket::Attempt(attempt)) }
     }
 
     pub(super) fn of(kernel: &Rc<RefCell<Kernel>>, stream: SocketId) -> Self {
-        Self { kernel: Rc::clone(kernel), socket: RefCell::new(Socket::Stream(stream)) }
+        Self { kernel: Rc::clone(kernel), socket: RefCell::new(PeerSocket::Stream(stream)) }
     }
 
     /// Whether the connection was made.
@@ -140,23 +140,23 @@ impl Peer {
     fn end(&self, reset: bool) {
         let mut kernel = self.kernel.borrow_mut();
         match *self.socket.borrow() {
-            Socket::Attempt(id) | Socket::Stream(id) => kernel.close(id, reset),
-            Socket::Refused(_) => {}
+            PeerSocket::Attempt(id) | PeerSocket::Stream(id) => kernel.close(id, reset),
+            PeerSocket::Refused(_) => {}
         }
     }
 
     /// The stream, once the attempt was answered.
     fn stream(&self) -> io::Result<SocketId> {
         let mut socket = self.socket.borrow_mut();
-        if let Socket::Attempt(attempt) = *socket
+        if let PeerSocket::Attempt(attempt) = *socket
             && let Some(outcome) = self.kernel.borrow_mut().take_outcome(attempt)
         {
-            *socket = outcome.map_or_else(Socket::Refused, Socket::Stream);
+            *socket = outcome.map_or_else(PeerSocket::Refused, PeerSocket::Stream);
         }
         match *socket {
-            Socket::Stream(stream) => Ok(stream),
-            Socket::Attempt(_) => Err(io::ErrorKind::NotConnected.into()),
-            Socket::Refused(kind) => Err(kind.into()),
+            PeerSocket::Stream(stream) => Ok(stream),
+            PeerSocket::Attempt(_) => Err(io::ErrorKind::NotConnected.into()),
+            PeerSocket::Refused(kind) => Err(kind.into()),
         }
     }
 }

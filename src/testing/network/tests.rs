@@ -5,16 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::backend::Simulated;
+use super::backend::SimulatedBackend;
 use super::kernel::{Kernel, Owner, Sharing};
-use super::watcher::Watcher;
+use super::protocol_invariants::ProtocolInvariants;
 use super::{Conditions, Network, Peer};
 use crate::failure::guarded;
 use crate::protocol::Protocol;
 use crate::reactor::{Backend, BackendEvent, Completion, Inbox, ListenOptions, PortOptions, Reactor};
 use crate::transport::Transport;
-use crate::transport::agenda::{Call, Id, Watch};
-use crate::transport::send_queue::Spares;
+use crate::transport::id::Id;
+use crate::transport::observer::{Callback, Observer};
+use crate::transport::send_queue::BufferPool;
 use crate::transport::stream::Stream;
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -84,10 +85,10 @@ const PORT: Id = Id { slot: 0, generation: 0 };
 /// A backend that is driven by hand, as an engine would, with one connection.
 struct Driven {
     kernel: Rc<RefCell<Kernel>>,
-    backend: Simulated,
-    spares: Spares,
+    backend: SimulatedBackend,
+    pool: BufferPool,
     stream: Stream,
-    watcher: Watcher,
+    invariants: ProtocolInvariants,
     peer: Peer,
     inbox: Inbox,
 }
@@ -96,14 +97,14 @@ impl Driven {
     fn new(conditions: Conditions) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(SEED, conditions)));
         kernel.borrow_mut().add_host(HOST);
-        let mut backend = Simulated::new(Rc::clone(&kernel), Owner(1), HOST);
+        let mut backend = SimulatedBackend::new(Rc::clone(&kernel), Owner(1), HOST);
         let address = std::net::SocketAddr::new(HOST, 7).into();
         backend.listen(PORT, &address, &PortOptions::new()).expect("a port");
         let asked = kernel.borrow_mut().connect(Owner::TEST, HOST, &address, None, Sharing::default());
-        let watcher = Watcher::new(&kernel, backend.ids());
+        let invariants = ProtocolInvariants::new(&kernel, backend.ids());
         let peer = Peer::attempt(&kernel, asked.ok().expect("no limit"));
-        let (spares, stream, inbox) = (Spares::default(), Stream::new(), Inbox::default());
-        let mut this = Self { kernel, backend, spares, stream, watcher, peer, inbox };
+        let (pool, stream, inbox) = (BufferPool::default(), Stream::new(), Inbox::default());
+        let mut this = Self { kernel, backend, pool, stream, invariants, peer, inbox };
         let Some((PORT, BackendEvent::Other(Completion::Accepted(incoming)))) = this.turn() else {
             panic!("nobody came")
         };
@@ -120,17 +121,17 @@ impl Driven {
     }
 
     fn write(&mut self, data: &[u8]) {
-        self.watcher.written(ID, 0, data);
-        self.stream.queue.push(data, &self.spares);
+        self.invariants.written(ID, 0, data);
+        self.stream.queue.push(data, &self.pool);
     }
 
     fn send_now(&mut self, data: &[u8]) -> usize {
-        self.watcher.written(ID, 0, data);
+        self.invariants.written(ID, 0, data);
         self.backend.send_now(ID, data)
     }
 
     fn send(&mut self) {
-        drop(self.backend.send(ID, self.stream.outgoing(&self.spares)));
+        drop(self.backend.send(ID, self.stream.outgoing(&self.pool)));
     }
 
     /// What has come to the peer.
@@ -164,7 +165,7 @@ fn a_sound_engine_is_not_complained_of() {
     let mut driven = Driven::new(Conditions::ideal().window(4));
     driven.receive();
     assert_eq!(driven.send_now(b"abcdef"), 4);
-    driven.stream.queue.push(b"ef", &driven.spares);
+    driven.stream.queue.push(b"ef", &driven.pool);
     driven.write(b"gh");
     drop(driven.next());
     driven.send();
@@ -281,30 +282,30 @@ fn whatever_is_done_inside_a_callback_is_noticed() {
 }
 
 /// A joint calls its protocol in this order, each call when the one before has returned.
-fn call(it: &Driven, calls: &[Call<'_>]) {
+fn call(it: &Driven, calls: &[Callback<'_>]) {
     for call in calls {
-        it.watcher.calls(ID, 0, *call);
-        it.watcher.returned(ID);
+        it.invariants.calls(ID, 0, *call);
+        it.invariants.returned(ID);
     }
 }
 
 /// I2, I3: a joint that does not keep to the order of callbacks.
 #[test]
 fn callbacks_out_of_order_are_noticed() {
-    let all: [(&str, &[Call<'_>]); 6] = [
-        ("before connection_made", &[Call::WriteLost]),
-        ("connection_made came twice", &[Call::Made, Call::Made]),
-        ("after connection_lost", &[Call::Made, Call::Lost, Call::Lost]),
-        ("after connection_lost", &[Call::Made, Call::Lost, Call::WriteLost]),
-        ("read_connection_lost came twice", &[Call::Made, Call::ReadLost, Call::ReadLost]),
-        ("data_received without data", &[Call::Made, Call::Data(b"")]),
+    let all: [(&str, &[Callback<'_>]); 6] = [
+        ("before connection_made", &[Callback::WriteLost]),
+        ("connection_made came twice", &[Callback::Made, Callback::Made]),
+        ("after connection_lost", &[Callback::Made, Callback::Lost, Callback::Lost]),
+        ("after connection_lost", &[Callback::Made, Callback::Lost, Callback::WriteLost]),
+        ("read_connection_lost came twice", &[Callback::Made, Callback::ReadLost, Callback::ReadLost]),
+        ("data_received without data", &[Callback::Made, Callback::Data(b"")]),
     ];
     for (of, calls) in all {
         assert_noticed(of, |it| call(it, calls));
     }
     assert_noticed("data_received after", |it| {
         it.peer.write(b"abc").expect("it is open");
-        call(it, &[Call::Made, Call::ReadLost, Call::Data(b"abc")]);
+        call(it, &[Callback::Made, Callback::ReadLost, Callback::Data(b"abc")]);
     });
 }
 
@@ -312,8 +313,8 @@ fn callbacks_out_of_order_are_noticed() {
 #[test]
 fn a_callback_inside_another_is_noticed() {
     assert_noticed("a callback inside another", |it| {
-        it.watcher.calls(ID, 0, Call::Made);
-        it.watcher.calls(Id { slot: 2, ..ID }, 0, Call::Made);
+        it.invariants.calls(ID, 0, Callback::Made);
+        it.invariants.calls(Id { slot: 2, ..ID }, 0, Callback::Made);
     });
 }
 
@@ -324,16 +325,16 @@ fn bytes_that_nobody_wrote_are_noticed() {
     for wrong in [&b"abd"[..], b"bc", b"abcc"] {
         assert_noticed("something else than", |it| {
             it.peer.write(b"abc").expect("it is open");
-            call(it, &[Call::Made, Call::Data(wrong)]);
+            call(it, &[Callback::Made, Callback::Data(wrong)]);
         });
     }
     assert_noticed("something else than", |it| {
         it.peer.write(b"abc").expect("it is open");
-        call(it, &[Call::Made, Call::Data(b"ab"), Call::Data(b"ab")]);
+        call(it, &[Callback::Made, Callback::Data(b"ab"), Callback::Data(b"ab")]);
     });
     assert_noticed("something else than", |it| {
-        it.watcher.written(ID, 0, b"abc");
-        it.stream.queue.push(b"bc", &it.spares);
+        it.invariants.written(ID, 0, b"abc");
+        it.stream.queue.push(b"bc", &it.pool);
         it.send();
         it.read();
     });
@@ -343,13 +344,13 @@ fn bytes_that_nobody_wrote_are_noticed() {
 #[test]
 fn bytes_that_were_not_written_are_not_sent() {
     assert_noticed("sends something else than was written", |it| {
-        it.watcher.written(ID, 0, b"abc");
-        it.stream.queue.push(b"abd", &it.spares);
+        it.invariants.written(ID, 0, b"abc");
+        it.stream.queue.push(b"abd", &it.pool);
         it.send();
     });
     assert_noticed("sends something else than was written", |it| {
-        it.watcher.written(ID, 0, b"ab");
-        it.stream.queue.push(b"abc", &it.spares);
+        it.invariants.written(ID, 0, b"ab");
+        it.stream.queue.push(b"abc", &it.pool);
         it.send();
     });
 }
@@ -361,7 +362,7 @@ fn bytes_are_compared_above_the_same_layers() {
     let given = |theirs: usize, level: usize, data: &[u8]| {
         let driven = Driven::new(Conditions::ideal());
         let mut kernel = driven.kernel.borrow_mut();
-        let stream = driven.backend.ids().borrow()[&super::conduct::key(ID)];
+        let stream = driven.backend.ids().borrow()[&super::backend_invariants::key(ID)];
         let peer = kernel.stream(stream).expect("it is open").peer;
         kernel.writes(peer, 1, b"one");
         kernel.writes(peer, theirs, b"");
@@ -381,7 +382,7 @@ fn a_clean_end_above_a_layer_is_held_to_what_was_written() {
     for (read, is_well) in [(&b"abc"[..], true), (b"ab", false)] {
         let driven = Driven::new(Conditions::ideal());
         let mut kernel = driven.kernel.borrow_mut();
-        let stream = driven.backend.ids().borrow()[&super::conduct::key(ID)];
+        let stream = driven.backend.ids().borrow()[&super::backend_invariants::key(ID)];
         let peer = kernel.stream(stream).expect("it is open").peer;
         kernel.writes(peer, 1, b"abc");
         kernel.gives(stream, 1, read);

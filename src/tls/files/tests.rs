@@ -24,7 +24,7 @@ impl Served {
 
     fn watched(&self, now: SystemTime) -> [Watched; 2] {
         let [certificates, key] = [self.0.join("a.pem"), self.0.join("a.pem")];
-        [Source::Folder(self.0.clone()), Source::Files { certificates, more: None, key }]
+        [FilesSource::Folder(self.0.clone()), FilesSource::Files { certificates, more: None, key }]
             .map(|source| Watched::open(source, now).expect("good files"))
     }
 }

@@ -46,7 +46,7 @@ impl Stream {
         let peer_is_gone = error.kind() == io::ErrorKind::BrokenPipe;
         let ends_anyway = self.states.closing == Closing::Draining || self.both_ended();
         if !(ends_anyway && self.has_sent_everything(peer_is_gone)) {
-            self.set_reason(Failure::untraced(ConnectionClosed::from_io(error, self.queued())));
+            self.set_reason(Failure::untraced(ConnectionClosed::from_io(error, self.queued_bytes())));
         }
         self.states.closing = Closing::Broken;
         self.drop_queue();
@@ -82,7 +82,7 @@ impl Stream {
     /// True if all written bytes have left, so that only the layers' own end may be missing; or, where the peer has gone, if there
     /// was nothing to send.
     fn has_sent_everything(&self, peer_is_gone: bool) -> bool {
-        let parting = self.layers().is_some_and(|layers| layers.parting);
-        parting || (peer_is_gone && !self.holds_close() && self.queued() == 0)
+        let is_ending = self.layers().is_some_and(|layers| layers.is_ending);
+        is_ending || (peer_is_gone && !self.holds_close() && self.queued_bytes() == 0)
     }
 }

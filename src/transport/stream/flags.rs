@@ -1,10 +1,10 @@
-//! [`Flags`]: what a stream remembers in single bits.
+//! [`StreamFlags`]: what a stream remembers in single bits.
 
 /// Facts about a stream, in one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flags(u8);
+pub(super) struct StreamFlags(u8);
 
-impl Flags {
+impl StreamFlags {
     pub(super) const NONE: Self = Self(0);
     /// Bytes left since the close deadline was last looked at.
     pub(super) const PROGRESSED: Self = Self(1);
@@ -15,7 +15,7 @@ impl Flags {
     /// A `Failing` stream has had its one flush.
     pub(super) const FLUSHED: Self = Self(8);
     /// On the reactor's list of streams that have something to be done.
-    pub(super) const LISTED: Self = Self(32);
+    pub(super) const DIRTY: Self = Self(32);
     /// The protocol opted in to half-closes.
     pub(super) const HALF_CLOSE: Self = Self(16);
 

@@ -2,21 +2,21 @@
 
 use super::{Deadline, Stream};
 use crate::transport::layer::{Layer, Layers, Opened, SEALED_BYTES};
-use crate::transport::send_queue::Spares;
+use crate::transport::send_queue::BufferPool;
 use crate::transport::step::Step;
 
 impl Stream {
     /// Queues bytes above the topmost layer. Many are sealed at once if they can be, so that they are not copied before.
-    pub(super) fn push_above(&mut self, data: &[u8], spares: &Spares) {
+    pub(super) fn push_above(&mut self, data: &[u8], pool: &BufferPool) {
         let Self { extras, queue, .. } = self;
         let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
-            return queue.push(data, spares);
+            return queue.push(data, pool);
         };
-        let sealed = if data.len() >= DIRECT_SEAL_BYTES { layers.seal_now(data, queue, spares) } else { Ok(0) };
+        let sealed = if data.len() >= DIRECT_SEAL_BYTES { layers.seal_now(data, queue, pool) } else { Ok(0) };
         match sealed {
             Ok(count) => {
                 if let Some(queue) = layers.top_queue() {
-                    queue.push(&data[count..], spares);
+                    queue.push(&data[count..], pool);
                 }
             }
             Err(failure) => self.fail(failure),
@@ -24,12 +24,12 @@ impl Stream {
     }
 
     /// Puts a layer on top. What was written so far goes out below it; what was held back is the layer's.
-    pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, spares: &Spares) -> Opened {
+    pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, pool: &BufferPool) -> Opened {
         let Self { extras, queue, .. } = self;
         let layers = &mut extras.get_or_insert_default().layers;
         layers.push(layer);
         // Whoever speaks first does so now.
-        layers.open(layers.len() - 1, &[], queue, spares)
+        layers.open(layers.len() - 1, &[], queue, pool)
     }
 
     /// The layer that was added last.
@@ -48,9 +48,9 @@ impl Stream {
     }
 
     /// Hands bytes to the layer that they are for.
-    pub(crate) fn open(&mut self, level: usize, data: &[u8], spares: &Spares) -> Opened {
+    pub(crate) fn open(&mut self, level: usize, data: &[u8], pool: &BufferPool) -> Opened {
         let Self { extras, queue, .. } = self;
-        extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, spares))
+        extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, pool))
     }
 
     /// What a handshake that has begun, or is done, means for the deadline.
@@ -71,9 +71,9 @@ impl Stream {
     }
 
     /// Seals what was written, and ends our direction in the layers' way if [`next_step`](Self::next_step) found that it ends.
-    pub(crate) fn seal(&mut self, spares: &Spares) {
+    pub(crate) fn seal(&mut self, pool: &BufferPool) {
         let Self { extras, queue, .. } = self;
-        let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, spares));
+        let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, pool));
         if let Err(failure) = sealed {
             self.fail(failure);
         }
@@ -90,18 +90,18 @@ impl Stream {
 
     /// True if all that waits above the layers can be sealed behind the bytes that are to be sent, within the limit.
     pub(super) fn can_seal_behind(&self) -> bool {
-        self.layers().is_some_and(|layers| layers.can_seal() && self.queued() <= SEALED_BYTES)
+        self.layers().is_some_and(|layers| layers.can_seal() && self.queued_bytes() <= SEALED_BYTES)
     }
 
     /// Whether the layers have still to end our direction.
-    pub(super) fn has_to_part(&self) -> bool {
-        self.layers().is_some_and(|layers| !layers.parting)
+    pub(super) fn has_layers_to_end(&self) -> bool {
+        self.layers().is_some_and(|layers| !layers.is_ending)
     }
 
     /// Has the layers end our direction when they seal the next time, which is now.
-    pub(super) fn part(&mut self) -> Step {
+    pub(super) fn end_layers(&mut self) -> Step {
         if let Some(layers) = self.layers_mut() {
-            layers.parting = true;
+            layers.is_ending = true;
         }
         Step::Seal
     }

@@ -37,7 +37,7 @@ impl Stream {
             (extras.is_tight, extras.overflow) = (is_tight, None);
             self.drop_empty_extras();
         }
-        if self.at_limit == Some(LimitAction::Abort) && self.queued() > self.limit as usize {
+        if self.at_limit == Some(LimitAction::Abort) && self.queued_bytes() > self.limit as usize {
             self.abort_over_limit();
         }
         self.note_overflow();
@@ -52,7 +52,7 @@ impl Stream {
         if self.at_limit != Some(LimitAction::Abort) {
             return true;
         }
-        let unsent = self.queued().saturating_add(count);
+        let unsent = self.queued_bytes().saturating_add(count);
         let admits = unsent <= self.limit as usize;
         if !admits {
             self.abort(over_limit(self.limit, unsent));
@@ -62,13 +62,13 @@ impl Stream {
 
     /// Ends the stream because too much is queued.
     pub(crate) fn abort_over_limit(&mut self) {
-        self.abort(over_limit(self.limit, self.queued()));
+        self.abort(over_limit(self.limit, self.queued_bytes()));
     }
 
     /// Records that the queue is above a limit that does not abort.
     pub(super) fn note_overflow(&mut self) {
         let acts_later = matches!(self.at_limit, Some(LimitAction::Tell | LimitAction::Pause));
-        if acts_later && self.queued() > self.limit as usize {
+        if acts_later && self.queued_bytes() > self.limit as usize {
             self.extras.get_or_insert_default().overflow.get_or_insert(Overflow::Noted);
         }
     }

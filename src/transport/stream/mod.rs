@@ -62,7 +62,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use self::flags::Flags;
+use self::flags::StreamFlags;
 use self::held::Held;
 use self::limit::Overflow;
 use self::optional_millis::OptionalMillis;
@@ -70,7 +70,7 @@ use super::layer::Layers;
 use super::outgoing::{Attached, Outgoing, SendMode};
 use super::producer::Production;
 use super::queue_limit::LimitAction;
-use super::send_queue::{Loan, SendQueue, Spares};
+use super::send_queue::{BufferPool, InFlight, SendQueue};
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -85,7 +85,7 @@ pub(crate) struct Stream {
     /// What is to be sent, as it is sent.
     pub(crate) queue: SendQueue,
     states: States,
-    flags: Flags,
+    flags: StreamFlags,
     /// The deadline that is running.
     deadline: Deadline,
     /// The action above `limit` queued bytes, if there is a limit.
@@ -198,7 +198,7 @@ impl Stream {
         Self {
             queue: SendQueue::default(),
             states: States { receiving: Receiving::Untold, ..States::OPEN },
-            flags: Flags::NONE,
+            flags: StreamFlags::NONE,
             deadline: Deadline::None,
             at_limit: None,
             limit: 0,
@@ -209,7 +209,7 @@ impl Stream {
 
     /// Says that the protocol wants to hear of half-closes (Twisted: `IHalfCloseableProtocol`).
     pub(crate) fn set_half_close(&mut self, half_close: bool) {
-        self.flags.set(Flags::HALF_CLOSE, half_close);
+        self.flags.set(StreamFlags::HALF_CLOSE, half_close);
     }
 
     /// Sets the close timeout; `None` waits without limit, as Twisted does.
@@ -221,26 +221,26 @@ impl Stream {
 
     /// Whether a write would be sent.
     pub(crate) fn accepts_writes(&self) -> bool {
-        let parting = self.extras.is_some() && self.layers().is_some_and(|layers| layers.parting);
-        self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !parting
+        let is_ending_layers = self.extras.is_some() && self.layers().is_some_and(|layers| layers.is_ending);
+        self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !is_ending_layers
     }
 
     /// Whether a write may bypass the queue: nothing is ahead of it, and the socket did not say that it is full.
     pub(crate) fn may_send_directly(&self) -> bool {
-        self.queue.is_empty() && !self.flags.has(Flags::BLOCKED) && self.layers().is_none()
+        self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED) && self.layers().is_none()
     }
 
     /// Queues bytes, unless that passes a limit which ends the stream.
-    pub(crate) fn push(&mut self, data: &[u8], spares: &Spares) {
+    pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
         if !data.is_empty() && self.admits(data.len()) {
-            self.push_above(data, spares);
+            self.push_above(data, pool);
             self.note_overflow();
         }
     }
 
     /// Bytes written, or made of what was written, that the operating system has not taken yet.
-    pub(crate) fn queued(&self) -> usize {
-        self.queue.len() + self.layers().map_or(0, Layers::queued)
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.len() + self.layers().map_or(0, Layers::queued_bytes)
     }
 
     /// Close once everything written is sent (Twisted: `loseConnection`).
@@ -408,20 +408,20 @@ impl Stream {
     /// The socket took `count` bytes straight from a write, and keeps them for what follows.
     pub(crate) fn sent_directly(&mut self, count: usize) {
         if count > 0 {
-            self.flags.add(Flags::CORKED);
+            self.flags.add(StreamFlags::CORKED);
         }
         self.sent(count);
     }
 
     /// Takes the mark that the socket keeps bytes which nothing follows: it is to send them.
     pub(crate) fn take_corked(&mut self) -> bool {
-        self.flags.take(Flags::CORKED) && self.queue.is_empty()
+        self.flags.take(StreamFlags::CORKED) && self.queue.is_empty()
     }
 
     /// The backend took `count` bytes off the queue.
     pub(crate) fn sent(&mut self, count: usize) {
         if count > 0 {
-            self.flags.add(Flags::PROGRESSED);
+            self.flags.add(StreamFlags::PROGRESSED);
             if let Some(production) = self.production() {
                 production.sent();
             }
@@ -431,8 +431,8 @@ impl Stream {
     /// A chunk of the queue is back from who sent it, with what came of that. `false`: the system lacked memory for it, and it
     /// is to be tried again in a while.
     #[inline]
-    pub(crate) fn returned(&mut self, loan: Loan, result: io::Result<usize>, spares: &Spares) -> bool {
-        self.queue.take_back(loan, *result.as_ref().unwrap_or(&0), spares);
+    pub(crate) fn returned(&mut self, in_flight: InFlight, result: io::Result<usize>, pool: &BufferPool) -> bool {
+        self.queue.take_back(in_flight, *result.as_ref().unwrap_or(&0), pool);
         match result {
             Ok(count) => {
                 self.sent(count);
@@ -446,12 +446,12 @@ impl Stream {
 
     /// The socket is full, or has a chunk to send; the backend will say when it has not.
     pub(crate) fn blocked(&mut self) {
-        self.flags.add(Flags::BLOCKED);
+        self.flags.add(StreamFlags::BLOCKED);
     }
 
     /// The socket has room again. What it has to send already comes back first.
     pub(crate) fn unblocked(&mut self) {
-        self.flags.set(Flags::BLOCKED, self.queue.is_lent());
+        self.flags.set(StreamFlags::BLOCKED, self.queue.is_lent());
     }
 
     /// Ends at once, for this reason, as if the network had said so.
@@ -466,10 +466,10 @@ impl Stream {
         match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => {}
             Deadline::Unread => self.end_broken(),
-            Deadline::Close if self.flags.take(Flags::PROGRESSED) => {}
+            Deadline::Close if self.flags.take(StreamFlags::PROGRESSED) => {}
             Deadline::Close => {
                 if let (Closing::Draining, Some(after)) = (self.states.closing, self.close_timeout.into()) {
-                    let unsent = self.queued();
+                    let unsent = self.queued_bytes();
                     self.abort(Failure::untraced(ConnectionClosed::CloseTimedOut { after, unsent }));
                 }
             }
@@ -490,14 +490,14 @@ impl Stream {
 
     // What is to be done.
 
-    /// Takes note that the reactor's agenda has it; whether it had not before.
-    pub(crate) fn list(&mut self) -> bool {
-        !self.flags.replace(Flags::LISTED, true)
+    /// Marks the stream as dirty. Returns `true` if it was clean.
+    pub(crate) fn mark_dirty(&mut self) -> bool {
+        !self.flags.replace(StreamFlags::DIRTY, true)
     }
 
-    /// The agenda's entry was taken up.
-    pub(crate) fn unlist(&mut self) {
-        self.flags.set(Flags::LISTED, false);
+    /// Removes the mark of the dirty list.
+    pub(crate) fn clear_dirty(&mut self) {
+        self.flags.set(StreamFlags::DIRTY, false);
     }
 
     /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
@@ -512,16 +512,16 @@ impl Stream {
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
-            Closing::Failing if self.queue.is_empty() && self.has_to_part() => self.part(),
-            Closing::Failing if self.can_send() && !self.flags.has(Flags::FLUSHED) => {
+            Closing::Failing if self.queue.is_empty() && self.has_layers_to_end() => self.end_layers(),
+            Closing::Failing if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) => {
                 // With layers there is more to come: what is sealed when this has left.
-                let is_all = self.layers().is_none_or(|layers| layers.parting);
-                self.flags.set(Flags::FLUSHED, is_all);
+                let is_all = self.layers().is_none_or(|layers| layers.is_ending);
+                self.flags.set(StreamFlags::FLUSHED, is_all);
                 Step::Send
             }
             // What is given up must not look like the end of it.
             Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
-            Closing::Failing => self.close(self.parting()),
+            Closing::Failing => self.close(self.close_mode()),
             Closing::Dead => self.close(CloseMode::Plain),
             Closing::Aborting => self.close(CloseMode::Reset),
             Closing::Over => Step::Rest,
@@ -536,7 +536,7 @@ impl Stream {
     /// Fast path: there is nothing to it but its queue.
     #[inline(always)]
     pub(crate) fn is_fast_path(&self) -> bool {
-        self.states.is_open() && self.extras.is_none() && !self.flags.has(Flags::CORKED)
+        self.states.is_open() && self.extras.is_none() && !self.flags.has(StreamFlags::CORKED)
     }
 
     fn next_living_step(&mut self) -> Step {
@@ -550,7 +550,7 @@ impl Stream {
         if let Some(step) = self.handshake_step() {
             return step;
         }
-        let (queued, mut waits) = (self.queued(), false);
+        let (queued, mut waits) = (self.queued_bytes(), false);
         if let Some(step) = self.limit_step(queued) {
             return step;
         }
@@ -565,11 +565,11 @@ impl Stream {
         if queued == 0 && !waits {
             let over = self.states.closing == Closing::Draining || self.both_ended();
             let shuts = self.states.writing == Writing::Shutting && !self.is_handshaking();
-            if (over || shuts) && self.has_to_part() {
-                return self.part();
+            if (over || shuts) && self.has_layers_to_end() {
+                return self.end_layers();
             }
             if over {
-                return self.close(self.parting());
+                return self.close(self.close_mode());
             }
             if shuts {
                 self.states.writing = Writing::Shut;
@@ -579,7 +579,7 @@ impl Stream {
             (self.states.closing, self.deadline, self.close_timeout.into())
         {
             self.deadline = Deadline::Close;
-            self.flags.set(Flags::PROGRESSED, false);
+            self.flags.set(StreamFlags::PROGRESSED, false);
             return Step::ArmDeadline(after);
         }
         let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
@@ -594,7 +594,7 @@ impl Stream {
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
     pub(crate) fn shut(&self) -> EndNotice {
-        if self.flags.has(Flags::HALF_CLOSE) && self.states.closing == Closing::No {
+        if self.flags.has(StreamFlags::HALF_CLOSE) && self.states.closing == Closing::No {
             EndNotice::Tell
         } else {
             EndNotice::Silent
@@ -624,20 +624,20 @@ impl Stream {
 
     /// The queue, and how it is to be sent.
     #[inline]
-    pub(crate) fn outgoing<'a>(&'a mut self, spares: &'a Spares) -> Outgoing<'a> {
+    pub(crate) fn outgoing<'a>(&'a mut self, pool: &'a BufferPool) -> Outgoing<'a> {
         let mode = match self.states.closing {
             Closing::No if self.states.writing == Writing::Open => SendMode::Gather,
             Closing::Failing => SendMode::Last,
             _ => SendMode::Flush,
         };
         let descriptors = self.extras.as_mut().map(|extras| &mut extras.descriptors);
-        Outgoing { queue: &mut self.queue, descriptors, mode, spares }
+        Outgoing { queue: &mut self.queue, descriptors, mode, pool }
     }
 
     /// Whether something is queued that the backend would take.
     #[inline]
     pub(crate) fn can_send(&self) -> bool {
-        !self.queue.is_empty() && !self.flags.has(Flags::BLOCKED)
+        !self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED)
     }
 
     fn both_ended(&self) -> bool {
@@ -659,11 +659,11 @@ impl Stream {
     /// Whether anything that was written, or that a producer has still to write, is missing from what was sent.
     fn has_more_to_say(&self) -> bool {
         // What waits for a handshake is part of nothing that the peer knows.
-        let unsent = if self.is_handshaking() { self.queue.len() } else { self.queued() };
+        let unsent = if self.is_handshaking() { self.queue.len() } else { self.queued_bytes() };
         unsent > 0 || self.holds_close()
     }
 
-    fn parting(&self) -> CloseMode {
+    fn close_mode(&self) -> CloseMode {
         let ended = self.layers().map_or(self.states.reading == Reading::Ended, |layers| layers.wire_ended);
         if ended { CloseMode::Plain } else { CloseMode::Linger }
     }
@@ -671,7 +671,7 @@ impl Stream {
     fn end_reading(&mut self, ending: Ending) -> EndNotice {
         self.states.reading = Reading::Ended;
         match ending {
-            Ending::Clean if self.flags.has(Flags::HALF_CLOSE) => return EndNotice::Tell,
+            Ending::Clean if self.flags.has(StreamFlags::HALF_CLOSE) => return EndNotice::Tell,
             Ending::Clean => {}
             Ending::Cut(failure) => {
                 self.extras.get_or_insert_default().reason.get_or_insert(failure);

@@ -6,7 +6,7 @@ use super::{open, reset, steps};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::transport::layer::{Layer, Opened};
-use crate::transport::send_queue::Spares;
+use crate::transport::send_queue::BufferPool;
 use crate::transport::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::transport::stream::Stream;
 
@@ -26,7 +26,7 @@ const ANSWER: &[u8] = b"<answer>";
 const END: &[u8] = b"<end>";
 
 impl Layer for Glass {
-    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, _spares: &Spares) -> Opened {
+    fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, _spares: &BufferPool) -> Opened {
         if !self.mute {
             answer.extend_from_slice(ANSWER);
         }
@@ -68,25 +68,25 @@ impl Layer for Glass {
 }
 
 /// An open stream with a layer that is ready.
-fn layered() -> (Stream, Spares) {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass::default()), &spares);
+fn layered() -> (Stream, BufferPool) {
+    let (mut stream, pool) = (open(), BufferPool::default());
+    stream.add_layer(Box::new(Glass::default()), &pool);
     assert_eq!(stream.received(0, b"hello"), Delivery::Sealed);
-    assert!(stream.open(0, b"hello", &spares).completed);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), [ANSWER, ANSWER].concat());
-    (stream, spares)
+    assert!(stream.open(0, b"hello", &pool).completed);
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), [ANSWER, ANSWER].concat());
+    (stream, pool)
 }
 
 /// Sends a stream's bytes, as far as there is room, until it rests or closes, and returns them.
-fn sent(stream: &mut Stream, spares: &Spares, mut room: usize) -> Vec<u8> {
+fn sent(stream: &mut Stream, pool: &BufferPool, mut room: usize) -> Vec<u8> {
     let mut all = Vec::new();
     for _ in 0..20 {
         match stream.next_step() {
-            Step::Seal => stream.seal(spares),
+            Step::Seal => stream.seal(pool),
             Step::Send => {
                 let count = stream.queue.front().len().min(room);
                 all.extend_from_slice(&stream.queue.front()[..count]);
-                stream.queue.advance(count, spares);
+                stream.queue.advance(count, pool);
                 stream.sent(count);
                 room -= count;
                 if room == 0 {
@@ -103,46 +103,46 @@ fn sent(stream: &mut Stream, spares: &Spares, mut room: usize) -> Vec<u8> {
 /// A layer's end stands behind all that was written, and nothing comes behind it: neither what is written then, nor answers.
 #[test]
 fn the_end_of_a_layer_is_the_last() {
-    let (mut stream, spares) = layered();
-    stream.push(b"all of it", &spares);
+    let (mut stream, pool) = layered();
+    stream.push(b"all of it", &pool);
     stream.lose_write();
-    assert_eq!(sent(&mut stream, &spares, 10), b"all of it<");
+    assert_eq!(sent(&mut stream, &pool, 10), b"all of it<");
     assert!(!stream.accepts_writes(), "the end is on its way");
     stream.unblocked();
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"end>");
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), b"end>");
     assert!(stream.is_shut());
-    drop(stream.open(0, b"anything", &spares));
+    drop(stream.open(0, b"anything", &pool));
     assert!(stream.queue.is_empty(), "an answer behind the end");
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"");
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), b"");
 }
 
 /// Input held back when a layer came is the layer's, even if the connection is to be lost: what was written waits for its
 /// handshake.
 #[test]
 fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {
-    let (mut stream, spares) = (open(), Spares::default());
+    let (mut stream, pool) = (open(), BufferPool::default());
     stream.pause();
     assert_eq!(stream.received(0, b"hello"), Delivery::Kept);
-    stream.add_layer(Box::new(Glass::default()), &spares);
-    stream.push(b"last words", &spares);
+    stream.add_layer(Box::new(Glass::default()), &pool);
+    stream.push(b"last words", &pool);
     stream.lose();
     let steps: Vec<Step> = (0..4).map(|_| stream.next_step()).collect();
     assert!(!steps.iter().any(|step| matches!(step, Step::Close(_))), "{steps:?}");
     let held = stream.take_held().expect("it is the layer's");
     assert_eq!((held.level, &*held.data), (0, &b"hello"[..]));
-    assert!(stream.open(0, &held.data, &spares).completed);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"<answer><answer>last words<end>");
+    assert!(stream.open(0, &held.data, &pool).completed);
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), b"<answer><answer>last words<end>");
     assert!(stream.is_over());
 }
 
 /// An end below a layer that has not seen its own is a cut, and what was written is sent all the same.
 #[test]
 fn an_end_below_a_layer_is_a_cut() {
-    let (mut stream, spares) = layered();
+    let (mut stream, pool) = layered();
     stream.set_half_close(true);
-    stream.push(b"last words", &spares);
+    stream.push(b"last words", &pool);
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), b"last words<end>");
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), b"last words<end>");
     assert!(stream.is_over());
     assert_eq!(stream.take_reason().to_string(), "cut");
 }
@@ -183,8 +183,8 @@ fn held_bytes_keep_their_level() {
 /// Behind the peer's end of a layer the network's is received, and then nothing is.
 #[test]
 fn the_networks_end_is_received_behind_a_layers() {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass { ready: true, mute: true, ended: true, ..Glass::default() }), &spares);
+    let (mut stream, pool) = (open(), BufferPool::default());
+    stream.add_layer(Box::new(Glass { ready: true, mute: true, ended: true, ..Glass::default() }), &pool);
     stream.set_half_close(true);
     assert_eq!(stream.ended(1, Ending::Clean), EndNotice::Tell);
     assert_eq!(steps(&mut stream), []);
@@ -192,23 +192,23 @@ fn the_networks_end_is_received_behind_a_layers() {
     assert_eq!(steps(&mut stream), [Step::Receive(false)]);
     stream.lose();
     assert_eq!(stream.next_step(), Step::Seal);
-    stream.seal(&spares);
+    stream.seal(&pool);
     assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Plain)]);
 }
 
 /// The unsent bytes that a break or a close timeout tells of are those of the queue and those that wait above a layer.
 #[test]
 fn the_unsent_count_includes_what_waits_above_a_layer() {
-    let (mut stream, spares) = layered();
-    stream.push(b"above", &spares);
+    let (mut stream, pool) = layered();
+    stream.push(b"above", &pool);
     stream.broken(reset(), false);
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 5 })));
-    assert_eq!(stream.queued(), 0, "it is dropped");
+    assert_eq!(stream.queued_bytes(), 0, "it is dropped");
 
-    let (mut stream, spares) = layered();
-    stream.push(b"sealed", &spares);
-    stream.seal(&spares);
-    stream.push(b"above", &spares);
+    let (mut stream, pool) = layered();
+    stream.push(b"sealed", &pool);
+    stream.seal(&pool);
+    stream.push(b"above", &pool);
     stream.blocked();
     stream.lose();
     assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
@@ -219,15 +219,15 @@ fn the_unsent_count_includes_what_waits_above_a_layer() {
 /// A handshake under way is received for during a pause, keeps our direction open, and has its deadline until it is done.
 #[test]
 fn a_handshake_has_a_deadline_until_it_is_done() {
-    let (mut stream, spares) = (open(), Spares::default());
+    let (mut stream, pool) = (open(), BufferPool::default());
     let timeout = Duration::from_secs(7);
-    let opened = stream.add_layer(Box::new(Glass { timeout: Some(timeout), mute: true, ..Glass::default() }), &spares);
+    let opened = stream.add_layer(Box::new(Glass { timeout: Some(timeout), mute: true, ..Glass::default() }), &pool);
     assert!(!opened.completed && !opened.unanswered);
     assert!(stream.is_handshaking() && stream.top_layer().is_some_and(|layer| layer.as_any().is::<Glass>()));
     stream.pause();
     stream.lose_write();
     assert_eq!(steps(&mut stream), [Step::ArmDeadline(timeout)]);
-    let opened = stream.open(0, b"hello", &spares);
+    let opened = stream.open(0, b"hello", &pool);
     assert!(opened.completed && opened.unanswered, "nothing was answered");
     assert!(!stream.is_handshaking() && !stream.is_shut());
     assert_eq!(stream.next_step(), Step::DisarmDeadline);
@@ -236,9 +236,8 @@ fn a_handshake_has_a_deadline_until_it_is_done() {
 /// A handshake that takes too long fails its connection with the layer's failure.
 #[test]
 fn a_late_handshake_fails_the_connection() {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream
-        .add_layer(Box::new(Glass { timeout: Some(Duration::from_secs(7)), mute: true, ..Glass::default() }), &spares);
+    let (mut stream, pool) = (open(), BufferPool::default());
+    stream.add_layer(Box::new(Glass { timeout: Some(Duration::from_secs(7)), mute: true, ..Glass::default() }), &pool);
     assert_eq!(steps(&mut stream).len(), 1);
     assert_eq!(stream.deadline_passed().expect("it is late").to_string(), "late");
     assert!(stream.is_failing() && stream.take_reason().to_string() == "late");
@@ -247,28 +246,28 @@ fn a_late_handshake_fails_the_connection() {
 /// The answer that completes a handshake is one; and of a long write no more is sealed before it is sent than 256 KiB.
 #[test]
 fn a_long_write_is_sealed_in_parts() {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass::default()), &spares);
-    let opened = stream.open(0, b"hello", &spares);
+    let (mut stream, pool) = (open(), BufferPool::default());
+    stream.add_layer(Box::new(Glass::default()), &pool);
+    let opened = stream.open(0, b"hello", &pool);
     assert!(opened.completed && !opened.unanswered);
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), [ANSWER, ANSWER].concat());
-    stream.push(&vec![1; 1024 * 1024], &spares);
-    assert_eq!((stream.queue.len(), stream.queued()), (256 * 1024, 1024 * 1024));
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), [ANSWER, ANSWER].concat());
+    stream.push(&vec![1; 1024 * 1024], &pool);
+    assert_eq!((stream.queue.len(), stream.queued_bytes()), (256 * 1024, 1024 * 1024));
     assert_eq!(stream.queue.front().len(), 48 * 1024, "three full records at a time");
 }
 
 /// Many small writes are sealed in parts as well, 256 KiB at a time.
 #[test]
 fn many_writes_are_sealed_in_parts() {
-    let (mut stream, spares) = layered();
+    let (mut stream, pool) = layered();
     for _ in 0..128 {
-        stream.push(&[1; 4096], &spares);
+        stream.push(&[1; 4096], &pool);
     }
     for part in 1..=2 {
         assert_eq!(stream.next_step(), Step::Seal);
-        stream.seal(&spares);
-        assert_eq!((stream.queue.len(), stream.queued()), (256 * 1024, (3 - part) * 256 * 1024));
-        assert_eq!(sent_once(&mut stream, &spares), 256 * 1024);
+        stream.seal(&pool);
+        assert_eq!((stream.queue.len(), stream.queued_bytes()), (256 * 1024, (3 - part) * 256 * 1024));
+        assert_eq!(sent_once(&mut stream, &pool), 256 * 1024);
     }
     assert_eq!(stream.next_step(), Step::Rest);
 }
@@ -278,39 +277,39 @@ fn many_writes_are_sealed_in_parts() {
 #[test]
 fn pieces_of_all_sizes_leave_together() {
     for small in [1, 10] {
-        let (mut stream, spares) = layered();
+        let (mut stream, pool) = layered();
         let all = 9000 + 4 * small;
-        stream.push(&[1; 9000], &spares);
+        stream.push(&[1; 9000], &pool);
         for _ in 0..small {
-            stream.push(&[2; 4], &spares);
+            stream.push(&[2; 4], &pool);
         }
-        assert_eq!((stream.queue.len(), stream.queued()), (9000, all));
+        assert_eq!((stream.queue.len(), stream.queued_bytes()), (9000, all));
         assert_eq!(stream.next_step(), Step::Seal);
-        stream.seal(&spares);
+        stream.seal(&pool);
         assert_eq!(stream.next_step(), Step::Send);
-        assert_eq!(sent_once(&mut stream, &spares), all);
+        assert_eq!(sent_once(&mut stream, &pool), all);
         assert_eq!(stream.next_step(), Step::Rest);
     }
     // The socket is full: what is written then waits unsealed, and shares records later.
-    let (mut stream, spares) = layered();
-    stream.push(&[1; 9000], &spares);
+    let (mut stream, pool) = layered();
+    stream.push(&[1; 9000], &pool);
     stream.blocked();
-    stream.push(&[2; 4], &spares);
+    stream.push(&[2; 4], &pool);
     assert_eq!((stream.next_step(), stream.queue.len()), (Step::Rest, 9000));
     // Beyond the limit, the sealed bytes leave first.
-    let (mut stream, spares) = layered();
-    stream.push(&vec![1; 256 * 1024], &spares);
-    stream.push(&[2; 4], &spares);
+    let (mut stream, pool) = layered();
+    stream.push(&vec![1; 256 * 1024], &pool);
+    stream.push(&[2; 4], &pool);
     assert_eq!(stream.next_step(), Step::Send);
-    assert_eq!(sent_once(&mut stream, &spares), 256 * 1024);
+    assert_eq!(sent_once(&mut stream, &pool), 256 * 1024);
     assert_eq!(stream.next_step(), Step::Seal);
 }
 
 /// Sends all that is queued, and says how much that was.
-fn sent_once(stream: &mut Stream, spares: &Spares) -> usize {
+fn sent_once(stream: &mut Stream, pool: &BufferPool) -> usize {
     let count = stream.queue.len();
     while !stream.queue.is_empty() {
-        stream.queue.advance(stream.queue.front().len(), spares);
+        stream.queue.advance(stream.queue.front().len(), pool);
     }
     stream.sent(count);
     count
@@ -320,12 +319,12 @@ fn sent_once(stream: &mut Stream, spares: &Spares) -> usize {
 #[test]
 fn a_handshake_that_is_not_done_is_ended() {
     for (ready, ends) in [(&[false][..], 1), (&[false, false], 1), (&[true, false], 2), (&[true, true], 2)] {
-        let (mut stream, spares) = (open(), Spares::default());
+        let (mut stream, pool) = (open(), BufferPool::default());
         for ready in ready {
-            stream.add_layer(Box::new(Glass { ready: *ready, mute: true, ..Glass::default() }), &spares);
+            stream.add_layer(Box::new(Glass { ready: *ready, mute: true, ..Glass::default() }), &pool);
         }
         stream.lose();
-        assert_eq!(sent(&mut stream, &spares, usize::MAX), END.repeat(ends), "{ready:?}");
+        assert_eq!(sent(&mut stream, &pool, usize::MAX), END.repeat(ends), "{ready:?}");
         assert!(stream.is_over());
     }
 }
@@ -334,28 +333,28 @@ fn a_handshake_that_is_not_done_is_ended() {
 #[test]
 fn a_large_write_waits_where_it_must() {
     let large = vec![1; 16 * 1024];
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass { mute: true, ..Glass::default() }), &spares);
-    stream.push(&large, &spares);
-    assert_eq!((stream.queue.len(), stream.queued()), (0, large.len()));
+    let (mut stream, pool) = (open(), BufferPool::default());
+    stream.add_layer(Box::new(Glass { mute: true, ..Glass::default() }), &pool);
+    stream.push(&large, &pool);
+    assert_eq!((stream.queue.len(), stream.queued_bytes()), (0, large.len()));
 
-    let (mut stream, spares) = layered();
-    stream.push(b"before", &spares);
-    stream.push(&large, &spares);
-    assert_eq!((stream.queue.len(), stream.queued()), (0, 6 + large.len()));
-    assert_eq!(sent(&mut stream, &spares, usize::MAX), [b"before", &*large].concat());
+    let (mut stream, pool) = layered();
+    stream.push(b"before", &pool);
+    stream.push(&large, &pool);
+    assert_eq!((stream.queue.len(), stream.queued_bytes()), (0, 6 + large.len()));
+    assert_eq!(sent(&mut stream, &pool, usize::MAX), [b"before", &*large].concat());
 }
 
 /// A layer that can't seal ends the connection, with its failure.
 #[test]
 fn a_layer_that_fails_to_seal_ends_the_connection() {
-    let (mut stream, spares) = (open(), Spares::default());
-    stream.add_layer(Box::new(Glass { ready: true, mute: true, broken: true, ..Glass::default() }), &spares);
+    let (mut stream, pool) = (open(), BufferPool::default());
+    stream.add_layer(Box::new(Glass { ready: true, mute: true, broken: true, ..Glass::default() }), &pool);
     assert!(!stream.has_more_to_send());
-    stream.push(b"secret", &spares);
+    stream.push(b"secret", &pool);
     assert!(stream.has_more_to_send());
     assert_eq!(stream.next_step(), Step::Seal);
-    stream.seal(&spares);
+    stream.seal(&pool);
     assert!(stream.is_failing());
     assert_eq!(stream.take_reason().to_string(), "no more records");
 }

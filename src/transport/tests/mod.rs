@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::Transport;
 use super::producer::{Notice, Producer, Streaming};
 use super::queue_limit::{LimitAction, QueueLimit};
-use super::send_queue::Spares;
+use super::send_queue::BufferPool;
 use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use super::stream::Stream;
 use crate::error::ConnectionClosed;
@@ -31,7 +31,7 @@ fn open() -> Stream {
 
 /// All steps up to rest or close; sends take everything.
 fn steps(stream: &mut Stream) -> Vec<Step> {
-    let spares = Spares::default();
+    let pool = BufferPool::default();
     let mut all = Vec::new();
     for _ in 0..20 {
         let step = stream.next_step();
@@ -39,7 +39,7 @@ fn steps(stream: &mut Stream) -> Vec<Step> {
             Step::Rest => return all,
             Step::Send => {
                 let count = stream.queue.len();
-                stream.queue.advance(count, &spares);
+                stream.queue.advance(count, &pool);
                 stream.sent(count);
             }
             _ => {}
@@ -54,7 +54,7 @@ fn steps(stream: &mut Stream) -> Vec<Step> {
 
 fn write(stream: &mut Stream, data: &[u8]) {
     if stream.accepts_writes() {
-        stream.queue.push(data, &Spares::default());
+        stream.queue.push(data, &BufferPool::default());
     }
 }
 
@@ -104,9 +104,9 @@ fn questions_are_answered() {
     };
     let mut stream = open();
     assert_eq!(asked(&stream), [true, true, false, false, false, false]);
-    assert_eq!([stream.list(), stream.list()], [true, false]);
-    stream.unlist();
-    assert!(stream.list());
+    assert_eq!([stream.mark_dirty(), stream.mark_dirty()], [true, false]);
+    stream.clear_dirty();
+    assert!(stream.mark_dirty());
     write(&mut stream, b"queued");
     assert_eq!(asked(&stream), [true, true, false, false, false, true]);
     stream.lose_write();
@@ -132,17 +132,17 @@ fn questions_are_answered() {
 fn a_close_that_goes_on_is_not_given_up() {
     for sends in 0..4 {
         for lends in [false, true] {
-            let (mut stream, spares) = (open(), Spares::default());
+            let (mut stream, pool) = (open(), BufferPool::default());
             write(&mut stream, b"queued");
             stream.blocked();
             stream.lose();
             assert!(matches!(stream.next_step(), Step::ArmDeadline(_)));
             for _ in 0..sends {
                 if lends {
-                    let loan = stream.queue.lend().expect("there is a chunk");
-                    assert!(stream.returned(loan, Ok(1), &spares));
+                    let in_flight = stream.queue.lend().expect("there is a chunk");
+                    assert!(stream.returned(in_flight, Ok(1), &pool));
                 } else {
-                    stream.queue.advance(1, &spares);
+                    stream.queue.advance(1, &pool);
                     stream.sent(1);
                 }
             }
@@ -489,7 +489,7 @@ proptest! {
     /// that, never loses or repeats a byte before it, delivers received bytes in order, and keeps the limit of its queue.
     #[test]
     fn any_order_of_requests_and_events(acts in proptest::collection::vec(act(), 1..60), half_close: bool) {
-        let spares = Spares::default();
+        let pool = BufferPool::default();
         let mut stream = Stream::new();
         stream.set_half_close(half_close);
         let (mut written, mut sent, mut closed) = (0, 0, false);
@@ -500,7 +500,7 @@ proptest! {
                 Act::Write(count) if stream.accepts_writes() => {
                     prop_assert!(!closed && !shut);
                     let before = stream.queue.len();
-                    stream.push(&vec![0; count], &spares);
+                    stream.push(&vec![0; count], &pool);
                     written += stream.queue.len() - before;
                     let is_kept = stream.queue.len() == before + count;
                     prop_assert!(is_kept || (stream.queue.len() == before && stream.is_aborting()));
@@ -555,7 +555,7 @@ proptest! {
                             Step::Send => {
                                 prop_assert!(!closed && !shut && !broken && !stream.queue.is_empty());
                                 let count = stream.queue.len().min(room);
-                                stream.queue.advance(count, &spares);
+                                stream.queue.advance(count, &pool);
                                 stream.sent(count);
                                 (room, sent) = (room - count, sent + count);
                                 if !stream.queue.is_empty() {

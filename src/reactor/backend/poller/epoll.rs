@@ -8,7 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{Event, wait};
 use rustix::event::{PollFlags, Timespec};
 
-use crate::reactor::backend::readiness::Edge;
+use crate::reactor::backend::readiness::Readiness;
 
 /// The events of the last wait, and how many of them were handed over.
 pub(super) struct Events {
@@ -44,10 +44,10 @@ impl Events {
     }
 
     #[inline(always)]
-    pub(super) fn peek(&self) -> Option<(Token, Edge)> {
+    pub(super) fn peek(&self) -> Option<(Token, Readiness)> {
         let event = self.events.get(self.taken)?;
         let (flags, data) = (event.flags, event.data);
         // The bits are those of `poll`.
-        Some((Token(data.u64() as usize), Edge::of(PollFlags::from_bits_retain(flags.bits() as u16))))
+        Some((Token(data.u64() as usize), Readiness::of(PollFlags::from_bits_retain(flags.bits() as u16))))
     }
 }

@@ -1,4 +1,4 @@
-//! [`Poller`]: mio's poller, and what it has said. On Linux its descriptor is waited for by rustix, whose call stands in the frame
+//! [`Poller`]: mio's poller, and what it has events. On Linux its descriptor is waited for by rustix, whose call stands in the frame
 //! of the loop (`any.rs` says why); mio's stands in one of its own. Everything else is mio's on every system.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -18,8 +18,8 @@ use mio::{Interest, Poll, Token, Waker};
 use self::epoll::Events;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use self::portable::Events;
-use super::readiness::Edge;
-use crate::transport::agenda::Id;
+use super::readiness::Readiness;
+use crate::transport::id::Id;
 
 /// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
 const EVENTS: usize = 1024;
@@ -32,7 +32,7 @@ const FINE: Token = Token(usize::MAX - 1);
 /// See the module.
 pub(super) struct Poller {
     poll: Poll,
-    said: Events,
+    events: Events,
     waker: Arc<Waker>,
 }
 
@@ -40,7 +40,7 @@ impl Poller {
     pub(super) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self { poll, said: Events::with_capacity(EVENTS), waker })
+        Ok(Self { poll, events: Events::with_capacity(EVENTS), waker })
     }
 
     pub(super) fn waker(&self) -> &Arc<Waker> {
@@ -67,34 +67,34 @@ impl Poller {
     /// Forgets the last events, and waits for more. An interrupted wait is an error, and has none.
     #[inline(always)]
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.said.wait(&mut self.poll, timeout)
+        self.events.wait(&mut self.poll, timeout)
     }
 
-    /// True if the last wait ended without anything to be said.
+    /// True if the last wait ended without anything to be events.
     pub(super) fn is_silent(&self) -> bool {
-        self.said.is_empty()
+        self.events.is_empty()
     }
 
-    /// The next source of which something was said, and that; it stays the next.
+    /// The next source of which something was events, and that; it stays the next.
     #[inline(always)]
-    pub(super) fn peek(&mut self) -> Option<(Id, Edge)> {
+    pub(super) fn peek(&mut self) -> Option<(Id, Readiness)> {
         loop {
-            let (token, edge) = self.said.peek()?;
+            let (token, readiness) = self.events.peek()?;
             if token < FINE {
-                return Some((id(token), edge));
+                return Some((id(token), readiness));
             }
-            self.said.skip();
+            self.events.skip();
         }
     }
 
     /// The next source is the one behind it.
     #[inline(always)]
     pub(super) fn skip(&mut self) {
-        self.said.skip();
+        self.events.skip();
     }
 
-    /// The next source of which something was said, and that.
-    pub(super) fn next(&mut self) -> Option<(Id, Edge)> {
+    /// The next source of which something was events, and that.
+    pub(super) fn next(&mut self) -> Option<(Id, Readiness)> {
         let next = self.peek()?;
         self.skip();
         Some(next)

@@ -6,24 +6,24 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Poll, Token};
 
-use crate::reactor::backend::readiness::Edge;
+use crate::reactor::backend::readiness::Readiness;
 
 /// The events of the last wait that were not handed over, the last of them first.
 pub(super) struct Events {
     events: mio::Events,
-    said: Vec<(Token, Edge)>,
+    queue: Vec<(Token, Readiness)>,
 }
 
 impl Events {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { events: mio::Events::with_capacity(capacity), said: Vec::with_capacity(capacity) }
+        Self { events: mio::Events::with_capacity(capacity), queue: Vec::with_capacity(capacity) }
     }
 
     pub(super) fn wait(&mut self, poll: &mut Poll, timeout: Option<Duration>) -> io::Result<()> {
-        self.said.clear();
+        self.queue.clear();
         poll.poll(&mut self.events, timeout)?;
-        self.said.extend(self.events.iter().map(|event| (event.token(), edge(event))));
-        self.said.reverse();
+        self.queue.extend(self.events.iter().map(|event| (event.token(), readiness(event))));
+        self.queue.reverse();
         Ok(())
     }
 
@@ -31,22 +31,22 @@ impl Events {
         self.events.is_empty()
     }
 
-    pub(super) fn peek(&self) -> Option<(Token, Edge)> {
-        self.said.last().copied()
+    pub(super) fn peek(&self) -> Option<(Token, Readiness)> {
+        self.queue.last().copied()
     }
 
     pub(super) fn skip(&mut self) {
-        self.said.pop();
+        self.queue.pop();
     }
 }
 
-fn edge(event: &Event) -> Edge {
+fn readiness(event: &Event) -> Readiness {
     let hung_up = event.is_read_closed() || event.is_error();
-    Edge::NONE
-        .with(Edge::READABLE, event.is_readable() || hung_up)
-        .with(Edge::WRITABLE, event.is_writable())
-        .with(Edge::HUNG_UP, hung_up)
-        .with(Edge::FAILED, event.is_error())
-        .with(Edge::URGENT, event.is_priority())
-        .with(Edge::GONE, event.is_write_closed())
+    Readiness::NONE
+        .with(Readiness::READABLE, event.is_readable() || hung_up)
+        .with(Readiness::WRITABLE, event.is_writable())
+        .with(Readiness::HUNG_UP, hung_up)
+        .with(Readiness::FAILED, event.is_error())
+        .with(Readiness::URGENT, event.is_priority())
+        .with(Readiness::GONE, event.is_write_closed())
 }

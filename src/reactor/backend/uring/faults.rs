@@ -5,7 +5,7 @@
 use io_uring::{opcode, squeue};
 
 use super::ring::Kind;
-use crate::reactor::backend::socket::faults::{self, Call};
+use crate::reactor::backend::socket::faults::{self, SystemCall};
 
 /// Outcomes of the requests that were not made, by their names.
 #[derive(Default)]
@@ -16,10 +16,10 @@ impl Faults {
     pub(super) fn meet(&mut self, request: squeue::Entry, kind: Kind, name: u64) -> squeue::Entry {
         let call = match kind {
             Kind::Nothing => return request,
-            Kind::Accept => Call::RingAccept,
-            Kind::Receive => Call::RingReceive,
-            Kind::Send => Call::RingSend,
-            Kind::Poll | Kind::Room | Kind::Wake => Call::RingPoll,
+            Kind::Accept => SystemCall::RingAccept,
+            Kind::Receive => SystemCall::RingReceive,
+            Kind::Send => SystemCall::RingSend,
+            Kind::Poll | Kind::Room | Kind::Wake => SystemCall::RingPoll,
         };
         let Some(result) = faults::request(call) else { return request };
         self.0.push((name, result));

@@ -11,9 +11,9 @@ use super::buffers::Buffer;
 use super::ring::{Kind, Ring};
 use crate::reactor::backend::readiness;
 use crate::reactor::backend::socket::{self, Receive};
-use crate::reactor::backend::table::Then;
+use crate::reactor::backend::table::Requeue;
 use crate::reactor::backend::{BackendEvent, Completion, Inbox, Progress, RECEIVE};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
 use crate::transport::send_queue::SendQueue;
 
@@ -150,7 +150,7 @@ impl Flow {
         goes_on: bool,
         turn: u32,
         ring: &mut Ring,
-    ) -> (Option<Arrival>, Then) {
+    ) -> (Option<Arrival>, Requeue) {
         if !goes_on {
             (self.armed, self.cancelled) = (false, false);
         }
@@ -166,12 +166,12 @@ impl Flow {
             self.arm(id, ring);
         }
         let Some(backlog) = &self.backlog else {
-            return (arrival, if self.rest { Then::Again } else { Then::Rest });
+            return (arrival, if self.rest { Requeue::NextTurn } else { Requeue::No });
         };
         if backlog.len() >= BACKLOG {
             self.stop(id, ring);
         }
-        (arrival, Then::Again)
+        (arrival, Requeue::NextTurn)
     }
 
     /// Whether the stream closes over this, as it usually does, or will be told to receive no more: there is nothing to ask for.
@@ -204,38 +204,38 @@ impl Flow {
         turn: u32,
         inbox: &mut Inbox,
         ring: &mut Ring,
-    ) -> (Option<BackendEvent>, Then) {
+    ) -> (Option<BackendEvent>, Requeue) {
         let Some(mut backlog) = self.backlog.take() else { return self.next_of_rest(inbox) };
         let first = backlog.front().map_or(0, Arrival::len);
         let arrival = if self.fits(first, turn) { backlog.pop_front() } else { None };
-        let then = match &arrival {
-            None => Then::Again,
-            Some(_) if !backlog.is_empty() => Then::Next,
+        let requeue = match &arrival {
+            None => Requeue::NextTurn,
+            Some(_) if !backlog.is_empty() => Requeue::Now,
             Some(arrival) => {
                 if !self.goes_out(arrival) {
                     self.arm(id, ring);
                 }
-                if self.rest { Then::Again } else { Then::Rest }
+                if self.rest { Requeue::NextTurn } else { Requeue::No }
             }
         };
         self.backlog = Some(backlog).filter(|backlog| !backlog.is_empty());
-        (arrival.map(|arrival| arrival.into_event(inbox)), then)
+        (arrival.map(|arrival| arrival.into_event(inbox)), requeue)
     }
 
     /// What arrived before a fatal error, one receive a turn.
-    fn next_of_rest(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+    fn next_of_rest(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         if !self.rest || !self.receiving || self.armed || self.ended {
-            return (None, Then::Rest);
+            return (None, Requeue::No);
         }
         match socket::receive(self.socket.as_fd(), inbox.room().0) {
             Receive::Full(count) | Receive::Bytes(count) => {
                 inbox.fill(count);
-                (Some(BackendEvent::Received), Then::Again)
+                (Some(BackendEvent::Received), Requeue::NextTurn)
             }
-            Receive::Starved => (None, Then::Again),
+            Receive::Starved => (None, Requeue::NextTurn),
             Receive::End | Receive::Empty | Receive::Failed(_) => {
                 self.ended = true;
-                (Some(Completion::EndOfStream.into()), Then::Rest)
+                (Some(Completion::EndOfStream.into()), Requeue::No)
             }
         }
     }
@@ -254,9 +254,8 @@ impl Flow {
     /// stays for it.
     #[inline(never)]
     fn send_plainly(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
-        let Outgoing { queue, descriptors, mode, spares } = outgoing;
-        let progress =
-            readiness::send(self.socket.as_fd(), Outgoing { queue: &mut *queue, descriptors, mode, spares })?;
+        let Outgoing { queue, descriptors, mode, pool } = outgoing;
+        let progress = readiness::send(self.socket.as_fd(), Outgoing { queue: &mut *queue, descriptors, mode, pool })?;
         if matches!(progress, Progress::Blocked(_)) && mode != SendMode::Last {
             self.send_chunk(id, queue, ring);
         }
@@ -265,8 +264,8 @@ impl Flow {
 
     #[inline(always)]
     fn send_chunk(&mut self, id: Id, queue: &mut SendQueue, ring: &mut Ring) {
-        if let Some(loan) = queue.lend() {
-            self.flight = Some(ring.send(id, self.socket.as_raw_fd(), loan));
+        if let Some(in_flight) = queue.lend() {
+            self.flight = Some(ring.send(id, self.socket.as_raw_fd(), in_flight));
         }
     }
 
@@ -315,25 +314,25 @@ mod tests {
         flow.receive(ID, true, &mut ring);
         for _ in 0..4 {
             let arrival = bytes(&ring, RECEIVE / 4);
-            let (arrival, then) = flow.received(ID, arrival, true, 1, &mut ring);
-            assert_eq!((arrival.map(|arrival| arrival.len()), then), (Some(RECEIVE as u32 / 4), Then::Rest));
+            let (arrival, requeue) = flow.received(ID, arrival, true, 1, &mut ring);
+            assert_eq!((arrival.map(|arrival| arrival.len()), requeue), (Some(RECEIVE as u32 / 4), Requeue::No));
         }
         for n in 1..=BACKLOG {
             assert!(!flow.cancelled, "cancelled before the backlog is full");
             let arrival = bytes(&ring, n);
-            let (arrival, then) = flow.received(ID, arrival, true, 1, &mut ring);
-            assert!(arrival.is_none() && then == Then::Again);
+            let (arrival, requeue) = flow.received(ID, arrival, true, 1, &mut ring);
+            assert!(arrival.is_none() && requeue == Requeue::NextTurn);
         }
         assert!(flow.cancelled, "a full backlog does not cancel");
-        let (arrival, then) = flow.received(ID, None, false, 1, &mut ring);
-        assert!(arrival.is_none() && then == Then::Again && !flow.armed && !flow.cancelled);
-        let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
-        assert!(event.is_none() && then == Then::Again);
+        let (arrival, requeue) = flow.received(ID, None, false, 1, &mut ring);
+        assert!(arrival.is_none() && requeue == Requeue::NextTurn && !flow.armed && !flow.cancelled);
+        let (event, requeue) = flow.next(ID, 1, &mut inbox, &mut ring);
+        assert!(event.is_none() && requeue == Requeue::NextTurn);
         for n in 1..=BACKLOG {
             assert!(!flow.armed, "received from although bytes wait");
-            let (event, then) = flow.next(ID, 2, &mut inbox, &mut ring);
+            let (event, requeue) = flow.next(ID, 2, &mut inbox, &mut ring);
             assert!(matches!(event, Some(BackendEvent::Received)));
-            assert_eq!((inbox.bytes().len(), then), (n, if n < BACKLOG { Then::Next } else { Then::Rest }));
+            assert_eq!((inbox.bytes().len(), requeue), (n, if n < BACKLOG { Requeue::Now } else { Requeue::No }));
         }
         assert!(flow.armed && flow.backlog.is_none());
         flow.close(ID, false, &mut ring);
@@ -355,15 +354,17 @@ mod tests {
             (true, true, false, true),
         ] {
             (flow.rest, flow.receiving, flow.armed, flow.ended) = (rest, receiving, armed, ended);
-            let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
-            assert!(event.is_none() && then == Then::Rest, "rest {rest}, receiving {receiving}, armed {armed}");
+            let (event, requeue) = flow.next(ID, 1, &mut inbox, &mut ring);
+            assert!(event.is_none() && requeue == Requeue::No, "rest {rest}, receiving {receiving}, armed {armed}");
         }
         flow.ended = false;
-        let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
-        assert!(matches!(event, Some(BackendEvent::Received)) && inbox.bytes() == b"rest" && then == Then::Again);
-        let (event, then) = flow.next(ID, 1, &mut inbox, &mut ring);
+        let (event, requeue) = flow.next(ID, 1, &mut inbox, &mut ring);
+        assert!(
+            matches!(event, Some(BackendEvent::Received)) && inbox.bytes() == b"rest" && requeue == Requeue::NextTurn
+        );
+        let (event, requeue) = flow.next(ID, 1, &mut inbox, &mut ring);
         assert!(matches!(event, Some(BackendEvent::Other(Completion::EndOfStream))));
-        assert!(then == Then::Rest && flow.ended);
+        assert!(requeue == Requeue::No && flow.ended);
     }
 
     /// An error leaves a rest where bytes are unread, wait here, or may be on their way, and none behind the peer's end.

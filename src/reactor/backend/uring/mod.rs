@@ -41,9 +41,9 @@ pub(super) use self::buffers::Buffer;
 use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
-use super::readiness::{self, Edge, Source as Polled, Stream, Watched};
+use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness, Watched};
 use super::socket::{self, Send};
-use super::table::{Table, Then};
+use super::table::{Requeue, Table};
 use super::{
     Backend, BackendEvent, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal,
     Monotonic, Progress, Wake,
@@ -51,9 +51,9 @@ use super::{
 use crate::address::Address;
 use crate::log::error;
 use crate::reactor::backend::{DialOptions, PortOptions};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
-use crate::transport::send_queue::Loan;
+use crate::transport::send_queue::InFlight;
 
 /// What is polled for as long as a UNIX stream is there; room is asked for when it is missed.
 const READABLE: PollFlags = PollFlags::IN.union(PollFlags::PRI).union(PollFlags::RDHUP);
@@ -64,11 +64,11 @@ const BELL: Id = Id { slot: 0, generation: 0 };
 /// See the module.
 pub(crate) struct Uring {
     ring: Ring,
-    bell: Arc<Bell>,
-    table: Table<Source>,
+    bell: Arc<RingWaker>,
+    table: Table<RingSource>,
     clock: Monotonic,
     /// What was said of sources in this turn, and not taken note of yet.
-    said: VecDeque<(Id, Edge)>,
+    said: VecDeque<(Id, Readiness)>,
     /// Given up when descriptors ran out, to shed those who wait.
     reserve: Option<OwnedFd>,
     /// Counts the waits, for budgets per turn.
@@ -76,7 +76,7 @@ pub(crate) struct Uring {
 }
 
 /// What a slot means to the ring.
-enum Source {
+enum RingSource {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
@@ -91,7 +91,7 @@ impl Uring {
     /// The system has no io_uring for us, or one without what is needed.
     pub(crate) fn new() -> io::Result<Self> {
         let mut ring = Ring::new()?;
-        let bell = Arc::new(Bell(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+        let bell = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
         Ok(Self { ring, bell, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
@@ -101,7 +101,7 @@ impl Uring {
     #[inline(always)]
     fn takes(&mut self, done: &Done) -> bool {
         let (Ok(count @ 1..), true) = (done.count(), done.goes_on()) else { return false };
-        let Some(Source::Stream(flow)) = self.table.get_mut(done.id()) else { return false };
+        let Some(RingSource::Stream(flow)) = self.table.get_mut(done.id()) else { return false };
         flow.may_take(count, self.turn)
     }
 
@@ -109,7 +109,7 @@ impl Uring {
     fn received(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         let (id, goes_on) = (done.id(), done.goes_on());
         let received = self.ring.received(done);
-        let Some(Source::Stream(flow)) = self.table.get_mut(id) else {
+        let Some(RingSource::Stream(flow)) = self.table.get_mut(id) else {
             self.is_stale(received.err());
             return None;
         };
@@ -127,20 +127,20 @@ impl Uring {
             Err(Errno::CANCELED | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
             Err(error) => Some(Arrival::Broken(error.into())),
         };
-        let (arrival, then) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);
-        if then == Then::Again {
-            self.table.list_again(id);
+        let (arrival, requeue) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);
+        if requeue == Requeue::NextTurn {
+            self.table.requeue_next_turn(id);
         }
         Some((id, arrival?.into_event(inbox)))
     }
 
     /// The chunk that was being sent, and the stream it comes back to: none if that has closed meanwhile.
     #[inline(always)]
-    fn landed(&mut self, done: &Done) -> Option<(Id, Loan)> {
-        let (id, loan) = self.ring.land(done)?;
-        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
+    fn landed(&mut self, done: &Done) -> Option<(Id, InFlight)> {
+        let (id, in_flight) = self.ring.land(done)?;
+        let Some(RingSource::Stream(flow)) = self.table.get_mut(id) else { return None };
         flow.flight = None;
-        Some((id, loan))
+        Some((id, in_flight))
     }
 
     /// Handles any other completion.
@@ -152,16 +152,16 @@ impl Uring {
             Kind::Accept => {
                 let socket = done.into_socket();
                 match self.table.get_mut(id) {
-                    Some(Source::Port(port)) => {
+                    Some(RingSource::Port(port)) => {
                         port.arrived(id, socket, goes_on, &mut self.ring);
-                        self.said.push_back((id, Edge::NONE));
+                        self.said.push_back((id, Readiness::NONE));
                     }
                     _ => self.is_stale(socket.err()),
                 }
             }
             Kind::Poll => return Some((id, self.polled(id, done.poll_flags(), goes_on)?.into())),
             Kind::Room => {
-                if let Some(Source::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
+                if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
                     stream.armed = goes_on;
                 }
                 self.note(id, done.poll_flags());
@@ -173,7 +173,7 @@ impl Uring {
     }
 
     fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
-        if let Some(Source::Stream(flow)) = self.table.get_mut(id) {
+        if let Some(RingSource::Stream(flow)) = self.table.get_mut(id) {
             flow.watched = goes_on;
             if !goes_on && flags.is_ok() {
                 flow.arm(id, &mut self.ring);
@@ -192,7 +192,7 @@ impl Uring {
     /// Has a source looked at that the poller said something of.
     fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
         match flags {
-            Ok(flags) => self.said.push_back((id, Edge::of(flags))),
+            Ok(flags) => self.said.push_back((id, Readiness::of(flags))),
             Err(error) => self.is_stale(Some(error)),
         }
     }
@@ -200,10 +200,10 @@ impl Uring {
     /// Polls on, where it ends although it need not.
     fn poll_again(&mut self, id: Id) {
         match self.table.get(id) {
-            Some(Source::Polled(Polled::Stream(stream))) => {
+            Some(RingSource::Polled(Polled::Stream(stream))) => {
                 self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
             }
-            Some(Source::Watched(watched)) => {
+            Some(RingSource::Watched(watched)) => {
                 self.ring.poll(Kind::Poll, id, watched.descriptor, flags_of(watched.interest), true);
             }
             _ => {}
@@ -221,16 +221,16 @@ impl Uring {
     fn insert_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) {
         let source = if unix {
             self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
-            Source::Polled(Polled::Stream(Stream::new(socket, true)))
+            RingSource::Polled(Polled::Stream(PolledStream::new(socket, true)))
         } else {
-            Source::Stream(Flow::new(socket))
+            RingSource::Stream(Flow::new(socket))
         };
         self.table.insert(id, source);
     }
 
     /// An attempt has succeeded: what was polled is a stream from here on.
     fn connected(&mut self, id: Id, host: Address) -> Completion {
-        let Source::Polled(Polled::Stream(stream)) = self.table.take(id) else {
+        let RingSource::Polled(Polled::Stream(stream)) = self.table.take(id) else {
             return Completion::ConnectFailed(io::ErrorKind::NotConnected.into());
         };
         if !stream.unix
@@ -248,12 +248,12 @@ impl Uring {
         loop {
             let said = if self.table.has_current() { None } else { self.said.pop_front() };
             let id = match said {
-                Some((id, edge)) => self.table.note(id, |source| source.note(edge)),
-                None => Some(self.table.next_listed()?),
+                Some((id, readiness)) => self.table.note(id, |source| source.note(readiness)),
+                None => Some(self.table.next_queued()?),
             };
             let Some(id) = id else { continue };
-            let (event, then) = self.look(id, inbox);
-            self.table.looked(id, then);
+            let (event, requeue) = self.look(id, inbox);
+            self.table.requeue(id, requeue);
             match event {
                 Some(BackendEvent::Other(Completion::Connected(host))) => {
                     return Some((id, self.connected(id, host).into()));
@@ -265,22 +265,22 @@ impl Uring {
     }
 
     /// What is next of a source, and when it is to be looked at after that.
-    fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Then) {
+    fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         let Self { table, ring, reserve, turn, .. } = self;
-        let (completion, then) = match table.get_mut(id) {
-            Some(Source::Stream(flow)) => return flow.next(id, *turn, inbox, ring),
-            Some(Source::Polled(polled)) => {
+        let (completion, requeue) = match table.get_mut(id) {
+            Some(RingSource::Stream(flow)) => return flow.next(id, *turn, inbox, ring),
+            Some(RingSource::Polled(polled)) => {
                 let next = polled.next(*turn, inbox, reserve);
                 if let Polled::Connecting(attempt) = polled {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
                 return next;
             }
-            Some(Source::Port(port)) => port.next(id, *turn, reserve, ring),
-            Some(Source::Watched(watched)) => watched.next(),
-            None => (None, Then::Rest),
+            Some(RingSource::Port(port)) => port.next(id, *turn, reserve, ring),
+            Some(RingSource::Watched(watched)) => watched.next(),
+            None => (None, Requeue::No),
         };
-        (completion.map(BackendEvent::Other), then)
+        (completion.map(BackendEvent::Other), requeue)
     }
 }
 
@@ -295,11 +295,11 @@ impl Backend for Uring {
         let ring = &mut self.ring;
         self.table.each(|id, source| {
             match source {
-                Source::Port(port) => port.adopt(id, ring),
-                Source::Polled(Polled::Connecting(attempt)) => {
+                RingSource::Port(port) => port.adopt(id, ring),
+                RingSource::Polled(Polled::Connecting(attempt)) => {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
-                Source::Stream(_) | Source::Watched(_) | Source::Polled(_) => {}
+                RingSource::Stream(_) | RingSource::Watched(_) | RingSource::Polled(_) => {}
             }
             Ok(())
         })
@@ -320,20 +320,20 @@ impl Backend for Uring {
         socket::set_blocking(socket.as_fd(), true)?;
         let mut port = Accepting::new(readiness::Listener::new(socket, &bound, file, options));
         port.arm(id, &mut self.ring);
-        self.table.insert(id, Source::Port(Box::new(port)));
+        self.table.insert(id, RingSource::Port(Box::new(port)));
         Ok(bound)
     }
 
     fn accept(&mut self, id: Id) {
-        if let Some(Source::Port(port)) = self.table.get_mut(id) {
+        if let Some(RingSource::Port(port)) = self.table.get_mut(id) {
             port.resume(id, &mut self.ring);
-            self.table.list_again(id);
+            self.table.requeue_next_turn(id);
         }
     }
 
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
         match self.table.take(id) {
-            Source::Port(port) => port.close(id, &mut self.ring),
+            RingSource::Port(port) => port.close(id, &mut self.ring),
             _ => Vec::new(),
         }
     }
@@ -363,20 +363,21 @@ impl Backend for Uring {
         if !done {
             self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), PollFlags::OUT, false);
         }
-        self.table.insert(id, Source::Polled(Polled::Connecting(Stream::attempt(socket, to.unix().is_some()))));
+        self.table
+            .insert(id, RingSource::Polled(Polled::Connecting(PolledStream::attempt(socket, to.unix().is_some()))));
         if done {
-            self.table.list_again(id);
+            self.table.requeue_next_turn(id);
         }
         Ok(())
     }
 
     fn receive(&mut self, id: Id, on: bool) {
         match self.table.get_mut(id) {
-            Some(Source::Stream(flow)) => flow.receive(id, on, &mut self.ring),
-            Some(Source::Polled(Polled::Stream(stream))) => {
+            Some(RingSource::Stream(flow)) => flow.receive(id, on, &mut self.ring),
+            Some(RingSource::Polled(Polled::Stream(stream))) => {
                 stream.receiving = on;
                 if on && stream.is_readable() {
-                    self.table.list_again(id);
+                    self.table.requeue_next_turn(id);
                 }
             }
             _ => {}
@@ -385,21 +386,21 @@ impl Backend for Uring {
 
     fn receive_rest(&mut self, id: Id) {
         match self.table.get_mut(id) {
-            Some(Source::Stream(flow)) => flow.receive_rest(id, &mut self.ring),
-            Some(Source::Polled(Polled::Stream(stream))) => stream.receive_rest(),
+            Some(RingSource::Stream(flow)) => flow.receive_rest(id, &mut self.ring),
+            Some(RingSource::Polled(Polled::Stream(stream))) => stream.receive_rest(),
             _ => return,
         }
-        self.table.list_again(id);
+        self.table.requeue_next_turn(id);
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {
-        matches!(self.table.get(id), Some(Source::Polled(Polled::Stream(_))))
+        matches!(self.table.get(id), Some(RingSource::Polled(Polled::Stream(_))))
     }
 
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         match self.table.get_mut(id) {
-            Some(Source::Stream(flow)) => flow.send(id, outgoing, &mut self.ring),
-            Some(Source::Polled(Polled::Stream(source))) => {
+            Some(RingSource::Stream(flow)) => flow.send(id, outgoing, &mut self.ring),
+            Some(RingSource::Polled(Polled::Stream(source))) => {
                 let progress = source.send(outgoing)?;
                 if source.blocked && !mem::replace(&mut source.armed, true) {
                     self.ring.poll(Kind::Room, id, source.socket.as_raw_fd(), PollFlags::OUT, true);
@@ -410,11 +411,11 @@ impl Backend for Uring {
         }
     }
 
-    fn recall(&mut self, id: Id) -> Option<(Loan, io::Result<usize>)> {
-        let Some(Source::Stream(flow)) = self.table.get_mut(id) else { return None };
-        let (done, loan) = self.ring.recall(flow.flight?)?;
+    fn recall(&mut self, id: Id) -> Option<(InFlight, io::Result<usize>)> {
+        let Some(RingSource::Stream(flow)) = self.table.get_mut(id) else { return None };
+        let (done, in_flight) = self.ring.recall(flow.flight?)?;
         flow.flight = None;
-        Some((loan, sent(&done)))
+        Some((in_flight, sent(&done)))
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
@@ -432,13 +433,13 @@ impl Backend for Uring {
 
     fn close(&mut self, id: Id, reset: bool) {
         match self.table.take(id) {
-            Source::Stream(flow) => flow.close(id, reset, &mut self.ring),
-            Source::Polled(Polled::Connecting(stream)) => {
+            RingSource::Stream(flow) => flow.close(id, reset, &mut self.ring),
+            RingSource::Polled(Polled::Connecting(stream)) => {
                 self.ring.cancel(Kind::Poll, id);
                 self.flush();
                 drop(stream);
             }
-            Source::Polled(Polled::Stream(stream)) => {
+            RingSource::Polled(Polled::Stream(stream)) => {
                 if reset {
                     socket::reset_on_close(stream.socket.as_fd());
                 } else {
@@ -450,12 +451,12 @@ impl Backend for Uring {
                 }
                 self.ring.close(stream.socket);
             }
-            Source::Watched(_) => {
+            RingSource::Watched(_) => {
                 self.ring.cancel(Kind::Poll, id);
                 // Its owner may close it at any time.
                 self.flush();
             }
-            Source::Port(_) | Source::Polled(_) => {}
+            RingSource::Port(_) | RingSource::Polled(_) => {}
         }
     }
 
@@ -468,7 +469,7 @@ impl Backend for Uring {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         self.ring.poll(Kind::Poll, id, descriptor, flags_of(interest), true);
-        self.table.insert(id, Source::Watched(Watched::new(descriptor, interest)));
+        self.table.insert(id, RingSource::Watched(Watched::new(descriptor, interest)));
         Ok(())
     }
 
@@ -490,8 +491,8 @@ impl Backend for Uring {
                     return Some((id, BackendEvent::Received));
                 }
                 Kind::Send => {
-                    if let Some((id, loan)) = self.landed(&done) {
-                        return Some((id, BackendEvent::Returned(loan, sent(&done))));
+                    if let Some((id, in_flight)) = self.landed(&done) {
+                        return Some((id, BackendEvent::Returned(in_flight, sent(&done))));
                     }
                 }
                 _ => {
@@ -511,8 +512,8 @@ impl Backend for Uring {
 
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
         match self.table.get(id)? {
-            Source::Stream(flow) => Some(flow.socket.as_fd()),
-            Source::Polled(Polled::Stream(stream)) => Some(stream.socket.as_fd()),
+            RingSource::Stream(flow) => Some(flow.socket.as_fd()),
+            RingSource::Polled(Polled::Stream(stream)) => Some(stream.socket.as_fd()),
             _ => None,
         }
     }
@@ -522,28 +523,28 @@ impl Backend for Uring {
     }
 }
 
-impl Source {
-    fn note(&mut self, edge: Edge) -> bool {
+impl RingSource {
+    fn note(&mut self, readiness: Readiness) -> bool {
         match self {
-            Self::Polled(polled) => return polled.note(edge),
-            Self::Port(port) if edge != Edge::NONE => port.note(),
-            Self::Watched(watched) => watched.note(edge),
+            Self::Polled(polled) => return polled.note(readiness),
+            Self::Port(port) if readiness != Readiness::NONE => port.note(),
+            Self::Watched(watched) => watched.note(readiness),
             Self::Port(_) | Self::Stream(_) => {}
         }
         true
     }
 }
 
-impl Default for Source {
+impl Default for RingSource {
     fn default() -> Self {
         Self::Polled(Polled::Vacant)
     }
 }
 
 /// What wakes the ring: a counter that is never read, for each addition is an event.
-struct Bell(OwnedFd);
+struct RingWaker(OwnedFd);
 
-impl Wake for Bell {
+impl Wake for RingWaker {
     fn wake(&self) {
         // The one way in which this fails is a full counter, which takes hundreds of years.
         if let Err(error) = rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {

@@ -13,9 +13,9 @@ use super::ring::{Kind, Ring};
 use crate::log::error;
 use crate::reactor::backend::readiness::Listener;
 use crate::reactor::backend::socket::{self, Accept};
-use crate::reactor::backend::table::Then;
+use crate::reactor::backend::table::Requeue;
 use crate::reactor::backend::{Completion, Incoming, IncomingSocket};
-use crate::transport::agenda::Id;
+use crate::transport::id::Id;
 
 /// See the module.
 pub(super) struct Accepting {
@@ -117,23 +117,23 @@ impl Accepting {
         turn: u32,
         reserve: &mut Option<OwnedFd>,
         ring: &mut Ring,
-    ) -> (Option<Completion>, Then) {
+    ) -> (Option<Completion>, Requeue) {
         while !self.arrived.is_empty() {
             if !self.listener.may_accept(turn) {
-                return (None, Then::Again);
+                return (None, Requeue::NextTurn);
             }
             // Whoever has already gone again has no address any more.
             if let Some(socket) = self.arrived.pop_front()
                 && let Ok(peer) = socket::peer_address(&socket)
                 && let Some(incoming) = self.listener.incoming(socket, peer)
             {
-                return (Some(Completion::Accepted(incoming)), Then::Next);
+                return (Some(Completion::Accepted(incoming)), Requeue::Now);
             }
         }
         if let Some(error) = self.failure.take() {
-            return (Some(Completion::AcceptFailed(error)), Then::Rest);
+            return (Some(Completion::AcceptFailed(error)), Requeue::No);
         }
-        if self.polled { self.next_polled(id, turn, reserve, ring) } else { (None, Then::Rest) }
+        if self.polled { self.next_polled(id, turn, reserve, ring) } else { (None, Requeue::No) }
     }
 
     fn next_polled(
@@ -142,21 +142,21 @@ impl Accepting {
         turn: u32,
         reserve: &mut Option<OwnedFd>,
         ring: &mut Ring,
-    ) -> (Option<Completion>, Then) {
-        let (completion, then) = self.listener.next(turn, reserve);
+    ) -> (Option<Completion>, Requeue) {
+        let (completion, requeue) = self.listener.next(turn, reserve);
         if let Some(Completion::Accepted(incoming)) = &completion
             && !is_made_blocking(incoming)
         {
-            return (None, then);
+            return (None, requeue);
         }
-        if then != Then::Rest {
-            return (completion, then);
+        if requeue != Requeue::No {
+            return (completion, requeue);
         }
         if !self.listener.short && !self.armed && socket::set_blocking(self.listener.socket.as_fd(), true).is_ok() {
             self.polled = false;
         }
         self.arm(id, ring);
-        (completion, then)
+        (completion, requeue)
     }
 
     /// Closes it, so that its address is free, and gives the connections that were accepted and not handed on.
@@ -235,8 +235,8 @@ mod tests {
         port.arrived(id, Err(Errno::INVAL), false, &mut ring);
         assert!(port.next(id, 1, &mut None, &mut ring).0.is_none());
         port.arrived(id, Err(Errno::INVAL), false, &mut ring);
-        let (completion, then) = port.next(id, 1, &mut None, &mut ring);
-        assert!(matches!(completion, Some(Completion::AcceptFailed(_))) && then == Then::Rest && !port.armed);
+        let (completion, requeue) = port.next(id, 1, &mut None, &mut ring);
+        assert!(matches!(completion, Some(Completion::AcceptFailed(_))) && requeue == Requeue::No && !port.armed);
         assert!(port.close(id, &mut ring).is_empty());
     }
 }

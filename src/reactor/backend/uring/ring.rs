@@ -30,8 +30,8 @@ use super::faults::Faults;
 use crate::log::error;
 #[cfg(test)]
 use crate::reactor::backend::{socket::faults, tests::ID};
-use crate::transport::agenda::Id;
-use crate::transport::send_queue::Loan;
+use crate::transport::id::Id;
+use crate::transport::send_queue::InFlight;
 
 /// Requests that go out together. 1,024: what 1,000 connections ask for in a turn; more go out in several parts.
 const REQUESTS: u32 = 1024;
@@ -212,7 +212,7 @@ impl Ring {
 
     /// The chunk of which a completion says how much was sent.
     #[inline(always)]
-    pub(super) fn land(&mut self, done: &Done) -> Option<(Id, Loan)> {
+    pub(super) fn land(&mut self, done: &Done) -> Option<(Id, InFlight)> {
         self.flights.land(done.name as u32)
     }
 
@@ -243,12 +243,12 @@ impl Ring {
 
     /// Sends a chunk, which comes back with the event. Its number is for [`recall`](Self::recall).
     #[inline(always)]
-    pub(super) fn send(&mut self, id: Id, socket: RawFd, loan: Loan) -> u32 {
-        let (address, length) = (loan.bytes().as_ptr(), loan.bytes().len().min(i32::MAX as usize) as u32);
+    pub(super) fn send(&mut self, id: Id, socket: RawFd, in_flight: InFlight) -> u32 {
+        let (address, length) = (in_flight.bytes().as_ptr(), in_flight.bytes().len().min(i32::MAX as usize) as u32);
         #[cfg(test)]
-        let length = faults::shorten(faults::Call::RingSend, length as usize) as u32;
-        // Where the bytes are does not change as the loan moves: they are on the heap.
-        let flight = self.flights.leave(id, loan);
+        let length = faults::shorten(faults::SystemCall::RingSend, length as usize) as u32;
+        // Where the bytes are does not change as the chunk moves: they are on the heap.
+        let flight = self.flights.leave(id, in_flight);
         let flags = SendFlags::NOSIGNAL.bits() as i32;
         let request = opcode::Send::new(Fd(socket), address, length).flags(flags).build();
         self.ask(request, name_of_flight(flight));
@@ -256,11 +256,11 @@ impl Ring {
     }
 
     /// A chunk that was being sent, with what was sent of it, unless the socket takes nothing more of it at once.
-    pub(super) fn recall(&mut self, flight: u32) -> Option<(Done, Loan)> {
+    pub(super) fn recall(&mut self, flight: u32) -> Option<(Done, InFlight)> {
         self.flush();
         let done = self.find(name_of_flight(flight))?;
-        let (_, loan) = self.land(&done)?;
-        Some((done, loan))
+        let (_, in_flight) = self.land(&done)?;
+        Some((done, in_flight))
     }
 
     /// Ends accepting, and gives the connections that were accepted and not handed on.
@@ -470,23 +470,23 @@ impl From<cqueue::Entry> for Done {
 /// The chunks that are being sent, by number.
 #[derive(Default)]
 struct Flights {
-    places: Vec<Option<(Id, Loan)>>,
+    places: Vec<Option<(Id, InFlight)>>,
     free: Vec<u32>,
 }
 
 impl Flights {
     #[inline(always)]
-    fn leave(&mut self, id: Id, loan: Loan) -> u32 {
+    fn leave(&mut self, id: Id, in_flight: InFlight) -> u32 {
         if let Some(number) = self.free.pop() {
-            self.places[number as usize] = Some((id, loan));
+            self.places[number as usize] = Some((id, in_flight));
             return number;
         }
-        self.places.push(Some((id, loan)));
+        self.places.push(Some((id, in_flight)));
         self.places.len() as u32 - 1
     }
 
     #[inline(always)]
-    fn land(&mut self, number: u32) -> Option<(Id, Loan)> {
+    fn land(&mut self, number: u32) -> Option<(Id, InFlight)> {
         let landed = self.places.get_mut(number as usize)?.take()?;
         self.free.push(number);
         Some(landed)
@@ -603,14 +603,14 @@ mod tests {
     /// Chunks that have come back leave their numbers to the next ones.
     #[test]
     fn numbers_of_chunks_are_used_again() {
-        use crate::transport::send_queue::Spares;
+        use crate::transport::send_queue::BufferPool;
         let mut flights = Flights::default();
-        let spares = Spares::default();
+        let pool = BufferPool::default();
         for _ in 0..100 {
             let mut stream = crate::transport::stream::Stream::new();
-            stream.push(b"a chunk", &spares);
-            let loan = stream.queue.lend().expect("a chunk");
-            let number = flights.leave(ID, loan);
+            stream.push(b"a chunk", &pool);
+            let in_flight = stream.queue.lend().expect("a chunk");
+            let number = flights.leave(ID, in_flight);
             assert!(flights.land(number).is_some_and(|(id, _)| id == ID) && flights.land(number).is_none());
         }
         assert_eq!(flights.places.len(), 1);

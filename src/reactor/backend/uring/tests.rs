@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use super::*;
-use crate::reactor::backend::socket::faults::{Call, Fault, left, plan};
+use crate::reactor::backend::socket::faults::{Fault, SystemCall, left, plan};
 use crate::reactor::backend::tests::{ID, LIMIT, tcp_pair, unix_pair};
 
 /// A ring, where the system has one for us.
@@ -51,9 +51,9 @@ fn a_poll_for_errors_that_ends_is_begun_anew() {
     let Some(mut ring) = ring() else { return };
     let (socket, peer) = tcp_pair();
     adopt(&mut ring, socket, false);
-    plan(Call::RingPoll, [Fault::Ends; 3]);
+    plan(SystemCall::RingPoll, [Fault::Ends; 3]);
     ring.receive(ID, false);
-    assert!(drain(&mut ring).is_empty() && left(Call::RingPoll) == 0);
+    assert!(drain(&mut ring).is_empty() && left(SystemCall::RingPoll) == 0);
     rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).expect("a reset on close");
     drop(peer);
     wait_for(&mut ring, |event| matches!(event, BackendEvent::Other(Completion::Broken { .. })));
@@ -66,7 +66,7 @@ fn a_poll_for_bytes_that_ends_is_begun_anew() {
         let Some(mut ring) = ring() else { return };
         let (socket, mut peer) = unix_pair();
         let copy = socket.try_clone().expect("a descriptor");
-        plan(Call::RingPoll, [Fault::Once; 2]);
+        plan(SystemCall::RingPoll, [Fault::Once; 2]);
         if watched {
             ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false }).expect("it is watched");
         } else {
@@ -83,14 +83,14 @@ fn a_poll_for_bytes_that_ends_is_begun_anew() {
                 drain(&mut ring);
             }
         }
-        assert_eq!(left(Call::RingPoll), 0);
+        assert_eq!(left(SystemCall::RingPoll), 0);
     }
 }
 
 /// The bell is polled on when the kernel ends that: the ring is woken by each ring of it.
 #[test]
 fn a_poll_of_the_bell_that_ends_is_begun_anew() {
-    plan(Call::RingPoll, [Fault::Once; 2]);
+    plan(SystemCall::RingPoll, [Fault::Once; 2]);
     let Some(mut ring) = ring() else { return socket::faults::clear() };
     let waker = ring.waker();
     for _ in 0..4 {
@@ -100,7 +100,7 @@ fn a_poll_of_the_bell_that_ends_is_begun_anew() {
         ring.wait(Some(LIMIT)).expect("the ring turns");
         assert!(began.elapsed() < LIMIT, "it was not woken");
     }
-    assert_eq!(left(Call::RingPoll), 0);
+    assert_eq!(left(SystemCall::RingPoll), 0);
 }
 
 /// Each pause of a stream cancels the receive that is under way, not only the first: nothing is received until it is resumed.
@@ -125,20 +125,20 @@ fn a_receive_is_cancelled_by_every_pause() {
 #[test]
 fn a_send_that_comes_to_little_leaves_the_rest() {
     let Some(mut ring) = ring() else { return };
-    let (spares, mut inbox) = (crate::transport::send_queue::Spares::default(), Inbox::default());
+    let (pool, mut inbox) = (crate::transport::send_queue::BufferPool::default(), Inbox::default());
     let (socket, mut peer) = tcp_pair();
     adopt(&mut ring, socket, false);
     let mut stream = crate::transport::stream::Stream::new();
-    stream.push(b"the whole message", &spares);
+    stream.push(b"the whole message", &pool);
     let faults = [Fault::Fails(Errno::AGAIN), Fault::Fails(Errno::INTR), Fault::Fails(Errno::NOBUFS), Fault::Short(5)];
-    plan(Call::RingSend, faults);
+    plan(SystemCall::RingSend, faults);
     for (unsent, in_time) in [(17, true), (17, true), (17, false), (12, true), (0, true)] {
-        assert_eq!(ring.send(ID, stream.outgoing(&spares)).expect("the peer is there"), Progress::Blocked(0));
+        assert_eq!(ring.send(ID, stream.outgoing(&pool)).expect("the peer is there"), Progress::Blocked(0));
         ring.wait(Some(LIMIT)).expect("the ring turns");
-        let Some((ID, BackendEvent::Returned(loan, result))) = ring.next(&mut inbox) else {
+        let Some((ID, BackendEvent::Returned(in_flight, result))) = ring.next(&mut inbox) else {
             panic!("nothing came back")
         };
-        assert_eq!(stream.returned(loan, result, &spares), in_time);
+        assert_eq!(stream.returned(in_flight, result, &pool), in_time);
         assert_eq!(stream.queue.len(), unsent);
     }
     let mut received = [0; 17];
@@ -341,11 +341,11 @@ fn idle_sockets_say_nothing() {
 #[test]
 fn a_port_without_descriptors_is_polled() {
     let Some(mut ring) = ring() else { return };
-    plan(Call::RingAccept, [Fault::Fails(Errno::MFILE)]);
-    plan(Call::Accept, [Fault::Fails(Errno::MFILE)]);
+    plan(SystemCall::RingAccept, [Fault::Fails(Errno::MFILE)]);
+    plan(SystemCall::Accept, [Fault::Fails(Errno::MFILE)]);
     let at = listen(&mut ring);
     assert!(drain(&mut ring).is_empty(), "no connection waits");
-    assert_eq!((left(Call::RingAccept), left(Call::Accept)), (0, 0));
+    assert_eq!((left(SystemCall::RingAccept), left(SystemCall::Accept)), (0, 0));
     let _peer = std::net::TcpStream::connect(at).expect("it listens");
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
     let incoming = loop {
@@ -367,8 +367,8 @@ fn a_closed_port_listens_no_more() {
     for polled in [false, true] {
         let Some(mut ring) = ring() else { return };
         if polled {
-            plan(Call::RingAccept, [Fault::Fails(Errno::MFILE)]);
-            plan(Call::Accept, [Fault::Fails(Errno::MFILE)]);
+            plan(SystemCall::RingAccept, [Fault::Fails(Errno::MFILE)]);
+            plan(SystemCall::Accept, [Fault::Fails(Errno::MFILE)]);
         }
         let at = listen(&mut ring);
         assert!(drain(&mut ring).is_empty());
@@ -401,10 +401,10 @@ fn an_attempt_is_polled_again_and_given_up() {
     rustix::net::listen(&listener, 0).expect("it listens");
     let at = socket::local_address(&listener).expect("it has one").socket_addr().expect("of TCP");
     let _first = std::net::TcpStream::connect(at).expect("it listens");
-    plan(Call::RingPoll, [Fault::Ends; 3]);
+    plan(SystemCall::RingPoll, [Fault::Ends; 3]);
     ring.connect(ID, &at.into(), &DialOptions::new()).expect("it begins");
     assert!(drain(&mut ring).is_empty(), "it is not connected");
-    assert_eq!(left(Call::RingPoll), 0, "it is not polled again");
+    assert_eq!(left(SystemCall::RingPoll), 0, "it is not polled again");
     let peer = format!("0100007F:{:04X} 02", at.port());
     let under_way = || std::fs::read_to_string("/proc/self/net/tcp").expect("the system tells").contains(&peer);
     assert!(under_way());
@@ -416,8 +416,13 @@ fn an_attempt_is_polled_again_and_given_up() {
 #[test]
 fn ends_and_errors_are_told() {
     let of = |flags| {
-        let edge = Edge::of(flags);
-        (edge.has(Edge::READABLE), edge.has(Edge::HUNG_UP), edge.has(Edge::FAILED), edge.has(Edge::GONE))
+        let readiness = Readiness::of(flags);
+        (
+            readiness.has(Readiness::READABLE),
+            readiness.has(Readiness::HUNG_UP),
+            readiness.has(Readiness::FAILED),
+            readiness.has(Readiness::GONE),
+        )
     };
     assert_eq!(of(PollFlags::OUT), (false, false, false, false));
     assert_eq!(of(PollFlags::IN), (true, false, false, false));

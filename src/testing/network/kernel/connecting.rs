@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::address::{Address, UnixAddress};
 
 use super::sharing::{Sharing, is_of, overlap, reaches};
-use super::{Event, Host, Kernel, News, Owner, Socket, SocketId, Stream};
+use super::{Host, Kernel, KernelEvent, News, Owner, SimulatedSocket, SimulatedStream, SocketId};
 
-pub(crate) struct Listener {
+pub(crate) struct SimulatedListener {
     pub(super) owner: Owner,
     pub(super) host: IpAddr,
     pub(super) bound: Address,
@@ -27,7 +27,7 @@ pub(crate) struct Listener {
 }
 
 /// A connection that one side has asked for.
-pub(crate) struct Attempt {
+pub(crate) struct SimulatedAttempt {
     pub(super) owner: Owner,
     pub(super) host: IpAddr,
     pub(super) local: Address,
@@ -55,7 +55,7 @@ impl Kernel {
         }
         let bound = self.bind(host, address, sharing)?;
         let backlog = backlog.max(1) as usize;
-        let listener = Listener {
+        let listener = SimulatedListener {
             owner,
             host,
             bound: bound.clone(),
@@ -66,7 +66,7 @@ impl Kernel {
             asked: 0,
             waits: false,
         };
-        let id = self.add(Socket::Listener(listener));
+        let id = self.add(SimulatedSocket::Listener(listener));
         self.note(format_args!("listen {bound} on {host}"));
         Ok((id, bound))
     }
@@ -74,7 +74,7 @@ impl Kernel {
     /// Binds a listener: checks that the address is the host's and free, and chooses a port if it has none.
     fn bind(&mut self, host: IpAddr, address: &Address, sharing: Sharing) -> io::Result<Address> {
         let bound = match address {
-            Address::Tcp(address) => self.bind_port(host, *address, None)?.into(),
+            Address::Inet(address) => self.bind_port(host, *address, None)?.into(),
             Address::Unix(_) => address.clone(),
         };
         if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
@@ -82,9 +82,9 @@ impl Kernel {
 
     /// True if other sockets of a host, or a connection in TIME_WAIT, keep an address from a socket that would be bound to it.
     fn is_in_use(&self, host: IpAddr, address: &Address, sharing: Sharing) -> bool {
-        let is_kept = |socket: &Socket| {
+        let is_kept = |socket: &SimulatedSocket| {
             let is_there = socket.host() == host && overlap((socket.local(), socket.sharing()), (address, sharing));
-            is_there && !sharing.is_possible(socket.sharing(), matches!(socket, Socket::Listener(_)))
+            is_there && !sharing.is_possible(socket.sharing(), matches!(socket, SimulatedSocket::Listener(_)))
         };
         let waits = |((of, port, _), (until, other)): (&(IpAddr, u16, SocketAddr), &(Duration, Sharing))| {
             let is_there = *of == host && Some(*port) == address.port() && *until > self.now;
@@ -111,34 +111,35 @@ impl Kernel {
         to: &Address,
         from: Option<SocketAddr>,
         sharing: Sharing,
-    ) -> Result<Address, Refusal> {
+    ) -> Result<Address, SimulatedRefusal> {
         let Some(ip) = to.ip() else { return Ok(UnixAddress::unnamed().into()) };
         let Some(from) = from else {
             let port = self.free_port(host, Some(to)).ok_or(io::ErrorKind::AddrNotAvailable);
-            let port = port.map_err(|kind| Refusal::Socket(kind.into()))?;
+            let port = port.map_err(|kind| SimulatedRefusal::Socket(kind.into()))?;
             return Ok(SocketAddr::new(if ip.is_loopback() { ip } else { host }, port).into());
         };
-        let bound = self.bind_port(host, from, Some(to)).map_err(Refusal::Bind)?;
+        let bound = self.bind_port(host, from, Some(to)).map_err(SimulatedRefusal::Bind)?;
         let port = bound.port();
         let bound = bound.into();
         if self.is_in_use(host, &bound, sharing) {
-            return Err(Refusal::Bind(io::ErrorKind::AddrInUse.into()));
+            return Err(SimulatedRefusal::Bind(io::ErrorKind::AddrInUse.into()));
         }
         // With SO_REUSEADDR, Linux looks at the peer only when it is asked to connect, and says that instead of AddrInUse.
         if self.is_connected(host, port, to) {
-            return Err(Refusal::Bind(io::ErrorKind::AddrNotAvailable.into()));
+            return Err(SimulatedRefusal::Bind(io::ErrorKind::AddrNotAvailable.into()));
         }
         Ok(bound)
     }
 
     /// Whether the host has a connection from this port to that address, or holds one in TIME_WAIT.
     fn is_connected(&self, host: IpAddr, port: u16, to: &Address) -> bool {
-        let goes = |socket: &Socket| match socket {
-            Socket::Listener(_) => false,
-            Socket::Attempt(attempt) => attempt.to == *to,
-            Socket::Stream(stream) => stream.remote == *to,
+        let goes = |socket: &SimulatedSocket| match socket {
+            SimulatedSocket::Listener(_) => false,
+            SimulatedSocket::Attempt(attempt) => attempt.to == *to,
+            SimulatedSocket::Stream(stream) => stream.remote == *to,
         };
-        let is_there = |socket: &Socket| socket.host() == host && socket.local().port() == Some(port) && goes(socket);
+        let is_there =
+            |socket: &SimulatedSocket| socket.host() == host && socket.local().port() == Some(port) && goes(socket);
         let waits = to.socket_addr().and_then(|to| self.time_waits.get(&(host, port, to)));
         waits.is_some_and(|(until, _)| *until > self.now) || self.sockets.values().any(is_there)
     }
@@ -149,8 +150,8 @@ impl Kernel {
             let place = self.hosts.entry(host).or_insert(Host { next_port: FIRST_PORT });
             let port = place.next_port;
             place.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
-            let is_bound = |socket: &Socket| {
-                let may_share = to.is_some() && !matches!(socket, Socket::Listener(_));
+            let is_bound = |socket: &SimulatedSocket| {
+                let may_share = to.is_some() && !matches!(socket, SimulatedSocket::Listener(_));
                 socket.host() == host && socket.local().port() == Some(port) && !may_share
             };
             let is_taken =
@@ -173,7 +174,7 @@ impl Kernel {
     /// Where an owner listens.
     pub(crate) fn listening(&self, owner: Owner) -> Vec<Address> {
         let bound = self.sockets.values().filter_map(|socket| match socket {
-            Socket::Listener(listener) if listener.owner == owner => Some(listener.bound.clone()),
+            SimulatedSocket::Listener(listener) if listener.owner == owner => Some(listener.bound.clone()),
             _ => None,
         });
         bound.collect()
@@ -181,8 +182,8 @@ impl Kernel {
 
     /// The listener that gets a connection. Of those that share an address, the peer's port says which.
     fn listener_at(&self, host: IpAddr, to: &Address, from: &Address) -> Option<SocketId> {
-        let exactness = |socket: &Socket| match socket {
-            Socket::Listener(it) if it.host == host => reaches(to, (&it.bound, it.sharing)),
+        let exactness = |socket: &SimulatedSocket| match socket {
+            SimulatedSocket::Listener(it) if it.host == host => reaches(to, (&it.bound, it.sharing)),
             _ => None,
         };
         let all = || self.sockets.iter().filter_map(|(id, socket)| Some((exactness(socket)?, *id)));
@@ -198,32 +199,40 @@ impl Kernel {
         to: &Address,
         from: Option<SocketAddr>,
         sharing: Sharing,
-    ) -> Result<SocketId, Refusal> {
+    ) -> Result<SocketId, SimulatedRefusal> {
         if self.is_full(owner) {
-            return Err(Refusal::NoDescriptors(too_many_open()));
+            return Err(SimulatedRefusal::NoDescriptors(too_many_open()));
         }
         let local = self.bind_to_connect(host, to, from, sharing)?;
         self.note(format_args!("dial   {local} > {to}"));
-        let attempt =
-            Attempt { owner, host, local, sharing, to: to.clone(), outcome: None, told: false, arrived: false };
-        let id = self.add(Socket::Attempt(attempt));
+        let attempt = SimulatedAttempt {
+            owner,
+            host,
+            local,
+            sharing,
+            to: to.clone(),
+            outcome: None,
+            told: false,
+            arrived: false,
+        };
+        let id = self.add(SimulatedSocket::Attempt(attempt));
         let at = self.now + self.latency();
-        self.later(at, Event::Arrives(id));
+        self.later(at, KernelEvent::Arrives(id));
         Ok(id)
     }
 
     pub(super) fn attempt_arrives(&mut self, id: SocketId) {
-        let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return };
         let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to.clone(), attempt.there());
         let from = attempt.local.clone();
         if attempt.outcome.is_some() {
             return;
         }
         if self.is_parted(host, there) {
-            return self.again(Event::Arrives(id));
+            return self.again(KernelEvent::Arrives(id));
         }
         if self.attempts_wait && owner != Owner::TEST {
-            if let Some(Socket::Attempt(attempt)) = self.sockets.get_mut(&id) {
+            if let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get_mut(&id) {
                 attempt.arrived = true;
             }
             return;
@@ -234,14 +243,14 @@ impl Kernel {
         let Some(listener) = self.listener_at(there, &to, &from) else {
             return self.answer(id, Err(io::ErrorKind::ConnectionRefused));
         };
-        let Some(Socket::Listener(it)) = self.sockets.get(&listener) else { return };
+        let Some(SimulatedSocket::Listener(it)) = self.sockets.get(&listener) else { return };
         if it.waiting.len() >= it.backlog {
             // It is not answered.
-            return self.again(Event::Arrives(id));
+            return self.again(KernelEvent::Arrives(id));
         }
         let (owner, sharing) = (it.owner, it.sharing);
         if let Some(served) = self.join(id, owner) {
-            if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&listener) {
+            if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&listener) {
                 listener.waiting.push_back(served);
             }
             if let Some(stream) = self.stream(served) {
@@ -253,32 +262,32 @@ impl Kernel {
 
     /// The attempt succeeds: makes the two ends, and gives that of `owner`.
     pub(crate) fn join(&mut self, id: SocketId, owner: Owner) -> Option<SocketId> {
-        let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
         let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
         let (local, to, sharing) = (attempt.local.clone(), attempt.to.clone(), attempt.sharing);
         let (asking, answering) = (self.next_id(), self.next_id());
-        let mut ours = Stream::new(asker, (host, there), local.clone(), to.clone(), answering);
+        let mut ours = SimulatedStream::new(asker, (host, there), local.clone(), to.clone(), answering);
         ours.sharing = sharing;
-        let theirs = Stream::new(owner, (there, host), to, local, asking);
-        self.sockets.insert(asking, Socket::Stream(Box::new(ours)));
-        self.sockets.insert(answering, Socket::Stream(Box::new(theirs)));
+        let theirs = SimulatedStream::new(owner, (there, host), to, local, asking);
+        self.sockets.insert(asking, SimulatedSocket::Stream(Box::new(ours)));
+        self.sockets.insert(answering, SimulatedSocket::Stream(Box::new(theirs)));
         self.answer(id, Ok(asking));
         Some(answering)
     }
 
     pub(crate) fn answer(&mut self, id: SocketId, outcome: Result<SocketId, io::ErrorKind>) {
-        let Some(Socket::Attempt(attempt)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get_mut(&id) else { return };
         attempt.outcome = Some(outcome);
         attempt.arrived = false;
         let (local, to) = (attempt.local.clone(), attempt.to.clone());
         self.note(format_args!("answer {local} > {to} {}", if outcome.is_ok() { "made" } else { "refused" }));
         let at = self.now + self.latency();
-        self.later(at, Event::Answered(id));
+        self.later(at, KernelEvent::Answered(id));
     }
 
     /// Takes the answer to an attempt of the test, once it has come.
     pub(crate) fn take_outcome(&mut self, id: SocketId) -> Option<Result<SocketId, io::ErrorKind>> {
-        let Some(Socket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
         let outcome = attempt.outcome.filter(|_| attempt.told)?;
         self.sockets.remove(&id);
         Some(outcome)
@@ -287,20 +296,20 @@ impl Kernel {
     /// The attempts that wait for the test to decide.
     pub(crate) fn attempts(&self) -> Vec<(SocketId, Address)> {
         let arrived = self.sockets.iter().filter_map(|(id, socket)| match socket {
-            Socket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to.clone())),
+            SimulatedSocket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to.clone())),
             _ => None,
         });
         arrived.collect()
     }
 
     pub(super) fn listener_news(&mut self, id: SocketId) -> Option<News> {
-        let Some(Socket::Listener(listener)) = self.sockets.get(&id) else { return None };
+        let Some(SimulatedSocket::Listener(listener)) = self.sockets.get(&id) else { return None };
         let owner = listener.owner;
         if !listener.accepting || listener.waiting.is_empty() {
             return None;
         }
         let is_full = self.is_full(owner);
-        let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
+        let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
         if is_full && listener.asked == 1 && !std::mem::replace(&mut listener.waits, true) {
             self.make_ready_again(owner, id);
             return None;
@@ -316,7 +325,7 @@ impl Kernel {
             let waiting = std::mem::take(&mut listener.waiting);
             // Some systems have no descriptor in reserve: the port waits.
             if self.random.chance(500) && self.conditions.spurious > 0 {
-                if let Some(Socket::Listener(listener)) = self.sockets.get_mut(&id) {
+                if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&id) {
                     listener.waiting = waiting;
                     listener.accepting = false;
                 }
@@ -358,7 +367,7 @@ impl Kernel {
     }
 }
 
-impl Attempt {
+impl SimulatedAttempt {
     /// The host that is to be reached.
     pub(super) fn there(&self) -> IpAddr {
         let elsewhere = self.to.ip().filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
@@ -367,7 +376,7 @@ impl Attempt {
 }
 
 /// Why a connection could not even be asked for.
-pub(crate) enum Refusal {
+pub(crate) enum SimulatedRefusal {
     Bind(io::Error),
     NoDescriptors(io::Error),
     Socket(io::Error),

@@ -12,9 +12,9 @@
 use std::io;
 
 use super::News;
-use super::streams::Stream;
+use super::streams::SimulatedStream;
 
-impl Stream {
+impl SimulatedStream {
     /// Handles the arrival of a reset.
     pub(super) fn was_reset(&mut self) {
         self.reset = true;

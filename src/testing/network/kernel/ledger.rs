@@ -15,7 +15,7 @@
 //! Together they say of two plain ends that each protocol is given what the other wrote.
 
 use super::super::expected::Expected;
-use super::{Kernel, Socket, SocketId};
+use super::{Kernel, SimulatedSocket, SocketId};
 
 /// Bytes that one end has yet to send, to read and to deliver.
 #[derive(Default)]
@@ -66,27 +66,27 @@ impl Ledger {
 impl Kernel {
     /// Notes a write by a protocol above so many layers.
     pub(crate) fn writes(&mut self, id: SocketId, level: usize, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.ledger.reach(level);
         if level == 0 {
             return stream.ledger.unsent.add(data);
         }
         let peer = stream.peer;
-        if let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) {
+        if let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(&peer) {
             peer.ledger.promised(level).add(data);
         }
     }
 
     /// Notes that an end has so many layers now.
     pub(crate) fn is_layered(&mut self, id: SocketId, levels: usize) {
-        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.ledger.reach(levels);
         }
     }
 
     /// Compares sent bytes with the written ones; with layers, the rest is theirs.
     pub(crate) fn sends(&mut self, id: SocketId, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         match stream.ledger.unsent.take(data) {
             Some(0) => {}
             Some(_) if stream.ledger.levels > 0 => {}
@@ -96,7 +96,7 @@ impl Kernel {
 
     /// Checks that a clean end leaves no written bytes behind.
     pub(super) fn ends_cleanly(&mut self, id: SocketId) {
-        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
         let unsent = stream.ledger.unsent.len();
         // UNIX sockets have no other way to end.
         if unsent > 0 && !stream.is_unix() {
@@ -107,7 +107,7 @@ impl Kernel {
 
     /// Compares the bytes given to a protocol above so many layers.
     pub(crate) fn gives(&mut self, id: SocketId, level: usize, data: &[u8]) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.ledger.reach(level);
         let (peer, local, remote) = (stream.peer, stream.local.clone(), stream.remote.clone());
         if level == 0 {
@@ -120,7 +120,7 @@ impl Kernel {
         if level > levels {
             return;
         }
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         match stream.ledger.promised(level).take(data) {
             Some(0) => {}
             Some(_) if level < levels => {}
@@ -130,7 +130,7 @@ impl Kernel {
 
     /// Checks that a clean end above layers follows everything that was written there.
     pub(crate) fn tells_the_end(&mut self, id: SocketId, level: usize) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let (peer, local) = (stream.peer, stream.local.clone());
         if level == 0 {
             return;
@@ -143,7 +143,7 @@ impl Kernel {
 
     fn levels(&self, id: SocketId) -> usize {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => stream.ledger.levels,
+            Some(SimulatedSocket::Stream(stream)) => stream.ledger.levels,
             _ => 0,
         }
     }

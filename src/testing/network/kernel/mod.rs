@@ -28,14 +28,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-pub(crate) use self::connecting::Refusal;
-use self::connecting::{Attempt, FIRST_PORT, Listener};
+pub(crate) use self::connecting::SimulatedRefusal;
+use self::connecting::{FIRST_PORT, SimulatedAttempt, SimulatedListener};
 pub(crate) use self::sharing::Sharing;
-use self::streams::Stream;
+use self::streams::SimulatedStream;
 use self::trace::Trace;
 use super::super::random::Random;
+use super::backend_invariants::FaultList;
 use super::conditions::Conditions;
-use super::conduct::Faults;
 use crate::address::Address;
 
 /// Names a socket; later ones have higher numbers.
@@ -56,9 +56,9 @@ pub(crate) struct Kernel {
     pub(crate) now: Duration,
     pub(crate) random: Random,
     pub(crate) conditions: Conditions,
-    sockets: BTreeMap<SocketId, Socket>,
+    sockets: BTreeMap<SocketId, SimulatedSocket>,
     sockets_made: SocketId,
-    events: BTreeMap<(Duration, u64), Event>,
+    events: BTreeMap<(Duration, u64), KernelEvent>,
     events_made: u64,
     /// What has something to say, by owner.
     lists: Vec<Lists>,
@@ -71,7 +71,7 @@ pub(crate) struct Kernel {
     /// Whether attempts to connect wait for the test to decide.
     pub(crate) attempts_wait: bool,
     trace: Trace,
-    pub(in crate::testing) faults: Faults,
+    pub(in crate::testing) faults: FaultList,
 }
 
 /// The sockets of an owner that have something to say.
@@ -87,15 +87,15 @@ struct Host {
     next_port: u16,
 }
 
-pub(crate) enum Socket {
-    Listener(Listener),
-    Attempt(Attempt),
+pub(crate) enum SimulatedSocket {
+    Listener(SimulatedListener),
+    Attempt(SimulatedAttempt),
     /// Boxed, for it needs more room than the others.
-    Stream(Box<Stream>),
+    Stream(Box<SimulatedStream>),
 }
 
 #[derive(Debug)]
-enum Event {
+enum KernelEvent {
     /// An attempt to connect reaches the other host.
     Arrives(SocketId),
     /// Its answer reaches the one who asked.
@@ -153,7 +153,7 @@ impl Kernel {
             partitions: BTreeSet::new(),
             attempts_wait: false,
             trace: Trace::default(),
-            faults: Faults::default(),
+            faults: FaultList::default(),
         }
     }
 
@@ -177,27 +177,27 @@ impl Kernel {
         self.now = self.now.max(now);
     }
 
-    fn later(&mut self, at: Duration, event: Event) {
+    fn later(&mut self, at: Duration, event: KernelEvent) {
         self.events_made += 1;
         self.events.insert((at, self.events_made), event);
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: KernelEvent) {
         match event {
-            Event::Arrives(attempt) => self.attempt_arrives(attempt),
-            Event::Answered(attempt) => {
-                let Some(Socket::Attempt(it)) = self.sockets.get(&attempt) else { return };
+            KernelEvent::Arrives(attempt) => self.attempt_arrives(attempt),
+            KernelEvent::Answered(attempt) => {
+                let Some(SimulatedSocket::Attempt(it)) = self.sockets.get(&attempt) else { return };
                 let (owner, parted) = (it.owner, self.is_parted(it.host, it.there()));
                 if parted {
                     return self.again(event);
                 }
-                if let Some(Socket::Attempt(it)) = self.sockets.get_mut(&attempt) {
+                if let Some(SimulatedSocket::Attempt(it)) = self.sockets.get_mut(&attempt) {
                     it.told = true;
                 }
                 self.make_ready(owner, attempt);
             }
-            Event::Wire(sender) => self.deliver(sender),
-            Event::Read(sender, count) => {
+            KernelEvent::Wire(sender) => self.deliver(sender),
+            KernelEvent::Read(sender, count) => {
                 if self.is_cut_off(sender) {
                     return self.again(event);
                 }
@@ -206,19 +206,19 @@ impl Kernel {
                 let owner = stream.owner;
                 self.make_ready(owner, sender);
             }
-            Event::Acknowledges(receiver) => self.answer_now(receiver),
-            Event::Acknowledged(sender, _) if self.is_cut_off(sender) => self.again(event),
-            Event::Acknowledged(sender, count) => self.acknowledged(sender, count),
+            KernelEvent::Acknowledges(receiver) => self.answer_now(receiver),
+            KernelEvent::Acknowledged(sender, _) if self.is_cut_off(sender) => self.again(event),
+            KernelEvent::Acknowledged(sender, count) => self.acknowledged(sender, count),
         }
     }
 
     /// Whether a partition cuts a stream off from its other end.
     fn is_cut_off(&self, id: SocketId) -> bool {
-        matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
+        matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
     }
 
     /// It did not get through: it is sent again, as a system does.
-    fn again(&mut self, event: Event) {
+    fn again(&mut self, event: KernelEvent) {
         self.later(self.now + SEND_AGAIN, event);
     }
 
@@ -271,8 +271,8 @@ impl Kernel {
         let held: Vec<SocketId> = self.sockets.keys().copied().collect();
         for id in held {
             let after = self.now + self.latency();
-            if matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.wire.is_empty()) {
-                self.later(after, Event::Wire(id));
+            if matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.wire.is_empty()) {
+                self.later(after, KernelEvent::Wire(id));
             }
         }
     }
@@ -347,9 +347,9 @@ impl Kernel {
     /// What a socket has to say, one thing at a time. It is on the list again if there may be more.
     pub(crate) fn news(&mut self, id: SocketId) -> Option<News> {
         match self.sockets.get_mut(&id)? {
-            Socket::Stream(_) => self.stream_news(id),
-            Socket::Listener(_) => self.listener_news(id),
-            Socket::Attempt(attempt) => {
+            SimulatedSocket::Stream(_) => self.stream_news(id),
+            SimulatedSocket::Listener(_) => self.listener_news(id),
+            SimulatedSocket::Attempt(attempt) => {
                 let (outcome, local) = (attempt.outcome?, attempt.local.clone());
                 self.sockets.remove(&id);
                 Some(match outcome {
@@ -360,16 +360,16 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn stream(&mut self, id: SocketId) -> Option<&mut Stream> {
+    pub(crate) fn stream(&mut self, id: SocketId) -> Option<&mut SimulatedStream> {
         match self.sockets.get_mut(&id) {
-            Some(Socket::Stream(stream)) => Some(stream),
+            Some(SimulatedSocket::Stream(stream)) => Some(stream),
             _ => None,
         }
     }
 
-    pub(crate) fn listener(&mut self, id: SocketId) -> Option<&mut Listener> {
+    pub(crate) fn listener(&mut self, id: SocketId) -> Option<&mut SimulatedListener> {
         match self.sockets.get_mut(&id) {
-            Some(Socket::Listener(listener)) => Some(listener),
+            Some(SimulatedSocket::Listener(listener)) => Some(listener),
             _ => None,
         }
     }
@@ -379,7 +379,7 @@ impl Kernel {
         self.sockets_made
     }
 
-    fn add(&mut self, socket: Socket) -> SocketId {
+    fn add(&mut self, socket: SimulatedSocket) -> SocketId {
         let id = self.next_id();
         self.sockets.insert(id, socket);
         id
@@ -420,10 +420,10 @@ impl Kernel {
     }
 }
 
-impl Socket {
+impl SimulatedSocket {
     fn host(&self) -> IpAddr {
         match self {
-            Self::Listener(Listener { host, .. }) | Self::Attempt(Attempt { host, .. }) => *host,
+            Self::Listener(SimulatedListener { host, .. }) | Self::Attempt(SimulatedAttempt { host, .. }) => *host,
             Self::Stream(stream) => stream.host,
         }
     }
@@ -438,7 +438,9 @@ impl Socket {
 
     fn sharing(&self) -> Sharing {
         match self {
-            Self::Listener(Listener { sharing, .. }) | Self::Attempt(Attempt { sharing, .. }) => *sharing,
+            Self::Listener(SimulatedListener { sharing, .. }) | Self::Attempt(SimulatedAttempt { sharing, .. }) => {
+                *sharing
+            }
             Self::Stream(stream) => stream.sharing,
         }
     }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::streams::Packet;
-use super::{Event, Kernel, Socket, SocketId};
+use super::{Kernel, KernelEvent, SimulatedSocket, SocketId};
 
 /// Bytes and acknowledgements that one end holds back.
 #[derive(Default)]
@@ -28,7 +28,7 @@ pub(super) struct Nagle {
 impl Kernel {
     /// Whether a socket may hold small segments back.
     pub(super) fn may_hold(&self, id: SocketId) -> bool {
-        let is_tcp = matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.is_unix());
+        let is_tcp = matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.is_unix());
         self.conditions.nagle && is_tcp
     }
 
@@ -43,7 +43,7 @@ impl Kernel {
     /// Transmits held bytes: those that Nagle's algorithm lets go, or `all`.
     pub(super) fn push_out(&mut self, id: SocketId, all: bool) {
         let full = self.full_segment();
-        while let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+        while let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
             let (held, is_free) = (stream.nagle.held.len(), stream.no_delay || stream.nagle.unacknowledged == 0);
             let size = if held >= full || all || is_free { held.min(full) } else { 0 };
             if size == 0 {
@@ -71,7 +71,7 @@ impl Kernel {
         if stream.nagle.unanswered >= 2 * full {
             self.acknowledge(id);
         } else if !std::mem::replace(&mut stream.nagle.is_late, true) {
-            self.later(at, Event::Acknowledges(id));
+            self.later(at, KernelEvent::Acknowledges(id));
         }
     }
 
@@ -88,7 +88,7 @@ impl Kernel {
         let (peer, count) = (stream.peer, std::mem::take(&mut stream.nagle.unanswered));
         if count > 0 {
             let at = self.now + self.latency();
-            self.later(at, Event::Acknowledged(peer, count));
+            self.later(at, KernelEvent::Acknowledged(peer, count));
         }
     }
 

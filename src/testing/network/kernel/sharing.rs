@@ -36,7 +36,7 @@ pub(super) fn overlap(one: (&Address, Sharing), other: (&Address, Sharing)) -> b
 
 /// Measures how exactly a listener's address matches the destination of a connection; `None`: not at all.
 pub(super) fn reaches(to: &Address, (bound, sharing): (&Address, Sharing)) -> Option<u8> {
-    let (Address::Tcp(to), Address::Tcp(at)) = (to, bound) else {
+    let (Address::Inet(to), Address::Inet(at)) = (to, bound) else {
         return (to == bound).then_some(EXACT);
     };
     if to.port() != at.port() {

@@ -10,9 +10,9 @@ use crate::address::Address;
 
 use super::ledger::Ledger;
 use super::nagle::Nagle;
-use super::{Event, Kernel, News, Owner, Sharing, Socket, SocketId};
+use super::{Kernel, KernelEvent, News, Owner, Sharing, SimulatedSocket, SocketId};
 
-pub(crate) struct Stream {
+pub(crate) struct SimulatedStream {
     pub(crate) owner: Owner,
     pub(super) host: IpAddr,
     pub(super) peer_host: IpAddr,
@@ -74,7 +74,7 @@ impl Kernel {
     /// Takes bytes to be sent, as many as there is room for; `Ok(0)` is none, and news follows when there is room.
     pub(crate) fn send(&mut self, id: SocketId, data: &[u8]) -> io::Result<usize> {
         let (window, segment) = (self.conditions.window, self.conditions.segment);
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         if let Some(kind) = stream.send_error() {
@@ -103,7 +103,7 @@ impl Kernel {
     /// Sends a byte out of band, in its place among the others. `Ok(0)`: there is no room.
     pub(crate) fn send_urgent(&mut self, id: SocketId, byte: u8) -> io::Result<usize> {
         let window = self.conditions.window;
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else {
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         if stream.local.unix().is_some() {
@@ -124,11 +124,11 @@ impl Kernel {
     /// Accounts for bytes that a socket has taken.
     fn sent(&mut self, id: SocketId, data: &[u8]) {
         let window = self.conditions.window;
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.unread += data.len();
         let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
         self.note(format_args!("send   {} {}", names[0], data.len()));
-        let Some(Socket::Stream(peer)) = self.sockets.get_mut(&peer) else {
+        let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(&peer) else {
             return self.faults.add(format_args!("{} has lost its other end", names[0]));
         };
         peer.ledger.due.add(data);
@@ -141,7 +141,7 @@ impl Kernel {
 
     /// Sends the end of a direction.
     pub(crate) fn shut_down(&mut self, id: SocketId) {
-        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id)
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id)
             && !stream.shut
             && !stream.reset
         {
@@ -156,7 +156,7 @@ impl Kernel {
     /// Its owner lets go of a socket, whatever it is.
     pub(crate) fn close(&mut self, id: SocketId, reset: bool) {
         match self.sockets.get_mut(&id) {
-            Some(Socket::Stream(stream)) if !stream.closed => {
+            Some(SimulatedSocket::Stream(stream)) if !stream.closed => {
                 stream.closed = true;
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
                 // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
@@ -177,8 +177,8 @@ impl Kernel {
                     self.forget(id);
                 }
             }
-            Some(Socket::Stream(_)) | None => {}
-            Some(Socket::Attempt(attempt)) => {
+            Some(SimulatedSocket::Stream(_)) | None => {}
+            Some(SimulatedSocket::Attempt(attempt)) => {
                 // A system resets a connection whose answer comes after it was given up.
                 let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
                 self.sockets.remove(&id);
@@ -186,7 +186,7 @@ impl Kernel {
                     self.close(stream, reset || is_unheard);
                 }
             }
-            Some(Socket::Listener(listener)) => {
+            Some(SimulatedSocket::Listener(listener)) => {
                 let waiting = std::mem::take(&mut listener.waiting);
                 let bound = listener.bound.clone();
                 self.sockets.remove(&id);
@@ -203,7 +203,7 @@ impl Kernel {
 
     /// Resets a stream that its owner has closed.
     fn reset(&mut self, id: SocketId) {
-        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) {
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
             (stream.reset, stream.error) = (true, None);
             stream.nagle.clear();
             self.transmit(id, Packet::Reset);
@@ -213,7 +213,7 @@ impl Kernel {
     /// Reads up to the room in `into`, but no further than to an urgent byte, and says how many bytes that were.
     pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
         self.pass_urgent(id);
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
         let count = stream.readable().min(into.len());
         let (first, second) = stream.incoming.as_slices();
         let split = count.min(first.len());
@@ -235,7 +235,7 @@ impl Kernel {
 
     /// Drops an urgent byte that is next. It stays in line only where a socket asks for that, and no backend does.
     fn pass_urgent(&mut self, id: SocketId) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         if stream.urgent != Some(0) {
             return;
         }
@@ -251,15 +251,15 @@ impl Kernel {
     /// Opens the peer's window by the bytes that were read, and looks for more to read.
     fn makes_room(&mut self, id: SocketId, count: usize) {
         let at = self.now + self.latency();
-        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
         let (peer, owner) = (stream.peer, stream.owner);
-        self.later(at, Event::Read(peer, count));
+        self.later(at, KernelEvent::Read(peer, count));
         self.make_ready(owner, id);
     }
 
     /// Reads, and throws away, up to so many bytes.
     pub(crate) fn discard(&mut self, id: SocketId, most: usize) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
         let mut left = into.len();
         // A read stops at an urgent byte.
@@ -278,7 +278,9 @@ impl Kernel {
         let now = self.now;
         self.advance_to(now);
         let found = self.sockets.iter_mut().find_map(|(id, socket)| match socket {
-            Socket::Stream(stream) if stream.host == host && stream.owner != Owner::TEST => Some((*id, stream)),
+            SimulatedSocket::Stream(stream) if stream.host == host && stream.owner != Owner::TEST => {
+                Some((*id, stream))
+            }
             _ => None,
         });
         let Some((id, stream)) = found else { return false };
@@ -291,8 +293,8 @@ impl Kernel {
     /// Whether there are bytes to read, or connections to accept.
     pub(crate) fn has_more(&self, id: SocketId) -> bool {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => stream.receiving && !stream.incoming.is_empty(),
-            Some(Socket::Listener(listener)) => listener.accepting && !listener.waiting.is_empty(),
+            Some(SimulatedSocket::Stream(stream)) => stream.receiving && !stream.incoming.is_empty(),
+            Some(SimulatedSocket::Listener(listener)) => listener.accepting && !listener.waiting.is_empty(),
             _ => false,
         }
     }
@@ -300,7 +302,7 @@ impl Kernel {
     /// Whether the other host has acknowledged all that was sent, and all that has arrived here was read.
     pub(crate) fn is_acknowledged(&self, id: SocketId) -> bool {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => {
+            Some(SimulatedSocket::Stream(stream)) => {
                 stream.incoming.is_empty() && stream.under_way == 0 && stream.nagle.is_acknowledged()
             }
             _ => false,
@@ -309,13 +311,13 @@ impl Kernel {
 
     /// Whether a stream can still end cleanly, where a reset would tell its peer of a loss.
     pub(crate) fn can_end_cleanly(&self, id: SocketId) -> bool {
-        matches!(self.sockets.get(&id), Some(Socket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
+        matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
     }
 
     /// How many bytes can be read, whether the end has come behind them, and whether the connection was reset.
     pub(crate) fn state(&self, id: SocketId) -> (usize, bool, bool) {
         match self.sockets.get(&id) {
-            Some(Socket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.reset),
+            Some(SimulatedSocket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.reset),
             _ => (0, false, true),
         }
     }
@@ -324,7 +326,7 @@ impl Kernel {
     pub(super) fn transmit(&mut self, id: SocketId, packet: Packet) {
         let latency = self.latency();
         let (now, bandwidth) = (self.now, self.conditions.bandwidth);
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         if let (Packet::Data(bytes), Some(bandwidth)) = (&packet, bandwidth) {
             let takes = Duration::from_nanos((bytes.len() as u64).saturating_mul(1_000_000_000) / bandwidth);
             stream.busy_until = stream.busy_until.max(now) + takes;
@@ -333,13 +335,13 @@ impl Kernel {
         let arrives = (now.max(stream.busy_until) + latency).max(last);
         stream.under_way += packet.len();
         stream.wire.push_back((arrives, packet));
-        self.later(arrives, Event::Wire(id));
+        self.later(arrives, KernelEvent::Wire(id));
     }
 
     /// Hands on what has arrived of a socket's wire.
     pub(super) fn deliver(&mut self, sender: SocketId) {
         loop {
-            let Some(Socket::Stream(stream)) = self.sockets.get(&sender) else { return };
+            let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&sender) else { return };
             if self.is_parted(stream.host, stream.peer_host) {
                 // Healing delivers it.
                 return;
@@ -348,7 +350,7 @@ impl Kernel {
             if stream.wire.front().is_none_or(|(at, _)| *at > self.now) {
                 return;
             }
-            let Some(Socket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
+            let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
             let Some((_, packet)) = stream.wire.pop_front() else { return };
             stream.under_way -= packet.len();
             self.arrive(peer, packet);
@@ -357,7 +359,7 @@ impl Kernel {
     }
 
     pub(super) fn arrive(&mut self, id: SocketId, packet: Packet) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let owner = stream.owner;
         match packet {
             // Nobody will read this: the sender is told so, once.
@@ -383,15 +385,15 @@ impl Kernel {
 
     /// Removes a stream that nothing refers to any more: closed at both ends, with nothing under way.
     pub(super) fn forget(&mut self, id: SocketId) {
-        let Some(Socket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
         let peer = stream.peer;
-        let is_done = |socket: Option<&Socket>| match socket {
-            Some(Socket::Stream(stream)) => stream.closed && stream.wire.is_empty(),
+        let is_done = |socket: Option<&SimulatedSocket>| match socket {
+            Some(SimulatedSocket::Stream(stream)) => stream.closed && stream.wire.is_empty(),
             _ => true,
         };
         if is_done(self.sockets.get(&id)) && is_done(self.sockets.get(&peer)) {
             for id in [id, peer] {
-                if let Some(Socket::Stream(stream)) = self.sockets.remove(&id)
+                if let Some(SimulatedSocket::Stream(stream)) = self.sockets.remove(&id)
                     && stream.ended_first
                     && !stream.reset
                 {
@@ -410,7 +412,7 @@ impl Kernel {
         if stream.receiving {
             self.pass_urgent(id);
         }
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
         let owner = stream.owner;
         if stream.blocked && (stream.unread < window || stream.reset || stream.gone) {
             stream.blocked = false;
@@ -434,7 +436,7 @@ impl Kernel {
     }
 }
 
-impl Stream {
+impl SimulatedStream {
     /// Number of bytes that one receive can bring: those in front of an urgent byte.
     fn readable(&self) -> usize {
         self.urgent.unwrap_or(self.incoming.len())

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Kernel, Owner, Refusal, Sharing, SocketId};
+use super::{Kernel, Owner, Sharing, SimulatedRefusal, SocketId};
 use crate::address::{Address, UnixAddress};
 use crate::testing::Conditions;
 
@@ -51,7 +51,7 @@ impl World {
         self.kernel.advance_to(until);
     }
 
-    fn ask(&mut self, from: Option<SocketAddr>) -> Result<SocketId, Refusal> {
+    fn ask(&mut self, from: Option<SocketAddr>) -> Result<SocketId, SimulatedRefusal> {
         let to = self.to.clone();
         self.kernel.connect(Owner(1), HOST, &to, from, Sharing::default())
     }
@@ -81,8 +81,8 @@ impl World {
 }
 
 #[track_caller]
-fn assert_unavailable(refusal: Result<SocketId, Refusal>) {
-    let Err(Refusal::Bind(error)) = refusal else { panic!("it was asked for") };
+fn assert_unavailable(refusal: Result<SocketId, SimulatedRefusal>) {
+    let Err(SimulatedRefusal::Bind(error)) = refusal else { panic!("it was asked for") };
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
@@ -146,7 +146,7 @@ fn ports_of_listeners_and_connections() {
     let mut world = World::new(Conditions::ideal());
     let address = SocketAddr::new(HOST, 4000);
     let listener = world.kernel.listen(Owner(1), HOST, &address.into(), 1, Sharing::default()).expect("it is free").0;
-    let Err(Refusal::Bind(error)) = world.ask(Some(address)) else { panic!("it is in use") };
+    let Err(SimulatedRefusal::Bind(error)) = world.ask(Some(address)) else { panic!("it is in use") };
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     world.kernel.close(listener, false);
     world.connect(Some(address));

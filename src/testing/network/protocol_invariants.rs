@@ -1,4 +1,4 @@
-//! [`Watcher`]: stands between the protocols of a reactor and their transports, whatever program runs there, as a
+//! [`ProtocolInvariants`]: stands between the protocols of a reactor and their transports, whatever program runs there, as a
 //! [`Witness`](crate::testing::Witness) does where a test puts one.
 //!
 //! | of one connection | a fault |
@@ -13,28 +13,29 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::backend::Ids;
-use super::conduct::{Faults, key};
+use super::backend_invariants::{FaultList, key};
 use super::kernel::{Kernel, SocketId};
-use crate::transport::agenda::{Call, Id, Watch};
+use crate::transport::id::Id;
+use crate::transport::observer::{Callback, Observer};
 
 /// The connections of one reactor.
-pub(super) struct Watcher {
+pub(super) struct ProtocolInvariants {
     kernel: Rc<RefCell<Kernel>>,
     ids: Ids,
-    stages: RefCell<BTreeMap<(u32, u32), Stage>>,
+    stages: RefCell<BTreeMap<(u32, u32), ProtocolStage>>,
     running: Cell<Option<Id>>,
-    faults: Faults,
+    faults: FaultList,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ProtocolStage {
     Made,
     /// The other direction has ended.
     ReadLost,
     Lost,
 }
 
-impl Watcher {
+impl ProtocolInvariants {
     pub(super) fn new(kernel: &Rc<RefCell<Kernel>>, ids: &Ids) -> Self {
         let faults = kernel.borrow().faults.clone();
         let (kernel, ids) = (Rc::clone(kernel), Rc::clone(ids));
@@ -46,7 +47,7 @@ impl Watcher {
     }
 }
 
-impl Watch for Watcher {
+impl Observer for ProtocolInvariants {
     fn written(&self, id: Id, level: usize, data: &[u8]) {
         if let Some(socket) = self.socket(id) {
             self.kernel.borrow_mut().writes(socket, level, data);
@@ -59,7 +60,7 @@ impl Watch for Watcher {
         }
     }
 
-    fn calls(&self, id: Id, level: usize, call: Call<'_>) {
+    fn calls(&self, id: Id, level: usize, call: Callback<'_>) {
         let fault = |what: &str| self.faults.add(format_args!("{what}: {id:?}"));
         if let Some(other) = self.running.replace(Some(id)) {
             fault(&format!("a callback inside another, of {other:?}"));
@@ -67,19 +68,19 @@ impl Watch for Watcher {
         let mut stages = self.stages.borrow_mut();
         let stage = stages.get(&key(id)).copied();
         match (stage, call) {
-            (None, Call::Made) => {}
+            (None, Callback::Made) => {}
             (None, _) => fault("a callback before connection_made"),
-            (Some(Stage::Lost), _) => fault("a callback after connection_lost"),
-            (Some(_), Call::Made) => fault("connection_made came twice"),
-            (Some(Stage::ReadLost), Call::ReadLost) => fault("read_connection_lost came twice"),
-            (Some(Stage::ReadLost), Call::Data(_)) => fault("data_received after read_connection_lost"),
-            (Some(_), Call::Data([])) => fault("data_received without data"),
+            (Some(ProtocolStage::Lost), _) => fault("a callback after connection_lost"),
+            (Some(_), Callback::Made) => fault("connection_made came twice"),
+            (Some(ProtocolStage::ReadLost), Callback::ReadLost) => fault("read_connection_lost came twice"),
+            (Some(ProtocolStage::ReadLost), Callback::Data(_)) => fault("data_received after read_connection_lost"),
+            (Some(_), Callback::Data([])) => fault("data_received without data"),
             _ => {}
         }
         let next = match call {
-            Call::Lost => Some(Stage::Lost),
-            Call::ReadLost => Some(Stage::ReadLost),
-            Call::Made => Some(Stage::Made),
+            Callback::Lost => Some(ProtocolStage::Lost),
+            Callback::ReadLost => Some(ProtocolStage::ReadLost),
+            Callback::Made => Some(ProtocolStage::Made),
             _ => stage,
         };
         if let Some(next) = next {
@@ -87,8 +88,8 @@ impl Watch for Watcher {
         }
         let Some(socket) = self.socket(id) else { return };
         match call {
-            Call::Data(data) => self.kernel.borrow_mut().gives(socket, level, data),
-            Call::ReadLost => self.kernel.borrow_mut().tells_the_end(socket, level),
+            Callback::Data(data) => self.kernel.borrow_mut().gives(socket, level, data),
+            Callback::ReadLost => self.kernel.borrow_mut().tells_the_end(socket, level),
             _ => {}
         }
     }

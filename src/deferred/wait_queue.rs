@@ -1,4 +1,4 @@
-//! [`Exchange`]: things on one side, those who wait for one on the other; what locks, semaphores and queues have in common.
+//! [`WaitQueue`]: things on one side, those who wait for one on the other; what locks, semaphores and queues have in common.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,21 +7,21 @@ use std::rc::Rc;
 use super::{Cancelled, Deferred, Promise};
 
 /// Hands things out in the order in which they came, to those who wait in the order in which they came.
-pub(super) struct Exchange<T: 'static> {
+pub(super) struct WaitQueue<T: 'static> {
     items: RefCell<VecDeque<T>>,
-    waiting: RefCell<VecDeque<Waiting<T>>>,
+    waiting: RefCell<VecDeque<Waiter<T>>>,
     tickets: Cell<u64>,
     /// Somebody is being given something. What is put meanwhile, from inside of that, is given afterwards: the stack stays as
     /// deep as it is, however long those wait who put something back at once.
     giving: Cell<bool>,
 }
 
-struct Waiting<T: 'static> {
+struct Waiter<T: 'static> {
     ticket: u64,
     promise: Promise<T>,
 }
 
-impl<T> Exchange<T> {
+impl<T> WaitQueue<T> {
     pub(super) fn new(items: impl IntoIterator<Item = T>) -> Rc<Self> {
         Rc::new(Self {
             items: RefCell::new(items.into_iter().collect()),
@@ -32,12 +32,12 @@ impl<T> Exchange<T> {
     }
 
     /// Things that nobody waits for.
-    pub(super) fn spare(&self) -> usize {
+    pub(super) fn idle(&self) -> usize {
         self.items.borrow().len().saturating_sub(self.waiting.borrow().len())
     }
 
     /// Those for whom there is nothing.
-    pub(super) fn wanting(&self) -> usize {
+    pub(super) fn waiters(&self) -> usize {
         self.waiting.borrow().len().saturating_sub(self.items.borrow().len())
     }
 
@@ -47,7 +47,7 @@ impl<T> Exchange<T> {
         if self.giving.replace(true) {
             return;
         }
-        let _giving = Giving(&self.giving);
+        let _giving = ReentryFlag(&self.giving);
         while let Some((item, promise)) = self.pair() {
             // It is unfired: cancelling takes it out of the list.
             let _ = promise.callback(item);
@@ -73,15 +73,15 @@ impl<T> Exchange<T> {
             return Deferred::succeed(item);
         }
         let ticket = self.tickets.replace(self.tickets.get() + 1);
-        let exchange = Rc::downgrade(self);
+        let wait_queue = Rc::downgrade(self);
         let (promise, item) = Promise::with_canceller(move || {
-            let left = exchange.upgrade().and_then(|exchange| exchange.leave(ticket));
+            let left = wait_queue.upgrade().and_then(|wait_queue| wait_queue.leave(ticket));
             if let Some(promise) = left {
                 // Its canceller runs, so it is unfired.
                 let _ = promise.errback(Cancelled);
             }
         });
-        self.waiting.borrow_mut().push_back(Waiting { ticket, promise });
+        self.waiting.borrow_mut().push_back(Waiter { ticket, promise });
         item
     }
 
@@ -92,9 +92,9 @@ impl<T> Exchange<T> {
     }
 }
 
-struct Giving<'a>(&'a Cell<bool>);
+struct ReentryFlag<'a>(&'a Cell<bool>);
 
-impl Drop for Giving<'_> {
+impl Drop for ReentryFlag<'_> {
     fn drop(&mut self) {
         self.0.set(false);
     }

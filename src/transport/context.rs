@@ -1,0 +1,128 @@
+//! [`TransportContext`]: all that a transport knows of its reactor. It holds the dirty list (connections with work for the end of
+//! the turn), the buffer pool, and the way down to the sockets for requests that cannot wait for the end of the turn.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+use super::Transport;
+use super::driver::Driver;
+use super::id::Id;
+use super::observer::Observer;
+use super::send_queue::BufferPool;
+
+/// A call that waits until the protocol of a connection is free.
+type WaitingCall = (Id, Box<dyn FnOnce()>);
+
+/// Shared by a reactor and all its transports.
+pub(crate) struct TransportContext {
+    dirty: RefCell<Vec<Transport>>,
+    /// The reactor is closed. The list keeps no transport from then on, because each transport keeps the list.
+    is_closed: Cell<bool>,
+    pub(crate) pool: BufferPool,
+    pub(crate) driver: Weak<dyn Driver>,
+    pub(crate) observer: Option<Rc<dyn Observer>>,
+    /// How many protocols are reached from outside at present.
+    entered: Cell<usize>,
+    /// What is to be done when none is any more.
+    postponed: Cell<Option<Box<dyn FnOnce()>>>,
+    /// There are calls that wait for a protocol: looked at behind each callback.
+    has_waiting: Cell<bool>,
+    waiting: RefCell<VecDeque<WaitingCall>>,
+}
+
+impl TransportContext {
+    pub(crate) fn new(driver: Weak<dyn Driver>, observer: Option<Rc<dyn Observer>>) -> Self {
+        Self {
+            dirty: RefCell::default(),
+            is_closed: Cell::new(false),
+            pool: BufferPool::default(),
+            driver,
+            observer,
+            entered: Cell::new(0),
+            postponed: Cell::default(),
+            has_waiting: Cell::new(false),
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// A protocol is reached from outside: until the guard is dropped nothing may call protocols.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.entered.set(self.entered.get() + 1);
+        Entered(self)
+    }
+
+    /// Whether protocols are reached from outside at present.
+    pub(crate) fn is_entered(&self) -> bool {
+        self.entered.get() > 0
+    }
+
+    /// Has something done when no protocol is reached from outside any more.
+    pub(crate) fn postpone(&self, call: impl FnOnce() + 'static) {
+        self.postponed.set(Some(Box::new(call)));
+    }
+
+    /// Keeps a call until the protocol of a connection is free.
+    pub(crate) fn wait(&self, id: Id, call: Box<dyn FnOnce()>) {
+        self.waiting.borrow_mut().push_back((id, call));
+        self.has_waiting.set(true);
+    }
+
+    /// True if calls wait for any protocol.
+    #[inline]
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.has_waiting.get()
+    }
+
+    /// True if calls wait for the protocol of this connection.
+    pub(crate) fn has_waiting_for(&self, id: Id) -> bool {
+        self.waiting.borrow().iter().any(|(of, _)| *of == id)
+    }
+
+    /// The first call that waits for the protocol of this connection.
+    pub(crate) fn next_waiting(&self, id: Id) -> Option<Box<dyn FnOnce()>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let first = waiting.iter().position(|(of, _)| *of == id)?;
+        let (_, call) = waiting.remove(first)?;
+        self.has_waiting.set(!waiting.is_empty());
+        Some(call)
+    }
+
+    /// Puts a connection on the dirty list. The connection sees to it that it stands there once.
+    #[inline(always)]
+    pub(crate) fn add_dirty(&self, transport: &Transport) {
+        if !self.is_closed.get() {
+            self.dirty.borrow_mut().push(transport.clone());
+        }
+    }
+
+    /// Empties the list, and takes no more connections.
+    pub(crate) fn close(&self) {
+        self.is_closed.set(true);
+        drop(self.dirty.take());
+    }
+
+    /// Returns `true` if no connection is dirty.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty.borrow().is_empty()
+    }
+
+    /// Takes the list, leaving `empty` (which keeps its capacity) for connections that are added meanwhile.
+    pub(crate) fn take_dirty(&self, empty: Vec<Transport>) -> Vec<Transport> {
+        self.dirty.replace(empty)
+    }
+}
+
+/// Says that a protocol is reached from outside, until it is dropped. From [`TransportContext::enter`].
+pub(crate) struct Entered<'a>(&'a TransportContext);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.entered.set(self.0.entered.get() - 1);
+        if !self.0.is_entered()
+            && let Some(call) = self.0.postponed.take()
+        {
+            call();
+        }
+    }
+}
