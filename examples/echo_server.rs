@@ -3,8 +3,8 @@
 //! 1. The **reactor** is the event loop. It waits for the sockets, and stops on Ctrl-C or SIGTERM.
 //! 2. An **endpoint**, here made from a string, says where to listen: `tcp:8888`, or the first
 //!    argument.
-//! 3. The **factory** belongs to the port. It builds a protocol for each connection. This one also
-//!    counts them.
+//! 3. The **factory** belongs to the port. It builds a protocol for each connection. Here it also
+//!    holds the count of open connections.
 //! 4. A **protocol** belongs to one connection, and handles its events.
 //! 5. The **transport** is for writing to the connection, and for closing it.
 //!

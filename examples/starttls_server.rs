@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The answer to a line `STARTTLS` is `go ahead`, and everything after it is TLS. Any other line is
-//! sent back, with a note that says if a third party could have read it.
+//! sent back, with a note on its secrecy.
 //!
 //! Arguments:
 //!

@@ -80,7 +80,7 @@ impl<P: Protocol> Connection<P> {
     /// use ropewalk::testing::StringTransport;
     /// use ropewalk::{Protocol, Result, Transport};
     ///
-    /// /// Answers a line that is too long from a helper that knows no `self`.
+    /// /// Answers a line that is too long from code that has no `self`.
     /// struct Strict { refused: usize }
     ///
     /// impl Protocol for Strict {
