@@ -1,7 +1,10 @@
-//! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol: it is told what was
-//! asked and what happened, and says what is to be done next ([`Stream::next_step`]). Everything that affects these
-//! states lives in this file and those beside it (`held.rs`, of what is held back, `broken.rs`, of what comes behind a fatal error, and
-//! `producing.rs`, of producers, `limit.rs`, of the queue's limit, `layered.rs`, for streams that have layers).
+//! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol:
+//! it is told what was asked and what happened, and says what is to be done next
+//! ([`Stream::next_step`]). Everything that affects these states lives in this file and those
+//! beside it (`held.rs`, of what is held back, `broken.rs`, of what comes behind a fatal error, and
+//! `producing.rs`, of producers, `limit.rs`, of the queue's limit, `sending.rs`, of sends and their
+//! results, `next_step.rs`, of the slow path of `next_step`, `layered.rs`, for streams that have
+//! layers).
 //!
 //! A stream is three small machines:
 //!
@@ -28,38 +31,41 @@
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
 //! | `Over` | `next_step` said `Close` | |
 //!
-//! A stream may have layers (`layer.rs`): then the queue here holds what is sealed, what was written waits above it, and the reading
-//! side is that of the bytes that have passed all layers.
+//! A stream may have layers (`layer.rs`): then the queue here holds what is sealed, what was
+//! written waits above it, and the reading side is that of the bytes that have passed all layers.
 //!
-//! A producer that is registered has a fourth machine, in `producer.rs`; this one asks it what it is to be told, and whether a
-//! close waits for it.
+//! A producer that is registered has a fourth machine, in `producer.rs`; this one asks it what it
+//! is to be told, and whether a close waits for it.
 //!
 //! Rules:
 //! 1. `closing` only moves down its table; the first reason of a state stays.
-//! 2. Requests change states and mark the stream as having something to do; nothing is done before the next settling
-//!    phase of the reactor's turn. So a request never calls back.
+//! 2. Requests change states and mark the stream as having something to do; nothing is done before
+//!    the next settling phase of the reactor's turn. So a request never calls back.
 //! 3. When both directions have ended, the connection is over: `Done`.
-//! 4. Bytes that arrive while reading is paused are held, in order, with an end of stream behind them, and delivered
-//!    on resume. A fatal error of the network is known at once, also one that a send met, and ends our direction; the protocol
-//!    is told of it behind the bytes that arrived before (`Broken`), or at once where there are none.
-//! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is told nothing once the stream
-//!    is past `Draining`.
-//! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind everything that was written. A `Failing`
-//!    stream does so only if all of that could be sealed, so that what is cut short does not look whole.
-//! 7. A break of the network ends a connection that is to end anyway in its own way, if all that was written has left.
-//! 8. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
-//!    it has a deadline.
+//! 4. Bytes that arrive while reading is paused are held, in order, with an end of stream behind
+//!    them, and delivered on resume. A fatal error of the network is known at once, also one that a
+//!    send met, and ends our direction; the protocol is told of it behind the bytes that arrived
+//!    before (`Broken`), or at once where there are none.
+//! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is
+//!    told nothing once the stream is past `Draining`.
+//! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind
+//!    everything that was written. A `Failing` stream does so only if all of that could be sealed,
+//!    so that what is cut short does not look whole.
+//! 7. A break of the network ends a connection that is to end anyway in its own way, if all that
+//!    was written has left.
+//! 8. While a layer's handshake is under way bytes are received for it, whatever the reading side
+//!    says, our direction is not shut, and it has a deadline.
 
 mod broken;
 mod flags;
 mod held;
 mod layered;
 mod limit;
+mod next_step;
 mod optional_millis;
 mod producing;
+mod sending;
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use self::flags::StreamFlags;
@@ -67,16 +73,16 @@ use self::held::Held;
 use self::limit::Overflow;
 use self::optional_millis::OptionalMillis;
 use super::layer::Layers;
-use super::outgoing::{Attached, Outgoing, SendMode};
+use super::outgoing::Attached;
 use super::producer::Production;
 use super::queue_limit::LimitAction;
-use super::send_queue::{BufferPool, InFlight, SendQueue};
-use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
+use super::send_queue::{BufferPool, SendQueue};
+use super::step::{Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 
-/// How long a closing connection may wait for a peer that takes nothing. 30 s: long enough for a bad radio link to come
-/// back, short enough that a mute peer can't hold a descriptor for ever.
+/// How long a closing connection may wait for a peer that takes nothing. 30 s: long enough for a
+/// bad radio link to come back, short enough that a mute peer can't hold a descriptor for ever.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One connection's states, its queue, and why it ended.
@@ -225,11 +231,6 @@ impl Stream {
         self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !is_ending_layers
     }
 
-    /// Whether a write may bypass the queue: nothing is ahead of it, and the socket did not say that it is full.
-    pub(crate) fn may_send_directly(&self) -> bool {
-        self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED) && self.layers().is_none()
-    }
-
     /// Queues bytes, unless that passes a limit which ends the stream.
     pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
         if !data.is_empty() && self.admits(data.len()) {
@@ -266,8 +267,8 @@ impl Stream {
         }
     }
 
-    /// Close because a callback failed. Its failure is the reason also behind an `abort_connection` of the same callback, and
-    /// behind an error of the network that was still to be told.
+    /// Close because a callback failed. Its failure is the reason also behind an `abort_connection`
+    /// of the same callback, and behind an error of the network that was still to be told.
     pub(crate) fn callback_failed(&mut self, failure: Failure) {
         match self.states.closing {
             Closing::Broken => self.close_with(Closing::Dead, failure),
@@ -405,62 +406,13 @@ impl Stream {
         }
     }
 
-    /// The socket took `count` bytes straight from a write, and keeps them for what follows.
-    pub(crate) fn sent_directly(&mut self, count: usize) {
-        if count > 0 {
-            self.flags.add(StreamFlags::CORKED);
-        }
-        self.sent(count);
-    }
-
-    /// Takes the mark that the socket keeps bytes which nothing follows: it is to send them.
-    pub(crate) fn take_corked(&mut self) -> bool {
-        self.flags.take(StreamFlags::CORKED) && self.queue.is_empty()
-    }
-
-    /// The backend took `count` bytes off the queue.
-    pub(crate) fn sent(&mut self, count: usize) {
-        if count > 0 {
-            self.flags.add(StreamFlags::PROGRESSED);
-            if let Some(production) = self.production() {
-                production.sent();
-            }
-        }
-    }
-
-    /// A chunk of the queue is back from who sent it, with what came of that. `false`: the system lacked memory for it, and it
-    /// is to be tried again in a while.
-    #[inline]
-    pub(crate) fn returned(&mut self, in_flight: InFlight, result: io::Result<usize>, pool: &BufferPool) -> bool {
-        self.queue.take_back(in_flight, *result.as_ref().unwrap_or(&0), pool);
-        match result {
-            Ok(count) => {
-                self.sent(count);
-                self.unblocked();
-            }
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return false,
-            Err(error) => self.broken(error, true),
-        }
-        true
-    }
-
-    /// The socket is full, or has a chunk to send; the backend will say when it has not.
-    pub(crate) fn blocked(&mut self) {
-        self.flags.add(StreamFlags::BLOCKED);
-    }
-
-    /// The socket has room again. What it has to send already comes back first.
-    pub(crate) fn unblocked(&mut self) {
-        self.flags.set(StreamFlags::BLOCKED, self.queue.is_lent());
-    }
-
     /// Ends at once, for this reason, as if the network had said so.
     pub(crate) fn dead(&mut self, reason: Failure) {
         self.close_with(Closing::Dead, reason);
     }
 
-    /// The deadline passed. A peer that takes nothing of what is to be sent before a close is given as long again if it took
-    /// anything; a handshake is not, and its failure is returned.
+    /// The deadline passed. A peer that takes nothing of what is to be sent before a close is given
+    /// as long again if it took anything; a handshake is not, and its failure is returned.
     pub(crate) fn deadline_passed(&mut self) -> Option<Failure> {
         let mut late = None;
         match std::mem::replace(&mut self.deadline, Deadline::None) {
@@ -500,32 +452,13 @@ impl Stream {
         self.flags.set(StreamFlags::DIRTY, false);
     }
 
-    /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
+    /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks
+    /// again.
     pub(crate) fn next_step(&mut self) -> Step {
         if self.is_fast_path() {
             return if self.can_send() { Step::Send } else { Step::Rest };
         }
         self.next_step_slow()
-    }
-
-    fn next_step_slow(&mut self) -> Step {
-        match self.states.closing {
-            Closing::No | Closing::Draining => self.next_living_step(),
-            Closing::Broken => self.next_broken_step(),
-            Closing::Failing if self.queue.is_empty() && self.has_layers_to_end() => self.end_layers(),
-            Closing::Failing if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) => {
-                // With layers there is more to come: what is sealed when this has left.
-                let is_all = self.layers().is_none_or(|layers| layers.is_ending);
-                self.flags.set(StreamFlags::FLUSHED, is_all);
-                Step::Send
-            }
-            // What is given up must not look like the end of it.
-            Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
-            Closing::Failing => self.close(self.close_mode()),
-            Closing::Dead => self.close(CloseMode::Plain),
-            Closing::Aborting => self.close(CloseMode::Reset),
-            Closing::Over => Step::Rest,
-        }
     }
 
     /// Whether nothing is to be done for it: as usual, and nothing queued.
@@ -537,59 +470,6 @@ impl Stream {
     #[inline(always)]
     pub(crate) fn is_fast_path(&self) -> bool {
         self.states.is_open() && self.extras.is_none() && !self.flags.has(StreamFlags::CORKED)
-    }
-
-    fn next_living_step(&mut self) -> Step {
-        if self.can_send() {
-            // A large piece was sealed when it was written; the rest is sealed now, so that all of it leaves together.
-            return if self.can_seal_behind() { Step::Seal } else { Step::Send };
-        }
-        if self.can_seal() {
-            return Step::Seal;
-        }
-        if let Some(step) = self.handshake_step() {
-            return step;
-        }
-        let (queued, mut waits) = (self.queued_bytes(), false);
-        if let Some(step) = self.limit_step(queued) {
-            return step;
-        }
-        if self.states.writing != Writing::Shut
-            && let Some(production) = self.production()
-        {
-            if production.notice(queued).is_some() {
-                return Step::TellOfQueue;
-            }
-            waits = production.holds_close();
-        }
-        if queued == 0 && !waits {
-            let over = self.states.closing == Closing::Draining || self.both_ended();
-            let shuts = self.states.writing == Writing::Shutting && !self.is_handshaking();
-            if (over || shuts) && self.has_layers_to_end() {
-                return self.end_layers();
-            }
-            if over {
-                return self.close(self.close_mode());
-            }
-            if shuts {
-                self.states.writing = Writing::Shut;
-                return Step::ShutDownWriting;
-            }
-        } else if let (Closing::Draining, Deadline::None, Some(after)) =
-            (self.states.closing, self.deadline, self.close_timeout.into())
-        {
-            self.deadline = Deadline::Close;
-            self.flags.set(StreamFlags::PROGRESSED, false);
-            return Step::ArmDeadline(after);
-        }
-        let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
-        if std::mem::replace(&mut self.states.receiving, wanted) != wanted {
-            return Step::Receive(wanted == Receiving::On);
-        }
-        if self.held_is_due() {
-            return Step::DeliverHeld;
-        }
-        Step::Rest
     }
 
     /// Whether `write_connection_lost` is to be called after a shut-down.
@@ -616,56 +496,8 @@ impl Stream {
         self.extras.get_or_insert_default().reason = Some(reason);
     }
 
-    /// Has a descriptor leave with the next byte that is queued.
-    pub(crate) fn attach(&mut self, descriptor: OwnedFd) {
-        let ahead = self.queue.len();
-        self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
-    }
-
-    /// The queue, and how it is to be sent.
-    #[inline]
-    pub(crate) fn outgoing<'a>(&'a mut self, pool: &'a BufferPool) -> Outgoing<'a> {
-        let mode = match self.states.closing {
-            Closing::No if self.states.writing == Writing::Open => SendMode::Gather,
-            Closing::Failing => SendMode::Last,
-            _ => SendMode::Flush,
-        };
-        let descriptors = self.extras.as_mut().map(|extras| &mut extras.descriptors);
-        Outgoing { queue: &mut self.queue, descriptors, mode, pool }
-    }
-
-    /// Whether something is queued that the backend would take.
-    #[inline]
-    pub(crate) fn can_send(&self) -> bool {
-        !self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED)
-    }
-
     fn both_ended(&self) -> bool {
         self.states.reading == Reading::Ended && self.states.writing == Writing::Shut
-    }
-
-    fn wants_to_receive(&self) -> bool {
-        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
-        let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !end_is_held;
-        match self.layers() {
-            // Behind the peer's end of a layer there is that of the network, which says more.
-            Some(layers) => {
-                !layers.wire_ended && (open || self.states.reading == Reading::Ended || self.is_handshaking())
-            }
-            None => open,
-        }
-    }
-
-    /// Whether anything that was written, or that a producer has still to write, is missing from what was sent.
-    fn has_more_to_say(&self) -> bool {
-        // What waits for a handshake is part of nothing that the peer knows.
-        let unsent = if self.is_handshaking() { self.queue.len() } else { self.queued_bytes() };
-        unsent > 0 || self.holds_close()
-    }
-
-    fn close_mode(&self) -> CloseMode {
-        let ended = self.layers().map_or(self.states.reading == Reading::Ended, |layers| layers.wire_ended);
-        if ended { CloseMode::Plain } else { CloseMode::Linger }
     }
 
     fn end_reading(&mut self, ending: Ending) -> EndNotice {
@@ -699,12 +531,6 @@ impl Stream {
             self.set_reason(reason);
             self.stop_delivering();
         }
-    }
-
-    fn close(&mut self, mode: CloseMode) -> Step {
-        self.states.closing = Closing::Over;
-        self.drop_queue();
-        Step::Close(mode)
     }
 
     fn drop_queue(&mut self) {
