@@ -4,18 +4,20 @@ use super::{Closing, Deadline, Reading, Receiving, Stream, StreamFlags, Writing}
 use crate::transport::step::{CloseMode, Step};
 
 impl Stream {
+    /// Returns the next step of a stream that is not on the fast path.
     pub(super) fn next_step_slow(&mut self) -> Step {
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
             Closing::Failing if self.queue.is_empty() && self.has_layers_to_end() => self.end_layers(),
             Closing::Failing if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) => {
-                // With layers there is more to come: what is sealed when this has left.
+                // With layers, a flush takes several sends: more bytes are sealed when these have
+                // left.
                 let is_all = self.layers().is_none_or(|layers| layers.is_ending);
                 self.flags.set(StreamFlags::FLUSHED, is_all);
                 Step::Send
             }
-            // What is given up must not look like the end of it.
+            // Bytes are given up: the close must not look like a regular end.
             Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
             Closing::Failing => self.close(self.close_mode()),
             Closing::Dead => self.close(CloseMode::Plain),
@@ -24,9 +26,12 @@ impl Stream {
         }
     }
 
+    /// Returns the next step of a stream that is open or drains: bytes first, then notices, then
+    /// the end of a direction or a close, and receiving last.
     fn next_living_step(&mut self) -> Step {
         if self.can_send() {
-            // A large piece was sealed when it was written; the rest is sealed now, so that all of it leaves together.
+            // A large piece was sealed when it was written. The rest is sealed now, so that all of
+            // it leaves together.
             return if self.can_seal_behind() { Step::Seal } else { Step::Send };
         }
         if self.can_seal() {
@@ -35,6 +40,7 @@ impl Stream {
         if let Some(step) = self.handshake_step() {
             return step;
         }
+        // The socket has taken all that it can. The rest of the queue may be over the limit.
         let (queued, mut waits) = (self.queued_bytes(), false);
         if let Some(step) = self.limit_step(queued) {
             return step;
@@ -47,6 +53,8 @@ impl Stream {
             }
             waits = production.holds_close();
         }
+        // Everything has left, so a direction or the connection may end. Otherwise a draining
+        // stream waits for its peer, and that wait has a limit.
         if queued == 0 && !waits {
             let over = self.states.closing == Closing::Draining || self.both_ended();
             let shuts = self.states.writing == Writing::Shutting && !self.is_handshaking();
@@ -67,6 +75,7 @@ impl Stream {
             self.flags.set(StreamFlags::PROGRESSED, false);
             return Step::ArmDeadline(after);
         }
+        // The backend gets a request only if it differs from the last one.
         let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
         if std::mem::replace(&mut self.states.receiving, wanted) != wanted {
             return Step::Receive(wanted == Receiving::On);
@@ -81,7 +90,7 @@ impl Stream {
         let end_is_held = self.held().is_some_and(|held| held.end.is_some());
         let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !end_is_held;
         match self.layers() {
-            // Behind the peer's end of a layer there is that of the network, which says more.
+            // Behind the peer's end of a layer comes the end of the network, which says more.
             Some(layers) => {
                 !layers.wire_ended && (open || self.states.reading == Reading::Ended || self.is_handshaking())
             }
@@ -89,9 +98,10 @@ impl Stream {
         }
     }
 
-    /// Whether anything that was written, or that a producer has still to write, is missing from what was sent.
+    /// Returns `true` if bytes are missing from the sent stream: written bytes, or bytes that a
+    /// producer has still to write.
     fn has_more_to_say(&self) -> bool {
-        // What waits for a handshake is part of nothing that the peer knows.
+        // Bytes that wait for a handshake don't count: the peer has seen no part of them.
         let unsent = if self.is_handshaking() { self.queue.len() } else { self.queued_bytes() };
         unsent > 0 || self.holds_close()
     }
