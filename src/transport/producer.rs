@@ -1,17 +1,19 @@
-//! Producers: whatever writes to a transport for as long as there is something to write, and has to hear when the peer does not
-//! keep up (Twisted: `IPushProducer`, `IPullProducer`, `IConsumer.registerProducer`).
+//! Producers: whatever writes to a transport for as long as there is something to write, and has to
+//! hear when the peer does not keep up (Twisted: `IPushProducer`, `IPullProducer`,
+//! `IConsumer.registerProducer`).
 //!
 //! | a producer is | it writes | it is told |
 //! |---|---|---|
 //! | [`Push`](Streaming::Push) | when it likes, until told to pause | to pause when more than the high mark is queued; to resume when no more than the low mark is |
 //! | [`Pull`](Streaming::Pull) | one piece each time it is told to resume | to resume when it is registered, as soon as nothing is queued; then each time everything written has been sent |
 //!
-//! Both are told to stop when the connection is over, before the protocol hears of it, and never again after that. They are told
-//! at the end of a turn, never from inside of a write.
+//! Both are told to stop when the connection is over, before the protocol hears of it, and never
+//! again after that. They are told at the end of a turn, never from inside of a write.
 //!
-//! `lose_connection` waits for a pull producer, and for a push producer that is paused: the connection closes when it is
-//! unregistered, or, a push producer, when it was told to resume and has written nothing. A push producer that is not paused is
-//! not waited for. The wait is bounded by the close timeout, as long as no byte leaves.
+//! `lose_connection` waits for a pull producer, and for a push producer that is paused: the
+//! connection closes when it is unregistered, or, a push producer, when it was told to resume and
+//! has written nothing. A push producer that is not paused is not waited for. The wait is bounded
+//! by the close timeout, as long as no byte leaves.
 
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -21,7 +23,8 @@ use thiserror::Error;
 use super::{Transport, TransportInner};
 use crate::failure::Result;
 
-/// Something that produces bytes for a transport, its consumer (Twisted: `IPushProducer`, `IPullProducer`).
+/// Something that produces bytes for a transport, its consumer (Twisted: `IPushProducer`,
+/// `IPullProducer`).
 ///
 /// An error, or a panic, ends the consumer's connection with that failure.
 ///
@@ -56,13 +59,15 @@ use crate::failure::Result;
     note = "what comes from another transport: `other.as_producer()`"
 )]
 pub trait Producer: 'static {
-    /// Produce: a pull producer a piece, a push producer until it is told to pause (Twisted: `resumeProducing`).
+    /// Produce: a pull producer a piece, a push producer until it is told to pause (Twisted:
+    /// `resumeProducing`).
     ///
     /// # Errors
     /// End the consumer's connection.
     fn resume_producing(&mut self, consumer: &Transport) -> Result<()>;
 
-    /// Produce nothing until told to resume (Twisted: `pauseProducing`). Pull producers are never told.
+    /// Produce nothing until told to resume (Twisted: `pauseProducing`). Pull producers are never
+    /// told.
     ///
     /// # Errors
     /// End the consumer's connection.
@@ -91,13 +96,15 @@ pub enum ProducerError {
     /// The transport has one (Twisted: a `RuntimeError`).
     #[error("another producer is registered")]
     AlreadyRegistered,
-    /// The connection is over, or nothing can be written to it any more (Twisted tells the producer to stop).
+    /// The connection is over, or nothing can be written to it any more (Twisted tells the producer
+    /// to stop).
     #[error("nothing can be written to this connection any more")]
     Disconnected,
 }
 
-/// A transport as the producer for another: what comes in here goes out there, no faster than it can (Twisted: a transport is an
-/// `IPushProducer`). It keeps neither alive. From [`Transport::as_producer`].
+/// A transport as the producer for another: what comes in here goes out there, no faster than it
+/// can (Twisted: a transport is an `IPushProducer`). It keeps neither alive. From
+/// [`Transport::as_producer`].
 ///
 /// ```
 /// use ropewalk::transport::Streaming;
@@ -119,8 +126,8 @@ impl TransportProducer {
     }
 
     fn ask(&self, request: impl FnOnce(&Transport)) {
-        if let Some(conduit) = self.0.upgrade() {
-            request(&Transport(conduit));
+        if let Some(inner) = self.0.upgrade() {
+            request(&Transport(inner));
         }
     }
 }
@@ -149,8 +156,9 @@ impl fmt::Debug for TransportProducer {
 }
 
 impl Transport {
-    /// Registers what produces bytes for this transport, so that it is paused and resumed as the peer keeps up (Twisted:
-    /// `registerProducer`). A pull producer is told to resume in this turn, or as soon as what was written before has been sent.
+    /// Registers what produces bytes for this transport, so that it is paused and resumed as the
+    /// peer keeps up (Twisted: `registerProducer`). A pull producer is told to resume in this turn,
+    /// or as soon as what was written before has been sent.
     ///
     /// # Errors
     /// [`ProducerError`]; the producer is dropped.
@@ -169,7 +177,8 @@ impl Transport {
         })
     }
 
-    /// The producer is done, or somebody else's turn has come (Twisted: `unregisterProducer`). Without one nothing happens.
+    /// The producer is done, or somebody else's turn has come (Twisted: `unregisterProducer`).
+    /// Without one nothing happens.
     pub fn unregister_producer(&self) {
         let producer = {
             let mut stream = self.stream();
@@ -185,8 +194,8 @@ impl Transport {
         self.stream().has_producer()
     }
 
-    /// From how many queued bytes on a push producer is paused, and from how many down it is resumed (Twisted: `bufferSize`, and
-    /// zero). 64 KiB and zero unless set.
+    /// From how many queued bytes on a push producer is paused, and from how many down it is
+    /// resumed (Twisted: `bufferSize`, and zero). 64 KiB and zero unless set.
     pub fn set_write_marks(&self, low: usize, high: usize) {
         self.update(|stream| stream.set_marks(low.min(high), high));
     }
@@ -213,9 +222,11 @@ struct Registered {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProducerStage {
-    /// A push producer that may write; a pull producer that was asked for a piece which has not been sent.
+    /// A push producer that may write; a pull producer that was asked for a piece which has not
+    /// been sent.
     Running,
-    /// A push producer that was told to pause; a pull producer whose turn it is when the queue is empty.
+    /// A push producer that was told to pause; a pull producer whose turn it is when the queue is
+    /// empty.
     Waiting,
     /// It is to be told something, and has not been yet.
     Told(Notice),
@@ -349,7 +360,8 @@ mod tests {
         }
     }
 
-    /// A push producer is paused by one byte more than the high mark, and resumed when exactly the low mark is queued.
+    /// A push producer is paused by one byte more than the high mark, and resumed when exactly the
+    /// low mark is queued.
     #[test]
     fn the_marks_are_exact() {
         for (low, high) in [(0, 0), (0, 64), (10, 20), (20, 20)] {
@@ -362,7 +374,8 @@ mod tests {
         }
     }
 
-    /// A pull producer is asked for a piece when nothing is queued, whatever the marks, and for no second one before that was sent.
+    /// A pull producer is asked for a piece when nothing is queued, whatever the marks, and for no
+    /// second one before that was sent.
     #[test]
     fn a_pull_producer_is_asked_when_nothing_is_queued() {
         let mut told = produced(Streaming::Pull, 10, 20);

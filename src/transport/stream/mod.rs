@@ -31,7 +31,7 @@
 //! | closing | means | ends with |
 //! |---|---|---|
 //! | `No` | | |
-//! | `Draining` | `lose_connection`, or the peer's end: writes are sent, then it closes | the reason, `Done` by default; the close timeout |
+//! | `Draining` | `lose_connection`, or the peer's end: sends writes, then closes | the reason, `Done` by default; the close timeout |
 //! | `Broken` | the network is over; earlier bytes are still to be delivered | that error, once they are, or after 1 s of pause |
 //! | `Failing` | a callback failed, or the reactor stops: one flush to the socket, then it closes | that failure |
 //! | `Dead` | the network is over | that error |

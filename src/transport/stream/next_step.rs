@@ -54,7 +54,7 @@ impl Stream {
             waits = production.holds_close();
         }
         // Everything has left, so a direction or the connection may end. Otherwise a draining
-        // stream waits for its peer, and that wait has a limit.
+        // stream waits for its peer or a producer, and that wait has a limit.
         if queued == 0 && !waits {
             let over = self.states.closing == Closing::Draining || self.both_ended();
             let shuts = self.states.writing == Writing::Shutting && !self.is_handshaking();
