@@ -10,7 +10,7 @@
 //!
 //! | | bounds | by |
 //! |---|---|---|
-//! | [`register_producer`](Transport::register_producer) | the bytes of one producer | pausing it at the [marks](Transport::set_write_marks) |
+//! | [`register_producer`](Transport::register_producer) | one producer's bytes | pausing it at the [marks](Transport::set_write_marks) |
 //! | [`set_queue_limit`](Transport::set_queue_limit) | all queued bytes | telling the protocol, pausing the peer, or aborting |
 //! | [`set_close_timeout`](Transport::set_close_timeout) | the time that a close waits for a stuck peer | aborting |
 
@@ -489,7 +489,7 @@ impl Transport {
             // The call itself is guarded, but its captured values may panic if they are dropped
             // without a call.
             if let Err(panic) = guarded(call) {
-                error!(peer = %self.peer(), %panic, "a waiting call failed to be dropped");
+                error!(peer = %self.peer(), %panic, "a waiting call panicked when it was dropped");
             }
         }
     }
@@ -580,7 +580,7 @@ impl Transport {
 
 /// A descriptor that can't be sent, given back.
 #[derive(Debug, Error)]
-#[error("a descriptor can only be sent over an open UNIX socket, with a byte at least")]
+#[error("a descriptor can only be sent over an open UNIX socket, with at least one byte")]
 pub struct NotSent(pub OwnedFd);
 
 impl fmt::Debug for Transport {
