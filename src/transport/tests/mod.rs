@@ -397,7 +397,7 @@ fn a_break_with_nothing_left_is_the_end() {
 }
 
 /// An abort drops the queue and resets in every state. An error of the network takes precedence
-/// over a failure, and not over an earlier abort.
+/// over a failure before or after it.
 #[test]
 fn closing_only_moves_down_its_table() {
     let mut stream = open();
