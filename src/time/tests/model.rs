@@ -174,11 +174,11 @@ impl Real {
         }
     }
 
-    fn ask(&self, which: usize, question: impl FnOnce(&DelayedCall) -> Result<(), TimerError>) {
+    fn ask(&self, which: usize, request: impl FnOnce(&DelayedCall) -> Result<(), TimerError>) {
         let call = self.calls.borrow().get(which).cloned();
         if let Some(call) = call {
-            let answer = question(&call);
-            self.events.borrow_mut().push(Event::Answered(which, answer));
+            let result = request(&call);
+            self.events.borrow_mut().push(Event::Answered(which, result));
         }
     }
 
