@@ -200,7 +200,7 @@ impl CooperatorBuilder {
         self
     }
 
-    /// Sets if it makes steps before [`Cooperator::start`] is called (Twisted: `started`). The
+    /// Sets whether it makes steps before [`Cooperator::start`] is called (Twisted: `started`). The
     /// default is `true`.
     pub fn started(mut self, started: bool) -> Self {
         self.started = started;
