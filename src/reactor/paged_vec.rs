@@ -1,10 +1,11 @@
-//! [`PagedVec`]: a growing table whose entries stay where they are. A `Vec` that doubles holds up to twice what is in use, and
-//! copies it all when it grows; with tens of thousands of connections both can be felt.
+//! [`PagedVec`]: a growing table whose entries never move. A `Vec` that doubles holds up to twice
+//! the used memory, and copies all entries when it grows. With tens of thousands of connections
+//! both costs are noticeable.
 
-/// Entries per page. 256: a page of the smallest entries is 6 KiB, and few entries are unused.
+/// Entries per page. With 256, a page of the smallest entries is 6 KiB, and few entries are unused.
 const PAGE: usize = 256;
 
-/// A table in pages. Entries that were not pushed yet are the default.
+/// A table in pages. Entries that were not pushed yet have the default value.
 #[derive(Debug)]
 pub(super) struct PagedVec<T> {
     pages: Vec<Box<[T; PAGE]>>,

@@ -1,4 +1,5 @@
-//! The life of a run: its startup, its stop or crash, and its end (Twisted: `startRunning`, `stop`, `crash`). `run_state.rs` has its states.
+//! The life of a run: startup, stop or crash, and end (Twisted: `startRunning`, `stop`, `crash`).
+//! `run_state.rs` has its states.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -11,21 +12,21 @@ use crate::error::ReactorError;
 use crate::log::error;
 use crate::time::Clock;
 
-/// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
-/// that wakes itself for ever must not hold up the end.
+/// Number of times that futures are polled once more at the end of a run. A future that unwinds
+/// through so many waits is rare, and a future that wakes itself forever must not delay the end.
 const LAST_POLLS: usize = 100;
 
 impl Core {
     pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
         self.begin_run()?;
-        // The turn is compiled into this loop: see there.
+        // `turn` is compiled into this loop: see there.
         self.controlled(|| {
             while self.step_on(None)? {}
             Ok(())
         })
     }
 
-    /// A run begins: the rest of it is steps.
+    /// Begins a run. The rest of the run is steps.
     pub(super) fn begin_run(self: &Rc<Self>) -> Result<(), ReactorError> {
         self.check_idle()?;
         self.run.set_exit_signal(None);
@@ -34,7 +35,7 @@ impl Core {
         Ok(())
     }
 
-    /// Checks that the loop can be entered, which is about to happen.
+    /// Checks that the loop can be entered, and binds the reactor to this process.
     fn check_idle(&self) -> Result<(), ReactorError> {
         let is_ours = self.is_ours();
         if self.run.is_closed() {
@@ -50,8 +51,8 @@ impl Core {
         Ok(())
     }
 
-    /// Gives the loop control. A panic that gets out of it ends the run, and goes on: everything in the program's hands is guarded, so
-    /// that none should.
+    /// Runs `act` with the loop in control. A panic that gets out of it ends the run, and is
+    /// resumed. None should: every call of the program's code is guarded.
     fn controlled<T>(self: &Rc<Self>, act: impl FnOnce() -> T) -> T {
         self.run.set_turning(true);
         let result = catch_unwind(AssertUnwindSafe(act));
@@ -62,7 +63,7 @@ impl Core {
         })
     }
 
-    /// One turn of a run. `false`: the run is over.
+    /// Makes one turn of a run. Returns `false` if the run is over.
     pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
@@ -116,11 +117,11 @@ impl Core {
         self.run.crash()
     }
 
-    /// Starts an event.
+    /// Starts an event, with the triggers of its first phase.
     fn begin(self: &Rc<Self>, event: RunEvent) {
         let deadline = match (event, self.settings.shutdown_timeout) {
             (RunEvent::Shutdown, Some(timeout)) => {
-                // The timer does nothing but end the wait of the loop.
+                // The timer only ends the wait of the loop.
                 let timer = self.timers.call_later(timeout, || {});
                 Some((self.timers.seconds().saturating_add(timeout), timer))
             }
@@ -132,7 +133,8 @@ impl Core {
         self.run.note_pending(event, phase, pending);
     }
 
-    /// Brings the state as far as it goes without another turn. `false`: the run is over.
+    /// Advances the state as far as possible without another turn. Returns `false` if the run is
+    /// over.
     fn advance(self: &Rc<Self>) -> bool {
         loop {
             let (event, phase) = match self.run.next(&**self) {
@@ -153,7 +155,7 @@ impl Core {
         }
     }
 
-    /// Goes on to a later phase of an event.
+    /// Enters a later phase of an event.
     fn enter_phase(self: &Rc<Self>, event: RunEvent, phase: Phase) {
         self.run.enter_phase(event, phase);
         match (event, phase) {
@@ -168,21 +170,23 @@ impl Core {
         self.run.note_pending(event, phase, pending);
     }
 
-    /// There is no turn any more in which futures would be told of connections and jobs that have ended.
+    /// Polls the woken futures for the last time: no later turn reports ended connections and jobs
+    /// to them.
     pub(super) fn poll_last(&self) {
         for _ in 0..LAST_POLLS {
             self.spawner.poll_woken();
         }
     }
 
-    /// The end of a shutdown, or of everything: nobody waits for threads, and no thread for us.
+    /// Ends jobs and threads, at the end of a shutdown or when the reactor closes. No job is
+    /// awaited any longer, and no blocked thread waits any longer for the reactor.
     pub(super) fn end_jobs(&self) {
         self.abandon_jobs();
         self.end_threads();
         self.fail_blocked_callers();
     }
 
-    /// The end of a run, whatever ended it.
+    /// Ends a run, for whatever reason it ended.
     fn finish(&self) {
         if self.is_foreign() {
             return;
@@ -194,14 +198,14 @@ impl Core {
         self.backend.borrow_mut().flush();
     }
 
-    /// The poller failed: everybody is told, for nothing can come any more.
+    /// Ends every connection and job after the poller has failed: no event can arrive any more.
     fn fail_all(self: &Rc<Self>) {
         error!("the poller failed; all connections are closed");
         self.disconnect_all();
         self.end_jobs();
     }
 
-    /// True if `advance` has something to do after this turn.
+    /// Returns `true` if `advance` has something to do after this turn.
     pub(super) fn is_to_advance(&self) -> bool {
         self.run.is_to_advance(self)
     }
