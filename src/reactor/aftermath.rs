@@ -26,7 +26,7 @@ type EndOfTurnCall<C> = Box<dyn FnOnce(&C)>;
 
 impl<C> Aftermath<C> {
     /// Stores the work that the settling of a connection has left.
-    pub(super) fn leave(&self, id: Id, later: Later) {
+    pub(super) fn push(&self, id: Id, later: Later) {
         match later {
             Later::DeliverHeld => self.resumed.push(id),
             Later::TellOfQueue => self.queue_notices.push(id),
@@ -36,7 +36,7 @@ impl<C> Aftermath<C> {
     }
 
     /// Stores a call for the end of the turn.
-    pub(super) fn leave_call(&self, call: impl FnOnce(&C) + 'static) {
+    pub(super) fn push_call(&self, call: impl FnOnce(&C) + 'static) {
         self.calls.push(Box::new(call));
     }
 
@@ -66,7 +66,7 @@ impl<C> Aftermath<C> {
     }
 
     /// Returns `true` if the next turn must not wait.
-    pub(super) fn is_pressing(&self) -> bool {
+    pub(super) fn forbids_waiting(&self) -> bool {
         self.has_calls() || !self.resumed.is_empty()
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use super::backend::{AnyBackend, Mio};
 
 /// The environment variable that chooses the backend if the program does not.
-const VARIABLE: &str = "ROPEWALK_BACKEND";
+const BACKEND_VARIABLE: &str = "ROPEWALK_BACKEND";
 
 /// A backend: the part of a reactor that makes the system calls (Twisted: the choice of a reactor,
 /// `twisted.internet.epollreactor` and its like).
@@ -45,10 +45,10 @@ impl BackendKind {
 
     /// Returns the backend that the environment selects, or the default if it selects none.
     fn of_environment() -> io::Result<Self> {
-        let Some(value) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(Self::Mio) };
+        let Some(value) = env::var_os(BACKEND_VARIABLE).filter(|value| !value.is_empty()) else { return Ok(Self::Mio) };
         [Self::Mio, Self::IoUring].into_iter().find(|kind| value == kind.name()).ok_or_else(|| {
             let found = value.display();
-            let message = format!("{VARIABLE} is {found:?}: expected \"mio\" or \"io_uring\"");
+            let message = format!("{BACKEND_VARIABLE} is {found:?}: expected \"mio\" or \"io_uring\"");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })
     }
@@ -58,10 +58,10 @@ impl BackendKind {
 /// mio, and the log gives the reason.
 pub(super) fn backend(asked: Option<BackendKind>) -> io::Result<(BackendKind, AnyBackend)> {
     let asked = asked.map_or_else(BackendKind::of_environment, Ok)?;
-    made(asked, io_uring)
+    make_backend(asked, io_uring)
 }
 
-fn made(
+fn make_backend(
     asked: BackendKind,
     io_uring: impl FnOnce() -> io::Result<AnyBackend>,
 ) -> io::Result<(BackendKind, AnyBackend)> {
@@ -81,7 +81,7 @@ fn io_uring() -> io::Result<AnyBackend> {
 
 #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
 fn io_uring() -> io::Result<AnyBackend> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "built without it (feature `io-uring`, on Linux)"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this crate was built without it (feature `io-uring`, on Linux)"))
 }
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
     fn a_refused_ring_is_mio_and_one_line() {
         let lines = Lines::default();
         let refused = || Err(io::ErrorKind::PermissionDenied.into());
-        let made = tracing::subscriber::with_default(lines.clone(), || made(BackendKind::IoUring, refused));
+        let made = tracing::subscriber::with_default(lines.clone(), || make_backend(BackendKind::IoUring, refused));
         assert_eq!(made.unwrap().0, BackendKind::Mio);
         let expected = "WARN message=no io_uring for this reactor: it uses mio error=permission denied";
         assert_eq!(*lines.0.lock().unwrap(), [expected]);
@@ -145,7 +145,7 @@ mod tests {
     /// A request for mio does not make a ring.
     #[test]
     fn nobody_makes_a_ring_for_mio() {
-        let (kind, _backend) = made(BackendKind::Mio, || panic!("a ring was made")).unwrap();
+        let (kind, _backend) = make_backend(BackendKind::Mio, || panic!("a ring was made")).unwrap();
         assert_eq!(kind, BackendKind::Mio);
     }
 }

@@ -120,14 +120,14 @@ impl Drop for Core {
 
 impl Driver for Core {
     fn send_now(&self, id: Id, data: &[u8]) -> usize {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return 0;
         }
         self.backend.borrow_mut().send_now(id, data)
     }
 
     fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(io::ErrorKind::NotConnected.into());
         }
         self.backend.borrow_mut().set_option(id, option)

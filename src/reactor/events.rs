@@ -91,12 +91,12 @@ impl Core {
                 })
             });
         let core = Rc::downgrade(self);
-        let told = phases.add_both(move |result| {
+        let finished = phases.add_both(move |result| {
             if let Some(core) = core.upgrade() {
                 core.triggers.fired(id, result);
             }
         });
-        drop(told);
+        drop(finished);
         answer
     }
 

@@ -63,7 +63,7 @@ impl Reactor {
     /// # }
     /// ```
     pub fn close(&self) -> Result<(), ReactorError> {
-        if self.0.is_foreign() {
+        if self.0.is_forked_child() {
             self.0.leave_to_parent();
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl Drop for Handle {
         // The loop has no control here, since running and turning it borrow a handle. But code
         // outside of the loop may be inside a call of a protocol.
         let Self(core) = self;
-        if core.is_foreign() {
+        if core.is_forked_child() {
             core.leave_to_parent();
         } else if core.context.is_entered() {
             let core = Rc::clone(core);
@@ -132,14 +132,14 @@ impl Core {
     }
 
     /// Returns `true` in a forked child of the process that the reactor belongs to.
-    pub(super) fn is_foreign(&self) -> bool {
+    pub(super) fn is_forked_child(&self) -> bool {
         !self.process.is_current()
     }
 
     /// Returns `true` if this process may use the reactor. A child that was forked before the loop
     /// was entered takes the reactor over: it gets a poller of its own, and keeps the sockets.
     pub(super) fn is_ours(&self) -> bool {
-        if !self.is_foreign() {
+        if !self.is_forked_child() {
             return true;
         }
         if self.process.is_parent() || self.is_closed() {
@@ -147,7 +147,7 @@ impl Core {
         }
         let reopened = self.backend.borrow_mut().reopen();
         if let Err(error) = reopened {
-            error!(%error, "a forked child has no poller of its own");
+            error!(%error, "a forked child could not get a poller of its own");
             return false;
         }
         self.threads.reopen(self.backend.borrow().waker());
@@ -186,7 +186,7 @@ impl Core {
         self.disconnect_all();
         self.end_jobs();
         // Futures see these ends before they are dropped.
-        self.poll_last();
+        self.poll_finally();
         self.spawner.close();
         self.triggers.close();
         self.timers.close();

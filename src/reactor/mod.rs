@@ -165,6 +165,7 @@ impl Reactor {
     /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of
     ///   [`Connection::with`](crate::Connection::with).
     /// - [`ReactorError::Closed`] after [`close`](Self::close).
+    /// - [`ReactorError::ForkedChild`] in a forked child that cannot take the reactor over.
     /// - [`ReactorError::Setup`] if signal handlers cannot be installed.
     /// - [`ReactorError::Poll`] if the poller fails. Every connection is lost before this returns.
     pub fn run(&self) -> Result<(), ReactorError> {
@@ -180,6 +181,7 @@ impl Reactor {
     /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of
     ///   [`Connection::with`](crate::Connection::with).
     /// - [`ReactorError::Closed`] after [`close`](Self::close).
+    /// - [`ReactorError::ForkedChild`] in a forked child that cannot take the reactor over.
     /// - [`ReactorError::Poll`] if the poller fails.
     pub fn iterate(&self, delay: Duration) -> Result<(), ReactorError> {
         self.0.iterate(delay)
@@ -196,7 +198,8 @@ impl Reactor {
     /// 5. Jobs in threads finish, the remaining triggers run, and [`run`](Self::run) returns.
     ///
     /// # Errors
-    /// [`ReactorError::NotRunning`] if the reactor does not run, or is stopping already.
+    /// - [`ReactorError::NotRunning`] if the reactor does not run, or is stopping already.
+    /// - [`ReactorError::ForkedChild`] in a forked child.
     pub fn stop(&self) -> Result<(), ReactorError> {
         self.0.stop()
     }
@@ -206,7 +209,8 @@ impl Reactor {
     /// [`run`](Self::run). The triggers of a startup that is under way still run.
     ///
     /// # Errors
-    /// [`ReactorError::NotRunning`] if the reactor does not run.
+    /// - [`ReactorError::NotRunning`] if the reactor does not run.
+    /// - [`ReactorError::ForkedChild`] in a forked child.
     pub fn crash(&self) -> Result<(), ReactorError> {
         self.0.crash()
     }

@@ -22,8 +22,7 @@ impl Reactor {
     /// driven by [`iterate`](Self::iterate) alone handles no signals.
     ///
     /// - Any number of subscriptions, of any number of reactors, may be for one signal. All are
-    ///   called. Subscriptions of one reactor are called in the order in which they
-    ///   were made.
+    ///   called. Subscriptions of one reactor are called in the order in which they were made.
     /// - A signal that arrives several times before the loop gets to it causes one call, as the
     ///   system merges pending signals.
     /// - SIGINT and SIGTERM still stop the reactor, unless
@@ -44,7 +43,7 @@ impl Reactor {
     /// let reactor = Reactor::new()?;
     /// let asked = reactor.clone();
     /// let _subscription = reactor.on_signal(SIGUSR1, move || println!("{:?}", asked.counters()))?;
-    /// # reactor.call_when_running({ let reactor = reactor.clone(); move || reactor.stop().expect("it runs") });
+    /// # reactor.call_when_running({ let reactor = reactor.clone(); move || reactor.stop().expect("the reactor runs") });
     /// reactor.run()?;
     /// # Ok(())
     /// # }
@@ -145,18 +144,18 @@ impl Core {
     /// Handles the signals that arrived. Stopping comes first, so that a subscriber sees the
     /// reactor stopping.
     pub(super) fn signalled(&self) {
-        let Some(came) = self.signals.take_came() else { return };
-        if let Some(signal) = came.stop {
+        let Some(arrived) = self.signals.take_arrived() else { return };
+        if let Some(signal) = arrived.stop {
             self.stop_by(signal);
         }
-        came.subscribed.into_iter().for_each(|signal| self.signals.tell_subscribers(signal));
+        arrived.subscribed.into_iter().for_each(|signal| self.signals.tell_subscribers(signal));
     }
 
     /// Stops the reactor at the first signal. A second signal ends the loop without waiting.
     fn stop_by(&self, signal: i32) {
         self.run.set_exit_signal(Some(signal));
         if self.stop().is_err() {
-            tracing::warn!(signal, "a second signal: the reactor leaves at once");
+            tracing::warn!(signal, "a second signal: the loop ends at once");
             // The reactor runs, since this is its loop.
             let _ = self.crash();
         }

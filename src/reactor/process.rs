@@ -69,7 +69,7 @@ struct Mark {
 static UNSET: AtomicU8 = AtomicU8::new(0);
 
 /// Length of the mapping: one page, whatever its size.
-const LENGTH: usize = 1;
+const MAPPED_BYTES: usize = 1;
 
 impl Mark {
     fn new() -> Self {
@@ -87,10 +87,10 @@ impl Mark {
         use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the system chooses an address that is not in use.
-        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), LENGTH, access, MapFlags::PRIVATE) }.ok()?;
+        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), MAPPED_BYTES, access, MapFlags::PRIVATE) }.ok()?;
         let mark = Self { byte: NonNull::new(page.cast())?, is_mapped: true };
         // SAFETY: only this value uses the page, and in children it stays a page of zeros.
-        unsafe { madvise(page, LENGTH, Advice::LinuxWipeOnFork) }.ok()?;
+        unsafe { madvise(page, MAPPED_BYTES, Advice::LinuxWipeOnFork) }.ok()?;
         Some(mark)
     }
 
@@ -128,7 +128,7 @@ impl Drop for Mark {
         if self.is_mapped {
             // SAFETY: `mapped` made this mapping with this length, and nothing refers to it any
             // more. The call fails for no such mapping.
-            let _ = unsafe { rustix::mm::munmap(self.byte.as_ptr().cast(), LENGTH) };
+            let _ = unsafe { rustix::mm::munmap(self.byte.as_ptr().cast(), MAPPED_BYTES) };
         }
     }
 }

@@ -70,12 +70,12 @@ where
     let (place, handle) = (Rc::clone(&result), reactor.clone());
     reactor.call_when_running(move || {
         let done = maybe_deferred(|| main(&handle)).add_callback(Finish::finished);
-        let told = done.add_both(move |done| {
+        let finished = done.add_both(move |done| {
             place.set(done);
             // The reactor may be stopping already, and the stop may have ended `main`.
             let _ = handle.stop();
         });
-        drop(told);
+        drop(finished);
     });
     let ran = reactor.run();
     let signal = reactor.exit_signal();
@@ -123,7 +123,7 @@ impl Reactor {
     /// let reactor = ropewalk::Reactor::new()?;
     /// let stopped = reactor.when_stopped();
     /// let handle = reactor.clone();
-    /// reactor.call_when_running(move || handle.stop().expect("it runs"));
+    /// reactor.call_when_running(move || handle.stop().expect("the reactor runs"));
     /// reactor.run()?;
     /// assert!(stopped.is_called());
     /// # Ok(())

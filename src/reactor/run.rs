@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Core;
-use super::run_state::{Next, RunContext, RunEvent};
+use super::run_state::{RunContext, RunEvent, RunStep};
 use super::triggers::Phase;
 use crate::error::ReactorError;
 use crate::log::error;
@@ -14,14 +14,14 @@ use crate::time::Clock;
 
 /// Number of times that futures are polled once more at the end of a run. A future that unwinds
 /// through so many waits is rare, and a future that wakes itself forever must not delay the end.
-const LAST_POLLS: usize = 100;
+const FINAL_POLLS: usize = 100;
 
 impl Core {
     pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
         self.begin_run()?;
         // `turn` is compiled into this loop: see there.
-        self.controlled(|| {
-            while self.step_on(None)? {}
+        self.with_control(|| {
+            while self.step_in_control(None)? {}
             Ok(())
         })
     }
@@ -31,7 +31,7 @@ impl Core {
         self.check_idle()?;
         self.run.set_exit_signal(None);
         self.install_signals()?;
-        self.controlled(|| self.begin(RunEvent::Startup));
+        self.with_control(|| self.begin(RunEvent::Startup));
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl Core {
 
     /// Runs `act` with the loop in control. A panic that gets out of it ends the run, and is
     /// resumed. None should: every call of the program's code is guarded.
-    fn controlled<T>(self: &Rc<Self>, act: impl FnOnce() -> T) -> T {
+    fn with_control<T>(self: &Rc<Self>, act: impl FnOnce() -> T) -> T {
         self.run.set_turning(true);
         let result = catch_unwind(AssertUnwindSafe(act));
         self.run.set_turning(false);
@@ -68,13 +68,13 @@ impl Core {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
         }
-        self.controlled(|| self.step_on(longest))
+        self.with_control(|| self.step_in_control(longest))
     }
 
     #[inline(always)]
-    fn step_on(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
+    fn step_in_control(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         // A callback may have forked.
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         if !self.advance() {
@@ -90,7 +90,7 @@ impl Core {
 
     #[cold]
     fn turn_failed(self: &Rc<Self>) {
-        if !self.is_foreign() {
+        if !self.is_forked_child() {
             self.fail_all();
             self.finish();
         }
@@ -98,20 +98,20 @@ impl Core {
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
         self.check_idle()?;
-        self.controlled(|| self.turn(Some(delay)))?;
+        self.with_control(|| self.turn(Some(delay)))?;
         self.backend.borrow_mut().flush();
         Ok(())
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         self.run.stop()
     }
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         self.run.crash()
@@ -138,9 +138,9 @@ impl Core {
     fn advance(self: &Rc<Self>) -> bool {
         loop {
             let (event, phase) = match self.run.next(&**self) {
-                Next::Over => return false,
-                Next::Wait => return true,
-                Next::Go(event, phase) => (event, phase),
+                RunStep::Over => return false,
+                RunStep::Wait => return true,
+                RunStep::Go(event, phase) => (event, phase),
             };
             match (event, phase) {
                 (RunEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
@@ -148,7 +148,7 @@ impl Core {
                 (RunEvent::Startup, None) => self.run.started(),
                 (RunEvent::Shutdown, None) => {
                     self.end_jobs();
-                    self.poll_last();
+                    self.poll_finally();
                     return false;
                 }
             }
@@ -161,7 +161,7 @@ impl Core {
         match (event, phase) {
             (RunEvent::Shutdown, Phase::During) => {
                 self.disconnect_all();
-                self.stop_names();
+                self.stop_lookups();
             }
             (RunEvent::Shutdown, Phase::After) => self.abandon_jobs(),
             _ => {}
@@ -172,8 +172,8 @@ impl Core {
 
     /// Polls the woken futures for the last time: no later turn reports ended connections and jobs
     /// to them.
-    pub(super) fn poll_last(&self) {
-        for _ in 0..LAST_POLLS {
+    pub(super) fn poll_finally(&self) {
+        for _ in 0..FINAL_POLLS {
             self.spawner.poll_woken();
         }
     }
@@ -188,7 +188,7 @@ impl Core {
 
     /// Ends a run, for whatever reason it ended.
     fn finish(&self) {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return;
         }
         if !self.is_closed() {
@@ -206,8 +206,8 @@ impl Core {
     }
 
     /// Returns `true` if `advance` has something to do after this turn.
-    pub(super) fn is_to_advance(&self) -> bool {
-        self.run.is_to_advance(self)
+    pub(super) fn can_advance(&self) -> bool {
+        self.run.can_advance(self)
     }
 }
 

@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::mem;
 use std::time::Duration;
 
-use super::triggers::{Pending, Phase, SystemEvent};
+use super::triggers::{PendingTriggers, Phase, SystemEvent};
 use crate::error::ReactorError;
 use crate::log::error;
 use crate::time::DelayedCall;
@@ -40,12 +40,12 @@ pub(super) enum RunEvent {
 enum RunStage {
     Idle,
     /// The startup triggers run.
-    Starting(Event),
+    Starting(EventProgress),
     Running,
     /// `stop` was called.
     StopAsked,
     /// The shutdown triggers run.
-    Stopping(Event),
+    Stopping(EventProgress),
     /// The loop ends with this turn.
     Crashed,
     /// The reactor never runs again.
@@ -53,7 +53,7 @@ enum RunStage {
 }
 
 /// The next step of a run.
-pub(super) enum Next {
+pub(super) enum RunStep {
     /// The run is over.
     Over,
     /// No step before another turn.
@@ -70,10 +70,10 @@ pub(super) trait RunContext {
 }
 
 /// An event that is under way.
-struct Event {
+struct EventProgress {
     phase: Phase,
     /// The Deferreds that the phase waits for.
-    pending: Pending,
+    pending: PendingTriggers,
     /// The time when the waiting ends.
     deadline: Option<(Duration, DelayedCall)>,
     /// The state that a startup leads to, if not to `Running`. Such a startup waits for no
@@ -146,7 +146,7 @@ impl Run {
 
     /// Starts an event. Its Deferreds are awaited until the deadline, if it has one.
     pub(super) fn begin(&self, event: RunEvent, phase: Phase, deadline: Option<(Duration, DelayedCall)>) {
-        let under_way = Event { phase, pending: Pending::default(), deadline, leaving: None };
+        let under_way = EventProgress { phase, pending: PendingTriggers::default(), deadline, leaving: None };
         self.enter(match event {
             RunEvent::Startup => RunStage::Starting(under_way),
             RunEvent::Shutdown => RunStage::Stopping(under_way),
@@ -154,21 +154,21 @@ impl Run {
     }
 
     /// Returns the next step of the run.
-    pub(super) fn next(&self, context: &impl RunContext) -> Next {
+    pub(super) fn next(&self, context: &impl RunContext) -> RunStep {
         match &*self.state.borrow() {
-            RunStage::Idle | RunStage::Crashed | RunStage::Closed => Next::Over,
-            RunStage::Running => Next::Wait,
-            RunStage::Starting(event) if event.is_waiting(RunEvent::Startup, context) => Next::Wait,
-            RunStage::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => Next::Wait,
-            RunStage::Starting(event) => Next::Go(RunEvent::Startup, event.phase.next()),
-            RunStage::Stopping(event) => Next::Go(RunEvent::Shutdown, event.phase.next()),
-            RunStage::StopAsked => Next::Go(RunEvent::Shutdown, Some(Phase::Before)),
+            RunStage::Idle | RunStage::Crashed | RunStage::Closed => RunStep::Over,
+            RunStage::Running => RunStep::Wait,
+            RunStage::Starting(event) if event.is_waiting(RunEvent::Startup, context) => RunStep::Wait,
+            RunStage::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => RunStep::Wait,
+            RunStage::Starting(event) => RunStep::Go(RunEvent::Startup, event.phase.next()),
+            RunStage::Stopping(event) => RunStep::Go(RunEvent::Shutdown, event.phase.next()),
+            RunStage::StopAsked => RunStep::Go(RunEvent::Shutdown, Some(Phase::Before)),
         }
     }
 
     /// Returns `true` if there is a next step after this turn: a call or a timer of this turn
     /// changed the state.
-    pub(super) fn is_to_advance(&self, context: &impl RunContext) -> bool {
+    pub(super) fn can_advance(&self, context: &impl RunContext) -> bool {
         match &*self.state.borrow() {
             RunStage::StopAsked | RunStage::Crashed => true,
             RunStage::Starting(event) => !event.is_waiting(RunEvent::Startup, context),
@@ -203,7 +203,7 @@ impl Run {
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
         let mut state = self.state.borrow_mut();
         match &mut *state {
-            RunStage::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
+            RunStage::Starting(EventProgress { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
             RunStage::Running => *state = RunStage::StopAsked,
             _ => return Err(ReactorError::NotRunning),
         }
@@ -212,11 +212,11 @@ impl Run {
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
         match &mut *self.state.borrow_mut() {
-            RunStage::Starting(Event { leaving: Some(Leaving::Crash), .. })
+            RunStage::Starting(EventProgress { leaving: Some(Leaving::Crash), .. })
             | RunStage::Idle
             | RunStage::Crashed
             | RunStage::Closed => return Err(ReactorError::NotRunning),
-            RunStage::Starting(Event { leaving, .. }) => {
+            RunStage::Starting(EventProgress { leaving, .. }) => {
                 *leaving = Some(Leaving::Crash);
                 return Ok(());
             }
@@ -244,14 +244,14 @@ impl Run {
                 current.phase = phase;
                 mem::take(&mut current.pending)
             }
-            _ => Pending::default(),
+            _ => PendingTriggers::default(),
         };
         drop(left);
     }
 
     /// Stores the Deferreds that the triggers of a phase returned, unless a trigger has stopped or
     /// crashed the reactor.
-    pub(super) fn note_pending(&self, event: RunEvent, phase: Phase, pending: Pending) {
+    pub(super) fn note_pending(&self, event: RunEvent, phase: Phase, pending: PendingTriggers) {
         match (&mut *self.state.borrow_mut(), event) {
             (RunStage::Starting(current), RunEvent::Startup) | (RunStage::Stopping(current), RunEvent::Shutdown)
                 if current.phase == phase =>
@@ -272,7 +272,7 @@ impl From<RunEvent> for SystemEvent {
     }
 }
 
-impl Event {
+impl EventProgress {
     /// Returns `true` if the event waits before its next phase. It waits for the Deferreds of its
     /// triggers. A shutdown also waits for the program's jobs, in any pool: they may need the
     /// reactor until they are done.
@@ -294,7 +294,7 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for EventProgress {
     fn drop(&mut self) {
         if let Some((_, timer)) = &self.deadline {
             // This timer may be the one that ended the wait.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
-use super::signals::{Came, Signals};
+use super::signals::{ArrivedSignals, Signals};
 use crate::failure::{drop_guarded, guarded};
 use crate::log::error;
 use crate::transport::id::Id;
@@ -79,7 +79,7 @@ impl SignalHandling {
     }
 
     /// Takes the signals that arrived since the last call, if there are handlers.
-    pub(super) fn take_came(&self) -> Option<Came> {
+    pub(super) fn take_arrived(&self) -> Option<ArrivedSignals> {
         self.handlers.borrow_mut().as_mut().map(|(_, signals)| signals.take())
     }
 
@@ -98,7 +98,7 @@ impl SignalHandling {
 #[derive(Default)]
 struct Subscribers {
     all: BTreeMap<u64, Subscriber>,
-    made: u64,
+    last_id: u64,
 }
 
 struct Subscriber {
@@ -109,9 +109,9 @@ struct Subscriber {
 
 impl Subscribers {
     fn add(&mut self, signal: i32, call: Box<dyn FnMut()>) -> u64 {
-        self.made += 1;
-        self.all.insert(self.made, Subscriber { signal, call: Some(call) });
-        self.made
+        self.last_id += 1;
+        self.all.insert(self.last_id, Subscriber { signal, call: Some(call) });
+        self.last_id
     }
 
     fn has(&self, signal: i32) -> bool {

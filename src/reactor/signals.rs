@@ -37,7 +37,7 @@ pub(super) struct Signals {
 }
 
 /// The signals that arrived since the last call of [`Signals::take`].
-pub(super) struct Came {
+pub(super) struct ArrivedSignals {
     /// A signal that stops the reactor.
     pub(super) stop: Option<i32>,
     /// Signals with subscribers, each once.
@@ -90,29 +90,30 @@ impl Signals {
     }
 
     /// Takes the signals that arrived since the last call.
-    pub(super) fn take(&mut self) -> Came {
+    pub(super) fn take(&mut self) -> ArrivedSignals {
         let mut bytes = [0; 64];
         // A handler sets its flag before it writes the byte. So the flags are read after the bytes.
         // An error means that there are no more bytes.
         while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {}
-        let mut came = Came { stop: None, subscribed: Vec::new() };
-        for (&signal, handler) in self.handlers.iter().filter(|(_, handler)| handler.came.swap(false, Ordering::SeqCst))
+        let mut arrived = ArrivedSignals { stop: None, subscribed: Vec::new() };
+        for (&signal, handler) in
+            self.handlers.iter().filter(|(_, handler)| handler.arrived.swap(false, Ordering::SeqCst))
         {
             if handler.stops {
-                came.stop = Some(signal);
+                arrived.stop = Some(signal);
             }
             if handler.is_subscribed {
-                came.subscribed.push(signal);
+                arrived.subscribed.push(signal);
             }
         }
-        came
+        arrived
     }
 }
 
 /// One reactor's handler for one signal.
 struct Handler {
     signal: i32,
-    came: Arc<AtomicBool>,
+    arrived: Arc<AtomicBool>,
     stops: bool,
     is_subscribed: bool,
     registered: [SigId; 2],
@@ -121,9 +122,9 @@ struct Handler {
 impl Handler {
     fn install(signal: i32, writing: &UnixStream) -> io::Result<Self> {
         prepare(signal)?;
-        let came = Arc::default();
+        let arrived = Arc::default();
         let writing = writing.try_clone()?;
-        let stores = flag::register(signal, Arc::clone(&came))?;
+        let stores = flag::register(signal, Arc::clone(&arrived))?;
         let wakes = low_level::pipe::register(signal, writing).inspect_err(|_| {
             low_level::unregister(stores);
         })?;
@@ -132,7 +133,7 @@ impl Handler {
             disposition.handlers += 1;
             disposition.is_idle.store(false, Ordering::SeqCst);
         }
-        Ok(Self { signal, came, stops: false, is_subscribed: false, registered: [stores, wakes] })
+        Ok(Self { signal, arrived, stops: false, is_subscribed: false, registered: [stores, wakes] })
     }
 }
 

@@ -81,7 +81,7 @@ fn listen(reactor: &Reactor, log: &Log) -> (Port, SocketAddr) {
 fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !done() {
-        assert!(Instant::now() < until, "it did not happen");
+        assert!(Instant::now() < until, "the condition was not met in time");
         reactor.iterate(Duration::from_millis(5)).unwrap();
     }
 }
@@ -146,7 +146,7 @@ fn the_pause_of_accepting_doubles_until_it_works() {
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
     let pause = || {
         core.complete(id, Completion::AcceptFailed(Errno::NFILE.into()));
-        let pause = core.timers.next_deadline().expect("it goes on") - core.timers.seconds();
+        let pause = core.timers.next_deadline().expect("accepting resumes") - core.timers.seconds();
         network.run_for(pause).unwrap();
         pause.as_millis()
     };
@@ -471,7 +471,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     }
     impl Drop for Bomb {
         fn drop(&mut self) {
-            panic!("of a drop");
+            panic!("a panic of a drop");
         }
     }
     let (reactor, log) = (reactor(), Log::default());

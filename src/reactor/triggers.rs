@@ -95,7 +95,7 @@ pub(super) struct Triggers {
     waiting: RefCell<Vec<Trigger>>,
     /// The firings of the program's events that are under way.
     firings: RefCell<SlotMap<Promise<()>>>,
-    made: Cell<u64>,
+    next_id: Cell<u64>,
     closed: Cell<bool>,
 }
 
@@ -109,9 +109,9 @@ struct Trigger {
 
 /// The Deferreds of a phase that is under way. Failures are logged when they occur.
 #[derive(Default)]
-pub(super) struct Pending(Vec<(&'static Location<'static>, Deferred<()>)>);
+pub(super) struct PendingTriggers(Vec<(&'static Location<'static>, Deferred<()>)>);
 
-impl Pending {
+impl PendingTriggers {
     /// Returns the places of the triggers whose Deferreds have no result yet.
     pub(super) fn places(&self) -> impl Iterator<Item = &'static Location<'static>> {
         self.0.iter().filter(|(_, deferred)| !deferred.is_called()).map(|(place, _)| *place)
@@ -129,7 +129,7 @@ impl Triggers {
     where
         R: Outcome<Output = ()> + 'static,
     {
-        let id = TriggerId(self.made.replace(self.made.get() + 1));
+        let id = TriggerId(self.next_id.replace(self.next_id.get() + 1));
         let call = Box::new(move || maybe_deferred(call));
         let trigger = Trigger { id, phase, event, place: Location::caller(), call };
         if self.closed.get() {
@@ -177,8 +177,8 @@ impl Triggers {
 
     /// Runs the triggers of a phase in the order in which they were added, those added meanwhile
     /// included. Each trigger is used up.
-    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase) -> Pending {
-        let mut pending = Pending::default();
+    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase) -> PendingTriggers {
+        let mut pending = PendingTriggers::default();
         while let Some(Trigger { event, place, call, .. }) = self.next(event, phase) {
             let done = call().add_errback(move |failure| {
                 error!(?event, ?phase, trigger = %place, %failure, "a trigger failed");

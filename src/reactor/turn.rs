@@ -24,7 +24,7 @@ use crate::time::Clock;
 
 /// Maximum number of timers in one turn. 10,000 small functions take a few milliseconds. The others
 /// come first in the next turn, after the network has been served.
-const TIMERS: usize = 10_000;
+const TIMERS_PER_TURN: usize = 10_000;
 
 impl Core {
     /// Makes one turn. `longest` bounds the wait.
@@ -41,7 +41,7 @@ impl Core {
         self.run_remote_calls();
         // 2
         self.run_timers();
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         // 4
@@ -61,9 +61,11 @@ impl Core {
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
-        while !self.is_foreign() {
+        // A callback may fork. In the child, the remaining events belong to the parent.
+        while !self.is_forked_child() {
             let mut backend = self.backend.borrow_mut();
             if let Some(id) = backend.next_received(&mut inbox) {
+                // No borrow is held during a callback.
                 drop(backend);
                 self.received(id, &mut inbox);
                 continue;
@@ -79,7 +81,7 @@ impl Core {
         }
         self.inbox.set(inbox);
         self.spawner.poll_woken();
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         // 7
@@ -113,7 +115,7 @@ impl Core {
     #[inline(never)]
     fn run_due_timers(&self) {
         let mut longest = Duration::ZERO;
-        for ready in self.timers.begin(self.timers.seconds()).take(TIMERS) {
+        for ready in self.timers.begin(self.timers.seconds()).take(TIMERS_PER_TURN) {
             longest = longest.max(ready.late());
             if let Err(failure) = guarded(|| ready.run()) {
                 error!(%failure, "a delayed call failed");
@@ -129,8 +131,8 @@ impl Core {
         !self.context.is_clean()
             || self.threads.has_calls()
             || self.spawner.is_woken()
-            || self.aftermath.is_pressing()
-            || self.is_to_advance()
+            || self.aftermath.forbids_waiting()
+            || self.can_advance()
     }
 
     /// Returns the deadline of the wait in phase 5. Zero means no wait.
@@ -145,7 +147,7 @@ impl Core {
 
     /// Schedules `call` for the end of this turn, or of the next one if no turn is under way.
     pub(super) fn at_end_of_turn(&self, call: impl FnOnce(&Self) + 'static) {
-        self.aftermath.leave_call(call);
+        self.aftermath.push_call(call);
     }
 
     /// Runs the calls at the end of phase 8. Calls that these schedule in turn wait for the next

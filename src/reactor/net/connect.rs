@@ -20,11 +20,11 @@ use crate::transport::id::Id;
 
 /// Number of further tries after a socket has connected to itself. The system chose our own port as
 /// the local one, which is unlikely to happen twice.
-const SELF_CONNECTS: u32 = 3;
+const SELF_CONNECT_RETRIES: u32 = 3;
 
 /// Delay before a UNIX socket is tried again whose queue is full: no event reports that there is
 /// room. Within 10 ms, a live listener has accepted many connections.
-const BUSY: Duration = Duration::from_millis(10);
+const BUSY_RETRY: Duration = Duration::from_millis(10);
 
 impl Reactor {
     /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection
@@ -171,6 +171,7 @@ impl Core {
     fn start_attempt(self: &Rc<Self>, id: Id, attempt: &DialAttempt) {
         let options = attempt.dial.options.dial;
         let mut begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
+        // A new connection is worth more than the oldest lingering socket.
         if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
             begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
         }
@@ -194,7 +195,7 @@ impl Core {
     /// Tries again after a while, until the attempt's timeout.
     fn start_attempt_later(self: &Rc<Self>, id: Id) {
         let core = Rc::downgrade(self);
-        self.timers.call_later(BUSY, move || {
+        self.timers.call_later(BUSY_RETRY, move || {
             if let Some(core) = core.upgrade()
                 && let Some(attempt) = core.attempt(id)
             {
@@ -206,7 +207,7 @@ impl Core {
     /// Handles an attempt that the network has answered.
     pub(in crate::reactor) fn connected(self: &Rc<Self>, id: Id, host: Address) {
         let Some(attempt) = self.attempt(id) else { return };
-        if host == attempt.to && attempt.self_connects.get() < SELF_CONNECTS {
+        if host == attempt.to && attempt.self_connects.get() < SELF_CONNECT_RETRIES {
             // The connection goes to a free port of the local range, and the system chose that same
             // port as the local one.
             attempt.self_connects.set(attempt.self_connects.get() + 1);

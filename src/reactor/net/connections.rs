@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::listener::PortCore;
-use super::port::Waiting;
+use super::port::BacklogPolicy;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
@@ -23,13 +23,13 @@ use crate::transport::step::CloseMode;
 use crate::transport::stream::Stream;
 
 /// Delay before a send is tried again that failed because the system had no memory.
-const STARVED: Duration = Duration::from_millis(10);
+const STARVED_RETRY: Duration = Duration::from_millis(10);
 
 impl Core {
     /// Phase 6: delivers received bytes.
     #[inline(always)]
     pub(in crate::reactor) fn received(&self, id: Id, inbox: &mut Inbox) {
-        let Some(joint) = self.joint(id) else { return self.received_by_nobody(id, inbox) };
+        let Some(joint) = self.joint(id) else { return self.received_after_end(id, inbox) };
         if let Some(descriptors) = inbox.take_descriptors() {
             joint.descriptors_received(descriptors);
         }
@@ -37,7 +37,7 @@ impl Core {
     }
 
     #[cold]
-    fn received_by_nobody(&self, id: Id, inbox: &mut Inbox) {
+    fn received_after_end(&self, id: Id, inbox: &mut Inbox) {
         drop(inbox.take_descriptors());
         self.lingering_received(id, inbox.bytes().len());
     }
@@ -113,7 +113,7 @@ impl Core {
         };
         let adopted = self.backend.borrow_mut().adopt(id, socket);
         if let Err(error) = adopted {
-            error!(peer = %named.peer(), %error, "the poller does not take a new connection; it is closed");
+            error!(peer = %named.peer(), %error, "the poller refused a new connection, which is closed");
             self.slots.borrow_mut().remove(id);
             return;
         }
@@ -161,6 +161,7 @@ impl Core {
         if !stream.can_send() {
             return;
         }
+        // Fast path: a send that empties the queue, or that the socket blocks, needs nothing else.
         match backend.send(id, stream.outgoing(&self.context.pool)) {
             Ok(Progress::Advanced(count)) if stream.queue.is_empty() => stream.sent(count),
             Ok(Progress::Blocked(count)) => {
@@ -232,7 +233,7 @@ impl Core {
         }
         for (id, mode) in self.aftermath.take_lost() {
             // A callback may have forked. In the child, the sockets belong to the parent.
-            if self.is_foreign() {
+            if self.is_forked_child() {
                 return;
             }
             self.lose(id, mode);
@@ -293,7 +294,7 @@ impl Core {
 
     fn unblock_later(self: &Rc<Self>, id: Id) {
         let core = Rc::downgrade(self);
-        self.timers.call_later(STARVED, move || {
+        self.timers.call_later(STARVED_RETRY, move || {
             if let Some(core) = core.upgrade() {
                 core.with_transport(id, |transport| transport.update(|stream| stream.unblocked()));
             }
@@ -329,7 +330,7 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
                 // Every call of `stop_listening` has a Deferred of its own.
-                drop(self.stop_port(&port, Waiting::Refuse));
+                drop(self.stop_port(&port, BacklogPolicy::Refuse));
             }
         }
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
@@ -391,6 +392,6 @@ impl Settler for StreamSettler<'_> {
     }
 
     fn leave(&mut self, later: Later) {
-        self.core.aftermath.leave(self.id, later);
+        self.core.aftermath.push(self.id, later);
     }
 }

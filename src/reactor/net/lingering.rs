@@ -27,11 +27,11 @@ impl Core {
     /// Sends our end, unless that was done, and keeps the connection open without a protocol.
     pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
         let until = self.timers.seconds().saturating_add(LINGER_TIME);
-        let lingering = Lingering::new(until, self.look_at_lingering(id, QUIET_TIME));
+        let lingering = Lingering::new(until, self.schedule_lingering_check(id, QUIET_TIME));
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Lingering(Box::new(lingering));
         }
-        self.remember_lingering(id);
+        self.push_lingering(id);
         let mut backend = self.backend.borrow_mut();
         if !was_shut {
             backend.shut_down_writing(id);
@@ -39,24 +39,24 @@ impl Core {
         backend.receive(id, true);
     }
 
-    fn look_at_lingering(self: &Rc<Self>, id: Id, after: Duration) -> DelayedCall {
+    fn schedule_lingering_check(self: &Rc<Self>, id: Id, after: Duration) -> DelayedCall {
         let core = Rc::downgrade(self);
         self.timers.call_later(after, move || {
             if let Some(core) = core.upgrade() {
-                core.lingers_on(id);
+                core.check_lingering(id);
             }
         })
     }
 
     /// Ends lingering if its time is over or if none of our bytes is outstanding. Otherwise
     /// schedules the next check.
-    fn lingers_on(self: &Rc<Self>, id: Id) {
+    fn check_lingering(self: &Rc<Self>, id: Id) {
         let now = self.timers.seconds();
         let is_acknowledged = self.backend.borrow().is_acknowledged(id);
         let mut slots = self.slots.borrow_mut();
         let Some(Slot::Lingering(lingering)) = slots.get_mut(id) else { return };
         if let Some(left) = lingering.time_left(now, is_acknowledged) {
-            lingering.set_timer(self.look_at_lingering(id, QUIET_TIME.min(left)));
+            lingering.set_timer(self.schedule_lingering_check(id, QUIET_TIME.min(left)));
             return;
         }
         drop(slots);
@@ -100,7 +100,7 @@ impl Core {
 
     /// Appends a socket to the list. Ended sockets at its front are removed, so that the list holds
     /// at most the sockets that began to linger within [`LINGER_TIME`].
-    fn remember_lingering(&self, id: Id) {
+    fn push_lingering(&self, id: Id) {
         let mut all = self.net.lingering.borrow_mut();
         while all.front().is_some_and(|first| !self.is_lingering(*first)) {
             all.pop_front();

@@ -12,7 +12,7 @@ pub(in crate::reactor) struct Lingering {
     /// Number of bytes that may still arrive.
     left: usize,
     /// Bytes arrived since the last check.
-    heard: bool,
+    received_since_check: bool,
     /// The latest time of its end.
     until: Duration,
     /// The timer of the next check.
@@ -21,12 +21,12 @@ pub(in crate::reactor) struct Lingering {
 
 impl Lingering {
     pub(super) fn new(until: Duration, timer: DelayedCall) -> Self {
-        Self { left: LINGER_BYTES, heard: false, until, timer }
+        Self { left: LINGER_BYTES, received_since_check: false, until, timer }
     }
 
     /// Counts received bytes. Returns true when the limit is reached.
     pub(super) fn received(&mut self, count: usize) -> bool {
-        self.heard = true;
+        self.received_since_check = true;
         self.left = self.left.saturating_sub(count);
         self.left == 0
     }
@@ -34,8 +34,8 @@ impl Lingering {
     /// Returns the remaining time, or `None` if lingering is over: its time has passed, or the peer
     /// has acknowledged everything and no bytes arrived since the last check.
     pub(super) fn time_left(&mut self, now: Duration, is_acknowledged: bool) -> Option<Duration> {
-        let was_heard = mem::take(&mut self.heard);
-        (now < self.until && (was_heard || !is_acknowledged)).then(|| self.until - now)
+        let has_received = mem::take(&mut self.received_since_check);
+        (now < self.until && (has_received || !is_acknowledged)).then(|| self.until - now)
     }
 
     pub(super) fn set_timer(&mut self, timer: DelayedCall) {

@@ -30,7 +30,7 @@ pub(in crate::reactor) struct PortCore {
     pub(super) host: RefCell<Address>,
     pub(super) state: RefCell<ListenerState>,
     pause: Cell<Duration>,
-    trouble: RefCell<Trouble>,
+    problems: RefCell<AcceptProblems>,
 }
 
 pub(super) enum ListenerState {
@@ -42,8 +42,8 @@ pub(super) enum ListenerState {
 
 /// The problems since the last log line.
 #[derive(Default)]
-struct Trouble {
-    told: Option<Duration>,
+struct AcceptProblems {
+    logged_at: Option<Duration>,
     shed: u64,
     failures: u64,
 }
@@ -56,7 +56,7 @@ impl PortCore {
             host: RefCell::new(address),
             state: RefCell::new(ListenerState::Stopped),
             pause: Cell::new(FIRST_PAUSE),
-            trouble: RefCell::default(),
+            problems: RefCell::default(),
         }
     }
 
@@ -80,25 +80,25 @@ impl PortCore {
 
     /// Counts connections that were closed unserved because descriptors ran out.
     pub(super) fn shed(&self, now: Duration, count: usize) {
-        self.trouble.borrow_mut().shed += count as u64;
-        self.complain(now, "descriptors ran out");
+        self.problems.borrow_mut().shed += count as u64;
+        self.log_problems(now, "descriptors ran out");
     }
 
     /// Counts a failed accept. Returns the length of the pause that follows.
     pub(super) fn accept_failed(&self, now: Duration, error: &io::Error) -> Duration {
-        self.trouble.borrow_mut().failures += 1;
-        self.complain(now, error);
+        self.problems.borrow_mut().failures += 1;
+        self.log_problems(now, error);
         self.pause.replace((self.pause.get() * 2).min(LONGEST_PAUSE))
     }
 
     /// Logs the problems since the last log line, at most once a second.
-    fn complain(&self, now: Duration, what: impl fmt::Display) {
-        let mut trouble = self.trouble.borrow_mut();
-        if trouble.told.is_some_and(|told| now < told + LOG_INTERVAL) {
+    fn log_problems(&self, now: Duration, what: impl fmt::Display) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.logged_at.is_some_and(|logged_at| now < logged_at + LOG_INTERVAL) {
             return;
         }
-        let Trouble { shed, failures, .. } = *trouble;
-        *trouble = Trouble { told: Some(now), ..Trouble::default() };
+        let AcceptProblems { shed, failures, .. } = *problems;
+        *problems = AcceptProblems { logged_at: Some(now), ..AcceptProblems::default() };
         let port = self.host.borrow().clone();
         tracing::warn!(%port, shed, failures, "cannot accept all connections: {what}");
     }

@@ -93,7 +93,7 @@ impl Port {
     /// returns. It fails with [`Panicked`](crate::failure::Panicked) if `do_stop` panicked.
     /// Stopping twice is fine: both Deferreds fire.
     pub fn stop_listening(&self) -> Deferred<()> {
-        self.stop(Waiting::Serve)
+        self.stop(BacklogPolicy::Serve)
     }
 
     /// Stops listening, and resets the connections that the system has accepted but that have no
@@ -116,12 +116,12 @@ impl Port {
     /// # }
     /// ```
     pub fn abort_listening(&self) -> Deferred<()> {
-        self.stop(Waiting::Refuse)
+        self.stop(BacklogPolicy::Refuse)
     }
 
-    fn stop(&self, waiting: Waiting) -> Deferred<()> {
+    fn stop(&self, policy: BacklogPolicy) -> Deferred<()> {
         match self.core.upgrade() {
-            Some(core) => core.stop_port(&self.port, waiting),
+            Some(core) => core.stop_port(&self.port, policy),
             None => Deferred::succeed(()),
         }
     }
@@ -137,7 +137,7 @@ impl fmt::Debug for Port {
 /// The treatment of connections that the system has accepted, but that have no protocol yet when a
 /// port stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::reactor) enum Waiting {
+pub(in crate::reactor) enum BacklogPolicy {
     Serve,
     /// The connection is closed with a reset.
     Refuse,
@@ -231,8 +231,8 @@ impl Core {
         self.backend.borrow().interface_index(name)
     }
 
-    pub(in crate::reactor) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
-        if self.is_foreign() {
+    pub(in crate::reactor) fn stop_port(&self, port: &Rc<PortCore>, policy: BacklogPolicy) -> Deferred<()> {
+        if self.is_forked_child() {
             return Deferred::fail(ListenError::ForkedChild);
         }
         let (promise, stopped) = Promise::new();
@@ -248,7 +248,7 @@ impl Core {
                 // This may be inside a callback, and building a protocol is another one.
                 for incoming in accepted {
                     let port = Rc::clone(port);
-                    self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, waiting));
+                    self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy));
                 }
                 let port = Rc::clone(port);
                 self.at_end_of_turn(move |_| port.stopped());
@@ -258,8 +258,8 @@ impl Core {
     }
 
     /// Handles a connection that was accepted when its port stopped.
-    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, waiting: Waiting) {
-        if waiting == Waiting::Serve && !self.run.is_closing() {
+    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, policy: BacklogPolicy) {
+        if policy == BacklogPolicy::Serve && !self.run.is_closing() {
             return self.serve(port, incoming);
         }
         self.backend.borrow_mut().refuse(incoming.socket);

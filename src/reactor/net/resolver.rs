@@ -56,7 +56,7 @@ impl Resolver for SystemResolver {
     fn resolve(&self, reactor: &Reactor, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         let (asked, host) = (host.to_owned(), host.to_owned());
         let look_up = move || Ok((asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
-        reactor.0.in_thread(JobKind::Names, look_up).add_both(move |result| {
+        reactor.0.in_thread(JobKind::Lookup, look_up).add_both(move |result| {
             let failure = match result {
                 Ok(Ok(addresses)) => return Ok(addresses),
                 Ok(Err(error)) => return Err(ConnectError::Lookup { host, reason: error.to_string() }.into()),

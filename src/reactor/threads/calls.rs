@@ -50,7 +50,7 @@ impl<R> Calls<R> {
         queue.push(call);
         self.waiting.store(true, Ordering::Release);
         drop(calls);
-        self.wakeup.ring();
+        self.wakeup.notify();
         Ok(())
     }
 
@@ -157,7 +157,7 @@ mod tests {
     /// found the next time.
     #[test]
     fn a_call_behind_the_lock_is_not_lost() {
-        let wakeup = Arc::new(Wakeup::new(Arc::new(Nobody)));
+        let wakeup = Arc::new(Wakeup::new(Arc::new(NoWaker)));
         let calls = Arc::new(Calls::<()>::new(wakeup, Arc::new(Process::current())));
         calls.add(Box::new(|()| {})).expect("it is open");
         let others = Arc::clone(&calls);
@@ -168,9 +168,9 @@ mod tests {
         assert_eq!((calls.take().len(), calls.take().len(), calls.take().len()), (1, 1, 0));
     }
 
-    struct Nobody;
+    struct NoWaker;
 
-    impl Wake for Nobody {
+    impl Wake for NoWaker {
         fn wake(&self) {}
     }
 }

@@ -22,7 +22,7 @@ use crate::reactor::{Core, Reactor};
 
 /// Time limit at the end of a run for threads to exit: idle threads, and threads of name lookups,
 /// whose results are not needed any longer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Reactor {
     /// Runs `work` in a thread of the reactor's pool (Twisted: `deferToThread`). Its result or its
@@ -75,11 +75,11 @@ impl Reactor {
     /// let remote = reactor.remote();
     /// reactor.call_in_thread(move || {
     ///     let sum: u64 = (0..1_000).sum();
-    ///     let told = remote.call_from_thread(move |reactor| {
+    ///     let queued = remote.call_from_thread(move |reactor| {
     ///         println!("{sum}");
-    ///         reactor.stop().expect("it runs, for it runs this call");
+    ///         reactor.stop().expect("the reactor runs this call, so it is running");
     ///     });
-    ///     told.expect("the reactor waits for its jobs");
+    ///     queued.expect("the reactor waits for its jobs");
     /// });
     /// reactor.run()?;
     /// # Ok(())
@@ -134,7 +134,8 @@ impl Core {
         });
         let work = move || work().map(|value| Box::new(value) as Answer);
         self.begin_job(kind, &jobs, id, work, move |result| {
-            let result = result.map(|value| *value.downcast::<T>().expect("an answer is of its question's type"));
+            let result =
+                result.map(|value| *value.downcast::<T>().expect("an answer has the type that its job returns"));
             // The job may have been cancelled meanwhile.
             let _ = promise.complete(result);
         });
@@ -148,7 +149,7 @@ impl Core {
         let not_done = move |failure: Failure| {
             // A reactor that is gone logs the number of its abandoned jobs in one line.
             if failure.check::<ReactorGone>().is_none() {
-                error!(%place, %failure, "a job in a thread was not done");
+                error!(%place, %failure, "a job in a thread was not run");
             }
         };
         let jobs = match self.jobs_for(kind) {
@@ -235,11 +236,11 @@ impl Core {
     /// Fails the jobs for which there is no thread.
     fn refuse(&self, kind: JobKind, refused: Refused) {
         let Refused { error, jobs } = refused;
-        self.give_up(kind, jobs, &Failure::new(NoThread(error)));
+        self.fail_jobs(kind, jobs, &Failure::new(NoThread(error)));
     }
 
     /// Drops jobs that have not begun, and fails their callbacks.
-    pub(in crate::reactor) fn give_up(&self, kind: JobKind, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
+    pub(in crate::reactor) fn fail_jobs(&self, kind: JobKind, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         drop_jobs(jobs);
         for id in ids {
@@ -261,8 +262,8 @@ impl Core {
     }
 
     /// Ends name lookups when a shutdown enters `During`: their results are not needed any more.
-    pub(in crate::reactor) fn stop_names(&self) {
-        self.threads.resolver_pool.pool().stop(PATIENCE);
+    pub(in crate::reactor) fn stop_lookups(&self) {
+        self.threads.resolver_pool.pool().stop(EXIT_TIMEOUT);
         self.threads.resolver_pool.abandon();
     }
 
@@ -277,7 +278,7 @@ impl Core {
     /// Lets idle threads exit, at the end of a run.
     pub(in crate::reactor) fn end_threads(&self) {
         for jobs in self.all_jobs() {
-            let patience = if jobs.load().working == 0 { PATIENCE } else { Duration::ZERO };
+            let patience = if jobs.load().working == 0 { EXIT_TIMEOUT } else { Duration::ZERO };
             jobs.pool().stop(patience);
         }
     }
@@ -285,7 +286,7 @@ impl Core {
     pub(in crate::reactor) fn jobs(&self, kind: JobKind) -> Option<Rc<Jobs>> {
         match kind {
             JobKind::Program => Some(Rc::clone(&self.threads.job_pool)),
-            JobKind::Names => Some(Rc::clone(&self.threads.resolver_pool)),
+            JobKind::Lookup => Some(Rc::clone(&self.threads.resolver_pool)),
             JobKind::Own(id) => self.threads.own_pools.borrow().get(id).cloned(),
         }
     }

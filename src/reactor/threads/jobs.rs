@@ -18,17 +18,17 @@ use crate::time::{Clock, DelayedCall, Timers};
 use crate::transport::id::Id;
 
 /// Default size of the pool of the program's jobs: 10 threads, as in Twisted.
-const THREADS: usize = 10;
+const JOB_THREADS: usize = 10;
 
 /// Size of the pool of name lookups: the number that may hang on a slow name server while the
 /// others go on. 10 threads, as in Twisted's pool.
-const NAME_THREADS: usize = 10;
+const RESOLVER_THREADS: usize = 10;
 
 /// The pool that a job belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::reactor) enum JobKind {
     Program,
-    Names,
+    Lookup,
     /// A pool that the program has made.
     Own(Id),
 }
@@ -49,7 +49,7 @@ pub(in crate::reactor) struct Jobs {
     /// The jobs of a simulated network, which has no threads: the timer that ends each job, and the
     /// job.
     simulated: Rc<RefCell<BTreeMap<JobId, SimulatedJob>>>,
-    made: Cell<JobId>,
+    next_job: Cell<JobId>,
     /// The promises of the calls that stopped the pool. `None` while the pool takes jobs.
     pub(in crate::reactor) stopped: RefCell<Option<Vec<Promise<()>>>>,
 }
@@ -62,19 +62,19 @@ impl Jobs {
             name,
             unanswered: RefCell::default(),
             simulated: Rc::default(),
-            made: Cell::default(),
+            next_job: Cell::default(),
             stopped: RefCell::default(),
         })
     }
 
     /// Makes the pool of the program's jobs.
-    pub(in crate::reactor) fn of_program() -> Rc<Self> {
-        Self::new("ropewalk-jobs", THREADS)
+    pub(in crate::reactor) fn new_job_pool() -> Rc<Self> {
+        Self::new("ropewalk-jobs", JOB_THREADS)
     }
 
     /// Makes the pool of name lookups.
-    pub(in crate::reactor) fn of_names() -> Rc<Self> {
-        Self::new("ropewalk-names", NAME_THREADS)
+    pub(in crate::reactor) fn new_resolver_pool() -> Rc<Self> {
+        Self::new("ropewalk-names", RESOLVER_THREADS)
     }
 
     /// Returns `true` if jobs are unanswered, except for jobs that wait for a pool of size zero to
@@ -110,8 +110,8 @@ impl Jobs {
     }
 
     pub(super) fn next_id(&self) -> JobId {
-        let id = self.made.get();
-        self.made.set(id + 1);
+        let id = self.next_job.get();
+        self.next_job.set(id + 1);
         id
     }
 
@@ -138,7 +138,7 @@ impl Jobs {
 
     /// Replaces the pool in a forked child, which has none of its parent's threads.
     pub(super) fn renew(&self) {
-        if self.made.get() > 0 {
+        if self.next_job.get() > 0 {
             let limit = self.pool().limit();
             self.pool.replace(Pool::new(&self.name, limit));
             self.abandon();

@@ -51,8 +51,8 @@ impl<R> Threads<R> {
         Self {
             calls: Arc::new(Calls::new(Arc::clone(&wakeup), Arc::clone(process))),
             wakeup,
-            job_pool: Jobs::of_program(),
-            resolver_pool: Jobs::of_names(),
+            job_pool: Jobs::new_job_pool(),
+            resolver_pool: Jobs::new_resolver_pool(),
             own_pools: RefCell::new(SlotMap::new()),
             blocked_callers: RefCell::new(SlotMap::new()),
         }
@@ -65,7 +65,7 @@ impl<R> Threads<R> {
     /// Returns a function that wakes the loop if it sleeps. It may be called from any thread.
     pub(super) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
         let wakeup = Arc::clone(&self.wakeup);
-        move || wakeup.ring()
+        move || wakeup.notify()
     }
 
     /// Returns `true` if calls from other threads are queued.

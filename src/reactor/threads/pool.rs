@@ -21,7 +21,7 @@ use crate::log::error;
 
 /// Time without work after which a thread exits. With 10 s, bursts of jobs reuse threads, and a
 /// quiet program has none.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Identifies a job. Later jobs have higher numbers.
 pub(in crate::reactor) type JobId = u64;
@@ -154,7 +154,7 @@ impl Pool {
                 Err(error) if state.threads == 0 => return Err(Refused { error, jobs: mem::take(&mut state.jobs) }),
                 Err(error) => {
                     drop(state);
-                    tracing::warn!(%error, "no further thread; jobs wait for one of those there are");
+                    tracing::warn!(%error, "no further thread; jobs wait for a running thread");
                     break;
                 }
             }
@@ -169,11 +169,12 @@ impl Pool {
             if let Some((_, job)) = state.jobs.pop_first() {
                 state.working += 1;
                 drop(state);
-                let tell = guarded(job);
+                let deliver = guarded(job);
+                // The thread counts as idle before the result is delivered.
                 state = self.state();
                 state.working -= 1;
                 drop(state);
-                if let Err(failure) = tell.and_then(guarded) {
+                if let Err(failure) = deliver.and_then(guarded) {
                     error!(%failure, "the result of a job could not be delivered");
                 }
                 state = self.state();
@@ -182,7 +183,7 @@ impl Pool {
             if state.stopping {
                 break;
             }
-            let (guard, waited) = self.0.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) = self.0.work.wait_timeout(state, IDLE_TIMEOUT).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             if waited.timed_out() && state.jobs.is_empty() {
                 break;
@@ -359,7 +360,7 @@ mod tests {
     #[test]
     fn a_thread_survives_a_panic() {
         let pool = pool(1);
-        submit(&pool, 1, || panic!("of a job"));
+        submit(&pool, 1, || panic!("a panic of a job"));
         let (begun, begins) = mpsc::channel();
         drop(block(&pool, 2, &begun));
         assert_eq!(next(&begins), 2);

@@ -31,7 +31,7 @@ impl Reactor {
 /// let remote = reactor.remote();
 /// let worker = std::thread::spawn(move || {
 ///     remote.call_from_thread(|reactor| {
-///         reactor.stop().expect("it runs, for it runs this call");
+///         reactor.stop().expect("the reactor runs this call, so it is running");
 ///     })
 /// });
 /// reactor.run()?;
@@ -96,10 +96,10 @@ impl Remote {
         if self.is_in_reactor_thread() {
             return Err(OwnThread.into());
         }
-        let (tell, told) = mpsc::sync_channel(1);
-        self.call_from_thread(move |reactor| reactor.0.answer_caller(tell, maybe_deferred(|| call(reactor))))?;
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.call_from_thread(move |reactor| reactor.0.answer_caller(sender, maybe_deferred(|| call(reactor))))?;
         // The sender was dropped: with the queue, or by `fail_blocked_callers`.
-        told.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
+        receiver.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
     }
 
     /// Returns `true` on the reactor's own thread, inside and outside of the loop (Twisted:
@@ -122,20 +122,20 @@ impl Remote {
 
 impl Core {
     /// Sends the result to a blocked thread, once it is there.
-    fn answer_caller<T: Send>(self: &Rc<Self>, tell: SyncSender<Result<T>>, result: Deferred<T>) {
-        let tell = Rc::new(Cell::new(Some(tell)));
-        let sent_away = Rc::clone(&tell);
-        let id = self.threads.blocked_callers.borrow_mut().insert(Box::new(move || drop(sent_away.take())));
+    fn answer_caller<T: Send>(self: &Rc<Self>, sender: SyncSender<Result<T>>, result: Deferred<T>) {
+        let sender = Rc::new(Cell::new(Some(sender)));
+        let dropped = Rc::clone(&sender);
+        let id = self.threads.blocked_callers.borrow_mut().insert(Box::new(move || drop(dropped.take())));
         let core = Rc::downgrade(self);
-        let told = result.add_both(move |result| {
-            if let Some(tell) = tell.take() {
+        let finished = result.add_both(move |result| {
+            if let Some(sender) = sender.take() {
                 // The thread waits, and the channel has room for its one message.
-                let _ = tell.send(result);
+                let _ = sender.send(result);
             }
             let caller = core.upgrade().and_then(|core| core.threads.blocked_callers.borrow_mut().remove(id));
             drop(caller);
         });
-        drop(told);
+        drop(finished);
     }
 
     /// Fails every thread that waits for an answer.
@@ -143,8 +143,8 @@ impl Core {
         let ids = self.threads.blocked_callers.borrow().ids(|_| true);
         for id in ids {
             let caller = self.threads.blocked_callers.borrow_mut().remove(id);
-            if let Some(send_away) = caller {
-                send_away();
+            if let Some(fail) = caller {
+                fail();
             }
         }
     }

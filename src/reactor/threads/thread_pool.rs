@@ -165,7 +165,7 @@ impl ThreadPool {
     /// ```
     pub fn stop(&self) -> Deferred<()> {
         match self.0.core.upgrade() {
-            Some(core) if core.is_foreign() => Deferred::fail(ReactorGone),
+            Some(core) if core.is_forked_child() => Deferred::fail(ReactorGone),
             Some(core) => core.stop_pool(self.0.kind),
             None => Deferred::succeed(()),
         }
@@ -194,7 +194,7 @@ impl PoolHandle {
     /// Returns the reactor, unless it is gone or belongs to another process. There, the pool's lock
     /// may be held forever.
     fn core(&self) -> Option<Rc<Core>> {
-        self.core.upgrade().filter(|core| !core.is_foreign())
+        self.core.upgrade().filter(|core| !core.is_forked_child())
     }
 }
 
@@ -216,7 +216,7 @@ impl Core {
         let pool = jobs.pool();
         if pool.limit() == 0 {
             let held_back = pool.clear();
-            self.give_up(kind, held_back, &PoolStopped.into());
+            self.fail_jobs(kind, held_back, &PoolStopped.into());
         }
         pool.stop(Duration::ZERO);
         self.end_pool(kind);
@@ -259,7 +259,7 @@ mod tests {
     /// until its jobs are answered, and no longer.
     #[test]
     fn a_pool_that_has_ended_leaves_the_table() {
-        let reactor = Reactor::builder().signals(false).build().expect("the system gives us a poller");
+        let reactor = Reactor::builder().signals(false).build().expect("the system provides a poller");
         let pools = || reactor.0.threads.own_pools.borrow().len();
         for stops in [false, true] {
             let pool = reactor.thread_pool("test", 1);

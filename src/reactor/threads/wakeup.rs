@@ -44,7 +44,7 @@ impl Wakeup {
 
     /// Wakes the loop, from any thread, after data was put where the loop looks. It makes a system
     /// call only if the loop sleeps, and only for the first notification.
-    pub(in crate::reactor) fn ring(&self) {
+    pub(in crate::reactor) fn notify(&self) {
         if self.asleep.swap(false, Ordering::AcqRel) {
             let waker = self.waker().clone();
             if let Some(waker) = waker {
@@ -128,7 +128,7 @@ mod tests {
 
     /// Spins for a time that differs from round to round, so that the two sides meet at different
     /// moments.
-    fn dawdle(round: usize) {
+    fn spin(round: usize) {
         for _ in 0..round * 7 % 97 {
             std::hint::spin_loop();
         }
@@ -147,10 +147,10 @@ mod tests {
             let (wakeup, put, taken) = (Arc::clone(&wakeup), Arc::clone(&put), Arc::clone(&taken));
             thread::spawn(move || {
                 for round in 1..=ROUNDS {
-                    dawdle(round);
+                    spin(round);
                     // Relaxed: only the wakeup may carry the data across.
                     put.store(round, Ordering::Relaxed);
-                    wakeup.ring();
+                    wakeup.notify();
                     while taken.load(Ordering::Relaxed) < round {
                         // If both threads share one processor, the other one needs time to run.
                         if round % 2 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
@@ -161,10 +161,10 @@ mod tests {
         let mut seen = 0;
         while seen < ROUNDS {
             let pause = seen / 97;
-            dawdle(pause);
+            spin(pause);
             wakeup.fall_asleep();
             let is_idle = put.load(Ordering::Relaxed) == seen;
-            dawdle(pause + 1);
+            spin(pause + 1);
             let woken = poller.wait(if is_idle { LIMIT } else { Duration::ZERO });
             wakeup.wake_up();
             assert!(woken || !is_idle, "the loop slept on, with {seen} of {} seen", put.load(Ordering::Relaxed));
@@ -180,13 +180,13 @@ mod tests {
         let poller = Arc::new(Poller::default());
         let wakeup = Wakeup::new(poller.clone());
         let wakes = || poller.wakes.load(Ordering::Relaxed);
-        wakeup.ring();
+        wakeup.notify();
         assert_eq!(wakes(), 0);
         wakeup.fall_asleep();
-        (0..3).for_each(|_| wakeup.ring());
+        (0..3).for_each(|_| wakeup.notify());
         assert_eq!(wakes(), 1);
         wakeup.wake_up();
-        wakeup.ring();
+        wakeup.notify();
         assert_eq!(wakes(), 1);
     }
 }
