@@ -75,12 +75,13 @@ impl Resolver for SystemResolver {
 
 impl Reactor {
     /// Looks up the addresses of a host, each with `port` (Twisted: `nameResolver.resolveHostName`,
-    /// `GAIResolver`). They come from the system's resolver, in its order and without repetitions.
+    /// `GAIResolver`). They come from the reactor's [`Resolver`], which is the system's by default,
+    /// in its order and without repetitions.
     ///
-    /// The lookup runs in a thread. An IP address is returned at once. An IPv6 address may end with
-    /// the number or the name of a network interface (`fe80::1%2`, `fe80::1%eth0`), which is looked
-    /// up now. An international name (`bücher.example`) is looked up in its ASCII form, with the
-    /// feature `idna`.
+    /// The system's resolver runs in a thread. An IP address is returned at once. An IPv6 address
+    /// may end with the number or the name of a network interface (`fe80::1%2`, `fe80::1%eth0`),
+    /// which is looked up now. An international name (`bücher.example`) is looked up in its ASCII
+    /// form, with the feature `idna`.
     ///
     /// The Deferred fails with
     ///
