@@ -484,8 +484,8 @@ pub struct Counters {
     pub stale_events: u64,
     /// The longest delay of a timer behind its due time.
     pub longest_lateness: Duration,
-    /// Number of watched items at present: ports, connections, attempts, sockets that are still read
-    /// after their end, and the descriptor of the signal handlers if there are any.
+    /// Number of watched items at present: ports, connections, attempts, sockets that are still
+    /// read after their end, and the descriptor of the signal handlers if there are any.
     pub watched: usize,
     /// Number of jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for
     /// a thread at present.
