@@ -147,7 +147,21 @@ pub use reactor::{
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 
-/// The README's program compiles.
+/// The programs of README.md and of the guides in `docs/` compile, and those without `no_run` run.
 #[cfg(all(doctest, feature = "tls"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod guides {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/deferreds.md")]
+    struct Deferreds;
+    #[doc = include_str!("../docs/from-twisted.md")]
+    struct FromTwisted;
+    #[doc = include_str!("../docs/logs.md")]
+    struct Logs;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/tls.md")]
+    struct Tls;
+    #[doc = include_str!("../docs/tour.md")]
+    struct Tour;
+}
