@@ -10,8 +10,8 @@ impl<'a> ReentryGuard<'a> {
     pub(super) fn enter(busy: &'a Cell<bool>) -> Self {
         assert!(
             !busy.replace(true),
-            "a callback tried to drive a connection in the middle of its turn: a reactor does nothing before the \
-             callback has returned, so drive it from the test, afterwards"
+            "a callback tried to drive a connection in the middle of a turn: a reactor does nothing before the \
+             callback has returned, so drive it from the test afterwards"
         );
         Self(busy)
     }
