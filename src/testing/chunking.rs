@@ -295,6 +295,6 @@ const LENGTHS: [u64; 5] = [2, 8, 64, 1460, 20_000];
 /// Default seed, so that a test makes the same random cuts in each run. Any number will do.
 const SEED: u64 = 0x726f_7065;
 
-/// Maximum number of chunks that a failure shows. Those before a fault matter; hundreds would be
-/// unreadable.
+/// Maximum number of chunks that a failure shows. Only the chunks before a fault matter, and
+/// hundreds would be unreadable.
 const PIECES_SHOWN: usize = 12;

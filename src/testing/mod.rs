@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | time | [`VirtualClock`], which only the test moves | `twisted.internet.task.Clock` |
 //! | one callback, called by hand | [`StringTransport`] | `twisted.internet.testing.StringTransport` |
-//! | one protocol, from `connection_made` to `connection_lost` | [`StringConnection`], from [`StringTransport::joined`] | `StringTransportWithDisconnection` |
+//! | one protocol, for a whole connection | [`StringConnection`], of [`StringTransport::joined`] | `StringTransportWithDisconnection` |
 //! | two protocols that talk to each other | [`connected_pair`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
 //! | input cut at every place | [`ChunkingCheck`] | none |
 //! | a protocol that only records its callbacks | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
