@@ -11,7 +11,8 @@
 //! | two protocols that talk to each other | [`connected_pair`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
 //! | input cut at every place | [`ChunkingCheck`] | none |
 //! | a protocol that only records its callbacks | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
-//! | the result of a Deferred | [`success_result_of`], [`failure_result_of`], [`assert_no_result`] | `successResultOf`, `failureResultOf`, `assertNoResult` |
+//! | the value of a Deferred | [`success_result_of`] | `successResultOf` |
+//! | the failure of a Deferred, or no result yet | [`failure_result_of`], [`assert_no_result`] | `failureResultOf`, `assertNoResult` |
 //! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | none |
 //! | a program alone | [`MemoryReactor`]: the test plays all its peers | `MemoryReactor` |
 //! | the engine's promises to protocols | [`Witness`] | none |

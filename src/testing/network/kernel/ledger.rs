@@ -7,7 +7,7 @@
 //! | sent by an end with layers | its protocol wrote before the first layer; all further ones are the layers' |
 //! | read by an end | the other end sent |
 //! | given to a protocol without layers | its end read |
-//! | given above no more layers than the other end has | the other protocol wrote above as many; if that end has more, the rest is those layers' |
+//! | given above no more layers than the other end has | the other protocol wrote there; if that end has more layers, the rest is theirs |
 //! | given above more layers than the other end has | not compared: the other protocol is its own layer, or the test plays it |
 //!
 //! A clean end over TCP follows all bytes that were written, or sealed and seen waiting.
