@@ -328,7 +328,7 @@ catalogue! {
         the_deferred_fires_after_connection_made: "a connect's Deferred never fires before connect returns, and gives the connection after connection_made",
         a_refused_attempt_fails: "without a listener the attempt is Refused, and its factory starts and stops once",
         an_attempt_can_be_cancelled_at_every_stage: "an attempt cancelled in any turn fails or has succeeded, and leaves nothing behind",
-        an_attempt_can_be_cancelled_by_its_own_factory: "an attempt cancelled inside build_protocol or connection_made has ended",
+        an_attempt_can_be_cancelled_by_its_own_factory: "cancelling an attempt inside build_protocol or connection_made ends it",
         an_attempt_without_a_protocol_fails: "a factory that builds nothing, panics, or whose protocol fails at once fails the Deferred",
         an_attempt_has_a_time_limit: "an attempt without an answer fails after its timeout",
         a_fixed_port_reaches_a_peer_once: "a fixed local port connects to a peer once at a time, and to another peer meanwhile",

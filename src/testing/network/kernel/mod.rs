@@ -221,7 +221,7 @@ impl Kernel {
         matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
     }
 
-    /// Schedules an event again that a partition has held up, as a system retransmits a packet.
+    /// Reschedules an event that did not get through, as a system retransmits a packet.
     fn again(&mut self, event: KernelEvent) {
         self.later(self.now + SEND_AGAIN, event);
     }
@@ -459,7 +459,7 @@ impl SimulatedSocket {
     }
 }
 
-/// Retransmission timeout of an unanswered packet. 1 s, the first timeout of most systems.
+/// Retransmission timeout of an unanswered packet: 1 s, the first timeout of most systems.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 
 fn draw(random: &mut Random, least: Duration, most: Duration) -> Duration {
