@@ -141,7 +141,7 @@ impl ChunkingCheck {
         let whole = run(&Cut::Whole);
         if let Some(difference) = whole.difference(&run(&Cut::Whole)) {
             panic!(
-                "two runs over the same uncut input differ, so the check has nothing to compare with:\n{difference}"
+                "two runs over the same whole input differ, so the check has nothing to compare with:\n{difference}"
             );
         }
         for cut in self.cuts() {
@@ -263,7 +263,7 @@ impl<S: PartialEq + fmt::Debug> RunResult<S> {
         if self.written != other.written {
             let same = self.written.iter().zip(&other.written).take_while(|(one, other)| one == other).count();
             say(format!(
-                "the written bytes differ after {same} bytes\n  the whole: {} bytes, {}\n  cut:       {} bytes, {}\n",
+                "the written output differs after {same} bytes\n  the whole: {} bytes, {}\n  cut:       {} bytes, {}\n",
                 self.written.len(),
                 around(&self.written, same),
                 other.written.len(),
