@@ -219,7 +219,7 @@ fn observations_are_compared() {
     };
     ChunkingCheck::new(b"abc").run_observed(observed(|record| record.data().len()));
     let message = failure_of(|| ChunkingCheck::new(b"abc").run_observed(observed(|record| record.deliveries())));
-    assert!(message.contains("what was observed differs\n  the whole: 1\n  cut:       3"), "{message}");
+    assert!(message.contains("the observations differ\n  the whole: 1\n  cut:       3"), "{message}");
 }
 
 /// How it closed is compared: a failure in one run only, and an abort in the place of a close.

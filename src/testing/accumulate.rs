@@ -1,4 +1,4 @@
-//! A protocol that writes down what happens to it, and its factory.
+//! A protocol that records its callbacks, and its factory.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -10,8 +10,9 @@ use crate::failure::{Failure, Result};
 use crate::protocol::{Factory, Protocol};
 use crate::transport::Transport;
 
-/// A protocol that does nothing but keep what it is told (Twisted: `AccumulatingProtocol`). The test looks at its
-/// [`record`](Self::record), which is still there when the protocol is not.
+/// Records every callback, and does nothing else (Twisted: `AccumulatingProtocol`).
+///
+/// The test reads the [`record`](Self::record), which outlives the protocol.
 ///
 /// ```
 /// use ropewalk::testing::{AccumulatingProtocol, StringTransport};
@@ -33,18 +34,19 @@ pub struct AccumulatingProtocol {
 }
 
 impl AccumulatingProtocol {
-    /// One to which nothing has happened.
+    /// Creates a protocol with an empty record.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Opts in to half-closes: the peer's end of stream is written down, and does not end the connection.
+    /// Opts in to half-closes: the peer's end of stream is recorded, and does not end the
+    /// connection.
     pub fn with_half_close(mut self) -> Self {
         self.half_close = true;
         self
     }
 
-    /// What it writes down.
+    /// Returns a handle to the protocol's record.
     pub fn record(&self) -> Accumulated {
         self.record.clone()
     }
@@ -92,7 +94,7 @@ impl Protocol for AccumulatingProtocol {
     }
 }
 
-/// What an [`AccumulatingProtocol`] wrote down. Clones are handles to the same record.
+/// The record of an [`AccumulatingProtocol`]. Clones are handles to the same record.
 #[derive(Clone, Default)]
 pub struct Accumulated(Rc<RefCell<Record>>);
 
@@ -110,53 +112,55 @@ struct Record {
 }
 
 impl Accumulated {
-    /// Whether `connection_made` was called (Twisted: `made`).
+    /// Returns `true` if `connection_made` was called (Twisted: `made`).
     pub fn is_made(&self) -> bool {
         self.0.borrow().made > 0
     }
 
-    /// The transport, once `connection_made` was called (Twisted: `transport`).
+    /// Returns the transport, once `connection_made` was called (Twisted: `transport`).
     pub fn transport(&self) -> Option<Transport> {
         self.0.borrow().transport.clone()
     }
 
-    /// All bytes received (Twisted: `data`), but for those taken.
+    /// Returns all received bytes (Twisted: `data`), except those already taken.
     pub fn data(&self) -> Vec<u8> {
         self.0.borrow().data.clone()
     }
 
-    /// The bytes received since this was last called.
+    /// Takes the bytes received since the last call.
     pub fn take_data(&self) -> Vec<u8> {
         self.change(|record| std::mem::take(&mut record.data))
     }
 
-    /// How often `data_received` was called.
+    /// Returns the number of calls of `data_received`.
     pub fn deliveries(&self) -> usize {
         self.0.borrow().deliveries
     }
 
-    /// Whether the peer's end of stream came. Only [with half-closes](AccumulatingProtocol::with_half_close).
+    /// Returns `true` if the peer's end of stream has arrived. Recorded only
+    /// [with half-closes](AccumulatingProtocol::with_half_close).
     pub fn is_read_lost(&self) -> bool {
         self.0.borrow().read_lost
     }
 
-    /// Whether our direction was shut. Only [with half-closes](AccumulatingProtocol::with_half_close).
+    /// Returns `true` if this side's direction was shut. Recorded only
+    /// [with half-closes](AccumulatingProtocol::with_half_close).
     pub fn is_write_lost(&self) -> bool {
         self.0.borrow().write_lost
     }
 
-    /// Whether `connection_lost` was called (Twisted: `closed`).
+    /// Returns `true` if `connection_lost` was called (Twisted: `closed`).
     pub fn is_lost(&self) -> bool {
         self.0.borrow().reason.is_some()
     }
 
-    /// Why the connection ended (Twisted: `closedReason`).
+    /// Returns the reason for which the connection ended (Twisted: `closedReason`).
     pub fn reason(&self) -> Option<Failure> {
         self.0.borrow().reason.clone()
     }
 
-    /// Fires with the transport when the connection is there; at once if it is already (Twisted: the factory's
-    /// `protocolConnectionMade`).
+    /// Fires with the transport when the connection is made, or at once if it already is (Twisted:
+    /// the factory's `protocolConnectionMade`).
     pub fn when_made(&self) -> Deferred<Transport> {
         match self.transport() {
             Some(transport) => Deferred::succeed(transport),
@@ -164,8 +168,8 @@ impl Accumulated {
         }
     }
 
-    /// Fires with the reason when the connection is over; at once if it is already (Twisted: `closedDeferred`). The reason is
-    /// the value of the Deferred, not its failure.
+    /// Fires with the reason when the connection has ended, or at once if it already has (Twisted:
+    /// `closedDeferred`). The reason is the value of the Deferred, not its failure.
     ///
     /// ```
     /// use ropewalk::testing::{AccumulatingProtocol, StringTransport, assert_no_result, success_result_of};
@@ -190,7 +194,7 @@ impl Accumulated {
         deferred
     }
 
-    /// Nothing that `call` does may call out.
+    /// Changes the record. `call` must not call out, because the record is borrowed.
     fn change<R>(&self, call: impl FnOnce(&mut Record) -> R) -> R {
         call(&mut self.0.borrow_mut())
     }
@@ -207,16 +211,18 @@ impl fmt::Debug for Accumulated {
     }
 }
 
-/// Fires every promise; what it fires may look at the record.
+/// Fires every promise. The callbacks may read the record.
 fn fire<T: Clone>(waiting: Vec<Promise<T>>, value: &T) {
     for promise in waiting {
-        // Whoever cancelled it no longer waits.
+        // Fails if the Deferred was cancelled. Then nothing waits for the value.
         let _ = promise.callback(value.clone());
     }
 }
 
-/// Makes [`AccumulatingProtocol`]s, and keeps their records (Twisted: a factory whose `protocol` is `AccumulatingProtocol`).
-/// Clones are the same factory: one is given away, the other stays with the test.
+/// Builds [`AccumulatingProtocol`]s and keeps their records (Twisted: a factory whose `protocol` is
+/// `AccumulatingProtocol`).
+///
+/// Clones are handles to the same factory: the engine gets one, and the test keeps another.
 ///
 /// ```
 /// use ropewalk::testing::{AccumulatingFactory, AccumulatingProtocol, PumpOptions};
@@ -239,27 +245,27 @@ struct Built {
 }
 
 impl AccumulatingFactory {
-    /// One that has made nothing.
+    /// Creates a factory that has built no protocols.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One whose protocols opt in to half-closes.
+    /// Creates a factory whose protocols opt in to half-closes.
     pub fn with_half_close() -> Self {
         Self(Rc::new(Built { half_close: true, ..Built::default() }))
     }
 
-    /// The records of the protocols that were made, in order.
+    /// Returns the records of the built protocols, in order.
     pub fn records(&self) -> Vec<Accumulated> {
         self.0.records.borrow().clone()
     }
 
-    /// How often `do_start` was called.
+    /// Returns the number of calls of `do_start`.
     pub fn starts(&self) -> usize {
         self.0.starts.get()
     }
 
-    /// How often `do_stop` was called.
+    /// Returns the number of calls of `do_stop`.
     pub fn stops(&self) -> usize {
         self.0.stops.get()
     }

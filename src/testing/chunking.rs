@@ -1,4 +1,4 @@
-//! The chunking check: does a protocol do the same however its input is cut?
+//! The chunking check: verifies that a protocol behaves the same for any chunking of its input.
 
 use std::fmt::{self, Write};
 
@@ -7,19 +7,29 @@ use super::quote::{around, excerpt};
 use super::random::Random;
 use crate::protocol::Protocol;
 
-/// Runs a protocol over the same bytes, cut in every way that matters, and asserts that it does the same each time. TCP keeps
-/// bytes in order, and nothing else: a protocol that takes a piece for a message works on one machine, and fails on the next.
+/// Runs a protocol over the same bytes in every relevant chunking, and asserts that it behaves the
+/// same each time.
 ///
-/// The cuts are: all at once (in pieces of 64 KiB, which is the most that a reactor hands over); byte by byte; in two, at every
-/// place, or at places spread over the input where there are more than [`splits`](Self::splits); and at random. Each run has a
-/// protocol of its own. What is compared is what it wrote (`abort_connection` does not take back what was written before), whether
-/// and how it closed, and what an observation of yours returns.
+/// TCP keeps bytes in order, and nothing else. A protocol that takes one chunk for one message
+/// works on one machine, and fails on the next.
+///
+/// The check cuts the input in these ways:
+///
+/// - all at once (in chunks of 64 KiB, the most that a reactor delivers);
+/// - byte by byte;
+/// - in two, at every place, or at places spread over the input if there are more than
+///   [`splits`](Self::splits);
+/// - at random.
+///
+/// Each run has a protocol of its own. The check compares the bytes that the protocol wrote
+/// (`abort_connection` does not take back earlier writes), whether and how it closed the
+/// connection, and the value of an optional observation.
 ///
 /// ```
 /// use ropewalk::testing::ChunkingCheck;
 /// use ropewalk::{Protocol, Result, Transport};
 ///
-/// /// Says how long each line is.
+/// /// Answers each line with its length.
 /// #[derive(Default)]
 /// struct Lengths { line: usize }
 ///
@@ -38,8 +48,9 @@ use crate::protocol::Protocol;
 /// ChunkingCheck::new(b"one\nthree\n\nand no end").run(Lengths::default);
 /// ```
 ///
-/// A protocol that waits for a clock or a Deferred is run without their ever coming, unless the observation sees to them: it is
-/// made while the connection is still there. One that pauses reading gets no more until something resumes it.
+/// The check neither moves a clock nor fires a Deferred. A protocol that waits for one gets it only
+/// if the observation provides it; the observation runs while the connection still exists. A
+/// protocol that pauses reading gets no more bytes until something resumes it.
 #[derive(Debug, Clone)]
 pub struct ChunkingCheck {
     input: Vec<u8>,
@@ -51,54 +62,57 @@ pub struct ChunkingCheck {
 }
 
 impl ChunkingCheck {
-    /// A check with this input, up to 1,000 cuts in two, and 50 random ones.
+    /// Creates a check of this input, with up to 1,000 cuts in two and 50 random ones.
     pub fn new(input: impl AsRef<[u8]>) -> Self {
         let input = input.as_ref().to_vec();
         Self { input, splits: SPLITS, random: RANDOM, seed: SEED, only: false, end: false }
     }
 
-    /// How many cuts in two there are at most.
+    /// Sets the maximum number of cuts in two.
     pub fn splits(mut self, most: usize) -> Self {
         self.splits = most;
         self
     }
 
-    /// How many random cuts there are.
+    /// Sets the number of random cuts.
     pub fn random(mut self, count: usize) -> Self {
         self.random = count;
         self
     }
 
-    /// Makes other random cuts. Without this they are the same in each run of the test.
+    /// Sets the seed of the random cuts. By default they are the same in each run of the test.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Makes no cuts but the random one of this seed, which a failure printed.
+    /// Makes a single cut: the random one of this seed, as a failure has printed it.
     pub fn only_seed(mut self, seed: u64) -> Self {
         (self.seed, self.only) = (seed, true);
         self
     }
 
-    /// The peer's end of stream follows the input.
+    /// Sends the peer's end of stream after the input.
     pub fn then_end_of_stream(mut self) -> Self {
         self.end = true;
         self
     }
 
-    /// Runs the check with protocols that `make` makes.
+    /// Runs the check on protocols built by `make`.
     ///
     /// # Panics
     ///
-    /// If one of the runs differs from the one with the whole input: with the cut, the seed or the place of it, and what
-    /// differed. And if two runs with the whole input differ, for then there is nothing to compare with.
+    /// If a run differs from the run with the whole input. The message names the cut, with its seed
+    /// or its place, and the difference.
+    ///
+    /// If two runs with the whole input differ, because the check then has nothing to compare with.
     #[track_caller]
     pub fn run<P: Protocol>(&self, mut make: impl FnMut() -> P) {
         self.run_observed(|| (make(), || ()));
     }
 
-    /// The same with an observation for each protocol: what it returns after the input is compared as well.
+    /// Runs the check with an observation for each protocol, whose value after the input is
+    /// compared as well.
     ///
     /// ```
     /// use ropewalk::testing::{AccumulatingProtocol, ChunkingCheck};
@@ -112,7 +126,7 @@ impl ChunkingCheck {
     ///
     /// # Panics
     ///
-    /// As [`run`](Self::run), and with what the observation panics with.
+    /// Like [`run`](Self::run), and with the panic of an observation.
     #[track_caller]
     pub fn run_observed<P, O, S>(&self, mut make: impl FnMut() -> (P, O))
     where
@@ -126,12 +140,14 @@ impl ChunkingCheck {
         };
         let whole = run(&Cut::Whole);
         if let Some(difference) = whole.difference(&run(&Cut::Whole)) {
-            panic!("two runs over the same whole input differ, so it is not the cuts that matter:\n{difference}");
+            panic!(
+                "two runs over the same whole input differ, so the check has nothing to compare with:\n{difference}"
+            );
         }
         for cut in self.cuts() {
             if let Some(difference) = whole.difference(&run(&cut)) {
                 panic!(
-                    "what the protocol does depends on how its input is cut.\n\nthe cut: {}\n\n{difference}",
+                    "the protocol's behaviour depends on the chunking of its input.\n\nthe cut: {}\n\n{difference}",
                     cut.describe(&self.input)
                 );
             }
@@ -145,7 +161,7 @@ impl ChunkingCheck {
         let places = self.input.len().saturating_sub(1);
         let count = places.min(self.splits);
         let mut cuts = vec![Cut::Bytes];
-        // Spread, from the first place to the last, where there is no time for all.
+        // Too many places for a run each: spread the cuts from the first place to the last.
         cuts.extend((0..count).map(|n| Cut::Two(1 + n * (places - 1) / count.saturating_sub(1).max(1))));
         let mut seeds = Random::new(self.seed);
         cuts.extend((0..self.random).map(|_| Cut::Random(seeds.next())));
@@ -194,7 +210,7 @@ impl Cut {
         }
     }
 
-    /// How a failure tells of it.
+    /// Describes the cut in a failure message.
     fn describe(&self, input: &[u8]) -> String {
         match *self {
             Self::Whole => "all at once".to_owned(),
@@ -216,8 +232,8 @@ impl Cut {
     }
 }
 
-/// Pieces of random lengths: of few bytes with one seed, of many with another, so that both cuts within a message and messages
-/// within a piece come up.
+/// Cuts the input into chunks of random lengths. Their maximum depends on the seed, so that both
+/// cuts within a message and several messages within a chunk come up.
 fn random_pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
     let mut random = Random::new(seed);
     let most = LENGTHS[random.below(LENGTHS.len() as u64) as usize];
@@ -231,7 +247,7 @@ fn random_pieces(input: &[u8], seed: u64) -> Vec<&[u8]> {
     pieces
 }
 
-/// The result of a run.
+/// The outcome of a run.
 struct RunResult<S> {
     written: Vec<u8>,
     close: String,
@@ -239,14 +255,15 @@ struct RunResult<S> {
 }
 
 impl<S: PartialEq + fmt::Debug> RunResult<S> {
-    /// What is not the same in another run, told for a failure.
+    /// Describes the difference from another run, for a failure message. Returns `None` if there is
+    /// none.
     fn difference(&self, other: &Self) -> Option<String> {
         let mut text = String::new();
         let mut say = |what: String| text.write_str(&what).is_ok();
         if self.written != other.written {
             let same = self.written.iter().zip(&other.written).take_while(|(one, other)| one == other).count();
             say(format!(
-                "what it wrote differs after {same} bytes\n  the whole: {} bytes, {}\n  cut:       {} bytes, {}\n",
+                "the written output differs after {same} bytes\n  the whole: {} bytes, {}\n  cut:       {} bytes, {}\n",
                 self.written.len(),
                 around(&self.written, same),
                 other.written.len(),
@@ -258,23 +275,26 @@ impl<S: PartialEq + fmt::Debug> RunResult<S> {
         }
         if self.observed != other.observed {
             let (whole, cut) = (&self.observed, &other.observed);
-            say(format!("what was observed differs\n  the whole: {whole:?}\n  cut:       {cut:?}\n"));
+            say(format!("the observations differ\n  the whole: {whole:?}\n  cut:       {cut:?}\n"));
         }
         (!text.is_empty()).then_some(text)
     }
 }
 
-/// How many cuts in two: all of those of a short dialogue. Each is a run over the whole input, so more would be felt.
+/// Default maximum of cuts in two: enough for every place of a short dialogue. Each cut runs the
+/// whole input, so more would slow tests down noticeably.
 const SPLITS: usize = 1000;
 
-/// How many random cuts. Arbitrary: some ten of each length.
+/// Default number of random cuts. Arbitrary: some ten of each length.
 const RANDOM: usize = 50;
 
-/// The longest piece of a random cut: within a message, about a message, about a packet, and much at once.
+/// Maximum lengths of random chunks: within a message, about a message, about a packet, and many
+/// messages at once.
 const LENGTHS: [u64; 5] = [2, 8, 64, 1460, 20_000];
 
-/// Where random cuts begin, so that a test does the same each time. Any number will do.
+/// Default seed, so that a test makes the same random cuts in each run. Any number will do.
 const SEED: u64 = 0x726f_7065;
 
-/// How many pieces of a random cut are shown: those before a fault are what matters, but nobody reads hundreds.
+/// Maximum number of chunks that a failure shows. Only the chunks before a fault matter, and
+/// hundreds would be unreadable.
 const PIECES_SHOWN: usize = 12;

@@ -1,4 +1,4 @@
-//! Virtual time.
+//! A virtual clock for tests.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,12 +8,14 @@ use std::time::Duration;
 use crate::deferred::Spawner;
 use crate::time::{self, Timers};
 
-/// A clock whose time moves only when it is told to (Twisted: `twisted.internet.task.Clock`).
+/// A clock that moves only on request (Twisted: `twisted.internet.task.Clock`).
 ///
-/// It stands where a program has its reactor: whatever takes `&impl Clock` (the trait [`time::Clock`](crate::Clock)) takes
-/// this one, and whatever takes a [`Spawner`] its [`spawner`](Self::spawner). Its time begins at zero. Clones are handles to the
-/// same clock; when the last of them goes, the calls that are still to be made are cancelled, and the futures that are not done
-/// are dropped.
+/// The clock takes the place of a reactor: pass it where a function takes `&impl Clock` (the trait
+/// [`time::Clock`](crate::Clock)), and its [`spawner`](Self::spawner) where one takes a
+/// [`Spawner`]. Its time begins at zero.
+///
+/// Clones are handles to the same clock. Dropping the last one cancels all pending calls, and drops
+/// all unfinished futures.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -42,26 +44,28 @@ struct ClockInner {
 }
 
 impl VirtualClock {
-    /// A clock that stands at zero, and has no calls to make.
+    /// Creates a clock at time zero, without pending calls.
     pub fn new() -> Self {
         let now: Rc<Cell<Duration>> = Rc::default();
         let source = Rc::clone(&now);
-        // Nobody sleeps who would have to be called.
+        // The spawner needs no wakeup: no event loop sleeps here.
         Self(Rc::new(ClockInner { now, timers: Timers::new(move || source.get()), spawner: Spawner::new(|| {}) }))
     }
 
-    /// Moves the time on, and then makes every call that is due, in the order of their deadlines, and polls every future that
-    /// was woken (Twisted: `advance`).
+    /// Advances the time, then makes every call that is due, in the order of the deadlines, and
+    /// polls every woken future (Twisted: `advance`).
     ///
-    /// The time is moved in one step: each of the calls sees the new time. Calls that they ask for, and that are due by then
-    /// too, are made as well, turn by turn as in a reactor. A call may itself advance the clock. After 100 years the clock
-    /// stands still.
+    /// The time advances in one step, so each call sees the new time. If a call schedules another
+    /// one that is due by then, the clock makes that as well, turn by turn like a reactor. A call
+    /// may itself advance the clock. The clock stands still after 100 years.
     ///
     /// # Panics
     ///
-    /// A panic of a call goes through to the test; what else is due is made by the next `advance`. And calls that without
-    /// end ask for the next one without delay make it panic, rather than hang, after 100,000 turns: single
-    /// [`turn`](Self::turn)s are for those.
+    /// If a call panics, its panic reaches the test, and the next `advance` makes the remaining due
+    /// calls.
+    ///
+    /// If calls keep scheduling further calls without delay, `advance` panics after 100,000 turns
+    /// instead of hanging. Use single [`turn`](Self::turn)s for those.
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         let now = self.0.now.get().saturating_add(by).min(END);
@@ -72,13 +76,13 @@ impl VirtualClock {
             }
         }
         panic!(
-            "after {TURNS} turns of the virtual clock at {now:?} calls are still due: something asks for its next call \
-             without delay, again and again (an interval of zero? an iterator without end?). Stop it, or make single \
+            "after {TURNS} turns of the virtual clock at {now:?} calls are still due: something keeps scheduling its next \
+             call without delay (an interval of zero? an endless iterator?). Stop it, or make single \
              turns with `turn`"
         );
     }
 
-    /// [`advance`](Self::advance)s by each of these, one after the other (Twisted: `pump`).
+    /// [Advances](Self::advance) by each of these durations, one after the other (Twisted: `pump`).
     ///
     /// ```
     /// use std::time::Duration;
@@ -91,7 +95,7 @@ impl VirtualClock {
     ///
     /// # Panics
     ///
-    /// As [`advance`](Self::advance).
+    /// Like [`advance`](Self::advance).
     #[track_caller]
     pub fn pump(&self, timings: impl IntoIterator<Item = Duration>) {
         for by in timings {
@@ -99,8 +103,11 @@ impl VirtualClock {
         }
     }
 
-    /// Makes the calls that are due now, those that they ask for not included, then polls the futures that were woken, and says
-    /// how many calls and futures that were: one turn of a reactor, without moving the time.
+    /// Makes the calls that are due now, then polls the woken futures, and returns the number of
+    /// both.
+    ///
+    /// This is one turn of a reactor, without advancing the time. Calls scheduled meanwhile wait
+    /// for the next turn.
     ///
     /// ```
     /// use std::time::Duration;
@@ -116,13 +123,13 @@ impl VirtualClock {
     ///
     /// # Panics
     ///
-    /// With what one of the calls panics with.
+    /// With the panic of a call.
     pub fn turn(&self) -> usize {
         let calls = self.0.timers.begin(self.0.now.get()).map(|ready| ready.run()).count();
         calls + self.0.spawner.poll_woken()
     }
 
-    /// What runs futures in the turns of this clock, as a reactor would.
+    /// Returns a spawner, which runs futures in the turns of this clock, as a reactor does.
     ///
     /// ```
     /// use std::time::Duration;
@@ -159,17 +166,18 @@ impl fmt::Debug for VirtualClock {
 }
 
 impl Drop for ClockInner {
-    /// Functions in the queue may hold clones of the timers: they would keep each other.
+    /// Breaks the cycle with queued functions, which may hold clones of the timers.
     fn drop(&mut self) {
         self.timers.close();
         self.spawner.close();
     }
 }
 
-/// So many turns at one time are a chain without end. No test needs as many: a step of a chain is a turn, and a thousand
-/// steps are a long chain. It takes a moment to get there, so that a test fails soon.
+/// Turns at one time after which a chain of calls counts as endless. A step of a chain is a turn,
+/// and a thousand steps are a long chain, so no test needs as many. Reaching the limit takes a
+/// moment, so that a test fails soon.
 const TURNS: usize = 100_000;
 
-/// Where the time stands still: before the deadline of what is never to be called (146 years), so that it isn't called even
-/// if a test advances by as much as it can.
+/// The time at which the clock stands still. It lies before the deadline of calls that are never to
+/// be made (146 years), so that even the longest advance of a test does not make them.
 const END: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

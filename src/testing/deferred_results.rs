@@ -1,11 +1,11 @@
-//! What a test says of a Deferred whose result is to be there now, or not yet.
+//! Assertions about the result of a Deferred: a value, a failure, or none yet.
 
 use std::fmt;
 
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 
-/// The value of a Deferred that has one (Twisted: `TestCase.successResultOf`).
+/// Returns the value of a Deferred that must have one (Twisted: `TestCase.successResultOf`).
 ///
 /// ```
 /// use ropewalk::{Deferred, testing::success_result_of};
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 ///
 /// # Panics
 ///
-/// If there is no result, or a failure; the message says which.
+/// If there is no result, or a failure. The message says which.
 #[track_caller]
 pub fn success_result_of<T>(deferred: &mut Deferred<T>) -> T {
     match deferred.take_result() {
@@ -26,7 +26,8 @@ pub fn success_result_of<T>(deferred: &mut Deferred<T>) -> T {
     }
 }
 
-/// The failure of a Deferred that has one (Twisted: `TestCase.failureResultOf`). It is handled thereby.
+/// Returns the failure of a Deferred that must have one (Twisted: `TestCase.failureResultOf`). This
+/// handles the failure.
 ///
 /// ```
 /// use ropewalk::{Deferred, deferred::Cancelled, testing::failure_result_of};
@@ -37,7 +38,7 @@ pub fn success_result_of<T>(deferred: &mut Deferred<T>) -> T {
 ///
 /// # Panics
 ///
-/// If there is no result, or a value; the message says which.
+/// If there is no result, or a value. The message says which.
 #[track_caller]
 pub fn failure_result_of<T: fmt::Debug>(deferred: &mut Deferred<T>) -> Failure {
     match deferred.take_result() {
@@ -47,9 +48,10 @@ pub fn failure_result_of<T: fmt::Debug>(deferred: &mut Deferred<T>) -> Failure {
     }
 }
 
-/// Asserts that a Deferred has no result (Twisted: `TestCase.assertNoResult`). It can have one later.
+/// Asserts that a Deferred has no result yet (Twisted: `TestCase.assertNoResult`).
 ///
-/// It takes the Deferred as `&mut`, because it takes the result out to say what it is, if there is one.
+/// Takes `&mut`, because a result must be taken out to be shown in the message. A Deferred without
+/// a result is unchanged, and may still get one.
 ///
 /// ```
 /// use ropewalk::{deferred::Promise, testing::{assert_no_result, success_result_of}};
@@ -62,7 +64,7 @@ pub fn failure_result_of<T: fmt::Debug>(deferred: &mut Deferred<T>) -> Failure {
 ///
 /// # Panics
 ///
-/// If there is a result; the message says what it is.
+/// If there is a result. The message shows it.
 #[track_caller]
 pub fn assert_no_result<T: fmt::Debug>(deferred: &mut Deferred<T>) {
     match deferred.take_result() {

@@ -1,9 +1,10 @@
-//! [`End`]: one end of a connection that has no socket. It is to a transport and its joint what the reactor is, with two
-//! buffers ([`Pipe`]) in the place of the kernel's.
+//! [`End`]: one end of a connection without a socket. It serves a transport and its joint as the
+//! reactor does, with two buffers ([`Pipe`]) in place of the kernel's.
 //!
-//! It keeps the reactor's order: what arrives is handed to the joint ([`End::take_in`]), what was held back is delivered
-//! ([`End::deliver_held`]), what was asked for is done ([`End::settle`]), and last the protocol is told of what ended
-//! ([`End::tell`]). Nothing is borrowed while a protocol is called.
+//! It keeps the reactor's order: it delivers arrived data to the joint ([`End::take_in`]), then
+//! data held back during a pause ([`End::deliver_held`]), carries out requests ([`End::settle`]),
+//! and last notifies the protocol of what ended ([`End::tell`]). Nothing is borrowed during a
+//! callback.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -28,30 +29,31 @@ use crate::transport::settle::{self, Later, Settler};
 use crate::transport::step::{CloseMode, LINGER_BYTES, LINGER_TIME};
 use crate::transport::stream::Stream;
 
-/// The one connection of a context.
+/// The id of a context's only connection.
 const ID: Id = Id { slot: 0, generation: 0 };
 
-/// One end: a transport, its pretended socket, and a protocol if it has one.
+/// One end: a transport, its simulated socket, and an optional protocol.
 pub(super) struct End {
     transport: Transport,
     context: Rc<TransportContext>,
     socket: Rc<EndSocket>,
     timer: Cell<Option<DelayedCall>>,
-    /// The stream wants bytes.
+    /// True while the stream wants bytes.
     receiving: Cell<bool>,
-    /// What settling found out, and the next phases do.
+    /// Results of settling, for the phases that follow.
     resumed: Cell<bool>,
     queue_notices: Cell<bool>,
     shut: Cell<bool>,
     closing: Cell<Option<CloseMode>>,
     aborted: Cell<bool>,
-    /// Both ends had been sent when it was aborted: the kernels are done with the connection, and nobody is reset any more.
+    /// Set by an abort after both ends had been sent: the kernels are done with the connection, so
+    /// no reset is sent.
     finished: Cell<bool>,
     lost: RefCell<Option<Failure>>,
 }
 
 impl End {
-    /// An end whose socket holds `room` bytes that the other end has not taken.
+    /// Creates an end whose socket holds at most `room` bytes that the other end has not taken.
     pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: VirtualClock) -> Self {
         let socket = Rc::new(EndSocket::new(room, clock));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
@@ -82,27 +84,27 @@ impl End {
         &self.socket
     }
 
-    /// Why it ended, once it has.
+    /// Returns the reason of the connection's end, once it has ended.
     pub(super) fn lost(&self) -> Option<Failure> {
         self.lost.borrow().clone()
     }
 
-    /// Whether it was closed with a reset, or will be.
+    /// Returns `true` if the connection was reset, or will be.
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.get() || self.transport.stream().is_aborting()
     }
 
-    /// Puts a protocol in its place.
+    /// Joins a protocol to the transport.
     pub(super) fn put<P: Protocol>(&self, protocol: P) -> Connection<P> {
         let (connection, joint) = Connection::join(protocol, self.transport.clone());
         self.socket.joint.replace(Some(joint));
         connection
     }
 
-    /// Makes the protocol's first call.
+    /// Makes the protocol's first callback.
     pub(super) fn join(&self) {
         if let Some(joint) = self.joint() {
-            // A failure is already the connection's reason to end.
+            // A failure has already become the reason for the connection's end.
             let _ = joint.connection_made();
         }
     }
@@ -111,7 +113,7 @@ impl End {
         self.socket.joint.borrow().clone()
     }
 
-    /// Phase 6: takes one thing out of what the peer sent, at most `limit` bytes, and hands it on.
+    /// Phase 6: takes one event from the peer's pipe, with at most `limit` bytes, and delivers it.
     pub(super) fn take_in(&self, pipe: &RefCell<Pipe>, limit: usize) -> EndArrival {
         match self.socket.state.get() {
             EndState::Open => self.take_in_open(pipe, limit),
@@ -138,13 +140,14 @@ impl End {
             let count = if receiving { pipe.bytes.len().min(limit).min(CHUNK) } else { 0 };
             let data: Vec<u8> = pipe.bytes.drain(..count).collect();
             let empty = data.is_empty() && pipe.bytes.is_empty();
-            // A reset is told at once where nothing is being read, and behind the bytes before it elsewhere.
+            // If nothing is being read, a reset is reported at once; otherwise after the bytes
+            // before it.
             let reset = pipe.reset && (empty || !receiving);
             let rest = !pipe.bytes.is_empty();
             let ended = receiving && empty && pipe.ended && !pipe.end_told && !reset;
             pipe.end_told |= ended;
             if reset {
-                // Behind it there is an end, once the rest was read.
+                // A reset leaves an end behind, which follows once the rest has been read.
                 (pipe.reset, pipe.ended, pipe.end_told) = (false, true, false);
             }
             (data, ended, reset.then_some(rest))
@@ -169,7 +172,7 @@ impl End {
         EndArrival::Data(data)
     }
 
-    /// Our end is over, and what the peer still sends is dropped, within bounds.
+    /// Drops bytes that arrive after our end, within bounds.
     fn take_in_lingering(&self, pipe: &RefCell<Pipe>, left: usize) -> EndArrival {
         let mut pipe = pipe.borrow_mut();
         let count = pipe.drop_bytes();
@@ -184,7 +187,8 @@ impl End {
         if count > 0 { EndArrival::Dropped(count) } else { EndArrival::Nothing }
     }
 
-    /// The rest of phase 6: what was held back while reading was paused. Whether there was anything.
+    /// Finishes phase 6: delivers data that was held back during a pause. Returns `true` if there
+    /// was any.
     pub(super) fn deliver_held(&self) -> bool {
         let joint = self.joint();
         match joint {
@@ -196,7 +200,8 @@ impl End {
         }
     }
 
-    /// Phase 7: does what the stream asks for. Whether there was anything. Calls nobody.
+    /// Phase 7: carries out the stream's requests. Makes no callbacks. Returns `true` if there was
+    /// anything to do.
     pub(super) fn settle(&self) -> bool {
         if self.context.is_clean() {
             return false;
@@ -207,7 +212,7 @@ impl End {
         settle::settle(&self.transport, &mut stream, &mut &*self)
     }
 
-    /// Moves what is queued to the socket, as far as there is room.
+    /// Moves the queue to the socket, as far as there is room.
     fn send(&self, stream: &mut Stream) {
         while !stream.queue.is_empty() {
             let count = self.socket.take(stream.queue.front());
@@ -220,20 +225,20 @@ impl End {
         }
     }
 
-    /// The same before its time, for whoever wants to see what was written.
+    /// Sends before the settling phase, so that a test can inspect the written bytes.
     pub(super) fn send_ahead(&self) {
         self.send(&mut self.transport.stream());
     }
 
-    /// The peer has taken bytes from the socket: if it was full, it is so no more.
+    /// Unblocks the stream, after the peer has taken bytes from a full socket.
     pub(super) fn room_again(&self) {
         if self.socket.full.take() {
             self.transport.update(Stream::unblocked);
         }
     }
 
-    /// Phase 8: tells the protocol of what ended. The reason, if that is the connection. Whether the peer has ended its side
-    /// decides whether there is anything left to be reset.
+    /// Phase 8: notifies the protocol of what ended. Returns the reason if the connection ended.
+    /// After `peer_ended` there may be nothing left to reset.
     pub(super) fn tell(&self, peer_ended: bool) -> Option<Failure> {
         let joint = self.joint();
         if self.queue_notices.take()
@@ -286,7 +291,7 @@ impl End {
 
     fn disarm(&self) {
         if let Some(timer) = self.timer.take() {
-            // It may have been called already.
+            // The timer may have fired already.
             let _ = timer.cancel();
         }
     }
@@ -341,28 +346,28 @@ impl Drop for End {
     }
 }
 
-/// What one look at what the peer sent came to.
+/// The result of one [`End::take_in`].
 pub(super) enum EndArrival {
-    /// There was nothing to be had.
+    /// There was nothing to take.
     Nothing,
-    /// Bytes, which were handed to the joint.
+    /// Bytes, already delivered to the joint.
     Data(Vec<u8>),
-    /// The peer's last byte was before.
+    /// The end of the peer's stream.
     Ended,
     /// The peer reset the connection.
     Reset,
-    /// So many bytes came after our end, and were dropped.
+    /// This many bytes arrived after our end, and were dropped.
     Dropped(usize),
-    /// So many bytes came after the socket was closed, and are answered with a reset.
+    /// This many bytes arrived after the socket was closed, and are answered with a reset.
     Refused(usize),
 }
 
-/// What pretends to be the socket of an [`End`].
+/// The simulated socket of an [`End`].
 pub(super) struct EndSocket {
-    /// What was sent, and not taken by the other end.
+    /// Bytes sent and not yet taken by the other end.
     pub(super) out: RefCell<Pipe>,
     room: usize,
-    /// Something did not fit.
+    /// Set if a send did not fit.
     full: Cell<bool>,
     state: Cell<EndState>,
     pub(super) options: RefCell<Options>,
@@ -374,7 +379,7 @@ pub(super) struct EndSocket {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EndState {
     Open,
-    /// Closed on our side; so many bytes more are read and dropped.
+    /// Closed on our side. At most this many bytes more are read and dropped.
     Lingering(usize),
     Closed,
 }
@@ -392,7 +397,7 @@ impl EndSocket {
         }
     }
 
-    /// Takes what there is room for.
+    /// Takes as many bytes as there is room for.
     fn take(&self, data: &[u8]) -> usize {
         let mut out = self.out.borrow_mut();
         let count = data.len().min(self.room.saturating_sub(out.bytes.len()));
@@ -407,7 +412,7 @@ impl EndSocket {
         self.out.borrow_mut().ended = true;
     }
 
-    /// Whether our end was sent.
+    /// Returns `true` if our end was sent.
     pub(super) fn is_ended(&self) -> bool {
         self.out.borrow().ended
     }
@@ -418,7 +423,7 @@ impl Driver for EndSocket {
         false
     }
 
-    /// Both ends are the test's.
+    /// Always fails: both ends belong to the test.
     fn peer_credentials(&self, _id: Id) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -465,7 +470,7 @@ impl Driver for EndSocket {
     }
 }
 
-/// The options that were set. Off, as the system's are, unless so.
+/// The options that were set. All are off by default, like the system's.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options {
     pub(super) no_delay: bool,
@@ -474,7 +479,7 @@ pub(super) struct Options {
     pub(super) user_timeout: Option<Duration>,
 }
 
-/// One direction: what was sent and not yet taken. The end and a reset stand behind the bytes.
+/// One direction: bytes sent and not yet taken. An end or a reset follows the bytes.
 #[derive(Default)]
 pub(super) struct Pipe {
     pub(super) bytes: VecDeque<u8>,

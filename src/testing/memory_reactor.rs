@@ -1,4 +1,4 @@
-//! A reactor whose every peer is played by the test.
+//! A reactor for tests that play all of its peers.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +9,12 @@ use crate::address::Address;
 use crate::log::error;
 use crate::reactor::Reactor;
 
-/// A reactor on an ideal simulated network with nobody else on it: for tests of a server or a client whose other side the test
-/// plays (Twisted: `MemoryReactor`, `MemoryReactorClock`).
+/// A reactor alone on an ideal simulated network, for tests of a server or a client whose peers the
+/// test plays (Twisted: `MemoryReactor`, `MemoryReactorClock`).
 ///
-/// Ports that the program listens on and attempts to connect are recorded; an attempt waits until the test accepts or refuses
-/// it. Time is virtual. It is a [`Network`] with one [`reactor`](Self::reactor); [`network`](Self::network) has the rest.
+/// It records the ports on which the program listens, and its attempts to connect. An attempt waits
+/// until the test accepts or refuses it. Time is virtual. It is a [`Network`] with one
+/// [`reactor`](Self::reactor); [`network`](Self::network) gives access to everything else.
 ///
 /// ```
 /// use ropewalk::endpoints::client_from_string;
@@ -56,7 +57,7 @@ pub struct MemoryReactor {
 }
 
 impl MemoryReactor {
-    /// A reactor, at 127.0.0.1 and [`HOST`](Self::HOST), that nobody has asked for anything yet.
+    /// Creates an unused reactor, at 127.0.0.1 and [`HOST`](Self::HOST).
     pub fn new() -> Self {
         let network = Network::new(0);
         network.answer_by_hand();
@@ -64,25 +65,26 @@ impl MemoryReactor {
         Self { network, reactor }
     }
 
-    /// The address of the reactor's host: one that is reserved for documentation.
+    /// The address of the reactor's host. It is one of those reserved for documentation.
     pub const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 80));
 
-    /// The reactor, to be given to the program.
+    /// Returns the reactor, to be given to the program.
     pub fn reactor(&self) -> &Reactor {
         &self.reactor
     }
 
-    /// The network.
+    /// Returns the network.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Where the program listens (Twisted: `tcpServers`), in the order in which it began to.
+    /// Returns the addresses on which the program listens (Twisted: `tcpServers`), the oldest
+    /// first.
     pub fn ports(&self) -> Vec<Address> {
         self.network.ports(&self.reactor)
     }
 
-    /// Connects to a port on which the program listens, as a client that the test plays.
+    /// Connects to a port of the program, as a client that the test plays.
     ///
     /// # Errors
     /// [`SimulationError::Reactor`].
@@ -92,16 +94,17 @@ impl MemoryReactor {
         Ok(peer)
     }
 
-    /// The attempts of the program to connect that have no answer yet (Twisted: `tcpClients`), the oldest first.
+    /// Returns the program's attempts to connect that have no answer yet (Twisted: `tcpClients`),
+    /// the oldest first.
     pub fn attempts(&self) -> Vec<PendingAttempt> {
-        // What the program has asked for is on its way, which takes no time.
+        // Requests of the program are still under way. On an ideal network that takes no time.
         if let Err(error) = self.network.settle() {
             error!(%error, "the reactor failed");
         }
         self.network.attempts()
     }
 
-    /// Lets everything happen that is under way. Timers that are set are not waited for.
+    /// Runs until nothing is under way. Does not wait for pending timers.
     ///
     /// # Errors
     /// [`SimulationError::Reactor`].
@@ -109,7 +112,7 @@ impl MemoryReactor {
         self.network.settle()
     }
 
-    /// Moves the time on; what is due happens when it is due (Twisted: `advance`).
+    /// Advances the time. Everything due happens at its own moment (Twisted: `advance`).
     ///
     /// # Errors
     /// [`SimulationError::Reactor`].

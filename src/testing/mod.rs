@@ -1,23 +1,27 @@
-//! The test kit: what a test of a program for this engine is made of. Nothing here makes a system call, waits, or reads a
-//! clock, so what a test sees depends on nothing but the test. It panics to fail a test, and says so where it does.
+//! The test kit: building blocks for tests of programs that run on this engine.
+//!
+//! Nothing here makes a system call, waits, or reads a clock, so a test's outcome depends on the
+//! test alone. The kit panics to fail a test. The documentation of each item says where it does.
 //!
 //! | for | there is | Twisted's name |
 //! |---|---|---|
 //! | time | [`VirtualClock`], which only the test moves | `twisted.internet.task.Clock` |
 //! | one callback, called by hand | [`StringTransport`] | `twisted.internet.testing.StringTransport` |
-//! | one protocol, from `connection_made` to `connection_lost` | [`StringConnection`], from [`StringTransport::joined`] | `StringTransportWithDisconnection` |
+//! | one protocol, for a whole connection | [`StringConnection`], of [`StringTransport::joined`] | `StringTransportWithDisconnection` |
 //! | two protocols that talk to each other | [`connected_pair`], [`PumpOptions`], [`Pump`] | `twisted.test.iosim` |
-//! | input that is cut in every way | [`ChunkingCheck`] | none |
-//! | a protocol that only writes down what happens | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
-//! | the result of a Deferred | [`success_result_of`], [`failure_result_of`], [`assert_no_result`] | `successResultOf`, `failureResultOf`, `assertNoResult` |
+//! | input cut at every place | [`ChunkingCheck`] | none |
+//! | a protocol that only records its callbacks | [`AccumulatingProtocol`], [`AccumulatingFactory`] | `AccumulatingProtocol` |
+//! | the value of a Deferred | [`success_result_of`] | `successResultOf` |
+//! | the failure of a Deferred, or no result yet | [`failure_result_of`], [`assert_no_result`] | `failureResultOf`, `assertNoResult` |
 //! | whole programs | [`Network`]: reactors on a simulated network, under [`Conditions`] | none |
-//! | a program alone | [`MemoryReactor`]: the test plays everybody else | `MemoryReactor` |
+//! | a program alone | [`MemoryReactor`]: the test plays all its peers | `MemoryReactor` |
 //! | the engine's promises to protocols | [`Witness`] | none |
-//! | all that a backend must do | [`conformance`] | `ReactorBuilder` |
+//! | the contract of a backend | [`conformance`] | `ReactorBuilder` |
 //! | the other side | [`Peer`], [`PendingAttempt`]: connections whose other end the test plays | |
 //!
-//! An assertion inside a callback does not fail the test: its panic is guarded as any other, and becomes the reason for which the
-//! connection ends. So look at what was recorded, from outside.
+//! An assertion inside a callback does not fail the test. Its panic is guarded like any other, and
+//! becomes the reason for which the connection ends. So record events in the callback, and assert
+//! on the record from outside.
 
 mod accumulate;
 mod chunking;

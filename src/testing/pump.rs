@@ -1,4 +1,4 @@
-//! Two protocols connected to each other without a reactor, moved step by step.
+//! Two protocols connected to each other without a reactor, and pumped step by step.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,8 +16,8 @@ use crate::failure::{Failure, Result};
 use crate::protocol::{Connection, Factory, Protocol};
 use crate::transport::Transport;
 
-/// Connects two protocols to each other without a network (Twisted: `iosim.connect`, `connectedServerAndClient`), with the
-/// defaults of [`PumpOptions`].
+/// Connects two protocols to each other without a network (Twisted: `iosim.connect`,
+/// `connectedServerAndClient`). Uses the defaults of [`PumpOptions`].
 ///
 /// ```
 /// use ropewalk::testing::{AccumulatingProtocol, connected_pair};
@@ -35,7 +35,7 @@ pub fn connected_pair<C: Protocol, S: Protocol>(client: C, server: S) -> Pump<C,
     PumpOptions::new().connect(client, server)
 }
 
-/// What two connected protocols are to have between them.
+/// Options of the connection between two protocols: clock, buffer size, addresses.
 ///
 /// ```
 /// use ropewalk::testing::{self, AccumulatingProtocol, PumpOptions};
@@ -60,40 +60,44 @@ pub struct PumpOptions {
 }
 
 impl PumpOptions {
-    /// A clock of its own, room for 64 KiB each way, the client at 10.0.0.2:49152 and the server at 10.0.0.1:8000.
+    /// Creates the default options: a clock of its own, room for 64 KiB in each direction, the
+    /// client at 10.0.0.2:49152 and the server at 10.0.0.1:8000.
     pub fn new() -> Self {
         Self { clock: VirtualClock::new(), room: ROOM, client: CLIENT, server: SERVER }
     }
 
-    /// The clock whose calls are made while pumping, and by which close timeouts go.
+    /// Sets the clock, whose calls are made while pumping. Close timeouts follow it as well.
     pub fn clock(mut self, clock: &VirtualClock) -> Self {
         self.clock = clock.clone();
         self
     }
 
-    /// How many bytes each direction holds between the two: what the buffers of both sockets would. Once it is full, bytes wait
-    /// at the sender, in [`Transport::queued_bytes`]. At least 1.
+    /// Sets the number of bytes that each direction holds, as the buffers of both sockets would. At
+    /// least 1. Once a direction is full, further bytes wait at the sender, in
+    /// [`Transport::queued_bytes`].
     pub fn room(mut self, bytes: usize) -> Self {
         self.room = bytes.max(1);
         self
     }
 
-    /// The addresses of the two.
+    /// Sets the addresses of both ends.
     pub fn addresses(mut self, client: impl Into<SocketAddr>, server: impl Into<SocketAddr>) -> Self {
         (self.client, self.server) = (client.into(), server.into());
         self
     }
 
-    /// Connects two protocols. `connection_made` is called, the server's first; nothing is moved.
+    /// Connects two protocols. Calls `connection_made` on the server first, then on the client.
+    /// Moves no bytes.
     pub fn connect<C: Protocol, S: Protocol>(&self, client: C, server: S) -> Pump<C, S> {
         self.join(client, server, || {}, || {})
     }
 
-    /// Connects a protocol of each of two factories, which are started before, and stopped after the connection is over.
+    /// Connects a protocol of each of two factories. Starts the factories before, and stops each
+    /// once its side of the connection has ended.
     ///
     /// # Panics
     ///
-    /// If either builds no protocol.
+    /// If a factory builds no protocol.
     #[track_caller]
     pub fn connect_factories<C: Factory, S: Factory>(
         &self,
@@ -141,19 +145,23 @@ impl Default for PumpOptions {
     }
 }
 
-/// Two connected protocols, and what moves bytes between them (Twisted: `iosim.IOPump`). From [`connected_pair`] or [`PumpOptions`].
+/// Two connected protocols, and the pump that moves bytes between them (Twisted: `iosim.IOPump`).
+/// From [`connected_pair`] or [`PumpOptions`].
 ///
-/// Everything else is as on a socket: the protocols are joined to their transports as in a reactor; what is written before a
-/// close, and after it in the same turn, arrives; whoever was aborted, or writes to an end that has closed for good, sees a
-/// reset; a side that is paused is given nothing, and what it does not take waits at the sender. A reset does not overtake
-/// bytes that arrived before it, unless reading is paused.
+/// Everything else is as on a socket:
+///
+/// - The protocols are joined to their transports as in a reactor.
+/// - Bytes written before a close, or after it in the same turn, arrive.
+/// - A side whose peer aborts, or that writes to an end that has closed for good, sees a reset.
+/// - A paused side receives nothing. Bytes that it does not take wait at the sender.
+/// - A reset does not overtake bytes that arrived before it, unless reading is paused.
 ///
 /// ```
 /// use std::time::Duration;
 /// use ropewalk::error::ConnectionClosed;
 /// use ropewalk::testing::{AccumulatingProtocol, PumpOptions};
 ///
-/// // A peer that takes nothing of what it is sent is cut off after the close timeout.
+/// // The close timeout cuts off a peer that takes none of its bytes.
 /// let pump = PumpOptions::new().room(10).connect(AccumulatingProtocol::new(), AccumulatingProtocol::new());
 /// pump.client().transport().pause_producing();
 /// pump.server().transport().write(b"more than there is room for");
@@ -165,8 +173,8 @@ impl Default for PumpOptions {
 /// assert!(matches!(reason.check(), Some(ConnectionClosed::CloseTimedOut { unsent: 17, .. })), "{}", pump.transcript());
 /// ```
 ///
-/// It is not for what the network does between the two, for nothing here takes time or gets lost. Nor does it cut what is
-/// sent: see [`ChunkingCheck`](super::ChunkingCheck).
+/// A pump does not simulate a network: nothing here takes time or gets lost. It does not cut the
+/// bytes either; for that, see [`ChunkingCheck`](super::ChunkingCheck).
 pub struct Pump<C, S> {
     client: Side<C>,
     server: Side<S>,
@@ -176,36 +184,36 @@ pub struct Pump<C, S> {
 }
 
 impl<C: Protocol, S: Protocol> Pump<C, S> {
-    /// The side that connected.
+    /// Returns the side that connected.
     pub fn client(&self) -> &Side<C> {
         &self.client
     }
 
-    /// The side that was connected to.
+    /// Returns the side that was connected to.
     pub fn server(&self) -> &Side<S> {
         &self.server
     }
 
-    /// The clock.
+    /// Returns the clock.
     pub fn clock(&self) -> &VirtualClock {
         &self.clock
     }
 
-    /// Makes the clock's calls that are due, and moves what each side has sent by now to the other, once: 64 KiB at most each
-    /// way, or an end. What is sent in answer stays for the next time (Twisted: `pump`). Says whether anything moved, or was
-    /// called.
+    /// Makes the clock's due calls, then moves the sent bytes of each side to the other once: at
+    /// most 64 KiB in each direction, or an end (Twisted: `pump`). Answers stay for the next call.
+    /// Returns `true` if anything moved or was called.
     ///
     /// # Panics
     ///
-    /// From inside a callback of one of the protocols. (The panic is guarded as any other of a callback's.) And with what a
-    /// call of the clock panics with.
+    /// If called from inside a callback of one of the protocols. (That panic is guarded like any
+    /// other of a callback.) And with the panic of a call of the clock.
     #[track_caller]
     pub fn pump(&self) -> bool {
         let _busy = ReentryGuard::enter(&self.busy);
         self.transcript.borrow_mut().turn += 1;
         let calls = self.clock.turn();
         if calls > 0 {
-            self.note(format!("the clock made {calls} calls, or polls of futures"));
+            self.note(format!("the clock made {calls} calls or polls of futures"));
         }
         let mut moved = self.settle() | (calls > 0);
         let (to_server, to_client) = (self.client.in_flight(), self.server.in_flight());
@@ -215,12 +223,13 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
         moved | self.settle()
     }
 
-    /// [`pump`](Self::pump)s until nothing moves (Twisted: `flush`). Says whether anything did.
+    /// [Pumps](Self::pump) until nothing moves (Twisted: `flush`). Returns `true` if anything did.
     ///
     /// # Panics
     ///
-    /// After 10,000 rounds, with what moved last: two protocols that answer each other without end, or a call of
-    /// the clock that without end asks for the next one. And as [`pump`](Self::pump).
+    /// After 10,000 rounds, with the last lines of the transcript: two protocols answer each other
+    /// endlessly, or a call of the clock endlessly schedules the next one. And like
+    /// [`pump`](Self::pump).
     #[track_caller]
     pub fn flush(&self) -> bool {
         for round in 0..ROUNDS {
@@ -229,18 +238,18 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
             }
         }
         panic!(
-            "after {ROUNDS} rounds there is still something that moves:\n  client: {}\n  server: {}\nand this was last:\n{}",
+            "bytes or calls still move after {ROUNDS} rounds:\n  client: {}\n  server: {}\nlast moves:\n{}",
             self.client.state(),
             self.server.state(),
             self.transcript.borrow().last(LAST)
         );
     }
 
-    /// [`flush`](Self::flush)es, so that what was asked for before has begun, moves the time on, and flushes what comes of it.
+    /// [Flushes](Self::flush) pending requests, advances the time, and flushes the effects.
     ///
     /// # Panics
     ///
-    /// As [`flush`](Self::flush) and [`VirtualClock::advance`].
+    /// Like [`flush`](Self::flush) and [`VirtualClock::advance`].
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         self.flush();
@@ -248,12 +257,13 @@ impl<C: Protocol, S: Protocol> Pump<C, S> {
         self.flush();
     }
 
-    /// What moved, line by line, for failure messages: the last 1,000 lines.
+    /// Returns the last 1,000 lines of the transcript, for failure messages: one line for each
+    /// move.
     pub fn transcript(&self) -> String {
         self.transcript.borrow().last(LINES)
     }
 
-    /// Phases 7 and 8 of both sides.
+    /// Runs phases 7 and 8 of both sides.
     fn settle(&self) -> bool {
         let mut moved = self.client.end.settle() | self.server.end.settle();
         let to_client = self.client.tell(self.server.end.socket().is_ended());
@@ -296,7 +306,7 @@ impl<C, S> fmt::Debug for Pump<C, S> {
     }
 }
 
-/// One of two connected protocols. From [`Pump::client`] and [`Pump::server`].
+/// One of two connected protocols, with its transport. From [`Pump::client`] and [`Pump::server`].
 ///
 /// ```
 /// # use ropewalk::{Protocol, Result, Transport};
@@ -330,30 +340,31 @@ impl<P: Protocol> Side<P> {
         Self { end, connection, stop: Cell::new(Some(stop)) }
     }
 
-    /// The transport.
+    /// Returns the transport.
     pub fn transport(&self) -> &Transport {
         self.end.transport()
     }
 
-    /// The handle that `connect` would have given.
+    /// Returns the handle that `connect` would have given.
     pub fn connection(&self) -> &Connection<P> {
         &self.connection
     }
 
-    /// Runs `call` with the protocol and its transport. What it asks for moves when it is pumped.
+    /// Runs `call` with the protocol and its transport. Its requests take effect with the next
+    /// pump.
     ///
     /// # Errors
-    /// [`Unavailable`], as [`Connection::with`].
+    /// [`Unavailable`], like [`Connection::with`].
     pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
         self.connection.with(call)
     }
 
-    /// Why the connection ended on this side, once `connection_lost` was called.
+    /// Returns the reason of the connection's end on this side, once `connection_lost` was called.
     pub fn lost(&self) -> Option<Failure> {
         self.end.lost()
     }
 
-    /// Bytes that this side's socket has taken, and the other side has not.
+    /// Returns the number of bytes that this side's socket has taken and the other side has not.
     pub fn in_flight(&self) -> usize {
         self.end.socket().out.borrow().bytes.len()
     }
@@ -387,7 +398,7 @@ impl<P> fmt::Debug for Side<P> {
     }
 }
 
-/// What moved, line by line.
+/// The moves of a connection, a line each.
 #[derive(Default)]
 struct Transcript {
     turn: usize,
@@ -408,17 +419,18 @@ impl Transcript {
     }
 }
 
-/// What a direction holds: so much is what one round moves, so nothing waits at a sender whose peer reads.
+/// Default capacity of a direction, in bytes. One round moves as much, so nothing waits at a sender
+/// whose peer reads.
 const ROOM: usize = 64 * 1024;
 
-/// So many rounds are a conversation without end. Moving 640 MB takes as many, and a long dialogue has a hundred; and it takes
-/// a moment to get there, so that a test fails soon.
+/// Rounds after which a conversation counts as endless. Moving 640 MB takes as many, and a long
+/// dialogue has a hundred. Reaching the limit takes a moment, so that a test fails soon.
 const ROUNDS: usize = 10_000;
 
-/// How much of the transcript is kept: more than anybody reads, and less than a megabyte.
+/// Lines of the transcript that are kept: more than a reader needs, and less than a megabyte.
 const LINES: usize = 1000;
 
-/// How much of it is shown where the same things go round and round.
+/// Lines shown in the failure of an endless conversation.
 const LAST: usize = 12;
 
 const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 49152);

@@ -1,9 +1,9 @@
-//! Bytes as a failure message shows them.
+//! Quotes bytes in failure messages.
 
-/// How many bytes are shown of one piece: with its escapes it still fits on a line or two.
+/// Bytes shown of one piece. With its escapes the excerpt still fits on a line or two.
 const SHOWN: usize = 60;
 
-/// The first bytes, quoted and escaped, and how many there are where not all are shown.
+/// Quotes and escapes the first bytes. Adds the total if not all are shown.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     match bytes.get(..SHOWN) {
         Some(first) if bytes.len() > SHOWN => format!("\"{}\"... ({} bytes)", first.escape_ascii(), bytes.len()),
@@ -11,7 +11,7 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
     }
 }
 
-/// The bytes on both sides of a place, with a bar in it.
+/// Quotes the bytes on both sides of a place, with a bar between them.
 pub(super) fn around(bytes: &[u8], place: usize) -> String {
     let place = place.min(bytes.len());
     let (first, last) = (place.saturating_sub(SHOWN / 2), (place + SHOWN / 2).min(bytes.len()));

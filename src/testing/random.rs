@@ -1,7 +1,7 @@
 //! Random numbers from a seed.
 
-/// A source of numbers that look random: the same seed gives the same numbers, in every version of this crate and on every
-/// machine, so that a seed in a bug report means the same for ever. (SplitMix64.)
+/// A deterministic source of random numbers (SplitMix64). A seed gives the same numbers on every
+/// machine and in every version of this crate, so that a seed in a bug report stays valid for ever.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -18,17 +18,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; zero for a bound of zero. The bias is too small for a test to notice.
+    /// Draws a number below `bound`, or zero for a bound of zero. The bias is too small for a test
+    /// to notice.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Draws a number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below((high - low).saturating_add(1))
     }
 
-    /// True in `per_mille` of a thousand cases.
+    /// Returns `true` in `per_mille` of a thousand draws.
     pub(crate) fn chance(&mut self, per_mille: u32) -> bool {
         per_mille > 0 && self.below(1000) < u64::from(per_mille)
     }
@@ -38,7 +39,7 @@ impl Random {
 mod tests {
     use super::*;
 
-    /// The numbers that everybody's splitmix64 gives for this seed: they may never change.
+    /// The reference numbers of SplitMix64 for this seed. They may never change.
     #[test]
     fn a_seed_means_the_same_for_ever() {
         let mut random = Random::new(1_234_567);

@@ -1,8 +1,8 @@
-//! What keeps a test from turning the wheel from inside a callback, which no reactor would do.
+//! Rejects tests that start a turn from inside a callback, which no reactor does.
 
 use std::cell::Cell;
 
-/// Somebody is turning, for as long as it lives.
+/// Marks a turn as running for its lifetime.
 pub(super) struct ReentryGuard<'a>(&'a Cell<bool>);
 
 impl<'a> ReentryGuard<'a> {
@@ -10,8 +10,8 @@ impl<'a> ReentryGuard<'a> {
     pub(super) fn enter(busy: &'a Cell<bool>) -> Self {
         assert!(
             !busy.replace(true),
-            "a callback tried to make something happen to a connection that is in the middle of a turn: in a reactor \
-             nothing happens before the callback has returned, so let the test do it then"
+            "a callback tried to drive a connection in the middle of a turn: a reactor does nothing before the \
+             callback has returned, so drive it from the test afterwards"
         );
         Self(busy)
     }

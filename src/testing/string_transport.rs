@@ -1,4 +1,4 @@
-//! A transport that is connected to nothing, alone or joined to a protocol.
+//! A transport without a peer, alone or joined to a protocol.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -15,10 +15,11 @@ use crate::protocol::{Connection, Protocol};
 use crate::time::Clock as _;
 use crate::transport::Transport;
 
-/// A [`Transport`] that is connected to nothing and keeps what is written to it (Twisted: `StringTransport`).
+/// A [`Transport`] without a peer that keeps all written bytes (Twisted: `StringTransport`).
 ///
-/// On its own it is for calling a protocol's callbacks by hand, one by one; nothing is called back. To have a whole connection
-/// without a network, with its rules and its end, [join](Self::joined) a protocol to it.
+/// Use it alone to call a protocol's callbacks by hand, one by one; it makes no callbacks. To test
+/// a whole connection without a network, from its rules to its end, [join](Self::joined) a protocol
+/// to it.
 ///
 /// ```
 /// use ropewalk::{Protocol, Result, Transport, testing::StringTransport};
@@ -40,18 +41,18 @@ use crate::transport::Transport;
 pub struct StringTransport(End);
 
 impl StringTransport {
-    /// An open one, whose host is 10.0.0.1:12345 and whose peer 192.168.1.1:54321.
+    /// Creates an open transport whose host is 10.0.0.1:12345 and whose peer is 192.168.1.1:54321.
     pub fn new() -> Self {
         Self::between(HOST, PEER)
     }
 
-    /// One with this address of its own. To be called first: it is another transport.
+    /// Sets the transport's own address. Call this first: it returns a new transport.
     pub fn with_host(self, host: impl Into<SocketAddr>) -> Self {
         let peer = self.transport().peer().socket_addr().unwrap_or(PEER);
         Self::between(host.into(), peer)
     }
 
-    /// One whose peer has this address. To be called first: it is another transport.
+    /// Sets the peer's address. Call this first: it returns a new transport.
     pub fn with_peer(self, peer: impl Into<SocketAddr>) -> Self {
         let host = self.transport().host().socket_addr().unwrap_or(HOST);
         Self::between(host, peer.into())
@@ -61,7 +62,8 @@ impl StringTransport {
         Self(End::new(host, peer, usize::MAX, VirtualClock::new()))
     }
 
-    /// Joins a protocol to it, and makes its `connection_made` (Twisted: `StringTransportWithDisconnection`).
+    /// Joins a protocol to the transport, and calls its `connection_made` (Twisted:
+    /// `StringTransportWithDisconnection`).
     pub fn joined<P: Protocol>(self, protocol: P) -> StringConnection<P> {
         let connection = self.0.put(protocol);
         let joined = StringConnection { string: self, connection, incoming: RefCell::default(), busy: Cell::default() };
@@ -69,22 +71,25 @@ impl StringTransport {
         joined
     }
 
-    /// The transport, as a protocol is handed it.
+    /// Returns the transport, as a protocol gets it.
     pub fn transport(&self) -> &Transport {
         self.0.transport()
     }
 
-    /// All that was written (Twisted: `value`), whether the connection lasted until it would have been sent or not. What the
-    /// transport dropped is not in it: what was written after `abort_connection`, and after the connection, or its writing
-    /// side, had closed. Writes after `lose_connection` in the same turn are sent, as on a socket.
+    /// Returns all written bytes (Twisted: `value`), even if the connection did not last until they
+    /// would have been sent.
     ///
-    /// Looking counts as sending: [`Transport::queued_bytes`] is zero afterwards.
+    /// Dropped bytes are not included: those written after `abort_connection`, and those written
+    /// after the connection, or its writing side, had closed. Writes after `lose_connection` in the
+    /// same turn are sent, as on a socket.
+    ///
+    /// Calling this counts as sending: [`Transport::queued_bytes`] is zero afterwards.
     pub fn value(&self) -> Vec<u8> {
         self.0.send_ahead();
         self.0.socket().out.borrow().bytes.iter().copied().collect()
     }
 
-    /// What was written since this was last called (Twisted: `value` and then `clear`).
+    /// Takes the bytes written since the last call (Twisted: `value` and then `clear`).
     ///
     /// ```
     /// let string = ropewalk::testing::StringTransport::new();
@@ -98,8 +103,9 @@ impl StringTransport {
         std::mem::take(&mut self.0.socket().out.borrow_mut().bytes).into()
     }
 
-    /// Ends the turn: what was asked for takes effect, as at the end of the reactor's turn. From then on a connection that was
-    /// to be closed is over, and writes are dropped. A [`StringConnection`] does this by itself.
+    /// Ends the turn: requests take effect, as at the end of a reactor's turn. From then on, a
+    /// connection that was to be closed has ended, and writes are dropped. A [`StringConnection`]
+    /// does this by itself.
     ///
     /// ```
     /// let string = ropewalk::testing::StringTransport::new();
@@ -113,13 +119,14 @@ impl StringTransport {
         self.settle();
     }
 
-    /// The clock that [`Transport::timers`] and close timeouts go by. [`advance`](Self::advance) moves it together with the transport.
+    /// Returns the clock of [`Transport::timers`] and of close timeouts. [`advance`](Self::advance)
+    /// moves it together with the transport.
     pub fn clock(&self) -> &VirtualClock {
         &self.0.socket().clock
     }
 
-    /// Time passes (Twisted: `Clock.advance`): the timers that are due by then are made, each deadline for itself, and behind each
-    /// what was asked of the transport takes effect.
+    /// Advances the time (Twisted: `Clock.advance`). Makes the due calls one deadline at a time,
+    /// and ends a turn after each, so that requests to the transport take effect.
     ///
     /// ```
     /// use std::time::Duration;
@@ -137,13 +144,13 @@ impl StringTransport {
     ///
     /// # Panics
     ///
-    /// As [`VirtualClock::advance`].
+    /// Like [`VirtualClock::advance`].
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         self.pass(by, || self.turn());
     }
 
-    /// Moves the clock from deadline to deadline, with a turn behind each.
+    /// Advances the clock from deadline to deadline, with a turn after each.
     #[track_caller]
     fn pass(&self, by: Duration, turn: impl Fn()) {
         let clock = self.clock();
@@ -159,48 +166,50 @@ impl StringTransport {
         }
     }
 
-    /// Whether it is closing or closed (Twisted: `disconnecting`): after `lose_connection`, `abort_connection`, and where it is
-    /// joined after the peer's end or a failed callback.
+    /// Returns `true` if the connection is closing or closed (Twisted: `disconnecting`): after
+    /// `lose_connection` or `abort_connection`, and, with a joined protocol, after the peer's end
+    /// or a failed callback.
     pub fn is_disconnecting(&self) -> bool {
         self.transport().is_disconnecting()
     }
 
-    /// Whether `abort_connection` was called.
+    /// Returns `true` if `abort_connection` was called.
     pub fn is_aborted(&self) -> bool {
         self.0.is_aborted()
     }
 
-    /// Whether `lose_write_connection` was called (Twisted: `_writeDisconnecting`).
+    /// Returns `true` if `lose_write_connection` was called (Twisted: `_writeDisconnecting`).
     pub fn is_write_disconnecting(&self) -> bool {
         self.transport().stream().is_write_closing()
     }
 
-    /// Whether reading is paused (Twisted: `producerState`).
+    /// Returns `true` if reading is paused (Twisted: `producerState`).
     pub fn is_paused(&self) -> bool {
         self.transport().stream().is_paused()
     }
 
-    /// Whether Nagle's algorithm was turned off.
+    /// Returns `true` if Nagle's algorithm was turned off.
     pub fn tcp_no_delay(&self) -> bool {
         self.0.socket().options.borrow().no_delay
     }
 
-    /// Whether keep-alive was turned on.
+    /// Returns `true` if keep-alive was turned on.
     pub fn tcp_keep_alive(&self) -> bool {
         self.0.socket().options.borrow().keep_alive
     }
 
-    /// What was said to `set_tcp_keep_alive_times`: idle time, interval, count.
+    /// Returns the arguments of `set_tcp_keep_alive_times`: idle time, interval, count.
     pub fn tcp_keep_alive_times(&self) -> Option<(Duration, Duration, u32)> {
         self.0.socket().options.borrow().keep_alive_times
     }
 
-    /// What was said to `set_tcp_user_timeout`.
+    /// Returns the argument of `set_tcp_user_timeout`.
     pub fn tcp_user_timeout(&self) -> Option<Duration> {
         self.0.socket().options.borrow().user_timeout
     }
 
-    /// What is written is kept before anything closes, so that an abort does not hide it from the test.
+    /// Carries out requests. Keeps the written bytes first, so that an abort does not hide them
+    /// from the test.
     fn settle(&self) -> bool {
         self.0.send_ahead();
         let moved = self.0.settle();
@@ -224,13 +233,16 @@ impl fmt::Debug for StringTransport {
     }
 }
 
-/// A protocol joined to a [`StringTransport`] by what joins them in a reactor, so that what the test
-/// makes happen goes through the same guards: an `Err` or a panic of a callback closes the connection, nothing is delivered
-/// while reading is paused or after the connection was closed, `connection_lost` comes once and last (Twisted:
-/// `StringTransportWithDisconnection`). From [`StringTransport::joined`].
+/// A protocol joined to a [`StringTransport`] (Twisted: `StringTransportWithDisconnection`). From
+/// [`StringTransport::joined`].
 ///
-/// Each thing that the test makes happen is a turn of its own, at the end of which closes take effect. What the test does to the
-/// transport directly takes effect with the next one, or with [`turn`](Self::turn).
+/// The joint is the same as in a reactor, so every event of the test passes the same guards. An
+/// `Err` or a panic of a callback closes the connection. Nothing is delivered while reading is
+/// paused, or after the connection was closed. `connection_lost` comes once and last.
+///
+/// Each event of the test is a turn of its own, at whose end closes take effect. Requests that the
+/// test makes to the transport directly take effect with the next event, or with
+/// [`turn`](Self::turn).
 ///
 /// ```
 /// use ropewalk::testing::StringTransport;
@@ -258,47 +270,49 @@ impl fmt::Debug for StringTransport {
 pub struct StringConnection<P> {
     string: StringTransport,
     connection: Connection<P>,
-    /// What the test sent and the protocol was not given yet.
+    /// Bytes and ends that the test sent and the protocol has not been given yet.
     incoming: RefCell<Pipe>,
     busy: Cell<bool>,
 }
 
 impl<P: Protocol> StringConnection<P> {
-    /// The transport's other side: what was written, and what was asked for.
+    /// Returns the transport's record: the written bytes, and the requests.
     pub fn string(&self) -> &StringTransport {
         &self.string
     }
 
-    /// The transport, as the protocol is handed it.
+    /// Returns the transport, as the protocol gets it.
     pub fn transport(&self) -> &Transport {
         self.string.transport()
     }
 
-    /// The handle that `connect` would have given.
+    /// Returns the handle that `connect` would have given.
     pub fn connection(&self) -> &Connection<P> {
         &self.connection
     }
 
-    /// Bytes come (Twisted: `dataReceived`): the protocol is given them in one piece, or in pieces of 64 KiB, as a reactor would.
-    /// While reading is paused they wait, and a connection that is closing drops them.
+    /// Delivers bytes (Twisted: `dataReceived`), in one chunk or in chunks of 64 KiB, as a reactor
+    /// does. While reading is paused they wait. A closing connection drops them.
     ///
     /// # Panics
     ///
-    /// From inside a callback of the same protocol, as all that makes something happen: see [`turn`](Self::turn).
+    /// If called from inside a callback of the same protocol, like every method that makes
+    /// something happen: see [`turn`](Self::turn).
     #[track_caller]
     pub fn deliver(&self, data: &[u8]) {
         self.drive(|| self.incoming.borrow_mut().bytes.extend(data));
     }
 
-    /// The peer has sent its last byte. Without half-close that is the end of the connection; while reading is paused it waits.
+    /// Delivers the peer's end of stream. Without half-close it ends the connection. While reading
+    /// is paused it waits.
     #[track_caller]
     pub fn end_of_stream(&self) {
         self.drive(|| self.incoming.borrow_mut().ended = true);
     }
 
-    /// The connection is over, for this reason (Twisted: `connectionLost`): usually a
-    /// [`ConnectionClosed`](crate::error::ConnectionClosed). It comes through a pause. Nothing happens if it is over, or was
-    /// aborted, already.
+    /// Ends the connection for this reason (Twisted: `connectionLost`), usually a
+    /// [`ConnectionClosed`](crate::error::ConnectionClosed). A pause does not delay it. Does
+    /// nothing if the connection has already ended, or was aborted.
     ///
     /// ```
     /// use ropewalk::error::ConnectionClosed;
@@ -314,10 +328,10 @@ impl<P: Protocol> StringConnection<P> {
         self.drive(|| self.transport().update(|stream| stream.dead(reason.into())));
     }
 
-    /// Runs `call` with the protocol and its transport; what it asks for takes effect afterwards.
+    /// Runs `call` with the protocol and its transport. Its requests take effect afterwards.
     ///
     /// # Errors
-    /// [`Unavailable`], as [`Connection::with`].
+    /// [`Unavailable`], like [`Connection::with`].
     #[track_caller]
     pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
         let result = self.connection.with(call)?;
@@ -325,38 +339,40 @@ impl<P: Protocol> StringConnection<P> {
         Ok(result)
     }
 
-    /// Lets what was asked of the transport from outside take effect.
+    /// Lets requests that the test made to the transport take effect.
     ///
     /// # Panics
     ///
-    /// From inside a callback of the same protocol: nothing is called before a callback has returned. (The panic is guarded as
-    /// any other of a callback's, and closes the connection.)
+    /// If called from inside a callback of the same protocol, because a reactor makes no callback
+    /// before another has returned. (The panic is guarded like any other of a callback, and closes
+    /// the connection.)
     #[track_caller]
     pub fn turn(&self) {
         self.drive(|| {});
     }
 
-    /// Time passes, as [`StringTransport::advance`] has it: timers are called, and what they ask for takes effect.
+    /// Advances the time, like [`StringTransport::advance`]: due timers fire, and their requests
+    /// take effect.
     ///
     /// # Panics
     ///
-    /// As [`VirtualClock::advance`] and [`turn`](Self::turn).
+    /// Like [`VirtualClock::advance`] and [`turn`](Self::turn).
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         self.string.pass(by, || self.turn());
     }
 
-    /// Bytes that were delivered while reading was paused, and wait.
+    /// Returns the number of delivered bytes that wait because reading is paused.
     pub fn waiting(&self) -> usize {
         self.incoming.borrow().bytes.len()
     }
 
-    /// Why the connection ended, once `connection_lost` was called.
+    /// Returns the reason of the connection's end, once `connection_lost` was called.
     pub fn lost(&self) -> Option<Failure> {
         self.string.0.lost()
     }
 
-    /// Turns until nothing moves. That is soon: nothing comes but what the test sent.
+    /// Runs turns until nothing moves. That is soon, because only the test sends anything.
     #[track_caller]
     fn drive(&self, happen: impl FnOnce()) {
         let _busy = ReentryGuard::enter(&self.busy);
@@ -380,6 +396,6 @@ impl<P> fmt::Debug for StringConnection<P> {
     }
 }
 
-/// The addresses of Twisted's `StringTransport`, for tests that come from there.
+/// The addresses of Twisted's `StringTransport`, for ported tests.
 const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 12345);
 const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1)), 54321);

@@ -1,4 +1,4 @@
-//! [`Witness`]: watches that the engine keeps its promises to protocols and factories.
+//! [`Witness`]: checks that the engine keeps its promises to protocols and factories.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -10,12 +10,15 @@ use crate::failure::{Failure, Result};
 use crate::protocol::{Factory, Protocol};
 use crate::transport::Transport;
 
-/// Stands between the engine and any protocols and factories, and takes note where the engine breaks its word: a
-/// `connection_made` that is not the first call or comes twice, a `connection_lost` that is not the last or comes twice, bytes after
-/// the end of a direction, a callback inside another, a protocol built before `do_start` or after `do_stop`.
+/// Wraps protocols and factories, and records every promise that the engine breaks.
 ///
-/// A cheap handle. It records from inside callbacks, where an assertion would be caught as any other panic; the test asks from
-/// outside, with [`check`](Self::check) or [`assert_all_lost`](Self::assert_all_lost).
+/// It detects: a `connection_made` that is not the first callback or comes twice; a
+/// `connection_lost` that is not the last or comes twice; bytes after the end of a direction; a
+/// callback inside another; a protocol built before `do_start` or after `do_stop`.
+///
+/// A `Witness` is a cheap handle. It records faults from inside callbacks, where an assertion would
+/// be caught like any other panic. The test reads the record from outside, with
+/// [`check`](Self::check) or [`assert_all_lost`](Self::assert_all_lost).
 ///
 /// ```
 /// use ropewalk::testing::{Network, Witness};
@@ -51,20 +54,20 @@ pub struct Witness(Rc<WitnessSeen>);
 struct WitnessSeen {
     made: Cell<usize>,
     lost: Cell<usize>,
-    /// Dropped before they were lost.
+    /// Number of protocols dropped before `connection_lost`.
     left: Cell<usize>,
-    /// The callback that runs.
+    /// The running callback.
     running: Cell<Option<&'static str>>,
     faults: RefCell<Vec<String>>,
 }
 
 impl Witness {
-    /// One that has seen nothing.
+    /// Creates a witness with an empty record.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Watches a protocol.
+    /// Wraps a protocol.
     pub fn protocol<P: Protocol>(&self, protocol: P) -> Witnessed<P> {
         Witnessed {
             inner: protocol,
@@ -75,58 +78,62 @@ impl Witness {
         }
     }
 
-    /// Watches a factory, and all protocols that it builds.
+    /// Wraps a factory, and all protocols that it builds.
     pub fn factory<F: Factory>(&self, factory: F) -> WitnessedFactory<F> {
         WitnessedFactory { inner: factory, witness: self.clone(), started: false }
     }
 
-    /// How often `connection_made` was called.
+    /// Returns the number of calls of `connection_made`.
     pub fn made(&self) -> usize {
         self.0.made.get()
     }
 
-    /// How often `connection_lost` was called.
+    /// Returns the number of calls of `connection_lost`.
     pub fn lost(&self) -> usize {
         self.0.lost.get()
     }
 
-    /// Takes note of something wrong that the test itself saw, from inside a callback.
+    /// Records a fault that the test itself has seen, from inside a callback.
     pub fn fault(&self, what: impl Into<String>) {
         self.0.faults.borrow_mut().push(what.into());
     }
 
-    /// What went wrong, in order.
+    /// Returns the recorded faults, in order.
     pub fn faults(&self) -> Vec<String> {
         self.0.faults.borrow().clone()
     }
 
-    /// Fails the test if anything went wrong.
+    /// Fails the test if a fault was recorded.
     ///
     /// # Panics
-    /// With everything that went wrong.
+    /// With all recorded faults.
     #[track_caller]
     pub fn check(&self) {
         let faults = self.0.faults.borrow();
         assert!(faults.is_empty(), "{}", faults.join("; "));
     }
 
-    /// [`check`](Self::check), for the end of a test: every connection that was made has been lost, too.
+    /// [Checks](Self::check) the record at the end of a test, and that every connection that was
+    /// made has also been lost.
     ///
     /// # Panics
-    /// With everything that went wrong, or the numbers.
+    /// With all recorded faults, or with the number of connections made and lost.
     #[track_caller]
     pub fn assert_all_lost(&self) {
         self.check();
         let (made, lost, left) = (self.made(), self.lost(), self.0.left.get());
-        assert_eq!(made, lost, "{made} connections were made, and {lost} were lost ({left} just dropped)");
+        assert_eq!(
+            made, lost,
+            "{made} connections were made, and {lost} were lost ({left} were dropped without connection_lost)"
+        );
     }
 
-    /// Runs a callback; none may be running.
+    /// Runs a callback, and records a fault if another is running.
     fn during<R>(&self, name: &'static str, call: impl FnOnce() -> R) -> R {
         if let Some(outer) = self.0.running.get() {
             self.fault(format!("{name} was called inside {outer}"));
         }
-        // By its drop, for the callback may panic.
+        // Cleared by a drop guard, because the callback may panic.
         let _running = Running { seen: &self.0, outer: self.0.running.replace(Some(name)) };
         call()
     }
@@ -142,7 +149,7 @@ impl fmt::Debug for Witness {
     }
 }
 
-/// A protocol that a [`Witness`] watches.
+/// A protocol wrapped by a [`Witness`].
 pub struct Witnessed<P> {
     inner: P,
     witness: Witness,
@@ -159,17 +166,17 @@ enum WitnessStage {
 }
 
 impl<P> Witnessed<P> {
-    /// The protocol that is watched.
+    /// Returns the wrapped protocol.
     pub fn protocol(&self) -> &P {
         &self.inner
     }
 
-    /// The protocol that is watched.
+    /// Returns the wrapped protocol.
     pub fn protocol_mut(&mut self) -> &mut P {
         &mut self.inner
     }
 
-    /// A callback has its time between the first and the last.
+    /// Checks that a callback comes after `connection_made` and before `connection_lost`.
     fn expect_made(&self, name: &str) {
         match self.stage {
             WitnessStage::Built => self.witness.fault(format!("{name} came before connection_made")),
@@ -251,7 +258,8 @@ impl<P: Protocol> Protocol for Witnessed<P> {
 }
 
 impl<P> Drop for Witnessed<P> {
-    /// A reactor that is dropped drops its protocols without a word: that is no fault, but not an end either.
+    /// Counts a protocol that is dropped while connected. A dropped reactor drops its protocols
+    /// without a callback: that is no fault, but no `connection_lost` either.
     fn drop(&mut self) {
         if self.stage == WitnessStage::Made {
             self.witness.0.left.set(self.witness.0.left.get() + 1);
@@ -265,7 +273,7 @@ impl<P> fmt::Debug for Witnessed<P> {
     }
 }
 
-/// A factory that a [`Witness`] watches.
+/// A factory wrapped by a [`Witness`].
 pub struct WitnessedFactory<F> {
     inner: F,
     witness: Witness,
@@ -287,7 +295,8 @@ impl<F: Factory> Factory for WitnessedFactory<F> {
         if std::mem::replace(&mut self.started, true) {
             self.witness.fault("do_start came twice");
         }
-        // Starting is what `listen` and `connect` do at once, wherever they are called: it may be inside a callback.
+        // Not checked for nesting: `listen` and `connect` call it at once, also from inside a
+        // callback.
         self.inner.do_start();
     }
 
@@ -305,7 +314,7 @@ impl<F> fmt::Debug for WitnessedFactory<F> {
     }
 }
 
-/// Takes the name of a callback back when it is over.
+/// Restores the name of the outer callback when a callback has ended.
 struct Running<'a> {
     seen: &'a WitnessSeen,
     outer: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! How connections end: in order, by force, and by the network.
+//! Cases about the ends of connections: orderly, forced, and by the network.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use super::{CaseOutcome, Scene, Setting};
 use crate::error::ConnectionClosed;
 use crate::transport::Transport;
 
-/// A few bytes: more would take long where each byte travels alone.
+/// A few bytes. More would take long on a network that cuts to single bytes.
 const FEW: &[u8] = b"few";
 
 pub(super) fn connection_lost_comes_once_and_last(setting: &mut dyn Setting) {
@@ -24,7 +24,7 @@ pub(super) fn connection_lost_comes_once_and_last(setting: &mut dyn Setting) {
         for (end, loses) in [(&one, one_loses), (&other, other_loses)] {
             if loses {
                 end.transport().lose_connection();
-                // Asked for again, it is done once.
+                // A repeated request is carried out once.
                 end.transport().lose_connection();
             }
         }
@@ -33,7 +33,7 @@ pub(super) fn connection_lost_comes_once_and_last(setting: &mut dyn Setting) {
             end.assert_done();
             assert_eq!(end.calls(), [SeenCall::Made, SeenCall::Lost]);
         }
-        // Only who closes may miss something.
+        // Only a side that closes may miss bytes.
         assert!(one_loses || one.received() == FEW);
         assert!(other_loses || other.received() == FEW);
     }
@@ -66,7 +66,7 @@ pub(super) fn losing_waits_for_a_full_socket(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let (reader, writer, body) = full(&mut scene, Role::new());
     writer.transport().lose_connection();
-    // What is written before it is closed is still sent.
+    // Bytes written before the connection is closed are still sent.
     let late = pattern(body + FEW.len());
     writer.transport().write(&late[body..]);
     scene.moment();
@@ -84,7 +84,7 @@ pub(super) fn aborting_drops_the_queue(setting: &mut dyn Setting) {
     for paused in [true, false] {
         let (reader, writer, body) = full(&mut scene, Role::new());
         if !paused {
-            // Some of it may come before the reset.
+            // Some of the bytes may come before the reset.
             reader.transport().resume_producing();
         }
         writer.transport().abort_connection();
@@ -92,10 +92,10 @@ pub(super) fn aborting_drops_the_queue(setting: &mut dyn Setting) {
         writer.assert_aborted();
         assert_eq!(writer.transport().queued_bytes(), 0);
         scene.until_told_of_the_abort(&reader);
-        assert!(reader.count_received() < body, "what was queued was sent");
+        assert!(reader.count_received() < body, "the queue was sent");
         assert!(!paused || scene.is_unix() || reader.count_received() == 0, "it was paused");
     }
-    // Aborting is stronger than losing, whatever was asked first.
+    // An abort overrides a close, in either order of the requests.
     let (reader, writer, _) = full(&mut scene, Role::new());
     writer.transport().lose_connection();
     scene.moment();
@@ -121,7 +121,7 @@ pub(super) fn both_may_abort_at_once(setting: &mut dyn Setting) {
 pub(super) fn a_stuck_peer_is_cut_off(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let (reader, writer, _) = full(&mut scene, Role::new());
-    // Whole milliseconds, for so is a close timeout.
+    // A close timeout has whole milliseconds.
     let limit = Duration::from_millis(scene.setting.moment().as_millis() as u64);
     writer.transport().set_close_timeout(Some(limit));
     writer.transport().lose_connection();
@@ -166,7 +166,7 @@ pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) ->
         let (reader, peer) = scene.pair(reader, Role::new());
         peer.transport().write(FEW);
         scene.moment();
-        // However little a socket takes whose peer is paused: the rest is dropped by the abort.
+        // A socket may take few bytes while its peer is paused. The abort drops the rest.
         let sent = &FEW[..FEW.len() - peer.transport().queued_bytes()];
         peer.transport().abort_connection();
         scene.until(|| peer.is_over() && reader.transport().is_disconnecting());
@@ -185,7 +185,8 @@ pub(super) fn a_reset_behind_a_pause_loses_nothing(setting: &mut dyn Setting) ->
     CaseOutcome::Passed
 }
 
-/// A peer does something, and resets when it has arrived, while reading is paused: nothing of it but the reset is told.
+/// Runs `does` on a peer of a paused reader, and resets once its effects have arrived. Only the
+/// reset is reported.
 fn resets_a_paused_reader(scene: &mut Scene<'_>, reader: Role, does: impl FnOnce(&mut Scene<'_>, &End)) {
     let (reader, peer) = scene.pair(reader, Role::new().half_close());
     reader.transport().pause_producing();
@@ -213,7 +214,7 @@ pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
         reader.assert_reset();
         assert_eq!(reader.calls(), [SeenCall::Made, SeenCall::ReadLost, SeenCall::Lost]);
     }
-    // And in the other order: our own direction has ended, nothing is read, and the peer resets.
+    // Other order: our own direction has ended, nothing is read, and the peer resets.
     let (reader, peer) = scene.pair(Role::new().half_close(), Role::new().half_close());
     reader.transport().lose_write_connection();
     scene.until(|| reader.has(SeenCall::WriteLost) && peer.has(SeenCall::ReadLost));
@@ -222,7 +223,7 @@ pub(super) fn a_reset_is_noticed_after_a_half_close(setting: &mut dyn Setting) {
     peer.transport().abort_connection();
     scene.until(|| peer.is_over());
     if scene.is_unix() {
-        // It is an end, and the other direction has ended.
+        // Over UNIX sockets the abort is an end, and the other direction has already ended.
         reader.transport().resume_producing();
         scene.until(|| reader.is_over());
     } else {
@@ -241,7 +242,7 @@ pub(super) fn a_reset_is_noticed_behind_an_end_that_waits(setting: &mut dyn Sett
         let reader = Role::new().half_close();
         let reader = if paused_first { reader.does(SeenCall::Made, Transport::pause_producing) } else { reader };
         resets_a_paused_reader(&mut scene, reader, |scene, peer| {
-            // A single byte fits, however little a socket takes whose peer is paused.
+            // A single byte always fits, even if the socket takes little while its peer is paused.
             peer.transport().write(b"x");
             peer.transport().lose_write_connection();
             scene.until(|| peer.has(SeenCall::WriteLost));
@@ -274,7 +275,7 @@ pub(super) fn nothing_is_taken_after_the_end(setting: &mut dyn Setting) {
             || transport.tcp_keep_alive().is_ok()
             || transport.raw_fd().is_some()
         {
-            witness.fault("a connection that is over has a socket");
+            witness.fault("a connection that has ended has a socket");
         }
         asking.set(asking.get() + 1);
     });
@@ -305,7 +306,8 @@ fn ask_everything(transport: &Transport) {
     transport.abort_connection();
 }
 
-/// A connection on which more was written than the socket takes, to a reader that is paused: reader, writer, and how much.
+/// Connects a writer to a paused reader, and writes more than the socket takes. Returns reader,
+/// writer, and the number of bytes.
 pub(super) fn full(scene: &mut Scene<'_>, writer: Role) -> (End, End, usize) {
     let plenty = scene.setting.plenty();
     let reader = Role::new().expects(pattern(plenty + FEW.len()), &scene.witness);

@@ -1,4 +1,4 @@
-//! Connecting: what succeeds, what is refused, and what is given up.
+//! Cases about attempts to connect: successful, refused, and given up.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -46,7 +46,7 @@ pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting
 
 pub(super) fn a_refused_attempt_fails(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    // It was there, and is not any more.
+    // The port existed, and is gone.
     let (port, to) = scene.listen(|_| None::<Role>);
     let stopped = port.stop_listening();
     assert!(scene.result_of(stopped).is_ok());
@@ -65,13 +65,13 @@ pub(super) fn a_refused_attempt_fails(setting: &mut dyn Setting) {
 pub(super) fn an_attempt_can_be_cancelled_at_every_stage(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let (port, to) = scene.listen(|_| Some(Role::new()));
-    // Before any turn, and after so many.
+    // Cancel before any turn, and after 1, 2, .. turns.
     for turns in 0..STAGES {
         let log = Log::default();
         let client = Role::new();
         let end = client.end();
         let connecting = scene.connect(&to, Counted::new(&log, once(client)));
-        // Nothing may be left that happens by itself.
+        // Without this timer nothing might be left that turns the loop.
         let enough = defer_later(&scene.reactor, scene.setting.moment(), || Ok(()));
         let mut left = turns;
         scene.until(|| {
@@ -85,14 +85,14 @@ pub(super) fn an_attempt_can_be_cancelled_at_every_stage(setting: &mut dyn Setti
         connecting.cancel();
         let result = scene.result_of(connecting);
         if had {
-            // It came too late: the connection is there.
+            // Cancelled too late: the connection exists.
             let connection = result.unwrap_or_else(|failure| panic!("{failure}"));
             assert!(end.has(SeenCall::Made) && !connection.transport().is_disconnecting());
             connection.transport().lose_connection();
             scene.until(|| end.is_over());
         } else {
             assert!(matches!(connect_error(&result), ConnectError::ConnectingCancelled { .. }), "{result:?}");
-            assert!(!end.has(SeenCall::Made), "it failed, and there is a connection");
+            assert!(!end.has(SeenCall::Made), "it failed, but there is a connection");
         }
         let (reactor, witness) = (scene.reactor.clone(), scene.witness.clone());
         scene.until(|| {
@@ -179,7 +179,7 @@ pub(super) fn an_attempt_has_a_time_limit(setting: &mut dyn Setting) -> CaseOutc
     let limit = scene.setting.moment();
     let factory = scene.asking(Counted::new(&log, once(Role::new())));
     let attempt = link::connect_within(&scene.reactor, &to, limit, factory);
-    // One that is given up meanwhile.
+    // A second attempt, given up meanwhile.
     let cancelled = scene.connect(&to, once(Role::new()));
     let turns = Cell::new(3);
     scene.until(|| turns.replace(turns.get() - 1) == 0);

@@ -1,27 +1,27 @@
-//! Half-closes: the two directions end one by one, in every order.
+//! Cases about half-closes: the two directions end one by one, in every order.
 
 use super::flow::{Told, register};
 use super::scene::{End, Role, SeenCall, pattern};
 use super::{Scene, Setting};
 use crate::transport::{Streaming, Transport};
 
-/// A few bytes: more would take long where each byte travels alone.
+/// A few bytes. More would take long on a network that cuts to single bytes.
 const FEW: &[u8] = b"few";
 
-/// In which order two directions end.
+/// The order in which the two directions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// The peer's, and ours when it is known.
+    /// The peer's ends first, and ours once that is known.
     TheyThenWe,
-    /// Ours, and the peer's with a last word when it is known there.
+    /// Ours ends first, and the peer's, after a last word, once that is known there.
     WeThenThey,
-    /// Asked of both in the same turn.
+    /// Both are requested in the same turn.
     AtOnce,
-    /// Ours is asked for, and the peer's comes while there may be something to send before it.
+    /// Ours is requested, and the peer's end comes while there may still be bytes to send.
     TheyMeanwhile,
 }
 
-/// A single byte fits, however little a socket takes whose peer is paused.
+/// A single byte always fits, even if the socket takes little while its peer is paused.
 const ONE: &[u8] = b"x";
 
 pub(super) fn the_peer_ends_first(setting: &mut dyn Setting) {
@@ -54,12 +54,12 @@ pub(super) fn we_end_first(setting: &mut dyn Setting) {
     let (sender, reader) = scene.pair(sender, reader);
     sender.transport().write(&much);
     sender.transport().lose_write_connection();
-    // Asked for again, it is done once.
+    // A repeated request is carried out once.
     sender.transport().lose_write_connection();
     scene.until(|| reader.has(SeenCall::ReadLost));
     assert_eq!(reader.count_received(), much.len());
     scene.until(|| sender.has(SeenCall::WriteLost));
-    // Our side is shut: this is dropped.
+    // Our direction is shut, so this is dropped.
     sender.transport().write(FEW);
     assert_eq!(sender.transport().queued_bytes(), 0);
     reader.transport().write(FEW);
@@ -193,15 +193,15 @@ pub(super) fn every_order_of_ends_with_every_producer(setting: &mut dyn Setting)
     scene.finish(&[]);
 }
 
-/// The peer's: it ends us if we do not go on without.
+/// Returns `true` if the peer's end is known. Without half-close it starts to close the connection.
 fn has_heard_of_the_end(end: &End) -> bool {
     end.has(SeenCall::ReadLost) || end.transport().is_disconnecting()
 }
 
-/// More than a piece takes, whatever carries it.
+/// A limit above the size of a piece, with any framing.
 const MARK: usize = 100;
 
-/// How many pieces a producer has, of a byte each.
+/// Number of pieces of a producer, of a byte each.
 const PIECES: usize = 3;
 
 fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming>, queued: bool, half_close: bool) {
@@ -242,7 +242,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
                 scene.moment();
                 assert!(!us.has(SeenCall::WriteLost), "{case}");
             } else {
-                // A pull producer has a turn or more for each of its pieces.
+                // A pull producer takes a turn or more for each of its pieces.
                 scene.until(|| peer.has(SeenCall::ReadLost) && us.has(SeenCall::WriteLost) == half_close);
             }
             peer.transport().lose_write_connection();
@@ -255,7 +255,8 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
     peer.transport().resume_producing();
     scene.until(|| us.is_over() && peer.is_over());
 
-    // A push producer writes once, for the one time that it is resumed; one that is not paused is not waited for.
+    // A push producer writes once, for its only resume. One that is not paused does not delay the
+    // close.
     let (written, heard): (_, &[&str]) = match (producer, queued) {
         (None, _) => (0, &[]),
         (Some(Streaming::Push), true) => (1, &["pause", "resume", "stop"]),
@@ -276,7 +277,7 @@ fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming
                 vec![ours, theirs]
             }
         }
-        // Whichever is sooner.
+        // Either order is right.
         Order::AtOnce => {
             if us.calls().get(1) == Some(&ours) {
                 vec![ours, theirs]

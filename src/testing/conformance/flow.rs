@@ -1,4 +1,4 @@
-//! The flow of bytes: full sockets, slow readers, and much at once.
+//! Cases about the flow of bytes: full sockets, slow readers, and big transfers.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,11 +18,11 @@ pub(super) fn a_full_socket_goes_on_when_its_peer_reads(setting: &mut dyn Settin
     let reader = Role::new().expects(body.clone(), &scene.witness);
     let (reader, writer) = scene.full(reader, Role::new(), plenty);
     let queued = writer.transport().queued_bytes();
-    // What comes while it is full stands behind what is queued.
+    // Bytes written while the socket is full follow the queue.
     writer.transport().write(&body[plenty..plenty + MORE]);
     writer.transport().write_sequence(body[plenty + MORE..plenty + 2 * MORE].chunks(7));
     scene.moment();
-    // Over TLS they may be sealed meanwhile, in two records.
+    // TLS may seal them meanwhile, in two records.
     let all = queued + 2 * MORE;
     assert!((all..all + MORE).contains(&writer.transport().queued_bytes()), "it sent to a reader that does not read");
     assert_eq!(reader.count_received(), 0);
@@ -65,7 +65,7 @@ pub(super) fn nothing_comes_while_paused(setting: &mut dyn Setting) {
     inside.set(false);
     reader.transport().resume_producing();
     scene.until(|| end.count_received() == 8);
-    // Paused and resumed at once, and the reverse: what was asked last holds.
+    // Of a pause and a resume at once, in either order, the last request holds.
     reader.transport().pause_producing();
     reader.transport().resume_producing();
     writer.transport().write(&body[8..12]);
@@ -113,10 +113,10 @@ pub(super) fn big_transfers_both_ways_arrive_intact(setting: &mut dyn Setting) {
     scene.finish(&[&one, &other]);
 }
 
-/// What a producer of these cases was told.
+/// The calls that a producer of these cases has received.
 pub(super) type Told = Rc<RefCell<Vec<&'static str>>>;
 
-/// Takes note of what it is told, and writes a piece of so many bytes each time that it is told to resume.
+/// Records its calls, and writes a piece of `piece` bytes at each resume.
 struct Noting {
     told: Told,
     piece: usize,
@@ -147,7 +147,7 @@ impl Producer for Noting {
     }
 }
 
-/// Registers a producer of so many pieces.
+/// Registers a producer of `pieces` pieces.
 #[track_caller]
 pub(super) fn register(end: &End, streaming: Streaming, piece: usize, pieces: usize) -> Told {
     let told = Told::default();
@@ -165,7 +165,7 @@ pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Se
     transport.set_write_marks(MORE, 2 * MORE);
     let told = register(&writer, Streaming::Push, 0, usize::MAX);
     scene.moment();
-    assert!(told.borrow().is_empty(), "nothing was written, and it was told to {:?}", told.borrow());
+    assert!(told.borrow().is_empty(), "nothing was written, but it was told to {:?}", told.borrow());
     transport.write(&vec![0; plenty + 3 * MORE]);
     assert!(told.borrow().is_empty(), "it was told inside write");
     scene.until(|| !told.borrow().is_empty());
@@ -177,12 +177,12 @@ pub(super) fn a_producer_is_paused_and_resumed_at_the_marks(setting: &mut dyn Se
     let (queued, seen) = (transport.clone(), Rc::clone(&told));
     scene.until(|| seen.borrow().len() > 1);
     assert_eq!(*told.borrow(), ["pause", "resume"]);
-    assert!(queued.queued_bytes() <= MORE, "{} bytes are queued, and it was resumed", queued.queued_bytes());
+    assert!(queued.queued_bytes() <= MORE, "{} bytes are queued, but it was resumed", queued.queued_bytes());
     scene.until(|| reader.count_received() == plenty + 3 * MORE);
     transport.unregister_producer();
     assert!(!transport.has_producer());
 
-    // One that is asked: three pieces, and a last time, when it has none.
+    // A pull producer: three pieces, and a last call, at which it has none.
     let told = register(&writer, Streaming::Pull, 7, 3);
     scene.until(|| !transport.has_producer());
     scene.until(|| reader.count_received() == plenty + 3 * MORE + 21);
@@ -202,12 +202,12 @@ pub(super) fn a_queue_limit_tells_pauses_or_aborts(setting: &mut dyn Setting) {
     transport.write(&[0; MORE]);
     scene.moment();
     assert_eq!(writer.count(SeenCall::QueueLimit), 1, "the peer has taken nothing since");
-    // Nothing is read from a peer that does not read, until it does.
+    // A paused reader gets no bytes until its peer has read.
     transport.set_queue_limit(Some(QueueLimit::pause(MORE as u32)));
     scene.moment();
     reader.transport().write(b"hello");
     scene.moment();
-    assert_eq!(writer.count_received(), 0, "{} bytes are queued, and it reads", transport.queued_bytes());
+    assert_eq!(writer.count_received(), 0, "{} bytes are queued, but it reads", transport.queued_bytes());
     reader.transport().resume_producing();
     scene.until(|| writer.count_received() == 5 && reader.count_received() == plenty + 2 * MORE);
     assert_eq!(writer.count(SeenCall::QueueLimit), 1);
@@ -244,7 +244,8 @@ pub(super) fn a_close_waits_for_a_producer(setting: &mut dyn Setting) {
         assert!(!writer.is_over());
         reader.transport().resume_producing();
         scene.until(|| reader.is_over() && writer.is_over());
-        // A push producer writes by itself; here it does once for the one resume, and is paused no more.
+        // A push producer writes by itself. Here it does so once, for the only resume, and is not
+        // paused again.
         let written = if streaming == Streaming::Push { 10 } else { 50 };
         assert_eq!(reader.count_received(), plenty + written, "{streaming:?}: {:?}", told.borrow());
         writer.assert_done();
@@ -283,7 +284,7 @@ pub(super) fn two_reactors_talk(setting: &mut dyn Setting) {
     scene.finish(&[&one, &other]);
 }
 
-/// Sends a big transfer at once, and expects the same.
+/// Sends a big transfer at once, and expects the same one.
 fn talker(scene: &Scene<'_>) -> Role {
     let body: Rc<[u8]> = pattern(scene.setting.big()).into();
     Role::new()
@@ -291,12 +292,12 @@ fn talker(scene: &Scene<'_>) -> Role {
         .does(SeenCall::Made, move |transport| body.chunks(PIECE).for_each(|piece| transport.write(piece)))
 }
 
-/// Some of its writes are small enough to be gathered, with the rest of the queue.
+/// Size of a write. Some are small enough to be gathered with the rest of the queue.
 const PIECE: usize = 50_000;
 
 fn talk(scene: &mut Scene<'_>, one: &End, other: &End) {
     let big = scene.setting.big();
     scene.until(|| one.count_received() == big && other.count_received() == big);
-    // The outcome of the last send may be told a turn after its bytes have arrived.
+    // The result of the last send may be reported a turn after its bytes have arrived.
     scene.until(|| one.transport().queued_bytes() + other.transport().queued_bytes() == 0);
 }

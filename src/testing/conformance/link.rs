@@ -1,4 +1,4 @@
-//! By what the connections of the cases run: the one place that tells kinds of addresses apart.
+//! Listening and connecting for the cases: the only place that distinguishes kinds of addresses.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,13 +12,13 @@ use crate::protocol::{Connection, Factory};
 use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 use crate::transport::Transport;
 
-/// What is begun on a transport before its protocol hears of the connection.
+/// A function to call on a transport before its protocol hears of the connection.
 pub type Begin = Rc<dyn Fn(&Transport)>;
 
-/// Why a case is skipped that is about resets.
+/// The reason for skipping a case about resets.
 pub(super) const NO_RESETS: &str = "UNIX sockets have no resets: an abort is an end for the peer";
 
-/// As many connections as a case makes at once may wait to be accepted.
+/// Number of connections that may wait to be accepted: as many as a case makes at once.
 const BACKLOG: u32 = 512;
 
 pub(super) fn listen(reactor: &Reactor, at: &Address, factory: impl Factory) -> Result<Port, ListenError> {
@@ -35,7 +35,7 @@ pub(super) fn connect<F: Factory>(reactor: &Reactor, to: &Address, factory: F) -
     }
 }
 
-/// The same with a time limit.
+/// Connects with a time limit.
 pub(super) fn connect_within<F: Factory>(
     reactor: &Reactor,
     to: &Address,
@@ -48,7 +48,7 @@ pub(super) fn connect_within<F: Factory>(
     }
 }
 
-/// The same from an address of ours, where addresses have ports.
+/// Connects from a local address, if addresses have ports.
 pub(super) fn connect_from<F: Factory>(
     reactor: &Reactor,
     to: &Address,
@@ -61,7 +61,7 @@ pub(super) fn connect_from<F: Factory>(
     }
 }
 
-/// A factory whose protocols begin this on their transports.
+/// A factory whose protocols call `begin` on their transports.
 pub(super) struct Beginning<F> {
     pub(super) inner: F,
     pub(super) begin: Option<Begin>,

@@ -1,4 +1,4 @@
-//! The order of what happens in a turn.
+//! Cases about the order of events in a turn.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,8 @@ use crate::reactor::Reactor;
 use crate::time::Clock;
 use crate::transport::Transport;
 
-/// Two connections are resumed by a timer, whose bytes have arrived: so the next turn has data, and whatever the timer asked for.
+/// A timer resumes a connection whose bytes have arrived, so that the next turn has data, and
+/// everything that the timer requests.
 pub(super) fn the_phases_of_a_turn_come_in_order(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let turns = Turns::new(&scene.reactor);
@@ -30,7 +31,7 @@ pub(super) fn the_phases_of_a_turn_come_in_order(setting: &mut dyn Setting) {
     });
     let (noted, ends) = (turns.clone(), (doomed.clone(), half.clone()));
     let reader = Role::new().does(SeenCall::Made, Transport::pause_producing).on(SeenCall::Data, move |_, _| {
-        // Asked for in the reverse of the order in which it is to happen.
+        // The requests come in the reverse of the order of their effects.
         let stopped = noted.clone();
         drop(port.stop_listening().add_callback(move |()| stopped.note("port stopped")));
         ends.0.with_transport(Transport::lose_connection);
@@ -70,7 +71,7 @@ pub(super) fn what_is_asked_inside_a_turn_waits(setting: &mut dyn Setting) {
             second.reactor.call_later(Duration::ZERO, move || third.note("its timer"));
         });
         let log = Arc::clone(&noted.log);
-        // The reactor exists: it makes the call.
+        // Can't fail: the reactor that makes the call exists.
         let _ = noted.reactor.remote().call_from_thread(move |reactor| {
             log.add(reactor, "call");
             let _ = reactor.remote().call_from_thread(move |reactor| log.add(reactor, "the call's call"));
@@ -84,7 +85,7 @@ pub(super) fn what_is_asked_inside_a_turn_waits(setting: &mut dyn Setting) {
 
 pub(super) fn a_request_never_calls_back(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    // Its name, and whether it ends the connection.
+    // Columns: name; request; `true` if it ends the connection.
     let requests: [(&str, Request, bool); 5] = [
         ("lose", Transport::lose_connection, true),
         ("abort", Transport::abort_connection, true),
@@ -130,10 +131,10 @@ pub(super) fn a_request_never_calls_back(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
-/// What a transport is asked.
+/// A request to a transport.
 type Request = fn(&Transport);
 
-/// What happened, and in which turn.
+/// Events with the number of their turn.
 #[derive(Default)]
 struct TurnLog(Mutex<Vec<(u64, &'static str)>>);
 
@@ -144,7 +145,7 @@ impl TurnLog {
     }
 }
 
-/// A log of one reactor's turns, with the turn counted from where it began.
+/// A log of one reactor's turns, which are counted from the first.
 #[derive(Clone)]
 struct Turns {
     log: Arc<TurnLog>,
@@ -170,10 +171,10 @@ impl Turns {
         move |_| turns.note(what)
     }
 
-    /// Notes it in a call that comes as if from another thread.
+    /// Records an event in a call that comes as if from another thread.
     fn note_in_call(&self, what: &'static str) {
         let log = Arc::clone(&self.log);
-        // The reactor exists: it makes the call.
+        // Can't fail: the reactor that makes the call exists.
         let _ = self.reactor.remote().call_from_thread(move |reactor| log.add(reactor, what));
     }
 

@@ -1,4 +1,4 @@
-//! Ports, and many connections.
+//! Cases about ports, and about many connections.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ pub(super) fn a_port_stops_and_listens_again(setting: &mut dyn Setting) {
         let attempt = scene.connect(&to, once(Role::new()));
         let refused = scene.result_of(attempt);
         assert!(matches!(connect_error(&refused), ConnectError::Refused { .. }));
-        port.start_listening().unwrap_or_else(|error| panic!("it listened there before: {error:?}"));
+        port.start_listening().unwrap_or_else(|error| panic!("the port listened there before: {error:?}"));
         assert_eq!(port.host(), to);
     }
     drop(port.stop_listening());
@@ -72,7 +72,8 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
         for end in &made {
             end.transport().write(b"?");
         }
-        // The system let them in: each is served, or, if the port was told so, all but the first are turned away.
+        // The system let these connections in. Each is served, or, on request, all but the first
+        // are turned away.
         let answered = |end: &End| end.count_received() == 1;
         scene.until(|| made.iter().all(|end| answered(end) || end.is_over() || end.has(SeenCall::ReadLost)));
         let served = made.iter().filter(|end| answered(end)).count();
@@ -101,7 +102,7 @@ pub(super) fn an_address_in_use_is_an_error(setting: &mut dyn Setting) {
         assert_eq!((&address, source.kind()), (&to, ErrorKind::AddrInUse));
     }
     assert_eq!(other.counters().watched, watched, "a port that does not listen is watched");
-    // The one that listens is none the worse for it.
+    // The port that listens is unaffected.
     let client = asker(&mut scene, &to, b"1");
     scene.until(|| client.is_over());
     drop(port.stop_listening());
@@ -135,7 +136,7 @@ pub(super) fn a_refused_connection_is_closed(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
-/// As many as a small server has; each has its own few bytes.
+/// As many connections as a small server has. Each has its own few bytes.
 const MANY: usize = 200;
 
 pub(super) fn many_connections_at_once_are_all_served(setting: &mut dyn Setting) {
@@ -162,7 +163,7 @@ pub(super) fn slots_are_used_again_without_mixing(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     let (port, to) = scene.listen(|_| Some(Role::echo()));
     for round in 0..ROUNDS {
-        // Some are closed while others of the same turn come and go.
+        // Some close while others of the same turn come and go.
         let clients: Vec<(Vec<u8>, End)> = (0..4_usize)
             .map(|number| {
                 let token = [b'a' + (round % 26) as u8, b'0' + number as u8];
@@ -180,14 +181,14 @@ pub(super) fn slots_are_used_again_without_mixing(setting: &mut dyn Setting) {
             .collect();
         scene.until(|| clients.iter().all(|(_, end)| end.is_over()));
         for (token, end) in &clients {
-            assert_eq!(end.received(), *token, "somebody else's bytes, or not all");
+            assert_eq!(end.received(), *token, "bytes of another connection, or not all bytes");
         }
     }
     drop(port.stop_listening());
     scene.finish(&[]);
 }
 
-/// Each slot is used many times.
+/// Rounds, so that each slot is used many times.
 const ROUNDS: usize = 40;
 
 pub(super) fn an_old_handle_does_not_reach_a_new_connection(setting: &mut dyn Setting) {
@@ -199,7 +200,7 @@ pub(super) fn an_old_handle_does_not_reach_a_new_connection(setting: &mut dyn Se
         let reactor = scene.reactor.clone();
         scene.until(|| one.is_over() && other.is_over() && reactor.counters().watched == 0);
         old.extend([one.transport(), other.transport()]);
-        // It has their places.
+        // The new connections have the slots of the old ones.
         let (echo, asking) = scene.pair(Role::echo(), Role::new());
         for transport in &old {
             transport.write(b"old");
@@ -230,11 +231,12 @@ pub(super) fn lingering_sockets_give_way(setting: &mut dyn Setting) -> CaseOutco
         }))
     };
     let (port, to) = scene.listen_on(&server, greeter);
-    // Its port, and three connections.
+    // The port and three connections.
     if !scene.setting.limit_descriptors(&server, Some(4)) {
         return CaseOutcome::Skipped("this setting can't limit descriptors");
     }
-    // One after the other, and each keeps its end open: the sockets of all but the first few are taken from those before.
+    // One client after the other, and each keeps its end open. The sockets of all but the first few
+    // are taken from those before.
     let mut clients = Vec::new();
     for _ in 0..12 {
         let client = Role::new().half_close().does(SeenCall::Made, |transport| transport.write(b"?"));
@@ -258,7 +260,7 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Cas
     let mut scene = Scene::new(setting);
     let server = scene.setting.reactor();
     let (port, to) = scene.listen_on(&server, |_| Some(Role::echo()));
-    // Its port, and two connections.
+    // The port and two connections.
     if !scene.setting.limit_descriptors(&server, Some(3)) {
         return CaseOutcome::Skipped("this setting can't limit descriptors");
     }
@@ -267,7 +269,7 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Cas
     let excess: Vec<End> = (0..3).map(|_| idler(&mut scene, &to)).collect();
     let troubles = || server.counters().shed + server.counters().accept_failures;
     scene.until(|| troubles() > 0);
-    // Those who are served are served on.
+    // The served connections go on.
     for end in &served {
         end.transport().write(b"?");
         scene.until(|| end.count_received() == 1);
@@ -276,7 +278,7 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Cas
     let late = asker(&mut scene, &to, b"1");
     scene.until(|| late.is_over());
     assert_eq!(late.received(), b"1");
-    // Of the excess each was closed, or waited.
+    // Each excess connection was closed, or waited.
     for end in &excess {
         end.with_transport(|transport| transport.write(b"?"));
         scene.until(|| end.is_over() || end.count_received() == 1);
@@ -290,12 +292,12 @@ pub(super) fn a_port_lives_without_descriptors(setting: &mut dyn Setting) -> Cas
     CaseOutcome::Passed
 }
 
-/// A client that sends a token, and closes when that has come back.
+/// Connects a client that sends a token, and closes once that has come back.
 fn asker(scene: &mut Scene<'_>, to: &Address, token: &[u8]) -> End {
     ender(scene, to, token, Transport::lose_connection)
 }
 
-/// A client that sends a token, and ends in this way when that has come back.
+/// Connects a client that sends a token, and runs `ending` once that has come back.
 fn ender(scene: &mut Scene<'_>, to: &Address, token: &[u8], ending: fn(&Transport)) -> End {
     let client = Role::new().expects(token.to_vec(), &scene.witness);
     let (end, heard, token) = (client.end(), client.end(), token.to_vec());
@@ -306,12 +308,12 @@ fn ender(scene: &mut Scene<'_>, to: &Address, token: &[u8], ending: fn(&Transpor
                 ending(transport);
             }
         });
-    // What fails is seen by who waits for the end.
+    // The wait for the end detects a failure.
     drop(scene.connect(to, once(client)).add_both(|_| ()));
     end
 }
 
-/// A client that does nothing of itself.
+/// Connects a client that sends nothing by itself.
 fn idler(scene: &mut Scene<'_>, to: &Address) -> End {
     let client = Role::new();
     let end = client.end();

@@ -1,4 +1,4 @@
-//! Requests made inside callbacks, and callbacks that fail.
+//! Cases about requests made inside callbacks, and about callbacks that fail.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,11 +17,11 @@ use crate::testing::witness::Witnessed;
 use crate::time::Clock;
 use crate::transport::{Producer, Streaming, Transport};
 
-/// When a request is made.
+/// The moment at which a request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     In(SeenCall),
-    /// In a callback of the Deferred that `connect_tcp` gave.
+    /// In a callback of the Deferred that `connect_tcp` returned.
     Connected,
     /// In the turn after `connection_made`.
     Timer,
@@ -58,12 +58,12 @@ enum Request {
     Connect,
     LoseAndAbort,
     EndBoth,
-    /// A push producer that is registered and taken out again, twice.
+    /// A push producer that is registered and unregistered, twice.
     Produce,
-    /// A pull producer that writes a little, and is done.
+    /// A pull producer that writes a few bytes, and is done.
     Pull,
     SendDescriptor,
-    /// Through its own handle.
+    /// Through the connection's own handle.
     WithItself,
     /// Through the handle of another connection, to an echo.
     WithAnother,
@@ -93,16 +93,16 @@ const REQUESTS: [Request; 21] = [
     Request::WithAnother,
 ];
 
-/// A few bytes: more would take long where each byte travels alone.
+/// A few bytes. More would take long on a network that cuts to single bytes.
 const FEW: &[u8] = b"few";
 
-/// Enough that a write is offered to the socket at once.
+/// Enough bytes that a write is offered to the socket at once.
 const MUCH: usize = 20_000;
 
-/// So much instead, where that would take long.
+/// Number of bytes on networks where that would take long.
 const LESS: usize = 200;
 
-/// How long a pause is.
+/// Duration of a pause.
 const SHORT: Duration = Duration::from_millis(1);
 
 /// F19.
@@ -180,7 +180,7 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
     let member = member_end;
     scene.until(|| member.is_over() && peer_end.is_over());
     drop(port.stop_listening());
-    assert!(cell.made.get(), "{case}: it did not come to it, or panicked");
+    assert!(cell.made.get(), "{case}: the request was not made, failed, or panicked");
     assert_eq!(
         (member.calls().first(), member.calls().last()),
         (Some(&SeenCall::Made), Some(&SeenCall::Lost)),
@@ -200,24 +200,24 @@ fn request_in_callback(scene: &mut Scene<'_>, moment: Moment, request: Request, 
     }
 }
 
-/// One square of the table of moments and requests.
+/// One cell of the table of moments and requests.
 struct Square {
     moment: Moment,
     request: Request,
     reactor: Reactor,
     much: Vec<u8>,
     listen_at: Address,
-    /// Something was begun on the transport.
+    /// Set if something was begun on the transport.
     begins: bool,
     itself: RefCell<Option<Handle>>,
     another: Handle,
-    /// A descriptor was sent, with a few bytes.
+    /// Set if a descriptor was sent, with a few bytes.
     passed: Cell<bool>,
     made: Cell<bool>,
 }
 
 impl Square {
-    /// Makes the request, once, if its moment has come.
+    /// Makes the request once, at its moment.
     fn at(&self, moment: Moment, transport: &Transport) {
         if moment != self.moment || self.made.get() {
             return;
@@ -225,7 +225,7 @@ impl Square {
         match self.request {
             Request::Write => transport.write(FEW),
             Request::WriteMuch => {
-                // Some of it is queued, some may be offered to the socket at once.
+                // A part is queued, and a part may be offered to the socket at once.
                 transport.write(FEW);
                 transport.write(&self.much);
             }
@@ -247,7 +247,7 @@ impl Square {
             Request::Options => {
                 let is_over = transport.is_disconnected();
                 let set = transport.set_tcp_no_delay(true).and_then(|()| transport.set_tcp_keep_alive(true));
-                // What else than TCP says of them while it lives is its own affair.
+                // Other sockets than TCP's may accept or refuse the options of an open connection.
                 let is_refused_rightly = is_over || self.listen_at.unix().is_some();
                 if (set.is_ok() && is_over) || (set.is_err() && !is_refused_rightly) {
                     return;
@@ -261,12 +261,12 @@ impl Square {
                 }
             }
             Request::Listen => {
-                let listening = link::listen(&self.reactor, &self.listen_at, nobody);
+                let listening = link::listen(&self.reactor, &self.listen_at, builds_nothing);
                 let Ok(port) = listening else { return };
                 drop(port.stop_listening());
             }
             Request::Connect => {
-                let attempt = link::connect(&self.reactor, &self.listen_at, nobody);
+                let attempt = link::connect(&self.reactor, &self.listen_at, builds_nothing);
                 attempt.cancel();
                 drop(attempt.add_both(|_| ()));
             }
@@ -288,13 +288,14 @@ impl Square {
                 }
             }
             Request::Pull => {
-                // Refused where nothing can be written any more.
+                // Refused if nothing can be written any more.
                 let _ = transport.register_producer(Once, Streaming::Pull);
             }
             Request::SendDescriptor => {
                 let Ok((reader, _writer)) = std::io::pipe() else { return };
                 let may_write = !matches!(self.moment, Moment::In(SeenCall::WriteLost | SeenCall::Lost));
-                // None goes over TCP, nor where there are none, nor over TLS.
+                // Descriptors pass neither over TCP, nor on a backend without descriptors, nor over
+                // TLS.
                 let passes = self.listen_at.unix().is_some() && transport.raw_fd().is_some() && !self.begins;
                 let sent = transport.send_file_descriptor(reader.into(), FEW).is_ok();
                 self.passed.set(sent);
@@ -318,7 +319,7 @@ impl Square {
         self.made.set(true);
     }
 
-    /// What the peer gets of it.
+    /// Returns the bytes that the peer gets from the request.
     fn sent(&self) -> Vec<u8> {
         match self.request {
             Request::Write | Request::Pull => FEW.to_vec(),
@@ -328,10 +329,10 @@ impl Square {
         }
     }
 
-    /// What its own handle says.
+    /// Returns the expected result of a call through the connection's own handle.
     fn reaches_itself(&self) -> Option<Result<(), Unavailable>> {
         match self.moment {
-            // Nobody has the handle yet.
+            // The handle does not exist yet.
             Moment::In(SeenCall::Made) => None,
             Moment::Connected | Moment::Timer => Some(Ok(())),
             Moment::In(SeenCall::Lost) => Some(Err(Unavailable::Gone)),
@@ -353,7 +354,7 @@ impl Producer for Once {
     fn stop_producing(&mut self, _consumer: &Transport) {}
 }
 
-fn nobody(_: Address) -> Option<Role> {
+fn builds_nothing(_: Address) -> Option<Role> {
     None
 }
 
@@ -409,7 +410,7 @@ fn on_purpose() -> Result<()> {
     Err(Failure::message("on purpose"))
 }
 
-/// An echo goes on.
+/// Checks that an echo goes on.
 #[track_caller]
 fn answers(scene: &mut Scene<'_>, asking: &End) {
     let before = asking.count_received();
@@ -432,7 +433,7 @@ pub(super) fn failing_calls_harm_nobody(setting: &mut dyn Setting) {
     scene.until(|| log.len() == 2);
     answers(&mut scene, &other);
 
-    // The reactor exists: it makes the calls.
+    // Can't fail: the reactor that makes the calls exists.
     let _ = scene.reactor.remote().call_from_thread(|_| panic!("on purpose"));
     answers(&mut scene, &other);
 

@@ -1,4 +1,5 @@
-//! Running and stopping, and what comes from outside of the network: calls, jobs, futures.
+//! Cases about running and stopping, and about events from outside the network: calls, jobs,
+//! futures.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,10 +19,10 @@ use crate::task::defer_later;
 use crate::time::Clock;
 use crate::transport::Transport;
 
-/// A few bytes: more would take long where each byte travels alone.
+/// A few bytes. More would take long on a network that cuts to single bytes.
 const FEW: &[u8] = b"few";
 
-/// Where the reactor is stopped.
+/// The place at which the reactor is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RunPlace {
     Build,
@@ -45,7 +46,7 @@ pub(super) fn stop_works_inside_every_callback(setting: &mut dyn Setting) {
     }
 }
 
-/// Two bystanders are connected first, and then a client to a server that stops the reactor somewhere on the way.
+/// Connects two bystanders first, and then a client to a server that stops the reactor at `place`.
 fn stops(setting: &mut dyn Setting, place: RunPlace) {
     let mut scene = Scene::new(setting);
     let stopper = Rc::new(Stopper { reactor: scene.reactor.clone(), place, stopped: Cell::new(false) });
@@ -84,7 +85,7 @@ fn stops(setting: &mut dyn Setting, place: RunPlace) {
         then.call_later(Duration::ZERO, move || timer.at(RunPlace::Timer));
         if call == RunPlace::CallFromThread {
             stop.stopped.set(true);
-            // The reactor exists: it makes the call.
+            // Can't fail: the reactor that makes the call exists.
             let _ = then.remote().call_from_thread(|reactor| drop(reactor.stop()));
         }
         let later = then.clone();
@@ -93,7 +94,7 @@ fn stops(setting: &mut dyn Setting, place: RunPlace) {
             future.at(RunPlace::Future);
             Ok(())
         }));
-        // Its failure is that the reactor stopped.
+        // It may fail, because the reactor stops.
         drop(link::connect(&then, &to, client).add_both(|_| ()));
     });
     drop(begun.add_both(|_| ()));
@@ -102,7 +103,7 @@ fn stops(setting: &mut dyn Setting, place: RunPlace) {
 
     let ran = scene.setting.run(&scene.reactor);
     assert!(ran.is_ok(), "{place:?}: {ran:?}");
-    assert!(stopper.stopped.get(), "{place:?}: it did not come to it");
+    assert!(stopper.stopped.get(), "{place:?}: the reactor was not stopped there");
     assert!(!scene.reactor.is_running());
     assert!(matches!(scene.reactor.stop(), Err(ReactorError::NotRunning)));
     for end in [&bystander_end, &idle_end, &server_end] {
@@ -110,7 +111,7 @@ fn stops(setting: &mut dyn Setting, place: RunPlace) {
             let reason = end.reason();
             match reason.check() {
                 Some(ConnectionClosed::ReactorStopped) => {}
-                // Its end, in which it stops, had a reason already.
+                // The connection that stops the reactor in its end already had a reason.
                 Some(ConnectionClosed::Done) if place == RunPlace::In(SeenCall::Lost) && end.has(SeenCall::Data) => {}
                 _ => panic!("{place:?}: {reason}"),
             }
@@ -119,7 +120,8 @@ fn stops(setting: &mut dyn Setting, place: RunPlace) {
     assert!(place == RunPlace::StartupTrigger || bystander_end.has(SeenCall::Made), "{place:?}");
     assert_eq!(scene.reactor.counters().watched, 0, "{place:?}: something is left open");
     scene.witness.assert_all_lost();
-    // A timer or a future that the stop came before would keep the reactor that it is to stop.
+    // A timer or a future left by the stop would keep a reference to the reactor that it is to
+    // stop.
     scene.moment();
 }
 
@@ -133,7 +135,7 @@ impl Stopper {
     fn at(&self, place: RunPlace) {
         if place == self.place && !self.stopped.get() {
             let (first, second) = (self.reactor.stop(), self.reactor.stop());
-            // It works once; that it did is looked at from outside.
+            // A stop works once. The case checks that from outside.
             self.stopped.set(first.is_ok() && matches!(second, Err(ReactorError::NotRunning)));
         }
     }
@@ -198,7 +200,7 @@ pub(super) fn a_run_inside_a_run_is_an_error(setting: &mut dyn Setting) {
             told.add(if matches!(again, Err(ReactorError::AlreadyRunning)) { "refused" } else { "not refused" });
         }
         told.add(if reactor.is_running() { "running" } else { "not running" });
-        // It runs.
+        // Can't fail: the reactor runs.
         let _ = reactor.stop();
     });
     let ran = scene.setting.run(&scene.reactor);
@@ -220,7 +222,7 @@ pub(super) fn a_stop_waits_for_its_triggers(setting: &mut dyn Setting) {
         });
     }
     let (lost, stop) = (log.clone(), scene.reactor.clone());
-    // What comes in the turn of the stop may come in pieces: the second stop is refused.
+    // Data in the turn of the stop may come in several chunks. The second stop is refused.
     let server =
         Role::new().does(SeenCall::Data, move |_| drop(stop.stop())).does(SeenCall::Lost, move |_| lost.add("lost"));
     let (_, to) = scene.listen(once(server));
@@ -234,7 +236,7 @@ pub(super) fn a_stop_waits_for_its_triggers(setting: &mut dyn Setting) {
     scene.witness.assert_all_lost();
 }
 
-/// Long enough to be waited for.
+/// Long enough that a stop has to wait.
 const SHORT: Duration = Duration::from_millis(2);
 
 pub(super) fn attempts_fail_when_the_reactor_stops(setting: &mut dyn Setting) -> CaseOutcome {
@@ -247,7 +249,7 @@ pub(super) fn attempts_fail_when_the_reactor_stops(setting: &mut dyn Setting) ->
     let told = Rc::clone(&results);
     drop(waiting.add_both(move |result| told.borrow_mut().push(result.map(drop))));
     scene.reactor.call_later(SHORT, move || drop(stop.stop()));
-    // Too late: nothing new begins while everything is closed.
+    // Too late: no new attempt begins while everything is closed.
     let (late, told) = (scene.reactor.clone(), Rc::clone(&results));
     scene
         .reactor
@@ -271,12 +273,13 @@ fn connect_late(reactor: &Reactor, to: &Address, told: Rc<RefCell<Vec<Result<()>
 pub(super) fn calls_from_the_own_thread_are_made(setting: &mut dyn Setting) {
     let scene = Scene::new(setting);
     let made = Arc::new(AtomicUsize::new(0));
-    // Before the run, in a call of the loop, and in a timer: each chain goes on by itself, and the last one stops.
+    // Calls made before the run, in a call of the loop, and in a timer: each chain goes on by
+    // itself, and the last call stops the reactor.
     let remote = scene.reactor.remote();
     for number in 0..CALLS {
         let made = Arc::clone(&made);
         let call = move |_: &Reactor| {
-            // A call that comes out of order is not counted, and then nothing stops the loop.
+            // A call out of order is not counted, and then nothing stops the loop.
             let _ = made.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed);
         };
         assert!(remote.call_from_thread(call).is_ok());
@@ -290,13 +293,13 @@ pub(super) fn calls_from_the_own_thread_are_made(setting: &mut dyn Setting) {
 
 const CALLS: usize = 100;
 
-/// Each call asks for the next, and nothing else happens that would end a wait.
+/// Makes a chain of calls, each of which makes the next. No other event ends a wait.
 fn chain(remote: &crate::reactor::Remote, made: Arc<AtomicUsize>) {
     let again = remote.clone();
-    // The reactor exists: it makes the call.
+    // Can't fail: the reactor that makes the call exists.
     let _ = remote.call_from_thread(move |reactor| {
         if made.fetch_add(1, Ordering::Relaxed) + 1 == 2 * CALLS {
-            // It runs.
+            // Can't fail: the reactor runs.
             let _ = reactor.stop();
         } else {
             chain(&again, made);
@@ -313,7 +316,7 @@ pub(super) fn a_job_wakes_a_loop_that_sleeps(setting: &mut dyn Setting) {
         let job = reactor.defer_to_thread(|| Ok(6 * 7));
         drop(job.add_both(move |result: Result<i32>| {
             told.add(format!("{:?}", result.ok()));
-            // It runs.
+            // Can't fail: the reactor runs.
             let _ = stop.stop();
         }));
     });
@@ -344,13 +347,13 @@ pub(super) fn a_future_goes_on_in_the_loop(setting: &mut dyn Setting) {
     assert!(future.is_called());
 }
 
-/// A client that stops the reactor when it has its answer.
+/// Returns a client that stops the reactor when it has its answer.
 fn asking(reactor: &Reactor) -> Role {
     let role = Role::new().does(SeenCall::Made, |transport| transport.write(FEW));
     let (heard, reactor) = (role.end(), reactor.clone());
     role.does(SeenCall::Data, move |_| {
         if heard.count_received() == FEW.len() {
-            // It runs.
+            // Can't fail: the reactor runs.
             let _ = reactor.stop();
         }
     })

@@ -1,5 +1,5 @@
-//! What the cases are made of: protocols that do what a case tells them and write down what happens, and the ends of connections
-//! between them.
+//! Building blocks of the cases: protocols that act as a case directs and record their callbacks,
+//! and the ends of connections between them.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::testing::Witness;
 use crate::testing::witness::{Witnessed, WitnessedFactory};
 use crate::transport::Transport;
 
-/// A case at work: its setting, a reactor, and a witness of everything.
+/// A running case: its setting, a reactor, and a witness of all protocols.
 pub(super) struct Scene<'a> {
     pub(super) setting: &'a mut dyn Setting,
     pub(super) reactor: Reactor,
@@ -32,27 +32,27 @@ impl<'a> Scene<'a> {
         Self { setting, reactor, witness: Witness::new() }
     }
 
-    /// Drives everything until `done`.
+    /// Drives all reactors until `done` returns `true`.
     #[track_caller]
     pub(super) fn until(&mut self, mut done: impl FnMut() -> bool) {
         self.setting.drive(&mut done);
         self.witness.check();
     }
 
-    /// Drives everything for so long.
+    /// Drives all reactors for this time.
     #[track_caller]
     pub(super) fn pass(&mut self, time: Duration) {
         let timer = defer_later(&self.reactor, time, || Ok(()));
         self.until(|| timer.is_called());
     }
 
-    /// Drives everything until what is small and under way has arrived.
+    /// Drives all reactors until a few bytes under way have arrived.
     #[track_caller]
     pub(super) fn moment(&mut self) {
         self.pass(self.setting.moment());
     }
 
-    /// Drives everything until a Deferred has its result, and takes it.
+    /// Drives all reactors until a Deferred has its result, and takes that.
     #[track_caller]
     pub(super) fn result_of<T>(&mut self, mut deferred: Deferred<T>) -> Result<T> {
         let mut result = None;
@@ -60,27 +60,27 @@ impl<'a> Scene<'a> {
             result = deferred.take_result();
             result.is_some()
         });
-        result.unwrap_or_else(|| Err(Failure::message("it was there")))
+        result.unwrap_or_else(|| Err(Failure::message("the result is missing")))
     }
 
-    /// Whether connections run over UNIX sockets.
+    /// Returns `true` if connections run over UNIX sockets.
     pub(super) fn is_unix(&mut self) -> bool {
         self.setting.address().unix().is_some()
     }
 
-    /// What listens, with a witness.
+    /// Wraps the factory of a port with a witness.
     pub(super) fn serving<F: Factory<Protocol = Role>>(&self, inner: F) -> WitnessedFactory<Beginning<F>> {
         let begin = self.setting.begins().map(|(listened, _)| listened);
         self.witness.factory(Beginning { inner, begin })
     }
 
-    /// What connects, with a witness.
+    /// Wraps the factory of an attempt with a witness.
     pub(super) fn asking<F: Factory<Protocol = Role>>(&self, inner: F) -> WitnessedFactory<Beginning<F>> {
         let begin = self.setting.begins().map(|(_, connected)| connected);
         self.witness.factory(Beginning { inner, begin })
     }
 
-    /// Listens, with a witness.
+    /// Listens with a witness.
     #[track_caller]
     pub(super) fn listen(&mut self, factory: impl Factory<Protocol = Role>) -> (Port, Address) {
         let reactor = self.reactor.clone();
@@ -91,12 +91,12 @@ impl<'a> Scene<'a> {
     pub(super) fn listen_on(&mut self, reactor: &Reactor, factory: impl Factory<Protocol = Role>) -> (Port, Address) {
         let factory = self.serving(factory);
         let listening = link::listen(reactor, &self.setting.address(), factory);
-        let port = listening.unwrap_or_else(|error| panic!("no port can be had: {error:?}"));
+        let port = listening.unwrap_or_else(|error| panic!("can't listen: {error:?}"));
         let address = port.host();
         (port, address)
     }
 
-    /// Connects, with a witness.
+    /// Connects with a witness.
     pub(super) fn connect(
         &mut self,
         to: &Address,
@@ -105,32 +105,34 @@ impl<'a> Scene<'a> {
         link::connect(&self.reactor, to, self.asking(factory))
     }
 
-    /// A connection between two roles on the scene's reactor: first who listened, then who connected.
+    /// Connects two roles on the scene's reactor. Returns the end that listened, then the one that
+    /// connected.
     #[track_caller]
     pub(super) fn pair(&mut self, serving: Role, asking: Role) -> (End, End) {
         let reactor = self.reactor.clone();
         self.pair_on(&reactor, serving, &reactor, asking)
     }
 
-    /// The same on two reactors.
+    /// Connects two roles on two reactors.
     #[track_caller]
     pub(super) fn pair_on(&mut self, server: &Reactor, serving: Role, client: &Reactor, asking: Role) -> (End, End) {
         let ends = (serving.end(), asking.end());
         let (port, to) = self.listen_on(server, once(serving));
         let connecting = link::connect(client, &to, self.asking(once(asking)));
-        // A role may be made to fail, and says so itself.
+        // A role may be made to fail, which its end records.
         drop(connecting.add_both(|_| ()));
         self.until(|| ends.0.is_ready() && ends.1.is_ready());
         drop(port.stop_listening());
         ends
     }
 
-    /// A connection on which so much was written, which is more than the socket takes, to a reader that is paused: reader and writer.
+    /// Connects a writer to a paused reader, and writes `plenty` bytes, which is more than the
+    /// socket takes. Returns reader and writer.
     #[track_caller]
     pub(super) fn full(&mut self, reader: Role, writer: Role, plenty: usize) -> (End, End) {
         let (reader, writer) = self.pair(reader.does(SeenCall::Made, Transport::pause_producing), writer);
         writer.transport().write(&pattern(plenty));
-        // However long the sockets take to fill.
+        // Sockets may take long to fill.
         let mut before = usize::MAX;
         while writer.transport().queued_bytes() < before {
             before = writer.transport().queued_bytes();
@@ -140,8 +142,9 @@ impl<'a> Scene<'a> {
         (reader, writer)
     }
 
-    /// Drives everything until the peer of an aborted connection is told: of a reset, even where it is paused; or, over UNIX sockets,
-    /// which have none, of an end when it reads on, which for TLS is a cut.
+    /// Drives all reactors until an abort is reported to its peer. It is a reset, even for a paused
+    /// reader. UNIX sockets have none: there it is an end, reported once the peer reads on, which
+    /// TLS reports as truncation.
     #[track_caller]
     pub(super) fn until_told_of_the_abort(&mut self, end: &End) {
         if !self.is_unix() {
@@ -156,8 +159,8 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// The end of a case: closes what is open in good order, and sees that everything was lost, once, and that nothing is
-    /// watched any more.
+    /// Ends a case: closes all open ends in good order, and checks that every connection was lost
+    /// once, and that nothing is watched any more.
     #[track_caller]
     pub(super) fn finish(mut self, ends: &[&End]) {
         for end in ends {
@@ -182,14 +185,14 @@ pub(super) enum SeenCall {
 }
 
 impl SeenCall {
-    /// Those that every connection may have without being asked to.
+    /// The callbacks that every connection may have without asking for them.
     pub(super) const ALL: [Self; 5] = [Self::Made, Self::Data, Self::ReadLost, Self::WriteLost, Self::Lost];
 }
 
-/// What a role does in a callback: for `Data`, with the bytes.
+/// The action of a role in a callback. `Data` comes with the bytes.
 type Act = Box<dyn FnMut(SeenCall, &Transport, &[u8]) -> Result<()>>;
 
-/// A protocol that writes down what happens to it, and does what its case tells it.
+/// A protocol that records its callbacks, and acts as its case directs.
 pub(super) struct Role {
     end: End,
     half_close: bool,
@@ -202,7 +205,7 @@ impl Role {
         Self { end: End::default(), half_close: false, begin: None, act: Box::new(|_, _, _| Ok(())) }
     }
 
-    /// Sends everything back.
+    /// Returns a role that sends everything back.
     pub(super) fn echo() -> Self {
         Self::new().on(SeenCall::Data, |transport, data| {
             transport.write(data);
@@ -215,13 +218,13 @@ impl Role {
         self
     }
 
-    /// Begins this on its transport before anything else.
+    /// Calls `begin` on its transport before anything else.
     pub(super) fn begins(mut self, begin: Option<Begin>) -> Self {
         self.begin = begin;
         self
     }
 
-    /// Does this in that callback, after what it does there already.
+    /// Adds an action to a callback, after those already there.
     pub(super) fn on(mut self, when: SeenCall, mut act: impl FnMut(&Transport, &[u8]) -> Result<()> + 'static) -> Self {
         let mut before = self.act;
         self.act = Box::new(move |call, transport, data| {
@@ -231,7 +234,7 @@ impl Role {
         self
     }
 
-    /// The same, of what can't fail.
+    /// Adds an action that can't fail.
     pub(super) fn does(self, when: SeenCall, mut act: impl FnMut(&Transport) + 'static) -> Self {
         self.on(when, move |transport, _| {
             act(transport);
@@ -239,19 +242,20 @@ impl Role {
         })
     }
 
-    /// Expects the first bytes of this, and nothing else, and takes note of it in the witness at once if it is otherwise.
+    /// Expects a prefix of these bytes, and nothing else. Records a fault in the witness at once
+    /// otherwise.
     pub(super) fn expects(self, all: impl Into<Rc<[u8]>>, witness: &Witness) -> Self {
         let (all, witness, mut seen) = (all.into(), witness.clone(), 0);
         self.on(SeenCall::Data, move |_, data| {
             if all.get(seen..seen + data.len()) != Some(data) {
-                witness.fault(format!("after {seen} bytes something else came than was sent"));
+                witness.fault(format!("after {seen} bytes the received bytes differ from the sent ones"));
             }
             seen += data.len();
             Ok(())
         })
     }
 
-    /// What becomes of it.
+    /// Returns a handle to the role's record.
     pub(super) fn end(&self) -> End {
         self.end.clone()
     }
@@ -297,18 +301,18 @@ impl Protocol for Role {
 
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
         self.end.0.reason.replace(Some(reason.clone()));
-        // It has nobody to tell.
+        // A failure after the end can't be reported.
         let _ = self.call(SeenCall::Lost, transport, b"");
     }
 }
 
-/// What became of a role. A cheap handle.
+/// The record of a role. A cheap handle.
 #[derive(Clone, Default)]
 pub(super) struct End(Rc<Record>);
 
 #[derive(Default)]
 struct Record {
-    /// Without the data, of which there may be thousands.
+    /// The callbacks without `Data`, of which there may be thousands.
     calls: RefCell<Vec<SeenCall>>,
     chunks: Cell<usize>,
     received: RefCell<Vec<u8>>,
@@ -340,7 +344,7 @@ impl End {
         }
     }
 
-    /// What was called, without the data.
+    /// Returns the callbacks, without `Data`.
     pub(super) fn calls(&self) -> Vec<SeenCall> {
         self.0.calls.borrow().clone()
     }
@@ -357,13 +361,14 @@ impl End {
         self.0.received.borrow().len()
     }
 
-    /// Why it ended: the error of the engine.
+    /// Returns the reason of the connection's end: the engine's error.
     #[track_caller]
     pub(super) fn reason(&self) -> Failure {
-        self.0.reason.borrow().clone().unwrap_or_else(|| panic!("the connection is not over"))
+        self.0.reason.borrow().clone().unwrap_or_else(|| panic!("the connection has not ended"))
     }
 
-    /// Whether the connection is made, and what was begun on it is through, or it is over.
+    /// Returns `true` if the connection is made and its handshake, if any, is done, or if the
+    /// connection has ended.
     pub(super) fn is_ready(&self) -> bool {
         let is_through =
             || self.0.transport.borrow().as_ref().is_some_and(|transport| !transport.stream().is_handshaking());
@@ -420,13 +425,13 @@ impl Log {
     }
 }
 
-/// A factory for one role; a second connection is refused.
+/// Returns a factory for one role. A second connection is refused.
 pub(super) fn once(role: Role) -> impl Factory<Protocol = Role> {
     let mut role = Some(role);
     move |_| role.take()
 }
 
-/// Bytes in which any that are missing, added or moved are noticed: the period is a prime.
+/// Returns bytes with a prime period, so that missing, added or moved bytes are detected.
 pub(super) fn pattern(length: usize) -> Vec<u8> {
     let period: Vec<u8> = (0..251).collect();
     let mut bytes = period.repeat(length.div_ceil(period.len()));
@@ -434,7 +439,7 @@ pub(super) fn pattern(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// The kind of error that a failed attempt has.
+/// Returns the error of a failed attempt.
 #[track_caller]
 pub(super) fn connect_error<T>(result: &Result<T>) -> &ConnectError {
     let Err(failure) = result else { panic!("the attempt succeeded") };

@@ -9,30 +9,30 @@ use crate::address::{Address, UnixAddress};
 use crate::reactor::Reactor;
 use crate::testing::{Conditions, Network};
 
-/// All reactors are on one host.
+/// The host of all reactors.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-/// A host that nothing reaches.
+/// A host that can't be reached.
 const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
-/// Longer than any case takes on the slowest of networks.
+/// Time limit of a case: longer than any takes on the slowest of networks.
 const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The suite's [`Setting`] on a [`Network`], under conditions.
+/// Runs the suite on a [`Network`], under conditions. A [`Setting`].
 ///
-/// A network that cuts finely or is slow has a smaller window here than its conditions say, and its big transfers are smaller,
-/// so that a case takes thousands of turns, not millions.
+/// If the network cuts finely or is slow, the window is smaller here than in its conditions, and so
+/// are the big transfers. A case then takes thousands of turns, not millions.
 pub struct Simulated {
     network: Network,
     window: usize,
     big: usize,
-    /// How many names were given to UNIX sockets, if connections run over those.
+    /// Number of names given to UNIX sockets, if connections run over those.
     names: Option<u32>,
     begins: Option<(Begin, Begin)>,
 }
 
 impl Simulated {
-    /// The setting of this seed.
+    /// Creates the setting of this seed.
     pub fn new(seed: u64, conditions: Conditions) -> Self {
         let window = conditions.window_for_tests();
         let big = conditions.finest().saturating_mul(PIECES).clamp(window, 1 << 20);
@@ -45,25 +45,26 @@ impl Simulated {
         }
     }
 
-    /// The same over UNIX sockets.
+    /// Runs the cases over UNIX sockets.
     pub fn unix(mut self) -> Self {
         self.names = Some(0);
         self
     }
 
-    /// The same with something that is begun on each transport first: by the side that listened, and by the one that connected.
+    /// Begins something on each transport first: `listened` on the side that listened, `connected`
+    /// on the one that connected.
     pub fn beginning(mut self, listened: Begin, connected: Begin) -> Self {
         self.begins = Some((listened, connected));
         self
     }
 
-    /// The network, to look at its trace.
+    /// Returns the network, for access to its trace.
     pub fn network(&self) -> &Network {
         &self.network
     }
 }
 
-/// In so many pieces, at least, a big transfer is cut. Sends that are cut short make it many times as many.
+/// Minimum number of segments or chunks of a big transfer. Short sends make it many times as many.
 const PIECES: usize = 200;
 
 impl Setting for Simulated {
@@ -88,7 +89,7 @@ impl Setting for Simulated {
     }
 
     fn moment(&self) -> Duration {
-        // A few bytes, one by one, over 150 ms and back each, and late timers.
+        // Covers a few bytes, one by one, with 150 ms there and back for each, and late timers.
         Duration::from_secs(5)
     }
 
@@ -107,7 +108,7 @@ impl Setting for Simulated {
 
     fn silent(&mut self) -> Option<Address> {
         if self.names.is_some() {
-            // They are all on one host, where everybody answers.
+            // All UNIX sockets are on one host, and every address there answers.
             return None;
         }
         self.network.partition(HOST, AWAY);

@@ -1,4 +1,4 @@
-//! Timers.
+//! Cases about timers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,10 +8,11 @@ use super::scene::Log;
 use super::{Scene, Setting};
 use crate::time::{Clock, DelayedCall};
 
-/// Short enough that a test on a real clock takes no time, and longer than any clock is coarse.
+/// Short enough that a test on a real clock takes no time, and longer than the resolution of any
+/// clock.
 const STEP: Duration = Duration::from_millis(3);
 
-/// The first deadline: after all of them were asked for, even on a busy machine.
+/// Steps to the first deadline: it lies after the setting of all timers, even on a busy machine.
 const FIRST: u32 = 10;
 
 pub(super) fn timers_come_in_order_and_not_early(setting: &mut dyn Setting) {
@@ -23,7 +24,7 @@ pub(super) fn timers_come_in_order_and_not_early(setting: &mut dyn Setting) {
     for (number, steps) in (0_u32..).zip(delays) {
         let (came, clock) = (Rc::clone(&came), scene.reactor.clone());
         let call = scene.reactor.call_later(Duration::ZERO, move || came.borrow_mut().push((number, clock.seconds())));
-        // The time goes on meanwhile; moved to the same time, their deadlines are equal.
+        // Time passes between the calls. Moved to the same time, their deadlines are equal.
         let deadline = began + STEP * (FIRST + steps);
         assert!(call.delay(deadline.saturating_sub(call.time())).is_ok());
         due.push((call.time().max(deadline), number));
@@ -36,7 +37,7 @@ pub(super) fn timers_come_in_order_and_not_early(setting: &mut dyn Setting) {
         due.iter().map(|(_, number)| number).collect::<Vec<_>>()
     );
     for ((number, at), (due, _)) in came.iter().zip(&due) {
-        assert!(at >= due, "timer {number} was due at {due:?} and came at {at:?}");
+        assert!(at >= due, "timer {number} was due at {due:?}, and came at {at:?}");
     }
     drop(came);
     scene.finish(&[]);

@@ -1,5 +1,5 @@
-//! The backend of a reactor on a simulated network: the third implementation of the reactor's contract, for which the
-//! [`Kernel`] is what epoll and sockets are to the first.
+//! The backend of a reactor on a simulated network: the third implementation of the reactor's
+//! contract. The [`Kernel`] is to it what epoll and sockets are to the first.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,32 +23,33 @@ use crate::transport::id::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
 use crate::transport::send_queue::InFlight;
 
-/// Connections accepted per port and turn, as on a real backend.
+/// Maximum number of connections accepted per port and turn, as on a real backend.
 const ACCEPTS: usize = 64;
 
-/// Bytes read before a close, so that closing does not become a reset, as on a real backend.
+/// Maximum number of bytes read before a close, so that the close does not become a reset, as on a
+/// real backend.
 const LAST_READ: usize = 4 * RECEIVE;
 
-/// How many closed ids are remembered, to speak of them once more where a backend misbehaves.
+/// Number of closed ids that are remembered, for stale completions of a misbehaving backend.
 const GRAVEYARD: usize = 16;
 
-/// The sockets of a reactor by their ids.
+/// The sockets of a reactor, by their ids.
 pub(super) type Ids = Rc<RefCell<BTreeMap<(u32, u32), SocketId>>>;
 
-/// See the module.
+/// The simulated backend of one reactor.
 pub(super) struct SimulatedBackend {
     kernel: Rc<RefCell<Kernel>>,
     owner: Owner,
     host: IpAddr,
     sockets: BTreeMap<SocketId, Id>,
     ids: Ids,
-    /// Whether Nagle's algorithm is to be off on the streams that a port or an attempt brings.
+    /// `TCP_NODELAY` for the streams of a port or an attempt, by its id.
     no_delays: BTreeMap<(u32, u32), bool>,
-    /// Chunks that were sent, of which so much was taken, to be told in the next turn.
+    /// Sent chunks with the number of bytes taken, to be reported in the next turn.
     slow: Vec<(Id, InFlight, usize)>,
-    /// The same, to be told now.
+    /// Sent chunks to be reported in this turn.
     returned: Vec<(Id, InFlight, usize)>,
-    /// Had their share of this turn.
+    /// Sockets that have had their share of this turn.
     received: Vec<SocketId>,
     accepted: usize,
     dead: VecDeque<Id>,
@@ -102,7 +103,7 @@ impl SimulatedBackend {
         Some(socket)
     }
 
-    /// The next thing that a socket really has to say.
+    /// Returns the next event that a socket really has.
     fn next_true(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         loop {
             let socket = self.kernel.borrow_mut().next_ready(self.owner)?;
@@ -165,7 +166,7 @@ impl SimulatedBackend {
         completion.into()
     }
 
-    /// A connection that a port has accepted.
+    /// Returns a connection that a port has accepted.
     fn incoming(&self, port: Id, stream: SocketId, host: Address, peer: Address) -> Incoming {
         self.begin_stream(port, stream);
         let kernel = Rc::downgrade(&self.kernel);
@@ -173,7 +174,7 @@ impl SimulatedBackend {
         Incoming { socket, ends: AddressPair::new(host, peer) }
     }
 
-    /// Sets on a new stream what was asked of the port or the attempt that brings it.
+    /// Applies the options of a port or an attempt to its new stream.
     fn begin_stream(&self, id: Id, stream: SocketId) {
         if let Some(stream) = self.kernel.borrow_mut().stream(stream) {
             stream.no_delay = self.no_delays.get(&key(id)).copied().unwrap_or(false);
@@ -187,7 +188,7 @@ impl SimulatedBackend {
         }
     }
 
-    /// The next chunk that was sent, of somebody who is still there.
+    /// Returns the result of the next slow send on an open connection.
     fn next_returned(&mut self) -> Option<(Id, BackendEvent)> {
         loop {
             let (id, in_flight, count) = self.returned.pop()?;
@@ -203,7 +204,7 @@ impl SimulatedBackend {
         kernel.random.chance(chance)
     }
 
-    /// Something that did not happen, where the network's conditions have backends misbehave.
+    /// Invents an event without a cause, under conditions in which backends misbehave.
     fn next_false(&mut self) -> Option<(Id, BackendEvent)> {
         let mut kernel = self.kernel.borrow_mut();
         let (stale, spurious) = (kernel.conditions.stale, kernel.conditions.spurious);
@@ -318,13 +319,13 @@ impl Backend for SimulatedBackend {
         }
     }
 
-    /// There are none here.
+    /// Always `false`: there are no descriptors here.
     fn passes_descriptors(&self, _id: Id) -> bool {
         false
     }
 
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
-        // Before an end, which is to follow in the same turn, no send is.
+        // A send before an end must complete in the same turn, so it is never slow.
         let may_be_slow = outgoing.mode == SendMode::Gather;
         let Outgoing { queue, pool, .. } = outgoing;
         self.invariants.shows(id, queue);
@@ -360,7 +361,7 @@ impl Backend for SimulatedBackend {
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
         let Some(socket) = self.socket(id) else { return 0 };
-        // The settling phase meets the error again.
+        // An error comes up again in the settling phase.
         let mut kernel = self.kernel.borrow_mut();
         let count = kernel.send(socket, data).unwrap_or(0);
         kernel.sends(socket, &data[..count]);
@@ -453,7 +454,8 @@ impl Backend for SimulatedBackend {
         match option {
             SocketOption::NoDelay(on) => kernel.set_no_delay(socket, on),
             SocketOption::KeepAlive(on) => stream.keep_alive = on,
-            // Nothing here is lost for good, so there is nothing to give up on, and nothing to acknowledge.
+            // Nothing is ever lost for good here, so there is nothing to give up on or to
+            // acknowledge.
             SocketOption::KeepAliveTimes(..) | SocketOption::UserTimeout(_) | SocketOption::QuickAck => {}
         }
         Ok(())
@@ -475,7 +477,7 @@ impl Backend for SimulatedBackend {
         Ok(kernel.stream(socket).ok_or(io::ErrorKind::NotConnected)?.keep_alive)
     }
 
-    /// There are no processes here, and no users.
+    /// Always fails: there are no processes here, and no users.
     fn peer_credentials(&self, _id: Id) -> io::Result<Credentials> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -486,7 +488,7 @@ impl Backend for SimulatedBackend {
 }
 
 impl Drop for SimulatedBackend {
-    /// What a process leaves open when it ends, its system closes.
+    /// Closes the sockets that are left, as a system does for a process that ends.
     fn drop(&mut self) {
         let mut kernel = self.kernel.borrow_mut();
         for socket in self.sockets.keys() {
@@ -495,16 +497,17 @@ impl Drop for SimulatedBackend {
     }
 }
 
-/// The options for sharing an address, as the kernel has them. (The sizes of buffers are the network's: [`Conditions::window`](super::Conditions::window).)
+/// Translates the options for sharing an address. (The sizes of buffers are the network's:
+/// [`Conditions::window`](super::Conditions::window).)
 fn sharing(options: &ConnectionOptions, ipv6_only: Option<bool>) -> Sharing {
     let ConnectionOptions { reuse_address, reuse_port, .. } = *options;
     Sharing { reuse_address, reuse_port, ipv6_only: ipv6_only.unwrap_or(false) }
 }
 
-/// ENODEV, as it is on Linux.
+/// `ENODEV`, as on Linux.
 const NO_DEVICE: i32 = 19;
 
-/// An accepted connection on its way to its id. Dropped before, it is closed.
+/// An accepted connection on its way to its id. Dropped before, it closes.
 struct Accepted {
     kernel: Weak<RefCell<Kernel>>,
     stream: Option<SocketId>,
@@ -518,7 +521,7 @@ impl Drop for Accepted {
     }
 }
 
-/// What calls from real threads ring.
+/// Wakes the backend for calls from real threads.
 #[derive(Debug, Default)]
 struct SimulatedWaker(AtomicBool);
 
@@ -528,10 +531,10 @@ impl Wake for SimulatedWaker {
     }
 }
 
-/// Nothing will ever happen any more.
+/// The error of a wait that would never end.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "nothing is under way on the simulated network, and no timer is set: this waits for ever (at {now:?}, seed {seed})"
+    "nothing is under way on the simulated network, and no timer is set: the wait would never end (at {now:?}, seed {seed})"
 )]
 struct Stuck {
     seed: u64,

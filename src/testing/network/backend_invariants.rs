@@ -1,15 +1,17 @@
-//! [`BackendInvariants`]: what passes between a reactor and its backend on a simulated network, stream by stream, and whether it can be so.
+//! [`BackendInvariants`]: checks all traffic between a reactor and its backend on a simulated
+//! network, stream by stream.
 //!
 //! | of one stream | a fault |
 //! |---|---|
-//! | bytes handed down | others than those that were seen waiting come next; some that waited are gone; some overtake them; any come behind the end |
-//! | ends handed down | one that is no reset comes before bytes that waited |
-//! | bytes handed up | any come behind the end, or behind a break without having been asked for |
+//! | bytes handed down | differ from those seen waiting; waiting bytes are gone or overtaken; any follow the end |
+//! | ends handed down | a clean one comes before bytes that waited |
+//! | bytes handed up | any follow the end, or follow a break without having been requested |
 //! | ends and breaks handed up | one comes twice |
-//! | its life | it begins twice; anything is asked of one that is not open |
-//! | what is in the inbox | anything is done for a stream, or the loop turns, before the next completion is asked for: it is done inside `data_received` |
+//! | its life | it begins twice; an operation is made on one that is not open |
+//! | a chunk in the inbox | a request or a turn comes before the next completion is fetched, so inside `data_received` |
 //!
-//! It sees what a backend sees. What goes on between a joint and its protocol, the [`ProtocolInvariants`](super::protocol_invariants::ProtocolInvariants) sees.
+//! It sees the traffic of a backend. The traffic between a joint and its protocol is checked by
+//! [`ProtocolInvariants`](super::protocol_invariants::ProtocolInvariants).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,22 +26,22 @@ use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 /// The streams of one reactor.
 pub(super) struct BackendInvariants {
     streams: BTreeMap<(u32, u32), StreamRecord>,
-    /// Whose chunk the reactor has.
+    /// The stream whose chunk the reactor is using.
     lent: Option<Id>,
     faults: FaultList,
 }
 
-/// How far a stream is.
+/// The state of a stream.
 #[derive(Default)]
 struct StreamRecord {
-    /// Was seen to wait, and must come next.
+    /// Bytes seen waiting, which must come next.
     waiting: Expected,
     shut: bool,
     receiving: bool,
-    /// The end was told, or a receive has failed: nothing comes any more.
+    /// The end was reported, or a receive has failed: nothing more may come.
     ended: bool,
     broken: bool,
-    /// What arrived before the break was asked for.
+    /// The bytes that arrived before the break were requested.
     rest: bool,
 }
 
@@ -53,7 +55,7 @@ impl BackendInvariants {
     pub(super) fn begins(&mut self, id: Id) {
         self.done("a connection begins");
         if self.streams.insert(key(id), StreamRecord::default()).is_some() {
-            self.faults.add(format_args!("{id:?} was taken for a second connection"));
+            self.faults.add(format_args!("{id:?} was reused for a second connection"));
         }
     }
 
@@ -61,7 +63,8 @@ impl BackendInvariants {
         self.streams.remove(&key(id));
     }
 
-    /// Something is done for a stream, which must be open; gives how far it is.
+    /// Returns the record of an open stream for which something is done. Records a fault if there
+    /// is none.
     fn record(&mut self, id: Id, what: &str) -> Option<&mut StreamRecord> {
         self.done(what);
         let record = self.streams.get_mut(&key(id));
@@ -71,7 +74,7 @@ impl BackendInvariants {
         record
     }
 
-    /// Something is done that must not be done inside a callback.
+    /// Records a fault if an operation that is forbidden in callbacks comes inside one.
     pub(super) fn done(&self, what: &str) {
         if let Some(id) = self.lent {
             self.faults.add(format_args!("{what} inside the data_received of {id:?}"));
@@ -80,16 +83,16 @@ impl BackendInvariants {
 
     // Handed down.
 
-    /// A queue of which a part is about to be sent.
+    /// Records a queue of which a part is about to be sent.
     pub(super) fn shows(&mut self, id: Id, queue: &SendQueue) {
         let faults = self.faults.clone();
         let Some(record) = self.record(id, "a send") else { return };
         let known = record.waiting.len();
         if queue.len() < known {
-            faults.add(format_args!("{} bytes are gone that {id:?} was to send", known - queue.len()));
+            faults.add(format_args!("{} bytes are gone from the queue of {id:?}", known - queue.len()));
         }
         if record.shut && !queue.is_empty() {
-            faults.add(format_args!("{id:?} sends behind its end"));
+            faults.add(format_args!("{id:?} sends after its end"));
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = queue.slices(&mut slices);
@@ -100,14 +103,14 @@ impl BackendInvariants {
         }
     }
 
-    /// Bytes that go past the queue, of which the socket took so many.
+    /// Records bytes sent past the queue, of which the socket took `count`.
     pub(super) fn sends_directly(&mut self, id: Id, data: &[u8], count: usize) {
-        // This is what a protocol may do inside a callback.
+        // A protocol may do this inside a callback.
         let Some(record) = self.streams.get_mut(&key(id)) else {
             return self.faults.add(format_args!("a send for {id:?}, which is not open"));
         };
         if record.shut {
-            self.faults.add(format_args!("{id:?} sends behind its end"));
+            self.faults.add(format_args!("{id:?} sends after its end"));
         }
         if !record.waiting.is_empty() {
             self.faults.add(format_args!("{id:?} sends bytes before others that wait"));
@@ -116,11 +119,11 @@ impl BackendInvariants {
         record.waiting.add(&data[count..]);
     }
 
-    /// The socket took these bytes off the front of the queue.
+    /// Compares bytes that the socket took off the front of the queue.
     pub(super) fn takes(&mut self, id: Id, data: &[u8]) {
         let Some(record) = self.streams.get_mut(&key(id)) else { return };
         if record.waiting.take(data).is_none() {
-            self.faults.add(format_args!("{id:?} sends others than the bytes that waited"));
+            self.faults.add(format_args!("{id:?} sends bytes that differ from those that waited"));
         }
     }
 
@@ -137,7 +140,7 @@ impl BackendInvariants {
         let Some(record) = self.streams.get(&key(id)) else { return };
         if !record.waiting.is_empty() {
             let left = record.waiting.len();
-            self.faults.add(format_args!("{id:?} ends cleanly, and {left} bytes that waited are not sent"));
+            self.faults.add(format_args!("{id:?} ends cleanly, but {left} bytes that waited are unsent"));
         }
     }
 
@@ -159,7 +162,7 @@ impl BackendInvariants {
         let faults = self.faults.clone();
         let Some(record) = self.record(id, "a chunk") else { return };
         if record.ended || (record.broken && !record.rest) {
-            faults.add(format_args!("bytes come to {id:?} behind its end"));
+            faults.add(format_args!("bytes are delivered to {id:?} after its end"));
         }
         self.lent = Some(id);
     }
@@ -172,7 +175,7 @@ impl BackendInvariants {
         let faults = self.faults.clone();
         let Some(record) = self.record(id, "an end of stream") else { return };
         if std::mem::replace(&mut record.ended, true) || (record.broken && !record.rest) {
-            faults.add(format_args!("{id:?} is told of an end behind its end"));
+            faults.add(format_args!("an end of stream is reported to {id:?} after its end"));
         }
     }
 
@@ -181,13 +184,13 @@ impl BackendInvariants {
         let Some(record) = self.record(id, "a break") else { return };
         record.ended |= record.receiving;
         if std::mem::replace(&mut record.broken, true) {
-            faults.add(format_args!("{id:?} is told twice that it is broken"));
+            faults.add(format_args!("a break is reported to {id:?} twice"));
         }
     }
 }
 
-/// What went wrong on a network. It is written down where it is seen, which may be inside a callback whose panics are guarded, and
-/// looked at from outside, after the turn.
+/// The faults found on a network. Checks record them where they are found, which may be inside a
+/// guarded callback. The network reports them from outside, after the turn.
 #[derive(Clone, Default)]
 pub(super) struct FaultList(Rc<RefCell<Vec<String>>>);
 
@@ -196,7 +199,7 @@ impl FaultList {
         self.0.borrow_mut().push(what.to_string());
     }
 
-    /// Panics if there was one.
+    /// Panics if a fault was recorded.
     #[track_caller]
     pub(super) fn check(&self, seed: u64) {
         let faults = self.0.borrow();

@@ -1,10 +1,11 @@
-//! What a simulated network is like.
+//! Conditions of a simulated network.
 
 use std::time::Duration;
 
 use super::super::random::Random;
 
-/// What a simulated network is like, and how badly the backends on it behave. Everything is drawn from the network's seed.
+/// Conditions of a simulated network: its speed, its limits, and how badly its backends behave.
+/// Everything random is drawn from the network's seed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,20 +25,20 @@ pub struct Conditions {
     pub(super) late_timers: Duration,
     pub(super) names: (Duration, Duration),
     pub(super) jobs: (Duration, Duration),
-    /// Of a thousand: sends that are cut short, completions that come out of order, that nobody asked for, or that are for
-    /// somebody who is gone, and waits that end for no reason.
+    /// Per mille: sends that are cut short, completions out of order, completions without a cause
+    /// and waits that end for no reason, and completions for closed connections.
     pub(super) short_sends: u32,
     pub(super) reordered: u32,
     pub(super) spurious: u32,
     pub(super) stale: u32,
-    /// Of a thousand: sends whose outcome is told in the next turn, as a ring does.
+    /// Per mille of sends whose result is reported in the next turn, as on a ring.
     pub(super) slow_sends: u32,
-    /// Whether small segments are held back, and acknowledgements delayed.
+    /// Holds back small segments, and delays acknowledgements.
     pub(super) nagle: bool,
 }
 
 impl Conditions {
-    /// A network without latency, on which everything arrives at once and as it was sent.
+    /// Returns an ideal network, without latency, on which everything arrives at once and uncut.
     pub fn ideal() -> Self {
         Self {
             latency: (Duration::ZERO, Duration::ZERO),
@@ -57,10 +58,11 @@ impl Conditions {
         }
     }
 
-    /// A network that is bad in ways that a seed chooses: some have latency, some are slow, some cut everything into single
-    /// bytes, some hold small segments back, on some the backends misbehave.
+    /// Returns a bad network, in ways chosen by the seed: some have latency, some are slow, some
+    /// cut everything into single bytes, some hold small segments back, on some the backends
+    /// misbehave.
     pub fn rough(seed: u64) -> Self {
-        // Not the network's own numbers, which start from the same seed.
+        // Differs from the network's own random numbers, which start from the same seed.
         let mut random = Random::new(seed ^ 0x726f_7567_685f_7365);
         let mut conditions = Self::ideal();
         if random.chance(700) {
@@ -87,85 +89,93 @@ impl Conditions {
         conditions
     }
 
-    /// How long a packet is under way: something from `least` to `most`.
+    /// Sets the latency of a packet, drawn between `least` and `most`.
     pub fn latency(mut self, least: Duration, most: Duration) -> Self {
         self.latency = (least, most.max(least));
         self
     }
 
-    /// How many bytes a second one direction of a connection carries; `None` is no limit.
+    /// Sets the bandwidth of each direction of a connection, in bytes per second. `None` is no
+    /// limit.
     pub fn bandwidth(mut self, bytes_per_second: Option<u64>) -> Self {
         self.bandwidth = bytes_per_second.map(|bytes| bytes.max(1));
         self
     }
 
-    /// The most bytes that travel together; at least one.
+    /// Sets the maximum size of a segment, in bytes. At least one.
     pub fn segment(mut self, bytes: usize) -> Self {
         self.segment = bytes.max(1);
         self
     }
 
-    /// The most bytes that one `data_received` is given; at least one. How many it is each time, the seed says.
+    /// Sets the maximum number of bytes for one `data_received`. At least one. The size of each
+    /// chunk is drawn from the seed.
     pub fn chunk(mut self, bytes: usize) -> Self {
         self.chunk = bytes.max(1);
         self
     }
 
-    /// How many bytes a sender may have on their way to a peer that does not read; at least one. 64 KiB unless said otherwise,
-    /// whatever sizes of buffers the options of ports and connections ask for.
+    /// Sets the number of bytes that a sender may have under way to a peer that does not read. At
+    /// least one. Default: 64 KiB, whatever buffer sizes the options of ports and connections ask
+    /// for.
     pub fn window(mut self, bytes: usize) -> Self {
         self.window = bytes.max(1);
         self
     }
 
-    /// How late, at most, a wait ends that nothing but its timeout ends.
+    /// Sets the maximum delay of a wait that ends by its timeout.
     pub fn late_timers(mut self, at_most: Duration) -> Self {
         self.late_timers = at_most;
         self
     }
 
-    /// How long the looking up of a name takes: something from `least` to `most`.
+    /// Sets the duration of name lookups, drawn between `least` and `most`.
     pub fn names(mut self, least: Duration, most: Duration) -> Self {
         self.names = (least, most.max(least));
         self
     }
 
-    /// How long a job in a thread takes: something from `least` to `most`.
+    /// Sets the duration of jobs in threads, drawn between `least` and `most`.
     pub fn jobs(mut self, least: Duration, most: Duration) -> Self {
         self.jobs = (least, most.max(least));
         self
     }
 
-    /// How badly the backends behave, of a thousand times each: sends that take less than there is room for, completions in
-    /// another order than that of their causes, completions and ends of waits for no reason, and completions for connections
-    /// that are closed. An engine has to live with all of it.
+    /// Sets how badly the backends behave, per mille each: sends that take less than there is room
+    /// for; completions out of the order of their causes; completions and ends of waits for no
+    /// reason; completions for closed connections. An engine has to cope with all of them.
     pub fn misbehaviour(mut self, short_sends: u32, reordered: u32, spurious: u32, stale: u32) -> Self {
         (self.short_sends, self.reordered, self.spurious, self.stale) = (short_sends, reordered, spurious, stale);
         self
     }
 
-    /// How many of a thousand sends tell what came of them in the next turn, as those of a backend do that completes them. The bytes
-    /// count as [queued](crate::Transport::queued_bytes) until then.
+    /// Sets the per mille of sends whose result is reported in the next turn, as on a
+    /// completion-based backend. Until then their bytes count as
+    /// [queued](crate::Transport::queued_bytes).
     pub fn slow_sends(mut self, of_a_thousand: u32) -> Self {
         self.slow_sends = of_a_thousand;
         self
     }
 
-    /// Simulates Nagle's algorithm and delayed acknowledgements. A small segment is held while earlier bytes are unacknowledged, unless
-    /// [the algorithm is off](crate::Transport::set_tcp_no_delay) on that connection. An acknowledgement leaves with an answer, at once
-    /// for every second full segment, and otherwise after 40 ms. A segment then has at most 1,460 bytes. The sockets of a
-    /// [`Peer`](crate::testing::Peer) have the algorithm on. Default: `false`.
+    /// Simulates Nagle's algorithm and delayed acknowledgements. Default: `false`.
+    ///
+    /// A small segment is held while earlier bytes are unacknowledged, unless
+    /// [the algorithm is off](crate::Transport::set_tcp_no_delay) on that connection. An
+    /// acknowledgement leaves with an answer, at once for every second full segment, and otherwise
+    /// after 40 ms. A segment then has at most 1,460 bytes. The sockets of a
+    /// [`Peer`](crate::testing::Peer) have the algorithm on.
     pub fn nagle(mut self, on: bool) -> Self {
         self.nagle = on;
         self
     }
 
-    /// The most bytes that one turn can bring.
+    /// Returns the maximum number of bytes that one turn can deliver.
     pub(in crate::testing) fn finest(&self) -> usize {
         self.segment.min(self.chunk).min(self.window)
     }
 
-    /// A window with which a test of many transfers comes to an end: what it holds takes no more than 1,000 pieces, and a second.
+    /// Returns a window with which a test of many transfers terminates: one window takes at most
+    /// 1,000 chunks, and a second.
     pub(in crate::testing) fn window_for_tests(&self) -> usize {
         let a_second = self.bandwidth.map_or(usize::MAX, |bytes| bytes as usize);
         self.window.min(self.segment.min(self.chunk).saturating_mul(1_000)).min(a_second)
@@ -178,7 +188,7 @@ impl Default for Conditions {
     }
 }
 
-/// A usual socket buffer: 64 KiB.
+/// A usual size of a socket buffer, in bytes: 64 KiB.
 const WINDOW: usize = 64 * 1024;
 
 fn pick<'a, T>(random: &mut Random, choices: &'a [T]) -> &'a T {

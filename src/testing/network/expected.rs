@@ -1,8 +1,8 @@
-//! [`Expected`]: bytes seen on one side of a joint, to be compared with those on the other.
+//! [`Expected`]: bytes recorded on one side of a joint, to be compared with those on the other.
 
 use std::collections::VecDeque;
 
-/// Bytes that have to come next, in order.
+/// Bytes that must come next, in order.
 #[derive(Default)]
 pub(super) struct Expected(VecDeque<u8>);
 
@@ -19,12 +19,13 @@ impl Expected {
         self.0.clear();
     }
 
-    /// Adds bytes behind the others.
+    /// Appends bytes.
     pub(super) fn add(&mut self, data: &[u8]) {
         self.0.extend(data);
     }
 
-    /// Takes arrived bytes off the front. Returns how many came beyond the expected ones, or `None` if they differ.
+    /// Takes arrived bytes off the front. Returns the number of bytes beyond the expected ones, or
+    /// `None` if the bytes differ.
     pub(super) fn take(&mut self, data: &[u8]) -> Option<usize> {
         let known = data.len().min(self.0.len());
         let (first, second) = self.0.as_slices();

@@ -1,5 +1,5 @@
-//! A simulated network with virtual time, on which whole programs run unchanged: hosts, a reactor on each, and everything that
-//! can go wrong between them, drawn from a seed.
+//! A simulated network with virtual time, on which whole programs run unchanged: hosts, a reactor
+//! on each, and every fault between them, drawn from a seed.
 
 mod backend;
 mod backend_invariants;
@@ -31,21 +31,36 @@ use crate::reactor::{Reactor, Resolver, WeakReactor};
 use crate::task::defer_later;
 use crate::time::Clock;
 
-/// A simulated network: reactors on hosts, peers that the test plays, and virtual time. A cheap handle.
+/// A simulated network: reactors on hosts, peers played by the test, and virtual time. A cheap
+/// handle.
 ///
-/// The same program on the same seed does the same, in every process and on every machine: see [`trace`](Self::trace) and
-/// [`fingerprint`](Self::fingerprint). Time moves only when nothing else can happen before, so a minute takes no minute.
+/// A run is deterministic: the same program with the same seed does the same in every process and
+/// on every machine. [`trace`](Self::trace) and [`fingerprint`](Self::fingerprint) show it. Time
+/// advances only when nothing else can happen first, so a simulated minute takes no real minute.
 ///
-/// A single reactor can simply be [`run`](Reactor::run). Several are driven by the network, with
-/// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle), each in a run that lasts until it is
-/// stopped.
+/// [Run](Reactor::run) a single reactor directly. The network drives several at once, with
+/// [`run_until`](Self::run_until), [`run_for`](Self::run_for) and [`settle`](Self::settle). Each
+/// reactor then has one run, which lasts until it is stopped.
 ///
-/// After every turn of every reactor the network checks its invariants, and panics with the seed if one is broken: bytes are sent
-/// as they were written and read as they were sent, an end without a reset follows all of them, the reactor asks its backend for
-/// nothing impossible, nothing is done for a connection inside its `data_received`, the watched sockets are the open ones, windows
-/// are kept, and time does not go back. At every callback of every protocol it checks that the bytes are the next that this end has
-/// read, and with TLS on both sides the next that the other protocol has written; that a protocol is made once, and lost once and
-/// last; and that no callback comes inside another. Where a side with TLS meets one without, each is held to its own bytes.
+/// The network checks its invariants after every turn of every reactor, and panics with the seed if
+/// one is broken:
+///
+/// - bytes are sent as they were written, and read as they were sent;
+/// - an end without a reset follows all of them;
+/// - the reactor makes no impossible request to its backend;
+/// - nothing is done for a connection inside its `data_received`;
+/// - the watched sockets are the open ones;
+/// - windows are kept;
+/// - time does not go back.
+///
+/// It checks more at every callback of every protocol:
+///
+/// - the bytes are the next that this end has read, and with TLS on both sides the next that the
+///   other protocol has written;
+/// - a protocol is made once, and lost once and last;
+/// - no callback comes inside another.
+///
+/// If one side has TLS and the other has not, each is checked against its own bytes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,15 +95,16 @@ pub struct Network(Rc<NetworkInner>);
 struct NetworkInner {
     kernel: Rc<RefCell<Kernel>>,
     reactors: RefCell<Vec<Driven>>,
-    /// A moment, and how often all reactors had turns at it.
+    /// A time, and the number of rounds in which all reactors had turns at it.
     rounds: Cell<(Duration, u32)>,
 }
 
-/// Rounds of turns at one moment. Time moves on when nobody has anything left to do; so whoever always has, such as a timer that
-/// sets another without delay, would keep it for ever. This is far more than a transfer needs that is not cut into single bytes.
+/// Maximum number of rounds of turns at one time. Time advances when nothing has work left, so a
+/// program that always has some, such as a timer that sets another without delay, would stop it for
+/// ever. The limit is far above the rounds of any transfer that is not cut into single bytes.
 const ROUNDS: u32 = 1_000_000;
 
-/// A reactor, and how far its run is.
+/// A reactor and the progress of its run.
 struct Driven {
     reactor: WeakReactor,
     owner: Owner,
@@ -97,28 +113,31 @@ struct Driven {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NetworkStage {
-    /// The network has not driven it yet.
+    /// Not driven by the network yet.
     New,
     Running,
-    /// It has stopped, and is driven no more.
+    /// Stopped, and not driven any more.
     Over,
 }
 
 impl Network {
-    /// An ideal network: no latency, no limits, nothing goes wrong.
+    /// Creates an ideal network: no latency, no limits, no faults.
     pub fn new(seed: u64) -> Self {
         Self::with_conditions(seed, Conditions::ideal())
     }
 
-    /// A network under conditions.
+    /// Creates a network under the given conditions.
     pub fn with_conditions(seed: u64, conditions: Conditions) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed, conditions)));
         Self(Rc::new(NetworkInner { kernel, reactors: RefCell::default(), rounds: Cell::default() }))
     }
 
-    /// A reactor on a host, whose address this is. Its time, its names and its sockets are the network's. Jobs that it is given
-    /// for threads run on the one thread there is, when the time that the seed says has passed: so a job must not wait for
-    /// the reactor, and `blocking_call_from_thread` fails in it with [`OwnThread`](crate::error::OwnThread).
+    /// Creates a reactor on the host with this address. Its time, names and sockets are the
+    /// network's.
+    ///
+    /// Its jobs for threads run on the reactor's own thread, once a time drawn from the seed has
+    /// passed. So a job must not wait for the reactor: in a job `blocking_call_from_thread` fails
+    /// with [`OwnThread`](crate::error::OwnThread).
     pub fn reactor(&self, host: IpAddr) -> Reactor {
         let host = host.to_canonical();
         let owner = Owner(self.0.reactors.borrow().len() as u32 + 1);
@@ -136,21 +155,21 @@ impl Network {
         reactor
     }
 
-    /// The virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Duration {
         self.0.kernel.borrow().now
     }
 
-    /// The seed.
+    /// Returns the seed.
     pub fn seed(&self) -> u64 {
         self.0.kernel.borrow().seed
     }
 
-    /// Drives all reactors until `done`, but at most for so much virtual time.
+    /// Drives all reactors until `done` returns `true`, for at most this much virtual time.
     ///
     /// # Errors
-    /// [`SimulationError`]: the time is over, nothing is left that could happen, no time passes any more, or a reactor failed. Each
-    /// names the seed.
+    /// [`SimulationError`]: the time is over, nothing is left that could happen, time stands still,
+    /// or a reactor failed. All but the last name the seed.
     pub fn run_until(&self, at_most: Duration, mut done: impl FnMut() -> bool) -> Result<(), SimulationError> {
         let until = self.now().saturating_add(at_most);
         while !done() {
@@ -168,7 +187,7 @@ impl Network {
         Ok(())
     }
 
-    /// Drives all reactors for so much virtual time.
+    /// Drives all reactors for this much virtual time.
     ///
     /// # Errors
     /// [`SimulationError::Reactor`], [`SimulationError::Standing`].
@@ -187,7 +206,7 @@ impl Network {
         self.turn_all().map(drop)
     }
 
-    /// Drives all reactors until nothing is under way any more. Timers that are set are not waited for.
+    /// Drives all reactors until nothing is under way. Does not wait for pending timers.
     ///
     /// # Errors
     /// [`SimulationError::Reactor`], [`SimulationError::Standing`].
@@ -204,7 +223,7 @@ impl Network {
         }
     }
 
-    /// Makes a turn of every reactor that has something to do. `false`: none had.
+    /// Runs a turn of every reactor with work to do. Returns `false` if none had any.
     fn turn_all(&self) -> Result<bool, SimulationError> {
         let now = self.now();
         let (moment, rounds) = self.0.rounds.get();
@@ -241,7 +260,7 @@ impl Network {
         Ok(turned)
     }
 
-    /// Panics if something does not hold that always does after a turn.
+    /// Panics if an invariant does not hold after a turn.
     fn check(&self, reactor: &Reactor, owner: Owner) {
         let kernel = self.0.kernel.borrow();
         kernel.check();
@@ -253,7 +272,7 @@ impl Network {
         self.0.reactors.borrow_mut()[place].stage = stage;
     }
 
-    /// When the next thing happens that somebody waits for.
+    /// Returns the time of the next event or timer.
     fn next_happening(&self) -> Option<Duration> {
         let reactors = self.0.reactors.borrow();
         let driven = reactors.iter().filter(|driven| driven.stage != NetworkStage::Over);
@@ -261,12 +280,12 @@ impl Network {
         timers.chain(self.0.kernel.borrow().next_event()).min()
     }
 
-    /// Gives a name addresses. `localhost` has one on every host.
+    /// Adds the addresses of a name. `localhost` has one on every host.
     pub fn add_name(&self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
         self.0.kernel.borrow_mut().add_name(name, addresses.into_iter().collect());
     }
 
-    /// Cuts two hosts off from each other. What is under way between them waits.
+    /// Cuts two hosts off from each other. Packets under way between them wait.
     pub fn partition(&self, one: IpAddr, other: IpAddr) {
         self.0.kernel.borrow_mut().partition(one.to_canonical(), other.to_canonical());
     }
@@ -276,15 +295,16 @@ impl Network {
         self.0.kernel.borrow_mut().heal(one.to_canonical(), other.to_canonical());
     }
 
-    /// Limits the sockets that a reactor may have open, lingering ones included. At the limit it is out of descriptors: listening and
-    /// connecting fail with `EMFILE`, and connections in a backlog are shed.
+    /// Limits the number of open sockets of a reactor, lingering ones included. At the limit the
+    /// reactor is out of descriptors: listening and connecting fail with `EMFILE`, and connections
+    /// in a backlog are shed.
     pub fn limit_descriptors(&self, reactor: &Reactor, limit: Option<usize>) {
         if let Some(owner) = self.owner(reactor) {
             self.0.kernel.borrow_mut().set_limit(owner, limit);
         }
     }
 
-    /// How many sockets a reactor has open.
+    /// Returns the number of open sockets of a reactor.
     pub fn open_sockets(&self, reactor: &Reactor) -> usize {
         self.owner(reactor).map_or(0, |owner| self.0.kernel.borrow().open(owner))
     }
@@ -294,13 +314,14 @@ impl Network {
         reactors.iter().find(|driven| driven.reactor.upgrade().is_some_and(|it| it.is(reactor))).map(|it| it.owner)
     }
 
-    /// Where a reactor listens, in the order in which it began to.
+    /// Returns the addresses on which a reactor listens, the oldest first.
     pub fn ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
     }
 
-    /// Connects to a reactor's port, as a peer that the test plays. It comes from a host of its own, 192.0.2.1.
+    /// Connects to a reactor's port, as a peer that the test plays. The peer has a host of its own,
+    /// 192.0.2.1.
     pub fn connect(&self, to: SocketAddr) -> Peer {
         let host = IpAddr::from([192, 0, 2, 1]);
         let mut kernel = self.0.kernel.borrow_mut();
@@ -311,29 +332,30 @@ impl Network {
         Peer::attempt(&self.0.kernel, attempt)
     }
 
-    /// From now on, attempts of reactors to connect wait for the test's answer: see [`attempts`](Self::attempts).
+    /// Makes further attempts of reactors to connect wait for the test's answer: see
+    /// [`attempts`](Self::attempts).
     pub fn answer_by_hand(&self) {
         self.0.kernel.borrow_mut().attempts_wait = true;
     }
 
-    /// The attempts that wait for an answer, the oldest first.
+    /// Returns the attempts that wait for an answer, the oldest first.
     pub fn attempts(&self) -> Vec<PendingAttempt> {
         let attempts = self.0.kernel.borrow().attempts();
         attempts.into_iter().map(|(attempt, to)| PendingAttempt::new(&self.0.kernel, attempt, to)).collect()
     }
 
-    /// From now on, keeps the trace as text.
+    /// Starts to keep the trace as text.
     pub fn keep_trace(&self) {
         self.0.kernel.borrow_mut().keep_trace();
     }
 
-    /// What happened on the network since [`keep_trace`](Self::keep_trace), a line each.
+    /// Returns the events on the network since [`keep_trace`](Self::keep_trace), a line each.
     pub fn trace(&self) -> String {
         self.0.kernel.borrow().trace().join("\n")
     }
 
-    /// A number that stands for everything that happened on the network: the same for the same, and hardly ever for something
-    /// else.
+    /// Returns a hash of all events on the network. The same events give the same number. Other
+    /// events hardly ever do.
     pub fn fingerprint(&self) -> u64 {
         self.0.kernel.borrow().fingerprint()
     }
@@ -345,11 +367,11 @@ impl fmt::Debug for Network {
     }
 }
 
-/// Why a simulation did not come to where it was to come.
+/// The reason for which a simulation did not reach its goal.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SimulationError {
-    /// Nothing is under way, and no timer is set: what was waited for never comes.
+    /// Nothing is under way and no timer is set, so the awaited event never comes.
     #[error("nothing is left that could happen, at {now:?} (seed {seed})")]
     Stuck {
         /// The virtual time.
@@ -357,7 +379,7 @@ pub enum SimulationError {
         /// The seed.
         seed: u64,
     },
-    /// It took too much virtual time.
+    /// The awaited event took too much virtual time.
     #[error("it did not happen within {at_most:?} of virtual time (seed {seed})")]
     TooLong {
         /// The limit.
@@ -365,8 +387,9 @@ pub enum SimulationError {
         /// The seed.
         seed: u64,
     },
-    /// So much was done at one moment that it will never end: something always asks for more at once.
-    #[error("the reactors always have something to do, so that no time passes, at {now:?} (seed {seed})")]
+    /// Time stands still: the reactors had so much work at one time that it will never end.
+    /// Something always requests more without delay.
+    #[error("time stands still at {now:?}: the reactors never run out of work (seed {seed})")]
     Standing {
         /// The virtual time.
         now: Duration,
@@ -378,7 +401,7 @@ pub enum SimulationError {
     Reactor(#[from] ReactorError),
 }
 
-/// The network's names.
+/// Resolves the network's names.
 struct Names {
     kernel: Rc<RefCell<Kernel>>,
 }

@@ -1,4 +1,4 @@
-//! The test as somebody's peer: sockets of a simulated network that belong to no reactor.
+//! Peers played by the test: sockets of a simulated network without a reactor.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -8,8 +8,10 @@ use std::rc::Rc;
 use super::kernel::{Kernel, SocketId};
 use crate::address::Address;
 
-/// The other end of a connection, played by the test. What it is told to do happens at once; what comes of it, when the
-/// network is driven on. Dropped, it stays open until the network goes: [`close`](Self::close) or [`abort`](Self::abort) it.
+/// The other end of a connection, played by the test.
+///
+/// Its operations happen at once. Their effects follow when the network is driven. A dropped peer
+/// stays open until the network is dropped: [`close`](Self::close) or [`abort`](Self::abort) it.
 ///
 /// ```
 /// use ropewalk::testing::Network;
@@ -42,7 +44,7 @@ pub struct Peer {
 }
 
 enum PeerSocket {
-    /// Not answered yet.
+    /// The attempt has no answer yet.
     Attempt(SocketId),
     Stream(SocketId),
     Refused(io::ErrorKind),
@@ -57,15 +59,16 @@ impl Peer {
         Self { kernel: Rc::clone(kernel), socket: RefCell::new(PeerSocket::Stream(stream)) }
     }
 
-    /// Whether the connection was made.
+    /// Returns `true` if the connection was made.
     pub fn is_connected(&self) -> bool {
         self.stream().is_ok()
     }
 
-    /// Sends bytes, as many as the network takes, and says how many that were.
+    /// Sends as many bytes as the network takes, and returns their number.
     ///
     /// # Errors
-    /// The connection is not made, or was refused. After a reset the first call fails with `ConnectionReset`, later ones with `BrokenPipe`.
+    /// Fails if the connection is not made yet, or was refused. After a reset the first call fails
+    /// with `ConnectionReset`, later ones with `BrokenPipe`.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let stream = self.stream()?;
         let mut sent = 0;
@@ -82,11 +85,12 @@ impl Peer {
         Ok(sent)
     }
 
-    /// Sends a byte out of band (`MSG_OOB`), and returns how many the network took: 1, or 0 if the window is full. A receive stops in
-    /// front of the byte, which is dropped then; another urgent byte before that puts it in line.
+    /// Sends a byte out of band (`MSG_OOB`), and returns the number of bytes taken: 1, or 0 if the
+    /// window is full. A receive stops in front of the byte, and drops it. A second urgent byte
+    /// before that turns the first into an ordinary byte.
     ///
     /// # Errors
-    /// As [`write`](Self::write). Over UNIX sockets there is no such thing.
+    /// Like [`write`](Self::write). UNIX sockets have no bytes out of band.
     pub fn write_urgent(&self, byte: u8) -> io::Result<usize> {
         let stream = self.stream()?;
         let mut kernel = self.kernel.borrow_mut();
@@ -96,7 +100,8 @@ impl Peer {
         Ok(count)
     }
 
-    /// Everything that came since the last call. Not reading fills the window, as a slow reader does.
+    /// Returns all bytes received since the last call. Not reading fills the window, as a slow
+    /// reader does.
     pub fn read(&self) -> Vec<u8> {
         let Ok(stream) = self.stream() else { return Vec::new() };
         let mut kernel = self.kernel.borrow_mut();
@@ -107,27 +112,27 @@ impl Peer {
         data
     }
 
-    /// Whether the other end has said that nothing more will come. What came before may be unread.
+    /// Returns `true` if the other end's end of stream has arrived. Bytes before it may be unread.
     pub fn is_ended(&self) -> bool {
         self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).1)
     }
 
-    /// Whether the connection was reset by the other end.
+    /// Returns `true` if the other end has reset the connection.
     pub fn is_reset(&self) -> bool {
         self.stream().is_ok_and(|stream| self.kernel.borrow().state(stream).2)
     }
 
-    /// Says that nothing more will come, and goes on reading.
+    /// Ends this direction. Reading goes on.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Like [`write`](Self::write).
     pub fn shut_down(&self) -> io::Result<()> {
         let stream = self.stream()?;
         self.kernel.borrow_mut().shut_down(stream);
         Ok(())
     }
 
-    /// Closes. What is unread makes that a reset, as with real sockets.
+    /// Closes the connection. Unread bytes turn the close into a reset, as with real sockets.
     pub fn close(self) {
         self.end(false);
     }
@@ -145,7 +150,7 @@ impl Peer {
         }
     }
 
-    /// The stream, once the attempt was answered.
+    /// Returns the stream, once the attempt was answered.
     fn stream(&self) -> io::Result<SocketId> {
         let mut socket = self.socket.borrow_mut();
         if let PeerSocket::Attempt(attempt) = *socket
@@ -167,8 +172,8 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// An attempt of a reactor to connect, which waits for the test's answer. From [`Network::attempts`](super::Network::attempts).
-/// Dropped, it is never answered.
+/// A reactor's attempt to connect, waiting for the test's answer. From
+/// [`Network::attempts`](super::Network::attempts). A dropped one is never answered.
 pub struct PendingAttempt {
     kernel: Rc<RefCell<Kernel>>,
     attempt: SocketId,
@@ -180,23 +185,24 @@ impl PendingAttempt {
         Self { kernel: Rc::clone(kernel), attempt, to }
     }
 
-    /// Where it wants to go.
+    /// Returns the address to which the reactor connects.
     pub fn to(&self) -> &Address {
         &self.to
     }
 
-    /// Accepts it, and plays the other end. `None` if it was given up meanwhile.
+    /// Accepts the attempt, and plays the other end. Returns `None` if the attempt was given up
+    /// meanwhile.
     pub fn accept(self) -> Option<Peer> {
         let stream = self.kernel.borrow_mut().join(self.attempt, super::kernel::Owner::TEST)?;
         Some(Peer::of(&self.kernel, stream))
     }
 
-    /// Refuses it.
+    /// Refuses the attempt.
     pub fn refuse(self) {
         self.fail(io::ErrorKind::ConnectionRefused);
     }
 
-    /// Fails it with any error.
+    /// Fails the attempt with any error.
     pub fn fail(self, kind: io::ErrorKind) {
         self.kernel.borrow_mut().answer(self.attempt, Err(kind));
     }

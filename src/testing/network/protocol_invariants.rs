@@ -1,11 +1,12 @@
-//! [`ProtocolInvariants`]: stands between the protocols of a reactor and their transports, whatever program runs there, as a
-//! [`Witness`](crate::testing::Witness) does where a test puts one.
+//! [`ProtocolInvariants`]: checks all traffic between the protocols of a reactor and their
+//! transports, in every program, as a [`Witness`](crate::testing::Witness) does for the protocols
+//! that it wraps.
 //!
 //! | of one connection | a fault |
 //! |---|---|
 //! | `connection_made` | is not the first call, or comes twice |
 //! | `connection_lost` | is not the last, or comes twice |
-//! | bytes | others come than are next (see the kernel's ledger); any come behind `read_connection_lost`, or none |
+//! | bytes | differ from the next ones (see the kernel's ledger); follow `read_connection_lost`; are empty |
 //! | any call | comes while another runs on the same reactor |
 
 use std::cell::{Cell, RefCell};
@@ -30,7 +31,7 @@ pub(super) struct ProtocolInvariants {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ProtocolStage {
     Made,
-    /// The other direction has ended.
+    /// The peer's direction has ended.
     ReadLost,
     Lost,
 }

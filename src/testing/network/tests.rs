@@ -1,4 +1,4 @@
-//! That the network notices what must not be: of engines, backends and wires that are broken on purpose.
+//! Tests that the network detects engines, backends and wires that are broken on purpose.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -30,7 +30,7 @@ impl Protocol for Echo {
     }
 }
 
-/// A network on which a peer of the test is connected to an echo.
+/// Returns a network on which a peer of the test is connected to an echo.
 fn echoing() -> (Network, Reactor, Peer) {
     let network = Network::new(SEED);
     let reactor = network.reactor(HOST);
@@ -42,10 +42,10 @@ fn echoing() -> (Network, Reactor, Peer) {
     (network, reactor, peer)
 }
 
-/// What a run says that is to fail.
+/// Returns the message of a run that must fail.
 #[track_caller]
 fn complaint(run: impl FnOnce()) -> String {
-    guarded(run).expect_err("nothing was noticed").message
+    guarded(run).expect_err("no fault was detected").message
 }
 
 #[track_caller]
@@ -54,7 +54,8 @@ fn assert_complains(of: &str, run: impl FnOnce()) {
     assert!(said.contains(of) && said.contains("seed 4711"), "{said}");
 }
 
-/// I1: a wire that changes, doubles, swaps or loses bytes is noticed when they are read, whatever the program does with them.
+/// I1: a wire that changes, doubles, swaps or loses bytes is detected when they are read, in any
+/// program.
 #[test]
 fn a_wire_that_is_no_wire_is_noticed() {
     type Harm = fn(&mut std::collections::VecDeque<u8>);
@@ -65,11 +66,11 @@ fn a_wire_that_is_no_wire_is_noticed() {
         peer.write(b"abc").expect("it is sent");
         let harmed = network.0.kernel.borrow_mut().harm(HOST, harm);
         assert!(harmed, "the bytes have arrived");
-        assert_complains("reads something else than", || network.settle().expect("no such error"));
+        assert_complains("reads bytes that differ from", || network.settle().expect("no such error"));
     }
 }
 
-/// I1: an end that is told while bytes before it are missing.
+/// I1: an end that is reported while bytes before it are missing is detected.
 #[test]
 fn an_end_before_its_bytes_is_noticed() {
     let (network, _reactor, peer) = echoing();
@@ -82,7 +83,7 @@ fn an_end_before_its_bytes_is_noticed() {
 const ID: Id = Id { slot: 1, generation: 0 };
 const PORT: Id = Id { slot: 0, generation: 0 };
 
-/// A backend that is driven by hand, as an engine would, with one connection.
+/// A backend with one connection, driven by hand as an engine does.
 struct Driven {
     kernel: Rc<RefCell<Kernel>>,
     backend: SimulatedBackend,
@@ -106,14 +107,14 @@ impl Driven {
         let (pool, stream, inbox) = (BufferPool::default(), Stream::new(), Inbox::default());
         let mut this = Self { kernel, backend, pool, stream, invariants, peer, inbox };
         let Some((PORT, BackendEvent::Other(Completion::Accepted(incoming)))) = this.turn() else {
-            panic!("nobody came")
+            panic!("no connection arrived")
         };
         this.backend.adopt(ID, incoming.socket).expect("it is taken");
         this.backend.receive(ID, true);
         this
     }
 
-    /// Waits, and gives the first thing that happened.
+    /// Waits, and returns the first event.
     #[track_caller]
     fn turn(&mut self) -> Option<(Id, BackendEvent)> {
         self.backend.wait(Some(Duration::ZERO)).expect("it does not fail");
@@ -134,7 +135,7 @@ impl Driven {
         drop(self.backend.send(ID, self.stream.outgoing(&self.pool)));
     }
 
-    /// What has come to the peer.
+    /// Returns the bytes that have arrived at the peer.
     fn read(&mut self) -> Vec<u8> {
         self.kernel.borrow_mut().advance_to(Duration::ZERO);
         self.peer.read()
@@ -146,13 +147,13 @@ impl Driven {
         assert_eq!(self.inbox.bytes(), b"abc");
     }
 
-    /// Asks for a completion, so that what was received is not used any more.
+    /// Fetches a completion, which ends the use of the received bytes.
     fn next(&mut self) -> Option<(Id, BackendEvent)> {
         self.backend.next(&mut self.inbox)
     }
 }
 
-/// What an engine would do that is broken in one way is noticed in its next turn; and what a sound one does is not.
+/// Asserts that a fault of an engine is detected in its next turn.
 #[track_caller]
 fn assert_noticed(of: &str, breaks: impl FnOnce(&mut Driven)) {
     let mut driven = Driven::new(Conditions::ideal().window(4));
@@ -179,7 +180,7 @@ fn a_sound_engine_is_not_complained_of() {
     driven.kernel.borrow().check_faults();
 }
 
-/// I1: what waits in a queue comes next, and comes once.
+/// I1: the bytes waiting in a queue come next, and come once.
 #[test]
 fn a_queue_that_loses_or_mixes_is_noticed() {
     assert_noticed("2 bytes are gone", |it| {
@@ -188,7 +189,7 @@ fn a_queue_that_loses_or_mixes_is_noticed() {
         it.stream.queue.clear();
         it.send();
     });
-    assert_noticed("others than the bytes that waited", |it| {
+    assert_noticed("bytes that differ from those that waited", |it| {
         it.write(b"abcdef");
         it.send();
         it.stream.queue.clear();
@@ -203,11 +204,11 @@ fn a_queue_that_loses_or_mixes_is_noticed() {
         it.send_now(b"gh");
     });
     assert_noticed("2 bytes are gone", |it| {
-        // What a direct send leaves over was not queued.
+        // The rest of a direct send was not queued.
         it.send_now(b"abcdef");
         it.send();
     });
-    assert_noticed("sends behind its end", |it| {
+    assert_noticed("sends after its end", |it| {
         it.backend.shut_down_writing(ID);
         it.write(b"a");
         it.send();
@@ -218,7 +219,7 @@ fn a_queue_that_loses_or_mixes_is_noticed() {
     });
 }
 
-/// I2, I3: one connection begins once, and nothing is asked of one that is over.
+/// I2, I3: a connection begins once, and no request is made for one that is over.
 #[test]
 fn a_second_life_is_noticed() {
     assert_noticed("a send for", |it| {
@@ -244,16 +245,16 @@ fn a_second_life_is_noticed() {
         );
         assert!(asked.is_ok());
         let Some((PORT, BackendEvent::Other(Completion::Accepted(incoming)))) = it.turn() else {
-            panic!("nobody came")
+            panic!("no connection arrived")
         };
         it.backend.adopt(ID, incoming.socket).expect("it is taken");
     });
 }
 
-/// I3: a backend that tells of something behind the end.
+/// I3: a backend that reports events after the end is detected.
 #[test]
 fn news_behind_the_end_are_noticed() {
-    assert_noticed("bytes come to", |it| {
+    assert_noticed("bytes are delivered to", |it| {
         it.peer.shut_down().expect("it is open");
         assert!(matches!(it.turn(), Some((ID, BackendEvent::Other(Completion::EndOfStream)))));
         assert!(it.kernel.borrow_mut().harm(HOST, |it| it.push_back(b'a')));
@@ -262,7 +263,8 @@ fn news_behind_the_end_are_noticed() {
     });
 }
 
-/// I6: while the reactor has what was received, nothing is done for any stream, and the loop does not turn.
+/// I6: while the reactor uses received bytes, nothing is done for any stream, and the loop does not
+/// turn.
 #[test]
 fn whatever_is_done_inside_a_callback_is_noticed() {
     type Does = fn(&mut Driven);
@@ -281,7 +283,7 @@ fn whatever_is_done_inside_a_callback_is_noticed() {
     }
 }
 
-/// A joint calls its protocol in this order, each call when the one before has returned.
+/// Makes callbacks as a joint does, in this order, each after the one before has returned.
 fn call(it: &Driven, calls: &[Callback<'_>]) {
     for call in calls {
         it.invariants.calls(ID, 0, *call);
@@ -289,7 +291,7 @@ fn call(it: &Driven, calls: &[Callback<'_>]) {
     }
 }
 
-/// I2, I3: a joint that does not keep to the order of callbacks.
+/// I2, I3: a joint that breaks the order of callbacks is detected.
 #[test]
 fn callbacks_out_of_order_are_noticed() {
     let all: [(&str, &[Callback<'_>]); 6] = [
@@ -309,7 +311,7 @@ fn callbacks_out_of_order_are_noticed() {
     });
 }
 
-/// I6: a callback of any connection inside another.
+/// I6: a callback of any connection inside another is detected.
 #[test]
 fn a_callback_inside_another_is_noticed() {
     assert_noticed("a callback inside another", |it| {
@@ -318,21 +320,22 @@ fn a_callback_inside_another_is_noticed() {
     });
 }
 
-/// I1: a joint that hands on other bytes than the other end's protocol has written, or the same twice; and an engine that does not
-/// send what its protocol has written.
+/// I1: a joint that delivers bytes other than those that the other end's protocol has written, or
+/// the same bytes twice, is detected, and so is an engine that does not send what its protocol has
+/// written.
 #[test]
-fn bytes_that_nobody_wrote_are_noticed() {
+fn unwritten_bytes_are_noticed() {
     for wrong in [&b"abd"[..], b"bc", b"abcc"] {
-        assert_noticed("something else than", |it| {
+        assert_noticed("bytes that differ from", |it| {
             it.peer.write(b"abc").expect("it is open");
             call(it, &[Callback::Made, Callback::Data(wrong)]);
         });
     }
-    assert_noticed("something else than", |it| {
+    assert_noticed("bytes that differ from", |it| {
         it.peer.write(b"abc").expect("it is open");
         call(it, &[Callback::Made, Callback::Data(b"ab"), Callback::Data(b"ab")]);
     });
-    assert_noticed("something else than", |it| {
+    assert_noticed("bytes that differ from", |it| {
         it.invariants.written(ID, 0, b"abc");
         it.stream.queue.push(b"bc", &it.pool);
         it.send();
@@ -340,23 +343,25 @@ fn bytes_that_nobody_wrote_are_noticed() {
     });
 }
 
-/// I1: an engine that sends what its protocol has not written, whatever the other end makes of it.
+/// I1: an engine that sends bytes its protocol has not written is detected, whatever the other end
+/// does with them.
 #[test]
 fn bytes_that_were_not_written_are_not_sent() {
-    assert_noticed("sends something else than was written", |it| {
+    assert_noticed("sends bytes that differ from the written ones", |it| {
         it.invariants.written(ID, 0, b"abc");
         it.stream.queue.push(b"abd", &it.pool);
         it.send();
     });
-    assert_noticed("sends something else than was written", |it| {
+    assert_noticed("sends bytes that differ from the written ones", |it| {
         it.invariants.written(ID, 0, b"ab");
         it.stream.queue.push(b"abc", &it.pool);
         it.send();
     });
 }
 
-/// I1: above a layer that both ends have, a protocol is given what the other wrote there; above one that the other does not have nothing
-/// can be compared, and where the other has more, the rest is theirs.
+/// I1: above a layer that both ends have, a protocol is given the bytes that the other wrote there.
+/// Above a layer that the other does not have, nothing can be compared. If the other has more
+/// layers, the rest is theirs.
 #[test]
 fn bytes_are_compared_above_the_same_layers() {
     let given = |theirs: usize, level: usize, data: &[u8]| {
@@ -376,7 +381,7 @@ fn bytes_are_compared_above_the_same_layers() {
     assert!(!given(1, 0, b"one"), "it has read nothing");
 }
 
-/// I1: an end that a layer vouches for, while bytes that were written above it are missing.
+/// I1: an end that a layer vouches for, while bytes written above it are missing, is detected.
 #[test]
 fn a_clean_end_above_a_layer_is_held_to_what_was_written() {
     for (read, is_well) in [(&b"abc"[..], true), (b"ab", false)] {
@@ -392,33 +397,34 @@ fn a_clean_end_above_a_layer_is_held_to_what_was_written() {
     }
 }
 
-/// I5: more under way and unread than the window.
+/// I5: more bytes under way and unread than the window are detected.
 #[test]
 fn a_window_that_is_exceeded_is_noticed() {
-    assert_noticed("5 bytes under way and unread, 4 may be", |it| {
+    assert_noticed("5 bytes under way and unread, with a window of 4", |it| {
         assert!(it.kernel.borrow_mut().harm(HOST, |unread| unread.extend(b"abcd")));
         it.peer.write(b"e").expect("it is open");
     });
 }
 
-/// I1: an end that is no reset, while bytes that were written are not sent: the peer would take what it has for all.
+/// I1: a clean end while written bytes are unsent is detected: the peer would take its bytes for
+/// all of them.
 #[test]
 fn an_end_that_hides_a_loss_is_noticed() {
     type Ends = fn(&mut Driven);
     let ends: [Ends; 2] = [|it| it.backend.close(ID, false), |it| it.backend.shut_down_writing(ID)];
     for end in ends {
-        assert_noticed("ends cleanly, and 2 bytes that were written are not sent", |it| {
+        assert_noticed("ends cleanly, but 2 written bytes are unsent", |it| {
             it.write(b"abcdef");
             it.send();
             end(it);
         });
-        assert_noticed("ends cleanly, and 2 bytes that waited are not sent", |it| {
+        assert_noticed("ends cleanly, but 2 bytes that waited are unsent", |it| {
             it.write(b"abcdef");
             it.send();
             end(it);
         });
-        // Before any of it was tried to be sent.
-        assert_noticed("ends cleanly, and 3 bytes that were written are not sent", |it| {
+        // No send was tried before.
+        assert_noticed("ends cleanly, but 3 written bytes are unsent", |it| {
             it.write(b"abc");
             end(it);
         });

@@ -16,28 +16,29 @@ pub(crate) struct SimulatedListener {
     pub(super) bound: Address,
     pub(super) backlog: usize,
     pub(super) sharing: Sharing,
-    /// Connected, and not accepted.
+    /// Streams that are connected and not accepted yet.
     pub(super) waiting: VecDeque<SocketId>,
-    /// Not suspended.
+    /// Cleared while the port is suspended.
     pub(crate) accepting: bool,
-    /// How often in a row its owner was asked for a descriptor, which is once in each of two turns.
+    /// Number of times in a row that the owner was asked for a descriptor: once in each of two
+    /// turns.
     pub(crate) asked: u8,
-    /// It waits for the next turn to ask again.
+    /// The next request for a descriptor waits for the next turn.
     waits: bool,
 }
 
-/// A connection that one side has asked for.
+/// An attempt to connect.
 pub(crate) struct SimulatedAttempt {
     pub(super) owner: Owner,
     pub(super) host: IpAddr,
     pub(super) local: Address,
     pub(super) sharing: Sharing,
     pub(crate) to: Address,
-    /// Its answer.
+    /// The answer of the other host.
     pub(super) outcome: Option<Result<SocketId, io::ErrorKind>>,
     /// The answer has come back.
     pub(super) told: bool,
-    /// It has reached the other host, where the test decides.
+    /// The attempt has reached the other host, where the test decides.
     pub(super) arrived: bool,
 }
 
@@ -71,7 +72,8 @@ impl Kernel {
         Ok((id, bound))
     }
 
-    /// Binds a listener: checks that the address is the host's and free, and chooses a port if it has none.
+    /// Binds a listener: checks that the address belongs to the host and is free, and chooses a
+    /// port if the address has none.
     fn bind(&mut self, host: IpAddr, address: &Address, sharing: Sharing) -> io::Result<Address> {
         let bound = match address {
             Address::Inet(address) => self.bind_port(host, *address, None)?.into(),
@@ -80,7 +82,8 @@ impl Kernel {
         if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
     }
 
-    /// True if other sockets of a host, or a connection in TIME_WAIT, keep an address from a socket that would be bound to it.
+    /// Returns `true` if other sockets of the host, or a connection in TIME_WAIT, keep a socket
+    /// from binding to the address.
     fn is_in_use(&self, host: IpAddr, address: &Address, sharing: Sharing) -> bool {
         let is_kept = |socket: &SimulatedSocket| {
             let is_there = socket.host() == host && overlap((socket.local(), socket.sharing()), (address, sharing));
@@ -104,7 +107,7 @@ impl Kernel {
         Ok(SocketAddr::new(address.ip(), port))
     }
 
-    /// Binds a socket that connects, so that its four-tuple is unique.
+    /// Binds a connecting socket, so that its four-tuple is unique.
     fn bind_to_connect(
         &mut self,
         host: IpAddr,
@@ -124,14 +127,16 @@ impl Kernel {
         if self.is_in_use(host, &bound, sharing) {
             return Err(SimulatedRefusal::Bind(io::ErrorKind::AddrInUse.into()));
         }
-        // With SO_REUSEADDR, Linux looks at the peer only when it is asked to connect, and says that instead of AddrInUse.
+        // With SO_REUSEADDR, Linux compares the peers only in `connect`, and fails with this error
+        // instead of AddrInUse.
         if self.is_connected(host, port, to) {
             return Err(SimulatedRefusal::Bind(io::ErrorKind::AddrNotAvailable.into()));
         }
         Ok(bound)
     }
 
-    /// Whether the host has a connection from this port to that address, or holds one in TIME_WAIT.
+    /// Returns `true` if the host has a connection from this port to that address, or holds one in
+    /// TIME_WAIT.
     fn is_connected(&self, host: IpAddr, port: u16, to: &Address) -> bool {
         let goes = |socket: &SimulatedSocket| match socket {
             SimulatedSocket::Listener(_) => false,
@@ -144,7 +149,8 @@ impl Kernel {
         waits.is_some_and(|(until, _)| *until > self.now) || self.sockets.values().any(is_there)
     }
 
-    /// A port of the host for a listener, or for a connection to an address. `None`: all are taken.
+    /// Chooses a port of the host for a listener, or for a connection to an address. Returns `None`
+    /// if all are taken.
     fn free_port(&mut self, host: IpAddr, to: Option<&Address>) -> Option<u16> {
         for _ in FIRST_PORT..=u16::MAX {
             let place = self.hosts.entry(host).or_insert(Host { next_port: FIRST_PORT });
@@ -163,7 +169,8 @@ impl Kernel {
         None
     }
 
-    /// Holds a four-tuple in TIME_WAIT, so that no late packet of its connection reaches a later one.
+    /// Holds a four-tuple in TIME_WAIT, so that no late packet of its connection reaches a later
+    /// one.
     pub(super) fn begin_time_wait(&mut self, host: IpAddr, local: &Address, remote: &Address, sharing: Sharing) {
         let (Some(port), Some(remote)) = (local.port(), remote.socket_addr()) else { return };
         let now = self.now;
@@ -171,7 +178,7 @@ impl Kernel {
         self.time_waits.insert((host, port, remote), (now + TIME_WAIT, sharing));
     }
 
-    /// Where an owner listens.
+    /// Returns the addresses on which an owner listens.
     pub(crate) fn listening(&self, owner: Owner) -> Vec<Address> {
         let bound = self.sockets.values().filter_map(|socket| match socket {
             SimulatedSocket::Listener(listener) if listener.owner == owner => Some(listener.bound.clone()),
@@ -180,7 +187,8 @@ impl Kernel {
         bound.collect()
     }
 
-    /// The listener that gets a connection. Of those that share an address, the peer's port says which.
+    /// Returns the listener for a connection. Among listeners that share an address, the peer's
+    /// port decides.
     fn listener_at(&self, host: IpAddr, to: &Address, from: &Address) -> Option<SocketId> {
         let exactness = |socket: &SimulatedSocket| match socket {
             SimulatedSocket::Listener(it) if it.host == host => reaches(to, (&it.bound, it.sharing)),
@@ -245,7 +253,7 @@ impl Kernel {
         };
         let Some(SimulatedSocket::Listener(it)) = self.sockets.get(&listener) else { return };
         if it.waiting.len() >= it.backlog {
-            // It is not answered.
+            // A full backlog does not answer.
             return self.again(KernelEvent::Arrives(id));
         }
         let (owner, sharing) = (it.owner, it.sharing);
@@ -260,7 +268,7 @@ impl Kernel {
         }
     }
 
-    /// The attempt succeeds: makes the two ends, and gives that of `owner`.
+    /// Accepts an attempt: creates the two ends, and returns that of `owner`.
     pub(crate) fn join(&mut self, id: SocketId, owner: Owner) -> Option<SocketId> {
         let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
         let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
@@ -285,7 +293,7 @@ impl Kernel {
         self.later(at, KernelEvent::Answered(id));
     }
 
-    /// Takes the answer to an attempt of the test, once it has come.
+    /// Takes the answer to an attempt of the test, once it has arrived.
     pub(crate) fn take_outcome(&mut self, id: SocketId) -> Option<Result<SocketId, io::ErrorKind>> {
         let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
         let outcome = attempt.outcome.filter(|_| attempt.told)?;
@@ -293,7 +301,7 @@ impl Kernel {
         Some(outcome)
     }
 
-    /// The attempts that wait for the test to decide.
+    /// Returns the attempts that wait for the test's decision.
     pub(crate) fn attempts(&self) -> Vec<(SocketId, Address)> {
         let arrived = self.sockets.iter().filter_map(|(id, socket)| match socket {
             SimulatedSocket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to.clone())),
@@ -323,7 +331,7 @@ impl Kernel {
         listener.asked = 0;
         if is_full {
             let waiting = std::mem::take(&mut listener.waiting);
-            // Some systems have no descriptor in reserve: the port waits.
+            // Some systems have no descriptor in reserve. There the port is suspended.
             if self.random.chance(500) && self.conditions.spurious > 0 {
                 if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&id) {
                     listener.waiting = waiting;
@@ -346,7 +354,7 @@ impl Kernel {
         Some(News::Accepted { stream, host, peer })
     }
 
-    /// Accepts the connections that wait at a listener, as many as there are descriptors for.
+    /// Accepts the connections that wait at a listener, as long as there are descriptors.
     pub(crate) fn accept_waiting(&mut self, id: SocketId) -> Vec<(SocketId, Address, Address)> {
         let mut accepted = Vec::new();
         while let Some(listener) = self.listener(id) {
@@ -360,7 +368,7 @@ impl Kernel {
         accepted
     }
 
-    /// A stream that no longer waits to be accepted, with its addresses.
+    /// Returns an accepted stream with its addresses.
     fn accept(&mut self, stream: SocketId) -> Option<(SocketId, Address, Address)> {
         let it = self.stream(stream)?;
         Some((stream, it.local.clone(), it.remote.clone()))
@@ -368,27 +376,27 @@ impl Kernel {
 }
 
 impl SimulatedAttempt {
-    /// The host that is to be reached.
+    /// Returns the host to which the attempt goes.
     pub(super) fn there(&self) -> IpAddr {
         let elsewhere = self.to.ip().filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
         elsewhere.unwrap_or(self.host)
     }
 }
 
-/// Why a connection could not even be asked for.
+/// The error of a connection that could not even be attempted.
 pub(crate) enum SimulatedRefusal {
     Bind(io::Error),
     NoDescriptors(io::Error),
     Socket(io::Error),
 }
 
-/// The first port that is given to those who ask for none.
+/// The first ephemeral port.
 pub(super) const FIRST_PORT: u16 = 1024;
 
 /// Duration of TIME_WAIT. 60 s, as on Linux.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
-/// EMFILE, as it is on Linux: no descriptors are left to this process.
+/// Returns `EMFILE`, as on Linux: the process has no descriptors left.
 fn too_many_open() -> io::Error {
     io::Error::from_raw_os_error(24)
 }

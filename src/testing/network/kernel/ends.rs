@@ -6,8 +6,8 @@
 //! | a reset behind the peer's end, ours still open | `BrokenPipe` | the end |
 //! | a UNIX peer closes with unread bytes | `BrokenPipe`, and the error stays | `ConnectionReset`, even before an end |
 //!
-//! The first call that meets an error takes it. Later sends fail with `BrokenPipe`, and later receives bring an end that looks clean.
-//! Bytes that had arrived stay, and are read first.
+//! The first call that meets an error takes it. Later sends fail with `BrokenPipe`, and later
+//! receives bring an end that looks clean. Bytes that had arrived stay, and are read first.
 
 use std::io;
 
@@ -26,14 +26,15 @@ impl SimulatedStream {
         self.nagle.clear();
     }
 
-    /// Why nothing can be sent.
+    /// Returns the error of a send, if nothing can be sent.
     pub(super) fn send_error(&mut self) -> Option<io::ErrorKind> {
         let told = if self.is_unix() { None } else { self.error.take() };
         let is_over = self.reset || self.shut || self.closed || self.gone;
         told.or(is_over.then_some(io::ErrorKind::BrokenPipe))
     }
 
-    /// What there is to say behind the bytes. While nothing is received, an error does not wait for them.
+    /// Returns the next event behind the bytes. While the owner receives nothing, an error does not
+    /// wait for them.
     pub(super) fn end_news(&mut self) -> Option<News> {
         let ends = self.receiving && !self.end_told;
         if ends && self.end_arrived && (self.error.is_none() || !self.is_unix()) {
@@ -41,7 +42,7 @@ impl SimulatedStream {
             return Some(News::EndOfStream);
         }
         if let Some(kind) = self.error.take() {
-            // A receive that has failed is the last.
+            // A failed receive is the last one.
             self.end_told |= ends;
             return self.break_news(kind);
         }

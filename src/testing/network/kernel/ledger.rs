@@ -1,26 +1,28 @@
-//! [`Ledger`]: the bytes of a stream's end, from the protocol down to the wire and up again, compared at every joint.
+//! [`Ledger`]: the bytes of one end of a stream, from its protocol to the wire and back, compared
+//! at every joint.
 //!
-//! | bytes | are the next of those that |
+//! | bytes | must be the next of those that |
 //! |---|---|
 //! | sent by an end without layers | its protocol wrote |
-//! | sent by an end with layers | its protocol wrote before the first of them; then they are the layers' |
+//! | sent by an end with layers | its protocol wrote before the first layer; all further ones are the layers' |
 //! | read by an end | the other end sent |
 //! | given to a protocol without layers | its end read |
-//! | given to a protocol above as many layers as the other has, or fewer | the other protocol wrote above so many; then, if it has more, they are those layers' |
-//! | given to a protocol above more layers than the other has | not compared: the other protocol is its own layer, or the test plays it |
+//! | given above no more layers than the other end has | the other protocol wrote there; if that end has more layers, the rest is theirs |
+//! | given above more layers than the other end has | not compared: the other protocol is its own layer, or the test plays it |
 //!
-//! An end over TCP that is no reset comes behind all that was written, or sealed and seen to wait.
+//! A clean end over TCP follows all bytes that were written, or sealed and seen waiting.
 //!
-//! The first rows hold whatever the two ends are to each other: where a TLS side meets a plain one, each is still held to its own bytes.
-//! Together they say of two plain ends that each protocol is given what the other wrote.
+//! The first rows hold for any combination of ends. If a TLS side meets a plain one, each is still
+//! checked against its own bytes. For two plain ends they prove together that each protocol is
+//! given the bytes that the other wrote.
 
 use super::super::expected::Expected;
 use super::{Kernel, SimulatedSocket, SocketId};
 
-/// Bytes that one end has yet to send, to read and to deliver.
+/// Bytes that one end still has to send, to read and to deliver.
 #[derive(Default)]
 pub(super) struct Ledger {
-    /// Layers of this end that its reactor has shown so far.
+    /// Number of layers of this end that its reactor has shown so far.
     levels: usize,
     /// Bytes written below all layers and not yet sent.
     unsent: Expected,
@@ -28,12 +30,13 @@ pub(super) struct Ledger {
     pub(super) due: Expected,
     /// Bytes read and not yet given to the protocol, while there are no layers.
     ungiven: Expected,
-    /// Bytes that the other protocol has written above one layer, two, .., and this one was not given.
+    /// Bytes that the other protocol has written above one layer, two, .., and this one was not
+    /// given yet.
     promised: Vec<Expected>,
 }
 
 impl Ledger {
-    /// The bytes above so many layers, at least one.
+    /// Returns the bytes above `level` layers. There is at least one.
     fn promised(&mut self, level: usize) -> &mut Expected {
         if self.promised.len() < level {
             self.promised.resize_with(level, Expected::default);
@@ -41,7 +44,7 @@ impl Ledger {
         &mut self.promised[level - 1]
     }
 
-    /// Notes that this end has at least so many layers.
+    /// Records that this end has at least `level` layers.
     fn reach(&mut self, level: usize) {
         self.levels = self.levels.max(level);
         if self.levels > 0 {
@@ -49,12 +52,12 @@ impl Ledger {
         }
     }
 
-    /// Takes bytes that the owner skips. `false`: the other end has sent others.
+    /// Takes bytes that the owner skips. Returns `false` if they are not the sent ones.
     pub(super) fn passes(&mut self, data: &[u8]) -> bool {
         self.due.take(data) == Some(0)
     }
 
-    /// Takes bytes that the owner reads. `false`: the other end has sent others.
+    /// Takes bytes that the owner reads. Returns `false` if they are not the sent ones.
     pub(super) fn reads(&mut self, data: &[u8]) -> bool {
         if self.levels == 0 {
             self.ungiven.add(data);
@@ -64,7 +67,7 @@ impl Ledger {
 }
 
 impl Kernel {
-    /// Notes a write by a protocol above so many layers.
+    /// Records a write by a protocol above `level` layers.
     pub(crate) fn writes(&mut self, id: SocketId, level: usize, data: &[u8]) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.ledger.reach(level);
@@ -77,20 +80,21 @@ impl Kernel {
         }
     }
 
-    /// Notes that an end has so many layers now.
+    /// Records that an end has `levels` layers now.
     pub(crate) fn is_layered(&mut self, id: SocketId, levels: usize) {
         if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.ledger.reach(levels);
         }
     }
 
-    /// Compares sent bytes with the written ones; with layers, the rest is theirs.
+    /// Compares sent bytes with the written ones. Further bytes of an end with layers are the
+    /// layers'.
     pub(crate) fn sends(&mut self, id: SocketId, data: &[u8]) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         match stream.ledger.unsent.take(data) {
             Some(0) => {}
             Some(_) if stream.ledger.levels > 0 => {}
-            _ => self.faults.add(format_args!("{} sends something else than was written", stream.local)),
+            _ => self.faults.add(format_args!("{} sends bytes that differ from the written ones", stream.local)),
         }
     }
 
@@ -101,18 +105,18 @@ impl Kernel {
         // UNIX sockets have no other way to end.
         if unsent > 0 && !stream.is_unix() {
             let local = &stream.local;
-            self.faults.add(format_args!("{local} ends cleanly, and {unsent} bytes that were written are not sent"));
+            self.faults.add(format_args!("{local} ends cleanly, but {unsent} written bytes are unsent"));
         }
     }
 
-    /// Compares the bytes given to a protocol above so many layers.
+    /// Compares the bytes given to a protocol above `level` layers.
     pub(crate) fn gives(&mut self, id: SocketId, level: usize, data: &[u8]) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         stream.ledger.reach(level);
         let (peer, local, remote) = (stream.peer, stream.local.clone(), stream.remote.clone());
         if level == 0 {
             if stream.ledger.ungiven.take(data) != Some(0) {
-                self.faults.add(format_args!("{local} is given something else than it has read"));
+                self.faults.add(format_args!("{local} is given bytes that differ from those it has read"));
             }
             return;
         }
@@ -124,11 +128,11 @@ impl Kernel {
         match stream.ledger.promised(level).take(data) {
             Some(0) => {}
             Some(_) if level < levels => {}
-            _ => self.faults.add(format_args!("{local} is given something else than {remote} has written")),
+            _ => self.faults.add(format_args!("{local} is given bytes that differ from those {remote} has written")),
         }
     }
 
-    /// Checks that a clean end above layers follows everything that was written there.
+    /// Checks that a clean end above layers follows all bytes that were written there.
     pub(crate) fn tells_the_end(&mut self, id: SocketId, level: usize) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let (peer, local) = (stream.peer, stream.local.clone());
@@ -137,7 +141,7 @@ impl Kernel {
         }
         let missing = stream.ledger.promised(level).len();
         if missing > 0 && self.levels(peer) == level {
-            self.faults.add(format_args!("{local} is told the end, and {missing} bytes that were written are missing"));
+            self.faults.add(format_args!("the end is reported to {local}, but {missing} written bytes are missing"));
         }
     }
 

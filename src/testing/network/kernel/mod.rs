@@ -1,16 +1,19 @@
-//! [`Kernel`]: sockets and what is under way between them. What an operating system and the wires are to a real backend.
+//! [`Kernel`]: sockets and the packets between them. It takes the place of an operating system and
+//! its wires.
 //!
-//! A stream is two sockets. What one sends lies on its *wire*, in order, until it arrives at the other; how much may be on the
-//! wire and unread is the window. Both are plain data, and time is a number: whoever drives the network moves it on.
+//! A stream is two sockets. A packet sent by one lies on its *wire*, in order, until it arrives at
+//! the other. The window is the number of bytes that may be on the wire and unread. Both are plain
+//! data, and time is a number that the network or a backend advances.
 //!
-//! | what arrives | at a socket | at one that its owner has closed |
+//! | packet | at an open socket | at a closed one |
 //! |---|---|---|
 //! | data | is kept until it is read | is answered with a reset |
-//! | end | is told once everything before it was read | |
-//! | reset | is told at once, or after what is unread while it is being read (`ends.rs`) | |
+//! | end | is reported once everything before it was read | |
+//! | reset | is reported at once, or, while the owner reads, after all unread bytes (`ends.rs`) | |
 //!
-//! Every random choice is drawn from one seed, and nothing depends on an address in memory or the order of a hash table: the
-//! same program on the same seed does the same, and leaves the same trace.
+//! Every random choice is drawn from one seed, and nothing depends on an address in memory or the
+//! order of a hash table. So the same program with the same seed does the same, and leaves the same
+//! trace.
 
 mod connecting;
 mod ends;
@@ -38,10 +41,10 @@ use super::backend_invariants::FaultList;
 use super::conditions::Conditions;
 use crate::address::Address;
 
-/// Names a socket; later ones have higher numbers.
+/// The id of a socket. Later sockets have higher numbers.
 pub(crate) type SocketId = u64;
 
-/// Whose socket it is: a reactor's, or the test's.
+/// The owner of a socket: a reactor, or the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Owner(pub(crate) u32);
 
@@ -50,7 +53,7 @@ impl Owner {
     pub(crate) const TEST: Self = Self(0);
 }
 
-/// All sockets, and all that is under way.
+/// All sockets, and all packets and events under way.
 pub(crate) struct Kernel {
     pub(crate) seed: u64,
     pub(crate) now: Duration,
@@ -60,25 +63,26 @@ pub(crate) struct Kernel {
     sockets_made: SocketId,
     events: BTreeMap<(Duration, u64), KernelEvent>,
     events_made: u64,
-    /// What has something to say, by owner.
+    /// The ready sockets, by owner.
     lists: Vec<Lists>,
     limits: BTreeMap<Owner, usize>,
     hosts: BTreeMap<IpAddr, Host>,
-    /// Four-tuples in TIME_WAIT, by host, local port and peer, with the time at which they are free.
+    /// Four-tuples in TIME_WAIT, by host, local port and peer, with the time at which they are
+    /// free.
     time_waits: BTreeMap<(IpAddr, u16, SocketAddr), (Duration, Sharing)>,
     names: BTreeMap<String, Vec<IpAddr>>,
     partitions: BTreeSet<(IpAddr, IpAddr)>,
-    /// Whether attempts to connect wait for the test to decide.
+    /// If set, attempts to connect wait for the test's decision.
     pub(crate) attempts_wait: bool,
     trace: Trace,
     pub(in crate::testing) faults: FaultList,
 }
 
-/// The sockets of an owner that have something to say.
+/// The sockets of one owner that are ready: they may have news.
 #[derive(Default)]
 struct Lists {
     ready: VecDeque<SocketId>,
-    /// In the owner's next turn.
+    /// Ready in the owner's next turn.
     again: VecDeque<SocketId>,
 }
 
@@ -90,7 +94,7 @@ struct Host {
 pub(crate) enum SimulatedSocket {
     Listener(SimulatedListener),
     Attempt(SimulatedAttempt),
-    /// Boxed, for it needs more room than the others.
+    /// Boxed, because it is larger than the others.
     Stream(Box<SimulatedStream>),
 }
 
@@ -98,19 +102,19 @@ pub(crate) enum SimulatedSocket {
 enum KernelEvent {
     /// An attempt to connect reaches the other host.
     Arrives(SocketId),
-    /// Its answer reaches the one who asked.
+    /// The answer to an attempt reaches its socket.
     Answered(SocketId),
-    /// What is on the wire of a socket may have arrived.
+    /// A packet on the wire of a socket may have arrived.
     Wire(SocketId),
-    /// The sender hears that so much was read.
+    /// The sender learns that this many bytes were read.
     Read(SocketId, usize),
     /// A delayed acknowledgement of a receiver is due.
     Acknowledges(SocketId),
-    /// An acknowledgement of so many bytes reaches their sender.
+    /// An acknowledgement of this many bytes reaches their sender.
     Acknowledged(SocketId, usize),
 }
 
-/// What a socket has to say to a backend.
+/// An event that a socket reports to a backend.
 #[derive(Debug)]
 pub(crate) enum News {
     Accepted {
@@ -123,7 +127,7 @@ pub(crate) enum News {
     AcceptFailed(io::Error),
     Connected(SocketId, Address),
     ConnectFailed(io::ErrorKind),
-    /// So many bytes can be read.
+    /// This many bytes can be read.
     Received(usize),
     EndOfStream,
     SendReady,
@@ -159,12 +163,12 @@ impl Kernel {
 
     // Time.
 
-    /// When the next thing happens.
+    /// Returns the time of the next event.
     pub(crate) fn next_event(&self) -> Option<Duration> {
         self.events.keys().next().map(|(at, _)| *at)
     }
 
-    /// Moves the time on, and has everything happen that is due by then.
+    /// Advances the time, and handles all events that are due by then.
     pub(crate) fn advance_to(&mut self, now: Duration) {
         while let Some((&(at, number), _)) = self.events.first_key_value()
             && at <= now
@@ -212,17 +216,17 @@ impl Kernel {
         }
     }
 
-    /// Whether a partition cuts a stream off from its other end.
+    /// Returns `true` if a partition cuts a stream off from its other end.
     fn is_cut_off(&self, id: SocketId) -> bool {
         matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
     }
 
-    /// It did not get through: it is sent again, as a system does.
+    /// Reschedules an event that did not get through, as a system retransmits a packet.
     fn again(&mut self, event: KernelEvent) {
         self.later(self.now + SEND_AGAIN, event);
     }
 
-    /// A time that a packet takes.
+    /// Draws the latency of a packet.
     fn latency(&mut self) -> Duration {
         let (least, most) = self.conditions.latency;
         draw(&mut self.random, least, most)
@@ -238,7 +242,7 @@ impl Kernel {
         self.names.insert(name.to_ascii_lowercase(), addresses);
     }
 
-    /// The addresses of a name, and how long it takes to find them.
+    /// Returns the addresses of a name, and the duration of the lookup.
     pub(crate) fn look_up(&mut self, name: &str) -> (Vec<IpAddr>, Duration) {
         let name = name.to_ascii_lowercase();
         let found = match &*name {
@@ -251,7 +255,7 @@ impl Kernel {
         (found, after)
     }
 
-    /// How long a job in a thread takes.
+    /// Draws the duration of a job in a thread.
     pub(crate) fn job_time(&mut self) -> Duration {
         let (least, most) = self.conditions.jobs;
         draw(&mut self.random, least, most)
@@ -262,7 +266,7 @@ impl Kernel {
         self.note(format_args!("parted {one} {other}"));
     }
 
-    /// The two reach each other again: what was under way between them arrives.
+    /// Ends a partition. Packets under way between the hosts arrive.
     pub(crate) fn heal(&mut self, one: IpAddr, other: IpAddr) {
         if !self.partitions.remove(&pair(one, other)) {
             return;
@@ -281,7 +285,7 @@ impl Kernel {
         !self.partitions.is_empty() && self.partitions.contains(&pair(one, other))
     }
 
-    /// How many sockets an owner may have open.
+    /// Limits the number of open sockets of an owner.
     pub(crate) fn set_limit(&mut self, owner: Owner, limit: Option<usize>) {
         match limit {
             Some(limit) => drop(self.limits.insert(owner, limit)),
@@ -289,7 +293,7 @@ impl Kernel {
         }
     }
 
-    /// How many sockets an owner has open.
+    /// Returns the number of open sockets of an owner.
     pub(crate) fn open(&self, owner: Owner) -> usize {
         self.sockets.values().filter(|socket| socket.is_open_for(owner)).count()
     }
@@ -300,7 +304,7 @@ impl Kernel {
 
     // News.
 
-    /// Puts a socket on its owner's list.
+    /// Puts a socket on its owner's ready list.
     pub(crate) fn make_ready(&mut self, owner: Owner, id: SocketId) {
         if owner == Owner::TEST {
             return;
@@ -311,12 +315,12 @@ impl Kernel {
         }
     }
 
-    /// Puts a socket on its owner's list of the next turn.
+    /// Puts a socket on its owner's ready list of the next turn.
     pub(crate) fn make_ready_again(&mut self, owner: Owner, id: SocketId) {
         self.lists(owner).again.push_back(id);
     }
 
-    /// A turn of an owner begins.
+    /// Begins a turn of an owner.
     pub(crate) fn begin_turn(&mut self, owner: Owner) {
         for id in std::mem::take(&mut self.lists(owner).again) {
             self.make_ready(owner, id);
@@ -328,7 +332,7 @@ impl Kernel {
         lists.is_some_and(|lists| !lists.ready.is_empty() || !lists.again.is_empty())
     }
 
-    /// The next socket on the list: the first, or, on some networks, any.
+    /// Takes the next socket off the ready list: the first, or any one under reordering conditions.
     pub(crate) fn next_ready(&mut self, owner: Owner) -> Option<SocketId> {
         let reorder = self.random.chance(self.conditions.reordered);
         let count = self.lists(owner).ready.len() as u64;
@@ -344,7 +348,7 @@ impl Kernel {
         &mut self.lists[place]
     }
 
-    /// What a socket has to say, one thing at a time. It is on the list again if there may be more.
+    /// Takes the next news of a socket. Puts the socket back on the list if there may be more.
     pub(crate) fn news(&mut self, id: SocketId) -> Option<News> {
         match self.sockets.get_mut(&id)? {
             SimulatedSocket::Stream(_) => self.stream_news(id),
@@ -403,15 +407,15 @@ impl Kernel {
         self.trace.hash.0
     }
 
-    // What always holds.
+    // Invariants.
 
-    /// Panics if something was seen that must not be.
+    /// Panics if a fault was recorded.
     #[track_caller]
     pub(crate) fn check_faults(&self) {
         self.faults.check(self.seed);
     }
 
-    /// Panics if something does not hold that always does after a turn.
+    /// Panics if an invariant does not hold after a turn.
     #[track_caller]
     pub(crate) fn check(&self) {
         self.check_faults();
@@ -448,14 +452,14 @@ impl SimulatedSocket {
     fn is_open_for(&self, owner: Owner) -> bool {
         match self {
             Self::Listener(listener) => listener.owner == owner,
-            // One that was made is the stream that it has become.
+            // A successful attempt has become a stream, which counts instead.
             Self::Attempt(attempt) => attempt.owner == owner && !matches!(attempt.outcome, Some(Ok(_))),
             Self::Stream(stream) => stream.owner == owner && stream.accepted && !stream.closed,
         }
     }
 }
 
-/// When something is sent again that was not answered. 1 s, as systems do at first.
+/// Retransmission timeout of an unanswered packet: 1 s, the first timeout of most systems.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 
 fn draw(random: &mut Random, least: Duration, most: Duration) -> Duration {

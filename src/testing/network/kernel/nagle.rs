@@ -1,10 +1,11 @@
-//! Nagle's algorithm and delayed acknowledgements, on networks whose [`Conditions`](super::super::Conditions) have them.
+//! Nagle's algorithm and delayed acknowledgements, on networks whose
+//! [`Conditions`](super::super::Conditions) have them.
 //!
 //! | of TCP | rule |
 //! |---|---|
 //! | a full segment | leaves at once |
-//! | a partial one | is held while anything that was sent before is not acknowledged, unless Nagle's algorithm is off or the end follows it |
-//! | an acknowledgement | leaves with whatever is sent back, at once for two full segments, and otherwise 40 ms late |
+//! | a partial one | is held while earlier bytes are unacknowledged, unless Nagle's algorithm is off or the end follows it |
+//! | an acknowledgement | leaves with anything sent back, at once for two full segments, and otherwise 40 ms late |
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(super) struct Nagle {
 }
 
 impl Kernel {
-    /// Whether a socket may hold small segments back.
+    /// Returns `true` if a socket may hold small segments back.
     pub(super) fn may_hold(&self, id: SocketId) -> bool {
         let is_tcp = matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.is_unix());
         self.conditions.nagle && is_tcp
@@ -107,12 +108,12 @@ impl Kernel {
 }
 
 impl Nagle {
-    /// Whether nothing is held or waits for an acknowledgement.
+    /// Returns `true` if no bytes are held or wait for an acknowledgement.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.held.is_empty() && self.unacknowledged == 0
     }
 
-    /// Drops what is held.
+    /// Drops the held bytes.
     pub(super) fn clear(&mut self) {
         self.held.clear();
         self.unacknowledged = 0;

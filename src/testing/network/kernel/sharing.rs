@@ -1,4 +1,4 @@
-//! [`Sharing`]: which sockets of a host may have one address at the same time.
+//! [`Sharing`]: the rules by which sockets of a host share an address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,7 +34,8 @@ pub(super) fn overlap(one: (&Address, Sharing), other: (&Address, Sharing)) -> b
     reaches(one.0, other).is_some() || reaches(other.0, one).is_some()
 }
 
-/// Measures how exactly a listener's address matches the destination of a connection; `None`: not at all.
+/// Measures how exactly a listener's address matches the destination of a connection; `None`: not
+/// at all.
 pub(super) fn reaches(to: &Address, (bound, sharing): (&Address, Sharing)) -> Option<u8> {
     let (Address::Inet(to), Address::Inet(at)) = (to, bound) else {
         return (to == bound).then_some(EXACT);

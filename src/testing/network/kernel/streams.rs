@@ -1,4 +1,4 @@
-//! Streams: what one end sends, and what arrives at the other.
+//! Streams: packets sent by one end, and their arrival at the other.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,41 +18,41 @@ pub(crate) struct SimulatedStream {
     pub(super) peer_host: IpAddr,
     pub(crate) local: Address,
     pub(crate) remote: Address,
-    /// Both, as the trace has them: of what is sent, and of what is read.
+    /// Both addresses as text for the trace: of sends, and of reads.
     names: Rc<[String; 2]>,
     pub(in crate::testing::network) peer: SocketId,
-    /// Under way to the peer, each with the time at which it arrives.
+    /// Packets under way to the peer, each with its time of arrival.
     pub(super) wire: VecDeque<(Duration, Packet)>,
     /// Bytes on the wire.
     pub(super) under_way: usize,
-    /// Sent, and not known to be read.
+    /// Bytes sent and not known to be read.
     pub(super) unread: usize,
-    /// When the last bit of what was sent has left.
+    /// The time at which the last sent bit has left.
     pub(super) busy_until: Duration,
     pub(super) incoming: VecDeque<u8>,
     /// Number of unread bytes in front of an urgent byte, which is among them.
     urgent: Option<usize>,
     pub(super) nagle: Nagle,
-    /// Invariants of its bytes.
+    /// The bytes of this end, as checked by the invariants.
     pub(super) ledger: Ledger,
     pub(super) end_arrived: bool,
     pub(super) end_told: bool,
-    /// One of the ends has reset it, and nothing comes or goes any more.
+    /// One of the ends has reset the stream, and nothing comes or goes any more.
     pub(super) reset: bool,
-    /// The error of that, until a send or a receive has told it.
+    /// The error of a reset, until a send or a receive has reported it.
     pub(super) error: Option<io::ErrorKind>,
     pub(crate) receiving: bool,
     pub(super) blocked: bool,
     pub(super) shut: bool,
     /// This end closed first.
     ended_first: bool,
-    /// The other end was closed, and its system says so.
+    /// The other end was closed, and its system reports that.
     pub(super) gone: bool,
-    /// The owner has heard that it is broken, which may be after the end.
+    /// A break was reported to the owner, which may come after the end.
     pub(super) broken_told: bool,
-    /// It is no longer among those that wait to be accepted and to be served, or never was.
+    /// Cleared while the stream waits at a listener to be accepted and served.
     pub(crate) accepted: bool,
-    /// Its owner has closed it.
+    /// The owner has closed the stream.
     pub(super) closed: bool,
     pub(super) sharing: Sharing,
     pub(crate) no_delay: bool,
@@ -66,12 +66,13 @@ pub(super) enum Packet {
     Urgent(u8),
     End,
     Reset,
-    /// The other end of a UNIX socket was closed: nobody would read what is sent to it.
+    /// The other end of a UNIX socket was closed: bytes sent to it would never be read.
     Gone,
 }
 
 impl Kernel {
-    /// Takes bytes to be sent, as many as there is room for; `Ok(0)` is none, and news follows when there is room.
+    /// Takes bytes to be sent, as many as there is room for. `Ok(0)` means that there is none; news
+    /// follow when there is.
     pub(crate) fn send(&mut self, id: SocketId, data: &[u8]) -> io::Result<usize> {
         let (window, segment) = (self.conditions.window, self.conditions.segment);
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else {
@@ -100,7 +101,8 @@ impl Kernel {
         Ok(count)
     }
 
-    /// Sends a byte out of band, in its place among the others. `Ok(0)`: there is no room.
+    /// Sends a byte out of band, in its place among the others. `Ok(0)` means that there is no
+    /// room.
     pub(crate) fn send_urgent(&mut self, id: SocketId, byte: u8) -> io::Result<usize> {
         let window = self.conditions.window;
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else {
@@ -129,12 +131,12 @@ impl Kernel {
         let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
         self.note(format_args!("send   {} {}", names[0], data.len()));
         let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(&peer) else {
-            return self.faults.add(format_args!("{} has lost its other end", names[0]));
+            return self.faults.add(format_args!("the other end of {} is gone", names[0]));
         };
         peer.ledger.due.add(data);
         let unread = under_way + peer.incoming.len();
         if unread > window {
-            let what = format_args!("{unread} bytes under way and unread, {window} may be: {}", names[0]);
+            let what = format_args!("{unread} bytes under way and unread, with a window of {window}: {}", names[0]);
             self.faults.add(what);
         }
     }
@@ -153,14 +155,14 @@ impl Kernel {
         }
     }
 
-    /// Its owner lets go of a socket, whatever it is.
+    /// Closes a socket of any kind for its owner.
     pub(crate) fn close(&mut self, id: SocketId, reset: bool) {
         match self.sockets.get_mut(&id) {
             Some(SimulatedSocket::Stream(stream)) if !stream.closed => {
                 stream.closed = true;
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
-                // What was not read is destroyed, and so is what may still be on its way to the peer. Of a UNIX socket nobody can ask
-                // for a reset.
+                // A close destroys unread bytes, and bytes that may still be on their way to the
+                // peer. A UNIX socket can't be asked for a reset.
                 let is_unix = stream.is_unix();
                 let reset = (reset && !is_unix) || !stream.incoming.is_empty();
                 let is_over = stream.reset;
@@ -179,7 +181,7 @@ impl Kernel {
             }
             Some(SimulatedSocket::Stream(_)) | None => {}
             Some(SimulatedSocket::Attempt(attempt)) => {
-                // A system resets a connection whose answer comes after it was given up.
+                // A system resets a connection whose answer arrives after the attempt was given up.
                 let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
                 self.sockets.remove(&id);
                 if let Some(Ok(stream)) = outcome {
@@ -210,7 +212,7 @@ impl Kernel {
         }
     }
 
-    /// Reads up to the room in `into`, but no further than to an urgent byte, and says how many bytes that were.
+    /// Reads into `into`, but not past an urgent byte, and returns the number of bytes.
     pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
         self.pass_urgent(id);
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
@@ -223,7 +225,7 @@ impl Kernel {
         stream.urgent = stream.urgent.map(|ahead| ahead - count);
         if !stream.ledger.reads(&into[..count]) {
             let (local, remote) = (&stream.local, &stream.remote);
-            self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
+            self.faults.add(format_args!("{local} reads bytes that differ from those {remote} has sent"));
         }
         let names = Rc::clone(&stream.names);
         if count > 0 {
@@ -233,7 +235,8 @@ impl Kernel {
         count
     }
 
-    /// Drops an urgent byte that is next. It stays in line only where a socket asks for that, and no backend does.
+    /// Drops an urgent byte that is next. It stays inline only if a socket asks for that, and no
+    /// backend does.
     fn pass_urgent(&mut self, id: SocketId) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         if stream.urgent != Some(0) {
@@ -243,12 +246,12 @@ impl Kernel {
         let byte = stream.incoming.pop_front();
         if !stream.ledger.passes(byte.as_slice()) {
             let (local, remote) = (&stream.local, &stream.remote);
-            self.faults.add(format_args!("{local} reads something else than {remote} has sent"));
+            self.faults.add(format_args!("{local} reads bytes that differ from those {remote} has sent"));
         }
         self.makes_room(id, 1);
     }
 
-    /// Opens the peer's window by the bytes that were read, and looks for more to read.
+    /// Opens the peer's window by the bytes read, and marks the socket as ready for more.
     fn makes_room(&mut self, id: SocketId, count: usize) {
         let at = self.now + self.latency();
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
@@ -257,7 +260,7 @@ impl Kernel {
         self.make_ready(owner, id);
     }
 
-    /// Reads, and throws away, up to so many bytes.
+    /// Reads and drops at most `most` bytes.
     pub(crate) fn discard(&mut self, id: SocketId, most: usize) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
@@ -272,7 +275,8 @@ impl Kernel {
         }
     }
 
-    /// Does something to the bytes that a host's stream has not read: what no wire does. `false`: there is no such stream.
+    /// Damages the unread bytes of a host's stream, as no wire does. Returns `false` if there is no
+    /// such stream.
     #[cfg(test)]
     pub(crate) fn harm(&mut self, host: IpAddr, harm: impl FnOnce(&mut VecDeque<u8>)) -> bool {
         let now = self.now;
@@ -290,7 +294,7 @@ impl Kernel {
         true
     }
 
-    /// Whether there are bytes to read, or connections to accept.
+    /// Returns `true` if there are bytes to read, or connections to accept.
     pub(crate) fn has_more(&self, id: SocketId) -> bool {
         match self.sockets.get(&id) {
             Some(SimulatedSocket::Stream(stream)) => stream.receiving && !stream.incoming.is_empty(),
@@ -299,7 +303,8 @@ impl Kernel {
         }
     }
 
-    /// Whether the other host has acknowledged all that was sent, and all that has arrived here was read.
+    /// Returns `true` if the other host has acknowledged all sent bytes, and all arrived bytes were
+    /// read.
     pub(crate) fn is_acknowledged(&self, id: SocketId) -> bool {
         match self.sockets.get(&id) {
             Some(SimulatedSocket::Stream(stream)) => {
@@ -309,12 +314,14 @@ impl Kernel {
         }
     }
 
-    /// Whether a stream can still end cleanly, where a reset would tell its peer of a loss.
+    /// Returns `true` if a stream can still end cleanly, where a reset would report a loss to its
+    /// peer.
     pub(crate) fn can_end_cleanly(&self, id: SocketId) -> bool {
         matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
     }
 
-    /// How many bytes can be read, whether the end has come behind them, and whether the connection was reset.
+    /// Returns the number of readable bytes, whether the end has arrived behind them, and whether
+    /// the connection was reset.
     pub(crate) fn state(&self, id: SocketId) -> (usize, bool, bool) {
         match self.sockets.get(&id) {
             Some(SimulatedSocket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.reset),
@@ -322,7 +329,7 @@ impl Kernel {
         }
     }
 
-    /// Puts something on a wire.
+    /// Puts a packet on the wire.
     pub(super) fn transmit(&mut self, id: SocketId, packet: Packet) {
         let latency = self.latency();
         let (now, bandwidth) = (self.now, self.conditions.bandwidth);
@@ -338,12 +345,12 @@ impl Kernel {
         self.later(arrives, KernelEvent::Wire(id));
     }
 
-    /// Hands on what has arrived of a socket's wire.
+    /// Delivers the packets of a socket's wire that have arrived.
     pub(super) fn deliver(&mut self, sender: SocketId) {
         loop {
             let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&sender) else { return };
             if self.is_parted(stream.host, stream.peer_host) {
-                // Healing delivers it.
+                // The end of the partition delivers it.
                 return;
             }
             let peer = stream.peer;
@@ -362,7 +369,7 @@ impl Kernel {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
         let owner = stream.owner;
         match packet {
-            // Nobody will read this: the sender is told so, once.
+            // A closed socket never reads this. One reset reports it to the sender.
             Packet::Data(_) | Packet::Urgent(_) if stream.closed && !stream.reset => return self.reset(id),
             Packet::Data(_) | Packet::Urgent(_) if stream.reset => {}
             Packet::Data(bytes) => {
@@ -383,7 +390,8 @@ impl Kernel {
         self.forget(id);
     }
 
-    /// Removes a stream that nothing refers to any more: closed at both ends, with nothing under way.
+    /// Removes a stream that nothing refers to any more: closed at both ends, with nothing under
+    /// way.
     pub(super) fn forget(&mut self, id: SocketId) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
         let peer = stream.peer;
@@ -421,7 +429,7 @@ impl Kernel {
         }
         if stream.receiving && !stream.incoming.is_empty() {
             let most = stream.readable().min(chunk) as u64;
-            // Reading puts it on the list again.
+            // Reading puts the socket on the list again.
             return Some(
                 News::Received(if chunk == usize::MAX { most } else { self.random.between(1, most) } as usize),
             );
@@ -429,7 +437,7 @@ impl Kernel {
         let news = stream.end_news()?;
         if matches!(news, News::EndOfStream) && stream.end_arrived && !stream.ledger.due.is_empty() {
             let (missing, local) = (stream.ledger.due.len(), &stream.local);
-            self.faults.add(format_args!("{local} is told the end, and {missing} bytes before it are missing"));
+            self.faults.add(format_args!("the end is reported to {local}, but {missing} bytes before it are missing"));
         }
         self.make_ready(owner, id);
         Some(news)
@@ -437,7 +445,7 @@ impl Kernel {
 }
 
 impl SimulatedStream {
-    /// Number of bytes that one receive can bring: those in front of an urgent byte.
+    /// Returns the number of bytes that one receive can bring: those in front of an urgent byte.
     fn readable(&self) -> usize {
         self.urgent.unwrap_or(self.incoming.len())
     }

@@ -1,4 +1,4 @@
-//! That the kernel does what Linux does, asked directly: nothing of an engine is in these tests.
+//! Tests the kernel directly, without an engine: it behaves as Linux does.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ impl World {
         Self::listening(conditions, SocketAddr::new(PEER, 7).into())
     }
 
-    /// Over UNIX sockets, which are on one host.
+    /// Connects over UNIX sockets, on one host.
     fn unix() -> Self {
         Self::unix_with(Conditions::ideal())
     }
@@ -41,7 +41,7 @@ impl World {
         Self { kernel, listener, to }
     }
 
-    /// Lets everything happen that is due by now.
+    /// Handles all events that are due by now.
     fn settle(&mut self) {
         self.pass(Duration::ZERO);
     }
@@ -56,7 +56,7 @@ impl World {
         self.kernel.connect(Owner(1), HOST, &to, from, Sharing::default())
     }
 
-    /// A connection: the end that asked, and the one that was accepted.
+    /// Connects, and returns both ends: the asking one, and the accepted one.
     fn connect(&mut self, from: Option<SocketAddr>) -> (SocketId, SocketId) {
         let Ok(attempt) = self.ask(from) else { panic!("it can be asked for") };
         self.settle();
@@ -74,7 +74,7 @@ impl World {
         self.settle();
     }
 
-    /// From now on the next port that is tried for those who ask for none is this.
+    /// Makes `port` the next ephemeral port to be tried.
     fn wrap_around_to(&mut self, port: u16) {
         self.kernel.hosts.get_mut(&HOST).expect("it is there").next_port = port;
     }
@@ -86,8 +86,8 @@ fn assert_unavailable(refusal: Result<SocketId, SimulatedRefusal>) {
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
-/// Four-tuples are unique: a port that was chosen for one connection is not chosen for another to the same peer while that is there, and
-/// for 60 s after that if its end has closed first.
+/// Four-tuples are unique: a port chosen for one connection is not chosen for another to the same
+/// peer while that exists, nor for 60 s after it if its end has closed first.
 #[test]
 fn four_tuples_are_unique() {
     let mut world = World::new(Conditions::ideal());
@@ -96,7 +96,7 @@ fn four_tuples_are_unique() {
     world.wrap_around_to(port);
     let (second, _) = world.connect(None);
     assert_eq!(world.port(second), port + 1);
-    // It closes first, and so it waits.
+    // The asking end closes first, and so holds the four-tuple in TIME_WAIT.
     world.close(first);
     world.close(served);
     world.wrap_around_to(port);
@@ -108,7 +108,8 @@ fn four_tuples_are_unique() {
     assert_eq!(world.port(fourth), port);
 }
 
-/// A fixed port goes to one peer once, and is free again when the other end has closed first, or after 60 s.
+/// A fixed port reaches one peer once, and is free again when the other end has closed first, or
+/// after 60 s.
 #[test]
 fn a_fixed_port_waits() {
     let mut world = World::new(Conditions::ideal());
@@ -128,7 +129,7 @@ fn a_fixed_port_waits() {
     world.connect(from);
 }
 
-/// A reset leaves nothing that waits.
+/// A reset leaves no four-tuple in TIME_WAIT.
 #[test]
 fn a_reset_frees_the_four_tuple() {
     let mut world = World::new(Conditions::ideal());
@@ -140,7 +141,8 @@ fn a_reset_frees_the_four_tuple() {
     world.connect(from);
 }
 
-/// A port that is listened on is in use for a connection, and one that connections have shared is not for a listener's.
+/// A port of a listener is in use for a connection, and a port shared by connections is not in use
+/// for a listener.
 #[test]
 fn ports_of_listeners_and_connections() {
     let mut world = World::new(Conditions::ideal());
@@ -155,30 +157,30 @@ fn ports_of_listeners_and_connections() {
     assert!(world.kernel.connect(Owner(1), HOST, &other, Some(address), Sharing::default()).is_ok(), "another peer");
 }
 
-/// What a program asks of a socket, one thing after the other.
+/// One operation of a program on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ask {
     Send,
-    /// Receives until there is nothing more to say.
+    /// Receives until there are no more news.
     Receive,
-    /// Looks at it without receiving, as a poller does while reading is paused.
+    /// Polls without receiving, as a poller does while reading is paused.
     Pause,
 }
 
-/// How the peer goes.
+/// The way in which the peer closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goes {
-    /// Sends, and closes with something unread.
+    /// Sends, and closes with unread bytes.
     Unread,
-    /// The same with a reset.
+    /// Sends, and resets with unread bytes.
     Aborts,
     /// Sends, and closes.
     Closes,
-    /// Ends its direction, and closes with something unread after that.
+    /// Ends its direction, and then closes with unread bytes.
     EndsThenUnread,
 }
 
-/// What the system answers to a program whose peer sends `hello` and goes.
+/// Collects the system's answers to a program whose peer sends `hello` and closes.
 fn answers(unix: bool, goes: Goes, asks: &[Ask]) -> Vec<String> {
     let mut world = if unix { World::unix() } else { World::new(Conditions::ideal()) };
     let (ours, theirs) = world.connect(None);
@@ -219,8 +221,8 @@ fn answers(unix: bool, goes: Goes, asks: &[Ask]) -> Vec<String> {
     answers
 }
 
-/// F09, F11: what is answered when a peer has gone, as Linux answers it over the loopback interface: bytes that had arrived stay, and an
-/// error is told once, by whatever comes first.
+/// F09, F11: errors after a peer's close are those of Linux over the loopback interface. Arrived
+/// bytes stay, and an error is reported once, by the first operation.
 #[test]
 fn errors_are_told_once_and_bytes_stay() {
     use Ask::{Pause, Receive, Send};
@@ -255,7 +257,7 @@ fn errors_are_told_once_and_bytes_stay() {
     }
 }
 
-/// Connections that nobody has accepted are reset when their listener closes, over UNIX sockets too.
+/// Connections that were not accepted are reset when their listener closes, over UNIX sockets too.
 #[test]
 fn waiting_connections_are_reset_with_their_listener() {
     for mut world in [World::new(Conditions::ideal()), World::unix()] {
@@ -273,7 +275,7 @@ fn waiting_connections_are_reset_with_their_listener() {
     }
 }
 
-/// What a stream brings that receives from now on, piece by piece.
+/// Collects the news of a stream that receives from now on, chunk by chunk.
 fn pieces(world: &mut World, id: SocketId) -> Vec<String> {
     world.kernel.stream(id).expect("it is open").receiving = true;
     let mut pieces = Vec::new();
@@ -291,10 +293,11 @@ fn pieces(world: &mut World, id: SocketId) -> Vec<String> {
     pieces
 }
 
-/// A receive stops at an urgent byte and the next goes on behind it; the byte is no part of the stream, unless another one overtakes it.
+/// A receive stops at an urgent byte, and the next one goes on behind it. The byte is no part of
+/// the stream, unless another one overtakes it.
 #[test]
 fn a_receive_stops_at_an_urgent_byte() {
-    // An exclamation or question mark is out of band.
+    // Exclamation and question marks are sent out of band.
     let all: [(&str, &[&str]); 6] = [
         ("abc!def", &["abc", "def"]),
         ("!def", &["def"]),
@@ -321,7 +324,7 @@ fn a_receive_stops_at_an_urgent_byte() {
     }
 }
 
-/// What is dropped before a close goes on behind an urgent byte, so that the close is no reset.
+/// Dropping bytes before a close goes on behind an urgent byte, so that the close is no reset.
 #[test]
 fn a_close_reads_past_an_urgent_byte() {
     let mut world = World::new(Conditions::ideal());
@@ -335,7 +338,7 @@ fn a_close_reads_past_an_urgent_byte() {
     assert_eq!(pieces(&mut world, theirs), ["EndOfStream"]);
 }
 
-/// When so many bytes have arrived at a socket, in milliseconds from now.
+/// Returns the milliseconds until `count` bytes have arrived at a socket.
 fn arrived(world: &mut World, id: SocketId, count: usize) -> u128 {
     let start = world.kernel.now;
     world.settle();
@@ -346,7 +349,8 @@ fn arrived(world: &mut World, id: SocketId, count: usize) -> u128 {
     (world.kernel.now - start).as_millis()
 }
 
-/// Nagle's algorithm holds a partial segment while earlier bytes are not acknowledged, and the acknowledgement is 40 ms late.
+/// Nagle's algorithm holds a partial segment while earlier bytes are not acknowledged, and the
+/// acknowledgement is 40 ms late.
 #[test]
 fn small_segments_are_held() {
     type Does = fn(&mut World, SocketId, SocketId);
@@ -407,7 +411,7 @@ fn small_segments_are_held() {
         let (ours, theirs) = world.connect(None);
         does(&mut world, ours, theirs);
         assert_eq!(arrived(&mut world, theirs, count), expected, "{what}");
-        // There is nothing of the kind between UNIX sockets.
+        // UNIX sockets do nothing of the kind.
         let mut world = World::unix_with(Conditions::ideal().nagle(nagle));
         let (ours, theirs) = world.connect(None);
         does(&mut world, ours, theirs);

@@ -1,9 +1,9 @@
-//! What happened on a network.
+//! The events on a network: their text and their hash.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-/// What happened, as lines if they are wanted, and always as a number.
+/// Records events: always as a hash, and as lines on request.
 pub(super) struct Trace {
     pub(super) lines: Option<Vec<String>>,
     pub(super) hash: Hash,
@@ -30,7 +30,7 @@ impl Trace {
     }
 }
 
-/// FNV-1a: good enough to tell two runs apart, the same everywhere.
+/// FNV-1a: good enough to tell two runs apart, and the same on every machine.
 pub(super) struct Hash(pub(super) u64);
 
 impl Hash {
@@ -40,7 +40,8 @@ impl Hash {
         }
     }
 
-    /// The number in decimal digits, so many at least: formatting would take most of a simulation's time.
+    /// Adds a number in decimal, with at least `width` digits. The formatting machinery would take
+    /// most of a simulation's time.
     fn add_number(&mut self, mut number: u64, width: usize) {
         let mut digits = [b'0'; 20];
         let mut first = digits.len();
