@@ -58,6 +58,8 @@ pub mod protocol;
 pub mod protocols;
 pub mod reactor;
 pub mod task;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 pub mod time;
 #[cfg(feature = "tls")]

@@ -46,9 +46,11 @@ use std::mem;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
+#[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    AnyBackend, Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming,
-    IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, Interest,
+    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
@@ -232,21 +234,25 @@ impl Reactor {
     }
 
     /// A run begins, for whoever drives it with [`step`](Self::step)s.
+    #[cfg(feature = "testing")]
     pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
         self.0.begin_run()
     }
 
     /// A turn of a run. `false`: the run is over.
+    #[cfg(feature = "testing")]
     pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
         self.0.step(longest)
     }
 
     /// Whether a turn would not wait, whatever the network has.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_busy(&self) -> bool {
         self.0.is_busy()
     }
 
     /// Whether both are handles to the same reactor.
+    #[cfg(feature = "testing")]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
@@ -382,12 +388,14 @@ impl Builder {
     }
 
     /// Has jobs run on the reactor's own thread, each after the time that `takes` says: for reactors without real time.
+    #[cfg(feature = "testing")]
     pub(crate) fn simulate_jobs(mut self, takes: impl Fn() -> Duration + 'static) -> Self {
         self.simulated_jobs = Some(JobTime(Rc::new(takes)));
         self
     }
 
     /// Shows the calls between transports and protocols to `observer`.
+    #[cfg(feature = "testing")]
     pub(crate) fn observed(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Some(BuilderObserver(Rc::new(observer)));
         self

@@ -63,6 +63,7 @@ impl Core {
     }
 
     /// One turn of a run. `false`: the run is over.
+    #[cfg(feature = "testing")]
     pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);

@@ -318,6 +318,7 @@ impl Stream {
     }
 
     /// Whether it is being closed, or was told to be, without its queue being sent.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_aborting(&self) -> bool {
         self.states.closing == Closing::Aborting
     }
@@ -328,11 +329,13 @@ impl Stream {
     }
 
     /// Whether our side was shut, or will be (Twisted: `_writeDisconnecting`).
+    #[cfg(feature = "testing")]
     pub(crate) fn is_write_closing(&self) -> bool {
         self.states.writing != Writing::Open
     }
 
     /// Whether reading is paused (Twisted: `producerState`).
+    #[cfg(feature = "testing")]
     pub(crate) fn is_paused(&self) -> bool {
         self.reading() == Reading::Paused
     }
@@ -455,6 +458,7 @@ impl Stream {
     }
 
     /// Ends at once, for this reason, as if the network had said so.
+    #[cfg(feature = "testing")]
     pub(crate) fn dead(&mut self, reason: Failure) {
         self.close_with(Closing::Dead, reason);
     }
