@@ -1,14 +1,16 @@
-//! A chat: passes each line of text on to all connections.
+//! A chat server that passes each line of text on to all connections.
 //!
 //! ```sh
 //! cargo run --example chat &
 //! nc localhost 6000
 //! ```
 //!
-//! Argument: where to listen (`tcp:6000:queueLimit=1048576`). A line of more than 1,024 bytes and ten minutes of silence end a connection.
-//! So does a peer that does not read, once a mebibyte waits for it.
+//! The argument says where to listen (default `tcp:6000:queueLimit=1048576`). A connection is
+//! closed after a line of more than 1,024 bytes, or after ten minutes of silence. A peer that does
+//! not read is disconnected once more than a mebibyte is queued for it.
 //!
-//! `Connections` is the list of the factory's open connections. A broadcast iterates over it; `with` reaches the protocol of each.
+//! `Connections` is the list of the factory's open connections. A broadcast iterates over it, and
+//! `with` reaches the protocol of each connection.
 
 use std::mem;
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(600);
 struct Talker {
     room: Connections<Self>,
     name: Option<String>,
-    /// The beginning of a line.
+    /// An incomplete line.
     unread: Vec<u8>,
     idle: Option<DelayedCall>,
 }
@@ -77,7 +79,7 @@ impl Protocol for Talker {
         if let Some(name) = &self.name {
             self.tell_all(&format!("* {name} has left\n"));
         }
-        // It is over already, if it is what closed the connection.
+        // The timer can't be cancelled if it is the one that closed the connection.
         let _ = self.idle.take().map(|idle| idle.cancel());
     }
 }

@@ -1,12 +1,15 @@
 //! A server and ten clients in one process, on one reactor and a port that the system chooses.
 //!
-//! 1. The **reactor** is the event loop: everything below runs on it, one callback at a time.
-//! 2. **Endpoints** say where: the server's is made from a string, the clients' from the port that it got.
-//! 3. **Factories** build a protocol for each connection; here they are closures.
-//! 4. **Protocols** say what is done with a connection: `Echo` answers, `Greeter` asks, and counts the answers.
-//! 5. **Transports** carry the bytes, and close once what was written is sent.
+//! 1. The **reactor** is the event loop. All code below runs on it, one callback at a time.
+//! 2. An **endpoint** says where to listen or to connect. The server's is made from a string, the
+//!    clients' from the number of the server's port.
+//! 3. A **factory** builds a protocol for each connection. Here the factories are closures.
+//! 4. A **protocol** handles the events of one connection. `Echo` answers. `Greeter` sends a
+//!    greeting, and counts the answers.
+//! 5. A **transport** carries the bytes. It closes once all written bytes are sent.
 //!
-//! `listen` and `connect` answer with a **Deferred**. Exits when all ten have been answered.
+//! `listen` and `connect` return a **Deferred**. The program exits when all ten clients have an
+//! answer.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -68,7 +71,7 @@ fn connect_all(reactor: &Reactor, port: &Port) -> Result<()> {
     Ok(())
 }
 
-/// Starts the server, and the clients when it listens.
+/// Starts the server, and the clients once it listens.
 pub(crate) fn start(reactor: &Reactor) -> Result<()> {
     let handle = reactor.clone();
     server_from_string(reactor, "tcp:0:interface=127.0.0.1")?

@@ -1,13 +1,16 @@
 //! Ten clients of an echo server, each with a factory of its own.
 //!
-//! 1. The **reactor** is the event loop; the first answer stops it.
-//! 2. An **endpoint**, here made from a string, says where to connect: `tcp:localhost:8888`, or the first argument.
-//! 3. A **factory** builds the protocol for a connection once there is one. A closure will do.
-//! 4. The **protocol** greets when its connection is made, and prints the answer.
-//! 5. The **transport** is what it writes to.
+//! 1. The **reactor** is the event loop. The first answer stops it.
+//! 2. An **endpoint**, here made from a string, says where to connect: `tcp:localhost:8888`, or the
+//!    first argument.
+//! 3. A **factory** builds the protocol for a connection once it is established. A closure is
+//!    enough.
+//! 4. The **protocol** sends a greeting when its connection is made, and prints the answer.
+//! 5. The **transport** carries the greeting.
 //!
-//! `connect` gives a **Deferred**, and so does each client: it fires with the answer. `race` waits for the first of them, and fails if all do:
-//! then the exit status is 1, and the failures are on standard error.
+//! `connect` returns a **Deferred**, and so does `greet`: it fires when the client has its answer.
+//! `race` waits for the first of them, and fails if all of them fail. Then the exit status is 1,
+//! and the failures are on standard error.
 
 use std::process::ExitCode;
 
@@ -32,7 +35,7 @@ impl Protocol for Greeter {
     fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
         println!("client {} was answered: {}", self.number, String::from_utf8_lossy(data));
         if let Some(answered) = self.answered.take() {
-            // Another client may have been the first.
+            // Another client may have been first.
             let _ = answered.callback(());
         }
         Ok(())
@@ -45,7 +48,7 @@ impl Protocol for Greeter {
     }
 }
 
-/// Fires when the client of this number was answered.
+/// Starts a client. The Deferred fires when the client has its answer.
 fn greet(reactor: &Reactor, description: &str, number: usize) -> Result<Deferred<()>> {
     let (promise, answered) = Promise::new();
     let mut promise = Some(promise);

@@ -1,14 +1,16 @@
 //! An echo server in five components.
 //!
 //! 1. The **reactor** is the event loop. It waits for the sockets, and stops on Ctrl-C or SIGTERM.
-//! 2. An **endpoint**, here made from a string, says where to listen: `tcp:8888`, or the first argument.
-//! 3. The **factory** belongs to the port. For each connection it is asked to build a protocol; it counts them.
-//! 4. A **protocol** belongs to one connection, and says what is done when something happens to it.
-//! 5. The **transport** is what the protocol writes to, and closes.
+//! 2. An **endpoint**, here made from a string, says where to listen: `tcp:8888`, or the first
+//!    argument.
+//! 3. The **factory** belongs to the port. It builds a protocol for each connection. Here it also
+//!    holds the count of open connections.
+//! 4. A **protocol** belongs to one connection, and handles its events.
+//! 5. The **transport** is for writing to the connection, and for closing it.
 //!
-//! The fifth word to know is **Deferred**: `listen` answers with one, for an answer may take a while.
+//! One more term is **Deferred**: a result that may take a while. `listen` returns one.
 //!
-//! Run it, and then `cargo run --example echo_client`, or `nc localhost 8888`.
+//! Start the server, and then run `cargo run --example echo_client` or `nc localhost 8888`.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -32,7 +34,7 @@ impl Factory for EchoFactory {
 }
 
 struct Echo {
-    /// The connections that are open, counted for all protocols of the factory.
+    /// Number of open connections, shared by all protocols of the factory.
     open: Rc<Cell<usize>>,
 }
 
@@ -47,7 +49,7 @@ impl Protocol for Echo {
         println!("data: {}", String::from_utf8_lossy(data).escape_debug());
         println!("host: {}, peer: {}", transport.host(), transport.peer());
         transport.write(data);
-        // What was written is sent first.
+        // Closes after all written bytes are sent.
         transport.lose_connection();
         Ok(())
     }
@@ -63,7 +65,8 @@ fn main() -> ExitCode {
         let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:8888".to_owned());
         let stopped = reactor.when_stopped();
         let listening = server_from_string(reactor, &description)?.listen(EchoFactory::default());
-        // Until Ctrl-C. If it can't listen, this fails, and so does the program.
+        // Runs until Ctrl-C. If the server can't listen, this Deferred fails, and the program fails
+        // with it.
         Ok(listening.add_callback(|port| {
             println!("listening on {}", port.host());
             stopped

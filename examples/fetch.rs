@@ -1,12 +1,14 @@
-//! A page made of three things that are fetched at the same time, one of which never comes: with callbacks, and with `async`.
+//! A page made of three parts that are fetched at the same time, one of which never arrives: once
+//! with callbacks, and once with `async`.
 //!
-//! `fetch` returns a **Deferred**: it connects, and waits for all that the server says. Each fetch gets a **timeout**, which cancels
-//! it: the connection is aborted, or the attempt to connect given up. Then
+//! `fetch` returns a **Deferred**. It connects, and collects everything that the server sends. Each
+//! fetch has a **timeout**, which cancels it: the connection is aborted, or the attempt to connect
+//! ends.
 //!
-//! 1. `page_with_callbacks` gathers the three; an errback puts something in the place of what failed;
+//! 1. `page_with_callbacks` gathers the three Deferreds. An errback replaces a part that failed.
 //! 2. `page_with_async` awaits the same Deferreds, in a future that the reactor runs.
 //!
-//! The servers are in the same process: one answers, one is slow, one says nothing.
+//! The servers are in the same process: one answers, one is slow, and one sends nothing.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,16 +18,16 @@ use ropewalk::endpoints::{TcpClientEndpoint, server_from_string};
 use ropewalk::interfaces::*;
 use ropewalk::{Connection, Deferred, Failure, Reactor, Result, Transport, for_protocol};
 
-/// How long a fetch may take.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Time limit of a fetch.
+const FETCH_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Where something can be fetched.
+/// A server, by name and port.
 struct Source {
     name: &'static str,
     port: u16,
 }
 
-/// Keeps what it hears, until the connection is over.
+/// Collects received bytes until the connection is over.
 #[derive(Default)]
 struct Listener {
     heard: Vec<u8>,
@@ -40,7 +42,7 @@ impl Protocol for Listener {
 
     fn connection_lost(&mut self, _transport: &Transport, _reason: &Failure) {
         if let Some(whole) = self.whole.take() {
-            // Whoever waited may have given up: then this is refused, and that is fine.
+            // A fetch that timed out has its result already, and refuses this one.
             let _ = whole.callback(String::from_utf8_lossy(&self.heard).into_owned());
         }
     }
@@ -51,7 +53,8 @@ fn fetch(reactor: &Reactor, source: &Source) -> Deferred<String> {
     endpoint.connect(for_protocol(|_| Listener::default())).add_callback(everything)
 }
 
-/// All that comes until the server closes. Cancelling it aborts the connection.
+/// Returns everything that the server sends until it closes. Cancelling the Deferred aborts the
+/// connection.
 fn everything(connection: Connection<Listener>) -> Deferred<String> {
     let transport = connection.transport().clone();
     let (whole, text) = Promise::with_canceller(move || transport.abort_connection());
@@ -65,7 +68,7 @@ fn page_with_callbacks(reactor: &Reactor, sources: &[Source]) -> Deferred<String
     let parts = sources.iter().map(|source| {
         let name = source.name;
         fetch(reactor, source)
-            .add_timeout(PATIENCE, reactor)
+            .add_timeout(FETCH_TIMEOUT, reactor)
             .add_errback(|failure| Ok(format!("({failure})")))
             .add_callback(move |text| Ok(format!("  {name}: {text}\n")))
     });
@@ -73,9 +76,9 @@ fn page_with_callbacks(reactor: &Reactor, sources: &[Source]) -> Deferred<String
 }
 
 async fn page_with_async(reactor: Reactor, sources: Vec<Source>) -> Result<String> {
-    // All are under way before the first is awaited.
+    // Starts all fetches before the first is awaited.
     let fetches: Vec<_> =
-        sources.iter().map(|source| fetch(&reactor, source).add_timeout(PATIENCE, &reactor)).collect();
+        sources.iter().map(|source| fetch(&reactor, source).add_timeout(FETCH_TIMEOUT, &reactor)).collect();
     let mut page = String::new();
     for (source, fetch) in sources.iter().zip(fetches) {
         let text = fetch.await.unwrap_or_else(|failure| format!("({failure})"));
@@ -84,7 +87,7 @@ async fn page_with_async(reactor: Reactor, sources: Vec<Source>) -> Result<Strin
     Ok(page)
 }
 
-/// Says something after a while, if it has anything to say.
+/// Sends its text, if it has one, after a while.
 struct Speaker {
     reactor: Reactor,
     text: Option<&'static str>,

@@ -1,12 +1,13 @@
-//! A proxy: whatever connects to one endpoint is connected to another, and each side is read no faster than the other takes it.
+//! A proxy: it connects each client of one endpoint to another endpoint, and reads each side no
+//! faster than the other side takes the bytes.
 //!
 //! ```sh
 //! cargo run --example proxy -- tcp:8000 tcp:localhost:8888
 //! cargo run --example proxy -- unix:/run/user/1000/door tcp:example.com:80
 //! ```
 //!
-//! An end of stream goes through as an end of stream, so that requests which end with one are answered; a connection that breaks
-//! breaks the other.
+//! An end of stream is passed on as an end of stream, so that requests which end with one get their
+//! answer. If one connection breaks, the proxy aborts the other.
 
 use std::cell::RefCell;
 use std::env;
@@ -19,13 +20,13 @@ use ropewalk::interfaces::*;
 use ropewalk::transport::Streaming;
 use ropewalk::{Deferred, Failure, Result, Transport, bail, for_protocol};
 
-/// The transport of the other side, while there is one.
+/// The transport of the other side, while it is connected.
 type Other = Rc<RefCell<Option<Transport>>>;
 
-/// One side: what comes in here goes out at the other.
+/// One side of the proxy. Bytes received here are written to the other side.
 struct Side {
     other: Other,
-    /// The side that came to us connects the other one.
+    /// The endpoint to connect to. Only the client's side has one.
     target: Option<Rc<dyn ClientEndpoint>>,
     connecting: Option<Deferred<()>>,
 }
@@ -45,7 +46,7 @@ impl Protocol for Side {
 
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         let Some(target) = self.target.take() else { return Ok(()) };
-        // Nothing is read before there is somebody who takes it.
+        // Nothing is read until the other side can take it.
         transport.pause_producing();
         let back = Self { other: Rc::new(RefCell::new(Some(transport.clone()))), target: None, connecting: None };
         let (front, closing, place) = (transport.clone(), transport.clone(), Rc::clone(&self.other));

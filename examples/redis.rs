@@ -1,11 +1,12 @@
-//! A client of Redis: each command gives a Deferred with its reply.
+//! A client of Redis: each command returns a Deferred for its reply.
 //!
 //! ```sh
 //! cargo run --example redis -- tcp:localhost:6379
 //! ```
 //!
-//! Four commands are pipelined: all are sent before the first reply comes. Then a chain: each command is asked for from inside the callback
-//! that has the reply before, while the protocol is still in its `data_received`. `Connection::later` waits for the end of that.
+//! Four commands are pipelined: all are sent before the first reply comes. A chain follows: the
+//! callback with a reply sends the next command, while the protocol is still in its
+//! `data_received`. `Connection::later` waits until that call has returned.
 
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -15,14 +16,14 @@ use ropewalk::endpoints::client_from_string;
 use ropewalk::interfaces::*;
 use ropewalk::{Connection, Deferred, Failure, Result, Transport, bail, for_protocol};
 
-/// A reply that is no error. A status is told as bytes, and `None` is the null.
+/// A reply that is not an error. A status is returned as bytes. `None` is the null reply.
 #[derive(Debug, PartialEq)]
 enum Reply {
     Number(i64),
     Bytes(Option<Vec<u8>>),
 }
 
-/// Replies come in the order of the commands.
+/// The protocol. Replies come in the order of the commands.
 #[derive(Default)]
 struct Redis {
     unread: Vec<u8>,
@@ -34,7 +35,7 @@ impl Protocol for Redis {
         self.unread.extend_from_slice(data);
         let mut taken = 0;
         while let Some((reply, length)) = first_reply(&self.unread[taken..])? {
-            // A Deferred that was cancelled drops its reply.
+            // The reply to a cancelled Deferred is dropped.
             let _ = self.waiting.pop_front().ok_or("a reply without a command")?.complete(reply);
             taken += length;
         }
@@ -47,7 +48,7 @@ impl Protocol for Redis {
     }
 }
 
-/// The first reply and its length, once it is there as a whole.
+/// Returns the first reply and its length, once all of it has arrived.
 fn first_reply(bytes: &[u8]) -> Result<Option<(Result<Reply>, usize)>> {
     let Some(start) = bytes.windows(2).position(|two| two == b"\r\n").map(|end| end + 2) else { return Ok(None) };
     Ok(match str::from_utf8(&bytes[..start - 2])?.split_at_checked(1) {

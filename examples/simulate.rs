@@ -1,15 +1,23 @@
-//! Soaks the engine on simulated networks: an echo server and twenty clients, one seed after the other, with everything that can
-//! go wrong: latency, slow links, single bytes, short writes, Nagle's algorithm, partitions, resets, peers that send urgent bytes and do not
-//! read, descriptors that run out, backends that misbehave.
+//! A soak test of the engine on simulated networks, with one seed after another. An echo server and
+//! twenty clients meet every kind of fault: latency, slow links, single bytes, short writes,
+//! Nagle's algorithm, partitions, resets, peers that send urgent bytes and do not read, descriptors
+//! that run out, and backends that misbehave.
 //!
 //! ```sh
 //! cargo run --release --example simulate -- --seeds 10000            # from seed 0 on
 //! cargo run --release --example simulate -- --from 4711 --seeds 1    # one seed again
 //! ```
 //!
-//! Whatever happens, these hold: a client hears nothing but the beginning of what it sent; a protocol is made once and lost once, last,
-//! and no callback comes inside another; clients that nobody harmed hear everything; and in the end no socket is open. The first seed for which they do not is printed
-//! with its trace, and is all that is needed to see it again.
+//! Each seed checks these invariants:
+//!
+//! - a client receives a prefix of the bytes that it sent, and nothing else;
+//! - a protocol is made once and lost once, last, and no callback runs inside another;
+//! - a client receives everything, unless its connection was refused, was reset by the seed, or was
+//!   shed by a server without descriptors;
+//! - no socket is open at the end.
+//!
+//! The first seed that breaks one is printed with its trace. The seed alone is enough to replay the
+//! run.
 
 use std::cell::{Cell, RefCell};
 use std::env;
@@ -28,8 +36,8 @@ use ropewalk::{Failure, Reactor, Result, Transport, for_protocol};
 
 const CLIENTS: usize = 20;
 
-/// How much virtual time a seed has. The slowest networks take some minutes.
-const LONG: Duration = Duration::from_secs(24 * 3600);
+/// Virtual time of a seed. The slowest networks take some minutes of it.
+const RUN_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
@@ -42,17 +50,18 @@ impl Protocol for Echo {
     }
 }
 
-/// What became of a client.
+/// The result of a client.
 #[derive(Default)]
 struct Fate {
     heard: Cell<usize>,
     heard_all: Cell<bool>,
-    /// The seed had it reset its connection.
+    /// True if the seed resets the connection, if connecting failed, or if the server runs out of
+    /// descriptors.
     harmed: Cell<bool>,
     over: Cell<bool>,
 }
 
-/// Sends a message in pieces, and closes when it has come back.
+/// Sends a message in pieces, and closes when all of it has come back.
 struct Asker {
     message: Rc<Vec<u8>>,
     fate: Rc<Fate>,
@@ -82,14 +91,14 @@ impl Protocol for Asker {
 
     fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
         self.fate.over.set(true);
-        // A callback that failed is a fault of ours, whatever the network does.
+        // A failed callback is a fault of the engine, whatever the network does.
         if reason.check::<ConnectionClosed>().is_none() {
             self.witness.fault(reason.to_string());
         }
     }
 }
 
-/// One seed: everything that happens is drawn from it.
+/// Runs one seed. Everything that happens is drawn from it.
 fn simulate(network: &Network) -> Result<()> {
     let (seed, witness) = (network.seed(), Witness::new());
     let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -122,15 +131,15 @@ fn simulate(network: &Network) -> Result<()> {
     }
     if draw.below(3) == 0 {
         starve(network, &server, &mut draw);
-        // Whoever is shed has done nothing wrong, and hears nothing.
+        // A server without descriptors may drop any client.
         fates.iter().for_each(|fate| fate.harmed.set(true));
     }
-    network.run_until(LONG, || {
+    network.run_until(RUN_LIMIT, || {
         witness.check();
         fates.iter().all(|fate| fate.over.get())
     })?;
-    let cheated = fates.iter().position(|fate| !fate.harmed.get() && !fate.heard_all.get());
-    assert_eq!(cheated, None, "nobody harmed it, and it did not hear everything");
+    let incomplete = fates.iter().position(|fate| !fate.harmed.get() && !fate.heard_all.get());
+    assert_eq!(incomplete, None, "an unharmed client did not receive everything");
     for reactor in &reactors {
         reactor.stop()?;
     }
@@ -142,7 +151,8 @@ fn simulate(network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// Has a client connect after a while. If the seed says so it resets its connection in the middle.
+/// Connects a client after a while. If the seed says so, the client resets its connection in the
+/// middle.
 fn start(
     client: &Reactor,
     description: String,
@@ -179,7 +189,7 @@ fn start(
     });
 }
 
-/// Cuts a client off for a while.
+/// Cuts a client off from the server for a while.
 fn part(network: &Network, client: &Reactor, host: IpAddr, draw: &mut Draw) {
     let (parts, heals) = (network.clone(), network.clone());
     let from = Duration::from_millis(draw.below(3_000));
@@ -187,7 +197,8 @@ fn part(network: &Network, client: &Reactor, host: IpAddr, draw: &mut Draw) {
     client.call_later(from + Duration::from_millis(draw.below(10_000)), move || heals.heal(host, SERVER));
 }
 
-/// A hostile peer: sends a few bytes, one of them urgent, and closes or aborts with the answer unread, or ends its direction and stays.
+/// A hostile peer. It sends a few bytes, one of them urgent. Then it closes or aborts with the
+/// answer unread, or ends its direction and stays.
 fn intrude(network: &Network, server: &Reactor, draw: &mut Draw) {
     let (after, goes) = (Duration::from_millis(draw.below(4_000)), draw.below(3));
     let intruder = Rc::new(RefCell::new(None));
@@ -195,14 +206,14 @@ fn intrude(network: &Network, server: &Reactor, draw: &mut Draw) {
     server.call_later(after, move || drop(connects.replace(Some(network.connect((SERVER, 7).into())))));
     server.call_later(after + Duration::from_millis(400), move || {
         if let Some(peer) = &*sends.borrow() {
-            // It may not be connected yet, or any more: then it sends nothing.
+            // A peer that is not connected yet, or no longer, sends nothing.
             let _ = peer.write(b"hello").and_then(|_| peer.write_urgent(b'!')).and_then(|_| peer.write(b"there"));
         }
     });
     server.call_later(after + Duration::from_millis(600), move || match intruder.take() {
         Some(peer) if goes == 0 => peer.close(),
         Some(peer) if goes == 1 => peer.abort(),
-        // Nor has one an end that is not connected.
+        // A peer that is not connected has no direction to end.
         Some(peer) => drop(peer.shut_down()),
         None => {}
     });
@@ -229,7 +240,7 @@ impl Draw {
     }
 }
 
-/// Runs a seed, and says what went wrong.
+/// Runs a seed, and returns what went wrong.
 pub(crate) fn run(seed: u64, traced: bool) -> (Network, std::result::Result<(), String>) {
     let network = Network::with_conditions(seed, Conditions::rough(seed));
     if traced {
@@ -287,7 +298,7 @@ fn arguments() -> std::result::Result<(u64, u64), String> {
     Ok((from, seeds))
 }
 
-/// A line that says how far it is, where somebody looks.
+/// A line of progress, shown only on a terminal.
 struct Progress {
     started: Instant,
     shown: Cell<Option<Instant>>,
@@ -305,7 +316,7 @@ impl Progress {
         let filled = (done as usize * WIDTH) / self.seeds.max(1) as usize;
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
         let end = if done == self.seeds { "\n" } else { "" };
-        // Nobody minds if a line of progress is lost.
+        // A lost line of progress does no harm.
         let _ = write!(
             io::stderr(),
             "\r[{:<WIDTH$}] {done}/{} {rate:.0} seeds a second{end}",

@@ -1,7 +1,12 @@
-//! A client that asks `starttls_server` for TLS, and says what it has to say when nobody else can hear it.
+//! A client that asks `starttls_server` for TLS, and sends its secret only over TLS.
 //!
-//! Arguments: where to connect (`tcp:localhost:8025`), the file with the certificate of the server's authority (`starttls.pem`), and
-//! the server's name (`localhost`). If there is no answer over TLS, the exit status is 1.
+//! Arguments:
+//!
+//! 1. where to connect (default `tcp:localhost:8025`);
+//! 2. the file with the certificate of the server's authority (`starttls.pem`);
+//! 3. the server's name (`localhost`).
+//!
+//! The exit status is 1 if there is no answer over TLS.
 
 use std::process::ExitCode;
 
@@ -13,7 +18,7 @@ use ropewalk::{Failure, Result, Transport, bail};
 
 struct Discreet {
     tls: ClientTls,
-    /// Fired with the answer that comes over TLS, or with the reason why there is none.
+    /// Fires with the answer that came over TLS, or with the reason why there is none.
     answer: Option<Promise<String>>,
 }
 
@@ -33,7 +38,8 @@ impl Protocol for Discreet {
         } else if text == "go ahead" {
             println!("the server agrees to TLS");
             transport.start_tls(&self.tls)?;
-            // It waits for the handshake, and so for the proof that this is the right server.
+            // These bytes wait for the handshake, and so for the proof that this is the right
+            // server.
             transport.write(b"the secret\n");
         } else {
             bail!("the server does not agree to TLS: {text:?}");

@@ -1,13 +1,18 @@
-//! A server that speaks plainly until it is asked for TLS, on the same connection: `starttls_client` asks it.
+//! A server that speaks plain text until a client asks for TLS on the same connection, as
+//! `starttls_client` does.
 //!
 //! ```sh
 //! cargo run --example starttls_server &
 //! cargo run --example starttls_client
 //! ```
 //!
-//! A line `STARTTLS` is answered by `go ahead`, and from then on everything is TLS; any other line is sent back, with a word about
-//! whether anybody could have listened. Arguments: where to listen (`tcp:8025:interface=127.0.0.1`), and the file that the
-//! authority's certificate goes to (`starttls.pem`).
+//! The answer to a line `STARTTLS` is `go ahead`, and everything after it is TLS. Any other line is
+//! sent back, with a note on its secrecy.
+//!
+//! Arguments:
+//!
+//! 1. where to listen (default `tcp:8025:interface=127.0.0.1`);
+//! 2. the file for the authority's certificate (`starttls.pem`).
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -19,8 +24,8 @@ use ropewalk::interfaces::*;
 use ropewalk::tls::ServerTls;
 use ropewalk::{Failure, Result, Transport, bail, for_protocol};
 
-/// No line is longer.
-const LONGEST: usize = 1000;
+/// Longest line, in bytes.
+const LONGEST_LINE_BYTES: usize = 1000;
 
 struct Lines {
     tls: ServerTls,
@@ -39,8 +44,9 @@ impl Lines {
             transport.write(b"go ahead\n");
             transport.start_tls(&self.tls)?;
         } else {
-            // Whoever can write on the line could have put it there, to be taken for what came over TLS.
-            bail!("something came behind the request for TLS, and before TLS");
+            // An attacker on the path could have added these bytes, to pass them off as bytes
+            // that came over TLS.
+            bail!("data arrived after the request for TLS, and before the handshake");
         }
         Ok(())
     }
@@ -58,7 +64,7 @@ impl Protocol for Lines {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             self.line(transport, line.trim_ascii_end())?;
         }
-        if self.rest.len() > LONGEST {
+        if self.rest.len() > LONGEST_LINE_BYTES {
             bail!("the line is too long");
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A page over HTTPS that shows what it was asked.
+//! An HTTPS server whose page shows the request.
 //!
 //! ```sh
 //! cargo run --example tls_echo &
@@ -6,9 +6,13 @@
 //! openssl s_client -connect localhost:8443 -CAfile tls_echo.pem
 //! ```
 //!
-//! Arguments: where to listen (`tcp:8443:interface=127.0.0.1`), and the file that the authority's certificate goes to
-//! (`tls_echo.pem`). The certificate is made anew each time; with one in a file it would be
-//! `server_from_string(&reactor, "ssl:8443:privateKey=key.pem:certKey=chain.pem")` and nothing more.
+//! Arguments:
+//!
+//! 1. where to listen (default `tcp:8443:interface=127.0.0.1`);
+//! 2. the file for the authority's certificate (`tls_echo.pem`).
+//!
+//! The certificate is made anew at each start. With a certificate in a file, the server would need
+//! only `server_from_string(&reactor, "ssl:8443:privateKey=key.pem:certKey=chain.pem")`.
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -20,8 +24,8 @@ use ropewalk::interfaces::*;
 use ropewalk::tls::ServerTls;
 use ropewalk::{Failure, Result, Transport, bail, for_protocol};
 
-/// No request is longer.
-const LONGEST: usize = 16 * 1024;
+/// Longest request, in bytes.
+const LONGEST_REQUEST_BYTES: usize = 16 * 1024;
 
 #[derive(Default)]
 struct Page {
@@ -38,7 +42,7 @@ impl Protocol for Page {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
         self.request.extend_from_slice(data);
-        if self.request.len() > LONGEST {
+        if self.request.len() > LONGEST_REQUEST_BYTES {
             bail!("the request is too long");
         }
         if self.request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -48,7 +52,7 @@ impl Protocol for Page {
             );
             transport.write(head.as_bytes());
             transport.write(&self.request);
-            // What was written is sent first, and then the end of TLS.
+            // Sends all written bytes first, and then the end of TLS.
             transport.lose_connection();
         }
         Ok(())

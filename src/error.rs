@@ -1,9 +1,19 @@
 //! The errors of the engine (Twisted: `twisted.internet.error`).
 //!
-//! One type for each question that a caller asks: why did the connection end ([`ConnectionClosed`]), why was there none
-//! ([`ConnectError`]), why can't I listen ([`ListenError`]), what is wrong with the reactor ([`ReactorError`]), with a
-//! timer ([`TimerError`]), with a protocol that I want to reach ([`Unavailable`]), with a lock ([`FilesystemLockError`]). All travel inside a
-//! [`Failure`] where callbacks meet them, and [`Failure::check`] finds them.
+//! There is one type for each question that a caller asks:
+//!
+//! | question | type |
+//! |---|---|
+//! | why did the connection end | [`ConnectionClosed`] |
+//! | why is there no connection | [`ConnectError`] |
+//! | why does the port not listen | [`ListenError`] |
+//! | why did the reactor refuse the call | [`ReactorError`] |
+//! | why is the signal not handled | [`SignalError`] |
+//! | why did the timer refuse the call | [`TimerError`] |
+//! | why is the protocol out of reach | [`Unavailable`] |
+//! | why is the lock not taken, or not released | [`FilesystemLockError`] |
+//!
+//! Callbacks meet all of them inside a [`Failure`], and find them with [`Failure::check`].
 
 use std::error::Error as _;
 use std::fmt;
@@ -17,80 +27,81 @@ use crate::address::Address;
 pub use crate::address::BadHostName;
 use crate::failure::Failure;
 
-/// Why a connection ended: the reason that `connection_lost` is given, unless a callback of the protocol failed (then it
-/// is that failure).
+/// The reason why a connection ended, as passed to `connection_lost`. If a callback of the protocol
+/// failed, the reason is that failure instead.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectionClosed {
-    /// Closed in an orderly way by either side (Twisted: `ConnectionDone`).
+    /// Either side closed the connection in an orderly way (Twisted: `ConnectionDone`).
     #[error("the connection was closed cleanly")]
     Done,
     /// The peer reset the connection (Twisted: `ConnectionLost`).
     #[error("the peer reset the connection ({unsent} bytes were still to be sent)")]
     Reset {
-        /// Bytes that were written and had not been handed to the operating system.
+        /// Bytes that were written, and not yet handed to the operating system.
         unsent: usize,
     },
-    /// The operating system gave the peer up: no answer within its limits or those of keep-alive (Twisted:
-    /// `ConnectionLost`).
+    /// The operating system gave up on the peer: there was no answer within its own limits, or
+    /// within those of keep-alive (Twisted: `ConnectionLost`).
     #[error("the peer no longer answers ({unsent} bytes were still to be sent)")]
     TcpTimedOut {
-        /// Bytes that were written and had not been handed to the operating system.
+        /// Bytes that were written, and not yet handed to the operating system.
         unsent: usize,
     },
     /// Any other network error (Twisted: `ConnectionLost`).
     #[error("the connection was lost ({unsent} bytes were still to be sent)")]
     Lost {
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
-        /// Bytes that were written and had not been handed to the operating system.
+        /// Bytes that were written, and not yet handed to the operating system.
         unsent: usize,
     },
-    /// The peer ended the connection without ending TLS, so it may be that not all came of what it had to say (Twisted:
-    /// `ConnectionLost`).
-    #[error("the peer ended the connection without ending TLS: what came may be cut short")]
+    /// The peer ended the connection without ending TLS (Twisted: `ConnectionLost`). The received
+    /// data may be truncated.
+    #[error("the peer ended the connection without ending TLS: the received data may be truncated")]
     Truncated,
     /// This side called `abort_connection` (Twisted: `ConnectionAborted`).
     #[error("the connection was aborted")]
     Aborted,
-    /// `lose_connection` was called, and the peer took nothing of what was queued for the whole close timeout
-    /// (Twisted waits without limit).
+    /// `lose_connection` was called, and the peer took none of the queued bytes for the whole close
+    /// timeout (Twisted waits without limit).
     #[error(
         "the peer took nothing for {after:?} while the connection was closing ({unsent} bytes were still to be sent)"
     )]
     CloseTimedOut {
         /// The close timeout.
         after: Duration,
-        /// Bytes that were written and had not been handed to the operating system.
+        /// Bytes that were written, and not yet handed to the operating system.
         unsent: usize,
     },
-    /// More bytes would have been queued than the limit of the queue allows, because the peer took less than was written: see
-    /// [`QueueLimit`](crate::transport::QueueLimit) (Twisted has no limit).
+    /// A write passed the limit of the queue, because the peer took less than was written (Twisted
+    /// has no limit). See [`QueueLimit`](crate::transport::QueueLimit).
     #[error("the peer took too little of what was written: {unsent} bytes were to be sent, and {limit} may be queued")]
     QueueLimit {
-        /// The limit.
+        /// The limit, in bytes.
         limit: u32,
-        /// Bytes that had not been handed to the operating system, with those of the write that passed the limit.
+        /// Bytes not yet handed to the operating system, including those of the write that passed
+        /// the limit.
         unsent: usize,
     },
-    /// The reactor stopped under the connection (Twisted: `ConnectionLost`).
+    /// The reactor stopped while the connection was open (Twisted: `ConnectionLost`).
     #[error("the reactor stopped")]
     ReactorStopped,
 }
 
 thread_local! {
-    /// The reason of most ends, which they share: a connection that ends cleanly allocates nothing for it.
+    /// The failure of a clean end, shared by all of them: such an end allocates nothing.
     static DONE: Failure = Failure::untraced(ConnectionClosed::Done);
 }
 
 impl ConnectionClosed {
-    /// [`Done`](Self::Done) as a failure.
+    /// Returns [`Done`](Self::Done) as a failure.
     pub(crate) fn done() -> Failure {
-        // A thread that ends drops its own before those who may still ask for it.
+        // A thread that ends may drop `DONE` before the last connection that needs it.
         DONE.try_with(Failure::clone).unwrap_or_else(|_| Failure::untraced(Self::Done))
     }
 
-    /// Sorts a network error into its kind.
+    /// Classifies a network error.
     pub(crate) fn from_io(source: io::Error, unsent: usize) -> Self {
         match source.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset { unsent },
@@ -100,45 +111,46 @@ impl ConnectionClosed {
     }
 }
 
-/// Why there is no connection (Twisted: `ConnectError` and its subclasses, `DNSLookupError`, `NoProtocol`,
-/// `ConnectingCancelledError`).
+/// The reason why there is no connection (Twisted: `ConnectError` and its subclasses,
+/// `DNSLookupError`, `NoProtocol`, `ConnectingCancelledError`).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// Nobody listens there (Twisted: `ConnectionRefusedError`).
+    /// The address has no listener (Twisted: `ConnectionRefusedError`).
     #[error("{address} refused the connection")]
     Refused {
-        /// Where we wanted to go.
+        /// The address to connect to.
         address: Address,
     },
-    /// There is no way to that network or host (Twisted: `NoRouteError`).
+    /// There is no route to that network or host (Twisted: `NoRouteError`).
     #[error("{address} is unreachable")]
     Unreachable {
-        /// Where we wanted to go.
+        /// The address to connect to.
         address: Address,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// No answer within the timeout of this attempt (Twisted: `TimeoutError`).
+    /// The peer did not answer within the timeout of this attempt (Twisted: `TimeoutError`).
     #[error("{address} did not answer within {after:?}")]
     NoAnswer {
-        /// Where we wanted to go.
+        /// The address to connect to.
         address: Address,
         /// The timeout.
         after: Duration,
     },
-    /// The operating system gave up waiting for an answer (Twisted: `TCPTimedOutError`).
+    /// The peer did not answer within the limits of the operating system (Twisted:
+    /// `TCPTimedOutError`).
     #[error("{address} did not answer within the limits of the operating system")]
     TcpTimedOut {
-        /// Where we wanted to go.
+        /// The address to connect to.
         address: Address,
     },
-    /// The local address could not be had (Twisted: `ConnectBindError`).
+    /// The local address cannot be used (Twisted: `ConnectBindError`).
     #[error("cannot connect from {local}")]
     Bind {
-        /// The address that was asked for.
+        /// The requested local address.
         local: Address,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The name did not resolve (Twisted: `DNSLookupError`).
@@ -146,15 +158,16 @@ pub enum ConnectError {
     Lookup {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's message.
         reason: String,
     },
-    /// The name is one that no resolver should be asked for, and none was (Twisted: `ValueError`, "invalid hostname").
+    /// The name is malformed, so no resolver was asked for it (Twisted: `ValueError`, "invalid
+    /// hostname").
     #[error("{host:?} cannot be looked up: it is not {source}")]
     BadHostName {
-        /// The name, all of it.
+        /// The whole name.
         host: String,
-        /// What it should have been.
+        /// The rule that the name breaks.
         source: BadHostName,
     },
     /// The address, or the local address, belongs to a network interface that does not exist.
@@ -165,56 +178,58 @@ pub enum ConnectError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// None of the addresses of a name answered (Twisted: the error of the last).
+    /// None of the addresses of a name could be reached (Twisted: the error of the last one).
     #[error("no address of {to} can be reached: {}", EachAttempt(.attempts))]
     AllFailed {
         /// The name.
         to: String,
-        /// Every address that was tried, in the order in which the attempts began, and what became of it.
+        /// Every address that was tried, with its error, in the order in which the attempts began.
         attempts: Vec<FailedAttempt>,
     },
     /// The attempt was cancelled (Twisted: `ConnectingCancelledError`, `UserError`).
     #[error("connecting to {to} was cancelled")]
     ConnectingCancelled {
-        /// Where we wanted to go: an address, or a name not yet resolved.
+        /// The address to connect to, or a name that is not resolved yet.
         to: String,
     },
-    /// Nobody holds the lock of a UNIX socket, so nobody is taken to listen (Twisted: `BadFileError`).
-    #[error("nobody holds the lock of {address}")]
+    /// The lock of a UNIX socket is free, so the socket is taken to have no listener (Twisted:
+    /// `BadFileError`).
+    #[error("the lock of {address} is free: the socket has no listener")]
     NotLocked {
         /// The socket.
         address: Address,
     },
-    /// The factory returned no protocol, and the connection was closed again (Twisted: `NoProtocol`).
+    /// The factory returned no protocol, so the connection was closed again (Twisted:
+    /// `NoProtocol`).
     #[error("the factory built no protocol for {address}")]
     NoProtocol {
         /// The peer.
         address: Address,
     },
-    /// The reactor stopped before there was an answer.
+    /// The reactor stopped before the peer answered.
     #[error("the reactor stopped while connecting to {to}")]
     ReactorStopped {
-        /// Where we wanted to go.
+        /// The address or name to connect to.
         to: String,
     },
     /// The reactor belongs to the parent of this process.
     #[error("no connection to {to} from here: the reactor belongs to the process that this one was forked from")]
     ForkedChild {
-        /// Where we wanted to go.
+        /// The address or name to connect to.
         to: String,
     },
     /// Any other error (Twisted: `ConnectError`).
     #[error("cannot connect to {address}")]
     Other {
-        /// Where we wanted to go.
+        /// The address to connect to.
         address: Address,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl ConnectError {
-    /// Sorts what the operating system said of an attempt into its kind.
+    /// Classifies an error of the operating system for an attempt to connect.
     pub(crate) fn from_io(address: Address, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused { address },
@@ -225,17 +240,17 @@ impl ConnectError {
     }
 }
 
-/// One of the addresses of a name that was tried in vain: see [`ConnectError::AllFailed`].
+/// A failed attempt to connect to one address of a name: see [`ConnectError::AllFailed`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FailedAttempt {
     /// The address.
     pub address: Address,
-    /// Why there is no connection to it.
+    /// The reason why there is no connection to it.
     pub error: ConnectError,
 }
 
-/// What became of each, with its cause, on one line.
+/// Displays the error of every attempt, with its cause, on one line.
 struct EachAttempt<'a>(&'a [FailedAttempt]);
 
 impl fmt::Display for EachAttempt<'_> {
@@ -255,28 +270,29 @@ impl fmt::Display for EachAttempt<'_> {
     }
 }
 
-/// Why a port cannot listen (Twisted: `CannotListenError`).
+/// The reason why a port does not listen (Twisted: `CannotListenError`).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// The operating system refused the address: in use, not ours, not allowed.
+    /// The operating system refused the address: it is in use, is not local, or is not allowed.
     #[error("cannot listen on {address}")]
     Bind {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Somebody else holds the lock of a UNIX socket (Twisted: `CannotListenError`, "Cannot acquire lock").
-    #[error("somebody else holds the lock of {address}")]
+    /// Another holder has the lock of a UNIX socket (Twisted: `CannotListenError`, "Cannot acquire
+    /// lock").
+    #[error("the lock of {address} is held already")]
     Locked {
         /// The socket.
         address: Address,
     },
-    /// An option of the port is for IPv6 addresses only.
+    /// An option of the port is for IPv6 addresses only, and the address is not one.
     #[error("{option} is for IPv6, and {address} is no IPv6 address")]
     NotIpv6 {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
         /// The option, by the name of its method in [`ListenOptions`](crate::ListenOptions).
         option: &'static str,
@@ -289,19 +305,19 @@ pub enum ListenError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// `start_listening` on a port that is listening.
+    /// `start_listening` was called on a port that already listens.
     #[error("already listening on {address}")]
     AlreadyListening {
-        /// Where.
+        /// The address of the port.
         address: Address,
     },
-    /// The factory's `do_start` panicked; nothing is listening.
+    /// The factory's `do_start` panicked, so the port does not listen.
     #[error("the factory did not start")]
     Factory(#[source] crate::failure::Panicked),
-    /// The reactor is stopping, and closes its ports.
+    /// The reactor is stopping, and is closing its ports.
     #[error("the reactor is stopping")]
     ReactorStopping,
-    /// The reactor was closed, or dropped.
+    /// The reactor was closed or dropped.
     #[error("the reactor is gone")]
     ReactorGone,
     /// The reactor belongs to the parent of this process.
@@ -309,11 +325,12 @@ pub enum ListenError {
     ForkedChild,
 }
 
-/// What is wrong with the reactor, or with asking it that now.
+/// The reason why the reactor cannot be built, or refuses a call.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReactorError {
-    /// `run`, `iterate` or `close` from inside the loop (Twisted: `ReactorAlreadyRunning`).
+    /// `run`, `iterate` or `close` was called from inside the loop (Twisted:
+    /// `ReactorAlreadyRunning`).
     #[error("the reactor is already running")]
     AlreadyRunning,
     /// The reactor was closed.
@@ -322,89 +339,98 @@ pub enum ReactorError {
     /// The reactor belongs to the parent of this process, which forked after its loop was entered.
     #[error("the reactor belongs to the process that this one was forked from")]
     ForkedChild,
-    /// `stop` or `crash` while it does not run, or a second `stop` (Twisted: `ReactorNotRunning`).
+    /// `stop` or `crash` was called while the reactor does not run, or `stop` a second time
+    /// (Twisted: `ReactorNotRunning`).
     #[error("the reactor is not running")]
     NotRunning,
-    /// The poller failed, and with it the loop. Every connection has been told.
+    /// The poller failed, which ends the loop. Every connection is lost, and its protocol was
+    /// called.
     #[error("the poller failed")]
     Poll(#[source] io::Error),
-    /// The reactor could not be made: no poller, no signal handlers.
+    /// The reactor could not be built: there is no poller, or no signal handler.
     #[error("the reactor cannot be set up")]
     Setup(#[source] io::Error),
 }
 
-/// Why a signal cannot be handled: from [`Reactor::on_signal`](crate::Reactor::on_signal).
+/// The reason why a signal cannot be handled, from
+/// [`Reactor::on_signal`](crate::Reactor::on_signal).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SignalError {
-    /// The system lets no program handle it (SIGKILL, SIGSTOP), or no program can go on behind it (SIGILL, SIGFPE, SIGSEGV).
+    /// The system lets no program handle the signal (SIGKILL, SIGSTOP), or no program can go on
+    /// after it (SIGILL, SIGFPE, SIGSEGV).
     #[error("signal {signal} cannot be handled by a program")]
     Forbidden {
         /// The signal's number.
         signal: i32,
     },
-    /// There is no such signal, or it is a real-time signal, whose default action could not be brought back.
+    /// There is no such signal, or it is a real-time signal, whose default action could not be
+    /// restored.
     #[error("{signal} is not a signal that can be handled: expected one of the system's standard signals")]
     Unknown {
         /// The number.
         signal: i32,
     },
-    /// The system installs no handler, or the reactor is on a simulated network, which has no signals.
+    /// The system refused to install a handler, or the reactor is on a simulated network, which has
+    /// no signals.
     #[error("a handler for signal {signal} cannot be installed")]
     Install {
         /// The signal's number.
         signal: i32,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// The reactor is gone, and the call that was to run on it with it.
+/// The reactor is gone, and the call that was to run on it was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the reactor is gone")]
 pub struct ReactorGone;
 
-/// The system gives us no thread, and the pool has none that a job could wait for.
+/// The system refused a new thread, and the pool has no other thread to run the job.
 #[derive(Debug, Error)]
 #[error("there is no thread for the job")]
 pub struct NoThread(#[source] pub io::Error);
 
-/// The pool of threads was stopped, and takes no more jobs.
+/// The thread pool was stopped, and takes no more jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the pool of threads was stopped")]
+#[error("the thread pool was stopped")]
 pub struct PoolStopped;
 
-/// `blocking_call_from_thread` on the reactor's own thread: it would wait for itself for ever.
+/// `blocking_call_from_thread` was called on the reactor's own thread, which would wait for itself
+/// for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the reactor's own thread cannot wait for the reactor")]
 pub struct OwnThread;
 
-/// Why a lock in the file system cannot be had, or given back.
+/// The reason why a lock in the file system cannot be taken or released.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FilesystemLockError {
-    /// The operating system refused: no such folder, not allowed, no file that can be a lock (Twisted: `OSError`).
+    /// The operating system refused: there is no such folder, access is not allowed, or the file
+    /// cannot be locked (Twisted: `OSError`).
     #[error("cannot use the lock file {path:?}")]
     Io {
         /// The lock file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// `unlock` of a lock that is not held by that value (Twisted: `ValueError`).
+    /// `unlock` was called on a value that does not hold the lock (Twisted: `ValueError`).
     #[error("the lock {path:?} is not held")]
     NotHeld {
         /// The lock file.
         path: PathBuf,
     },
-    /// A second `defer_until_locked` while one is under way (Twisted: `AlreadyTryingToLockError`).
-    #[error("the lock {path:?} is being waited for already")]
+    /// `defer_until_locked` was called while an earlier call still waits (Twisted:
+    /// `AlreadyTryingToLockError`).
+    #[error("a wait for the lock {path:?} is already in progress")]
     AlreadyTrying {
         /// The lock file.
         path: PathBuf,
     },
-    /// Somebody else held the lock for the whole timeout (Twisted: `TimeoutError`).
-    #[error("the lock {path:?} was held by somebody else for {after:?}")]
+    /// Another holder had the lock for the whole timeout (Twisted: `TimeoutError`).
+    #[error("the lock {path:?} was held by another holder for {after:?}")]
     StillHeld {
         /// The lock file.
         path: PathBuf,
@@ -413,29 +439,30 @@ pub enum FilesystemLockError {
     },
 }
 
-/// What can't be done to a timer any more.
+/// The reason why a timer can no longer be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TimerError {
-    /// It has run, or is running (Twisted: `AlreadyCalled`).
+    /// The call has run, or is running (Twisted: `AlreadyCalled`).
     #[error("the call was already made")]
     AlreadyCalled,
-    /// It was cancelled (Twisted: `AlreadyCancelled`).
+    /// The call was cancelled (Twisted: `AlreadyCancelled`).
     #[error("the call was already cancelled")]
     AlreadyCancelled,
 }
 
-/// Why a protocol cannot be reached through its [`Connection`](crate::protocol::Connection).
+/// The reason why a protocol cannot be reached through its
+/// [`Connection`](crate::protocol::Connection).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// A call of that protocol or factory is running: it is on the stack above.
-    #[error("it is busy in one of its own calls")]
+    /// A call of the same protocol or factory is running, further up the stack.
+    #[error("one of its own calls is still running")]
     Busy,
     /// The connection is over, and the protocol was dropped.
     #[error("the connection is over")]
     Gone,
-    /// The connection has a protocol, but none of the type that was asked for.
+    /// The connection has a protocol of a type other than the requested one.
     #[error("the connection's protocol is of another type")]
     OtherProtocol,
 }
@@ -461,7 +488,8 @@ mod tests {
         assert!(is_done(&other) && !std::ptr::addr_eq(first.error(), other.error()));
     }
 
-    /// A reactor in a thread's own storage may be dropped before or after the failure, in which order is the system's affair.
+    /// A reactor in thread-local storage may be dropped before or after the failure. The system
+    /// decides on the order.
     #[test]
     fn connections_end_while_their_thread_does() {
         struct Connection(mpsc::Sender<bool>);

@@ -1,10 +1,13 @@
-//! [`Failure`]: any error, on its way to whoever asked (Twisted: `twisted.python.failure.Failure`).
+//! [`Failure`]: any error, on its way to the code that handles it (Twisted:
+//! `twisted.python.failure.Failure`).
 //!
-//! A failure is what the errback side of a [`Deferred`](crate::deferred::Deferred) carries, what a protocol returns
-//! to close its connection, and the reason that `connection_lost` is given. It is not an error type of its own:
-//! it holds one, and [`check`](Failure::check) asks which.
+//! The errback side of a [`Deferred`](crate::deferred::Deferred) carries a failure. A protocol
+//! returns one to close its connection, and `connection_lost` takes one as the reason. A failure is
+//! not an error type of its own: it holds an error, and [`check`](Failure::check) asks for its
+//! type.
 //!
-//! It deliberately does not implement [`std::error::Error`], so that `?` can turn every error type into a failure.
+//! It deliberately does not implement [`std::error::Error`], so that `?` can turn every error type
+//! into a failure.
 
 use std::any::{Any, type_name};
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -16,13 +19,14 @@ use std::sync::Arc;
 
 use crate::log::error;
 
-/// The result of everything that can fail for a reason the caller did not choose.
+/// The result of an operation that can fail for a reason that the caller did not choose.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Any error, cheap to clone and to send to another thread.
 ///
-/// A backtrace is captured where the environment asks for one (`RUST_BACKTRACE`, `RUST_LIB_BACKTRACE`), except for what a connection
-/// is told of its own end, which was done by no code in particular.
+/// A backtrace is captured if the environment asks for one (`RUST_BACKTRACE`,
+/// `RUST_LIB_BACKTRACE`). The reason of a connection's own end has none, because no code in
+/// particular caused it.
 ///
 /// ```
 /// use ropewalk::Failure;
@@ -35,8 +39,8 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// assert_eq!(failure.to_string(), "invalid digit found in string");
 /// ```
 ///
-/// `From` takes every error type, `&str`, `String` and `Box<dyn Error + Send + Sync>`. So text becomes a failure by
-/// `into`, and a formatted message by [`bail!`](crate::bail):
+/// `From` takes every error type, `&str`, `String` and `Box<dyn Error + Send + Sync>`. Text becomes
+/// a failure with `into`, and a formatted message with [`bail!`](crate::bail):
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -61,8 +65,9 @@ impl Failure {
         Self::from_box(Box::new(error))
     }
 
-    /// A failure with nothing but a message, for protocols and scripts whose errors are not matched on. [`From`] does the same
-    /// where the type is known; [`bail!`](crate::bail) formats the message and returns.
+    /// Makes a failure from a message alone, for protocols and scripts whose errors are not matched
+    /// on. [`From`] does the same if the type is known. [`bail!`](crate::bail) formats the message
+    /// and returns.
     ///
     /// ```
     /// let failure = ropewalk::Failure::message("the peer speaks another language");
@@ -72,8 +77,9 @@ impl Failure {
         Self::from_box(message.into().into())
     }
 
-    /// A failure that the network or a peer has brought about, which no code is to be traced for. It is as frequent as connections
-    /// are, and a backtrace costs many times what a connection does.
+    /// Makes a failure caused by the network or a peer, without a backtrace: there is no code to
+    /// trace it to. Such failures are as frequent as connections, and a backtrace costs many times
+    /// as much as a connection.
     pub(crate) fn untraced(error: impl Error + Send + Sync + 'static) -> Self {
         Self(Arc::new(FailureInner { error: Guarded::new(Box::new(error)), backtrace: Backtrace::disabled() }))
     }
@@ -82,9 +88,9 @@ impl Failure {
         Self(Arc::new(FailureInner { error: Guarded::new(error), backtrace: Backtrace::capture() }))
     }
 
-    /// Puts a message in front of the failure, which becomes the source of the new one. [`check`](Self::check),
-    /// [`trap`](Self::trap) and [`backtrace`](Self::backtrace) still answer for the failure itself. For results there is
-    /// [`Context::context`].
+    /// Puts a message in front of the failure, which becomes the source of the new one.
+    /// [`check`](Self::check), [`trap`](Self::trap) and [`backtrace`](Self::backtrace) still refer
+    /// to the original failure. For a `Result`, use [`Context::context`].
     ///
     /// ```
     /// use ropewalk::{Deferred, Failure};
@@ -98,13 +104,14 @@ impl Failure {
         Self::untraced(InContext { message: message.into(), failure: self })
     }
 
-    /// The error, if it is an `E` (Twisted: `Failure.check`). [Context](Self::context) is looked through.
+    /// Returns the error if it is an `E` (Twisted: `Failure.check`). [Context](Self::context) is
+    /// skipped.
     pub fn check<E: Error + 'static>(&self) -> Option<&E> {
         self.cause().0.error.downcast_ref()
     }
 
-    /// Gives the failure back as `Err` unless it is an `E` (Twisted: `Failure.trap`): the first line of a callback that
-    /// handles one kind of error and passes on the rest.
+    /// Returns the failure as `Err` unless it is an `E` (Twisted: `Failure.trap`). Use it as the
+    /// first line of a callback that handles one kind of error and passes on the rest.
     ///
     /// ```
     /// use ropewalk::Failure;
@@ -121,7 +128,7 @@ impl Failure {
         if self.check::<E>().is_some() { Ok(self) } else { Err(self) }
     }
 
-    /// The error itself, for its source chain.
+    /// Returns the error itself, for its source chain.
     ///
     /// ```
     /// let failure = ropewalk::Failure::message("broken");
@@ -131,13 +138,14 @@ impl Failure {
         &**self.0.error
     }
 
-    /// Where the failure was made, if the environment asked for backtraces.
+    /// Returns the backtrace of the place where the failure was made, if the environment asked for
+    /// backtraces.
     pub fn backtrace(&self) -> Option<&Backtrace> {
         let backtrace = &self.cause().0.backtrace;
         (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace)
     }
 
-    /// The failure without its context.
+    /// Returns the failure without its context.
     fn cause(&self) -> &Self {
         let mut cause = self;
         while let Some(inner) = cause.0.error.downcast_ref::<InContext>() {
@@ -147,7 +155,7 @@ impl Failure {
     }
 }
 
-/// Puts a message in front of the failure of a `Result`, or in the place of a `None`.
+/// Puts a message in front of the failure of a `Result`, or makes a failure of a `None`.
 ///
 /// ```
 /// use ropewalk::Result;
@@ -162,10 +170,11 @@ impl Failure {
 /// assert_eq!(None::<u16>.context("no port was given").unwrap_err().to_string(), "no port was given");
 /// ```
 pub trait Context<T> {
-    /// Makes a [`Failure`] of an `Err`, with `message` in front (see [`Failure::context`]), or of a `None`, with nothing but `message`.
+    /// Turns an `Err` into a [`Failure`] with `message` in front (see [`Failure::context`]), or a
+    /// `None` into a failure with `message` alone.
     ///
     /// # Errors
-    /// That failure.
+    /// Returns that failure.
     fn context(self, message: impl Into<String>) -> Result<T>;
 }
 
@@ -181,7 +190,8 @@ impl<T> Context<T> for Option<T> {
     }
 }
 
-/// Returns from the function or callback with a [`Failure`] whose message is formatted as by [`format!`].
+/// Returns a [`Failure`] from the enclosing function or callback, with a message formatted as by
+/// [`format!`].
 ///
 /// ```
 /// use ropewalk::{Protocol, Result, Transport, bail};
@@ -205,7 +215,7 @@ macro_rules! bail {
 }
 
 impl fmt::Display for Failure {
-    /// The error, and after a colon each of its sources that says more.
+    /// Writes the error, and after a colon each of its sources that adds to the text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = self.0.error.to_string();
         f.write_str(&said)?;
@@ -223,7 +233,8 @@ impl fmt::Display for Failure {
 }
 
 impl fmt::Debug for Failure {
-    /// What [`Display`](fmt::Display) says, and the backtrace if there is one: what a `main` that returns a failure prints.
+    /// Writes the same text as [`Display`](fmt::Display), and the backtrace if there is one. A
+    /// `main` that returns a failure prints this.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;
         match self.backtrace() {
@@ -233,10 +244,10 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// Every error type, `&str`, `String`, and a boxed error, which is not boxed again.
+/// Converts every error type, `&str`, `String`, and a boxed error, which is not boxed again.
 ///
-/// One implementation for all: beside one for `E: Error`, the language allows none for `&str` or `String`, because a later
-/// standard library could make errors of them.
+/// One implementation serves them all. Beside an implementation for `E: Error`, the language allows
+/// none for `&str` or `String`, because a later standard library could make errors of them.
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::from_box(error.into())
@@ -262,37 +273,38 @@ impl Error for InContext {
     }
 }
 
-/// A callback panicked. The panic was caught, and became this error.
+/// A callback panicked. The panic was caught and turned into this error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a callback panicked: {message}")]
 #[non_exhaustive]
 pub struct Panicked {
-    /// What the panic said, where it said anything.
+    /// The message of the panic, or `no message` if its payload is not text.
     pub message: String,
 }
 
-/// Runs a call-out to code that is not ours; a panic becomes an error.
+/// Runs a callback of the program. A panic becomes an error.
 ///
-/// Unwind safety is asserted: what the callback was handed is either dropped afterwards or only ever reached again
-/// through the same guarded calls.
+/// Unwind safety is asserted: the values that the callback had access to are either dropped
+/// afterwards, or reached again only through the same guarded calls.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(panicked)
 }
 
-/// As [`guarded`], where the call has a failure of its own to give.
+/// Does the same as [`guarded`] for a callback that can return a failure of its own.
 #[inline]
 pub(crate) fn guarded_result<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     guarded(call)?
 }
 
-/// Drops a value of the program's. A panic of its `Drop` is logged and goes no further; `what` names the value.
+/// Drops a value of the program. A panic of its `Drop` is logged and goes no further. `what` names
+/// the value.
 pub(crate) fn drop_guarded<T>(what: &'static str, value: T) {
     if let Err(panic) = guarded(|| drop(value)) {
         error!(%panic, "{what} panicked when it was dropped");
     }
 }
 
-/// A value of the program's that is dropped guarded, wherever that is.
+/// A value of the program whose drop is guarded, wherever it happens.
 pub(crate) struct Guarded<T>(Option<T>);
 
 impl<T> Guarded<T> {
@@ -305,13 +317,13 @@ impl<T> Deref for Guarded<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("the value is there until this is dropped")
+        self.0.as_ref().expect("the value is taken only by `Drop`")
     }
 }
 
 impl<T> DerefMut for Guarded<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect("the value is there until this is dropped")
+        self.0.as_mut().expect("the value is taken only by `Drop`")
     }
 }
 
@@ -321,7 +333,8 @@ impl<T> Drop for Guarded<T> {
     }
 }
 
-/// Turns what `catch_unwind` caught into an error. The payload is dropped guarded too: its `Drop` is not ours either.
+/// Turns the payload of a panic into an error. The drop of the payload is guarded too, because its
+/// `Drop` is the program's.
 fn panicked(payload: Box<dyn Any + Send>) -> Panicked {
     let message = match payload.downcast_ref::<&'static str>() {
         Some(text) => (*text).to_owned(),
@@ -351,7 +364,7 @@ mod tests {
         assert_eq!(failure.to_string(), "outer: invalid digit found in string");
     }
 
-    /// Text becomes a failure, and a boxed error the failure of what is in the box.
+    /// Text becomes a failure, and a boxed error becomes a failure with the error in the box.
     #[test]
     fn text_and_boxed_errors_become_failures() {
         let text: [Failure; 2] = ["bad".into(), format!("b{}", "ad").into()];
@@ -360,7 +373,7 @@ mod tests {
         assert!(Failure::from(boxed).check::<std::num::ParseIntError>().is_some());
     }
 
-    /// Context is printed in front, and hides neither the type, the sources nor the backtrace.
+    /// Context is printed in front, and hides neither the type, nor the sources, nor the backtrace.
     #[test]
     fn context_stands_in_front_and_is_looked_through() {
         let plain = Failure::new(Outer(parse_error()));
@@ -375,7 +388,7 @@ mod tests {
         assert!(failure.trap::<Panicked>().is_err());
     }
 
-    /// `bail!` formats its message, and returns from a closure as from a function.
+    /// `bail!` formats its message, and returns from a closure as it does from a function.
     #[test]
     fn bail_returns_a_message() {
         let check = |number: u8| {

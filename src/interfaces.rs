@@ -1,54 +1,102 @@
-//! The interfaces: every trait that you implement, or that what you are handed implements (Twisted:
-//! `twisted.internet.interfaces`). Read this page first; `use ropewalk::interfaces::*` brings them all into scope.
+//! The interfaces: the traits that you implement, and the traits of the types that you are handed
+//! (Twisted: `twisted.internet.interfaces`). Read this page first. `use ropewalk::interfaces::*`
+//! brings all of the traits into scope.
 //!
-//! A socket is ready, and this happens: the **reactor** finds the **factory** of the port (or of the client's connection),
-//! asks its `build_protocol` for a **protocol**, and joins it to a **transport**. From then on the protocol hears what
-//! happens, and tells the transport what to do.
+//! When a socket is ready, the **reactor** finds the **factory** of the port, or of the client's
+//! connection. It calls the factory's `build_protocol` to get a **protocol**, and joins the
+//! protocol to a **transport**. From then on the reactor calls the protocol for each event of the
+//! connection, and the protocol calls the transport to act on it.
+//!
+//! # Traits to implement
 //!
 //! | You write | you are handed | it is called by |
 //! |---|---|---|
-//! | [`Protocol`] | a [`Transport`](crate::Transport) in every callback | the reactor, for one connection |
-//! | [`Factory`], or a closure ([`for_protocol`](crate::for_protocol)) | the peer's [`Address`](crate::Address) | the reactor, for each connection |
-//! | a [`Producer`] | the [`Transport`](crate::Transport) that it produces for | the reactor, at the end of a turn |
-//! | callbacks of a [`Deferred`](crate::Deferred) | a result, or a [`Failure`](crate::Failure) | whoever has the result |
-//! | an endpoint of your own ([`ServerEndpoint`], [`ClientEndpoint`]) | a factory | whoever listens or connects |
+//! | [`Protocol`] | a [`Transport`] in every callback | the reactor, for one connection |
+//! | [`Factory`], or a closure ([`for_protocol`]) | the peer's [`Address`] | the reactor, for each connection |
+//! | a [`Producer`] | the [`Transport`] that it produces for | the reactor, at the end of a turn |
+//! | callbacks of a [`Deferred`] | a result, or a [`Failure`] | the code that fires the Deferred |
+//! | a [`ServerEndpoint`] or [`ClientEndpoint`] | a factory | the code that listens or connects |
+//!
+//! # Types to use
 //!
 //! | You use | for | Twisted's name |
 //! |---|---|---|
-//! | [`Reactor`](crate::Reactor) | the loop: run, stop, listen, connect, jobs in threads | `IReactorCore`, `IReactorTCP`, `IReactorInThreads` |
-//! | [`BackendKind`](crate::BackendKind) | which backend a reactor is on | `twisted.internet.epollreactor` and its like |
-//! | [`Clock`] | timers: the reactor is one, a test's [`testing::VirtualClock`](crate::testing::VirtualClock) another | `IReactorTime` |
-//! | [`DelayedCall`](crate::DelayedCall) | one timer | `IDelayedCall` |
-//! | [`LoopingCall`](crate::task::LoopingCall) | a function that is called at intervals | `LoopingCall` |
-//! | [`Cooperator`](crate::task::Cooperator) | long work in small steps | `Cooperator` |
-//! | [`Remote`](crate::Remote) | the reactor, from other threads | `IReactorFromThreads`, `threadable.isInIOThread` |
-//! | [`ThreadPool`](crate::ThreadPool) | jobs in threads of their own, beside the reactor's | `ThreadPool`, `deferToThreadPool` |
-//! | [`SystemEvent`](crate::SystemEvent) | startup, shutdown, and events of the program's own | `addSystemEventTrigger`, `fireSystemEvent` |
-//! | [`Port`](crate::Port) | a listening port | `IListeningPort` |
-//! | [`Connection`](crate::Connection) | a protocol and its transport, from outside | what a client endpoint's Deferred fires with |
-//! | [`Connections`](crate::Connections) | the open connections of a factory | the set that a factory keeps by hand |
-//! | [`Transport`](crate::Transport) | one end of a connection | `ITransport`, `ITCPTransport`, `ITLSTransport`, `IUNIXTransport`, `IHalfCloseableDescriptor` |
-//! | [`QueueLimit`](crate::transport::QueueLimit) | a bound on the bytes that wait for a peer which does not read | |
-//! | [`ListenOptions`](crate::ListenOptions), [`ConnectOptions`](crate::ConnectOptions) | options of ports and of attempts to connect | arguments of `listenTCP`, `connectTCP` |
-//! | [`ClientTls`](crate::tls::ClientTls), [`ServerTls`](crate::tls::ServerTls) | what TLS needs to know, for [`start_tls`](crate::Transport::start_tls) and endpoints | `optionsForClientTLS`, `CertificateOptions` |
-//! | [`server_from_string`](crate::endpoints::server_from_string), [`client_from_string`](crate::endpoints::client_from_string) | endpoints from strings | `serverFromString`, `clientFromString` |
-//! | [`EndpointRegistry`](crate::endpoints::EndpointRegistry) | types of endpoints of your own in those strings | `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor` |
-//! | [`HostnameEndpoint`](crate::endpoints::HostnameEndpoint) | connecting to a name | `HostnameEndpoint` |
-//! | [`Resolver`](crate::reactor::Resolver) | looking names up in another way | `IHostnameResolver` |
-//! | [`ServerEndpointExt`], [`ClientEndpointExt`] | `listen` and `connect` of endpoints | `IStreamServerEndpoint.listen`, `IStreamClientEndpoint.connect` |
+//! | [`Reactor`] | the loop: run, stop, listen, connect, jobs in threads | `IReactorCore`, `IReactorTCP`, `IReactorInThreads` |
+//! | [`BackendKind`] | the backend of a reactor | `twisted.internet.epollreactor` and its like |
+//! | [`Clock`] | timers, of the reactor or of a test's `testing::VirtualClock` | `IReactorTime` |
+//! | [`DelayedCall`] | one timer | `IDelayedCall` |
+//! | [`LoopingCall`] | a function that is called at intervals | `LoopingCall` |
+//! | [`Cooperator`] | long work in small steps | `Cooperator` |
+//! | [`Remote`] | the reactor, from other threads | `IReactorFromThreads`, `threadable.isInIOThread` |
+//! | [`ThreadPool`] | jobs in threads of their own, beside the reactor's | `ThreadPool`, `deferToThreadPool` |
+//! | [`SystemEvent`] | startup, shutdown, and the program's own events | `addSystemEventTrigger`, `fireSystemEvent` |
+//! | [`Port`] | a listening port | `IListeningPort` |
+//! | [`Connection`] | a protocol and its transport, from outside | the result of a client endpoint's Deferred |
+//! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
+//! | [`Transport`] | one end of a connection | see below |
+//! | [`QueueLimit`] | a bound on the bytes queued for a peer that does not read | |
+//! | [`ListenOptions`], [`ConnectOptions`] | options of ports and of attempts to connect | arguments of `listenTCP`, `connectTCP` |
+//! | [`ClientTls`] | a client's configuration of TLS | `optionsForClientTLS` |
+//! | [`ServerTls`] | a server's configuration of TLS | `CertificateOptions` |
+//! | [`server_from_string`] | a server endpoint from a string | `serverFromString` |
+//! | [`client_from_string`] | a client endpoint from a string | `clientFromString` |
+//! | [`EndpointRegistry`] | your own types of endpoints in those strings | see below |
+//! | [`HostnameEndpoint`] | connecting to a name | `HostnameEndpoint` |
+//! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
+//! | [`ServerEndpointExt`] | `listen` of an endpoint | `IStreamServerEndpoint.listen` |
+//! | [`ClientEndpointExt`] | `connect` of an endpoint | `IStreamClientEndpoint.connect` |
 //! | [`Context`] | a message in front of the failure of a `Result` | |
-//! | [`Outcome`] | what a callback of a Deferred may return | a value, an exception, or a Deferred |
+//! | [`Outcome`] | the types that a Deferred's callback may return | a value, an exception, or a Deferred |
+//!
+//! The configuration of TLS is for [`start_tls`] and for endpoints. Twisted's names for
+//! [`Transport`] are `ITransport`, `ITCPTransport`, `ITLSTransport`, `IUNIXTransport` and
+//! `IHalfCloseableDescriptor`. Its names for [`EndpointRegistry`] are
+//! `IStreamServerEndpointStringParser` and `IStreamClientEndpointStringParserWithReactor`.
+//!
+//! # From Twisted's interfaces
 //!
 //! | Twisted | here |
 //! |---|---|
 //! | `IProtocol` | [`Protocol`] |
-//! | `IHalfCloseableProtocol` | [`Protocol::half_close`], [`Protocol::read_connection_lost`], [`Protocol::write_connection_lost`] |
+//! | `IHalfCloseableProtocol` | [`half_close`], [`read_connection_lost`], [`write_connection_lost`] |
 //! | `IHandshakeListener` | [`Protocol::handshake_completed`] |
-//! | `INegotiated`, `ISSLTransport` | [`Transport::tls_session`](crate::Transport::tls_session) |
+//! | `INegotiated`, `ISSLTransport` | [`Transport::tls_session`] |
 //! | `IFileDescriptorReceiver` | [`Protocol::file_descriptor_received`] |
 //! | `IProtocolFactory` | [`Factory`] |
 //! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
 //! | `IReactorTime` | [`Clock`] |
+//!
+//! [`Address`]: crate::Address
+//! [`BackendKind`]: crate::BackendKind
+//! [`ConnectOptions`]: crate::ConnectOptions
+//! [`ClientTls`]: crate::tls::ClientTls
+//! [`Connection`]: crate::Connection
+//! [`Connections`]: crate::Connections
+//! [`Cooperator`]: crate::task::Cooperator
+//! [`Deferred`]: crate::Deferred
+//! [`DelayedCall`]: crate::DelayedCall
+//! [`EndpointRegistry`]: crate::endpoints::EndpointRegistry
+//! [`Failure`]: crate::Failure
+//! [`HostnameEndpoint`]: crate::endpoints::HostnameEndpoint
+//! [`ListenOptions`]: crate::ListenOptions
+//! [`LoopingCall`]: crate::task::LoopingCall
+//! [`Port`]: crate::Port
+//! [`QueueLimit`]: crate::transport::QueueLimit
+//! [`Reactor`]: crate::Reactor
+//! [`Remote`]: crate::Remote
+//! [`Resolver`]: crate::reactor::Resolver
+//! [`ServerTls`]: crate::tls::ServerTls
+//! [`SystemEvent`]: crate::SystemEvent
+//! [`ThreadPool`]: crate::ThreadPool
+//! [`Transport`]: crate::Transport
+//! [`Transport::tls_session`]: crate::Transport::tls_session
+//! [`client_from_string`]: crate::endpoints::client_from_string
+//! [`for_protocol`]: crate::for_protocol
+//! [`half_close`]: Protocol::half_close
+//! [`read_connection_lost`]: Protocol::read_connection_lost
+//! [`server_from_string`]: crate::endpoints::server_from_string
+//! [`start_tls`]: crate::Transport::start_tls
+//! [`write_connection_lost`]: Protocol::write_connection_lost
 
 pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};

@@ -1,8 +1,16 @@
-//! Twisted's engine in Rust: a **reactor** that is the event loop, **protocols** that say what is done with a connection,
-//! **transports** that carry the bytes, **factories** that build a protocol for each connection, **Deferreds** for answers
-//! that take a while, and **endpoints** made from strings.
+//! Ropewalk is Twisted's engine in Rust: an event loop, and a callback for each thing that happens
+//! to a connection. It is for programs that are shaped by callbacks, and for authors who know
+//! Twisted: names, the order of events and corner cases are Twisted's.
 //!
-//! One thread, every callback run to completion, no `await` in the middle. Names and order of events are Twisted's.
+//! A **reactor** is the event loop. A **protocol** handles the events of one connection, and writes
+//! to its **transport**, which carries the bytes. A **factory** builds a protocol for each
+//! connection. An **endpoint** is a place to listen or to connect, made from a string such as
+//! `tcp:8888`. A **Deferred** is a result that is not there yet.
+//!
+//! Each reactor runs on one thread. Every callback runs to completion, with no `await` in the
+//! middle.
+//!
+//! # A server in a page
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -29,22 +37,88 @@
 //! }
 //! ```
 //!
-//! Start with [`interfaces`]: the page of all that you write and are handed. Each module says first what it is, and what
-//! rules it keeps.
+//! Start with [`interfaces`]: the traits that you implement, and the types that you are handed.
+//! Each module's page begins with its purpose, and then gives the rules that it keeps.
 //!
-//! **Threads.** A [`Reactor`] and everything that belongs to it live on the thread that made it, and are not `Send`. Other
-//! threads reach it through its [`Remote`]. What blocks is done in threads, by [`Reactor::defer_to_thread`].
+//! # Modules
 //!
-//! **Errors.** What a callback returns as `Err`, or panics with, ends its own connection, with that [`Failure`] as the reason. The
-//! engine itself does not panic, whatever the peer or a description says. (It catches panics, so build with
-//! `panic = "unwind"`.)
+//! | module | contents |
+//! |---|---|
+//! | [`interfaces`] | the traits to implement, and tables of the types: the page to read first |
+//! | [`reactor`] | the event loop, ports, connecting, resolving, threads, signals |
+//! | [`protocol`] | [`Protocol`], [`Factory`], and the handles that reach a protocol from outside |
+//! | [`transport`] | [`Transport`]: writing, closing, flow control, limits of the queue |
+//! | [`endpoints`] | where to listen and to connect, as objects and as strings |
+//! | [`deferred`] | [`Deferred`] and `Promise`; lists, locks, semaphores, queues, futures |
+//! | [`task`] | repeated work, delayed work, and long work in small steps |
+//! | [`time`] | [`Clock`] and [`DelayedCall`] |
+//! | [`tls`] | TLS for clients and servers (feature `tls`) |
+//! | [`error`], [`failure`] | the errors of the engine, and [`Failure`], which carries any error |
+//! | [`address`] | [`Address`] of a connection's end, and host names |
+//! | [`locks`] | locks between processes |
+//! | [`protocols`] | ready-made parts of protocols, such as sending a file |
+//! | `testing` | the test kit (feature `testing`) |
 //!
-//! **Tests** of programs for this engine find what they need in [`testing`]: a clock that they move themselves, transports without
-//! sockets, and a check that a protocol does the same however its input is cut.
+//! # Features
 //!
-//! **Logs** go to [`tracing`](https://docs.rs/tracing): failures of callbacks, and those that nothing handles, at error level,
-//! shortages of the system at warning level, connections that were lost at debug level. Events of error level that no
-//! subscriber hears are lines on standard error.
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `tls` | on | TLS 1.2 and 1.3, by rustls with ring's cryptography. Building it takes a C compiler. |
+//! | `io-uring` | off | The io_uring backend, on Linux 6.1 or later. |
+//! | `idna` | off | International host names, by UTS 46, and some thirty crates with Unicode's tables. |
+//! | `aws-lc-rs` | off | TLS with the cryptography of AWS-LC instead of ring's. It knows the curve P-521. |
+//! | `testing` | off | The test kit, for your dev-dependencies. |
+//!
+//! Every feature adds, and none changes a default behaviour.
+//!
+//! `io-uring` makes the backend available, and does not select it. Select it with
+//! [`BackendKind::IoUring`], or with `ROPEWALK_BACKEND=io_uring` in the environment. If the system
+//! forbids io_uring, the reactor falls back to epoll and logs the reason.
+//!
+//! `idna` converts names such as `bücher.example`. Without it they are refused.
+//!
+//! `aws-lc-rs` turns `tls` on. It needs a C compiler too, and takes longer to build than ring.
+//!
+//! `testing` has what tests of your programs need: a clock that the test advances, transports
+//! without sockets, a check that a protocol does the same however its input is cut, and whole
+//! programs on a simulated network. Add ropewalk with this feature to your dev-dependencies:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! ropewalk = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! # Threads
+//!
+//! A [`Reactor`] and everything that belongs to it live on the thread that made it, and are not
+//! `Send`. Other threads reach the reactor through its [`Remote`]. Work that blocks belongs in a
+//! thread: see [`Reactor::defer_to_thread`].
+//!
+//! # Errors
+//!
+//! A callback that returns `Err` or panics ends its own connection, with that [`Failure`] as the
+//! reason. The engine itself does not panic, whatever a peer sends or an endpoint's description
+//! holds. It catches the panics of callbacks, so build with `panic = "unwind"`.
+//!
+//! # Logs
+//!
+//! Events go to [`tracing`](https://docs.rs/tracing):
+//!
+//! | level | events |
+//! |---|---|
+//! | ERROR | failures of callbacks, and failures that no errback handles |
+//! | WARN | shortages of the system |
+//! | DEBUG | lost connections |
+//!
+//! An ERROR event is written to standard error, as one line, if there is no subscriber.
+//!
+//! # Platforms
+//!
+//! Linux on 64-bit processors is complete, with epoll and with io_uring. macOS and FreeBSD compile,
+//! which CI checks; the tests are not run there. Rust 1.88 or later is needed, and no system
+//! library.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
 pub mod deferred;
@@ -59,12 +133,11 @@ pub mod protocols;
 pub mod reactor;
 pub mod task;
 #[cfg(feature = "testing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 pub mod time;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is the one layer that there is"))]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is the only layer"))]
 pub mod transport;
 
 pub use address::Address;
@@ -77,7 +150,21 @@ pub use reactor::{
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 
-/// The README's program compiles.
+/// The programs of README.md and of the guides in `docs/` compile, and those without `no_run` run.
 #[cfg(all(doctest, feature = "tls"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod guides {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/deferreds.md")]
+    struct Deferreds;
+    #[doc = include_str!("../docs/from-twisted.md")]
+    struct FromTwisted;
+    #[doc = include_str!("../docs/logs.md")]
+    struct Logs;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/tls.md")]
+    struct Tls;
+    #[doc = include_str!("../docs/tour.md")]
+    struct Tour;
+}

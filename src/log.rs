@@ -1,7 +1,8 @@
-//! Error events: where [`tracing`] hears them, and where nothing does.
+//! Error events: to the subscriber of [`tracing`], or to standard error.
 //!
-//! A program without a subscriber would lose them, and with them every failure that its code does not handle. So an event of level
-//! ERROR that no subscriber hears goes to standard error, as one line. Events of other levels are for programs that collect them.
+//! In a program without a subscriber these events would be lost, and with them every failure that
+//! the program does not handle. So an event of level ERROR without a subscriber is written to
+//! standard error, as one line. Events of other levels are for programs that collect them.
 
 use std::fmt::{self, Write as _};
 
@@ -20,7 +21,7 @@ macro_rules! error {
 }
 pub(crate) use error;
 
-/// Emits an event to the subscriber of this thread, or to standard error.
+/// Emits an event to the subscriber of this thread, or to standard error if there is none.
 #[cold]
 pub(crate) fn emit(event: impl FnOnce()) {
     if dispatcher::get_default(|subscriber| subscriber.is::<NoSubscriber>()) {
@@ -49,7 +50,7 @@ impl Subscriber for StandardError {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        // Standard error may be closed, which is no reason for a connection to end.
+        // Standard error may be closed. That is no reason to end a connection.
         let _ = guarded(|| eprintln!("{}: error: {line}", event.metadata().target()));
     }
 
@@ -58,7 +59,7 @@ impl Subscriber for StandardError {
     fn exit(&self, _span: &Id) {}
 }
 
-/// The message, and behind it the fields in brackets.
+/// The message of an event, followed by its fields in parentheses.
 #[derive(Default)]
 struct Line {
     message: String,
@@ -67,7 +68,7 @@ struct Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name if self.fields.is_empty() => write!(self.fields, "{name}: {value:?}"),

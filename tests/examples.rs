@@ -474,7 +474,7 @@ fn starttls_client_asks_starttls_server() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"you said for all to hear: hello");
     stream.write_all(b"STARTTLS\nDELETE everything\n").unwrap();
-    assert!(server.line().ends_with("something came behind the request for TLS, and before TLS"));
+    assert!(server.line().ends_with("data arrived after the request for TLS, and before the handshake"));
     server.signal(Signal::TERM);
     assert_eq!(server.end().0.code(), Some(TERMINATED));
 }

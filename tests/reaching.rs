@@ -269,7 +269,7 @@ fn a_waiting_call_is_dropped_guarded() {
     });
     assert_eq!(log.all(), ["behind"]);
     assert_eq!(
-        lines.iter().filter(|line| line.contains("a waiting call failed to be dropped")).count(),
+        lines.iter().filter(|line| line.contains("a waiting call panicked when it was dropped")).count(),
         2,
         "{lines:?}"
     );

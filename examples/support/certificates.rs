@@ -1,5 +1,6 @@
-//! A certificate for `localhost` and an authority of its own, made when an example starts. A real server has a file
-//! (`Identity::from_pem_files`), and its authority is one that the clients trust already.
+//! A certificate for `localhost` and an authority that signs it, made when an example starts. A
+//! real server has its certificate in a file (`Identity::from_pem_files`), signed by an authority
+//! that the clients trust already.
 
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use ropewalk::Result;
 use ropewalk::failure::Context;
 use ropewalk::tls::Identity;
 
-/// The identity of `localhost`; the authority's certificate goes into a file, for those who are to trust it.
+/// Returns an identity for `localhost`, and writes the authority's certificate to a file for the
+/// clients.
 pub(crate) fn for_localhost(authority_file: &Path) -> Result<Identity> {
     let mut params = CertificateParams::new([])?;
     params.distinguished_name.push(DnType::CommonName, "the authority of an example");

@@ -1,5 +1,6 @@
-//! [`Address`]: who is at the other end, or at this one (Twisted: `IPv4Address`, `IPv6Address`, `UNIXAddress`, `IAddress`); and
-//! how hosts are written: which texts are addresses, and which could be names.
+//! [`Address`], the address of either end of a connection (Twisted: `IPv4Address`, `IPv6Address`,
+//! `UNIXAddress`, `IAddress`), and the syntax of hosts: the texts that are addresses, and those
+//! that could be names.
 
 mod host;
 mod unix;
@@ -13,8 +14,9 @@ pub use self::unix::{UnixAddress, UnixAddressError};
 
 /// The address of one end of a connection, or of a listening port.
 ///
-/// An IPv4-mapped IPv6 address (`::ffff:127.0.0.1`) is an IPv4 address here. A port that listens on both families tells IPv4 peers
-/// by their IPv4 addresses, and listening on a mapped address, or connecting to it, is listening on or connecting to the IPv4 address.
+/// An IPv4-mapped IPv6 address (`::ffff:127.0.0.1`) is an IPv4 address here. A port that listens on
+/// both families reports IPv4 peers with their IPv4 addresses. Listening on a mapped address, or
+/// connecting to it, uses the IPv4 address.
 ///
 /// ```
 /// use ropewalk::Address;
@@ -29,14 +31,15 @@ pub use self::unix::{UnixAddress, UnixAddressError};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// A TCP address, IPv4 or IPv6; `Address::from` makes an IPv4 address of an IPv4-mapped one.
+    /// A TCP address, IPv4 or IPv6. `Address::from` turns an IPv4-mapped address into an IPv4
+    /// address.
     Inet(SocketAddr),
-    /// A UNIX socket.
+    /// The address of a UNIX socket.
     Unix(UnixAddress),
 }
 
 impl Address {
-    /// The IP address, where there is one.
+    /// Returns the IP address, or `None` for a UNIX socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Inet(address) => Some(address.ip()),
@@ -44,7 +47,7 @@ impl Address {
         }
     }
 
-    /// The port number, where there is one.
+    /// Returns the port number, or `None` for a UNIX socket.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Inet(address) => Some(address.port()),
@@ -52,7 +55,7 @@ impl Address {
         }
     }
 
-    /// The address of a UNIX socket, where it is one.
+    /// Returns the address of a UNIX socket, or `None` for a TCP address.
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
             Self::Inet(_) => None,
@@ -60,7 +63,7 @@ impl Address {
         }
     }
 
-    /// The socket address, where there is one.
+    /// Returns the socket address, or `None` for a UNIX socket.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Inet(address) => Some(*address),
@@ -79,7 +82,7 @@ impl fmt::Display for Address {
 }
 
 impl From<SocketAddr> for Address {
-    /// Makes a TCP address, of IPv4 if it is IPv4-mapped.
+    /// Makes a TCP address. An IPv4-mapped address becomes an IPv4 address.
     fn from(address: SocketAddr) -> Self {
         Self::Inet(unmapped(address))
     }
@@ -91,7 +94,7 @@ impl From<UnixAddress> for Address {
     }
 }
 
-/// Returns the IPv4 address that an IPv4-mapped IPv6 address stands for, and any other address as it is.
+/// Returns the IPv4 address of an IPv4-mapped IPv6 address, and any other address unchanged.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -102,7 +105,7 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The two addresses of a connection, in a quarter of the room where they are those of most.
+/// The two addresses of a connection. The common case, IPv4, takes a quarter of the memory.
 #[derive(Debug)]
 pub(crate) enum AddressPair {
     V4 { host: SocketAddrV4, peer: SocketAddrV4 },
@@ -117,7 +120,7 @@ impl AddressPair {
         }
     }
 
-    /// Of this end.
+    /// Returns the address of this end.
     pub(crate) fn host(&self) -> Address {
         match self {
             Self::V4 { host, .. } => Address::Inet((*host).into()),
@@ -125,7 +128,7 @@ impl AddressPair {
         }
     }
 
-    /// Of the other end.
+    /// Returns the address of the other end.
     pub(crate) fn peer(&self) -> Address {
         match self {
             Self::V4 { peer, .. } => Address::Inet((*peer).into()),

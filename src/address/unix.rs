@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// The address of a UNIX socket (Twisted: `UNIXAddress`): a path, a name in Linux's abstract namespace, or nothing, as clients
-/// usually have it.
+/// The address of a UNIX socket (Twisted: `UNIXAddress`): a path, a name in Linux's abstract
+/// namespace, or no name, as most clients have it.
 ///
 /// ```
 /// use ropewalk::address::UnixAddress;
@@ -29,31 +29,33 @@ enum Name {
 }
 
 impl UnixAddress {
-    /// A path in the file system.
+    /// Makes the address of a path in the file system.
     ///
     /// # Errors
-    /// [`UnixAddressError`]: it is empty, too long for a socket address, or has a NUL in it.
+    /// [`UnixAddressError`] if the path is empty, is too long for a socket address, or contains a
+    /// NUL.
     pub fn path(path: impl Into<PathBuf>) -> Result<Self, UnixAddressError> {
         let path = path.into();
         let name = check(path.as_os_str().as_bytes())?;
         if name.contains(&0) { Err(UnixAddressError::Nul) } else { Ok(Self(Name::Path(path))) }
     }
 
-    /// A name in Linux's abstract namespace, without the NUL that marks it: nothing in the file system, gone with its last user
-    /// (Twisted: a path that begins with a NUL).
+    /// Makes a name in Linux's abstract namespace, without the NUL that marks it (Twisted: a path
+    /// that begins with a NUL). Such a name is not in the file system, and disappears with its last
+    /// user.
     ///
     /// # Errors
-    /// [`UnixAddressError`]: it is empty, or too long. Any byte may be in it.
+    /// [`UnixAddressError`] if the name is empty or too long. It may contain any byte.
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Result<Self, UnixAddressError> {
         Ok(Self(Name::Abstract(check(name.as_ref())?.into())))
     }
 
-    /// The address of a socket that was not bound.
+    /// Returns the address of a socket that was not bound.
     pub fn unnamed() -> Self {
         Self(Name::Unnamed)
     }
 
-    /// The path, if it is one.
+    /// Returns the path, if the address is one.
     pub fn as_path(&self) -> Option<&Path> {
         match &self.0 {
             Name::Path(path) => Some(path),
@@ -61,7 +63,7 @@ impl UnixAddress {
         }
     }
 
-    /// The abstract name, if it is one.
+    /// Returns the abstract name, if the address is one.
     pub fn as_abstract_name(&self) -> Option<&[u8]> {
         match &self.0 {
             Name::Abstract(name) => Some(name),
@@ -69,14 +71,14 @@ impl UnixAddress {
         }
     }
 
-    /// Whether it has no name.
+    /// Returns `true` if the socket has no name.
     pub fn is_unnamed(&self) -> bool {
         matches!(self.0, Name::Unnamed)
     }
 }
 
 impl fmt::Display for UnixAddress {
-    /// The path; an abstract name behind an `@`, as Linux's tools write it.
+    /// Writes the path, or an abstract name after an `@`, as Linux's tools do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Name::Unnamed => f.write_str("an unnamed socket"),
@@ -86,27 +88,27 @@ impl fmt::Display for UnixAddress {
     }
 }
 
-/// Why something is not the address of a UNIX socket.
+/// The reason why a name is not the address of a UNIX socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UnixAddressError {
-    /// Nothing is no name.
+    /// The name is empty.
     #[error("the name of a UNIX socket is empty")]
     Empty,
-    /// It does not fit.
+    /// The name is too long for a socket address.
     #[error("the name of a UNIX socket has {length} bytes, and {limit} is the limit")]
     TooLong {
-        /// How long it is.
+        /// Length of the name, in bytes.
         length: usize,
-        /// How long it may be.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// A path ends at its first NUL.
-    #[error("the path of a UNIX socket has a NUL in it")]
+    /// The path contains a NUL, at which the system would end it.
+    #[error("the path of a UNIX socket contains a NUL")]
     Nul,
 }
 
-/// How long a name may be on Linux: 108 bytes with the NUL behind a path, or before an abstract name.
+/// Longest name on Linux, in bytes: 108, less the NUL after a path or before an abstract name.
 const LIMIT: usize = 107;
 
 fn check(name: &[u8]) -> Result<&[u8], UnixAddressError> {

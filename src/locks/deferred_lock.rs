@@ -1,7 +1,9 @@
-//! [`DeferredFilesystemLock`]: waiting for a lock between processes (Twisted: `defer.DeferredFilesystemLock`).
+//! [`DeferredFilesystemLock`]: waiting for a lock between processes (Twisted:
+//! `defer.DeferredFilesystemLock`).
 //!
-//! Nobody tells us when another process gives its lock back, so it is tried again and again. At most one attempt is under way;
-//! its promise belongs to the timer of its next try, so that it fails when the clock goes.
+//! The system does not report that another process has released its lock, so the lock is polled. At
+//! most one attempt is in progress. Its promise belongs to the timer of its next try, so it fails
+//! when the clock is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -15,15 +17,16 @@ use crate::error::FilesystemLockError;
 use crate::failure::{Failure, Result};
 use crate::time::{Clock, DelayedCall, Timers};
 
-/// How often the lock is tried, unless said otherwise. A second, as Twisted.
+/// Default time between two tries: a second, as in Twisted.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest interval: more often than that, trying would be all that the program does.
+/// The shortest interval. With a shorter one, the program would do little else than try.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// A [`FilesystemLock`] that can be waited for (Twisted: `DeferredFilesystemLock`). Belongs to its clock's thread.
+/// A [`FilesystemLock`] with a wait that does not block (Twisted: `DeferredFilesystemLock`). It
+/// belongs to its clock's thread.
 ///
-/// Dropped, it gives the lock back, and gives up waiting for it: the Deferred then fails with
+/// Dropping it releases the lock, and ends a wait for it: the Deferred then fails with
 /// [`Abandoned`](crate::deferred::Abandoned).
 ///
 /// ```
@@ -36,10 +39,10 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// let lock = Rc::new(DeferredFilesystemLock::new(&reactor, path));
 /// let held = Rc::clone(&lock);
 /// let mut done = lock.defer_until_locked(None).add_callback(move |()| {
-///     // What only one process may do at a time.
+///     // Work for one process at a time.
 ///     Ok(held.unlock()?)
 /// });
-/// assert!(done.take_result().is_some(), "nobody else had it");
+/// assert!(done.take_result().is_some(), "no other process had it");
 /// # Ok(())
 /// # }
 /// ```
@@ -49,7 +52,7 @@ struct LockShared {
     timers: Timers,
     interval: Cell<Duration>,
     lock: RefCell<FilesystemLock>,
-    /// Kept alive by its next try.
+    /// Kept alive by the timer of its next try.
     attempt: RefCell<Weak<LockAttempt>>,
 }
 
@@ -61,7 +64,7 @@ struct LockAttempt {
 }
 
 impl DeferredFilesystemLock {
-    /// A lock that is not held yet, tried by `clock`.
+    /// Makes a lock that is not held yet. The timers of `clock` poll it.
     pub fn new(clock: &impl Clock, path: impl Into<PathBuf>) -> Self {
         Self(Rc::new(LockShared {
             timers: clock.timers().clone(),
@@ -71,8 +74,8 @@ impl DeferredFilesystemLock {
         }))
     }
 
-    /// How long to wait from one try to the next; a second unless said otherwise, and at least a millisecond (Twisted:
-    /// `_interval`). Holds from the next try on.
+    /// Sets the time from one try to the next; a second by default, and at least a millisecond
+    /// (Twisted: `_interval`). It applies from the next try on.
     ///
     /// ```
     /// # fn f(lock: &ropewalk::locks::DeferredFilesystemLock) {
@@ -83,14 +86,20 @@ impl DeferredFilesystemLock {
         self.0.interval.set(interval.max(SHORTEST));
     }
 
-    /// Takes the lock as soon as it can be had (Twisted: `deferUntilLocked`): at once, or at one of the tries that follow. The
-    /// Deferred fires when this value holds the lock. If it holds it already, that is when it was given back and taken again.
+    /// Takes the lock as soon as it is free (Twisted: `deferUntilLocked`): at once, or at one of
+    /// the tries that follow. The Deferred fires when this value holds the lock. If this value
+    /// holds it already, the Deferred fires after the lock was released and taken again.
     ///
-    /// Cancelling the Deferred gives up. Nobody is told of the order in which several processes wait: it is left to chance.
+    /// Cancelling the Deferred ends the wait. Several processes that wait get the lock in no
+    /// particular order.
     ///
-    /// Fails with a [`FilesystemLockError`]: [`StillHeld`](FilesystemLockError::StillHeld) if the lock can't be had after
-    /// `timeout`, when it is tried for the last time; [`AlreadyTrying`](FilesystemLockError::AlreadyTrying) if this value waits
-    /// already; [`Io`](FilesystemLockError::Io) at the first try that fails for another reason than a holder.
+    /// # Errors
+    /// The Deferred fails with a [`FilesystemLockError`]:
+    /// - [`StillHeld`](FilesystemLockError::StillHeld) if the lock is still held at the last try,
+    ///   after `timeout`;
+    /// - [`AlreadyTrying`](FilesystemLockError::AlreadyTrying) if this value waits already;
+    /// - [`Io`](FilesystemLockError::Io) at the first try that fails for another reason than a
+    ///   holder.
     #[track_caller]
     pub fn defer_until_locked(&self, timeout: Option<Duration>) -> Deferred<()> {
         if self.is_waiting() {
@@ -111,38 +120,39 @@ impl DeferredFilesystemLock {
         locked
     }
 
-    /// Takes the lock if nobody has it: as [`FilesystemLock::lock`].
+    /// Takes the lock if it is free, as [`FilesystemLock::lock`] does.
     ///
     /// # Errors
-    /// As there.
+    /// See [`FilesystemLock::lock`].
     pub fn lock(&self) -> Result<bool, FilesystemLockError> {
         self.0.lock.borrow_mut().lock()
     }
 
-    /// Gives the lock back: as [`FilesystemLock::unlock`].
+    /// Releases the lock, as [`FilesystemLock::unlock`] does.
     ///
     /// # Errors
-    /// As there.
+    /// See [`FilesystemLock::unlock`].
     pub fn unlock(&self) -> Result<(), FilesystemLockError> {
         self.0.lock.borrow_mut().unlock()
     }
 
-    /// Whether this value holds the lock.
+    /// Returns `true` if this value holds the lock.
     pub fn is_locked(&self) -> bool {
         self.0.lock.borrow().is_locked()
     }
 
-    /// Whether a Deferred of this value waits for the lock.
+    /// Returns `true` if a Deferred of this value waits for the lock.
     pub fn is_waiting(&self) -> bool {
         self.0.attempt.borrow().strong_count() > 0
     }
 
-    /// Whether the holder before gave the lock back: as [`FilesystemLock::is_clean`].
+    /// Returns `true` if the previous holder released the lock, as [`FilesystemLock::is_clean`]
+    /// does.
     pub fn is_clean(&self) -> Option<bool> {
         self.0.lock.borrow().is_clean()
     }
 
-    /// The lock file.
+    /// Returns the path of the lock file.
     pub fn path(&self) -> PathBuf {
         self.0.path()
     }
@@ -183,7 +193,7 @@ impl LockShared {
         self.try_later(&attempt);
     }
 
-    /// The next try.
+    /// Schedules the next try.
     fn try_later(self: &Rc<Self>, attempt: &Rc<LockAttempt>) {
         let (shared, waiting) = (Rc::downgrade(self), Rc::clone(attempt));
         let next = self.timers.call_later(self.interval.get(), move || {
@@ -197,7 +207,7 @@ impl LockShared {
         drop(made);
     }
 
-    /// One try. Whether the wait is over.
+    /// Tries once. Returns `true` if the wait is over.
     fn attempt_to_lock(&self, attempt: &Rc<LockAttempt>) -> bool {
         let tried = self.lock.borrow_mut().lock();
         match tried {
@@ -208,7 +218,7 @@ impl LockShared {
         true
     }
 
-    /// The wait is over, and another may begin, before anybody is told.
+    /// Ends the wait before the promise fires, so that a callback may start another.
     fn finish(&self, attempt: &Rc<LockAttempt>, result: Result<(), Failure>) {
         self.attempt.take();
         attempt.finish(result);
@@ -222,13 +232,13 @@ impl LockShared {
 impl LockAttempt {
     fn finish(&self, result: Result<()>) {
         self.cancel_timers();
-        // One that was cancelled has its result.
+        // A cancelled promise has its result already.
         let _ = self.promise.complete(result);
     }
 
     fn cancel_timers(&self) {
         for timer in [self.next.take(), self.end.take()].into_iter().flatten() {
-            // One of them may be what brought us here.
+            // The timer that is running now cannot be cancelled.
             let _ = timer.cancel();
         }
     }

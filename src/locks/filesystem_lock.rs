@@ -1,14 +1,15 @@
-//! [`FilesystemLock`]: a lock between processes, by the name of a file (Twisted: `twisted.python.lockfile.FilesystemLock`,
-//! `isLocked`).
+//! [`FilesystemLock`]: a lock between processes, identified by the name of a file (Twisted:
+//! `twisted.python.lockfile.FilesystemLock`, `isLocked`).
 //!
-//! The lock is `flock(2)` on the file, so it ends with its holder, however that dies. (Twisted's is a symbolic link with the
-//! holder's process number, which outlives a killed holder, and names somebody else when the number comes round again.) The
-//! number in the file is for people who look.
+//! The lock is `flock(2)` on the file, so it ends with its holder, however the holder dies.
+//! (Twisted's lock is a symbolic link with the holder's process number. It outlives a killed
+//! holder, and refers to another process once the number is reused.) The number in the file is for
+//! people to read.
 //!
-//! 1. Whoever has locked the file must find it still under its name; otherwise the holder before has removed it, and the file
-//!    to lock is another one.
-//! 2. Whoever releases the lock empties the file and removes it while the lock is still held. So a file that is not empty was
-//!    left by a holder that died.
+//! 1. After locking the file, a holder has to find it still under its name. Otherwise the previous
+//!    holder has removed it, and the file to lock is another one.
+//! 2. A holder that releases the lock first empties the file and removes it, while the lock is
+//!    still held. So a file that is not empty was left by a holder that died.
 
 use std::fmt;
 use std::io;
@@ -22,20 +23,24 @@ use rustix::process::{Pid, getpid};
 use crate::error::FilesystemLockError;
 use crate::failure::Result;
 
-/// How often a file is opened anew that was removed before it was locked. 100: each time somebody held the lock and gave it
-/// back meanwhile, so after that many it is as good as held.
+/// Maximum number of times that a file is opened again because it was removed before it was locked.
+/// 100: each time, another holder took the lock and released it in between. After that many, the
+/// lock counts as held.
 const ATTEMPTS: usize = 100;
 
-/// Anybody may read who holds the lock; who may write the file can hold it. The process's mask applies.
+/// Every user may read the file to see the holder. A user who may write to it can hold the lock.
+/// The process's umask applies.
 const MODE: Mode = Mode::from_raw_mode(0o644);
 
-/// A lock that one holder has at a time, among processes and within one (Twisted: `FilesystemLock`). Dropped, it is
-/// released; a holder that dies releases it as well. It waits for nobody: see
-/// [`DeferredFilesystemLock`](super::DeferredFilesystemLock) for that. For any thread.
+/// A lock with one holder at a time, among processes and within one (Twisted: `FilesystemLock`).
+/// Dropping it releases the lock. So does the death of its holder. It never waits: see
+/// [`DeferredFilesystemLock`](super::DeferredFilesystemLock) for a wait. It may be used on any
+/// thread.
 ///
-/// The file is the lock's own: it is made, written and removed. Give it a name that nothing else has, in a folder that all who
-/// use it may write to, on a file system that supports `flock(2)`. Programs that are executed don't inherit the lock; a `fork`
-/// without one does, and keeps it if this process dies.
+/// The lock makes, writes and removes its file. Use a name that is used for nothing else, in a
+/// folder that every user of the lock may write to, on a file system that supports `flock(2)`.
+/// Executed programs don't inherit the lock. A `fork` without `exec` does, and keeps it if this
+/// process dies.
 ///
 /// ```
 /// use ropewalk::locks::FilesystemLock;
@@ -53,21 +58,22 @@ pub struct FilesystemLock {
     path: PathBuf,
     held: Option<OwnedFd>,
     clean: Option<bool>,
-    /// Where it was locked.
+    /// The process that took the lock.
     process: Pid,
 }
 
 impl FilesystemLock {
-    /// A lock that is not held yet. Nothing is done with the file.
+    /// Makes a lock that is not held yet. It does not touch the file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), held: None, clean: None, process: getpid() }
     }
 
-    /// Takes the lock if nobody has it (Twisted: `lock`). Says whether it was taken: `false` if somebody has it, this value
-    /// included.
+    /// Takes the lock if it is free (Twisted: `lock`). Returns `true` if it was taken, and `false`
+    /// if it has a holder, which may be this value.
     ///
     /// # Errors
-    /// [`FilesystemLockError::Io`] if the file can't be made, opened or locked. A symbolic link is refused.
+    /// [`FilesystemLockError::Io`] if the file can't be created, opened or locked. A symbolic link
+    /// is refused.
     pub fn lock(&mut self) -> Result<bool, FilesystemLockError> {
         if self.held.is_some() {
             return Ok(false);
@@ -76,7 +82,8 @@ impl FilesystemLock {
             match self.attempt().map_err(|error| self.error(error))? {
                 FileAttempt::Locked(file) => {
                     self.clean = Some(is_empty(&file));
-                    // For people only: a lock whose file can't be written is a lock.
+                    // The number is for people only: a lock whose file can't be written is still a
+                    // lock.
                     let _ = write_holder(&file);
                     self.held = Some(file);
                     self.adopt();
@@ -89,48 +96,52 @@ impl FilesystemLock {
         Ok(false)
     }
 
-    /// Gives the lock back, and removes the file (Twisted: `unlock`).
+    /// Releases the lock, and removes the file (Twisted: `unlock`).
     ///
     /// # Errors
-    /// [`FilesystemLockError::NotHeld`] if this value does not hold it, or did so in a process that this one was forked from; [`FilesystemLockError::Io`] if the file can't be removed:
-    /// the lock is given back all the same.
+    /// - [`FilesystemLockError::NotHeld`] if this value does not hold the lock, or took it in a
+    ///   process that this one was forked from.
+    /// - [`FilesystemLockError::Io`] if the file can't be removed. The lock is released all the
+    ///   same.
     pub fn unlock(&mut self) -> Result<(), FilesystemLockError> {
         let Some(file) = self.held.take().filter(|_| self.process == getpid()) else {
             return Err(FilesystemLockError::NotHeld { path: self.path.clone() });
         };
-        // If it can't be removed either, whoever takes it next is told that we died.
+        // If the file can be neither emptied nor removed, the next holder is told that this one
+        // died.
         let _ = rustix::fs::ftruncate(&file, 0);
         let removed = self.remove(&file);
         release(&file);
         removed.map_err(|error| self.error(error))
     }
 
-    /// Whether this value holds the lock (Twisted: `locked`).
+    /// Returns `true` if this value holds the lock (Twisted: `locked`).
     pub fn is_locked(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Whether the holder before gave the lock back, or did not and died (Twisted: `clean`): then what the lock guards may have
-    /// been left half done. Known once the lock was taken, and until it is taken again.
+    /// Returns `true` if the previous holder released the lock, and `false` if it died without
+    /// doing so (Twisted: `clean`). Work that the lock guards may then be half done. It is
+    /// `None` before the lock was first taken, and stays the same until the lock is taken again.
     pub fn is_clean(&self) -> Option<bool> {
         self.clean
     }
 
-    /// The lock file (Twisted: `name`).
+    /// Returns the path of the lock file (Twisted: `name`).
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether anybody holds the lock of that name at this moment (Twisted: `isLocked`). Makes no file. Whoever tries to take
-    /// the lock in the same moment may find it held.
+    /// Returns `true` if the lock of that name has a holder at this moment (Twisted: `isLocked`).
+    /// It creates no file. An attempt to take the lock at the same moment may find it held.
     ///
     /// # Errors
-    /// [`FilesystemLockError::Io`] if the file can't be looked at.
+    /// [`FilesystemLockError::Io`] if the file can't be opened or locked.
     pub fn is_held(path: impl AsRef<Path>) -> Result<bool, FilesystemLockError> {
         let path = path.as_ref();
         let io = |error: Errno| FilesystemLockError::Io { path: path.to_owned(), source: error.into() };
         match open(path, OFlags::RDONLY) {
-            // Shared, so that those who only ask don't disturb each other.
+            // Shared, so that calls of this function don't disturb each other.
             Ok(file) => {
                 let free = flock(&file, FlockOperation::NonBlockingLockShared).map_err(io)?;
                 release(&file);
@@ -141,7 +152,7 @@ impl FilesystemLock {
         }
     }
 
-    /// It is this process that gives the lock back.
+    /// Makes this process the one that releases the lock.
     pub(crate) fn adopt(&mut self) {
         self.process = getpid();
     }
@@ -154,7 +165,7 @@ impl FilesystemLock {
         Ok(if self.is_named(&file)? { FileAttempt::Locked(file) } else { FileAttempt::Removed })
     }
 
-    /// Whether the file is (still) the one that the path names.
+    /// Returns `true` if the path still names the file.
     fn is_named(&self, file: &OwnedFd) -> Result<bool, Errno> {
         let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
         match rustix::fs::lstat(&self.path) {
@@ -164,7 +175,8 @@ impl FilesystemLock {
         }
     }
 
-    /// Removes the file, unless somebody else has done so: what has its name now is not ours.
+    /// Removes the file, unless it was removed already. A file that has its name now belongs to
+    /// another holder.
     fn remove(&self, file: &OwnedFd) -> Result<(), Errno> {
         if self.is_named(file)? { rustix::fs::unlink(&self.path) } else { Ok(()) }
     }
@@ -176,12 +188,13 @@ impl FilesystemLock {
 
 impl Drop for FilesystemLock {
     fn drop(&mut self) {
-        // A forked child has a copy of this, and of the descriptor; the lock is its parent's.
+        // A forked child has a copy of this value and of the descriptor, but the lock is its
+        // parent's.
         if self.is_locked()
             && self.process == getpid()
             && let Err(error) = self.unlock()
         {
-            tracing::warn!(%error, path = %self.path.display(), "a lock file stays behind");
+            tracing::warn!(%error, path = %self.path.display(), "a lock file could not be removed");
         }
     }
 }
@@ -192,23 +205,23 @@ impl fmt::Debug for FilesystemLock {
     }
 }
 
-/// How one attempt to lock ended.
+/// The result of one attempt to lock.
 enum FileAttempt {
     Locked(OwnedFd),
-    /// By somebody.
+    /// Another holder has it.
     Held,
-    /// It was locked, and is not what the path names any more.
+    /// The file was locked, but the path no longer names it.
     Removed,
 }
 
-/// Opens a lock file: never through a symbolic link, which could name any file, and without waiting if it is a pipe or a
-/// terminal.
+/// Opens a lock file. It never follows a symbolic link, which could name any file, and never waits
+/// for a pipe or a terminal.
 fn open(path: &Path, how: OFlags) -> Result<OwnedFd, Errno> {
     let always = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     retry(|| rustix::fs::open(path, how | always, MODE))
 }
 
-/// Locks a file; `false` if somebody else has it locked.
+/// Locks a file. Returns `false` if another holder has it locked.
 fn flock(file: &OwnedFd, how: FlockOperation) -> Result<bool, Errno> {
     match retry(|| rustix::fs::flock(file, how)) {
         Ok(()) => Ok(true),
@@ -217,10 +230,11 @@ fn flock(file: &OwnedFd, how: FlockOperation) -> Result<bool, Errno> {
     }
 }
 
-/// Gives a lock back. Closing would not do: a process that is just being started has a copy of the descriptor until it
-/// executes its program.
+/// Releases a lock. Closing the descriptor is not enough: a process that is being started has a
+/// copy of it until it executes its program.
 fn release(file: &OwnedFd) {
-    // It can't fail for a descriptor that was locked; and then it is closed.
+    // It can't fail for a descriptor that was locked. If it did, closing the descriptor would
+    // follow.
     let _ = rustix::fs::flock(file, FlockOperation::Unlock);
 }
 
@@ -234,7 +248,7 @@ fn write_holder(file: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A signal may interrupt any call.
+/// Repeats a call that a signal interrupts.
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {

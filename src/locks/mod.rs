@@ -1,11 +1,13 @@
-//! Locks between processes, as files (Twisted: `twisted.python.lockfile`, `DeferredFilesystemLock`).
+//! Locks between processes, as files (Twisted: `twisted.python.lockfile`,
+//! `DeferredFilesystemLock`).
 //!
-//! | to | there is |
+//! | purpose | type |
 //! |---|---|
-//! | take a lock, or hear that another holds it | [`FilesystemLock`] |
+//! | take a lock, or learn that another holder has it | [`FilesystemLock`] |
 //! | wait for it, without blocking a loop | [`DeferredFilesystemLock`] |
 //!
-//! The one room beside the reactor that makes system calls: on files that are small and local, which nothing waits for.
+//! Beside the reactor, this is the only module that makes system calls. They are on small, local
+//! files, and do not wait.
 
 mod deferred_lock;
 mod filesystem_lock;

@@ -1,4 +1,5 @@
-//! The handles that reach a protocol from outside of its callbacks: from another connection, a timer, a Deferred.
+//! Handles that reach a protocol from outside of its callbacks: from another connection, a timer,
+//! or a Deferred.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -14,11 +15,12 @@ use crate::error::Unavailable;
 use crate::failure::Result;
 use crate::transport::Transport;
 
-/// A protocol of type `P` and its transport (Twisted: the protocol instance, which is reached through `self` there). From `connect`,
-/// and inside a callback from [`Transport::connection`].
+/// A protocol of type `P` and its transport (Twisted: the protocol instance, reached through
+/// `self`). `connect` returns one, and so does [`Transport::connection`] inside a callback.
 ///
-/// It is a cheap handle, and keeps neither the connection nor the protocol alive: a protocol may keep its own. Once the connection is
-/// over, [`with`](Self::with) says so.
+/// A `Connection` is a cheap handle. It keeps neither the connection nor the protocol alive, so a
+/// protocol may keep its own. Once the connection is over, [`with`](Self::with) returns
+/// [`Unavailable::Gone`].
 ///
 /// ```
 /// # use ropewalk::{protocol::Connection, Protocol, Result, Transport, error::Unavailable};
@@ -40,41 +42,47 @@ impl<P: Protocol> Connection<P> {
         Self { transport, protocol: PhantomData }
     }
 
-    /// The transport. It stays usable (and does nothing) after the connection is over.
+    /// Returns the transport. It stays usable, and does nothing, after the connection is over.
     pub fn transport(&self) -> &Transport {
         &self.transport
     }
 
     /// Runs `call` with the protocol and its transport.
     ///
-    /// Like a callback it runs to completion: its reactor can't be run, turned or closed meanwhile
-    /// ([`AlreadyRunning`](crate::error::ReactorError::AlreadyRunning)), and one whose last handle goes closes behind `call`.
+    /// Like a callback, `call` runs to completion. Its reactor can't be run, turned or closed
+    /// meanwhile ([`AlreadyRunning`](crate::error::ReactorError::AlreadyRunning)). If the last
+    /// handle of the reactor is dropped in `call`, the reactor closes after `call` returns.
     ///
     /// # Errors
-    /// [`Unavailable::Busy`] from inside one of that protocol's own callbacks: use what the callback was given, or
-    /// [`later`](Self::later). [`Unavailable::Gone`] once the connection is over. [`Unavailable::OtherProtocol`] if this came from
-    /// [`Transport::connection`], and the protocol is no `P`.
+    /// - [`Unavailable::Busy`] from inside one of that protocol's own callbacks. Use the arguments
+    ///   of the callback, or [`later`](Self::later).
+    /// - [`Unavailable::Gone`] once the connection is over.
+    /// - [`Unavailable::OtherProtocol`] if the handle came from [`Transport::connection`], and the
+    ///   protocol is not a `P`.
     pub fn with<R>(&self, call: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
         let result = self.reach(|free| free.map(|(protocol, transport)| call(protocol, transport)));
         self.transport.make_waiting_calls();
         result
     }
 
-    /// Runs `call` with the protocol and its transport: now, or if the protocol is in one of its calls, as soon as that has returned.
-    /// Calls that wait are made in the order in which they were asked for, before anything else happens to the connection. None is
-    /// made from inside another of the same protocol.
+    /// Runs `call` with the protocol and its transport: now, or if the protocol is in one of its
+    /// calls, as soon as that call returns. Waiting calls are made in the order in which they were
+    /// requested, before anything else happens to the connection. None is made from inside another
+    /// call of the same protocol.
     ///
-    /// The Deferred has the result of `call`. Cancelled before, `call` is dropped.
+    /// The Deferred fires with the result of `call`. If it is cancelled first, `call` is dropped.
     ///
     /// # Errors
-    /// The Deferred fails as `call` does, which may be a panic: that does not end the connection. It fails with
-    /// [`Unavailable::Gone`] if the connection is over first, and with [`Unavailable::OtherProtocol`] as [`with`](Self::with) does.
+    /// The Deferred fails with the failure of `call`. A panic of `call` is one too, and does not
+    /// end the connection. The Deferred fails with [`Unavailable::Gone`] if the connection is over
+    /// first, and with [`Unavailable::OtherProtocol`] under the same condition as
+    /// [`with`](Self::with).
     ///
     /// ```
     /// use ropewalk::testing::StringTransport;
     /// use ropewalk::{Protocol, Result, Transport};
     ///
-    /// /// Answers a line that is too long from a helper that knows no `self`.
+    /// /// Answers a line that is too long from code that has no `self`.
     /// struct Strict { refused: usize }
     ///
     /// impl Protocol for Strict {
@@ -103,7 +111,8 @@ impl<P: Protocol> Connection<P> {
         })
     }
 
-    /// Makes `call` once, now or when the protocol is free, with the protocol or with the reason why there is none.
+    /// Makes `call` once, now or when the protocol is free, with the protocol or with the reason
+    /// why it is unavailable.
     #[track_caller]
     fn when_free<T>(
         &self,
@@ -125,7 +134,7 @@ impl<P: Protocol> Connection<P> {
         deferred
     }
 
-    /// Makes `call` with the protocol, or with the reason why there is none.
+    /// Makes `call` with the protocol, or with the reason why it is unavailable.
     fn reach<R>(&self, call: impl FnOnce(Result<(&mut P, &Transport), Unavailable>) -> R) -> R {
         let _entered = self.transport.enter();
         let (mut call, mut result) = (Some(call), None);
@@ -138,7 +147,7 @@ impl<P: Protocol> Connection<P> {
         if let Err(unavailable) = reached {
             act(Err(unavailable));
         }
-        result.expect("a joint calls once, or says why it can't")
+        result.expect("a joint makes the call, or returns why it cannot")
     }
 
     fn is_busy(&self) -> bool {
@@ -149,22 +158,23 @@ impl<P: Protocol> Connection<P> {
 /// For the test kit, which drives joints without a reactor.
 #[cfg(feature = "testing")]
 impl<P: Protocol> Connection<P> {
-    /// Joins a protocol to a transport: the handle, and what is to be driven.
+    /// Joins a protocol to a transport. Returns the handle, and the joint to drive.
     pub(crate) fn join(protocol: P, transport: Transport) -> (Self, Rc<dyn ErasedJoint>) {
         (Self::new(transport.clone()), Rc::new(Joint::new(protocol, transport)))
     }
 }
 
 impl Transport {
-    /// This connection with its protocol, which is a `P`, or wraps one ([`Protocol::inner`]): the handle by which a protocol reaches
-    /// itself from a timer, a Deferred or another connection (Twisted: `self`, and `transport.protocol`).
+    /// Returns this connection with its protocol, which is a `P` or wraps one
+    /// ([`Protocol::inner`]). A protocol uses the handle to reach itself from a timer, a Deferred
+    /// or another connection (Twisted: `self`, and `transport.protocol`).
     ///
     /// ```
     /// use std::time::Duration;
     /// use ropewalk::protocol::Connection;
     /// use ropewalk::{Clock, Protocol, Result, Transport};
     ///
-    /// /// Says how much it has seen, each second.
+    /// /// Reports the number of received bytes, each second.
     /// struct Counter { seen: usize }
     ///
     /// impl Protocol for Counter {
@@ -182,7 +192,7 @@ impl Transport {
     /// fn tick(connection: Connection<Counter>) {
     ///     connection.transport().timers().call_later(Duration::from_secs(1), move || {
     ///         let told = connection.with(|counter, transport| transport.write(counter.seen.to_string().as_bytes()));
-    ///         // Once the connection is over there is no more to count.
+    ///         // Once the connection is over there is nothing left to count.
     ///         if told.is_ok() {
     ///             tick(connection);
     ///         }
@@ -195,10 +205,11 @@ impl Transport {
 }
 
 impl<T> Deferred<T> {
-    /// Hands the result to a protocol, as [`Connection::later`] does: now, or as soon as it is free. The Deferred that is returned has
-    /// the result of `call`.
+    /// Passes the result to a protocol, in the same way as [`Connection::later`]: now, or as soon
+    /// as the protocol is free. The returned Deferred fires with the result of `call`.
     ///
-    /// If the connection is over first, it fails with [`Unavailable::Gone`], or with the failure that was to be handed on.
+    /// If the connection is over first, the returned Deferred fails with the failure that was to be
+    /// passed on, or with [`Unavailable::Gone`] if there is none.
     ///
     /// ```
     /// use ropewalk::deferred::Promise;
@@ -241,14 +252,14 @@ impl<T> Deferred<T> {
     }
 }
 
-/// The joint of a transport. `None`: the connection is over.
+/// Returns the joint of a transport, or `None` if the connection is over.
 fn joint(transport: &Transport) -> Option<Rc<dyn ErasedJoint>> {
     let mut found = None;
     transport.above(&mut |joint| found = joint.downcast_ref::<Rc<dyn ErasedJoint>>().cloned());
     found
 }
 
-/// The protocol, or the one inside of it, that is a `P`.
+/// Finds the `P`: the protocol itself, or one that it wraps.
 fn find<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut P> {
     let mut protocol = protocol;
     while !(protocol as &dyn Any).is::<P>() {
@@ -269,24 +280,25 @@ impl<P> fmt::Debug for Connection<P> {
     }
 }
 
-/// A [`Connection`] whose protocol's type was forgotten on the way through an endpoint that is a trait object.
+/// A [`Connection`] with the type of its protocol erased, because it came through an endpoint that
+/// is a trait object.
 pub struct AnyConnection(pub(crate) Rc<dyn ErasedJoint>);
 
 impl AnyConnection {
-    /// The transport.
+    /// Returns the transport.
     pub fn transport(&self) -> &Transport {
         self.0.transport()
     }
 
-    /// The connection with its protocol's type.
+    /// Returns the connection with its protocol's type.
     ///
     /// # Errors
-    /// Gives itself back if the protocol is not a `P`.
+    /// Returns `self` if the protocol is not a `P`.
     pub fn downcast<P: Protocol>(self) -> Result<Connection<P>, Self> {
         if self.0.protocol_type() == TypeId::of::<P>() { Ok(self.transport().connection()) } else { Err(self) }
     }
 
-    /// The connection with the type of the protocol that its own factory built.
+    /// Returns the connection with the type of the protocol that its own factory built.
     pub(crate) fn expect<P: Protocol>(self) -> Result<Connection<P>> {
         Ok(self.downcast().expect("the joint was made by the factory whose protocol this is"))
     }

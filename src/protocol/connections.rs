@@ -1,4 +1,4 @@
-//! The open connections of a factory, as a list.
+//! The list of a factory's open connections.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,20 +13,22 @@ use crate::deferred::{Deferred, Promise};
 use crate::failure::{Failure, Result};
 use crate::transport::Transport;
 
-/// The open connections of one or more factories whose protocols are `P` (Twisted: the set that a factory keeps by hand, filled in
-/// `connectionMade` and emptied in `connectionLost`).
+/// The open connections of one or more factories whose protocols are `P` (Twisted: the set that a
+/// factory keeps by hand, filled in `connectionMade` and emptied in `connectionLost`).
 ///
-/// A cheap handle; clones are the same list. Iterating gives each [`Connection`], in the order in which they were made. The list may change
-/// meanwhile: a connection that is lost is left out, a new one comes last.
+/// A `Connections` is a cheap handle, and its clones are the same list. Iterating yields each
+/// [`Connection`], in the order in which they were made. The list may change meanwhile: a lost
+/// connection is skipped, and a new one comes last.
 ///
-/// A connection is in the list from its `connection_made` until its `connection_lost`, in which it is no longer.
+/// A connection is in the list from its `connection_made` until its `connection_lost`. During
+/// `connection_lost` it is no longer in the list.
 ///
 /// ```
 /// use ropewalk::protocol::Connections;
 /// use ropewalk::interfaces::*;
 /// use ropewalk::{Deferred, Port, Result, Transport};
 ///
-/// /// Passes each message on to all.
+/// /// Passes each message on to all connections.
 /// struct Member { room: Connections<Member> }
 ///
 /// impl Protocol for Member {
@@ -57,25 +59,27 @@ pub struct Connections<P>(Rc<List<P>>);
 
 struct List<P> {
     open: RefCell<BTreeMap<u64, Connection<P>>>,
-    /// How many there were in all: the key of the next.
+    /// Number of connections so far: the key of the next one.
     made: Cell<u64>,
-    /// Fired when there is no connection left.
+    /// Promises to fire when the last connection has closed.
     waiters: RefCell<Vec<Promise<()>>>,
 }
 
 impl<P: Protocol> Connections<P> {
-    /// An empty list.
+    /// Makes an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Wraps a factory: the list has each of its connections while it is open. One list may have those of several factories.
+    /// Wraps a factory, so that the list has each of its connections while it is open. One list may
+    /// have the connections of several factories.
     pub fn track<F: Factory<Protocol = P>>(&self, factory: F) -> TrackedFactory<F> {
         TrackedFactory { inner: factory, connections: self.clone() }
     }
 
-    /// A factory that builds the protocol of every connection by `build`, which is given the list for it: [`track`](Self::track) of
-    /// [`for_protocol`](crate::for_protocol) (Twisted: `Factory.forProtocol`, whose protocols reach the factory by `self.factory`).
+    /// Makes a factory that calls `build`, with the list, for the protocol of every connection. It
+    /// is [`track`](Self::track) of [`for_protocol`](crate::for_protocol) (Twisted:
+    /// `Factory.forProtocol`, whose protocols reach the factory by `self.factory`).
     ///
     /// ```
     /// use ropewalk::protocol::Connections;
@@ -102,19 +106,20 @@ impl<P: Protocol> Connections<P> {
         ConnectionsIter { connections: self.clone(), last: None }
     }
 
-    /// The number of open connections.
+    /// Returns the number of open connections.
     pub fn len(&self) -> usize {
         self.0.open.borrow().len()
     }
 
-    /// True if no connection is open.
+    /// Returns `true` if no connection is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until no connection is open: fires at once if none is, otherwise behind the last `connection_lost`.
+    /// Waits until no connection is open. The Deferred fires at once if none is, otherwise after
+    /// the last `connection_lost`.
     ///
-    /// It closes nothing, and new connections may come: stop the port first.
+    /// It closes no connection, and new ones may come: stop the port first.
     #[track_caller]
     pub fn when_empty(&self) -> Deferred<()> {
         if self.is_empty() {
@@ -144,13 +149,14 @@ impl<P: Protocol> Connections<P> {
             return;
         }
         for waiter in self.0.waiters.take() {
-            // A waiter that was cancelled has fired.
+            // A cancelled waiter has fired already.
             let _ = waiter.callback(());
         }
     }
 }
 
-/// Iterates over [`Connections`]. It borrows nothing, so that anything may be done with a connection.
+/// Iterates over [`Connections`]. It holds no borrow, so the loop may do anything with a
+/// connection.
 pub struct ConnectionsIter<P> {
     connections: Connections<P>,
     last: Option<u64>,
@@ -177,7 +183,7 @@ impl<P: Protocol> IntoIterator for &Connections<P> {
     }
 }
 
-/// A factory whose connections are in a list. From [`Connections::track`].
+/// A factory whose connections are in a list, from [`Connections::track`].
 pub struct TrackedFactory<F: Factory> {
     inner: F,
     connections: Connections<F::Protocol>,
@@ -200,22 +206,22 @@ impl<F: Factory> Factory for TrackedFactory<F> {
     }
 }
 
-/// A protocol whose connection is in a list, around that of the factory. [`Transport::connection`] and the list itself reach the one
-/// inside.
+/// A protocol whose connection is in a list. It wraps the protocol of the factory.
+/// [`Transport::connection`] and the list reach the wrapped protocol.
 pub struct Tracked<P: Protocol> {
     inner: P,
     connections: Connections<P>,
-    /// The place in the list. `None` before the connection is made, and once it is lost.
+    /// The key in the list. `None` before the connection is made, and once it is lost.
     key: Option<u64>,
 }
 
 impl<P: Protocol> Tracked<P> {
-    /// The protocol of the factory.
+    /// Returns the protocol of the factory.
     pub fn protocol(&self) -> &P {
         &self.inner
     }
 
-    /// The protocol of the factory.
+    /// Returns the protocol of the factory.
     pub fn protocol_mut(&mut self) -> &mut P {
         &mut self.inner
     }
@@ -244,7 +250,8 @@ impl<P: Protocol> Protocol for Tracked<P> {
     }
 }
 
-/// The list is told of its last connection behind `connection_lost`, and of one whose `connection_lost` panicked too.
+/// Removes the connection and fires the waiters after `connection_lost`, even if `connection_lost`
+/// panicked.
 impl<P: Protocol> Drop for Tracked<P> {
     fn drop(&mut self) {
         if let Some(key) = self.key {

@@ -1,4 +1,4 @@
-//! Factories: who decides what protocol a connection gets (Twisted: `IProtocolFactory`,
+//! Factories build the protocol of each connection (Twisted: `IProtocolFactory`,
 //! `twisted.internet.protocol.Factory`).
 
 use std::cell::{Cell, RefCell};
@@ -15,10 +15,12 @@ use crate::failure::{Guarded, Panicked, Result, drop_guarded, guarded, guarded_r
 use crate::log::error;
 use crate::transport::Transport;
 
-/// Makes a protocol for each connection, and keeps what they share (Twisted: `IProtocolFactory`).
+/// Builds a protocol for each connection, and holds the state that they share (Twisted:
+/// `IProtocolFactory`).
 ///
-/// A closure that returns a protocol is a factory, and so is one that returns an `Option` of a protocol: `None` refuses the connection.
-/// It is given the peer's [`Address`], whose type is written down if the closure uses it. [`for_protocol`] spares that.
+/// A closure that returns a protocol is a factory. So is a closure that returns an `Option` of a
+/// protocol: `None` refuses the connection. The closure takes the peer's [`Address`]. If it uses
+/// the address, it has to declare that type. [`for_protocol`] makes the declaration unnecessary.
 ///
 /// ```
 /// use ropewalk::{Address, Factory, Protocol, Result, Transport, for_protocol};
@@ -54,19 +56,19 @@ use crate::transport::Transport;
     note = "a protocol that is to be connected once: `connect_protocol(&endpoint, protocol)`"
 )]
 pub trait Factory: 'static {
-    /// What it makes.
+    /// The type of the protocols.
     type Protocol: Protocol;
 
-    /// A protocol for the connection with `peer`, or `None` to refuse it: the connection is closed at once (Twisted:
-    /// `buildProtocol`). A panic refuses it too, and is logged.
+    /// Returns a protocol for the connection with `peer` (Twisted: `buildProtocol`). `None` refuses
+    /// the connection, which is then closed at once. A panic refuses it too, and is logged.
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
 
-    /// Called before the first connection can come: when a port starts to listen, or a client to connect (Twisted:
-    /// `doStart`, `startFactory`).
+    /// Called before the first connection, when a port starts to listen or a client starts to
+    /// connect (Twisted: `doStart`, `startFactory`).
     fn do_start(&mut self) {}
 
-    /// Called after the last: when the port has stopped, or the client's connection is over or could not be made (Twisted:
-    /// `doStop`, `stopFactory`).
+    /// Called after the last connection, when the port has stopped, or when the client's connection
+    /// is over or could not be made (Twisted: `doStop`, `stopFactory`).
     fn do_stop(&mut self) {}
 }
 
@@ -82,7 +84,8 @@ where
     }
 }
 
-/// The result of a closure that is a [`Factory`]: a protocol, or an `Option` of one, of which `None` refuses the connection.
+/// The result of a closure that is a [`Factory`]: a protocol, or an `Option` of one. `None` refuses
+/// the connection.
 #[diagnostic::on_unimplemented(
     message = "a factory can't build `{Self}`",
     label = "expected a protocol, or an `Option` of one",
@@ -90,10 +93,10 @@ where
     note = "a factory builds a protocol for each connection, which owns it: `|_| Echo`, no reference and no `Rc`"
 )]
 pub trait IntoProtocol {
-    /// The protocol's type.
+    /// The type of the protocol.
     type Protocol: Protocol;
 
-    /// The protocol, unless the connection is refused.
+    /// Returns the protocol, or `None` to refuse the connection.
     fn into_protocol(self) -> Option<Self::Protocol>;
 }
 
@@ -113,8 +116,9 @@ impl<P: Protocol> IntoProtocol for Option<P> {
     }
 }
 
-/// A factory that builds the protocol of every connection by `build` (Twisted: `Factory.forProtocol`). It is `build` itself; as an argument
-/// of this function, the closure needs no type for the peer's address.
+/// Makes a factory that calls `build` for the protocol of every connection (Twisted:
+/// `Factory.forProtocol`). The factory is `build` itself. As an argument of this function, the
+/// closure need not declare the type of the peer's address.
 ///
 /// ```
 /// use ropewalk::{Factory, Protocol, Result, Transport, for_protocol};
@@ -137,8 +141,8 @@ pub fn for_protocol<P: Protocol>(build: impl FnMut(Address) -> P + 'static) -> i
     build
 }
 
-/// A boxed factory is one, for programs that choose at run time. It says which protocol it makes; of several kinds of
-/// protocol, `Box<dyn Protocol>` is one.
+/// Lets a program choose a factory at run time: a boxed factory is a factory. Its type names the
+/// type of its protocols. For protocols of several types, that is `Box<dyn Protocol>`.
 impl<P: Protocol> Factory for Box<dyn Factory<Protocol = P>> {
     type Protocol = P;
 
@@ -155,8 +159,9 @@ impl<P: Protocol> Factory for Box<dyn Factory<Protocol = P>> {
     }
 }
 
-/// One factory for several ports or clients (Twisted: the same factory object passed to several `listen` calls). Its
-/// `do_start` is called once, on the first start, and its `do_stop` once, on the last stop.
+/// One factory for several ports or clients (Twisted: the same factory object passed to several
+/// `listen` calls). `do_start` is called once, on the first start, and `do_stop` once, on the last
+/// stop.
 ///
 /// ```
 /// use ropewalk::SharedFactory;
@@ -169,7 +174,8 @@ impl<P: Protocol> Factory for Box<dyn Factory<Protocol = P>> {
 /// let another_handle = factory.clone();
 /// ```
 ///
-/// A start or a stop that is asked for from inside one of the factory's own calls is told when that call has returned.
+/// A start or a stop that is requested from inside one of the factory's own calls takes effect when
+/// that call has returned.
 pub struct SharedFactory<F>(Rc<Counted<F>>);
 
 impl<F: Factory> SharedFactory<F> {
@@ -178,10 +184,10 @@ impl<F: Factory> SharedFactory<F> {
         Self(Rc::new(Counted::new(factory)))
     }
 
-    /// Runs `call` with the factory: to read what it counted.
+    /// Runs `call` with the factory, for instance to read a counter of it.
     ///
     /// # Errors
-    /// [`Unavailable::Busy`] from inside one of its own calls.
+    /// [`Unavailable::Busy`] from inside one of the factory's own calls.
     pub fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> Result<R, Unavailable> {
         self.0.with(call)
     }
@@ -216,26 +222,29 @@ impl<F> fmt::Debug for SharedFactory<F> {
     }
 }
 
-/// A factory whose type was forgotten: what endpoints pass on to the reactor, and how endpoints can be trait objects. Its
-/// clones are the same factory, which starts once, on the first start, and stops once, on the last stop.
+/// A factory with its type erased, so that endpoints can be trait objects. Endpoints pass it on to
+/// the reactor. Its clones are the same factory, which starts once, on the first start, and stops
+/// once, on the last stop.
 #[derive(Clone)]
 pub struct BoxedFactory {
     shared: FactoryHandle,
     prepare: Option<Rc<Preparation>>,
 }
 
-/// What is done with each transport before its protocol hears of it.
+/// A step for each transport, taken before its protocol's first callback.
 type Preparation = dyn Fn(&Transport) -> Result<()>;
 
 impl BoxedFactory {
-    /// Forgets the factory's type.
+    /// Erases the factory's type.
     pub fn new(factory: impl Factory) -> Self {
         Self { shared: FactoryHandle(Some(Rc::new(Counted::new(factory)))), prepare: None }
     }
 
-    /// The same factory, for transports with which something is done first: for endpoints around other endpoints, which start TLS,
-    /// say (Twisted: a wrapping factory). It is done after the protocol was built, and before its `connection_made`; of several
-    /// preparations the last that was added comes first, for it is nearest to the network. A failure ends the connection.
+    /// Returns the same factory with a step that each transport takes first (Twisted: a wrapping
+    /// factory). It is for endpoints that wrap other endpoints, to start TLS for instance. The step
+    /// runs after the protocol was built, and before its `connection_made`. Of several steps, the
+    /// one added last runs first, because it is nearest to the network. A failure ends the
+    /// connection.
     ///
     /// ```
     /// use ropewalk::protocol::BoxedFactory;
@@ -273,12 +282,12 @@ impl BoxedFactory {
         Ok(joint)
     }
 
-    /// Starts the factory, unless it has been started. A start that panicked does not count.
+    /// Starts the factory, unless it is started already. A start that panics does not count.
     pub(crate) fn start(&self) -> Result<(), Panicked> {
         guarded(|| self.shared.add())
     }
 
-    /// What a start is taken back with, for who needs no more of it.
+    /// Returns a guard that takes a start back, for callers that need nothing else of the factory.
     pub(crate) fn started(&self) -> FactoryGuard {
         FactoryGuard(self.shared.clone())
     }
@@ -288,7 +297,7 @@ impl BoxedFactory {
         self.started().stop();
     }
 
-    /// Takes a start back, and with the last one stops the factory.
+    /// Takes a start back. The last one stops the factory.
     pub(crate) fn try_stop(&self) -> Result<(), Panicked> {
         guarded(|| self.shared.take_back())
     }
@@ -298,7 +307,8 @@ impl BoxedFactory {
 pub(crate) struct FactoryGuard(FactoryHandle);
 
 impl FactoryGuard {
-    /// Takes a start back, and with the last one stops the factory. A panic is logged: there is nobody to tell.
+    /// Takes a start back. The last one stops the factory. A panic is logged, because there is no
+    /// caller to return it to.
     pub(crate) fn stop(&self) {
         if let Err(panic) = guarded(|| self.0.take_back()) {
             error!(%panic, "do_stop failed");
@@ -312,7 +322,8 @@ impl fmt::Debug for BoxedFactory {
     }
 }
 
-/// A share of a factory of the program's, whose `Drop` is not ours. Each connection of a client has one.
+/// A reference to a factory of the program, whose `Drop` may panic. Each connection of a client has
+/// one.
 #[derive(Clone)]
 struct FactoryHandle(Option<Rc<Counted<dyn AnyFactory>>>);
 
@@ -320,7 +331,7 @@ impl Deref for FactoryHandle {
     type Target = Counted<dyn AnyFactory>;
 
     fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("it is there until this is dropped")
+        self.0.as_ref().expect("the factory is taken only by `Drop`")
     }
 }
 
@@ -330,11 +341,12 @@ impl Drop for FactoryHandle {
     }
 }
 
-/// A factory, and how often it was started and not stopped (Twisted: `numPorts`). While one of its calls runs it is borrowed; starts
-/// and stops that are asked for meanwhile are counted, and told behind that call.
+/// A factory, and the number of its starts without a stop (Twisted: `numPorts`). The factory is
+/// borrowed while one of its calls runs. Starts and stops requested during that call are counted,
+/// and take effect after it.
 struct Counted<F: ?Sized> {
     count: Cell<u32>,
-    /// What the factory was told last.
+    /// True if the last call was `start`, false if it was `stop`.
     started: Cell<bool>,
     factory: RefCell<F>,
 }
@@ -346,7 +358,7 @@ impl<F> Counted<F> {
 }
 
 impl<F: AnyFactory + ?Sized> Counted<F> {
-    /// Runs `call` with the factory, unless a call of it runs.
+    /// Runs `call` with the factory, unless another call of it runs.
     fn with<R>(&self, call: impl FnOnce(&mut F) -> R) -> Result<R, Unavailable> {
         let mut factory = self.factory.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
         let result = call(&mut factory);
@@ -357,7 +369,7 @@ impl<F: AnyFactory + ?Sized> Counted<F> {
         Ok(result)
     }
 
-    /// Counts a start. One that panics does not count.
+    /// Counts a start. A start that panics does not count.
     fn add(&self) {
         self.count.set(self.count.get() + 1);
         let counted = Uncounted(&self.count);
@@ -371,7 +383,8 @@ impl<F: AnyFactory + ?Sized> Counted<F> {
         self.tell();
     }
 
-    /// Tells the factory of its first start and its last stop, unless a call of it runs, which will.
+    /// Calls `start` for the first start and `stop` for the last stop. If a call of the factory
+    /// runs, that call does so when it returns.
     fn tell(&self) {
         while let Ok(mut factory) = self.factory.try_borrow_mut() {
             match (self.count.get() > 0, self.started.get()) {
@@ -389,7 +402,7 @@ impl<F: AnyFactory + ?Sized> Counted<F> {
     }
 }
 
-/// Takes a start back that was counted and did not come about.
+/// Takes back a counted start whose `start` panicked.
 struct Uncounted<'a>(&'a Cell<u32>);
 
 impl Drop for Uncounted<'_> {
@@ -398,7 +411,7 @@ impl Drop for Uncounted<'_> {
     }
 }
 
-/// No protocol of a factory that is in the middle of another call.
+/// Refuses a connection, because the factory is in the middle of another call.
 fn refuse<T>(busy: &Unavailable) -> Option<T> {
     error!(error = %busy, "a factory was asked for a protocol from inside one of its own calls; the connection is refused");
     None

@@ -1,13 +1,14 @@
 //! The joint between a protocol and its transport.
 //!
-//! This file alone turns what happens to a stream into calls of a [`Protocol`]. That one place makes "`data_received`
-//! after `connection_lost`" and "`connection_lost` twice" impossible:
+//! Only this file turns the events of a stream into calls of a [`Protocol`]. These rules make
+//! "`data_received` after `connection_lost`" and "`connection_lost` twice" impossible:
 //!
-//! 1. a call goes out only while the protocol is in its place;
-//! 2. `connection_lost` takes it out of its place for good;
-//! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the connection's end
+//! 1. the protocol is called only while the joint holds it;
+//! 2. `connection_lost` takes it out of the joint for good;
+//! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the
+//!    connection's end
 //!    ([`Stream::callback_failed`](crate::transport::stream::Stream::callback_failed));
-//! 4. no borrow of the stream is held during a call, and none of the protocol outside one.
+//! 4. no borrow of the stream is held during a call, and no borrow of the protocol outside of one.
 
 use std::any::{TypeId, type_name};
 use std::cell::RefCell;
@@ -21,32 +22,34 @@ use crate::transport::observer::Callback;
 use crate::transport::step::{Delivery, EndNotice, Ending};
 use crate::transport::{Notice, Transport};
 
-/// A joint of any protocol, as the reactor drives it.
+/// A joint with any type of protocol, as the reactor drives it.
 pub(crate) trait ErasedJoint {
     fn transport(&self) -> &Transport;
-    /// The first call. Its failure goes to the caller of `connect`.
+    /// Makes the first call. Its failure goes to the caller of `connect`.
     fn connection_made(&self) -> Result<()>;
-    /// Bytes came.
+    /// Delivers received bytes.
     fn data_received(&self, data: &[u8]);
-    /// Descriptors came, before the bytes that they were sent with.
+    /// Delivers received descriptors, before the bytes that they were sent with.
     fn descriptors_received(&self, descriptors: Vec<OwnedFd>);
-    /// The peer sent its last byte.
+    /// Handles the peer's end of stream.
     fn end_of_stream(&self);
     /// Delivers the bytes that were held while reading was paused.
     fn deliver_held(&self);
-    /// Our direction was shut.
+    /// Reports that the write direction was shut.
     fn write_connection_lost(&self);
-    /// The queue of the transport is above its limit, or the producer is to pause or to resume.
+    /// Reports that the transport's queue is above its limit, or that the producer is to pause or
+    /// to resume.
     fn tell_of_queue(&self);
-    /// The deadline of the stream passed.
+    /// Handles a deadline of the stream that has passed.
     fn deadline_passed(&self);
-    /// Ends the connection with the failure of a callback, and logs it: the protocol may not.
+    /// Ends the connection with the failure of a callback, and logs it, because the protocol may
+    /// not.
     fn callback_failed(&self, callback: &'static str, failure: Failure);
-    /// The last call. The protocol is dropped.
+    /// Makes the last call, and drops the protocol.
     fn connection_lost(&self, reason: &Failure);
-    /// The type of the protocol that the factory built.
+    /// Returns the type of the protocol that the factory built.
     fn protocol_type(&self) -> TypeId;
-    /// True while a call of the protocol is on the stack.
+    /// Returns `true` while a call of the protocol is on the stack.
     fn is_busy(&self) -> bool;
     /// Calls `call` with the protocol.
     fn reach(&self, call: &mut dyn FnMut(&mut dyn Protocol, &Transport)) -> Result<(), Unavailable>;
@@ -59,7 +62,7 @@ pub(crate) struct Joint<P> {
 }
 
 impl<P> Drop for Joint<P> {
-    /// The protocol is there only if it never heard of its connection.
+    /// A protocol is left only if its connection was never made.
     fn drop(&mut self) {
         drop_guarded("a protocol", self.protocol.take());
     }
@@ -71,7 +74,7 @@ impl<P: Protocol> Joint<P> {
         Self { transport, protocol: RefCell::new(Some(protocol)) }
     }
 
-    /// Calls the protocol, if it is still there. A failure closes the connection with it.
+    /// Calls the protocol, unless `connection_lost` has taken it. A failure closes the connection.
     #[inline(always)]
     fn call(&self, call: Callback<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) -> Result<()> {
         let mut place = self.protocol.borrow_mut();
@@ -85,7 +88,7 @@ impl<P: Protocol> Joint<P> {
         result
     }
 
-    /// The one event about a failure of a connection, where it enters.
+    /// Logs the failure of a connection, once, where the failure enters.
     fn log_failure(&self, place: &'static str, failure: &Failure) {
         error!(
             peer = %self.transport.peer(),
@@ -96,7 +99,8 @@ impl<P: Protocol> Joint<P> {
         );
     }
 
-    /// Bytes came that have passed so many layers.
+    /// Handles bytes that have passed `level` layers. They go to the protocol, or to the next
+    /// layer, or the stream keeps them.
     #[inline(always)]
     fn arrived(&self, level: usize, data: &[u8]) {
         let delivery = self.transport.stream().received(level, data);
@@ -109,7 +113,8 @@ impl<P: Protocol> Joint<P> {
         }
     }
 
-    /// Bytes came that are a layer's. A callback may put another layer above it, and what comes next is that one's.
+    /// Passes sealed bytes through the layer at `level`. A callback may put another layer above it,
+    /// which the bytes that follow belong to.
     #[inline(never)]
     fn open(&self, level: usize, data: &[u8]) {
         let opened = self.transport.open(level, data);
@@ -130,7 +135,7 @@ impl<P: Protocol> Joint<P> {
         }
     }
 
-    /// The peer's direction has ended, as it is seen above so many layers.
+    /// Handles the end of the peer's direction, as seen above `level` layers.
     fn ended(&self, level: usize, ending: Ending) {
         let notice = self.transport.stream().ended(level, ending);
         if notice == EndNotice::Tell {
@@ -139,10 +144,10 @@ impl<P: Protocol> Joint<P> {
         self.transport.mark_dirty();
     }
 
-    /// Calls the protocol where a failure concerns the connection alone.
+    /// Calls the protocol for an event whose failure concerns this connection only.
     #[inline(always)]
     fn tell(&self, call: Callback<'_>, callback: impl FnOnce(&mut P, &Transport) -> Result<()>) {
-        // `call` has already made the failure the reason of the connection's end.
+        // `call` has already made the failure the reason for the connection's end.
         let _ = self.call(call, callback);
     }
 }
@@ -161,8 +166,9 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn descriptors_received(&self, descriptors: Vec<OwnedFd>) {
-        // They are not held back by a pause: the bytes are, and a descriptor may come early. Closing drops them, and so does a layer,
-        // which vouches for bytes only.
+        // A pause does not hold descriptors back. It holds the bytes back, and a descriptor may
+        // come before its bytes. Descriptors are dropped on a closing connection, and on a layered
+        // one: a layer vouches for bytes only.
         for descriptor in descriptors {
             let is_delivered = {
                 let stream = self.transport.stream();
@@ -251,7 +257,8 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         let Some(mut protocol) = protocol else { return };
         let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));
         let told = self.transport.observed(Callback::Lost, lose);
-        // Apart from the call: a drop that panics while a panic unwinds would end the process.
+        // The drop is guarded separately from the call: a drop that panics while a panic unwinds
+        // would abort the process.
         let dropped = guarded(move || drop(protocol));
         for panic in [told, dropped].into_iter().filter_map(Result::err) {
             error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
@@ -274,7 +281,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 }
 
-/// Drops what is not ours; a panic becomes a failure.
+/// Drops a value of the program. A panic becomes a failure.
 fn dropped<T>(value: T) -> Result<()> {
     Ok(guarded(|| drop(value))?)
 }

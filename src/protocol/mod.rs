@@ -1,7 +1,8 @@
-//! What a user writes: a [`Protocol`] for each connection, and a [`Factory`] that makes them (Twisted: `IProtocol`,
-//! `IProtocolFactory`, `IHalfCloseableProtocol`). And [`Connection`], which reaches both ends of the joint from outside.
+//! The protocol side of a connection: a [`Protocol`] for each connection, and a [`Factory`] that
+//! builds them (Twisted: `IProtocol`, `IProtocolFactory`, `IHalfCloseableProtocol`). [`Connection`]
+//! reaches a protocol and its transport from outside of the callbacks.
 //!
-//! Protocols never meet the network: they are handed bytes and a [`Transport`].
+//! A protocol never touches the network: it gets bytes and a [`Transport`].
 
 mod connection;
 mod connections;
@@ -20,13 +21,16 @@ pub(crate) use joint::ErasedJoint;
 use crate::failure::{Failure, Result};
 use crate::transport::Transport;
 
-/// What is done with one connection (Twisted: `IProtocol`, `twisted.internet.protocol.Protocol`).
+/// Handles the events of one connection (Twisted: `IProtocol`,
+/// `twisted.internet.protocol.Protocol`).
 ///
-/// The order is fixed: `connection_made` once; `data_received` any number of times; `connection_lost` once, last.
-/// Every callback runs to completion on the reactor's thread, and none is entered while another of the same protocol runs.
+/// The order of the callbacks is fixed: `connection_made` once; `data_received` any number of
+/// times; `connection_lost` once, last. Every callback runs to completion on the reactor's thread.
+/// None is entered while another callback of the same protocol runs.
 ///
-/// A callback that returns `Err`, or panics, closes its own connection: what it wrote is sent as far as the socket takes
-/// it at once, no more data is delivered, and `connection_lost` is given that failure. All other connections go on.
+/// A callback that returns `Err` or panics closes its own connection. Bytes that it wrote are sent
+/// as far as the socket takes them at once, no more data is delivered, and `connection_lost` gets
+/// that failure. All other connections go on.
 ///
 /// ```
 /// use ropewalk::{Failure, Protocol, Result, Transport};
@@ -50,8 +54,9 @@ use crate::transport::Transport;
 /// }
 /// ```
 ///
-/// A callback borrows the protocol and the transport for the call. What runs later, a timer or a callback of a Deferred, takes a
-/// clone of the transport; with the borrowed one the compiler says that "borrowed data escapes outside of method":
+/// A callback borrows the protocol and the transport for the call. Code that runs later, such as a
+/// timer or a callback of a Deferred, needs a clone of the transport. With the borrowed one the
+/// compiler reports that "borrowed data escapes outside of method":
 ///
 /// ```
 /// use std::time::Duration;
@@ -79,7 +84,8 @@ use crate::transport::Transport;
     note = "of a factory, an endpoint makes connections: `endpoint.connect(factory)`"
 )]
 pub trait Protocol: Any + Erase {
-    /// The connection is there (Twisted: `connectionMade`). Write a greeting here, if your protocol has one.
+    /// Called when the connection is established (Twisted: `connectionMade`). Write a greeting
+    /// here, if your protocol has one.
     ///
     /// # Errors
     /// An `Err` closes the connection; see the trait.
@@ -88,16 +94,18 @@ pub trait Protocol: Any + Erase {
         Ok(())
     }
 
-    /// Bytes came (Twisted: `dataReceived`). How they are cut says nothing: one message may come in many pieces, and many
-    /// in one. The slice is lent for the call.
+    /// Called with received bytes (Twisted: `dataReceived`). The stream has no message boundaries:
+    /// one message may arrive in many pieces, and many messages in one piece. The slice is borrowed
+    /// for the call.
     ///
     /// # Errors
     /// An `Err` closes the connection; see the trait.
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()>;
 
-    /// A TLS handshake is done (Twisted: `IHandshakeListener.handshakeCompleted`): who the peer is has been verified, as far as was
-    /// asked for, and [`Transport::tls_session`] says what was agreed on. Comes after `connection_made`, and before any data that
-    /// came over TLS.
+    /// Called when a TLS handshake is done (Twisted: `IHandshakeListener.handshakeCompleted`). The
+    /// peer's identity has been verified, as far as the configuration asks for it, and
+    /// [`Transport::tls_session`] has the negotiated parameters. Called after `connection_made`,
+    /// and before any data that came over TLS.
     ///
     /// # Errors
     /// An `Err` closes the connection; see the trait.
@@ -106,9 +114,10 @@ pub trait Protocol: Any + Erase {
         Ok(())
     }
 
-    /// A peer at the other end of a UNIX socket sent a descriptor (Twisted: `IFileDescriptorReceiver.fileDescriptorReceived`). It
-    /// comes before the bytes that it was sent with, is closed when it is dropped, and is not inherited by programs that are
-    /// started. Unless this is implemented, what peers send is closed.
+    /// Called when the peer at the other end of a UNIX socket sends a descriptor (Twisted:
+    /// `IFileDescriptorReceiver.fileDescriptorReceived`). The descriptor comes before the bytes
+    /// that it was sent with. It is closed when it is dropped, and is not inherited by programs
+    /// that are started. The default implementation closes it.
     ///
     /// # Errors
     /// An `Err` closes the connection; see the trait.
@@ -118,17 +127,19 @@ pub trait Protocol: Any + Erase {
         Ok(())
     }
 
-    /// The protocol that this one wraps and passes its callbacks on to, if it is a wrapper (Twisted: `ProtocolWrapper.wrappedProtocol`):
-    /// so that the one inside reaches itself through [`Transport::connection`].
+    /// Returns the wrapped protocol, if this one is a wrapper that passes its callbacks on
+    /// (Twisted: `ProtocolWrapper.wrappedProtocol`). It lets the wrapped protocol reach itself
+    /// through [`Transport::connection`].
     fn inner(&mut self) -> Option<&mut dyn Protocol> {
         None
     }
 
-    /// More bytes are queued than the transport's limit allows ([`QueueLimit::tell`](crate::transport::QueueLimit::tell)): the peer takes
-    /// less than is written. Called at the end of a turn, once, and again after the queue has come down to half the limit. (Twisted
-    /// has no such callback.)
+    /// Called when more bytes are queued than the transport's limit allows
+    /// ([`QueueLimit::tell`](crate::transport::QueueLimit::tell)): the peer takes less than is
+    /// written. It is called once, at the end of a turn, and again only after the queue has come
+    /// down to half the limit. (Twisted has no such callback.)
     ///
-    /// Unless this is implemented, the connection is aborted, with
+    /// The default implementation aborts the connection, with
     /// [`ConnectionClosed::QueueLimit`](crate::error::ConnectionClosed::QueueLimit) as the reason.
     ///
     /// # Errors
@@ -138,24 +149,26 @@ pub trait Protocol: Any + Erase {
         Ok(())
     }
 
-    /// The connection is over (Twisted: `connectionLost`). The reason is a
-    /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this protocol's callbacks. The
-    /// protocol is dropped afterwards.
+    /// Called when the connection is over (Twisted: `connectionLost`). The reason is a
+    /// [`ConnectionClosed`](crate::error::ConnectionClosed), or the failure of one of this
+    /// protocol's callbacks. The protocol is dropped afterwards.
     fn connection_lost(&mut self, transport: &Transport, reason: &Failure) {
         let _ = (transport, reason);
     }
 
-    /// Whether this protocol wants to hear of half-closes (Twisted: whether it provides `IHalfCloseableProtocol`). Asked
-    /// once, before `connection_made`.
+    /// Returns `true` if this protocol handles half-closes (Twisted: whether it provides
+    /// `IHalfCloseableProtocol`). Called once, before `connection_made`.
     ///
-    /// Without it, the peer's end of stream ends the connection, once what was written has been sent. With it,
-    /// [`read_connection_lost`](Self::read_connection_lost) is called instead, writing goes on, and the connection lasts
-    /// until `lose_connection`, or until both directions have ended.
+    /// If `false`, the peer's end of stream ends the connection, once all written bytes have been
+    /// sent. If `true`, [`read_connection_lost`](Self::read_connection_lost) is called instead and
+    /// writing goes on. The connection then lasts until `lose_connection`, or until both directions
+    /// have ended.
     fn half_close(&self) -> bool {
         false
     }
 
-    /// The peer has sent its last byte (Twisted: `readConnectionLost`). Only with [`half_close`](Self::half_close).
+    /// Called when the peer has sent its last byte (Twisted: `readConnectionLost`). Only with
+    /// [`half_close`](Self::half_close).
     ///
     /// # Errors
     /// An `Err` closes the connection; see the trait.
@@ -164,8 +177,9 @@ pub trait Protocol: Any + Erase {
         Ok(())
     }
 
-    /// Our direction was shut after `lose_write_connection` and everything written was sent (Twisted:
-    /// `writeConnectionLost`). Only with [`half_close`](Self::half_close).
+    /// Called when the write direction was shut, after `lose_write_connection` and once all written
+    /// bytes were sent (Twisted: `writeConnectionLost`). Only with
+    /// [`half_close`](Self::half_close).
     ///
     /// # Errors
     /// An `Err` closes the connection; see the trait.
@@ -178,7 +192,8 @@ pub trait Protocol: Any + Erase {
 mod erase {
     use super::Protocol;
 
-    /// Forgets the type of a protocol, which a `Box` may have forgotten already.
+    /// Erases the type of a protocol. The protocol may be unsized, as the one in a
+    /// `Box<dyn Protocol>` is.
     #[expect(unnameable_types, reason = "every protocol has it, and nothing else may")]
     pub trait Erase {
         fn erase(&mut self) -> &mut dyn Protocol;
@@ -192,7 +207,8 @@ mod erase {
 }
 use erase::Erase;
 
-/// Writes callbacks of a wrapper that do nothing but call the protocol inside: `{ |self| the protocol; the callbacks }`.
+/// Writes callbacks of a wrapper that only call the wrapped protocol:
+/// `{ |self| the protocol; the callbacks }`.
 macro_rules! forward_callbacks {
     (|$self:ident| $inner:expr; connection_made) => {
         fn connection_made(&mut $self, transport: &Transport) -> Result<()> {
@@ -246,7 +262,7 @@ macro_rules! forward_callbacks {
 }
 pub(crate) use forward_callbacks;
 
-/// A boxed protocol is one, for factories that choose at run time.
+/// Lets a factory choose the type of its protocols at run time: a boxed protocol is a protocol.
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
     fn inner(&mut self) -> Option<&mut dyn Protocol> {
         Some((**self).erase())

@@ -13,18 +13,18 @@ use crate::failure::{Failure, Result};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::{Producer, Streaming, Transport};
 
-/// Sends all that a reader gives, no faster than the peer takes it (Twisted: `FileSender`). One piece at a time is in memory,
-/// whatever the size of the file.
+/// Sends the contents of a reader, no faster than the peer takes them (Twisted: `FileSender`). One
+/// piece at a time is in memory, whatever the size of the file.
 ///
-/// The reader is read on the reactor's thread. A file of a local disk is what that is for; what may block for long (a pipe, a
-/// file on a network) does not belong here.
+/// The reader is read on the reactor's thread. That suits a file on a local disk. A reader that may
+/// block for long, such as a pipe or a file on a network, does not belong here.
 ///
 /// ```no_run
 /// use std::fs::File;
 /// use ropewalk::protocols::FileSender;
 /// use ropewalk::{Protocol, Result, Transport};
 ///
-/// /// Sends a file to whoever connects, and closes.
+/// /// Sends a file to each client, and closes.
 /// struct Download;
 ///
 /// impl Protocol for Download {
@@ -51,19 +51,19 @@ pub struct FileSender<R> {
 }
 
 impl<R: Read + 'static> FileSender<R> {
-    /// A sender of all that is left in `reader`.
+    /// Makes a sender of the bytes that are left in `reader`.
     pub fn new(reader: R) -> Self {
         Self { reader, piece: PIECE, progress: Box::new(|_| {}), stall_limit: None }
     }
 
-    /// How many bytes are read and written at a time; at least one. 64 KiB unless said otherwise.
+    /// Sets the number of bytes to read and write at a time; at least one. The default is 64 KiB.
     pub fn piece(mut self, bytes: usize) -> Self {
         self.piece = bytes.max(1);
         self
     }
 
-    /// Calls `progress` each time the operating system has taken a piece, with the number of bytes that it has taken of the file so far. A
-    /// panic ends the connection.
+    /// Calls `progress` each time the operating system has taken a piece. Its argument is the
+    /// number of bytes of the file taken so far. A panic ends the connection.
     ///
     /// ```
     /// use std::cell::RefCell;
@@ -84,30 +84,37 @@ impl<R: Read + 'static> FileSender<R> {
         self
     }
 
-    /// Aborts the connection if the peer takes no byte of the file for `limit`: the Deferred fails with [`Stalled`]. There is no limit
-    /// unless this is called.
+    /// Aborts the connection if the peer takes no byte of the file for `limit`. The Deferred then
+    /// fails with [`Stalled`]. Without this call there is no limit.
     ///
-    /// The queue is looked at four times within the limit, so that a peer has up to a quarter more.
+    /// The queue is checked four times within the limit, so a stall may last up to a quarter
+    /// longer.
     pub fn stall_limit(mut self, limit: Duration) -> Self {
         self.stall_limit = Some(limit);
         self
     }
 
-    /// Begins to send, as the transport's pull producer (Twisted: `beginFileTransfer`). The Deferred fires with the number of
-    /// bytes when the last of them has been written; closing the connection after that loses nothing. Cancelling it stops the
-    /// sending, and leaves the connection as it is. So does
-    /// [`unregister_producer`](Transport::unregister_producer), with which the Deferred fails with [`Cancelled`].
+    /// Starts sending, as the transport's pull producer (Twisted: `beginFileTransfer`). The
+    /// Deferred fires with the number of bytes when the last of them has been written. Closing the
+    /// connection after that loses nothing.
+    ///
+    /// Cancelling the Deferred stops the sending, and leaves the connection as it is. So does
+    /// [`unregister_producer`](Transport::unregister_producer), with which the Deferred fails with
+    /// [`Cancelled`].
     ///
     /// # Errors
-    /// The Deferred fails with a [`ProducerError`](crate::transport::ProducerError) if the transport has a producer or is closed; with what the reader failed
-    /// with, which ends the connection as well; with [`Interrupted`] if the connection is lost first; and with [`Stalled`] if the
-    /// [`stall_limit`](Self::stall_limit) is reached.
+    /// The Deferred fails with
+    /// - a [`ProducerError`](crate::transport::ProducerError) if the transport has a producer or is
+    ///   closed;
+    /// - the error of the reader, which ends the connection as well;
+    /// - [`Interrupted`] if the connection is lost first;
+    /// - [`Stalled`] if the [`stall_limit`](Self::stall_limit) is reached.
     #[track_caller]
     pub fn begin(self, transport: &Transport) -> Deferred<u64> {
         let transfer = Rc::new(Transfer::default());
         let (given_up, producer) = (Rc::clone(&transfer), transport.as_producer());
         let (promise, sent) = Promise::with_canceller(move || {
-            // The producer goes before the answer is given.
+            // The producer is removed before the Deferred fires.
             producer.unregister();
             given_up.end(Err(Cancelled.into()));
         });
@@ -139,29 +146,29 @@ impl<R> fmt::Debug for FileSender<R> {
     }
 }
 
-/// A file that is being sent, as its producer and the look-out for a stalled peer share it.
+/// The state of a file that is being sent, shared by its producer and the check for a stalled peer.
 #[derive(Default)]
 struct Transfer {
-    /// There while it is unfired.
+    /// `None` once it has fired.
     promise: Cell<Option<Promise<u64>>>,
     written: Cell<u64>,
-    /// The next look at the queue, if there is a limit.
+    /// The next check of the queue, if there is a limit.
     look: Cell<Option<DelayedCall>>,
 }
 
 impl Transfer {
     fn end(&self, result: Result<u64>) {
         if let Some(look) = self.look.take() {
-            // It has been made, if it is the look itself that found the peer stalled.
+            // It cannot be cancelled if it is the check that found the peer stalled.
             let _ = look.cancel();
         }
         if let Some(promise) = self.promise.take() {
-            // It is unfired, for it was there.
+            // The promise is taken when it fires, so this one is unfired.
             let _ = promise.complete(result);
         }
     }
 
-    /// Looks after a quarter of the limit whether bytes of the file have left.
+    /// Checks after a quarter of the limit that bytes of the file have left.
     fn watch(self: &Rc<Self>, transport: Transport, limit: Duration, quiet: Stretch) {
         let (transfer, clock) = (Rc::clone(self), transport.timers().clone());
         let look = clock.call_later(limit / LOOKS, move || {
@@ -189,7 +196,7 @@ struct Stretch {
     looks: u32,
 }
 
-/// The producer.
+/// The producer that reads and writes the file.
 struct Sending<R> {
     reader: R,
     buffer: Vec<u8>,
@@ -210,7 +217,7 @@ impl<R: Read> Sending<R> {
 
 impl<R: Read + 'static> Producer for Sending<R> {
     fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
-        // Told to resume, a pull producer knows that the system has taken everything.
+        // A pull producer is resumed when the operating system has taken everything.
         let written = self.transfer.written.get();
         if written > 0 {
             (self.progress)(written);
@@ -238,35 +245,37 @@ impl<R: Read + 'static> Producer for Sending<R> {
     }
 }
 
-/// A producer that is taken out by the program, with `unregister_producer`, sends no more.
+/// Ends the transfer if the program removes the producer with `unregister_producer`.
 impl<R> Drop for Sending<R> {
     fn drop(&mut self) {
         self.transfer.end(Err(Cancelled.into()));
     }
 }
 
-/// The connection was lost before everything was sent (Twisted: an `Exception`).
+/// The connection was lost before the whole file was sent (Twisted: an `Exception`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the connection was lost when {sent} bytes had been written")]
 #[non_exhaustive]
 pub struct Interrupted {
-    /// How many bytes had been written to the transport; the peer may have got fewer.
+    /// Number of bytes written to the transport. The peer may have received fewer.
     pub sent: u64,
 }
 
-/// The peer took nothing of the file for the whole [`FileSender::stall_limit`], and the connection was aborted.
+/// The peer took no byte of the file for the whole [`FileSender::stall_limit`], and the connection
+/// was aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the peer took nothing of the file for {after:?}, after {sent} bytes")]
 #[non_exhaustive]
 pub struct Stalled {
-    /// How many bytes of the file the operating system had taken; the peer may have got fewer.
+    /// Number of bytes of the file taken by the operating system. The peer may have received fewer.
     pub sent: u64,
     /// The limit.
     pub after: Duration,
 }
 
-/// How often a peer is looked at within the limit for a stall.
+/// Checks for a stall within the limit.
 const LOOKS: u32 = 4;
 
-/// How much is read and written at a time. 64 KiB: what a socket takes at once; Twisted's 16 KiB would be four times the turns.
+/// Bytes to read and write at a time. 64 KiB is what a socket takes at once. Twisted's 16 KiB would
+/// need four times the turns.
 const PIECE: usize = 64 * 1024;

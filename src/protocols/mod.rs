@@ -1,6 +1,6 @@
 //! Protocols, and parts of protocols, that many programs need (Twisted: `twisted.protocols`).
 //!
-//! | to | there is | Twisted's name |
+//! | purpose | type | Twisted's name |
 //! |---|---|---|
 //! | send a file, no faster than the peer reads | [`FileSender`] | `basic.FileSender` |
 

@@ -1,4 +1,5 @@
-//! [`Aftermath`]: the work that one phase leaves for a later one, when nothing is borrowed and no callback is on the stack.
+//! [`Aftermath`]: the work that one phase leaves for a later one, when nothing is borrowed and no
+//! callback is on the stack.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,24 +8,25 @@ use crate::transport::id::Id;
 use crate::transport::settle::Later;
 use crate::transport::step::CloseMode;
 
-/// See the module. `C` is what calls at the end of a turn are given.
+/// The lists of the module. A `C` is the argument of the calls at the end of a turn.
 pub(super) struct Aftermath<C> {
     /// For phase 6 of the next turn: streams that hold bytes for a protocol that resumed.
     resumed: EndOfTurnList<Id>,
-    /// For phase 8: protocols and producers that are to be told of their queues, directions that were shut, and connections that are over.
+    /// For phase 8: protocols and producers with news about their queues, directions that were
+    /// shut, and connections that are over.
     queue_notices: EndOfTurnList<Id>,
     shut: EndOfTurnList<Id>,
     lost: EndOfTurnList<(Id, CloseMode)>,
-    /// For the end of phase 8: calls that have to wait until no callback is on the stack.
+    /// For the end of phase 8: calls that must wait until no callback is on the stack.
     calls: EndOfTurnList<EndOfTurnCall<C>>,
 }
 
-/// Something to be done at the end of a turn.
+/// A call at the end of a turn.
 type EndOfTurnCall<C> = Box<dyn FnOnce(&C)>;
 
 impl<C> Aftermath<C> {
-    /// Keeps what the settling of a connection leaves.
-    pub(super) fn leave(&self, id: Id, later: Later) {
+    /// Stores the work that the settling of a connection has left.
+    pub(super) fn push(&self, id: Id, later: Later) {
         match later {
             Later::DeliverHeld => self.resumed.push(id),
             Later::TellOfQueue => self.queue_notices.push(id),
@@ -33,8 +35,8 @@ impl<C> Aftermath<C> {
         }
     }
 
-    /// Keeps a call for the end of the turn.
-    pub(super) fn leave_call(&self, call: impl FnOnce(&C) + 'static) {
+    /// Stores a call for the end of the turn.
+    pub(super) fn push_call(&self, call: impl FnOnce(&C) + 'static) {
         self.calls.push(Box::new(call));
     }
 
@@ -43,7 +45,7 @@ impl<C> Aftermath<C> {
         self.resumed.take()
     }
 
-    /// Takes the connections whose protocols and producers are to be told of their queues.
+    /// Takes the connections with news about their queues for protocols and producers.
     pub(super) fn take_queue_notices(&self) -> impl Iterator<Item = Id> {
         self.queue_notices.take()
     }
@@ -63,12 +65,12 @@ impl<C> Aftermath<C> {
         self.calls.take()
     }
 
-    /// True if the next turn may not wait.
-    pub(super) fn is_pressing(&self) -> bool {
+    /// Returns `true` if the next turn must not wait.
+    pub(super) fn forbids_waiting(&self) -> bool {
         self.has_calls() || !self.resumed.is_empty()
     }
 
-    /// True if calls wait for the end of the turn.
+    /// Returns `true` if calls wait for the end of the turn.
     pub(super) fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }
@@ -86,7 +88,7 @@ impl<C> Default for Aftermath<C> {
     }
 }
 
-/// A list that is added to while it is worked off. It keeps its capacity.
+/// A list that may grow while it is processed. It keeps its capacity.
 struct EndOfTurnList<T>(RefCell<VecDeque<T>>);
 
 impl<T> EndOfTurnList<T> {
@@ -98,7 +100,8 @@ impl<T> EndOfTurnList<T> {
         self.0.borrow().is_empty()
     }
 
-    /// Takes the items that the list has now, one at a time. Later ones stay, and so do those that a panic leaves.
+    /// Takes the present items of the list, one at a time. Items that are added later stay for the
+    /// next batch, and so do the items that a panic leaves.
     fn take(&self) -> impl Iterator<Item = T> {
         let count = self.0.borrow().len();
         (0..count).map_while(|_| self.0.borrow_mut().pop_front())
@@ -115,7 +118,7 @@ impl<T> Default for EndOfTurnList<T> {
 mod tests {
     use super::*;
 
-    /// A batch ends where the list ended when it was taken, also if it is not worked off.
+    /// A batch ends where the list ended when it was taken, even if it is not fully consumed.
     #[test]
     fn later_items_wait_for_the_next_batch() {
         let list = EndOfTurnList::default();

@@ -1,23 +1,25 @@
-//! [`BackendKind`]: which backend a reactor gets.
+//! [`BackendKind`]: the choice of a reactor's backend.
 
 use std::env;
 use std::io;
 
 use super::backend::{AnyBackend, Mio};
 
-/// Who chooses where the program does not.
-const VARIABLE: &str = "ROPEWALK_BACKEND";
+/// The environment variable that chooses the backend if the program does not.
+const BACKEND_VARIABLE: &str = "ROPEWALK_BACKEND";
 
-/// What does a reactor's system calls (Twisted: the choice of a reactor, `twisted.internet.epollreactor` and its like).
+/// A backend: the part of a reactor that makes the system calls (Twisted: the choice of a reactor,
+/// `twisted.internet.epollreactor` and its like).
 ///
-/// They do the same, and are tested with the same suite; they differ in what it costs. See [`Builder::backend`](super::Builder::backend).
+/// All backends behave the same, and pass the same conformance suite. They differ in their costs.
+/// See [`Builder::backend`](super::Builder::backend).
 ///
 /// ```
 /// use ropewalk::{BackendKind, Reactor};
 ///
 /// # fn main() -> ropewalk::Result<()> {
 /// let reactor = Reactor::builder().backend(BackendKind::IoUring).build()?;
-/// // Where the system has none for us, or this crate was built without its feature, it is the other.
+/// // If io_uring is not available, or this crate was built without its feature, the backend is mio.
 /// assert!(matches!(reactor.backend(), BackendKind::IoUring | BackendKind::Mio));
 /// # Ok(())
 /// # }
@@ -25,14 +27,15 @@ const VARIABLE: &str = "ROPEWALK_BACKEND";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BackendKind {
-    /// Readiness: epoll or kqueue, by the `mio` crate. Everywhere, and the default.
+    /// Readiness: epoll or kqueue, through the `mio` crate. Available everywhere, and the default.
     Mio,
-    /// Completion: io_uring. With the feature `io-uring`, on Linux 6.1 or later, where it is not forbidden.
+    /// Completion: io_uring. Needs the feature `io-uring`, Linux 6.1 or later, and a system that
+    /// does not forbid it.
     IoUring,
 }
 
 impl BackendKind {
-    /// The name of it, as `ROPEWALK_BACKEND` takes it.
+    /// Returns the name, as in `ROPEWALK_BACKEND`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mio => "mio",
@@ -40,24 +43,25 @@ impl BackendKind {
         }
     }
 
-    /// What the environment asks for; the default where it asks for nothing.
+    /// Returns the backend that the environment selects, or the default if it selects none.
     fn of_environment() -> io::Result<Self> {
-        let Some(value) = env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(Self::Mio) };
+        let Some(value) = env::var_os(BACKEND_VARIABLE).filter(|value| !value.is_empty()) else { return Ok(Self::Mio) };
         [Self::Mio, Self::IoUring].into_iter().find(|kind| value == kind.name()).ok_or_else(|| {
             let found = value.display();
-            let message = format!("{VARIABLE} is {found:?}: expected \"mio\" or \"io_uring\"");
+            let message = format!("{BACKEND_VARIABLE} is {found:?}: expected \"mio\" or \"io_uring\"");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })
     }
 }
 
-/// A backend as asked for, or as the environment asks where nobody does. Without io_uring it is mio, and the log says why.
+/// Makes the requested backend, or the one that the environment selects. Without io_uring it is
+/// mio, and the log gives the reason.
 pub(super) fn backend(asked: Option<BackendKind>) -> io::Result<(BackendKind, AnyBackend)> {
     let asked = asked.map_or_else(BackendKind::of_environment, Ok)?;
-    made(asked, io_uring)
+    make_backend(asked, io_uring)
 }
 
-fn made(
+fn make_backend(
     asked: BackendKind,
     io_uring: impl FnOnce() -> io::Result<AnyBackend>,
 ) -> io::Result<(BackendKind, AnyBackend)> {
@@ -77,7 +81,7 @@ fn io_uring() -> io::Result<AnyBackend> {
 
 #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
 fn io_uring() -> io::Result<AnyBackend> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "built without it (feature `io-uring`, on Linux)"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this crate was built without it (feature `io-uring`, on Linux)"))
 }
 
 #[cfg(test)]
@@ -90,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes down the fields of what the log is told.
+    /// Records the fields of log events.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -126,21 +130,22 @@ mod tests {
         }
     }
 
-    /// A system that forbids io_uring, as many do, gives a reactor on mio all the same, and one line in the log says why.
+    /// A system that forbids io_uring, as many do, still gives a reactor on mio, and the reason in
+    /// one line of the log.
     #[test]
     fn a_refused_ring_is_mio_and_one_line() {
         let lines = Lines::default();
         let refused = || Err(io::ErrorKind::PermissionDenied.into());
-        let made = tracing::subscriber::with_default(lines.clone(), || made(BackendKind::IoUring, refused));
+        let made = tracing::subscriber::with_default(lines.clone(), || make_backend(BackendKind::IoUring, refused));
         assert_eq!(made.unwrap().0, BackendKind::Mio);
         let expected = "WARN message=no io_uring for this reactor: it uses mio error=permission denied";
         assert_eq!(*lines.0.lock().unwrap(), [expected]);
     }
 
-    /// Who asks for mio does not have a ring made.
+    /// A request for mio does not make a ring.
     #[test]
     fn nobody_makes_a_ring_for_mio() {
-        let (kind, _backend) = made(BackendKind::Mio, || panic!("a ring was made")).unwrap();
+        let (kind, _backend) = make_backend(BackendKind::Mio, || panic!("a ring was made")).unwrap();
         assert_eq!(kind, BackendKind::Mio);
     }
 }

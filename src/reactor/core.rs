@@ -1,4 +1,4 @@
-//! [`Core`]: what a reactor consists of.
+//! [`Core`]: the parts of a reactor.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -27,10 +27,11 @@ use crate::transport::context::TransportContext;
 use crate::transport::driver::{Credentials, Driver, SocketOption};
 use crate::transport::id::Id;
 
-/// What the clones of a [`Reactor`] share. Every part has a cell of its own, and none stays borrowed while anything is
-/// called that is not ours.
+/// The state that the clones of a [`Reactor`] share. Every part has a cell of its own. No part
+/// stays borrowed during a call of foreign code.
 pub(crate) struct Core {
-    /// The handle that all clones of a [`Reactor`](super::Reactor) share. It keeps this, and not the other way round.
+    /// The handle that all clones of a [`Reactor`](super::Reactor) share. The handle keeps the
+    /// core, and not the other way round.
     pub(super) handle: Weak<Handle>,
     pub(super) backend: RefCell<AnyBackend>,
     pub(super) slots: RefCell<SlotMap<Slot>>,
@@ -43,30 +44,31 @@ pub(crate) struct Core {
     pub(super) run: Run,
     pub(super) aftermath: Aftermath<Self>,
     pub(super) net: Net<NameResolver>,
-    /// Where what is received is put, between turns.
+    /// The receive buffer, between turns.
     pub(super) inbox: Cell<Inbox>,
     pub(super) counters: Cell<Counters>,
-    /// The one that may use all of this.
+    /// The process that may use the reactor.
     pub(super) process: Arc<Process>,
     pub(super) settings: Builder,
 }
 
-/// What an id names.
+/// An entry of the reactor's table.
 pub(super) enum Slot {
-    /// Taken, and about to become one of the others, or nothing.
+    /// A slot that is taken, and becomes one of the other variants or is freed.
     Reserved,
     Port(Rc<PortCore>),
     Connecting(Rc<DialAttempt>),
-    /// A connection of a client, whose factory stops when it is over.
+    /// A client's connection, and the guard that stops its factory when it is over.
     Client(Box<(Rc<dyn ErasedJoint>, FactoryGuard)>),
     Connected(Rc<dyn ErasedJoint>),
-    /// Our end is over, and the protocol was told; what the peer still sends is read and dropped.
+    /// A connection whose protocol has ended. The bytes that the peer still sends are read and
+    /// dropped.
     Lingering(Box<Lingering>),
     Signals,
 }
 
 impl Slot {
-    /// What is to be told what happens to a connection.
+    /// Returns the joint that handles the events of this connection, if it has a protocol.
     #[inline]
     pub(super) fn joint(&self) -> Option<&Rc<dyn ErasedJoint>> {
         match self {
@@ -118,14 +120,14 @@ impl Drop for Core {
 
 impl Driver for Core {
     fn send_now(&self, id: Id, data: &[u8]) -> usize {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return 0;
         }
         self.backend.borrow_mut().send_now(id, data)
     }
 
     fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(io::ErrorKind::NotConnected.into());
         }
         self.backend.borrow_mut().set_option(id, option)

@@ -1,6 +1,8 @@
-//! Adding triggers, and firing events of the program (Twisted: `addSystemEventTrigger`, `fireSystemEvent`).
+//! Adding triggers, and firing the program's own events (Twisted: `addSystemEventTrigger`,
+//! `fireSystemEvent`).
 //!
-//! An event of the program goes on by itself, at once or when the last Deferred of a phase fires, whether the loop runs or not.
+//! An event of the program advances by itself, at once or when the last Deferred of a phase fires,
+//! whether the loop runs or not.
 
 use std::rc::Rc;
 
@@ -11,9 +13,11 @@ use crate::error::ReactorError;
 use crate::failure::Result;
 
 impl Reactor {
-    /// Has `call` run when the reactor starts or stops, or when the program fires an event of its own (Twisted:
-    /// `addSystemEventTrigger`). It returns nothing, a `Result<()>` (an error is logged), or a Deferred, which the next phase waits for.
-    /// A trigger runs once. A closed reactor drops it.
+    /// Adds a trigger: `call` runs when the reactor starts or stops, or when the program fires an
+    /// event of its own (Twisted: `addSystemEventTrigger`).
+    ///
+    /// The trigger returns nothing, a `Result<()>` (an error is logged), or a Deferred. The next
+    /// phase waits for the Deferred. A trigger runs once. A closed reactor drops it.
     #[track_caller]
     pub fn add_system_event_trigger<R>(
         &self,
@@ -27,27 +31,30 @@ impl Reactor {
         self.0.triggers.add(phase, event, call)
     }
 
-    /// Takes a trigger back (Twisted: `removeSystemEventTrigger`).
+    /// Removes a trigger (Twisted: `removeSystemEventTrigger`).
     ///
     /// # Errors
-    /// [`NoSuchTrigger`] if it has run, or was removed.
+    /// [`NoSuchTrigger`] if the trigger has run, or was removed already.
     pub fn remove_system_event_trigger(&self, id: TriggerId) -> Result<(), NoSuchTrigger> {
         self.0.triggers.remove(id)
     }
 
-    /// Fires an event of the program: runs the triggers of [`SystemEvent::custom`] with this name, phase by phase (Twisted:
-    /// `fireSystemEvent`). The triggers of `Before` run before this returns, and so do those of the later phases unless a Deferred is to be
-    /// waited for. The reactor need not run.
+    /// Fires an event of the program: runs the triggers of [`SystemEvent::custom`] with this name,
+    /// phase by phase (Twisted: `fireSystemEvent`). The reactor need not run.
     ///
-    /// A trigger that fails is logged, and the others run. Triggers are used up: an event that is fired again runs those that were added
-    /// since. Fired while it is under way, an event goes through its phases beside the first firing, and takes the triggers that have
-    /// not run yet. Nothing limits how long a firing waits.
+    /// The triggers of `Before` run before this returns. So do those of the later phases, unless
+    /// there is a Deferred to wait for. A trigger that fails is logged, and the others run. Each
+    /// trigger is used up: an event that is fired again runs the triggers that were added since. An
+    /// event that is fired while it is under way goes through its phases beside the first firing,
+    /// and takes the triggers that have not run yet. A firing has no time limit.
     ///
-    /// The Deferred fires when the last phase is done. Cancelling it does not stop the event. A reactor that stops or crashes
-    /// does not wait for it, and the event goes on as its Deferreds fire; a shutdown that is to wait for it returns it from a trigger.
+    /// The Deferred fires when the last phase is done. Cancelling it does not stop the event. A
+    /// reactor that stops or crashes does not wait for the event, which advances as its Deferreds
+    /// fire. For a shutdown that waits for it, return the Deferred from a shutdown trigger.
     ///
-    /// Fails with [`ReactorError::Closed`] when the reactor was closed, also while the event was under way, and with
-    /// [`ReactorError::ForkedChild`] in a forked child of the reactor's process; nothing runs then.
+    /// The Deferred fails with [`ReactorError::Closed`] if the reactor was closed, also while the
+    /// event was under way, and with [`ReactorError::ForkedChild`] in a forked child of the
+    /// reactor's process. No trigger runs then.
     ///
     /// ```
     /// use ropewalk::{Phase, Reactor, SystemEvent};
@@ -78,24 +85,25 @@ impl Core {
         let phases =
             [Phase::Before, Phase::During, Phase::After].into_iter().fold(Deferred::succeed(()), |done, phase| {
                 let (core, event) = (Rc::downgrade(self), event.clone());
-                // Of a reactor that is gone, `answer` has said so.
+                // If the reactor is gone, `answer` has failed already.
                 done.add_callback(move |()| {
                     core.upgrade().map_or(Deferred::succeed(()), |core| core.fire_phase(&event, phase))
                 })
             });
         let core = Rc::downgrade(self);
-        let told = phases.add_both(move |result| {
+        let finished = phases.add_both(move |result| {
             if let Some(core) = core.upgrade() {
                 core.triggers.fired(id, result);
             }
         });
-        drop(told);
+        drop(finished);
         answer
     }
 
-    /// Runs the triggers of a phase of a program's event. Fires when their Deferreds have their results.
+    /// Runs the triggers of a phase of a program's event. The Deferred fires when all their
+    /// Deferreds have results.
     fn fire_phase(&self, event: &SystemEvent, phase: Phase) -> Deferred<()> {
-        // The event may have been fired, or a Deferred of its triggers may have, in a forked child.
+        // This may be a forked child: the event was fired in it, or a Deferred of a trigger was.
         if self.process.is_parent() {
             return Deferred::fail(ReactorError::ForkedChild);
         }

@@ -1,8 +1,9 @@
-//! The end of a reactor: [`Reactor::close`], which the last handle does when it goes.
+//! The end of a reactor: [`Reactor::close`], also called when the last handle is dropped.
 //!
-//! The clones of a [`Reactor`] share one [`Handle`], and only clones keep it. Nothing of the engine does, so the handle goes with the
-//! program's last clone, wherever that is kept. What the program has given to the reactor (timers, futures, triggers, factories,
-//! protocols, callbacks of Deferreds) may keep clones: then only `close` ends the circle, by dropping all of that.
+//! The clones of a [`Reactor`] share one [`Handle`], and only clones keep it. The engine itself
+//! never does, so the handle ends with the program's last clone. The objects that the program has
+//! given to the reactor (timers, futures, triggers, factories, protocols, callbacks of Deferreds)
+//! may keep clones. Then only `close` breaks the cycle, by dropping all these objects.
 
 use std::fmt;
 use std::mem;
@@ -15,27 +16,37 @@ use crate::error::ReactorError;
 use crate::log::error;
 
 impl Reactor {
-    /// Ends this reactor for good, and everything that waits in it.
+    /// Closes this reactor for good, with everything that waits in it.
     ///
-    /// Every protocol gets its `connection_lost`, with the reason
-    /// [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped); what it wrote is sent as far as the socket takes it at
-    /// once. Ports close, and every factory stops. Timers are cancelled. Futures, triggers and calls from threads are dropped. Every
-    /// Deferred of the engine that has no result fails. Threads without work leave. Then all descriptors are closed.
+    /// - Every protocol gets its `connection_lost`, with the reason
+    ///   [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped). Its written bytes are
+    ///   sent as far as the socket takes them at once.
+    /// - Ports close, and every factory stops.
+    /// - Timers are cancelled. Futures, triggers and calls from threads are dropped.
+    /// - Every Deferred of the engine without a result fails.
+    /// - Idle threads exit. Then all descriptors are closed.
     ///
-    /// Callbacks that run meanwhile can use the reactor, but begin nothing new. Afterwards [`run`](Self::run) and
-    /// [`iterate`](Self::iterate) fail with [`ReactorError::Closed`], listening with
-    /// [`ListenError::ReactorGone`](crate::error::ListenError::ReactorGone), connecting with
-    /// [`ConnectError::ReactorStopped`](crate::error::ConnectError::ReactorStopped), jobs and calls from threads with
-    /// [`ReactorGone`](crate::error::ReactorGone), futures with [`Abandoned`](crate::deferred::Abandoned). A timer is cancelled from
-    /// the start, and a trigger is dropped. Closing twice is fine.
+    /// Callbacks that run meanwhile can use the reactor, but start nothing new. Afterwards
     ///
-    /// A reactor whose last handle is dropped closes in the same way. A handle that is kept by something that waits in the reactor
-    /// counts as well: a program whose timers, futures, factories or protocols keep handles calls `close` where it is done.
+    /// - [`run`](Self::run) and [`iterate`](Self::iterate) fail with [`ReactorError::Closed`];
+    /// - listening fails with [`ListenError::ReactorGone`](crate::error::ListenError::ReactorGone);
+    /// - connecting fails with
+    ///   [`ConnectError::ReactorStopped`](crate::error::ConnectError::ReactorStopped);
+    /// - jobs and calls from threads fail with [`ReactorGone`](crate::error::ReactorGone);
+    /// - futures fail with [`Abandoned`](crate::deferred::Abandoned);
+    /// - a new timer is cancelled from the start, and a new trigger is dropped.
+    ///
+    /// Closing twice is fine.
+    ///
+    /// A reactor whose last handle is dropped closes in the same way. A handle that is kept by
+    /// something that waits in the reactor counts as well. So a program whose timers, futures,
+    /// factories or protocols keep handles calls `close` when it is done.
     ///
     /// (Twisted's reactor is never closed: it ends with its process.)
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop: [`stop`](Self::stop) it first.
+    /// [`ReactorError::AlreadyRunning`] from inside the loop. [`stop`](Self::stop) the reactor
+    /// first.
     ///
     /// ```
     /// use std::time::Duration;
@@ -52,7 +63,7 @@ impl Reactor {
     /// # }
     /// ```
     pub fn close(&self) -> Result<(), ReactorError> {
-        if self.0.is_foreign() {
+        if self.0.is_forked_child() {
             self.0.leave_to_parent();
             return Ok(());
         }
@@ -63,13 +74,14 @@ impl Reactor {
         Ok(())
     }
 
-    /// Whether this reactor was closed.
+    /// Returns `true` if this reactor was closed.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 }
 
-/// What the clones of a [`Reactor`] share, and nobody else keeps. Dropped, the reactor is closed.
+/// The object that the clones of a [`Reactor`] share, and that only they keep. Dropping it closes
+/// the reactor.
 pub(crate) struct Handle(Rc<Core>);
 
 impl Handle {
@@ -88,9 +100,10 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // The loop has no control, for running and turning it borrows a handle. But a protocol may be reached from outside.
+        // The loop has no control here, since running and turning it borrow a handle. But code
+        // outside of the loop may be inside a call of a protocol.
         let Self(core) = self;
-        if core.is_foreign() {
+        if core.is_forked_child() {
             core.leave_to_parent();
         } else if core.context.is_entered() {
             let core = Rc::clone(core);
@@ -108,7 +121,8 @@ impl fmt::Debug for Handle {
 }
 
 impl Core {
-    /// Whether the loop, or a call that protocols must not be called inside of, is on the stack.
+    /// Returns `true` if the loop is on the stack, or a call inside of which protocols must not be
+    /// called.
     pub(super) fn has_control(&self) -> bool {
         self.run.is_turning() || self.context.is_entered()
     }
@@ -117,15 +131,15 @@ impl Core {
         self.run.is_closed()
     }
 
-    /// Whether this is a forked child of the process that the reactor belongs to.
-    pub(super) fn is_foreign(&self) -> bool {
+    /// Returns `true` in a forked child of the process that the reactor belongs to.
+    pub(super) fn is_forked_child(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// Whether this process may use the reactor. A child that was forked before the loop was entered takes it over: it gets a poller of its
-    /// own, and the sockets go on.
+    /// Returns `true` if this process may use the reactor. A child that was forked before the loop
+    /// was entered takes the reactor over: it gets a poller of its own, and keeps the sockets.
     pub(super) fn is_ours(&self) -> bool {
-        if !self.is_foreign() {
+        if !self.is_forked_child() {
             return true;
         }
         if self.process.is_parent() || self.is_closed() {
@@ -133,7 +147,7 @@ impl Core {
         }
         let reopened = self.backend.borrow_mut().reopen();
         if let Err(error) = reopened {
-            error!(%error, "a forked child has no poller of its own");
+            error!(%error, "a forked child could not get a poller of its own");
             return false;
         }
         self.threads.reopen(self.backend.borrow().waker());
@@ -142,8 +156,9 @@ impl Core {
         true
     }
 
-    /// The end in a forked child: its copies of the descriptors are closed, and that is all. What waits in the reactor is the parent's:
-    /// it is neither called nor dropped.
+    /// Ends the reactor in a forked child: closes the child's copies of the descriptors, and
+    /// nothing else. Everything that waits in the reactor belongs to the parent, so it is neither
+    /// called nor dropped.
     fn leave_to_parent(self: &Rc<Self>) {
         if self.is_closed() {
             return;
@@ -156,12 +171,13 @@ impl Core {
         mem::forget(Rc::clone(self));
     }
 
-    /// A handle, for calls that are given one. `None`: the last has gone, and the reactor with it.
+    /// Returns a handle, for calls that take one. Returns `None` if the last handle was dropped,
+    /// and the reactor is closed.
     pub(super) fn reactor(&self) -> Option<Reactor> {
         self.handle.upgrade().map(Reactor)
     }
 
-    /// Ends everything, in an order in which those who are told can still be answered.
+    /// Ends everything. The order lets callbacks react to the ends that they are told of.
     fn end(self: &Rc<Self>) {
         if self.is_closed() {
             return;
@@ -169,8 +185,8 @@ impl Core {
         self.run.close();
         self.disconnect_all();
         self.end_jobs();
-        // Futures hear of what has ended before they are dropped.
-        self.poll_last();
+        // Futures see these ends before they are dropped.
+        self.poll_finally();
         self.spawner.close();
         self.triggers.close();
         self.timers.close();

@@ -1,23 +1,48 @@
-//! The reactor: the event loop, and the room that makes system calls (Twisted: `IReactorCore`, `IReactorTCP`,
-//! `IReactorTime`, `IReactorThreads`).
+//! The event loop: running it, listening and connecting, timers, threads, signals and system events
+//! (Twisted: `twisted.internet.reactor`; `IReactorCore`, `IReactorTCP`, `IReactorTime`,
+//! `IReactorThreads`).
 //!
-//! [`Reactor`] is a cheap handle to a loop that is a plain value: a process may have many, and one that has stopped can
-//! run again. A reactor lives on the thread that made it; other threads reach it through its [`Remote`].
+//! A [`Reactor`] is a cheap handle to an event loop. The loop is a plain value: a process may have
+//! many, and a reactor that has stopped can run again. A reactor lives on the thread that made it.
+//! Other threads reach it through its [`Remote`].
 //!
-//! | file or folder | holds |
+//! | to | use |
 //! |---|---|
-//! | `core.rs`, `backend_kind.rs` | the parts of a reactor, and the choice of its backend |
-//! | `run.rs` | starting, stopping, crashing |
-//! | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
-//! | `react.rs` | a whole program |
-//! | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
-//! | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
-//! | `signals.rs` | signal handlers |
-//! | `signal_handling.rs`, `on_signal.rs` | subscribers, and what the loop does when a signal came |
-//! | `net/` | ports, connections, attempts, names |
-//! | `threads/` | jobs in threads, and calls from threads |
-//! | `slot_map.rs`, `paged_vec.rs` | the table of what is watched |
-//! | `backend/` | the system calls |
+//! | run a whole program | [`run()`] |
+//! | start, drive and stop a loop | [`Reactor::run`], [`Reactor::iterate`], [`Reactor::stop`], [`Reactor::crash`], [`Reactor::close`] |
+//! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
+//! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
+//! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
+//! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
+//! | call a function later | [`Clock::call_later`] |
+//! | run a future | [`Reactor::spawn`] |
+//! | block or compute in a thread | [`Reactor::defer_to_thread`], [`Reactor::call_in_thread`], [`ThreadPool`] |
+//! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
+//! | handle a signal | [`Reactor::on_signal`] |
+//! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
+//! | monitor the loop | [`Reactor::counters`] |
+//!
+//! Most programs connect and listen through [endpoints](crate::endpoints), which call the methods
+//! of this module.
+//!
+//! A loop makes turns. One turn runs the calls from other threads, then the timers that are due. It
+//! waits for the network, delivers what arrived to the protocols, and polls the futures that were
+//! woken. Then it sends what was written, and reports ended connections.
+
+// | file or folder | holds |
+// |---|---|
+// | `core.rs`, `backend_kind.rs` | the parts of a reactor, and the choice of its backend |
+// | `run.rs`, `run_state.rs` | starting, stopping, crashing, and the states of a run |
+// | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
+// | `react.rs` | a whole program |
+// | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
+// | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
+// | `signals.rs` | signal handlers |
+// | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
+// | `net/` | ports, connections, attempts, names |
+// | `threads/` | jobs in threads, and calls from threads |
+// | `slot_map.rs`, `paged_vec.rs` | the table of watched items |
+// | `backend/` | the system calls |
 
 mod aftermath;
 mod backend;
@@ -75,22 +100,25 @@ use crate::log::error;
 use crate::time::{Clock, Timers};
 use crate::transport::observer::Observer;
 
-/// How long a shutdown waits for triggers that returned a Deferred, unless said otherwise. A minute: longer than any of
-/// our own deadlines, short enough that a service manager does not lose patience first.
+/// Default time limit of a shutdown for triggers that returned a Deferred. One minute is longer
+/// than any deadline of the engine, and short enough that a service manager does not lose patience
+/// first.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The event loop (Twisted: `reactor`).
 ///
-/// A cheap handle: clones name the same loop, and are what callbacks keep. Not `Send`; see [`remote`](Self::remote).
-/// Its time and its timers are those of [`Clock`].
+/// A `Reactor` is a cheap handle. Clones name the same loop; callbacks keep clones. It is not
+/// `Send`: see [`remote`](Self::remote). [`Clock`] has its time and its timers.
 ///
-/// The reactor closes when its last handle is dropped. A handle that is kept by something that waits in the reactor (a timer, a
-/// future, a trigger, a factory, a protocol, a callback of a Deferred) counts as well, so such a program ends its reactor with
-/// [`close`](Self::close). A `run` that returns does not close: what waits goes on in the next run.
+/// The reactor closes when its last handle is dropped. A handle also counts if something that waits
+/// in the reactor keeps it: a timer, a future, a trigger, a factory, a protocol, a callback of a
+/// Deferred. Such a program ends its reactor with [`close`](Self::close). A `run` that returns does
+/// not close the reactor: pending work goes on in the next run.
 ///
-/// A reactor belongs to the process that made it. A process that forks before the reactor's first turn, as a daemon does, may go on
-/// with it in the child, which takes it over with its next `run`, `iterate`, `listen` or `connect`. In any other forked child every call
-/// says so ([`ReactorError::ForkedChild`] and its like), and dropping the reactor closes its descriptors and does nothing else.
+/// A reactor belongs to the process that made it. A process that forks before the reactor's first
+/// turn, as a daemon does, may use the reactor in the child: the child takes it over with its next
+/// `run`, `iterate`, `listen` or `connect`. In any other forked child every call fails with
+/// [`ReactorError::ForkedChild`] or its like, and dropping the reactor only closes its descriptors.
 ///
 /// ```
 /// use ropewalk::{Clock, Reactor};
@@ -110,15 +138,17 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Reactor(Rc<Handle>);
 
 impl Reactor {
-    /// A reactor with the usual settings: SIGINT and SIGTERM stop it, shutdown waits a minute for its triggers.
+    /// Makes a reactor with default settings: SIGINT and SIGTERM stop it, and a shutdown waits at
+    /// most one minute for its triggers.
     ///
     /// # Errors
-    /// [`ReactorError::Setup`] where the system gives us no poller, or `ROPEWALK_BACKEND` is no name of a backend.
+    /// [`ReactorError::Setup`] if the system provides no poller, or if `ROPEWALK_BACKEND` is not
+    /// the name of a backend.
     pub fn new() -> Result<Self, ReactorError> {
         Self::builder().build()
     }
 
-    /// A reactor with other settings.
+    /// Returns a builder, for a reactor with other settings.
     pub fn builder() -> Builder {
         Builder {
             signals: true,
@@ -130,62 +160,77 @@ impl Reactor {
         }
     }
 
-    /// Runs the loop until [`stop`](Self::stop), [`crash`](Self::crash), SIGINT or SIGTERM (Twisted: `run`). A reactor that
-    /// has stopped can run again (Twisted's cannot).
+    /// Runs the loop until [`stop`](Self::stop), [`crash`](Self::crash), SIGINT or SIGTERM
+    /// (Twisted: `run`). A reactor that has stopped can run again (Twisted's cannot).
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`](crate::Connection::with); [`ReactorError::Closed`];
-    /// [`ReactorError::Setup`] where signal handlers can't be installed; [`ReactorError::Poll`] where the poller fails, after every
-    /// connection was told.
+    /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of
+    ///   [`Connection::with`](crate::Connection::with).
+    /// - [`ReactorError::Closed`] after [`close`](Self::close).
+    /// - [`ReactorError::ForkedChild`] in a forked child that cannot take the reactor over.
+    /// - [`ReactorError::Setup`] if signal handlers cannot be installed.
+    /// - [`ReactorError::Poll`] if the poller fails. Every connection is lost before this returns.
     pub fn run(&self) -> Result<(), ReactorError> {
         self.0.run()
     }
 
-    /// Makes one turn of the loop: what is due is done, and if there is nothing to do, waits at most `delay` for something
-    /// to happen (Twisted: `iterate`). For programs that bring their own loop, and for tests; needs no [`run`](Self::run). No wait is
-    /// longer than 24 days.
+    /// Makes one turn of the loop (Twisted: `iterate`): does the work that is due, or waits at most
+    /// `delay` for an event if there is none. No wait is longer than 24 days.
+    ///
+    /// For programs that bring their own loop, and for tests. It needs no [`run`](Self::run).
     ///
     /// # Errors
-    /// [`ReactorError::AlreadyRunning`] from inside the loop, or of a call of [`Connection::with`](crate::Connection::with); [`ReactorError::Closed`];
-    /// [`ReactorError::Poll`] where the poller fails.
+    /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of
+    ///   [`Connection::with`](crate::Connection::with).
+    /// - [`ReactorError::Closed`] after [`close`](Self::close).
+    /// - [`ReactorError::ForkedChild`] in a forked child that cannot take the reactor over.
+    /// - [`ReactorError::Poll`] if the poller fails.
     pub fn iterate(&self, delay: Duration) -> Result<(), ReactorError> {
         self.0.iterate(delay)
     }
 
-    /// Stops a running loop (Twisted: `stop`): a startup that is under way is finished first, without waiting for its Deferreds;
-    /// this turn is finished; the `Before` triggers of [`SystemEvent::Shutdown`] run, and
-    /// the loop goes on until their Deferreds have their results; then ports close, every connection is lost
-    /// with [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), every factory stops, jobs in threads come to
-    /// their end, the remaining triggers run, and [`run`](Self::run) returns.
+    /// Stops a running loop (Twisted: `stop`), in this order:
+    ///
+    /// 1. A startup that is under way finishes, without waiting for its Deferreds.
+    /// 2. This turn finishes.
+    /// 3. The `Before` triggers of [`SystemEvent::Shutdown`] run. The loop goes on until their
+    ///    Deferreds have results.
+    /// 4. Ports close. Every connection is lost with
+    ///    [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped). Every factory stops.
+    /// 5. Jobs in threads finish, the remaining triggers run, and [`run`](Self::run) returns.
     ///
     /// # Errors
-    /// [`ReactorError::NotRunning`] when it does not run or is stopping already.
+    /// - [`ReactorError::NotRunning`] if the reactor does not run, or is stopping already.
+    /// - [`ReactorError::ForkedChild`] in a forked child.
     pub fn stop(&self) -> Result<(), ReactorError> {
         self.0.stop()
     }
 
-    /// Leaves the loop at the end of this turn, without triggers, and without closing anything (Twisted: `crash`). Connections
-    /// and ports wait for the next [`run`](Self::run). The triggers of a startup that is under way still run.
+    /// Leaves the loop at the end of this turn, without running triggers and without closing
+    /// anything (Twisted: `crash`). Connections and ports stay open, and wait for the next
+    /// [`run`](Self::run). The triggers of a startup that is under way still run.
     ///
     /// # Errors
-    /// [`ReactorError::NotRunning`] when it does not run.
+    /// - [`ReactorError::NotRunning`] if the reactor does not run.
+    /// - [`ReactorError::ForkedChild`] in a forked child.
     pub fn crash(&self) -> Result<(), ReactorError> {
         self.0.crash()
     }
 
-    /// Whether the loop runs: from the `During` triggers of its startup until a shutdown comes to `During`, where connections are
-    /// closed (Twisted: `running`).
+    /// Returns `true` if the loop runs (Twisted: `running`): from the `During` triggers of its
+    /// startup until a shutdown reaches `During`, where connections are closed.
     pub fn is_running(&self) -> bool {
         self.0.run.is_running()
     }
 
-    /// The signal that stopped the last [`run`](Self::run), if one did (Twisted: `_exitSignal`).
+    /// Returns the signal that stopped the last [`run`](Self::run), if a signal did (Twisted:
+    /// `_exitSignal`).
     pub fn exit_signal(&self) -> Option<i32> {
         self.0.run.exit_signal()
     }
 
-    /// Calls `call` now if the reactor [runs](Self::is_running), otherwise after its next startup (Twisted: `callWhenRunning`). A
-    /// panic is logged. A closed reactor drops `call`.
+    /// Calls `call` now if the reactor [runs](Self::is_running), otherwise after its next startup
+    /// (Twisted: `callWhenRunning`). A panic is logged. A closed reactor drops `call`.
     #[track_caller]
     pub fn call_when_running(&self, call: impl FnOnce() + 'static) -> Option<TriggerId> {
         if self.is_running() {
@@ -197,9 +242,11 @@ impl Reactor {
         Some(self.0.triggers.add(Phase::After, SystemEvent::Startup, call))
     }
 
-    /// Runs a future on this reactor (Twisted: `ensureDeferred`, `inlineCallbacks`): at once up to its first wait, then, whenever
-    /// it was woken, in phase 6 of a turn. See [`Spawner::spawn`]. One that is not done when a run ends goes on in the next run;
-    /// one that is not done when the reactor closes is dropped.
+    /// Runs a future on this reactor (Twisted: `ensureDeferred`, `inlineCallbacks`).
+    ///
+    /// The future is polled at once, up to its first wait. Whenever it is woken, it is polled again
+    /// in phase 6 of a turn. See [`Spawner::spawn`]. A future that is not done when a run ends goes
+    /// on in the next run. A future that is not done when the reactor closes is dropped.
     ///
     /// ```
     /// use std::time::Duration;
@@ -228,30 +275,30 @@ impl Reactor {
         self.0.spawner.spawn(future)
     }
 
-    /// What runs futures on this reactor: a handle for code that needs no more of it.
+    /// Returns the spawner of this reactor: a handle for code that only runs futures.
     pub fn spawner(&self) -> &Spawner {
         &self.0.spawner
     }
 
-    /// A run begins, for whoever drives it with [`step`](Self::step)s.
+    /// Begins a run that the caller drives with [`step`](Self::step).
     #[cfg(feature = "testing")]
     pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
         self.0.begin_run()
     }
 
-    /// A turn of a run. `false`: the run is over.
+    /// Makes one turn of a run. Returns `false` if the run is over.
     #[cfg(feature = "testing")]
     pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
         self.0.step(longest)
     }
 
-    /// Whether a turn would not wait, whatever the network has.
+    /// Returns `true` if the next turn would not wait, even without an event from the network.
     #[cfg(feature = "testing")]
     pub(crate) fn is_busy(&self) -> bool {
         self.0.is_busy()
     }
 
-    /// Whether both are handles to the same reactor.
+    /// Returns `true` if both handles name the same reactor.
     #[cfg(feature = "testing")]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
@@ -261,12 +308,13 @@ impl Reactor {
         WeakReactor(Rc::downgrade(&self.0))
     }
 
-    /// What does its system calls. A simulated reactor has none, and says mio.
+    /// Returns the backend that makes the system calls. A simulated reactor makes none, and returns
+    /// [`BackendKind::Mio`].
     pub fn backend(&self) -> BackendKind {
         self.0.settings.backend.unwrap_or(BackendKind::Mio)
     }
 
-    /// What this reactor has counted since it was made.
+    /// Returns the counters of this reactor, from its creation on.
     pub fn counters(&self) -> Counters {
         let jobs = self.0.threads.load();
         Counters {
@@ -291,18 +339,18 @@ impl fmt::Debug for Reactor {
     }
 }
 
-/// A handle that does not keep the reactor alive: for what the reactor itself keeps.
+/// A handle that does not keep the reactor alive, for objects that the reactor itself keeps.
 #[derive(Debug, Clone)]
 pub(crate) struct WeakReactor(Weak<Handle>);
 
 impl WeakReactor {
-    /// The reactor, unless it is gone.
+    /// Returns the reactor, unless it is gone.
     pub(crate) fn upgrade(&self) -> Option<Reactor> {
         self.0.upgrade().map(Reactor)
     }
 }
 
-/// Settings of a reactor. From [`Reactor::builder`].
+/// The settings of a reactor, from [`Reactor::builder`].
 ///
 /// ```
 /// # fn main() -> ropewalk::Result<()> {
@@ -314,14 +362,14 @@ impl WeakReactor {
 pub struct Builder {
     signals: bool,
     shutdown_timeout: Option<Duration>,
-    /// Once the reactor is built, what it is.
+    /// The requested backend. Once the reactor is built: the backend in use.
     backend: Option<BackendKind>,
     resolver: Rc<NameResolver>,
     simulated_jobs: Option<JobTime>,
     observer: Option<BuilderObserver>,
 }
 
-/// How long the next job takes, where there are no threads.
+/// Draws the duration of the next job, on a reactor without threads.
 #[derive(Clone)]
 pub(crate) struct JobTime(Rc<dyn Fn() -> Duration>);
 
@@ -337,7 +385,7 @@ impl fmt::Debug for JobTime {
     }
 }
 
-/// Sees the calls between the transports and the protocols of a reactor.
+/// Observes the calls between the transports and the protocols of a reactor.
 #[derive(Clone)]
 struct BuilderObserver(Rc<dyn Observer>);
 
@@ -348,29 +396,36 @@ impl fmt::Debug for BuilderObserver {
 }
 
 impl Builder {
-    /// Whether SIGINT and SIGTERM stop the reactor while it runs (Twisted: `installSignalHandlers`). They do unless told
-    /// otherwise. A second signal while it stops ends the loop at once. Of other signals, see [`Reactor::on_signal`].
+    /// Sets whether SIGINT and SIGTERM stop the reactor while it runs (Twisted:
+    /// `installSignalHandlers`). On by default. A second signal during the shutdown ends the loop
+    /// at once. For other signals, see [`Reactor::on_signal`].
     pub fn signals(mut self, install: bool) -> Self {
         self.signals = install;
         self
     }
 
-    /// How long a shutdown waits in all for triggers that returned a Deferred, and for jobs in threads. 60 s unless said
-    /// otherwise; `None` waits without limit, as Twisted does. After it, the log is told which triggers hang, and how many
-    /// threads, and the shutdown goes on without them.
+    /// Sets the time limit of a shutdown: for all triggers that returned a Deferred, and for jobs
+    /// in threads, together. The default is 60 s. `None` waits without limit, as Twisted does.
+    ///
+    /// When the time is over, the log names the triggers that hang and the number of threads, and
+    /// the shutdown goes on without them.
     pub fn shutdown_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.shutdown_timeout = timeout;
         self
     }
 
-    /// What looks names up (Twisted: `installNameResolver`). The system's resolver, in threads, unless said otherwise.
+    /// Sets the resolver of host names (Twisted: `installNameResolver`). The default is the
+    /// system's resolver, in threads.
     pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
         self.resolver = Rc::new(resolver);
         self
     }
 
-    /// What does its system calls. Unless said here, the environment's `ROPEWALK_BACKEND` says it, `mio` or `io_uring`; where that
-    /// says nothing either, it is mio. Where io_uring can't be had, the log is told why, and it is mio as well: see
+    /// Selects the backend that makes the system calls. Without this setting, the environment
+    /// variable `ROPEWALK_BACKEND` selects it: `mio` or `io_uring`. If that is not set either, the
+    /// backend is mio.
+    ///
+    /// Where io_uring is not available, the reactor uses mio and logs the reason. See
     /// [`Reactor::backend`].
     pub fn backend(mut self, kind: BackendKind) -> Self {
         self.backend = Some(kind);
@@ -380,21 +435,23 @@ impl Builder {
     /// Makes the reactor.
     ///
     /// # Errors
-    /// [`ReactorError::Setup`] where the system gives us no poller, or `ROPEWALK_BACKEND` is no name of a backend.
+    /// [`ReactorError::Setup`] if the system provides no poller, or if `ROPEWALK_BACKEND` is not
+    /// the name of a backend.
     pub fn build(mut self) -> Result<Reactor, ReactorError> {
         let (kind, backend) = backend_kind::backend(self.backend).map_err(ReactorError::Setup)?;
         self.backend = Some(kind);
         Ok(self.build_on(backend))
     }
 
-    /// Has jobs run on the reactor's own thread, each after the time that `takes` says: for reactors without real time.
+    /// Runs jobs on the reactor's own thread, each after the time that `takes` returns. For
+    /// reactors without real time.
     #[cfg(feature = "testing")]
     pub(crate) fn simulate_jobs(mut self, takes: impl Fn() -> Duration + 'static) -> Self {
         self.simulated_jobs = Some(JobTime(Rc::new(takes)));
         self
     }
 
-    /// Shows the calls between transports and protocols to `observer`.
+    /// Reports the calls between transports and protocols to `observer`.
     #[cfg(feature = "testing")]
     pub(crate) fn observed(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Some(BuilderObserver(Rc::new(observer)));
@@ -409,36 +466,38 @@ impl Builder {
         self.observer.as_ref().map(|observer| Rc::clone(&observer.0))
     }
 
-    /// Makes a reactor on a backend.
+    /// Makes a reactor on a given backend.
     pub(crate) fn build_on(self, backend: impl Into<AnyBackend>) -> Reactor {
         let backend = backend.into();
         Reactor(Rc::new_cyclic(|handle| Handle::new(Core::new(backend, self, handle))))
     }
 }
 
-/// What looks names up for a reactor.
+/// The resolver of a reactor.
 type NameResolver = dyn Resolver;
 
-/// What a reactor has counted: for monitoring, and for tests.
+/// Counters of a reactor, for monitoring and for tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Turns of the loop.
+    /// Number of turns of the loop.
     pub turns: u64,
-    /// Connections accepted.
+    /// Number of accepted connections.
     pub accepted: u64,
-    /// Connections closed unserved because descriptors ran out.
+    /// Number of connections that were closed unserved because descriptors ran out.
     pub shed: u64,
-    /// Times that accepting failed and was suspended for a while.
+    /// Number of times that accepting failed and was suspended for a while.
     pub accept_failures: u64,
-    /// Events for something that had been closed already: dropped.
+    /// Number of events that were dropped because they belonged to something closed already.
     pub stale_events: u64,
-    /// The longest that a timer ran after it was due.
+    /// The longest delay of a timer behind its due time.
     pub longest_lateness: Duration,
-    /// What is watched at present: ports, connections, attempts, and sockets that are still being read after their end.
+    /// Number of watched items at present: ports, connections, attempts, sockets that are still
+    /// read after their end, and the descriptor of the signal handlers if there are any.
     pub watched: usize,
-    /// Jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for a thread at present.
+    /// Number of jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for
+    /// a thread at present.
     pub jobs_waiting: usize,
-    /// Threads that are at work on such jobs at present.
+    /// Number of threads that work on such jobs at present.
     pub threads_at_work: usize,
 }

@@ -1,6 +1,7 @@
-//! [`Reactor::on_signal`], and the signals that stop a reactor: what the loop does when one came.
+//! [`Reactor::on_signal`], and the signals that stop a reactor: the loop's reaction to a signal.
 //!
-//! Signals are handled while a run lasts. Their callbacks are called in phase 6 of a turn, guarded, one after the other.
+//! Signals are handled while a run lasts. Their callbacks run in phase 6 of a turn, guarded, one
+//! after the other.
 
 use std::fmt;
 use std::io;
@@ -12,22 +13,27 @@ use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
 
 impl Reactor {
-    /// Has `call` called in the loop whenever the process gets this signal (Twisted: `signal.signal` with
-    /// `reactor.callFromThread`). Returns the subscription, which ends when it is dropped.
+    /// Calls `call` in the loop whenever the process receives `signal` (Twisted: `signal.signal`
+    /// with `reactor.callFromThread`). Returns the subscription, which ends when it is dropped.
     ///
-    /// Signals are handled from the start of [`run`](Self::run) to its end, and in every later run; from now on if the
-    /// reactor runs already. Between runs, and when the last subscription has ended, the signal does what it did before: SIGHUP
-    /// ends the process again. A loop that is driven by [`iterate`](Self::iterate) alone handles none.
+    /// Signals are handled from the start of [`run`](Self::run) to its end, and in every later run;
+    /// from now on if the reactor runs already. Between runs, and after the last subscription has
+    /// ended, the signal has its previous effect: SIGHUP ends the process again. A loop that is
+    /// driven by [`iterate`](Self::iterate) alone handles no signals.
     ///
-    /// - Any number of subscriptions, of any number of reactors, may be for one signal. All are called; those of one reactor
-    ///   in the order in which they were made.
-    /// - A signal that comes several times before the loop gets to it is told once, as the system does it.
-    /// - SIGINT and SIGTERM stop the reactor all the same, unless [`Builder::signals`](super::Builder::signals) says otherwise.
-    ///   [`stop`](Self::stop) has been called by then.
-    /// - Handlers that other libraries installed before are still called. Those that are installed through `signal-hook` later
-    ///   do not keep the default action away while no reactor handles the signal.
-    /// - A signal that was ignored when the process started (`nohup`) is told to subscribers, and ignored otherwise.
-    /// - A callback that panics is reported, and stays subscribed.
+    /// - Any number of subscriptions, of any number of reactors, may be for one signal. All are
+    ///   called. Subscriptions of one reactor are called in the order in which they were made.
+    /// - A signal that arrives several times before the loop gets to it causes one call, as the
+    ///   system merges pending signals.
+    /// - SIGINT and SIGTERM still stop the reactor, unless
+    ///   [`Builder::signals`](super::Builder::signals) turns that off. [`stop`](Self::stop) has
+    ///   been called by the time of the callback.
+    /// - Handlers that other libraries installed before are still called. Handlers that are
+    ///   installed through `signal-hook` later do not suppress the default action while no reactor
+    ///   handles the signal.
+    /// - A signal that was ignored when the process started (`nohup`) is reported to subscribers,
+    ///   and ignored otherwise.
+    /// - A callback that panics is logged, and stays subscribed.
     ///
     /// ```
     /// use ropewalk::Reactor;
@@ -37,19 +43,20 @@ impl Reactor {
     /// let reactor = Reactor::new()?;
     /// let asked = reactor.clone();
     /// let _subscription = reactor.on_signal(SIGUSR1, move || println!("{:?}", asked.counters()))?;
-    /// # reactor.call_when_running({ let reactor = reactor.clone(); move || reactor.stop().expect("it runs") });
+    /// # reactor.call_when_running({ let reactor = reactor.clone(); move || reactor.stop().expect("the reactor runs") });
     /// reactor.run()?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`SignalError`]: nobody can handle this signal, there is no such signal, or the system refuses.
+    /// [`SignalError`]: this signal cannot be handled, there is no such signal, or the system
+    /// refuses the handler.
     pub fn on_signal(&self, signal: i32, call: impl FnMut() + 'static) -> Result<SignalSubscription, SignalError> {
         signals::check(signal)?;
         let refused = |source| SignalError::Install { signal, source };
         if self.0.settings.backend.is_none() {
-            // A simulated network: its reactors are not the process's.
+            // A reactor of a simulated network does not handle signals of the process.
             return Err(refused(io::ErrorKind::Unsupported.into()));
         }
         signals::prepare(signal).map_err(refused)?;
@@ -62,7 +69,7 @@ impl Reactor {
     }
 }
 
-/// A callback for a signal: from [`Reactor::on_signal`]. Dropped, it ends, also from inside of the callback.
+/// A subscription of [`Reactor::on_signal`]. Dropping it ends it, also from inside the callback.
 #[must_use = "a subscription ends when it is dropped"]
 pub struct SignalSubscription {
     reactor: WeakReactor,
@@ -71,12 +78,12 @@ pub struct SignalSubscription {
 }
 
 impl SignalSubscription {
-    /// The signal's number.
+    /// Returns the signal's number.
     pub fn signal(&self) -> i32 {
         self.signal
     }
 
-    /// Ends the subscription, as dropping it does: the callback is not called any more.
+    /// Ends the subscription, as dropping it does. The callback is not called any more.
     pub fn cancel(self) {}
 }
 
@@ -95,7 +102,7 @@ impl fmt::Debug for SignalSubscription {
 }
 
 impl Core {
-    /// Installs the handlers of a run that begins.
+    /// Installs the handlers at the beginning of a run.
     pub(super) fn install_signals(&self) -> Result<(), ReactorError> {
         let wanted = self.signals.subscribed();
         let stopping = if self.settings.signals { self.with_signals(Signals::handle_stopping) } else { Ok(()) };
@@ -106,7 +113,7 @@ impl Core {
         })
     }
 
-    /// Gives every signal back.
+    /// Removes every handler.
     pub(super) fn remove_signals(&self) {
         let handlers = self.signals.take();
         if let Some((id, signals)) = handlers {
@@ -116,7 +123,7 @@ impl Core {
         }
     }
 
-    /// Changes the handlers of this run, which are made with the first of them.
+    /// Changes the handlers of this run. The first change creates them.
     fn with_signals(&self, change: impl FnOnce(&mut Signals) -> io::Result<()>) -> io::Result<()> {
         if self.signals.are_installed() {
             return self.signals.change(change);
@@ -134,21 +141,22 @@ impl Core {
         Ok(())
     }
 
-    /// Signals came: those that stop are first, so that a subscriber finds the reactor stopping.
+    /// Handles the signals that arrived. Stopping comes first, so that a subscriber sees the
+    /// reactor stopping.
     pub(super) fn signalled(&self) {
-        let Some(came) = self.signals.take_came() else { return };
-        if let Some(signal) = came.stop {
+        let Some(arrived) = self.signals.take_arrived() else { return };
+        if let Some(signal) = arrived.stop {
             self.stop_by(signal);
         }
-        came.subscribed.into_iter().for_each(|signal| self.signals.tell_subscribers(signal));
+        arrived.subscribed.into_iter().for_each(|signal| self.signals.tell_subscribers(signal));
     }
 
-    /// The first signal stops, the second does not wait.
+    /// Stops the reactor at the first signal. A second signal ends the loop without waiting.
     fn stop_by(&self, signal: i32) {
         self.run.set_exit_signal(Some(signal));
         if self.stop().is_err() {
-            tracing::warn!(signal, "a second signal: the reactor leaves at once");
-            // It is running: this is its loop.
+            tracing::warn!(signal, "a second signal: the loop ends at once");
+            // The reactor runs, since this is its loop.
             let _ = self.crash();
         }
     }

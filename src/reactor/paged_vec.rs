@@ -1,13 +1,14 @@
-//! [`PagedVec`]: a growing table whose entries stay where they are. A `Vec` that doubles holds up to twice what is in use, and
-//! copies it all when it grows; with tens of thousands of connections both can be felt.
+//! [`PagedVec`]: a growing table whose entries never move. A `Vec` that doubles holds up to twice
+//! the used memory, and copies all entries when it grows. With tens of thousands of connections
+//! both costs are noticeable.
 
-/// Entries per page. 256: a page of the smallest entries is 6 KiB, and few entries are unused.
-const PAGE: usize = 256;
+/// Entries per page. With 256, a page of the smallest entries is 6 KiB, and few entries are unused.
+const PAGE_ENTRIES: usize = 256;
 
-/// A table in pages. Entries that were not pushed yet are the default.
+/// A table in pages. Entries that were not pushed yet have the default value.
 #[derive(Debug)]
 pub(super) struct PagedVec<T> {
-    pages: Vec<Box<[T; PAGE]>>,
+    pages: Vec<Box<[T; PAGE_ENTRIES]>>,
     len: usize,
 }
 
@@ -22,12 +23,12 @@ impl<T: Default> PagedVec<T> {
 
     pub(super) fn push(&mut self, entry: T) {
         let index = self.len;
-        if index == self.pages.len() * PAGE {
-            let page: Box<[T]> = std::iter::repeat_with(T::default).take(PAGE).collect();
+        if index == self.pages.len() * PAGE_ENTRIES {
+            let page: Box<[T]> = std::iter::repeat_with(T::default).take(PAGE_ENTRIES).collect();
             self.pages.extend(page.try_into().ok());
         }
-        if let Some(place) = self.pages.get_mut(index / PAGE) {
-            place[index % PAGE] = entry;
+        if let Some(place) = self.pages.get_mut(index / PAGE_ENTRIES) {
+            place[index % PAGE_ENTRIES] = entry;
             self.len += 1;
         }
     }
@@ -35,13 +36,13 @@ impl<T: Default> PagedVec<T> {
     #[inline(always)]
     pub(super) fn get(&self, index: u32) -> Option<&T> {
         let index = index as usize;
-        Some(&self.pages.get(index / PAGE)?[index % PAGE])
+        Some(&self.pages.get(index / PAGE_ENTRIES)?[index % PAGE_ENTRIES])
     }
 
     #[inline(always)]
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let index = index as usize;
-        Some(&mut self.pages.get_mut(index / PAGE)?[index % PAGE])
+        Some(&mut self.pages.get_mut(index / PAGE_ENTRIES)?[index % PAGE_ENTRIES])
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {

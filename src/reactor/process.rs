@@ -1,8 +1,10 @@
-//! [`Process`]: the process that a reactor belongs to. Whether that is this one costs a byte to read.
+//! [`Process`]: the process that a reactor belongs to. Checking that this is still the current one
+//! costs the read of a byte.
 //!
-//! A forked child has its parent's memory and shares its descriptors: the poller, the ring, the sockets. Whatever it did to them would
-//! happen to its parent. The system tells a child by clearing a page that it was asked to clear on a fork (`MADV_WIPEONFORK`, Linux
-//! 4.14). Where there is no such thing, the process is asked for its number.
+//! A forked child has its parent's memory and shares its descriptors: the poller, the ring, the
+//! sockets. An operation of the child on them would affect its parent. The system marks a child by
+//! clearing a page that it was asked to clear on a fork (`MADV_WIPEONFORK`, Linux 4.14). Without
+//! such a page, the check asks for the process number.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -10,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 use rustix::process::getpid;
 
-/// The process that a reactor belongs to: the one that made it, or a child of that which took it over before the loop was entered.
+/// The process that a reactor belongs to: the process that made it, or a child that took it over
+/// before the loop was entered.
 pub(super) struct Process {
     id: AtomicI32,
     mark: Mark,
@@ -18,12 +21,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// This one.
+    /// Returns the current process.
     pub(super) fn current() -> Self {
         Self { id: own_id().into(), mark: Mark::new(), bound: AtomicBool::new(false) }
     }
 
-    /// True if it is the one that runs.
+    /// Returns `true` if this is the current process.
     #[inline]
     pub(super) fn is_current(&self) -> bool {
         self.mark.is_set() || self.has_own_id()
@@ -34,17 +37,17 @@ impl Process {
         self.id.load(Ordering::Relaxed) == own_id()
     }
 
-    /// The loop is entered: no forked child can take the reactor over any more.
+    /// Binds the reactor when the loop is entered: no forked child can take it over any more.
     pub(super) fn bind(&self) {
         self.bound.store(true, Ordering::Relaxed);
     }
 
-    /// True in a forked child that can't take the reactor over.
+    /// Returns `true` in a forked child that cannot take the reactor over.
     pub(super) fn is_parent(&self) -> bool {
         self.bound.load(Ordering::Relaxed) && !self.is_current()
     }
 
-    /// It is this one from now on.
+    /// Makes the current process the owner.
     pub(super) fn take_over(&self) {
         self.id.store(own_id(), Ordering::Relaxed);
         self.mark.set();
@@ -55,17 +58,18 @@ fn own_id() -> i32 {
     getpid().as_raw_nonzero().get()
 }
 
-/// A byte that is zero in forked children, in a page of its own; or where there is no such page, zero everywhere.
+/// A byte in a page of its own that is zero in forked children. Without such a page, the byte is
+/// zero everywhere.
 struct Mark {
     byte: NonNull<AtomicU8>,
     is_mapped: bool,
 }
 
-/// The byte of all those that have no page.
+/// The shared byte of all marks without a page.
 static UNSET: AtomicU8 = AtomicU8::new(0);
 
-/// As much as is mapped: a page, whatever its size.
-const LENGTH: usize = 1;
+/// Length of the mapping: one page, whatever its size.
+const MAPPED_BYTES: usize = 1;
 
 impl Mark {
     fn new() -> Self {
@@ -82,11 +86,11 @@ impl Mark {
     fn mapped() -> Option<Self> {
         use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the system chooses the place, so that nothing is there that is in use.
-        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), LENGTH, access, MapFlags::PRIVATE) }.ok()?;
+        // SAFETY: the system chooses an address that is not in use.
+        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), MAPPED_BYTES, access, MapFlags::PRIVATE) }.ok()?;
         let mark = Self { byte: NonNull::new(page.cast())?, is_mapped: true };
-        // SAFETY: the page is ours alone, and in children it keeps being one of zeros.
-        unsafe { madvise(page, LENGTH, Advice::LinuxWipeOnFork) }.ok()?;
+        // SAFETY: only this value uses the page, and in children it stays a page of zeros.
+        unsafe { madvise(page, MAPPED_BYTES, Advice::LinuxWipeOnFork) }.ok()?;
         Some(mark)
     }
 
@@ -107,12 +111,13 @@ impl Mark {
     }
 
     fn byte(&self) -> &AtomicU8 {
-        // SAFETY: a page is mapped until this is dropped, and only ever accessed as this byte; the other byte is a static.
+        // SAFETY: the page is mapped until this value is dropped, and only accessed as this byte.
+        // The other byte is a static.
         unsafe { self.byte.as_ref() }
     }
 }
 
-// SAFETY: it owns its page, and accesses a byte by an atomic alone.
+// SAFETY: the value owns its page, and accesses the byte only by atomic operations.
 unsafe impl Send for Mark {}
 // SAFETY: as above.
 unsafe impl Sync for Mark {}
@@ -121,8 +126,9 @@ impl Drop for Mark {
     fn drop(&mut self) {
         #[cfg(target_os = "linux")]
         if self.is_mapped {
-            // SAFETY: it was mapped in `mapped` with this length, and nothing refers to it any more. It fails for no such mapping.
-            let _ = unsafe { rustix::mm::munmap(self.byte.as_ptr().cast(), LENGTH) };
+            // SAFETY: `mapped` made this mapping with this length, and nothing refers to it any
+            // more. The call fails for no such mapping.
+            let _ = unsafe { rustix::mm::munmap(self.byte.as_ptr().cast(), MAPPED_BYTES) };
         }
     }
 }
@@ -131,7 +137,7 @@ impl Drop for Mark {
 mod tests {
     use super::*;
 
-    /// With a page that the system clears on a fork, and without.
+    /// Both with a page that the system clears on a fork, and without.
     #[test]
     fn the_process_that_made_it_is_the_current_one() {
         let here = Process::current();

@@ -8,18 +8,19 @@ use super::{Phase, Reactor, SystemEvent};
 use crate::deferred::{Deferred, Outcome, Promise, maybe_deferred};
 use crate::failure::{Failure, Result, guarded};
 
-/// Makes a reactor, calls `main` when it runs, and runs it until what `main` returned is done (Twisted: `task.react`). For
-/// `fn main`, whose exit code it gives:
+/// Makes a reactor, calls `main` on it, and runs the loop until the result of `main` is done
+/// (Twisted: `task.react`). For `fn main`: this returns its exit code.
 ///
-/// | the program | code |
+/// | end of the program | exit code |
 /// |---|---|
 /// | `main` succeeded, or [`stop`](Reactor::stop) was called first | 0 |
 /// | `main` failed or panicked; the reactor could not be made, or its poller failed | 1, and the failure is on standard error |
-/// | SIGINT or SIGTERM stopped the reactor | 128 and the number of the signal, as a shell has it |
+/// | SIGINT or SIGTERM stopped the reactor | 128 plus the number of the signal, as in a shell |
 ///
-/// `main` returns a Deferred, a `Result`, a `Result` with a Deferred, so that `?` works on the way to it, or nothing. Of a future
-/// [`spawn`](Reactor::spawn) makes a Deferred. A server is done when it is told to stop: [`Reactor::when_stopped`]. Afterwards the
-/// reactor is [closed](Reactor::close).
+/// `main` returns a Deferred, a `Result`, a `Result` with a Deferred (so that `?` works on the way
+/// to it), or nothing. [`spawn`](Reactor::spawn) turns a future into a Deferred. A server is done
+/// when it is told to stop: it returns [`Reactor::when_stopped`]. Afterwards the reactor is
+/// [closed](Reactor::close).
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -52,7 +53,8 @@ where
     match Reactor::new().map_err(Failure::from).and_then(|reactor| run_on(&reactor, main)) {
         Ok(code) => code,
         Err(failure) => {
-            // As a `main` that returns an error does, without a backtrace. Standard error may be closed.
+            // The same output as a `main` that returns an error, without a backtrace. Standard
+            // error may be closed.
             let _ = guarded(|| eprintln!("Error: {failure}"));
             ExitCode::FAILURE
         }
@@ -68,12 +70,12 @@ where
     let (place, handle) = (Rc::clone(&result), reactor.clone());
     reactor.call_when_running(move || {
         let done = maybe_deferred(|| main(&handle)).add_callback(Finish::finished);
-        let told = done.add_both(move |done| {
+        let finished = done.add_both(move |done| {
             place.set(done);
-            // It may be stopping already, which may be why this is done.
+            // The reactor may be stopping already, and the stop may have ended `main`.
             let _ = handle.stop();
         });
-        drop(told);
+        drop(finished);
     });
     let ran = reactor.run();
     let signal = reactor.exit_signal();
@@ -84,7 +86,7 @@ where
     Ok(signal.and_then(|signal| u8::try_from(128 + signal).ok()).map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// The result of a program that is [`run`]: nothing, or a Deferred of nothing.
+/// The result of a program that [`run`] runs: nothing, or a Deferred of nothing.
 #[diagnostic::on_unimplemented(
     message = "a program can't end with `{Self}`",
     label = "expected `()` or a `Deferred<()>`",
@@ -92,7 +94,7 @@ where
     note = "a server runs until it is told to stop: `let stopped = reactor.when_stopped(); deferred.add_callback(|_port| stopped)`"
 )]
 pub trait Finish: Sized + 'static {
-    /// Fires when it is done.
+    /// Returns a Deferred that fires when the program is done.
     fn finished(self) -> Deferred<()>;
 }
 
@@ -109,17 +111,19 @@ impl Finish for Deferred<()> {
 }
 
 impl Reactor {
-    /// Fires when the reactor is told to stop, before its ports and connections are closed: in the `Before` phase of
-    /// [`SystemEvent::Shutdown`]. For programs that serve until then: see [`run`].
+    /// Returns a Deferred that fires when the reactor is told to stop, before its ports and
+    /// connections are closed: in the `Before` phase of [`SystemEvent::Shutdown`]. For programs
+    /// that serve until then: see [`run`].
     ///
-    /// Fails with [`Abandoned`](crate::deferred::Abandoned) if the reactor goes without having been stopped.
+    /// It fails with [`Abandoned`](crate::deferred::Abandoned) if the reactor closes without having
+    /// been stopped.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
     /// let reactor = ropewalk::Reactor::new()?;
     /// let stopped = reactor.when_stopped();
     /// let handle = reactor.clone();
-    /// reactor.call_when_running(move || handle.stop().expect("it runs"));
+    /// reactor.call_when_running(move || handle.stop().expect("the reactor runs"));
     /// reactor.run()?;
     /// assert!(stopped.is_called());
     /// # Ok(())
@@ -129,7 +133,7 @@ impl Reactor {
     pub fn when_stopped(&self) -> Deferred<()> {
         let (promise, stopped) = Promise::new();
         self.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || {
-            // It may have been cancelled meanwhile.
+            // The Deferred may have been cancelled meanwhile.
             let _ = promise.callback(());
         });
         stopped

@@ -1,40 +1,41 @@
-//! The life of a run: its startup, its stop or crash, and its end (Twisted: `startRunning`, `stop`, `crash`). `run_state.rs` has its states.
+//! The life of a run: startup, stop or crash, and end (Twisted: `startRunning`, `stop`, `crash`).
+//! `run_state.rs` has its states.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::Core;
-use super::run_state::{Next, RunContext, RunEvent};
+use super::run_state::{RunContext, RunEvent, RunStep};
 use super::triggers::Phase;
 use crate::error::ReactorError;
 use crate::log::error;
 use crate::time::Clock;
 
-/// How often futures are polled once more at the end of a run: a future that unwinds through so many waits is rare, and one
-/// that wakes itself for ever must not hold up the end.
-const LAST_POLLS: usize = 100;
+/// Number of times that futures are polled once more at the end of a run. A future that unwinds
+/// through so many waits is rare, and a future that wakes itself forever must not delay the end.
+const FINAL_POLLS: usize = 100;
 
 impl Core {
     pub(super) fn run(self: &Rc<Self>) -> Result<(), ReactorError> {
         self.begin_run()?;
-        // The turn is compiled into this loop: see there.
-        self.controlled(|| {
-            while self.step_on(None)? {}
+        // `turn` is compiled into this loop: see there.
+        self.with_control(|| {
+            while self.step_in_control(None)? {}
             Ok(())
         })
     }
 
-    /// A run begins: the rest of it is steps.
+    /// Begins a run. The rest of the run is steps.
     pub(super) fn begin_run(self: &Rc<Self>) -> Result<(), ReactorError> {
         self.check_idle()?;
         self.run.set_exit_signal(None);
         self.install_signals()?;
-        self.controlled(|| self.begin(RunEvent::Startup));
+        self.with_control(|| self.begin(RunEvent::Startup));
         Ok(())
     }
 
-    /// Checks that the loop can be entered, which is about to happen.
+    /// Checks that the loop can be entered, and binds the reactor to this process.
     fn check_idle(&self) -> Result<(), ReactorError> {
         let is_ours = self.is_ours();
         if self.run.is_closed() {
@@ -50,9 +51,9 @@ impl Core {
         Ok(())
     }
 
-    /// Gives the loop control. A panic that gets out of it ends the run, and goes on: everything in the program's hands is guarded, so
-    /// that none should.
-    fn controlled<T>(self: &Rc<Self>, act: impl FnOnce() -> T) -> T {
+    /// Runs `act` with the loop in control. A panic that gets out of it ends the run, and is
+    /// resumed. None should: every call of the program's code is guarded.
+    fn with_control<T>(self: &Rc<Self>, act: impl FnOnce() -> T) -> T {
         self.run.set_turning(true);
         let result = catch_unwind(AssertUnwindSafe(act));
         self.run.set_turning(false);
@@ -62,19 +63,19 @@ impl Core {
         })
     }
 
-    /// One turn of a run. `false`: the run is over.
+    /// Makes one turn of a run. Returns `false` if the run is over.
     #[cfg(feature = "testing")]
     pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
         }
-        self.controlled(|| self.step_on(longest))
+        self.with_control(|| self.step_in_control(longest))
     }
 
     #[inline(always)]
-    fn step_on(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
+    fn step_in_control(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         // A callback may have forked.
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         if !self.advance() {
@@ -90,7 +91,7 @@ impl Core {
 
     #[cold]
     fn turn_failed(self: &Rc<Self>) {
-        if !self.is_foreign() {
+        if !self.is_forked_child() {
             self.fail_all();
             self.finish();
         }
@@ -98,30 +99,30 @@ impl Core {
 
     pub(super) fn iterate(self: &Rc<Self>, delay: Duration) -> Result<(), ReactorError> {
         self.check_idle()?;
-        self.controlled(|| self.turn(Some(delay)))?;
+        self.with_control(|| self.turn(Some(delay)))?;
         self.backend.borrow_mut().flush();
         Ok(())
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         self.run.stop()
     }
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         self.run.crash()
     }
 
-    /// Starts an event.
+    /// Starts an event, with the triggers of its first phase.
     fn begin(self: &Rc<Self>, event: RunEvent) {
         let deadline = match (event, self.settings.shutdown_timeout) {
             (RunEvent::Shutdown, Some(timeout)) => {
-                // The timer does nothing but end the wait of the loop.
+                // The timer only ends the wait of the loop.
                 let timer = self.timers.call_later(timeout, || {});
                 Some((self.timers.seconds().saturating_add(timeout), timer))
             }
@@ -133,13 +134,14 @@ impl Core {
         self.run.note_pending(event, phase, pending);
     }
 
-    /// Brings the state as far as it goes without another turn. `false`: the run is over.
+    /// Advances the state as far as possible without another turn. Returns `false` if the run is
+    /// over.
     fn advance(self: &Rc<Self>) -> bool {
         loop {
             let (event, phase) = match self.run.next(&**self) {
-                Next::Over => return false,
-                Next::Wait => return true,
-                Next::Go(event, phase) => (event, phase),
+                RunStep::Over => return false,
+                RunStep::Wait => return true,
+                RunStep::Go(event, phase) => (event, phase),
             };
             match (event, phase) {
                 (RunEvent::Shutdown, Some(Phase::Before)) => self.begin(event),
@@ -147,20 +149,20 @@ impl Core {
                 (RunEvent::Startup, None) => self.run.started(),
                 (RunEvent::Shutdown, None) => {
                     self.end_jobs();
-                    self.poll_last();
+                    self.poll_finally();
                     return false;
                 }
             }
         }
     }
 
-    /// Goes on to a later phase of an event.
+    /// Enters a later phase of an event.
     fn enter_phase(self: &Rc<Self>, event: RunEvent, phase: Phase) {
         self.run.enter_phase(event, phase);
         match (event, phase) {
             (RunEvent::Shutdown, Phase::During) => {
                 self.disconnect_all();
-                self.stop_names();
+                self.stop_lookups();
             }
             (RunEvent::Shutdown, Phase::After) => self.abandon_jobs(),
             _ => {}
@@ -169,23 +171,25 @@ impl Core {
         self.run.note_pending(event, phase, pending);
     }
 
-    /// There is no turn any more in which futures would be told of connections and jobs that have ended.
-    pub(super) fn poll_last(&self) {
-        for _ in 0..LAST_POLLS {
+    /// Polls the woken futures for the last time: no later turn reports ended connections and jobs
+    /// to them.
+    pub(super) fn poll_finally(&self) {
+        for _ in 0..FINAL_POLLS {
             self.spawner.poll_woken();
         }
     }
 
-    /// The end of a shutdown, or of everything: nobody waits for threads, and no thread for us.
+    /// Ends jobs and threads, at the end of a shutdown or when the reactor closes. No job is
+    /// awaited any longer, and no blocked thread waits any longer for the reactor.
     pub(super) fn end_jobs(&self) {
         self.abandon_jobs();
         self.end_threads();
         self.fail_blocked_callers();
     }
 
-    /// The end of a run, whatever ended it.
+    /// Ends a run, for whatever reason it ended.
     fn finish(&self) {
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return;
         }
         if !self.is_closed() {
@@ -195,16 +199,16 @@ impl Core {
         self.backend.borrow_mut().flush();
     }
 
-    /// The poller failed: everybody is told, for nothing can come any more.
+    /// Ends every connection and job after the poller has failed: no event can arrive any more.
     fn fail_all(self: &Rc<Self>) {
         error!("the poller failed; all connections are closed");
         self.disconnect_all();
         self.end_jobs();
     }
 
-    /// True if `advance` has something to do after this turn.
-    pub(super) fn is_to_advance(&self) -> bool {
-        self.run.is_to_advance(self)
+    /// Returns `true` if `advance` has something to do after this turn.
+    pub(super) fn can_advance(&self) -> bool {
+        self.run.can_advance(self)
     }
 }
 

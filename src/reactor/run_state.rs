@@ -1,4 +1,4 @@
-//! [`Run`]: the state of a run.
+//! [`Run`]: the state machine of a run.
 //!
 //! | state | leads to | by |
 //! |---|---|---|
@@ -14,69 +14,70 @@ use std::cell::{Cell, RefCell};
 use std::mem;
 use std::time::Duration;
 
-use super::triggers::{Pending, Phase, SystemEvent};
+use super::triggers::{PendingTriggers, Phase, SystemEvent};
 use crate::error::ReactorError;
 use crate::log::error;
 use crate::time::DelayedCall;
 
-/// The state of the run, and its causes.
+/// The state of the run, and its flags.
 pub(super) struct Run {
     state: RefCell<RunStage>,
-    /// The loop has control: a turn is being made, or triggers run.
+    /// The loop has control: a turn is under way, or triggers run.
     is_turning: Cell<bool>,
-    /// Everything is being closed: nothing new is begun.
+    /// Everything is being closed, and nothing new begins.
     is_closing: Cell<bool>,
     exit_signal: Cell<Option<i32>>,
 }
 
-/// The events of a run. Others are the program's, and `triggers.rs`'s business.
+/// The events of a run. `triggers.rs` handles the program's own events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunEvent {
     Startup,
     Shutdown,
 }
 
-/// See the module.
+/// See the table of the module.
 enum RunStage {
     Idle,
-    /// Startup triggers.
-    Starting(Event),
+    /// The startup triggers run.
+    Starting(EventProgress),
     Running,
     /// `stop` was called.
     StopAsked,
-    /// Shutdown triggers.
-    Stopping(Event),
-    /// Leave at the end of the turn.
+    /// The shutdown triggers run.
+    Stopping(EventProgress),
+    /// The loop ends with this turn.
     Crashed,
-    /// Never again.
+    /// The reactor never runs again.
     Closed,
 }
 
 /// The next step of a run.
-pub(super) enum Next {
-    /// None: the run is over.
+pub(super) enum RunStep {
+    /// The run is over.
     Over,
-    /// None before another turn.
+    /// No step before another turn.
     Wait,
-    /// To this phase of an event, or behind its last.
+    /// Enter this phase of an event, or end the event if it has no further phase.
     Go(RunEvent, Option<Phase>),
 }
 
-/// What a run has to know of its reactor.
+/// The facts about its reactor that a run depends on.
 pub(super) trait RunContext {
     fn now(&self) -> Duration;
-    /// True if jobs of the program are not done.
+    /// Returns `true` if jobs of the program are unfinished.
     fn has_jobs(&self) -> bool;
 }
 
 /// An event that is under way.
-struct Event {
+struct EventProgress {
     phase: Phase,
     /// The Deferreds that the phase waits for.
-    pending: Pending,
-    /// When it stops waiting.
+    pending: PendingTriggers,
+    /// The time when the waiting ends.
     deadline: Option<(Duration, DelayedCall)>,
-    /// The state that a startup leads to, unless it is running. It waits for nothing then, and its other triggers run first.
+    /// The state that a startup leads to, if not to `Running`. Such a startup waits for no
+    /// Deferred, and its other triggers run first.
     leaving: Option<Leaving>,
 }
 
@@ -96,17 +97,17 @@ impl Run {
         }
     }
 
-    /// True if the loop has control.
+    /// Returns `true` if the loop has control.
     pub(super) fn is_turning(&self) -> bool {
         self.is_turning.get()
     }
 
-    /// True if no run is under way, and one may begin.
+    /// Returns `true` if no run is under way, and one may begin.
     pub(super) fn is_idle(&self) -> bool {
         matches!(&*self.state.borrow(), RunStage::Idle)
     }
 
-    /// True if everything is being closed, by a shutdown or for good.
+    /// Returns `true` if everything is being closed, by a shutdown or for good.
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.get()
     }
@@ -124,7 +125,7 @@ impl Run {
         }
     }
 
-    /// The signal that stopped the run, or the one before.
+    /// Returns the signal that stopped this run, or the last one.
     pub(super) fn exit_signal(&self) -> Option<i32> {
         self.exit_signal.get()
     }
@@ -137,36 +138,37 @@ impl Run {
         self.is_turning.set(is_turning);
     }
 
-    /// A run is over, and another one may begin.
+    /// Ends a run. Another one may begin.
     pub(super) fn become_idle(&self) {
         self.is_closing.set(false);
         self.enter(RunStage::Idle);
     }
 
-    /// Starts an event, which is waited for until the deadline, if it has one.
+    /// Starts an event. Its Deferreds are awaited until the deadline, if it has one.
     pub(super) fn begin(&self, event: RunEvent, phase: Phase, deadline: Option<(Duration, DelayedCall)>) {
-        let under_way = Event { phase, pending: Pending::default(), deadline, leaving: None };
+        let under_way = EventProgress { phase, pending: PendingTriggers::default(), deadline, leaving: None };
         self.enter(match event {
             RunEvent::Startup => RunStage::Starting(under_way),
             RunEvent::Shutdown => RunStage::Stopping(under_way),
         });
     }
 
-    /// The next step of the run.
-    pub(super) fn next(&self, context: &impl RunContext) -> Next {
+    /// Returns the next step of the run.
+    pub(super) fn next(&self, context: &impl RunContext) -> RunStep {
         match &*self.state.borrow() {
-            RunStage::Idle | RunStage::Crashed | RunStage::Closed => Next::Over,
-            RunStage::Running => Next::Wait,
-            RunStage::Starting(event) if event.is_waiting(RunEvent::Startup, context) => Next::Wait,
-            RunStage::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => Next::Wait,
-            RunStage::Starting(event) => Next::Go(RunEvent::Startup, event.phase.next()),
-            RunStage::Stopping(event) => Next::Go(RunEvent::Shutdown, event.phase.next()),
-            RunStage::StopAsked => Next::Go(RunEvent::Shutdown, Some(Phase::Before)),
+            RunStage::Idle | RunStage::Crashed | RunStage::Closed => RunStep::Over,
+            RunStage::Running => RunStep::Wait,
+            RunStage::Starting(event) if event.is_waiting(RunEvent::Startup, context) => RunStep::Wait,
+            RunStage::Stopping(event) if event.is_waiting(RunEvent::Shutdown, context) => RunStep::Wait,
+            RunStage::Starting(event) => RunStep::Go(RunEvent::Startup, event.phase.next()),
+            RunStage::Stopping(event) => RunStep::Go(RunEvent::Shutdown, event.phase.next()),
+            RunStage::StopAsked => RunStep::Go(RunEvent::Shutdown, Some(Phase::Before)),
         }
     }
 
-    /// True if there is a next step after this turn: a call or a timer of this one changed the state.
-    pub(super) fn is_to_advance(&self, context: &impl RunContext) -> bool {
+    /// Returns `true` if there is a next step after this turn: a call or a timer of this turn
+    /// changed the state.
+    pub(super) fn can_advance(&self, context: &impl RunContext) -> bool {
         match &*self.state.borrow() {
             RunStage::StopAsked | RunStage::Crashed => true,
             RunStage::Starting(event) => !event.is_waiting(RunEvent::Startup, context),
@@ -175,17 +177,18 @@ impl Run {
         }
     }
 
-    /// From now on nothing new is begun.
+    /// Refuses everything new from now on.
     pub(super) fn begin_closing(&self) {
         self.is_closing.set(true);
     }
 
-    /// Ends the run for good, whatever its state.
+    /// Closes the run for good, whatever its state.
     pub(super) fn close(&self) {
         self.enter(RunStage::Closed);
     }
 
-    /// As `close`, in a forked child: an event that is under way is the parent's.
+    /// Closes the run in a forked child. An event that is under way belongs to the parent, so it is
+    /// not dropped.
     pub(super) fn close_in_child(&self) {
         mem::forget(self.state.replace(RunStage::Closed));
         self.begin_closing();
@@ -193,14 +196,14 @@ impl Run {
 
     fn enter(&self, state: RunStage) {
         let old = self.state.replace(state);
-        // It may hold Deferreds, whose callbacks are the program's.
+        // The old state may hold Deferreds, whose callbacks belong to the program.
         drop(old);
     }
 
     pub(super) fn stop(&self) -> Result<(), ReactorError> {
         let mut state = self.state.borrow_mut();
         match &mut *state {
-            RunStage::Starting(Event { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
+            RunStage::Starting(EventProgress { leaving: leaving @ None, .. }) => *leaving = Some(Leaving::Stop),
             RunStage::Running => *state = RunStage::StopAsked,
             _ => return Err(ReactorError::NotRunning),
         }
@@ -209,11 +212,11 @@ impl Run {
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
         match &mut *self.state.borrow_mut() {
-            RunStage::Starting(Event { leaving: Some(Leaving::Crash), .. })
+            RunStage::Starting(EventProgress { leaving: Some(Leaving::Crash), .. })
             | RunStage::Idle
             | RunStage::Crashed
             | RunStage::Closed => return Err(ReactorError::NotRunning),
-            RunStage::Starting(Event { leaving, .. }) => {
+            RunStage::Starting(EventProgress { leaving, .. }) => {
                 *leaving = Some(Leaving::Crash);
                 return Ok(());
             }
@@ -223,7 +226,7 @@ impl Run {
         Ok(())
     }
 
-    /// The startup is over, and leads to what was asked for meanwhile.
+    /// Ends the startup, and enters the state that was requested meanwhile.
     pub(super) fn started(&self) {
         let leaving = if let RunStage::Starting(event) = &*self.state.borrow() { event.leaving } else { None };
         self.enter(match leaving {
@@ -233,7 +236,7 @@ impl Run {
         });
     }
 
-    /// Goes on to a later phase of an event.
+    /// Enters a later phase of an event.
     pub(super) fn enter_phase(&self, event: RunEvent, phase: Phase) {
         let left = match &mut *self.state.borrow_mut() {
             RunStage::Starting(current) | RunStage::Stopping(current) => {
@@ -241,13 +244,14 @@ impl Run {
                 current.phase = phase;
                 mem::take(&mut current.pending)
             }
-            _ => Pending::default(),
+            _ => PendingTriggers::default(),
         };
         drop(left);
     }
 
-    /// Keeps what the triggers of a phase returned, unless they stopped or crashed the reactor.
-    pub(super) fn note_pending(&self, event: RunEvent, phase: Phase, pending: Pending) {
+    /// Stores the Deferreds that the triggers of a phase returned, unless a trigger has stopped or
+    /// crashed the reactor.
+    pub(super) fn note_pending(&self, event: RunEvent, phase: Phase, pending: PendingTriggers) {
         match (&mut *self.state.borrow_mut(), event) {
             (RunStage::Starting(current), RunEvent::Startup) | (RunStage::Stopping(current), RunEvent::Shutdown)
                 if current.phase == phase =>
@@ -268,9 +272,10 @@ impl From<RunEvent> for SystemEvent {
     }
 }
 
-impl Event {
-    /// True if it waits before it goes over to its next phase: for Deferreds of its triggers, and a shutdown for the program's jobs,
-    /// in whatever pool, which may need the reactor until they are done.
+impl EventProgress {
+    /// Returns `true` if the event waits before its next phase. It waits for the Deferreds of its
+    /// triggers. A shutdown also waits for the program's jobs, in any pool: they may need the
+    /// reactor until they are done.
     fn is_waiting(&self, what: RunEvent, context: &impl RunContext) -> bool {
         let is_in_time = || self.deadline.as_ref().is_none_or(|(until, _)| context.now() < *until);
         let with_jobs = what == RunEvent::Shutdown && self.phase >= Phase::During;
@@ -278,7 +283,7 @@ impl Event {
         self.leaving.is_none() && is_in_time() && has_work()
     }
 
-    /// Tells the log of triggers that are no longer waited for.
+    /// Logs the triggers that are no longer awaited.
     fn report(&self, event: RunEvent) {
         if self.leaving.is_some() {
             return;
@@ -289,10 +294,10 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for EventProgress {
     fn drop(&mut self) {
         if let Some((_, timer)) = &self.deadline {
-            // It may be what ended the wait.
+            // This timer may be the one that ended the wait.
             let _ = timer.cancel();
         }
     }

@@ -1,18 +1,19 @@
-//! [`SignalHandling`]: the handlers of a run, and the subscribers. `on_signal.rs` installs and removes them.
+//! [`SignalHandling`]: the handlers of a run, and the subscribers. `on_signal.rs` installs and
+//! removes them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
-use super::signals::{Came, Signals};
+use super::signals::{ArrivedSignals, Signals};
 use crate::failure::{drop_guarded, guarded};
 use crate::log::error;
 use crate::transport::id::Id;
 
-/// A reactor's part in signals.
+/// The signal handlers and the subscribers of one reactor.
 #[derive(Default)]
 pub(super) struct SignalHandling {
-    /// The handlers of the run, with their place in the table, if it has any.
+    /// The handlers of the run, with their slot in the table, if there are any.
     handlers: RefCell<Option<(Id, Signals)>>,
     subscribers: RefCell<Subscribers>,
 }
@@ -23,7 +24,7 @@ impl SignalHandling {
         self.subscribers.borrow_mut().add(signal, call)
     }
 
-    /// Drops a subscriber. The handler of a signal goes with the last of its subscribers.
+    /// Drops a subscriber. The handler of a signal is removed with its last subscriber.
     pub(super) fn unsubscribe(&self, id: u64, signal: i32) {
         let ended = self.subscribers.borrow_mut().all.remove(&id);
         if !self.subscribers.borrow().has(signal)
@@ -43,7 +44,7 @@ impl SignalHandling {
     pub(super) fn tell_subscribers(&self, signal: i32) {
         let ids = self.subscribers.borrow().of(signal);
         for id in ids {
-            // Nothing is borrowed while it is called: it may end any subscription, and make others.
+            // Nothing is borrowed during the call: it may end any subscription, and make new ones.
             let call = self.subscribers.borrow_mut().lend(id);
             let Some(mut call) = call else { continue };
             if let Err(failure) = guarded(&mut *call) {
@@ -54,12 +55,12 @@ impl SignalHandling {
         }
     }
 
-    /// True if the process's signals are handled for this reactor.
+    /// Returns `true` if this reactor handles signals of the process.
     pub(super) fn are_installed(&self) -> bool {
         self.handlers.borrow().is_some()
     }
 
-    /// Keeps the handlers of a run, with their place in the table.
+    /// Stores the handlers of a run, with their slot in the table.
     pub(super) fn install(&self, id: Id, signals: Signals) {
         self.handlers.replace(Some((id, signals)));
     }
@@ -72,13 +73,13 @@ impl SignalHandling {
         }
     }
 
-    /// Takes the handlers out, with their place in the table.
+    /// Takes the handlers out, with their slot in the table.
     pub(super) fn take(&self) -> Option<(Id, Signals)> {
         self.handlers.take()
     }
 
-    /// Takes the signals that came since the last call, if there are handlers.
-    pub(super) fn take_came(&self) -> Option<Came> {
+    /// Takes the signals that arrived since the last call, if there are handlers.
+    pub(super) fn take_arrived(&self) -> Option<ArrivedSignals> {
         self.handlers.borrow_mut().as_mut().map(|(_, signals)| signals.take())
     }
 
@@ -87,7 +88,7 @@ impl SignalHandling {
         drop_guarded("a callback for a signal", self.subscribers.take());
     }
 
-    /// In a forked child: the handlers go, and the subscribers are the parent's.
+    /// Drops the handlers in a forked child. The subscribers belong to the parent.
     pub(super) fn leave_to_parent(&self) {
         drop(self.handlers.take());
     }
@@ -97,20 +98,20 @@ impl SignalHandling {
 #[derive(Default)]
 struct Subscribers {
     all: BTreeMap<u64, Subscriber>,
-    made: u64,
+    last_id: u64,
 }
 
 struct Subscriber {
     signal: i32,
-    /// None while it is called.
+    /// `None` during a call.
     call: Option<Box<dyn FnMut()>>,
 }
 
 impl Subscribers {
     fn add(&mut self, signal: i32, call: Box<dyn FnMut()>) -> u64 {
-        self.made += 1;
-        self.all.insert(self.made, Subscriber { signal, call: Some(call) });
-        self.made
+        self.last_id += 1;
+        self.all.insert(self.last_id, Subscriber { signal, call: Some(call) });
+        self.last_id
     }
 
     fn has(&self, signal: i32) -> bool {
@@ -125,7 +126,7 @@ impl Subscribers {
         self.all.get_mut(&id)?.call.take()
     }
 
-    /// Takes a callback back; returns it if its subscription has ended meanwhile.
+    /// Takes a callback back. Returns it if its subscription has ended meanwhile.
     fn give_back(&mut self, id: u64, call: Box<dyn FnMut()>) -> Option<Box<dyn FnMut()>> {
         match self.all.get_mut(&id) {
             Some(subscriber) => subscriber.call.replace(call),

@@ -1,14 +1,16 @@
-//! Signal handlers: those of the process, and what they tell one reactor (Twisted: `run(installSignalHandlers=True)`,
-//! `_exitSignal`). What the reactor does then stands in `on_signal.rs`.
+//! Signal handlers of the process, and the signals that they report to one reactor (Twisted:
+//! `run(installSignalHandlers=True)`, `_exitSignal`). `on_signal.rs` has the reaction of the
+//! reactor.
 //!
-//! A handler stores the signal's number and writes a byte into a socket pair; everything else happens in the loop. Signals
-//! belong to the process, so this is the one place with state of the process:
+//! A handler stores the signal's number and writes a byte into a socket pair. Everything else
+//! happens in the loop. Signals belong to the process, so this is the one place with state of the
+//! process:
 //!
-//! | before the first reactor handled it, a signal | while a reactor handles it | while none does |
+//! | before the first reactor handled it, a signal | while a reactor handles it | while no reactor does |
 //! |---|---|---|
-//! | had its default action | the reactor is told | its default action is brought about by us |
-//! | had a handler of another library | that handler runs, and the reactor is told | that handler runs |
-//! | was ignored (`nohup`) | a subscriber is told; it stops no reactor | nothing happens |
+//! | had its default action | it is reported to the reactor | we perform its default action |
+//! | had a handler of another library | that handler runs, and it is reported to the reactor | that handler runs |
+//! | was ignored (`nohup`) | it is reported to subscribers, and stops no reactor | nothing happens |
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -27,18 +29,18 @@ use crate::error::SignalError;
 /// The signals that stop a reactor.
 const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 
-/// The handlers of one run of one reactor; dropped, they are taken away.
+/// The handlers of one run of one reactor. Dropping this removes them.
 pub(super) struct Signals {
     pipe: UnixStream,
     writing: UnixStream,
     handlers: BTreeMap<i32, Handler>,
 }
 
-/// The signals that came since the last look.
-pub(super) struct Came {
-    /// One that stops the reactor.
+/// The signals that arrived since the last call of [`Signals::take`].
+pub(super) struct ArrivedSignals {
+    /// A signal that stops the reactor.
     pub(super) stop: Option<i32>,
-    /// Those that have subscribers, each once.
+    /// Signals with subscribers, each once.
     pub(super) subscribed: Vec<i32>,
 }
 
@@ -49,7 +51,7 @@ impl Signals {
         Ok(Self { pipe, writing, handlers: BTreeMap::new() })
     }
 
-    /// Has SIGINT and SIGTERM stop the reactor, unless they were ignored from the start.
+    /// Stops the reactor on SIGINT and SIGTERM, unless they were ignored from the start.
     pub(super) fn handle_stopping(&mut self) -> io::Result<()> {
         for signal in STOPPING.into_iter().filter(|&signal| !was_ignored(signal)) {
             self.handler(signal)?.stops = true;
@@ -63,7 +65,8 @@ impl Signals {
         Ok(())
     }
 
-    /// The handler for a signal: one, so that whoever it is for is told at the same time.
+    /// Returns the handler for a signal. There is one for all its purposes, so that stopping and
+    /// subscribers see the signal at the same time.
     fn handler(&mut self, signal: i32) -> io::Result<&mut Handler> {
         match self.handlers.entry(signal) {
             Entry::Occupied(place) => Ok(place.into_mut()),
@@ -71,7 +74,7 @@ impl Signals {
         }
     }
 
-    /// Takes the handler for a signal's subscribers away, unless it stops the reactor as well.
+    /// Removes the handler for a signal's subscribers, unless it stops the reactor as well.
     pub(super) fn unsubscribe(&mut self, signal: i32) {
         if let Some(handler) = self.handlers.get_mut(&signal) {
             handler.is_subscribed = false;
@@ -81,34 +84,36 @@ impl Signals {
         }
     }
 
-    /// The descriptor that becomes readable when a signal came.
+    /// Returns the descriptor that becomes readable when a signal arrives.
     pub(super) fn descriptor(&self) -> RawFd {
         self.pipe.as_raw_fd()
     }
 
-    /// Takes out the signals that came since this was called last.
-    pub(super) fn take(&mut self) -> Came {
+    /// Takes the signals that arrived since the last call.
+    pub(super) fn take(&mut self) -> ArrivedSignals {
         let mut bytes = [0; 64];
-        // What came is stored before the byte is written, so it is read behind it. An error says that there is no more.
+        // A handler sets its flag before it writes the byte. So the flags are read after the bytes.
+        // An error means that there are no more bytes.
         while matches!(self.pipe.read(&mut bytes), Ok(count) if count > 0) {}
-        let mut came = Came { stop: None, subscribed: Vec::new() };
-        for (&signal, handler) in self.handlers.iter().filter(|(_, handler)| handler.came.swap(false, Ordering::SeqCst))
+        let mut arrived = ArrivedSignals { stop: None, subscribed: Vec::new() };
+        for (&signal, handler) in
+            self.handlers.iter().filter(|(_, handler)| handler.arrived.swap(false, Ordering::SeqCst))
         {
             if handler.stops {
-                came.stop = Some(signal);
+                arrived.stop = Some(signal);
             }
             if handler.is_subscribed {
-                came.subscribed.push(signal);
+                arrived.subscribed.push(signal);
             }
         }
-        came
+        arrived
     }
 }
 
 /// One reactor's handler for one signal.
 struct Handler {
     signal: i32,
-    came: Arc<AtomicBool>,
+    arrived: Arc<AtomicBool>,
     stops: bool,
     is_subscribed: bool,
     registered: [SigId; 2],
@@ -117,18 +122,18 @@ struct Handler {
 impl Handler {
     fn install(signal: i32, writing: &UnixStream) -> io::Result<Self> {
         prepare(signal)?;
-        let came = Arc::default();
+        let arrived = Arc::default();
         let writing = writing.try_clone()?;
-        let stores = flag::register(signal, Arc::clone(&came))?;
+        let stores = flag::register(signal, Arc::clone(&arrived))?;
         let wakes = low_level::pipe::register(signal, writing).inspect_err(|_| {
             low_level::unregister(stores);
         })?;
-        // Only now: a signal that comes between does what it did before, and is not lost.
+        // Only now: a signal that arrives in between has its previous effect, and is not lost.
         if let Some(disposition) = process().get_mut(&signal) {
             disposition.handlers += 1;
             disposition.is_idle.store(false, Ordering::SeqCst);
         }
-        Ok(Self { signal, came, stops: false, is_subscribed: false, registered: [stores, wakes] })
+        Ok(Self { signal, arrived, stops: false, is_subscribed: false, registered: [stores, wakes] })
     }
 }
 
@@ -144,14 +149,14 @@ impl Drop for Handler {
     }
 }
 
-/// Every signal that a reactor has handled in this process.
+/// The signals that a reactor has handled in this process.
 static PROCESS: Mutex<BTreeMap<i32, Disposition>> = Mutex::new(BTreeMap::new());
 
-/// What becomes of a signal that no reactor handles.
+/// The effect of a signal while no reactor handles it.
 struct Disposition {
-    /// Handlers of reactors.
+    /// Number of handlers of reactors.
     handlers: usize,
-    /// Whether there are none: then the default action is due, if it was due before.
+    /// Set if there are none. Then the signal has its default action, if it had it before.
     is_idle: Arc<AtomicBool>,
     was_ignored: bool,
 }
@@ -160,16 +165,17 @@ fn process() -> MutexGuard<'static, BTreeMap<i32, Disposition>> {
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Refuses the signals that no handler of ours can be for.
+/// Refuses the signals for which there can be no handler.
 pub(super) fn check(signal: i32) -> Result<(), SignalError> {
     if FORBIDDEN.contains(&signal) {
         return Err(SignalError::Forbidden { signal });
     }
-    // Of these alone the default action is known, which is due when the handler is gone.
+    // Only the signals with a name have a known default action, which must be performed once the
+    // handler is gone.
     low_level::signal_name(signal).map(drop).ok_or(SignalError::Unknown { signal })
 }
 
-/// Sees to it, once for each signal, that it does what it did before while no reactor handles it.
+/// Prepares a signal, once, so that it has its previous effect while no reactor handles it.
 pub(super) fn prepare(signal: i32) -> io::Result<()> {
     if let Entry::Vacant(place) = process().entry(signal) {
         let (was_ignored, is_idle) = (is_in_mask("SigIgn:", signal), Arc::new(AtomicBool::new(true)));
@@ -181,12 +187,13 @@ pub(super) fn prepare(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a signal was ignored before a reactor handled it.
+/// Returns `true` if the signal was ignored before a reactor handled it.
 fn was_ignored(signal: i32) -> bool {
     process().get(&signal).map_or_else(|| is_in_mask("SigIgn:", signal), |disposition| disposition.was_ignored)
 }
 
-/// Asks the system what a signal does now. Where it does not say, it is taken to do what it does by default.
+/// Asks the system for the present effect of a signal. If the system does not tell, the signal is
+/// assumed to have its default action.
 fn is_in_mask(name: &str, signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,10 +1,10 @@
-//! [`SlotMap`]: the reactor's table of what it watches. An [`Id`] is a place and a generation; a place that is given up gets
-//! the next generation, so that an old id never names a new tenant.
+//! [`SlotMap`]: the reactor's table of watched items. An [`Id`] is a slot and a generation. A freed
+//! slot gets the next generation, so that an old id never names a new item.
 
 use super::paged_vec::PagedVec;
 use crate::transport::id::Id;
 
-/// Places for values, found by [`Id`].
+/// A table of values that are found by [`Id`].
 #[derive(Debug)]
 pub(super) struct SlotMap<T> {
     places: PagedVec<Slot<T>>,
@@ -18,7 +18,7 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// No id names it.
+/// A slot that no id names.
 impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self { generation: 0, value: None }
@@ -36,7 +36,7 @@ impl<T> SlotMap<T> {
         Self { places: PagedVec::new(), free: Vec::new(), taken: 0 }
     }
 
-    /// Takes a place.
+    /// Inserts a value, and returns its id.
     pub(super) fn insert(&mut self, value: T) -> Id {
         self.taken += 1;
         if let Some(slot) = self.free.pop()
@@ -61,7 +61,7 @@ impl<T> SlotMap<T> {
         if place.generation == id.generation { place.value.as_mut() } else { None }
     }
 
-    /// Gives a place up.
+    /// Removes a value, and frees its slot.
     pub(super) fn remove(&mut self, id: Id) -> Option<T> {
         let place = self.places.get_mut(id.slot)?;
         if place.generation != id.generation {
@@ -75,12 +75,12 @@ impl<T> SlotMap<T> {
         Some(value)
     }
 
-    /// How many places are taken.
+    /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         self.taken
     }
 
-    /// The ids of all that matches.
+    /// Returns the ids of all values that match.
     pub(super) fn ids(&self, mut matches: impl FnMut(&T) -> bool) -> Vec<Id> {
         let places = self.places.iter().enumerate();
         places

@@ -1,5 +1,6 @@
-//! The engine under faults that the kernel can't be asked for: each is ordered from the socket calls
-//! (`backend::socket::faults`), or from the requests to a ring, on this thread, for the next calls of its kind.
+//! The engine under faults that the kernel does not produce on request. Each test orders faults on
+//! its thread for the next calls of a kind: from the socket calls (`backend::socket::faults`), or
+//! from the requests to a ring.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -30,7 +31,7 @@ use crate::transport::send_queue::BufferPool;
 
 type Log = Rc<RefCell<Vec<String>>>;
 
-/// Echoes, and writes down how it went.
+/// Echoes, and records its callbacks.
 struct Echo(Log);
 
 impl Protocol for Echo {
@@ -58,7 +59,7 @@ fn reactor() -> Reactor {
     Reactor::builder().backend(BackendKind::Mio).signals(false).build().unwrap()
 }
 
-/// The same on io_uring, where the system has it for us.
+/// The same on io_uring, if the system provides it.
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 fn ring_reactor() -> Option<Reactor> {
     let reactor = Reactor::builder().backend(BackendKind::IoUring).signals(false).build().unwrap();
@@ -80,12 +81,12 @@ fn listen(reactor: &Reactor, log: &Log) -> (Port, SocketAddr) {
 fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !done() {
-        assert!(Instant::now() < until, "it did not happen");
+        assert!(Instant::now() < until, "the condition was not met in time");
         reactor.iterate(Duration::from_millis(5)).unwrap();
     }
 }
 
-/// One echo through a blocking peer.
+/// Makes one echo through a blocking peer.
 fn echo(reactor: &Reactor, address: SocketAddr, message: Vec<u8>) -> Vec<u8> {
     let peer = thread::spawn(move || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -101,7 +102,8 @@ fn echo(reactor: &Reactor, address: SocketAddr, message: Vec<u8>) -> Vec<u8> {
     peer.join().unwrap()
 }
 
-/// F02: a shortage in the system suspends accepting for a while. The loop does not spin, and whoever waited is served.
+/// F02: a shortage in the system suspends accepting for a while. The loop does not spin, and
+/// waiting connections are served.
 #[test]
 fn shortages_at_accept_back_off_and_recover() {
     for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
@@ -117,7 +119,7 @@ fn shortages_at_accept_back_off_and_recover() {
     }
 }
 
-/// F02 on a ring, whose accept goes on by itself until it fails.
+/// F02 on a ring, whose accept repeats by itself until it fails.
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 #[test]
 fn shortages_at_accept_of_a_ring_back_off_and_recover() {
@@ -132,7 +134,7 @@ fn shortages_at_accept_of_a_ring_back_off_and_recover() {
     }
 }
 
-/// F02: the pause behind a failed accept doubles up to a second. An accepted connection makes it short again.
+/// F02: the pause after a failed accept doubles up to a second. An accepted connection resets it.
 #[test]
 fn the_pause_of_accepting_doubles_until_it_works() {
     let network = Network::with_conditions(1, Conditions::ideal());
@@ -144,7 +146,7 @@ fn the_pause_of_accepting_doubles_until_it_works() {
     let id = core.slots.borrow().ids(|slot| matches!(slot, Slot::Port(_)))[0];
     let pause = || {
         core.complete(id, Completion::AcceptFailed(Errno::NFILE.into()));
-        let pause = core.timers.next_deadline().expect("it goes on") - core.timers.seconds();
+        let pause = core.timers.next_deadline().expect("accepting resumes") - core.timers.seconds();
         network.run_for(pause).unwrap();
         pause.as_millis()
     };
@@ -157,7 +159,7 @@ fn the_pause_of_accepting_doubles_until_it_works() {
     assert_eq!((reactor.counters().accept_failures, reactor.counters().accepted), (12, 1));
 }
 
-/// F03: an error that belongs to a connection that waited does not stop the others, nor the port.
+/// F03: an error that belongs to a waiting connection stops neither the others nor the port.
 #[test]
 fn errors_of_waiting_connections_are_skipped() {
     let (reactor, log) = (reactor(), Log::default());
@@ -169,7 +171,8 @@ fn errors_of_waiting_connections_are_skipped() {
     assert_eq!(reactor.counters().accept_failures, 0);
 }
 
-/// F14: short, interrupted, full and starved calls in any order leave the stream of bytes as it was.
+/// F14: short, interrupted, full and starved calls in any order leave the stream of bytes
+/// unchanged.
 #[test]
 fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
     let message: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -188,7 +191,7 @@ fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
         let (reactor, log) = (reactor(), Log::default());
         let (_port, address) = listen(&reactor, &log);
         plan(SystemCall::Receive, (0..300).map(|_| faults()));
-        // "Full" is said only once: the edge that follows comes from being registered for it.
+        // "Full" is reported only once: the edge that follows comes from the registration for it.
         plan(SystemCall::Send, [Fault::Fails(Errno::AGAIN), Fault::Fails(Errno::NOBUFS)]);
         plan(SystemCall::Send, (0..300).map(|_| faults()));
         assert!(echo(&reactor, address, message.clone()) == message, "seed {seed}");
@@ -196,7 +199,7 @@ fn any_schedule_of_short_and_failing_calls_keeps_the_bytes() {
     }
 }
 
-/// The system has no memory for what is sent: it is tried again in a while, and not before.
+/// A send for which the system has no memory is tried again after a while, and not before.
 #[test]
 fn a_send_without_memory_is_tried_again_in_a_while() {
     for is_paused in [false, true] {
@@ -211,7 +214,7 @@ fn a_send_without_memory_is_tried_again_in_a_while() {
         core.with_transport(id, |transport| {
             transport.write(b"patience");
             if is_paused {
-                // Off the fast path.
+                // Leaves the fast path.
                 transport.pause_producing();
             }
         });
@@ -244,7 +247,7 @@ fn a_send_that_fails_ends_the_connection() {
     assert_eq!(log.borrow()[1], "the peer reset the connection (4 bytes were still to be sent)");
 }
 
-/// Nothing is left of a deadline: of one that was not needed, nor of one that passed.
+/// A deadline leaves nothing behind, whether it was not needed or has passed.
 #[test]
 fn deadlines_leave_nothing_behind() {
     for reads in [true, false] {
@@ -278,7 +281,7 @@ fn deadlines_leave_nothing_behind() {
     }
 }
 
-/// A socket that met itself is tried anew so often, and refused then.
+/// A socket that connects to itself is tried again a few times, and then refused.
 #[test]
 fn a_socket_that_meets_itself_again_and_again_is_refused() {
     let network = Network::new(1);
@@ -298,7 +301,7 @@ fn a_socket_that_meets_itself_again_and_again_is_refused() {
     assert!(matches!(failure.check(), Some(ConnectError::Refused { .. })), "{failure}");
 }
 
-/// The system has no memory for what is received: it is tried again in the next turn.
+/// A receive for which the system has no memory is tried again in the next turn.
 #[test]
 fn a_receive_without_memory_is_tried_again() {
     let (reactor, log) = (reactor(), Log::default());
@@ -308,11 +311,12 @@ fn a_receive_without_memory_is_tried_again() {
     assert_eq!(left(SystemCall::Receive), 0);
 }
 
-/// F14 on a ring: requests that are cut short, or come to nothing for a passing reason, leave the stream of bytes as it was.
+/// F14 on a ring: requests that are cut short, or fail for a passing reason, leave the stream of
+/// bytes unchanged.
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 #[test]
 fn any_schedule_of_short_and_failing_requests_keeps_the_bytes() {
-    // Less than what goes by a plain call.
+    // Shorter than a message that is sent by a plain call.
     let message: Vec<u8> = (0..6_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for seed in 0..12_usize {
         let Some(reactor) = ring_reactor() else { return };
@@ -330,7 +334,8 @@ fn any_schedule_of_short_and_failing_requests_keeps_the_bytes() {
     }
 }
 
-/// A connection that fails while the ring has a chunk of it takes that back, so that what the socket has taken ends cleanly.
+/// A connection that fails while the ring sends a chunk of it takes the chunk back, so that the
+/// bytes that the socket has taken end cleanly.
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 #[test]
 fn a_failing_connection_takes_back_what_is_being_sent() {
@@ -356,8 +361,8 @@ fn a_failing_connection_takes_back_what_is_being_sent() {
     assert!(peer.read_to_end(&mut answer).is_ok() && answer == b"last words", "{answer:?}");
 }
 
-/// F15, F17: whatever a backend says twice, for nothing, or of somebody who is gone, the callbacks are those of one
-/// connection that ends once.
+/// F15, F17: a backend may report events twice, without reason, or for a closed connection. The
+/// callbacks are still those of one connection that ends once.
 #[test]
 fn spurious_and_stale_completions_are_tolerated() {
     let (reactor, log) = (reactor(), Log::default());
@@ -391,7 +396,7 @@ fn spurious_and_stale_completions_are_tolerated() {
     drop(peer);
 }
 
-/// F34: a poller that fails ends the run with an error, and every connection is told before.
+/// F34: a poller that fails ends the run with an error, and every connection is lost before.
 #[test]
 fn a_failing_poller_ends_the_run() {
     let (reactor, log) = (reactor(), Log::default());
@@ -433,7 +438,8 @@ fn a_failing_poller_ends_the_run() {
     reactor.run().expect("it can be run again");
 }
 
-/// A run leaves nothing of its signals behind, and does not tell of one that ended the run before.
+/// A run leaves none of its signals behind, and does not report the signal that ended the run
+/// before.
 #[test]
 fn a_run_leaves_no_signals_behind() {
     let reactor = reactor();
@@ -452,7 +458,8 @@ fn a_run_leaves_no_signals_behind() {
     }
 }
 
-/// A poller that takes nothing more: what it was to watch is let go of, and leaves no place taken.
+/// A poller that takes no more descriptors: the items that it was to watch are released, and no
+/// slot stays taken.
 #[test]
 fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     /// Panics when it is dropped.
@@ -464,7 +471,7 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     }
     impl Drop for Bomb {
         fn drop(&mut self) {
-            panic!("of a drop");
+            panic!("a panic of a drop");
         }
     }
     let (reactor, log) = (reactor(), Log::default());
@@ -497,7 +504,8 @@ fn a_poller_that_takes_nothing_leaves_nothing_behind() {
     assert_eq!(echo(&reactor, address, b"as before".to_vec()), b"as before");
 }
 
-/// A forked child that takes a reactor over has none of the threads. What was asked of them fails, and what is asked anew is done.
+/// A forked child that takes a reactor over has none of the threads. Earlier jobs fail, and new
+/// jobs are done.
 #[test]
 fn jobs_of_threads_that_are_gone_fail() {
     let (reactor, log) = (reactor(), Log::default());
@@ -518,7 +526,7 @@ fn jobs_of_threads_that_are_gone_fail() {
     drop((release, stuck, done));
 }
 
-/// A wait that a signal interrupts is no failure.
+/// A wait that a signal interrupts is not a failure.
 #[test]
 fn an_interrupted_wait_goes_on() {
     let (reactor, log) = (reactor(), Log::default());
@@ -527,7 +535,7 @@ fn an_interrupted_wait_goes_on() {
     assert_eq!(echo(&reactor, address, b"on".to_vec()), b"on");
 }
 
-/// F51: what the network says of an attempt becomes its own kind of error.
+/// F51: the error of a failed attempt gets its own kind.
 #[test]
 fn connect_errors_have_kinds() {
     let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
@@ -555,7 +563,7 @@ fn connect_errors_have_kinds() {
     }
 }
 
-/// A factory that is started for an attempt is stopped when it fails.
+/// A factory that is started for an attempt is stopped when the attempt fails.
 #[test]
 fn a_failed_attempt_stops_its_factory() {
     struct Counting(Log);
@@ -616,7 +624,7 @@ impl Layer for Glass {
     }
 }
 
-/// A layer that fails when it is put in its place ends the connection, with its failure.
+/// A layer that fails when it is added ends the connection, with its failure.
 #[test]
 fn a_layer_that_fails_to_start_ends_the_connection() {
     let connection = StringTransport::new().joined(Echo(Log::default()));
@@ -625,7 +633,7 @@ fn a_layer_that_fails_to_start_ends_the_connection() {
     assert_eq!(connection.lost().expect("it is over").to_string(), "no keys");
 }
 
-/// A layer vouches for bytes only: descriptors that come below it are closed.
+/// A layer vouches for bytes only: descriptors that arrive below it are closed.
 #[test]
 fn descriptors_below_a_layer_are_not_delivered() {
     let (reactor, log) = (reactor(), Log::default());

@@ -1,11 +1,14 @@
-//! System events (Twisted: `addSystemEventTrigger`, `fireSystemEvent`, `_ThreePhaseEvent`): functions that run when a reactor starts or
-//! stops, or when the program fires an event of its own.
+//! System events (Twisted: `addSystemEventTrigger`, `fireSystemEvent`, `_ThreePhaseEvent`):
+//! functions that run when a reactor starts or stops, or when the program fires an event of its
+//! own.
 //!
-//! 1. An event has three phases, which begin one after the other. The triggers of a phase run in the order in which they were added.
-//! 2. A phase begins when every Deferred that the triggers of the one before returned has its result.
-//! 3. A trigger runs once. One that is added while its event is under way runs in this firing if its phase is not over, otherwise in
-//!    the next.
-//! 4. A trigger that fails is logged, and stops nothing.
+//! 1. An event has three phases, one after the other. The triggers of a phase run in the order in
+//!    which they were added.
+//! 2. A phase begins when every Deferred that the triggers of the previous phase returned has its
+//!    result.
+//! 3. A trigger runs once. A trigger that is added while its event is under way runs in this firing
+//!    if its phase is not over, otherwise in the next firing.
+//! 4. A trigger that fails is logged, and does not stop the event.
 //!
 //! Startup and shutdown go through their phases in `run.rs`, events of the program in `events.rs`.
 
@@ -23,20 +26,21 @@ use crate::failure::{Result, drop_guarded};
 use crate::log::error;
 use crate::transport::id::Id;
 
-/// When in an event a trigger runs. A phase begins when every Deferred of the one before has its result; the last one of a
-/// shutdown, when jobs in threads are done as well.
+/// The phase of an event in which a trigger runs. A phase begins when every Deferred of the
+/// previous phase has its result. The last phase of a shutdown also waits for jobs in threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// First. Before [`SystemEvent::Shutdown`]: finish what needs the network.
+    /// The first phase. Before [`SystemEvent::Shutdown`], the network still works: finish the work
+    /// that needs it.
     Before,
-    /// Then. During [`SystemEvent::Shutdown`], ports and connections are closed first.
+    /// The second phase. During [`SystemEvent::Shutdown`], ports and connections are closed first.
     During,
-    /// Last.
+    /// The last phase.
     After,
 }
 
 impl Phase {
-    /// The phase that follows.
+    /// Returns the next phase.
     pub(super) fn next(self) -> Option<Self> {
         match self {
             Self::Before => Some(Self::During),
@@ -46,38 +50,41 @@ impl Phase {
     }
 }
 
-/// An event with three [phases](Phase): the reactor's startup and shutdown, or one of the program (Twisted: `eventType`).
+/// An event with three [phases](Phase): the reactor's startup or shutdown, or an event of the
+/// program (Twisted: `eventType`).
 ///
 /// ```
 /// use ropewalk::SystemEvent;
 ///
 /// assert_eq!(SystemEvent::custom("reload"), SystemEvent::custom(String::from("reload")));
-/// // A name of the program never means an event of the reactor.
+/// // A custom event never equals an event of the reactor, whatever its name.
 /// assert_ne!(SystemEvent::custom("shutdown"), SystemEvent::Shutdown);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SystemEvent {
-    /// `run` was called.
+    /// [`Reactor::run`](super::Reactor::run) was called.
     Startup,
-    /// `stop` was called.
+    /// [`Reactor::stop`](super::Reactor::stop) was called.
     Shutdown,
     /// [`Reactor::fire_system_event`](super::Reactor::fire_system_event) was called with this name.
     Custom(Cow<'static, str>),
 }
 
 impl SystemEvent {
-    /// An event of the program, which [`Reactor::fire_system_event`](super::Reactor::fire_system_event) fires.
+    /// Makes an event of the program, for
+    /// [`Reactor::fire_system_event`](super::Reactor::fire_system_event).
     pub fn custom(name: impl Into<Cow<'static, str>>) -> Self {
         Self::Custom(name.into())
     }
 }
 
-/// Names a trigger, to take it back.
+/// Identifies a trigger, for
+/// [`Reactor::remove_system_event_trigger`](super::Reactor::remove_system_event_trigger).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TriggerId(u64);
 
-/// The trigger has run, or was taken back already.
+/// The error of removing a trigger that has run or was removed already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("there is no such trigger: it has run, or was removed")]
 pub struct NoSuchTrigger;
@@ -86,9 +93,9 @@ pub struct NoSuchTrigger;
 #[derive(Default)]
 pub(super) struct Triggers {
     waiting: RefCell<Vec<Trigger>>,
-    /// Firings of the program's events that are under way.
+    /// The firings of the program's events that are under way.
     firings: RefCell<SlotMap<Promise<()>>>,
-    made: Cell<u64>,
+    next_id: Cell<u64>,
     closed: Cell<bool>,
 }
 
@@ -100,17 +107,17 @@ struct Trigger {
     call: Box<dyn FnOnce() -> Deferred<()>>,
 }
 
-/// The Deferreds of a phase that is under way. Failures were logged.
+/// The Deferreds of a phase that is under way. Failures are logged when they occur.
 #[derive(Default)]
-pub(super) struct Pending(Vec<(&'static Location<'static>, Deferred<()>)>);
+pub(super) struct PendingTriggers(Vec<(&'static Location<'static>, Deferred<()>)>);
 
-impl Pending {
-    /// The places of the triggers whose Deferreds have no result yet.
+impl PendingTriggers {
+    /// Returns the places of the triggers whose Deferreds have no result yet.
     pub(super) fn places(&self) -> impl Iterator<Item = &'static Location<'static>> {
         self.0.iter().filter(|(_, deferred)| !deferred.is_called()).map(|(place, _)| *place)
     }
 
-    /// Fires when all have their results.
+    /// Returns a Deferred that fires when all of them have results.
     pub(super) fn into_deferred(self) -> Deferred<()> {
         DeferredList::new(self.0.into_iter().map(|(_, deferred)| deferred)).into_deferred().add_callback(drop)
     }
@@ -122,7 +129,7 @@ impl Triggers {
     where
         R: Outcome<Output = ()> + 'static,
     {
-        let id = TriggerId(self.made.replace(self.made.get() + 1));
+        let id = TriggerId(self.next_id.replace(self.next_id.get() + 1));
         let call = Box::new(move || maybe_deferred(call));
         let trigger = Trigger { id, phase, event, place: Location::caller(), call };
         if self.closed.get() {
@@ -133,7 +140,7 @@ impl Triggers {
         id
     }
 
-    /// Drops every trigger, those that are added from now on too. Events that are under way fail.
+    /// Drops every trigger, and every trigger that is added later. Events that are under way fail.
     pub(super) fn close(&self) {
         self.closed.set(true);
         for trigger in self.waiting.take() {
@@ -145,16 +152,16 @@ impl Triggers {
         }
     }
 
-    /// A firing of a program's event begins. The promise is kept until [`fired`](Self::fired).
+    /// Begins a firing of a program's event. The promise is kept until [`fired`](Self::fired).
     pub(super) fn begin_firing(&self, promise: Promise<()>) -> Id {
         self.firings.borrow_mut().insert(promise)
     }
 
-    /// A firing is over, unless that was told before.
+    /// Completes the promise of a firing, unless that was done before.
     pub(super) fn fired(&self, id: Id, result: Result<()>) {
         let promise = self.firings.borrow_mut().remove(id);
         if let Some(promise) = promise {
-            // It may have been cancelled.
+            // The Deferred may have been cancelled.
             let _ = promise.complete(result);
         }
     }
@@ -168,9 +175,10 @@ impl Triggers {
         Ok(())
     }
 
-    /// Runs the triggers of a phase in the order in which they were added, those added meanwhile included. Each is used up.
-    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase) -> Pending {
-        let mut pending = Pending::default();
+    /// Runs the triggers of a phase in the order in which they were added, those added meanwhile
+    /// included. Each trigger is used up.
+    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase) -> PendingTriggers {
+        let mut pending = PendingTriggers::default();
         while let Some(Trigger { event, place, call, .. }) = self.next(event, phase) {
             let done = call().add_errback(move |failure| {
                 error!(?event, ?phase, trigger = %place, %failure, "a trigger failed");

@@ -1,13 +1,16 @@
 //! One turn of the loop. Its phases, in order:
 //!
-//! 1. calls from other threads, as many as were queued when the turn began;
-//! 2. timers that were due when the turn began, a bounded slice of them; those added meanwhile wait for the next turn;
-//! 3. (compaction of cancelled timers: nothing to do, they leave the queue when they are cancelled;)
-//! 4. the wait's deadline: none to wait for if anything is queued, otherwise the next timer's;
-//! 5. the wait, unless other threads brought something since 1 (`wakeup.rs`);
-//! 6. completions, joint by joint; then the futures that were woken, each once;
-//! 7. settling: every stream that was asked for something, or written to, is seen to;
-//! 8. producers are told to pause or to resume; `write_connection_lost` and `connection_lost`; then whatever else had to wait until no callback is on the stack.
+//! 1. Run the calls from other threads, as many as were queued when the turn began.
+//! 2. Run the timers that were due when the turn began, a bounded slice of them. Timers that are
+//!    added meanwhile wait for the next turn.
+//! 3. (Compaction of cancelled timers: nothing to do, since they leave the queue when they are
+//!    cancelled.)
+//! 4. Compute the wait's deadline: zero if anything is queued, otherwise the next timer's.
+//! 5. Wait, unless other threads have queued something since phase 1 (`wakeup.rs`).
+//! 6. Deliver completions, joint by joint. Then poll the futures that were woken, each once.
+//! 7. Settle: serve every stream with a request or with written bytes.
+//! 8. Tell producers to pause or to resume, call `write_connection_lost` and `connection_lost`,
+//!    then run the other calls that had to wait until no callback is on the stack.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,17 +22,18 @@ use crate::failure::guarded;
 use crate::log::error;
 use crate::time::Clock;
 
-/// Timers run in one turn. 10,000: a few milliseconds of small functions; the rest come first in the next turn, after the
-/// network had its say.
-const TIMERS: usize = 10_000;
+/// Maximum number of timers in one turn. 10,000 small functions take a few milliseconds. The others
+/// come first in the next turn, after the network has been served.
+const TIMERS_PER_TURN: usize = 10_000;
 
 impl Core {
-    /// One turn. `longest` bounds the wait.
+    /// Makes one turn. `longest` bounds the wait.
     ///
-    /// It is compiled into the loop of [`Core::run`], and so are the backend's wait, its receive and its send: no function returns
-    /// across one of these system calls (`backend/any.rs` says why). So nothing that makes one of them may be called from here out of
-    /// line or by a closure; everything that is rare is, and is marked so. The instruction
-    /// gate checks it in the machine code (`bench/src/bin/instructions.rs`).
+    /// It is compiled into the loop of [`Core::run`], and so are the backend's wait, its receive
+    /// and its send: no function returns across one of these system calls (`backend/any.rs` says
+    /// why). So code that makes one of them must not be called from here out of line or through a
+    /// closure. Rare code must be, and is marked so. The instruction gate checks this in the
+    /// machine code (`bench/src/bin/instructions.rs`).
     #[inline(always)]
     pub(super) fn turn(self: &Rc<Self>, longest: Option<Duration>) -> Result<(), ReactorError> {
         self.count(|counters| counters.turns += 1);
@@ -37,13 +41,14 @@ impl Core {
         self.run_remote_calls();
         // 2
         self.run_timers();
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         // 4
         let mut until = self.wait_until(longest);
         // 5
-        // Calls from threads and woken futures are looked for once more when the loop is marked as asleep.
+        // The loop is marked as asleep first, and then looks once more for calls from threads and
+        // for woken futures. So no wake-up is lost.
         let sleeps = until != Some(Duration::ZERO);
         if sleeps && !self.threads.fall_asleep(|| !self.spawner.is_woken()) {
             until = Some(Duration::ZERO);
@@ -56,9 +61,11 @@ impl Core {
         // 6
         self.deliver_held();
         let mut inbox = self.inbox.take();
-        while !self.is_foreign() {
+        // A callback may fork. In the child, the remaining events belong to the parent.
+        while !self.is_forked_child() {
             let mut backend = self.backend.borrow_mut();
             if let Some(id) = backend.next_received(&mut inbox) {
+                // No borrow is held during a callback.
                 drop(backend);
                 self.received(id, &mut inbox);
                 continue;
@@ -74,7 +81,7 @@ impl Core {
         }
         self.inbox.set(inbox);
         self.spawner.poll_woken();
-        if self.is_foreign() {
+        if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
         // 7
@@ -108,7 +115,7 @@ impl Core {
     #[inline(never)]
     fn run_due_timers(&self) {
         let mut longest = Duration::ZERO;
-        for ready in self.timers.begin(self.timers.seconds()).take(TIMERS) {
+        for ready in self.timers.begin(self.timers.seconds()).take(TIMERS_PER_TURN) {
             longest = longest.max(ready.late());
             if let Err(failure) = guarded(|| ready.run()) {
                 error!(%failure, "a delayed call failed");
@@ -119,16 +126,16 @@ impl Core {
         }
     }
 
-    /// Whether there is something to do that nothing has to happen for.
+    /// Returns `true` if there is work that needs no event.
     pub(super) fn is_busy(&self) -> bool {
         !self.context.is_clean()
             || self.threads.has_calls()
             || self.spawner.is_woken()
-            || self.aftermath.is_pressing()
-            || self.is_to_advance()
+            || self.aftermath.forbids_waiting()
+            || self.can_advance()
     }
 
-    /// Until when phase 5 may wait. Zero: not at all.
+    /// Returns the deadline of the wait in phase 5. Zero means no wait.
     #[inline(never)]
     fn wait_until(&self, longest: Option<Duration>) -> Option<Duration> {
         if self.is_busy() || longest == Some(Duration::ZERO) {
@@ -138,13 +145,13 @@ impl Core {
         [self.timers.next_deadline(), longest].into_iter().flatten().min()
     }
 
-    /// Has something done at the end of this turn, or of the next if none is being made.
+    /// Schedules `call` for the end of this turn, or of the next one if no turn is under way.
     pub(super) fn at_end_of_turn(&self, call: impl FnOnce(&Self) + 'static) {
-        self.aftermath.leave_call(call);
+        self.aftermath.push_call(call);
     }
 
-    /// The end of phase 8. What these calls ask for in turn waits for the next one, so that a client that tries again at
-    /// once does not hold up the loop.
+    /// Runs the calls at the end of phase 8. Calls that these schedule in turn wait for the next
+    /// turn, so that a client that retries at once does not hold up the loop.
     pub(super) fn end_turn(&self) {
         for call in self.aftermath.take_calls() {
             if let Err(failure) = guarded(|| call(self)) {

@@ -1,4 +1,5 @@
-//! The one timer of something that schedules itself, and the news that its clock has gone.
+//! [`Alarm`]: the one timer of an object that schedules itself, which also reports that its clock
+//! is gone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,14 +7,14 @@ use std::time::Duration;
 
 use crate::time::{Clock, DelayedCall, Timers};
 
-/// What has an [`Alarm`].
+/// An object with an [`Alarm`].
 pub(super) trait AlarmOwner: 'static {
     fn alarm(&self) -> &Alarm;
 
-    /// The time has come. The alarm is not set any more.
+    /// Handles the deadline. The alarm is not set any more.
     fn ring(self: Rc<Self>);
 
-    /// The time will never come: the clock is gone. The alarm is not set any more.
+    /// Handles the end of the clock: the alarm will never ring, and is not set any more.
     fn silenced(self: Rc<Self>);
 }
 
@@ -22,10 +23,10 @@ pub(super) trait AlarmOwner: 'static {
 pub(super) struct Alarm(RefCell<Option<DelayedCall>>);
 
 impl Alarm {
-    /// Sets the alarm of `owner`, which is not set.
+    /// Sets the alarm of `owner`, which must not be set.
     pub(super) fn set<T: AlarmOwner>(owner: &Rc<T>, timers: &Timers, delay: Duration) {
-        let bell = AlarmGuard(Some(Rc::clone(owner)));
-        let call = timers.call_later(delay, move || bell.ring());
+        let guard = AlarmGuard(Some(Rc::clone(owner)));
+        let call = timers.call_later(delay, move || guard.ring());
         if call.active() {
             owner.alarm().0.replace(Some(call));
         } else {
@@ -37,7 +38,7 @@ impl Alarm {
         self.0.borrow().is_some()
     }
 
-    /// Has it ring when `delay` from now has passed instead, if it is set.
+    /// Moves the alarm, if it is set: it rings when `delay` from now has passed.
     pub(super) fn reset(&self, delay: Duration) {
         if let Some(call) = &*self.0.borrow() {
             // It is active: it leaves the cell before it is called or cancelled.
@@ -53,7 +54,8 @@ impl Alarm {
     }
 }
 
-/// What the clock holds. That it is dropped unrung while the alarm is set is the news that the clock has gone.
+/// The clock's handle to the owner. If it is dropped unrung while the alarm is set, the clock is
+/// gone.
 struct AlarmGuard<T: AlarmOwner>(Option<Rc<T>>);
 
 impl<T: AlarmOwner> AlarmGuard<T> {

@@ -1,15 +1,16 @@
-//! One iterator that is run in steps, and the handle to it (Twisted: `CooperativeTask`).
+//! One iterator that runs in steps, and its handle (Twisted: `CooperativeTask`).
 //!
 //! | state | means | goes on when |
 //! |---|---|---|
-//! | ready | it has a place in the Cooperator's queue | its turn comes |
-//! | stepping | its iterator is on the stack | that returns |
-//! | waiting | the iterator gave a Deferred | that has its result |
-//! | paused | by [`pause`](CooperativeTask::pause), perhaps while waiting | each `pause` has its `resume`, and nothing is waited for |
+//! | ready | it has a place in the Cooperator's queue | its place comes first |
+//! | stepping | its iterator is on the stack | the iterator returns |
+//! | waiting | the iterator returned a Deferred | the Deferred has its result |
+//! | paused | by [`pause`](CooperativeTask::pause), perhaps while waiting | each `pause` has its `resume`, and no Deferred is waited for |
 //! | ended | done, failed or stopped | never |
 //!
-//! Ending comes first, then the iterator is dropped, then the Deferreds fire, in the order in which they were asked for. A task
-//! that is stopped during its own step ends at once; its iterator is dropped when it returns.
+//! A task ends first, then its iterator is dropped, then its Deferreds fire, in the order in which
+//! they were asked for. A task that is stopped during its own step ends at once; its iterator is
+//! dropped when it returns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,10 +25,11 @@ use crate::deferred::{Cancelled, Canceller, Deferred, Promise, Resolved};
 use crate::failure::{Failure, Result, guarded};
 use crate::log::error;
 
-/// The handle to an iterator that a [`Cooperator`](super::Cooperator) runs (Twisted: `CooperativeTask`).
+/// Handle to an iterator that a [`Cooperator`](super::Cooperator) runs (Twisted:
+/// `CooperativeTask`).
 ///
-/// Clones are handles to the same task. Dropping them changes nothing for a task that is running; one that is paused, and that
-/// nobody can resume any more, is dropped.
+/// Clones are handles to the same task. Dropping them changes nothing for a task that is running. A
+/// paused task is dropped with its last handle, because nothing can resume it any more.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,25 +59,29 @@ impl CooperativeTask {
         Self { task, cooperator }
     }
 
-    /// A Deferred that fires when the task has ended (Twisted: `whenDone`). It may be asked for any number of times, at any
-    /// time. Cancelling it gives up this Deferred, and nothing else.
+    /// Returns a Deferred that fires when the task has ended (Twisted: `whenDone`). It may be
+    /// called any number of times, at any time. Cancelling the Deferred gives up this Deferred, and
+    /// nothing else.
     ///
     /// # Errors
     ///
-    /// The Deferred fails with the failure of an item, with [`Panicked`](crate::failure::Panicked) if the iterator panicked, with
-    /// [`SchedulerError::TaskStopped`] or [`SchedulerError::SchedulerStopped`] if either was stopped, and with
+    /// The Deferred fails with the failure of an item, with [`Panicked`](crate::failure::Panicked)
+    /// if the iterator panicked, with [`SchedulerError::TaskStopped`] or
+    /// [`SchedulerError::SchedulerStopped`] if either was stopped, and with
     /// [`Abandoned`](crate::deferred::Abandoned) if the task was dropped before it ended.
     #[track_caller]
     pub fn when_done(&self) -> Deferred<()> {
         self.task.when_done(OnCancel::GiveUp)
     }
 
-    /// Makes no more steps until [`resume`](Self::resume) was called as often as this (Twisted: `pause`).
+    /// Pauses the task: it makes no more steps until [`resume`](Self::resume) was called as often
+    /// as this (Twisted: `pause`).
     ///
     /// # Errors
     ///
-    /// How the task ended, if it did: [`SchedulerError::TaskDone`], [`TaskFailed`](SchedulerError::TaskFailed),
-    /// [`TaskStopped`](SchedulerError::TaskStopped) or [`SchedulerStopped`](SchedulerError::SchedulerStopped).
+    /// The way in which the task ended, if it did: [`SchedulerError::TaskDone`],
+    /// [`TaskFailed`](SchedulerError::TaskFailed), [`TaskStopped`](SchedulerError::TaskStopped) or
+    /// [`SchedulerStopped`](SchedulerError::SchedulerStopped).
     pub fn pause(&self) -> Result<(), SchedulerError> {
         self.task.check()?;
         self.task.pauses.set(self.task.pauses.get() + 1);
@@ -85,28 +91,29 @@ impl CooperativeTask {
         Ok(())
     }
 
-    /// Takes back one [`pause`](Self::pause) (Twisted: `resume`). A task that ended while it was paused stays as it is, which
-    /// is no error.
+    /// Takes back one [`pause`](Self::pause) (Twisted: `resume`). A task that ended while it was
+    /// paused stays as it is, which is no error.
     ///
     /// # Errors
     ///
-    /// If it is not paused: how it ended, as [`pause`](Self::pause), and otherwise [`SchedulerError::NotPaused`]. A task that
-    /// waits for a Deferred is not paused.
+    /// If the task is not paused: the way in which it ended, as [`pause`](Self::pause), or else
+    /// [`SchedulerError::NotPaused`]. A task that waits for a Deferred is not paused.
     pub fn resume(&self) -> Result<(), SchedulerError> {
         let Some(left) = self.task.pauses.get().checked_sub(1) else {
             return Err(self.task.check().err().unwrap_or(SchedulerError::NotPaused));
         };
         self.task.pauses.set(left);
-        self.task.go_on(&self.cooperator);
+        self.task.requeue(&self.cooperator);
         Ok(())
     }
 
-    /// Ends the task (Twisted: `stop`): its iterator is dropped, and its Deferreds fail with [`SchedulerError::TaskStopped`],
-    /// before this returns. A Deferred that it waits for is not cancelled; its result is ignored.
+    /// Stops the task (Twisted: `stop`). Its iterator is dropped, and its Deferreds fail with
+    /// [`SchedulerError::TaskStopped`], before this returns. A Deferred that the task waits for is
+    /// not cancelled; its result is ignored.
     ///
     /// # Errors
     ///
-    /// How the task ended, as [`pause`](Self::pause).
+    /// The way in which the task ended, as [`pause`](Self::pause).
     pub fn stop(&self) -> Result<(), SchedulerError> {
         self.task.check()?;
         self.task.finish(SchedulerError::TaskStopped);
@@ -121,7 +128,8 @@ impl fmt::Debug for CooperativeTask {
     }
 }
 
-/// Why a task won't do what it was asked for, or did not come to its end (Twisted: `SchedulerError` and its subclasses).
+/// Reason why a task refuses a request, or did not come to its end (Twisted: `SchedulerError` and
+/// its subclasses).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SchedulerError {
@@ -142,7 +150,7 @@ pub enum SchedulerError {
     SchedulerStopped,
 }
 
-/// What cancelling a Deferred does to the task that it waits for.
+/// Effect of a cancelled Deferred on the task that it waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnCancel {
     GiveUp,
@@ -162,14 +170,14 @@ type Steps = Box<dyn Iterator<Item = Resolved<()>>>;
 pub(super) struct Task {
     number: u64,
     cooperator: Weak<CooperatorShared>,
-    /// Out during a step, gone after the end.
+    /// `None` during a step, and after the end.
     iterator: Cell<Option<Steps>>,
-    /// In the queue, if it is there.
+    /// Its place in the queue, if it is there.
     place: Cell<Option<TaskPlace>>,
     latest_round: Cell<Option<u64>>,
     is_stepping: Cell<bool>,
     is_waiting: Cell<bool>,
-    /// What it waits for.
+    /// Canceller of the Deferred that the task waits for.
     awaited: Cell<Option<Canceller>>,
     pauses: Cell<usize>,
     ended: RefCell<Option<Ended>>,
@@ -181,8 +189,9 @@ pub(super) struct Task {
 struct Ended {
     how: SchedulerError,
     result: Result<()>,
-    /// A failure that nobody has heard of is reported when the task is dropped.
-    is_heard: bool,
+    /// A Deferred has received the result. A failure without one is reported when the task is
+    /// dropped.
+    is_delivered: bool,
 }
 
 impl Task {
@@ -203,7 +212,7 @@ impl Task {
         }
     }
 
-    /// It has been put there in the queue.
+    /// Records its place in the queue.
     pub(super) fn put_at(&self, place: TaskPlace) {
         self.place.set(Some(place));
     }
@@ -212,7 +221,7 @@ impl Task {
         self.latest_round.get() == Some(round)
     }
 
-    /// Makes a step. It has been taken out of the queue.
+    /// Makes a step. The task has been taken out of the queue.
     pub(super) fn step(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, round: u64) {
         self.place.set(None);
         self.latest_round.set(Some(round));
@@ -222,11 +231,11 @@ impl Task {
         self.is_stepping.set(false);
         if self.check().is_err() {
             discard(iterator);
-            return left_over(item);
+            return discard_item(item);
         }
         self.iterator.set(Some(iterator));
         match item {
-            Ok(Some(Resolved::Now(Ok(())))) => self.go_on(cooperator),
+            Ok(Some(Resolved::Now(Ok(())))) => self.requeue(cooperator),
             Ok(Some(Resolved::Now(Err(failure)))) => self.fail(failure),
             Ok(Some(Resolved::Later(deferred))) => self.wait(cooperator, deferred),
             Ok(None) => self.end(SchedulerError::TaskDone, Ok(())),
@@ -234,39 +243,39 @@ impl Task {
         }
     }
 
-    /// Goes back into the queue, if nothing keeps it from there.
-    fn go_on(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>) {
+    /// Goes back into the queue, unless a step, a Deferred or a pause holds it.
+    fn requeue(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>) {
         let is_held = self.is_stepping.get() || self.is_waiting.get() || self.pauses.get() > 0;
         if !is_held && self.check().is_ok() {
             cooperator.ready(self);
         }
     }
 
-    /// The iterator gave a Deferred.
+    /// Waits for the Deferred that the iterator returned.
     fn wait(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, mut deferred: Deferred<()>) {
         match deferred.take_result() {
-            Some(Ok(())) => return self.go_on(cooperator),
+            Some(Ok(())) => return self.requeue(cooperator),
             Some(Err(failure)) => return self.fail(failure),
             None => {}
         }
         self.is_waiting.set(true);
         self.awaited.set(Some(deferred.canceller()));
         let (task, cooperator) = (Rc::clone(self), Rc::clone(cooperator));
-        drop(deferred.add_both(move |result| task.heard(&cooperator, result)));
+        drop(deferred.add_both(move |result| task.deferred_done(&cooperator, result)));
     }
 
-    /// The Deferred has its result.
-    fn heard(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, result: Result<()>) {
+    /// Handles the result of that Deferred.
+    fn deferred_done(self: &Rc<Self>, cooperator: &Rc<CooperatorShared>, result: Result<()>) {
         self.is_waiting.set(false);
         self.awaited.take();
         match result {
-            Ok(()) => self.go_on(cooperator),
+            Ok(()) => self.requeue(cooperator),
             Err(failure) if self.check().is_ok() => self.fail(failure),
             Err(failure) => report(failure),
         }
     }
 
-    /// How it ended, if it did.
+    /// Returns the way in which the task ended, if it did.
     fn check(&self) -> Result<(), SchedulerError> {
         self.ended.borrow().as_ref().map_or(Ok(()), |ended| Err(ended.how))
     }
@@ -275,7 +284,7 @@ impl Task {
         self.end(SchedulerError::TaskFailed, Err(failure));
     }
 
-    /// Ends it from outside, unless it has ended.
+    /// Ends the task from outside, unless it has ended.
     pub(super) fn finish(&self, how: SchedulerError) {
         if self.check().is_ok() {
             self.end(how, Err(how.into()));
@@ -283,8 +292,8 @@ impl Task {
     }
 
     fn end(&self, how: SchedulerError, result: Result<()>) {
-        let is_heard = how != SchedulerError::TaskFailed;
-        self.ended.replace(Some(Ended { how, result: result.clone(), is_heard }));
+        let is_delivered = how != SchedulerError::TaskFailed;
+        self.ended.replace(Some(Ended { how, result: result.clone(), is_delivered }));
         if let Some(cooperator) = self.cooperator.upgrade() {
             cooperator.forget(self.number);
             if let Some(place) = self.place.take() {
@@ -295,8 +304,8 @@ impl Task {
             discard(iterator);
         }
         while let Some(waiter) = self.next_waiter() {
-            self.is_heard();
-            // It is fired here or when it is cancelled, whichever takes it.
+            self.mark_delivered();
+            // It is fired here or when it is cancelled: the first to take it fires it.
             let _ = waiter.complete(result.clone());
         }
     }
@@ -305,9 +314,9 @@ impl Task {
         self.waiters.borrow_mut().pop_first().map(|(_, waiter)| waiter)
     }
 
-    fn is_heard(&self) {
+    fn mark_delivered(&self) {
         if let Some(ended) = &mut *self.ended.borrow_mut() {
-            ended.is_heard = true;
+            ended.is_delivered = true;
         }
     }
 
@@ -315,7 +324,7 @@ impl Task {
     pub(super) fn when_done(self: &Rc<Self>, on_cancel: OnCancel) -> Deferred<()> {
         let result = self.ended.borrow().as_ref().map(|ended| ended.result.clone());
         if let Some(result) = result {
-            self.is_heard();
+            self.mark_delivered();
             return Deferred::with_result(result);
         }
         let waiter = self.waiters_made.get() + 1;
@@ -330,7 +339,7 @@ impl Task {
         deferred
     }
 
-    /// The Deferred of a waiter was cancelled.
+    /// Handles the cancellation of a waiter's Deferred.
     fn give_up(&self, waiter: u64, on_cancel: OnCancel) {
         let promise = self.waiters.borrow_mut().remove(&waiter);
         if on_cancel == OnCancel::StopTask {
@@ -354,7 +363,7 @@ impl Drop for Task {
         if let Some(iterator) = self.iterator.take() {
             discard(iterator);
         }
-        if let Some(Ended { result: Err(failure), is_heard: false, .. }) = self.ended.take() {
+        if let Some(Ended { result: Err(failure), is_delivered: false, .. }) = self.ended.take() {
             report(failure);
         }
     }
@@ -367,11 +376,11 @@ fn discard(iterator: Steps) {
     }
 }
 
-/// What the last step of a task gave that had been stopped in it.
-fn left_over(item: Result<Option<Resolved<()>>, crate::failure::Panicked>) {
+/// Disposes of the last item of a task that was stopped during that step.
+fn discard_item(item: Result<Option<Resolved<()>>, crate::failure::Panicked>) {
     match item {
         Ok(Some(Resolved::Now(Err(failure)))) => report(failure),
-        // Nobody waits for a Deferred; its failure is reported by itself.
+        // A Deferred has no waiter here; it reports its failure itself.
         Ok(item) => {
             if let Err(panic) = guarded(|| drop(item)) {
                 report(panic.into());

@@ -1,16 +1,19 @@
-//! Many long jobs in small steps, by turns (Twisted: `Cooperator`, `cooperate`, `coiterate`).
+//! Many long jobs in small steps, in rotation (Twisted: `Cooperator`, `cooperate`, `coiterate`).
 //!
 //! Rules:
-//! 1. Tasks take steps by turns (round robin): none takes a second step before every other that is ready has had one. New
-//!    tasks, and those that are ready again, come at the end of the present round.
-//! 2. Steps are made in slices, each a call on the clock without delay, so that everything else has its say between them. A
-//!    slice ends after 10 ms, or after so many steps.
-//! 3. A slice is planned only while the Cooperator runs and a task is ready: an idle one costs nothing.
+//! 1. Tasks take steps in rotation (round robin): no task takes a second step before every other
+//!    ready task has taken one. New tasks, and those that become ready again, come at the end of
+//!    the present round.
+//! 2. Steps are made in slices. Each slice is a call on the clock without delay, so that other
+//!    events are handled between two slices. A slice ends after 10 ms, or after a number of steps.
+//! 3. A slice is planned only while the Cooperator runs and a task is ready: an idle one costs
+//!    nothing.
 //! 4. A task is out of the Cooperator before the Deferreds that wait for it fire.
 //!
-//! Ownership: the queue holds the tasks that are ready, the clock holds the Cooperator while a slice is planned, and a Deferred
-//! that a task waits for holds both. Tasks refer back weakly. What nothing can wake any more is dropped, and its Deferreds fail
-//! with [`Abandoned`](crate::deferred::Abandoned).
+//! Ownership: the queue holds the ready tasks, the clock holds the Cooperator while a slice is
+//! planned, and a Deferred that a task waits for holds both. Tasks refer back weakly. A task that
+//! nothing can wake any more is dropped, and its Deferreds fail with
+//! [`Abandoned`](crate::deferred::Abandoned).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,12 +28,13 @@ use crate::time::{Clock, Timers};
 
 /// Runs iterators beside each other, a step at a time (Twisted: `Cooperator`).
 ///
-/// An iterator is a long job that was cut into steps: one `next` is one step. Each item is an [`Outcome`]: nothing, or
-/// `Ok(())`, goes on; an error fails the task; a `Deferred<()>` pauses this task, and no other, until it has its result. Steps
-/// should be short: a step is never interrupted.
+/// An iterator is a long job, cut into steps: one `next` is one step. Each item is an [`Outcome`].
+/// Nothing, or `Ok(())`, goes on. An error fails the task. A `Deferred<()>` pauses this task, and
+/// no other, until it has its result. Keep steps short: a step is never interrupted.
 ///
-/// Clones are handles to the same Cooperator. Dropping them changes nothing for the tasks that are running. There is no global
-/// one (Twisted: `task.cooperate`): make one per reactor, and hand it on.
+/// Clones are handles to the same Cooperator. Dropping them changes nothing for the tasks that are
+/// running. There is no global one (Twisted: `task.cooperate`): make one per reactor, and pass it
+/// on.
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -55,22 +59,22 @@ use crate::time::{Clock, Timers};
 pub struct Cooperator(Rc<CooperatorShared>);
 
 impl Cooperator {
-    /// A running Cooperator with the usual slices.
+    /// Creates a running Cooperator with slices of 10 ms and 1,000 steps.
     pub fn new(clock: &impl Clock) -> Self {
         Self::builder(clock).build()
     }
 
-    /// For one with other slices, or that is not started.
+    /// Returns a builder, for a Cooperator with other slices or one that is not started.
     pub fn builder(clock: &impl Clock) -> CooperatorBuilder {
         CooperatorBuilder { timers: clock.timers().clone(), slice: SLICE, steps: STEPS, started: true }
     }
 
-    /// Runs an iterator, and gives the handle to its task (Twisted: `cooperate`). The first step is made in the next turn at the
-    /// soonest. Dropping the handle changes nothing.
+    /// Runs an iterator, and returns the handle to its task (Twisted: `cooperate`). The first step
+    /// is made in the next turn at the soonest. Dropping the handle changes nothing.
     ///
-    /// A failure of the task that nobody asked for with [`CooperativeTask::when_done`] is reported in the log, as an unhandled
-    /// failure of a Deferred is. On a Cooperator that was stopped the task has failed from the start, with
-    /// [`SchedulerError::SchedulerStopped`].
+    /// A failure of the task is reported in the log, as an unhandled failure of a Deferred is,
+    /// unless [`CooperativeTask::when_done`] was called for it. On a Cooperator that was stopped
+    /// the task has failed from the start, with [`SchedulerError::SchedulerStopped`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -92,14 +96,15 @@ impl Cooperator {
         CooperativeTask::new(task, Rc::clone(&self.0))
     }
 
-    /// Runs an iterator, and gives what fires when it has ended (Twisted: `coiterate`). Cancelling that stops the task, and
-    /// cancels the Deferred that the task waits for, if there is one.
+    /// Runs an iterator, and returns a Deferred that fires when the iterator has ended (Twisted:
+    /// `coiterate`). Cancelling the Deferred stops the task, and cancels the Deferred that the task
+    /// waits for, if there is one.
     ///
     /// # Errors
     ///
-    /// The Deferred fails with the failure of an item, with [`Panicked`](crate::failure::Panicked) if the iterator panics, with
-    /// [`SchedulerError::SchedulerStopped`] when the Cooperator is stopped, or with
-    /// [`Cancelled`](crate::deferred::Cancelled).
+    /// The Deferred fails with the failure of an item, with [`Panicked`](crate::failure::Panicked)
+    /// if the iterator panics, with [`SchedulerError::SchedulerStopped`] when the Cooperator is
+    /// stopped, or with [`Cancelled`](crate::deferred::Cancelled).
     #[track_caller]
     pub fn coiterate<R: Outcome<Output = ()> + 'static>(
         &self,
@@ -111,15 +116,17 @@ impl Cooperator {
         done
     }
 
-    /// Begins, or begins again after [`stop`](Self::stop), to make steps (Twisted: `start`).
+    /// Starts to make steps, for the first time or again after [`stop`](Self::stop) (Twisted:
+    /// `start`).
     pub fn start(&self) {
         self.0.stopped.set(false);
         self.0.started.set(true);
         self.0.plan();
     }
 
-    /// Stops for good all tasks that have not ended, the paused ones too: they fail with [`SchedulerError::SchedulerStopped`]
-    /// before this returns (Twisted: `stop`). So does, at once, what is added before the next [`start`](Self::start).
+    /// Stops for good all tasks that have not ended, the paused ones too (Twisted: `stop`). They
+    /// fail with [`SchedulerError::SchedulerStopped`] before this returns. A task that is added
+    /// before the next [`start`](Self::start) fails in the same way, at once.
     ///
     /// ```
     /// use ropewalk::task::{Cooperator, SchedulerError};
@@ -137,7 +144,7 @@ impl Cooperator {
         self.0.stop();
     }
 
-    /// Whether it was started, and not stopped since (Twisted: `running`).
+    /// Returns `true` if it was started, and not stopped since (Twisted: `running`).
     pub fn is_running(&self) -> bool {
         self.0.started.get() && !self.0.stopped.get()
     }
@@ -158,7 +165,7 @@ impl fmt::Debug for Cooperator {
     }
 }
 
-/// What is to be said of a [`Cooperator`] before it is made. From [`Cooperator::builder`].
+/// Builder of a [`Cooperator`]. From [`Cooperator::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -179,20 +186,22 @@ pub struct CooperatorBuilder {
 }
 
 impl CooperatorBuilder {
-    /// How long a slice takes; the step in which that time is over is its last (Twisted: `terminationPredicateFactory`). 10 ms
-    /// unless said otherwise. With zero a slice is one step.
+    /// Sets the time of a slice; the step in which that time is over is its last (Twisted:
+    /// `terminationPredicateFactory`). The default is 10 ms. With zero a slice is one step.
     pub fn slice(mut self, slice: Duration) -> Self {
         self.slice = slice;
         self
     }
 
-    /// How many steps a slice has at most, of all tasks together; at least one. 1,000 unless said otherwise.
+    /// Sets the largest number of steps in a slice, of all tasks together; at least one. The
+    /// default is 1,000.
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = steps.max(1);
         self
     }
 
-    /// Whether it makes steps before [`Cooperator::start`] is called (Twisted: `started`). It does unless told otherwise.
+    /// Sets whether it makes steps before [`Cooperator::start`] is called (Twisted: `started`). The
+    /// default is `true`.
     pub fn started(mut self, started: bool) -> Self {
         self.started = started;
         self
@@ -216,7 +225,7 @@ impl CooperatorBuilder {
     }
 }
 
-/// What the handles share.
+/// State that the handles share.
 pub(super) struct CooperatorShared {
     timers: Timers,
     slice: Duration,
@@ -227,18 +236,18 @@ pub(super) struct CooperatorShared {
     alarm: Alarm,
     /// A slice is being made.
     is_stepping: Cell<bool>,
-    /// The tasks that are ready for a step, in the order of their turns.
+    /// The tasks that are ready for a step, in the order of their places.
     queue: RefCell<BTreeMap<TaskPlace, Rc<Task>>>,
-    /// That of the latest step.
+    /// Round of the latest step.
     round: Cell<u64>,
-    /// The last number that was given to a task, or to a place.
+    /// The last number that a task or a place got.
     numbers: Cell<u64>,
-    /// All tasks that have not ended, in the order in which they came.
+    /// All tasks that have not ended, in the order in which they were added.
     unfinished: RefCell<BTreeMap<u64, Weak<Task>>>,
 }
 
 impl CooperatorShared {
-    /// Puts a task that is ready into the queue: into this round if it has had no step in it.
+    /// Puts a ready task into the queue: into this round, unless it has made a step in it.
     pub(super) fn ready(self: &Rc<Self>, task: &Rc<Task>) {
         if self.stopped.get() {
             return task.finish(SchedulerError::SchedulerStopped);
@@ -271,7 +280,7 @@ impl CooperatorShared {
         number
     }
 
-    /// Plans the next slice, if there is need of one.
+    /// Plans the next slice, if there is work and no slice is planned.
     fn plan(self: &Rc<Self>) {
         let is_wanted = self.started.get() && !self.is_stepping.get() && !self.queue.borrow().is_empty();
         if is_wanted && !self.alarm.is_set() {
@@ -315,16 +324,17 @@ impl AlarmOwner for CooperatorShared {
         self.plan();
     }
 
-    /// Without a clock there are no more steps.
+    /// Stops: without a clock there are no more steps.
     fn silenced(self: Rc<Self>) {
         self.stop();
     }
 }
 
-/// How long a slice takes, as in Twisted: long enough that a turn of the loop between two slices is not felt, short enough that
-/// nothing else on the reactor waits noticeably.
+/// Time of a slice, as in Twisted. 10 ms: long enough that a turn of the loop between two slices
+/// does not count, short enough that the reactor's other work is not delayed noticeably.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// The steps of a slice. A virtual clock does not move during a slice, so an iterator without end would not come to an end of
-/// it. Steps of 10 µs reach both bounds at once; shorter ones pay for a turn of the loop, a few µs, once in a thousand.
+/// Number of steps in a slice. A virtual clock does not move during a slice, so an endless iterator
+/// would never reach the slice's end by time. Steps of 10 µs reach both bounds at once; shorter
+/// ones pay for a turn of the loop, a few µs, once in a thousand.
 const STEPS: usize = 1_000;

@@ -1,22 +1,25 @@
 //! A function that is called at regular intervals (Twisted: `LoopingCall`).
 //!
-//! A loop goes on in runs: from a [`start`](LoopingCall::start) until it is stopped, cancelled, or fails. Of its present run a
-//! loop is in one of these states:
+//! A loop goes on in runs: each begins with a [`start`](LoopingCall::start), and ends when the loop
+//! is stopped, cancelled, or fails. In its present run a loop is in one of these states:
 //!
 //! | state | means | goes on with |
 //! |---|---|---|
 //! | idle | no run | `start` |
 //! | waiting | the alarm is set | the alarm, to calling; `reset` moves it |
-//! | calling | the function is called, or the Deferred that it returned has no result yet | the end of that call, to waiting |
+//! | calling | the function runs, or the Deferred that it returned has no result yet | the end of that call, to waiting |
 //! | queued | it was started while a call of the run before is not over | the end of that call, to waiting |
 //!
 //! Rules:
-//! 1. Calls are due at multiples of the interval, counted from the start of the run, or from its last `reset`. Slots that have
-//!    passed when a call is over are skipped. An interval of zero means every turn.
-//! 2. Calls never overlap: the next is planned when the one before, and the Deferred that it returned, is over.
+//! 1. Calls are due at multiples of the interval, counted from the start of the run, or from its
+//!    last `reset`. Slots that have passed when a call is over are skipped. An interval of zero
+//!    means every turn.
+//! 2. Calls never overlap: the next one is planned when the previous call, and the Deferred that it
+//!    returned, is over.
 //! 3. A run that is stopped, or fails, is no longer the present one before its Deferred fires.
 //! 4. A run that is stopped during a call ends with that call.
-//! 5. The function is called without anything borrowed, so it may stop, reset and start its own loop.
+//! 5. The function is called without anything borrowed, so it may stop, reset and start its own
+//!    loop.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -33,12 +36,13 @@ use crate::time::{Clock, Timers};
 
 /// A function that is called again and again, at regular intervals (Twisted: `LoopingCall`).
 ///
-/// The function returns nothing, a `Result<()>`, or a `Deferred<()>`, which is waited for before the next call is planned; see
-/// [`Outcome`]. Calls are due at multiples of the interval from the start, so they do not drift; those that have been missed
-/// are skipped.
+/// The function returns nothing, a `Result<()>`, or a `Deferred<()>`, see [`Outcome`]. The loop
+/// waits for that Deferred before it plans the next call. Calls are due at multiples of the
+/// interval from the start, so they do not drift; missed calls are skipped.
 ///
-/// Clones are handles to the same loop. Dropping them changes nothing: a loop that runs goes on, kept by its clock. A function
-/// that owns a handle to its own loop keeps both for ever; give it a [`Weak`](std::rc::Weak) to one instead:
+/// Clones are handles to the same loop. Dropping them changes nothing: a running loop goes on, and
+/// its clock keeps it alive. A function that owns a handle to its own loop keeps both for ever;
+/// give it a [`Weak`](std::rc::Weak) to one instead:
 ///
 /// ```
 /// use std::cell::Cell;
@@ -66,16 +70,17 @@ use crate::time::{Clock, Timers};
 pub struct LoopingCall(Rc<LoopInner>);
 
 impl LoopingCall {
-    /// A loop that calls `call`. It does not run before it is [`start`](Self::start)ed.
+    /// Creates a loop that calls `call`. It does not run before [`start`](Self::start).
     pub fn new<R: Outcome<Output = ()>>(clock: &impl Clock, mut call: impl FnMut() -> R + 'static) -> Self {
         Self::with(clock, false, Box::new(move |_count| call().resolve()))
     }
 
-    /// A loop whose function is told how many calls were due since the one before: 1, or more if some were skipped
-    /// (Twisted: `withCount`).
+    /// Creates a loop whose function gets the number of calls that were due since the one before:
+    /// 1, or more if some were skipped (Twisted: `withCount`).
     ///
-    /// Each start begins to count anew, so the call that [`start`](Self::start) makes at once counts 1; so does every call with
-    /// an interval of zero. There is no call for a count of zero.
+    /// Each start begins a new count, so the call that [`start`](Self::start) makes at once has a
+    /// count of 1. With an interval of zero every call has a count of 1. There is no call for a
+    /// count of zero.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -109,20 +114,22 @@ impl LoopingCall {
         }))
     }
 
-    /// Calls the function now, before this returns, and then at every multiple of `interval` from now (Twisted: `start`).
+    /// Calls the function now, before this returns, and then at every multiple of `interval` from
+    /// now (Twisted: `start`).
     ///
-    /// The Deferred fires when the loop was stopped. Cancelling it stops the loop, and cancels the Deferred that is waited
-    /// for if there is one; otherwise it fails with [`Cancelled`].
+    /// The Deferred fires when the loop was stopped. Cancelling it stops the loop. It cancels the
+    /// Deferred that the loop waits for if there is one; otherwise the returned Deferred fails with
+    /// [`Cancelled`].
     ///
-    /// A loop may be started again once it was stopped, from its own function too. If the last call of the run before is
-    /// not over, the first call comes in the turn after it is.
+    /// A loop may be started again once it was stopped, even by its own function. If the last call
+    /// of the run before is not over, the first call comes in the turn after its end.
     ///
     /// # Errors
     ///
-    /// The Deferred fails with [`LoopingCallError::AlreadyRunning`], and nothing else happens, while the loop runs. It fails
-    /// with the failure that the function returned (or its Deferred came to), or with
-    /// [`Panicked`](crate::failure::Panicked) if the function panicked; both stop the loop. And it fails with
-    /// [`Abandoned`](crate::deferred::Abandoned) if the clock goes.
+    /// The Deferred fails with [`LoopingCallError::AlreadyRunning`], and nothing else happens,
+    /// while the loop runs. It fails with the failure that the function returned (or its Deferred
+    /// came to), or with [`Panicked`](crate::failure::Panicked) if the function panicked; both stop
+    /// the loop. And it fails with [`Abandoned`](crate::deferred::Abandoned) if the clock goes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -140,7 +147,8 @@ impl LoopingCall {
         self.0.start(interval, true)
     }
 
-    /// As [`start`](Self::start), but the first call comes when `interval` has passed (Twisted: `start` with `now=False`).
+    /// Starts as [`start`](Self::start) does, but the first call comes when `interval` has passed
+    /// (Twisted: `start` with `now=False`).
     ///
     /// # Errors
     ///
@@ -150,9 +158,11 @@ impl LoopingCall {
         self.0.start(interval, false)
     }
 
-    /// Stops the loop (Twisted: `stop`). The Deferred that `start` returned fires before this returns; but if the function is
-    /// being called, or the Deferred that it returned has no result yet, it fires when that call is over, with the failure of
-    /// that call if it fails.
+    /// Stops the loop (Twisted: `stop`). The Deferred that `start` returned fires before this
+    /// returns.
+    ///
+    /// During a call (the function runs, or the Deferred that it returned has no result yet), it
+    /// fires when that call is over, with the failure of that call if it fails.
     ///
     /// # Errors
     ///
@@ -161,8 +171,9 @@ impl LoopingCall {
         self.0.stop()
     }
 
-    /// Skips the next call, and counts the intervals from now on: the next call comes when one has passed (Twisted: `reset`).
-    /// While the function is called, or its Deferred waited for, nothing changes.
+    /// Skips the next call, and counts the intervals from now on: the next call comes when one has
+    /// passed (Twisted: `reset`). During a call, until its Deferred has its result, this changes
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -171,7 +182,7 @@ impl LoopingCall {
     /// ```
     /// use ropewalk::task::LoopingCall;
     ///
-    /// /// A ping is due when nothing else was sent for as long as its interval.
+    /// /// Delays the next ping: it is due after an interval without other messages.
     /// fn sent_something(pings: &LoopingCall) {
     ///     if pings.reset().is_err() {
     ///         println!("there are no pings any more");
@@ -182,13 +193,14 @@ impl LoopingCall {
         self.0.reset()
     }
 
-    /// Whether the loop was started, and not stopped since (Twisted: `running`). It is not when its Deferred fires, and not
-    /// while the last call of a stopped loop is waited for.
+    /// Returns `true` if the loop was started, and not stopped since (Twisted: `running`). It
+    /// returns `false` when the loop's Deferred fires, and while the last call of a stopped loop is
+    /// not over.
     pub fn is_running(&self) -> bool {
         self.0.run.borrow().is_some()
     }
 
-    /// The interval with which it was last started (Twisted: `interval`); `None` before the first start.
+    /// Returns the interval of the last start (Twisted: `interval`); `None` before the first start.
     pub fn interval(&self) -> Option<Duration> {
         self.0.interval.get()
     }
@@ -201,7 +213,7 @@ impl fmt::Debug for LoopingCall {
     }
 }
 
-/// What can't be asked of a [`LoopingCall`] now (Twisted: an `AssertionError`).
+/// A request that a [`LoopingCall`] refuses in its present state (Twisted: an `AssertionError`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LoopingCallError {
@@ -217,10 +229,10 @@ type Function = Box<dyn FnMut(u64) -> Resolved<()>>;
 
 struct LoopInner {
     timers: Timers,
-    /// Out while it is called.
+    /// `None` while it is called.
     function: Cell<Option<Function>>,
     counts: bool,
-    /// That of the present run; not set while a call is not over.
+    /// The alarm of the present run; not set while a call is not over.
     alarm: Alarm,
     run: RefCell<Option<Rc<LoopRun>>>,
     /// The run whose call is not over: the present one, or one that was stopped meanwhile.
@@ -248,7 +260,7 @@ impl LoopInner {
         self.run.replace(Some(Rc::clone(&run)));
         let is_busy = self.calling.borrow().is_some();
         if is_busy {
-            // `over` goes on with it.
+            // `over` goes on with the run.
         } else if at_once {
             self.call(run);
         } else {
@@ -276,7 +288,7 @@ impl LoopInner {
         Ok(())
     }
 
-    /// The Deferred of a run was cancelled.
+    /// Handles the cancellation of a run's Deferred.
     fn cancel(&self, number: u64) {
         let calling = self.calling.borrow().clone().filter(|run| run.number == number);
         let is_present = self.run.borrow().as_ref().is_some_and(|run| run.number == number);
@@ -314,7 +326,7 @@ impl LoopInner {
         }
     }
 
-    /// The function returned a Deferred.
+    /// Waits for the Deferred that the function returned.
     fn wait(self: &Rc<Self>, run: &LoopRun, mut deferred: Deferred<()>) {
         if run.given_up.get() {
             deferred.cancel();
@@ -327,7 +339,7 @@ impl LoopInner {
         drop(deferred.add_both(move |result| inner.over(result)));
     }
 
-    /// The call that was under way is over.
+    /// Handles the end of the call that was under way.
     fn over(self: &Rc<Self>, result: Result<()>) {
         let Some(run) = self.calling.take() else { return };
         run.awaited.take();
@@ -340,7 +352,8 @@ impl LoopInner {
                 drop(present);
                 self.run.take();
             }
-            // Not called from here: a function that stops and starts its loop in each call would never return.
+            // Not called from here: a function that stops and starts its loop in each call would
+            // never return.
             Some(next) if next.at_once.get() => Alarm::set(self, &self.timers, Duration::ZERO),
             Some(next) => self.plan(&next),
             None => {}
@@ -370,27 +383,27 @@ impl AlarmOwner for LoopInner {
         }
     }
 
-    /// The promise is dropped with its run, and says so.
+    /// Drops the run and its promise, whose Deferred fails with `Abandoned`.
     fn silenced(self: Rc<Self>) {
         let run = self.run.take();
         drop(run);
     }
 }
 
-/// From one start to its end.
+/// One run of the loop, from a start to its end.
 struct LoopRun {
     number: u64,
     promise: Promise<()>,
     interval: Duration,
-    /// When the first slot began.
+    /// Beginning of the first slot.
     began: Cell<Duration>,
-    /// Whether the beginning is a slot itself.
+    /// The beginning is a slot itself.
     at_once: Cell<bool>,
-    /// When the function was last told a count.
+    /// Time of the last call that got a count.
     counted: Cell<Option<Duration>>,
-    /// The Deferred that the function returned.
+    /// Canceller of the Deferred that the function returned.
     awaited: Cell<Option<Canceller>>,
-    /// Its Deferred was cancelled.
+    /// The run's Deferred was cancelled.
     given_up: Cell<bool>,
 }
 
@@ -408,7 +421,7 @@ impl LoopRun {
         }
     }
 
-    /// How long it is from `now` to the next slot; at the beginning of a slot a whole interval.
+    /// Time from `now` to the next slot. At the beginning of a slot it is a whole interval.
     fn until_next(&self, now: Duration) -> Duration {
         let elapsed = now.saturating_sub(self.began.get()).as_nanos();
         let Some(into) = elapsed.checked_rem(self.interval.as_nanos()) else { return Duration::ZERO };
@@ -417,7 +430,7 @@ impl LoopRun {
         self.interval - Duration::new((into / SECOND) as u64, (into % SECOND) as u32)
     }
 
-    /// How many slots have begun since the last call that was counted.
+    /// Number of slots that have begun since the last call that was counted.
     fn count(&self, now: Duration) -> u64 {
         let last = self.counted.get();
         let (began, interval) = (nanos(self.began.get()), nanos(self.interval));
@@ -426,7 +439,7 @@ impl LoopRun {
             None if self.at_once.get() => began - interval,
             None => began,
         };
-        // Towards zero, as in Twisted: what was left of an interval before a `reset` doesn't count.
+        // Towards zero, as in Twisted: the rest of an interval before a `reset` doesn't count.
         let slot = |time: i128| (time - began).checked_div(interval);
         let count = match (slot(nanos(now)), slot(last)) {
             (Some(this), Some(last)) => this - last,
@@ -438,9 +451,9 @@ impl LoopRun {
         u64::try_from(count.max(0)).unwrap_or(u64::MAX)
     }
 
-    /// It has ended, with its last call.
+    /// Ends the run with the result of its last call.
     fn end(&self, result: Result<()>) {
-        // Cancelled during a call: nobody hears what came of that.
+        // The run was cancelled during a call, so the result of that call has no receiver.
         if let Err(late) = self.promise.complete(result)
             && let Err(failure) = late.0
         {

@@ -1,16 +1,18 @@
-//! Work that is done again and again, later, or bit by bit (Twisted: `twisted.internet.task`).
+//! Work that is repeated, delayed, or done in small steps (Twisted: `twisted.internet.task`).
 //!
-//! | to | there is | Twisted's name |
+//! | to | use | Twisted's name |
 //! |---|---|---|
 //! | call a function at regular intervals | [`LoopingCall`] | `LoopingCall` |
-//! | call a function once, later, and have its result | [`defer_later`] | `deferLater` |
-//! | do something long in small steps, beside other things | [`Cooperator`], [`CooperativeTask`] | the same |
+//! | call a function once, later, and get its result | [`defer_later`] | `deferLater` |
+//! | do a long job in small steps, beside other work | [`Cooperator`], [`CooperativeTask`] | the same |
 //!
-//! All of it runs on any [`Clock`]: the reactor in a program, [`testing::VirtualClock`](crate::testing::VirtualClock) in a test. This room
-//! reads no clock itself. Time is counted in whole nanoseconds, so nothing drifts.
+//! All of it runs on any [`Clock`]: the reactor in a program,
+//! [`testing::VirtualClock`](crate::testing::VirtualClock) in a test. This room reads no clock
+//! itself. Time is counted in whole nanoseconds, so nothing drifts.
 //!
-//! Whatever runs here that is not ours (functions, iterators, callbacks, what they drop) may call back into the same object:
-//! nothing is borrowed meanwhile. A panic becomes a failure, as everywhere.
+//! Foreign code that runs here (functions, iterators, callbacks, and the drops of their values) may
+//! call back into the same object: nothing is borrowed meanwhile. A panic becomes a failure, as
+//! everywhere.
 
 mod alarm;
 mod cooperative_task;
@@ -28,15 +30,17 @@ use crate::deferred::{Cancelled, Deferred, Outcome, Promise};
 use crate::failure::Failure;
 use crate::time::{Clock, DelayedCall};
 
-/// Calls `call` when `delay` has passed, and gives what it returns (Twisted: `deferLater`).
+/// Calls `call` after `delay`, and returns a Deferred for its result (Twisted: `deferLater`).
 ///
-/// With `|| ()` it is a pause in a chain of callbacks. Cancelling the Deferred cancels the timer, and drops `call`; once it was
-/// called, cancelling goes to the Deferred that it returned. Dropping the Deferred changes nothing.
+/// With `|| ()` it is a pause in a chain of callbacks. Cancelling the Deferred cancels the timer,
+/// and drops `call`. After the call, it cancels the Deferred that `call` returned. Dropping the
+/// Deferred changes nothing.
 ///
 /// # Errors
 ///
-/// The Deferred fails with the failure that `call` returns, with [`Panicked`](crate::failure::Panicked) if it panics, with
-/// [`Cancelled`], or with [`Abandoned`](crate::deferred::Abandoned) if the clock goes first.
+/// The Deferred fails with the failure that `call` returns, with
+/// [`Panicked`](crate::failure::Panicked) if it panics, with [`Cancelled`], or with
+/// [`Abandoned`](crate::deferred::Abandoned) if the clock goes first.
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,7 +60,8 @@ pub fn defer_later<R: Outcome>(
     call: impl FnOnce() -> R + 'static,
 ) -> Deferred<R::Output> {
     let waiting: Rc<Waiting> = Rc::default();
-    // The timer alone keeps the promise, so that it is dropped, and fails, when the clock goes.
+    // Only the timer keeps the promise. So the promise is dropped when the clock goes, and its
+    // Deferred fails.
     let cancelled = Rc::downgrade(&waiting);
     let (promise, deferred) = Promise::with_canceller(move || {
         if let Some(waiting) = cancelled.upgrade() {
@@ -69,7 +74,7 @@ pub fn defer_later<R: Outcome>(
     deferred.add_callback(move |()| call())
 }
 
-/// What [`defer_later`] waits with.
+/// State of a [`defer_later`] that waits for its timer.
 #[derive(Default)]
 struct Waiting {
     promise: Cell<Option<Promise<()>>>,
@@ -79,7 +84,7 @@ struct Waiting {
 impl Waiting {
     fn fire(&self) {
         if let Some(promise) = self.promise.take() {
-            // It is fired here or in `cancel`, whichever takes it.
+            // It is fired here or in `cancel`: the first to take it fires it.
             let _ = promise.callback(());
         }
     }
@@ -95,7 +100,7 @@ impl Waiting {
     }
 }
 
-/// Reports a failure that came too late for whoever would have heard of it. That it was cancelled is no news.
+/// Reports a failure that has no receiver any more. A `Cancelled` is not reported.
 fn report(failure: Failure) {
     if failure.check::<Cancelled>().is_none() {
         drop(Deferred::<()>::fail(failure));

@@ -1,4 +1,4 @@
-//! One call that is to be made later, and the handle to it (Twisted: `DelayedCall`, `IDelayedCall`).
+//! One call that is due later, and its handle (Twisted: `DelayedCall`, `IDelayedCall`).
 //!
 //! | stage     | `active` | `cancel`, `reset`, `delay`, `hasten` | its function              |
 //! |-----------|----------|--------------------------------------|---------------------------|
@@ -6,9 +6,9 @@
 //! | called    | false    | [`TimerError::AlreadyCalled`]        | running, or ran           |
 //! | cancelled | false    | [`TimerError::AlreadyCancelled`]     | dropped, or being dropped |
 //!
-//! The only steps are pending to called (before the function runs) and pending to cancelled (before it is dropped), so a
-//! call that ended keeps saying how. The stage lives with the call, not in a table: a handle kept for long never speaks
-//! for another call.
+//! The only steps are pending to called (before the function runs) and pending to cancelled (before
+//! the function is dropped). So a call that ended keeps the way in which it ended. The stage lives
+//! in the call, not in a table: an old handle never speaks for another call.
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,17 +20,18 @@ use super::Shared;
 use super::queue::Nanos;
 use crate::error::TimerError;
 
-/// A call that was asked for with [`call_later`](crate::Clock::call_later) (Twisted: `DelayedCall`, `IDelayedCall`).
+/// Handle to a call that [`call_later`](crate::Clock::call_later) has scheduled (Twisted:
+/// `DelayedCall`, `IDelayedCall`).
 ///
-/// Clones are handles to the same call, and compare equal. Dropping them changes nothing: the call is made all the same.
-/// It belongs to the thread of its clock; no method waits.
+/// Clones are handles to the same call, and compare equal. Dropping them changes nothing: the call
+/// is still made. It belongs to the thread of its clock; no method waits.
 ///
 /// ```
 /// use std::cell::RefCell;
 /// use std::time::Duration;
 /// use ropewalk::{Clock, DelayedCall};
 ///
-/// /// Closes what has been idle for a minute.
+/// /// Closes after a minute without input.
 /// struct Idle(RefCell<Option<DelayedCall>>);
 ///
 /// impl Idle {
@@ -57,15 +58,15 @@ impl DelayedCall {
         Self { timers, call }
     }
 
-    /// The call will not be made; its function is dropped before this returns (Twisted: `cancel`).
+    /// Cancels the call (Twisted: `cancel`). Its function is dropped before this returns.
     ///
-    /// Should something that the function holds panic when it is dropped, that panic goes through to the caller; the call
-    /// is cancelled all the same.
+    /// If a captured value of the function panics when it is dropped, the panic goes through to the
+    /// caller. The call is cancelled even so.
     ///
     /// # Errors
     ///
-    /// [`TimerError::AlreadyCalled`] once the call was made, or is being made, and [`TimerError::AlreadyCancelled`]
-    /// after an earlier `cancel`. Nothing has happened then.
+    /// [`TimerError::AlreadyCalled`] once the call was made, or is being made, and
+    /// [`TimerError::AlreadyCancelled`] after an earlier `cancel`. Nothing has happened then.
     ///
     /// ```
     /// use ropewalk::DelayedCall;
@@ -86,10 +87,11 @@ impl DelayedCall {
         Ok(())
     }
 
-    /// The call will be made when `delay` from now has passed, sooner or later than planned (Twisted: `reset`).
+    /// Makes the call due when `delay` from now has passed, sooner or later than planned (Twisted:
+    /// `reset`).
     ///
-    /// It queues anew: behind calls with the same deadline, and not in a turn that has begun. What is too long to be
-    /// represented is as good as never.
+    /// It queues anew: behind calls with the same deadline, and not in a turn that has begun. A
+    /// delay too long to be represented is as good as never.
     ///
     /// # Errors
     ///
@@ -110,7 +112,7 @@ impl DelayedCall {
         self.move_to(|_| at)
     }
 
-    /// The call will be made `by` later than planned (Twisted: `delay`; for its negative numbers see
+    /// Makes the call due `by` later than planned (Twisted: `delay`; for its negative numbers see
     /// [`hasten`](Self::hasten)).
     ///
     /// It queues anew, as after [`reset`](Self::reset), even with a delay of zero.
@@ -133,11 +135,11 @@ impl DelayedCall {
         self.move_to(|at| at.plus(by))
     }
 
-    /// The call will be made `by` sooner than planned, at the soonest in the next turn (Twisted: `delay` with a negative
-    /// number).
+    /// Makes the call due `by` sooner than planned, at the soonest in the next turn (Twisted:
+    /// `delay` with a negative number).
     ///
-    /// It queues anew, as after [`reset`](Self::reset). Its deadline does not get past the time at which the present
-    /// turn began.
+    /// It queues anew, as after [`reset`](Self::reset). Its deadline stays at or after the time at
+    /// which the present turn began.
     ///
     /// # Errors
     ///
@@ -156,7 +158,8 @@ impl DelayedCall {
         self.move_to(|at| at.minus(by))
     }
 
-    /// Whether the call is still to be made (Twisted: `active`). It is not while it is being made.
+    /// Returns `true` if the call is still to be made (Twisted: `active`). While its function runs,
+    /// it returns `false`.
     ///
     /// ```
     /// fn still_waiting(call: &ropewalk::DelayedCall) -> bool {
@@ -167,9 +170,10 @@ impl DelayedCall {
         matches!(self.call.stage.get(), CallStage::Pending(_))
     }
 
-    /// When the call is due, on the scale of its clock's [`seconds`](crate::Clock::seconds) (Twisted: `getTime`).
+    /// Returns the deadline of the call, on the scale of its clock's
+    /// [`seconds`](crate::Clock::seconds) (Twisted: `getTime`).
     ///
-    /// For a call that was made or cancelled: when it was due.
+    /// For a call that was made or cancelled, it is the last deadline.
     ///
     /// ```
     /// use std::time::Duration;
@@ -184,14 +188,14 @@ impl DelayedCall {
             CallStage::Called(at) | CallStage::Cancelled(at) => at,
             CallStage::Pending(position) => match self.timers.upgrade() {
                 Some(timers) => timers.queue.borrow().deadline(position),
-                // Not reached: timers that go cancel what is pending.
+                // Not reached: timers cancel their pending calls when they are dropped.
                 None => Nanos::FAR,
             },
         };
         at.duration()
     }
 
-    /// Where the call waits, or why it doesn't.
+    /// Returns the position of a pending call, or the error of one that has ended.
     fn pending(&self) -> Result<(Rc<Shared>, usize), TimerError> {
         match self.call.stage.get() {
             CallStage::Called(_) => Err(TimerError::AlreadyCalled),
@@ -212,7 +216,7 @@ impl DelayedCall {
 }
 
 impl PartialEq for DelayedCall {
-    /// Whether both are handles to the same call.
+    /// Returns `true` if both are handles to the same call.
     fn eq(&self, other: &Self) -> bool {
         ptr::addr_eq(Rc::as_ptr(&self.call), Rc::as_ptr(&other.call))
     }
@@ -231,31 +235,31 @@ impl fmt::Debug for DelayedCall {
     }
 }
 
-/// A call as the queue and its handles share it: the one allocation of a timer.
+/// A call, shared by the queue and its handles: the one allocation of a timer.
 pub(super) struct TimedCall<B: ?Sized> {
     stage: StageCell,
     body: B,
 }
 
 impl<F: FnOnce() + 'static> TimedCall<Cell<Option<F>>> {
-    /// The stage is not true before the queue has taken the call and said where it is.
+    /// Creates a call. Its stage holds no real position before the queue has placed it.
     pub(super) fn new(function: F) -> Rc<Self> {
         Rc::new(Self { stage: StageCell::new(CallStage::Pending(0)), body: Cell::new(Some(function)) })
     }
 }
 
 impl TimedCall<dyn Body> {
-    /// It is pending, at this place of the queue.
+    /// Records that it is pending, at this position of the queue.
     pub(super) fn placed(&self, position: usize) {
         self.stage.set(CallStage::Pending(position));
     }
 
-    /// It counts as made; it was due `at`.
+    /// Records that it counts as made; it was due `at`.
     pub(super) fn called(&self, at: Nanos) {
         self.stage.set(CallStage::Called(at));
     }
 
-    /// It was cancelled; it would have been due `at`.
+    /// Records that it was cancelled; it would have been due `at`.
     pub(super) fn cancelled(&self, at: Nanos) {
         self.stage.set(CallStage::Cancelled(at));
     }
@@ -279,7 +283,7 @@ impl TimedCall<dyn Body> {
     }
 }
 
-/// The function of a call, its type forgotten.
+/// The function of a call, with its type erased.
 pub(super) trait Body {
     fn run(&self);
     fn discard(&self);
@@ -304,8 +308,8 @@ enum CallStage {
     Cancelled(Nanos),
 }
 
-/// A [`CallStage`] in eight bytes: the kind in the lowest two bits, the place or the deadline above them. A million pending
-/// calls have one each.
+/// A [`CallStage`] in eight bytes: the kind in the lowest two bits, the position or the deadline
+/// above them. A million pending calls have one each.
 struct StageCell(Cell<u64>);
 
 impl StageCell {

@@ -1,27 +1,30 @@
-//! Time: functions to be called later (Twisted: `IReactorTime`, `IDelayedCall`, `callLater`, `getDelayedCalls`).
+//! Time: functions that are called later (Twisted: `IReactorTime`, `IDelayedCall`, `callLater`,
+//! `getDelayedCalls`).
 //!
-//! [`Clock`] is what a caller names: the reactor is one, the virtual clock of the test kit is another. [`Timers`] is
-//! what stands behind every clock, and [`DelayedCall`] is the handle to one call. This room reads no clock and waits
-//! for nothing: whoever owns the [`Timers`] supplies the time, and says when to run what is due.
+//! [`Clock`] is the trait for callers: the reactor is a clock, and so is the virtual clock of the
+//! test kit. [`Timers`] is the implementation behind every clock, and [`DelayedCall`] is the handle
+//! to one call. This room reads no clock and does not wait. The owner of the [`Timers`] supplies
+//! the time, and decides when due calls run.
 //!
-//! Time is a [`Duration`] since the clock's own start. It only grows, whatever happens to the time of day (Twisted's
-//! reactor follows the wall clock), and says nothing about the date.
+//! Time is a [`Duration`] since the clock's own start. It only grows, even if the time of day is
+//! set (Twisted's reactor follows the wall clock), and says nothing about the date.
 //!
 //! The rules:
 //!
-//! 1. A call is never made before its deadline, and never before the turn of the loop in which it was asked for has
-//!    ended: a delay of zero means the next turn.
-//! 2. Calls are made in the order of their deadlines; equal deadlines in the order in which they were asked for
-//!    (Twisted leaves that open).
-//! 3. What is due is fixed when a turn begins. A call that was added, or moved (even to where it was), since then waits
-//!    for the next turn; one that was cancelled is not made.
+//! 1. A call is never made before its deadline, and never before the end of the turn of the loop
+//!    that scheduled it: a delay of zero means the next turn.
+//! 2. Calls are made in the order of their deadlines; equal deadlines in the order in which they
+//!    were scheduled (Twisted leaves that open).
+//! 3. The due calls are fixed when a turn begins. A call that was added, or moved (even to where it
+//!    was), since then waits for the next turn. A call that was cancelled is not made.
 //! 4. A call counts as made before its function starts, so it can't cancel or move itself.
 //! 5. The function of a cancelled call is dropped before `cancel` returns.
-//! 6. No delay is too long. A deadline further than about 146 years from the clock's start is put there.
+//! 6. No delay is too long. A deadline further than about 146 years from the clock's start is put
+//!    there.
 //! 7. When the clock goes (the reactor is closed), every call that is still pending is cancelled.
 //!
-//! Costs: asking, moving and cancelling take O(log n) at worst, and memory is given back when calls are cancelled, not
-//! when they would have been due. Everything here belongs to one thread.
+//! Costs: scheduling, moving and cancelling take O(log n) at worst. Memory is freed when calls are
+//! cancelled, not at their deadlines. Everything here belongs to one thread.
 
 mod call;
 mod queue;
@@ -39,11 +42,12 @@ use self::queue::{Nanos, Queue};
 use crate::failure::guarded;
 use crate::log::error;
 
-/// Something that knows the time, and calls functions later (Twisted: `IReactorTime`).
+/// Tells the time, and calls functions later (Twisted: `IReactorTime`).
 ///
-/// Code that needs timers takes `&impl Clock`, so that a test can hand it a virtual clock where a program hands it the
-/// reactor. To keep the clock, keep a clone of its [`timers`](Self::timers). A `&dyn Clock` works as well; there,
-/// `clock.timers().call_later(..)` takes the place of [`call_later`](Self::call_later).
+/// Code that needs timers takes `&impl Clock`, so that a test can pass a virtual clock, and a
+/// program the reactor. To keep the clock, keep a clone of its [`timers`](Self::timers). A
+/// `&dyn Clock` works as well; call `clock.timers().call_later(..)` there instead of
+/// [`call_later`](Self::call_later).
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +62,8 @@ use crate::log::error;
     note = "a clock is a reactor, `transport.timers()`, or in a test a `testing::VirtualClock`"
 )]
 pub trait Clock {
-    /// The timers of this clock: the only method to write for a clock that wraps another.
+    /// Returns the timers of this clock: the only method to write for a clock that wraps another
+    /// one.
     ///
     /// ```
     /// use ropewalk::{Clock, time::Timers};
@@ -81,7 +86,8 @@ pub trait Clock {
     /// ```
     fn timers(&self) -> &Timers;
 
-    /// The time since this clock's own start (Twisted: `seconds`). It never goes back, and is not the time of day.
+    /// Returns the time since this clock's own start (Twisted: `seconds`). It never goes back, and
+    /// is not the time of day.
     ///
     /// ```
     /// use std::time::Duration;
@@ -95,15 +101,16 @@ pub trait Clock {
         self.timers().now()
     }
 
-    /// Has `call` called once, on this thread, when `delay` has passed (Twisted: `callLater`).
+    /// Schedules `call` to run once, on this thread, after `delay` (Twisted: `callLater`).
     ///
-    /// Never before this method has returned, and never in the same turn of the loop: with a delay of zero it is called
-    /// in the next turn, after the network had its say. Calls with equal deadlines are made in the order in which they
-    /// were asked for. A delay too long to be represented is as good as never; a negative one, or one that is no number,
-    /// can't be written ([`Duration::try_from_secs_f64`] says so).
+    /// It is never called before this method has returned, and never in the same turn of the loop.
+    /// With a delay of zero it is called in the next turn, after that turn's network events. Calls
+    /// with equal deadlines are made in the order in which they were scheduled. A delay too long to
+    /// be represented is as good as never. A negative delay, or one that is no number, can't be
+    /// written ([`Duration::try_from_secs_f64`] returns an error for it).
     ///
-    /// Dropping the [`DelayedCall`] changes nothing; [`DelayedCall::cancel`] does. On a clock whose reactor is gone, the
-    /// call is cancelled from the start.
+    /// Dropping the [`DelayedCall`] changes nothing; [`DelayedCall::cancel`] cancels the call. On a
+    /// clock whose reactor is gone, the call is cancelled from the start.
     ///
     /// ```
     /// use std::time::Duration;
@@ -120,9 +127,10 @@ pub trait Clock {
         self.timers().schedule(delay, call)
     }
 
-    /// Every call that is still to be made, the next one first (Twisted: `getDelayedCalls`).
+    /// Returns every call that is still to be made, the next one first (Twisted:
+    /// `getDelayedCalls`).
     ///
-    /// This walks all of them: it is for tests and for looking into a program, not for every turn.
+    /// It walks all of them: use it in tests and for a look into a program, not in every turn.
     ///
     /// ```
     /// use ropewalk::Clock;
@@ -151,9 +159,10 @@ impl<C: Clock + ?Sized> Clock for Rc<C> {
     }
 }
 
-/// The pending calls of a clock, and its time: a cheap handle, equal to every clone of it, for the clock's thread only.
+/// The pending calls of a clock, and its time: a cheap handle, for the clock's thread only. Clones
+/// are equal.
 ///
-/// It is a [`Clock`] itself, and the form in which something that outlives a function keeps one.
+/// It is a [`Clock`] itself, and the form in which a long-lived value keeps one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -167,32 +176,35 @@ impl<C: Clock + ?Sized> Clock for Rc<C> {
 #[derive(Clone)]
 pub struct Timers(Rc<Shared>);
 
-/// What the clones of a [`Timers`] share. A [`DelayedCall`] refers to it weakly, so that a call whose function holds
-/// the call's own handle keeps nothing alive.
+/// State that the clones of a [`Timers`] share. A [`DelayedCall`] refers to it weakly, so that a
+/// call whose function holds the call's own handle keeps nothing alive.
 ///
-/// The queue is borrowed for the length of one of its own methods, none of which runs or drops a user's function.
+/// The queue is borrowed for the length of one of its own methods, none of which runs or drops a
+/// user's function.
 pub(in crate::time) struct Shared {
     queue: RefCell<Queue>,
     now: Box<dyn Fn() -> Duration>,
 }
 
 impl Timers {
-    /// Timers without a call, on a clock that `now` reads: the time since the clock's start.
+    /// Creates timers without a call, on a clock that `now` reads: the time since the clock's
+    /// start.
     ///
-    /// `now` is asked once for each call that is made, reset, or looked at; it may hand out the time at which the
-    /// present turn began. Should it go back, deadlines are computed from what it says, and no call is made early.
+    /// `now` is read once for each call that is scheduled or reset, and for each `seconds`. It may
+    /// return the time at which the present turn began. If it goes back, deadlines are computed
+    /// from its values, and no call is made early.
     pub(crate) fn new(now: impl Fn() -> Duration + 'static) -> Self {
         Self(Rc::new(Shared { queue: RefCell::default(), now: Box::new(now) }))
     }
 
-    /// Timers of a clock that is gone.
+    /// Creates the timers of a clock that is gone.
     pub(crate) fn closed() -> Self {
         let timers = Self::new(|| Duration::ZERO);
         timers.close();
         timers
     }
 
-    /// How many calls are still to be made.
+    /// Number of calls that are still to be made.
     ///
     /// ```
     /// fn gauge(timers: &ropewalk::time::Timers) -> usize {
@@ -203,7 +215,7 @@ impl Timers {
         self.0.queue.borrow().len()
     }
 
-    /// Whether no call is still to be made.
+    /// Returns `true` if no call is still to be made.
     ///
     /// ```
     /// fn nothing_to_wait_for(timers: &ropewalk::time::Timers) -> bool {
@@ -214,24 +226,26 @@ impl Timers {
         self.len() == 0
     }
 
-    /// When the next call is due, on the clock's scale. It may be in the past.
+    /// Returns the next deadline, on the clock's scale. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.0.queue.borrow().next_deadline().map(Nanos::duration)
     }
 
-    /// Fixes the calls that are due in this turn, those with a deadline up to `now`, and hands them out one by one.
+    /// Fixes the calls that are due in this turn, those with a deadline up to `now`, and returns
+    /// them one by one.
     ///
-    /// Whoever stops before the end leaves the rest in the queue: in the next turn it comes first, in the same order.
+    /// A caller that stops early leaves the rest in the queue: in the next turn it comes first, in
+    /// the same order.
     pub(crate) fn begin(&self, now: Duration) -> Due {
         let now = Nanos::from(now);
         let limit = self.0.queue.borrow_mut().begin(now);
         Due { timers: self.clone(), now, limit }
     }
 
-    /// The clock is gone: cancels every call, those that are asked for from now on too.
+    /// Cancels every call, and every later one from the start: the clock is gone.
     ///
-    /// Its owner calls this when it is dropped, because functions in the queue may hold clones of these timers. A
-    /// function that panics when it is dropped is logged.
+    /// The owner calls this when it is dropped, because functions in the queue may hold clones of
+    /// these timers. A function that panics when it is dropped is logged.
     pub(crate) fn close(&self) {
         self.0.close();
     }
@@ -263,7 +277,7 @@ impl Clock for Timers {
 }
 
 impl PartialEq for Timers {
-    /// Whether both are handles to the same timers.
+    /// Returns `true` if both are handles to the same timers.
     fn eq(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
@@ -278,13 +292,14 @@ impl fmt::Debug for Timers {
 }
 
 impl Shared {
-    /// The moment `delay` from now.
+    /// Returns the moment `delay` from now.
     fn deadline(&self, delay: Duration) -> Nanos {
         Nanos::from((self.now)()).plus(delay)
     }
 
     fn close(&self) {
-        // All are cancelled before the first of their functions is dropped: that runs code which is not ours.
+        // All calls are cancelled before the first of their functions is dropped: a drop runs code
+        // that is not ours.
         let calls = self.queue.borrow_mut().close();
         for call in calls {
             if let Err(panic) = guarded(|| call.discard()) {
@@ -300,9 +315,10 @@ impl Drop for Shared {
     }
 }
 
-/// The calls that are due in one turn, in order. Each is out of the queue, and counts as made, once it is handed out.
+/// The due calls of one turn, in order. A call leaves the queue, and counts as made, when the
+/// iterator returns it.
 ///
-/// Nothing is borrowed while this is kept.
+/// It borrows nothing while it is kept.
 #[derive(Debug)]
 pub(crate) struct Due {
     timers: Timers,
@@ -321,7 +337,7 @@ impl Iterator for Due {
     }
 }
 
-/// A call whose time has come.
+/// A due call, taken out of the queue.
 #[must_use = "it counts as called, and is lost unless it is run"]
 pub(crate) struct Ready {
     call: Rc<TimedCall<dyn Body>>,
@@ -334,7 +350,7 @@ impl Ready {
         self.call.run();
     }
 
-    /// How long after its deadline the turn began in which it runs.
+    /// Time from its deadline to the beginning of the turn in which it runs.
     pub(crate) fn late(&self) -> Duration {
         self.late
     }

@@ -1,19 +1,25 @@
-//! The queue of pending calls: an indexed sixteen-way heap, in pieces.
+//! The queue of pending calls: an indexed sixteen-way heap, in chunks.
 //!
-//! What governs it:
+//! Invariants:
 //!
-//! - The order is that of (deadline, sequence number). A call gets the next sequence number when it is added and again
-//!   whenever it is moved, so calls with equal deadlines stand in the order in which they were last asked for.
-//! - No deadline is put before the latest turn's beginning (`floor`). So whatever arrives after a turn began stands
-//!   behind everything that turn has to run, and one look at the first call tells whether the turn is over.
-//! - Every call knows its place, and each step of the heap tells it. Cancelling takes the call out, for good.
-//! - Entries live in pieces of [`CHUNK`], so that neither growing nor shrinking ever copies the whole, and memory is
-//!   given back piece by piece. One empty piece is kept, so that a queue of changing length does not pay for each change.
+//! - The order is that of (deadline, sequence number). A call gets the next sequence number when it
+//!   is added and again whenever it is moved, so calls with equal deadlines stand in the order of
+//!   their last scheduling.
+//! - No deadline is put before the latest turn's beginning (`floor`). So every call that arrives
+//!   after a turn began stands behind the due calls of that turn, and the first call alone tells if
+//!   the turn is over.
+//! - Every call stores its position, and each step of the heap updates it. Cancelling takes the
+//!   call out, for good.
+//! - Entries live in chunks of [`CHUNK`]. So neither growing nor shrinking ever copies the whole,
+//!   and memory is freed chunk by chunk. One empty chunk is kept, so that a queue whose length goes
+//!   up and down does not pay for each change.
 //!
-//! Nothing here runs or drops a function: entries hold counted references, and callers get theirs back.
+//! The queue never runs or drops a function: entries hold counted references, and callers get
+//! theirs back.
 //!
-//! Places: the root is at 15 and the children of `p` at `16p - 224` to `16p - 209`. The fifteen unused places in front let
-//! every group of sixteen start at a multiple of sixteen, inside one piece and on as few cache lines as it can.
+//! Positions: the root is at 15, and the children of `p` are at `16p - 224` to `16p - 209`. The
+//! fifteen unused positions in front let every group of sixteen start at a multiple of sixteen,
+//! inside one chunk and on as few cache lines as possible.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,7 +31,7 @@ use super::call::{Body, TimedCall};
 pub(super) struct Queue {
     heap: Heap,
     next_sequence: u64,
-    /// When the latest turn began.
+    /// Beginning of the latest turn.
     floor: Nanos,
     closed: bool,
 }
@@ -39,7 +45,7 @@ impl Queue {
         self.heap.first().map(|entry| entry.at)
     }
 
-    /// Adds a call. `false` if the queue is closed: it was not taken.
+    /// Adds a call. Returns `false` if the queue is closed, and does not take the call then.
     #[must_use]
     pub(super) fn push(&mut self, at: Nanos, call: Rc<TimedCall<dyn Body>>) -> bool {
         if self.closed {
@@ -50,29 +56,29 @@ impl Queue {
         true
     }
 
-    /// Takes out the call at `position`, and says when it was due.
+    /// Takes out the call at `position`, and returns its deadline.
     pub(super) fn remove(&mut self, position: usize) -> Nanos {
         self.heap.remove(position).at
     }
 
-    /// Gives the call at `position` another deadline, computed from the one it has.
+    /// Gives the call at `position` another deadline, computed from the present one.
     pub(super) fn reschedule(&mut self, position: usize, at: impl FnOnce(Nanos) -> Nanos) {
         let (at, sequence) = (at(self.deadline(position)).max(self.floor), self.sequence());
         self.heap.rekey(position, at, sequence);
     }
 
-    /// When the call at `position` is due.
+    /// Returns the deadline of the call at `position`.
     pub(super) fn deadline(&self, position: usize) -> Nanos {
         self.heap.at(position).at
     }
 
-    /// A turn begins. What has the sequence number returned here, or a later one, is not part of it.
+    /// Begins a turn. Calls with the returned sequence number, or a later one, are not part of it.
     pub(super) fn begin(&mut self, now: Nanos) -> u64 {
         self.floor = self.floor.max(now);
         self.next_sequence
     }
 
-    /// Takes out the first call, if it is due `now` and older than `limit`, and says when it was due.
+    /// Takes out the first call, if it is due `now` and older than `limit`, with its deadline.
     pub(super) fn pop(&mut self, now: Nanos, limit: u64) -> Option<(Nanos, Rc<TimedCall<dyn Body>>)> {
         let first = self.heap.first()?;
         if first.at > now || first.sequence >= limit {
@@ -82,14 +88,15 @@ impl Queue {
         Some((at, call.expect("an entry in the heap holds its call")))
     }
 
-    /// Every call, in order.
+    /// Returns every call, in order.
     pub(super) fn calls(&self) -> Vec<Rc<TimedCall<dyn Body>>> {
         let mut entries: Vec<&HeapEntry> = self.heap.entries().collect();
         entries.sort_unstable_by_key(|entry| entry.key());
         entries.into_iter().filter_map(|entry| entry.call.clone()).collect()
     }
 
-    /// Takes no more calls, and cancels those that it has: the caller drops their functions.
+    /// Closes the queue, which takes no more calls, and cancels the pending ones. The caller drops
+    /// their functions.
     pub(super) fn close(&mut self) -> impl Iterator<Item = Rc<TimedCall<dyn Body>>> + use<> {
         self.closed = true;
         for entry in self.heap.entries() {
@@ -149,12 +156,12 @@ impl From<Duration> for Nanos {
     }
 }
 
-/// The heap proper: it knows keys and places, and nothing of turns.
+/// The heap itself, which knows keys and positions but no turns.
 #[derive(Default)]
 struct Heap {
-    /// All full but the last one that is in use; behind it at most one, empty.
+    /// All full but the last one in use. Behind it at most one empty chunk.
     chunks: Vec<Vec<HeapEntry>>,
-    /// How many places are taken, with the unused ones in front; zero before the first call.
+    /// Number of positions in use, including the unused ones in front; zero before the first call.
     end: usize,
 }
 
@@ -198,7 +205,7 @@ impl Heap {
         self.settle(position, entry);
     }
 
-    /// Finds the place for an entry, starting at a vacant one whose subtree is in order.
+    /// Places an entry in order, starting at a vacant position whose subtree is in order.
     fn settle(&mut self, hole: usize, entry: HeapEntry) {
         if hole > ROOT && entry.key() < self.at(parent(hole)).key() {
             self.rise(hole, entry);
@@ -231,7 +238,7 @@ impl Heap {
         self.place(hole, entry);
     }
 
-    /// The child that comes first: its key and its position.
+    /// Returns the key and the position of the child that comes first.
     fn least_child(&self, position: usize) -> Option<(u128, usize)> {
         let first = children(position);
         if first >= self.end {
@@ -240,13 +247,13 @@ impl Heap {
         let group = &self.chunks[first / CHUNK][first % CHUNK..];
         let (key, index) = match group.first_chunk() {
             Some(full) => least(full),
-            // Only the last group of all is not full.
+            // Only the very last group is not full.
             None => group.iter().map(HeapEntry::key).zip(0..).min()?,
         };
         Some((key, first + index))
     }
 
-    /// Moves the entry at `from` into the vacant place `to`.
+    /// Moves the entry at `from` into the vacant position `to`.
     fn shift(&mut self, from: usize, to: usize) {
         let entry = self.take(from);
         self.place(to, entry);
@@ -259,7 +266,7 @@ impl Heap {
         *self.at_mut(position) = entry;
     }
 
-    /// The entry at `position`, which is vacant then.
+    /// Takes the entry at `position`, and leaves that position vacant.
     fn take(&mut self, position: usize) -> HeapEntry {
         std::mem::replace(self.at_mut(position), HeapEntry::VACANT)
     }
@@ -275,14 +282,14 @@ impl Heap {
     fn append(&mut self, entry: HeapEntry) {
         let chunk = self.end / CHUNK;
         if chunk == self.chunks.len() {
-            // The first grows as it must: most clocks never fill it.
+            // The first chunk grows on demand: most clocks never fill it.
             self.chunks.push(if chunk == 0 { Vec::new() } else { Vec::with_capacity(CHUNK) });
         }
         self.chunks[chunk].push(entry);
         self.end += 1;
     }
 
-    /// The last entry, its place gone.
+    /// Removes the last position, and returns its entry.
     fn cut(&mut self) -> HeapEntry {
         self.end -= 1;
         let chunk = self.end / CHUNK;
@@ -297,7 +304,7 @@ impl Heap {
     }
 }
 
-/// A place in the heap. It is vacant in front of the root, and while others are moved.
+/// One position of the heap. It is vacant in front of the root, and while other entries are moved.
 struct HeapEntry {
     at: Nanos,
     sequence: u64,
@@ -307,18 +314,19 @@ struct HeapEntry {
 impl HeapEntry {
     const VACANT: Self = Self { at: Nanos(0), sequence: 0, call: None };
 
-    /// Deadline and sequence number as one number, which is compared without a branch. The processor guesses wrong at
-    /// every second comparison of random deadlines.
+    /// Deadline and sequence number as one number, which is compared without a branch. On random
+    /// deadlines, the processor mispredicts every second comparison.
     #[inline]
     fn key(&self) -> u128 {
         u128::from(self.at.0) << 64 | u128::from(self.sequence)
     }
 }
 
-/// The key that comes first in a full group, and its index.
+/// Returns the first key of a full group, and its index.
 ///
-/// A tournament: its comparisons wait for one another four deep, those of a walk along the group fifteen deep. Each is
-/// written so that the compiler makes it a selection; of `Iterator::min` it makes a jump for each key.
+/// A tournament: its comparisons depend on one another four deep, those of a walk along the group
+/// fifteen deep. Each comparison is written so that the compiler makes it a selection; it turns
+/// `Iterator::min` into a jump for each key.
 fn least(group: &[HeapEntry; WAYS]) -> (u128, usize) {
     let mut round: [(u128, usize); WAYS] = std::array::from_fn(|index| (group[index].key(), index));
     let mut left = WAYS;
@@ -334,17 +342,18 @@ fn least(group: &[HeapEntry; WAYS]) -> (u128, usize) {
 
 const ROOT: usize = WAYS - 1;
 
-/// Children of a place. Each level that an entry passes costs a wait for memory, for the entry that makes room and for
-/// the call that is told its place, while keys that lie side by side cost little to compare. With a million calls, firing
-/// took a sixth longer with eight ways and a quarter longer with thirty-two; with ten thousand, it took a twentieth less
-/// with eight and nearly twice as long with thirty-two.
+/// Number of children of a position. Each level that an entry passes costs a wait for memory, for
+/// the entry that makes room and for the call whose position changes, while adjacent keys cost
+/// little to compare. With a million calls, firing took a sixth longer with eight ways and a
+/// quarter longer with thirty-two. With ten thousand, it took a twentieth less with eight and
+/// nearly twice as long with thirty-two.
 const WAYS: usize = 16;
 
-/// Entries in a piece: 16 KiB. Of the powers of two from 256 to 4,096 this was the fastest with a million calls, by a
-/// little; pieces of 64 KiB and more make the C library's allocator tidy up at once when one is freed, for up to a
-/// millisecond.
+/// Number of entries in a chunk: 16 KiB. Of the powers of two from 256 to 4,096 this was the
+/// fastest with a million calls, by a little. Chunks of 64 KiB and more make the C library's
+/// allocator tidy up at once when one is freed, for up to a millisecond.
 ///
-/// Tiny in this crate's own tests, so that they cross from piece to piece all the time.
+/// Tiny in this crate's own tests, so that they cross from chunk to chunk all the time.
 const CHUNK: usize = if cfg!(test) { WAYS } else { 512 };
 
 fn parent(position: usize) -> usize {
@@ -357,7 +366,7 @@ fn children(position: usize) -> usize {
 
 #[cfg(test)]
 impl Queue {
-    /// The places of all calls, by sequence number.
+    /// The positions of all calls, by sequence number.
     pub(super) fn places(&self) -> std::collections::HashMap<u64, usize> {
         (ROOT..self.heap.end).map(|position| (self.heap.at(position).sequence, position)).collect()
     }
@@ -366,20 +375,20 @@ impl Queue {
         self.heap.chunks.len()
     }
 
-    /// Asserts what every method of the heap relies on.
+    /// Asserts the invariants that every method of the heap relies on.
     pub(super) fn check(&self) {
         let heap = &self.heap;
         for position in ROOT..heap.end {
             let entry = heap.at(position);
             let call = entry.call.as_ref().expect("vacant");
-            assert_eq!(call.place(), Some(position), "a call does not know its place");
+            assert_eq!(call.place(), Some(position), "a call stores another position");
             if position > ROOT {
                 assert!(heap.at(parent(position)).key() < entry.key(), "out of order at {position}");
             }
         }
         assert_eq!(heap.chunks.iter().map(Vec::len).sum::<usize>(), heap.end);
         let used = heap.end.div_ceil(CHUNK);
-        assert!(heap.chunks.len() <= used + 1, "{} pieces for {} places", heap.chunks.len(), heap.end);
+        assert!(heap.chunks.len() <= used + 1, "{} chunks for {} positions", heap.chunks.len(), heap.end);
     }
 }
 
@@ -389,7 +398,8 @@ mod tests {
 
     use super::*;
 
-    /// The memory of a timer is an entry of four words and one allocation: two counts, the stage, the function.
+    /// The memory of a timer is an entry of four words and one allocation: two counts, the stage,
+    /// the function.
     #[test]
     fn a_pending_call_is_small() {
         let counted = Rc::new(0);
@@ -399,7 +409,8 @@ mod tests {
         assert_eq!(size_of::<Option<Cell<Option<Rc<()>>>>>(), 16, "a function that holds one Rc costs one word");
     }
 
-    /// The groups of children partition the places behind the root, and never straddle two pieces.
+    /// The groups of children partition the positions behind the root, and never straddle two
+    /// chunks.
     #[test]
     fn children_and_parents_agree() {
         let mut next = ROOT + 1;

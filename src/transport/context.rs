@@ -1,5 +1,6 @@
-//! [`TransportContext`]: all that a transport knows of its reactor. It holds the dirty list (connections with work for the end of
-//! the turn), the buffer pool, and the way down to the sockets for requests that cannot wait for the end of the turn.
+//! [`TransportContext`]: the state that a reactor shares with its transports. It holds the dirty
+//! list (connections with work for the end of the turn), the buffer pool, and the way down to the
+//! sockets for requests that cannot wait for the end of the turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,16 +18,17 @@ type WaitingCall = (Id, Box<dyn FnOnce()>);
 /// Shared by a reactor and all its transports.
 pub(crate) struct TransportContext {
     dirty: RefCell<Vec<Transport>>,
-    /// The reactor is closed. The list keeps no transport from then on, because each transport keeps the list.
+    /// The reactor is closed. From then on the list keeps no transport, because each transport
+    /// keeps the list.
     is_closed: Cell<bool>,
     pub(crate) pool: BufferPool,
     pub(crate) driver: Weak<dyn Driver>,
     pub(crate) observer: Option<Rc<dyn Observer>>,
-    /// How many protocols are reached from outside at present.
+    /// Number of protocols that are entered from outside at present.
     entered: Cell<usize>,
-    /// What is to be done when none is any more.
+    /// The call to make when none of them is entered any more.
     postponed: Cell<Option<Box<dyn FnOnce()>>>,
-    /// There are calls that wait for a protocol: looked at behind each callback.
+    /// Calls wait for a protocol. It is checked after each callback.
     has_waiting: Cell<bool>,
     waiting: RefCell<VecDeque<WaitingCall>>,
 }
@@ -46,18 +48,19 @@ impl TransportContext {
         }
     }
 
-    /// A protocol is reached from outside: until the guard is dropped nothing may call protocols.
+    /// Marks a protocol as entered from outside. Until the guard is dropped, nothing may call
+    /// protocols.
     pub(crate) fn enter(&self) -> Entered<'_> {
         self.entered.set(self.entered.get() + 1);
         Entered(self)
     }
 
-    /// Whether protocols are reached from outside at present.
+    /// Returns `true` if a protocol is entered from outside at present.
     pub(crate) fn is_entered(&self) -> bool {
         self.entered.get() > 0
     }
 
-    /// Has something done when no protocol is reached from outside any more.
+    /// Makes `call` when no protocol is entered from outside any more.
     pub(crate) fn postpone(&self, call: impl FnOnce() + 'static) {
         self.postponed.set(Some(Box::new(call)));
     }
@@ -68,18 +71,18 @@ impl TransportContext {
         self.has_waiting.set(true);
     }
 
-    /// True if calls wait for any protocol.
+    /// Returns `true` if calls wait for any protocol.
     #[inline]
     pub(crate) fn has_waiting(&self) -> bool {
         self.has_waiting.get()
     }
 
-    /// True if calls wait for the protocol of this connection.
+    /// Returns `true` if calls wait for the protocol of this connection.
     pub(crate) fn has_waiting_for(&self, id: Id) -> bool {
         self.waiting.borrow().iter().any(|(of, _)| *of == id)
     }
 
-    /// The first call that waits for the protocol of this connection.
+    /// Takes the first call that waits for the protocol of this connection.
     pub(crate) fn next_waiting(&self, id: Id) -> Option<Box<dyn FnOnce()>> {
         let mut waiting = self.waiting.borrow_mut();
         let first = waiting.iter().position(|(of, _)| *of == id)?;
@@ -88,7 +91,8 @@ impl TransportContext {
         Some(call)
     }
 
-    /// Puts a connection on the dirty list. The connection sees to it that it stands there once.
+    /// Puts a connection on the dirty list. The connection itself ensures that it is there only
+    /// once.
     #[inline(always)]
     pub(crate) fn add_dirty(&self, transport: &Transport) {
         if !self.is_closed.get() {
@@ -96,7 +100,7 @@ impl TransportContext {
         }
     }
 
-    /// Empties the list, and takes no more connections.
+    /// Empties the list, which takes no more connections.
     pub(crate) fn close(&self) {
         self.is_closed.set(true);
         drop(self.dirty.take());
@@ -107,13 +111,14 @@ impl TransportContext {
         self.dirty.borrow().is_empty()
     }
 
-    /// Takes the list, leaving `empty` (which keeps its capacity) for connections that are added meanwhile.
+    /// Takes the list, leaving `empty` (which keeps its capacity) for connections that are added
+    /// meanwhile.
     pub(crate) fn take_dirty(&self, empty: Vec<Transport>) -> Vec<Transport> {
         self.dirty.replace(empty)
     }
 }
 
-/// Says that a protocol is reached from outside, until it is dropped. From [`TransportContext::enter`].
+/// Guard of a protocol that is entered from outside. From [`TransportContext::enter`].
 pub(crate) struct Entered<'a>(&'a TransportContext);
 
 impl Drop for Entered<'_> {

@@ -1,7 +1,7 @@
 //! [`Id`]: the name of a watched source.
 
-/// Names one thing that a reactor watches: a place in its table, and a generation, so that what is said of an earlier
-/// tenant of the same place is recognised as stale.
+/// Name of one source that a reactor watches: a slot of its table, and a generation. An event for
+/// an earlier source of the same slot is recognised as stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Id {
     pub(crate) slot: u32,

@@ -1,5 +1,6 @@
-//! What may stand between a protocol and the bytes of the network: [`Layer`]s, one above the other (Twisted: `TLSMemoryBIOProtocol`,
-//! which stands in the transport's place). A layer makes no system call and calls no protocol: it is given bytes, and gives bytes.
+//! [`Layer`]s between a protocol and the bytes of the network, one above the other (Twisted:
+//! `TLSMemoryBIOProtocol`, which takes the transport's place). A layer makes no system call and
+//! calls no protocol: bytes go in, and bytes come out.
 //!
 //! ```text
 //!   write ──> queue ──> seal ──> queue ──> seal ──> the stream's queue ──> socket
@@ -7,7 +8,8 @@
 //!   protocol <────────  open  <──────────  open  <──────────────────────── socket
 //! ```
 //!
-//! The level of bytes that arrive is the number of layers that they have passed: those of the network have level 0.
+//! The level of bytes that arrive is the number of layers that they have passed: those of the
+//! network have level 0.
 
 use std::any::Any;
 use std::fmt;
@@ -16,48 +18,50 @@ use std::time::Duration;
 use super::send_queue::{BufferPool, CHUNK, SendQueue};
 use crate::failure::{Failure, Result};
 
-/// How many bytes are sealed before they are sent: what a few vectored sends take, so that a long queue is not held twice.
+/// Number of bytes that are sealed before they are sent. 256 KiB: what a few vectored sends take,
+/// so that a long queue is not held twice.
 pub(super) const SEALED_BYTES: usize = 4 * CHUNK;
 
 /// One layer of a connection.
 pub(crate) trait Layer {
-    /// Bytes came from below. What is to be answered is added to `answer`.
+    /// Opens bytes from below. Adds the answer to them, if there is one, to `answer`.
     fn open(&mut self, data: &[u8], answer: &mut Vec<u8>, pool: &BufferPool) -> Opened;
 
-    /// The peer's direction has ended below. `None`: it had ended here before.
+    /// Handles the peer's end of stream below this layer. Returns the failure of a cut, or `None`
+    /// if the peer's direction had ended in this layer before.
     fn end(&mut self) -> Option<Failure>;
 
-    /// Whether bytes can be sealed: the handshake is done.
+    /// Returns `true` if bytes can be sealed: the handshake is done.
     fn is_ready(&self) -> bool;
 
-    /// How long that may take from the start.
+    /// Time limit of the handshake, from the start.
     fn timeout(&self) -> Option<Duration>;
 
-    /// What it is if it takes longer.
+    /// Returns the failure of a handshake that takes longer than `after`.
     fn is_late(&self, after: Duration) -> Failure;
 
-    /// Adds to `sealed` what is to be sent for `plain`.
+    /// Seals `plain`, and adds the sealed bytes to `sealed`.
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()>;
 
-    /// Adds to `sealed` what tells the peer that our direction ends.
+    /// Adds the end of the write direction to `sealed`.
     fn close(&mut self, sealed: &mut Vec<u8>);
 
-    /// For whoever knows what it is.
+    /// Returns the layer for a downcast by code that knows its type.
     fn as_any(&self) -> &dyn Any;
 }
 
-/// What came of bytes.
+/// Result of opening bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
-    /// What they held for whoever is above.
+    /// The opened bytes, for the layer or the protocol above.
     pub(crate) plain: Vec<u8>,
-    /// They ended the handshake, before `plain`.
+    /// The bytes completed the handshake, before `plain`.
     pub(crate) completed: bool,
-    /// They ended it without an answer, which would have acknowledged them.
+    /// They completed it without an answer, which would have acknowledged them.
     pub(crate) unanswered: bool,
     /// The peer's direction ended behind `plain`.
     pub(crate) ended: bool,
-    /// They were wrong, behind all else.
+    /// The bytes were wrong, behind everything else in this result.
     pub(crate) failure: Option<Failure>,
 }
 
@@ -65,15 +69,15 @@ pub(crate) struct Opened {
 #[derive(Default)]
 pub(crate) struct Layers {
     stack: Vec<LayerPlace>,
-    /// The layers are to end our direction with what is sealed next, or have done so.
+    /// The layers end the write direction with their next seal, or have ended it.
     pub(super) is_ending: bool,
-    /// The network's bytes have ended, which the protocol may not know yet.
+    /// The network's bytes have ended. The protocol may not know yet.
     pub(super) wire_ended: bool,
 }
 
 struct LayerPlace {
     layer: Box<dyn Layer>,
-    /// What was written above it and is not sealed.
+    /// Bytes that were written above the layer and are not sealed yet.
     queue: SendQueue,
 }
 
@@ -86,7 +90,7 @@ impl Layers {
         self.stack.last().map(|place| &*place.layer)
     }
 
-    /// The layer that the bytes of a level are for.
+    /// Returns the layer that opens the bytes of a level.
     pub(super) fn at(&mut self, level: usize) -> Option<&mut dyn Layer> {
         match self.stack.get_mut(level) {
             Some(place) => Some(&mut *place.layer),
@@ -99,43 +103,44 @@ impl Layers {
         self.stack.push(LayerPlace { layer, queue: SendQueue::default() });
     }
 
-    /// The queue that is written to.
+    /// Returns the queue that takes writes.
     pub(super) fn top_queue(&mut self) -> Option<&mut SendQueue> {
         self.stack.last_mut().map(|place| &mut place.queue)
     }
 
-    /// Bytes that wait to be sealed.
+    /// Number of bytes that wait to be sealed.
     pub(super) fn queued_bytes(&self) -> usize {
         self.stack.iter().map(|place| place.queue.len()).sum()
     }
 
-    /// The lowest layer whose handshake is not done.
+    /// Returns the lowest layer whose handshake is not done.
     fn handshaking(&self) -> Option<&dyn Layer> {
         self.stack.iter().map(|place| &*place.layer).find(|layer| !layer.is_ready())
     }
 
-    /// How long its handshake may take.
+    /// Time limit of its handshake.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.handshaking()?.timeout()
     }
 
-    /// What it is that this took too long.
+    /// Returns the failure of a handshake that took too long.
     pub(super) fn is_late(&self) -> Option<Failure> {
         let layer = self.handshaking()?;
         Some(layer.is_late(layer.timeout()?))
     }
 
-    /// Whether a handshake is not done.
+    /// Returns `true` if a handshake is not done.
     pub(super) fn is_handshaking(&self) -> bool {
         self.handshaking().is_some()
     }
 
-    /// Whether anything that waits can be sealed.
+    /// Returns `true` if any waiting bytes can be sealed.
     pub(super) fn can_seal(&self) -> bool {
         self.stack.iter().any(|place| place.layer.is_ready() && !place.queue.is_empty())
     }
 
-    /// Bytes of a level, for the layer there; what it answers goes down at once, unless our direction has ended.
+    /// Opens bytes of a level in the layer there. Its answer goes down at once, unless the write
+    /// direction has ended.
     pub(super) fn open(&mut self, level: usize, data: &[u8], wire: &mut SendQueue, pool: &BufferPool) -> Opened {
         let Some(place) = self.stack.get_mut(level) else { return Opened::default() };
         let mut answer = Vec::new();
@@ -147,14 +152,14 @@ impl Layers {
         opened
     }
 
-    /// Seals what waits, from the top down, as much as is sent at once; then, if the layers are to part and nothing waits any
-    /// more, has them end our direction.
+    /// Seals waiting bytes from the top down, up to the number that is sent at once. If the layers
+    /// are to end the write direction and no more bytes wait, they end it then.
     pub(super) fn seal(&mut self, wire: &mut SendQueue, pool: &BufferPool) -> Result<()> {
         for level in (0..self.stack.len()).rev() {
             self.seal_one(level, wire, pool)?;
         }
         if self.is_ending && self.queued_bytes() == 0 {
-            // Who is above a handshake that is not done has no way to the peer.
+            // A layer above a handshake that is not done has no way to the peer.
             let ways = self.stack.iter().take_while(|place| place.layer.is_ready()).count() + 1;
             for level in (0..ways.min(self.stack.len())).rev() {
                 self.seal_one(level, wire, pool)?;
@@ -174,7 +179,7 @@ impl Layers {
             && sealed < SEALED_BYTES
         {
             let mut buffer = pool.take();
-            let count = queue.front().len().min(AT_ONCE);
+            let count = queue.front().len().min(SEAL_CALL_BYTES);
             layer.seal(&queue.front()[..count], &mut buffer)?;
             queue.advance(count, pool);
             sealed += count;
@@ -183,14 +188,15 @@ impl Layers {
         Ok(())
     }
 
-    /// Seals bytes that are written now, without keeping them, if nothing that was written waits before them. Says how many it took.
+    /// Seals bytes of a write without queueing them, if no earlier bytes wait. Returns the number
+    /// of bytes that it took.
     pub(super) fn seal_now(&mut self, data: &[u8], wire: &mut SendQueue, pool: &BufferPool) -> Result<usize> {
         let [LayerPlace { layer, queue }] = &mut *self.stack else { return Ok(0) };
         if !layer.is_ready() || !queue.is_empty() || self.is_ending {
             return Ok(0);
         }
         let mut sealed = 0;
-        for piece in data[..data.len().min(SEALED_BYTES.saturating_sub(wire.len()))].chunks(AT_ONCE) {
+        for piece in data[..data.len().min(SEALED_BYTES.saturating_sub(wire.len()))].chunks(SEAL_CALL_BYTES) {
             let mut buffer = pool.take();
             layer.seal(piece, &mut buffer)?;
             sealed += piece.len();
@@ -199,7 +205,7 @@ impl Layers {
         Ok(sealed)
     }
 
-    /// Where a layer's bytes go.
+    /// Returns the queue below a layer: that of the next layer, or that of the socket.
     fn below<'a>(&'a mut self, level: usize, wire: &'a mut SendQueue) -> &'a mut SendQueue {
         match level.checked_sub(1) {
             Some(below) => &mut self.stack[below].queue,
@@ -207,7 +213,7 @@ impl Layers {
         }
     }
 
-    /// Drops what waits.
+    /// Drops all waiting bytes.
     pub(super) fn clear(&mut self) {
         for place in &mut self.stack {
             place.queue.clear();
@@ -224,5 +230,6 @@ impl fmt::Debug for Layers {
     }
 }
 
-/// How many bytes a layer is given to seal: three full records, which with what is added to them fit into one chunk.
-const AT_ONCE: usize = 3 * 16 * 1024;
+/// Number of bytes that a layer seals in one call. 48 KiB: three full records, which with their
+/// overhead fit into one chunk.
+const SEAL_CALL_BYTES: usize = 3 * 16 * 1024;

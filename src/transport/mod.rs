@@ -1,17 +1,18 @@
-//! The transport side of a connection (Twisted: `ITransport`, `ITCPTransport`, `twisted.internet.tcp.Connection`).
+//! The transport side of a connection (Twisted: `ITransport`, `ITCPTransport`,
+//! `twisted.internet.tcp.Connection`).
 //!
-//! [`Transport`] is the handle that a protocol is given. Behind it is a state machine without any I/O
-//! (`stream/`), which the reactor tells what happened and asks what is to be done. This room makes no system
-//! call and knows no protocol.
+//! [`Transport`] is the handle that a protocol is given. Behind it is a state machine without any
+//! I/O (`stream/`): the reactor reports events to it, and asks it for the next thing to do. This
+//! room makes no system call and knows no protocol.
 //!
-//! **Peers that do not read.** Bytes that were written and that the peer does not take wait in the connection's queue, which has no limit of
-//! its own. Three things bound it:
+//! **Peers that do not read.** Written bytes that the peer does not take wait in the connection's
+//! queue, which has no limit of its own. Three methods bound it:
 //!
 //! | | bounds | by |
 //! |---|---|---|
-//! | [`register_producer`](Transport::register_producer) | the bytes of one producer | pausing it at the [marks](Transport::set_write_marks) |
+//! | [`register_producer`](Transport::register_producer) | one producer's bytes | pausing it at the [marks](Transport::set_write_marks) |
 //! | [`set_queue_limit`](Transport::set_queue_limit) | all queued bytes | telling the protocol, pausing the peer, or aborting |
-//! | [`set_close_timeout`](Transport::set_close_timeout) | how long a close waits for a peer that takes nothing | aborting |
+//! | [`set_close_timeout`](Transport::set_close_timeout) | the time that a close waits for a stuck peer | aborting |
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -55,15 +56,17 @@ pub use queue_limit::{LimitAction, QueueLimit};
 use send_queue::BufferPool;
 use stream::Stream;
 
-/// A longer write onto an empty queue is handed to the socket at once, so that it is not copied. 32 KiB: handing a write over costs
-/// a system call more, for what follows it is to leave with it, and up to here a copy costs less (`docs/costs.md`).
+/// A longer write onto an empty queue goes to the socket at once, which saves a copy. 32 KiB: such
+/// a write costs one more system call, because later writes are to leave with it. Up to this size a
+/// copy costs less (`docs/costs.md`).
 const COPIED_WRITE_BYTES: usize = 32 * 1024;
 
-/// One end of a connection (Twisted: `ITransport`): where a protocol writes, and how it closes.
+/// One end of a connection (Twisted: `ITransport`): a protocol writes to it, and closes with it.
 ///
-/// It is a cheap handle: clone it, keep it, use it from any callback on the reactor's thread (it is not `Send`).
-/// Everything it is asked takes effect at the end of the reactor's turn, or later; nothing that it does calls a protocol
-/// before the present callback has returned. Once the connection is over, requests are ignored.
+/// It is a cheap handle: clone it, keep it, and use it from any callback on the reactor's thread
+/// (it is not `Send`). Every request takes effect at the end of the reactor's turn, or later. No
+/// request calls a protocol before the present callback has returned. Once the connection is over,
+/// requests are ignored.
 ///
 /// ```
 /// use ropewalk::{Protocol, Result, Transport};
@@ -97,15 +100,18 @@ impl Transport {
         Self(Rc::new(TransportInner { id, context, stream: RefCell::new(Stream::new()), ends }))
     }
 
-    /// Queues bytes to be sent (Twisted: `write`). They leave at the end of this turn of the reactor, in one system call
-    /// with everything else that was written; what the socket does not take then is kept and sent when it does. A piece of
-    /// more than 32 KiB with nothing queued before it is handed to the system at once, so that it is not copied, and leaves
-    /// with the others.
+    /// Queues bytes to be sent (Twisted: `write`).
     ///
-    /// The queue has no limit unless it is given one ([`set_queue_limit`](Self::set_queue_limit)): where the peer decides how much is
-    /// written, give it one, or watch [`queued_bytes`](Self::queued_bytes). Bytes written after
-    /// [`lose_connection`](Self::lose_connection) and before the connection has closed are still sent; after
-    /// `lose_write_connection` took effect, and once the connection is over, they are dropped.
+    /// They leave at the end of this turn of the reactor, in one system call with everything else
+    /// that was written. Bytes that the socket does not take are kept, and sent when it has room. A
+    /// piece of more than 32 KiB with nothing queued before it goes to the system at once, so that
+    /// it is not copied, and leaves with the others.
+    ///
+    /// The queue has no limit by default. If the peer decides how much is written, set one
+    /// ([`set_queue_limit`](Self::set_queue_limit)), or watch [`queued_bytes`](Self::queued_bytes).
+    /// Bytes written after [`lose_connection`](Self::lose_connection) and before the connection has
+    /// closed are still sent. After `lose_write_connection` took effect, and once the connection is
+    /// over, bytes are dropped.
     pub fn write(&self, data: &[u8]) {
         let mut stream = self.0.stream.borrow_mut();
         let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.context.observer.is_none();
@@ -116,7 +122,7 @@ impl Transport {
         }
     }
 
-    /// Any write but a small one onto an empty queue.
+    /// Slow path: any write but a small one onto an empty queue.
     #[inline(never)]
     fn write_slow(&self, stream: &mut Stream, data: &[u8]) {
         if !stream.accepts_writes() {
@@ -134,28 +140,35 @@ impl Transport {
         self.mark_stream_dirty(stream);
     }
 
-    /// [`write`](Self::write)s each piece, in order (Twisted: `writeSequence`).
+    /// Writes each piece, in order, as [`write`](Self::write) does (Twisted: `writeSequence`).
     pub fn write_sequence<T: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = T>) {
         for piece in pieces {
             self.write(piece.as_ref());
         }
     }
 
-    /// Sends a descriptor with the first byte of `data` (Twisted: `sendFileDescriptor`, whose descriptors leave with bytes that have
-    /// to be written apart). Only over a UNIX socket. Ours is closed once it was sent; the peer has one of its own then. At the
-    /// peer it arrives no later than that byte, if that process may have another descriptor: a system that has no room for it drops
-    /// it, and only the peer can know. If more are under way than this process may have, it waits.
+    /// Sends a descriptor with the first byte of `data` (Twisted: `sendFileDescriptor`, whose
+    /// descriptors leave with bytes that have to be written apart).
+    ///
+    /// It works over a UNIX socket only. Our descriptor is closed once it was sent, and the peer
+    /// then has its own. The descriptor arrives at the peer no later than that byte, if the peer's
+    /// process may have another descriptor. A system without room for it drops it, and only the
+    /// peer can know. If more descriptors are in flight than this process may have, the descriptor
+    /// waits.
     ///
     /// # Errors
-    /// Gives the descriptor back: `data` is empty; this is no UNIX socket of the system, or TLS was started on it; nothing can be
-    /// written any more, or `data` passes the [limit of the queue](QueueLimit::abort).
+    /// Gives the descriptor back if
+    /// - `data` is empty,
+    /// - this is no UNIX socket of the system, or TLS was started on it,
+    /// - nothing can be written any more, or
+    /// - `data` passes the [limit of the queue](QueueLimit::abort).
     ///
     /// # Examples
     /// ```
     /// use ropewalk::interfaces::*;
     /// use ropewalk::{Result, Transport};
     ///
-    /// /// Hands a file to whoever connects.
+    /// /// Hands a file to each peer.
     /// struct Librarian;
     ///
     /// impl Protocol for Librarian {
@@ -188,74 +201,82 @@ impl Transport {
         Ok(())
     }
 
-    /// Closes the connection once everything written has been sent (Twisted: `loseConnection`).
+    /// Closes the connection once all written bytes have been sent (Twisted: `loseConnection`).
     ///
-    /// No more data is delivered. A peer that takes nothing of what is queued for the whole
-    /// [close timeout](Self::set_close_timeout) is cut off. What was sent is not destroyed by input that nobody read:
-    /// after `connection_lost` the reactor goes on reading for a short while, and drops what comes.
+    /// No more data is delivered. A peer that takes no queued bytes for the whole
+    /// [close timeout](Self::set_close_timeout) is cut off. Unread input does not destroy the bytes
+    /// that were sent: after `connection_lost` the reactor goes on reading for a short while, and
+    /// drops the input.
     pub fn lose_connection(&self) {
         self.update(Stream::lose);
     }
 
-    /// Closes the connection without sending what is queued (Twisted: `abortConnection`). The peer sees a reset.
+    /// Closes the connection and drops the queue (Twisted: `abortConnection`). The peer sees a
+    /// reset.
     pub fn abort_connection(&self) {
         self.update(|stream| stream.abort(ConnectionClosed::Aborted.into()));
     }
 
-    /// Shuts our direction once everything written has been sent, and goes on receiving (Twisted:
-    /// `loseWriteConnection`).
+    /// Shuts the write direction once all written bytes have been sent, and goes on receiving
+    /// (Twisted: `loseWriteConnection`).
     pub fn lose_write_connection(&self) {
         self.update(Stream::lose_write);
     }
 
-    /// Stops delivery: `data_received` is not called until [`resume_producing`](Self::resume_producing) (Twisted:
-    /// `pauseProducing`). The peer's window fills, and it has to wait. A reset is noticed all the same; an end of stream is
+    /// Stops delivery: `data_received` is not called until
+    /// [`resume_producing`](Self::resume_producing) (Twisted: `pauseProducing`).
+    ///
+    /// The peer's window fills, and it has to wait. A reset is noticed even so. An end of stream is
     /// noticed after resuming, behind the bytes before it.
     pub fn pause_producing(&self) {
         self.update(Stream::pause);
     }
 
-    /// Delivers again, from the next turn on (Twisted: `resumeProducing`).
+    /// Resumes delivery, from the next turn on (Twisted: `resumeProducing`).
     pub fn resume_producing(&self) {
         self.update(Stream::resume);
     }
 
-    /// The address of this end (Twisted: `getHost`).
+    /// Returns the address of this end (Twisted: `getHost`).
     pub fn host(&self) -> Address {
         self.0.ends.host()
     }
 
-    /// The address of the other end (Twisted: `getPeer`).
+    /// Returns the address of the other end (Twisted: `getPeer`).
     pub fn peer(&self) -> Address {
         self.0.ends.peer()
     }
 
-    /// Bytes written that the operating system has not taken yet. Over TLS, those that are sealed already count as what they have
-    /// become, which is a little more.
+    /// Number of written bytes that the operating system has not taken yet. Over TLS, bytes that
+    /// are sealed already count with their sealed size, which is a little larger.
     pub fn queued_bytes(&self) -> usize {
         self.0.stream.borrow().queued_bytes()
     }
 
-    /// Whether the connection is closing or closed (Twisted: `disconnecting`): after `lose_connection`,
-    /// `abort_connection`, the peer's end of stream, or a failed callback.
+    /// Returns `true` if the connection is closing or closed (Twisted: `disconnecting`): after
+    /// `lose_connection`, `abort_connection`, the peer's end of stream, or a failed callback.
     pub fn is_disconnecting(&self) -> bool {
         self.0.stream.borrow().is_closing()
     }
 
-    /// Whether the connection is over (Twisted: `disconnected`): `connection_lost` was called, or will be in this turn.
+    /// Returns `true` if the connection is over (Twisted: `disconnected`): `connection_lost` was
+    /// called, or will be in this turn.
     pub fn is_disconnected(&self) -> bool {
         self.0.stream.borrow().is_over()
     }
 
-    /// How long `lose_connection` may wait for a peer that takes nothing of what is queued; `None` waits without limit, as
-    /// Twisted does. 30 s unless set. Each byte taken starts it anew.
+    /// Sets the time that `lose_connection` waits for a peer that takes no queued bytes. `None`
+    /// waits without limit, as Twisted does. The default is 30 s. Each byte that the peer takes
+    /// starts the time anew.
     pub fn set_close_timeout(&self, timeout: Option<Duration>) {
         self.update(|stream| stream.set_close_timeout(timeout));
     }
 
-    /// Bounds the bytes that are queued for the peer; `None` is no bound, as in Twisted, and how connections begin unless the options
-    /// of the port or of the attempt have a limit. It takes effect at once, also on what is queued already. A connection that is
-    /// closing keeps its limit: a write behind `lose_connection` may pass it.
+    /// Bounds the bytes that are queued for the peer. `None` is no bound, as in Twisted.
+    ///
+    /// A connection begins without a limit, unless the options of the port or of the attempt have
+    /// one. A new limit takes effect at once, even on bytes that are queued already. A connection
+    /// that is closing keeps its limit: a write after `lose_connection` can still exceed it.
     ///
     /// ```
     /// use ropewalk::transport::QueueLimit;
@@ -284,24 +305,25 @@ impl Transport {
         self.update(|stream| stream.set_limit(limit));
     }
 
-    /// The bound on the bytes that are queued for the peer, if there is one.
+    /// Returns the bound on the bytes that are queued for the peer, if there is one.
     pub fn queue_limit(&self) -> Option<QueueLimit> {
         self.stream().limit()
     }
 
-    /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`). It is off unless an option of the port, the
-    /// attempt or the endpoint says otherwise: see [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
+    /// Turns Nagle's algorithm off (`true`) or on (Twisted: `setTcpNoDelay`). It is off by default;
+    /// an option of the port, the attempt or the endpoint can turn it on: see
+    /// [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over.
     pub fn set_tcp_no_delay(&self, on: bool) -> io::Result<()> {
         self.set_option(SocketOption::NoDelay(on))
     }
 
-    /// Whether Nagle's algorithm is off (Twisted: `getTcpNoDelay`).
+    /// Returns `true` if Nagle's algorithm is off (Twisted: `getTcpNoDelay`).
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over.
     pub fn tcp_no_delay(&self) -> io::Result<bool> {
         self.driver()?.no_delay(self.0.id)
     }
@@ -309,41 +331,44 @@ impl Transport {
     /// Turns keep-alive probes on or off (Twisted: `setTcpKeepAlive`).
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over.
     pub fn set_tcp_keep_alive(&self, on: bool) -> io::Result<()> {
         self.set_option(SocketOption::KeepAlive(on))
     }
 
-    /// Whether keep-alive probes are on (Twisted: `getTcpKeepAlive`).
+    /// Returns `true` if keep-alive probes are on (Twisted: `getTcpKeepAlive`).
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over.
     pub fn tcp_keep_alive(&self) -> io::Result<bool> {
         self.driver()?.keep_alive(self.0.id)
     }
 
-    /// How keep-alive probes: after `idle` without traffic, every `interval`, `count` times; then the connection is lost as
-    /// `TcpTimedOut`. Whole seconds; the operating system's limits apply.
+    /// Sets the times of keep-alive probes: the first after `idle` without traffic, then one every
+    /// `interval`, `count` times. Then the connection is lost as `TcpTimedOut`. The times are whole
+    /// seconds; the operating system's limits apply.
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over.
     pub fn set_tcp_keep_alive_times(&self, idle: Duration, interval: Duration, count: u32) -> io::Result<()> {
         self.set_option(SocketOption::KeepAliveTimes(idle, interval, count))
     }
 
-    /// How long sent bytes may stay unacknowledged before the connection is lost as `TcpTimedOut` (Linux:
-    /// `TCP_USER_TIMEOUT`, in milliseconds; zero is the system's default).
+    /// Sets the time that sent bytes may stay unacknowledged before the connection is lost as
+    /// `TcpTimedOut` (Linux: `TCP_USER_TIMEOUT`, in milliseconds). Zero is the system's default.
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over.
     pub fn set_tcp_user_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_option(SocketOption::UserTimeout(timeout))
     }
 
-    /// Who is at the other end, as the system knows it (Linux: `SO_PEERCRED`). Only of a UNIX socket.
+    /// Returns the process, user and group at the other end, as the system knows them (Linux:
+    /// `SO_PEERCRED`). It works on a UNIX socket only.
     ///
     /// # Errors
-    /// What the operating system says; `NotConnected` once the connection is over; `Unsupported` for what is no UNIX socket.
+    /// The error of the operating system; `NotConnected` once the connection is over; `Unsupported`
+    /// on any socket but a UNIX socket.
     pub fn peer_credentials(&self) -> io::Result<Credentials> {
         if self.peer().unix().is_none() {
             return Err(io::ErrorKind::Unsupported.into());
@@ -351,17 +376,17 @@ impl Transport {
         self.driver()?.peer_credentials(self.0.id)
     }
 
-    /// The descriptor, for options that have no method here (Twisted: `getHandle`); `None` once the connection is over. It
-    /// belongs to the reactor: do not read, write or close it.
+    /// Returns the descriptor, for options that have no method here (Twisted: `getHandle`); `None`
+    /// once the connection is over. It belongs to the reactor: do not read, write or close it.
     pub fn raw_fd(&self) -> Option<RawFd> {
         self.driver().ok()?.raw_fd(self.0.id)
     }
 
-    /// The timers of the reactor, or of the virtual clock that the test kit drives this connection by (Twisted: the reactor that a
-    /// protocol imports; `TimeoutMixin.callLater`).
+    /// Returns the timers of the reactor, or of the virtual clock that the test kit drives this
+    /// connection by (Twisted: the reactor that a protocol imports; `TimeoutMixin.callLater`).
     ///
-    /// Calls are not tied to the connection: cancel them in `connection_lost`, or let them find out that it is over. Once the reactor
-    /// is closed, a call is cancelled from the start.
+    /// Calls are not tied to the connection: cancel them in `connection_lost`, or let them find out
+    /// that it is over. Once the reactor is closed, a call is cancelled from the start.
     ///
     /// ```
     /// use std::time::Duration;
@@ -391,7 +416,8 @@ impl Transport {
         self.0.context.driver.upgrade().map_or_else(Timers::closed, |driver| driver.timers())
     }
 
-    /// Gives a new connection its limit. Nothing is to be done about it yet.
+    /// Gives a new connection its limit, without marking it as dirty: there is nothing to do about
+    /// it yet.
     #[inline]
     pub(crate) fn begin_with_limit(&self, limit: Option<QueueLimit>) {
         if limit.is_some() {
@@ -399,7 +425,7 @@ impl Transport {
         }
     }
 
-    /// Aborts the connection because too much is queued.
+    /// Aborts the connection because too many bytes are queued.
     pub(crate) fn abort_over_limit(&self) {
         self.update(Stream::abort_over_limit);
     }
@@ -408,7 +434,8 @@ impl Transport {
         self.0.id
     }
 
-    /// The state machine, for the joint and the reactor. Nothing that runs meanwhile may call out.
+    /// Borrows the state machine, for the joint and the reactor. Nothing may call out while it is
+    /// borrowed.
     #[inline]
     pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
         self.0.stream.borrow_mut()
@@ -419,7 +446,7 @@ impl Transport {
         self.mark_stream_dirty(&mut self.0.stream.borrow_mut());
     }
 
-    /// The same, while its state machine is borrowed.
+    /// Does the same as [`mark_dirty`](Self::mark_dirty) while the state machine is borrowed.
     #[inline(always)]
     pub(crate) fn mark_stream_dirty(&self, stream: &mut Stream) {
         if stream.mark_dirty() {
@@ -431,7 +458,7 @@ impl Transport {
         &self.0.context.pool
     }
 
-    /// Shows `look` what was joined to this, unless the connection is over.
+    /// Shows `look` the joint above this transport, unless the connection is over.
     pub(crate) fn above(&self, look: &mut dyn FnMut(&dyn Any)) {
         if let Some(driver) = self.0.context.driver.upgrade() {
             driver.above(self.0.id, look);
@@ -443,12 +470,12 @@ impl Transport {
         self.0.context.wait(self.0.id, Box::new(call));
     }
 
-    /// True if calls wait for the protocol.
+    /// Returns `true` if calls wait for the protocol.
     pub(crate) fn has_waiting_calls(&self) -> bool {
         self.0.context.has_waiting_for(self.0.id)
     }
 
-    /// The protocol is free: makes the calls that wait for it, also those that they ask for.
+    /// Makes the calls that wait for the protocol, which is free now, and the calls that those add.
     #[inline]
     pub(crate) fn make_waiting_calls(&self) {
         if self.0.context.has_waiting() {
@@ -459,14 +486,15 @@ impl Transport {
     #[cold]
     fn make_calls(&self) {
         while let Some(call) = self.0.context.next_waiting(self.0.id) {
-            // The call itself is guarded; what it holds may panic when it is dropped instead of made.
+            // The call itself is guarded, but its captured values may panic if they are dropped
+            // without a call.
             if let Err(panic) = guarded(call) {
-                error!(peer = %self.peer(), %panic, "a waiting call failed to be dropped");
+                error!(peer = %self.peer(), %panic, "a waiting call panicked when it was dropped");
             }
         }
     }
 
-    /// Says that a protocol is reached from outside, until the guard is dropped.
+    /// Marks a protocol as entered from outside, until the guard is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
         self.0.context.enter()
     }
@@ -488,26 +516,28 @@ impl Transport {
         Some(())
     }
 
-    /// Hands bytes to the layer that they are for.
+    /// Hands bytes to the layer of their level.
     pub(crate) fn open(&self, level: usize, data: &[u8]) -> Opened {
         let mut stream = self.0.stream.borrow_mut();
         let opened = stream.open(level, data, &self.0.context.pool);
         self.mark_stream_dirty(&mut stream);
         drop(stream);
         if opened.unanswered {
-            // A peer that has Nagle's algorithm on does not send its first request until its last handshake message is acknowledged,
-            // and a kernel that has answered before waits 40 ms with that. A socket that refuses has no acknowledgements.
+            // A peer with Nagle's algorithm on does not send its first request until its last
+            // handshake message is acknowledged, and a kernel that has answered before delays that
+            // by 40 ms. A socket that refuses the option has no acknowledgements.
             let _ = self.set_option(SocketOption::QuickAck);
         }
         opened
     }
 
-    /// Gives a buffer back that [`open`](Self::open) filled.
+    /// Returns a buffer that [`open`](Self::open) filled to the pool.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
         self.0.context.pool.give(buffer);
     }
 
-    /// Tells the state machine something that may have to be acted on.
+    /// Applies a request to the state machine, and marks the connection as dirty, because there may
+    /// be work now. Does nothing once the connection is over.
     pub(crate) fn update(&self, request: impl FnOnce(&mut Stream)) {
         let mut stream = self.0.stream.borrow_mut();
         if !stream.is_over() {
@@ -522,7 +552,7 @@ impl Transport {
         }
     }
 
-    /// Runs a call of the protocol, under the eyes of who watches.
+    /// Runs a callback of the protocol, and reports its begin and its end to the observer.
     #[inline(always)]
     pub(crate) fn observed<R>(&self, call: Callback<'_>, run: impl FnOnce() -> R) -> R {
         let observer = self.0.context.observer.as_ref();
@@ -536,7 +566,8 @@ impl Transport {
         result
     }
 
-    /// The way to the socket, which a connection that is over has no more, even while its end lingers.
+    /// Returns the way to the socket. A connection that is over has none, even while its socket
+    /// lingers.
     fn driver(&self) -> io::Result<Rc<dyn Driver>> {
         let driver = self.0.context.driver.upgrade().filter(|_| !self.is_disconnected());
         Ok(driver.ok_or(io::ErrorKind::NotConnected)?)
@@ -547,9 +578,9 @@ impl Transport {
     }
 }
 
-/// A descriptor that can't be sent, back.
+/// A descriptor that can't be sent, given back.
 #[derive(Debug, Error)]
-#[error("a descriptor can only be sent over an open UNIX socket, with a byte at least")]
+#[error("a descriptor can only be sent over an open UNIX socket, with at least one byte")]
 pub struct NotSent(pub OwnedFd);
 
 impl fmt::Debug for Transport {

@@ -1,8 +1,8 @@
-//! [`Observer`]: how the test kit sees the calls between transports and protocols.
+//! [`Observer`]: the test kit's view of the calls between transports and protocols.
 
 use super::id::Id;
 
-/// A callback of a protocol, for who watches.
+/// A callback of a protocol, as an observer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Callback<'a> {
     Made,
@@ -16,7 +16,7 @@ pub(crate) enum Callback<'a> {
 }
 
 impl Callback<'_> {
-    /// The method of `Protocol`.
+    /// Returns the name of the method of `Protocol`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Made => "connection_made",
@@ -31,15 +31,15 @@ impl Callback<'_> {
     }
 }
 
-/// Watches what passes between transports and their protocols: the test kit, where a network looks after its reactors. Nothing
-/// of it may call back.
+/// Watches the calls between transports and their protocols. The test kit has one, where a network
+/// looks after its reactors. No method may call back.
 pub(crate) trait Observer {
-    /// A protocol above so many layers has written this, and it will be sent.
+    /// A protocol above `level` layers has written `data`, and it will be sent.
     fn written(&self, id: Id, level: usize, data: &[u8]);
-    /// A stream has so many layers now.
+    /// A stream has `levels` layers now.
     fn layered(&self, id: Id, levels: usize);
-    /// A protocol above so many layers is about to be called.
+    /// A protocol above `level` layers is about to be called.
     fn calls(&self, id: Id, level: usize, call: Callback<'_>);
-    /// The call is over, however it ended.
+    /// The call is over: it returned, failed, or panicked.
     fn returned(&self, id: Id);
 }

@@ -1,17 +1,23 @@
-//! Producers: whatever writes to a transport for as long as there is something to write, and has to hear when the peer does not
-//! keep up (Twisted: `IPushProducer`, `IPullProducer`, `IConsumer.registerProducer`).
+//! Producers: sources of bytes that write to a transport for as long as they have bytes, and need
+//! to know when the peer does not keep up (Twisted: `IPushProducer`, `IPullProducer`,
+//! `IConsumer.registerProducer`).
 //!
-//! | a producer is | it writes | it is told |
-//! |---|---|---|
-//! | [`Push`](Streaming::Push) | when it likes, until told to pause | to pause when more than the high mark is queued; to resume when no more than the low mark is |
-//! | [`Pull`](Streaming::Pull) | one piece each time it is told to resume | to resume when it is registered, as soon as nothing is queued; then each time everything written has been sent |
+//! | producer | writes | is paused | is resumed |
+//! |---|---|---|---|
+//! | [`Push`](Streaming::Push) | at any time, until it is paused | above the high mark | when the queue is down to the low mark |
+//! | [`Pull`](Streaming::Pull) | one piece for each `resume_producing` | never | when all written bytes have been sent |
 //!
-//! Both are told to stop when the connection is over, before the protocol hears of it, and never again after that. They are told
-//! at the end of a turn, never from inside of a write.
+//! A pull producer is resumed for the first time when it is registered, as soon as the queue is
+//! empty.
 //!
-//! `lose_connection` waits for a pull producer, and for a push producer that is paused: the connection closes when it is
-//! unregistered, or, a push producer, when it was told to resume and has written nothing. A push producer that is not paused is
-//! not waited for. The wait is bounded by the close timeout, as long as no byte leaves.
+//! Both get `stop_producing` when the connection is over, before the protocol gets
+//! `connection_lost`, and no call after that. All calls are made at the end of a turn, never from
+//! inside of a write.
+//!
+//! `lose_connection` waits for a pull producer, and for a push producer that is paused. The
+//! connection closes when that producer is unregistered, or when a push producer was resumed and
+//! has written nothing. It does not wait for a push producer that is not paused. The close timeout
+//! bounds the wait, as long as no byte leaves.
 
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -21,7 +27,7 @@ use thiserror::Error;
 use super::{Transport, TransportInner};
 use crate::failure::Result;
 
-/// Something that produces bytes for a transport, its consumer (Twisted: `IPushProducer`, `IPullProducer`).
+/// A source of bytes for a transport, its consumer (Twisted: `IPushProducer`, `IPullProducer`).
 ///
 /// An error, or a panic, ends the consumer's connection with that failure.
 ///
@@ -51,59 +57,62 @@ use crate::failure::Result;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a producer",
-    note = "bytes that are there are written: `transport.write(bytes)`",
-    note = "a file, or anything that can be read, is sent by `FileSender::new(file).begin(transport)`",
-    note = "what comes from another transport: `other.as_producer()`"
+    note = "to send bytes, write them: `transport.write(bytes)`",
+    note = "to send a file, or any other reader: `FileSender::new(file).begin(transport)`",
+    note = "to forward the bytes of another transport: `other.as_producer()`"
 )]
 pub trait Producer: 'static {
-    /// Produce: a pull producer a piece, a push producer until it is told to pause (Twisted: `resumeProducing`).
+    /// Produces: a pull producer writes one piece, a push producer writes until it is paused
+    /// (Twisted: `resumeProducing`).
     ///
     /// # Errors
-    /// End the consumer's connection.
+    /// An error ends the consumer's connection.
     fn resume_producing(&mut self, consumer: &Transport) -> Result<()>;
 
-    /// Produce nothing until told to resume (Twisted: `pauseProducing`). Pull producers are never told.
+    /// Stops producing until the next `resume_producing` (Twisted: `pauseProducing`). It is never
+    /// called for pull producers.
     ///
     /// # Errors
-    /// End the consumer's connection.
+    /// An error ends the consumer's connection.
     fn pause_producing(&mut self, consumer: &Transport) -> Result<()> {
         let _ = consumer;
         Ok(())
     }
 
-    /// The consumer's connection is over (Twisted: `stopProducing`).
+    /// Stops producing for good: the consumer's connection is over (Twisted: `stopProducing`).
     fn stop_producing(&mut self, consumer: &Transport);
 }
 
-/// How a producer produces (Twisted: the argument `streaming`).
+/// Mode of a producer (Twisted: the argument `streaming`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streaming {
-    /// By itself, until it is paused.
+    /// The producer writes by itself, until it is paused.
     Push,
-    /// A piece each time it is asked.
+    /// The producer writes one piece for each call.
     Pull,
 }
 
-/// Why a producer was not registered.
+/// Reason why a producer was not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProducerError {
-    /// The transport has one (Twisted: a `RuntimeError`).
+    /// The transport has a producer (Twisted: a `RuntimeError`).
     #[error("another producer is registered")]
     AlreadyRegistered,
-    /// The connection is over, or nothing can be written to it any more (Twisted tells the producer to stop).
+    /// The connection is over, or its write direction is shut (Twisted tells the producer to stop).
     #[error("nothing can be written to this connection any more")]
     Disconnected,
 }
 
-/// A transport as the producer for another: what comes in here goes out there, no faster than it can (Twisted: a transport is an
-/// `IPushProducer`). It keeps neither alive. From [`Transport::as_producer`].
+/// A transport as the producer for another one: the bytes that come in here go out there, no faster
+/// than the other peer takes them (Twisted: a transport is an `IPushProducer`). It keeps neither
+/// transport alive. From [`Transport::as_producer`].
 ///
 /// ```
 /// use ropewalk::transport::Streaming;
 /// use ropewalk::{Result, Transport};
 ///
-/// /// Whatever one side sends is read no faster than the other side takes it.
+/// /// Reads each side no faster than the other side takes the bytes.
 /// fn couple(one: &Transport, other: &Transport) -> Result<()> {
 ///     one.register_producer(other.as_producer(), Streaming::Push)?;
 ///     Ok(other.register_producer(one.as_producer(), Streaming::Push)?)
@@ -113,14 +122,14 @@ pub enum ProducerError {
 pub struct TransportProducer(pub(super) Weak<TransportInner>);
 
 impl TransportProducer {
-    /// Takes the transport's own producer out, if the transport is still there.
+    /// Takes the transport's own producer out, if the transport still exists.
     pub(crate) fn unregister(&self) {
         self.ask(Transport::unregister_producer);
     }
 
     fn ask(&self, request: impl FnOnce(&Transport)) {
-        if let Some(conduit) = self.0.upgrade() {
-            request(&Transport(conduit));
+        if let Some(inner) = self.0.upgrade() {
+            request(&Transport(inner));
         }
     }
 }
@@ -136,7 +145,7 @@ impl Producer for TransportProducer {
         Ok(())
     }
 
-    /// Nobody takes what this side would bring: it is closed.
+    /// Closes this side, whose bytes have no consumer any more.
     fn stop_producing(&mut self, _consumer: &Transport) {
         self.ask(Transport::lose_connection);
     }
@@ -149,8 +158,9 @@ impl fmt::Debug for TransportProducer {
 }
 
 impl Transport {
-    /// Registers what produces bytes for this transport, so that it is paused and resumed as the peer keeps up (Twisted:
-    /// `registerProducer`). A pull producer is told to resume in this turn, or as soon as what was written before has been sent.
+    /// Registers the producer of this transport, which is paused and resumed as the peer keeps up
+    /// (Twisted: `registerProducer`). A pull producer is resumed in this turn, or as soon as the
+    /// bytes that were written before have been sent.
     ///
     /// # Errors
     /// [`ProducerError`]; the producer is dropped.
@@ -169,7 +179,8 @@ impl Transport {
         })
     }
 
-    /// The producer is done, or somebody else's turn has come (Twisted: `unregisterProducer`). Without one nothing happens.
+    /// Unregisters the producer: it is done, or another one is to follow (Twisted:
+    /// `unregisterProducer`). Does nothing if there is none.
     pub fn unregister_producer(&self) {
         let producer = {
             let mut stream = self.stream();
@@ -180,24 +191,25 @@ impl Transport {
         drop(producer);
     }
 
-    /// Whether a producer is registered.
+    /// Returns `true` if a producer is registered.
     pub fn has_producer(&self) -> bool {
         self.stream().has_producer()
     }
 
-    /// From how many queued bytes on a push producer is paused, and from how many down it is resumed (Twisted: `bufferSize`, and
-    /// zero). 64 KiB and zero unless set.
+    /// Sets the numbers of queued bytes at which a push producer is resumed and paused: it is
+    /// paused above `high`, and resumed when the queue is down to `low` (Twisted: `bufferSize`, and
+    /// zero). The default is 64 KiB and zero.
     pub fn set_write_marks(&self, low: usize, high: usize) {
         self.update(|stream| stream.set_marks(low.min(high), high));
     }
 
-    /// This transport as the producer for another.
+    /// Returns this transport as the producer for another one.
     pub fn as_producer(&self) -> TransportProducer {
         TransportProducer(Rc::downgrade(&self.0))
     }
 }
 
-/// What a stream knows of its producer.
+/// State of a stream's producer.
 pub(super) struct Production {
     low: usize,
     high: usize,
@@ -205,7 +217,7 @@ pub(super) struct Production {
 }
 
 struct Registered {
-    /// Out while it is told something.
+    /// `None` while the producer is called.
     producer: Option<Box<dyn Producer>>,
     streaming: Streaming,
     stage: ProducerStage,
@@ -213,15 +225,15 @@ struct Registered {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProducerStage {
-    /// A push producer that may write; a pull producer that was asked for a piece which has not been sent.
+    /// A push producer that may write; a pull producer whose piece has not been sent yet.
     Running,
-    /// A push producer that was told to pause; a pull producer whose turn it is when the queue is empty.
+    /// A push producer that was paused; a pull producer that is resumed when the queue is empty.
     Waiting,
-    /// It is to be told something, and has not been yet.
+    /// A notice is due, and not delivered yet.
     Told(Notice),
 }
 
-/// What a producer is told.
+/// A call that a producer gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
     Pause,
@@ -237,7 +249,7 @@ impl Production {
         (self.low, self.high) = (low, high);
     }
 
-    /// Gives the producer back if there is one already.
+    /// Registers a producer. Gives it back if there is one already.
     pub(super) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
         if self.registered.is_some() {
             return Some(producer);
@@ -258,7 +270,7 @@ impl Production {
         self.registered.is_some()
     }
 
-    /// Bytes left the queue.
+    /// Records that bytes left the queue.
     pub(super) fn sent(&mut self) {
         if let Some(Registered { streaming: Streaming::Pull, stage: stage @ ProducerStage::Running, .. }) =
             &mut self.registered
@@ -267,7 +279,7 @@ impl Production {
         }
     }
 
-    /// What the producer is to be told now, with so much queued.
+    /// Returns the notice that is due with `queued` bytes in the queue.
     pub(super) fn notice(&mut self, queued: usize) -> Option<Notice> {
         let Registered { streaming, stage, .. } = self.registered.as_mut()?;
         let notice = match (streaming, &stage) {
@@ -280,12 +292,12 @@ impl Production {
         Some(notice)
     }
 
-    /// Whether a close waits for the producer.
+    /// Returns `true` if a close waits for the producer.
     pub(super) fn holds_close(&self) -> bool {
         self.registered.as_ref().is_some_and(|it| it.streaming == Streaming::Pull || it.stage != ProducerStage::Running)
     }
 
-    /// Takes the producer out, to be told what it is to be told.
+    /// Takes the producer out, with the notice that is due.
     pub(super) fn take(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
         let Registered { producer, stage, .. } = self.registered.as_mut()?;
         let ProducerStage::Told(notice) = *stage else { return None };
@@ -296,7 +308,7 @@ impl Production {
         producer.take().map(|producer| (producer, notice))
     }
 
-    /// Puts it back, unless it was unregistered meanwhile: then it is given back.
+    /// Puts the producer back. Gives it back if it was unregistered meanwhile.
     pub(super) fn put_back(&mut self, told: Box<dyn Producer>) -> Option<Box<dyn Producer>> {
         match &mut self.registered {
             Some(Registered { producer: place @ None, .. }) => {
@@ -319,7 +331,8 @@ impl fmt::Debug for Production {
     }
 }
 
-/// From how many queued bytes on a push producer is paused. 64 KiB, as Twisted.
+/// High mark by default: the number of queued bytes above which a push producer is paused. 64 KiB,
+/// as Twisted.
 const HIGH: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -336,7 +349,7 @@ mod tests {
         fn stop_producing(&mut self, _consumer: &Transport) {}
     }
 
-    /// A production with one producer, and what that is told with so much queued.
+    /// A production with one producer. The closure returns the notice for a number of queued bytes.
     fn produced(streaming: Streaming, low: usize, high: usize) -> impl FnMut(usize) -> Option<Notice> {
         let mut production = Production::new();
         production.set_marks(low, high);
@@ -349,7 +362,8 @@ mod tests {
         }
     }
 
-    /// A push producer is paused by one byte more than the high mark, and resumed when exactly the low mark is queued.
+    /// A push producer is paused by one byte more than the high mark, and resumed when exactly the
+    /// low mark is queued.
     #[test]
     fn the_marks_are_exact() {
         for (low, high) in [(0, 0), (0, 64), (10, 20), (20, 20)] {
@@ -362,7 +376,8 @@ mod tests {
         }
     }
 
-    /// A pull producer is asked for a piece when nothing is queued, whatever the marks, and for no second one before that was sent.
+    /// A pull producer is asked for a piece when nothing is queued, for all marks, and for no
+    /// second one before that was sent.
     #[test]
     fn a_pull_producer_is_asked_when_nothing_is_queued() {
         let mut told = produced(Streaming::Pull, 10, 20);

@@ -1,27 +1,30 @@
-//! [`SendQueue`]: the bytes that were written and are not yet the operating system's.
+//! [`SendQueue`]: written bytes that the operating system has not taken yet.
 //!
 //! Rules:
-//! - Small writes are copied together into chunks of up to [`CHUNK`] bytes, so that many small messages leave in one
-//!   system call. A chunk is filled before the next is begun, and what a large write has left then becomes one chunk,
-//!   however long. Nothing is moved again: a queue of any size is never copied as a whole, and takes little more memory
-//!   than its bytes, however they were cut.
-//! - An empty queue is a null pointer: its chunks go back to the reactor's [`BufferPool`] as they are, with the buffer of the
-//!   first, and the next write takes them from there.
-//! - The first chunk can be lent ([`InFlight`]) to who sends it without being waited for. Its bytes count as queued until it is back.
+//! - Small writes are copied together into chunks of up to [`CHUNK`] bytes, so that many small
+//!   messages leave in one system call. A chunk is filled before the next one begins, and the rest
+//!   of a large write then becomes one chunk of any length. No byte is moved again: a queue of any
+//!   size is never copied as a whole, and takes little more memory than its bytes, for any sizes of
+//!   writes.
+//! - An empty queue is a null pointer. Its chunks go back to the reactor's [`BufferPool`] as they
+//!   are, with the buffer of the first chunk, and the next write takes them from there.
+//! - The first chunk can be lent ([`InFlight`]) to a backend that completes sends later. Its bytes
+//!   count as queued until it is back.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
 
-/// How many bytes small writes are gathered into. 64 KiB: what one receive brings, and enough that the number of chunks
-/// does not matter.
+/// Number of bytes up to which small writes share a chunk. 64 KiB: as much as one receive brings,
+/// and enough that the number of chunks does not matter.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
-/// How many chunks one vectored send may take. 16 x 64 KiB is more than a socket buffer usually has room for.
+/// Number of chunks that one vectored send takes at most. 16 x 64 KiB is more than a socket buffer
+/// usually has room for.
 pub(crate) const MAX_SLICES: usize = 16;
 
-/// Bytes in order, in chunks. Empty, it is nothing.
+/// Bytes in order, in chunks. An empty queue owns no memory.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue(Option<Box<Chunks>>);
 
@@ -30,38 +33,38 @@ pub(crate) struct SendQueue(Option<Box<Chunks>>);
 struct Chunks {
     /// The first chunk. Usually there is no other.
     head: Vec<u8>,
-    /// How much of the first chunk is gone already: less than all of it.
+    /// Number of bytes of the first chunk that have left: fewer than all of them.
     sent: usize,
-    /// The first chunk is lent, and this much of it was not sent.
+    /// The first chunk is lent, and it has this many unsent bytes.
     lent: Option<usize>,
-    /// The chunks after the first, and their bytes.
+    /// The chunks after the first, and the number of their bytes.
     more: VecDeque<Vec<u8>>,
     more_bytes: usize,
 }
 
-/// A chunk that is being sent, by somebody who has it until then.
+/// A chunk in flight: a backend owns it until its send completes.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     buffer: Vec<u8>,
-    /// How much of it was gone already.
+    /// Number of its bytes that had left before.
     sent: usize,
 }
 
 impl InFlight {
-    /// What is to be sent.
+    /// Returns the bytes to be sent.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.sent..]
     }
 
-    /// The buffer, for whose bytes there is no queue any more.
+    /// Returns the buffer, after the queue of its bytes is gone.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.buffer
     }
 }
 
 impl SendQueue {
-    /// Bytes still queued.
+    /// Number of bytes that are still queued.
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |chunks| {
             let first = chunks.lent.unwrap_or(chunks.head.len() - chunks.sent);
@@ -69,7 +72,7 @@ impl SendQueue {
         })
     }
 
-    /// Whether everything was sent.
+    /// Returns `true` if all bytes were sent.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -90,7 +93,8 @@ impl SendQueue {
         }
     }
 
-    /// Adds no more than a chunk to an empty queue, or nothing to any. `false`: the queue is not empty.
+    /// Adds bytes to an empty queue: a chunk at most. Returns `false` if the queue is not empty and
+    /// `data` is not either; nothing is added then.
     #[inline(always)]
     pub(crate) fn push_first(&mut self, data: &[u8], pool: &BufferPool) -> bool {
         if data.is_empty() {
@@ -107,7 +111,7 @@ impl SendQueue {
         }
     }
 
-    /// Adds a buffer at the end, as a chunk of its own if it is worth one.
+    /// Adds a buffer at the end: as a chunk of its own if it is large enough, as a copy otherwise.
     pub(crate) fn append(&mut self, buffer: Vec<u8>, pool: &BufferPool) {
         match &mut self.0 {
             None if !buffer.is_empty() => {
@@ -126,7 +130,8 @@ impl SendQueue {
         }
     }
 
-    /// The queue's bytes as the operating system wants them: fills `slices` from the front, and says how many it filled.
+    /// Fills `slices` with the queue's bytes from the front, for a vectored send. Returns the
+    /// number of filled slices.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         let rest = self.0.iter().flat_map(|chunks| chunks.more.iter()).map(Vec::as_slice);
         let mut filled = 0;
@@ -137,21 +142,22 @@ impl SendQueue {
         filled
     }
 
-    /// What is left of the first chunk, unless it is lent.
+    /// Returns the rest of the first chunk, which is empty while the chunk is lent.
     #[inline]
     pub(crate) fn front(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |chunks| &chunks.head[chunks.sent..])
     }
 
-    /// Whether the first chunk is all there is.
+    /// Returns `true` if there is no chunk after the first.
     #[inline]
     pub(crate) fn is_single(&self) -> bool {
         self.0.as_ref().is_none_or(|chunks| chunks.more.is_empty())
     }
 
-    /// Takes `count` sent bytes off the front, and hands emptied buffers back. `count` is at most [`len`](Self::len).
+    /// Takes `count` sent bytes off the front, and gives emptied buffers to the pool. `count` is at
+    /// most [`len`](Self::len).
     pub(crate) fn advance(&mut self, count: usize, pool: &BufferPool) {
-        debug_assert!(count <= self.len(), "the operating system can't have taken more than there was");
+        debug_assert!(count <= self.len(), "the operating system can't take more bytes than were queued");
         let Some(chunks) = &mut self.0 else { return };
         chunks.sent += count;
         while chunks.lent.is_none() && chunks.sent >= chunks.head.len() {
@@ -162,16 +168,16 @@ impl SendQueue {
         }
     }
 
-    /// The only chunk was sent, whole.
+    /// Empties a queue whose only chunk was sent as a whole.
     #[inline(always)]
     pub(crate) fn finish(&mut self, pool: &BufferPool) {
         if let Some(chunks) = self.0.take() {
-            debug_assert!(chunks.more.is_empty(), "there is no other chunk");
+            debug_assert!(chunks.more.is_empty(), "a queue that finishes has one chunk");
             pool.give_chunks(chunks);
         }
     }
 
-    /// Lends the first chunk to who sends it. `None`: there is none, or it is lent already.
+    /// Lends the first chunk for a send. `None`: there is none, or it is lent already.
     #[cfg_attr(not(any(feature = "testing", feature = "io-uring")), expect(dead_code, reason = "mio keeps no chunk"))]
     pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
@@ -180,11 +186,11 @@ impl SendQueue {
         Some(in_flight)
     }
 
-    /// Takes a chunk back of which so many bytes were sent.
+    /// Takes a chunk back of which `count` bytes were sent.
     #[inline]
     pub(crate) fn take_back(&mut self, in_flight: InFlight, count: usize, pool: &BufferPool) {
         let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else {
-            // Everything was dropped meanwhile.
+            // The queue was dropped while the chunk was in flight.
             return pool.give(in_flight.buffer);
         };
         let is_all = count == in_flight.bytes().len() && chunks.more.is_empty();
@@ -192,19 +198,19 @@ impl SendQueue {
         if is_all { self.finish(pool) } else { self.advance(count, pool) }
     }
 
-    /// Whether the first chunk is lent.
+    /// Returns `true` if the first chunk is lent.
     pub(crate) fn is_lent(&self) -> bool {
         self.0.as_ref().is_some_and(|chunks| chunks.lent.is_some())
     }
 
-    /// Drops everything, as an abort does.
+    /// Drops all bytes, as an abort does.
     pub(crate) fn clear(&mut self) {
         self.0 = None;
     }
 }
 
 impl Chunks {
-    /// Fills the last chunk, and begins another with the rest.
+    /// Fills the last chunk, and begins another one with the rest.
     fn push(&mut self, data: &[u8], pool: &BufferPool) {
         let has_tail = self.lent.is_none() || !self.more.is_empty();
         let mut rest = data;
@@ -219,7 +225,7 @@ impl Chunks {
         if rest.is_empty() {
             return;
         }
-        // Behind what is only being sent there is seldom much; behind a full chunk there is.
+        // Behind a chunk in flight there are seldom many bytes; behind a full chunk there are.
         let is_small = !has_tail && rest.len() <= CHUNK;
         let mut chunk = if is_small { pool.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
         copy(&mut chunk, rest);
@@ -228,12 +234,13 @@ impl Chunks {
     }
 }
 
-/// How much is copied at a time.
+/// Number of bytes that are copied at a time.
 const PIECE_BYTES: usize = 2048;
 
-/// Adds bytes to a buffer, in small pieces. In one piece, a C library may copy them by an instruction of the processor that is
-/// many times slower where the addresses of both ends agree in their low bits, as they do for good between two buffers that
-/// are used again and again (`docs/costs.md`).
+/// Adds bytes to a buffer, in small pieces. In one piece, a C library may copy them by an
+/// instruction of the processor that is many times slower if the addresses of both ends agree in
+/// their low bits. Between two buffers that are used again and again, such addresses stay
+/// (`docs/costs.md`).
 #[inline(always)]
 fn copy(buffer: &mut Vec<u8>, data: &[u8]) {
     if data.len() <= PIECE_BYTES { buffer.extend_from_slice(data) } else { copy_pieces(buffer, data) }
@@ -247,28 +254,29 @@ fn copy_pieces(buffer: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// Emptied buffers, shared by all connections of a reactor, so that an idle connection holds none and a busy one does not
-/// allocate.
+/// Emptied buffers, shared by all connections of a reactor. So an idle connection holds no buffer,
+/// and a busy one does not allocate.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool(RefCell<Buffers>);
 
 #[derive(Debug, Default)]
 struct Buffers {
-    /// Those of queues, each with its buffer.
+    /// Chunks of emptied queues, each with its buffer.
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     chunks: Vec<Box<Chunks>>,
-    /// Those that were by themselves.
+    /// Buffers without chunks.
     buffers: Vec<Vec<u8>>,
-    /// What all buffers take.
+    /// Capacity of all buffers together.
     bytes: usize,
 }
 
 impl BufferPool {
-    /// How much is kept. Streams write and flush within one turn, so as many buffers are in use at a time as connections
-    /// answer in one turn: 2 MiB is 512 answers of 4 KiB, or 128 of 16 KiB; a larger batch allocates for the rest.
+    /// Limit of the kept capacity. Streams write and flush within one turn, so as many buffers are
+    /// in use at a time as connections answer in one turn. 2 MiB is 512 answers of 4 KiB, or 128 of
+    /// 16 KiB; a larger batch allocates for the rest.
     const KEPT: usize = 2 * 1024 * 1024;
 
-    /// An empty buffer.
+    /// Returns an empty buffer.
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut pool = self.0.borrow_mut();
         let kept = pool.buffers.pop().or_else(|| pool.chunks.pop().map(|chunks| chunks.head));
@@ -277,7 +285,7 @@ impl BufferPool {
         buffer
     }
 
-    /// Keeps a buffer for the next that needs one, or drops it.
+    /// Keeps a buffer for the next write that needs one, or drops it.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         let mut pool = self.0.borrow_mut();
         if pool.keeps(buffer.capacity()) {
@@ -286,7 +294,7 @@ impl BufferPool {
         }
     }
 
-    /// Empty chunks, with a buffer if any is kept.
+    /// Returns empty chunks, with a buffer if one is kept.
     #[inline(always)]
     fn take_chunks(&self) -> Box<Chunks> {
         let mut pool = self.0.borrow_mut();
@@ -295,7 +303,7 @@ impl BufferPool {
         chunks
     }
 
-    /// Keeps the chunks of a queue, of which only the first is there and was sent.
+    /// Keeps the chunks of a queue that has only the first, which was sent.
     #[inline(always)]
     fn give_chunks(&self, mut chunks: Box<Chunks>) {
         let mut pool = self.0.borrow_mut();
@@ -318,7 +326,8 @@ impl Buffers {
         Box::new(Chunks { head, ..Chunks::default() })
     }
 
-    /// Whether a buffer of this size is worth keeping, and there is room for it, which is taken.
+    /// Returns `true` if a buffer of this capacity is worth keeping and there is room for it.
+    /// Counts it as kept then.
     #[inline(always)]
     fn keeps(&mut self, capacity: usize) -> bool {
         let bytes = self.bytes + capacity;
@@ -352,7 +361,8 @@ mod tests {
         assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
     }
 
-    /// Whatever the sizes of writes and sends, the bytes come out in order, and an emptied queue owns nothing.
+    /// For all sizes of writes and sends, the bytes come out in order, and an emptied queue owns
+    /// nothing.
     #[test]
     fn bytes_come_out_as_they_went_in() {
         let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
@@ -385,7 +395,7 @@ mod tests {
         assert_eq!(queue.front().as_ptr(), address);
     }
 
-    /// However many connections answer at once, what is kept afterwards is bounded.
+    /// The kept capacity is bounded, for any number of connections that answer at once.
     #[test]
     fn the_buffers_that_are_kept_are_bounded() {
         let pool = BufferPool::default();
@@ -405,7 +415,8 @@ mod tests {
         assert_eq!(pool.0.borrow().bytes, 0);
     }
 
-    /// What is lent counts, what is written meanwhile goes behind it, and what was not sent of it is in front again.
+    /// Lent bytes count, writes meanwhile go behind them, and unsent bytes of the chunk are in
+    /// front again.
     #[test]
     fn a_loan_comes_back_to_where_it_was() {
         let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
@@ -429,7 +440,8 @@ mod tests {
         assert!(queue.is_empty());
     }
 
-    /// A chunk in flight with nothing behind it comes back as well, and its buffer goes to the pool when all of it was sent.
+    /// A chunk in flight with nothing behind it comes back as well, and its buffer goes to the pool
+    /// when all of it was sent.
     #[test]
     fn a_loan_without_more_comes_back() {
         let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
@@ -446,7 +458,8 @@ mod tests {
         assert_eq!(queue.lend().unwrap().into_buffer(), b"for nobody");
     }
 
-    /// Buffers that are appended are chunks of their own if they are worth one, and are copied and kept for others if not.
+    /// An appended buffer becomes a chunk of its own if it is large enough. Otherwise it is copied,
+    /// and kept for other writes.
     #[test]
     fn appended_buffers_are_chunks_or_copied() {
         const WORTH: usize = 16 * 1024;
@@ -468,7 +481,8 @@ mod tests {
         assert!(contents(&queue) == expected);
     }
 
-    /// A small write behind a chunk in flight takes a kept buffer; one behind a full chunk begins another chunk.
+    /// A small write behind a chunk in flight takes a kept buffer; one behind a full chunk begins
+    /// another chunk.
     #[test]
     fn writes_behind_a_chunk_take_the_room_that_they_need() {
         let (mut queue, pool) = (SendQueue::default(), BufferPool::default());

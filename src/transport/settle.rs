@@ -1,4 +1,5 @@
-//! Settling a stream: carrying out its [`Step`]s, for a reactor and for the test kit alike. Calls no protocol.
+//! Settling a stream: carrying out its [`Step`]s, for a reactor and for the test kit alike. Calls
+//! no protocol.
 
 use std::time::Duration;
 
@@ -8,31 +9,33 @@ use super::stream::Stream;
 
 /// Carries out steps at one end of a connection.
 pub(crate) trait Settler {
-    /// Sends from the queue, and records what came of it. `true`: there is more to be sent, in another turn.
+    /// Sends from the queue, and records the result. Returns `true` if more is to be sent, in
+    /// another turn.
     fn send(&mut self, stream: &mut Stream) -> bool;
     fn shut_down_writing(&mut self);
     fn receive(&mut self, on: bool);
     fn receive_rest(&mut self);
     fn arm_deadline(&mut self, after: Duration);
     fn disarm_deadline(&mut self);
-    /// Records what a later phase is to do.
+    /// Records work for a later phase.
     fn leave(&mut self, later: Later);
 }
 
 /// Work that a settling leaves for a later phase, because it calls the protocol or its producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Later {
-    /// In the next turn: deliver what was held back.
+    /// Delivers held bytes, in the next turn.
     DeliverHeld,
-    /// Tell of the queue: its limit, or the producer.
+    /// Calls the protocol about the limit of its queue, or the producer.
     TellOfQueue,
-    /// Tell that our direction was shut.
+    /// Tells the protocol that the write direction was shut.
     TellOfShut,
-    /// Close, and tell that the connection is over.
+    /// Closes, and tells the protocol that the connection is over.
     Close(CloseMode),
 }
 
-/// Carries out the steps of a stream, until it rests or waits for a later phase. `false`: there was nothing to do.
+/// Carries out the steps of a stream until it rests or waits for a later phase. Returns `false` if
+/// there was nothing to do.
 pub(crate) fn settle(transport: &Transport, stream: &mut Stream, settler: &mut impl Settler) -> bool {
     let mut moved = false;
     loop {
@@ -48,7 +51,7 @@ pub(crate) fn settle(transport: &Transport, stream: &mut Stream, settler: &mut i
                 settler.shut_down_writing();
                 if stream.shut() == EndNotice::Tell {
                     settler.leave(Later::TellOfShut);
-                    // The rest waits until the protocol has heard of it: it may fail over it.
+                    // The remaining steps wait for the protocol's callback, which may fail.
                     transport.mark_stream_dirty(stream);
                     return true;
                 }

@@ -1,79 +1,81 @@
-//! What a [`Stream`](super::stream::Stream) is told, and what it says is to be done.
+//! The events and steps of a [`Stream`](super::stream::Stream).
 
 use std::time::Duration;
 
 use crate::failure::Failure;
 
-/// How the peer's direction ended.
+/// The way in which the peer's direction ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Ending {
-    /// As it should.
+    /// In the regular way.
     Clean,
-    /// So that bytes may be missing.
+    /// With a cut: bytes may be missing.
     Cut(Failure),
 }
 
-/// What the reactor is to do for a stream.
+/// The next thing that the reactor does for a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Turn what was written into what is sent: [`Stream::seal`].
+    /// Seal written bytes: [`Stream::seal`].
     Seal,
-    /// Send from the queue; then say [`Stream::sent`], [`Stream::blocked`] or [`Stream::broken`].
+    /// Send from the queue; then call [`Stream::sent`], [`Stream::blocked`] or [`Stream::broken`].
     Send,
-    /// Send the end of our side; [`Stream::shut`] was said already.
+    /// Shut the write direction of the socket. The caller reads [`Stream::shut`] afterwards.
     ShutDownWriting,
-    /// The protocol is to be told of its queue's limit ([`Stream::take_limit_notice`]), or the producer something
-    /// ([`Stream::take_producer`]); the rest waits until then.
+    /// Call the protocol about its queue's limit ([`Stream::take_limit_notice`]), or the producer
+    /// ([`Stream::take_producer`]). All other steps wait for that.
     TellOfQueue,
     /// Start or stop receiving.
     Receive(bool),
-    /// Receive what arrived before the network was over: [`Stream::ended`] says when there is no more.
+    /// Receive the bytes that arrived before the network was over. [`Stream::ended`] reports the
+    /// end of them.
     ReceiveRest,
-    /// Bytes or an end were held back and can be delivered now: take them in the next turn.
+    /// Deliver the held bytes or the held end in the next turn.
     DeliverHeld,
-    /// Look again after this time ([`Stream::deadline_passed`]).
+    /// Call [`Stream::deadline_passed`] after this time.
     ArmDeadline(Duration),
-    /// The deadline is not needed any more.
+    /// Cancel the deadline.
     DisarmDeadline,
-    /// Close in this way, and tell the protocol.
+    /// Close in this way, and call `connection_lost`.
     Close(CloseMode),
     /// Nothing to do.
     Rest,
 }
 
-/// How long, and how many bytes, are read and dropped behind our end of a connection that lingers. 5 s is what web servers use; 8 MiB
-/// lets a peer finish an upload that has no reader, and costs a few milliseconds.
+/// Time and number of bytes for which a lingering connection is read after its write direction has
+/// ended; the bytes are dropped. 5 s is what web servers use. 8 MiB lets a peer finish an upload
+/// that has no reader, and costs a few milliseconds.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(5);
 pub(crate) const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
-/// How a descriptor is closed.
+/// The way in which a descriptor is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseMode {
-    /// Both sides are done, or the network is: just close.
+    /// Just close: both directions have ended, or the network is over.
     Plain,
-    /// We are done and the peer may not be: end our side, then read what still comes, within bounds, so that closing does
-    /// not destroy with a reset what was sent last.
+    /// End the write direction, then read the peer's bytes, within bounds, because the peer may not
+    /// be done. So closing does not destroy the last sent bytes with a reset.
     Linger,
-    /// With a reset.
+    /// Close with a reset.
     Reset,
 }
 
-/// What to do with received bytes.
+/// Decision about received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// The protocol's.
+    /// The bytes go to the protocol.
     Deliver,
-    /// Held or dropped.
+    /// The bytes were held or dropped.
     Kept,
-    /// They are for a layer: [`Stream::open`].
+    /// The bytes go to a layer: [`Stream::open`].
     Sealed,
 }
 
-/// What a closed direction means for the protocol.
+/// Decision about the callback for a closed direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndNotice {
-    /// Tell the protocol: it asked to hear of half-closes.
+    /// Call the protocol, which opted in to half-closes.
     Tell,
-    /// `connection_lost` will say it.
+    /// No call: `connection_lost` will report it.
     Silent,
 }

@@ -1,6 +1,6 @@
 //~ `&[u8; 5]` is not a producer
-//~ bytes that are there are written: `transport.write(bytes)`
-//~ a file, or anything that can be read, is sent by `FileSender::new(file).begin(transport)`
+//~ to send bytes, write them: `transport.write(bytes)`
+//~ to send a file, or any other reader: `FileSender::new(file).begin(transport)`
 use ropewalk::Transport;
 use ropewalk::transport::Streaming;
 

@@ -18,19 +18,24 @@ use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::id::Id;
 
-/// How often a socket that met itself is tried anew: the system chose our own port for us, which it hardly does twice.
-const SELF_CONNECTS: u32 = 3;
+/// Number of further tries after a socket has connected to itself. The system chose our own port as
+/// the local one, which is unlikely to happen twice.
+const SELF_CONNECT_RETRIES: u32 = 3;
 
-/// How soon a UNIX socket is asked again whose queue is full: nothing says when it is not. 10 ms: a listener that lives has
-/// accepted many by then.
-const BUSY: Duration = Duration::from_millis(10);
+/// Delay before a UNIX socket is tried again whose queue is full: no event reports that there is
+/// room. Within 10 ms, a live listener has accepted many connections.
+const BUSY_RETRY: Duration = Duration::from_millis(10);
 
 impl Reactor {
-    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection (Twisted: `connectTCP`,
-    /// with an endpoint's Deferred). The Deferred fires after the protocol's `connection_made`, and never before this
-    /// returns unless the reactor is stopping or closed, or the factory's `do_start` panics. Cancelling it gives the attempt up.
+    /// Connects to a TCP address, and joins the protocol that `factory` builds to the connection
+    /// (Twisted: `connectTCP`, with an endpoint's Deferred).
     ///
-    /// Its failures are [`ConnectError`]s, or what the protocol's `connection_made` failed with.
+    /// The Deferred fires after the protocol's `connection_made`. It never fires before this
+    /// returns, unless the reactor is stopping or closed, or the factory's `do_start` panics.
+    /// Cancelling it ends the attempt.
+    ///
+    /// The Deferred fails with a [`ConnectError`], or with the failure of the protocol's
+    /// `connection_made`.
     pub fn connect_tcp<F: Factory>(
         &self,
         address: SocketAddr,
@@ -40,7 +45,8 @@ impl Reactor {
         self.connect_tcp_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
     }
 
-    /// [`connect_tcp`](Self::connect_tcp) for endpoints, which do not know the factory's type.
+    /// Does the same as [`connect_tcp`](Self::connect_tcp), for endpoints, which do not know the
+    /// factory's type.
     pub fn connect_tcp_boxed(
         &self,
         address: SocketAddr,
@@ -50,7 +56,8 @@ impl Reactor {
         self.connect_to(Destination::Address(address.into()), options, factory)
     }
 
-    /// [`connect_tcp_boxed`](Self::connect_tcp_boxed) where there may be several addresses to choose from.
+    /// Does the same as [`connect_tcp_boxed`](Self::connect_tcp_boxed), for one or several
+    /// addresses.
     pub(crate) fn connect_to(
         &self,
         to: Destination,
@@ -85,7 +92,7 @@ impl Core {
             return Deferred::fail(panic);
         }
         if self.is_closed() {
-            // `do_start` closed a reactor whose loop has no control.
+            // `do_start` has closed a reactor whose loop has no control.
             factory.stop();
             return Deferred::fail(ConnectError::ReactorStopped { to: to.to_string() });
         }
@@ -113,7 +120,8 @@ impl Core {
         connection
     }
 
-    /// Begins the next attempt of a dial. If there is none to begin, and none under way, the dial has failed.
+    /// Begins the next attempt of a dial. The dial has failed if there is none, and none is under
+    /// way.
     fn start_next_attempt(self: &Rc<Self>, dial: &Rc<Dial>) {
         dial.cancel_next();
         let number = dial.begun.get();
@@ -126,8 +134,8 @@ impl Core {
         }
     }
 
-    /// Asks the backend. An answer that is known at once is given at the end of the turn: nothing has fired when `connect`
-    /// returns.
+    /// Asks the backend for a connection. An immediate answer is delivered at the end of the turn,
+    /// so that the Deferred has not fired when `connect` returns.
     fn begin_attempt(self: &Rc<Self>, dial: &Rc<Dial>, number: usize, to: &Address) {
         let (timer, self_connects) = (RefCell::default(), Cell::new(0));
         let attempt = Rc::new(DialAttempt { dial: Rc::clone(dial), number, to: to.clone(), timer, self_connects });
@@ -145,7 +153,7 @@ impl Core {
         }
     }
 
-    /// Sees to it that the next attempt begins in time, if there is one.
+    /// Schedules the next attempt of a dial, if there is one.
     fn set_next(self: &Rc<Self>, dial: &Rc<Dial>) {
         if let Destination::Name { addresses, delay, .. } = &dial.to
             && dial.begun.get() < addresses.len()
@@ -163,6 +171,7 @@ impl Core {
     fn start_attempt(self: &Rc<Self>, id: Id, attempt: &DialAttempt) {
         let options = attempt.dial.options.dial;
         let mut begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
+        // A new connection is worth more than the oldest lingering socket.
         if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
             begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
         }
@@ -183,10 +192,10 @@ impl Core {
         });
     }
 
-    /// Asks again in a while, until the attempt's timeout.
+    /// Tries again after a while, until the attempt's timeout.
     fn start_attempt_later(self: &Rc<Self>, id: Id) {
         let core = Rc::downgrade(self);
-        self.timers.call_later(BUSY, move || {
+        self.timers.call_later(BUSY_RETRY, move || {
             if let Some(core) = core.upgrade()
                 && let Some(attempt) = core.attempt(id)
             {
@@ -195,11 +204,12 @@ impl Core {
         });
     }
 
-    /// The network answered.
+    /// Handles an attempt that the network has answered.
     pub(in crate::reactor) fn connected(self: &Rc<Self>, id: Id, host: Address) {
         let Some(attempt) = self.attempt(id) else { return };
-        if host == attempt.to && attempt.self_connects.get() < SELF_CONNECTS {
-            // A free port of the local range was dialled, and the system dialled from that same port.
+        if host == attempt.to && attempt.self_connects.get() < SELF_CONNECT_RETRIES {
+            // The connection goes to a free port of the local range, and the system chose that same
+            // port as the local one.
             attempt.self_connects.set(attempt.self_connects.get() + 1);
             self.backend.borrow_mut().close(id, true);
             self.start_attempt(id, &attempt);
@@ -216,7 +226,7 @@ impl Core {
         self.join(id, host, &attempt);
     }
 
-    /// Joins a connection to a protocol, and tells whoever waits.
+    /// Joins a connection to a protocol, and fires the Deferred.
     fn join(&self, id: Id, host: Address, attempt: &DialAttempt) {
         let (dial, peer) = (&attempt.dial, &attempt.to);
         let transport = Transport::new(id, Rc::clone(&self.context), AddressPair::new(host, peer.clone()));
@@ -227,7 +237,7 @@ impl Core {
             Err(panic) => return self.end_dial(dial, panic.into()),
         };
         let client = Box::new((Rc::clone(&joint), dial.factory.started()));
-        // It may have been cancelled from inside `build_protocol`.
+        // The Deferred may have been cancelled inside `build_protocol`.
         match self.slots.borrow_mut().get_mut(id) {
             Some(slot @ Slot::Connecting(_)) => *slot = Slot::Client(client),
             _ => return,
@@ -235,14 +245,15 @@ impl Core {
         dial.under_way.borrow_mut().clear();
         dial.stage.set(DialStage::Made(id));
         joint.transport().mark_dirty();
-        // It may be cancelled from inside `connection_made`.
+        // The Deferred may be cancelled inside `connection_made`.
         match joint.connection_made() {
             Ok(()) => drop(dial.promise.callback(AnyConnection(joint))),
             Err(failure) => drop(dial.promise.errback(failure)),
         }
     }
 
-    /// Whoever waited gave up: before there was a connection, or from inside its `connection_made`.
+    /// Handles the cancellation of the Deferred: before there was a connection, or inside its
+    /// `connection_made`.
     fn dial_cancelled(&self, dial: &Dial) {
         let cancelled = ConnectError::ConnectingCancelled { to: dial.to.to_string() };
         match dial.stage.get() {
@@ -254,9 +265,10 @@ impl Core {
         }
     }
 
-    /// It comes to nothing. All its sockets are closed.
+    /// Ends a dial with a failure, and closes all its sockets.
     fn end_dial(&self, dial: &Dial, failure: Failure) {
-        // Cancelled from inside `build_protocol`, it ends once more when that has built nothing.
+        // If the Deferred was cancelled inside `build_protocol`, and that built no protocol, the
+        // dial ends a second time.
         if !matches!(dial.stage.replace(DialStage::Over), DialStage::Trying) {
             return;
         }
@@ -266,11 +278,12 @@ impl Core {
         }
         let factory = dial.factory.clone();
         self.at_end_of_turn(move |_| factory.stop());
-        // Cancelled from outside, the Deferred may have its result already.
+        // If it was cancelled from outside, the Deferred may have its result already.
         let _ = dial.promise.errback(failure);
     }
 
-    /// The network, or the system, said no to one attempt: the next begins at once.
+    /// Handles the failure of one attempt, by the network or the system. The next one begins at
+    /// once.
     fn attempt_failed(self: &Rc<Self>, id: Id, error: ConnectError) {
         let Some(attempt) = self.attempt(id) else { return };
         self.close_attempt(id);
@@ -288,14 +301,14 @@ impl Core {
         }
     }
 
-    /// What the system said of an attempt.
+    /// Handles an attempt that the system has reported as failed.
     pub(in crate::reactor) fn connect_failed(self: &Rc<Self>, id: Id, error: std::io::Error) {
         if let Some(attempt) = self.attempt(id) {
             self.attempt_failed(id, ConnectError::from_io(attempt.to.clone(), error));
         }
     }
 
-    /// The reactor stops while an attempt is under way.
+    /// Ends an attempt that is under way when the reactor stops.
     pub(in crate::reactor) fn attempt_stopped(&self, id: Id) {
         if let Some(attempt) = self.attempt(id) {
             let to = attempt.dial.to.to_string();

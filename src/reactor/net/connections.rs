@@ -1,5 +1,5 @@
-//! What the reactor does for its connections: hands completions to joints, carries out what streams ask for, and lets
-//! go of what is over.
+//! The connections of a reactor: hands completions to joints, performs the requests of streams, and
+//! releases ended connections.
 
 use std::io;
 use std::mem;
@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::listener::PortCore;
-use super::port::Waiting;
+use super::port::BacklogPolicy;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
@@ -22,14 +22,14 @@ use crate::transport::settle::{self, Later, Settler};
 use crate::transport::step::CloseMode;
 use crate::transport::stream::Stream;
 
-/// How soon a send is tried again that failed for lack of memory in the system.
-const STARVED: Duration = Duration::from_millis(10);
+/// Delay before a send is tried again that failed because the system had no memory.
+const STARVED_RETRY: Duration = Duration::from_millis(10);
 
 impl Core {
-    /// Phase 6: hands what was received on.
+    /// Phase 6: delivers received bytes.
     #[inline(always)]
     pub(in crate::reactor) fn received(&self, id: Id, inbox: &mut Inbox) {
-        let Some(joint) = self.joint(id) else { return self.received_by_nobody(id, inbox) };
+        let Some(joint) = self.joint(id) else { return self.received_after_end(id, inbox) };
         if let Some(descriptors) = inbox.take_descriptors() {
             joint.descriptors_received(descriptors);
         }
@@ -37,12 +37,12 @@ impl Core {
     }
 
     #[cold]
-    fn received_by_nobody(&self, id: Id, inbox: &mut Inbox) {
+    fn received_after_end(&self, id: Id, inbox: &mut Inbox) {
         drop(inbox.take_descriptors());
         self.lingering_received(id, inbox.bytes().len());
     }
 
-    /// Phase 6: hands any other completion on.
+    /// Phase 6: delivers any other completion.
     #[inline(never)]
     pub(in crate::reactor) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
         match completion {
@@ -66,12 +66,12 @@ impl Core {
             Completion::Connected(host) => self.connected(id, host),
             Completion::ConnectFailed(error) => self.connect_failed(id, error),
             Completion::Readable => self.signalled(),
-            // Signals ask for the other only, and nothing else is watched.
+            // Signals are the only watched descriptor, and they wait for readability only.
             Completion::Writable => {}
         }
     }
 
-    /// A chunk is back that was being sent. Usually that is all there was to do.
+    /// Takes back a buffer of a finished send. Usually there is nothing more to do.
     #[inline]
     pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, in_flight: InFlight, result: io::Result<usize>) {
         let Some(joint) = self.joint(id) else { return self.context.pool.give(in_flight.into_buffer()) };
@@ -84,7 +84,8 @@ impl Core {
         }
     }
 
-    /// A connection came in: the factory is found and asked for a protocol, which is joined to a transport.
+    /// Handles an accepted connection: asks the port's factory for a protocol, and joins it to a
+    /// transport.
     fn accepted(&self, port: Id, incoming: Incoming) {
         if let Some(port) = self.port(port) {
             port.accepted();
@@ -112,7 +113,7 @@ impl Core {
         };
         let adopted = self.backend.borrow_mut().adopt(id, socket);
         if let Err(error) = adopted {
-            error!(peer = %named.peer(), %error, "the poller does not take a new connection; it is closed");
+            error!(peer = %named.peer(), %error, "the poller refused a new connection, which is closed");
             self.slots.borrow_mut().remove(id);
             return;
         }
@@ -120,11 +121,11 @@ impl Core {
             *slot = Slot::Connected(Rc::clone(&joint));
         }
         joint.transport().mark_dirty();
-        // A failure is the connection's own business, and already its reason to end.
+        // A failure is already the connection's reason to end.
         let _ = joint.connection_made();
     }
 
-    /// Bytes and ends that were held back while reading was paused.
+    /// Delivers bytes and ends that were held back while reading was paused.
     pub(in crate::reactor) fn deliver_held(&self) {
         for id in self.aftermath.take_resumed() {
             if let Some(joint) = self.joint(id) {
@@ -133,7 +134,8 @@ impl Core {
         }
     }
 
-    /// Phase 7: carries out what streams ask for. Calls nobody; what protocols are to be told is noted for phase 8.
+    /// Phase 7: performs the requests of streams. It makes no callbacks; they are recorded for
+    /// phase 8.
     #[inline(always)]
     pub(in crate::reactor) fn settle(self: &Rc<Self>) {
         if self.context.is_clean() {
@@ -159,6 +161,7 @@ impl Core {
         if !stream.can_send() {
             return;
         }
+        // Fast path: a send that empties the queue, or that the socket blocks, needs nothing else.
         match backend.send(id, stream.outgoing(&self.context.pool)) {
             Ok(Progress::Advanced(count)) if stream.queue.is_empty() => stream.sent(count),
             Ok(Progress::Blocked(count)) => {
@@ -173,7 +176,7 @@ impl Core {
         }
     }
 
-    /// Slow path: there is more to do than to send.
+    /// Slow path: more to do than send.
     #[cold]
     #[inline(never)]
     fn settle_slow(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, backend: &mut AnyBackend) {
@@ -189,7 +192,8 @@ impl Core {
         settle::settle(transport, stream, &mut settler);
     }
 
-    /// Records the result of a send. `true`: there is more to be sent, in another turn.
+    /// Records the result of a send. Returns `true` if the stream has more to send, in another
+    /// turn.
     #[inline(never)]
     fn sent(self: &Rc<Self>, id: Id, transport: &Transport, stream: &mut Stream, sent: io::Result<Progress>) -> bool {
         match sent {
@@ -214,7 +218,8 @@ impl Core {
         false
     }
 
-    /// Phase 8: tells producers to pause or to resume, then protocols of what ended, and lets go.
+    /// Phase 8: tells producers to pause or to resume, then tells protocols of ends, and releases
+    /// the connections.
     pub(in crate::reactor) fn deliver_losses(self: &Rc<Self>) {
         for id in self.aftermath.take_queue_notices() {
             if let Some(joint) = self.joint(id) {
@@ -227,8 +232,8 @@ impl Core {
             }
         }
         for (id, mode) in self.aftermath.take_lost() {
-            // A callback may have forked: the sockets are the parent's.
-            if self.is_foreign() {
+            // A callback may have forked. In the child, the sockets belong to the parent.
+            if self.is_forked_child() {
                 return;
             }
             self.lose(id, mode);
@@ -266,7 +271,7 @@ impl Core {
         }
     }
 
-    /// Looks at a connection again after a time.
+    /// Schedules a check of a connection after a time.
     fn arm_deadline(self: &Rc<Self>, id: Id, after: Duration) {
         let core = Rc::downgrade(self);
         let timer = self.timers.call_later(after, move || {
@@ -282,21 +287,21 @@ impl Core {
     fn disarm_deadline(&self, id: Id) {
         let timer = self.net.deadlines.borrow_mut().remove(&id);
         if let Some(timer) = timer {
-            // The timer itself may be what brought us here.
+            // This timer may be the one that runs now.
             let _ = timer.cancel();
         }
     }
 
     fn unblock_later(self: &Rc<Self>, id: Id) {
         let core = Rc::downgrade(self);
-        self.timers.call_later(STARVED, move || {
+        self.timers.call_later(STARVED_RETRY, move || {
             if let Some(core) = core.upgrade() {
                 core.with_transport(id, |transport| transport.update(|stream| stream.unblocked()));
             }
         });
     }
 
-    /// The connection that `id` names.
+    /// Returns the joint of the connection that `id` names.
     #[inline(always)]
     pub(in crate::reactor) fn joint(&self, id: Id) -> Option<Rc<dyn ErasedJoint>> {
         self.slots.borrow().get(id)?.joint().cloned()
@@ -308,7 +313,7 @@ impl Core {
         }
     }
 
-    /// The reactor stops: everything that is open ends, and every factory stops.
+    /// Ends every open connection and stops every factory, when the reactor stops.
     pub(in crate::reactor) fn disconnect_all(self: &Rc<Self>) {
         self.run.begin_closing();
         for id in self.ids(|slot| slot.joint().is_some()) {
@@ -319,12 +324,13 @@ impl Core {
             self.end_lingering(id);
         }
         self.settle_all();
-        // Behind that: at the other end of an attempt, or of whoever was accepted and not handed on yet, there may be a connection of our
-        // own, which has sent its last before its peer goes.
+        // Ports and attempts come after that. At the other end of an attempt, or of a connection
+        // that was accepted but not delivered yet, there may be a connection of our own. It has
+        // then sent its last bytes before its peer closes.
         for id in self.ids(|slot| matches!(slot, Slot::Port(_))) {
             if let Some(port) = self.port(id) {
-                // Whoever waits for a port to stop has a Deferred of their own.
-                drop(self.stop_port(&port, Waiting::Refuse));
+                // Every call of `stop_listening` has a Deferred of its own.
+                drop(self.stop_port(&port, BacklogPolicy::Refuse));
             }
         }
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
@@ -338,7 +344,8 @@ impl Core {
         }
     }
 
-    /// Whoever has more to send than one settling sends is listed again, and closed by the next.
+    /// Settles until the dirty list is empty. A stream with more to send than one settling sends is
+    /// marked again, and closed by the next settling.
     fn settle_all(self: &Rc<Self>) {
         while !self.context.is_clean() {
             self.settle();
@@ -350,7 +357,7 @@ impl Core {
     }
 }
 
-/// Settles a connection of a reactor.
+/// Performs the requests of one connection of a reactor.
 struct StreamSettler<'a> {
     core: &'a Rc<Core>,
     id: Id,
@@ -385,6 +392,6 @@ impl Settler for StreamSettler<'_> {
     }
 
     fn leave(&mut self, later: Later) {
-        self.core.aftermath.leave(self.id, later);
+        self.core.aftermath.push(self.id, later);
     }
 }

@@ -1,4 +1,4 @@
-//! [`Dial`]: a request for a connection, and its attempts. `connect.rs` makes the attempts.
+//! [`Dial`]: a request for a connection, with its attempts. `connect.rs` makes the attempts.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,42 +13,44 @@ use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::time::DelayedCall;
 use crate::transport::id::Id;
 
-/// Where a connection may lead.
+/// The destination of a connection.
 #[derive(Debug)]
 pub(crate) enum Destination {
     /// One address.
     Address(Address),
-    /// Any of the addresses of a name. They are tried in this order, each `delay` after the one before or as soon as one has
-    /// failed, and the first that answers has the connection.
+    /// Any of the addresses of a name. They are tried in this order. Each attempt begins `delay`
+    /// after the previous one, or as soon as one has failed. The first address that answers gets
+    /// the connection.
     Name { host: String, addresses: Vec<Address>, delay: Duration },
 }
 
-/// A request for a connection. However many attempts are made for it, one protocol at most comes of them: the factory hears
-/// of the first that is answered, when the sockets of the others are closed.
+/// A request for a connection. It may make several attempts, but builds at most one protocol: the
+/// factory is asked for the first attempt that is answered, after the sockets of the others were
+/// closed.
 pub(super) struct Dial {
     pub(super) to: Destination,
     pub(super) options: ConnectOptions,
     pub(super) factory: BoxedFactory,
     pub(super) promise: Promise<AnyConnection>,
     pub(super) stage: Cell<DialStage>,
-    /// How many addresses were tried, or are being tried.
+    /// Number of addresses that were tried or are being tried.
     pub(super) begun: Cell<usize>,
     pub(super) under_way: RefCell<Vec<Id>>,
-    /// With their numbers.
+    /// The failed attempts, with their numbers.
     pub(super) failed: RefCell<Vec<(usize, FailedAttempt)>>,
-    /// What begins the next attempt when nothing has failed meanwhile.
+    /// The timer of the next attempt, which begins earlier if an attempt fails.
     pub(super) next: RefCell<Option<DelayedCall>>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum DialStage {
     Trying,
-    /// There is a connection, whose protocol is being told or was told.
+    /// There is a connection. Its `connection_made` is running, or has run.
     Made(Id),
     Over,
 }
 
-/// One socket that a [`Dial`] tries. The reactor's table keeps it, and it keeps the dial.
+/// One socket of a [`Dial`]. The reactor's table keeps it, and it keeps the dial.
 pub(in crate::reactor) struct DialAttempt {
     pub(super) dial: Rc<Dial>,
     pub(super) number: usize,
@@ -76,8 +78,9 @@ impl fmt::Display for Destination {
 }
 
 impl Dial {
-    /// What it fails with when every attempt has: of one address its own error, of a name those of all that were tried, in
-    /// the order in which they were begun.
+    /// Returns the error of a dial whose attempts have all failed. For a single address it is the
+    /// error of its attempt. For a name it has the errors of all attempts, in the order in which
+    /// they began.
     pub(super) fn failure(&self) -> ConnectError {
         let mut failed = self.failed.take();
         failed.sort_unstable_by_key(|(number, _)| *number);
@@ -93,7 +96,7 @@ impl Dial {
 
     pub(super) fn cancel_next(&self) {
         if let Some(timer) = self.next.take() {
-            // The timer itself may be what brought us here.
+            // This timer may be the one that runs now.
             let _ = timer.cancel();
         }
     }
@@ -102,7 +105,7 @@ impl Dial {
 impl DialAttempt {
     pub(super) fn cancel_timer(&self) {
         if let Some(timer) = self.timer.take() {
-            // The timer itself may be what brought us here.
+            // This timer may be the one that runs now.
             let _ = timer.cancel();
         }
     }

@@ -1,12 +1,13 @@
-//! Lingering: a connection that is over for its protocol, whose socket stays open for a while. Our end was sent; what still comes is
-//! read and dropped, so that closing does not destroy with a reset what was sent last.
+//! Lingering: the state of a connection that is over for its protocol, but whose socket stays open
+//! for a while. Our end was sent. The bytes that still arrive are read and dropped, so that closing
+//! does not cause a reset that destroys the last bytes we sent.
 //!
-//! | it ends | because |
+//! | lingering ends | reason |
 //! |---|---|
 //! | with the peer's end, or an error | there is nothing more to wait for |
 //! | after [`LINGER_TIME`], or [`LINGER_BYTES`](crate::transport::step::LINGER_BYTES) | a peer must not hold a descriptor for ever |
 //! | when the peer has acknowledged everything and was silent for [`QUIET_TIME`] | nothing of ours can be destroyed |
-//! | when descriptors run out, the oldest first | a new connection is worth more |
+//! | when descriptors run out, the oldest socket first | a new connection is worth more |
 //! | when the reactor stops | |
 
 use std::rc::Rc;
@@ -18,18 +19,19 @@ use crate::time::{Clock, DelayedCall};
 use crate::transport::id::Id;
 use crate::transport::step::LINGER_TIME;
 
-/// How long a peer that has acknowledged everything has to be silent. 250 ms: a round trip or two of one that is still sending.
+/// Time that a peer has to be silent after it has acknowledged everything. 250 ms is one or two
+/// round trips of a peer that is still sending.
 const QUIET_TIME: Duration = Duration::from_millis(250);
 
 impl Core {
-    /// Sends our end, unless that was done, and goes on without a protocol.
+    /// Sends our end, unless that was done, and keeps the connection open without a protocol.
     pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
         let until = self.timers.seconds().saturating_add(LINGER_TIME);
-        let lingering = Lingering::new(until, self.look_at_lingering(id, QUIET_TIME));
+        let lingering = Lingering::new(until, self.schedule_lingering_check(id, QUIET_TIME));
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Lingering(Box::new(lingering));
         }
-        self.remember_lingering(id);
+        self.push_lingering(id);
         let mut backend = self.backend.borrow_mut();
         if !was_shut {
             backend.shut_down_writing(id);
@@ -37,30 +39,31 @@ impl Core {
         backend.receive(id, true);
     }
 
-    fn look_at_lingering(self: &Rc<Self>, id: Id, after: Duration) -> DelayedCall {
+    fn schedule_lingering_check(self: &Rc<Self>, id: Id, after: Duration) -> DelayedCall {
         let core = Rc::downgrade(self);
         self.timers.call_later(after, move || {
             if let Some(core) = core.upgrade() {
-                core.lingers_on(id);
+                core.check_lingering(id);
             }
         })
     }
 
-    /// Ends it if its time is over or nothing of ours is outstanding, and looks again in a while otherwise.
-    fn lingers_on(self: &Rc<Self>, id: Id) {
+    /// Ends lingering if its time is over or if none of our bytes is outstanding. Otherwise
+    /// schedules the next check.
+    fn check_lingering(self: &Rc<Self>, id: Id) {
         let now = self.timers.seconds();
         let is_acknowledged = self.backend.borrow().is_acknowledged(id);
         let mut slots = self.slots.borrow_mut();
         let Some(Slot::Lingering(lingering)) = slots.get_mut(id) else { return };
         if let Some(left) = lingering.time_left(now, is_acknowledged) {
-            lingering.set_timer(self.look_at_lingering(id, QUIET_TIME.min(left)));
+            lingering.set_timer(self.schedule_lingering_check(id, QUIET_TIME.min(left)));
             return;
         }
         drop(slots);
         self.end_lingering(id);
     }
 
-    /// Bytes came that have no reader.
+    /// Counts received bytes, which are dropped.
     pub(in crate::reactor) fn lingering_received(&self, id: Id, count: usize) {
         let over = match self.slots.borrow_mut().get_mut(id) {
             Some(Slot::Lingering(lingering)) => lingering.received(count),
@@ -82,7 +85,8 @@ impl Core {
         }
     }
 
-    /// Descriptors ran out: gives up the socket that has lingered longest. Whether there was one.
+    /// Ends the socket that has lingered longest, because descriptors ran out. Returns `false` if
+    /// no socket lingers.
     pub(in crate::reactor) fn end_oldest_lingering(&self) -> bool {
         let oldest = loop {
             let Some(id) = self.net.lingering.borrow_mut().pop_front() else { return false };
@@ -94,9 +98,9 @@ impl Core {
         true
     }
 
-    /// Puts it behind those that linger already. Those in front that have ended are forgotten, so that the list holds no more than
-    /// what began to linger within [`LINGER_TIME`].
-    fn remember_lingering(&self, id: Id) {
+    /// Appends a socket to the list. Ended sockets at its front are removed, so that the list holds
+    /// at most the sockets that began to linger within [`LINGER_TIME`].
+    fn push_lingering(&self, id: Id) {
         let mut all = self.net.lingering.borrow_mut();
         while all.front().is_some_and(|first| !self.is_lingering(*first)) {
             all.pop_front();

@@ -6,42 +6,43 @@ use std::time::Duration;
 use crate::time::DelayedCall;
 use crate::transport::step::LINGER_BYTES;
 
-/// A socket whose protocol is gone. Boxed in its slot, for it needs more room than a connection, of which there are more.
+/// A socket without a protocol. It is boxed in its slot, since it needs more room than a
+/// connection, and connections are more numerous.
 pub(in crate::reactor) struct Lingering {
-    /// How many bytes may still come.
+    /// Number of bytes that may still arrive.
     left: usize,
-    /// Something came since the last look.
-    heard: bool,
-    /// When it ends at the latest.
+    /// Bytes arrived since the last check.
+    received_since_check: bool,
+    /// The latest time of its end.
     until: Duration,
-    /// The next look.
+    /// The timer of the next check.
     timer: DelayedCall,
 }
 
 impl Lingering {
     pub(super) fn new(until: Duration, timer: DelayedCall) -> Self {
-        Self { left: LINGER_BYTES, heard: false, until, timer }
+        Self { left: LINGER_BYTES, received_since_check: false, until, timer }
     }
 
     /// Counts received bytes. Returns true when the limit is reached.
     pub(super) fn received(&mut self, count: usize) -> bool {
-        self.heard = true;
+        self.received_since_check = true;
         self.left = self.left.saturating_sub(count);
         self.left == 0
     }
 
-    /// Returns the time that is left. `None`: lingering is over, because its time has passed, or because everything of ours is
-    /// acknowledged and nothing came since the last look.
+    /// Returns the remaining time, or `None` if lingering is over: its time has passed, or the peer
+    /// has acknowledged everything and no bytes arrived since the last check.
     pub(super) fn time_left(&mut self, now: Duration, is_acknowledged: bool) -> Option<Duration> {
-        let was_heard = mem::take(&mut self.heard);
-        (now < self.until && (was_heard || !is_acknowledged)).then(|| self.until - now)
+        let has_received = mem::take(&mut self.received_since_check);
+        (now < self.until && (has_received || !is_acknowledged)).then(|| self.until - now)
     }
 
     pub(super) fn set_timer(&mut self, timer: DelayedCall) {
         self.timer = timer;
     }
 
-    /// Cancels the next look. The caller may be that look itself.
+    /// Cancels the next check. The caller may be that check itself.
     pub(super) fn cancel_timer(&self) {
         let _ = self.timer.cancel();
     }

@@ -1,4 +1,5 @@
-//! [`PortCore`]: a listening port in the reactor's table. `port.rs` binds it, stops it and builds its connections.
+//! [`PortCore`]: a listening port in the reactor's table. `port.rs` binds it, stops it and builds
+//! its connections.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -12,36 +13,37 @@ use crate::protocol::BoxedFactory;
 use crate::reactor::backend::PortOptions;
 use crate::transport::id::Id;
 
-/// How long accepting pauses after an error that is not a connection's: doubled each time up to [`LONGEST_PAUSE`]. 5 ms and
-/// 1 s, as Go does: soon enough for a passing shortage, seldom enough to cost nothing in a lasting one.
+/// First pause of accepting after an error that does not belong to a connection. It doubles each
+/// time, up to [`LONGEST_PAUSE`]. 5 ms and 1 s, as in Go: short enough for a passing shortage, and
+/// long enough to cost nothing in a lasting one.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a port may complain of one kind of trouble.
+/// Shortest time between two log lines of a port about its problems.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A listening port in the reactor's table.
 pub(in crate::reactor) struct PortCore {
     pub(super) factory: BoxedFactory,
     pub(super) options: PortOptions,
-    /// Where it listens: as asked for, and once bound, as bound.
+    /// The requested address; once bound, the bound address.
     pub(super) host: RefCell<Address>,
     pub(super) state: RefCell<ListenerState>,
     pause: Cell<Duration>,
-    trouble: RefCell<Trouble>,
+    problems: RefCell<AcceptProblems>,
 }
 
 pub(super) enum ListenerState {
     Listening(Id),
-    /// The socket is closed; `do_stop` and these Deferreds are still to come.
+    /// The socket is closed. `do_stop` and these Deferreds are still to come.
     Stopping(Vec<Promise<()>>),
     Stopped,
 }
 
-/// What went wrong since the log was told last.
+/// The problems since the last log line.
 #[derive(Default)]
-struct Trouble {
-    told: Option<Duration>,
+struct AcceptProblems {
+    logged_at: Option<Duration>,
     shed: u64,
     failures: u64,
 }
@@ -54,16 +56,17 @@ impl PortCore {
             host: RefCell::new(address),
             state: RefCell::new(ListenerState::Stopped),
             pause: Cell::new(FIRST_PAUSE),
-            trouble: RefCell::default(),
+            problems: RefCell::default(),
         }
     }
 
-    /// Accepting works again.
+    /// Resets the pause after a successful accept.
     pub(super) fn accepted(&self) {
         self.pause.set(FIRST_PAUSE);
     }
 
-    /// The last step of stopping. A factory that failed to stop fails the Deferreds, as in Twisted.
+    /// Takes the last step of stopping. A factory that fails to stop fails the Deferreds, as in
+    /// Twisted.
     pub(super) fn stopped(&self) {
         let stopped = self.factory.try_stop();
         let state = self.state.replace(ListenerState::Stopped);
@@ -75,27 +78,27 @@ impl PortCore {
         }
     }
 
-    /// Connections were closed unserved, for descriptors ran out.
+    /// Counts connections that were closed unserved because descriptors ran out.
     pub(super) fn shed(&self, now: Duration, count: usize) {
-        self.trouble.borrow_mut().shed += count as u64;
-        self.complain(now, "descriptors ran out");
+        self.problems.borrow_mut().shed += count as u64;
+        self.log_problems(now, "descriptors ran out");
     }
 
     /// Counts a failed accept. Returns the length of the pause that follows.
     pub(super) fn accept_failed(&self, now: Duration, error: &io::Error) -> Duration {
-        self.trouble.borrow_mut().failures += 1;
-        self.complain(now, error);
+        self.problems.borrow_mut().failures += 1;
+        self.log_problems(now, error);
         self.pause.replace((self.pause.get() * 2).min(LONGEST_PAUSE))
     }
 
-    /// Tells the log, at most once a second, what happened since.
-    fn complain(&self, now: Duration, what: impl fmt::Display) {
-        let mut trouble = self.trouble.borrow_mut();
-        if trouble.told.is_some_and(|told| now < told + LOG_INTERVAL) {
+    /// Logs the problems since the last log line, at most once a second.
+    fn log_problems(&self, now: Duration, what: impl fmt::Display) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.logged_at.is_some_and(|logged_at| now < logged_at + LOG_INTERVAL) {
             return;
         }
-        let Trouble { shed, failures, .. } = *trouble;
-        *trouble = Trouble { told: Some(now), ..Trouble::default() };
+        let AcceptProblems { shed, failures, .. } = *problems;
+        *problems = AcceptProblems { logged_at: Some(now), ..AcceptProblems::default() };
         let port = self.host.borrow().clone();
         tracing::warn!(%port, shed, failures, "cannot accept all connections: {what}");
     }

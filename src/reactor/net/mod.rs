@@ -1,14 +1,14 @@
-//! The network: ports, connections and attempts, between protocols and the backend.
+//! The network: ports, connections and connection attempts, between protocols and the backend.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `connections.rs` | completions handed to protocols, requests handed to sockets, ends |
+//! | `connections.rs` | completions for protocols, requests to sockets, ends of connections |
 //! | `lingering.rs`, `lingering_socket.rs` | sockets that are read on after their close |
 //! | `port.rs`, `listener.rs` | listening |
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `unix.rs` | the same over UNIX sockets |
 //! | `options.rs` | the options of both |
-//! | `resolver.rs` | names, and interfaces by name |
+//! | `resolver.rs` | host names, and interfaces by name |
 
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
@@ -30,15 +30,15 @@ use crate::time::DelayedCall;
 use crate::transport::Transport;
 use crate::transport::id::Id;
 
-/// A reactor's part in the network, beside the table of what is watched. Names are looked up by an `N`.
+/// The network state of a reactor, beside the table of watched items. An `N` looks up names.
 pub(super) struct Net<N: ?Sized> {
-    /// Deadlines of connections that are running.
+    /// The deadlines of open connections.
     deadlines: RefCell<HashMap<Id, DelayedCall>>,
-    /// Sockets that linger, the oldest first; some may have ended.
+    /// Lingering sockets, the oldest first. Some may have ended.
     lingering: RefCell<VecDeque<Id>>,
-    /// The other dirty list, kept for its capacity.
+    /// The second dirty list, kept for its capacity.
     settled: Cell<Vec<Transport>>,
-    /// None once the reactor is closed.
+    /// `None` once the reactor is closed.
     resolver: RefCell<Option<Rc<N>>>,
 }
 
@@ -52,7 +52,7 @@ impl<N: ?Sized> Net<N> {
         }
     }
 
-    /// The number of connections that have a deadline.
+    /// Returns the number of connections with a deadline.
     #[cfg(test)]
     pub(super) fn deadlines(&self) -> usize {
         self.deadlines.borrow().len()

@@ -1,11 +1,12 @@
-//! Options of ports and of attempts to connect: [`ListenOptions`], [`ConnectOptions`], and those of UNIX sockets.
+//! Options of ports and of connection attempts: [`ListenOptions`], [`ConnectOptions`], and those of
+//! UNIX sockets.
 //!
-//! | | a port | an attempt to connect |
+//! | | a port | a connection attempt |
 //! |---|---|---|
 //! | TCP | [`ListenOptions`] | [`ConnectOptions`] |
 //! | UNIX sockets | [`UnixListenOptions`] | [`UnixConnectOptions`] |
-//! | as backends have them | `PortOptions` | `DialOptions` |
-//! | options that each connection begins with | `ConnectionOptions` | the same |
+//! | in backends | `PortOptions` | `DialOptions` |
+//! | options with which each connection begins | `ConnectionOptions` | the same |
 
 use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -14,30 +15,34 @@ use crate::address::unmapped;
 use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions};
 use crate::transport::QueueLimit;
 
-/// The default timeout of an attempt. 30 s, as Twisted.
+/// The default timeout of an attempt: 30 s, as in Twisted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The setters of options that any connection begins with, over TCP and UNIX sockets.
+/// The setters of the options with which any connection begins, over TCP and UNIX sockets.
 macro_rules! connection_setters {
     ($($field:ident).+) => {
-        /// Asks the system for a receive buffer of so many bytes (`SO_RCVBUF`), before the port listens or the attempt begins, so that the
-        /// window that is offered to the peer follows it. Accepted connections have it too. The system has a least and a most
-        /// (Linux: `net.core.rmem_max`), takes the nearest, and adjusts the buffer no more by itself. Linux doubles the number,
-        /// for its own records, and tells the doubled one.
+        /// Sets the size of the receive buffer in bytes (`SO_RCVBUF`), before the port listens or
+        /// the attempt begins. So the window that is offered to the peer follows it. Accepted
+        /// connections have the same size.
+        ///
+        /// The system has a minimum and a maximum (Linux: `net.core.rmem_max`), uses the nearest
+        /// size, and no longer adjusts the buffer by itself. Linux doubles the number for its own
+        /// records, and reports the doubled one.
         pub fn receive_buffer_bytes(mut self, bytes: u32) -> Self {
             self.$($field).+.receive_buffer = Some(bytes);
             self
         }
 
-        /// Asks the system for a send buffer of so many bytes (`SO_SNDBUF`; Linux: `net.core.wmem_max`), as
+        /// Sets the size of the send buffer in bytes (`SO_SNDBUF`; Linux: `net.core.wmem_max`), as
         /// [`receive_buffer_bytes`](Self::receive_buffer_bytes) does for the other direction.
         pub fn send_buffer_bytes(mut self, bytes: u32) -> Self {
             self.$($field).+.send_buffer = Some(bytes);
             self
         }
 
-        /// Bounds the bytes that wait for a peer that does not read: the
-        /// [queue limit](crate::Transport::set_queue_limit) with which connections begin. None, unless set.
+        /// Bounds the bytes that wait for a peer that does not read: sets the
+        /// [queue limit](crate::Transport::set_queue_limit) with which connections begin. No limit
+        /// by default.
         pub fn queue_limit(mut self, limit: QueueLimit) -> Self {
             self.$($field).+.queue_limit = Some(limit);
             self
@@ -49,19 +54,21 @@ macro_rules! connection_setters {
     };
 }
 
-/// The setters of TCP sockets.
+/// The setters of the options of TCP sockets.
 macro_rules! tcp_setters {
     ($($field:ident).+) => {
-        /// Turns Nagle's algorithm off (`true`) or on (`TCP_NODELAY`) for connections. It is off unless told otherwise: what is
-        /// written in a turn leaves together, so that the algorithm saves nothing, and it would hold back the last part of a message
-        /// until the peer has acknowledged the part before.
+        /// Turns Nagle's algorithm off (`true`) or on (`false`) for connections (`TCP_NODELAY`). It
+        /// is off by default. Everything written in a turn leaves together, so the algorithm saves
+        /// nothing. It would hold back the last part of a message until the peer has acknowledged
+        /// the part before.
         pub fn tcp_no_delay(mut self, on: bool) -> Self {
             self.$($field).+.no_delay = on;
             self
         }
 
-        /// Shares the local address with other sockets of the same user that ask for it too (`SO_REUSEPORT`). Several reactors, or
-        /// processes, listen on one port then, and the system spreads new connections over them. Off unless set.
+        /// Shares the local address with other sockets of the same user that also set this
+        /// (`SO_REUSEPORT`). Then several reactors or processes can listen on one port, and the
+        /// system spreads new connections over them. Off by default.
         pub fn reuse_port(mut self, on: bool) -> Self {
             self.$($field).+.reuse_port = on;
             self
@@ -69,7 +76,7 @@ macro_rules! tcp_setters {
     };
 }
 
-/// Options of a listening TCP port.
+/// Options of a listening TCP port, for [`Reactor::listen_tcp`](crate::Reactor::listen_tcp).
 ///
 /// ```
 /// use ropewalk::ListenOptions;
@@ -85,21 +92,26 @@ pub struct ListenOptions {
 }
 
 impl ListenOptions {
-    /// As many waiting connections as the system allows, and Nagle's algorithm off.
+    /// Default options: as many waiting connections as the system allows, and Nagle's algorithm
+    /// off.
     pub fn new() -> Self {
         Self { port: PortOptions::new() }
     }
 
-    /// Sets the number of connections that may wait to be accepted; the system has a limit of its own.
+    /// Sets the number of connections that may wait to be accepted. The system has a limit of its
+    /// own.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.port.backlog = backlog;
         self
     }
 
-    /// Serves IPv6 peers only (`true`) or IPv4 peers too (`false`) on an IPv6 address (`IPV6_V6ONLY`). Unless set, the system decides
-    /// (Linux: `net.ipv6.bindv6only`, which has both unless it was changed), as in Twisted. IPv4 peers reach the address `[::]` alone,
-    /// and have [IPv4 addresses](crate::Address) here. Listening fails with
-    /// [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
+    /// Serves only IPv6 peers (`true`), or IPv4 peers too (`false`), on an IPv6 address
+    /// (`IPV6_V6ONLY`).
+    ///
+    /// By default the system decides, as in Twisted (Linux: `net.ipv6.bindv6only`, which admits
+    /// both unless it was changed). IPv4 peers reach only the address `[::]`, and have
+    /// [IPv4 addresses](crate::Address) here. On an IPv4 address, listening fails with
+    /// [`NotIpv6`](crate::error::ListenError::NotIpv6).
     ///
     /// ```
     /// let both_families = ropewalk::ListenOptions::new().ipv6_only(false);
@@ -110,10 +122,13 @@ impl ListenOptions {
         self
     }
 
-    /// The network interface that an IPv6 address belongs to, by its name: `eth0` of `fe80::1%eth0`. It is looked up whenever the port
-    /// begins to listen, and takes the place of the scope number in the address. Listening fails with
-    /// [`UnknownInterface`](crate::error::ListenError::UnknownInterface) where there is no such interface, and with
-    /// [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
+    /// Sets the network interface that an IPv6 address belongs to, by its name: `eth0` of
+    /// `fe80::1%eth0`.
+    ///
+    /// The name is looked up whenever the port begins to listen, and replaces the scope number of
+    /// the address. Listening fails with
+    /// [`UnknownInterface`](crate::error::ListenError::UnknownInterface) if there is no such
+    /// interface, and with [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
     ///
     /// ```
     /// let link_local = ropewalk::ListenOptions::new().scope("eth0");
@@ -124,8 +139,8 @@ impl ListenOptions {
         self
     }
 
-    /// Listens on an address that connections of an earlier listener have not left yet (`SO_REUSEADDR`). On unless turned off: a
-    /// server that is started again would wait for a minute otherwise.
+    /// Allows an address that connections of an earlier listener still use (`SO_REUSEADDR`). On by
+    /// default: otherwise a server that is restarted would have to wait for a minute.
     pub fn reuse_address(mut self, on: bool) -> Self {
         self.port.connections.reuse_address = on;
         self
@@ -141,7 +156,7 @@ impl Default for ListenOptions {
     }
 }
 
-/// Options of a listening UNIX port.
+/// Options of a listening UNIX port, for [`Reactor::listen_unix`](crate::Reactor::listen_unix).
 ///
 /// ```
 /// let options = ropewalk::reactor::UnixListenOptions::new().mode(0o600).want_pid(true);
@@ -152,25 +167,30 @@ pub struct UnixListenOptions {
 }
 
 impl UnixListenOptions {
-    /// As many waiting connections as the system allows, mode 0o666, no lock.
+    /// Default options: as many waiting connections as the system allows, mode 0o666, no lock.
     pub fn new() -> Self {
         Self { port: PortOptions::new() }
     }
 
-    /// Sets the number of connections that may wait to be accepted; the system has a limit of its own.
+    /// Sets the number of connections that may wait to be accepted. The system has a limit of its
+    /// own.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.port.backlog = backlog;
         self
     }
 
-    /// The permissions of the socket's file, whatever the umask: who may connect. An abstract name has none.
+    /// Sets the permissions of the socket's file, which decide who may connect. The umask does not
+    /// apply. An abstract name has no permissions.
     pub fn mode(mut self, mode: u32) -> Self {
         self.port.mode = mode & 0o7777;
         self
     }
 
-    /// Holds a lock while listening (Twisted: `wantPID`): the path with `.lock` behind it. The file of a socket is replaced if the holder of
-    /// its lock died, and is not if the holder lives. An abstract name needs none.
+    /// Holds a lock while listening (Twisted: `wantPID`). Its path is that of the socket with
+    /// `.lock` appended.
+    ///
+    /// The file of a socket is replaced if the holder of its lock has died, and is not replaced
+    /// while the holder lives. An abstract name needs no lock.
     pub fn want_pid(mut self, lock: bool) -> Self {
         self.port.lock = lock;
         self
@@ -185,7 +205,7 @@ impl Default for UnixListenOptions {
     }
 }
 
-/// Options of an attempt to connect over TCP.
+/// Options of a TCP connection attempt, for [`Reactor::connect_tcp`](crate::Reactor::connect_tcp).
 ///
 /// ```
 /// use std::time::Duration;
@@ -201,26 +221,30 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// A timeout of 30 s, whatever local address the system chooses, and Nagle's algorithm off.
+    /// Default options: a timeout of 30 s, a local address that the system chooses, and Nagle's
+    /// algorithm off.
     pub fn new() -> Self {
         Self { timeout: Some(CONNECT_TIMEOUT), dial: DialOptions::new(), bind_scope: None }
     }
 
-    /// Sets the time to wait for an answer; `None` leaves it to the operating system.
+    /// Sets the time to wait for an answer. `None` leaves it to the operating system.
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The local address to connect from; port 0 lets the system choose one.
+    /// Sets the local address to connect from. Port 0 lets the system choose a port.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
         (self.dial.from, self.bind_scope) = (Some(unmapped(address)), None);
         self
     }
 
-    /// The local address to connect from, and the network interface that it belongs to, by its name: `eth0` of `fe80::1%eth0`. The name
-    /// is looked up for each connection, which fails with [`UnknownInterface`](crate::error::ConnectError::UnknownInterface) where
-    /// there is no such interface.
+    /// Sets the local address to connect from, and the network interface that it belongs to, by its
+    /// name: `eth0` of `fe80::1%eth0`.
+    ///
+    /// The name is looked up for each connection, which fails with
+    /// [`UnknownInterface`](crate::error::ConnectError::UnknownInterface) if there is no such
+    /// interface.
     ///
     /// ```
     /// use std::net::{Ipv6Addr, SocketAddrV6};
@@ -234,13 +258,14 @@ impl ConnectOptions {
         self
     }
 
-    /// The local address to connect from, if one was given.
+    /// Returns the local address to connect from, if one was set.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.dial.from
     }
 
-    /// Connects from a local address that earlier connections have not left yet (`SO_REUSEADDR`), if there is a
-    /// [`bind_address`](Self::bind_address); without one, the system chooses an address that is free. On unless turned off.
+    /// Allows a local address that earlier connections still use (`SO_REUSEADDR`), if there is a
+    /// [`bind_address`](Self::bind_address). Without one, the system chooses a free address. On by
+    /// default.
     pub fn reuse_address(mut self, on: bool) -> Self {
         self.dial.connection.reuse_address = on;
         self
@@ -256,7 +281,8 @@ impl Default for ConnectOptions {
     }
 }
 
-/// Options of an attempt to connect to a UNIX socket.
+/// Options of an attempt to connect to a UNIX socket, for
+/// [`Reactor::connect_unix`](crate::Reactor::connect_unix).
 ///
 /// ```
 /// use std::time::Duration;
@@ -270,12 +296,12 @@ pub struct UnixConnectOptions {
 }
 
 impl UnixConnectOptions {
-    /// Twisted's: 30 s, and no look at a lock.
+    /// Default options, as in Twisted: a timeout of 30 s, and no check of a lock.
     pub fn new() -> Self {
         Self { connect: ConnectOptions::new(), check_pid: false }
     }
 
-    /// Sets the time to wait for a place in the listener's queue; `None` is no limit.
+    /// Sets the time to wait for a place in the listener's queue. `None` is no limit.
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.connect.timeout = timeout;
         self

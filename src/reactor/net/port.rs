@@ -1,4 +1,5 @@
-//! [`Port`]: a listening socket and its factory (Twisted: `IListeningPort`, `twisted.internet.tcp.Port`).
+//! [`Port`]: a listening socket and its factory (Twisted: `IListeningPort`,
+//! `twisted.internet.tcp.Port`).
 
 use std::fmt;
 use std::io;
@@ -17,12 +18,16 @@ use crate::time::Clock;
 use crate::transport::id::Id;
 
 impl Reactor {
-    /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted: `listenTCP`). The port is bound and
-    /// the factory started when this returns. Port 0 lets the system choose one: see [`Port::host`].
+    /// Listens for TCP connections, and has `factory` build a protocol for each (Twisted:
+    /// `listenTCP`).
+    ///
+    /// The port is bound and the factory started when this returns. Port 0 lets the system choose a
+    /// port: see [`Port::host`].
     ///
     /// # Errors
-    /// [`ListenError`]: the address is in use, is not ours or not allowed; an option does not fit it, or names an interface that does not
-    /// exist; the factory did not start; the reactor is stopping, or closed.
+    /// [`ListenError`]: the address is in use, not local or not allowed; an option does not fit the
+    /// address, or names an interface that does not exist; the factory did not start; the reactor
+    /// is stopping or closed.
     pub fn listen_tcp(
         &self,
         address: SocketAddr,
@@ -32,7 +37,8 @@ impl Reactor {
         self.listen_tcp_boxed(address, options, BoxedFactory::new(factory))
     }
 
-    /// [`listen_tcp`](Self::listen_tcp) for endpoints, which do not know the factory's type.
+    /// Does the same as [`listen_tcp`](Self::listen_tcp), for endpoints, which do not know the
+    /// factory's type.
     ///
     /// # Errors
     /// As `listen_tcp`.
@@ -46,7 +52,8 @@ impl Reactor {
     }
 }
 
-/// A listening port (Twisted: `IListeningPort`). A cheap handle; the port listens whether one is kept or not.
+/// A listening port (Twisted: `IListeningPort`). It is a cheap handle: the port listens even if no
+/// handle is kept.
 #[derive(Clone)]
 pub struct Port {
     core: Weak<Core>,
@@ -54,39 +61,44 @@ pub struct Port {
 }
 
 impl Port {
-    /// The address that is listened on, with the port number that the system chose if none was asked for (Twisted:
-    /// `getHost`).
+    /// Returns the address of the port (Twisted: `getHost`). If port 0 was requested, it has the
+    /// port number that the system chose.
     pub fn host(&self) -> Address {
         self.port.host.borrow().clone()
     }
 
-    /// Whether connections are accepted.
+    /// Returns `true` if the port accepts connections.
     pub fn is_listening(&self) -> bool {
         matches!(&*self.port.state.borrow(), ListenerState::Listening(_))
     }
 
-    /// Listens again after [`stop_listening`](Self::stop_listening), on the same address (Twisted: `startListening`). A
-    /// port from `listen` is listening already.
+    /// Listens again after [`stop_listening`](Self::stop_listening), on the same address (Twisted:
+    /// `startListening`). A port from `listen` is listening already.
     ///
     /// # Errors
-    /// [`ListenError`]: already listening, or still stopping; the address can't be had any more; the factory's `do_start`
-    /// panicked; the reactor is closed or stopping.
+    /// [`ListenError`]: the port is listening already, or still stopping; the address is not
+    /// available any longer; the factory's `do_start` panicked; the reactor is closed or stopping.
     pub fn start_listening(&self) -> Result<(), ListenError> {
         let core = self.core.upgrade().ok_or(ListenError::ReactorGone)?;
         core.start_port(&self.port)
     }
 
-    /// Stops listening (Twisted: `stopListening`). The address is free when this returns. Connections live on, and those that
-    /// the system had accepted by now are served as well, at the end of this turn: a peer that was let in is not turned away, so
-    /// that a server can be replaced by another on the same address. The Deferred fires after that and after the factory's
-    /// `do_stop`, and never before this returns. It fails with
-    /// [`Panicked`](crate::failure::Panicked) if `do_stop` did. Stopping twice is fine: both Deferreds fire.
+    /// Stops listening (Twisted: `stopListening`). The address is free when this returns.
+    ///
+    /// Open connections live on. Connections that the system has accepted by now are served as
+    /// well, at the end of this turn: an admitted peer is not turned away, so that another server
+    /// can take over the address.
+    ///
+    /// The Deferred fires after that and after the factory's `do_stop`, and never before this
+    /// returns. It fails with [`Panicked`](crate::failure::Panicked) if `do_stop` panicked.
+    /// Stopping twice is fine: both Deferreds fire.
     pub fn stop_listening(&self) -> Deferred<()> {
-        self.stop(Waiting::Serve)
+        self.stop(BacklogPolicy::Serve)
     }
 
-    /// [`stop_listening`](Self::stop_listening), but connections that the system had accepted, and that no protocol was built
-    /// for yet, are reset, as Twisted's `stopListening` does. Their peers can tell that from an answer.
+    /// Stops listening, and resets the connections that the system has accepted but that have no
+    /// protocol yet, as Twisted's `stopListening` does. Their peers can tell a reset from an
+    /// answer. Otherwise as [`stop_listening`](Self::stop_listening).
     ///
     /// ```
     /// # use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
@@ -104,12 +116,12 @@ impl Port {
     /// # }
     /// ```
     pub fn abort_listening(&self) -> Deferred<()> {
-        self.stop(Waiting::Refuse)
+        self.stop(BacklogPolicy::Refuse)
     }
 
-    fn stop(&self, waiting: Waiting) -> Deferred<()> {
+    fn stop(&self, policy: BacklogPolicy) -> Deferred<()> {
         match self.core.upgrade() {
-            Some(core) => core.stop_port(&self.port, waiting),
+            Some(core) => core.stop_port(&self.port, policy),
             None => Deferred::succeed(()),
         }
     }
@@ -122,11 +134,12 @@ impl fmt::Debug for Port {
     }
 }
 
-/// What becomes of connections that the system had accepted when a port stops.
+/// The treatment of connections that the system has accepted, but that have no protocol yet when a
+/// port stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::reactor) enum Waiting {
+pub(in crate::reactor) enum BacklogPolicy {
     Serve,
-    /// With a reset.
+    /// The connection is closed with a reset.
     Refuse,
 }
 
@@ -163,7 +176,8 @@ impl Core {
             ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => listen(),
             refusal => Err(refusal),
         });
-        // As in Twisted the factory starts between binding and accepting: nothing is accepted before the next turn.
+        // As in Twisted, the factory starts between binding and accepting: no connection is
+        // accepted before the next turn.
         let bound = bound.map(|bound| port.factory.start().map(|()| bound));
         match bound {
             // `do_start` may close a reactor whose loop has no control.
@@ -197,7 +211,8 @@ impl Core {
         }
     }
 
-    /// Completes an address with the interface that it belongs to, and checks that the options are for its family.
+    /// Adds the scope of the named interface to an address, and checks that the options fit its
+    /// family.
     fn local_address(&self, address: Address, options: &PortOptions) -> Result<Address, ListenError> {
         let Some(option) = options.for_ipv6() else { return Ok(address) };
         let Some(SocketAddr::V6(mut v6)) = address.socket_addr() else {
@@ -211,13 +226,13 @@ impl Core {
         Ok(SocketAddr::from(v6).into())
     }
 
-    /// The number of a network interface.
+    /// Returns the number of a network interface.
     pub(in crate::reactor) fn interface_index(&self, name: &str) -> io::Result<u32> {
         self.backend.borrow().interface_index(name)
     }
 
-    pub(in crate::reactor) fn stop_port(&self, port: &Rc<PortCore>, waiting: Waiting) -> Deferred<()> {
-        if self.is_foreign() {
+    pub(in crate::reactor) fn stop_port(&self, port: &Rc<PortCore>, policy: BacklogPolicy) -> Deferred<()> {
+        if self.is_forked_child() {
             return Deferred::fail(ListenError::ForkedChild);
         }
         let (promise, stopped) = Promise::new();
@@ -230,10 +245,10 @@ impl Core {
                 *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
                 let accepted = self.backend.borrow_mut().stop_listening(id);
-                // This may be inside a callback, and building a protocol is another.
+                // This may be inside a callback, and building a protocol is another one.
                 for incoming in accepted {
                     let port = Rc::clone(port);
-                    self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, waiting));
+                    self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy));
                 }
                 let port = Rc::clone(port);
                 self.at_end_of_turn(move |_| port.stopped());
@@ -242,22 +257,22 @@ impl Core {
         stopped
     }
 
-    /// A connection that was accepted when its port stopped.
-    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, waiting: Waiting) {
-        if waiting == Waiting::Serve && !self.run.is_closing() {
+    /// Handles a connection that was accepted when its port stopped.
+    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, policy: BacklogPolicy) {
+        if policy == BacklogPolicy::Serve && !self.run.is_closing() {
             return self.serve(port, incoming);
         }
         self.backend.borrow_mut().refuse(incoming.socket);
     }
 
-    /// Connections were closed unserved.
+    /// Counts connections that were closed unserved.
     pub(in crate::reactor) fn shed(&self, id: Id, count: usize) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.shed += count as u64);
         port.shed(self.timers.seconds(), count);
     }
 
-    /// Accepting failed: it goes on after a pause.
+    /// Suspends accepting for a while after it has failed.
     pub(in crate::reactor) fn accept_failed(self: &Rc<Self>, id: Id, error: &io::Error) {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.accept_failures += 1);
@@ -270,7 +285,7 @@ impl Core {
         });
     }
 
-    /// The port that `id` names.
+    /// Returns the port that `id` names.
     pub(in crate::reactor) fn port(&self, id: Id) -> Option<Rc<PortCore>> {
         match self.slots.borrow().get(id) {
             Some(Slot::Port(port)) => Some(Rc::clone(port)),

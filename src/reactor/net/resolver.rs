@@ -1,4 +1,4 @@
-//! The looking up of names (Twisted: `IHostnameResolver`, `GAIResolver`).
+//! Lookups of host names (Twisted: `IHostnameResolver`, `GAIResolver`).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,8 +12,9 @@ use crate::failure::Failure;
 use crate::reactor::threads::jobs::JobKind;
 use crate::reactor::{Core, Reactor};
 
-/// Looks names up (Twisted: `IHostnameResolver`). Given to a reactor with [`Builder::resolver`](crate::reactor::Builder::resolver); the
-/// reactor asks it for what is no IP address.
+/// Looks up host names (Twisted: `IHostnameResolver`). A reactor gets it from
+/// [`Builder::resolver`](crate::reactor::Builder::resolver), and asks it for every host that is not
+/// an IP address.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -39,9 +40,11 @@ use crate::reactor::{Core, Reactor};
 /// # }
 /// ```
 pub trait Resolver {
-    /// The addresses of a host, the best first, each with `port`. None at all is a failure too; the reactor makes it a
-    /// [`ConnectError::Lookup`], and takes out what is there twice. If the Deferred is cancelled, nobody wants the answer any
-    /// more.
+    /// Returns the addresses of a host, the best first, each with `port`.
+    ///
+    /// An empty list is a failure too: the reactor turns it into a [`ConnectError::Lookup`]. The
+    /// reactor also removes repeated addresses. If the Deferred is cancelled, the answer is not
+    /// needed any longer.
     fn resolve(&self, reactor: &Reactor, host: &str, port: u16) -> Deferred<Vec<SocketAddr>>;
 }
 
@@ -53,7 +56,7 @@ impl Resolver for SystemResolver {
     fn resolve(&self, reactor: &Reactor, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         let (asked, host) = (host.to_owned(), host.to_owned());
         let look_up = move || Ok((asked.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
-        reactor.0.in_thread(JobKind::Names, look_up).add_both(move |result| {
+        reactor.0.in_thread(JobKind::Lookup, look_up).add_both(move |result| {
             let failure = match result {
                 Ok(Ok(addresses)) => return Ok(addresses),
                 Ok(Err(error)) => return Err(ConnectError::Lookup { host, reason: error.to_string() }.into()),
@@ -71,22 +74,30 @@ impl Resolver for SystemResolver {
 }
 
 impl Reactor {
-    /// The addresses of a host, as the system's resolver gives them, in its order and without repetitions (Twisted:
-    /// `nameResolver.resolveHostName`, `GAIResolver`), each with `port`. Looked up in a thread; an IP address is its own answer
-    /// at once. An IPv6 address may have the number or the name of a network interface behind it (`fe80::1%2`, `fe80::1%eth0`), which
-    /// is looked up now. An international name (`bücher.example`) is looked up in its ASCII form, with the feature `idna`.
+    /// Looks up the addresses of a host, each with `port` (Twisted: `nameResolver.resolveHostName`,
+    /// `GAIResolver`). They come from the reactor's [`Resolver`], which is the system's by default,
+    /// in its order and without repetitions.
     ///
-    /// Fails with [`ConnectError::BadHostName`], at once and without asking anybody,
-    /// where no resolver should be asked, with
-    /// [`ConnectError::UnknownInterface`] where there is no such interface, and with
-    /// [`ConnectError::Lookup`] where there is no answer. How long that takes is the resolver's affair: see [`add_timeout`](Deferred::add_timeout).
+    /// The system's resolver runs in a thread. An IP address is returned at once. An IPv6 address
+    /// may end with the number or the name of a network interface (`fe80::1%2`, `fe80::1%eth0`),
+    /// which is looked up now. An international name (`bücher.example`) is looked up in its ASCII
+    /// form, with the feature `idna`.
+    ///
+    /// The Deferred fails with
+    ///
+    /// - [`ConnectError::BadHostName`], at once and without a lookup, if the name must not be
+    ///   looked up;
+    /// - [`ConnectError::UnknownInterface`] if there is no such interface;
+    /// - [`ConnectError::Lookup`] if there is no answer. The resolver decides how long that takes:
+    ///   see [`add_timeout`](Deferred::add_timeout).
     pub fn resolve(&self, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         self.0.resolve(host, port)
     }
 }
 
 impl Core {
-    /// Asks the resolver for what is no IP address, and the backend for the name of an interface behind one.
+    /// Asks the resolver for a host that is not an IP address, and the backend for the interface of
+    /// an address.
     pub(in crate::reactor) fn resolve(self: &Rc<Self>, host: &str, port: u16) -> Deferred<Vec<SocketAddr>> {
         if let Some(address) = literal(host, port) {
             return Deferred::succeed(vec![address]);
@@ -126,7 +137,8 @@ impl Core {
     }
 }
 
-/// Has a failure of the resolver name the host as the program wrote it, where it was asked for another form of the name.
+/// Puts the host name as the program wrote it into a failure of the resolver, which was asked for
+/// another form of the name.
 fn as_written(failure: Failure, written: String, asked: &str) -> Failure {
     match failure.check() {
         Some(ConnectError::Lookup { host, reason }) if host == asked && written != asked => {

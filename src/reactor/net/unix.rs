@@ -1,8 +1,9 @@
-//! UNIX sockets (Twisted: `IReactorUNIX`, `listenUNIX`, `connectUNIX`): the file that a listening one leaves, and its lock.
+//! UNIX sockets (Twisted: `IReactorUNIX`, `listenUNIX`, `connectUNIX`): the file of a listening
+//! socket, and its lock.
 //!
-//! A socket's file outlives the socket. So whoever listens removes it in the end, if it is still the one that was made; and with
-//! [`want_pid`](UnixListenOptions::want_pid) there is a lock beside it: whoever holds that may remove a file that somebody who
-//! died has left.
+//! A socket's file outlives the socket. So a port removes the file when it stops, if that is still
+//! the file it made. With [`want_pid`](UnixListenOptions::want_pid) there is a lock beside the
+//! file. The holder of the lock may remove a file that a dead process has left.
 
 use crate::address::UnixAddress;
 use crate::deferred::Deferred;
@@ -13,9 +14,11 @@ use crate::reactor::backend::lock_of;
 use crate::reactor::{Destination, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 
 impl Reactor {
-    /// Listens on a UNIX socket, and has `factory` build a protocol for each connection (Twisted: `listenUNIX`). The socket is
-    /// bound and the factory started when this returns. The file of a path is removed when the port stops, and when the reactor
-    /// goes.
+    /// Listens on a UNIX socket, and has `factory` build a protocol for each connection (Twisted:
+    /// `listenUNIX`).
+    ///
+    /// The socket is bound and the factory started when this returns. The file of a path is removed
+    /// when the port stops, and when the reactor closes.
     ///
     /// ```
     /// use ropewalk::address::UnixAddress;
@@ -36,8 +39,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`ListenError`]: the path is there already, or can't be made; somebody else holds its lock; the factory did not start;
-    /// the reactor is stopping.
+    /// [`ListenError`]: the path exists already, or cannot be made; another process holds its lock;
+    /// the factory did not start; the reactor is stopping.
     pub fn listen_unix(
         &self,
         address: &UnixAddress,
@@ -47,7 +50,8 @@ impl Reactor {
         self.listen_unix_boxed(address, options, BoxedFactory::new(factory))
     }
 
-    /// [`listen_unix`](Self::listen_unix) for endpoints, which do not know the factory's type.
+    /// Does the same as [`listen_unix`](Self::listen_unix), for endpoints, which do not know the
+    /// factory's type.
     ///
     /// # Errors
     /// As `listen_unix`.
@@ -60,8 +64,9 @@ impl Reactor {
         self.0.listen(address.clone().into(), options.port.clone(), factory)
     }
 
-    /// Connects to a UNIX socket, and joins the protocol that `factory` builds to the connection (Twisted: `connectUNIX`, with an
-    /// endpoint's Deferred). As [`connect_tcp`](Self::connect_tcp) otherwise.
+    /// Connects to a UNIX socket, and joins the protocol that `factory` builds to the connection
+    /// (Twisted: `connectUNIX`, with an endpoint's Deferred). Otherwise as
+    /// [`connect_tcp`](Self::connect_tcp).
     pub fn connect_unix<F: Factory>(
         &self,
         address: &UnixAddress,
@@ -71,7 +76,8 @@ impl Reactor {
         self.connect_unix_boxed(address, options, BoxedFactory::new(factory)).add_callback(AnyConnection::expect)
     }
 
-    /// [`connect_unix`](Self::connect_unix) for endpoints, which do not know the factory's type.
+    /// Does the same as [`connect_unix`](Self::connect_unix), for endpoints, which do not know the
+    /// factory's type.
     pub fn connect_unix_boxed(
         &self,
         address: &UnixAddress,
@@ -79,7 +85,7 @@ impl Reactor {
         factory: BoxedFactory,
     ) -> Deferred<AnyConnection> {
         if let (true, Some(path)) = (options.check_pid, address.as_path()) {
-            // A lock that can't be looked at is held by nobody that we know of.
+            // A lock that cannot be examined counts as not held.
             let held = FilesystemLock::is_held(lock_of(path)).unwrap_or(false);
             if !held {
                 return Deferred::fail(ConnectError::NotLocked { address: address.clone().into() });

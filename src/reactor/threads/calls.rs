@@ -1,4 +1,4 @@
-//! [`Calls`]: calls on their way from other threads to the loop.
+//! [`Calls`]: the queue of calls from other threads to the loop.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,18 @@ use crate::error::ReactorGone;
 use crate::failure::drop_guarded;
 use crate::reactor::process::Process;
 
-/// A call on its way to the reactor's thread, where it is given an `R`.
+/// A call to the reactor's thread. Its argument is an `R`.
 pub(in crate::reactor) type RemoteCall<R> = Box<dyn FnOnce(&R) + Send>;
 
-/// See the module.
+/// The queue of the module.
 pub(in crate::reactor) struct Calls<R> {
     /// `None` once the reactor is closed.
     calls: Mutex<Option<Vec<RemoteCall<R>>>>,
-    /// Whether there may be calls: what the reactor looks at each turn, without the lock.
+    /// Set if there may be calls. The reactor checks it each turn, without the lock.
     waiting: AtomicBool,
     wakeup: Arc<Wakeup>,
     process: Arc<Process>,
-    /// The reactor's.
+    /// The reactor's thread.
     thread: ThreadId,
 }
 
@@ -36,10 +36,11 @@ impl<R> Calls<R> {
         }
     }
 
-    /// Adds a call, from any thread, and wakes the loop.
+    /// Queues a call, from any thread, and wakes the loop.
     ///
     /// # Errors
-    /// The reactor is closed, or this is a forked child of its process; the call is dropped.
+    /// [`ReactorGone`] if the reactor is closed, or in a forked child of its process. The call is
+    /// dropped then.
     pub(in crate::reactor) fn add(&self, call: RemoteCall<R>) -> Result<(), ReactorGone> {
         if self.process.is_parent() {
             return Err(ReactorGone);
@@ -49,22 +50,22 @@ impl<R> Calls<R> {
         queue.push(call);
         self.waiting.store(true, Ordering::Release);
         drop(calls);
-        self.wakeup.ring();
+        self.wakeup.notify();
         Ok(())
     }
 
-    /// True on the thread of the reactor.
+    /// Returns `true` on the thread of the reactor.
     pub(in crate::reactor) fn is_in_reactor_thread(&self) -> bool {
         thread::current().id() == self.thread
     }
 
-    /// Whether there may be calls.
+    /// Returns `true` if there may be calls.
     #[inline]
     pub(in crate::reactor) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// The calls queued so far.
+    /// Takes the calls that are queued so far.
     pub(in crate::reactor) fn take(&self) -> Vec<RemoteCall<R>> {
         if !self.is_waiting() {
             return Vec::new();
@@ -74,7 +75,7 @@ impl<R> Calls<R> {
         calls.as_mut().map(mem::take).unwrap_or_default()
     }
 
-    /// The reactor goes; so do the calls that nobody will make.
+    /// Closes the queue with the reactor, and drops the calls that will never run.
     pub(in crate::reactor) fn close(&self) {
         let calls = self.lock().take();
         for call in calls.into_iter().flatten() {
@@ -82,16 +83,17 @@ impl<R> Calls<R> {
         }
     }
 
-    /// In a forked child the calls are the parent's: they are neither made nor dropped.
+    /// Abandons the calls in a forked child. They belong to the parent, so they are neither made
+    /// nor dropped.
     pub(in crate::reactor) fn leave(&self) {
-        // A thread of the parent's may have had the lock.
+        // A thread of the parent may have held the lock during the fork.
         if let Ok(mut calls) = self.calls.try_lock() {
             mem::forget(calls.take());
         }
     }
 
     fn lock(&self) -> Locked<'_, R> {
-        // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
+        // No code panics while it holds the lock, so a poisoned lock is as good as any.
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(test)]
         let calls = tests::Watched::from(calls);
@@ -114,11 +116,11 @@ mod tests {
     use crate::reactor::backend::Wake;
 
     thread_local! {
-        /// Runs once when this thread gives the lock back the next time.
+        /// A function that runs once when this thread next releases the lock.
         static UNLOCKED: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
     }
 
-    /// A guard that tells when it has given the lock back.
+    /// A guard that reports the release of the lock.
     pub(super) struct Watched<'a, R>(Option<MutexGuard<'a, Option<Vec<RemoteCall<R>>>>>);
 
     impl<'a, R> From<MutexGuard<'a, Option<Vec<RemoteCall<R>>>>> for Watched<'a, R> {
@@ -151,10 +153,11 @@ mod tests {
         }
     }
 
-    /// A call that another thread makes at the very moment at which the reactor gives the lock back is found the next time.
+    /// A call that another thread queues at the very moment when the reactor releases the lock is
+    /// found the next time.
     #[test]
     fn a_call_behind_the_lock_is_not_lost() {
-        let wakeup = Arc::new(Wakeup::new(Arc::new(Nobody)));
+        let wakeup = Arc::new(Wakeup::new(Arc::new(NoWaker)));
         let calls = Arc::new(Calls::<()>::new(wakeup, Arc::new(Process::current())));
         calls.add(Box::new(|()| {})).expect("it is open");
         let others = Arc::clone(&calls);
@@ -165,9 +168,9 @@ mod tests {
         assert_eq!((calls.take().len(), calls.take().len(), calls.take().len()), (1, 1, 0));
     }
 
-    struct Nobody;
+    struct NoWaker;
 
-    impl Wake for Nobody {
+    impl Wake for NoWaker {
         fn wake(&self) {}
     }
 }

@@ -1,8 +1,10 @@
-//! Jobs of a reactor in threads (Twisted: `IReactorInThreads`, `deferToThread`, `callInThread`, `suggestThreadPoolSize`).
+//! Jobs of a reactor in threads (Twisted: `IReactorInThreads`, `deferToThread`, `callInThread`,
+//! `suggestThreadPoolSize`).
 //!
-//! Two pools, so that slow jobs don't hold up the looking up of names: the program's, and that for names; and those that the program
-//! makes (`thread_pool.rs`). A job's result comes back as a call from a thread, and is handed to its entry in the pool's table. A
-//! shutdown waits until no table has an entry, that of names aside.
+//! A reactor has two pools, one for the program's jobs and one for name lookups, so that slow jobs
+//! do not delay lookups. The program may add pools (`thread_pool.rs`). The result of a job comes
+//! back as a call from a thread, and goes to its entry in the pool's table. A shutdown waits until
+//! every table is empty, except for that of name lookups.
 
 use std::collections::BTreeMap;
 use std::panic::Location;
@@ -18,23 +20,29 @@ use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
 use crate::reactor::{Core, Reactor};
 
-/// How long the end of a run waits for threads that look up names, which nobody waits for any more, and for free threads to
-/// leave.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit at the end of a run for threads to exit: idle threads, and threads of name lookups,
+/// whose results are not needed any longer.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Reactor {
-    /// Runs `work` in a thread of the reactor's pool; its result, or its panic, is the Deferred's, whose callbacks run on the
-    /// reactor's thread (Twisted: `deferToThread`). For what blocks or computes for long. A job begins as soon as there is
-    /// a thread, whether the reactor runs or not; its result needs a loop that turns.
+    /// Runs `work` in a thread of the reactor's pool (Twisted: `deferToThread`). Its result or its
+    /// panic becomes the result of the Deferred, whose callbacks run on the reactor's thread.
     ///
-    /// Cancelling a job that has not begun takes it out, and `work` is dropped uncalled. One that has begun goes on, and its
-    /// result is dropped. (Twisted can't cancel.)
+    /// For work that blocks, or computes for a long time. A job begins as soon as a thread is free,
+    /// whether the reactor runs or not. Its result arrives only while the loop turns.
     ///
-    /// A reactor that stops goes on turning until all jobs are done, those that wait for a thread too, but no longer than
-    /// [`Builder::shutdown_timeout`](crate::reactor::Builder::shutdown_timeout). What has not begun by then never runs.
+    /// Cancelling the Deferred of a job that has not begun removes the job, and `work` is dropped
+    /// without a call. A job that has begun goes on, and its result is dropped. (Twisted cannot
+    /// cancel.)
     ///
-    /// Fails, but for what `work` fails with, with [`NoThread`] if the system gives us no thread and there is none to wait for,
-    /// and with [`ReactorGone`] if the reactor stopped, or was closed, without waiting any longer.
+    /// A reactor that stops goes on turning until all jobs are done, also the jobs that wait for a
+    /// thread, but no longer than
+    /// [`Builder::shutdown_timeout`](crate::reactor::Builder::shutdown_timeout). A job that has not
+    /// begun by then never runs.
+    ///
+    /// The Deferred fails with the failure of `work`; with [`NoThread`] if the system provides no
+    /// thread and the pool has none; and with [`ReactorGone`] if the reactor stopped without
+    /// waiting any longer, or was closed.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -54,9 +62,12 @@ impl Reactor {
         self.0.in_thread(JobKind::Program, work)
     }
 
-    /// Calls `work` in a thread of the reactor's pool (Twisted: `callInThread`; for several calls one after the other,
-    /// `callMultipleInThread`, make one closure of them). Nobody is told when it is done. A panic is logged, by that thread, and so
-    /// it is if there is no thread for it. Otherwise as [`defer_to_thread`](Self::defer_to_thread).
+    /// Calls `work` in a thread of the reactor's pool, without reporting its end (Twisted:
+    /// `callInThread`). For several calls in sequence (Twisted: `callMultipleInThread`), make one
+    /// closure of them.
+    ///
+    /// A panic is logged, by that thread. If there is no thread for `work`, that is logged as well.
+    /// Otherwise as [`defer_to_thread`](Self::defer_to_thread).
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -64,11 +75,11 @@ impl Reactor {
     /// let remote = reactor.remote();
     /// reactor.call_in_thread(move || {
     ///     let sum: u64 = (0..1_000).sum();
-    ///     let told = remote.call_from_thread(move |reactor| {
+    ///     let queued = remote.call_from_thread(move |reactor| {
     ///         println!("{sum}");
-    ///         reactor.stop().expect("it runs, for it runs this call");
+    ///         reactor.stop().expect("the reactor runs this call, so it is running");
     ///     });
-    ///     told.expect("the reactor waits for its jobs");
+    ///     queued.expect("the reactor waits for its jobs");
     /// });
     /// reactor.run()?;
     /// # Ok(())
@@ -79,12 +90,13 @@ impl Reactor {
         self.0.call_in_thread(JobKind::Program, work);
     }
 
-    /// How many threads may be at work on jobs at the same time (Twisted: `suggestThreadPoolSize`). 10 unless told otherwise.
-    /// They are started when they are needed, and leave after 10 s without work.
+    /// Sets the maximum number of threads that work on jobs at the same time (Twisted:
+    /// `suggestThreadPoolSize`). The default is 10. Threads are started when they are needed, and
+    /// exit after 10 s without work.
     ///
-    /// Growing has jobs begin that wait; shrinking has threads leave when they are free, and interrupts none. With a size of
-    /// zero no job begins until it grows again; a shutdown drops what waits for that. The pool for looking names up is not
-    /// affected.
+    /// When the size grows, waiting jobs begin. When it shrinks, threads exit once they are idle;
+    /// no job is interrupted. With a size of zero, no job begins until the size grows again, and a
+    /// shutdown drops the jobs that wait for that. The pool of name lookups is not affected.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -99,7 +111,8 @@ impl Reactor {
 }
 
 impl Core {
-    /// Runs `work` in a thread; its result, or its panic, is the Deferred's, on this one.
+    /// Runs `work` in a thread. Its result or its panic becomes the result of the Deferred, on this
+    /// thread.
     #[track_caller]
     pub(in crate::reactor) fn in_thread<T: Send + 'static>(
         self: &Rc<Self>,
@@ -121,21 +134,22 @@ impl Core {
         });
         let work = move || work().map(|value| Box::new(value) as Answer);
         self.begin_job(kind, &jobs, id, work, move |result| {
-            let result = result.map(|value| *value.downcast::<T>().expect("an answer is of its question's type"));
-            // It may have been cancelled meanwhile.
+            let result =
+                result.map(|value| *value.downcast::<T>().expect("an answer has the type that its job returns"));
+            // The job may have been cancelled meanwhile.
             let _ = promise.complete(result);
         });
         answer
     }
 
-    /// Calls `work` in a thread. A panic is logged there.
+    /// Calls `work` in a thread, which logs a panic.
     #[track_caller]
     pub(in crate::reactor) fn call_in_thread(&self, kind: JobKind, work: impl FnOnce() + Send + 'static) {
         let place = Location::caller();
         let not_done = move |failure: Failure| {
-            // A reactor that goes logs the number of its undone jobs in one line.
+            // A reactor that is gone logs the number of its abandoned jobs in one line.
             if failure.check::<ReactorGone>().is_none() {
-                error!(%place, %failure, "a job in a thread was not done");
+                error!(%place, %failure, "a job in a thread was not run");
             }
         };
         let jobs = match self.jobs_for(kind) {
@@ -158,7 +172,7 @@ impl Core {
         });
     }
 
-    /// The pool, if it takes jobs.
+    /// Returns the pool, if it takes jobs.
     fn jobs_for(&self, kind: JobKind) -> Result<Rc<Jobs>> {
         if self.is_closed() || !self.is_ours() {
             return Err(ReactorGone.into());
@@ -179,7 +193,7 @@ impl Core {
         let job: Job = Box::new(move || {
             let result = guarded_result(work);
             Box::new(move || {
-                // A reactor that is gone has nobody who waits.
+                // If the reactor is gone, its callbacks have failed already.
                 let _ = calls.add(Box::new(move |reactor| reactor.0.answer_job(kind, id, result)));
             })
         });
@@ -192,7 +206,7 @@ impl Core {
         }
     }
 
-    /// Takes out a job that has not begun.
+    /// Cancels a job that has not begun.
     fn cancel_job(&self, kind: JobKind, id: JobId) {
         let Some(jobs) = self.jobs(kind) else { return };
         let taken = jobs.pool().remove(id).or_else(|| jobs.take_simulated(id));
@@ -210,7 +224,7 @@ impl Core {
         }
     }
 
-    /// Changes how many threads a pool may have, unless it was stopped.
+    /// Changes the maximum number of threads of a pool, unless it was stopped.
     pub(in crate::reactor) fn resize_pool(&self, kind: JobKind, size: usize) {
         let open = self.jobs(kind).filter(|jobs| jobs.is_open());
         let resized = open.map_or(Ok(()), |jobs| jobs.pool().resize(size));
@@ -219,14 +233,14 @@ impl Core {
         }
     }
 
-    /// There is no thread for these.
+    /// Fails the jobs for which there is no thread.
     fn refuse(&self, kind: JobKind, refused: Refused) {
         let Refused { error, jobs } = refused;
-        self.give_up(kind, jobs, &Failure::new(NoThread(error)));
+        self.fail_jobs(kind, jobs, &Failure::new(NoThread(error)));
     }
 
-    /// Jobs that have not begun will not be done.
-    pub(in crate::reactor) fn give_up(&self, kind: JobKind, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
+    /// Drops jobs that have not begun, and fails their callbacks.
+    pub(in crate::reactor) fn fail_jobs(&self, kind: JobKind, jobs: BTreeMap<JobId, Job>, failure: &Failure) {
         let ids: Vec<JobId> = jobs.keys().copied().collect();
         drop_jobs(jobs);
         for id in ids {
@@ -234,12 +248,12 @@ impl Core {
         }
     }
 
-    /// True while a shutdown has jobs to wait for.
+    /// Returns `true` while a shutdown has jobs to wait for.
     pub(in crate::reactor) fn has_jobs(&self) -> bool {
         self.threads.job_pool.is_busy() || self.own_pools().iter().any(|(_, jobs)| jobs.is_busy())
     }
 
-    /// In a forked child, which has none of its parent's threads.
+    /// Replaces the pools in a forked child, which has none of its parent's threads.
     pub(in crate::reactor) fn renew_jobs(&self) {
         for jobs in self.all_jobs() {
             jobs.renew();
@@ -247,13 +261,13 @@ impl Core {
         self.end_pools();
     }
 
-    /// A shutdown goes over to `During`: names are of no use any more.
-    pub(in crate::reactor) fn stop_names(&self) {
-        self.threads.resolver_pool.pool().stop(PATIENCE);
+    /// Ends name lookups when a shutdown enters `During`: their results are not needed any more.
+    pub(in crate::reactor) fn stop_lookups(&self) {
+        self.threads.resolver_pool.pool().stop(EXIT_TIMEOUT);
         self.threads.resolver_pool.abandon();
     }
 
-    /// Nobody waits for threads any longer.
+    /// Abandons the jobs of all pools.
     pub(in crate::reactor) fn abandon_jobs(&self) {
         for jobs in self.all_jobs() {
             jobs.abandon();
@@ -261,10 +275,10 @@ impl Core {
         self.end_pools();
     }
 
-    /// The end of a run: threads that are free leave.
+    /// Lets idle threads exit, at the end of a run.
     pub(in crate::reactor) fn end_threads(&self) {
         for jobs in self.all_jobs() {
-            let patience = if jobs.load().working == 0 { PATIENCE } else { Duration::ZERO };
+            let patience = if jobs.load().working == 0 { EXIT_TIMEOUT } else { Duration::ZERO };
             jobs.pool().stop(patience);
         }
     }
@@ -272,7 +286,7 @@ impl Core {
     pub(in crate::reactor) fn jobs(&self, kind: JobKind) -> Option<Rc<Jobs>> {
         match kind {
             JobKind::Program => Some(Rc::clone(&self.threads.job_pool)),
-            JobKind::Names => Some(Rc::clone(&self.threads.resolver_pool)),
+            JobKind::Lookup => Some(Rc::clone(&self.threads.resolver_pool)),
             JobKind::Own(id) => self.threads.own_pools.borrow().get(id).cloned(),
         }
     }

@@ -1,4 +1,5 @@
-//! [`Jobs`]: a pool of threads, and the callbacks of its unfinished jobs. `in_threads.rs` fills the pools of a reactor.
+//! [`Jobs`]: a pool of threads, and the callbacks of its unfinished jobs. `in_threads.rs` fills the
+//! pools of a reactor.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,38 +17,40 @@ use crate::log::error;
 use crate::time::{Clock, DelayedCall, Timers};
 use crate::transport::id::Id;
 
-/// Threads for a program's jobs, unless it says otherwise. 10, as Twisted.
-const THREADS: usize = 10;
+/// Default size of the pool of the program's jobs: 10 threads, as in Twisted.
+const JOB_THREADS: usize = 10;
 
-/// Threads for looking names up: as many as may hang in a slow name server while the others go on. 10, as Twisted's pool.
-const NAME_THREADS: usize = 10;
+/// Size of the pool of name lookups: the number that may hang on a slow name server while the
+/// others go on. 10 threads, as in Twisted's pool.
+const RESOLVER_THREADS: usize = 10;
 
 /// The pool that a job belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::reactor) enum JobKind {
     Program,
-    Names,
-    /// One that the program has made.
+    Lookup,
+    /// A pool that the program has made.
     Own(Id),
 }
 
-/// A result that crosses threads: of the type that was asked for.
+/// A result that crosses threads, as a value of the requested type.
 pub(super) type Answer = Box<dyn Any + Send>;
 
-/// Who waits for a job.
+/// The callback of a job.
 type JobCallback = Box<dyn FnOnce(Result<Answer>)>;
 
 type SimulatedJob = (DelayedCall, Rc<Cell<Option<Job>>>);
 
-/// A pool, and who waits for what it does.
+/// A pool, and the callbacks of its jobs.
 pub(in crate::reactor) struct Jobs {
     name: Arc<str>,
     pool: RefCell<Pool>,
     unanswered: RefCell<HashMap<JobId, JobCallback>>,
-    /// On a simulated network, in the place of threads: when each job is done, and the job.
+    /// The jobs of a simulated network, which has no threads: the timer that ends each job, and the
+    /// job.
     simulated: Rc<RefCell<BTreeMap<JobId, SimulatedJob>>>,
-    made: Cell<JobId>,
-    /// Promises of the calls that stopped the pool. `None`: it takes jobs.
+    next_job: Cell<JobId>,
+    /// The promises of the calls that stopped the pool. `None` while the pool takes jobs.
     pub(in crate::reactor) stopped: RefCell<Option<Vec<Promise<()>>>>,
 }
 
@@ -59,63 +62,65 @@ impl Jobs {
             name,
             unanswered: RefCell::default(),
             simulated: Rc::default(),
-            made: Cell::default(),
+            next_job: Cell::default(),
             stopped: RefCell::default(),
         })
     }
 
-    /// Those of the program.
-    pub(in crate::reactor) fn of_program() -> Rc<Self> {
-        Self::new("ropewalk-jobs", THREADS)
+    /// Makes the pool of the program's jobs.
+    pub(in crate::reactor) fn new_job_pool() -> Rc<Self> {
+        Self::new("ropewalk-jobs", JOB_THREADS)
     }
 
-    /// The looking up of names.
-    pub(in crate::reactor) fn of_names() -> Rc<Self> {
-        Self::new("ropewalk-names", NAME_THREADS)
+    /// Makes the pool of name lookups.
+    pub(in crate::reactor) fn new_resolver_pool() -> Rc<Self> {
+        Self::new("ropewalk-names", RESOLVER_THREADS)
     }
 
-    /// Whether there are jobs without an answer, those aside that have no thread to wait for.
+    /// Returns `true` if jobs are unanswered, except for jobs that wait for a pool of size zero to
+    /// grow.
     pub(in crate::reactor) fn is_busy(&self) -> bool {
         let unanswered = self.unanswered.borrow().len();
         unanswered > 0 && unanswered > self.pool().held_back()
     }
 
-    /// The load of the pool. Simulated jobs are at work from the moment at which they were asked for.
+    /// Returns the load of the pool. Simulated jobs count as working from the moment of their
+    /// request.
     pub(in crate::reactor) fn load(&self) -> ThreadPoolStatistics {
         let load = self.pool().load();
         ThreadPoolStatistics { working: load.working + self.simulated.borrow().len(), ..load }
     }
 
-    /// True until the pool is stopped: it takes jobs.
+    /// Returns `true` while the pool takes jobs, which is until it is stopped.
     pub(super) fn is_open(&self) -> bool {
         self.stopped.borrow().is_none()
     }
 
-    /// True when the pool was stopped, and every job has its answer.
+    /// Returns `true` once the pool was stopped and every job is answered.
     pub(in crate::reactor) fn is_done(&self) -> bool {
         !self.is_open() && self.unanswered.borrow().is_empty()
     }
 
-    /// Takes out a job that waits for its time, on a simulated network.
+    /// Removes a simulated job that waits for its time.
     pub(super) fn take_simulated(&self, id: JobId) -> Option<Job> {
         let (call, job) = self.simulated.borrow_mut().remove(&id)?;
-        // It is pending, for it takes itself out.
+        // The timer is pending, since it removes this entry when it runs.
         let _ = call.cancel();
         job.take()
     }
 
     pub(super) fn next_id(&self) -> JobId {
-        let id = self.made.get();
-        self.made.set(id + 1);
+        let id = self.next_job.get();
+        self.next_job.set(id + 1);
         id
     }
 
-    /// Keeps the callback of a job until its result is there.
+    /// Stores the callback of a job until its result arrives.
     pub(super) fn expect(&self, id: JobId, waiting: impl FnOnce(Result<Answer>) + 'static) {
         self.unanswered.borrow_mut().insert(id, Box::new(waiting));
     }
 
-    /// Runs a job on this thread after a time, in the place of a pool's thread.
+    /// Runs a job on this thread after a delay, in place of a thread of a pool.
     pub(super) fn simulate(&self, timers: &Timers, id: JobId, takes: Duration, job: Job) {
         let place = Rc::new(Cell::new(Some(job)));
         let simulated = Rc::downgrade(&self.simulated);
@@ -131,9 +136,9 @@ impl Jobs {
         self.simulated.borrow_mut().insert(id, (call, kept));
     }
 
-    /// In a forked child, which has none of its parent's threads.
+    /// Replaces the pool in a forked child, which has none of its parent's threads.
     pub(super) fn renew(&self) {
-        if self.made.get() > 0 {
+        if self.next_job.get() > 0 {
             let limit = self.pool().limit();
             self.pool.replace(Pool::new(&self.name, limit));
             self.abandon();
@@ -144,7 +149,8 @@ impl Jobs {
         self.pool.borrow().clone()
     }
 
-    /// Gives whoever waits for a job its result. It may have been told already that there will be none.
+    /// Hands a result to the callback of its job. The callback may be gone, if the job was
+    /// cancelled or abandoned.
     pub(super) fn answer(&self, id: JobId, result: Result<Answer>) {
         let waiting = self.unanswered.borrow_mut().remove(&id);
         if let Some(waiting) = waiting
@@ -154,13 +160,13 @@ impl Jobs {
         }
     }
 
-    /// Nobody waits any longer: what has not begun is dropped, threads that are stuck are left behind, and whoever waits is
-    /// told. What is asked for from now on finds a pool that works.
+    /// Abandons all jobs: drops the jobs that have not begun, leaves stuck threads behind, and
+    /// fails every callback. Later jobs find a working pool.
     pub(super) fn abandon(&self) {
         let pool = self.pool();
         let (dropped, stuck) = (pool.clear(), pool.load().working);
         if stuck > 0 {
-            // They would take the places of those to come.
+            // Stuck threads would occupy the places of new ones.
             self.pool.replace(Pool::new(&self.name, pool.limit()));
             pool.stop(Duration::ZERO);
         }
@@ -188,7 +194,7 @@ impl fmt::Debug for Jobs {
     }
 }
 
-/// Drops jobs that will not be done.
+/// Drops jobs that will never run.
 pub(super) fn drop_jobs(jobs: BTreeMap<JobId, Job>) {
     for job in jobs.into_values() {
         drop_guarded("a job", job);

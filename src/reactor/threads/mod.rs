@@ -1,13 +1,13 @@
-//! Threads: those that work for the loop, and those that call it.
+//! Threads: the pools that work for the loop, and calls from other threads to the loop.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `pool.rs` | a pool of threads and its queue, without anything of reactors |
+//! | `pool.rs` | a pool of threads and its queue, independent of reactors |
 //! | `jobs.rs` | a pool, and the callbacks of its jobs |
 //! | `in_threads.rs` | jobs in the reactor's pools |
-//! | `thread_pool.rs` | pools of the program's own |
-//! | `calls.rs`, `wakeup.rs` | calls from other threads, and what wakes the loop for them |
-//! | `remote.rs` | the handle by which a program makes them |
+//! | `thread_pool.rs` | the program's own pools |
+//! | `calls.rs`, `wakeup.rs` | calls from other threads, and waking the loop for them |
+//! | `remote.rs` | the handle with which a program makes them |
 
 pub(in crate::reactor) mod calls;
 pub(in crate::reactor) mod in_threads;
@@ -29,18 +29,19 @@ use super::backend::Wake;
 use super::process::Process;
 use super::slot_map::SlotMap;
 
-/// A reactor's part in threads. Calls from threads are given an `R`.
+/// The thread pools of a reactor, and its calls from threads. A call's argument is an `R`.
 pub(super) struct Threads<R> {
     wakeup: Arc<Wakeup>,
     /// Calls from other threads.
     calls: Arc<Calls<R>>,
-    /// The program's jobs.
+    /// The pool of the program's jobs.
     job_pool: Rc<Jobs>,
-    /// Names that are looked up, so that slow jobs do not hold them up.
+    /// The pool of name lookups, so that slow jobs do not hold them up.
     resolver_pool: Rc<Jobs>,
-    /// Pools that the program has made.
+    /// The pools that the program has made.
     own_pools: RefCell<SlotMap<Rc<Jobs>>>,
-    /// Threads that are blocked until the loop has an answer for them: the call that sends each away without one.
+    /// One entry for each thread that is blocked until the loop has its answer: a call that makes
+    /// the thread fail without one.
     blocked_callers: RefCell<SlotMap<Box<dyn FnOnce()>>>,
 }
 
@@ -50,8 +51,8 @@ impl<R> Threads<R> {
         Self {
             calls: Arc::new(Calls::new(Arc::clone(&wakeup), Arc::clone(process))),
             wakeup,
-            job_pool: Jobs::of_program(),
-            resolver_pool: Jobs::of_names(),
+            job_pool: Jobs::new_job_pool(),
+            resolver_pool: Jobs::new_resolver_pool(),
             own_pools: RefCell::new(SlotMap::new()),
             blocked_callers: RefCell::new(SlotMap::new()),
         }
@@ -61,13 +62,13 @@ impl<R> Threads<R> {
         &self.calls
     }
 
-    /// Wakes the loop if it sleeps, from any thread.
+    /// Returns a function that wakes the loop if it sleeps. It may be called from any thread.
     pub(super) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
         let wakeup = Arc::clone(&self.wakeup);
-        move || wakeup.ring()
+        move || wakeup.notify()
     }
 
-    /// True if calls from other threads wait.
+    /// Returns `true` if calls from other threads are queued.
     pub(super) fn has_calls(&self) -> bool {
         self.calls.is_waiting()
     }
@@ -77,41 +78,43 @@ impl<R> Threads<R> {
         self.calls.take()
     }
 
-    /// The loop is about to wait. `false`: it is not to, for other threads have brought something, or `is_idle` says so.
+    /// Marks the loop as about to wait. Returns `false` if it must not wait, because other threads
+    /// have queued calls or because `is_idle` returns `false`.
     #[inline]
     pub(super) fn fall_asleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
         self.wakeup.fall_asleep();
         !self.has_calls() && is_idle()
     }
 
-    /// The loop has waited.
+    /// Marks the loop as awake.
     #[inline]
     pub(super) fn wake_up(&self) {
         self.wakeup.wake_up();
     }
 
-    /// The load of the program's pool.
+    /// Returns the load of the pool of the program's jobs.
     pub(super) fn load(&self) -> ThreadPoolStatistics {
         self.job_pool.load()
     }
 
-    /// In a forked child that takes the reactor over: it has a waker of its own.
+    /// Replaces the waker, in a forked child that takes the reactor over.
     pub(super) fn reopen(&self, waker: Arc<dyn Wake>) {
         self.wakeup.reopen(waker);
     }
 
-    /// In a forked child that does not: calls that wait are the parent's.
+    /// Abandons the queued calls, in a forked child that does not take the reactor over. They
+    /// belong to the parent.
     pub(super) fn leave_to_parent(&self) {
         self.calls.leave();
         self.wakeup.close();
     }
 
-    /// Drops the calls that wait, and those that are made from now on.
+    /// Drops the queued calls, and refuses later ones.
     pub(super) fn refuse_calls(&self) {
         self.calls.close();
     }
 
-    /// Lets the waker go, with its descriptor.
+    /// Drops the waker, with its descriptor.
     pub(super) fn close(&self) {
         self.wakeup.close();
     }

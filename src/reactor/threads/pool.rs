@@ -1,11 +1,13 @@
-//! [`Pool`]: threads for what blocks (Twisted: `twisted.python.threadpool`). Threads are started when there is work and no
-//! free thread, up to a limit, and leave when they were idle for a while, or when the limit shrank. The pool knows nothing
-//! of reactors; who waits for a job is `jobs.rs`'s business.
+//! [`Pool`]: threads for blocking work (Twisted: `twisted.python.threadpool`). A thread is started
+//! when there is work and no idle thread, up to a limit. It exits after it was idle for a while, or
+//! when the limit has shrunk. The pool is independent of reactors; `jobs.rs` has the callbacks of
+//! the jobs.
 //!
-//! 1. Jobs begin in the order in which they were queued. One that has not begun can be taken out.
-//! 2. A job is refused only if the system gives us no thread and there is none at all; otherwise it waits for one of those
-//!    there are. With a limit of zero, it waits until the limit grows.
-//! 3. No job, and nothing of a job, is called or dropped under the lock.
+//! 1. Jobs begin in the order in which they were queued. A job that has not begun can be removed.
+//! 2. A job is refused only if the system provides no thread and the pool has none at all.
+//!    Otherwise it waits for one of the pool's threads. With a limit of zero, it waits until the
+//!    limit grows.
+//! 3. No job, and no part of a job, is called or dropped under the lock.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,59 +19,62 @@ use std::time::{Duration, Instant};
 use crate::failure::guarded;
 use crate::log::error;
 
-/// How long a thread waits for work before it leaves. 10 s: bursts reuse threads, a quiet program has none.
-const IDLE: Duration = Duration::from_secs(10);
+/// Time without work after which a thread exits. With 10 s, bursts of jobs reuse threads, and a
+/// quiet program has none.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Names a job: later ones have higher numbers.
+/// Identifies a job. Later jobs have higher numbers.
 pub(in crate::reactor) type JobId = u64;
 
-/// Work for a thread. What it returns is called when the thread counts as free again: it tells whoever waits.
+/// Work for a thread. The returned function delivers the result. It is called when the thread
+/// counts as idle again.
 pub(in crate::reactor) type Job = Box<dyn FnOnce() -> Box<dyn FnOnce()> + Send>;
 
-/// A handle on a pool of threads.
+/// A handle to a pool of threads.
 #[derive(Clone)]
 pub(in crate::reactor) struct Pool(Arc<PoolShared>);
 
 struct PoolShared {
     name: Arc<str>,
     state: Mutex<PoolState>,
-    /// Work came, or the end, or a lower limit.
+    /// Notified when work arrives, when the pool stops, and when the limit shrinks.
     work: Condvar,
-    /// A thread left.
+    /// Notified when a thread exits.
     left: Condvar,
 }
 
 struct PoolState {
-    /// What has not begun.
+    /// The jobs that have not begun.
     jobs: BTreeMap<JobId, Job>,
     limit: usize,
     threads: usize,
-    /// Threads that are in a job. All others look for one, are about to, or have just been started to do so.
+    /// Number of threads that run a job. All others look for a job, are about to, or were just
+    /// started to do so.
     working: usize,
     stopping: bool,
 }
 
-/// The system gives us no thread, and there is none: these will not be done.
+/// The error if the system provides no thread and the pool has none. These jobs will not run.
 pub(in crate::reactor) struct Refused {
     pub(in crate::reactor) error: io::Error,
     pub(in crate::reactor) jobs: BTreeMap<JobId, Job>,
 }
 
-/// The load of a pool of threads (Twisted: `twisted._threads.Statistics`). From
+/// The load of a pool of threads (Twisted: `twisted._threads.Statistics`), from
 /// [`ThreadPool::statistics`](crate::reactor::ThreadPool::statistics).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ThreadPoolStatistics {
-    /// Threads without a job (Twisted: `waiters`).
+    /// Number of threads without a job (Twisted: `waiters`).
     pub idle: usize,
-    /// Threads that are in a job (Twisted: `working`).
+    /// Number of threads that run a job (Twisted: `working`).
     pub working: usize,
-    /// Jobs that have not begun (Twisted: `q.qsize()`).
+    /// Number of jobs that have not begun (Twisted: `q.qsize()`).
     pub queued: usize,
 }
 
 impl Pool {
-    /// A pool without threads yet.
+    /// Makes a pool. It has no threads yet.
     pub(in crate::reactor) fn new(name: &Arc<str>, limit: usize) -> Self {
         let name = Arc::clone(name);
         let state = PoolState { jobs: BTreeMap::new(), limit, threads: 0, working: 0, stopping: false };
@@ -85,7 +90,8 @@ impl Pool {
         self.start_threads(state)
     }
 
-    /// Changes how many threads there may be. Jobs that wait get the new ones; surplus threads leave when they are free.
+    /// Changes the maximum number of threads. New threads take waiting jobs. Surplus threads exit
+    /// when they are idle.
     pub(in crate::reactor) fn resize(&self, limit: usize) -> Result<(), Refused> {
         let mut state = self.state();
         state.limit = limit;
@@ -93,36 +99,37 @@ impl Pool {
         self.start_threads(state)
     }
 
-    /// How many threads there may be.
+    /// Returns the maximum number of threads.
     pub(in crate::reactor) fn limit(&self) -> usize {
         self.state().limit
     }
 
-    /// How many jobs wait for the limit to grow.
+    /// Returns the number of jobs that wait for the limit to grow from zero.
     pub(in crate::reactor) fn held_back(&self) -> usize {
         let state = self.state();
         if state.limit == 0 { state.jobs.len() } else { 0 }
     }
 
-    /// Takes out a job that has not begun.
+    /// Removes a job that has not begun.
     pub(in crate::reactor) fn remove(&self, id: JobId) -> Option<Job> {
         self.state().jobs.remove(&id)
     }
 
-    /// Takes out all that has not begun.
+    /// Removes all jobs that have not begun.
     pub(in crate::reactor) fn clear(&self) -> BTreeMap<JobId, Job> {
         mem::take(&mut self.state().jobs)
     }
 
-    /// How much there is to do.
+    /// Returns the load.
     pub(in crate::reactor) fn load(&self) -> ThreadPoolStatistics {
         let state = self.state();
         let working = state.working;
         ThreadPoolStatistics { idle: state.threads - working, working, queued: state.jobs.len() }
     }
 
-    /// Has the threads finish what is queued, and leave. Waits for them at most `patience`; those that are stuck in a job
-    /// go on, and leave after it. A job that is queued afterwards has the pool going again.
+    /// Lets the threads finish the queued jobs and exit, and waits for them at most `patience`. A
+    /// thread that is stuck in a job goes on, and exits after it. A job that is queued later starts
+    /// the pool again.
     pub(in crate::reactor) fn stop(&self, patience: Duration) {
         let mut state = self.state();
         state.stopping = true;
@@ -137,7 +144,7 @@ impl Pool {
         }
     }
 
-    /// Starts as many threads as there are jobs that find none free, within the limit.
+    /// Starts a thread for each job that finds no idle thread, within the limit.
     fn start_threads(&self, mut state: MutexGuard<'_, PoolState>) -> Result<(), Refused> {
         while state.jobs.len() > state.threads - state.working && state.threads < state.limit {
             let pool = self.clone();
@@ -147,7 +154,7 @@ impl Pool {
                 Err(error) if state.threads == 0 => return Err(Refused { error, jobs: mem::take(&mut state.jobs) }),
                 Err(error) => {
                     drop(state);
-                    tracing::warn!(%error, "no further thread; jobs wait for one of those there are");
+                    tracing::warn!(%error, "no further thread; jobs wait for a running thread");
                     break;
                 }
             }
@@ -155,19 +162,20 @@ impl Pool {
         Ok(())
     }
 
-    /// A thread's life.
+    /// The main loop of a thread.
     fn work(&self) {
         let mut state = self.state();
         while state.threads <= state.limit {
             if let Some((_, job)) = state.jobs.pop_first() {
                 state.working += 1;
                 drop(state);
-                let tell = guarded(job);
+                let deliver = guarded(job);
+                // The thread counts as idle before the result is delivered.
                 state = self.state();
                 state.working -= 1;
                 drop(state);
-                if let Err(failure) = tell.and_then(guarded) {
-                    error!(%failure, "what a thread had done could not be told");
+                if let Err(failure) = deliver.and_then(guarded) {
+                    error!(%failure, "the result of a job could not be delivered");
                 }
                 state = self.state();
                 continue;
@@ -175,7 +183,7 @@ impl Pool {
             if state.stopping {
                 break;
             }
-            let (guard, waited) = self.0.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) = self.0.work.wait_timeout(state, IDLE_TIMEOUT).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             if waited.timed_out() && state.jobs.is_empty() {
                 break;
@@ -184,12 +192,13 @@ impl Pool {
         state.threads -= 1;
         drop(state);
         self.0.left.notify_all();
-        // If this one was told of a job and left because of the limit, another is to hear of it.
+        // This thread may have been notified of a job, but exited because of the limit. So it
+        // notifies another thread.
         self.0.work.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, PoolState> {
-        // Jobs run without the lock, and nothing else here panics.
+        // Jobs run without the lock, and no other code here panics.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,14 +211,14 @@ mod tests {
 
     use super::*;
 
-    /// After this, a test has failed.
+    /// Time limit of a test.
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn pool(limit: usize) -> Pool {
         Pool::new(&"test".into(), limit)
     }
 
-    /// Jobs that wait, and threads at work.
+    /// Returns the numbers of queued jobs and of working threads.
     fn load(pool: &Pool) -> (usize, usize) {
         (pool.load().queued, pool.load().working)
     }
@@ -222,7 +231,7 @@ mod tests {
         assert!(pool.submit(id, job).is_ok(), "no thread");
     }
 
-    /// A job that says that it has begun, and ends when its sender is dropped.
+    /// Queues a job that reports its beginning, and ends when its sender is dropped.
     fn block(pool: &Pool, id: JobId, begun: &Sender<JobId>) -> Sender<()> {
         let (release, released) = mpsc::channel::<()>();
         let begun = begun.clone();
@@ -237,7 +246,7 @@ mod tests {
         begun.recv_timeout(LIMIT).expect("a job begins")
     }
 
-    /// All threads have left.
+    /// Stops the pool, and checks that all threads have exited.
     fn end(pool: &Pool) {
         pool.stop(LIMIT);
         assert_eq!(pool.state().threads, 0);
@@ -272,7 +281,7 @@ mod tests {
         assert_eq!(finished.try_iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
     }
 
-    /// F39: a stuck worker does not hold up the end for longer than the deadline, and leaves after its job.
+    /// F39: a stuck worker does not delay the end beyond the deadline, and exits after its job.
     #[test]
     fn a_stuck_job_is_left_behind_at_the_deadline() {
         let pool = pool(1);
@@ -285,7 +294,8 @@ mod tests {
         end(&pool);
     }
 
-    /// One that has not begun is taken out and does not run; one that has is not there any more.
+    /// A job that has not begun is removed and does not run. A job that has begun cannot be
+    /// removed.
     #[test]
     fn what_has_not_begun_can_be_taken_out() {
         let pool = pool(1);
@@ -302,7 +312,8 @@ mod tests {
         assert!(begins.try_recv().is_err());
     }
 
-    /// A limit of zero holds back; growing has what waits begin at once, and shrinking has threads leave between jobs.
+    /// A limit of zero holds jobs back. When it grows, waiting jobs begin at once. When it shrinks,
+    /// threads exit between jobs.
     #[test]
     fn the_limit_can_change() {
         let pool = pool(0);
@@ -316,7 +327,7 @@ mod tests {
         assert_eq!(next(&begins), 2);
         assert!(pool.resize(1).is_ok());
         releases.drain(..2);
-        // Two of three leave; the one that stays is still busy.
+        // Two of the three threads exit. The remaining one still works.
         let mut state = pool.state();
         while state.threads > 1 {
             let (guard, waited) = pool.0.left.wait_timeout(state, LIMIT).unwrap();
@@ -330,7 +341,7 @@ mod tests {
         end(&pool);
     }
 
-    /// Idle threads leave at once when the limit shrinks, and one that stays takes what comes then.
+    /// Idle threads exit at once when the limit shrinks, and the remaining one takes the next job.
     #[test]
     fn idle_threads_leave_when_the_limit_shrinks() {
         for round in 0..100 {
@@ -345,11 +356,11 @@ mod tests {
         }
     }
 
-    /// A panic costs nothing but its own job.
+    /// A panic ends its own job, and not the thread.
     #[test]
     fn a_thread_survives_a_panic() {
         let pool = pool(1);
-        submit(&pool, 1, || panic!("of a job"));
+        submit(&pool, 1, || panic!("a panic of a job"));
         let (begun, begins) = mpsc::channel();
         drop(block(&pool, 2, &begun));
         assert_eq!(next(&begins), 2);

@@ -13,13 +13,15 @@ use crate::failure::Result;
 use crate::reactor::{Core, Reactor};
 
 impl Reactor {
-    /// What other threads use to reach this reactor (Twisted: `callFromThread`, `blockingCallFromThread`).
+    /// Returns a handle with which other threads call this reactor (Twisted: `callFromThread`,
+    /// `blockingCallFromThread`).
     pub fn remote(&self) -> Remote {
         Remote(Arc::clone(self.0.threads.calls()))
     }
 }
 
-/// A reactor as other threads see it: `Send`, `Sync`, cheap to clone. From [`Reactor::remote`].
+/// A handle to a reactor for other threads: `Send`, `Sync`, cheap to clone. From
+/// [`Reactor::remote`].
 ///
 /// ```
 /// use ropewalk::Reactor;
@@ -29,7 +31,7 @@ impl Reactor {
 /// let remote = reactor.remote();
 /// let worker = std::thread::spawn(move || {
 ///     remote.call_from_thread(|reactor| {
-///         reactor.stop().expect("it runs, for it runs this call");
+///         reactor.stop().expect("the reactor runs this call, so it is running");
 ///     })
 /// });
 /// reactor.run()?;
@@ -41,28 +43,32 @@ impl Reactor {
 pub struct Remote(Arc<Calls<Reactor>>);
 
 impl Remote {
-    /// Has `call` run on the reactor's thread, in its next turn, and wakes the reactor if it sleeps (Twisted:
-    /// `callFromThread`). Callable from any thread, the reactor's own included. The calls of one thread run in their order.
+    /// Runs `call` on the reactor's thread, in its next turn, and wakes the reactor if it sleeps
+    /// (Twisted: `callFromThread`).
     ///
-    /// A reactor that is not running keeps the calls until it is.
+    /// It may be called from any thread, the reactor's own included. The calls of one thread run in
+    /// their order. A reactor that is not running keeps the calls until it runs.
     ///
     /// # Errors
-    /// [`ReactorGone`] once the reactor was closed, and in a forked child of the process that ran it; `call` is dropped then, on this
-    /// thread.
+    /// [`ReactorGone`] once the reactor was closed, and in a forked child of the process that ran
+    /// it. `call` is dropped then, on this thread.
     pub fn call_from_thread(&self, call: impl FnOnce(&Reactor) + Send + 'static) -> Result<(), ReactorGone> {
         self.0.add(Box::new(call))
     }
 
-    /// Runs `call` on the reactor's thread, and waits for what it returned: its result is given to the caller (Twisted:
-    /// `blockingCallFromThread`). A Deferred is waited for until it has its result. For any thread but the reactor's own, jobs of
-    /// [`Reactor::defer_to_thread`] included.
+    /// Runs `call` on the reactor's thread, and blocks until its result is there (Twisted:
+    /// `blockingCallFromThread`). If `call` returns a Deferred, this waits for the result of the
+    /// Deferred.
     ///
-    /// While the reactor does not run, the caller waits until it does, or is closed.
+    /// It may be called from any thread but the reactor's own, also from jobs of
+    /// [`Reactor::defer_to_thread`]. While the reactor does not run, the calling thread waits until
+    /// it does, or is closed.
     ///
     /// # Errors
-    /// What `call` failed or panicked with, or what its Deferred failed with; [`OwnThread`] on the reactor's own thread, without
-    /// calling anything; [`ReactorGone`] if the reactor was closed before there was a result, or if `call` was made and the
-    /// shutdown of that run is over.
+    /// - The failure of `call` or of its Deferred, or the panic of `call`.
+    /// - [`OwnThread`] on the reactor's own thread. `call` is not called then.
+    /// - [`ReactorGone`] if the reactor was closed before there was a result, or if `call` was made
+    ///   and the shutdown of that run is over.
     ///
     /// ```
     /// use ropewalk::Reactor;
@@ -90,14 +96,15 @@ impl Remote {
         if self.is_in_reactor_thread() {
             return Err(OwnThread.into());
         }
-        let (tell, told) = mpsc::sync_channel(1);
-        self.call_from_thread(move |reactor| reactor.0.answer_caller(tell, maybe_deferred(|| call(reactor))))?;
-        // Whoever was to tell was dropped: with the queue, or by `fail_blocked_callers`.
-        told.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.call_from_thread(move |reactor| reactor.0.answer_caller(sender, maybe_deferred(|| call(reactor))))?;
+        // The sender was dropped: with the queue, or by `fail_blocked_callers`.
+        receiver.recv().unwrap_or_else(|_| Err(ReactorGone.into()))
     }
 
-    /// Returns true on the reactor's own thread, inside and outside of the loop (Twisted: `threadable.isInIOThread`). Blocking there would
-    /// stop the loop, so [`blocking_call_from_thread`](Self::blocking_call_from_thread) fails there.
+    /// Returns `true` on the reactor's own thread, inside and outside of the loop (Twisted:
+    /// `threadable.isInIOThread`). Blocking there would stop the loop, so
+    /// [`blocking_call_from_thread`](Self::blocking_call_from_thread) fails there.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -114,30 +121,30 @@ impl Remote {
 }
 
 impl Core {
-    /// Tells a thread the result, when it is there.
-    fn answer_caller<T: Send>(self: &Rc<Self>, tell: SyncSender<Result<T>>, result: Deferred<T>) {
-        let tell = Rc::new(Cell::new(Some(tell)));
-        let sent_away = Rc::clone(&tell);
-        let id = self.threads.blocked_callers.borrow_mut().insert(Box::new(move || drop(sent_away.take())));
+    /// Sends the result to a blocked thread, once it is there.
+    fn answer_caller<T: Send>(self: &Rc<Self>, sender: SyncSender<Result<T>>, result: Deferred<T>) {
+        let sender = Rc::new(Cell::new(Some(sender)));
+        let dropped = Rc::clone(&sender);
+        let id = self.threads.blocked_callers.borrow_mut().insert(Box::new(move || drop(dropped.take())));
         let core = Rc::downgrade(self);
-        let told = result.add_both(move |result| {
-            if let Some(tell) = tell.take() {
-                // The thread waits, and the channel has room for the one message that it is for.
-                let _ = tell.send(result);
+        let finished = result.add_both(move |result| {
+            if let Some(sender) = sender.take() {
+                // The thread waits, and the channel has room for its one message.
+                let _ = sender.send(result);
             }
             let caller = core.upgrade().and_then(|core| core.threads.blocked_callers.borrow_mut().remove(id));
             drop(caller);
         });
-        drop(told);
+        drop(finished);
     }
 
-    /// Threads that wait for an answer are told that there will be none.
+    /// Fails every thread that waits for an answer.
     pub(in crate::reactor) fn fail_blocked_callers(&self) {
         let ids = self.threads.blocked_callers.borrow().ids(|_| true);
         for id in ids {
             let caller = self.threads.blocked_callers.borrow_mut().remove(id);
-            if let Some(send_away) = caller {
-                send_away();
+            if let Some(fail) = caller {
+                fail();
             }
         }
     }

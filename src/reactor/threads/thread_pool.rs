@@ -1,5 +1,6 @@
-//! [`ThreadPool`]: a pool of threads of the program's own (Twisted: `ThreadPool`, `deferToThreadPool`), for jobs that are not to take the places
-//! of others. It is a handle on one more pool of `jobs.rs`.
+//! [`ThreadPool`]: a pool of threads of the program's own (Twisted: `ThreadPool`,
+//! `deferToThreadPool`), for jobs that must not occupy the threads of other jobs. It is a handle to
+//! one more pool of `jobs.rs`.
 
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -14,9 +15,12 @@ use crate::reactor::{Core, Reactor};
 use crate::transport::id::Id;
 
 impl Reactor {
-    /// Makes a pool of at most `size` threads, beside the reactor's (Twisted: `ThreadPool(0, maxthreads, name)`). Its jobs take no places of
-    /// [`defer_to_thread`](Self::defer_to_thread)'s, nor of each other pool's. `name` is that of its threads and the one in the log; the
-    /// system may show only the beginning of it. NUL characters are left out.
+    /// Makes a pool of at most `size` threads, beside the reactor's (Twisted:
+    /// `ThreadPool(0, maxthreads, name)`). Its jobs do not occupy threads of
+    /// [`defer_to_thread`](Self::defer_to_thread) or of any other pool.
+    ///
+    /// `name` is the name of its threads, and its name in the log. The system may show only the
+    /// beginning of it. NUL characters are removed.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -39,22 +43,27 @@ impl Reactor {
     }
 }
 
-/// A pool of threads of the program's own (Twisted: `ThreadPool`). From [`Reactor::thread_pool`].
+/// A pool of threads of the program's own (Twisted: `ThreadPool`), from [`Reactor::thread_pool`].
 ///
-/// A cheap handle: clones name the same pool. Not `Send`, for the results of jobs are Deferreds.
+/// A `ThreadPool` is a cheap handle: clones name the same pool. It is not `Send`, since the results
+/// of jobs are Deferreds.
 ///
-/// Threads are started when there is work and none is free, and leave after 10 s without work. The pool belongs to its reactor. A reactor
-/// that stops waits for its jobs as it does for those of [`Reactor::defer_to_thread`], and a later run goes on with it. It ends when it was
-/// [stopped](Self::stop), or its last handle was dropped, and the jobs that it had by then are done; a handle does not keep the reactor.
+/// Threads are started when there is work and none is idle, and exit after 10 s without work. The
+/// pool belongs to its reactor. A reactor that stops waits for the jobs of the pool, as for those
+/// of [`Reactor::defer_to_thread`], and a later run goes on with the pool. The pool ends once it
+/// was [stopped](Self::stop) or its last handle was dropped, and its jobs are done. A handle does
+/// not keep the reactor alive.
 #[derive(Clone)]
 pub struct ThreadPool(Rc<PoolHandle>);
 
 impl ThreadPool {
-    /// Runs `work` in a thread of this pool; its result, or its panic, is the Deferred's (Twisted: `deferToThreadPool`). Otherwise as
-    /// [`Reactor::defer_to_thread`]. A callback for the thread itself (Twisted: `callInThreadWithCallback`) is the
-    /// end of `work`.
+    /// Runs `work` in a thread of this pool (Twisted: `deferToThreadPool`). Its result or its panic
+    /// becomes the result of the Deferred. Otherwise as [`Reactor::defer_to_thread`]. For a
+    /// callback in the thread itself (Twisted: `callInThreadWithCallback`), call it at the end of
+    /// `work`.
     ///
-    /// Fails with [`PoolStopped`](crate::error::PoolStopped) after a [`stop`](Self::stop); with [`ReactorGone`] when the reactor was closed.
+    /// The Deferred fails with [`PoolStopped`](crate::error::PoolStopped) after a
+    /// [`stop`](Self::stop), and with [`ReactorGone`] if the reactor was closed.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -79,8 +88,9 @@ impl ThreadPool {
         }
     }
 
-    /// Calls `work` in a thread of this pool (Twisted: `ThreadPool.callInThread`). A panic is logged by that thread, and so it is if `work` is
-    /// not called because the pool was stopped. Otherwise as [`Reactor::call_in_thread`].
+    /// Calls `work` in a thread of this pool (Twisted: `ThreadPool.callInThread`). A panic is
+    /// logged by that thread. If `work` is not called because the pool was stopped, that is logged
+    /// as well. Otherwise as [`Reactor::call_in_thread`].
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -97,8 +107,8 @@ impl ThreadPool {
         }
     }
 
-    /// Changes how many threads there may be (Twisted: `adjustPoolsize`): see [`Reactor::suggest_thread_pool_size`]. Of a pool that was
-    /// stopped it changes nothing.
+    /// Changes the maximum number of threads (Twisted: `adjustPoolsize`): see
+    /// [`Reactor::suggest_thread_pool_size`]. On a stopped pool this has no effect.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -114,7 +124,8 @@ impl ThreadPool {
         }
     }
 
-    /// Counts idle threads, threads at work, and queued jobs at present. All are zero once the pool or its reactor has ended.
+    /// Returns the numbers of idle threads, working threads and queued jobs at present. All are
+    /// zero once the pool or its reactor has ended.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -130,11 +141,15 @@ impl ThreadPool {
         jobs.map(|jobs| jobs.load()).unwrap_or_default()
     }
 
-    /// Ends the pool (Twisted: `ThreadPool.stop`): it takes no more jobs, those that it has are done, and its threads leave. The Deferred
-    /// fires when every job has told its result; that needs a loop that turns. Jobs that wait for a pool of size zero to grow fail with
-    /// [`PoolStopped`](crate::error::PoolStopped). Stopping twice is fine.
+    /// Ends the pool (Twisted: `ThreadPool.stop`). It takes no more jobs, finishes those that it
+    /// has, and its threads exit. Stopping twice is fine.
     ///
-    /// Fails with [`ReactorGone`] in a forked child, which has none of its parent's threads.
+    /// The Deferred fires when every job has delivered its result, which needs a loop that turns.
+    /// Jobs that wait for a pool of size zero to grow fail with
+    /// [`PoolStopped`](crate::error::PoolStopped).
+    ///
+    /// The Deferred fails with [`ReactorGone`] in a forked child, which has none of its parent's
+    /// threads.
     ///
     /// ```
     /// # fn main() -> ropewalk::Result<()> {
@@ -150,13 +165,13 @@ impl ThreadPool {
     /// ```
     pub fn stop(&self) -> Deferred<()> {
         match self.0.core.upgrade() {
-            Some(core) if core.is_foreign() => Deferred::fail(ReactorGone),
+            Some(core) if core.is_forked_child() => Deferred::fail(ReactorGone),
             Some(core) => core.stop_pool(self.0.kind),
             None => Deferred::succeed(()),
         }
     }
 
-    /// Its name, without NUL characters.
+    /// Returns the name, without NUL characters.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -168,7 +183,7 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
-/// The shared part of the clones of a [`ThreadPool`]. Dropped, the pool takes no more jobs.
+/// The state that the clones of a [`ThreadPool`] share. Dropping it stops the pool.
 struct PoolHandle {
     core: Weak<Core>,
     kind: JobKind,
@@ -176,9 +191,10 @@ struct PoolHandle {
 }
 
 impl PoolHandle {
-    /// The reactor, unless it is gone, or another process's: the pool's lock may be held there for ever.
+    /// Returns the reactor, unless it is gone or belongs to another process. There, the pool's lock
+    /// may be held forever.
     fn core(&self) -> Option<Rc<Core>> {
-        self.core.upgrade().filter(|core| !core.is_foreign())
+        self.core.upgrade().filter(|core| !core.is_forked_child())
     }
 }
 
@@ -191,7 +207,8 @@ impl Drop for PoolHandle {
 }
 
 impl Core {
-    /// Closes a pool of the program's own for new jobs. It ends with its last job. Jobs that wait for it to grow are dropped.
+    /// Closes one of the program's pools for new jobs. The pool ends with its last job. Jobs that
+    /// wait for it to grow fail.
     fn stop_pool(&self, kind: JobKind) -> Deferred<()> {
         let Some(jobs) = self.jobs(kind) else { return Deferred::succeed(()) };
         let (promise, stopped) = Promise::new();
@@ -199,14 +216,14 @@ impl Core {
         let pool = jobs.pool();
         if pool.limit() == 0 {
             let held_back = pool.clear();
-            self.give_up(kind, held_back, &PoolStopped.into());
+            self.fail_jobs(kind, held_back, &PoolStopped.into());
         }
         pool.stop(Duration::ZERO);
         self.end_pool(kind);
         stopped
     }
 
-    /// Fires the promises of a pool that was stopped, once its last job is answered.
+    /// Fires the promises of a stopped pool, once its last job is answered.
     pub(in crate::reactor) fn end_pool(&self, kind: JobKind) {
         let JobKind::Own(id) = kind else { return };
         let is_done = self.threads.own_pools.borrow().get(id).is_some_and(|jobs| jobs.is_done());
@@ -215,7 +232,7 @@ impl Core {
         }
         let jobs = self.threads.own_pools.borrow_mut().remove(id);
         for promise in jobs.and_then(|jobs| jobs.stopped.take()).into_iter().flatten() {
-            // It may have been cancelled.
+            // The Deferred may have been cancelled.
             let _ = promise.callback(());
         }
     }
@@ -225,7 +242,7 @@ impl Core {
         pools.ids(|_| true).into_iter().filter_map(|id| Some((id, Rc::clone(pools.get(id)?)))).collect()
     }
 
-    /// Looks at all of them.
+    /// Ends every stopped pool whose jobs are answered.
     pub(in crate::reactor) fn end_pools(&self) {
         for (id, _) in self.own_pools() {
             self.end_pool(JobKind::Own(id));
@@ -238,10 +255,11 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    /// A pool that was stopped, or that has no handle any more, is in the reactor's table until its jobs are answered, and no longer.
+    /// A pool that was stopped, or that has lost its last handle, stays in the reactor's table
+    /// until its jobs are answered, and no longer.
     #[test]
     fn a_pool_that_has_ended_leaves_the_table() {
-        let reactor = Reactor::builder().signals(false).build().expect("the system gives us a poller");
+        let reactor = Reactor::builder().signals(false).build().expect("the system provides a poller");
         let pools = || reactor.0.threads.own_pools.borrow().len();
         for stops in [false, true] {
             let pool = reactor.thread_pool("test", 1);

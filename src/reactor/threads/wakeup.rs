@@ -1,20 +1,27 @@
-//! [`Wakeup`]: how other threads end the loop's sleep (Twisted: the waker, `wakeUp`), at no cost while it is awake.
+//! [`Wakeup`]: ends the wait of the loop from other threads (Twisted: the waker, `wakeUp`), at no
+//! cost while the loop is awake.
 //!
-//! It is not a queue: whoever rings has put somewhere what the loop is to find. Calls from threads use it, and so may
-//! whatever else is asked for from outside.
+//! It is not a queue. Before a thread notifies the loop, it puts its data where the loop looks.
+//! Calls from threads use it, and so may any other request from outside.
 //!
-//! | who rings | the loop |
+//! | the notifying thread | the loop |
 //! |---|---|
-//! | 1. puts something where the loop looks | 1. sets `asleep` |
+//! | 1. puts data where the loop looks | 1. sets `asleep` |
 //! | 2. clears `asleep` | 2. looks once more |
-//! | 3. wakes the loop, if it was set | 3. waits, not at all if there was something; clears `asleep` |
+//! | 3. wakes the loop, if `asleep` was set | 3. waits, or does not wait if it found data; clears `asleep` |
 //!
-//! No wake-up is lost. Every change of `asleep` is a swap that acquires and releases, so the changes have one order, and
-//! each sees all that was done before the earlier ones. Take anybody's step 2 and the loop's next step 1. If step 2 came
-//! first, the loop sees what was put there when it looks, and does not wait. If it came later, and before the loop cleared
-//! the flag again, the flag was set: then this one wakes the loop, or another that was in between does. If it came after the
-//! loop had cleared the flag, the loop is awake, and there is a next step 1. A wake-up may come late, when the loop is awake
-//! for another reason; that costs it one wait that ends at once.
+//! No wake-up is lost. Every change of `asleep` is a swap that acquires and releases. So the
+//! changes have one order, and each sees everything that was done before the earlier ones. Take
+//! step 2 of any notifying thread, and the loop's next step 1:
+//!
+//! - If step 2 came first, the loop sees the data when it looks, and does not wait.
+//! - If step 2 came later, and before the loop cleared the flag again, the flag was set. Then this
+//!   thread wakes the loop, or another one that was in between does.
+//! - If step 2 came after the loop had cleared the flag, the loop is awake, and there is a next
+//!   step 1.
+//!
+//! A wake-up may come late, when the loop is awake for another reason. That costs the loop one wait
+//! that ends at once.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +31,9 @@ use crate::reactor::backend::Wake;
 
 /// Wakes the loop if it sleeps.
 pub(in crate::reactor) struct Wakeup {
-    /// The loop waits, or is about to, and nobody has rung since.
+    /// Set while the loop waits, or is about to, and no thread has notified it since.
     asleep: AtomicBool,
-    /// `None` once the reactor is closed: threads may keep the wakeup, but not the descriptor.
+    /// `None` once the reactor is closed: threads may keep the `Wakeup`, but not the descriptor.
     waker: Mutex<Option<Arc<dyn Wake>>>,
 }
 
@@ -35,9 +42,9 @@ impl Wakeup {
         Self { asleep: AtomicBool::new(false), waker: Mutex::new(Some(waker)) }
     }
 
-    /// From any thread, after something was put where the loop looks. A system call only if the loop sleeps, and only for the
-    /// first that rings.
-    pub(in crate::reactor) fn ring(&self) {
+    /// Wakes the loop, from any thread, after data was put where the loop looks. It makes a system
+    /// call only if the loop sleeps, and only for the first notification.
+    pub(in crate::reactor) fn notify(&self) {
         if self.asleep.swap(false, Ordering::AcqRel) {
             let waker = self.waker().clone();
             if let Some(waker) = waker {
@@ -46,30 +53,30 @@ impl Wakeup {
         }
     }
 
-    /// The loop is woken in another way from now on.
+    /// Replaces the waker.
     pub(in crate::reactor) fn reopen(&self, waker: Arc<dyn Wake>) {
         let old = self.waker().replace(waker);
         drop(old);
     }
 
-    /// There is no loop any more that could be woken.
+    /// Drops the waker, at the end of the loop.
     pub(in crate::reactor) fn close(&self) {
         let waker = self.waker().take();
         drop(waker);
     }
 
     fn waker(&self) -> MutexGuard<'_, Option<Arc<dyn Wake>>> {
-        // Nothing panics while it holds the lock.
+        // No code panics while it holds the lock.
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop's step 1. It looks once more behind this, and may wait if there is nothing.
+    /// Step 1 of the loop. Afterwards the loop looks once more, and may wait if it finds no data.
     #[inline]
     pub(in crate::reactor) fn fall_asleep(&self) {
         self.asleep.swap(true, Ordering::AcqRel);
     }
 
-    /// The end of the loop's step 3.
+    /// The end of step 3 of the loop.
     #[inline]
     pub(in crate::reactor) fn wake_up(&self) {
         self.asleep.swap(false, Ordering::AcqRel);
@@ -91,10 +98,10 @@ mod tests {
 
     use super::*;
 
-    /// After this, a wake-up was lost.
+    /// After this time, a wake-up counts as lost.
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// What a poller does: a wake-up ends the present wait, or the next.
+    /// A model of a poller: a wake-up ends the present wait, or the next.
     #[derive(Default)]
     struct Poller {
         woken: Mutex<bool>,
@@ -111,7 +118,7 @@ mod tests {
     }
 
     impl Poller {
-        /// Says whether it was woken.
+        /// Returns `true` if it was woken.
         fn wait(&self, timeout: Duration) -> bool {
             let (mut woken, _) =
                 self.woke.wait_timeout_while(self.woken.lock().unwrap(), timeout, |woken| !*woken).unwrap();
@@ -119,15 +126,17 @@ mod tests {
         }
     }
 
-    /// A while that differs from round to round, so that the two sides meet at different moments.
-    fn dawdle(round: usize) {
+    /// Spins for a time that differs from round to round, so that the two sides meet at different
+    /// moments.
+    fn spin(round: usize) {
         for _ in 0..round * 7 % 97 {
             std::hint::spin_loop();
         }
     }
 
-    /// F37: however putting and ringing meets the loop's falling asleep, it never sleeps on. Nobody rings again before what was
-    /// put is taken, so that no later ring makes up for a lost one.
+    /// F37: the loop never sleeps on, however putting and notifying coincide with its falling
+    /// asleep. There is no second notification before the data is taken, so that no later one makes
+    /// up for a lost one.
     #[test]
     fn no_ring_is_lost() {
         const ROUNDS: usize = 50_000;
@@ -138,12 +147,12 @@ mod tests {
             let (wakeup, put, taken) = (Arc::clone(&wakeup), Arc::clone(&put), Arc::clone(&taken));
             thread::spawn(move || {
                 for round in 1..=ROUNDS {
-                    dawdle(round);
-                    // Relaxed: only the wakeup may bring it across.
+                    spin(round);
+                    // Relaxed: only the wakeup may carry the data across.
                     put.store(round, Ordering::Relaxed);
-                    wakeup.ring();
+                    wakeup.notify();
                     while taken.load(Ordering::Relaxed) < round {
-                        // Where both share one processor, the other side has to come to its turn.
+                        // If both threads share one processor, the other one needs time to run.
                         if round % 2 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
                     }
                 }
@@ -152,32 +161,32 @@ mod tests {
         let mut seen = 0;
         while seen < ROUNDS {
             let pause = seen / 97;
-            dawdle(pause);
+            spin(pause);
             wakeup.fall_asleep();
             let is_idle = put.load(Ordering::Relaxed) == seen;
-            dawdle(pause + 1);
+            spin(pause + 1);
             let woken = poller.wait(if is_idle { LIMIT } else { Duration::ZERO });
             wakeup.wake_up();
-            assert!(woken || !is_idle, "it slept on, with {seen} of {} seen", put.load(Ordering::Relaxed));
+            assert!(woken || !is_idle, "the loop slept on, with {seen} of {} seen", put.load(Ordering::Relaxed));
             seen = put.load(Ordering::Relaxed);
             taken.store(seen, Ordering::Relaxed);
         }
         ringing.join().unwrap();
     }
 
-    /// Ringing costs nothing while the loop is awake, and one wake-up while it sleeps.
+    /// A notification costs nothing while the loop is awake, and one wake-up while it sleeps.
     #[test]
     fn only_a_sleeping_loop_is_woken() {
         let poller = Arc::new(Poller::default());
         let wakeup = Wakeup::new(poller.clone());
         let wakes = || poller.wakes.load(Ordering::Relaxed);
-        wakeup.ring();
+        wakeup.notify();
         assert_eq!(wakes(), 0);
         wakeup.fall_asleep();
-        (0..3).for_each(|_| wakeup.ring());
+        (0..3).for_each(|_| wakeup.notify());
         assert_eq!(wakes(), 1);
         wakeup.wake_up();
-        wakeup.ring();
+        wakeup.notify();
         assert_eq!(wakes(), 1);
     }
 }

@@ -1,4 +1,5 @@
-//! The rules of time, one test each, on a clock that only the test moves. The model is in [`model`].
+//! The rules of time, one test each, on a clock that only the test moves. The model is in
+//! [`model`].
 
 mod model;
 
@@ -11,7 +12,7 @@ use super::{Clock, DelayedCall, Timers};
 use crate::error::TimerError::{AlreadyCalled, AlreadyCancelled};
 use crate::failure::guarded;
 
-/// Twisted: a call is made when its time has come, once, and not before.
+/// Twisted: a call is made at its deadline, once, and not before.
 #[test]
 fn a_call_is_made_at_its_deadline() {
     let clock = Virtual::new();
@@ -23,7 +24,7 @@ fn a_call_is_made_at_its_deadline() {
     assert_eq!(clock.turn(), []);
 }
 
-/// Twisted: calls are made in the order of their deadlines, whatever the order in which they were asked for.
+/// Twisted: calls are made in the order of their deadlines, for any order of scheduling.
 #[test]
 fn calls_are_made_in_the_order_of_their_deadlines() {
     let clock = Virtual::new();
@@ -34,7 +35,8 @@ fn calls_are_made_in_the_order_of_their_deadlines() {
     assert_eq!(clock.turn(), [1, 3, 5, 7, 9]);
 }
 
-/// F29: calls with equal deadlines are made first in, first out; one that was moved counts from then.
+/// F29: calls with equal deadlines are made first in, first out; one that was moved counts from
+/// then.
 #[test]
 fn equal_deadlines_are_first_in_first_out() {
     let clock = Virtual::new();
@@ -46,7 +48,8 @@ fn equal_deadlines_are_first_in_first_out() {
     assert_eq!(clock.turn(), expected);
 }
 
-/// Twisted, F28: a call never runs in the turn that asked for it, so a chain of zero delays makes one step a turn.
+/// Twisted, F28: a call never runs in the turn that scheduled it, so a chain of zero delays makes
+/// one step a turn.
 #[test]
 fn a_zero_delay_chain_makes_one_step_a_turn() {
     fn again(clock: Virtual, step: u64) {
@@ -63,7 +66,8 @@ fn a_zero_delay_chain_makes_one_step_a_turn() {
     clock.timers.close();
 }
 
-/// Twisted: the set of due calls is fixed when the turn begins, even if a function takes so long that more become due.
+/// Twisted: the set of due calls is fixed when the turn begins, even if a function takes so long
+/// that more become due.
 #[test]
 fn what_becomes_due_during_a_turn_waits() {
     let clock = Virtual::new();
@@ -78,7 +82,7 @@ fn what_becomes_due_during_a_turn_waits() {
     assert_eq!(clock.turn(), [2, 1]);
 }
 
-/// What is added after a turn began waits for the next one even if nothing had run yet.
+/// Calls that are added after a turn began wait for the next one, even if no call had run yet.
 #[test]
 fn a_turn_does_not_take_what_was_added_after_it_began() {
     let clock = Virtual::new();
@@ -89,7 +93,8 @@ fn a_turn_does_not_take_what_was_added_after_it_began() {
     assert_eq!(clock.turn(), [1]);
 }
 
-/// Twisted: a cancelled call is not made, and what it held is dropped before `cancel` returns.
+/// Twisted: a cancelled call is not made, and its captured values are dropped before `cancel`
+/// returns.
 #[test]
 fn a_cancelled_call_is_dropped_at_once() {
     let clock = Virtual::new();
@@ -104,7 +109,8 @@ fn a_cancelled_call_is_dropped_at_once() {
     assert_eq!(clock.turn(), []);
 }
 
-/// Twisted: after `cancel`, everything answers `AlreadyCancelled`, through every clone and for ever.
+/// Twisted: after `cancel`, every method returns `AlreadyCancelled`, through every clone and for
+/// ever.
 #[test]
 fn after_cancel_everything_says_already_cancelled() {
     let clock = Virtual::new();
@@ -121,8 +127,8 @@ fn after_cancel_everything_says_already_cancelled() {
     assert!(!call.active());
 }
 
-/// Twisted: a call counts as called before its function runs, so in it, and ever after, everything answers
-/// `AlreadyCalled`.
+/// Twisted: a call counts as called before its function runs, so in it, and ever after, every
+/// method returns `AlreadyCalled`.
 #[test]
 fn from_its_own_start_everything_says_already_called() {
     let clock = Virtual::new();
@@ -156,7 +162,8 @@ fn a_due_sibling_can_be_cancelled() {
     assert_eq!(call.cancel(), Err(AlreadyCancelled));
 }
 
-/// F28: a due call that an earlier one of the same turn moves, even to where it was, waits for a later turn.
+/// F28: a due call that an earlier one of the same turn moves, even to where it was, waits for a
+/// later turn.
 #[test]
 fn a_due_sibling_that_is_moved_waits() {
     type Move = fn(&DelayedCall) -> Result<(), crate::error::TimerError>;
@@ -182,7 +189,7 @@ fn a_due_sibling_that_is_moved_waits() {
     }
 }
 
-/// A call moved into the past during a turn does not stand in front of what the turn has still to run.
+/// A call moved into the past during a turn does not stand in front of that turn's due calls.
 #[test]
 fn a_hastened_call_does_not_hide_those_that_are_due() {
     let clock = Virtual::new();
@@ -197,7 +204,8 @@ fn a_hastened_call_does_not_hide_those_that_are_due() {
     assert_eq!(clock.turn(), [4]);
 }
 
-/// Twisted: `reset` counts from now, `delay` from the deadline (negative there, `hasten` here); `getTime` follows.
+/// Twisted: `reset` counts from now, `delay` from the deadline (negative there, `hasten` here);
+/// `getTime` follows.
 #[test]
 fn reset_counts_from_now_and_delay_from_the_deadline() {
     let clock = Virtual::new();
@@ -228,7 +236,7 @@ fn a_call_cannot_be_hastened_past_the_present_turn() {
     assert_eq!(clock.turn(), [1]);
 }
 
-/// A call that is over still says when it was due.
+/// A call that is over keeps its deadline.
 #[test]
 fn time_is_known_after_the_end() {
     let clock = Virtual::new();
@@ -239,8 +247,8 @@ fn time_is_known_after_the_end() {
     assert_eq!((called.time(), cancelled.time()), (ms(3), ms(4)));
 }
 
-/// Twisted: `getDelayedCalls` lists what is pending, without the cancelled, with what was added in this turn; ours in
-/// order.
+/// Twisted: `getDelayedCalls` lists the pending calls, without the cancelled, with the calls that
+/// were added in this turn; ours in order.
 #[test]
 fn delayed_calls_lists_what_is_pending_in_order() {
     let clock = Virtual::new();
@@ -272,7 +280,8 @@ fn the_next_deadline_is_that_of_the_first_call() {
     assert_eq!(clock.timers.next_deadline(), Some(ms(7)));
 }
 
-/// F24: if the source of time steps back, no call is lost, none that is due is hidden, and none is early by that clock.
+/// F24: if the source of time steps back, no call is lost, no due call is hidden, and no call is
+/// early by that clock.
 #[test]
 fn a_source_that_steps_back_does_no_harm() {
     let clock = Virtual::new();
@@ -295,7 +304,8 @@ fn a_source_that_steps_back_does_no_harm() {
     assert_eq!(clock.turn(), [4]);
 }
 
-/// F24: nor does it let a turn that begins by the earlier time hide what an unfinished one has still to run.
+/// F24: nor does a turn that begins by the earlier time hide the remaining calls of an unfinished
+/// turn.
 #[test]
 fn a_turn_by_an_earlier_time_does_not_disturb_a_later_one() {
     let clock = Virtual::new();
@@ -310,7 +320,7 @@ fn a_turn_by_an_earlier_time_does_not_disturb_a_later_one() {
     assert_eq!(clock.take_log(), [1]);
 }
 
-/// F25: delays too long to represent are as good as never, in every way to ask for them, and stay in order.
+/// F25: delays too long to represent are as good as never, in every method, and stay in order.
 #[test]
 fn delays_saturate() {
     let clock = Virtual::new();
@@ -332,7 +342,8 @@ fn delays_saturate() {
     assert_eq!(clock.turn(), [1]);
 }
 
-/// F25: a clock at the end of all time works on: what is asked for then is due in the next turn.
+/// F25: a clock at the end of all time works on: calls that are scheduled then are due in the next
+/// turn.
 #[test]
 fn a_clock_at_the_end_of_time_still_turns() {
     let clock = Virtual::new();
@@ -342,7 +353,7 @@ fn a_clock_at_the_end_of_time_still_turns() {
     assert_eq!(clock.turn(), [1, 2]);
 }
 
-/// F27: moving one call of many to an earlier time moves only those on its way up.
+/// F27: moving one call of many to an earlier time moves only the entries on its way up.
 #[test]
 fn a_reset_to_an_earlier_time_moves_few() {
     const CALLS: u64 = 20_000;
@@ -360,7 +371,8 @@ fn a_reset_to_an_earlier_time_moves_few() {
     clock.timers.0.queue.borrow().check();
 }
 
-/// Calls from now to the end of all time are made in order, whatever was moved or cancelled where in a deep queue.
+/// Calls from now to the end of all time are made in order, for moves and cancellations anywhere in
+/// a deep queue.
 #[test]
 fn a_deep_queue_keeps_its_order() {
     const CALLS: u64 = 6_000;
@@ -390,8 +402,8 @@ fn a_deep_queue_keeps_its_order() {
     assert!(made.into_iter().eq(expected.into_iter().map(|(_, _, id)| id)));
 }
 
-/// F30: a turn may stop at any number of calls; the rest comes first in the next, in the same order, and says how late
-/// it is.
+/// F30: a turn may stop at any number of calls. The rest comes first in the next turn, in the same
+/// order, and reports its lateness.
 #[test]
 fn a_turn_can_be_cut_into_slices() {
     let clock = Virtual::new();
@@ -425,7 +437,8 @@ fn a_panic_leaves_the_rest_in_order() {
     assert_eq!(bad.cancel(), Err(AlreadyCalled));
 }
 
-/// Code that runs while a function is dropped may use the timers, and the call that is being cancelled.
+/// Code that runs while a function is dropped may use the timers, and the call that is being
+/// cancelled.
 #[test]
 fn a_function_may_use_the_timers_while_it_is_dropped() {
     let clock = Virtual::new();
@@ -444,8 +457,8 @@ fn a_function_may_use_the_timers_while_it_is_dropped() {
     assert_eq!(clock.turn(), [2]);
 }
 
-/// When the clock goes, everything pending is cancelled before the first function is dropped, and later calls are
-/// cancelled from the start.
+/// When the clock goes, every pending call is cancelled before the first function is dropped, and
+/// later calls are cancelled from the start.
 #[test]
 fn a_closed_clock_cancels_everything() {
     let clock = Virtual::new();
@@ -493,7 +506,8 @@ fn a_panic_while_closing_is_survived() {
     assert_eq!(Rc::strong_count(&held), 1);
 }
 
-/// A function that holds its own handle keeps nothing alive: with the last of the timers, all goes.
+/// A function that holds its own handle keeps nothing alive: all calls go with the last of the
+/// timers.
 #[test]
 fn a_call_that_holds_its_own_handle_is_no_leak() {
     let clock = Virtual::new();
@@ -508,7 +522,7 @@ fn a_call_that_holds_its_own_handle_is_no_leak() {
     assert_eq!(call.time(), ms(1));
 }
 
-/// F26: cancelling gives the memory back at once, piece by piece, not when the calls would have been due.
+/// F26: cancelling frees the memory at once, chunk by chunk, not at the deadlines of the calls.
 #[test]
 fn memory_goes_with_the_calls() {
     let clock = Virtual::new();
@@ -521,7 +535,8 @@ fn memory_goes_with_the_calls() {
     assert!(clock.timers.0.queue.borrow().pieces() <= 2);
 }
 
-/// Handles are equal when they are handles to the same call, and a clock can be lent, shared, or hidden behind `dyn`.
+/// Handles are equal if they are handles to the same call, and a clock can be lent, shared, or
+/// hidden behind `dyn`.
 #[test]
 fn handles_and_clocks_are_ordinary_values() {
     fn ask(clock: &impl Clock) -> DelayedCall {
@@ -560,13 +575,13 @@ impl Virtual {
         self.now.set(self.now.get() + by);
     }
 
-    /// A call that writes `id` into the log.
+    /// Schedules a call that writes `id` into the log.
     fn note(&self, delay: Duration, id: u64) -> DelayedCall {
         let log = Rc::clone(&self.log);
         self.call_later(delay, move || log.borrow_mut().push(id))
     }
 
-    /// Runs one turn, and returns what was logged in it.
+    /// Runs one turn, and returns the entries that it logged.
     fn turn(&self) -> Vec<u64> {
         self.timers.begin(self.seconds()).for_each(|ready| ready.run());
         self.take_log()

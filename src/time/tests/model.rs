@@ -1,5 +1,5 @@
-//! Random histories, played on the timers and on a model that is too simple to be wrong: a list, sorted when a turn
-//! begins. What happened, and what everything says of itself afterwards, must be the same.
+//! Random histories, played on the timers and on a model that is too simple to be wrong: a list,
+//! sorted when a turn begins. The events, and the state of every call afterwards, must be the same.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +13,8 @@ use crate::error::TimerError;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
-    /// Whatever is asked for, from outside or from inside a call, happens as in the model (F25, F28, F29, F30).
+    /// Every request, from outside or from inside a call, has the effect that it has in the model
+    /// (F25, F28, F29, F30).
     #[test]
     fn timers_do_what_the_model_does(history in history()) {
         play(&history);
@@ -78,14 +79,15 @@ fn play(history: &[Step]) {
 #[derive(Clone, Debug)]
 enum Step {
     Act(Action),
-    /// Time passes, and then at most so many calls are made.
+    /// Time passes, and then at most `budget` calls are made.
     Turn {
         after: Duration,
         budget: usize,
     },
 }
 
-/// What a program can do, outside of calls and in them. Calls are named by the order in which they were asked for.
+/// The requests of a program, outside of calls and in them. Calls are named by the order of their
+/// scheduling.
 #[derive(Clone, Debug)]
 enum Action {
     Later(Duration, Vec<Self>),
@@ -140,7 +142,7 @@ struct Real {
     timers: Timers,
     calls: RefCell<Vec<DelayedCall>>,
     events: RefCell<Vec<Event>>,
-    /// Held by every function.
+    /// Captured by every function.
     token: Rc<()>,
 }
 
@@ -172,11 +174,11 @@ impl Real {
         }
     }
 
-    fn ask(&self, which: usize, question: impl FnOnce(&DelayedCall) -> Result<(), TimerError>) {
+    fn ask(&self, which: usize, request: impl FnOnce(&DelayedCall) -> Result<(), TimerError>) {
         let call = self.calls.borrow().get(which).cloned();
         if let Some(call) = call {
-            let answer = question(&call);
-            self.events.borrow_mut().push(Event::Answered(which, answer));
+            let result = request(&call);
+            self.events.borrow_mut().push(Event::Answered(which, result));
         }
     }
 
@@ -188,7 +190,7 @@ impl Real {
         self.calls.borrow().iter().map(|call| (call.active(), call.time())).collect()
     }
 
-    /// The handles of these calls.
+    /// Returns the handles of these calls.
     fn handles(&self, calls: &[usize]) -> Vec<DelayedCall> {
         calls.iter().map(|which| self.calls.borrow()[*which].clone()).collect()
     }
@@ -287,7 +289,7 @@ impl Model {
     }
 }
 
-/// The latest deadline there is.
+/// The latest possible deadline.
 const FAR: u128 = (1 << 62) - 1;
 
 fn nanos(at: u128) -> Duration {

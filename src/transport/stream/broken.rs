@@ -1,4 +1,5 @@
-//! A stream whose network is over: our direction has ended, and bytes that arrived before are delivered, if the protocol reads.
+//! A stream whose network connection is over. The write direction has ended. Bytes that arrived
+//! before are still delivered if the protocol reads.
 
 use std::io;
 use std::time::Duration;
@@ -8,13 +9,14 @@ use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::transport::step::{Ending, Step};
 
-/// How long a protocol that has paused reading may leave bytes unread whose connection is over. 1 s: a peer that resets is not to
-/// hold a descriptor for as long as a program does not look, and a program that is about to resume does so sooner.
+/// Time that a paused protocol has to read the bytes of a connection that is over. 1 s: a peer that
+/// resets must not hold a descriptor for as long as the program does not look, and a program that
+/// is about to resume does so sooner.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Stream {
-    /// Handles a fatal error of the network, met by a send or told by the backend. With a `rest`, the backend may have received
-    /// bytes that it has not handed over.
+    /// Handles a fatal error of the network, from a send or from the backend. With `rest`, the
+    /// backend may have received bytes that it has not delivered yet.
     pub(crate) fn broken(&mut self, error: io::Error, rest: bool) {
         let delivers = match self.states.closing {
             Closing::No => matches!(self.states.reading, Reading::Open | Reading::Paused),
@@ -32,7 +34,8 @@ impl Stream {
         }
     }
 
-    /// Nothing more arrived before the network was over; what is held back is still delivered.
+    /// Records that no more bytes arrived before the network was over. Held bytes are still
+    /// delivered.
     pub(super) fn rest_ended(&mut self) {
         match self.extras.as_mut().and_then(|extras| extras.held.as_mut()) {
             Some(held) if !held.data.is_empty() => held.end = Some(Ending::Clean),
@@ -40,8 +43,8 @@ impl Stream {
         }
     }
 
-    /// Records the reason of a break, and ends our direction. A connection that was to end anyway ends in its own way if all that
-    /// was written has left.
+    /// Records the reason of a break, and ends the write direction. A connection that was to end
+    /// anyway keeps its own reason if all written bytes have left.
     fn note_break(&mut self, error: io::Error) {
         let peer_is_gone = error.kind() == io::ErrorKind::BrokenPipe;
         let ends_anyway = self.states.closing == Closing::Draining || self.both_ended();
@@ -52,7 +55,7 @@ impl Stream {
         self.drop_queue();
     }
 
-    /// Ends a stream whose network is over: nothing more is to be delivered of it. The first reason stays.
+    /// Ends a stream whose network is over, with nothing more to deliver. The first reason stays.
     pub(super) fn end_broken(&mut self) {
         if self.states.closing == Closing::Broken {
             self.states.closing = Closing::Dead;
@@ -60,7 +63,7 @@ impl Stream {
         }
     }
 
-    /// Delivers what arrived before the network was over, while the protocol reads.
+    /// Delivers the bytes that arrived before the network was over, while the protocol reads.
     pub(super) fn next_broken_step(&mut self) -> Step {
         let reads = self.reading() == Reading::Open || self.is_handshaking();
         let deadline = if reads { Deadline::None } else { Deadline::Unread };
@@ -79,8 +82,8 @@ impl Stream {
         }
     }
 
-    /// True if all written bytes have left, so that only the layers' own end may be missing; or, where the peer has gone, if there
-    /// was nothing to send.
+    /// Returns `true` if all written bytes have left, so that only the layers' own end may be
+    /// missing. Also returns `true` if the peer has gone and there was nothing to send.
     fn has_sent_everything(&self, peer_is_gone: bool) -> bool {
         let is_ending = self.layers().is_some_and(|layers| layers.is_ending);
         is_ending || (peer_is_gone && !self.holds_close() && self.queued_bytes() == 0)

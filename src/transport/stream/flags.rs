@@ -1,4 +1,4 @@
-//! [`StreamFlags`]: what a stream remembers in single bits.
+//! [`StreamFlags`]: the facts about a stream that take one bit each.
 
 /// Facts about a stream, in one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -6,15 +6,16 @@ pub(super) struct StreamFlags(u8);
 
 impl StreamFlags {
     pub(super) const NONE: Self = Self(0);
-    /// Bytes left since the close deadline was last looked at.
+    /// Bytes have left since the close deadline was last checked.
     pub(super) const PROGRESSED: Self = Self(1);
-    /// The last send took less than there was, or is not over: the backend will say when to go on.
+    /// The last send took less than was queued, or is still in flight. The backend reports when to
+    /// go on.
     pub(super) const BLOCKED: Self = Self(2);
-    /// Bytes went to the socket that the system keeps for what follows them.
+    /// The socket holds bytes that the system keeps for the bytes behind them.
     pub(super) const CORKED: Self = Self(4);
-    /// A `Failing` stream has had its one flush.
+    /// A `Failing` stream has made its one flush.
     pub(super) const FLUSHED: Self = Self(8);
-    /// On the reactor's list of streams that have something to be done.
+    /// The stream is on the reactor's dirty list.
     pub(super) const DIRTY: Self = Self(32);
     /// The protocol opted in to half-closes.
     pub(super) const HALF_CLOSE: Self = Self(16);
@@ -31,14 +32,14 @@ impl StreamFlags {
         self.0 = if on { self.0 | flag.0 } else { self.0 & !flag.0 };
     }
 
-    /// Sets or clears a flag. True if it was set before.
+    /// Sets or clears a flag. Returns `true` if it was set before.
     pub(super) const fn replace(&mut self, flag: Self, on: bool) -> bool {
         let had = self.has(flag);
         self.set(flag, on);
         had
     }
 
-    /// Clears a flag. True if it was set.
+    /// Clears a flag. Returns `true` if it was set.
     pub(super) const fn take(&mut self, flag: Self) -> bool {
         self.replace(flag, false)
     }

@@ -1,20 +1,20 @@
-//! What a stream holds back: bytes, and an end behind them, that can't be delivered yet.
+//! [`Held`]: the bytes that a stream cannot deliver yet, and an end of stream behind them.
 
 use super::{Reading, Stream};
 use crate::transport::step::Ending;
 
-/// Bytes, and the peer's end behind them, that wait to be delivered.
+/// Bytes that wait to be delivered, and the peer's end behind them.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// How many layers they have passed.
+    /// Number of layers that the bytes have passed.
     pub(crate) level: usize,
     pub(crate) data: Vec<u8>,
     pub(crate) end: Option<Ending>,
 }
 
 impl Stream {
-    /// What was held back, bytes first, then whether the peer's end is behind them. Nothing if reading was paused or lost again
-    /// meanwhile.
+    /// Takes the held bytes, and the peer's end if it is behind them: deliver the bytes first.
+    /// `None` if reading was paused or lost again meanwhile.
     pub(crate) fn take_held(&mut self) -> Option<Held> {
         if self.held_is_due() { self.take_all_held() } else { None }
     }
@@ -23,7 +23,7 @@ impl Stream {
         self.extras.as_ref()?.held.as_ref()
     }
 
-    /// What is held back of a level's bytes.
+    /// Returns the held bytes of a level.
     pub(super) fn held_at(&mut self, level: usize) -> Option<&mut Held> {
         self.extras.as_mut()?.held.as_mut().filter(|held| held.level == level)
     }
@@ -42,7 +42,8 @@ impl Stream {
         self.extras.take_if(|extras| extras.is_empty());
     }
 
-    /// Whether what is held back can be delivered: a layer's at once, the protocol's while reading is open.
+    /// Returns `true` if held bytes can be delivered: a layer's bytes at once, the protocol's while
+    /// reading is open.
     pub(super) fn held_is_due(&self) -> bool {
         self.held().is_some_and(|held| self.reading() == Reading::Open || self.is_for_layer(held))
     }

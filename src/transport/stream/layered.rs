@@ -1,4 +1,5 @@
-//! What a stream does that has layers ([`Layers`]): what is written goes down through them before it is sent, and what comes goes up.
+//! A stream with layers ([`Layers`]). Written bytes go down through the layers before they are
+//! sent; received bytes go up through them.
 
 use super::{Deadline, Stream};
 use crate::transport::layer::{Layer, Layers, Opened, SEALED_BYTES};
@@ -6,7 +7,8 @@ use crate::transport::send_queue::BufferPool;
 use crate::transport::step::Step;
 
 impl Stream {
-    /// Queues bytes above the topmost layer. Many are sealed at once if they can be, so that they are not copied before.
+    /// Queues bytes above the topmost layer. A large write is sealed at once if possible, which
+    /// saves a copy.
     pub(super) fn push_above(&mut self, data: &[u8], pool: &BufferPool) {
         let Self { extras, queue, .. } = self;
         let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
@@ -23,37 +25,39 @@ impl Stream {
         }
     }
 
-    /// Puts a layer on top. What was written so far goes out below it; what was held back is the layer's.
+    /// Puts a layer on top. Bytes that were written before go out below it. Held bytes are input of
+    /// the layer.
     pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, pool: &BufferPool) -> Opened {
         let Self { extras, queue, .. } = self;
         let layers = &mut extras.get_or_insert_default().layers;
         layers.push(layer);
-        // Whoever speaks first does so now.
+        // The side that speaks first sends its greeting now.
         layers.open(layers.len() - 1, &[], queue, pool)
     }
 
-    /// The layer that was added last.
+    /// Returns the layer that was added last.
     pub(crate) fn top_layer(&self) -> Option<&dyn Layer> {
         self.layers()?.top()
     }
 
-    /// Whether bytes that have passed so many layers are the protocol's.
+    /// Returns `true` if bytes that have passed `level` layers are the protocol's.
     pub(crate) fn is_top(&self, level: usize) -> bool {
         level >= self.levels()
     }
 
-    /// Whether there are layers.
+    /// Returns `true` if there are layers.
     pub(crate) fn is_layered(&self) -> bool {
         self.layers().is_some()
     }
 
-    /// Hands bytes to the layer that they are for.
+    /// Hands bytes to the layer of their level.
     pub(crate) fn open(&mut self, level: usize, data: &[u8], pool: &BufferPool) -> Opened {
         let Self { extras, queue, .. } = self;
         extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, pool))
     }
 
-    /// What a handshake that has begun, or is done, means for the deadline.
+    /// Arms the deadline of a handshake that has begun, and disarms that of a handshake that is
+    /// done.
     pub(super) fn handshake_step(&mut self) -> Option<Step> {
         let layers = self.layers()?;
         match self.deadline {
@@ -70,7 +74,8 @@ impl Stream {
         }
     }
 
-    /// Seals what was written, and ends our direction in the layers' way if [`next_step`](Self::next_step) found that it ends.
+    /// Seals the written bytes, and ends the write direction in the layers' way if
+    /// [`next_step`](Self::next_step) found that it ends.
     pub(crate) fn seal(&mut self, pool: &BufferPool) {
         let Self { extras, queue, .. } = self;
         let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, pool));
@@ -79,7 +84,7 @@ impl Stream {
         }
     }
 
-    /// Whether anything is left to be sent that need not wait for the peer.
+    /// Returns `true` if anything is left that can be sent without waiting for the peer.
     pub(crate) fn has_more_to_send(&self) -> bool {
         !self.queue.is_empty() || (self.extras.is_some() && self.can_seal())
     }
@@ -88,17 +93,18 @@ impl Stream {
         self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
     }
 
-    /// True if all that waits above the layers can be sealed behind the bytes that are to be sent, within the limit.
+    /// Returns `true` if all bytes above the layers can be sealed behind the bytes that are to be
+    /// sent, within the limit.
     pub(super) fn can_seal_behind(&self) -> bool {
         self.layers().is_some_and(|layers| layers.can_seal() && self.queued_bytes() <= SEALED_BYTES)
     }
 
-    /// Whether the layers have still to end our direction.
+    /// Returns `true` if the layers have not ended the write direction yet.
     pub(super) fn has_layers_to_end(&self) -> bool {
         self.layers().is_some_and(|layers| !layers.is_ending)
     }
 
-    /// Has the layers end our direction when they seal the next time, which is now.
+    /// Makes the layers end the write direction with their next seal, which is the returned step.
     pub(super) fn end_layers(&mut self) -> Step {
         if let Some(layers) = self.layers_mut() {
             layers.is_ending = true;
@@ -106,7 +112,7 @@ impl Stream {
         Step::Seal
     }
 
-    /// Whether a layer's handshake is under way.
+    /// Returns `true` if a layer's handshake is under way.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.layers().is_some_and(Layers::is_handshaking)
     }
@@ -119,12 +125,12 @@ impl Stream {
         self.extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0)
     }
 
-    /// How many layers bytes pass before they are the protocol's.
+    /// Number of layers that bytes pass before they are the protocol's.
     pub(crate) fn levels(&self) -> usize {
         self.layers().map_or(0, Layers::len)
     }
 }
 
-/// A write of at least this many bytes is sealed at once where it can be, so that it is not copied before. 8 KiB: what is smaller
-/// fills records better together with what is written next.
+/// A write of at least this many bytes is sealed at once if possible, which saves a copy. 8 KiB:
+/// smaller writes fill records better together with the writes that follow.
 const DIRECT_SEAL_BYTES: usize = 8 * 1024;

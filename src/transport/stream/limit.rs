@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | none | the queue is within its limit, as far as is known | a write that makes the queue longer than the limit |
 //! | `Noted` | such a write was made in this turn | the settling: `Due`, `Paused`, or none if the socket took enough |
-//! | `Due` | the protocol is to be told in phase 8 | the call |
-//! | `Told` | it was told | a queue of half the limit |
-//! | `Paused` | nothing is delivered, whatever the protocol asks for | a queue of half the limit |
+//! | `Due` | the protocol is to be called in phase 8 | the call |
+//! | `Told` | the protocol was called | a queue of half the limit |
+//! | `Paused` | nothing is delivered, even if the protocol resumes | a queue of half the limit |
 //!
 //! An aborting limit needs no state: the write that would pass it ends the stream.
 
@@ -17,7 +17,7 @@ use crate::transport::queue_limit::{LimitAction, QueueLimit};
 use crate::transport::send_queue::CHUNK;
 use crate::transport::step::Step;
 
-/// See the module.
+/// State of a queue above its limit. See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overflow {
     Noted,
@@ -27,10 +27,11 @@ pub(super) enum Overflow {
 }
 
 impl Stream {
-    /// Sets the limit, and looks at the queue as it is.
+    /// Sets the limit, and compares the queue with it.
     pub(crate) fn set_limit(&mut self, limit: Option<QueueLimit>) {
         (self.limit, self.at_limit) = limit.map_or((0, None), |limit| (limit.bytes(), Some(limit.action())));
-        // A write onto an empty queue is compared with the limit only where it may pass it: see `push`.
+        // A write onto an empty queue is compared with the limit only if it may pass it: see
+        // `push`.
         let is_tight = limit.is_some_and(|limit| (limit.bytes() as usize) < CHUNK);
         if is_tight || self.extras.is_some() {
             let extras = self.extras.get_or_insert_default();
@@ -47,7 +48,8 @@ impl Stream {
         self.at_limit.map(|action| QueueLimit::new(self.limit, action))
     }
 
-    /// True if so many bytes more may be queued. Bytes that would pass an aborting limit end the stream.
+    /// Returns `true` if `count` more bytes may be queued. Bytes that would pass an aborting limit
+    /// end the stream.
     pub(crate) fn admits(&mut self, count: usize) -> bool {
         if self.at_limit != Some(LimitAction::Abort) {
             return true;
@@ -60,7 +62,7 @@ impl Stream {
         admits
     }
 
-    /// Ends the stream because too much is queued.
+    /// Ends the stream because too many bytes are queued.
     pub(crate) fn abort_over_limit(&mut self) {
         self.abort(over_limit(self.limit, self.queued_bytes()));
     }
@@ -73,7 +75,7 @@ impl Stream {
         }
     }
 
-    /// Compares what is left of the queue in a settling with the limit.
+    /// Compares the limit with the bytes that a settling has left in the queue.
     pub(super) fn limit_step(&mut self, queued: usize) -> Option<Step> {
         let (limit, is_open) = (self.limit as usize, self.states.closing == Closing::No);
         let overflow = self.extras.as_mut()?.overflow.as_mut()?;
@@ -90,7 +92,8 @@ impl Stream {
         None
     }
 
-    /// Takes the notice that the protocol is to be told of. `false`: there is none any more.
+    /// Takes the notice that `queue_limit_reached` is due. Returns `false` if it is not due any
+    /// more.
     pub(crate) fn take_limit_notice(&mut self) -> bool {
         let overflow = self.extras.as_mut().and_then(|extras| extras.overflow.as_mut());
         match overflow {
@@ -102,7 +105,8 @@ impl Stream {
         }
     }
 
-    /// The reading state as the protocol asked for it, or `Paused` while the limit holds bytes back.
+    /// The reading state as the protocol asked for it, or `Paused` while the limit holds bytes
+    /// back.
     pub(super) fn reading(&self) -> Reading {
         let is_held = self.extras.as_ref().is_some_and(|extras| extras.overflow == Some(Overflow::Paused));
         match self.states.reading {
@@ -111,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// The queue is short again, or gone.
+    /// Clears the overflow: the queue is short again, or gone.
     fn forget_overflow(&mut self) {
         if let Some(extras) = &mut self.extras {
             extras.overflow = None;

@@ -1,65 +1,81 @@
-//! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol: it is told what was
-//! asked and what happened, and says what is to be done next ([`Stream::next_step`]). Everything that affects these
-//! states lives in this file and those beside it (`held.rs`, of what is held back, `broken.rs`, of what comes behind a fatal error, and
-//! `producing.rs`, of producers, `limit.rs`, of the queue's limit, `layered.rs`, for streams that have layers).
+//! [`Stream`]: the state machine of one connection. It makes no system call and calls no protocol.
+//! Requests and events go in, and [`Stream::next_step`] returns the next thing to do.
+//!
+//! Everything that affects the states lives in this file and those beside it:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `next_step.rs` | the slow path of `next_step` |
+//! | `sending.rs` | sends and their results |
+//! | `held.rs` | bytes that cannot be delivered yet |
+//! | `broken.rs` | the time between a fatal error of the network and its delivery |
+//! | `producing.rs` | producers |
+//! | `limit.rs` | the limit of the queue |
+//! | `layered.rs` | layers |
 //!
 //! A stream is three small machines:
 //!
 //! | reading | means | leaves it by |
 //! |---|---|---|
 //! | `Open` | bytes go to the protocol | pause, lose, end of stream |
-//! | `Paused` | bytes are kept back (`pauseProducing`) | resume, lose |
+//! | `Paused` | bytes are held back (`pauseProducing`) | resume, lose |
 //! | `Discarding` | the connection is being lost: bytes are read, so that the peer is not blocked, and dropped | end of stream |
 //! | `Ended` | the peer has sent its last byte | never |
 //!
 //! | writing | means | leaves it by |
 //! |---|---|---|
 //! | `Open` | writes are queued and sent | `lose_write_connection` |
-//! | `Shutting` | the same, and once the queue is empty the direction is shut | empty queue |
+//! | `Shutting` | as `Open`, and the direction is shut once the queue is empty | empty queue |
 //! | `Shut` | writes are ignored | never |
 //!
 //! | closing | means | ends with |
 //! |---|---|---|
 //! | `No` | | |
-//! | `Draining` | `lose_connection`, or the peer's end of stream: closes when the queue is empty; writes until then are sent | the reason, by default `Done`; the close timeout if the peer takes nothing |
-//! | `Broken` | the network is over, but bytes that arrived before are still to be delivered | that error, when they were delivered, or when reading has been paused for a second |
-//! | `Failing` | a callback failed, or the reactor stops: what the socket takes at once is sent, then it closes | that failure |
-//! | `Dead` | the network says it is over | that error |
+//! | `Draining` | `lose_connection`, or the peer's end: sends writes, then closes | the reason, `Done` by default; the close timeout |
+//! | `Broken` | the network is over; earlier bytes are still to be delivered | that error, once they are, or after 1 s of pause |
+//! | `Failing` | a callback failed, or the reactor stops: one flush to the socket, then it closes | that failure |
+//! | `Dead` | the network is over | that error |
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
-//! | `Over` | `next_step` said `Close` | |
+//! | `Over` | `next_step` has returned `Close` | |
 //!
-//! A stream may have layers (`layer.rs`): then the queue here holds what is sealed, what was written waits above it, and the reading
-//! side is that of the bytes that have passed all layers.
+//! A `Draining` stream closes when its queue is empty. The close timeout ends it only if the peer
+//! takes no bytes. The flush of a `Failing` stream is what the socket takes at once.
 //!
-//! A producer that is registered has a fourth machine, in `producer.rs`; this one asks it what it is to be told, and whether a
-//! close waits for it.
+//! A stream may have layers (`layer.rs`). Then the queue here holds sealed bytes, written bytes
+//! wait above it, and the reading side is that of the bytes that have passed all layers.
+//!
+//! A registered producer has a fourth machine, in `producer.rs`. The stream asks it for the notice
+//! that is due, and whether a close waits for the producer.
 //!
 //! Rules:
-//! 1. `closing` only moves down its table; the first reason of a state stays.
-//! 2. Requests change states and mark the stream as having something to do; nothing is done before the next settling
-//!    phase of the reactor's turn. So a request never calls back.
+//! 1. `closing` only moves down its table. The first reason of a state stays.
+//! 2. Requests change states and mark the stream as dirty. Nothing is done before the next settling
+//!    phase of the reactor's turn, so a request never calls back.
 //! 3. When both directions have ended, the connection is over: `Done`.
-//! 4. Bytes that arrive while reading is paused are held, in order, with an end of stream behind them, and delivered
-//!    on resume. A fatal error of the network is known at once, also one that a send met, and ends our direction; the protocol
-//!    is told of it behind the bytes that arrived before (`Broken`), or at once where there are none.
-//! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer is told nothing once the stream
-//!    is past `Draining`.
-//! 6. Before a stream with layers closes or shuts our direction, they end it in their way, behind everything that was written. A `Failing`
-//!    stream does so only if all of that could be sealed, so that what is cut short does not look whole.
-//! 7. A break of the network ends a connection that is to end anyway in its own way, if all that was written has left.
-//! 8. While a layer's handshake is under way bytes are received for it, whatever the reading side says, our direction is not shut, and
-//!    it has a deadline.
+//! 4. Bytes that arrive while reading is paused are held, in order, with an end of stream behind
+//!    them, and delivered on resume. A fatal error of the network is noticed at once, even if a
+//!    send met it, and ends the write direction. The protocol gets it behind the bytes that arrived
+//!    before (`Broken`), or at once if there are none.
+//! 5. A `Draining` stream closes when its queue is empty and no producer holds it. A producer gets
+//!    no notice once the stream is past `Draining`.
+//! 6. Before a stream with layers closes or shuts the write direction, the layers end that
+//!    direction in their own way, behind all written bytes. In a `Failing` stream they do so only
+//!    if all written bytes could be sealed, so that a cut stream does not look whole.
+//! 7. After a break of the network, a connection that is to end anyway ends in its own way if all
+//!    written bytes have left.
+//! 8. While a layer's handshake is under way, bytes are received for it in every reading state, the
+//!    write direction is not shut, and the handshake has a deadline.
 
 mod broken;
 mod flags;
 mod held;
 mod layered;
 mod limit;
+mod next_step;
 mod optional_millis;
 mod producing;
+mod sending;
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use self::flags::StreamFlags;
@@ -67,31 +83,31 @@ use self::held::Held;
 use self::limit::Overflow;
 use self::optional_millis::OptionalMillis;
 use super::layer::Layers;
-use super::outgoing::{Attached, Outgoing, SendMode};
+use super::outgoing::Attached;
 use super::producer::Production;
 use super::queue_limit::LimitAction;
-use super::send_queue::{BufferPool, InFlight, SendQueue};
-use super::step::{CloseMode, Delivery, EndNotice, Ending, Step};
+use super::send_queue::{BufferPool, SendQueue};
+use super::step::{Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 
-/// How long a closing connection may wait for a peer that takes nothing. 30 s: long enough for a bad radio link to come
-/// back, short enough that a mute peer can't hold a descriptor for ever.
+/// Time that a closing connection waits for a peer that takes no bytes. 30 s: long enough for a bad
+/// radio link to come back, short enough that a mute peer can't hold a descriptor for ever.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One connection's states, its queue, and why it ended.
+/// The states of one connection, its queue, and the reason of its end.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// What is to be sent, as it is sent.
+    /// The bytes to be sent, in the form in which they leave: sealed, if there are layers.
     pub(crate) queue: SendQueue,
     states: States,
     flags: StreamFlags,
-    /// The deadline that is running.
+    /// The deadline that is armed.
     deadline: Deadline,
     /// The action above `limit` queued bytes, if there is a limit.
     at_limit: Option<LimitAction>,
     limit: u32,
-    /// Boxed, for few connections ever have any of it.
+    /// Boxed, because few connections ever need any of it.
     extras: Option<Box<Extras>>,
     close_timeout: OptionalMillis,
 }
@@ -107,7 +123,7 @@ struct States {
 }
 
 impl States {
-    /// Those of a connection that is open in both directions, as most are.
+    /// The states of a connection that is open in both directions, as most are.
     const OPEN: Self =
         Self { reading: Reading::Open, writing: Writing::Open, closing: Closing::No, receiving: Receiving::On };
 
@@ -139,14 +155,14 @@ enum Writing {
     Shut,
 }
 
-/// What the backend was told of receiving.
+/// The last request to the backend about receiving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Receiving {
     Untold,
     Off,
     On,
-    /// What arrived before the network was over.
+    /// Receive the bytes that arrived before the network was over.
     Rest,
 }
 
@@ -162,29 +178,29 @@ enum Closing {
     Over,
 }
 
-/// What a deadline is for.
+/// The event that has to come before the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deadline {
     None,
-    /// That the peer takes something, while the connection is closing.
+    /// The peer takes bytes of a closing connection.
     Close,
-    /// That the protocol resumes, of a connection whose network is over.
+    /// The protocol resumes reading on a connection whose network is over.
     Unread,
-    /// That a layer's handshake is done.
+    /// A layer's handshake is done.
     Handshake,
 }
 
 #[derive(Debug, Default)]
 struct Extras {
-    /// Why the stream ends, or has ended. None: as it should.
+    /// The reason why the stream ends, or has ended. `None`: in the regular way.
     reason: Option<Failure>,
-    /// Bytes and an end that came while paused.
+    /// Bytes and an end that came while reading was paused.
     held: Option<Held>,
-    /// What is known of a producer.
+    /// The state of the registered producer, and its marks.
     production: Option<Production>,
     /// Descriptors that leave with the queue.
     descriptors: Attached,
-    /// What stands between the protocol and the network.
+    /// The layers between the protocol and the network.
     layers: Layers,
     /// The state of a queue above its limit.
     overflow: Option<Overflow>,
@@ -193,7 +209,7 @@ struct Extras {
 }
 
 impl Stream {
-    /// An open connection that the backend is not yet receiving from.
+    /// Creates an open connection that the backend is not receiving from yet.
     pub(crate) fn new() -> Self {
         Self {
             queue: SendQueue::default(),
@@ -207,7 +223,7 @@ impl Stream {
         }
     }
 
-    /// Says that the protocol wants to hear of half-closes (Twisted: `IHalfCloseableProtocol`).
+    /// Records that the protocol opts in to half-closes (Twisted: `IHalfCloseableProtocol`).
     pub(crate) fn set_half_close(&mut self, half_close: bool) {
         self.flags.set(StreamFlags::HALF_CLOSE, half_close);
     }
@@ -217,20 +233,15 @@ impl Stream {
         self.close_timeout = timeout.into();
     }
 
-    // What is asked.
+    // Requests.
 
-    /// Whether a write would be sent.
+    /// Returns `true` if a write would be sent.
     pub(crate) fn accepts_writes(&self) -> bool {
         let is_ending_layers = self.extras.is_some() && self.layers().is_some_and(|layers| layers.is_ending);
         self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !is_ending_layers
     }
 
-    /// Whether a write may bypass the queue: nothing is ahead of it, and the socket did not say that it is full.
-    pub(crate) fn may_send_directly(&self) -> bool {
-        self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED) && self.layers().is_none()
-    }
-
-    /// Queues bytes, unless that passes a limit which ends the stream.
+    /// Queues bytes, unless they pass a limit that ends the stream.
     pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
         if !data.is_empty() && self.admits(data.len()) {
             self.push_above(data, pool);
@@ -238,12 +249,12 @@ impl Stream {
         }
     }
 
-    /// Bytes written, or made of what was written, that the operating system has not taken yet.
+    /// Number of bytes, written or sealed, that the operating system has not taken yet.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queue.len() + self.layers().map_or(0, Layers::queued_bytes)
     }
 
-    /// Close once everything written is sent (Twisted: `loseConnection`).
+    /// Closes once all written bytes are sent (Twisted: `loseConnection`).
     pub(crate) fn lose(&mut self) {
         if self.states.closing < Closing::Draining {
             self.states.closing = Closing::Draining;
@@ -253,12 +264,12 @@ impl Stream {
         }
     }
 
-    /// Close at once, dropping what is queued (Twisted: `abortConnection`).
+    /// Closes at once, and drops the queue (Twisted: `abortConnection`).
     pub(crate) fn abort(&mut self, reason: Failure) {
         self.close_with(Closing::Aborting, reason);
     }
 
-    /// Close because the reactor stops, or a layer failed.
+    /// Closes because the reactor stops, or a layer failed.
     pub(crate) fn fail(&mut self, reason: Failure) {
         match self.states.closing {
             Closing::Broken => self.end_broken(),
@@ -266,8 +277,8 @@ impl Stream {
         }
     }
 
-    /// Close because a callback failed. Its failure is the reason also behind an `abort_connection` of the same callback, and
-    /// behind an error of the network that was still to be told.
+    /// Closes because a callback failed. The failure is the reason even after an `abort_connection`
+    /// of the same callback, or if an error of the network was still to be delivered.
     pub(crate) fn callback_failed(&mut self, failure: Failure) {
         match self.states.closing {
             Closing::Broken => self.close_with(Closing::Dead, failure),
@@ -276,73 +287,74 @@ impl Stream {
         }
     }
 
-    /// Shut our side once everything written is sent (Twisted: `loseWriteConnection`).
+    /// Shuts the write direction once all written bytes are sent (Twisted: `loseWriteConnection`).
     pub(crate) fn lose_write(&mut self) {
         if self.states.writing == Writing::Open {
             self.states.writing = Writing::Shutting;
         }
     }
 
-    /// Deliver nothing until `resume` (Twisted: `pauseProducing`).
+    /// Stops delivery until `resume` (Twisted: `pauseProducing`).
     pub(crate) fn pause(&mut self) {
         if self.states.reading == Reading::Open {
             self.states.reading = Reading::Paused;
         }
     }
 
-    /// Deliver again (Twisted: `resumeProducing`).
+    /// Delivers again (Twisted: `resumeProducing`).
     pub(crate) fn resume(&mut self) {
         if self.states.reading == Reading::Paused {
             self.states.reading = Reading::Open;
         }
     }
 
-    /// Whether what arrives is the protocol's, now or later.
+    /// Returns `true` if arriving bytes go to the protocol, now or later.
     pub(crate) fn delivers(&self) -> bool {
         matches!(self.states.closing, Closing::No | Closing::Broken)
     }
 
-    /// Whether the connection is being lost (Twisted: `disconnecting`).
+    /// Returns `true` if the connection is being lost (Twisted: `disconnecting`).
     pub(crate) fn is_closing(&self) -> bool {
         self.states.closing > Closing::No
     }
 
-    /// Whether the connection is over (Twisted: `disconnected`).
+    /// Returns `true` if the connection is over (Twisted: `disconnected`).
     pub(crate) fn is_over(&self) -> bool {
         self.states.closing == Closing::Over
     }
 
-    /// Whether it is being closed with what can be sent at once.
+    /// Returns `true` if the stream closes with the bytes that can be sent at once.
     pub(crate) fn is_failing(&self) -> bool {
         self.states.closing == Closing::Failing
     }
 
-    /// Whether it is being closed, or was told to be, without its queue being sent.
+    /// Returns `true` if the stream closes, or was told to close, without sending its queue.
     #[cfg(feature = "testing")]
     pub(crate) fn is_aborting(&self) -> bool {
         self.states.closing == Closing::Aborting
     }
 
-    /// Whether a layer can be put on top: both directions are there for its handshake.
+    /// Returns `true` if a layer can be put on top: both directions are open for its handshake.
     pub(crate) fn takes_layers(&self) -> bool {
         !self.is_closing() && self.accepts_writes() && self.states.reading != Reading::Ended
     }
 
-    /// Whether our side was shut, or will be (Twisted: `_writeDisconnecting`).
+    /// Returns `true` if the write direction was shut, or will be (Twisted: `_writeDisconnecting`).
     #[cfg(feature = "testing")]
     pub(crate) fn is_write_closing(&self) -> bool {
         self.states.writing != Writing::Open
     }
 
-    /// Whether reading is paused (Twisted: `producerState`).
+    /// Returns `true` if reading is paused (Twisted: `producerState`).
     #[cfg(feature = "testing")]
     pub(crate) fn is_paused(&self) -> bool {
         self.reading() == Reading::Paused
     }
 
-    // What happened.
+    // Events.
 
-    /// Bytes came that have passed so many layers. `Kept` ones were taken care of.
+    /// Decides what to do with received bytes that have passed `level` layers. `Kept` bytes were
+    /// held or dropped here.
     #[inline]
     pub(crate) fn received(&mut self, level: usize, data: &[u8]) -> Delivery {
         if self.extras.is_none() && self.states.reading == Reading::Open {
@@ -369,7 +381,7 @@ impl Stream {
         }
     }
 
-    /// The peer sent its last byte, of those that have passed so many layers.
+    /// Records the peer's end of stream, behind the bytes that have passed `level` layers.
     pub(crate) fn ended(&mut self, mut level: usize, mut ending: Ending) -> EndNotice {
         if self.states.closing == Closing::Broken {
             self.rest_ended();
@@ -408,63 +420,14 @@ impl Stream {
         }
     }
 
-    /// The socket took `count` bytes straight from a write, and keeps them for what follows.
-    pub(crate) fn sent_directly(&mut self, count: usize) {
-        if count > 0 {
-            self.flags.add(StreamFlags::CORKED);
-        }
-        self.sent(count);
-    }
-
-    /// Takes the mark that the socket keeps bytes which nothing follows: it is to send them.
-    pub(crate) fn take_corked(&mut self) -> bool {
-        self.flags.take(StreamFlags::CORKED) && self.queue.is_empty()
-    }
-
-    /// The backend took `count` bytes off the queue.
-    pub(crate) fn sent(&mut self, count: usize) {
-        if count > 0 {
-            self.flags.add(StreamFlags::PROGRESSED);
-            if let Some(production) = self.production() {
-                production.sent();
-            }
-        }
-    }
-
-    /// A chunk of the queue is back from who sent it, with what came of that. `false`: the system lacked memory for it, and it
-    /// is to be tried again in a while.
-    #[inline]
-    pub(crate) fn returned(&mut self, in_flight: InFlight, result: io::Result<usize>, pool: &BufferPool) -> bool {
-        self.queue.take_back(in_flight, *result.as_ref().unwrap_or(&0), pool);
-        match result {
-            Ok(count) => {
-                self.sent(count);
-                self.unblocked();
-            }
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return false,
-            Err(error) => self.broken(error, true),
-        }
-        true
-    }
-
-    /// The socket is full, or has a chunk to send; the backend will say when it has not.
-    pub(crate) fn blocked(&mut self) {
-        self.flags.add(StreamFlags::BLOCKED);
-    }
-
-    /// The socket has room again. What it has to send already comes back first.
-    pub(crate) fn unblocked(&mut self) {
-        self.flags.set(StreamFlags::BLOCKED, self.queue.is_lent());
-    }
-
-    /// Ends at once, for this reason, as if the network had said so.
+    /// Ends at once for this reason, as after a fatal error of the network.
     #[cfg(feature = "testing")]
     pub(crate) fn dead(&mut self, reason: Failure) {
         self.close_with(Closing::Dead, reason);
     }
 
-    /// The deadline passed. A peer that takes nothing of what is to be sent before a close is given as long again if it took
-    /// anything; a handshake is not, and its failure is returned.
+    /// Handles a deadline that has passed. Before a close, a peer that took bytes gets the same
+    /// time again. A handshake does not: its failure is returned.
     pub(crate) fn deadline_passed(&mut self) -> Option<Failure> {
         let mut late = None;
         match std::mem::replace(&mut self.deadline, Deadline::None) {
@@ -487,24 +450,25 @@ impl Stream {
         late
     }
 
-    /// Whether a deadline was asked for and has not passed since.
+    /// Returns `true` if a deadline is armed and has not passed.
     pub(crate) fn has_deadline(&self) -> bool {
         self.deadline != Deadline::None
     }
 
-    // What is to be done.
+    // Steps.
 
     /// Marks the stream as dirty. Returns `true` if it was clean.
     pub(crate) fn mark_dirty(&mut self) -> bool {
         !self.flags.replace(StreamFlags::DIRTY, true)
     }
 
-    /// Removes the mark of the dirty list.
+    /// Clears the mark of the dirty list.
     pub(crate) fn clear_dirty(&mut self) {
         self.flags.set(StreamFlags::DIRTY, false);
     }
 
-    /// The next thing to do, or [`Step::Rest`]. The caller does it, says what came of it, and asks again.
+    /// Returns the next thing to do, or [`Step::Rest`]. The caller does it, reports the result, and
+    /// calls again.
     pub(crate) fn next_step(&mut self) -> Step {
         if self.is_fast_path() {
             return if self.can_send() { Step::Send } else { Step::Rest };
@@ -512,91 +476,21 @@ impl Stream {
         self.next_step_slow()
     }
 
-    fn next_step_slow(&mut self) -> Step {
-        match self.states.closing {
-            Closing::No | Closing::Draining => self.next_living_step(),
-            Closing::Broken => self.next_broken_step(),
-            Closing::Failing if self.queue.is_empty() && self.has_layers_to_end() => self.end_layers(),
-            Closing::Failing if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) => {
-                // With layers there is more to come: what is sealed when this has left.
-                let is_all = self.layers().is_none_or(|layers| layers.is_ending);
-                self.flags.set(StreamFlags::FLUSHED, is_all);
-                Step::Send
-            }
-            // What is given up must not look like the end of it.
-            Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
-            Closing::Failing => self.close(self.close_mode()),
-            Closing::Dead => self.close(CloseMode::Plain),
-            Closing::Aborting => self.close(CloseMode::Reset),
-            Closing::Over => Step::Rest,
-        }
-    }
-
-    /// Whether nothing is to be done for it: as usual, and nothing queued.
+    /// Returns `true` if nothing is to be done: the stream is on the fast path, and its queue is
+    /// empty.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_fast_path() && self.queue.is_empty()
     }
 
-    /// Fast path: there is nothing to it but its queue.
+    /// Fast path: open in both directions, without [`Extras`], nothing corked. Only the queue can
+    /// need work.
     #[inline(always)]
     pub(crate) fn is_fast_path(&self) -> bool {
         self.states.is_open() && self.extras.is_none() && !self.flags.has(StreamFlags::CORKED)
     }
 
-    fn next_living_step(&mut self) -> Step {
-        if self.can_send() {
-            // A large piece was sealed when it was written; the rest is sealed now, so that all of it leaves together.
-            return if self.can_seal_behind() { Step::Seal } else { Step::Send };
-        }
-        if self.can_seal() {
-            return Step::Seal;
-        }
-        if let Some(step) = self.handshake_step() {
-            return step;
-        }
-        let (queued, mut waits) = (self.queued_bytes(), false);
-        if let Some(step) = self.limit_step(queued) {
-            return step;
-        }
-        if self.states.writing != Writing::Shut
-            && let Some(production) = self.production()
-        {
-            if production.notice(queued).is_some() {
-                return Step::TellOfQueue;
-            }
-            waits = production.holds_close();
-        }
-        if queued == 0 && !waits {
-            let over = self.states.closing == Closing::Draining || self.both_ended();
-            let shuts = self.states.writing == Writing::Shutting && !self.is_handshaking();
-            if (over || shuts) && self.has_layers_to_end() {
-                return self.end_layers();
-            }
-            if over {
-                return self.close(self.close_mode());
-            }
-            if shuts {
-                self.states.writing = Writing::Shut;
-                return Step::ShutDownWriting;
-            }
-        } else if let (Closing::Draining, Deadline::None, Some(after)) =
-            (self.states.closing, self.deadline, self.close_timeout.into())
-        {
-            self.deadline = Deadline::Close;
-            self.flags.set(StreamFlags::PROGRESSED, false);
-            return Step::ArmDeadline(after);
-        }
-        let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
-        if std::mem::replace(&mut self.states.receiving, wanted) != wanted {
-            return Step::Receive(wanted == Receiving::On);
-        }
-        if self.held_is_due() {
-            return Step::DeliverHeld;
-        }
-        Step::Rest
-    }
-
-    /// Whether `write_connection_lost` is to be called after a shut-down.
+    /// Returns the notice that is due after a shutdown of the write direction: `Tell` if
+    /// `write_connection_lost` is to be called.
     pub(crate) fn shut(&self) -> EndNotice {
         if self.flags.has(StreamFlags::HALF_CLOSE) && self.states.closing == Closing::No {
             EndNotice::Tell
@@ -605,12 +499,12 @@ impl Stream {
         }
     }
 
-    /// Whether our side was shut before.
+    /// Returns `true` if the write direction is shut.
     pub(crate) fn is_shut(&self) -> bool {
         self.states.writing == Writing::Shut
     }
 
-    /// Why it ended.
+    /// Takes the reason of the end.
     pub(crate) fn take_reason(&mut self) -> Failure {
         let reason = self.extras.as_mut().and_then(|extras| extras.reason.take());
         reason.unwrap_or_else(ConnectionClosed::done)
@@ -620,56 +514,8 @@ impl Stream {
         self.extras.get_or_insert_default().reason = Some(reason);
     }
 
-    /// Has a descriptor leave with the next byte that is queued.
-    pub(crate) fn attach(&mut self, descriptor: OwnedFd) {
-        let ahead = self.queue.len();
-        self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
-    }
-
-    /// The queue, and how it is to be sent.
-    #[inline]
-    pub(crate) fn outgoing<'a>(&'a mut self, pool: &'a BufferPool) -> Outgoing<'a> {
-        let mode = match self.states.closing {
-            Closing::No if self.states.writing == Writing::Open => SendMode::Gather,
-            Closing::Failing => SendMode::Last,
-            _ => SendMode::Flush,
-        };
-        let descriptors = self.extras.as_mut().map(|extras| &mut extras.descriptors);
-        Outgoing { queue: &mut self.queue, descriptors, mode, pool }
-    }
-
-    /// Whether something is queued that the backend would take.
-    #[inline]
-    pub(crate) fn can_send(&self) -> bool {
-        !self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED)
-    }
-
     fn both_ended(&self) -> bool {
         self.states.reading == Reading::Ended && self.states.writing == Writing::Shut
-    }
-
-    fn wants_to_receive(&self) -> bool {
-        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
-        let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !end_is_held;
-        match self.layers() {
-            // Behind the peer's end of a layer there is that of the network, which says more.
-            Some(layers) => {
-                !layers.wire_ended && (open || self.states.reading == Reading::Ended || self.is_handshaking())
-            }
-            None => open,
-        }
-    }
-
-    /// Whether anything that was written, or that a producer has still to write, is missing from what was sent.
-    fn has_more_to_say(&self) -> bool {
-        // What waits for a handshake is part of nothing that the peer knows.
-        let unsent = if self.is_handshaking() { self.queue.len() } else { self.queued_bytes() };
-        unsent > 0 || self.holds_close()
-    }
-
-    fn close_mode(&self) -> CloseMode {
-        let ended = self.layers().map_or(self.states.reading == Reading::Ended, |layers| layers.wire_ended);
-        if ended { CloseMode::Plain } else { CloseMode::Linger }
     }
 
     fn end_reading(&mut self, ending: Ending) -> EndNotice {
@@ -687,7 +533,7 @@ impl Stream {
 
     fn stop_delivering(&mut self) {
         if self.held().is_some_and(|held| self.is_for_layer(held)) && self.states.closing <= Closing::Draining {
-            // A handshake may have to be done before what was written can be sent.
+            // A handshake may have to be completed before written bytes can be sent.
             self.states.reading = Reading::Discarding;
             return;
         }
@@ -703,12 +549,6 @@ impl Stream {
             self.set_reason(reason);
             self.stop_delivering();
         }
-    }
-
-    fn close(&mut self, mode: CloseMode) -> Step {
-        self.states.closing = Closing::Over;
-        self.drop_queue();
-        Step::Close(mode)
     }
 
     fn drop_queue(&mut self) {

@@ -1,8 +1,8 @@
-//! [`OptionalMillis`]: a small time limit.
+//! [`OptionalMillis`]: a time limit in four bytes.
 
 use std::time::Duration;
 
-/// A time limit in milliseconds, or none: in four bytes, for each connection keeps one.
+/// A time limit in milliseconds, or none. It takes four bytes, because each connection keeps one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OptionalMillis(u32);
 
@@ -11,7 +11,7 @@ impl OptionalMillis {
 }
 
 impl From<Option<Duration>> for OptionalMillis {
-    /// Rounds up, so that no limit comes early; what is too long (49 days) is none.
+    /// Rounds up, so that no limit comes early. A limit that is too long (49 days) is none.
     fn from(limit: Option<Duration>) -> Self {
         let millis = limit.map(|limit| limit.as_nanos().div_ceil(1_000_000));
         millis.and_then(|millis| u32::try_from(millis).ok()).map_or(Self::NONE, Self)

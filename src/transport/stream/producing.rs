@@ -1,10 +1,10 @@
-//! A stream's side of its producer, which has a machine of its own (`producer.rs`).
+//! A stream's calls of its producer's state machine (`producer.rs`).
 
 use super::{Closing, Stream};
 use crate::transport::producer::{Notice, Producer, Production, Streaming};
 
 impl Stream {
-    /// Registers a producer; gives it back if there is one already.
+    /// Registers a producer. Gives it back if another one is registered.
     pub(crate) fn register(&mut self, producer: Box<dyn Producer>, streaming: Streaming) -> Option<Box<dyn Producer>> {
         self.new_production().register(producer, streaming)
     }
@@ -14,7 +14,7 @@ impl Stream {
         self.production()?.unregister()
     }
 
-    /// True if a producer is registered.
+    /// Returns `true` if a producer is registered.
     pub(crate) fn has_producer(&self) -> bool {
         self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::is_registered)
     }
@@ -24,7 +24,8 @@ impl Stream {
         self.new_production().set_marks(low, high);
     }
 
-    /// Takes the producer out, to be told this. Nothing if it was unregistered meanwhile, or the stream is past telling.
+    /// Takes the producer out, with the notice that is due. `None` if it was unregistered
+    /// meanwhile, or if the stream is past `Draining`.
     pub(crate) fn take_producer(&mut self) -> Option<(Box<dyn Producer>, Notice)> {
         if self.states.closing > Closing::Draining {
             return None;
@@ -32,7 +33,7 @@ impl Stream {
         self.production()?.take()
     }
 
-    /// Puts a producer back that was told something. Given back if it was unregistered meanwhile.
+    /// Puts a producer back after its notice. Gives it back if it was unregistered meanwhile.
     pub(crate) fn put_back(&mut self, producer: Box<dyn Producer>) -> Option<Box<dyn Producer>> {
         match self.production() {
             Some(production) => production.put_back(producer),
@@ -40,7 +41,7 @@ impl Stream {
         }
     }
 
-    /// True if a close waits for a producer.
+    /// Returns `true` if a close waits for a producer.
     pub(super) fn holds_close(&self) -> bool {
         self.extras.as_ref().and_then(|extras| extras.production.as_ref()).is_some_and(Production::holds_close)
     }

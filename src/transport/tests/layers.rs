@@ -1,4 +1,5 @@
-//! Streams with layers: whose a byte is, what ends a direction, how long a handshake may take, and what is counted.
+//! Streams with layers: the owner of each byte, the end of a direction, the time limit of a
+//! handshake, and the counts.
 
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use crate::transport::send_queue::BufferPool;
 use crate::transport::step::{CloseMode, Delivery, EndNotice, Ending, Step};
 use crate::transport::stream::Stream;
 
-/// A layer that is ready when it was given something, and changes no byte. It answers all that it is given, unless it is mute.
+/// A layer that becomes ready with its first input, and changes no byte. It answers all input,
+/// unless it is mute.
 #[derive(Default)]
 struct Glass {
     ready: bool,
     mute: bool,
-    /// It seals nothing any more.
+    /// It fails to seal.
     broken: bool,
-    /// The peer's direction has ended in it.
+    /// The peer's direction has ended in this layer.
     ended: bool,
     timeout: Option<Duration>,
 }
@@ -77,7 +79,7 @@ fn layered() -> (Stream, BufferPool) {
     (stream, pool)
 }
 
-/// Sends a stream's bytes, as far as there is room, until it rests or closes, and returns them.
+/// Sends a stream's bytes, up to `room`, until it rests or closes, and returns them.
 fn sent(stream: &mut Stream, pool: &BufferPool, mut room: usize) -> Vec<u8> {
     let mut all = Vec::new();
     for _ in 0..20 {
@@ -100,7 +102,8 @@ fn sent(stream: &mut Stream, pool: &BufferPool, mut room: usize) -> Vec<u8> {
     panic!("it never rests");
 }
 
-/// A layer's end stands behind all that was written, and nothing comes behind it: neither what is written then, nor answers.
+/// A layer's end stands behind all written bytes, and nothing comes behind it: no later write, and
+/// no answer.
 #[test]
 fn the_end_of_a_layer_is_the_last() {
     let (mut stream, pool) = layered();
@@ -116,8 +119,8 @@ fn the_end_of_a_layer_is_the_last() {
     assert_eq!(sent(&mut stream, &pool, usize::MAX), b"");
 }
 
-/// Input held back when a layer came is the layer's, even if the connection is to be lost: what was written waits for its
-/// handshake.
+/// Input held back when a layer came belongs to the layer, even if the connection is to be lost:
+/// written bytes wait for its handshake.
 #[test]
 fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {
     let (mut stream, pool) = (open(), BufferPool::default());
@@ -135,7 +138,7 @@ fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {
     assert!(stream.is_over());
 }
 
-/// An end below a layer that has not seen its own is a cut, and what was written is sent all the same.
+/// An end below a layer that has not seen its own is a cut, and written bytes are still sent.
 #[test]
 fn an_end_below_a_layer_is_a_cut() {
     let (mut stream, pool) = layered();
@@ -147,7 +150,7 @@ fn an_end_below_a_layer_is_a_cut() {
     assert_eq!(stream.take_reason().to_string(), "cut");
 }
 
-/// Bytes that have passed all layers are the protocol's, and a write does not go past a layer.
+/// Bytes that have passed all layers are the protocol's, and a write does not bypass a layer.
 #[test]
 fn bytes_above_all_layers_are_the_protocols() {
     assert!(open().is_top(0) && !open().is_layered());
@@ -156,7 +159,8 @@ fn bytes_above_all_layers_are_the_protocols() {
     assert!(!stream.may_send_directly());
 }
 
-/// Sealed bytes are opened as long as their plain ones may be delivered, which is until the stream ends for good.
+/// Sealed bytes are opened as long as their plain ones may be delivered, until the stream ends for
+/// good.
 #[test]
 fn sealed_bytes_are_opened_while_they_may_be_delivered() {
     let (mut stream, _) = layered();
@@ -180,7 +184,7 @@ fn held_bytes_keep_their_level() {
     assert_eq!((held.level, &*held.data), (1, &b"opened"[..]));
 }
 
-/// Behind the peer's end of a layer the network's is received, and then nothing is.
+/// After the peer's end of a layer, the stream receives until the network's end, and then stops.
 #[test]
 fn the_networks_end_is_received_behind_a_layers() {
     let (mut stream, pool) = (open(), BufferPool::default());
@@ -196,7 +200,8 @@ fn the_networks_end_is_received_behind_a_layers() {
     assert_eq!(steps(&mut stream), [Step::Send, Step::Close(CloseMode::Plain)]);
 }
 
-/// The unsent bytes that a break or a close timeout tells of are those of the queue and those that wait above a layer.
+/// The unsent bytes in the reason of a break or a close timeout include the queue and the bytes
+/// that wait above a layer.
 #[test]
 fn the_unsent_count_includes_what_waits_above_a_layer() {
     let (mut stream, pool) = layered();
@@ -216,7 +221,8 @@ fn the_unsent_count_includes_what_waits_above_a_layer() {
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::CloseTimedOut { unsent: 11, .. })));
 }
 
-/// A handshake under way is received for during a pause, keeps our direction open, and has its deadline until it is done.
+/// A handshake under way receives during a pause, keeps the write direction open, and has its
+/// deadline until it is done.
 #[test]
 fn a_handshake_has_a_deadline_until_it_is_done() {
     let (mut stream, pool) = (open(), BufferPool::default());
@@ -243,7 +249,8 @@ fn a_late_handshake_fails_the_connection() {
     assert!(stream.is_failing() && stream.take_reason().to_string() == "late");
 }
 
-/// The answer that completes a handshake is one; and of a long write no more is sealed before it is sent than 256 KiB.
+/// The answer that completes a handshake counts as an answer. Of a long write no more than 256 KiB
+/// are sealed before they are sent.
 #[test]
 fn a_long_write_is_sealed_in_parts() {
     let (mut stream, pool) = (open(), BufferPool::default());
@@ -272,8 +279,8 @@ fn many_writes_are_sealed_in_parts() {
     assert_eq!(stream.next_step(), Step::Rest);
 }
 
-/// A large piece is sealed when it is written, and small ones behind it before it is sent: they leave together, if they are not too
-/// many.
+/// A large piece is sealed when it is written, and small ones behind it before it is sent: they
+/// leave together, unless there are too many.
 #[test]
 fn pieces_of_all_sizes_leave_together() {
     for small in [1, 10] {
@@ -290,7 +297,7 @@ fn pieces_of_all_sizes_leave_together() {
         assert_eq!(sent_once(&mut stream, &pool), all);
         assert_eq!(stream.next_step(), Step::Rest);
     }
-    // The socket is full: what is written then waits unsealed, and shares records later.
+    // The socket is full: later writes wait unsealed, and share records later.
     let (mut stream, pool) = layered();
     stream.push(&[1; 9000], &pool);
     stream.blocked();
@@ -305,7 +312,7 @@ fn pieces_of_all_sizes_leave_together() {
     assert_eq!(stream.next_step(), Step::Seal);
 }
 
-/// Sends all that is queued, and says how much that was.
+/// Sends all queued bytes, and returns their number.
 fn sent_once(stream: &mut Stream, pool: &BufferPool) -> usize {
     let count = stream.queue.len();
     while !stream.queue.is_empty() {
@@ -315,7 +322,8 @@ fn sent_once(stream: &mut Stream, pool: &BufferPool) -> usize {
     count
 }
 
-/// A layer whose handshake is not done ends our direction as well, but none that is above it.
+/// A layer whose handshake is not done ends the write direction as well, but no layer above it
+/// does.
 #[test]
 fn a_handshake_that_is_not_done_is_ended() {
     for (ready, ends) in [(&[false][..], 1), (&[false, false], 1), (&[true, false], 2), (&[true, true], 2)] {
@@ -329,7 +337,7 @@ fn a_handshake_that_is_not_done_is_ended() {
     }
 }
 
-/// A large write is not sealed at once before the handshake is done, nor ahead of what was written before it.
+/// A large write is not sealed at once before the handshake is done, nor ahead of earlier writes.
 #[test]
 fn a_large_write_waits_where_it_must() {
     let large = vec![1; 16 * 1024];

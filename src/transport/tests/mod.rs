@@ -1,4 +1,5 @@
-//! The stream's state machine on its own: its tables, row by row, and whatever order of requests and events chance brings.
+//! The stream's state machine on its own: its tables, row by row, and random orders of requests and
+//! events.
 
 mod layers;
 
@@ -16,20 +17,20 @@ use super::stream::Stream;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 
-/// Each connection has one, whatever it does: its fields are in the order and the bits that leave no gap.
+/// Each connection has a stream, so it is small: its fields are ordered and packed without a gap.
 #[test]
 fn a_stream_is_small() {
     assert!(size_of::<Stream>() <= 72, "{} bytes", size_of::<Stream>());
 }
 
-/// A stream that was told to receive, as it is after the first settling.
+/// A stream that receives, as after the first settling.
 fn open() -> Stream {
     let mut stream = Stream::new();
     assert_eq!(steps(&mut stream), [Step::Receive(true)]);
     stream
 }
 
-/// All steps up to rest or close; sends take everything.
+/// All steps up to rest or close. Sends take all bytes.
 fn steps(stream: &mut Stream) -> Vec<Step> {
     let pool = BufferPool::default();
     let mut all = Vec::new();
@@ -62,7 +63,7 @@ fn reset() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-/// A stream with nothing queued or asked for is idle.
+/// A stream with an empty queue and no request is idle.
 #[test]
 fn a_stream_is_idle_when_nothing_is_to_be_done() {
     let mut stream = open();
@@ -76,7 +77,8 @@ fn a_stream_is_idle_when_nothing_is_to_be_done() {
     assert!(stream.is_aborting());
 }
 
-/// A write may go straight to the socket if nothing is queued ahead of it, and the socket did not say that it is full.
+/// A write may go straight to the socket if nothing is queued ahead of it, and the socket has not
+/// reported that it is full.
 #[test]
 fn a_write_goes_past_an_empty_queue_only() {
     let mut stream = open();
@@ -89,7 +91,7 @@ fn a_write_goes_past_an_empty_queue_only() {
     assert!(!stream.may_send_directly());
 }
 
-/// What a stream says of itself follows from what it was asked.
+/// The getters of a stream follow from its requests.
 #[test]
 fn questions_are_answered() {
     let asked = |stream: &Stream| {
@@ -127,7 +129,7 @@ fn questions_are_answered() {
     assert_eq!(asked(&stream), [true, false, false, false, false, false]);
 }
 
-/// A close that goes on is not given up, however often bytes leave, and by whom they are sent.
+/// A close that makes progress is not given up, for any number of sends, and for both ways to send.
 #[test]
 fn a_close_that_goes_on_is_not_given_up() {
     for sends in 0..4 {
@@ -162,7 +164,7 @@ fn the_first_reason_stays() {
     assert_eq!(stream.take_reason().to_string(), "first");
 }
 
-/// A producer that says nothing.
+/// A producer that writes nothing.
 struct Silent;
 
 impl Producer for Silent {
@@ -188,7 +190,7 @@ fn a_piece_that_is_sent_at_once_is_followed_by_the_next() {
     }
 }
 
-/// A peer that is gone when nothing is left to be sent is no loss, unless a producer had still something to say.
+/// A peer that is gone after all bytes were sent is no loss, unless a producer had more to write.
 #[test]
 fn a_producer_that_is_cut_short_is_a_loss() {
     for produces in [false, true] {
@@ -203,8 +205,8 @@ fn a_producer_that_is_cut_short_is_a_loss() {
     }
 }
 
-/// A network that is over while bytes are held back: they are delivered, with the end behind them. An end alone that was held back is
-/// nothing to wait for, and a reason to close does not wait either.
+/// Bytes that are held back while the network ends are delivered, with the end behind them. A held
+/// end alone is nothing to wait for, and a reason to close does not wait either.
 #[test]
 fn what_is_held_back_outlives_the_network() {
     let broken = |data: &[u8]| {
@@ -224,7 +226,8 @@ fn what_is_held_back_outlives_the_network() {
     assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
     let held = stream.take_held().expect("it is due");
     assert!(held.data == b"held" && matches!(held.end, Some(Ending::Clean)));
-    // A callback that fails over it is the reason, for the protocol knows of nothing else.
+    // A callback that fails over the held bytes is the reason, because the protocol knows of no
+    // other.
     stream.callback_failed(Failure::message("no"));
     assert!(matches!(steps(&mut stream)[..], [Step::Close(_)]));
     assert_eq!(stream.take_reason().to_string(), "no");
@@ -238,7 +241,8 @@ fn what_is_held_back_outlives_the_network() {
     }
 }
 
-/// Losing sends what is queued, what is written afterwards, and then closes, lingering because the peer has not ended.
+/// Losing sends the queue and later writes, and then closes, lingering because the peer has not
+/// ended.
 #[test]
 fn losing_drains_and_closes() {
     let mut stream = open();
@@ -251,7 +255,7 @@ fn losing_drains_and_closes() {
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Done)));
 }
 
-/// With the peer's end seen there is nothing to linger for.
+/// After the peer's end there is nothing to linger for.
 #[test]
 fn losing_after_the_peers_end_closes_plainly() {
     let mut stream = open();
@@ -262,7 +266,7 @@ fn losing_after_the_peers_end_closes_plainly() {
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
 }
 
-/// Without half-close the peer's end loses the connection, once what is queued was sent.
+/// Without half-close the peer's end loses the connection, once the queue was sent.
 #[test]
 fn the_peers_end_drains() {
     let mut stream = open();
@@ -291,7 +295,8 @@ fn both_ends_are_the_end() {
     }
 }
 
-/// A blocked, closing stream asks for its deadline; progress buys as long again, and none ends it with a reset.
+/// A blocked, closing stream asks for its deadline. Progress buys the same time again, and no
+/// progress ends it with a reset.
 #[test]
 fn the_close_deadline_runs_while_nothing_is_taken() {
     let mut stream = open();
@@ -324,7 +329,7 @@ fn failing_flushes_once() {
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Reset)], "what is cut short must not look whole");
 }
 
-/// A callback's failure is the reason also behind an abort, whose reset stays.
+/// A callback's failure is the reason even after an abort, whose reset stays.
 #[test]
 fn a_failure_behind_an_abort_is_the_reason() {
     let mut stream = open();
@@ -334,7 +339,8 @@ fn a_failure_behind_an_abort_is_the_reason() {
     assert_eq!(stream.take_reason().to_string(), "no");
 }
 
-/// A send that fails ends our direction; what arrived before is received, and then the loss is told with that error.
+/// A send that fails ends the write direction. Bytes that arrived before are received, and then the
+/// loss is reported with that error.
 #[test]
 fn a_failed_send_leaves_what_arrived_to_be_received() {
     let mut stream = open();
@@ -349,7 +355,8 @@ fn a_failed_send_leaves_what_arrived_to_be_received() {
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 7 })));
 }
 
-/// A break during a pause is known at once, and told behind the bytes before it to a protocol that resumes within a second.
+/// A break during a pause is noticed at once, and reported behind the bytes before it to a protocol
+/// that resumes within a second.
 #[test]
 fn a_break_during_a_pause_waits_for_the_protocol() {
     let deadline = Step::ArmDeadline(Duration::from_secs(1));
@@ -370,7 +377,8 @@ fn a_break_during_a_pause_waits_for_the_protocol() {
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 0 })));
 }
 
-/// A break with nothing left to be delivered ends the stream at once, paused or not; so does giving up what is left.
+/// A break with nothing left to deliver ends the stream at once, paused or not. Giving up the held
+/// bytes does the same.
 #[test]
 fn a_break_with_nothing_left_is_the_end() {
     for paused in [false, true] {
@@ -388,7 +396,8 @@ fn a_break_with_nothing_left_is_the_end() {
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { .. })));
 }
 
-/// An abort drops the queue and resets, whatever was under way; the network's word comes before a failure's, not after.
+/// An abort drops the queue and resets in every state. An error of the network takes precedence
+/// over a failure before or after it.
 #[test]
 fn closing_only_moves_down_its_table() {
     let mut stream = open();
@@ -428,7 +437,7 @@ fn what_comes_while_paused_is_held() {
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
 }
 
-/// A pause that is followed by losing drops what was held, but remembers a held end.
+/// Losing after a pause drops the held bytes, but keeps a held end.
 #[test]
 fn losing_drops_what_was_held() {
     let mut stream = open();
@@ -455,7 +464,7 @@ enum Act {
     Unblocked,
     Deadline,
     Limit(Option<QueueLimit>),
-    /// Settle; the socket takes so much, then is full.
+    /// Settle. The socket takes this many bytes, then is full.
     Settle(usize),
 }
 
@@ -485,8 +494,9 @@ fn limits() -> impl Strategy<Value = Option<QueueLimit>> {
 }
 
 proptest! {
-    /// Whatever the order: the machine comes to rest, closes at most once, delivers nothing and asks for nothing after
-    /// that, never loses or repeats a byte before it, delivers received bytes in order, and keeps the limit of its queue.
+    /// In every order, the machine comes to rest and closes at most once. After that it delivers
+    /// nothing and asks for nothing. Before it, no byte is lost or repeated, received bytes are
+    /// delivered in order, and the queue keeps its limit.
     #[test]
     fn any_order_of_requests_and_events(acts in proptest::collection::vec(act(), 1..60), half_close: bool) {
         let pool = BufferPool::default();
@@ -515,7 +525,8 @@ proptest! {
                 Act::Fail => stream.fail(Failure::message("failed")),
                 Act::Pause => stream.pause(),
                 Act::Resume => stream.resume(),
-                // Backends say nothing of what is closed, and no bytes come behind an end.
+                // Backends report nothing about a closed connection, and no bytes come behind an
+                // end.
                 Act::Received(count) if !closed && !end_came => {
                     came += count;
                     if stream.received(0, &vec![0; count]) == Delivery::Deliver {
