@@ -118,6 +118,8 @@
 //! which CI checks; the tests are not run there. Rust 1.88 or later is needed, and no system
 //! library.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod address;
 pub mod deferred;
 pub mod endpoints;
@@ -130,6 +132,7 @@ pub mod protocol;
 pub mod protocols;
 pub mod reactor;
 pub mod task;
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;
 #[cfg(feature = "tls")]

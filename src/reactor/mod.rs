@@ -71,9 +71,11 @@ use std::mem;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
+#[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    AnyBackend, Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming,
-    IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, Interest,
+    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
@@ -279,21 +281,25 @@ impl Reactor {
     }
 
     /// Begins a run that the caller drives with [`step`](Self::step).
+    #[cfg(feature = "testing")]
     pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
         self.0.begin_run()
     }
 
     /// Makes one turn of a run. Returns `false` if the run is over.
+    #[cfg(feature = "testing")]
     pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
         self.0.step(longest)
     }
 
     /// Returns `true` if the next turn would not wait, even without an event from the network.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_busy(&self) -> bool {
         self.0.is_busy()
     }
 
     /// Returns `true` if both handles name the same reactor.
+    #[cfg(feature = "testing")]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
@@ -439,12 +445,14 @@ impl Builder {
 
     /// Runs jobs on the reactor's own thread, each after the time that `takes` returns. For
     /// reactors without real time.
+    #[cfg(feature = "testing")]
     pub(crate) fn simulate_jobs(mut self, takes: impl Fn() -> Duration + 'static) -> Self {
         self.simulated_jobs = Some(JobTime(Rc::new(takes)));
         self
     }
 
     /// Reports the calls between transports and protocols to `observer`.
+    #[cfg(feature = "testing")]
     pub(crate) fn observed(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Some(BuilderObserver(Rc::new(observer)));
         self

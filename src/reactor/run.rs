@@ -64,6 +64,7 @@ impl Core {
     }
 
     /// Makes one turn of a run. Returns `false` if the run is over.
+    #[cfg(feature = "testing")]
     pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);

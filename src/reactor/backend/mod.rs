@@ -283,6 +283,7 @@ pub(crate) enum BackendEvent {
     /// Bytes came: they are in the inbox.
     Received,
     /// A chunk that was taken along to be sent, and the number of its bytes that were. Short of memory, it is `OutOfMemory`.
+    #[cfg_attr(not(any(feature = "testing", feature = "io-uring")), expect(dead_code, reason = "mio keeps no chunk"))]
     Returned(InFlight, io::Result<usize>),
     Other(Completion),
 }
@@ -337,6 +338,7 @@ pub(crate) enum IncomingSocket {
         unix: bool,
     },
     /// Of a backend without descriptors.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the test kit has such a backend"))]
     Other(Box<dyn Any>),
 }
 

@@ -329,6 +329,7 @@ impl Stream {
     }
 
     /// Returns `true` if the stream closes, or was told to close, without sending its queue.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_aborting(&self) -> bool {
         self.states.closing == Closing::Aborting
     }
@@ -339,11 +340,13 @@ impl Stream {
     }
 
     /// Returns `true` if the write direction was shut, or will be (Twisted: `_writeDisconnecting`).
+    #[cfg(feature = "testing")]
     pub(crate) fn is_write_closing(&self) -> bool {
         self.states.writing != Writing::Open
     }
 
     /// Returns `true` if reading is paused (Twisted: `producerState`).
+    #[cfg(feature = "testing")]
     pub(crate) fn is_paused(&self) -> bool {
         self.reading() == Reading::Paused
     }
@@ -418,6 +421,7 @@ impl Stream {
     }
 
     /// Ends at once for this reason, as after a fatal error of the network.
+    #[cfg(feature = "testing")]
     pub(crate) fn dead(&mut self, reason: Failure) {
         self.close_with(Closing::Dead, reason);
     }
