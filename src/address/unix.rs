@@ -109,7 +109,11 @@ pub enum UnixAddressError {
 }
 
 /// Longest name on Linux, in bytes: 108, less the NUL after a path or before an abstract name.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const LIMIT: usize = 107;
+/// Longest name on BSD and Apple's systems, in bytes: 104, less the NUL after a path.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const LIMIT: usize = 103;
 
 fn check(name: &[u8]) -> Result<&[u8], UnixAddressError> {
     match name.len() {

@@ -2,7 +2,9 @@
 //! millisecond in which `epoll_wait` counts.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -10,7 +12,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// See the module.
+/// The kernel timer: see the module.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Debug)]
 pub(super) struct FineTimer(OwnedFd);
 
@@ -30,22 +33,35 @@ impl FineTimer {
     }
 }
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl AsRawFd for FineTimer {
+    /// Returns a descriptor that is readable once the timer has expired.
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// No timer, because none is needed: this system's poller counts in nanoseconds.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[derive(Debug)]
+pub(super) enum FineTimer {}
+
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl FineTimer {
-    /// Returns `None`: this system's poller counts in nanoseconds.
+    /// Returns `None`: see the type.
     pub(super) fn new() -> io::Result<Option<Self>> {
         Ok(None)
     }
 
     pub(super) fn arm(&self, _wait: Duration) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        match *self {}
     }
 }
 
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl AsRawFd for FineTimer {
-    /// Returns a descriptor that is readable once the timer has expired.
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        match *self {}
     }
 }
 

@@ -67,6 +67,7 @@ mod poller;
 mod readiness;
 pub(super) mod socket;
 mod socket_file;
+mod system;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -151,7 +152,7 @@ pub(crate) trait Backend {
 
     /// Passes bytes that are in no queue to the socket, as many as it takes at once. Returns their
     /// number. The socket holds back the last of them until the next send or
-    /// [`uncork`](Self::uncork).
+    /// [`uncork`](Self::uncork). Systems without `MSG_MORE` send them at once.
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize;
 
     /// Makes the socket send the bytes held back since [`send_now`](Self::send_now): nothing
@@ -330,7 +331,10 @@ pub(crate) enum BackendEvent {
     Received,
     /// A chunk that was in flight, and the number of its bytes that were sent. If the system lacked
     /// memory, the error is `OutOfMemory`.
-    #[cfg_attr(not(any(feature = "testing", feature = "io-uring")), expect(dead_code, reason = "mio keeps no chunk"))]
+    #[cfg_attr(
+        not(any(feature = "testing", all(feature = "io-uring", target_os = "linux"))),
+        expect(dead_code, reason = "mio keeps no chunk")
+    )]
     Returned(InFlight, io::Result<usize>),
     Other(Completion),
 }

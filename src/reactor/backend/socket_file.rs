@@ -3,12 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{Dev, FileType, Stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use super::ListenRefusal;
 use crate::locks::FilesystemLock;
+
+/// The device and inode of a file.
+type Identity = (Dev, u64);
 
 /// The file of a listening socket, and its lock. Dropping it removes the file and then releases the
 /// lock.
@@ -16,7 +19,7 @@ use crate::locks::FilesystemLock;
 pub(super) struct SocketFile {
     path: PathBuf,
     /// The device and inode of the file, once the socket is bound.
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
     /// The process that removes the file. Forked children have copies of this value.
     process: Pid,
     /// Released after the file was removed.
@@ -66,7 +69,7 @@ impl Drop for SocketFile {
 
 /// Removes a socket, but nothing else of that name. A file of another type stays, and so does a
 /// socket with another identity than `meant`.
-fn remove_socket(path: &Path, meant: Option<(u64, u64)>) -> Result<(), Errno> {
+fn remove_socket(path: &Path, meant: Option<Identity>) -> Result<(), Errno> {
     let stat = match rustix::fs::lstat(path) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(()),
@@ -82,7 +85,7 @@ fn remove_socket(path: &Path, meant: Option<(u64, u64)>) -> Result<(), Errno> {
     }
 }
 
-fn identity(stat: Stat) -> (u64, u64) {
+fn identity(stat: Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
