@@ -44,6 +44,9 @@ impl UnixAddress {
     /// that begins with a NUL). Such a name is not in the file system, and disappears with its last
     /// user.
     ///
+    /// Linux only: on other systems, listening on such an address or connecting to it fails with
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported).
+    ///
     /// # Errors
     /// [`UnixAddressError`] if the name is empty or too long. It may contain any byte.
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Result<Self, UnixAddressError> {

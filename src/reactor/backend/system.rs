@@ -3,9 +3,9 @@
 //!
 //! | purpose | Linux, Android | FreeBSD | Apple |
 //! |---|---|---|---|
-//! | nonblocking, close-on-exec | flags of `socket` and `accept4` | as Linux | calls behind `socket` and `accept` |
+//! | nonblocking, close-on-exec | flags of `socket` and `accept4` | as Linux | calls after `socket` and `accept` |
 //! | a lost peer raises no signal | `MSG_NOSIGNAL` | as Linux | `SO_NOSIGPIPE` |
-//! | received descriptors are close-on-exec | `MSG_CMSG_CLOEXEC` | as Linux | calls behind `recvmsg` |
+//! | received descriptors are close-on-exec | `MSG_CMSG_CLOEXEC` | as Linux | calls after `recvmsg` |
 //! | the socket holds back a short segment | `MSG_MORE`, `TCP_CORK` | sends it at once | sends it at once |
 //! | permissions of a UNIX socket's file | before and after `bind` | after `bind` | after `bind` |
 //! | abstract UNIX names | supported | [`Unsupported`] | [`Unsupported`] |
@@ -13,8 +13,8 @@
 //! | `TCP_USER_TIMEOUT`, `TCP_QUICKACK` | supported | [`Unsupported`] | [`Unsupported`] |
 //! | indices of network interfaces | Linux only: `SIOCGIFINDEX` | [`Unsupported`] | [`Unsupported`] |
 //!
-//! A missing feature is an error that names it. The exception is held-back segments, which only save
-//! packets. Other BSDs take the paths of FreeBSD, and no check of ours compiles for them.
+//! A missing feature is an error that names it. The exception is held-back segments, which only
+//! save packets. Other BSDs take the paths of FreeBSD, and no check of ours compiles for them.
 //!
 //! [`Unsupported`]: io::ErrorKind::Unsupported
 
