@@ -44,6 +44,9 @@ impl UnixAddress {
     /// that begins with a NUL). Such a name is not in the file system, and disappears with its last
     /// user.
     ///
+    /// Linux only: on other systems, listening on such an address or connecting to it fails with
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported).
+    ///
     /// # Errors
     /// [`UnixAddressError`] if the name is empty or too long. It may contain any byte.
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Result<Self, UnixAddressError> {
@@ -109,7 +112,11 @@ pub enum UnixAddressError {
 }
 
 /// Longest name on Linux, in bytes: 108, less the NUL after a path or before an abstract name.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const LIMIT: usize = 107;
+/// Longest name on BSD and Apple's systems, in bytes: 104, less the NUL after a path.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const LIMIT: usize = 103;
 
 fn check(name: &[u8]) -> Result<&[u8], UnixAddressError> {
     match name.len() {

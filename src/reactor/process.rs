@@ -69,6 +69,7 @@ struct Mark {
 static UNSET: AtomicU8 = AtomicU8::new(0);
 
 /// Length of the mapping: one page, whatever its size.
+#[cfg(target_os = "linux")]
 const MAPPED_BYTES: usize = 1;
 
 impl Mark {

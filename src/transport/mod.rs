@@ -355,20 +355,22 @@ impl Transport {
     }
 
     /// Sets the time that sent bytes may stay unacknowledged before the connection is lost as
-    /// `TcpTimedOut` (Linux: `TCP_USER_TIMEOUT`, in milliseconds). Zero is the system's default.
+    /// `TcpTimedOut` (`TCP_USER_TIMEOUT`, in milliseconds; Linux only). Zero is the system's
+    /// default.
     ///
     /// # Errors
-    /// The error of the operating system; `NotConnected` once the connection is over.
+    /// The error of the operating system; `NotConnected` once the connection is over; `Unsupported`
+    /// on other systems than Linux.
     pub fn set_tcp_user_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.set_option(SocketOption::UserTimeout(timeout))
     }
 
-    /// Returns the process, user and group at the other end, as the system knows them (Linux:
-    /// `SO_PEERCRED`). It works on a UNIX socket only.
+    /// Returns the process, user and group at the other end, as the system knows them
+    /// (`SO_PEERCRED`; Linux only). It works on a UNIX socket only.
     ///
     /// # Errors
     /// The error of the operating system; `NotConnected` once the connection is over; `Unsupported`
-    /// on any socket but a UNIX socket.
+    /// on any socket but a UNIX socket, and on other systems than Linux.
     pub fn peer_credentials(&self) -> io::Result<Credentials> {
         if self.peer().unix().is_none() {
             return Err(io::ErrorKind::Unsupported.into());

@@ -1,9 +1,9 @@
-//! [`AnyBackend`]: the backend of a reactor, whichever it is. The calls that each turn makes are compiled for the
-//! backends of this crate, so that on readiness their system calls stand in the loop's own frame; all others go through
-//! the trait object.
+//! [`AnyBackend`]: the backend of a reactor, of any kind. The calls that each turn makes are
+//! compiled for the backends of this crate. So the system calls of the readiness backend stand in
+//! the loop's own frame. All other calls go through the trait object.
 //!
-//! Why it matters: a return into a frame that was entered before a system call is predicted wrongly behind it, on the
-//! machines that were measured. `docs/costs.md` has the figures.
+//! The reason is branch prediction. On the measured machines, a return into a frame that was
+//! entered before a system call is mispredicted after that call. `docs/costs.md` has the figures.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -15,14 +15,14 @@ use super::{Backend, BackendEvent, Inbox, Mio, Outgoing, Progress};
 use crate::transport::id::Id;
 
 /// See the module.
-#[expect(clippy::large_enum_variant, reason = "a reactor has one, and the usual one is not to be behind a pointer")]
+#[expect(clippy::large_enum_variant, reason = "a reactor has one, and the usual one must not be behind a pointer")]
 #[repr(u8)]
 pub(crate) enum AnyBackend {
-    /// The simulated network, and those of tests.
+    /// The simulated network, and the backends of tests.
     Other(Box<dyn Backend>),
     #[cfg(all(feature = "io-uring", target_os = "linux"))]
     Uring(Box<Uring>),
-    // The last, for which the compiler asks first.
+    // The last variant, because the compiler tests for it first.
     Mio(Mio),
 }
 

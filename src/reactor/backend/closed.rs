@@ -1,4 +1,4 @@
-//! The backend of a reactor that was closed: nothing is there, and nothing can be had.
+//! The backend of a closed reactor: it has no sources, and refuses every request.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -16,7 +16,7 @@ use crate::transport::outgoing::Outgoing;
 
 /// See the module.
 pub(crate) struct Closed {
-    /// The count of the backend before.
+    /// The count of the previous backend.
     stale: u64,
 }
 
@@ -100,7 +100,7 @@ impl Backend for Closed {
     }
 }
 
-/// Wakes nothing.
+/// A waker without effect.
 struct Asleep;
 
 impl Wake for Asleep {

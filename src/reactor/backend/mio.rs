@@ -1,21 +1,26 @@
-//! The backend on [mio](https://docs.rs/mio): epoll, made to look like completion.
+//! The backend on [mio](https://docs.rs/mio): epoll (or kqueue) readiness, reported as completions.
 //!
-//! mio is edge-triggered: it says once that something became ready. So each stream remembers here what it was told
-//! (`readable`, `hung_up`), and forgets it only when the system said otherwise:
-//! - A receive that brought less than it had room for has drained the socket: `readable` is cleared without asking again,
-//!   and the next edge is the next event. Unless the peer's end was announced too: then there may be no other edge, and
-//!   receiving goes on until it is seen.
-//! - A stream is registered for reading only. The first time that a socket is full it is registered for writing too, and
-//!   stays so: an edge comes only after a send fell short, so nothing wakes for nothing.
-//! - Not receiving needs no system call: the edge is remembered.
+//! mio is edge-triggered: it reports once that a source became ready. So each stream records its
+//! readiness here, and clears it only when a system call has disproved it:
+//! - A receive that returned fewer bytes than it had room for has drained the socket. Its readiness
+//!   is cleared without another call, and the next edge is the next event. The exception is an
+//!   announced end of the peer: then there may be no other edge, and receiving goes on until the
+//!   end is seen.
+//! - A stream is registered for reading only. It is registered for writing too when its socket is
+//!   full for the first time, and stays so. An edge comes only after a send fell short, so there is
+//!   no spurious wakeup.
+//! - Pausing a receive takes no system call: the edge is recorded.
 //!
-//! What was left over for fairness is in `again`, and makes the next wait return at once.
+//! Sources left over for fairness are queued in the table (`table.rs`), and make the next wait
+//! return at once.
 //!
-//! `epoll_wait` counts in milliseconds, and mio rounds up to them, which would make a timer of 100 us ten times as long. So it is
-//! asked for whole milliseconds, rounded down, and only if nothing came of that, a timer of the kernel (`fine_timer.rs`) is armed for the
-//! rest, in nanoseconds, and the poller waits for that. A loop that is busy, or whose next timer is far off, makes no other call than
-//! `epoll_wait`. (`epoll_pwait2` and `ppoll` on the poller take nanoseconds too, but Linux lets each be 50 us late, so that it may wake for
-//! several at once. Of a timer descriptor it does not.)
+//! `epoll_wait` counts in milliseconds, and mio rounds up to them. A timer of 100 us would take ten
+//! times as long. So the poller is asked for whole milliseconds, rounded down. Only if no event
+//! came, a kernel timer (`fine_timer.rs`) is armed for the rest, in nanoseconds, and the poller
+//! waits for that. A loop that is busy, or whose next timer is far off, makes no call but
+//! `epoll_wait`. (`epoll_pwait2` and `ppoll` on the poller take nanoseconds too, but Linux lets
+//! each be 50 us late, so that one wakeup can serve several timers. It does not do so for a timer
+//! descriptor.)
 
 use std::io;
 use std::mem;
@@ -41,26 +46,26 @@ use crate::log::error;
 use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 
-/// What a stream is registered for. An urgent byte is no event of its own, but says that a receive may stop before the socket is
-/// drained.
+/// The readiness that a stream is registered for. An urgent byte is no event of its own: it means
+/// that a receive may stop before the socket is drained.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const RECEIVING: PollInterest = PollInterest::READABLE.add(PollInterest::PRIORITY);
-/// What a stream is registered for.
+/// The readiness that a stream is registered for.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const RECEIVING: PollInterest = PollInterest::READABLE;
 
-/// See the module.
+/// The backend on mio: see the module.
 pub(crate) struct Mio {
     poller: Poller,
     table: Table<PolledSource>,
-    /// The event of a receive that was to bring bytes, and brought something else.
+    /// The event of a receive on the fast path that did not return bytes.
     aside: Option<(Id, BackendEvent)>,
     clock: Monotonic,
-    /// There where the poller counts in milliseconds.
+    /// Present if the poller counts in milliseconds.
     fine: Option<FineTimer>,
-    /// Given up when descriptors ran out, to shed those who wait.
+    /// A spare descriptor, given up when descriptors run out, to shed waiting connections.
     reserve: Option<OwnedFd>,
-    /// Counts the waits, for budgets per turn.
+    /// Number of waits, for the budgets per turn.
     turn: u32,
 }
 
@@ -78,14 +83,14 @@ impl Mio {
         self.table.get_mut(id)?.stream()
     }
 
-    /// How long the poller is to wait first: all of it, or what it can count of it.
+    /// Returns the duration of the first wait: all of it, or the part that the poller can count.
     #[inline]
     fn first_wait(&self, until: Option<Duration>) -> Option<Duration> {
         let wait = self.clock.left(until?);
         Some(if self.fine.is_some() { whole_milliseconds(wait) } else { wait })
     }
 
-    /// Waits for events until the clock says `until`: see the module. An interrupted wait ends.
+    /// Waits for events until the clock reads `until`: see the module. An interrupted wait ends.
     #[inline(always)]
     fn poll(&mut self, until: Option<Duration>) -> io::Result<()> {
         #[cfg(test)]
@@ -97,7 +102,7 @@ impl Mio {
         }
     }
 
-    /// Waits for the rest of it, where the poller could not count it.
+    /// Waits for the rest, which the poller could not count.
     #[cold]
     fn wait_on(&mut self, until: Duration) -> io::Result<()> {
         let rest = self.clock.left(until);
@@ -108,7 +113,7 @@ impl Mio {
         Ok(())
     }
 
-    /// Slow path: a receive that did more or less than drain the socket.
+    /// Slow path: handles a receive that did not just drain the socket.
     #[cold]
     fn received_slow(&mut self, id: Id, received: Receive, inbox: &mut Inbox) -> Option<Id> {
         let (event, requeue) = self.table.get_mut(id)?.stream()?.received(received, inbox);
@@ -121,7 +126,7 @@ impl Mio {
     }
 }
 
-/// As much of a wait as `epoll_wait` can count.
+/// Returns the part of a wait that `epoll_wait` can count.
 fn whole_milliseconds(wait: Duration) -> Duration {
     Duration::from_millis(wait.as_millis() as u64)
 }
@@ -248,7 +253,7 @@ impl Backend for Mio {
         match self.table.take(id) {
             PolledSource::Stream(stream) if reset => socket::reset_on_close(stream.socket.as_fd()),
             PolledSource::Stream(stream) => stream.read_last(),
-            // Its owner may have closed it: then it is out already.
+            // Its owner may have closed it, which has already removed it from the poller.
             PolledSource::Watched(watched) => drop(self.poller.deregister(watched.descriptor)),
             PolledSource::Vacant | PolledSource::Listener(_) | PolledSource::Connecting(_) => {}
         }
@@ -270,7 +275,8 @@ impl Backend for Mio {
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
         if self.poller.peek().is_some() || self.aside.is_some() {
-            // A turn was left in the middle, by a panic. The poller says everything once.
+            // A panic has ended the last turn in the middle. The poller reports each edge only
+            // once.
             self.table.begin_turn();
             return Ok(());
         }
@@ -340,9 +346,9 @@ impl Backend for Mio {
 
 impl Wake for Waker {
     fn wake(&self) {
-        // The one way in which this fails is a full counter, which wakes as well.
+        // The only possible failure is a full counter, which wakes the reactor as well.
         if let Err(error) = Self::wake(self) {
-            error!(%error, "the reactor could not be woken");
+            error!(%error, "cannot wake the reactor");
         }
     }
 }
@@ -352,7 +358,8 @@ mod tests {
     use super::*;
     use crate::reactor::backend::LONGEST_WAIT;
 
-    /// The poller is never asked for more than a wait, and what it is not asked for is less than a millisecond.
+    /// The poller is never asked for more than the wait, and the remainder is less than a
+    /// millisecond.
     #[test]
     fn the_poller_is_asked_for_whole_milliseconds() {
         for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, 300_000, 5_999_999, 86_400_000_000_001] {

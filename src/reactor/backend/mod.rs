@@ -1,29 +1,61 @@
-//! The contract between the reactor and what does its system calls (Twisted: "pluggable reactors").
+//! The contract between the reactor and a backend, which makes the reactor's system calls (Twisted:
+//! "pluggable reactors").
 //!
-//! It is completion-shaped: the reactor asks for an operation by [`Id`], and is told what finished. A poller that only
-//! knows readiness imitates completion at no cost; the reverse would throw away what completion I/O is good for. No other
-//! file knows which backend runs.
+//! The contract is completion-shaped: the reactor starts an operation by [`Id`], and the backend
+//! reports its completion. A readiness poller can imitate completions at no cost. A readiness
+//! contract would throw away the advantages of completion I/O. No other file knows which backend
+//! runs.
 //!
-//! | operation | the reactor hears |
+//! | operation | reported as |
 //! |---|---|
-//! | [`listen`](Backend::listen), [`accept`](Backend::accept), [`stop_listening`](Backend::stop_listening) | [`Accepted`](Completion::Accepted), [`NoDescriptors`](Completion::NoDescriptors), [`Shed`](Completion::Shed), [`AcceptFailed`](Completion::AcceptFailed) |
-//! | [`connect`](Backend::connect) | [`Connected`](Completion::Connected), [`ConnectFailed`](Completion::ConnectFailed) |
-//! | [`receive`](Backend::receive), [`receive_rest`](Backend::receive_rest) | [`Received`](BackendEvent::Received), [`EndOfStream`](Completion::EndOfStream), [`Broken`](Completion::Broken) |
-//! | [`send`](Backend::send) | the outcome at once, or [`SendReady`](Completion::SendReady) when it can go on, or [`Returned`](BackendEvent::Returned) with the chunk that was being sent |
-//! | [`watch`](Backend::watch) | [`Readable`](Completion::Readable), [`Writable`](Completion::Writable) |
-//! | [`waker`](Backend::waker) | [`wait`](Backend::wait) returns |
-//! | [`clock`](Backend::clock) | what time it is, which is the backend's business too |
+//! | [`listen`], [`accept`], [`stop_listening`] | [`Accepted`], [`NoDescriptors`], [`Shed`], [`AcceptFailed`] |
+//! | [`connect`] | [`Connected`], [`ConnectFailed`] |
+//! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
+//! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
+//! | [`watch`] | [`Readable`], [`Writable`] |
+//! | [`waker`] | [`wait`] returns |
+//! | [`clock`] | the time, which is the backend's business too |
 //!
 //! Rules for a backend:
-//! 1. It never calls out: [`next`](Backend::next) hands completions over one at a time, so that the reactor holds no
-//!    borrow of it while a protocol runs.
-//! 2. A completion for an id that was closed is never handed over; what the poller still says of it is dropped and counted.
-//! 3. One turn hands over at most [`RECEIVE`] bytes per connection, and a bounded number of accepted connections per port: that is the budget that keeps one fast peer from starving the others. What is left is handed
-//!    over in the next turn, without waiting.
-//! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten. A fatal error is reported all
-//!    the same; bytes that arrived before it stay, for [`receive_rest`](Backend::receive_rest).
-//! 5. `wait` never returns before its deadline unless something happened, and no later than the system's timers make it: the deadline
-//!    reaches the system in nanoseconds, and a system that counts in milliseconds is asked for the rest in another way.
+//! 1. A backend never calls out. [`next`] hands completions over one at a time, so the reactor
+//!    holds no borrow of the backend while a protocol runs.
+//! 2. No completion is handed over for a closed id. Later events of the poller for that id are
+//!    dropped and counted.
+//! 3. One turn hands over at most [`RECEIVE`] bytes per connection, and a bounded number of
+//!    accepted connections per port. This budget keeps one fast peer from starving the others. The
+//!    remainder is handed over in the next turn, which does not wait.
+//! 4. While a connection is not receiving, nothing is read from it, and no readiness is forgotten.
+//!    A fatal error is reported all the same. Bytes that arrived before the error stay for
+//!    [`receive_rest`].
+//! 5. `wait` never returns before its deadline unless something happened, and no later than the
+//!    system's timers allow. The deadline reaches the system in nanoseconds. If the system counts
+//!    in milliseconds, another call covers the rest.
+//!
+//! [`listen`]: Backend::listen
+//! [`accept`]: Backend::accept
+//! [`stop_listening`]: Backend::stop_listening
+//! [`Accepted`]: Completion::Accepted
+//! [`NoDescriptors`]: Completion::NoDescriptors
+//! [`Shed`]: Completion::Shed
+//! [`AcceptFailed`]: Completion::AcceptFailed
+//! [`connect`]: Backend::connect
+//! [`Connected`]: Completion::Connected
+//! [`ConnectFailed`]: Completion::ConnectFailed
+//! [`receive`]: Backend::receive
+//! [`receive_rest`]: Backend::receive_rest
+//! [`Received`]: BackendEvent::Received
+//! [`EndOfStream`]: Completion::EndOfStream
+//! [`Broken`]: Completion::Broken
+//! [`send`]: Backend::send
+//! [`SendReady`]: Completion::SendReady
+//! [`Returned`]: BackendEvent::Returned
+//! [`watch`]: Backend::watch
+//! [`Readable`]: Completion::Readable
+//! [`Writable`]: Completion::Writable
+//! [`waker`]: Backend::waker
+//! [`wait`]: Backend::wait
+//! [`clock`]: Backend::clock
+//! [`next`]: Backend::next
 
 mod any;
 mod closed;
@@ -35,6 +67,7 @@ mod poller;
 mod readiness;
 pub(super) mod socket;
 mod socket_file;
+mod system;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -65,107 +98,119 @@ use self::uring::Buffer;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(crate) use self::uring::Uring;
 
-/// How many bytes a connection may bring in a turn, and one receive by a plain call. 64 KiB, as Twisted.
+/// Bytes that one connection may deliver in a turn, and the size of one receive by a plain call. 64
+/// KiB, as Twisted.
 pub(crate) const RECEIVE: usize = 64 * 1024;
 
-/// What does the reactor's system calls.
+/// Makes the reactor's system calls.
 pub(crate) trait Backend {
-    /// The clock, from zero when the backend was made. Deadlines of [`wait`](Self::wait) are on its scale.
+    /// Returns the clock, which starts at zero when the backend is made. Deadlines of
+    /// [`wait`](Self::wait) are on its scale.
     fn clock(&self) -> Box<dyn Fn() -> Duration>;
 
-    /// Makes a listening socket, and of a UNIX socket its file, which goes when the socket is closed. Accepting starts at once.
+    /// Makes a listening socket. A UNIX socket also gets its file, which is removed when the socket
+    /// is closed. Accepting starts at once.
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal>;
 
-    /// Goes on accepting after [`Completion::AcceptFailed`] or [`Completion::NoDescriptors`].
+    /// Resumes accepting after [`Completion::AcceptFailed`] or [`Completion::NoDescriptors`].
     fn accept(&mut self, id: Id);
 
-    /// Closes a listening socket, so that its address is free, and gives the connections that the system had accepted by then.
+    /// Closes a listening socket, so that its address is free. Returns the connections that the
+    /// system had accepted by then.
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming>;
 
     /// Resets an accepted connection that is not to be served.
     fn refuse(&mut self, socket: IncomingSocket);
 
-    /// Takes an accepted connection under `id`.
+    /// Takes over an accepted connection under `id`.
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()>;
 
-    /// Begins to connect. The outcome is a completion, even if it is known at once.
+    /// Starts a connection attempt. The outcome is a completion, even if it is known at once.
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
 
     /// Starts or stops receiving.
     fn receive(&mut self, id: Id, on: bool);
 
-    /// Receives what arrived before a fatal error, of which a send or [`Completion::Broken`] has told; then [`Completion::EndOfStream`]
-    /// or [`Completion::Broken`] says that there is no more. [`receive`](Self::receive) pauses it, and this resumes it.
+    /// Receives the bytes that arrived before a fatal error, which a send or [`Completion::Broken`]
+    /// has reported. [`Completion::EndOfStream`] or [`Completion::Broken`] marks their end.
+    /// [`receive`](Self::receive) pauses this, and another call resumes it.
     fn receive_rest(&mut self, id: Id);
 
-    /// Whether descriptors can be sent, and come with what is received.
+    /// Returns `true` if the stream can send descriptors, and receive them along with bytes.
     fn passes_descriptors(&self, id: Id) -> bool;
 
-    /// Sends from the front of the queue, and takes the sent bytes off it; or takes a chunk of it along, as far as its
-    /// [`SendMode`](crate::transport::outgoing::SendMode) allows, which comes back when it was sent.
+    /// Sends from the front of the queue, and removes the sent bytes from it. Alternatively takes a
+    /// chunk of it in flight, as far as its [`SendMode`](crate::transport::outgoing::SendMode)
+    /// allows. That chunk comes back as a completion when it was sent.
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress>;
 
-    /// Gives back a chunk that was taken along, with the number of its bytes that the socket has taken. `None`: there is no such
-    /// chunk, or the socket is still busy with it.
+    /// Gives back a chunk that is in flight, with the number of its bytes that the socket has
+    /// taken. Returns `None` if there is no such chunk, or if the socket is still busy with it.
     fn recall(&mut self, _id: Id) -> Option<(InFlight, io::Result<usize>)> {
         None
     }
 
-    /// Hands the socket what it takes at once of bytes that are in no queue. It keeps the last of them for what is sent next, or
-    /// until [`uncork`](Self::uncork).
+    /// Passes bytes that are in no queue to the socket, as many as it takes at once. Returns their
+    /// number. The socket holds back the last of them until the next send or
+    /// [`uncork`](Self::uncork). Systems without `MSG_MORE` send them at once.
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize;
 
-    /// Has the socket send what it keeps after [`send_now`](Self::send_now): nothing follows.
+    /// Makes the socket send the bytes held back since [`send_now`](Self::send_now): nothing
+    /// follows.
     fn uncork(&mut self, id: Id) {
         if let Some(socket) = self.descriptor(id) {
             socket::uncork(socket);
         }
     }
 
-    /// Sends the end of our side.
+    /// Ends our direction of the stream.
     fn shut_down_writing(&mut self, id: Id);
 
-    /// Whether the peer has acknowledged everything that was sent, and nothing that it has sent is unread.
+    /// Returns `true` if the peer has acknowledged all sent bytes, and no received byte is unread.
     fn is_acknowledged(&self, id: Id) -> bool {
         let is_done = |socket| outstanding::is_acknowledged(socket) && !socket::has_unread(socket);
         self.descriptor(id).is_some_and(is_done)
     }
 
-    /// Closes whatever `id` names but a listening socket; with a reset if so asked. Reads first what already came, so that a plain close does not
-    /// become a reset, but within bounds and without waiting.
+    /// Closes the source of `id`, which is anything but a listening socket. With `reset`, the
+    /// connection is reset. Otherwise the bytes that already arrived are read first, so that a
+    /// plain close does not become a reset. That read is bounded and does not wait.
     fn close(&mut self, id: Id, reset: bool);
 
-    /// Makes the poller anew, in a forked child of the process that made it. Nothing was waited for before, so there are only
-    /// ports and attempts, which go on.
+    /// Makes the poller anew, in a forked child of the process that made it. The reactor has not
+    /// waited for anything before the fork. So there are only ports and connection attempts, which
+    /// go on.
     fn reopen(&mut self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Hands on to the system whatever is still to be: the next [`wait`](Self::wait), which does so too, may be far off.
+    /// Submits all pending requests to the system. The next [`wait`](Self::wait) does so too, but
+    /// may be far off.
     fn flush(&mut self) {}
 
-    /// Watches a descriptor that is not ours, until [`close`](Self::close). Each completion says that the descriptor has become ready:
-    /// there is no other until it was found not to be.
+    /// Watches a foreign descriptor until [`close`](Self::close). Each completion reports that the
+    /// descriptor has become ready. There is no other one until the descriptor was found not to be
+    /// ready.
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()>;
 
-    /// Waits until something happened, but no longer than until the [clock](Self::clock) says `until` (`None`: without limit). Zero is
-    /// no wait at all.
+    /// Waits for an event, at most until the [clock](Self::clock) reads `until`. `None` waits
+    /// without limit. Zero does not wait at all.
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
 
-    /// Fast path of [`next`](Self::next): the stream of which bytes came, if that is the next thing that happened and there is no more to it.
-    /// `None` says nothing: `next` does.
+    /// Fast path of [`next`](Self::next): returns the stream that received bytes, if that is the
+    /// next event and nothing else belongs to it. `None` carries no information: call `next`.
     #[inline]
     fn next_received(&mut self, _inbox: &mut Inbox) -> Option<Id> {
         None
     }
 
-    /// The next thing that happened. What was received is in the inbox until this is called again.
+    /// Returns the next event. Received bytes stay in the inbox until the next call.
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)>;
 
-    /// What wakes [`wait`](Self::wait) from any thread.
+    /// Returns a handle that wakes [`wait`](Self::wait) from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// The number of the network interface that has this name.
+    /// Returns the index of the network interface with this name.
     fn interface_index(&self, name: &str) -> io::Result<u32> {
         socket::interface_index(name)
     }
@@ -175,33 +220,34 @@ pub(crate) trait Backend {
         socket::set_option(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
     }
 
-    /// The descriptor of a stream, for reading options of it.
+    /// Returns the descriptor of a stream, for reading its options.
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>>;
 
-    /// Whether Nagle's algorithm is off.
+    /// Returns `true` if Nagle's algorithm is off.
     fn no_delay(&self, id: Id) -> io::Result<bool> {
         socket::no_delay(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
     }
 
-    /// Whether keep-alive is on.
+    /// Returns `true` if keep-alive is on.
     fn keep_alive(&self, id: Id) -> io::Result<bool> {
         socket::keep_alive(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
     }
 
-    /// Who is at the other end of a UNIX socket.
+    /// Returns the credentials of the peer of a UNIX socket.
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
         socket::peer_credentials(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?)
     }
 
-    /// How many completions were for somebody who is gone.
+    /// Returns the number of events that were dropped because their id was closed.
     fn stale(&self) -> u64;
 }
 
-/// The longest wait that a kernel is asked for. 24 days, in 31 bits of milliseconds, which is all that `epoll_wait` takes; what is further
-/// off is waited for in several turns. (Of longer ones, epoll would see the low bits, and io_uring a time in the past.)
+/// The longest wait that a kernel is asked for. 24 days: 31 bits of milliseconds, the most that
+/// `epoll_wait` takes. A later deadline takes several turns. (Of a longer wait, epoll would see the
+/// low bits only, and io_uring a time in the past.)
 const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// A clock of the system's that never goes back, from zero when it was made.
+/// A monotonic system clock, which starts at zero when it is made.
 #[derive(Debug, Clone, Copy)]
 struct Monotonic(Instant);
 
@@ -214,7 +260,8 @@ impl Monotonic {
         Box::new(move || self.0.elapsed())
     }
 
-    /// The time that a kernel is to wait. A deadline of zero is over, whatever the time.
+    /// Returns the duration that a kernel is to wait. A deadline of zero is over, whatever the
+    /// time.
     fn left(self, until: Duration) -> Duration {
         if until.is_zero() { until } else { until.saturating_sub(self.0.elapsed()).min(LONGEST_WAIT) }
     }
@@ -222,16 +269,16 @@ impl Monotonic {
 
 /// Wakes a sleeping backend.
 pub(crate) trait Wake: Send + Sync {
-    /// From any thread; cheap when it is already awake.
+    /// Wakes the backend. Callable from any thread; cheap if the backend is already awake.
     fn wake(&self);
 }
 
-/// Why there is no listening socket.
+/// The reason why there is no listening socket.
 #[derive(Debug)]
 pub(crate) enum ListenRefusal {
-    /// Somebody else holds the lock of the UNIX socket.
+    /// Another process or socket holds the lock of the UNIX socket.
     Locked,
-    /// No descriptor for a socket.
+    /// There is no descriptor for a socket.
     NoDescriptors(io::Error),
     System(io::Error),
 }
@@ -246,44 +293,48 @@ impl<E: Into<io::Error>> From<E> for ListenRefusal {
     }
 }
 
-/// Why a connection attempt could not even begin.
+/// The reason why a connection attempt could not even begin.
 #[derive(Debug)]
 pub(crate) enum ConnectRefusal {
-    /// The local address can't be had.
+    /// The local address is not available.
     Bind(io::Error),
-    /// No descriptor for a socket.
+    /// There is no descriptor for a socket.
     NoDescriptors(io::Error),
-    /// No socket.
+    /// The socket was not made, or a call on it failed.
     Socket(io::Error),
-    /// The peer's queue is full, and nobody says when it is not: ask again in a while.
+    /// The peer's queue is full, and no event tells when it has room: retry after a delay.
     Busy,
 }
 
-/// How far a send came.
+/// The result of a send, with the number of sent bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// As far as its budget of this turn; ask again in the next one.
+    /// The send used up its budget of this turn: call again in the next one.
     Advanced(usize),
     /// The socket is full: [`Completion::SendReady`] follows.
     Blocked(usize),
-    /// The system lacks memory for more at the moment: ask again in a while.
+    /// The system lacks memory for more at the moment: retry after a delay.
     Starved(usize),
 }
 
-/// Which readiness of a watched descriptor is told.
+/// The kinds of readiness to report for a watched descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interest {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
 }
 
-/// An event: the two that a busy connection is made of, and all others.
+/// An event: the two that a busy connection consists of, and all others.
 #[derive(Debug)]
 pub(crate) enum BackendEvent {
-    /// Bytes came: they are in the inbox.
+    /// Bytes were received. They are in the inbox.
     Received,
-    /// A chunk that was taken along to be sent, and the number of its bytes that were. Short of memory, it is `OutOfMemory`.
-    #[cfg_attr(not(any(feature = "testing", feature = "io-uring")), expect(dead_code, reason = "mio keeps no chunk"))]
+    /// A chunk that was in flight, and the number of its bytes that were sent. If the system lacked
+    /// memory, the error is `OutOfMemory`.
+    #[cfg_attr(
+        not(any(feature = "testing", all(feature = "io-uring", target_os = "linux"))),
+        expect(dead_code, reason = "mio keeps no chunk")
+    )]
     Returned(InFlight, io::Result<usize>),
     Other(Completion),
 }
@@ -297,66 +348,68 @@ impl From<Completion> for BackendEvent {
 /// The rarer events.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// A connection came in.
+    /// A port has accepted a connection.
     Accepted(Incoming),
-    /// A port has no descriptor for a connection that waits. Unless [`Backend::accept`] is called over this, because some were given
-    /// up, it [sheds](Self::Shed) what waits.
+    /// A port has no descriptor for a waiting connection. [`Backend::accept`] retries, once other
+    /// descriptors were closed. Otherwise the port [sheds](Self::Shed) the waiting connections.
     NoDescriptors,
-    /// Descriptors ran out; this many waiting connections were closed instead of accepted, so that their peers know.
+    /// Descriptors ran out. This many waiting connections were closed instead of accepted, so that
+    /// their peers know.
     Shed(usize),
     /// Accepting failed, and is suspended until [`Backend::accept`].
     AcceptFailed(io::Error),
-    /// The attempt succeeded; from here on `id` is a stream, not yet receiving. Our address is given.
+    /// The attempt succeeded. From here on `id` is a stream, not yet receiving. The address is the
+    /// local one.
     Connected(Address),
-    /// The attempt failed; `id` names nothing any more.
+    /// The attempt failed. `id` names nothing any more.
     ConnectFailed(io::Error),
-    /// The peer sent its last byte.
+    /// The peer has ended its direction of the stream.
     EndOfStream,
-    /// A send that was blocked can go on.
+    /// A blocked send can go on.
     SendReady,
-    /// The network says that the connection is over. With a `rest`, bytes that arrived before were not handed over:
-    /// [`Backend::receive_rest`] does it.
+    /// A fatal network error. With `rest`, bytes that arrived before it were not handed over:
+    /// [`Backend::receive_rest`] delivers them.
     Broken { error: io::Error, rest: bool },
-    /// A watched descriptor can be read.
+    /// A watched descriptor is readable.
     Readable,
-    /// A watched descriptor can be written to.
+    /// A watched descriptor is writable.
     Writable,
 }
 
-/// An accepted connection that has no id yet. Dropped, it is closed.
+/// An accepted connection that has no id yet. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) socket: IncomingSocket,
     pub(crate) ends: AddressPair,
 }
 
-/// What an accepted connection is to the backend that accepted it.
+/// An accepted connection, as the backend that accepted it represents it.
 #[derive(Debug)]
 pub(crate) enum IncomingSocket {
     Descriptor {
         socket: OwnedFd,
         unix: bool,
     },
-    /// Of a backend without descriptors.
+    /// The representation of a backend without descriptors.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the test kit has such a backend"))]
     Other(Box<dyn Any>),
 }
 
-/// Where received bytes are put. The reactor has it, and lends it to each [`Backend::next`].
+/// Holds received bytes. The reactor owns it, and lends it to each [`Backend::next`].
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// The buffer for receives by plain calls, of [`RECEIVE`] bytes once there was one.
+    /// The buffer for receives by plain calls. It has [`RECEIVE`] bytes once it was used.
     scratch: Box<[u8]>,
     chunk: Chunk,
     descriptors: Vec<OwnedFd>,
 }
 
-/// Where the bytes of an [`BackendEvent::Received`] are.
+/// The location of the bytes of a [`BackendEvent::Received`].
 #[derive(Debug)]
 enum Chunk {
-    /// So many in the inbox's own buffer.
+    /// The first bytes of the inbox's own buffer, this many.
     Scratch(usize),
-    /// In a buffer of the kernel's, which gets it back when this is dropped.
+    /// A buffer of the kernel, which gets it back when this is dropped.
     #[cfg(all(feature = "io-uring", target_os = "linux"))]
     Lent(Buffer),
 }
@@ -368,7 +421,7 @@ impl Default for Chunk {
 }
 
 impl Inbox {
-    /// The bytes of the last [`BackendEvent::Received`].
+    /// Returns the bytes of the last [`BackendEvent::Received`].
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.chunk {
@@ -378,13 +431,13 @@ impl Inbox {
         }
     }
 
-    /// The descriptors that came with the bytes, if any did.
+    /// Takes the descriptors that came with the bytes, if there are any.
     #[inline]
     pub(crate) fn take_descriptors(&mut self) -> Option<Vec<OwnedFd>> {
         if self.descriptors.is_empty() { None } else { Some(std::mem::take(&mut self.descriptors)) }
     }
 
-    /// [`RECEIVE`] bytes, and a place for descriptors, to be [`fill`](Self::fill)ed.
+    /// Returns room for [`RECEIVE`] bytes and a list for descriptors, to be [`fill`](Self::fill)ed.
     #[inline]
     pub(crate) fn room(&mut self) -> (&mut [u8], &mut Vec<OwnedFd>) {
         if self.scratch.len() != RECEIVE {
@@ -398,17 +451,17 @@ impl Inbox {
         self.scratch = vec![0; RECEIVE].into_boxed_slice();
     }
 
-    /// So many bytes of the room are filled.
+    /// Marks the first `count` bytes of the room as received.
     #[inline(always)]
     pub(crate) fn fill(&mut self, count: usize) {
         match &mut self.chunk {
             Chunk::Scratch(filled) => *filled = count,
-            #[cfg(feature = "io-uring")]
+            #[cfg(all(feature = "io-uring", target_os = "linux"))]
             chunk @ Chunk::Lent(..) => *chunk = Chunk::Scratch(count),
         }
     }
 
-    /// Puts in bytes that came in a buffer of the kernel's.
+    /// Stores received bytes that are in a buffer of the kernel.
     #[cfg(all(feature = "io-uring", target_os = "linux"))]
     #[inline(always)]
     fn lend(&mut self, buffer: Buffer) {

@@ -1,28 +1,29 @@
-//! Options of ports and of sockets that connect, as a backend is given them.
+//! Options of ports and of connecting sockets, in the form that a backend takes.
 
 use std::net::SocketAddr;
 
 use crate::transport::QueueLimit;
 
-/// The default backlog: as many waiting connections as the system allows, which cuts the number down to its own
-/// limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst that meets a busy loop.
+/// The default backlog: as many waiting connections as the system allows. The system cuts the
+/// number down to its own limit (Linux: `net.core.somaxconn`). Twisted's 50 are too few for a burst
+/// that meets a busy loop.
 const BACKLOG: u32 = i32::MAX as u32;
 
-/// The default permissions of a UNIX socket's file. 0o666, every user may connect, as Twisted.
+/// The default permissions of a UNIX socket's file. 0o666, as Twisted: every user may connect.
 const MODE: u32 = 0o666;
 
-/// Options of any listening port, as a backend has them.
+/// Options of a listening port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortOptions {
     pub(crate) backlog: u32,
-    /// True if an IPv6 address serves IPv6 peers only; `None` leaves it to the system.
+    /// If `true`, an IPv6 address serves IPv6 peers only. `None` leaves it to the system.
     pub(crate) ipv6_only: Option<bool>,
     /// The name of the interface that an IPv6 address belongs to.
     pub(crate) scope: Option<String>,
     pub(crate) connections: ConnectionOptions,
     /// The permissions of a UNIX socket's file.
     pub(crate) mode: u32,
-    /// A lock is held beside that.
+    /// If `true`, a lock file beside the socket's file is held.
     pub(crate) lock: bool,
 }
 
@@ -32,14 +33,14 @@ impl PortOptions {
         Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false }
     }
 
-    /// The first option that is for IPv6 alone.
+    /// Returns the name of the first given option that applies to IPv6 only.
     pub(in crate::reactor) fn for_ipv6(&self) -> Option<&'static str> {
         let scope = self.scope.as_ref().map(|_| "scope");
         self.ipv6_only.map(|_| "ipv6_only").or(scope)
     }
 }
 
-/// Options of a socket that connects, as a backend has them.
+/// Options of a connecting socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DialOptions {
     /// The local address to connect from.
@@ -53,16 +54,16 @@ impl DialOptions {
     }
 }
 
-/// Options that a connection begins with. A listening socket hands them on to its connections.
+/// Initial options of a connection. A listening socket hands them on to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionOptions {
-    /// Nagle's algorithm is off, of TCP.
+    /// Turns Nagle's algorithm off (TCP only).
     pub(crate) no_delay: bool,
-    /// The local address is shared with connections that are over or going on, of TCP.
+    /// Shares the local address with other connections, finished or not (TCP only).
     pub(crate) reuse_address: bool,
-    /// The local address is shared with others that ask for it too, of TCP.
+    /// Shares the local address with other sockets that set this option (TCP only).
     pub(crate) reuse_port: bool,
-    /// Sizes of the system's buffers, in bytes; `None` leaves them to the system.
+    /// The sizes of the system's buffers, in bytes. `None` leaves them to the system.
     pub(crate) receive_buffer: Option<u32>,
     pub(crate) send_buffer: Option<u32>,
     /// The bound on the queue of bytes that the system has not taken.

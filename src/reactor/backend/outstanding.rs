@@ -1,4 +1,4 @@
-//! How much of what was sent a peer has not acknowledged: the one question to a socket that no library of ours asks.
+//! Asks a socket for its unacknowledged bytes, the one socket query that none of our libraries has.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -6,15 +6,17 @@ use std::os::fd::BorrowedFd;
 
 use rustix::ioctl::{self, Getter};
 
-/// `SIOCOUTQ`, where it has this number. Elsewhere it is not asked.
+/// `SIOCOUTQ`, on the systems where it has this number. Other systems are not asked.
 const SIOCOUTQ: ioctl::Opcode = 0x5411;
 
-/// Whether the peer of a stream has acknowledged (of a UNIX socket: read) everything that was sent. `false` where the system does not say.
+/// Returns `true` if the peer of a stream has acknowledged (of a UNIX socket: read) all sent bytes.
+/// Returns `false` if the system does not tell.
 pub(super) fn is_acknowledged(socket: BorrowedFd<'_>) -> bool {
     if !cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))) {
         return false;
     }
-    // SAFETY: on these systems this request writes one `int` to where it is told, whatever the socket, and reads nothing.
+    // SAFETY: on these systems this request writes one `int` to the given address, for any kind of
+    // socket, and reads nothing.
     let outstanding = unsafe { ioctl::ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) };
     outstanding == Ok(0)
 }

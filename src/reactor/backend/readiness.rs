@@ -1,5 +1,6 @@
-//! Readiness, made to look like completion: what a listener and a stream remember of what a poller said of them, once, and what
-//! comes of it when they are looked at. For pollers that tell edges only; it knows none of them.
+//! Readiness, reported as completions. Listeners and streams record the readiness that a poller
+//! reports once, and turn it into events when they are visited. Made for edge-triggered pollers; it
+//! depends on none of them.
 
 use std::io;
 use std::mem;
@@ -17,33 +18,35 @@ use crate::address::{Address, AddressPair};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::{CHUNK, MAX_SLICES};
 
-/// Connections accepted per port and turn. 64: a burst of 64 takes under a millisecond, so other connections barely notice.
+/// Connections accepted per port and turn. 64: a burst of 64 takes under a millisecond, so other
+/// connections barely notice.
 const ACCEPTS: usize = 64;
 
-/// Connections shed per turn when descriptors ran out. Closing is all that is done for them.
+/// Connections shed per turn when descriptors ran out. They are closed without further work.
 const SHED: usize = 1024;
 
-/// Bytes sent per connection and turn, after which the others have their turn. 1 MiB: as much as a vectored send takes.
+/// Bytes sent per connection and turn, before the other sources are visited. 1 MiB: as much as a
+/// vectored send takes.
 const SEND: usize = MAX_SLICES * CHUNK;
 
 /// Bytes read before a close, so that closing does not become a reset.
 const LAST_READ: usize = 4 * RECEIVE;
 
-/// A thing that is watched for readiness.
+/// A source that is watched for readiness.
 #[derive(Default)]
 pub(super) enum PolledSource {
     #[default]
     Vacant,
-    /// Boxed, for a port needs more room than a stream, of which there are more.
+    /// Boxed, because a port needs more room than a stream, and there are more streams than ports.
     Listener(Box<Listener>),
-    /// An attempt, already remembering what is said of the stream that it may become.
+    /// A connection attempt. It already records the readiness of the stream that it may become.
     Connecting(PolledStream),
     Stream(PolledStream),
-    /// A descriptor that is not ours.
+    /// A foreign descriptor.
     Watched(Watched),
 }
 
-/// A descriptor that is not ours, and what is to be told of it.
+/// A foreign descriptor, and the readiness to report for it.
 pub(super) struct Watched {
     pub(super) descriptor: RawFd,
     pub(super) interest: Interest,
@@ -51,60 +54,61 @@ pub(super) struct Watched {
 }
 
 pub(super) struct Listener {
-    /// Removed before the socket is closed: no peer is to find a file that nothing listens behind.
+    /// Removed before the socket is closed, so that no peer finds a file without a listener.
     file: Option<SocketFile>,
     pub(super) socket: OwnedFd,
-    /// Our address of every connection, unless we listen on all.
+    /// The local address of every connection, unless the port listens on all addresses.
     host: Option<Address>,
     /// Options that accepted connections do not inherit from the listener.
     given: Option<ConnectionOptions>,
-    /// There may be connections waiting.
+    /// Connections may be waiting.
     pub(super) waiting: bool,
-    /// Not suspended.
+    /// Accepting is not suspended.
     pub(super) accepting: bool,
-    /// There were no descriptors the last time.
+    /// There was no descriptor for the last accept.
     pub(super) short: bool,
-    /// How far it is on the way to shedding what waits.
+    /// The progress towards shedding the waiting connections.
     shortage: Shortage,
-    /// Accepted in this turn.
+    /// Connections accepted in `turn`.
     accepted: usize,
-    /// Which turn that is.
+    /// The turn that `accepted` counts for.
     turn: u32,
 }
 
-/// What was done about a connection for which there is no descriptor.
+/// The steps taken about a connection for which there is no descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shortage {
     None,
     Asked,
-    /// For another turn than this.
+    /// Waits for a turn other than this one.
     Waits(u32),
     AskedAgain,
 }
 
 pub(super) struct PolledStream {
     pub(super) socket: OwnedFd,
-    /// What the poller said, and is not known to be over.
+    /// Reported readiness that no system call has disproved yet.
     readiness: Readiness,
     pub(super) receiving: bool,
-    /// Receiving what arrived before a fatal error: when there is no more, that is the end.
+    /// Receives the bytes that arrived before a fatal error. The stream ends behind them.
     rest: bool,
     /// The peer's end was read.
     ended: bool,
-    /// Somebody waits for room.
+    /// A send waits for room.
     pub(super) blocked: bool,
-    /// The poller was told to tell of room.
+    /// The poller is registered for room to write.
     pub(super) armed: bool,
-    /// Descriptors may come, and that the other end was closed has to be told: there are no resets that would say so.
+    /// Received bytes may carry descriptors. A closed peer has to be reported, because UNIX sockets
+    /// have no resets to report it.
     pub(super) unix: bool,
 }
 
-/// What a poller said of a source.
+/// The readiness that a poller has reported for a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Readiness(u8);
 
 impl Readiness {
-    /// Nothing.
+    /// No readiness.
     pub(super) const NONE: Self = Self(0);
     /// There may be something to receive.
     pub(super) const READABLE: Self = Self(1);
@@ -114,15 +118,17 @@ impl Readiness {
     pub(super) const HUNG_UP: Self = Self(4);
     /// An error was announced.
     pub(super) const FAILED: Self = Self(8);
-    /// An urgent byte was announced: a receive stops at it, so one that fell short has not drained the socket.
+    /// An urgent byte was announced. A receive stops at it, so a short receive has not drained the
+    /// socket.
     pub(super) const URGENT: Self = Self(32);
-    /// Nobody would read what is sent. Only of UNIX sockets that says more than the others do.
+    /// The peer has closed, so sent bytes would not be read. Only for UNIX sockets does this add to
+    /// the other flags.
     pub(super) const GONE: Self = Self(16);
 
-    /// What makes a receive that fell short no proof that the socket was drained.
+    /// Flags with which a short receive does not prove that the socket was drained.
     const UNDRAINED: Self = Self(Self::HUNG_UP.0 | Self::URGENT.0);
 
-    /// What `poll` or epoll says.
+    /// Converts the flags of `poll` or epoll.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[inline(always)]
     pub(super) fn of(flags: PollFlags) -> Self {
@@ -143,7 +149,7 @@ impl Readiness {
             .with(Self::GONE, closed || failed)
     }
 
-    /// This as well, if it is so.
+    /// Adds `other` if `is_so` is true.
     pub(super) fn with(self, other: Self, is_so: bool) -> Self {
         if is_so { Self(self.0 | other.0) } else { self }
     }
@@ -170,7 +176,7 @@ impl PolledSource {
         if let Self::Stream(stream) = self { Some(stream) } else { None }
     }
 
-    /// Takes note of what the poller said. `false`: there is nobody.
+    /// Records the readiness that the poller reported. Returns `false` for a vacant source.
     pub(super) fn note(&mut self, readiness: Readiness) -> bool {
         match self {
             Self::Vacant => return false,
@@ -181,7 +187,7 @@ impl PolledSource {
         true
     }
 
-    /// What is next of this source, and when it is to be looked at after that.
+    /// Returns the next event of this source, and when to visit the source again.
     pub(super) fn next(
         &mut self,
         turn: u32,
@@ -198,7 +204,7 @@ impl PolledSource {
         (completion.map(BackendEvent::Other), requeue)
     }
 
-    /// What became of an attempt, which a source is no longer after that.
+    /// Returns the outcome of a connection attempt. The source is then a stream, or vacant.
     fn next_connected(&mut self) -> Option<Completion> {
         let Self::Connecting(attempt) = self else { return None };
         let outcome = socket::connected(attempt.socket.as_fd())?;
@@ -222,8 +228,8 @@ impl Watched {
         self.readiness.add(readiness);
     }
 
-    /// What is to be told of what was noted. An error or the end of the other side is told as any readiness that was asked for, for
-    /// the next call says it.
+    /// Returns the completion for the recorded readiness. An error or the peer's end is reported as
+    /// any readiness that was asked for, because the next call on the descriptor returns it.
     pub(super) fn next(&mut self) -> (Option<Completion>, Requeue) {
         let is_over = self.readiness.has(Readiness::HUNG_UP)
             || self.readiness.has(Readiness::FAILED)
@@ -240,14 +246,14 @@ impl Watched {
 }
 
 impl Listener {
-    /// This process is to remove the file.
+    /// Makes this process the one that removes the file.
     pub(super) fn adopt(&mut self) {
         if let Some(file) = &mut self.file {
             file.adopt();
         }
     }
 
-    /// Accepting, nobody known to wait.
+    /// Makes a listener that accepts. No connection is known to wait.
     pub(super) fn new(socket: OwnedFd, bound: &Address, file: Option<SocketFile>, options: &PortOptions) -> Self {
         let on_all = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let host = (!on_all).then(|| bound.clone());
@@ -267,7 +273,7 @@ impl Listener {
         }
     }
 
-    /// Accepts again after a failure; somebody may have come meanwhile.
+    /// Resumes accepting after a failure. Connections may have arrived meanwhile.
     pub(super) fn resume(&mut self) {
         self.accepting = true;
         self.waiting = true;
@@ -288,7 +294,8 @@ impl Listener {
                 }
                 Accept::Empty => (self.waiting, self.short) = (false, false),
                 Accept::Skip => {}
-                // Linux says so even when nothing waits, because it looks for a descriptor first.
+                // Linux reports this even if no connection waits, because it looks for a descriptor
+                // first.
                 Accept::NoDescriptors if !socket::has_waiting(self.socket.as_fd()) => {
                     (self.waiting, self.short) = (false, true);
                 }
@@ -305,7 +312,7 @@ impl Listener {
         (None, Requeue::No)
     }
 
-    /// Takes one from the budget of this turn, unless it is used up.
+    /// Takes one accept from the budget of this turn. Returns `false` if the budget is used up.
     pub(super) fn may_accept(&mut self, turn: u32) -> bool {
         if mem::replace(&mut self.turn, turn) != turn {
             self.accepted = 0;
@@ -315,14 +322,16 @@ impl Listener {
         may
     }
 
-    /// Accepts what waits, before the socket is closed. A UNIX socket's file goes first, so that no more come.
+    /// Accepts the waiting connections, before the socket is closed. A UNIX socket's file is
+    /// removed first, so that no more arrive.
     pub(super) fn waiting_connections(&mut self) -> Vec<Incoming> {
         self.file = None;
         let waiting = socket::accept_waiting(self.socket.as_fd());
         waiting.filter_map(|(socket, peer)| self.incoming(socket, peer)).collect()
     }
 
-    /// What was accepted, with the addresses. Whoever has already gone again has none at this end.
+    /// Returns an accepted connection with its addresses. A peer that is already gone has none at
+    /// this end: the result is `None`.
     pub(super) fn incoming(&self, socket: OwnedFd, peer: Address) -> Option<Incoming> {
         let host = self.host.clone().map_or_else(|| socket::local_address(&socket), Ok).ok()?;
         if let Some(given) = &self.given {
@@ -332,8 +341,8 @@ impl Listener {
         Some(Incoming { socket, ends: AddressPair::new(host, peer) })
     }
 
-    /// Descriptors ran out: the reactor is asked for one, now and in the next turn, by when connections of this one may be over.
-    /// `None`: it had none.
+    /// Handles a lack of descriptors: asks the reactor for one in this turn, and again in the next.
+    /// Connections of this turn may be closed by then. Returns `None` if the reactor had none.
     fn next_of_shortage(&mut self, turn: u32) -> Option<(Option<Completion>, Requeue)> {
         self.short = true;
         let (shortage, next) = match self.shortage {
@@ -347,7 +356,8 @@ impl Listener {
         Some(next)
     }
 
-    /// Descriptors ran out: gives the reserve up to accept and close those who wait, and takes it back.
+    /// Handles a lack of descriptors: gives up the reserve, accepts and closes the waiting
+    /// connections with it, and takes the reserve back.
     fn shed(&mut self, reserve: &mut Option<OwnedFd>) -> (Option<Completion>, Requeue) {
         (self.short, self.shortage) = (true, Shortage::None);
         let had_reserve = reserve.take().is_some();
@@ -373,12 +383,13 @@ impl Listener {
 }
 
 impl PolledStream {
-    /// An attempt: registered for both directions from the start, for the outcome is told as room for writing.
+    /// Makes a connection attempt. It is registered for both directions from the start, because the
+    /// outcome is reported as room for writing.
     pub(super) fn attempt(socket: OwnedFd, unix: bool) -> Self {
         Self { armed: true, ..Self::new(socket, unix) }
     }
 
-    /// Registered for reading, nothing known.
+    /// Makes a stream that is registered for reading. Its readiness is unknown.
     pub(super) fn new(socket: OwnedFd, unix: bool) -> Self {
         Self {
             socket,
@@ -392,12 +403,13 @@ impl PolledStream {
         }
     }
 
-    /// Whether there may be something to receive.
+    /// Returns `true` if there may be something to receive.
     pub(super) fn is_readable(&self) -> bool {
         self.readiness.has(Readiness::READABLE)
     }
 
-    /// Whether what the poller says is that bytes came for a TCP stream which wants them, and there is no more to it.
+    /// Fast path: returns `true` if the poller reports received bytes and nothing else, for a TCP
+    /// stream that is receiving.
     #[inline(always)]
     pub(super) fn may_just_receive(&self, readiness: Readiness) -> bool {
         let said = Readiness(readiness.0 | self.readiness.0);
@@ -413,14 +425,14 @@ impl PolledStream {
             return self.receive(inbox);
         }
         if self.readiness.has(Readiness::FAILED) {
-            // Not being read, or read to its end: reading would not say so.
+            // The stream is paused, or read to its end: a receive would not return the error.
             self.readiness.remove(Readiness::FAILED);
             let error = socket::pending_error(self.socket.as_fd());
             let broken = error.map(|error| Completion::Broken { error, rest: self.has_rest() });
             return (broken.map(BackendEvent::Other), Requeue::No);
         }
         if self.is_gone() && self.ended {
-            // What it sent was read, and nobody would read what is sent to it.
+            // The bytes of the peer were read, and it will not read ours.
             self.readiness.remove(Readiness::GONE);
             let error = io::ErrorKind::BrokenPipe.into();
             return (Some(Completion::Broken { error, rest: false }.into()), Requeue::No);
@@ -428,13 +440,14 @@ impl PolledStream {
         (None, Requeue::No)
     }
 
-    /// Starts to receive what arrived before a fatal error. Of that the poller says nothing more.
+    /// Starts to receive the bytes that arrived before a fatal error. The poller reports no more of
+    /// them.
     pub(super) fn receive_rest(&mut self) {
         (self.receiving, self.rest) = (true, true);
         self.readiness.add(Readiness::READABLE.with(Readiness::HUNG_UP, true));
     }
 
-    /// Whether received bytes were not handed over.
+    /// Returns `true` if received bytes were not handed over.
     fn has_rest(&self) -> bool {
         !self.ended && socket::has_unread(self.socket.as_fd())
     }
@@ -443,7 +456,7 @@ impl PolledStream {
         self.unix && self.readiness.has(Readiness::GONE)
     }
 
-    /// Receives from a TCP stream.
+    /// Receives from a TCP stream. Its readiness is cleared.
     #[inline(always)]
     pub(super) fn receive_bytes(&mut self, inbox: &mut Inbox) -> Receive {
         self.readiness.remove(Readiness::READABLE);
@@ -461,7 +474,7 @@ impl PolledStream {
         self.received(received, inbox)
     }
 
-    /// What a receive came to, and when there is more.
+    /// Turns the result of a receive into an event, and when to visit the stream again.
     pub(super) fn received(&mut self, received: Receive, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         match received {
             Receive::Bytes(filled) if !self.readiness.has(Readiness::UNDRAINED) => {
@@ -475,7 +488,8 @@ impl PolledStream {
             }
             Receive::End => {
                 self.ended = true;
-                // A reset may have come behind the end: it is told in the next turn, if the connection lasts as long.
+                // A reset may follow the end. It is reported in the next turn, if the connection
+                // still exists.
                 let more = self.readiness.has(Readiness::FAILED) || self.is_gone();
                 (Some(Completion::EndOfStream.into()), if more { Requeue::NextTurn } else { Requeue::No })
             }
@@ -495,8 +509,8 @@ impl PolledStream {
         }
     }
 
-    /// Sends from the front of a queue, with the descriptors that leave with it, and takes what was sent off it. Blocked, it waits
-    /// for room: the next edge says so.
+    /// Sends from the front of a queue, with the descriptors that leave with it, and removes the
+    /// sent bytes. A blocked stream waits for room, which the next edge reports.
     #[inline(always)]
     pub(super) fn send(&mut self, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         let progress = send(self.socket.as_fd(), outgoing)?;
@@ -507,8 +521,8 @@ impl PolledStream {
         Ok(progress)
     }
 
-    /// Reads what came, within bounds: for a socket that is to be closed without a reset. The poller may not have said yet that
-    /// something has.
+    /// Reads the arrived bytes, within bounds, so that closing the socket does not become a reset.
+    /// The poller may not have reported them yet.
     pub(super) fn read_last(&self) {
         if !self.ended {
             read_last(self.socket.as_fd());
@@ -516,12 +530,12 @@ impl PolledStream {
     }
 }
 
-/// Sends as far as a socket takes it, and the budget of a turn goes.
+/// Sends until the socket is full, or the budget of the turn is used up.
 #[inline(always)]
 pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result<Progress> {
     let mut sent = 0;
     if outgoing.descriptors.is_none() && outgoing.queue.is_single() {
-        // Usually that is all: one call, which takes everything.
+        // Fast path: one call usually takes everything.
         let front = outgoing.queue.front();
         match socket::send(socket, front) {
             Send::Bytes(count) if count == front.len() => {
@@ -559,11 +573,11 @@ fn send_slow(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>, mut sent: usize) ->
     Ok(Progress::Advanced(sent))
 }
 
-/// Reads what came, within bounds.
+/// Reads the arrived bytes, within bounds.
 pub(super) fn read_last(socket: BorrowedFd<'_>) {
     let mut buffer = [0; 16 * 1024];
     let mut left = LAST_READ / buffer.len();
-    // One that falls short may have met an urgent byte.
+    // A short receive may have stopped at an urgent byte.
     while left > 0 && matches!(socket::receive(socket, &mut buffer), Receive::Full(_) | Receive::Bytes(_)) {
         left -= 1;
     }

@@ -1,7 +1,8 @@
-//! The socket calls of the backends, each as thin as it can be: what the system says, sorted into what a backend does
-//! about it. None waits, whatever the descriptor was set to, but
-//! for `accept`, whose listener has to be set so. Interrupted calls are repeated here, and nowhere else. In unit tests each call can be made to fail or to fall
-//! short (`faults`).
+//! The socket calls of the backends, each as thin as possible. Results are sorted by the reaction
+//! of a backend. No call waits, in any mode of the descriptor, except `accept`, whose listener has
+//! to be nonblocking. Interrupted calls are repeated here, and nowhere else. In unit tests each
+//! call can be made to fail or to fall short (`faults`). `system.rs` has the calls that differ
+//! between systems.
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -12,14 +13,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, RawMode};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, UCred, sockopt,
+    SendAncillaryMessage, Shutdown, SocketAddrAny, SocketAddrUnix, SocketType, sockopt,
 };
 
 use super::socket_file::SocketFile;
+use super::system::{self, SENDING};
 use super::{ConnectRefusal, IncomingSocket, ListenRefusal};
 use super::{ConnectionOptions, DialOptions, PortOptions};
 use crate::address::{Address, UnixAddress};
@@ -27,48 +29,44 @@ use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::outgoing::Attached;
 use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 
-/// Descriptors for which a receive has room, at least. 64, as many as Twisted; a peer that sends more with one byte is no friend.
+/// Descriptors for which a receive has room, at least. 64, as many as Twisted. A peer that sends
+/// more with one byte is hostile.
 const DESCRIPTORS: usize = 64;
 
-/// Connections that are accepted when a port stops. 65,536: no usual system lets more wait, and peers that connect as fast as they are
-/// accepted are not to keep the loop.
+/// Connections that are accepted when a port stops, at most. 65,536: no usual system lets more
+/// wait. The limit keeps peers that connect as fast as they are accepted from holding up the loop.
 const MOST_WAITING: usize = 1 << 16;
 
-/// A lost peer is an error, never a signal; and no call waits.
-const SENDING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
-
-const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
-
-/// What one accept brought.
+/// The result of an accept.
 pub(super) enum Accept {
     Connection(OwnedFd, Address),
-    /// No more are waiting.
+    /// No connection is waiting.
     Empty,
-    /// That one is lost; the next may be well.
+    /// This connection is lost; the next accept may succeed.
     Skip,
-    /// No descriptors in this process.
+    /// This process has no descriptor left.
     NoDescriptors,
-    /// It is not the connection's fault.
+    /// The failure concerns the listener.
     Failed(io::Error),
 }
 
-/// What one receive brought.
+/// The result of a receive.
 pub(super) enum Receive {
-    /// This many bytes, which filled all the room there was: there may be more.
+    /// This many bytes, which filled all the room: there may be more.
     Full(usize),
-    /// This many bytes, and there are no more.
+    /// This many bytes, and no more are there.
     Bytes(usize),
     End,
-    /// Nothing is there.
+    /// There are no bytes.
     Empty,
     /// The system lacks memory at the moment.
     Starved,
     Failed(io::Error),
 }
 
-/// What one send did.
+/// The result of a send.
 pub(super) enum Send {
-    /// Taken, this many bytes.
+    /// The socket took this many bytes.
     Bytes(usize),
     /// The socket is full.
     Full,
@@ -77,18 +75,20 @@ pub(super) enum Send {
     Failed(io::Error),
 }
 
-/// A listening socket, its address, and the file that it leaves, if it is a UNIX socket with a path.
+/// Makes a listening socket. Returns it with its address, and with its file if it is a UNIX socket
+/// with a path.
 pub(super) fn listen(
     address: &Address,
     options: &PortOptions,
 ) -> Result<(OwnedFd, Address, Option<SocketFile>), ListenRefusal> {
-    let socket = rustix::net::socket_with(family(address), SocketType::STREAM, FLAGS, None)?;
+    let socket = system::stream_socket(family(address))?;
     let mut file = None;
     if let Some(path) = address.unix().and_then(UnixAddress::as_path) {
         let mut made = SocketFile::before_bind(path, options.lock)?;
-        // The file is never open to more than was asked for, and in the end to just that, whatever the umask says.
-        let mode = Mode::from_raw_mode(options.mode);
-        rustix::fs::fchmod(&socket, mode)?;
+        // The file never grants more than `options.mode`, and in the end grants exactly that, for
+        // any umask. The cast loses no permission bit.
+        let mode = Mode::from_raw_mode(options.mode as RawMode);
+        system::set_mode_before_bind(&socket, mode)?;
         rustix::net::bind(&socket, &system_address(address)?)?;
         made.bound();
         rustix::fs::chmod(path, mode)?;
@@ -111,16 +111,17 @@ pub(super) fn listen(
     Ok((socket, host, file))
 }
 
-/// Sets what is of TCP. Accepted sockets inherit it.
+/// Sets the TCP options. Accepted sockets inherit them.
 fn set_tcp_options(socket: &OwnedFd, options: &ConnectionOptions) -> rustix::io::Result<()> {
-    // Off is the system's way.
+    // It is off by default.
     if options.reuse_port {
         sockopt::set_socket_reuseport(socket, true)?;
     }
     if options.no_delay { sockopt::set_tcp_nodelay(socket, true) } else { Ok(()) }
 }
 
-/// Sets the sizes of the system's buffers. Accepted TCP sockets inherit them, accepted UNIX sockets do not.
+/// Sets the sizes of the system's buffers. Accepted TCP sockets inherit them. Accepted UNIX sockets
+/// do not.
 pub(super) fn set_buffers(socket: &OwnedFd, options: &ConnectionOptions) -> rustix::io::Result<()> {
     if let Some(bytes) = options.receive_buffer {
         sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?;
@@ -131,28 +132,21 @@ pub(super) fn set_buffers(socket: &OwnedFd, options: &ConnectionOptions) -> rust
     Ok(())
 }
 
-/// The number of the network interface that has this name.
+/// Returns the index of the network interface with this name.
 pub(super) fn interface_index(name: &str) -> io::Result<u32> {
-    #[cfg(target_os = "linux")]
-    {
-        let any = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        Ok(rustix::net::netdevice::name_to_index(&any, name)?)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = name;
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    system::interface_index(name)
 }
 
+/// Accepts a waiting connection. The listener has to be nonblocking.
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
     loop {
         #[cfg(test)]
-        let accepted = faults::call(faults::SystemCall::Accept, || rustix::net::acceptfrom_with(listener, FLAGS));
+        let accepted = faults::call(faults::SystemCall::Accept, || system::accept(listener));
         #[cfg(not(test))]
-        let accepted = rustix::net::acceptfrom_with(listener, FLAGS);
+        let accepted = system::accept(listener);
         return match accepted {
-            // The address comes with the connection: a peer that has reset it already has none to ask for any more.
+            // The address comes with the connection: a socket whose peer has reset it has no
+            // address any more.
             Ok((socket, peer)) => match peer.and_then(|peer| our_address(peer).ok()) {
                 Some(peer) => Accept::Connection(socket, peer),
                 None => Accept::Skip,
@@ -163,7 +157,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
     }
 }
 
-/// Accepts all connections that wait. The listener has to be one that does not wait.
+/// Accepts all waiting connections. The listener has to be nonblocking.
 pub(super) fn accept_waiting(listener: BorrowedFd<'_>) -> impl Iterator<Item = (OwnedFd, Address)> {
     (0..MOST_WAITING)
         .map_while(move |_| match accept(listener) {
@@ -174,42 +168,42 @@ pub(super) fn accept_waiting(listener: BorrowedFd<'_>) -> impl Iterator<Item = (
         .flatten()
 }
 
-/// Whether a connection waits to be accepted.
+/// Returns `true` if a connection waits to be accepted.
 pub(super) fn has_waiting(listener: BorrowedFd<'_>) -> bool {
     let mut asked = [PollFd::new(&listener, PollFlags::IN)];
     matches!(rustix::event::poll(&mut asked, Some(&Timespec::default())), Ok(1))
 }
 
-/// What it means that nobody was accepted.
+/// Sorts the error of an accept.
 pub(super) fn not_accepted(error: Errno) -> Accept {
     match error {
         Errno::AGAIN => Accept::Empty,
         Errno::MFILE => Accept::NoDescriptors,
-        // accept(2): errors of the connection that waited, not of the listener.
+        // accept(2): errors of the waiting connection, not of the listener.
         Errno::CONNABORTED
         | Errno::PROTO
         | Errno::PERM
         | Errno::NETDOWN
         | Errno::NOPROTOOPT
         | Errno::HOSTDOWN
-        | Errno::NONET
         | Errno::HOSTUNREACH
         | Errno::OPNOTSUPP
         | Errno::NETUNREACH
         | Errno::TIMEDOUT
         | Errno::INTR => Accept::Skip,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Errno::NONET => Accept::Skip,
         error => Accept::Failed(error.into()),
     }
 }
 
-/// Begins a connection. `true`: it is there already.
+/// Starts a connection. Returns its socket, and `true` if it is established already.
 pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, bool), ConnectRefusal> {
     let address = system_address(to).map_err(ConnectRefusal::Socket)?;
-    let socket =
-        rustix::net::socket_with(family(to), SocketType::STREAM, FLAGS, None).map_err(|error| match error {
-            Errno::MFILE => ConnectRefusal::NoDescriptors(error.into()),
-            error => ConnectRefusal::Socket(error.into()),
-        })?;
+    let socket = system::stream_socket(family(to)).map_err(|error| match error {
+        Errno::MFILE => ConnectRefusal::NoDescriptors(error.into()),
+        error => ConnectRefusal::Socket(error.into()),
+    })?;
     let tcp = if to.unix().is_none() { set_tcp_options(&socket, &options.connection) } else { Ok(()) };
     tcp.and_then(|()| set_buffers(&socket, &options.connection))
         .map_err(|error| ConnectRefusal::Socket(error.into()))?;
@@ -224,11 +218,11 @@ pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, b
     let begun = rustix::net::connect(&socket, &address);
     match begun {
         Ok(()) => Ok((socket, true)),
-        // Interrupted, it goes on by itself.
+        // An interrupted attempt goes on by itself.
         Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
-        // A UNIX socket whose listener has its queue full: there is nothing that could be waited for.
+        // The queue of the UNIX listener is full. There is no event to wait for.
         Err(Errno::AGAIN) if to.unix().is_some() => Err(ConnectRefusal::Busy),
-        // The local address was free to be bound, but has a connection to that very peer already.
+        // The bind succeeded, but the local address already has a connection to this very peer.
         Err(error @ (Errno::ADDRINUSE | Errno::ADDRNOTAVAIL)) if options.from.is_some() => {
             Err(ConnectRefusal::Bind(error.into()))
         }
@@ -236,7 +230,7 @@ pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, b
     }
 }
 
-/// What became of a connection that was begun: `None` while it is still under way.
+/// Returns the outcome of a connection attempt, or `None` while it is under way.
 pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<Address>> {
     match sockopt::socket_error(socket) {
         Ok(Ok(())) => {}
@@ -249,6 +243,7 @@ pub(super) fn connected(socket: BorrowedFd<'_>) -> Option<io::Result<Address>> {
     }
 }
 
+/// Receives bytes.
 #[inline(always)]
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     #[cfg(test)]
@@ -273,7 +268,8 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Receive {
     }
 }
 
-/// As [`receive`], and takes the descriptors that come with the bytes. What is beyond the room for them, the system closes.
+/// Like [`receive`], and takes the descriptors that come with the bytes. The system closes
+/// descriptors that find no room.
 #[inline(never)]
 pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Receive {
     let length = buffer.len();
@@ -281,8 +277,7 @@ pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descri
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(buffer)];
-        let received =
-            rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT);
+        let received = rustix::net::recvmsg(socket, &mut into, &mut control, system::RECEIVING);
         let received = match received {
             Ok(received) => received,
             Err(Errno::INTR) => continue,
@@ -295,16 +290,19 @@ pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descri
                 descriptors.extend(rights);
             }
         }
+        #[cfg(target_vendor = "apple")]
+        system::close_on_exec(descriptors);
         let lost = received.flags.contains(ReturnFlags::CTRUNC);
         if lost {
             let (taken, most) = (descriptors.len(), DESCRIPTORS);
             tracing::warn!(
                 taken,
                 most,
-                "a peer sent more descriptors at a time than are taken, or than this process may have"
+                "a peer sent more descriptors at once than a receive takes, or than this process may have"
             );
         }
-        // A receive ends behind bytes that had descriptors with them, so one that fell short proves nothing.
+        // A receive ends behind bytes with descriptors, so a short receive does not prove that the
+        // socket is drained.
         return match received.bytes {
             0 => Receive::End,
             count if count == length || lost || !descriptors.is_empty() => Receive::Full(count),
@@ -313,8 +311,8 @@ pub(super) fn receive_attached(socket: BorrowedFd<'_>, buffer: &mut [u8], descri
     }
 }
 
-/// Sends from the front of a queue, with the descriptor that leaves with its first byte, if one does; those that are behind it
-/// come closer. A lost peer is an error, never a signal.
+/// Sends from the front of a queue, with the descriptor that leaves with its first byte, if there
+/// is one. The distances of later descriptors are reduced. A lost peer is an error, never a signal.
 pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &SendQueue, attached: Option<&mut Attached>) -> Send {
     let Some(attached) = attached else { return send_bytes(socket, queue) };
     let front = queue.front();
@@ -358,6 +356,7 @@ fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     })
 }
 
+/// Sends bytes. A lost peer is an error, never a signal.
 #[inline(always)]
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     #[cfg(test)]
@@ -374,17 +373,18 @@ pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
     }
 }
 
-/// As [`send`], but a TCP socket keeps the last of it for what is sent next, or until [`uncork`].
+/// Like [`send`], but a TCP socket holds back the last bytes until the next send or [`uncork`], on
+/// systems that can.
 pub(super) fn send_and_wait_for_more(socket: BorrowedFd<'_>, data: &[u8]) -> Send {
-    sent(|| rustix::net::send(socket, data, SENDING.union(SendFlags::MORE)))
+    sent(|| rustix::net::send(socket, data, system::HOLDING_BACK))
 }
 
-/// Has a TCP socket send what it keeps. Others keep nothing.
+/// Makes a TCP socket send the bytes that it holds back. Other sockets hold back none.
 pub(super) fn uncork(socket: BorrowedFd<'_>) {
-    // Clearing it sends what waits, also where it was not set. A UNIX socket refuses.
-    let _ = sockopt::set_tcp_cork(socket, false);
+    system::uncork(socket);
 }
 
+/// Repeats a send until it is not interrupted.
 fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
     loop {
         #[cfg(test)]
@@ -397,20 +397,20 @@ fn sent(mut call: impl FnMut() -> rustix::io::Result<usize>) -> Send {
     }
 }
 
-/// `None`: it was interrupted, and is to be repeated.
+/// Sorts the result of a send. Returns `None` if it was interrupted, and is to be repeated.
 #[inline(always)]
 fn sort_sent(result: rustix::io::Result<usize>) -> Option<Send> {
     Some(match result {
         Ok(count) => Send::Bytes(count),
         Err(Errno::INTR) => return None,
         Err(Errno::AGAIN) => Send::Full,
-        // The last: more descriptors are under way than this process may have.
+        // The last of these: more descriptors are in flight than this process may have.
         Err(Errno::NOBUFS | Errno::NOMEM | Errno::TOOMANYREFS) => Send::Starved,
         Err(error) => Send::Failed(error.into()),
     })
 }
 
-/// The error that waits on a socket, if any.
+/// Takes the pending error of a socket, if there is one.
 pub(super) fn pending_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
     match sockopt::socket_error(socket) {
         Ok(Ok(())) => None,
@@ -418,7 +418,7 @@ pub(super) fn pending_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
     }
 }
 
-/// Whether received bytes wait on a socket.
+/// Returns `true` if received bytes wait on a socket.
 pub(super) fn has_unread(socket: BorrowedFd<'_>) -> bool {
     let mut byte = [0];
     loop {
@@ -430,27 +430,28 @@ pub(super) fn has_unread(socket: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Ends our side. A peer that is gone already makes this fail; the next receive says so.
+/// Ends our direction. This fails if the peer is already gone; the next receive reports that.
 pub(super) fn shut_down_writing(socket: BorrowedFd<'_>) {
     if let Err(error) = rustix::net::shutdown(socket, Shutdown::Write) {
         tracing::trace!(%error, "shutdown failed");
     }
 }
 
-/// Makes the coming close a reset.
+/// Makes the following close a reset.
 pub(super) fn reset_on_close(socket: BorrowedFd<'_>) {
     if let Err(error) = sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
         tracing::debug!(%error, "cannot set SO_LINGER; the connection is closed without a reset");
     }
 }
 
-/// Resets an accepted connection.
+/// Makes the close of an accepted connection a reset.
 pub(super) fn refuse(socket: &IncomingSocket) {
     if let IncomingSocket::Descriptor { socket, .. } = socket {
         reset_on_close(socket.as_fd());
     }
 }
 
+/// Sets a socket option. If the system has no such option, the error is `Unsupported`.
 pub(super) fn set_option(socket: BorrowedFd<'_>, option: SocketOption) -> io::Result<()> {
     match option {
         SocketOption::NoDelay(on) => sockopt::set_tcp_nodelay(socket, on)?,
@@ -460,15 +461,8 @@ pub(super) fn set_option(socket: BorrowedFd<'_>, option: SocketOption) -> io::Re
             sockopt::set_tcp_keepintvl(socket, interval)?;
             sockopt::set_tcp_keepcnt(socket, count)?;
         }
-        SocketOption::UserTimeout(timeout) => {
-            // Rounded up, for zero means something else; and no more than the system takes, 31 bits.
-            let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
-            sockopt::set_tcp_user_timeout(socket, millis as u32)?;
-        }
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        SocketOption::QuickAck => sockopt::set_tcp_quickack(socket, true)?,
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        SocketOption::QuickAck => return Err(io::ErrorKind::Unsupported.into()),
+        SocketOption::UserTimeout(timeout) => system::set_user_timeout(socket, timeout)?,
+        SocketOption::QuickAck => system::set_quick_ack(socket)?,
     }
     Ok(())
 }
@@ -482,21 +476,20 @@ pub(super) fn keep_alive(socket: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
-    let UCred { pid, uid, gid } = sockopt::socket_peercred(socket)?;
-    Ok(Credentials { pid: pid.as_raw_nonzero().get(), uid: uid.as_raw(), gid: gid.as_raw() })
+    system::peer_credentials(socket)
 }
 
 pub(super) fn local_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getsockname(socket)?)
 }
 
-#[cfg(feature = "io-uring")]
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?)
 }
 
-/// Whether calls on a socket, and requests to a ring, wait.
-#[cfg(feature = "io-uring")]
+/// Makes calls on a socket, and requests to a ring, wait or fail at once.
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }
@@ -506,14 +499,14 @@ fn our_address(address: SocketAddrAny) -> io::Result<Address> {
         return Ok(SocketAddr::try_from(address)?.into());
     }
     let address = SocketAddrUnix::try_from(address)?;
-    // The longest path that there may be comes with the NUL behind it.
+    // A path of maximal length includes the NUL behind it.
     let path = address.path_bytes().map(|path| path.strip_suffix(b"\0").unwrap_or(path));
-    let named = match (path, address.abstract_name()) {
+    let named = match (path, system::abstract_name(&address)) {
         (Some(path), _) if !path.is_empty() => UnixAddress::path(OsStr::from_bytes(path)),
         (_, Some(name)) if !name.is_empty() => UnixAddress::abstract_name(name),
         _ => Ok(UnixAddress::unnamed()),
     };
-    // What the system has taken for an address is one.
+    // The system only accepts valid addresses.
     Ok(named.map_err(io::Error::other)?.into())
 }
 
@@ -522,15 +515,16 @@ fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
         Address::Inet(address) => (*address).into(),
         Address::Unix(unix) => match (unix.as_path(), unix.as_abstract_name()) {
             (Some(path), _) => SocketAddrUnix::new(path)?.into(),
-            (_, Some(name)) => SocketAddrUnix::new_abstract_name(name)?.into(),
+            (_, Some(name)) => system::abstract_address(name)?.into(),
             (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
         },
     })
 }
 
-/// A descriptor kept back, to be given up when there are no others. A socket, for which no file needs to be there.
+/// Makes a spare descriptor, to be given up when there are no others. It is a socket, because that
+/// needs no file.
 pub(super) fn reserve() -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(system::unused_socket(AddressFamily::UNIX, SocketType::STREAM)?)
 }
 
 fn family(address: &Address) -> AddressFamily {
@@ -541,8 +535,8 @@ fn family(address: &Address) -> AddressFamily {
     }
 }
 
-/// Faults to order, for tests of this crate: the next calls of a kind fail, or are cut short. So do requests to a ring, whose
-/// completions then say so (`uring/faults.rs`).
+/// Planned faults, for tests of this crate: the next calls of a kind fail, or are cut short.
+/// Requests to a ring fail likewise: their completions carry the fault (`uring/faults.rs`).
 #[cfg(test)]
 pub(in crate::reactor) mod faults {
     use std::cell::RefCell;
@@ -558,27 +552,27 @@ pub(in crate::reactor) mod faults {
         Send,
         Wait,
         // Requests to a ring.
-        #[cfg(feature = "io-uring")]
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
         RingAccept,
-        #[cfg(feature = "io-uring")]
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
         RingReceive,
-        #[cfg(feature = "io-uring")]
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
         RingSend,
-        #[cfg(feature = "io-uring")]
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
         RingPoll,
     }
 
-    /// What happens to one call.
+    /// The fault of one call.
     #[derive(Debug, Clone, Copy)]
     pub(in crate::reactor) enum Fault {
         Fails(Errno),
-        /// It is offered no more than this many bytes.
+        /// The call gets at most this many bytes.
         Short(usize),
-        /// A request to a ring comes to nothing at once, and does not go on.
-        #[cfg(feature = "io-uring")]
+        /// A request to a ring completes at once without effect, and does not go on.
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
         Ends,
-        /// A poll by a ring that would go on tells of one event only.
-        #[cfg(feature = "io-uring")]
+        /// A multishot poll of a ring ends after one event.
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
         Once,
     }
 
@@ -586,22 +580,22 @@ pub(in crate::reactor) mod faults {
         static PLAN: RefCell<[VecDeque<Fault>; 9]> = RefCell::default();
     }
 
-    /// The next calls of that kind on this thread meet these faults, one each.
+    /// Plans faults for the next calls of that kind on this thread, one fault each.
     pub(in crate::reactor) fn plan(call: SystemCall, faults: impl IntoIterator<Item = Fault>) {
         PLAN.with_borrow_mut(|plan| plan[call as usize].extend(faults));
     }
 
-    /// How many planned faults are still to come.
+    /// Returns the number of planned faults that no call has met yet.
     pub(in crate::reactor) fn left(call: SystemCall) -> usize {
         PLAN.with_borrow(|plan| plan[call as usize].len())
     }
 
-    /// Takes back what was planned and not met.
+    /// Discards the faults that no call has met.
     pub(in crate::reactor) fn clear() {
         PLAN.take();
     }
 
-    /// The next fault of a kind, if `takes` says that it is met here.
+    /// Takes the next fault of a kind, if `takes` accepts it.
     fn take(call: SystemCall, takes: impl FnOnce(&Fault) -> bool) -> Option<Fault> {
         PLAN.with_borrow_mut(|plan| {
             let plan = &mut plan[call as usize];
@@ -626,8 +620,8 @@ pub(in crate::reactor) mod faults {
         }
     }
 
-    /// The outcome of a request to a ring that is not made, because it meets a fault.
-    #[cfg(feature = "io-uring")]
+    /// Returns the result of a request to a ring that is not made, because of a planned fault.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
     pub(in crate::reactor::backend) fn request(call: SystemCall) -> Option<i32> {
         match take(call, |fault| !matches!(fault, Fault::Short(_) | Fault::Once)) {
             Some(Fault::Fails(error)) => Some(-error.raw_os_error()),
@@ -636,8 +630,8 @@ pub(in crate::reactor) mod faults {
         }
     }
 
-    /// True if a poll by a ring goes on, that would.
-    #[cfg(feature = "io-uring")]
+    /// Returns `true` unless a fault is planned that ends a multishot poll of a ring.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
     pub(in crate::reactor::backend) fn goes_on() -> bool {
         take(SystemCall::RingPoll, |fault| matches!(fault, Fault::Once)).is_none()
     }

@@ -3,27 +3,31 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{Dev, FileType, Stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 use super::ListenRefusal;
 use crate::locks::FilesystemLock;
 
-/// The file of a listening socket, and its lock. Dropped, the file is removed, and the lock given back.
+/// The device and inode of a file.
+type Identity = (Dev, u64);
+
+/// The file of a listening socket, and its lock. Dropping it removes the file and then releases the
+/// lock.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Which file it is, once it is bound.
-    identity: Option<(u64, u64)>,
-    /// The process that removes the file. Forked children have copies of this.
+    /// The device and inode of the file, once the socket is bound.
+    identity: Option<Identity>,
+    /// The process that removes the file. Forked children have copies of this value.
     process: Pid,
-    /// Given back after the file was removed.
+    /// Released after the file was removed.
     lock: Option<FilesystemLock>,
 }
 
 impl SocketFile {
-    /// Makes way for a socket to be bound to a path.
+    /// Prepares a path for a socket to be bound to it.
     pub(super) fn before_bind(path: &Path, lock: bool) -> Result<Self, ListenRefusal> {
         let mut held = None;
         if lock {
@@ -31,14 +35,14 @@ impl SocketFile {
             if !lock.lock().map_err(io::Error::other)? {
                 return Err(ListenRefusal::Locked);
             }
-            // Whoever made a socket there has died, for we have the lock.
+            // The process that made a socket there has died, because we hold the lock.
             remove_socket(path, None)?;
             held = Some(lock);
         }
         Ok(Self { path: path.to_owned(), identity: None, process: getpid(), lock: held })
     }
 
-    /// It is this process's to remove the file, and to give the lock back.
+    /// Makes this process the one that removes the file and releases the lock.
     pub(super) fn adopt(&mut self) {
         self.process = getpid();
         if let Some(lock) = &mut self.lock {
@@ -46,7 +50,7 @@ impl SocketFile {
         }
     }
 
-    /// The socket was bound.
+    /// Records the identity of the file, after the bind.
     pub(super) fn bound(&mut self) {
         self.identity = rustix::fs::lstat(&self.path).ok().map(identity);
     }
@@ -63,8 +67,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes a socket, but nothing else that has its name: what is no socket, or not the one that is meant, stays.
-fn remove_socket(path: &Path, meant: Option<(u64, u64)>) -> Result<(), Errno> {
+/// Removes a socket, but nothing else of that name. A file of another type stays, and so does a
+/// socket with another identity than `meant`.
+fn remove_socket(path: &Path, meant: Option<Identity>) -> Result<(), Errno> {
     let stat = match rustix::fs::lstat(path) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(()),
@@ -80,11 +85,11 @@ fn remove_socket(path: &Path, meant: Option<(u64, u64)>) -> Result<(), Errno> {
     }
 }
 
-fn identity(stat: Stat) -> (u64, u64) {
+fn identity(stat: Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
-/// The lock beside a socket's file.
+/// Returns the path of the lock beside a socket's file.
 pub(in crate::reactor) fn lock_of(path: &Path) -> PathBuf {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");

@@ -1,4 +1,4 @@
-//! What a backend watches, by id, and the sources that are to be looked at without being told so.
+//! The table of watched sources by id, and the queue of sources to visit without a new event.
 
 use std::io;
 use std::mem;
@@ -6,40 +6,40 @@ use std::mem;
 use crate::reactor::paged_vec::PagedVec;
 use crate::transport::id::Id;
 
-/// What is watched, and who has something.
+/// Watched sources, and those of them that have work left.
 pub(super) struct Table<S> {
-    /// What each slot of the reactor's table means to the backend.
+    /// The sources, by slot of the reactor's table.
     entries: PagedVec<TableEntry<S>>,
-    /// Who is to be looked at once more, at once.
+    /// The source to visit again at once.
     current: Option<Id>,
-    /// Who was left over from the last turn, and how many of them were looked at.
+    /// Sources that the previous turn left over, and the number of them that were visited.
     carried_over: Vec<Id>,
     next_carried: usize,
-    /// Who will have something in the next turn without being told so.
+    /// Sources to visit in the next turn without a new event.
     requeued: Vec<Id>,
-    /// What was said of somebody who is gone.
+    /// Number of events for sources that were closed.
     stale: u64,
 }
 
 #[derive(Default)]
 struct TableEntry<S> {
     generation: u32,
-    /// In `requeued` or `carried_over`.
+    /// True if the id is in `requeued` or `carried_over`.
     is_queued: bool,
     source: S,
 }
 
-/// When a source is to be looked at again without being told to by the system.
+/// The time of the next visit to a source without a new event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requeue {
     No,
-    /// At once: it may have something else.
+    /// At once: the source may have another event.
     Now,
-    /// In the next turn: it had its share of this one.
+    /// In the next turn: the source has used up its budget of this one.
     NextTurn,
 }
 
-/// Room in the lists from the start, so that none grows in the middle of a quiet program.
+/// Initial capacity of the lists, so that none grows in the middle of a quiet program.
 const CAPACITY: usize = 64;
 
 /// `S::default()` is a vacant source.
@@ -65,19 +65,21 @@ impl<S: Default> Table<S> {
         Ok(())
     }
 
-    /// Those who were left over from the last turn have their turn now, behind those who have something new.
+    /// Starts a turn: sources that the last turn left over are visited in this one, after those
+    /// with new events.
     pub(super) fn begin_turn(&mut self) {
         self.carried_over.drain(..mem::take(&mut self.next_carried));
         self.carried_over.append(&mut self.requeued);
     }
 
-    /// Whether nobody is left over.
+    /// Returns `true` if no source is left over.
     pub(super) fn is_drained(&self) -> bool {
         self.requeued.is_empty() && self.carried_over.len() == self.next_carried
     }
 
-    /// The source that the system said something of, unless it has its turn later, or had its share of this one. `note` takes note of
-    /// what was said, and returns `false` for a vacant source.
+    /// Records an event, and returns its source if it is to be visited now. A source that is queued
+    /// for later, or has used up its budget of this turn, is not. `note` records the event, and
+    /// returns `false` for a vacant source.
     pub(super) fn note(&mut self, id: Id, note: impl FnOnce(&mut S) -> bool) -> Option<Id> {
         if let Some(entry) = find(&mut self.entries, id)
             && note(&mut entry.source)
@@ -88,19 +90,19 @@ impl<S: Default> Table<S> {
         None
     }
 
-    /// The source that `id` names, unless it has its turn later.
+    /// Returns the source of `id`, unless it is queued for later.
     #[inline(always)]
     pub(super) fn get_unless_queued(&mut self, id: Id) -> Option<&mut S> {
         find(&mut self.entries, id).filter(|entry| !entry.is_queued).map(|entry| &mut entry.source)
     }
 
-    /// True if a source is to be looked at once more, before all others.
+    /// Returns `true` if a source is to be visited again before all others.
     #[inline(always)]
     pub(super) fn has_current(&self) -> bool {
         self.current.is_some()
     }
 
-    /// The next source that is to be looked at without being told so.
+    /// Takes the next source to visit without a new event.
     pub(super) fn next_queued(&mut self) -> Option<Id> {
         if let Some(id) = self.current.take() {
             return Some(id);
@@ -110,7 +112,7 @@ impl<S: Default> Table<S> {
         Some(id)
     }
 
-    /// A source was looked at.
+    /// Records a visit to a source, and when the next one is due.
     pub(super) fn requeue(&mut self, id: Id, requeue: Requeue) {
         if let Some(entry) = find(&mut self.entries, id) {
             entry.is_queued = requeue == Requeue::NextTurn;
@@ -122,13 +124,13 @@ impl<S: Default> Table<S> {
         }
     }
 
-    /// How much was said of somebody who is gone.
+    /// Returns the number of events for closed sources.
     pub(super) fn stale(&self) -> u64 {
         self.stale
     }
 
-    /// Something was said of somebody who is gone.
-    #[cfg(feature = "io-uring")]
+    /// Counts an event for a closed source.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
     pub(super) fn count_stale(&mut self) {
         self.stale += 1;
     }
@@ -156,7 +158,7 @@ impl<S: Default> Table<S> {
         self.get_mut(id).map(mem::take).unwrap_or_default()
     }
 
-    /// Has `id` looked at in the next turn.
+    /// Queues `id` for a visit in the next turn.
     pub(super) fn requeue_next_turn(&mut self, id: Id) {
         if find(&mut self.entries, id).is_some_and(|entry| !mem::replace(&mut entry.is_queued, true)) {
             self.requeued.push(id);
@@ -164,7 +166,7 @@ impl<S: Default> Table<S> {
     }
 }
 
-/// The entry that `id` names, unless its place has another tenant.
+/// Returns the entry of `id`, unless its slot was reused.
 #[inline(always)]
 fn find<S: Default>(entries: &mut PagedVec<TableEntry<S>>, id: Id) -> Option<&mut TableEntry<S>> {
     entries.get_mut(id.slot).filter(|entry| entry.generation == id.generation)
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
     use crate::reactor::backend::tests::ID;
 
-    /// Sources that were looked at leave the list, and what was said of one that has gone is counted each time.
+    /// Visited sources leave the list, and each event for a closed source is counted.
     #[test]
     fn nothing_piles_up() {
         let mut table = Table::<u8>::new();
@@ -184,7 +186,7 @@ mod tests {
             table.requeue_next_turn(ID);
             assert!(!table.is_drained() && table.get_unless_queued(ID).is_none());
             table.begin_turn();
-            assert_eq!(table.note(ID, |_| true), None, "it has its turn later");
+            assert_eq!(table.note(ID, |_| true), None, "it is queued for later");
             assert_eq!(table.note(ID, |_| false), None);
             assert_eq!(table.note(Id { generation: ID.generation + 1, ..ID }, |_| true), None);
             assert_eq!(table.next_queued(), Some(ID));

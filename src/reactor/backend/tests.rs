@@ -1,4 +1,4 @@
-//! The contract of every backend, shown on backends alone, without a reactor.
+//! Tests of the contract on backends alone, without a reactor.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,29 +18,29 @@ use crate::transport::id::Id;
 use crate::transport::send_queue::{BufferPool, CHUNK};
 use crate::transport::stream::Stream;
 
-/// After this, a test has failed. Nothing waits for it in a test that passes.
+/// Time limit after which a test fails. A passing test never waits for it.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) const ID: Id = Id { slot: 3, generation: 5 };
 
-/// A socket of ours, and its peer, of TCP.
+/// A local TCP socket and its peer.
 pub(super) fn tcp_pair() -> (OwnedFd, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let peer = TcpStream::connect(listener.local_addr().expect("its address")).expect("it listens");
+    let peer = TcpStream::connect(listener.local_addr().expect("its address")).expect("the port listens");
     peer.set_read_timeout(Some(LIMIT)).expect("a time limit");
     (listener.accept().expect("a connection").0.into(), peer)
 }
 
-/// The same of UNIX sockets.
+/// A local UNIX socket and its peer.
 pub(super) fn unix_pair() -> (OwnedFd, UnixStream) {
     let (ours, peer) = UnixStream::pair().expect("a pair");
     peer.set_read_timeout(Some(LIMIT)).expect("a time limit");
     (ours.into(), peer)
 }
 
-/// The backends that this system has.
+/// The backends of this system.
 fn backends() -> Vec<Box<dyn Backend>> {
-    let mio: Box<dyn Backend> = Box::new(Mio::new().expect("the system gives us a poller"));
+    let mio: Box<dyn Backend> = Box::new(Mio::new().expect("a poller"));
     [mio].into_iter().chain(ring()).collect()
 }
 
@@ -55,8 +55,8 @@ fn ring() -> Option<Box<dyn Backend>> {
     None
 }
 
-/// Closing a socket whose received bytes were not read is an end behind what was sent, and no reset: whether it was not received from
-/// yet, is not any more, or is.
+/// Closing a socket with unread bytes ends the stream behind the sent bytes, and does not reset it.
+/// This holds before the first receive, while paused, and while receiving.
 #[test]
 fn a_close_with_unread_bytes_is_no_reset() {
     trait Peer: Read + Write {}
@@ -71,10 +71,10 @@ fn a_close_with_unread_bytes_is_no_reset() {
                     let (socket, peer) = tcp_pair();
                     (socket, Box::new(peer))
                 };
-                backend.adopt(ID, IncomingSocket::Descriptor { socket, unix }).expect("it takes the socket");
+                backend.adopt(ID, IncomingSocket::Descriptor { socket, unix }).expect("the backend adopts the socket");
                 receiving.iter().for_each(|on| backend.receive(ID, *on));
                 backend.flush();
-                peer.write_all(b"unread").expect("we are there");
+                peer.write_all(b"unread").expect("the socket is open");
                 assert_eq!(backend.send_now(ID, b"answer"), 6);
                 backend.close(ID, false);
                 backend.flush();
@@ -87,7 +87,8 @@ fn a_close_with_unread_bytes_is_no_reset() {
     }
 }
 
-/// F14: whatever a socket takes of one chunk, or of many, leaves the queue, and nothing else does.
+/// F14: the bytes that a socket takes of one chunk, or of several, leave the queue, and no others
+/// do.
 #[test]
 fn short_sends_take_what_was_sent_off_the_queue() {
     let pool = BufferPool::default();
@@ -100,12 +101,12 @@ fn short_sends_take_what_was_sent_off_the_queue() {
         plan(SystemCall::Send, [Errno::AGAIN, Errno::NOBUFS, Errno::INTR].map(Fault::Fails));
         let (mut sent, mut received) = (0, Vec::new());
         while !stream.queue.is_empty() {
-            let progress = readiness::send(socket.as_fd(), stream.outgoing(&pool)).expect("the peer is there");
+            let progress = readiness::send(socket.as_fd(), stream.outgoing(&pool)).expect("the peer is connected");
             let (Progress::Advanced(count) | Progress::Blocked(count) | Progress::Starved(count)) = progress;
             sent += count;
             assert_eq!(stream.queue.len(), length - sent);
             let mut piece = vec![0; count];
-            peer.read_exact(&mut piece).expect("it was sent");
+            peer.read_exact(&mut piece).expect("the bytes were sent");
             received.append(&mut piece);
         }
         assert!(received == message, "{length} bytes");
@@ -114,19 +115,19 @@ fn short_sends_take_what_was_sent_off_the_queue() {
     assert_eq!(left(SystemCall::Send), 0);
 }
 
-/// One turn accepts 64 connections of a port at most. The others are accepted in the next ones.
+/// One turn accepts 64 connections of a port at most. The next turns accept the others.
 #[test]
 fn so_many_are_accepted_in_a_turn() {
     const PEERS: usize = 150;
     for (number, mut backend) in backends().into_iter().enumerate() {
         let options = PortOptions { backlog: 200, ..PortOptions::new() };
-        let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
-        let at = at.socket_addr().expect("of TCP");
-        let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("it listens")).collect();
+        let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("the port listens");
+        let at = at.socket_addr().expect("a TCP address");
+        let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("the port listens")).collect();
         let (mut inbox, mut turns, mut began) = (Inbox::default(), Vec::new(), Instant::now());
         while turns.iter().sum::<usize>() < PEERS {
             assert!(began.elapsed() < LIMIT, "{turns:?}");
-            backend.wait(Some(Duration::ZERO)).expect("it turns");
+            backend.wait(Some(Duration::ZERO)).expect("the wait succeeds");
             let mut accepted = 0;
             while let Some((ID, event)) = backend.next(&mut inbox) {
                 assert!(matches!(event, BackendEvent::Other(Completion::Accepted(_))), "{event:?}");
@@ -138,25 +139,26 @@ fn so_many_are_accepted_in_a_turn() {
             turns.push(accepted);
         }
         assert!(turns.iter().all(|accepted| *accepted <= 64), "{turns:?}");
-        // Behind mio comes the ring, whose kernel may hand them out in smaller portions.
+        // The first backend is mio. The second is the ring, whose kernel may deliver in smaller
+        // portions.
         assert!(number > 0 || turns.contains(&64), "{turns:?}");
     }
 }
 
-/// One turn receives 64 KiB of a connection at most, and everything comes in the end.
+/// One turn receives 64 KiB of a connection at most, and all bytes arrive in the end.
 #[test]
 fn so_much_is_received_in_a_turn() {
     const LENGTH: usize = 3_000_000;
     for mut backend in backends() {
         let (socket, mut peer) = tcp_pair();
-        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("the backend adopts the socket");
         backend.receive(ID, true);
         let writing = std::thread::spawn(move || peer.write_all(&vec![7; LENGTH]).map(|()| peer));
         let (mut inbox, mut all, began) = (Inbox::default(), 0, Instant::now());
         while all < LENGTH {
             assert!(began.elapsed() < LIMIT, "{all} bytes came");
             let now = backend.clock()();
-            backend.wait(Some(now + Duration::from_millis(5))).expect("it turns");
+            backend.wait(Some(now + Duration::from_millis(5))).expect("the wait succeeds");
             let mut received = 0;
             while let Some((ID, event)) = backend.next(&mut inbox) {
                 assert!(matches!(event, BackendEvent::Received), "{event:?}");
@@ -165,11 +167,12 @@ fn so_much_is_received_in_a_turn() {
             assert!(received <= RECEIVE, "{received} bytes came in a turn");
             all += received;
         }
-        drop(writing.join().expect("it does not panic").expect("we are there"));
+        drop(writing.join().expect("it does not panic").expect("the socket is open"));
     }
 }
 
-/// A watched descriptor is told of in the directions that were asked for, an end in all of them, and not at all when it is let go of.
+/// A watched descriptor reports the directions that were asked for. An end is reported in all of
+/// them. A released descriptor reports nothing.
 #[test]
 fn a_watched_descriptor_tells_what_was_asked_for() {
     let nothing = Interest { readable: false, writable: false };
@@ -177,31 +180,31 @@ fn a_watched_descriptor_tells_what_was_asked_for() {
         for mut backend in backends() {
             let (socket, mut peer) = unix_pair();
             assert!(backend.watch(ID, socket.as_raw_fd(), nothing).is_err());
-            backend.watch(ID, socket.as_raw_fd(), Interest { readable, writable }).expect("it is watched");
-            assert_eq!(told(&mut *backend), (false, writable), "there is room from the start");
-            peer.write_all(b"more").expect("we are there");
+            backend.watch(ID, socket.as_raw_fd(), Interest { readable, writable }).expect("the descriptor is watched");
+            assert_eq!(told(&mut *backend), (false, writable), "a new socket has room");
+            peer.write_all(b"more").expect("the socket is open");
             assert_eq!(told(&mut *backend).0, readable);
-            assert_eq!(told(&mut *backend), (false, false), "it was told already");
-            rustix::io::read(&socket, &mut [0; 9]).expect("it was written");
+            assert_eq!(told(&mut *backend), (false, false), "it was reported already");
+            rustix::io::read(&socket, &mut [0; 9]).expect("the bytes were written");
             drop(peer);
             assert_eq!(told(&mut *backend), (readable, writable), "the end");
 
             let (socket, mut peer) = unix_pair();
             let id = Id { slot: 7, ..ID };
-            backend.watch(id, socket.as_raw_fd(), Interest { readable, writable }).expect("it is watched");
+            backend.watch(id, socket.as_raw_fd(), Interest { readable, writable }).expect("the descriptor is watched");
             backend.close(id, false);
             let stale = backend.stale();
-            peer.write_all(b"too late").expect("we are there");
+            peer.write_all(b"too late").expect("the socket is open");
             assert_eq!((told(&mut *backend), backend.stale()), ((false, false), stale));
         }
     }
 }
 
-/// The directions in which a few turns say that a watched descriptor is ready.
+/// Runs a few turns, and returns the directions that they report for a watched descriptor.
 fn told(backend: &mut dyn Backend) -> (bool, bool) {
     let (mut inbox, mut told) = (Inbox::default(), (false, false));
     for _ in 0..4 {
-        backend.wait(Some(Duration::ZERO)).expect("it turns");
+        backend.wait(Some(Duration::ZERO)).expect("the wait succeeds");
         while let Some((_, event)) = backend.next(&mut inbox) {
             match event {
                 BackendEvent::Other(Completion::Readable) => told.0 = true,
@@ -213,12 +216,12 @@ fn told(backend: &mut dyn Backend) -> (bool, bool) {
     told
 }
 
-/// Bytes that the peer has no room for are not acknowledged; when it has taken them, they are.
+/// Bytes that the peer has no room for are not acknowledged. Once the peer has read them, they are.
 #[test]
 fn what_the_peer_has_not_taken_is_not_acknowledged() {
     for mut backend in backends() {
         let (socket, mut peer) = tcp_pair();
-        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("the backend adopts the socket");
         assert!(backend.is_acknowledged(ID));
         let (piece, mut sent) = (vec![7; 1 << 20], 0);
         while let count @ 1.. = backend.send_now(ID, &piece) {
@@ -227,20 +230,20 @@ fn what_the_peer_has_not_taken_is_not_acknowledged() {
         assert!(!backend.is_acknowledged(ID));
         let mut rest = sent;
         while rest > 0 {
-            rest -= peer.read(&mut vec![0; 1 << 20]).expect("it was sent");
+            rest -= peer.read(&mut vec![0; 1 << 20]).expect("the bytes were sent");
         }
         let began = Instant::now();
         while !backend.is_acknowledged(ID) {
             assert!(began.elapsed() < LIMIT, "it is not acknowledged");
             std::thread::yield_now();
         }
-        // Nor is it over while something is unread here.
-        peer.write_all(b"unread").expect("we are there");
+        // An unread byte at this end counts as unfinished too.
+        peer.write_all(b"unread").expect("the socket is open");
         assert!(!backend.is_acknowledged(ID));
     }
 }
 
-/// The backend of a closed reactor has nothing, and refuses everything.
+/// The backend of a closed reactor has no sources, and refuses every request.
 #[test]
 fn a_closed_backend_refuses_everything() {
     let mut closed = Closed::new(3);
@@ -260,17 +263,17 @@ fn a_closed_backend_refuses_everything() {
     assert!(closed.next(&mut Inbox::default()).is_none());
 }
 
-/// Events of a source that has gone meanwhile are dropped, and counted.
+/// Events of a source that was closed meanwhile are dropped, and counted.
 #[test]
 fn events_of_sources_that_are_gone_are_counted() {
-    let mut backend = Mio::new().expect("the system gives us a poller");
+    let mut backend = Mio::new().expect("a poller");
     let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
     for expected in 1..=3 {
         let (socket, mut peer) = tcp_pair();
-        peer.write_all(b"too late").expect("we are there");
-        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+        peer.write_all(b"too late").expect("the socket is open");
+        backend.adopt(ID, IncomingSocket::Descriptor { socket, unix: false }).expect("the backend adopts the socket");
         backend.receive(ID, true);
-        backend.wait(Some(LIMIT)).expect("it turns");
+        backend.wait(Some(LIMIT)).expect("the wait succeeds");
         backend.close(ID, false);
         assert!(backend.next(&mut inbox).is_none());
         assert_eq!(backend.stale(), expected);
@@ -278,70 +281,72 @@ fn events_of_sources_that_are_gone_are_counted() {
     }
 }
 
-/// Linux says that there is no descriptor for a connection also where none waits: nothing is asked of the reactor then.
+/// Linux reports a lack of descriptors even if no connection waits. The reactor is not asked for
+/// one then.
 #[test]
 fn no_descriptor_is_wanted_where_nobody_waits() {
-    let mut backend = Mio::new().expect("the system gives us a poller");
+    let mut backend = Mio::new().expect("a poller");
     let options = PortOptions { backlog: 5, ..PortOptions::new() };
-    let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
+    let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("the port listens");
     let (mut inbox, mut peers) = (Inbox::default(), Vec::new());
     for waits in [false, true] {
         if waits {
-            peers.push(TcpStream::connect(at.socket_addr().expect("of TCP")).expect("it listens"));
+            peers.push(TcpStream::connect(at.socket_addr().expect("a TCP address")).expect("the port listens"));
         }
         plan(SystemCall::Accept, [Fault::Fails(Errno::MFILE)]);
         backend.accept(ID);
-        backend.wait(Some(Duration::ZERO)).expect("it turns");
+        backend.wait(Some(Duration::ZERO)).expect("the wait succeeds");
         let next = backend.next(&mut inbox);
         assert_eq!(matches!(next, Some((ID, BackendEvent::Other(Completion::NoDescriptors)))), waits, "{next:?}");
         assert_eq!((next.is_some(), left(SystemCall::Accept)), (waits, 0));
     }
 }
 
-/// A wait ends at its deadline and not before it, whatever part of a millisecond that is, and a deadline that is over is none.
+/// A wait ends at its deadline and not before, for any fraction of a millisecond. A deadline in the
+/// past does not wait.
 #[test]
 fn a_wait_is_as_long_as_its_deadline_says() {
     for mut backend in backends() {
         let clock = backend.clock();
         for micros in [1, 100, 300, 999, 1_000, 1_001, 2_500] {
             let until = clock() + Duration::from_micros(micros);
-            backend.wait(Some(until)).expect("it turns");
+            backend.wait(Some(until)).expect("the wait succeeds");
             assert!(clock() >= until, "{micros} us: it is only {:?}, not {until:?}", clock());
         }
         for over in [Duration::ZERO, Duration::from_nanos(1)] {
-            backend.wait(Some(over)).expect("it turns");
+            backend.wait(Some(over)).expect("the wait succeeds");
         }
     }
 }
 
-/// A turn that begins while something is left over from the one before does not wait.
+/// A turn does not wait if the previous one left sources over.
 #[test]
 fn what_is_left_over_is_not_waited_for() {
     const PEERS: usize = 150;
     for mut backend in backends() {
         let options = PortOptions { backlog: 200, ..PortOptions::new() };
-        let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("it listens");
-        let at = at.socket_addr().expect("of TCP");
-        let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("it listens")).collect();
+        let at = backend.listen(ID, &SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options).expect("the port listens");
+        let at = at.socket_addr().expect("a TCP address");
+        let _peers: Vec<TcpStream> = (0..PEERS).map(|_| TcpStream::connect(at).expect("the port listens")).collect();
         let (mut inbox, mut accepted, began) = (Inbox::default(), 0, Instant::now());
         while accepted < PEERS {
-            backend.wait(Some(LIMIT)).expect("it turns");
+            backend.wait(Some(LIMIT)).expect("the wait succeeds");
             accepted += std::iter::from_fn(|| backend.next(&mut inbox)).count();
             assert!(began.elapsed() < LIMIT, "{accepted} were accepted");
         }
     }
 }
 
-/// Without descriptors, a listener that has no reserve fails, and has one from then on. One that has a reserve goes on, although it
-/// does not accept with it.
+/// Without descriptors, a listener without a reserve fails, and has a reserve from then on. A
+/// listener with a reserve goes on, although it accepts nothing with it.
 #[test]
 fn a_listener_without_a_reserve_fails() {
     for has_reserve in [false, true] {
         let any = SocketAddr::from(([127, 0, 0, 1], 0)).into();
         let options = PortOptions { backlog: 5, ..PortOptions::new() };
-        let Ok((socket, bound, file)) = super::socket::listen(&any, &options) else { panic!("it listens") };
+        let Ok((socket, bound, file)) = super::socket::listen(&any, &options) else { panic!("the port listens") };
         let mut listener = readiness::Listener::new(socket, &bound, file, &options);
-        let _peer = TcpStream::connect(bound.socket_addr().expect("of TCP")).expect("it listens");
+        let _peer = TcpStream::connect(bound.socket_addr().expect("a TCP address")).expect("the port listens");
         let mut reserve = has_reserve.then(|| super::socket::reserve().expect("a descriptor"));
         listener.waiting = true;
         plan(SystemCall::Accept, [Fault::Fails(Errno::MFILE); 4]);
@@ -358,11 +363,11 @@ fn a_listener_without_a_reserve_fails() {
     }
 }
 
-/// Before a close, 16 buffers are read at most: no peer can keep the loop by sending on.
+/// Before a close, 16 buffers are read at most: no peer can hold up the loop by sending on.
 #[test]
 fn so_much_is_read_before_a_close() {
     let (socket, mut peer) = tcp_pair();
-    peer.write_all(&[7; 1000]).expect("we are there");
+    peer.write_all(&[7; 1000]).expect("the socket is open");
     plan(SystemCall::Receive, [Fault::Short(10); 20]);
     readiness::read_last(socket.as_fd());
     assert_eq!(left(SystemCall::Receive), 4);

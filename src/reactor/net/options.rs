@@ -129,6 +129,8 @@ impl ListenOptions {
     /// the address. Listening fails with
     /// [`UnknownInterface`](crate::error::ListenError::UnknownInterface) if there is no such
     /// interface, and with [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
+    /// Linux only: other systems do not look up names, so that listening fails with
+    /// `UnknownInterface`. Use the scope number of the address there.
     ///
     /// ```
     /// let link_local = ropewalk::ListenOptions::new().scope("eth0");
@@ -244,7 +246,7 @@ impl ConnectOptions {
     ///
     /// The name is looked up for each connection, which fails with
     /// [`UnknownInterface`](crate::error::ConnectError::UnknownInterface) if there is no such
-    /// interface.
+    /// interface, and always on other systems than Linux, which do not look up names.
     ///
     /// ```
     /// use std::net::{Ipv6Addr, SocketAddrV6};

@@ -1,4 +1,4 @@
-//! The events of epoll, waited for by rustix on the descriptor of mio's poller.
+//! The events of epoll: rustix waits for them on the descriptor of mio's poller.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustix::event::{PollFlags, Timespec};
 
 use crate::reactor::backend::readiness::Readiness;
 
-/// The events of the last wait, and how many of them were handed over.
+/// The events of the last wait, and the number of them that were handed over.
 pub(super) struct Events {
     events: Vec<Event>,
     taken: usize,
@@ -26,7 +26,7 @@ impl Events {
         self.events.clear();
         self.taken = 0;
         let timeout = timeout.map(|timeout| Timespec {
-            // It fits, for no wait is longer than `LONGEST_WAIT`.
+            // This fits, because no wait is longer than `LONGEST_WAIT`.
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
         });
@@ -47,7 +47,7 @@ impl Events {
     pub(super) fn peek(&self) -> Option<(Token, Readiness)> {
         let event = self.events.get(self.taken)?;
         let (flags, data) = (event.flags, event.data);
-        // The bits are those of `poll`.
+        // The bits are the same as those of `poll`.
         Some((Token(data.u64() as usize), Readiness::of(PollFlags::from_bits_retain(flags.bits() as u16))))
     }
 }

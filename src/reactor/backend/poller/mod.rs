@@ -1,5 +1,6 @@
-//! [`Poller`]: mio's poller, and what it has events. On Linux its descriptor is waited for by rustix, whose call stands in the frame
-//! of the loop (`any.rs` says why); mio's stands in one of its own. Everything else is mio's on every system.
+//! [`Poller`]: mio's poller and its events. On Linux, rustix waits on the poller's descriptor. The
+//! call of rustix stands in the frame of the loop, while mio's stands in a frame of its own
+//! (`any.rs` gives the reason). Everything else is mio's on every system.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
@@ -21,15 +22,16 @@ use self::portable::Events;
 use super::readiness::Readiness;
 use crate::transport::id::Id;
 
-/// Events taken per wait. 1,024, as libuv and tokio; the rest is taken in the next turn, and epoll hands them out in rotation.
+/// Events taken per wait. 1,024, as libuv and tokio. The next turn takes the rest, and epoll hands
+/// events out in rotation.
 const EVENTS: usize = 1024;
 
 /// The token of the waker: no slot has this number.
 const WAKE: Token = Token(usize::MAX);
-/// The token of the fine timer. Smaller ones are those of sources.
+/// The token of the fine timer. Smaller tokens are those of sources.
 const FINE: Token = Token(usize::MAX - 1);
 
-/// See the module.
+/// mio's poller, its events and its waker: see the module.
 pub(super) struct Poller {
     poll: Poll,
     events: Events,
@@ -59,23 +61,24 @@ impl Poller {
         self.poll.registry().deregister(&mut SourceFd(&descriptor))
     }
 
-    /// Registers the timer that ends a wait, and says nothing else.
+    /// Registers the timer that ends a wait. It reports no other event.
     pub(super) fn register_timer(&self, timer: &impl AsRawFd) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), FINE, Interest::READABLE)
     }
 
-    /// Forgets the last events, and waits for more. An interrupted wait is an error, and has none.
+    /// Discards the last events, and waits for more. An interrupted wait is an error without
+    /// events.
     #[inline(always)]
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.events.wait(&mut self.poll, timeout)
     }
 
-    /// True if the last wait ended without anything to be events.
+    /// Returns `true` if the last wait ended without events.
     pub(super) fn is_silent(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// The next source of which something was events, and that; it stays the next.
+    /// Returns the next source with an event, and its readiness. It stays the next.
     #[inline(always)]
     pub(super) fn peek(&mut self) -> Option<(Id, Readiness)> {
         loop {
@@ -87,13 +90,13 @@ impl Poller {
         }
     }
 
-    /// The next source is the one behind it.
+    /// Moves on to the next event.
     #[inline(always)]
     pub(super) fn skip(&mut self) {
         self.events.skip();
     }
 
-    /// The next source of which something was events, and that.
+    /// Takes the next source with an event, and its readiness.
     pub(super) fn next(&mut self) -> Option<(Id, Readiness)> {
         let next = self.peek()?;
         self.skip();

@@ -1,4 +1,4 @@
-//! The events of mio's poller, where it is not epoll.
+//! The events of mio's poller on systems without epoll.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use mio::{Poll, Token};
 
 use crate::reactor::backend::readiness::Readiness;
 
-/// The events of the last wait that were not handed over, the last of them first.
+/// The events of the last wait that were not handed over yet, in reverse order.
 pub(super) struct Events {
     events: mio::Events,
     queue: Vec<(Token, Readiness)>,

@@ -1,10 +1,10 @@
-//! [`Buffers`]: the memory that the kernel receives into as bytes come (a "provided buffer ring"), so that an idle connection
-//! holds none.
+//! [`Buffers`]: the memory that the kernel receives into as bytes come (a "provided buffer ring").
+//! So an idle connection holds no buffer.
 //!
 //! Rules:
-//! 1. A buffer is the kernel's while its number stands in the ring. A completion makes it ours, as a [`Buffer`]; dropping that gives
-//!    it back.
-//! 2. The kernel's ring and every [`Buffer`] keep the mapping in which all of it is.
+//! 1. A buffer is the kernel's while its number stands in the ring. A completion makes it ours, as
+//!    a [`Buffer`]. Dropping that gives it back.
+//! 2. All of it is one mapping, which the kernel's ring and every [`Buffer`] keep.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -21,35 +21,36 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::log::error;
 
-/// How many buffers there may be: as many as were enough for 1,000 connections that all send at a time. A power of two, as the
-/// kernel wants.
+/// The largest number of buffers. 256: enough for 1,000 connections that all send at once. A power
+/// of two, as the kernel requires.
 const COUNT: u16 = 256;
 
-/// How many there are at first, and how many more whenever they were used up. 64: the kernel does some twenty requests at a time,
-/// and what they brought is used before it goes on; a few buffers are in the processor's cache, and 256 are not, which cost a
-/// fifth at 16 KiB a message. Kernels that do all requests at once use more.
+/// The initial number of buffers, and the number added whenever they were used up. 64: the kernel
+/// does some twenty requests at a time, and their bytes are used before it goes on. A few buffers
+/// fit the processor's cache. 256 do not, which cost a fifth at 16 KiB a message. Kernels that do
+/// all requests at once use more.
 const STEP: u16 = 64;
 
-/// How large each is. 16 KiB: as much as a TLS record.
+/// The size of a buffer in bytes. 16 KiB: as much as a TLS record.
 const SIZE: usize = 16 * 1024;
 
-/// The name of this group of buffers, of which a ring has no other.
+/// The id of this group of buffers, the only one of the ring.
 pub(super) const GROUP: u16 = 0;
 
-/// The bytes of the ring, ahead of those of the buffers.
+/// The size of the ring in bytes, which stands ahead of the buffers.
 const RING: usize = COUNT as usize * size_of::<BufRingEntry>();
 
-/// The bytes of it all. What was never used takes no memory.
+/// The size of the mapping in bytes. Unused pages take no memory.
 const MAPPING: usize = RING + COUNT as usize * SIZE;
 
-/// See the module.
+/// The receive buffers: see the module.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    /// The ring's entries, and the buffers behind them. The ring's tail, which says how much of it is valid, stands in the first
-    /// entry.
+    /// The ring's entries, with the buffers behind them. The ring's tail, which tells how many
+    /// entries are valid, stands in the first entry.
     entries: NonNull<BufRingEntry>,
     tail: Cell<u16>,
-    /// How many buffers are in use.
+    /// Number of buffers in use.
     used: Cell<u16>,
 }
 
@@ -62,49 +63,54 @@ pub(in crate::reactor::backend) struct Buffer {
 }
 
 impl Buffers {
-    /// Makes the buffers, and tells the kernel of them. The kernel's ring has to be gone before the last of these.
+    /// Makes the buffers, and registers them with the kernel. The kernel's ring has to be dropped
+    /// before the last reference to them.
     pub(super) fn register(submitter: &Submitter<'_>) -> io::Result<Rc<Self>> {
-        // SAFETY: a new mapping is nobody's memory.
+        // SAFETY: a new mapping overlaps no other memory.
         let mapping =
             unsafe { mmap_anonymous(ptr::null_mut(), MAPPING, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)? };
         let entries = NonNull::new(mapping.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let buffers = Rc::new(Self { entries, tail: Cell::new(0), used: Cell::new(0) });
-        // SAFETY: the mapping begins a page, has that many entries, zeros are valid ones, and it lives until `buffers` is dropped,
-        // which is after the kernel's ring.
+        // SAFETY: the mapping starts at a page and has that many entries. Zeros are valid entries.
+        // It lives until `buffers` is dropped, which is after the kernel's ring.
         unsafe { submitter.register_buf_ring_with_flags(mapping as u64, COUNT, GROUP, 0)? };
         buffers.add();
         Ok(buffers)
     }
 
-    /// They were used up: there are to be more, if there may be.
+    /// Adds buffers after all were used up, up to the limit.
     pub(super) fn add(&self) {
         let first = self.used.get();
         self.used.set(COUNT.min(first + STEP));
         (first..self.used.get()).for_each(|number| self.give(number));
     }
 
-    /// The buffer that a completion names, with so many bytes in it.
+    /// Takes the buffer that a completion names, with `filled` bytes in it.
     #[inline(always)]
     pub(super) fn take(self: &Rc<Self>, number: u16, filled: u32) -> Buffer {
-        debug_assert!(number < self.used.get() && filled as usize <= SIZE, "the kernel names what it was given");
+        debug_assert!(
+            number < self.used.get() && filled as usize <= SIZE,
+            "the kernel names a buffer that it was given"
+        );
         Buffer { buffers: Rc::clone(self), number, filled }
     }
 
-    /// Where a buffer begins.
+    /// Returns the address of a buffer.
     #[inline(always)]
     fn address(&self, number: u16) -> *mut u8 {
         // SAFETY: there are `COUNT` buffers behind the entries, and `number` is below that.
         unsafe { self.entries.as_ptr().cast::<u8>().add(RING + usize::from(number) * SIZE) }
     }
 
-    /// Makes a buffer the kernel's.
+    /// Gives a buffer to the kernel.
     #[inline(always)]
     fn give(&self, number: u16) {
         let tail = self.tail.replace(self.tail.get().wrapping_add(1));
-        // SAFETY: the mapping has COUNT entries. The kernel reads none at or behind the tail, and there are no more buffers than
-        // entries, so this one is not in its hands. The fields are written one by one, for the first entry has the tail where
-        // others have nothing; it is aligned for an u16, and only ever accessed as an atomic one. Release: the kernel is to see the
-        // entry before the tail.
+        // SAFETY: the mapping has COUNT entries. The kernel reads none at or behind the tail, and
+        // there are no more buffers than entries, so the kernel does not use this one. The fields
+        // are written one by one, because the first entry holds the tail in a field that is unused
+        // in the others. The tail is aligned for a u16, and is only ever accessed as an atomic one.
+        // Release: the kernel has to see the entry before the tail.
         unsafe {
             let entry = &mut *self.entries.as_ptr().add(usize::from(tail % COUNT));
             entry.set_addr(self.address(number) as u64);
@@ -121,8 +127,8 @@ impl Deref for Buffer {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the kernel has written so many bytes to the buffer, and does not touch it again before `give` (rule 1). The
-        // mapping is there as long as `buffers` is (rule 2).
+        // SAFETY: the kernel has written `filled` bytes to the buffer, and does not touch it again
+        // before `give` (rule 1). The mapping exists as long as `buffers` does (rule 2).
         unsafe { slice::from_raw_parts(self.buffers.address(self.number), self.filled as usize) }
     }
 }
@@ -136,9 +142,10 @@ impl Drop for Buffer {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: mapped in `register`, the kernel has forgotten it together with its ring, and no buffer is left (rule 2).
+        // SAFETY: `register` has mapped it. The kernel has forgotten it together with its ring, and
+        // no buffer is left (rule 2).
         if let Err(error) = unsafe { munmap(self.entries.as_ptr().cast(), MAPPING) } {
-            error!(%error, "the receive buffers were not unmapped");
+            error!(%error, "cannot unmap the receive buffers");
         }
     }
 }
@@ -149,7 +156,7 @@ mod tests {
 
     use super::super::ring::{Done, Ring};
 
-    /// Received bytes stay when the ring goes, and the last of them unmaps all buffers.
+    /// Received bytes outlive the ring, and dropping the last of them unmaps all buffers.
     #[test]
     fn the_last_buffer_unmaps_them_all() {
         // Another thread may map something there at once, but not each time.
@@ -160,7 +167,7 @@ mod tests {
             assert_eq!(*last, [0; 9]);
             let mapping = last.buffers.entries.as_ptr().cast();
             drop(last);
-            // SAFETY: nothing is accessed; the call fails if there is no mapping.
+            // SAFETY: no memory is accessed; the call fails if there is no mapping.
             unsafe { msync(mapping, super::MAPPING, MsyncFlags::ASYNC) }.is_err()
         };
         assert!((0..20).any(|_| is_unmapped()));

@@ -1,4 +1,4 @@
-//! [`Flow`]: a TCP stream, and what was asked of the kernel for it.
+//! [`Flow`]: a TCP stream, and its requests to the kernel.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,39 +17,40 @@ use crate::transport::id::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
 use crate::transport::send_queue::SendQueue;
 
-/// What a stream is polled for that is not being received from.
+/// The flags that a stream without a receive is polled for.
 pub(super) const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
 
-/// How many completions of a connection may wait before it is received from no more. 16: four turns' worth, so that the next
-/// receive has begun to bring something when they are used up.
+/// Completions in a connection's backlog at which its receive is cancelled. 16: four turns' worth,
+/// so that the next receive returns its first bytes by the time they are used up.
 const BACKLOG: usize = 16;
 
-/// See the module.
+/// A TCP stream: see the module.
 pub(super) struct Flow {
     pub(super) socket: OwnedFd,
-    /// The reactor wants what comes.
+    /// The reactor wants received bytes.
     pub(super) receiving: bool,
-    /// There is a receive under way.
+    /// A receive is under way.
     pub(super) armed: bool,
-    /// It was told to end.
+    /// The receive was cancelled.
     cancelled: bool,
-    /// Receiving what arrived before a fatal error, by plain calls: when there is no more, that is the end.
+    /// Receives the bytes that arrived before a fatal error, by plain calls. The stream ends behind
+    /// them.
     rest: bool,
     /// The peer's end was read.
     pub(super) ended: bool,
-    /// It is polled for errors.
+    /// A poll for errors is under way.
     pub(super) watched: bool,
-    /// The chunk that is being sent.
+    /// The number of the chunk in flight.
     pub(super) flight: Option<u32>,
-    /// Which turn it was last handed on for, and how many bytes in that.
+    /// The last turn that handed over bytes, and the number of bytes in that turn.
     turn: u32,
     taken: u32,
-    /// What has to wait for the next turns.
+    /// Arrivals that wait for the next turns.
     #[expect(clippy::box_collection, reason = "in each stream, a pointer takes less than an empty queue")]
     backlog: Option<Box<VecDeque<Arrival>>>,
 }
 
-/// What a receive came to.
+/// The outcome of a receive.
 pub(super) enum Arrival {
     Bytes(Buffer),
     End,
@@ -57,7 +58,7 @@ pub(super) enum Arrival {
 }
 
 impl Arrival {
-    /// How many bytes it takes of a turn's budget.
+    /// Returns the number of bytes that count against a turn's budget.
     fn len(&self) -> u32 {
         if let Self::Bytes(buffer) = self { buffer.len() as u32 } else { 0 }
     }
@@ -101,14 +102,14 @@ impl Flow {
         }
     }
 
-    /// Has it received from, or polled for errors, unless that is under way, or enough of it waits here.
+    /// Starts a receive, or a poll for errors, unless it is under way or the backlog is not empty.
     pub(super) fn arm(&mut self, id: Id, ring: &mut Ring) {
         let socket = self.socket.as_raw_fd();
         if self.backlog.is_some() {
             return;
         }
         if self.rest {
-            // `next` receives it.
+            // `next` receives the rest.
         } else if self.receiving && !self.ended {
             if !mem::replace(&mut self.armed, true) {
                 ring.receive(id, socket);
@@ -118,14 +119,14 @@ impl Flow {
         }
     }
 
-    /// Starts to receive what arrived before a fatal error. A receive that is under way may not hear of that error any more, so it
-    /// is cancelled; what it has brought comes first.
+    /// Starts to receive the bytes that arrived before a fatal error. A receive under way may not
+    /// notice the error any more, so it is cancelled. Its bytes come first.
     pub(super) fn receive_rest(&mut self, id: Id, ring: &mut Ring) {
         (self.receiving, self.rest) = (true, true);
         self.stop(id, ring);
     }
 
-    /// Whether received bytes were not handed over.
+    /// Returns `true` if received bytes were not handed over.
     pub(super) fn has_rest(&self) -> bool {
         !self.ended && (self.armed || self.backlog.is_some() || socket::has_unread(self.socket.as_fd()))
     }
@@ -136,13 +137,15 @@ impl Flow {
         }
     }
 
-    /// Whether so many bytes can be handed on at once: they fit into the budget of this turn, and nothing waits. Counts them, then.
+    /// Returns `true` if `count` bytes can be handed over at once: they fit the budget of this
+    /// turn, and the backlog is empty. Counts them in that case.
     #[inline(always)]
     pub(super) fn may_take(&mut self, count: u32, turn: u32) -> bool {
         self.backlog.is_none() && self.fits(count, turn)
     }
 
-    /// A receive came to something: whether it can be handed on, or waits for the next turns.
+    /// Handles the outcome of a receive: returns it if it can be handed over in this turn, and
+    /// otherwise adds it to the backlog.
     pub(super) fn received(
         &mut self,
         id: Id,
@@ -174,7 +177,8 @@ impl Flow {
         (arrival, Requeue::NextTurn)
     }
 
-    /// Whether the stream closes over this, as it usually does, or will be told to receive no more: there is nothing to ask for.
+    /// Returns `true` if the stream is about to close, as it usually is, or to be paused: then no
+    /// new request is needed.
     fn goes_out(&self, arrival: &Arrival) -> bool {
         match arrival {
             Arrival::Bytes(_) => false,
@@ -183,7 +187,7 @@ impl Flow {
         }
     }
 
-    /// Takes so many bytes from the budget of a turn, if they fit.
+    /// Takes `count` bytes from the budget of a turn. Returns `false` if they do not fit.
     #[inline(always)]
     fn fits(&mut self, count: u32, turn: u32) -> bool {
         if mem::replace(&mut self.turn, turn) != turn {
@@ -197,7 +201,7 @@ impl Flow {
         fits
     }
 
-    /// What waits, and when there is more of it.
+    /// Returns the next arrival of the backlog, and when to visit the stream again.
     pub(super) fn next(
         &mut self,
         id: Id,
@@ -222,7 +226,7 @@ impl Flow {
         (arrival.map(|arrival| arrival.into_event(inbox)), requeue)
     }
 
-    /// What arrived before a fatal error, one receive a turn.
+    /// Receives the bytes that arrived before a fatal error, with one receive a turn.
     fn next_of_rest(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         if !self.rest || !self.receiving || self.armed || self.ended {
             return (None, Requeue::No);
@@ -250,8 +254,8 @@ impl Flow {
         Ok(Progress::Blocked(0))
     }
 
-    /// Sends by plain calls, where there is much or the end is to follow in the same turn; and the rest by the ring, where the stream
-    /// stays for it.
+    /// Sends by plain calls, if the queue is long or the end is to follow in the same turn. The
+    /// ring sends the rest, if the stream stays open for it.
     #[inline(never)]
     fn send_plainly(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
         let Outgoing { queue, descriptors, mode, pool } = outgoing;
@@ -269,7 +273,7 @@ impl Flow {
         }
     }
 
-    /// Closes it, behind everything that was asked for it.
+    /// Closes the stream, behind all its requests.
     pub(super) fn close(self, id: Id, reset: bool, ring: &mut Ring) {
         if reset {
             socket::reset_on_close(self.socket.as_fd());
@@ -277,7 +281,7 @@ impl Flow {
             readiness::read_last(self.socket.as_fd());
         }
         if !self.armed && !self.watched && self.flight.is_none() {
-            // Nothing names its descriptor.
+            // No request names its descriptor.
             return drop(self.socket);
         }
         if self.armed {
@@ -301,8 +305,8 @@ mod tests {
     use super::*;
     use crate::reactor::backend::tests::{ID, tcp_pair};
 
-    /// A turn hands on 64 KiB of a stream. The rest waits, in order, and a full backlog cancels the receive, which begins anew behind
-    /// the last of it.
+    /// A turn hands over 64 KiB of a stream. The rest waits, in order. A full backlog cancels the
+    /// receive, which is started anew after the last of it.
     #[test]
     fn a_full_backlog_cancels_the_receive() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
@@ -339,12 +343,13 @@ mod tests {
         ring.flush();
     }
 
-    /// Plain calls receive only what arrived before a fatal error, and only when no receive of the ring is under way.
+    /// Plain calls receive only the bytes that arrived before a fatal error, and only if no receive
+    /// of the ring is under way.
     #[test]
     fn plain_calls_receive_the_rest_only() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
         let ((socket, mut peer), mut inbox) = (tcp_pair(), Inbox::default());
-        peer.write_all(b"rest").expect("we are there");
+        peer.write_all(b"rest").expect("the socket is open");
         let mut flow = Flow::new(socket);
         for (rest, receiving, armed, ended) in [
             (false, false, false, false),
@@ -367,7 +372,8 @@ mod tests {
         assert!(requeue == Requeue::No && flow.ended);
     }
 
-    /// An error leaves a rest where bytes are unread, wait here, or may be on their way, and none behind the peer's end.
+    /// An error leaves a rest if bytes are unread, in the backlog, or possibly under way, and none
+    /// behind the peer's end.
     #[test]
     fn an_error_leaves_a_rest_where_something_was_not_handed_on() {
         let (socket, mut peer) = tcp_pair();
@@ -378,7 +384,7 @@ mod tests {
         (flow.armed, flow.backlog) = (false, Some(Box::default()));
         assert!(flow.has_rest());
         flow.backlog = None;
-        peer.write_all(b"unread").expect("we are there");
+        peer.write_all(b"unread").expect("the socket is open");
         assert!(flow.has_rest());
         flow.ended = true;
         assert!(!flow.has_rest());

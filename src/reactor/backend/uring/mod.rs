@@ -1,22 +1,28 @@
-//! The backend on io_uring: Linux does the receiving, sending and accepting, and says what came of it. A turn is one system call,
-//! however many connections it serves.
+//! The backend on io_uring: Linux receives, sends and accepts, and reports the completions. A turn
+//! is one system call, for any number of connections.
 //!
-//! | what | how |
+//! | source | operations |
 //! |---|---|
-//! | a TCP stream | one receive that goes on until it is cancelled, into buffers of the ring; one send at a time, of a chunk that the ring has until it was sent |
-//! | a port | one accept that goes on; or one at a time, where the system knows no other |
-//! | a UNIX stream | readiness, as descriptors come with the bytes; so are watched descriptors, and attempts to connect |
-//! | a port without descriptors left | readiness, until there are some again |
+//! | a TCP stream | one multishot receive into buffers of the ring; one send at a time, of a chunk that the ring holds meanwhile |
+//! | a port | one multishot accept; one accept at a time if the system has no multishot accept |
+//! | a UNIX stream | readiness, because descriptors come with the bytes |
+//! | a watched descriptor, a connection attempt | readiness |
+//! | a port without descriptors left | readiness, until there are descriptors again |
 //!
 //! Rules, besides those of the contract and of `ring.rs`:
-//! 1. Not receiving cancels the receive. What it had brought before it heard of that is handed on, and the stream holds it.
-//! 2. A stream that is not being received from, because it is paused or the peer has ended, is polled for errors.
-//! 3. A receive that ran out of buffers begins anew; there are more of them from then on, up to a limit.
-//! 4. What a connection brings beyond the budget of a turn waits here, and while much does, nothing is received from it. Until it has
-//!    heard of that, the kernel may bring as much as there are buffers; it sees to the others after 32.
-//! 5. More than one chunk, and what a stream has to send before it closes, goes by plain calls, as far as the socket takes it: the
-//!    end is to follow in the same turn. So do large writes onto an empty queue ([`Backend::send_now`]), which need not be copied.
-//! 6. Its sockets are blocking ones: a request to the ring on one that is not fails instead of waiting. Plain calls never wait.
+//! 1. Pausing a stream cancels its receive. Bytes that were received before the cancellation are
+//!    handed over, and the stream holds them.
+//! 2. A stream without a receive, because it is paused or the peer has ended, is polled for errors.
+//! 3. A receive that ran out of buffers is started anew. From then on there are more buffers, up to
+//!    a limit.
+//! 4. Bytes beyond a connection's budget of a turn wait in its backlog. While the backlog is long,
+//!    nothing is received. Until the cancellation reaches the kernel, it may fill as many buffers
+//!    as there are; it serves other connections after 32.
+//! 5. Plain calls send several chunks, and the last bytes before a close, as far as the socket
+//!    takes them: the end is to follow in the same turn. Large writes onto an empty queue use plain
+//!    calls too ([`Backend::send_now`]), and so need no copy.
+//! 6. Its sockets are blocking. On a nonblocking socket, a request to the ring fails instead of
+//!    waiting. Plain calls never wait.
 
 mod buffers;
 #[cfg(test)]
@@ -55,49 +61,53 @@ use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::InFlight;
 
-/// What is polled for as long as a UNIX stream is there; room is asked for when it is missed.
+/// The readiness that a UNIX stream is polled for throughout. Room to write is polled for once a
+/// send was blocked.
 const READABLE: PollFlags = PollFlags::IN.union(PollFlags::PRI).union(PollFlags::RDHUP);
 
-/// The name of the bell.
-const BELL: Id = Id { slot: 0, generation: 0 };
+/// The id of the waker's descriptor.
+const WAKER: Id = Id { slot: 0, generation: 0 };
 
-/// See the module.
+/// The backend on io_uring: see the module.
 pub(crate) struct Uring {
     ring: Ring,
-    bell: Arc<RingWaker>,
+    waker: Arc<RingWaker>,
     table: Table<RingSource>,
     clock: Monotonic,
-    /// What was said of sources in this turn, and not taken note of yet.
+    /// Readiness that was reported in this turn, and not recorded yet.
     said: VecDeque<(Id, Readiness)>,
-    /// Given up when descriptors ran out, to shed those who wait.
+    /// A spare descriptor, given up when descriptors run out, to shed waiting connections.
     reserve: Option<OwnedFd>,
-    /// Counts the waits, for budgets per turn.
+    /// Number of waits, for the budgets per turn.
     turn: u32,
 }
 
-/// What a slot means to the ring.
+/// A source, as the ring serves it.
 enum RingSource {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
-    /// A descriptor that is not ours.
+    /// A foreign descriptor.
     Watched(Watched),
-    /// Everything else.
+    /// Any other source.
     Polled(Polled),
 }
 
 impl Uring {
+    /// Makes a ring.
+    ///
     /// # Errors
-    /// The system has no io_uring for us, or one without what is needed.
+    /// The system does not let this process use io_uring, or its io_uring lacks a needed feature.
     pub(crate) fn new() -> io::Result<Self> {
         let mut ring = Ring::new()?;
-        let bell = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
-        ring.poll(Kind::Wake, BELL, bell.0.as_raw_fd(), PollFlags::IN, true);
+        let waker = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+        ring.poll(Kind::Wake, WAKER, waker.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, bell, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
+        Ok(Self { ring, waker, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
     }
 
-    /// Whether a receive has brought bytes for which this turn has room, and goes on, as is usual.
+    /// Fast path: returns `true` if a receive returned bytes that fit the budget of this turn, and
+    /// goes on.
     #[inline(always)]
     fn takes(&mut self, done: &Done) -> bool {
         let (Ok(count @ 1..), true) = (done.count(), done.goes_on()) else { return false };
@@ -123,7 +133,7 @@ impl Uring {
                 self.ring.buffers.add();
                 None
             }
-            // No more than a hitch.
+            // Transient.
             Err(Errno::CANCELED | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
             Err(error) => Some(Arrival::Broken(error.into())),
         };
@@ -134,7 +144,8 @@ impl Uring {
         Some((id, arrival?.into_event(inbox)))
     }
 
-    /// The chunk that was being sent, and the stream it comes back to: none if that has closed meanwhile.
+    /// Returns the chunk that was in flight, and its stream. Returns `None` if the stream was
+    /// closed meanwhile.
     #[inline(always)]
     fn landed(&mut self, done: &Done) -> Option<(Id, InFlight)> {
         let (id, in_flight) = self.ring.land(done)?;
@@ -143,7 +154,7 @@ impl Uring {
         Some((id, in_flight))
     }
 
-    /// Handles any other completion.
+    /// Slow path: handles any other completion.
     #[inline(never)]
     fn handle_slow(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         let (id, goes_on) = (done.id(), done.goes_on());
@@ -166,7 +177,7 @@ impl Uring {
                 }
                 self.note(id, done.poll_flags());
             }
-            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, BELL, self.bell.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, WAKER, self.waker.0.as_raw_fd(), PollFlags::IN, true),
             Kind::Nothing | Kind::Send | Kind::Wake => {}
         }
         None
@@ -189,7 +200,7 @@ impl Uring {
         None
     }
 
-    /// Has a source looked at that the poller said something of.
+    /// Queues a visit to the source for which the poll has reported readiness.
     fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
         match flags {
             Ok(flags) => self.said.push_back((id, Readiness::of(flags))),
@@ -197,7 +208,7 @@ impl Uring {
         }
     }
 
-    /// Polls on, where it ends although it need not.
+    /// Polls again after a poll that ended although it need not.
     fn poll_again(&mut self, id: Id) {
         match self.table.get(id) {
             Some(RingSource::Polled(Polled::Stream(stream))) => {
@@ -210,14 +221,15 @@ impl Uring {
         }
     }
 
-    /// Something was said of somebody who is gone. That it was cancelled is no more than was asked for.
+    /// Counts a completion for a closed source, unless its request was cancelled: that is the
+    /// expected answer.
     fn is_stale(&mut self, error: Option<Errno>) {
         if error != Some(Errno::CANCELED) {
             self.table.count_stale();
         }
     }
 
-    /// A socket that is a stream now.
+    /// Inserts a socket that is a stream from now on.
     fn insert_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) {
         let source = if unix {
             self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
@@ -228,7 +240,7 @@ impl Uring {
         self.table.insert(id, source);
     }
 
-    /// An attempt has succeeded: what was polled is a stream from here on.
+    /// Handles a successful attempt: the polled source becomes a stream.
     fn connected(&mut self, id: Id, host: Address) -> Completion {
         let RingSource::Polled(Polled::Stream(stream)) = self.table.take(id) else {
             return Completion::ConnectFailed(io::ErrorKind::NotConnected.into());
@@ -242,7 +254,7 @@ impl Uring {
         Completion::Connected(host)
     }
 
-    /// The next thing of the sources that are polled, or have something left over.
+    /// Returns the next event of the sources that are polled or queued.
     #[inline(never)]
     fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         loop {
@@ -264,7 +276,7 @@ impl Uring {
         }
     }
 
-    /// What is next of a source, and when it is to be looked at after that.
+    /// Returns the next event of a source, and when to visit it again.
     fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         let Self { table, ring, reserve, turn, .. } = self;
         let (completion, requeue) = match table.get_mut(id) {
@@ -291,7 +303,7 @@ impl Backend for Uring {
 
     fn reopen(&mut self) -> io::Result<()> {
         let made = Self::new()?;
-        (self.ring, self.bell) = (made.ring, made.bell);
+        (self.ring, self.waker) = (made.ring, made.waker);
         let ring = &mut self.ring;
         self.table.each(|id, source| {
             match source {
@@ -306,7 +318,7 @@ impl Backend for Uring {
     }
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
-        // What was closed in this turn may still have its descriptors.
+        // Sockets that were closed in this turn may still hold their descriptors.
         let (socket, bound, file) = socket::listen(address, options).or_else(|refusal| match refusal {
             ListenRefusal::NoDescriptors(_) => {
                 self.flush();
@@ -351,7 +363,7 @@ impl Backend for Uring {
     }
 
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal> {
-        // What was closed in this turn may still have its descriptors.
+        // Sockets that were closed in this turn may still hold their descriptors.
         let begun = socket::connect(to, options).or_else(|refusal| match refusal {
             ConnectRefusal::NoDescriptors(_) => {
                 self.flush();
@@ -507,7 +519,7 @@ impl Backend for Uring {
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(&self.bell) as Arc<dyn Wake>
+        Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
@@ -541,19 +553,19 @@ impl Default for RingSource {
     }
 }
 
-/// What wakes the ring: a counter that is never read, for each addition is an event.
+/// Wakes the ring: a counter that is never read, because each addition is an event.
 struct RingWaker(OwnedFd);
 
 impl Wake for RingWaker {
     fn wake(&self) {
-        // The one way in which this fails is a full counter, which takes hundreds of years.
+        // The only possible failure is a full counter, which takes hundreds of years.
         if let Err(error) = rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
-            error!(%error, "the reactor could not be woken");
+            error!(%error, "cannot wake the reactor");
         }
     }
 }
 
-/// The result of a send, as the reactor is to hear it.
+/// Returns the result of a send, in the form for the reactor.
 #[inline(always)]
 fn sent(done: &Done) -> io::Result<usize> {
     match done.count() {
@@ -564,7 +576,7 @@ fn sent(done: &Done) -> io::Result<usize> {
     }
 }
 
-/// What is polled for.
+/// Returns the flags to poll for.
 fn flags_of(interest: Interest) -> PollFlags {
     let (readable, writable) = (interest.readable, interest.writable);
     PollFlags::empty()

@@ -1,5 +1,5 @@
-//! [`Accepting`]: a port whose connections the ring accepts; by readiness while descriptors are short, for then somebody has to be
-//! shed.
+//! [`Accepting`]: a port whose connections the ring accepts. While descriptors are short, it
+//! accepts by readiness, because waiting connections have to be shed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,18 +17,18 @@ use crate::reactor::backend::table::Requeue;
 use crate::reactor::backend::{Completion, Incoming, IncomingSocket};
 use crate::transport::id::Id;
 
-/// See the module.
+/// A port on the ring: see the module.
 pub(super) struct Accepting {
     listener: Listener,
-    /// Accepted, and not handed on yet.
+    /// Accepted connections that were not handed over yet.
     arrived: VecDeque<OwnedFd>,
-    /// Why accepting has stopped, which is still to be told.
+    /// The error that has stopped accepting, if it was not reported yet.
     failure: Option<io::Error>,
-    /// The kernel knows an accept that goes on.
+    /// The kernel has a multishot accept.
     many: bool,
     /// Descriptors are short: the listener is polled.
     polled: bool,
-    /// Something was asked of the kernel.
+    /// A request is under way.
     armed: bool,
 }
 
@@ -37,7 +37,7 @@ impl Accepting {
         Self { listener, arrived: VecDeque::new(), failure: None, many: true, polled: false, armed: false }
     }
 
-    /// Asks the kernel for connections, unless that was done or accepting is suspended.
+    /// Starts an accept or a poll, unless one is under way or accepting is suspended.
     pub(super) fn arm(&mut self, id: Id, ring: &mut Ring) {
         if !self.listener.accepting || mem::replace(&mut self.armed, true) {
             return;
@@ -57,31 +57,31 @@ impl Accepting {
         self.arm(id, ring);
     }
 
-    /// Accepts again after a failure; somebody may have come meanwhile.
+    /// Resumes accepting after a failure. Connections may have arrived meanwhile.
     pub(super) fn resume(&mut self, id: Id, ring: &mut Ring) {
         self.listener.resume();
         if self.polled {
-            // What was given up for this is on its way to be closed.
+            // The descriptors that were given up for this are about to be closed.
             ring.flush();
         } else {
             self.arm(id, ring);
         }
     }
 
-    /// The poll said that somebody waits.
+    /// Records that a connection waits, as the poll has reported.
     pub(super) fn note(&mut self) {
         self.armed = false;
         self.listener.waiting = true;
     }
 
-    /// An accept came to something.
+    /// Handles the outcome of an accept.
     pub(super) fn arrived(&mut self, id: Id, socket: Result<OwnedFd, Errno>, goes_on: bool, ring: &mut Ring) {
         self.armed = goes_on;
         match socket {
             Ok(socket) => self.arrived.push_back(socket),
             Err(Errno::CANCELED) => return,
             Err(Errno::INVAL) if self.many => {
-                tracing::warn!("the system has no accept that goes on: connections are accepted one at a time");
+                tracing::warn!("the system has no multishot accept: connections are accepted one at a time");
                 self.many = false;
             }
             Err(error) => match socket::not_accepted(error) {
@@ -95,9 +95,9 @@ impl Accepting {
         }
     }
 
-    /// Descriptors are short: from here on the listener is accepted from by plain calls.
+    /// Handles a lack of descriptors: from here on, plain calls accept from the listener.
     fn poll(&mut self, ring: &mut Ring) {
-        // Some of them may be on their way to be closed.
+        // Some descriptors may be about to be closed.
         ring.flush();
         match socket::set_blocking(self.listener.socket.as_fd(), false) {
             Ok(()) => (self.polled, self.listener.waiting) = (true, true),
@@ -110,7 +110,7 @@ impl Accepting {
         self.failure = Some(error);
     }
 
-    /// What is next of this port, and when it is to be looked at after that.
+    /// Returns the next event of this port, and when to visit it again.
     pub(super) fn next(
         &mut self,
         id: Id,
@@ -122,7 +122,7 @@ impl Accepting {
             if !self.listener.may_accept(turn) {
                 return (None, Requeue::NextTurn);
             }
-            // Whoever has already gone again has no address any more.
+            // A peer that is already gone has no address any more.
             if let Some(socket) = self.arrived.pop_front()
                 && let Ok(peer) = socket::peer_address(&socket)
                 && let Some(incoming) = self.listener.incoming(socket, peer)
@@ -159,30 +159,32 @@ impl Accepting {
         (completion, requeue)
     }
 
-    /// Closes it, so that its address is free, and gives the connections that were accepted and not handed on.
+    /// Closes the port, so that its address is free. Returns the accepted connections that were not
+    /// handed over.
     pub(super) fn close(mut self, id: Id, ring: &mut Ring) -> Vec<Incoming> {
         if self.polled {
             ring.cancel(Kind::Poll, id);
         }
-        // Also of one that was accepted before the port was polled.
+        // This includes a connection that was accepted before the port was polled.
         let accepted = self.arrived.into_iter().chain(ring.end_accept(id));
         let with_peers = accepted.filter_map(|socket| Some((socket::peer_address(&socket).ok()?, socket)));
         let mut waiting: Vec<Incoming> =
             with_peers.filter_map(|(peer, socket)| self.listener.incoming(socket, peer)).collect();
         match socket::set_blocking(self.listener.socket.as_fd(), false) {
             Ok(()) => waiting.extend(self.listener.waiting_connections().into_iter().filter(is_made_blocking)),
-            Err(error) => error!(%error, "connections that wait to be accepted are reset"),
+            Err(error) => error!(%error, "cannot accept the waiting connections of a closed port; they are reset"),
         }
         waiting
     }
 }
 
-/// Makes an accepted socket one that the ring can serve; otherwise it is to be closed.
+/// Makes an accepted socket blocking, as the ring needs it. If that fails, the socket is to be
+/// closed.
 fn is_made_blocking(incoming: &Incoming) -> bool {
     let IncomingSocket::Descriptor { socket, .. } = &incoming.socket else { return false };
     let made = socket::set_blocking(socket.as_fd(), true);
     if let Err(error) = &made {
-        error!(%error, "the ring can't serve a connection; it is closed");
+        error!(%error, "cannot make an accepted socket blocking for the ring; the connection is closed");
     }
     made.is_ok()
 }
@@ -195,7 +197,8 @@ mod tests {
     use super::*;
     use crate::reactor::backend::PortOptions;
 
-    /// Where the kernel refuses an accept that goes on, connections are accepted one at a time, each behind the one before.
+    /// If the kernel refuses a multishot accept, connections are accepted one at a time, each after
+    /// the previous one.
     #[test]
     fn connections_are_accepted_one_at_a_time_where_it_must_be() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
@@ -208,7 +211,7 @@ mod tests {
         let peers: Vec<_> = (0..3).map(|_| TcpStream::connect(bound.socket_addr().unwrap()).unwrap()).collect();
         for n in 1..=3 {
             ring.enter(Some(Duration::from_secs(30))).unwrap();
-            let Some(done) = ring.next() else { panic!("nobody was accepted") };
+            let Some(done) = ring.next() else { panic!("no connection was accepted") };
             assert!(!done.goes_on() && ring.next().is_none(), "one at a time");
             port.arrived(id, done.into_socket(), false, &mut ring);
             assert_eq!(port.arrived.len(), n);
@@ -217,14 +220,14 @@ mod tests {
         for peer in &peers {
             turn += 1;
             let (Some(Completion::Accepted(incoming)), _) = port.next(id, turn, &mut reserve, &mut ring) else {
-                panic!("nobody is handed on")
+                panic!("no connection is handed over")
             };
             assert_eq!(incoming.ends.peer().socket_addr(), Some(peer.local_addr().unwrap()));
         }
         assert!(port.close(id, &mut ring).is_empty());
     }
 
-    /// A plain accept that is refused in the same way has failed, and is not asked for again.
+    /// A plain accept that is refused in the same way is a failure, and is not repeated.
     #[test]
     fn an_accept_that_is_refused_twice_has_failed() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };

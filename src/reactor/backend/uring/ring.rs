@@ -1,12 +1,15 @@
-//! [`Ring`]: the queues that are shared with the kernel, and all memory that it may read or write meanwhile.
+//! [`Ring`]: the queues shared with the kernel, and all memory that the kernel may read or write
+//! meanwhile.
 //!
-//! Requests go out with the next [`enter`](Ring::enter), in order. Each completion is read once, as a [`Done`], where the kernel has
-//! written it. Rules:
-//! 1. What the kernel may touch, a chunk that is being sent or a buffer for what comes, belongs to the ring until the kernel has
-//!    said that it has done with it, whatever has become of the connection.
-//! 2. The ring goes before that memory does: dropping it takes everything back first, and what cannot be had back is leaked.
-//! 3. A descriptor is closed by the kernel, behind all that was asked of it before: nothing that is on its way can meet another
-//!    that has got its number.
+//! Requests go out with the next [`enter`](Ring::enter), in order. Each completion is read once, in
+//! place, as a [`Done`]. Rules:
+//! 1. Memory that the kernel may touch belongs to the ring: chunks in flight, and receive buffers.
+//!    It stays there until the completion reports that the kernel is done with it, even if the
+//!    connection is closed.
+//! 2. The ring is dropped before that memory. Dropping it takes everything back first, and leaks
+//!    the memory that the kernel does not give back.
+//! 3. The kernel closes a descriptor, behind all earlier requests on it. So no request under way
+//!    can meet another descriptor with the same number.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -33,61 +36,66 @@ use crate::reactor::backend::{socket::faults, tests::ID};
 use crate::transport::id::Id;
 use crate::transport::send_queue::InFlight;
 
-/// Requests that go out together. 1,024: what 1,000 connections ask for in a turn; more go out in several parts.
+/// Requests submitted together. 1,024: as many as 1,000 connections make in a turn. More are
+/// submitted in several parts.
 const REQUESTS: u32 = 1024;
 
-/// Room for what the kernel has done. 8,192: it sizes its own table of what waits by this, and what finds no room it keeps.
+/// Entries of the completion queue. 8,192: the kernel sizes its own table of waiting requests by
+/// this. It keeps completions that find no room.
 const COMPLETIONS: u32 = 8192;
 
-/// How many completions a turn takes. 1,024, as with epoll; the next turn takes the rest.
+/// Completions taken per turn. 1,024, as with epoll. The next turn takes the rest.
 const EVENTS: usize = 1024;
 
-/// How many completions are held, at most. 100,000: more than there are connections, usually, and no more than a few megabytes; a
-/// flood must not keep us.
+/// Completions held by a flush, at most. 100,000: usually more than there are connections, and no
+/// more than a few megabytes. A flood must not keep the flush going.
 const FLUSHED: usize = 100_000;
 
-/// How often in a row nothing may come of having it go on before it is believed that there is nothing. 16: what is done without being
-/// told is little; and the kernel may say for ever that there is something, for it says so behind its back: a thread that adds something
-/// and one that has just done it meet.
+/// Rounds without a completion, in a row, after which a flush takes the kernel to be idle. 16:
+/// little is completed without a report. The kernel's flag of pending work can stay set for ever,
+/// because it is set by another thread: one thread may add work while the other has just done it.
 const IDLE: usize = 16;
 
-/// How often, and how long each time, a ring that is dropped waits for the kernel to let go of its memory. 100 times 10 ms: it
-/// takes one round unless something is badly wrong.
+/// Rounds in which a dropped ring waits for the kernel to release its memory, and the length of a
+/// round. 100 times 10 ms: it takes one round unless something is badly wrong.
 const LAST_ROUNDS: usize = 100;
 const LAST_WAIT: Duration = Duration::from_millis(10);
 
-/// See the module.
+/// The queues, and the memory in the kernel's hands: see the module.
 pub(super) struct Ring {
     // Dropped in this order: rule 2.
     ring: IoUring,
     pub(super) buffers: Rc<Buffers>,
     flights: Flights,
-    /// Completions that were taken out of the kernel's queue ahead of their turn: to make room there, or to search them.
+    /// Completions that were taken out of the kernel's queue early, to make room there or to search
+    /// them.
     held: VecDeque<Done>,
-    /// How many more completions this turn may take.
+    /// Number of completions that this turn may still take.
     left: usize,
-    /// What the kernel had no room for.
+    /// Requests for which the kernel had no room.
     waiting: VecDeque<squeue::Entry>,
-    /// How many requests will still be answered.
+    /// Number of requests that still have a completion to come.
     pending: usize,
-    /// The queues are shared with forked children: only this process may use them.
+    /// The process that may use the queues, which are shared with forked children.
     process: Pid,
     #[cfg(test)]
     faults: Faults,
 }
 
-/// A completion. What it brings is taken by one of [`Ring::received`], [`Ring::land`] and [`into_socket`](Self::into_socket).
+/// A completion. [`Ring::received`], [`Ring::land`] or [`into_socket`](Self::into_socket) takes its
+/// payload.
 pub(super) struct Done {
     name: u64,
     result: i32,
     flags: u32,
 }
 
-/// What a request was about, as it is written in its name: the rest of that is an [`Id`], or a number.
+/// The kind of a request, which is a part of its name. The rest of the name is an [`Id`] or a
+/// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub(super) enum Kind {
-    /// What needs no answer.
+    /// Needs no completion.
     Nothing,
     Receive,
     Accept,
@@ -98,11 +106,12 @@ pub(super) enum Kind {
 }
 
 impl Ring {
-    /// A ring of the kind that the backend needs: one that only this thread uses, and that works only when asked.
+    /// Makes a ring of the kind that the backend needs: for a single thread, and without work
+    /// outside of calls.
     ///
     /// # Errors
-    /// What the system says: Linux before 6.1 knows no such rings, and many places forbid all of them. `Unsupported`: the kernel
-    /// lacks something else.
+    /// The system's error: Linux before 6.1 has no such rings, and many environments forbid all
+    /// rings. `Unsupported` if the kernel lacks another feature.
     pub(super) fn new() -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -131,7 +140,8 @@ impl Ring {
         })
     }
 
-    /// Hands on what was asked for, and waits for something to be done, at most `timeout` (`None`: without limit).
+    /// Submits all requests, and waits for a completion, at most for `timeout` (`None`: without
+    /// limit).
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if !self.waiting.is_empty() {
             self.push_waiting()?;
@@ -149,12 +159,12 @@ impl Ring {
         entered.map(drop).or_else(forgive)
     }
 
-    /// How many completions were not read yet.
+    /// Returns the number of completions that were not read yet.
     pub(super) fn completions(&mut self) -> usize {
         self.held.len() + self.ring.completion().len()
     }
 
-    /// The next completion of this turn.
+    /// Returns the next completion of this turn.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Done> {
         while self.left > 0 {
@@ -179,49 +189,50 @@ impl Ring {
         done
     }
 
-    /// The kernel does a bounded part of what there is to be done at a time: has it go on, while the turn lasts. So few buffers are
-    /// in use at a time, which then are in the processor's cache.
+    /// Lets the kernel go on, while the turn lasts: it does a bounded part of its pending work at a
+    /// time. So few buffers are in use at a time, and these are in the processor's cache. Returns
+    /// `true` if there are completions.
     #[inline(never)]
     fn go_on(&mut self) -> bool {
         if !self.is_behind() {
             return false;
         }
         if let Err(error) = self.submit() {
-            error!(%error, "the ring does not take requests");
+            error!(%error, "cannot submit requests to the ring");
         }
         self.completions() > 0
     }
 
-    /// Whether the kernel has completions, or work for them, that it comes to when it is entered.
+    /// Returns `true` if the kernel has completions, or work for them, that wait for the next call.
     fn is_behind(&mut self) -> bool {
         let requests = self.ring.submission();
         requests.taskrun() || requests.cq_overflow()
     }
 
-    /// What a receive has come to. No bytes are the peer's end.
+    /// Returns the result of a receive. `None` is the peer's end.
     pub(super) fn received(&self, done: Done) -> Result<Option<Buffer>, Errno> {
         Ok(if done.count()? > 0 { Some(self.buffer(done)) } else { None })
     }
 
-    /// The buffer of a receive that has brought bytes.
+    /// Returns the buffer of a receive that returned bytes.
     #[inline(always)]
     pub(super) fn buffer(&self, done: Done) -> Buffer {
-        let number = cqueue::buffer_select(done.flags).expect("bytes come in a buffer that the kernel has selected");
+        let number = cqueue::buffer_select(done.flags).expect("the kernel selects a buffer for received bytes");
         self.buffers.take(number, done.result as u32)
     }
 
-    /// The chunk of which a completion says how much was sent.
+    /// Takes back the chunk of a completed send.
     #[inline(always)]
     pub(super) fn land(&mut self, done: &Done) -> Option<(Id, InFlight)> {
         self.flights.land(done.name as u32)
     }
 
-    /// Receives whatever comes, until it ends, fails or is cancelled.
+    /// Receives until the stream ends, fails or the receive is cancelled.
     pub(super) fn receive(&mut self, id: Id, socket: RawFd) {
         self.ask(opcode::RecvMulti::new(Fd(socket), buffers::GROUP).build(), name(Kind::Receive, id));
     }
 
-    /// Accepts whoever comes, or the next only.
+    /// Accepts all connections, or the next one only.
     pub(super) fn accept(&mut self, id: Id, listener: RawFd, all: bool) {
         let (listener, flags) = (Fd(listener), SocketFlags::CLOEXEC.bits() as i32);
         let request = if all {
@@ -232,8 +243,8 @@ impl Ring {
         self.ask(request, name(Kind::Accept, id));
     }
 
-    /// Tells of readiness: each time that it begins, or once. What has begun to be asked once is answered at once on a socket whose
-    /// peer has ended, whatever was asked for.
+    /// Polls for readiness: reports it each time that it begins, or once. On a socket whose peer
+    /// has ended, a poll without `again` completes at once, for any flags.
     pub(super) fn poll(&mut self, kind: Kind, id: Id, descriptor: RawFd, flags: PollFlags, again: bool) {
         #[cfg(test)]
         let again = again && faults::goes_on();
@@ -241,13 +252,14 @@ impl Ring {
         self.ask(request, name(kind, id));
     }
 
-    /// Sends a chunk, which comes back with the event. Its number is for [`recall`](Self::recall).
+    /// Sends a chunk, which comes back with the completion. Returns its number, for
+    /// [`recall`](Self::recall).
     #[inline(always)]
     pub(super) fn send(&mut self, id: Id, socket: RawFd, in_flight: InFlight) -> u32 {
         let (address, length) = (in_flight.bytes().as_ptr(), in_flight.bytes().len().min(i32::MAX as usize) as u32);
         #[cfg(test)]
         let length = faults::shorten(faults::SystemCall::RingSend, length as usize) as u32;
-        // Where the bytes are does not change as the chunk moves: they are on the heap.
+        // The bytes are on the heap, so their address stays the same when the chunk moves.
         let flight = self.flights.leave(id, in_flight);
         let flags = SendFlags::NOSIGNAL.bits() as i32;
         let request = opcode::Send::new(Fd(socket), address, length).flags(flags).build();
@@ -255,7 +267,8 @@ impl Ring {
         flight
     }
 
-    /// A chunk that was being sent, with what was sent of it, unless the socket takes nothing more of it at once.
+    /// Takes back a chunk in flight, with its completion. Returns `None` if the socket does not
+    /// take any more at once.
     pub(super) fn recall(&mut self, flight: u32) -> Option<(Done, InFlight)> {
         self.flush();
         let done = self.find(name_of_flight(flight))?;
@@ -263,7 +276,7 @@ impl Ring {
         Some((done, in_flight))
     }
 
-    /// Ends accepting, and gives the connections that were accepted and not handed on.
+    /// Ends accepting. Returns the accepted connections that were not handed over.
     pub(super) fn end_accept(&mut self, id: Id) -> Vec<OwnedFd> {
         self.cancel(Kind::Accept, id);
         self.flush();
@@ -274,7 +287,7 @@ impl Ring {
         accepted
     }
 
-    /// Hands on what was asked for, and has all of it done that can be done without waiting.
+    /// Submits all requests, and lets the kernel do all work that needs no waiting.
     pub(super) fn flush(&mut self) {
         let mut entered = self.enter(Some(Duration::ZERO));
         let mut idle = 0;
@@ -284,11 +297,11 @@ impl Ring {
             idle = if self.completions() > before { 0 } else { idle + 1 };
         }
         if let Err(error) = entered {
-            error!(%error, "the ring does not take requests");
+            error!(%error, "cannot submit requests to the ring");
         }
     }
 
-    /// The first completion of a request, ahead of its turn.
+    /// Takes the first completion of a request early.
     fn find(&mut self, name: u64) -> Option<Done> {
         self.hold();
         let at = self.held.iter().position(|done| done.name == name)?;
@@ -301,22 +314,23 @@ impl Ring {
         self.held.extend(self.ring.completion().map(Done::from));
     }
 
-    /// Ends a request that may still be under way; it is answered as cancelled, if it was not done before.
+    /// Cancels a request that may still be under way. It completes as cancelled, unless it was done
+    /// before.
     pub(super) fn cancel(&mut self, kind: Kind, id: Id) {
         self.tell(opcode::AsyncCancel::new(name(kind, id)).build());
     }
 
-    /// The same of a chunk that is being sent.
+    /// Cancels the send of a chunk.
     pub(super) fn cancel_flight(&mut self, flight: u32) {
         self.tell(opcode::AsyncCancel::new(name_of_flight(flight)).build());
     }
 
-    /// Closes a descriptor, behind everything that was asked of it.
+    /// Closes a descriptor, behind all earlier requests on it.
     pub(super) fn close(&mut self, descriptor: OwnedFd) {
         self.tell(opcode::Close::new(Fd(descriptor.into_raw_fd())).build());
     }
 
-    /// Asks for something that will be answered.
+    /// Adds a request that has a completion.
     #[inline(always)]
     fn ask(&mut self, request: squeue::Entry, name: u64) {
         self.pending += 1;
@@ -325,7 +339,7 @@ impl Ring {
         self.push(request.user_data(name));
     }
 
-    /// Asks for something that needs no answer.
+    /// Adds a request that needs no completion.
     fn tell(&mut self, request: squeue::Entry) {
         self.push(request.user_data(Kind::Nothing as u64).flags(Flags::SKIP_SUCCESS));
     }
@@ -343,11 +357,11 @@ impl Ring {
     fn push_slow(&mut self, request: squeue::Entry) {
         self.waiting.push_back(request);
         if let Err(error) = self.push_waiting() {
-            error!(%error, "the ring does not take requests");
+            error!(%error, "cannot submit requests to the ring");
         }
     }
 
-    /// Makes room by handing on what there is, as long as that helps.
+    /// Makes room by submitting requests, as long as that helps.
     fn push_waiting(&mut self) -> io::Result<()> {
         loop {
             let left = self.waiting.len();
@@ -364,11 +378,12 @@ impl Ring {
         }
     }
 
-    /// `false`: the kernel's queue is full.
+    /// Adds a request to the kernel's queue. Returns `false` if the queue is full.
     #[inline(always)]
     fn queue(&mut self, request: &squeue::Entry) -> bool {
-        // SAFETY: all that a request points to belongs to this ring: chunks to `flights`, buffers to `buffers`, until its event
-        // has come (rules 1 and 2). Descriptors are open when they are named, and closed behind that (rule 3).
+        // SAFETY: all memory that a request points to belongs to this ring until its completion has
+        // come: chunks to `flights`, buffers to `buffers` (rules 1 and 2). Descriptors are open
+        // when they are named, and are closed behind that (rule 3).
         unsafe { self.ring.submission().push(request) }.is_ok()
     }
 
@@ -380,14 +395,14 @@ impl Ring {
         submitted.map(drop).or_else(forgive)
     }
 
-    /// Takes everything back from the kernel. `false`: it does not give it.
+    /// Takes everything back from the kernel. Returns `false` if the kernel does not give it back.
     fn take_back(&mut self) -> bool {
         self.tell(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
         for _ in 0..LAST_ROUNDS {
             let entered = self.enter(Some(LAST_WAIT));
             self.left = usize::MAX;
             while let Some(done) = self.next() {
-                // Closes it, if it is one that was accepted.
+                // This closes an accepted socket.
                 drop(done.into_socket());
             }
             if self.pending == 0 && self.waiting.is_empty() {
@@ -403,9 +418,10 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // What the kernel writes goes to the parent's memory.
+        // In a forked child, the kernel writes to the parent's memory, so there is nothing to take
+        // back.
         if self.process == getpid() && !self.take_back() {
-            error!(pending = self.pending, "the kernel has not let go of the ring's memory, which is leaked");
+            error!(pending = self.pending, "the kernel has not released the memory of the ring, which is leaked");
             mem::forget(Rc::clone(&self.buffers));
             mem::forget(mem::take(&mut self.flights));
         }
@@ -418,42 +434,43 @@ impl Done {
         kind_of(self.name)
     }
 
-    /// The id in the request's name, which a send's does not have.
+    /// Returns the id in the request's name. The name of a send has none.
     #[inline(always)]
     pub(super) fn id(&self) -> Id {
         Id { slot: (self.name >> 32) as u32 & (u32::MAX >> 3), generation: self.name as u32 }
     }
 
-    /// Whether the request has further completions.
+    /// Returns `true` if the request has further completions.
     #[inline(always)]
     pub(super) fn goes_on(&self) -> bool {
         cqueue::more(self.flags)
     }
 
-    /// The number of bytes of a receive or a send.
+    /// Returns the number of bytes of a receive or a send.
     #[inline(always)]
     pub(super) fn count(&self) -> Result<u32, Errno> {
         u32::try_from(self.result).map_err(|_| Errno::from_raw_os_error(-self.result))
     }
 
-    /// The flags of a poll.
+    /// Returns the flags of a poll.
     pub(super) fn poll_flags(&self) -> Result<PollFlags, Errno> {
         self.count().map(|bits| PollFlags::from_bits_retain(bits as u16))
     }
 
-    /// The socket that was accepted.
+    /// Returns the accepted socket.
     pub(super) fn into_socket(self) -> Result<OwnedFd, Errno> {
         if self.kind() != Kind::Accept {
             return Err(Errno::INVAL);
         }
-        // SAFETY: the kernel has made this descriptor for us, and says so once: in this completion, which is gone with this.
+        // SAFETY: the kernel has made this descriptor for us, and reports it in this completion
+        // only, which is consumed here.
         self.count().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
     }
 }
 
 #[cfg(test)]
 impl Done {
-    /// That of a receive that has brought so many bytes.
+    /// Makes the completion of a receive of `count` bytes.
     pub(super) fn bytes(buffer: u16, count: usize) -> Self {
         let is_buffer = 1;
         Self { name: name(Kind::Receive, ID), result: count as i32, flags: u32::from(buffer) << 16 | is_buffer }
@@ -467,7 +484,7 @@ impl From<cqueue::Entry> for Done {
     }
 }
 
-/// The chunks that are being sent, by number.
+/// The chunks in flight, by number.
 #[derive(Default)]
 struct Flights {
     places: Vec<Option<(Id, InFlight)>>,
@@ -493,18 +510,20 @@ impl Flights {
     }
 }
 
-/// What only means that there was nothing, or that it is to be tried again.
+/// Ignores errors that only mean that there was no completion, or that the call is to be repeated.
 fn forgive(error: io::Error) -> io::Result<()> {
     match Errno::from_io_error(&error) {
-        // The time is up; a signal came; there is more done than there is room for, which is being taken away.
+        // The timeout has expired; a signal arrived; or the completion queue is full, and is being
+        // emptied.
         Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
         _ => Err(error),
     }
 }
 
-/// Three bits for the kind, 29 for the slot and 32 for the generation. A process would need 500 million descriptors for more slots.
+/// Three bits for the kind, 29 for the slot and 32 for the generation. A process would need 500
+/// million descriptors for more slots.
 fn name(kind: Kind, id: Id) -> u64 {
-    debug_assert!(id.slot >> 29 == 0, "there are fewer slots than that");
+    debug_assert!(id.slot >> 29 == 0, "a slot has 29 bits");
     (kind as u64) << 61 | u64::from(id.slot) << 32 | u64::from(id.generation)
 }
 
@@ -532,7 +551,8 @@ mod tests {
     use super::*;
     use crate::reactor::backend::tests::{ID, LIMIT, tcp_pair};
 
-    /// Completions that were handed on leave the list, and requests beyond the kernel's queue are handed on at once.
+    /// Completions that were handed over leave the list. Requests beyond the kernel's queue are
+    /// submitted at once.
     #[test]
     fn nothing_piles_up() {
         let Ok(mut ring) = Ring::new() else { return println!("skipped: no io_uring here") };
@@ -544,7 +564,7 @@ mod tests {
         }
         let mut came = 0;
         for _ in 0..1000 {
-            ring.enter(Some(if came < asked { LIMIT } else { Duration::ZERO })).expect("the ring turns");
+            ring.enter(Some(if came < asked { LIMIT } else { Duration::ZERO })).expect("the ring waits");
             while let Some(done) = ring.next() {
                 assert!(done.kind() == Kind::Poll && done.id() == ID && done.poll_flags().is_ok() && !done.goes_on());
                 came += 1;
@@ -554,11 +574,11 @@ mod tests {
             }
         }
         assert_eq!((came, ring.pending), (asked, 0));
-        ring.enter(Some(Duration::ZERO)).expect("the ring turns");
+        ring.enter(Some(Duration::ZERO)).expect("the ring waits");
         assert!(ring.next().is_none() && ring.completions() == 0, "{} completions are kept", ring.completions());
     }
 
-    /// A ring with so many polls under way.
+    /// Makes a ring with `count` polls under way.
     fn polling(socket: &OwnedFd, count: usize) -> Option<Ring> {
         let mut ring = Ring::new().ok()?;
         for _ in 0..count {
@@ -569,7 +589,7 @@ mod tests {
         Some(ring)
     }
 
-    /// A flush has everything done that can be done, however much that is; a turn takes its share of it.
+    /// A flush takes all completions that are due, however many. A turn takes its share of them.
     #[test]
     fn a_flush_takes_everything_and_a_turn_its_share() {
         use std::io::Write;
@@ -577,21 +597,21 @@ mod tests {
         for flush in [true, false] {
             let (socket, mut peer) = tcp_pair();
             let Some(mut ring) = polling(&socket, COUNT) else { return println!("skipped: no io_uring here") };
-            peer.write_all(b"wake up").expect("we are there");
+            peer.write_all(b"wake up").expect("the socket is open");
             if flush {
                 ring.flush();
                 assert_eq!(ring.completions(), COUNT);
                 continue;
             }
-            ring.enter(Some(Duration::ZERO)).expect("the ring turns");
+            ring.enter(Some(Duration::ZERO)).expect("the ring waits");
             let came = std::iter::from_fn(|| ring.next()).count();
             assert_eq!(came, EVENTS, "in a turn");
-            ring.enter(Some(Duration::ZERO)).expect("the ring turns");
+            ring.enter(Some(Duration::ZERO)).expect("the ring waits");
             assert_eq!(std::iter::from_fn(|| ring.next()).count(), COUNT - EVENTS, "in the next");
         }
     }
 
-    /// A ring that is dropped waits until the kernel has let go of everything.
+    /// Dropping a ring waits until the kernel has released all its memory.
     #[test]
     fn everything_is_taken_back() {
         let (socket, _peer) = tcp_pair();
@@ -600,7 +620,7 @@ mod tests {
         assert_eq!(ring.pending, 0);
     }
 
-    /// Chunks that have come back leave their numbers to the next ones.
+    /// Chunks that have come back free their numbers for later ones.
     #[test]
     fn numbers_of_chunks_are_used_again() {
         use crate::transport::send_queue::BufferPool;
@@ -616,7 +636,7 @@ mod tests {
         assert_eq!(flights.places.len(), 1);
     }
 
-    /// Errors that only mean that there was nothing are forgiven. Others end the run.
+    /// Errors that only mean that there was no completion are ignored. Others end the run.
     #[test]
     fn errors_of_the_ring_are_told() {
         for error in [Errno::TIME, Errno::INTR, Errno::BUSY, Errno::AGAIN] {

@@ -1,5 +1,5 @@
-//! Unusual outcomes of requests to the ring, on the backend alone. Faults of requests are ordered as those of socket
-//! calls are (`faults.rs`).
+//! Tests of unusual results of requests to the ring, on the backend alone. Faults of requests are
+//! planned like those of socket calls (`faults.rs`).
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -9,7 +9,7 @@ use super::*;
 use crate::reactor::backend::socket::faults::{Fault, SystemCall, left, plan};
 use crate::reactor::backend::tests::{ID, LIMIT, tcp_pair, unix_pair};
 
-/// A ring, where the system has one for us.
+/// Makes a ring, if the system lets this process have one.
 fn ring() -> Option<Uring> {
     let made = Uring::new();
     if let Err(error) = &made {
@@ -19,33 +19,34 @@ fn ring() -> Option<Uring> {
 }
 
 fn adopt(ring: &mut Uring, socket: OwnedFd, unix: bool) {
-    ring.adopt(ID, IncomingSocket::Descriptor { socket, unix }).expect("it takes the socket");
+    ring.adopt(ID, IncomingSocket::Descriptor { socket, unix }).expect("the backend adopts the socket");
 }
 
-/// Turns without waiting until nothing comes of that; what came.
+/// Runs a few turns that do not wait, and returns their events.
 fn drain(ring: &mut Uring) -> Vec<BackendEvent> {
     let (mut inbox, mut came) = (Inbox::default(), Vec::new());
     for _ in 0..5 {
-        ring.wait(Some(Duration::ZERO)).expect("the ring turns");
+        ring.wait(Some(Duration::ZERO)).expect("the ring waits");
         came.extend(std::iter::from_fn(|| ring.next(&mut inbox)).map(|(_, event)| event));
     }
     came
 }
 
-/// Turns until there is a completion that is wanted.
+/// Runs turns until there is a matching event.
 #[track_caller]
 fn wait_for(ring: &mut Uring, wanted: impl Fn(&BackendEvent) -> bool) {
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
     loop {
-        assert!(Instant::now() < until, "it did not come");
-        ring.wait(Some(LIMIT)).expect("the ring turns");
+        assert!(Instant::now() < until, "no event came in time");
+        ring.wait(Some(LIMIT)).expect("the ring waits");
         if std::iter::from_fn(|| ring.next(&mut inbox)).any(|(_, event)| wanted(&event)) {
             return;
         }
     }
 }
 
-/// A stream that is not received from is polled for errors, and polled on when the kernel ends that for no reason.
+/// A stream without a receive is polled for errors. The poll is started anew if the kernel ends it
+/// without a reason.
 #[test]
 fn a_poll_for_errors_that_ends_is_begun_anew() {
     let Some(mut ring) = ring() else { return };
@@ -59,7 +60,8 @@ fn a_poll_for_errors_that_ends_is_begun_anew() {
     wait_for(&mut ring, |event| matches!(event, BackendEvent::Other(Completion::Broken { .. })));
 }
 
-/// A lasting poll, of a UNIX stream or a watched descriptor, is begun anew when the kernel ends it behind an event.
+/// A multishot poll of a UNIX stream or a watched descriptor is started anew if the kernel ends it
+/// after an event.
 #[test]
 fn a_poll_for_bytes_that_ends_is_begun_anew() {
     for watched in [false, true] {
@@ -68,13 +70,14 @@ fn a_poll_for_bytes_that_ends_is_begun_anew() {
         let copy = socket.try_clone().expect("a descriptor");
         plan(SystemCall::RingPoll, [Fault::Once; 2]);
         if watched {
-            ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false }).expect("it is watched");
+            ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false })
+                .expect("the descriptor is watched");
         } else {
             adopt(&mut ring, socket.try_clone().expect("a descriptor"), true);
             ring.receive(ID, true);
         }
         for _ in 0..4 {
-            peer.write_all(b"more").expect("we are there");
+            peer.write_all(b"more").expect("the socket is open");
             wait_for(&mut ring, |event| {
                 matches!(event, BackendEvent::Received | BackendEvent::Other(Completion::Readable))
             });
@@ -87,7 +90,8 @@ fn a_poll_for_bytes_that_ends_is_begun_anew() {
     }
 }
 
-/// The bell is polled on when the kernel ends that: the ring is woken by each ring of it.
+/// The poll of the waker is started anew if the kernel ends it: each call of the waker wakes the
+/// ring.
 #[test]
 fn a_poll_of_the_bell_that_ends_is_begun_anew() {
     plan(SystemCall::RingPoll, [Fault::Once; 2]);
@@ -97,13 +101,14 @@ fn a_poll_of_the_bell_that_ends_is_begun_anew() {
         assert!(drain(&mut ring).is_empty());
         waker.wake();
         let began = Instant::now();
-        ring.wait(Some(LIMIT)).expect("the ring turns");
-        assert!(began.elapsed() < LIMIT, "it was not woken");
+        ring.wait(Some(LIMIT)).expect("the ring waits");
+        assert!(began.elapsed() < LIMIT, "the ring was not woken");
     }
     assert_eq!(left(SystemCall::RingPoll), 0);
 }
 
-/// Each pause of a stream cancels the receive that is under way, not only the first: nothing is received until it is resumed.
+/// Each pause of a stream cancels the receive under way, not only the first one. Nothing is
+/// received until the stream is resumed.
 #[test]
 fn a_receive_is_cancelled_by_every_pause() {
     let Some(mut ring) = ring() else { return };
@@ -115,13 +120,13 @@ fn a_receive_is_cancelled_by_every_pause() {
         ring.receive(ID, false);
         assert!(drain(&mut ring).is_empty());
     }
-    peer.write_all(b"later").expect("we are there");
-    assert!(drain(&mut ring).is_empty(), "it was received during a pause");
+    peer.write_all(b"later").expect("the socket is open");
+    assert!(drain(&mut ring).is_empty(), "bytes were received during a pause");
     ring.receive(ID, true);
     wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
 }
 
-/// F14: of a chunk that the kernel did not take, or took a part of, the rest comes back to be sent again.
+/// F14: if the kernel took a part of a chunk, or nothing, the rest comes back to be sent again.
 #[test]
 fn a_send_that_comes_to_little_leaves_the_rest() {
     let Some(mut ring) = ring() else { return };
@@ -133,28 +138,29 @@ fn a_send_that_comes_to_little_leaves_the_rest() {
     let faults = [Fault::Fails(Errno::AGAIN), Fault::Fails(Errno::INTR), Fault::Fails(Errno::NOBUFS), Fault::Short(5)];
     plan(SystemCall::RingSend, faults);
     for (unsent, in_time) in [(17, true), (17, true), (17, false), (12, true), (0, true)] {
-        assert_eq!(ring.send(ID, stream.outgoing(&pool)).expect("the peer is there"), Progress::Blocked(0));
-        ring.wait(Some(LIMIT)).expect("the ring turns");
+        assert_eq!(ring.send(ID, stream.outgoing(&pool)).expect("the peer is connected"), Progress::Blocked(0));
+        ring.wait(Some(LIMIT)).expect("the ring waits");
         let Some((ID, BackendEvent::Returned(in_flight, result))) = ring.next(&mut inbox) else {
-            panic!("nothing came back")
+            panic!("no chunk came back")
         };
         assert_eq!(stream.returned(in_flight, result, &pool), in_time);
         assert_eq!(stream.queue.len(), unsent);
     }
     let mut received = [0; 17];
-    std::io::Read::read_exact(&mut peer, &mut received).expect("it was sent");
+    std::io::Read::read_exact(&mut peer, &mut received).expect("the bytes were sent");
     assert_eq!(&received, b"the whole message");
 }
 
-/// True if a program that is started would inherit the bell.
+/// The descriptor of the waker is not inherited by child programs.
 #[test]
 fn the_bell_is_not_inherited() {
     let Some(ring) = ring() else { return };
-    let flags = rustix::io::fcntl_getfd(&ring.bell.0).expect("it is open");
+    let flags = rustix::io::fcntl_getfd(&ring.waker.0).expect("the socket is open");
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 }
 
-/// Receive buffers come back to the kernel from the reactor: there are 256 at most, and many more messages.
+/// The reactor gives receive buffers back to the kernel: there are 256 at most, and many more
+/// messages.
 #[test]
 fn buffers_come_back_from_the_reactor() {
     let Some(mut ring) = ring() else { return };
@@ -163,10 +169,10 @@ fn buffers_come_back_from_the_reactor() {
     ring.receive(ID, true);
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
     for _ in 0..600 {
-        peer.write_all(b"message").expect("we are there");
+        peer.write_all(b"message").expect("the socket is open");
         let came = loop {
-            assert!(Instant::now() < until, "it did not come");
-            ring.wait(Some(LIMIT)).expect("the ring turns");
+            assert!(Instant::now() < until, "no event came in time");
+            ring.wait(Some(LIMIT)).expect("the ring waits");
             if let Some((ID, completion)) = ring.next(&mut inbox) {
                 break completion;
             }
@@ -175,13 +181,14 @@ fn buffers_come_back_from_the_reactor() {
     }
 }
 
-/// Receive buffers come back from connections that have closed meanwhile, and what had come for those is counted.
+/// Connections that were closed meanwhile give their receive buffers back, and their completions
+/// are counted.
 #[test]
 fn buffers_come_back_from_closed_connections() {
     let lasting = Id { slot: 7, generation: 1 };
     let Some(mut ring) = ring() else { return };
     let (socket, mut lasting_peer) = tcp_pair();
-    ring.adopt(lasting, IncomingSocket::Descriptor { socket, unix: false }).expect("it takes the socket");
+    ring.adopt(lasting, IncomingSocket::Descriptor { socket, unix: false }).expect("the backend adopts the socket");
     ring.receive(lasting, true);
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
     for _ in 0..300 {
@@ -189,15 +196,15 @@ fn buffers_come_back_from_closed_connections() {
         adopt(&mut ring, socket, false);
         ring.receive(ID, true);
         ring.flush();
-        peer.write_all(b"too late").expect("we are there");
+        peer.write_all(b"too late").expect("the socket is open");
         drop(peer);
         ring.flush();
         let stale = ring.stale();
         ring.close(ID, true);
-        lasting_peer.write_all(b"in time").expect("we are there");
+        lasting_peer.write_all(b"in time").expect("the socket is open");
         let came = loop {
             assert!(Instant::now() < until, "nothing is received any more");
-            ring.wait(Some(LIMIT)).expect("the ring turns");
+            ring.wait(Some(LIMIT)).expect("the ring waits");
             if let Some((id, completion)) = ring.next(&mut inbox) {
                 break (id, completion);
             }
@@ -207,7 +214,7 @@ fn buffers_come_back_from_closed_connections() {
     }
 }
 
-/// Something that a flush has brought already is not waited for.
+/// A turn does not wait if a flush has already brought a completion.
 #[test]
 fn completions_that_are_there_are_not_waited_for() {
     let Some(mut ring) = ring() else { return };
@@ -215,15 +222,15 @@ fn completions_that_are_there_are_not_waited_for() {
     adopt(&mut ring, socket, false);
     ring.receive(ID, true);
     ring.flush();
-    peer.write_all(b"bytes").expect("we are there");
+    peer.write_all(b"bytes").expect("the socket is open");
     ring.flush();
     let began = Instant::now();
-    ring.wait(Some(LIMIT)).expect("the ring turns");
-    assert!(began.elapsed() < LIMIT, "it waits for what is there");
+    ring.wait(Some(LIMIT)).expect("the ring waits");
+    assert!(began.elapsed() < LIMIT, "a turn waits although a completion is there");
     assert!(matches!(ring.next(&mut Inbox::default()), Some((ID, BackendEvent::Received))));
 }
 
-/// One poll is under way for a UNIX stream, however often it has told of something.
+/// A UNIX stream has one poll under way, however many events it has reported.
 #[test]
 fn polls_do_not_multiply() {
     let Some(mut ring) = ring() else { return };
@@ -231,31 +238,31 @@ fn polls_do_not_multiply() {
     adopt(&mut ring, socket, true);
     ring.receive(ID, true);
     for _ in 0..6 {
-        peer.write_all(b"more").expect("we are there");
+        peer.write_all(b"more").expect("the socket is open");
         wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
         drain(&mut ring);
     }
-    peer.write_all(b"more").expect("we are there");
+    peer.write_all(b"more").expect("the socket is open");
     ring.ring.flush();
     let events = std::iter::from_fn(|| ring.ring.next()).count();
     assert!((1..=4).contains(&events), "{events} events of one message");
 }
 
-/// A request is never made of a descriptor that has been closed and is another connection's meanwhile.
+/// No request is ever made on a descriptor that was closed and now belongs to another connection.
 #[test]
 fn a_closed_descriptor_is_not_received_from() {
     for _ in 0..20 {
         let Some(mut ring) = ring() else { return };
         let (socket, _gone) = tcp_pair();
         adopt(&mut ring, socket, false);
-        // Not handed on to the kernel yet.
+        // The request was not submitted to the kernel yet.
         ring.receive(ID, true);
         ring.close(ID, true);
-        // One of these has its number, if no other thread was faster.
+        // One of these gets its number, unless another thread was faster.
         let (one, other) = unix_pair();
         let other = OwnedFd::from(other);
         for socket in [&one, &other] {
-            rustix::io::write(socket, b"of another").expect("it is open");
+            rustix::io::write(socket, b"of another").expect("the socket is open");
         }
         assert!(drain(&mut ring).is_empty());
         for socket in [&one, &other] {
@@ -265,20 +272,23 @@ fn a_closed_descriptor_is_not_received_from() {
     }
 }
 
-/// A watched descriptor is let go of at once: its owner may close it, and the peer then sees the end.
+/// A watched descriptor is released at once: its owner may close it, and the peer then sees the
+/// end.
 #[test]
 fn a_descriptor_that_is_not_watched_any_more_is_let_go_of() {
     use std::io::Read;
     let Some(mut ring) = ring() else { return };
     let (socket, mut peer) = unix_pair();
-    ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false }).expect("it is watched");
+    ring.watch(ID, socket.as_raw_fd(), Interest { readable: true, writable: false })
+        .expect("the descriptor is watched");
     ring.flush();
     ring.close(ID, false);
     drop(socket);
     assert_eq!(peer.read(&mut [0]).expect("the end"), 0);
 }
 
-/// The rest before a fatal error is received by plain calls, behind a receive that is under way and may not hear of the error.
+/// Plain calls receive the rest before a fatal error, after a receive that is under way and may not
+/// notice the error.
 #[test]
 fn the_rest_ends_a_receive_that_is_under_way() {
     let Some(mut ring) = ring() else { return };
@@ -296,31 +306,32 @@ fn the_rest_ends_a_receive_that_is_under_way() {
 fn listen(ring: &mut Uring) -> std::net::SocketAddr {
     let options = PortOptions { backlog: 5, ..PortOptions::new() };
     let at = ring.listen(ID, &std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into(), &options);
-    at.expect("it listens").socket_addr().expect("of TCP")
+    at.expect("the port listens").socket_addr().expect("a TCP address")
 }
 
-/// True if a socket waits instead of failing, as requests to the ring need it.
+/// Returns `true` if calls on a socket wait instead of failing, as requests to the ring need it.
 fn is_blocking(socket: BorrowedFd<'_>) -> bool {
-    !rustix::fs::fcntl_getfl(socket).expect("it is open").contains(rustix::fs::OFlags::NONBLOCK)
+    !rustix::fs::fcntl_getfl(socket).expect("the socket is open").contains(rustix::fs::OFlags::NONBLOCK)
 }
 
-/// A port, a connection that was accepted and one that was made wait in the kernel, and are heard of only when something happens.
+/// A port, an accepted connection and an outgoing one wait in the kernel. They report an event only
+/// when something happens.
 #[test]
 fn idle_sockets_say_nothing() {
     let (server, client) = (Id { slot: 4, generation: 1 }, Id { slot: 5, generation: 1 });
     let Some(mut ring) = ring() else { return };
     let at = listen(&mut ring);
     ring.ring.flush();
-    assert!(ring.ring.next().is_none(), "a port without a waiting connection says something");
-    ring.connect(client, &at.into(), &DialOptions::new()).expect("it listens");
+    assert!(ring.ring.next().is_none(), "a port without a waiting connection reports an event");
+    ring.connect(client, &at.into(), &DialOptions::new()).expect("the port listens");
     let (until, mut inbox, mut came) = (Instant::now() + LIMIT, Inbox::default(), 0);
     while came < 2 {
-        assert!(Instant::now() < until, "they did not come");
-        ring.wait(Some(LIMIT)).expect("the ring turns");
+        assert!(Instant::now() < until, "the events did not come in time");
+        ring.wait(Some(LIMIT)).expect("the ring waits");
         while let Some((_, event)) = ring.next(&mut inbox) {
             match event {
                 BackendEvent::Other(Completion::Accepted(incoming)) => {
-                    ring.adopt(server, incoming.socket).expect("it takes the socket");
+                    ring.adopt(server, incoming.socket).expect("the backend adopts the socket");
                 }
                 BackendEvent::Other(Completion::Connected(_)) => {}
                 other => panic!("{other:?}"),
@@ -333,11 +344,11 @@ fn idle_sockets_say_nothing() {
         ring.receive(id, true);
     }
     ring.ring.flush();
-    assert!(ring.ring.next().is_none(), "an idle stream says something");
+    assert!(ring.ring.next().is_none(), "an idle stream reports an event");
 }
 
-/// A port without descriptors is polled until a connection comes, which is served by the ring as the others are; and when it is
-/// closed then, its address is free at once.
+/// A port without descriptors is polled until a connection arrives. The ring serves that connection
+/// like the others. If the port is closed then, its address is free at once.
 #[test]
 fn a_port_without_descriptors_is_polled() {
     let Some(mut ring) = ring() else { return };
@@ -346,11 +357,11 @@ fn a_port_without_descriptors_is_polled() {
     let at = listen(&mut ring);
     assert!(drain(&mut ring).is_empty(), "no connection waits");
     assert_eq!((left(SystemCall::RingAccept), left(SystemCall::Accept)), (0, 0));
-    let _peer = std::net::TcpStream::connect(at).expect("it listens");
+    let _peer = std::net::TcpStream::connect(at).expect("the port listens");
     let (until, mut inbox) = (Instant::now() + LIMIT, Inbox::default());
     let incoming = loop {
-        assert!(Instant::now() < until, "nobody is accepted");
-        ring.wait(Some(LIMIT)).expect("the ring turns");
+        assert!(Instant::now() < until, "no connection is accepted");
+        ring.wait(Some(LIMIT)).expect("the ring waits");
         match ring.next(&mut inbox) {
             Some((ID, BackendEvent::Other(Completion::Accepted(incoming)))) => break incoming,
             Some(other) => panic!("{other:?}"),
@@ -361,7 +372,7 @@ fn a_port_without_descriptors_is_polled() {
     assert!(is_blocking(socket.as_fd()));
 }
 
-/// A port that is closed while it is polled, or has been told twice to accept, listens no more.
+/// A port that is closed while it is polled, or was told twice to accept, does not listen any more.
 #[test]
 fn a_closed_port_listens_no_more() {
     for polled in [false, true] {
@@ -373,7 +384,7 @@ fn a_closed_port_listens_no_more() {
         let at = listen(&mut ring);
         assert!(drain(&mut ring).is_empty());
         if !polled {
-            let _peer = std::net::TcpStream::connect(at).expect("it listens");
+            let _peer = std::net::TcpStream::connect(at).expect("the port listens");
             wait_for(&mut ring, |event| matches!(event, BackendEvent::Other(Completion::Accepted(_))));
             ring.accept(ID);
             assert!(drain(&mut ring).is_empty());
@@ -381,15 +392,16 @@ fn a_closed_port_listens_no_more() {
         assert!(ring.stop_listening(ID).is_empty());
         ring.flush();
         let late = std::net::TcpStream::connect(at);
-        assert!(late.is_err(), "polled {polled}: it listens");
+        assert!(late.is_err(), "polled {polled}: the closed port listens");
     }
 }
 
-/// An attempt to connect whose poll says nothing is polled again, and one that is given up leaves no socket behind.
+/// A connection attempt is polled again if its poll reports nothing. An abandoned attempt leaves no
+/// socket behind.
 #[test]
 fn an_attempt_is_polled_again_and_given_up() {
     let Some(mut ring) = ring() else { return };
-    // Its queue is full: further attempts are not answered.
+    // The queue of this listener is full: further attempts get no answer.
     let listener = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::STREAM,
@@ -398,21 +410,21 @@ fn an_attempt_is_polled_again_and_given_up() {
     )
     .expect("a socket");
     rustix::net::bind(&listener, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-    rustix::net::listen(&listener, 0).expect("it listens");
-    let at = socket::local_address(&listener).expect("it has one").socket_addr().expect("of TCP");
-    let _first = std::net::TcpStream::connect(at).expect("it listens");
+    rustix::net::listen(&listener, 0).expect("the port listens");
+    let at = socket::local_address(&listener).expect("a local address").socket_addr().expect("a TCP address");
+    let _first = std::net::TcpStream::connect(at).expect("the port listens");
     plan(SystemCall::RingPoll, [Fault::Ends; 3]);
-    ring.connect(ID, &at.into(), &DialOptions::new()).expect("it begins");
+    ring.connect(ID, &at.into(), &DialOptions::new()).expect("the attempt begins");
     assert!(drain(&mut ring).is_empty(), "it is not connected");
-    assert_eq!(left(SystemCall::RingPoll), 0, "it is not polled again");
+    assert_eq!(left(SystemCall::RingPoll), 0, "the attempt is not polled again");
     let peer = format!("0100007F:{:04X} 02", at.port());
-    let under_way = || std::fs::read_to_string("/proc/self/net/tcp").expect("the system tells").contains(&peer);
+    let under_way = || std::fs::read_to_string("/proc/self/net/tcp").expect("the table of sockets").contains(&peer);
     assert!(under_way());
     ring.close(ID, false);
     assert!(!under_way(), "the attempt goes on");
 }
 
-/// However the kernel tells of an end or an error, it is one.
+/// Every way in which the kernel reports an end or an error is recognized.
 #[test]
 fn ends_and_errors_are_told() {
     let of = |flags| {
