@@ -232,8 +232,8 @@ impl<T> Deferred<T> {
     /// # fn main() -> Result<()> {
     /// # let reactor = Reactor::new()?;
     ///
-    /// If the port is taken: "listening failed (failure: cannot listen on ..; place:
-    /// src/main.rs:12:6)".
+    /// // If the port is taken, the log has:
+    /// // "listening failed (failure: cannot listen on ..; place: src/main.rs:12:6)".
     /// server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?
     ///     .listen(for_protocol(|_| Echo))
     ///     .or_log("listening");

@@ -105,7 +105,7 @@ impl EndpointRegistry {
     ///
     /// # fn main() -> ropewalk::Result<()> {
     /// let mut registry = EndpointRegistry::new();
-    /// `first:endpoint=..`; a real type would add something to the inner endpoint.
+    /// // `first:endpoint=..`; a real type would add something to the inner endpoint.
     /// registry.add_client("first", |reactor, description, registry| {
     ///     let arguments = Arguments::of(description, "first", &["endpoint"], &[])?;
     ///     let inner = arguments.required("endpoint", |inner| Ok(inner.value()))?;
