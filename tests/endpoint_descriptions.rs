@@ -521,12 +521,12 @@ fn client_errors_say_what_where_and_what_was_expected() {
         (
             "tcp:h:0",
             6,
-            r#""0" is not a port: expected a whole number from 1 to 65535 (port 0 is for servers: nobody can connect to it)"#,
+            r#""0" is not a port: expected a whole number from 1 to 65535 (port 0 is for servers: it cannot be connected to)"#,
         ),
         (
             "tcp:h:port=000",
             11,
-            r#""000" is not a port: expected a whole number from 1 to 65535 (port 0 is for servers: nobody can connect to it)"#,
+            r#""000" is not a port: expected a whole number from 1 to 65535 (port 0 is for servers: it cannot be connected to)"#,
         ),
         ("tcp:h:http", 6, r#""http" is not a port: expected a whole number from 1 to 65535"#),
         (

@@ -299,7 +299,7 @@ fn no_protocol_in_common() {
     let server = ServerTls::builder().identity(identity).protocols(["h2"]).build().expect("a configuration");
     let client = authority.client_builder().protocols(["smtp"]).for_server("example.org").expect("a configuration");
     let (_, asking, serving) = play(client, &server);
-    assert_eq!(serving.error(), "none of the protocols that the peer named is one of ours");
+    assert_eq!(serving.error(), "the peer and this side have no ALPN protocol in common");
     assert_eq!(asking.error(), "the peer ended TLS: no_application_protocol");
     let (_, asking, _) = play(authority.client("example.org"), &server);
     assert_eq!(asking.session().negotiated_protocol, None);
@@ -313,7 +313,11 @@ fn no_version_in_common() {
     let server = ServerTls::builder().identity(authority.issue(&["example.org"]).identity());
     let server = server.only_version(TlsVersion::Tls12).build();
     let (_, asking, serving) = play(client.expect("a configuration"), server.expect("a configuration"));
-    assert!(serving.error().starts_with("the peer has no kind of TLS in common with us"), "{}", serving.error());
+    assert!(
+        serving.error().starts_with("the peer and this side have no TLS parameters in common"),
+        "{}",
+        serving.error()
+    );
     assert_eq!(asking.error(), "the peer ended TLS: protocol_version");
 }
 
@@ -351,8 +355,8 @@ fn certificates_that_are_wrong() {
         (with(certificates::expired), name, "has expired (", "certificate_expired"),
         (with(certificates::not_yet_valid), name, "is not valid yet (", "certificate_expired"),
         (with(certificates::for_signing_code), name, "is not acceptable", "unsupported_certificate"),
-        (strangers.issue(&[name]), name, "self-signed, or signed by nobody whom we trust", "unknown_ca"),
-        (certificates::self_signed(&[name]), name, "self-signed, or signed by nobody whom we trust", "unknown_ca"),
+        (strangers.issue(&[name]), name, "self-signed, or its issuer is not trusted", "unknown_ca"),
+        (certificates::self_signed(&[name]), name, "self-signed, or its issuer is not trusted", "unknown_ca"),
     ] {
         for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
             let client = authority.client_builder().only_version(version).for_server(asked).expect("a configuration");
@@ -398,11 +402,11 @@ fn client_certificates() {
             assert_eq!(serving.session().peer_certificates.len(), usize::from(shown.is_some()));
         }
         let (_, asking, serving) = play(client(None), &required);
-        assert_eq!(serving.error(), "the peer showed no certificate");
+        assert_eq!(serving.error(), "the peer sent no certificate");
         assert!(asking.error().starts_with("the peer ended TLS: "), "{}", asking.error());
         for server in [&required, &accepted] {
             let (_, _, serving) = play(client(Some(&strangers)), server);
-            assert!(serving.error().contains("signed by nobody whom we trust"), "{}", serving.error());
+            assert!(serving.error().contains("its issuer is not trusted"), "{}", serving.error());
         }
     }
 }

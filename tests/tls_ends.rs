@@ -198,7 +198,7 @@ fn a_handshake_that_stalls() {
         pump.advance(limit / 6 - Duration::from_millis(1));
         assert_eq!(serving.log.all(), ["made"]);
         pump.advance(Duration::from_millis(1));
-        assert_eq!(serving.error(), format!("the TLS handshake was not done after {limit:?}"));
+        assert_eq!(serving.error(), format!("the TLS handshake timed out after {limit:?}"));
     }
     let (pump, _raw, serving) = with_library_client(server_tls.with_handshake_timeout(None));
     pump.advance(Duration::from_secs(10_000));

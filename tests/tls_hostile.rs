@@ -53,7 +53,7 @@ fn garbage_instead_of_a_handshake() {
             pump.client().transport().write(garbage);
             pump.flush();
             let error = serving.error();
-            assert!(error.contains("does not speak TLS") || error.contains("broke the rules of TLS"), "{error}");
+            assert!(error.contains("does not speak TLS") || error.contains("violated the TLS protocol"), "{error}");
             let alert = raw.received.borrow();
             assert!(alert.windows(5).any(|record| record == b"\x15\x03\x03\x00\x02"), "no alert: {alert:?}");
         }
@@ -187,7 +187,7 @@ fn a_record_that_was_changed() {
         pump.flush();
         // Having ended its direction, the library trips over an assertion of its own, which it has in debug builds only.
         let trips = shut && cfg!(debug_assertions);
-        let expected = if trips { "TLS failed" } else { "the peer broke the rules of TLS: cannot decrypt" };
+        let expected = if trips { "TLS failed" } else { "the peer violated the TLS protocol: cannot decrypt" };
         assert!(serving.error().starts_with(expected), "{}", serving.error());
         assert_eq!(serving.text(), "");
     }

@@ -176,7 +176,7 @@ fn openssls_client_has_to_say_who_it_is() {
                 assert!(said(&output).contains("bye\n"), "{}", said(&output));
                 assert!(!seen.session().peer_certificates.is_empty());
             } else {
-                assert_eq!(seen.log.reason(), "the peer showed no certificate");
+                assert_eq!(seen.log.reason(), "the peer sent no certificate");
                 let alert = if option == "-tls1_3" { "certificate required" } else { "alert" };
                 assert!(said(&output).contains(alert), "{}", said(&output));
             }
@@ -293,7 +293,7 @@ fn openssls_server_is_not_who_it_should_be() {
         ("wrong name", "the peer's certificate is not for localhost, but for other.example"),
         ("expired", "the peer's certificate has expired ("),
         ("not yet valid", "the peer's certificate is not valid yet ("),
-        ("self-signed", "the peer's certificate is self-signed, or signed by nobody whom we trust"),
+        ("self-signed", "the peer's certificate is self-signed, or its issuer is not trusted"),
     ] {
         let authority = Authority::new();
         let issued = match what {

@@ -175,7 +175,7 @@ fn a_replaced_configuration() {
     assert_eq!(asking.text(), "as before");
     assert!(!answered.log.is_over());
     let (_pump, _, refused) = play(&client, serving.clone());
-    assert_eq!(refused.error(), "the peer showed no certificate");
+    assert_eq!(refused.error(), "the peer sent no certificate");
     let me = authority.client_builder().identity(authority.issue(&["a.client"]).identity());
     let (_pump, _, accepted) = play(me.for_server(name).expect("a configuration"), serving.clone());
     assert!(!accepted.session().resumed && accepted.session().peer_certificates.len() == 1);

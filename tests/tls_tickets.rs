@@ -73,7 +73,7 @@ fn an_alert_behind_tickets_that_wait() {
     record[7] ^= 1;
     pump.client().transport().write(&record);
     pump.flush();
-    assert_eq!(serving.error(), "the peer broke the rules of TLS: cannot decrypt peer's message");
+    assert_eq!(serving.error(), "the peer violated the TLS protocol: cannot decrypt peer's message");
     let came = raw.received.borrow()[library.taken..].to_vec();
     library.connection.read_tls(&mut came.as_slice()).expect("there is room");
     let told = library.connection.process_new_packets().expect_err("an alert").to_string();

@@ -1,11 +1,14 @@
-//! The links of a chain, and the loops that run and cancel them. See the module above for states and rules.
+//! The links of a chain, and the loops that run and cancel them. The parent module lists states and
+//! rules.
 //!
-//! Upstream owns downstream: a promise owns the [`Root`], which owns the first [`Link`], and so on; a
-//! [`Deferred`](super::Deferred) shares the last. Nothing refers upstream but the weak reference to the root, the [`Head`] of the
-//! chain, that every Deferred of it hands on to the next: the root knows what is being waited for, which is all that cancelling
-//! needs. A promise fires when it is dropped at the latest, which takes the chain apart link by link.
+//! Upstream owns downstream: a promise owns the [`Root`], which owns the first [`Link`], and so on.
+//! A [`Deferred`](super::Deferred) shares the last link. The only reference upstream is the weak
+//! reference to the root, the [`Head`] of the chain, which each Deferred of the chain passes on to
+//! the next. The root knows the source that the chain waits for, and cancelling needs nothing more.
+//! A promise fires at the latest when it is dropped, which takes the chain apart link by link.
 //!
-//! No cell is borrowed, ever: what is in one is taken out, looked at, and put back before anything runs that is not ours.
+//! No cell is ever borrowed: its content is taken out, inspected, and put back before any foreign
+//! code runs.
 
 use std::cell::Cell;
 use std::mem;
@@ -19,32 +22,33 @@ use super::{Abandoned, Cancelled, Circular, Split, unhandled};
 use crate::failure::{Result, drop_guarded, guarded};
 use crate::log::error;
 
-/// A link with a result, to be handed on.
+/// A link with a result to be handed on.
 pub(super) trait ChainStep {
-    /// Gives the result to whoever wants it, and says who has the next one.
+    /// Gives the result to its consumer, and returns the link that has the next result.
     fn hand_on(self: Rc<Self>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>>;
 }
 
-/// Something that has a result of type `T`, or will have one.
+/// A link that has a result of type `T`, or will have one.
 pub(super) trait ChainSource<T: 'static>: ChainStep {
     fn place(&self) -> &ChainPlace<T>;
 }
 
-/// Something that takes a result of type `T`.
+/// A link that consumes a result of type `T`.
 trait Sink<T> {
     fn accept(self: Rc<Self>, result: Result<T>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>>;
 }
 
-/// What knows what a chain is waiting for.
+/// The start of a chain, which knows the source that the chain waits for.
 pub(super) trait Head {
-    /// Cancels what is waited for, or says whose business that is.
+    /// Cancels the source that the chain waits for, or returns the head that has to be cancelled
+    /// instead.
     fn cancel(self: Rc<Self>) -> Option<Rc<dyn Head>>;
 
-    /// A callback returned a Deferred: from now on that is waited for, or no longer.
+    /// Sets the Deferred that the chain waits for, which a callback returned, or clears it.
     fn waits_for(&self, inner: Option<Weak<dyn Head>>);
 }
 
-/// A chain that runs.
+/// One run of a chain: the loop that hands results from link to link.
 pub(super) struct ChainRun {
     head: Rc<dyn Head>,
 }
@@ -57,9 +61,10 @@ impl ChainRun {
     }
 }
 
-/// Cancels, going to what is waited for, however far away. Chains that wait for one another in a ring, which is an error of
-/// whoever made it, have nobody who could be cancelled: that is noticed by meeting again a head that was marked, a mark being
-/// set after 1, 2, 4, .. steps (Brent's way).
+/// Cancels the source that a chain waits for, however many chains away it is. Chains that wait for
+/// one another in a ring, which is a programming error, have no source to cancel. A ring is
+/// detected by meeting a marked head again; the mark moves after 1, 2, 4, .. steps (Brent's
+/// algorithm).
 pub(super) fn cancel(head: Rc<dyn Head>) {
     let mut mark = Rc::downgrade(&head);
     let (mut steps, mut until) = (0_usize, 1_usize);
@@ -77,43 +82,44 @@ pub(super) fn cancel(head: Rc<dyn Head>) {
     }
 }
 
-/// A head of nothing: that of a chain which waits for nobody.
+/// A dangling head, for a chain that waits for nothing.
 pub(super) fn no_head() -> Weak<dyn Head> {
     Weak::<Anchor>::new()
 }
 
-/// Where a result is kept until somebody wants it.
+/// Storage of a link's result until it is consumed.
 pub(super) struct ChainPlace<T: 'static> {
     content: Cell<Option<Result<T>>>,
     next: Cell<ChainNext<T>>,
     made: &'static Location<'static>,
     pauses: Cell<u32>,
     stage: Cell<ChainStage>,
-    /// The next is a task.
+    /// The consumer is a task.
     awaited: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ChainStage {
-    /// No result yet.
+    /// There is no result yet.
     Waiting,
-    There,
-    /// The result went on.
+    Ready,
+    /// The result was handed on.
     Gone,
 }
 
-/// Who wants the result.
+/// Consumer of the result.
 #[derive(Default)]
 enum ChainNext<T: 'static> {
     #[default]
-    Nobody,
+    Unclaimed,
     /// A callback.
     Sink(Rc<dyn Sink<T>>),
-    /// A link that follows this Deferred. Boxed: it is the largest, and not the most frequent.
+    /// A link that follows this Deferred. Boxed, because it is the largest variant and not the most
+    /// frequent.
     Follower(Box<Follower<T>>),
     Task(Waker),
-    /// It gave up, and does not want to hear of it.
-    Nowhere,
+    /// The consumer gave up: the result is discarded silently.
+    Discarded,
 }
 
 struct Follower<T: 'static> {
@@ -121,7 +127,7 @@ struct Follower<T: 'static> {
     head: Rc<dyn Head>,
 }
 
-/// What taking a result gave.
+/// Outcome of taking a result.
 pub(super) enum Taken<T> {
     Result(Result<T>),
     NotYet,
@@ -141,7 +147,7 @@ impl<T> ChainPlace<T> {
     fn new(made: &'static Location<'static>) -> Self {
         Self {
             content: Cell::new(None),
-            next: Cell::new(ChainNext::Nobody),
+            next: Cell::new(ChainNext::Unclaimed),
             made,
             pauses: Cell::new(0),
             stage: Cell::new(ChainStage::Waiting),
@@ -149,32 +155,32 @@ impl<T> ChainPlace<T> {
         }
     }
 
-    /// Whether it has its result, and does not keep it back.
-    pub(super) fn is_there(&self) -> bool {
+    /// Returns `true` if the result is ready and not held back by a pause.
+    pub(super) fn is_ready(&self) -> bool {
         self.has_result() && self.pauses.get() == 0
     }
 
     pub(super) fn has_result(&self) -> bool {
-        self.stage.get() == ChainStage::There
+        self.stage.get() == ChainStage::Ready
     }
 
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited.get()
     }
 
-    /// The result, if it is there and not kept back.
+    /// Takes the result, if it is ready and not held back.
     pub(super) fn take(&self) -> Taken<T> {
         match self.stage.get() {
-            ChainStage::There if self.is_there() => {
+            ChainStage::Ready if self.is_ready() => {
                 self.stage.set(ChainStage::Gone);
                 self.content.take().map_or(Taken::Gone, Taken::Result)
             }
-            ChainStage::There | ChainStage::Waiting => Taken::NotYet,
+            ChainStage::Ready | ChainStage::Waiting => Taken::NotYet,
             ChainStage::Gone => Taken::Gone,
         }
     }
 
-    /// As `take`; whoever polls is woken when there is more to say.
+    /// Takes the result as `take` does, and otherwise registers the waker of the polling task.
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Taken<T> {
         let taken = self.take();
         self.awaited.set(matches!(taken, Taken::NotYet));
@@ -190,19 +196,20 @@ impl<T> ChainPlace<T> {
         taken
     }
 
-    /// The task that waited is gone: what comes now goes nowhere.
+    /// Discards the result, now or when it arrives: the task that waited is gone.
     pub(super) fn give_up(&self) {
         self.awaited.set(false);
-        let old = self.next.replace(ChainNext::Nowhere);
+        let old = self.next.replace(ChainNext::Discarded);
         drop(old);
     }
 
     fn keep(&self, result: Result<T>) {
-        self.stage.set(ChainStage::There);
+        self.stage.set(ChainStage::Ready);
         self.content.set(Some(result));
     }
 
-    /// Keeps the result if nobody wants it now, otherwise gives it away, and says who has the next one.
+    /// Gives the result to its consumer, or stores it if there is none. Returns the link that has
+    /// the next result.
     fn give(&self, result: Result<T>, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         if self.pauses.get() > 0 {
             self.keep(result);
@@ -221,7 +228,7 @@ impl<T> ChainPlace<T> {
                 link.place().keep(result);
                 Some(link)
             }
-            ChainNext::Nobody => {
+            ChainNext::Unclaimed => {
                 self.keep(result);
                 None
             }
@@ -230,7 +237,7 @@ impl<T> ChainPlace<T> {
                 waker.wake();
                 None
             }
-            ChainNext::Nowhere => {
+            ChainNext::Discarded => {
                 self.stage.set(ChainStage::Gone);
                 drop_guarded("the result of a Deferred", result);
                 None
@@ -238,7 +245,7 @@ impl<T> ChainPlace<T> {
         }
     }
 
-    /// Gives what is kept.
+    /// Gives the stored result to its consumer, if it is ready.
     fn give_kept(&self, run: &mut ChainRun) -> Option<Rc<dyn ChainStep>> {
         let result = self.take().result()?;
         self.give(result, run)
@@ -249,41 +256,42 @@ impl<T> Drop for ChainPlace<T> {
     fn drop(&mut self) {
         match self.content.take() {
             Some(Err(failure)) => unhandled::report(failure, self.made),
-            // Whoever fires a promise may be the one that drops this.
+            // The code that fires a promise may drop this: no panic of a destructor reaches it.
             Some(value) if mem::needs_drop::<T>() => drop_guarded("the result of a Deferred", value),
             _ => {}
         }
     }
 }
 
-/// The first link: what a promise fires.
+/// The first link of a chain, which a promise fires.
 pub(super) struct Root<T: 'static> {
     place: ChainPlace<T>,
     waits: Cell<Waits>,
-    /// It was cancelled without a canceller: the next firing was on its way, and does nothing.
+    /// It was cancelled without a canceller: the next firing was already on its way, and has no
+    /// effect.
     swallows: Cell<bool>,
 }
 
-/// What a chain is waiting for.
+/// The source that a chain waits for.
 #[derive(Default)]
 enum Waits {
-    /// The promise, which somebody may know how to give up.
+    /// The promise, with its canceller if it has one.
     Promise(Option<Box<dyn FnOnce()>>),
-    /// The canceller, which runs.
+    /// The canceller, which is running.
     Canceller,
-    /// Nothing: it was fired.
+    /// Nothing: the promise was fired.
     #[default]
     Nothing,
     /// A Deferred that a callback returned.
     Inner(Weak<dyn Head>),
 }
 
-/// What firing a promise came to.
+/// Outcome of firing a promise.
 pub(super) enum Fired<T> {
     Now,
-    /// It was cancelled, and this was already on its way.
+    /// The promise was cancelled, and this firing was already on its way.
     Swallowed,
-    /// It was fired before: the result comes back.
+    /// The promise was fired before: the result comes back.
     Before(Result<T>),
 }
 
@@ -293,7 +301,7 @@ impl<T: 'static> Root<T> {
         Rc::new(Self { place, waits, swallows: Cell::new(false) })
     }
 
-    /// Whether it was fired or cancelled.
+    /// Returns `true` if the promise was fired or cancelled.
     pub(super) fn is_called(&self) -> bool {
         let waits = self.waits.take();
         let called = !matches!(waits, Waits::Promise(_) | Waits::Canceller);
@@ -329,9 +337,10 @@ impl<T: 'static> Root<T> {
 }
 
 impl<T: 'static> Drop for Root<T> {
-    /// Throws away that the promise was dropped, if nothing ever waited for the result: both ends went, and nothing is missed.
+    /// Discards the [`Abandoned`] of a dropped promise if its result never had a consumer: both
+    /// ends are gone, and no failure is worth a report.
     fn drop(&mut self) {
-        if matches!(self.place.next.get_mut(), ChainNext::Nobody)
+        if matches!(self.place.next.get_mut(), ChainNext::Unclaimed)
             && let Some(Err(failure)) = self.place.content.get_mut()
             && failure.check::<Abandoned>().is_some()
         {
@@ -360,7 +369,7 @@ impl<T: 'static> Head for Root<T> {
                 if let Err(failure) = guarded(canceller) {
                     error!(%failure, place = %self.place.made, "a canceller failed");
                 }
-                // It may have fired the promise itself.
+                // The canceller may have fired the promise itself.
                 if !self.is_called() {
                     self.waits.set(Waits::Nothing);
                     self.run(Err(Cancelled.into()));
@@ -389,7 +398,7 @@ impl<T: 'static> Head for Root<T> {
     }
 }
 
-/// A callback, and the place of what it makes.
+/// A callback, and the storage of its result.
 pub(super) struct Link<U: 'static, F> {
     place: ChainPlace<U>,
     call: Cell<Option<F>>,
@@ -406,7 +415,7 @@ impl<U: 'static, F> Drop for Link<U, F> {
 }
 
 impl<U: 'static, F> Link<U, F> {
-    /// A link behind `source`.
+    /// Creates a link that consumes the result of `source`.
     pub(super) fn behind<T: 'static>(source: &ChainPlace<T>, call: F, made: &'static Location<'static>) -> Rc<Self>
     where
         F: FnOnce(Result<T>) -> Resolved<U> + 'static,
@@ -460,7 +469,7 @@ impl<U: 'static, F: 'static> ChainSource<U> for Link<U, F> {
     }
 }
 
-/// A result that is kept back, though nobody has to be waited for.
+/// A stored result without a source, for a Deferred that was ready when it was paused.
 pub(super) struct Kept<T: 'static>(ChainPlace<T>);
 
 impl<T: 'static> Kept<T> {
@@ -483,7 +492,7 @@ impl<T: 'static> ChainSource<T> for Kept<T> {
     }
 }
 
-/// The head of a chain that was paused after its root had gone.
+/// The head of a chain that was paused after its root was gone.
 struct Anchor(Cell<Option<Weak<dyn Head>>>);
 
 impl Head for Anchor {
@@ -499,14 +508,15 @@ impl Head for Anchor {
     }
 }
 
-/// A pause of a place. It keeps the head of the chain, for whoever cancels what runs after it.
+/// A pause of a link. It keeps the head of the chain alive, so that a callback that runs after the
+/// pause can be cancelled.
 pub(super) struct Paused<T: 'static> {
     source: Rc<dyn ChainSource<T>>,
     head: Rc<dyn Head>,
 }
 
 impl<T: 'static> Paused<T> {
-    /// Pauses; the head is replaced if there is none any more.
+    /// Pauses `source`, and replaces the head if it is gone.
     pub(super) fn new(source: &Rc<dyn ChainSource<T>>, head: &mut Weak<dyn Head>) -> Self {
         let pauses = &source.place().pauses;
         pauses.set(pauses.get() + 1);
@@ -523,7 +533,7 @@ impl<T: 'static> Drop for Paused<T> {
     fn drop(&mut self) {
         let place = self.source.place();
         place.pauses.set(place.pauses.get() - 1);
-        if place.is_there() {
+        if place.is_ready() {
             let mut run = ChainRun { head: Rc::clone(&self.head) };
             let next = place.give_kept(&mut run);
             run.go(next);

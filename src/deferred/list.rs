@@ -1,4 +1,4 @@
-//! Many Deferreds at once (Twisted: `DeferredList`, `gatherResults`, `race`).
+//! Waiting for many Deferreds at once (Twisted: `DeferredList`, `gatherResults`, `race`).
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,9 +9,10 @@ use thiserror::Error;
 use super::{Canceller, Deferred, Promise};
 use crate::failure::{Failure, Result};
 
-/// Waits for many Deferreds (Twisted: `DeferredList`). The flags say what else ends the waiting.
+/// Waits for many Deferreds (Twisted: `DeferredList`). Flags select which other results end the
+/// wait.
 ///
-/// Cancelling the Deferred that comes of it cancels every one that has no result yet.
+/// Cancelling the resulting Deferred cancels every Deferred that has no result yet.
 ///
 /// ```
 /// use ropewalk::deferred::{DeferredList, Listed};
@@ -24,7 +25,7 @@ use crate::failure::{Failure, Result};
 /// assert_eq!(results[1].as_ref().unwrap_err().to_string(), "no");
 /// ```
 #[derive(Debug)]
-#[must_use = "it waits for nothing before it is made a Deferred"]
+#[must_use = "it waits for nothing until it is turned into a Deferred"]
 pub struct DeferredList<T: 'static> {
     deferreds: Vec<Deferred<T>>,
     flags: ListFlags,
@@ -37,7 +38,7 @@ struct ListFlags {
     consume_errors: bool,
 }
 
-/// What a [`DeferredList`] gives.
+/// Result of a [`DeferredList`].
 #[derive(Debug)]
 pub enum Listed<T> {
     /// Every result, in the order of the Deferreds.
@@ -46,37 +47,40 @@ pub enum Listed<T> {
     First {
         /// The value.
         value: T,
-        /// Which Deferred it came from.
+        /// Index of the Deferred it came from.
         index: usize,
     },
 }
 
 impl<T> DeferredList<T> {
-    /// A list without flags: it waits for every result, and does not fail.
+    /// Creates a list without flags: it waits for every result, and does not fail.
     pub fn new(deferreds: impl IntoIterator<Item = Deferred<T>>) -> Self {
         Self { deferreds: deferreds.into_iter().collect(), flags: ListFlags::default() }
     }
 
-    /// Whether the first value ends the waiting: the result is [`Listed::First`] then (Twisted: `fireOnOneCallback`).
+    /// If `yes`, the first value ends the wait, and the result is [`Listed::First`] (Twisted:
+    /// `fireOnOneCallback`).
     pub fn fire_on_one_callback(mut self, yes: bool) -> Self {
         self.flags.fire_on_one_callback = yes;
         self
     }
 
-    /// Whether the first failure ends the waiting: the list fails with [`FirstError`] then (Twisted: `fireOnOneErrback`).
+    /// If `yes`, the first failure ends the wait, and the list fails with [`FirstError`] (Twisted:
+    /// `fireOnOneErrback`).
     pub fn fire_on_one_errback(mut self, yes: bool) -> Self {
         self.flags.fire_on_one_errback = yes;
         self
     }
 
-    /// Whether failures that come after the waiting ended are dropped. Otherwise they are reported as unhandled (Twisted:
-    /// `consumeErrors`; there it is about every failure, here those that are part of the result are yours).
+    /// If `yes`, failures that arrive after the end of the wait are dropped. Otherwise they are
+    /// reported as unhandled (Twisted: `consumeErrors`, which there concerns every failure; here
+    /// failures that are part of the result are left to the caller).
     pub fn consume_errors(mut self, yes: bool) -> Self {
         self.flags.consume_errors = yes;
         self
     }
 
-    /// Begins to wait.
+    /// Starts to wait.
     #[track_caller]
     pub fn into_deferred(self) -> Deferred<Listed<T>> {
         let flags = self.flags;
@@ -93,8 +97,9 @@ impl<T> DeferredList<T> {
     }
 }
 
-/// The values of all, in their order; the first failure ends the waiting, with [`FirstError`] (Twisted: `gatherResults`). Those
-/// that come later are reported as unhandled: [`gather_or_cancel`] cancels them. Cancelling it cancels all.
+/// Collects the values of all Deferreds, in their order (Twisted: `gatherResults`). The first
+/// failure ends the wait, with [`FirstError`]. Later failures are reported as unhandled;
+/// [`gather_or_cancel`] cancels the remaining Deferreds instead. Cancelling the result cancels all.
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -108,8 +113,9 @@ pub fn gather_results<T>(deferreds: impl IntoIterator<Item = Deferred<T>>) -> De
     gather(deferreds, false)
 }
 
-/// [`gather_results`] that leaves nothing running: the first failure cancels the Deferreds that have no result yet, and whatever they
-/// say is dropped. The gathering fails with [`FirstError`] when they are cancelled. (Twisted's `gatherResults` cancels none.)
+/// Collects values as [`gather_results`] does, and leaves no operation running. The first failure
+/// cancels the Deferreds that have no result yet, and their results are dropped. After that the
+/// result fails with [`FirstError`]. (Twisted's `gatherResults` cancels none.)
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -136,8 +142,9 @@ fn gather<T>(deferreds: impl IntoIterator<Item = Deferred<T>>, cancel_rest: bool
     Many { judge, all, quiet: cancel_rest, cancel_rest }.wait_for(deferreds.into_iter().collect())
 }
 
-/// The first value, and the index of the Deferred that had it; the others are cancelled, and whatever they say is dropped
-/// (Twisted: `race`). If all fail, so does it, with [`FailureGroup`]; of none, with [`NoDeferreds`]. Cancelling it cancels all.
+/// Returns the first value, and the index of its Deferred (Twisted: `race`). The other Deferreds
+/// are cancelled, and their results are dropped. If all fail, the race fails with [`FailureGroup`];
+/// without any Deferred, it fails with [`NoDeferreds`]. Cancelling the result cancels all.
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -164,15 +171,15 @@ pub fn race<T>(deferreds: impl IntoIterator<Item = Deferred<T>>) -> Deferred<(us
     Many { judge, all, quiet: true, cancel_rest: true }.wait_for(deferreds)
 }
 
-/// How many results become one.
+/// The rules by which many results become one.
 struct Many<J, A> {
-    /// What a result means for the waiting.
+    /// Decides for each result if it ends the wait.
     judge: J,
-    /// What comes of it when every result was kept.
+    /// Makes the final result once every result was kept.
     all: A,
-    /// Failures that come too late are dropped.
+    /// Late failures are dropped.
     quiet: bool,
-    /// The end of the waiting cancels those who have no result yet.
+    /// The end of the wait cancels the Deferreds that have no result yet.
     cancel_rest: bool,
 }
 
@@ -211,7 +218,7 @@ impl<J, A> Many<J, A> {
     }
 }
 
-/// The waiting that is under way. The Deferreds that it waits for keep it.
+/// State of a wait in progress. Owned by the callbacks of the Deferreds that it waits for.
 struct ListWaiter<T: 'static, R: 'static, J, A> {
     many: Many<J, A>,
     results: RefCell<Vec<Option<Result<T>>>>,
@@ -226,7 +233,7 @@ where
     J: Fn(usize, Result<T>) -> Verdict<T, R>,
     A: Fn(Vec<Result<T>>) -> Result<R>,
 {
-    /// A result came. What this fails with is reported as unhandled.
+    /// Records a result. A failure that this returns is reported as unhandled.
     fn arrived(&self, index: usize, result: Result<T>) -> Result<()> {
         if self.ended.get() {
             return if self.all.quiet.get() { Ok(()) } else { result.map(drop) };
@@ -254,19 +261,19 @@ where
 
     fn end(&self, result: Result<R>) {
         self.ended.set(true);
-        // It may have been cancelled, by a canceller that fired nothing.
+        // The promise may have been cancelled already, by a canceller that fired nothing.
         let _ = self.promise.complete(result);
     }
 }
 
-/// All that are waited for.
+/// Cancellers of all Deferreds of a wait.
 struct All {
     cancellers: Box<[Canceller]>,
     quiet: Cell<bool>,
 }
 
 impl All {
-    /// Cancels those without a result, and does not want to hear of it.
+    /// Cancels the Deferreds that have no result yet, and silences their failures.
     fn cancel(&self) {
         self.quiet.set(true);
         for canceller in &self.cancellers {
@@ -275,22 +282,22 @@ impl All {
     }
 }
 
-/// One of many failed (Twisted: `FirstError`).
+/// One of many Deferreds failed (Twisted: `FirstError`).
 #[derive(Debug, Clone, Error)]
 #[error("number {index} failed: {failure}")]
 #[non_exhaustive]
 pub struct FirstError {
-    /// Which Deferred it was.
+    /// Index of the Deferred.
     pub index: usize,
-    /// What it failed with (Twisted: `subFailure`).
+    /// Its failure (Twisted: `subFailure`).
     pub failure: Failure,
 }
 
-/// All of them failed (Twisted: `FailureGroup`).
+/// All Deferreds failed (Twisted: `FailureGroup`).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub struct FailureGroup {
-    /// What they failed with, in the order of the Deferreds.
+    /// The failures, in the order of the Deferreds.
     pub failures: Vec<Failure>,
 }
 
@@ -304,7 +311,8 @@ impl fmt::Display for FailureGroup {
     }
 }
 
-/// The first of no Deferreds was asked for, which never comes (Twisted waits for ever).
+/// The first result of no Deferreds was requested, which would never arrive (Twisted waits for
+/// ever).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the first of no Deferreds never comes")]
+#[error("there are no Deferreds, so the first result would never arrive")]
 pub struct NoDeferreds;

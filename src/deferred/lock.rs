@@ -1,4 +1,5 @@
-//! Who may do something now, and who has to wait (Twisted: `DeferredLock`, `DeferredSemaphore`).
+//! Limits on concurrent operations: a lock and a semaphore (Twisted: `DeferredLock`,
+//! `DeferredSemaphore`).
 
 use std::fmt;
 use std::rc::Rc;
@@ -8,8 +9,8 @@ use thiserror::Error;
 use super::wait_queue::WaitQueue;
 use super::{Deferred, Outcome, maybe_deferred};
 
-/// One at a time (Twisted: `DeferredLock`). A cheap handle; clones name the same lock. Those who wait get it in the order in
-/// which they asked.
+/// A lock that one operation holds at a time (Twisted: `DeferredLock`). A cheap handle; clones name
+/// the same lock. Waiting operations get it in the order of their requests.
 ///
 /// ```
 /// use ropewalk::deferred::{DeferredLock, Promise};
@@ -27,31 +28,32 @@ use super::{Deferred, Outcome, maybe_deferred};
 pub struct DeferredLock(DeferredSemaphore);
 
 impl DeferredLock {
-    /// A lock that nobody holds.
+    /// Creates a lock that is free.
     pub fn new() -> Self {
         Self(DeferredSemaphore { wait_queue: WaitQueue::new([()]), limit: 1 })
     }
 
-    /// The lock, when it is free (Twisted: `acquire`). Dropping the [`Permit`] releases it. Cancelling gives up the place in the
-    /// queue.
+    /// Acquires the lock as soon as it is free (Twisted: `acquire`). Dropping the [`Permit`]
+    /// releases it. Cancelling the Deferred gives up its place in the queue.
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
         self.0.acquire()
     }
 
-    /// Calls `call` when the lock is free, and holds it until what that returned has its result; it is released on a value, a
-    /// failure, a panic and a cancel (Twisted: `run`).
+    /// Calls `call` when the lock is free, and holds the lock until the outcome of `call` has its
+    /// result (Twisted: `run`). The lock is released on a value, a failure, a panic and a
+    /// cancellation.
     #[track_caller]
     pub fn run<R: Outcome>(&self, call: impl FnOnce() -> R + 'static) -> Deferred<R::Output> {
         self.0.run(call)
     }
 
-    /// Whether somebody holds it (Twisted: `locked`).
+    /// Returns `true` if the lock is held (Twisted: `locked`).
     pub fn is_locked(&self) -> bool {
         self.0.tokens() == 0
     }
 
-    /// How many wait for it (Twisted: `len(lock.waiting)`).
+    /// Number of Deferreds that wait for the lock (Twisted: `len(lock.waiting)`).
     pub fn waiting(&self) -> usize {
         self.0.waiting()
     }
@@ -70,8 +72,9 @@ impl fmt::Debug for DeferredLock {
     }
 }
 
-/// So many at a time (Twisted: `DeferredSemaphore`). A cheap handle; clones name the same semaphore. Those who wait get a token
-/// in the order in which they asked.
+/// A semaphore: it limits the number of concurrent operations (Twisted: `DeferredSemaphore`). A
+/// cheap handle; clones name the same semaphore. Waiting operations get a token in the order of
+/// their requests.
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -90,10 +93,10 @@ pub struct DeferredSemaphore {
 }
 
 impl DeferredSemaphore {
-    /// A semaphore with so many tokens.
+    /// Creates a semaphore with `tokens` tokens.
     ///
     /// # Errors
-    /// [`NoTokens`] if there are none: everybody would wait for ever.
+    /// [`NoTokens`] if `tokens` is 0: every request would wait for ever.
     pub fn new(tokens: usize) -> Result<Self, NoTokens> {
         if tokens == 0 {
             return Err(NoTokens);
@@ -101,16 +104,17 @@ impl DeferredSemaphore {
         Ok(Self { wait_queue: WaitQueue::new(std::iter::repeat_n((), tokens)), limit: tokens })
     }
 
-    /// A token, when there is one (Twisted: `acquire`). Dropping the [`Permit`] gives it back. Cancelling gives up the place in
-    /// the queue.
+    /// Acquires a token as soon as one is free (Twisted: `acquire`). Dropping the [`Permit`] gives
+    /// it back. Cancelling the Deferred gives up its place in the queue.
     #[track_caller]
     pub fn acquire(&self) -> Deferred<Permit> {
         let wait_queue = Rc::clone(&self.wait_queue);
         self.wait_queue.get().add_callback(|()| Ok(Permit(wait_queue)))
     }
 
-    /// Calls `call` when there is a token, and holds that until what `call` returned has its result; it is given back on a
-    /// value, a failure, a panic and a cancel (Twisted: `run`).
+    /// Calls `call` when a token is free, and holds the token until the outcome of `call` has its
+    /// result (Twisted: `run`). The token is given back on a value, a failure, a panic and a
+    /// cancellation.
     #[track_caller]
     pub fn run<R: Outcome>(&self, call: impl FnOnce() -> R + 'static) -> Deferred<R::Output> {
         self.acquire().add_callback(move |permit| {
@@ -121,17 +125,17 @@ impl DeferredSemaphore {
         })
     }
 
-    /// How many tokens are free (Twisted: `tokens`).
+    /// Number of free tokens (Twisted: `tokens`).
     pub fn tokens(&self) -> usize {
         self.wait_queue.idle()
     }
 
-    /// How many tokens there are in all (Twisted: `limit`).
+    /// Total number of tokens (Twisted: `limit`).
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// How many wait for a token (Twisted: `len(semaphore.waiting)`).
+    /// Number of Deferreds that wait for a token (Twisted: `len(semaphore.waiting)`).
     pub fn waiting(&self) -> usize {
         self.wait_queue.waiters()
     }
@@ -145,13 +149,13 @@ impl fmt::Debug for DeferredSemaphore {
     }
 }
 
-/// A lock that is held, or a token. Dropping it releases it (Twisted: `release`; releasing what is not held can't be written),
-/// and whoever waits next has it before the drop is over.
+/// A held lock, or a token. Dropping it releases it (Twisted: `release`; releasing a lock that is
+/// not held does not compile). The next waiting operation has it before the drop returns.
 #[must_use = "it is released when it is dropped"]
 pub struct Permit(Rc<WaitQueue<()>>);
 
 impl Permit {
-    /// Releases it, as dropping it does (Twisted: `release`).
+    /// Releases the lock or the token, as dropping it does (Twisted: `release`).
     pub fn release(self) {}
 }
 
@@ -167,7 +171,7 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// A semaphore of nothing was asked for (Twisted: a `ValueError`).
+/// A semaphore without tokens was requested (Twisted: a `ValueError`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a semaphore needs a token at least")]
+#[error("a semaphore needs at least one token")]
 pub struct NoTokens;

@@ -1,31 +1,37 @@
-//! A result that is not there yet, and what is to be done with it (Twisted: `twisted.internet.defer.Deferred`).
+//! Results that arrive later, and the callbacks that process them (Twisted:
+//! `twisted.internet.defer.Deferred`).
 //!
-//! [`Promise`] is the firing side, [`Deferred`] the waiting side. Callbacks are added to the waiting side; each takes the
-//! result of the one before and makes the next, so each addition consumes the Deferred and gives that of the next result.
-//! This room knows nothing of networks or time.
+//! [`Promise`] is the firing side, [`Deferred`] the waiting side. Callbacks are added to the
+//! waiting side. Each callback takes the result of the previous one and produces the next. So each
+//! addition consumes the Deferred and returns the Deferred of the next result. This module knows
+//! nothing of networks or time.
 //!
 //! A link of a chain is in one of these states:
 //!
-//! | state | means | goes on when |
+//! | state | meaning | leaves it when |
 //! |---|---|---|
-//! | waiting | no result yet | the promise is fired, or the callback before it has run |
-//! | following | its callback returned a Deferred | that has its result, which becomes this one's |
-//! | there | it has its result, and nobody has asked for it | a callback is added, it is awaited, or taken |
-//! | paused | as *there*, but kept back | every [`Pause`] is gone |
-//! | gone | the result went on | never |
+//! | waiting | it has no result yet | the promise is fired, or the previous callback has run |
+//! | following | its callback returned a Deferred | that Deferred has its result, which becomes the result of this link |
+//! | ready | it has its result, and nothing has consumed it | a callback is added, or the result is awaited or taken |
+//! | paused | as *ready*, but the result is held back | every [`Pause`] is dropped |
+//! | gone | the result was handed on | never |
 //!
 //! Rules:
-//! 1. A promise is fired once. Firing it again is an error that gives the value back; except that after a cancel without a
-//!    canceller one firing is swallowed, for it was already on its way.
-//! 2. Callbacks run at once if the result is there, otherwise when it comes, in the order in which they were added. None is
-//!    entered while another of the same chain runs.
-//! 3. An `Err` or a panic goes on to the next errback, a value to the next callback; each can turn one into the other.
-//! 4. Cancelling goes to what is being waited for: the promise's canceller, or the Deferred that is followed. A chain that has
-//!    its result is not affected.
-//! 5. A failure that reaches the end, and that nobody took before the last handle went, is reported once ([`unhandled`]).
+//! 1. A promise is fired once. Firing it again is an error that gives the value back. There is one
+//!    exception: after a cancellation without a canceller, one firing is swallowed, because it was
+//!    already on its way.
+//! 2. Callbacks run at once if the result is ready, otherwise when it arrives, in the order in
+//!    which they were added. No callback is entered while another one of the same chain runs.
+//! 3. An `Err` or a panic goes to the next errback, a value to the next callback. Each can turn one
+//!    into the other.
+//! 4. Cancelling goes to the source that the chain waits for: the promise's canceller, or the
+//!    Deferred that is followed. A chain that has its result is not affected.
+//! 5. A failure that reaches the end of a chain, and is not taken before the last handle is
+//!    dropped, is reported once ([`unhandled`]).
 //! 6. A promise that is dropped unfired fires with [`Abandoned`].
-//! 7. A Deferred that was awaited and is dropped before it has its result is cancelled, and nobody hears of it.
-//! 8. Running, cancelling and dropping take no stack, however long the chain: one link hands the next to a loop.
+//! 7. A Deferred that was awaited and is dropped before it has its result is cancelled silently.
+//! 8. Running, cancelling and dropping use constant stack space, however long the chain: each link
+//!    hands the next one to a loop.
 
 mod chain;
 mod list;
@@ -77,41 +83,52 @@ use crate::failure::{Failure, Result, guarded, guarded_result};
 #[must_use = "a Deferred that is dropped goes on without you: add an errback, return it, or end with `or_log(\"what it does\")`"]
 pub struct Deferred<T: 'static>(DeferredState<T>);
 
-/// Where the result is. One that is there takes no allocation, and neither do the callbacks that are added to it.
+/// State of a Deferred. One that is ready needs no allocation, and neither do the callbacks added
+/// to it.
 enum DeferredState<T: 'static> {
     Ready(Result<T>, &'static Location<'static>),
     Waiting(Rc<dyn ChainSource<T>>, Weak<dyn Head>),
     Gone,
 }
 
-/// What a Deferred consists of.
+/// A Deferred taken apart: its result, or the source of the result and the head of its chain.
 enum Split<T: 'static> {
     Now(Result<T>),
     Later(Rc<dyn ChainSource<T>>, Weak<dyn Head>),
 }
 
 impl<T> Deferred<T> {
-    /// One that has its value (Twisted: `succeed`).
+    /// Creates a Deferred that already has its value (Twisted: `succeed`).
     #[track_caller]
     pub fn succeed(value: T) -> Self {
         Self::with_result(Ok(value))
     }
 
-    /// One that has failed (Twisted: `fail`).
+    /// Creates a Deferred that has already failed (Twisted: `fail`).
     #[track_caller]
     pub fn fail(failure: impl Into<Failure>) -> Self {
         Self::with_result(Err(failure.into()))
     }
 
-    /// One that has its result.
+    /// Creates a Deferred that already has its result, a value or a failure.
     #[track_caller]
     pub fn with_result(result: Result<T>) -> Self {
         Self(DeferredState::Ready(result, Location::caller()))
     }
 
-    /// Has `call` called with the value; a failure passes by (Twisted: `addCallback`).
+    /// Calls `call` with the value; a failure skips it (Twisted: `addCallback`).
     ///
-    /// It returns a `Result`, another Deferred (whose result is waited for), or nothing; see [`Outcome`].
+    /// The callback returns a `Result`, another Deferred (the chain waits for its result), or
+    /// nothing; see [`Outcome`].
+    ///
+    /// ```
+    /// use ropewalk::deferred::Promise;
+    ///
+    /// let (promise, length) = Promise::<String>::new();
+    /// let mut doubled = length.add_callback(|text| Ok(text.len())).add_callback(|length| Ok(2 * length));
+    /// promise.callback("four".to_owned()).unwrap();
+    /// assert_eq!(doubled.take_result().unwrap().unwrap(), 8);
+    /// ```
     #[track_caller]
     pub fn add_callback<R: Outcome>(self, call: impl FnOnce(T) -> R + 'static) -> Deferred<R::Output> {
         self.add(|result| match result {
@@ -120,7 +137,24 @@ impl<T> Deferred<T> {
         })
     }
 
-    /// Has `call` called with the failure; a value passes by (Twisted: `addErrback`).
+    /// Calls `call` with the failure; a value skips it (Twisted: `addErrback`).
+    ///
+    /// The errback returns a value in place of the failure, or passes a failure on; see
+    /// [`OutcomeOf`].
+    ///
+    /// ```
+    /// use ropewalk::Deferred;
+    /// use ropewalk::deferred::TimedOut;
+    ///
+    /// fn or_zero(answer: Deferred<u32>) -> Deferred<u32> {
+    ///     answer.add_errback(|failure| match failure.check::<TimedOut>() {
+    ///         Some(_) => Ok(0),
+    ///         None => Err(failure),
+    ///     })
+    /// }
+    /// let mut answer = or_zero(Deferred::fail("no route"));
+    /// assert_eq!(answer.take_result().unwrap().unwrap_err().to_string(), "no route");
+    /// ```
     #[track_caller]
     pub fn add_errback<R: OutcomeOf<T>>(self, call: impl FnOnce(Failure) -> R + 'static) -> Self {
         self.add(|result| match result {
@@ -129,7 +163,19 @@ impl<T> Deferred<T> {
         })
     }
 
-    /// Has one of the two called, and not the second for a failure of the first (Twisted: `addCallbacks`).
+    /// Calls one of the two. `errback` is not called for a failure of `callback` (Twisted:
+    /// `addCallbacks`).
+    ///
+    /// ```
+    /// use ropewalk::Deferred;
+    ///
+    /// let describe = |answer: Deferred<u32>| {
+    ///     answer.add_callbacks(|n| Ok(format!("{n} bytes")), |failure| Ok(format!("nothing: {failure}")))
+    /// };
+    /// let mut texts = [Deferred::succeed(3), Deferred::fail("refused")].map(describe);
+    /// assert_eq!(texts[0].take_result().unwrap().unwrap(), "3 bytes");
+    /// assert_eq!(texts[1].take_result().unwrap().unwrap(), "nothing: refused");
+    /// ```
     #[track_caller]
     pub fn add_callbacks<U, R, S>(
         self,
@@ -146,14 +192,22 @@ impl<T> Deferred<T> {
         })
     }
 
-    /// Has `call` called with the result, whatever it is (Twisted: `addBoth`).
+    /// Calls `call` with the result, a value or a failure (Twisted: `addBoth`).
+    ///
+    /// ```
+    /// use ropewalk::Deferred;
+    ///
+    /// let mut worked = Deferred::<u32>::fail("refused").add_both(|result| Ok(result.is_ok()));
+    /// assert!(!worked.take_result().unwrap().unwrap());
+    /// ```
     #[track_caller]
     pub fn add_both<R: Outcome>(self, call: impl FnOnce(Result<T>) -> R + 'static) -> Deferred<R::Output> {
         self.add(|result| call(result).resolve())
     }
 
-    /// Fires `promise` with the result (Twisted: `chainDeferred`). A failure that comes when the promise was fired already is
-    /// reported as unhandled; one that was cancelled without a canceller swallows it.
+    /// Fires `promise` with the result (Twisted: `chainDeferred`). If the promise was already
+    /// fired, a failure is reported as unhandled. A promise that was cancelled without a canceller
+    /// swallows the failure.
     #[track_caller]
     pub fn chain_deferred(self, promise: Promise<T>) {
         let end = self.add_both(move |result| match promise.complete(result) {
@@ -163,8 +217,9 @@ impl<T> Deferred<T> {
         drop(end);
     }
 
-    /// Throws a value away, and logs a failure as the failure of `what`, with the line of this call: for what is started and not
-    /// waited for. A failure that [`unhandled::collect`] collects has `what` as its [context](Failure::context).
+    /// Discards a value, and logs a failure as the failure of `what`, with the line of this call.
+    /// It ends the chain of an operation that is started and not waited for. A failure collected by
+    /// [`unhandled::collect`] has `what` as its [context](Failure::context).
     ///
     /// ```
     /// use ropewalk::endpoints::server_from_string;
@@ -177,7 +232,8 @@ impl<T> Deferred<T> {
     /// # fn main() -> Result<()> {
     /// # let reactor = Reactor::new()?;
     ///
-    /// // Where the port is taken: "listening failed (failure: cannot listen on ..; place: src/main.rs:12:6)".
+    /// // If the port is taken, the log has:
+    /// // "listening failed (failure: cannot listen on ..; place: src/main.rs:12:6)".
     /// server_from_string(&reactor, "tcp:0:interface=127.0.0.1")?
     ///     .listen(for_protocol(|_| Echo))
     ///     .or_log("listening");
@@ -195,16 +251,16 @@ impl<T> Deferred<T> {
         drop(end);
     }
 
-    /// Whether the result is there, and not kept back by a [`Pause`] (Twisted: `called`).
+    /// Returns `true` if the result is ready and not held back by a [`Pause`] (Twisted: `called`).
     pub fn is_called(&self) -> bool {
         match &self.0 {
             DeferredState::Ready(..) => true,
-            DeferredState::Waiting(source, _) => source.place().is_there(),
+            DeferredState::Waiting(source, _) => source.place().is_ready(),
             DeferredState::Gone => false,
         }
     }
 
-    /// The result, if it is there. Afterwards this Deferred never has one again.
+    /// Takes the result, if it is ready. Afterwards this Deferred never has one again.
     pub fn take_result(&mut self) -> Option<Result<T>> {
         match &self.0 {
             DeferredState::Ready(..) => match mem::replace(&mut self.0, DeferredState::Gone) {
@@ -216,9 +272,20 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// Gives up on the result (Twisted: `cancel`). What is being waited for is told: the promise's canceller runs, and if it
-    /// fires nothing itself, the chain fails with [`Cancelled`]; a Deferred that is followed is cancelled in turn. A Deferred
-    /// that has its result is not affected.
+    /// Gives up on the result (Twisted: `cancel`). Cancellation goes to the source that the chain
+    /// waits for. The promise's canceller runs, and if it fires nothing itself, the chain fails
+    /// with [`Cancelled`]. A Deferred that is followed is cancelled in turn. A Deferred that has
+    /// its result is not affected.
+    ///
+    /// ```
+    /// use ropewalk::deferred::{Cancelled, Promise};
+    ///
+    /// let (promise, mut answer) = Promise::<u32>::with_canceller(|| println!("the request is withdrawn"));
+    /// answer.cancel();
+    /// assert!(promise.is_called());
+    /// let failure = answer.take_result().unwrap().unwrap_err();
+    /// assert!(failure.check::<Cancelled>().is_some());
+    /// ```
     pub fn cancel(&self) {
         if let DeferredState::Waiting(_, head) = &self.0
             && let Some(head) = head.upgrade()
@@ -227,7 +294,18 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// What cancels this Deferred after callbacks were added to it, or it was handed on.
+    /// Returns a handle that cancels this Deferred, for use after callbacks were added to it or it
+    /// was handed on.
+    ///
+    /// ```
+    /// use ropewalk::deferred::Promise;
+    ///
+    /// let (_promise, answer) = Promise::<u32>::new();
+    /// let canceller = answer.canceller();
+    /// let mut text = answer.add_callback(|n| Ok(n.to_string()));
+    /// canceller.cancel();
+    /// assert!(text.take_result().unwrap().is_err());
+    /// ```
     pub fn canceller(&self) -> Canceller {
         match &self.0 {
             DeferredState::Waiting(_, head) => Canceller(head.clone()),
@@ -235,8 +313,8 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// Keeps the result back until the [`Pause`] is dropped (Twisted: `pause`, `unpause`). Pauses add up. Callbacks added
-    /// before run on; those added to what is paused wait.
+    /// Holds the result back until the [`Pause`] is dropped (Twisted: `pause`, `unpause`). Pauses
+    /// add up. Callbacks that were added before still run; those added to the paused Deferred wait.
     pub fn pause(&mut self) -> Pause<T> {
         if let DeferredState::Ready(..) = &self.0
             && let DeferredState::Ready(result, made) = mem::replace(&mut self.0, DeferredState::Gone)
@@ -266,7 +344,8 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// The result, or where it will come from. Always inlined: moving what it returns costs more than what it does.
+    /// Takes out the result, or its source. Always inlined: moving the returned value costs more
+    /// than the function itself.
     #[inline(always)]
     fn split(mut self) -> Split<T> {
         match mem::replace(&mut self.0, DeferredState::Gone) {
@@ -280,7 +359,7 @@ impl<T> Deferred<T> {
         }
     }
 
-    /// The last that a dropped Deferred does, where there is anything to do.
+    /// Slow path of a drop: reports an unhandled failure, or cancels a chain that was awaited.
     #[cold]
     fn abandon(&mut self) {
         match mem::replace(&mut self.0, DeferredState::Gone) {
@@ -299,8 +378,9 @@ impl<T> Deferred<T> {
 impl<T> Future for Deferred<T> {
     type Output = Result<T>;
 
-    /// Ready with the result. Polled again after that, it fails with [`Exhausted`]. Dropped after it was polled and before
-    /// it was ready, it is cancelled, and nobody hears of it: whoever awaited it has gone.
+    /// Returns the result when it is ready. Polled again after that, it fails with [`Exhausted`].
+    /// If it is dropped after it was polled and before it was ready, it is cancelled silently,
+    /// because the task that awaited it is gone.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let this = self.get_mut();
         if let DeferredState::Waiting(source, _) = &this.0 {
@@ -314,7 +394,7 @@ impl<T> Future for Deferred<T> {
     }
 }
 
-/// A value inside is never pinned.
+/// The value inside is never pinned.
 impl<T> Unpin for Deferred<T> {}
 
 impl<T> Drop for Deferred<T> {
@@ -337,12 +417,13 @@ impl<T> fmt::Debug for Deferred<T> {
     }
 }
 
-/// Cancels a Deferred that is elsewhere. Cheap to clone; keeps nothing alive. From [`Deferred::canceller`].
+/// Handle that cancels a Deferred from elsewhere. Cheap to clone; keeps nothing alive. Created by
+/// [`Deferred::canceller`].
 #[derive(Clone)]
 pub struct Canceller(Weak<dyn Head>);
 
 impl Canceller {
-    /// As [`Deferred::cancel`]. Nothing happens if the Deferred is gone.
+    /// Cancels as [`Deferred::cancel`] does. Does nothing if the Deferred is gone.
     pub fn cancel(&self) {
         if let Some(head) = self.0.upgrade() {
             chain::cancel(head);
@@ -356,7 +437,7 @@ impl fmt::Debug for Canceller {
     }
 }
 
-/// Keeps the result of a Deferred back until it is dropped. From [`Deferred::pause`].
+/// Holds the result of a Deferred back until it is dropped. Created by [`Deferred::pause`].
 pub struct Pause<T: 'static>(#[expect(dead_code, reason = "it is kept to be dropped")] Option<Paused<T>>);
 
 impl<T> fmt::Debug for Pause<T> {
@@ -365,7 +446,8 @@ impl<T> fmt::Debug for Pause<T> {
     }
 }
 
-/// Calls `call` now, and turns whatever it returns, an error or a panic too, into a Deferred (Twisted: `maybeDeferred`).
+/// Calls `call` now, and turns its outcome, an error or a panic included, into a Deferred (Twisted:
+/// `maybeDeferred`).
 ///
 /// ```
 /// let mut deferred = ropewalk::deferred::maybe_deferred(|| -> ropewalk::Result<u8> { panic!("oh") });
@@ -380,8 +462,8 @@ pub fn maybe_deferred<R: Outcome>(call: impl FnOnce() -> R) -> Deferred<R::Outpu
     }
 }
 
-/// Calls `call` now, and turns the result, or the panic, into a Deferred that has it (Twisted: `execute`): `maybe_deferred`
-/// for functions that know nothing of Deferreds.
+/// Calls `call` now, and turns the result, or the panic, into a Deferred that has it (Twisted:
+/// `execute`). It is `maybe_deferred` for functions that know nothing of Deferreds.
 ///
 /// ```
 /// let mut number = ropewalk::deferred::execute(|| Ok("12".parse::<u8>()?));
@@ -397,12 +479,12 @@ pub fn execute<T>(call: impl FnOnce() -> Result<T>) -> Deferred<T> {
 #[error("the operation was cancelled")]
 pub struct Cancelled;
 
-/// A callback returned a Deferred of its own chain, which would have waited for itself.
+/// A callback returned a Deferred of its own chain, which would wait for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a callback returned a Deferred of its own chain, which would wait for itself")]
 pub struct Circular;
 
-/// The Deferred was polled again after it had given its result.
+/// The Deferred was polled again after it had returned its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the result was taken before")]
+#[error("the result was already taken")]
 pub struct Exhausted;

@@ -1,11 +1,12 @@
-//! What a callback may return.
+//! Return types of callbacks.
 
 use super::Deferred;
 use crate::failure::{Failure, Result};
 
-/// What a callback of a [`Deferred`] may return: a `Result`, another `Deferred`, or nothing (Twisted: a value, an exception,
-/// or a Deferred). All branches of a callback return the same type: beside one that returns a Deferred, the others return
-/// [`Deferred::succeed`] or [`Deferred::fail`].
+/// Return type of a callback of a [`Deferred`]: a `Result`, another `Deferred`, or nothing
+/// (Twisted: a value, an exception, or a Deferred). All branches of a callback return the same
+/// type. If one branch returns a Deferred, the others return [`Deferred::succeed`] or
+/// [`Deferred::fail`].
 ///
 /// ```
 /// use ropewalk::{Deferred, Failure};
@@ -24,22 +25,22 @@ use crate::failure::{Failure, Result};
     label = "expected a `Result`, a `Deferred` or `()`",
     note = "a value is returned as `Ok(value)`, a failure as `Err(failure)`",
     note = "where one branch returns a `Deferred`, the others return `Deferred::succeed(value)` or `Deferred::fail(failure)`",
-    note = "of a future, `reactor.spawn(future)` makes a `Deferred`"
+    note = "a future becomes a `Deferred` with `reactor.spawn(future)`"
 )]
 pub trait Outcome {
-    /// The type of the value that comes of it.
+    /// Type of the resulting value.
     type Output: 'static;
 
-    /// The result, or where it will come from.
+    /// Returns the result, or the Deferred that will have it.
     fn resolve(self) -> Resolved<Self::Output>;
 }
 
-/// A result, or where it will come from.
+/// A result, or the Deferred that will have it.
 #[derive(Debug)]
 pub enum Resolved<T: 'static> {
-    /// It is there.
+    /// The result is ready.
     Now(Result<T>),
-    /// It will be that Deferred's.
+    /// The result will be that of this Deferred.
     Later(Deferred<T>),
 }
 
@@ -67,8 +68,8 @@ impl Outcome for () {
     }
 }
 
-/// An [`Outcome`] whose value is a `T`: what an errback of a [`Deferred<T>`](Deferred) may return, because the chain goes on
-/// with a `T` whether there was a failure or not.
+/// An [`Outcome`] whose value is a `T`. An errback of a [`Deferred<T>`](Deferred) returns one,
+/// because the chain continues with a `T` in either case.
 ///
 /// ```
 /// use ropewalk::{Deferred, Failure};
@@ -82,8 +83,8 @@ impl Outcome for () {
 #[diagnostic::on_unimplemented(
     message = "an errback of a `Deferred<{T}>` can't return `{Self}`",
     label = "expected a `Result<{T}>` or a `Deferred<{T}>`",
-    note = "an errback returns a value in the place of the failure, `Ok(value)`, or passes it on, `Err(failure)`",
-    note = "where the result is not needed any more: `add_both(|result| ..)`, or `or_log(\"what it does\")`"
+    note = "an errback returns a value in place of the failure, `Ok(value)`, or passes it on, `Err(failure)`",
+    note = "if the result is no longer needed: `add_both(|result| ..)`, or `or_log(\"what it does\")`"
 )]
 pub trait OutcomeOf<T: 'static>: Outcome<Output = T> {}
 

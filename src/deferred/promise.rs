@@ -10,19 +10,63 @@ use super::chain::{Fired, Root};
 use super::{Deferred, DeferredState};
 use crate::failure::{Failure, Result};
 
-/// The firing side of a result (Twisted: `Deferred.callback`, `errback`). Not `Send`. Dropped unfired, it fires with
-/// [`Abandoned`].
+/// The firing side of a result (Twisted: `Deferred.callback`, `errback`). Not `Send`. A promise
+/// that is dropped unfired fires with [`Abandoned`].
+///
+/// ```
+/// use ropewalk::Deferred;
+/// use ropewalk::deferred::Promise;
+///
+/// /// Answers requests in the order in which they were sent.
+/// #[derive(Default)]
+/// struct Client {
+///     requests: std::collections::VecDeque<Promise<String>>,
+/// }
+///
+/// impl Client {
+///     fn request(&mut self) -> Deferred<String> {
+///         let (promise, answer) = Promise::new();
+///         self.requests.push_back(promise);
+///         answer
+///     }
+///
+///     fn answer_received(&mut self, line: &str) {
+///         if let Some(promise) = self.requests.pop_front() {
+///             promise.callback(line.to_owned()).expect("a promise in the queue is unfired");
+///         }
+///     }
+/// }
+///
+/// let mut client = Client::default();
+/// let mut answer = client.request();
+/// client.answer_received("PONG");
+/// assert_eq!(answer.take_result().unwrap().unwrap(), "PONG");
+/// ```
 pub struct Promise<T: 'static>(Rc<Root<T>>);
 
 impl<T> Promise<T> {
-    /// A promise, and the Deferred that waits for it.
+    /// Creates a promise, and the Deferred that waits for it.
     #[track_caller]
     pub fn new() -> (Self, Deferred<T>) {
         Self::of(Root::new(None, Location::caller()))
     }
 
-    /// A promise whose work can be given up: `canceller` is called, once, when the Deferred is cancelled before it was fired.
-    /// It may fire the promise itself; if it does not, the Deferred fails with [`Cancelled`](super::Cancelled).
+    /// Creates a promise for an operation that can be given up. `canceller` is called once, when
+    /// the Deferred is cancelled before the promise was fired. It may fire the promise itself; if
+    /// it does not, the Deferred fails with [`Cancelled`](super::Cancelled).
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use ropewalk::deferred::Promise;
+    ///
+    /// let withdrawn = Rc::new(Cell::new(false));
+    /// let flag = Rc::clone(&withdrawn);
+    /// let (promise, mut answer) = Promise::<u32>::with_canceller(move || flag.set(true));
+    /// answer.cancel();
+    /// assert!(withdrawn.get() && promise.is_called());
+    /// assert!(answer.take_result().unwrap().is_err());
+    /// ```
     #[track_caller]
     pub fn with_canceller(canceller: impl FnOnce() + 'static) -> (Self, Deferred<T>) {
         Self::of(Root::new(Some(Box::new(canceller)), Location::caller()))
@@ -57,7 +101,7 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Fires with either.
+    /// Fires with a result, a value or a failure.
     ///
     /// # Errors
     /// [`AlreadyCalled`] gives the result back.
@@ -68,7 +112,7 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Whether it was fired or cancelled.
+    /// Returns `true` if the promise was fired or cancelled.
     pub fn is_called(&self) -> bool {
         self.0.is_called()
     }
@@ -92,7 +136,8 @@ impl<T> fmt::Debug for Promise<T> {
     }
 }
 
-/// The promise was fired before (Twisted: `AlreadyCalledError`). Holds what was not fired.
+/// The promise was already fired (Twisted: `AlreadyCalledError`). Holds the value, failure or
+/// result that was refused.
 #[derive(Error)]
 #[error("the promise was already fired")]
 pub struct AlreadyCalled<T>(pub T);
@@ -103,7 +148,7 @@ impl<T> fmt::Debug for AlreadyCalled<T> {
     }
 }
 
-/// The promise was dropped before it was fired: whoever was to have the result is gone.
+/// The promise was dropped before it was fired: the operation that would have fired it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the operation was abandoned: its promise was dropped before it was fired")]
 pub struct Abandoned;

@@ -1,4 +1,4 @@
-//! A queue between those who have something and those who wait for it (Twisted: `DeferredQueue`).
+//! A queue between producers of values and Deferreds that wait for them (Twisted: `DeferredQueue`).
 
 use std::fmt;
 use std::rc::Rc;
@@ -8,9 +8,11 @@ use thiserror::Error;
 use super::Deferred;
 use super::wait_queue::WaitQueue;
 
-/// A queue whose `get` is a Deferred (Twisted: `DeferredQueue`). A cheap handle; clones name the same queue.
+/// A queue whose `get` returns a Deferred (Twisted: `DeferredQueue`). A cheap handle; clones name
+/// the same queue.
 ///
-/// Values go out in the order in which they came in, to those who wait in the order in which they asked.
+/// Values leave in the order in which they were put. Waiting Deferreds get them in the order of
+/// their calls to `get`.
 ///
 /// ```
 /// use ropewalk::deferred::DeferredQueue;
@@ -29,22 +31,24 @@ pub struct DeferredQueue<T: 'static> {
 }
 
 impl<T> DeferredQueue<T> {
-    /// A queue without limits.
+    /// Creates a queue without limits.
     pub fn new() -> Self {
         Self::with_limits(None, None)
     }
 
-    /// A queue that keeps at most `size` values that nobody has asked for, and lets at most `backlog` wait; `None` is no limit
-    /// (Twisted: the arguments of the same names).
+    /// Creates a queue that stores at most `size` values that no Deferred waits for, and lets at
+    /// most `backlog` Deferreds wait. `None` is no limit (Twisted: the arguments of the same
+    /// names).
     pub fn with_limits(size: Option<usize>, backlog: Option<usize>) -> Self {
         Self { wait_queue: WaitQueue::new([]), size, backlog }
     }
 
-    /// Gives a value to whoever has waited longest, whose callbacks run before this returns (or, called from inside of them,
-    /// after they have returned); otherwise keeps it (Twisted: `put`).
+    /// Gives a value to the Deferred that has waited longest, otherwise stores it (Twisted: `put`).
+    /// The callbacks of that Deferred run before this returns. If `put` is called from inside such
+    /// a callback, they run after that callback has returned.
     ///
     /// # Errors
-    /// [`QueueOverflow`] gives the value back: nobody waits, and as many are kept as may be.
+    /// [`QueueOverflow`] gives the value back: no Deferred waits, and `size` values are stored.
     pub fn put(&self, value: T) -> Result<(), QueueOverflow<T>> {
         let full = self.size.is_some_and(|size| self.wait_queue.idle() >= size) && self.wait_queue.waiters() == 0;
         if full {
@@ -54,8 +58,9 @@ impl<T> DeferredQueue<T> {
         Ok(())
     }
 
-    /// The next value, when there is one (Twisted: `get`). Fails at once with [`QueueUnderflow`] if there is none, and as many
-    /// wait as may. Cancelling gives up the place in the queue.
+    /// Returns the next value, when there is one (Twisted: `get`). Fails at once with
+    /// [`QueueUnderflow`] if the queue is empty and `backlog` Deferreds already wait. Cancelling
+    /// the Deferred gives up its place in the queue.
     #[track_caller]
     pub fn get(&self) -> Deferred<T> {
         let refused =
@@ -66,17 +71,17 @@ impl<T> DeferredQueue<T> {
         self.wait_queue.get()
     }
 
-    /// How many values are kept (Twisted: `len(queue.pending)`).
+    /// Number of stored values (Twisted: `len(queue.pending)`).
     pub fn len(&self) -> usize {
         self.wait_queue.idle()
     }
 
-    /// Whether no value is kept.
+    /// Returns `true` if no value is stored.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many wait for a value (Twisted: `len(queue.waiting)`).
+    /// Number of Deferreds that wait for a value (Twisted: `len(queue.waiting)`).
     pub fn waiting(&self) -> usize {
         self.wait_queue.waiters()
     }
@@ -103,7 +108,7 @@ impl<T> fmt::Debug for DeferredQueue<T> {
     }
 }
 
-/// The queue is full (Twisted: `QueueOverflow`). Holds the value that was not taken.
+/// The queue is full (Twisted: `QueueOverflow`). Holds the refused value.
 #[derive(Error)]
 #[error("the queue is full")]
 pub struct QueueOverflow<T>(pub T);
@@ -114,7 +119,7 @@ impl<T> fmt::Debug for QueueOverflow<T> {
     }
 }
 
-/// The queue is empty, and no more may wait for a value (Twisted: `QueueUnderflow`).
+/// The queue is empty, and no further Deferred may wait for a value (Twisted: `QueueUnderflow`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the queue is empty, and as many wait as may")]
+#[error("the queue is empty, and no further request may wait")]
 pub struct QueueUnderflow;

@@ -1,14 +1,19 @@
-//! [`Spawner`]: futures, run on one thread by whoever owns that thread's loop (Twisted: `ensureDeferred`, `inlineCallbacks`).
+//! [`Spawner`]: runs futures on one thread, driven by the event loop of that thread (Twisted:
+//! `ensureDeferred`, `inlineCallbacks`).
 //!
-//! It is not a runtime: it has no thread, no timers and no sockets, and polls nothing unless its owner calls it. The reactor
-//! owns one, and polls in each turn those that were woken; the test kit's clock owns another.
+//! It is not a runtime: it has no thread, no timers and no sockets, and polls only when its owner
+//! calls it. The reactor owns one, and polls the woken futures in each turn. The clock of the test
+//! kit owns another.
 //!
-//! 1. A future is polled at once when it is spawned, up to where it first has to wait; later only when it was woken.
-//! 2. What is woken while futures are being polled is polled the next time. No future is polled from inside another.
-//! 3. A waker may be used on any thread. It puts the task on a list, once, and calls the owner if that sleeps.
-//! 4. Cancelling the Deferred drops the future, and with it cancels what it awaited. One that cancels itself is dropped when
-//!    its poll returns.
-//! 5. A panic in a future is its Deferred's failure.
+//! 1. A future is polled at once when it is spawned, up to its first wait. After that it is polled
+//!    only when it was woken.
+//! 2. A future that is woken while futures are being polled is polled in the next round. No future
+//!    is polled from inside another.
+//! 3. A waker may be used on any thread. It puts the task on a list, once, and calls the owner if
+//!    the owner sleeps.
+//! 4. Cancelling the Deferred drops the future, which cancels the Deferred that it awaits. A future
+//!    that cancels itself is dropped when its poll returns.
+//! 5. A panic in a future becomes the failure of its Deferred.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,8 +29,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use super::{Cancelled, Deferred, Outcome, Promise};
 use crate::failure::{drop_guarded, guarded};
 
-/// Runs futures on this thread: a cheap handle, and not `Send`. From [`Reactor::spawner`](crate::Reactor::spawner) or a test's
-/// clock; code that needs nothing else of them takes a `&Spawner`.
+/// Runs futures on this thread. A cheap handle; not `Send`.
+/// [`Reactor::spawner`](crate::Reactor::spawner) and the clock of the test kit return one. Code
+/// that needs nothing else of them takes a `&Spawner`.
 ///
 /// ```
 /// use ropewalk::deferred::{Promise, Spawner};
@@ -39,7 +45,7 @@ use crate::failure::{drop_guarded, guarded};
 pub struct Spawner(Rc<Tasks>);
 
 struct Tasks {
-    /// Ordered, so that what closing does is the same every time.
+    /// Ordered, so that closing drops the futures in a reproducible order.
     tasks: RefCell<BTreeMap<TaskId, Rc<dyn SpawnedTask>>>,
     spawned: Cell<TaskId>,
     woken: Arc<Woken>,
@@ -49,20 +55,23 @@ struct Tasks {
 type TaskId = u64;
 
 impl Spawner {
-    /// A spawner without tasks. `call` is called on whatever thread wakes a task when none was woken before: its owner is to
-    /// call [`poll_woken`](Self::poll_woken).
+    /// Creates a spawner without tasks. `call` is called when a task is woken and none was woken
+    /// before, on the thread that wakes it. The owner then has to call
+    /// [`poll_woken`](Self::poll_woken).
     pub(crate) fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
         let woken = Woken { tasks: Mutex::default(), any: AtomicBool::new(false), call: Box::new(call) };
         let (tasks, spawned) = (RefCell::default(), Cell::new(0));
         Self(Rc::new(Tasks { tasks, spawned, woken: Arc::new(woken), closed: Cell::new(false) }))
     }
 
-    /// Runs a future, whose output is a Deferred's result (Twisted: `ensureDeferred`, `Deferred.fromCoroutine`). It runs at
-    /// once up to its first wait, and goes on when that is over, in a turn of the loop.
+    /// Runs a future, and returns a Deferred of its output (Twisted: `ensureDeferred`,
+    /// `Deferred.fromCoroutine`). The future runs at once up to its first wait, and continues in a
+    /// turn of the event loop when that wait is over.
     ///
-    /// Futures of any origin may be awaited in it, a Deferred too. Those that need a runtime of their own (its timers, its
-    /// sockets) do not work without that. If the Deferred is dropped the future runs on; if it is cancelled the future is
-    /// dropped. A panic is the Deferred's failure.
+    /// It may await any future, a Deferred included. Futures that need a runtime of their own (its
+    /// timers, its sockets) do not work without that runtime. If the Deferred is dropped, the
+    /// future continues. If the Deferred is cancelled, the future is dropped. A panic becomes the
+    /// failure of the Deferred.
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> Deferred<<F::Output as Outcome>::Output>
     where
@@ -84,22 +93,23 @@ impl Spawner {
         answer.add_callback(|output| output)
     }
 
-    /// How many futures are not done yet.
+    /// Number of futures that are not done.
     pub fn len(&self) -> usize {
         self.0.tasks.borrow().len()
     }
 
-    /// Whether every future is done.
+    /// Returns `true` if every future is done.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether [`poll_woken`](Self::poll_woken) has something to do.
+    /// Returns `true` if [`poll_woken`](Self::poll_woken) has tasks to poll.
     pub(crate) fn is_woken(&self) -> bool {
         self.0.woken.any.load(Ordering::Acquire)
     }
 
-    /// Polls every task that was woken before this call, in the order in which they were, and says how many that were.
+    /// Polls every task that was woken before this call, in the order of their wake-ups. Returns
+    /// their number.
     pub(crate) fn poll_woken(&self) -> usize {
         if !self.is_woken() {
             return 0;
@@ -115,7 +125,8 @@ impl Spawner {
         polled
     }
 
-    /// Drops every future, and takes no more: their Deferreds fail with [`Abandoned`](super::Abandoned).
+    /// Drops every future, and accepts no more. Their Deferreds fail with
+    /// [`Abandoned`](super::Abandoned).
     pub(crate) fn close(&self) {
         self.0.closed.set(true);
         let tasks = mem::take(&mut *self.0.tasks.borrow_mut());
@@ -147,9 +158,9 @@ impl Tasks {
     }
 }
 
-/// A task, the types of its future and output forgotten.
+/// A task, with the types of its future and output erased.
 trait SpawnedTask {
-    /// Polls the future. `true`: it is done, and its promise was fired.
+    /// Polls the future. Returns `true` if it is done and its promise was fired.
     fn poll(&self) -> bool;
 
     /// Fires the promise with [`Cancelled`], and drops the future.
@@ -159,7 +170,7 @@ trait SpawnedTask {
 }
 
 struct Spawned<F, T: 'static> {
-    /// Not there while it is polled, and when it is done.
+    /// `None` while the future is polled, and once it is done.
     future: Cell<Option<Pin<Box<F>>>>,
     stage: Cell<SpawnStage>,
     promise: Promise<T>,
@@ -171,7 +182,7 @@ struct Spawned<F, T: 'static> {
 enum SpawnStage {
     Waiting,
     Polled,
-    /// It was woken, and its turn came, while it was polled.
+    /// Its turn came again while it was being polled: it is woken once more afterwards.
     PolledAndWoken,
     Done,
 }
@@ -203,11 +214,11 @@ impl<F: Future> SpawnedTask for Spawned<F, F::Output> {
                 }
                 return false;
             }
-            // It cancelled itself.
+            // The future cancelled itself.
             (Ok(Poll::Pending), SpawnStage::Waiting | SpawnStage::Done) => drop_guarded("a future", future),
             (Ok(Poll::Ready(output)), _) => {
                 drop_guarded("a future", future);
-                // It may have cancelled itself.
+                // The future may have cancelled itself: then its promise was fired.
                 let _ = self.promise.callback(output);
             }
             (Err(panic), _) => {
@@ -221,7 +232,7 @@ impl<F: Future> SpawnedTask for Spawned<F, F::Output> {
 
     fn cancel(&self) {
         self.drop_future();
-        // The canceller runs, so this is its answer.
+        // The canceller is running, so the promise is unfired, and this fires it.
         let _ = self.promise.errback(Cancelled);
     }
 
@@ -233,10 +244,10 @@ impl<F: Future> SpawnedTask for Spawned<F, F::Output> {
     }
 }
 
-/// The tasks that were woken, in order: what wakers share with the spawner, on whatever threads they are.
+/// The woken tasks, in order. Wakers on any thread share them with the spawner.
 struct Woken {
     tasks: Mutex<Vec<TaskId>>,
-    /// Whether there may be any: what the owner looks at each turn, without the lock.
+    /// Set if the list may be non-empty. The owner reads it in each turn, without taking the lock.
     any: AtomicBool,
     call: Box<dyn Fn() + Send + Sync>,
 }
@@ -260,7 +271,7 @@ impl Woken {
     }
 
     fn tasks(&self) -> MutexGuard<'_, Vec<TaskId>> {
-        // Nothing in here panics while it holds the lock; a poisoned one is as good as any.
+        // No code panics while it holds the lock, so a poisoned one is consistent.
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,7 +279,7 @@ impl Woken {
 /// Wakes one task.
 struct TaskWaker {
     id: TaskId,
-    /// It is on the list, and was not polled since.
+    /// The task is on the list, and was not polled since.
     queued: AtomicBool,
     woken: Arc<Woken>,
 }

@@ -1,4 +1,4 @@
-//! A limit on how long a Deferred may take (Twisted: `Deferred.addTimeout`).
+//! Time limits of Deferreds (Twisted: `Deferred.addTimeout`).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,10 +12,11 @@ use crate::failure::{Failure, Result};
 use crate::time::Clock;
 
 impl<T> Deferred<T> {
-    /// Cancels what is being waited for when `after` has passed on `clock` without a result (Twisted: `addTimeout`). It fails
-    /// with [`TimedOut`] then, in place of [`Cancelled`] and of [`ConnectError::ConnectingCancelled`]; an errback before this one, or a
-    /// canceller with an answer of its own, may still give another result, which is passed on. Callbacks that are added behind
-    /// this one take as long as they like.
+    /// Cancels the chain if it has no result when `after` has passed on `clock` (Twisted:
+    /// `addTimeout`). The chain then fails with [`TimedOut`], in place of [`Cancelled`] or
+    /// [`ConnectError::ConnectingCancelled`]. An errback before this call, or a canceller that
+    /// fires a result of its own, may still produce another result, which is passed on. Callbacks
+    /// added after this call have no time limit.
     ///
     /// ```
     /// use std::time::Duration;
@@ -37,8 +38,9 @@ impl<T> Deferred<T> {
         })
     }
 
-    /// As [`add_timeout`](Self::add_timeout); if the time ran out, `on_timeout` makes the result of what the cancelled chain
-    /// gave (Twisted: `addTimeout` with `onTimeoutCancel`).
+    /// Sets a time limit as [`add_timeout`](Self::add_timeout) does. If the time runs out,
+    /// `on_timeout` receives the result of the cancelled chain and returns the final one (Twisted:
+    /// `addTimeout` with `onTimeoutCancel`).
     #[track_caller]
     pub fn add_timeout_with<R: Outcome<Output = T>>(
         self,
@@ -59,7 +61,7 @@ impl<T> Deferred<T> {
             if ran_out.get() {
                 return on_timeout(result).resolve();
             }
-            // It is pending, unless the clock is gone.
+            // The timer is pending, unless its clock is gone.
             let _ = timer.cancel();
             super::Resolved::Now(result)
         })
@@ -70,11 +72,11 @@ fn was_cancelled(failure: &Failure) -> bool {
     failure.check::<Cancelled>().is_some() || matches!(failure.check(), Some(ConnectError::ConnectingCancelled { .. }))
 }
 
-/// It took too long, and was cancelled (Twisted: `defer.TimeoutError`).
+/// The operation exceeded its time limit and was cancelled (Twisted: `defer.TimeoutError`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("no result within {after:?}")]
 #[non_exhaustive]
 pub struct TimedOut {
-    /// The limit.
+    /// The time limit.
     pub after: Duration,
 }

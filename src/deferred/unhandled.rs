@@ -1,7 +1,8 @@
-//! Failures that nobody handled (Twisted: "Unhandled error in Deferred").
+//! Failures that reach the end of a chain unhandled (Twisted: "Unhandled error in Deferred").
 //!
-//! When the last handle of a chain goes while its end holds a failure, that failure is reported: to the log, at error level,
-//! with the line that made that link of the chain. Tests can [`collect`] them instead.
+//! When the last handle of a chain is dropped while its end holds a failure, that failure is
+//! reported to the log, at error level, with the source line that made that link of the chain.
+//! Tests can [`collect`] such failures instead.
 
 use std::cell::RefCell;
 use std::mem;
@@ -10,18 +11,18 @@ use std::panic::Location;
 use crate::failure::Failure;
 use crate::log::error;
 
-/// A failure that nobody handled.
+/// A failure that no errback handled.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Unhandled {
-    /// What it was.
+    /// The failure.
     pub failure: Failure,
-    /// The line that made the link of the chain in which it ended.
+    /// The source line that made the link of the chain in which the failure ended.
     pub place: &'static Location<'static>,
 }
 
-/// Runs `call`, and collects the failures that nobody handled on this thread meanwhile, instead of reporting them. Calls may
-/// be nested; the innermost collects.
+/// Runs `call`, and collects the failures that go unhandled on this thread meanwhile, instead of
+/// logging them. Calls may be nested; the innermost collects.
 ///
 /// ```
 /// use ropewalk::{Deferred, deferred::unhandled};
@@ -37,14 +38,14 @@ pub fn collect<R>(call: impl FnOnce() -> R) -> (R, Vec<Unhandled>) {
     (result, collected)
 }
 
-/// Reports a failure that a chain ended with.
+/// Reports a failure at the end of a chain.
 pub(super) fn report(failure: Failure, place: &'static Location<'static>) {
     if let Some(Unhandled { failure, place }) = uncollected(Unhandled { failure, place }) {
         error!(%failure, %place, "unhandled error in a Deferred");
     }
 }
 
-/// Reports the failure of a Deferred that was given to [`or_log`](crate::Deferred::or_log).
+/// Reports the failure of a Deferred that ended with [`or_log`](crate::Deferred::or_log).
 pub(super) fn report_as(what: &'static str, failure: Failure, place: &'static Location<'static>) {
     let unhandled = Unhandled { failure: failure.clone().context(what), place };
     if uncollected(unhandled).is_some() {
@@ -52,10 +53,10 @@ pub(super) fn report_as(what: &'static str, failure: Failure, place: &'static Lo
     }
 }
 
-/// Gives the failure back if nothing collects on this thread.
+/// Returns the failure if no collector is active on this thread.
 fn uncollected(unhandled: Unhandled) -> Option<Unhandled> {
     let mut unhandled = Some(unhandled);
-    // A thread that ends has no collector any more.
+    // A thread that is exiting has no collector any more.
     let _ = COLLECTED.try_with(|collected| {
         if let Some(collected) = &mut *collected.borrow_mut() {
             collected.extend(unhandled.take());
@@ -68,7 +69,7 @@ thread_local! {
     static COLLECTED: RefCell<Option<Vec<Unhandled>>> = const { RefCell::new(None) };
 }
 
-/// Puts the outer collector back, even if the call panics.
+/// Restores the outer collector, even if the call panics.
 struct Collecting {
     outer: Option<Vec<Unhandled>>,
 }

@@ -1,4 +1,5 @@
-//! [`WaitQueue`]: things on one side, those who wait for one on the other; what locks, semaphores and queues have in common.
+//! [`WaitQueue`]: items on one side, waiters on the other. Locks, semaphores and queues are built
+//! on it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -6,13 +7,15 @@ use std::rc::Rc;
 
 use super::{Cancelled, Deferred, Promise};
 
-/// Hands things out in the order in which they came, to those who wait in the order in which they came.
+/// Hands out items in the order in which they were put, to waiters in the order in which they
+/// asked.
 pub(super) struct WaitQueue<T: 'static> {
     items: RefCell<VecDeque<T>>,
     waiting: RefCell<VecDeque<Waiter<T>>>,
     tickets: Cell<u64>,
-    /// Somebody is being given something. What is put meanwhile, from inside of that, is given afterwards: the stack stays as
-    /// deep as it is, however long those wait who put something back at once.
+    /// Set while an item is handed to a waiter. Items put from inside its callbacks are handed out
+    /// afterwards, so that the stack does not grow, however many waiters put their item back at
+    /// once.
     giving: Cell<bool>,
 }
 
@@ -31,17 +34,18 @@ impl<T> WaitQueue<T> {
         })
     }
 
-    /// Things that nobody waits for.
+    /// Number of items that no waiter has asked for.
     pub(super) fn idle(&self) -> usize {
         self.items.borrow().len().saturating_sub(self.waiting.borrow().len())
     }
 
-    /// Those for whom there is nothing.
+    /// Number of waiters without an item.
     pub(super) fn waiters(&self) -> usize {
         self.waiting.borrow().len().saturating_sub(self.items.borrow().len())
     }
 
-    /// Puts a thing there, and gives it to whoever waits, before this returns unless it is called from inside of a giving.
+    /// Adds an item, and hands it to the first waiter before this returns. Called from inside a
+    /// callback of a waiter, it returns first, and the item is handed over afterwards.
     pub(super) fn put(&self, item: T) {
         self.items.borrow_mut().push_back(item);
         if self.giving.replace(true) {
@@ -49,7 +53,7 @@ impl<T> WaitQueue<T> {
         }
         let _giving = ReentryFlag(&self.giving);
         while let Some((item, promise)) = self.pair() {
-            // It is unfired: cancelling takes it out of the list.
+            // The promise is unfired: a cancelled waiter leaves the queue.
             let _ = promise.callback(item);
         }
     }
@@ -64,7 +68,8 @@ impl<T> WaitQueue<T> {
         Some((item, first.promise))
     }
 
-    /// A thing, when there is one. Cancelling gives up the place in the queue.
+    /// Returns an item, as soon as there is one. Cancelling the Deferred gives up its place in the
+    /// queue.
     #[track_caller]
     pub(super) fn get(self: &Rc<Self>) -> Deferred<T> {
         if self.waiting.borrow().is_empty()
@@ -77,7 +82,7 @@ impl<T> WaitQueue<T> {
         let (promise, item) = Promise::with_canceller(move || {
             let left = wait_queue.upgrade().and_then(|wait_queue| wait_queue.leave(ticket));
             if let Some(promise) = left {
-                // Its canceller runs, so it is unfired.
+                // The canceller is running, so the promise is unfired.
                 let _ = promise.errback(Cancelled);
             }
         });

@@ -1,7 +1,8 @@
-//! What a type of endpoint takes from its [`Description`]: which arguments, and what each may be (Twisted: the
-//! signatures of `_parseTCP`, `_parseClientTCP` and their like).
+//! The arguments that a type of endpoint takes from its [`Description`], and their permitted values
+//! (Twisted: the signatures of `_parseTCP`, `_parseClientTCP` and their like).
 //!
-//! A type is a struct with a `from_description`, which names its arguments once, in order, and reads each:
+//! A type is a struct with a `from_description`, which names its arguments once, in order, and
+//! reads each:
 //!
 //! | type | by position or name | by name only |
 //! |---|---|---|
@@ -9,16 +10,20 @@
 //! | server `tcp6`, [`TcpServerSpec`] | `port`, `backlog`, `interface` | options of ports |
 //! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress`, options of clients |
 //!
-//! Options of ports are `noDelay`, `ipv6Only`, `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit` and `atQueueLimit`;
-//! those of clients are the same without `ipv6Only` (`options.rs`).
+//! Options of ports are `noDelay`, `ipv6Only`, `reuseAddress`, `reusePort`, `receiveBuffer`,
+//! `sendBuffer`, `queueLimit` and `atQueueLimit`. Options of clients are the same without
+//! `ipv6Only` (`options.rs`).
 //!
-//! What differs from Twisted, for all types:
+//! Differences from Twisted, for all types:
 //!
-//! - An argument given by position and by name is an error on both sides (Twisted's clients prefer the position), and
-//!   so are fields too many (Twisted's clients overlook three and more if the names suffice).
-//! - Numbers are decimal digits and nothing else: `+80`, ` 80`, `8_0` and digits of other scripts are errors.
-//! - Addresses of interfaces are IP addresses; a name is an error, and is not looked up. The scope of an IPv6 address
-//!   is the number of an interface, or its name (`fe80::1%2`, `fe80::1%eth0`), which is looked up when listening or connecting.
+//! - An argument given by position and by name is an error on both sides (Twisted's clients prefer
+//!   the position). Surplus fields are an error too (Twisted's clients ignore the third and later
+//!   ones if the names suffice).
+//! - Numbers consist of decimal digits only: `+80`, ` 80`, `8_0` and digits of other scripts are
+//!   errors.
+//! - Addresses of interfaces are IP addresses. A name is an error, and is not looked up. The scope
+//!   of an IPv6 address is the number of an interface, or its name (`fe80::1%2`, `fe80::1%eth0`),
+//!   which is looked up when listening or connecting.
 //! - Seconds may have a decimal part.
 
 use std::fmt::Display;
@@ -32,8 +37,8 @@ use super::options;
 use crate::address::{parse_ipv6, to_ascii};
 use crate::reactor::{ConnectOptions, ListenOptions};
 
-/// Where `tcp:port[:interface[:backlog]]` and `tcp6:port[:backlog[:interface]]` listen (Twisted: the server types `tcp` and
-/// `tcp6`, whose orders differ there too).
+/// Address and options of `tcp:port[:interface[:backlog]]` and `tcp6:port[:backlog[:interface]]`
+/// (Twisted: the server types `tcp` and `tcp6`, whose orders differ there too).
 ///
 /// ```
 /// use ropewalk::ListenOptions;
@@ -58,12 +63,14 @@ use crate::reactor::{ConnectOptions, ListenOptions};
 pub struct TcpServerSpec {
     /// The port; 0 lets the system choose one.
     pub port: u16,
-    /// The address of the interface; `None` is all of IPv4. If the description has none, or an empty one, it is `None` for `tcp`
-    /// and `::` for `tcp6`, which takes IPv6 addresses only.
+    /// The address of the interface; `None` is all IPv4 interfaces. If the description has no
+    /// interface, or an empty one, this is `None` for `tcp` and `::` for `tcp6`, which takes IPv6
+    /// addresses only.
     pub interface: Option<IpAddr>,
-    /// The scope of an IPv6 interface, a number of the system's; 0 is none, or one by name, which is among the options.
+    /// The scope of an IPv6 interface, as the system's number of it. 0 is no scope, or a scope
+    /// given by name, which is in the options.
     pub scope_id: u32,
-    /// Everything else.
+    /// All other arguments.
     pub options: ListenOptions,
 }
 
@@ -71,8 +78,8 @@ impl TcpServerSpec {
     /// Reads the arguments of a description of type `tcp` or `tcp6`.
     ///
     /// # Errors
-    /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range, and for another
-    /// type.
+    /// [`DescriptionError`] for the first argument that is unknown, missing, given twice or out of
+    /// range, and for another type.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
         let is_tcp6 = match description.kind() {
             "tcp" => false,
@@ -94,16 +101,16 @@ impl TcpServerSpec {
         })
     }
 
-    /// The address to bind: port, interface and scope in one.
+    /// Returns the address to bind: port, interface and scope in one.
     pub fn address(&self) -> SocketAddr {
         socket_addr(self.interface.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), self.port, self.scope_id)
     }
 }
 
-/// Where `tcp:host:port` connects to (Twisted: the client type `tcp`).
+/// Address and options of `tcp:host:port` (Twisted: the client type `tcp`).
 ///
-/// Host and port may each be given by position or by name, in any mix; where the host has a name, a single positional
-/// field is the port.
+/// Host and port may each be given by position or by name, in any mix. If the host is given by
+/// name, a single positional field is the port.
 ///
 /// ```
 /// use std::time::Duration;
@@ -122,13 +129,13 @@ impl TcpServerSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpClientSpec {
-    /// A host name or an IP address, as it is written, but for the brackets around an IPv6 address; see
+    /// A host name or an IP address, as written, without the brackets around an IPv6 address; see
     /// [`Argument::host`].
     pub host: String,
     /// The port, which is not 0.
     pub port: u16,
-    /// Everything else: a timeout of 30 s unless one is given (zero waits for nothing, as in Twisted), and no local address unless
-    /// `bindAddress` has one that is not empty.
+    /// All other arguments. The timeout is 30 s unless one is given (0 does not wait at all, as in
+    /// Twisted). There is no local address unless `bindAddress` is given and not empty.
     pub options: ConnectOptions,
 }
 
@@ -136,7 +143,8 @@ impl TcpClientSpec {
     /// Reads the arguments of a description of type `tcp`.
     ///
     /// # Errors
-    /// [`DescriptionError`], for the first argument that is unknown, missing, given twice or out of range.
+    /// [`DescriptionError`] for the first argument that is unknown, missing, given twice or out of
+    /// range.
     pub fn from_description(description: &Description) -> Result<Self, DescriptionError> {
         let names = [&["timeout", "bindAddress"], &options::CONNECT[..]].concat();
         let arguments = Arguments::of_client(description, "tcp", &names)?;
@@ -178,13 +186,14 @@ pub struct Arguments<'d> {
 }
 
 impl<'d> Arguments<'d> {
-    /// Matches every field with an argument of the type `kind`: the positional ones in the order of `positional`, the
-    /// others by name, which may be any of `positional` and `keyword_only`.
+    /// Matches every field with an argument of the type `kind`. Positional fields are matched in
+    /// the order of `positional`, the others by name, which may be any of `positional` and
+    /// `keyword_only`.
     ///
     /// # Errors
     /// For the first field that does not fit: [`TooMany`](DescriptionErrorKind::TooMany),
-    /// [`Unknown`](DescriptionErrorKind::Unknown) or [`Repeated`](DescriptionErrorKind::Repeated). For another type:
-    /// [`UnknownType`](DescriptionErrorKind::UnknownType).
+    /// [`Unknown`](DescriptionErrorKind::Unknown) or [`Repeated`](DescriptionErrorKind::Repeated).
+    /// For another type: [`UnknownType`](DescriptionErrorKind::UnknownType).
     pub fn of(
         description: &'d Description,
         kind: &str,
@@ -208,7 +217,7 @@ impl<'d> Arguments<'d> {
             let argument = Argument { description, name, field };
             match given.iter_mut().find(|other| other.name == name) {
                 None => given.push(argument),
-                // Of equal keywords the last wins.
+                // The last of several equal keywords wins.
                 Some(other) if other.field.name().is_some() && field.name().is_some() => *other = argument,
                 Some(_) => return Err(description.error(field.position(), DescriptionErrorKind::Repeated { name })),
             }
@@ -216,8 +225,8 @@ impl<'d> Arguments<'d> {
         Ok(Self { description, given })
     }
 
-    /// The same for types whose clients are given a host and a port by position or by name, in any mix: where the host has a name,
-    /// a single positional field is the port.
+    /// Matches the fields of a client type, which takes host and port by position or by name, in
+    /// any mix. If the host is given by name, a single positional field is the port.
     pub(super) fn of_client(
         description: &'d Description,
         kind: &str,
@@ -231,17 +240,17 @@ impl<'d> Arguments<'d> {
         }
     }
 
-    /// The error for arguments that, taken together, can't be used.
+    /// Creates the error for arguments that are unusable in combination.
     #[cfg(feature = "tls")]
     pub(super) fn unusable(&self, reason: impl Display) -> DescriptionError {
         let kind = DescriptionErrorKind::Unusable { reason: reason.to_string() };
         self.description.error(self.description.end(), kind)
     }
 
-    /// Reads an argument that must be given.
+    /// Reads a required argument.
     ///
     /// # Errors
-    /// [`Missing`](DescriptionErrorKind::Missing), or what `read` finds wrong.
+    /// [`Missing`](DescriptionErrorKind::Missing), or an error of `read`.
     pub fn required<T>(
         &self,
         name: &'static str,
@@ -251,10 +260,11 @@ impl<'d> Arguments<'d> {
         self.optional(name, read)?.ok_or_else(missing)
     }
 
-    /// Reads an argument that may be left out. An empty one is given: `tcp:80::` has a backlog, which is not a number.
+    /// Reads an optional argument. An empty one counts as given: `tcp:80::` has a backlog, which is
+    /// not a number.
     ///
     /// # Errors
-    /// What `read` finds wrong.
+    /// An error of `read`.
     pub fn optional<T>(
         &self,
         name: &'static str,
@@ -264,10 +274,10 @@ impl<'d> Arguments<'d> {
     }
 }
 
-/// One argument that is given, and the ways to read it.
+/// A given argument, and the ways to read it.
 ///
-/// All of them fail with [`BadValue`](DescriptionErrorKind::BadValue), at the value, and read all of it or nothing.
-/// [`Arguments`] has an example.
+/// Every reading method fails with [`BadValue`](DescriptionErrorKind::BadValue), at the position of
+/// the value, and reads all of the value or nothing. [`Arguments`] has an example.
 #[derive(Debug, Clone, Copy)]
 pub struct Argument<'d> {
     description: &'d Description,
@@ -276,42 +286,43 @@ pub struct Argument<'d> {
 }
 
 impl<'d> Argument<'d> {
-    /// The text, without its escapes.
+    /// Returns the text, without its escapes.
     pub fn value(self) -> &'d str {
         self.field.value()
     }
 
-    /// The error for a value that can't be used; `expected` completes the sentence "expected ...".
+    /// Creates the error for an unusable value; `expected` completes the sentence "expected ...".
     pub fn invalid(self, expected: impl Into<String>) -> DescriptionError {
         let (name, value, expected) = (self.name, self.value().to_owned(), expected.into());
         self.description.error(self.field.value_position(), DescriptionErrorKind::BadValue { name, value, expected })
     }
 
-    /// A port to listen on; 0 lets the system choose one.
+    /// Reads a port to listen on; 0 lets the system choose one.
     ///
     /// # Errors
-    /// Anything but a whole number from 0 to 65535: the names of services are not looked up.
+    /// Anything but a whole number from 0 to 65535: names of services are not looked up.
     pub fn port(self) -> Result<u16, DescriptionError> {
         self.number(0..=u16::MAX)
     }
 
-    /// A port to connect to.
+    /// Reads a port to connect to.
     ///
     /// # Errors
-    /// As for [`port`](Self::port), and for 0, on which nobody listens.
+    /// As for [`port`](Self::port), and for 0, on which no server listens.
     pub fn peer_port(self) -> Result<u16, DescriptionError> {
         match self.number(1..=u16::MAX) {
             Err(_) if self.number(0..=0_u16).is_ok() => {
-                Err(self.invalid("a whole number from 1 to 65535 (port 0 is for servers: nobody can connect to it)"))
+                Err(self.invalid("a whole number from 1 to 65535 (port 0 is for servers: it cannot be connected to)"))
             }
             result => result,
         }
     }
 
-    /// A whole number in a range of an unsigned type, in decimal digits, with or without leading zeros.
+    /// Reads a whole number in a range of an unsigned type, in decimal digits, with or without
+    /// leading zeros.
     ///
     /// # Errors
-    /// Anything but digits, and what is out of range.
+    /// Anything but digits, and a number out of range.
     pub fn number<N>(self, range: RangeInclusive<N>) -> Result<N, DescriptionError>
     where
         N: FromStr + PartialOrd + Display,
@@ -322,7 +333,7 @@ impl<'d> Argument<'d> {
             .ok_or_else(|| self.invalid(format!("a whole number from {} to {}", range.start(), range.end())))
     }
 
-    /// Yes or no, as 1 or 0.
+    /// Reads a boolean, written as 1 or 0.
     ///
     /// # Errors
     /// Anything else.
@@ -330,16 +341,16 @@ impl<'d> Argument<'d> {
         self.number(0..=1_u8).map(|number| number == 1)
     }
 
-    /// How many connections may wait to be accepted.
+    /// Reads the number of connections that may wait to be accepted.
     pub(super) fn backlog(self) -> Result<u32, DescriptionError> {
         self.number(0..=MAX_BACKLOG)
     }
 
-    /// A duration in seconds, whole or with up to nine decimals.
+    /// Reads a duration in seconds, whole or with up to nine decimals.
     ///
     /// # Errors
-    /// Anything but digits with perhaps a point between them (so nothing negative or infinite), and more than
-    /// 4294967295.
+    /// Anything but digits with an optional decimal point between them (so no negative or infinite
+    /// duration), and more than 4294967295.
     pub fn seconds(self) -> Result<Duration, DescriptionError> {
         let expected = || self.invalid(format!("seconds, such as 30 or 0.5, from 0 to {MAX_SECONDS}"));
         let (whole, decimals) = self.value().split_once('.').unwrap_or((self.value(), "0"));
@@ -351,15 +362,16 @@ impl<'d> Argument<'d> {
         seconds.zip(nanoseconds).map(|(seconds, nanos)| Duration::new(seconds, nanos)).ok_or_else(expected)
     }
 
-    /// The size of a buffer of the system's, in bytes.
+    /// Reads the size of a socket buffer of the system, in bytes.
     pub(super) fn buffer(self) -> Result<u32, DescriptionError> {
         self.number(1..=MAX_BUFFER)
     }
 
-    /// An IP address and its scope. An IPv6 address may stand in brackets.
+    /// Reads an IP address and its scope. An IPv6 address may be in brackets.
     ///
     /// # Errors
-    /// Names of hosts, and a scope that is a number but not one of an interface, which begin with 1.
+    /// Host names, and a numeric scope that is not the number of an interface; those numbers start
+    /// at 1.
     pub fn ip(self) -> Result<ScopedIp<'d>, DescriptionError> {
         let text = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let text = text.unwrap_or(self.value());
@@ -377,18 +389,18 @@ impl<'d> Argument<'d> {
         }
     }
 
-    /// An IP address as [`ip`](Self::ip) reads it, or nothing, which is `None`.
+    /// Reads an IP address as [`ip`](Self::ip) does. An empty value is `None`.
     ///
     /// # Errors
-    /// Those of [`ip`](Self::ip).
+    /// As for [`ip`](Self::ip).
     pub fn ip_unless_empty(self) -> Result<Option<ScopedIp<'d>>, DescriptionError> {
         if self.value().is_empty() { Ok(None) } else { self.ip().map(Some) }
     }
 
-    /// An IPv6 address as [`ip`](Self::ip) reads it, or nothing, which is `None`.
+    /// Reads an IPv6 address as [`ip`](Self::ip) does. An empty value is `None`.
     ///
     /// # Errors
-    /// Those of [`ip`](Self::ip), and IPv4 addresses.
+    /// As for [`ip`](Self::ip), and for IPv4 addresses.
     pub fn ipv6_unless_empty(self) -> Result<Option<ScopedIp<'d>>, DescriptionError> {
         match self.ip_unless_empty() {
             Ok(Some(ScopedIp { ip: IpAddr::V4(_), .. })) => Err(self.invalid("an IPv6 address, such as [::1]")),
@@ -396,17 +408,23 @@ impl<'d> Argument<'d> {
         }
     }
 
-    /// A host: an IP address, without the brackets that may surround an IPv6 one, or a name that could be one.
+    /// Reads a host: an IP address, without the brackets that may surround an IPv6 address, or a
+    /// syntactically valid name.
     ///
-    /// What is returned is what is written, and all of it: no case is changed, no dot removed. Whether a name such as
-    /// `0x7f000001` or `127.1` is an address is for the resolver to say. The scope of an IPv6 address may be a name
-    /// here.
+    /// The text is returned unchanged: letters keep their case, and a dot at the end stays. The
+    /// resolver decides if a name such as `0x7f000001` or `127.1` is an address. The scope of an
+    /// IPv6 address may be a name here.
     ///
     /// # Errors
-    /// Names that no resolver should be asked for: empty ones, more than 253 bytes (without a dot at the end, which
-    /// is fine), labels that are empty or longer than 63 bytes, white space, control characters and NUL, characters
-    /// that delimit hosts in addresses and URLs (`: / ? # @ % \ [ ]`), and anything beyond ASCII, unless the feature `idna` is on and
-    /// it is an international name.
+    /// Names that no resolver should be asked for:
+    ///
+    /// - empty names, and names of more than 253 bytes (without a dot at the end, which is
+    ///   permitted);
+    /// - labels that are empty or longer than 63 bytes;
+    /// - white space, control characters and NUL;
+    /// - characters that delimit hosts in addresses and URLs (`: / ? # @ % \ [ ]`);
+    /// - characters beyond ASCII, unless the feature `idna` is on and the name is a valid
+    ///   international one.
     pub fn host(self) -> Result<&'d str, DescriptionError> {
         let host = without_brackets(self.value()).filter(|inside| parse_ipv6(inside).is_some());
         let host = host.unwrap_or(self.value());
@@ -414,7 +432,8 @@ impl<'d> Argument<'d> {
     }
 }
 
-/// An IP address, and the network interface that an IPv6 address belongs to. From [`Argument::ip`].
+/// An IP address, and the network interface that an IPv6 address belongs to. Returned by
+/// [`Argument::ip`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScopedIp<'d> {
@@ -422,8 +441,8 @@ pub struct ScopedIp<'d> {
     pub ip: IpAddr,
     /// The number of the interface; 0 is none.
     pub scope_id: u32,
-    /// The name of the interface, if the address has a name instead of a number: for [`ListenOptions::scope`] and
-    /// [`ConnectOptions::bind_address_on`].
+    /// The name of the interface, if the address has a name instead of a number. It is passed to
+    /// [`ListenOptions::scope`] or [`ConnectOptions::bind_address_on`].
     pub scope_name: Option<&'d str>,
 }
 
@@ -432,7 +451,7 @@ impl ScopedIp<'_> {
         Self { ip: ip.into(), scope_id: 0, scope_name: None }
     }
 
-    /// The address with a port, and with the number of its interface.
+    /// Returns the address with a port, and with the number of its interface.
     pub fn socket_addr(self, port: u16) -> SocketAddr {
         socket_addr(self.ip, port, self.scope_id)
     }
@@ -453,19 +472,23 @@ fn socket_addr(ip: IpAddr, port: u16, scope_id: u32) -> SocketAddr {
     }
 }
 
-/// The standard library also takes a sign in front of a number; a description does not.
+/// Returns `true` if `text` consists of digits. `FromStr` of the standard library also accepts a
+/// sign, which a description may not have.
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The largest that `listen(2)` can be told, an `int`. The system has a limit of its own, far below.
+/// The largest backlog that `listen(2)` accepts, an `int`. The system's own limit is far below.
 const MAX_BACKLOG: u32 = i32::MAX.unsigned_abs();
 
-/// The largest size of a buffer that a socket can be told, an `int`. The system has a limit of its own, far below.
+/// The largest buffer size that a socket option accepts, an `int`. The system's own limit is far
+/// below.
 const MAX_BUFFER: u32 = i32::MAX.unsigned_abs();
 
-/// 136 years: arbitrary, but so far from the end of every clock that adding it to a time of day never overflows.
+/// 136 years: arbitrary, but so far from the end of every clock that adding it to a time of day
+/// never overflows.
 const MAX_SECONDS: u64 = u32::MAX as u64;
 
-/// What a [`Duration`] can hold. More are an error rather than lost.
+/// Decimals that a [`Duration`] can hold. Further digits are an error, so that none is lost
+/// silently.
 const NANOSECOND_DIGITS: usize = 9;

@@ -1,8 +1,9 @@
-//! [`Description`]: an endpoint written as a string, taken apart (Twisted: the strings of `serverFromString` and
-//! `clientFromString`, `quoteStringArgument`).
+//! [`Description`]: an endpoint written as a string, split into its fields (Twisted: the strings of
+//! `serverFromString` and `clientFromString`, `quoteStringArgument`).
 //!
-//! This file knows the grammar and no type of endpoint: which arguments a type takes, and what they may be, is for
-//! [`Arguments`](super::Arguments). Nothing here looks anything up, opens anything or panics.
+//! This file implements the grammar and knows no type of endpoint. The arguments of a type, and
+//! their permitted values, are the business of [`Arguments`](super::Arguments). No code in this
+//! file does a look-up, opens a file or panics.
 //!
 //! ```text
 //! description := field *( ":" field )
@@ -12,16 +13,16 @@
 //!              | "[" IPv6-address "]"      its colons do not split; the brackets belong to the value
 //! ```
 //!
-//! As in Twisted, positional fields may follow keywords, the last of several equal keywords wins, and an empty field is
-//! an empty positional. What differs:
+//! As in Twisted, positional fields may follow keywords, the last of several equal keywords wins,
+//! and an empty field is an empty positional. Differences from Twisted:
 //!
 //! - The type is case-insensitive, for every type.
 //! - A backslash at the very end is an error that says so.
-//! - `[::1]` needs no escapes. Only a whole value that is an IPv6 address in brackets is read so: `[`, an address,
-//!   perhaps a scope (`%eth0`), `]`, and then a colon or the end; `[a:b]` is split as it always was. Twisted splits
-//!   both, and what it then accepts is either an accident (its clients overlook surplus fields:
-//!   `tcp:host=[1:2::3]:port=80` is a host `[1` to it) or about files whose names are `[1` and the like. Such a name
-//!   is written `\[1`.
+//! - `[::1]` needs no escapes. This holds only if the whole value is an IPv6 address in brackets:
+//!   `[`, an address, an optional scope (`%eth0`), `]`, and then a colon or the end. `[a:b]` is
+//!   split as in Twisted. Twisted splits both, and the descriptions that it then accepts are either
+//!   accidents (its clients ignore surplus fields: `tcp:host=[1:2::3]:port=80` is a host `[1` to
+//!   it) or name files such as `[1`. Such a name is written `\[1`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,14 +33,14 @@ use thiserror::Error;
 
 use crate::address::parse_ipv6;
 
-/// An endpoint as a string, split into its type and its fields (Twisted: the strings of `serverFromString` and
-/// `clientFromString`).
+/// An endpoint as a string, split into its type and its fields (Twisted: the strings of
+/// `serverFromString` and `clientFromString`).
 ///
-/// Colons separate the fields. The first `=` of a field separates its name from its value; fields without one are
-/// positional, and the first positional field is the type, in any case. A backslash takes the next character
-/// literally (`\:`, `\=`, `\\`), and a value that is an IPv6 address in brackets may be written without (`[::1]`,
-/// which Twisted splits; a value that really begins so is written `\[`). Of several fields with the same name the
-/// last one counts.
+/// Colons separate the fields. The first `=` of a field separates its name from its value. Fields
+/// without one are positional, and the first positional field is the type, in any case. A backslash
+/// takes the next character literally (`\:`, `\=`, `\\`). A value that is an IPv6 address in
+/// brackets needs no backslashes (`[::1]`, which Twisted splits; a value that really starts with a
+/// bracket is written `\[`). Of several fields with the same name the last one counts.
 ///
 /// ```
 /// use ropewalk::endpoints::Description;
@@ -62,11 +63,12 @@ pub struct Description {
 }
 
 impl Description {
-    /// Takes a description apart.
+    /// Splits a description into its fields.
     ///
     /// # Errors
-    /// [`NoType`](DescriptionErrorKind::NoType) where the first positional field is empty or there is none,
-    /// [`TrailingBackslash`](DescriptionErrorKind::TrailingBackslash) where the text ends in the middle of an escape.
+    /// [`NoType`](DescriptionErrorKind::NoType) if the first positional field is empty or there is
+    /// none, [`TrailingBackslash`](DescriptionErrorKind::TrailingBackslash) if the text ends in the
+    /// middle of an escape.
     pub fn parse(text: &str) -> Result<Self, DescriptionError> {
         let mut fields = Vec::new();
         let mut at = 0;
@@ -88,22 +90,22 @@ impl Description {
         Ok(Self { text: text.to_owned(), lower_case_kind: kind.value.to_ascii_lowercase(), kind, fields })
     }
 
-    /// The type, in lower case: `tcp` for `TCP:80`.
+    /// Returns the type, in lower case: `tcp` for `TCP:80`.
     pub fn kind(&self) -> &str {
         &self.lower_case_kind
     }
 
-    /// All fields but the type, in the order in which they are written.
+    /// Returns all fields but the type, in the order in which they are written.
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
 
-    /// The keyword field with this name; the last one, where there are several.
+    /// Returns the keyword field with this name; the last one, if there are several.
     pub fn keyword(&self, name: &str) -> Option<&Field> {
         self.fields.iter().rfind(|field| field.name.as_deref() == Some(name))
     }
 
-    /// The error for a type that nobody knows; `known` are those that would have done.
+    /// Creates the error for an unknown type; `known` are the accepted types.
     ///
     /// ```
     /// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
@@ -120,12 +122,13 @@ impl Description {
         self.error(self.kind.value_at, DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
     }
 
-    /// An error at `at`, which is the position of a field or its value, or the end.
+    /// Creates an error at `at`, which is the position of a field or its value, or the end.
     pub(super) fn error(&self, at: usize, kind: DescriptionErrorKind) -> DescriptionError {
         DescriptionError::new(&self.text, at, kind)
     }
 
-    /// The position behind the last character, where something is missing.
+    /// Returns the position behind the last character, which errors about missing arguments point
+    /// to.
     pub(super) fn end(&self) -> usize {
         self.text.len()
     }
@@ -140,13 +143,13 @@ impl FromStr for Description {
 }
 
 impl fmt::Display for Description {
-    /// The text that was parsed, as it was written.
+    /// Writes the text that was parsed, unchanged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// One field of a [`Description`]: a value, perhaps with a name.
+/// One field of a [`Description`]: a value, with or without a name.
 ///
 /// ```
 /// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
@@ -166,7 +169,8 @@ pub struct Field {
 }
 
 impl Field {
-    /// The field that starts at `at`, and where it ends: at a colon, or at the end of the text.
+    /// Reads the field that starts at `at`. Returns it with its end: the position of a colon, or
+    /// the end of the text.
     fn read(text: &str, at: usize) -> Result<(Self, usize), DescriptionError> {
         let (first, end) = read_value(text, at, &[':', '='])?;
         if !text[end..].starts_with('=') {
@@ -177,30 +181,31 @@ impl Field {
         Ok((Self { at, name: Some(first), value, value_at }, end))
     }
 
-    /// The name in front of the `=`, if it is a keyword field. It may be empty.
+    /// Returns the name in front of the `=`, if it is a keyword field. It may be empty.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// The value, without its escapes.
+    /// Returns the value, without its escapes.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// The byte of the description at which the field starts.
+    /// Returns the byte offset in the description at which the field starts.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The byte of the description at which the value starts: behind the `=`, if there is one.
+    /// Returns the byte offset in the description at which the value starts: behind the `=`, if
+    /// there is one.
     pub fn value_position(&self) -> usize {
         self.value_at
     }
 }
 
-/// What is wrong with a description, where, and what was expected there.
+/// An error in a description: its kind, its position, and the text that was expected there.
 ///
-/// Twisted raises `ValueError`, `TypeError`, `IndexError` or `RuntimeError`, and names no place.
+/// Twisted raises `ValueError`, `TypeError`, `IndexError` or `RuntimeError`, without a position.
 ///
 /// ```
 /// use ropewalk::endpoints::{Description, TcpServerSpec};
@@ -225,27 +230,28 @@ pub struct DescriptionError {
 
 impl DescriptionError {
     fn new(description: &str, at: usize, kind: DescriptionErrorKind) -> Self {
-        debug_assert!(description.is_char_boundary(at), "positions are where fields, values or escapes start");
+        debug_assert!(description.is_char_boundary(at), "a position is the start of a field, a value or an escape");
         Self { description: description.to_owned(), at, kind }
     }
 
-    /// The whole description.
+    /// Returns the whole description.
     pub fn description(&self) -> &str {
         &self.description
     }
 
-    /// The byte of the description at which it goes wrong: never beyond its end, and never inside a character.
+    /// Returns the byte offset of the error in the description: never beyond its end, and never
+    /// inside a character.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// What is wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> &DescriptionErrorKind {
         &self.kind
     }
 }
 
-/// What can be wrong with a description.
+/// The kinds of errors in a description.
 ///
 /// ```
 /// use ropewalk::endpoints::{Description, DescriptionErrorKind};
@@ -256,32 +262,33 @@ impl DescriptionError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DescriptionErrorKind {
-    /// It does not begin with a type, or is empty.
+    /// The description does not start with a type, or is empty.
     #[error("there is no type: expected one, as in tcp:8888")]
     NoType,
-    /// There is no such type of endpoint here; a type may be one for servers or for clients only.
+    /// The type of endpoint is unknown here; a type may be one for servers or for clients only.
     #[error("{} is not a type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
     UnknownType {
-        /// The type, as it is written.
+        /// The type, as written.
         name: String,
-        /// The types that would have done.
+        /// The accepted types.
         known: Vec<String>,
     },
-    /// An argument that must be given is not.
+    /// A required argument is missing.
     #[error("{name} is missing: expected a field for it, such as {name}=...")]
     Missing {
         /// The argument.
         name: &'static str,
     },
-    /// A keyword that the type does not take.
+    /// The type has no argument of this name.
     #[error("{} is not an argument of this type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
     Unknown {
-        /// The keyword, as it is written.
+        /// The keyword, as written.
         name: String,
-        /// Those that the type takes.
+        /// The names of the arguments that the type takes.
         known: Vec<&'static str>,
     },
-    /// More positional fields than the type takes. An address whose colons are not escaped ends here.
+    /// There are more positional fields than the type takes. An address whose colons are not
+    /// escaped causes this error.
     #[error(
         "{} is one field too many: expected {} without a name (in a value, a colon is written \\:, and an IPv6 address \
          may be in brackets)",
@@ -289,42 +296,45 @@ pub enum DescriptionErrorKind {
         CommaList(.positional)
     )]
     TooMany {
-        /// The first that is too many.
+        /// The first surplus field.
         value: String,
-        /// Those that may be given by their position.
+        /// The arguments that may be given by position.
         positional: Vec<&'static str>,
     },
-    /// An argument is given by its position and by its name.
+    /// An argument is given by position and by name.
     #[error("{name} is given twice: expected it by its position or as {name}=, not both")]
     Repeated {
         /// The argument.
         name: &'static str,
     },
-    /// The value of an argument is not one that it can have.
+    /// The value of an argument is not permitted.
     #[error("{} is not {} {name}: expected {expected}", Quoted(.value), article(.name))]
     BadValue {
         /// The argument.
         name: &'static str,
         /// Its value, without escapes.
         value: String,
-        /// What it should have been.
+        /// The text that was expected.
         expected: String,
     },
-    /// The arguments are such as they may be, and nothing can be made of them: a certificate can't be read, a key is not its own.
-    #[error("this can't be used: {reason}")]
+    /// The arguments are well-formed but unusable: for example, a certificate cannot be read, or a
+    /// key does not match it.
+    #[error("the arguments cannot be used: {reason}")]
     Unusable {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The last character is a backslash that nothing follows.
+    /// The last character is a backslash that escapes nothing.
     #[error("a backslash ends the description: expected the character that it stands for (\\\\ is a backslash)")]
     TrailingBackslash,
 }
 
-/// Writes a string so that a description takes all of it as (a part of) one value (Twisted: `quoteStringArgument`).
+/// Escapes a string so that a description takes all of it as (a part of) one value (Twisted:
+/// `quoteStringArgument`).
 ///
-/// Unlike Twisted's it escapes `=` too, without which a positional value with one in it turns into a keyword, and `[`,
-/// so that no IPv6 address in brackets arises where strings are put together. Twisted understands what it writes.
+/// Unlike Twisted's function it also escapes `=`, which would turn a positional value into a
+/// keyword, and `[`, so that concatenated strings cannot form an IPv6 address in brackets. Twisted
+/// understands the escaped text.
 ///
 /// ```
 /// use ropewalk::endpoints::{Description, quote_string_argument};
@@ -350,12 +360,13 @@ pub fn quote_string_argument(argument: &str) -> Cow<'_, str> {
     quoted.into()
 }
 
-/// What stands between brackets, if there are brackets around the whole.
+/// Returns the text between the brackets that enclose all of `text`, if there are any.
 pub(super) fn without_brackets(text: &str) -> Option<&str> {
     text.strip_prefix('[')?.strip_suffix(']')
 }
 
-/// The value that starts at `at`, without its escapes, and where it ends: at one of `stops`, or at the end of the text.
+/// Reads the value that starts at `at`, without its escapes. Returns it with its end: the position
+/// of one of `stops`, or the end of the text.
 fn read_value(text: &str, at: usize, stops: &[char]) -> Result<(String, usize), DescriptionError> {
     if let Some(end) = bracketed_ipv6(text, at) {
         return Ok((text[at..end].to_owned(), end));
@@ -377,10 +388,11 @@ fn read_value(text: &str, at: usize, stops: &[char]) -> Result<(String, usize), 
     Ok((value, text.len()))
 }
 
-/// Where the value that starts at `at` ends, if it is an IPv6 address in brackets and nothing else.
+/// Returns the end of the value that starts at `at`, if it is an IPv6 address in brackets and
+/// nothing else.
 fn bracketed_ipv6(text: &str, at: usize) -> Option<usize> {
     let inside = text[at..].strip_prefix('[')?;
-    // Stops at the next bracket, so that many opening ones do not each search the whole text.
+    // It stops at the next bracket, so that many opening ones do not each search the whole text.
     let close = inside.find(['[', ']'])?;
     let behind = inside[close..].strip_prefix(']')?;
     let is_whole = behind.is_empty() || behind.starts_with(':');
@@ -391,8 +403,8 @@ fn article(name: &str) -> &'static str {
     if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
-/// Text in quotes, on one line: a backslash stands for itself, as in the description, but what can't be seen is
-/// escaped.
+/// Shows text in quotes, on one line. A backslash stands for itself, as in the description;
+/// invisible characters are escaped.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -408,7 +420,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Names with commas between them, and `or` before the last.
+/// Shows names separated by commas, with `or` before the last.
 struct CommaList<'a, S>(&'a [S]);
 
 impl<S: fmt::Display> fmt::Display for CommaList<'_, S> {
@@ -421,5 +433,5 @@ impl<S: fmt::Display> fmt::Display for CommaList<'_, S> {
     }
 }
 
-/// What has a meaning in a description, and is escaped to have none.
+/// Characters with a meaning in a description, which are escaped to have none.
 const SPECIAL: [char; 4] = ['\\', ':', '=', '['];

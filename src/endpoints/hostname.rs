@@ -1,17 +1,17 @@
-//! [`HostnameEndpoint`]: connects to a host by its name, to whichever of its addresses answers first (Twisted:
-//! `HostnameEndpoint`).
+//! [`HostnameEndpoint`]: connects to a host by its name, on the first of its addresses that answers
+//! (Twisted: `HostnameEndpoint`).
 //!
-//! This is RFC 8305, "Happy Eyeballs", for a resolver that gives all addresses at once: there is nothing to do of what the RFC
-//! says of answers that come one by one.
+//! This is RFC 8305, "Happy Eyeballs", for a resolver that returns all addresses at once. The rules
+//! of the RFC for answers that arrive one by one do not apply.
 //!
 //! | | RFC 8305 | here |
 //! |---|---|---|
 //! | order | section 4 | as the resolver sorts them (by RFC 6724, if it is the system's), interleaved by family |
-//! | family that comes first | section 4 | that of the resolver's first address: IPv6, unless the resolver knows better |
-//! | between two attempts | section 5 | 250 ms, or until an attempt fails, if that is sooner |
-//! | the first connection | section 5 | is joined to a protocol; the sockets of the others are closed before that |
+//! | first family | section 4 | that of the resolver's first address: IPv6, unless the resolver decides otherwise |
+//! | delay between two attempts | section 5 | 250 ms, or until an attempt fails, if that is sooner |
+//! | first connection | section 5 | is attached to a protocol; the sockets of the other attempts are closed before that |
 //!
-//! The attempts themselves are the reactor's business (`reactor/net/connect.rs`).
+//! The attempts themselves are made by the reactor (`reactor/net/connect.rs`).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,22 +24,29 @@ use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::reactor::{ConnectOptions, Destination, Reactor};
 
-/// Connects to a TCP port of a host that has a name (Twisted: `HostnameEndpoint`).
+/// Connects to a TCP port of a named host (Twisted: `HostnameEndpoint`).
 ///
-/// The name is looked up, by the reactor's [`Resolver`](crate::reactor::Resolver). Then its addresses are tried, IPv6 and IPv4 in
-/// turns, beginning with the family of the resolver's first: the first at once, each of the others a quarter of a second after the
-/// one before, or as soon as an attempt fails. The first that answers has the connection. The others are closed, and the factory
-/// does not hear of them. At most 16 addresses are tried. An IP address will do for a name, and
-/// an international name with the feature `idna`.
+/// The name is looked up by the reactor's [`Resolver`](crate::reactor::Resolver). Then its
+/// addresses are tried, IPv6 and IPv4 alternately, starting with the family of the resolver's first
+/// address. The first attempt starts at once. Each later one starts a quarter of a second after the
+/// previous one, or as soon as an attempt fails. The first address that answers gets the
+/// connection. The other attempts are closed, and the factory is not called for them. At most 16
+/// addresses are tried. The host may also be an IP address, or an international name with the
+/// feature `idna`.
 ///
-/// It fails with a [`ConnectError`]: [`BadHostName`](ConnectError::BadHostName) for what no resolver should be asked;
-/// [`UnknownInterface`](ConnectError::UnknownInterface) if the host is an address of an interface that does not exist;
-/// [`Lookup`](ConnectError::Lookup) if the name has no address, or the resolver does not answer in time;
-/// [`AllFailed`](ConnectError::AllFailed), which lists every attempt, if none is answered;
-/// [`NoProtocol`](ConnectError::NoProtocol) if the factory does not want the connection;
-/// [`ConnectingCancelled`](ConnectError::ConnectingCancelled) if the Deferred was cancelled, which stops the look-up and closes every socket.
+/// It fails with a [`ConnectError`]:
 ///
-/// A limit for all of it together is what [`add_timeout`](Deferred::add_timeout) is for:
+/// - [`BadHostName`](ConnectError::BadHostName) for a name that no resolver should be asked for;
+/// - [`UnknownInterface`](ConnectError::UnknownInterface) if the host is an address of an interface
+///   that does not exist;
+/// - [`Lookup`](ConnectError::Lookup) if the name has no address, or the resolver does not answer
+///   in time;
+/// - [`AllFailed`](ConnectError::AllFailed), which lists every attempt, if no address answers;
+/// - [`NoProtocol`](ConnectError::NoProtocol) if the factory declines the connection;
+/// - [`ConnectingCancelled`](ConnectError::ConnectingCancelled) if the Deferred was cancelled,
+///   which stops the look-up and closes every socket.
+///
+/// A time limit for all of it together is set with [`add_timeout`](Deferred::add_timeout):
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,7 +82,19 @@ pub struct HostnameEndpoint {
 }
 
 impl HostnameEndpoint {
-    /// Connects to a port of a host. An attempt may take 30 s, and so may the resolver.
+    /// Creates an endpoint for a port of a host. Each attempt may take 30 s, and so may the
+    /// resolver.
+    ///
+    /// ```
+    /// use ropewalk::endpoints::HostnameEndpoint;
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// let endpoint = HostnameEndpoint::new(&reactor, "example.org", 80);
+    /// # drop(endpoint);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(reactor: &Reactor, host: impl Into<String>, port: u16) -> Self {
         Self {
             reactor: reactor.clone(),
@@ -87,7 +106,7 @@ impl HostnameEndpoint {
         }
     }
 
-    /// Connects with these options, in the place of all that were set before; the timeout is that of each attempt.
+    /// Sets all options, in place of those set before. The timeout applies to each attempt.
     ///
     /// ```
     /// # use ropewalk::endpoints::HostnameEndpoint;
@@ -104,28 +123,29 @@ impl HostnameEndpoint {
         self
     }
 
-    /// How long each address may take to answer. 30 s unless said otherwise.
+    /// Sets the time limit of each attempt. The default is 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options = self.options.timeout(Some(timeout));
         self
     }
 
-    /// The local address to connect from; port 0 lets the system choose one. Of the host's addresses, those of its family are
-    /// tried.
+    /// Sets the local address to connect from; port 0 lets the system choose one. Only addresses of
+    /// the same family are tried.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
         self.options = self.options.bind_address(address);
         self
     }
 
-    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on: see
+    /// Turns Nagle's algorithm off (`true`, the default) or on; see
     /// [`ListenOptions::tcp_no_delay`](crate::ListenOptions::tcp_no_delay).
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.options = self.options.tcp_no_delay(on);
         self
     }
 
-    /// How long after an attempt the next one begins if none has failed meanwhile (Twisted: `attemptDelay`, 0.3 s). 250 ms
-    /// unless said otherwise. The RFC allows 10 ms to 2 s; what is less or more becomes that.
+    /// Sets the delay after which the next attempt starts if none has failed meanwhile (Twisted:
+    /// `attemptDelay`, 0.3 s). The default is 250 ms. The RFC allows 10 ms to 2 s; the delay is
+    /// clamped to this range.
     ///
     /// ```
     /// # use ropewalk::endpoints::HostnameEndpoint;
@@ -140,8 +160,9 @@ impl HostnameEndpoint {
         self
     }
 
-    /// How long the resolver may take. 30 s unless said otherwise; Twisted has no limit. After it, the look-up is cancelled:
-    /// whoever waits is told at once, and if a thread hangs in the system's resolver, it hangs without anybody waiting for it.
+    /// Sets the time limit of the resolver. The default is 30 s; Twisted has no limit. When it
+    /// expires, the look-up is cancelled and the Deferred fails at once. A thread that hangs in the
+    /// system's resolver may hang on, but nothing waits for it.
     ///
     /// ```
     /// # use ropewalk::endpoints::HostnameEndpoint;
@@ -156,7 +177,7 @@ impl HostnameEndpoint {
         self
     }
 
-    /// The addresses of the host, or why there are none.
+    /// Returns the addresses of the host, or the reason why there are none.
     fn look_up(&self) -> Deferred<Vec<SocketAddr>> {
         let (host, after) = (self.host.clone(), self.lookup_timeout);
         let looking = self.reactor.resolve(&self.host, self.port);
@@ -171,7 +192,7 @@ impl ClientEndpoint for HostnameEndpoint {
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
         let (host, to) = (self.host.clone(), self.host.clone());
         let (delay, options) = (self.attempt_delay, self.options.clone());
-        // The reactor keeps the look-up, so this does not keep the reactor.
+        // The pending look-up is owned by the reactor, so its callback must not own the reactor.
         let reactor = self.reactor.downgrade();
         self.look_up().add_callbacks(
             move |mut addresses| {
@@ -183,7 +204,7 @@ impl ClientEndpoint for HostnameEndpoint {
                     addresses.retain(|to| to.is_ipv4() == from.is_ipv4());
                 }
                 if addresses.is_empty() {
-                    let reason = "none of its addresses is of the family of the address to connect from".to_owned();
+                    let reason = "it has no address of the same family as the local address".to_owned();
                     return Deferred::fail(ConnectError::Lookup { host, reason });
                 }
                 let mut addresses = interleaved(addresses);
@@ -196,8 +217,9 @@ impl ClientEndpoint for HostnameEndpoint {
     }
 }
 
-/// RFC 8305, section 4: the first keeps its place, and behind it the families take turns, each in its own order. The RFC lets
-/// more than one of the first family come first, for those who prefer it strongly; it recommends one.
+/// Orders addresses by RFC 8305, section 4: the first keeps its place, and after it the families
+/// alternate, each in its own order. The RFC lets more than one address of the first family come
+/// first, for a strong preference; it recommends one.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (leading, following): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|at| at.is_ipv4() == first_is_ipv4);
@@ -210,7 +232,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     ordered
 }
 
-/// A look-up that was cancelled is an attempt that was.
+/// Turns a cancelled look-up into a cancelled attempt.
 fn unless_cancelled(failure: Failure, to: String) -> Failure {
     match failure.check::<Cancelled>() {
         Some(Cancelled) => ConnectError::ConnectingCancelled { to }.into(),
@@ -218,16 +240,17 @@ fn unless_cancelled(failure: Failure, to: String) -> Failure {
     }
 }
 
-/// RFC 8305, section 8: the recommended delay, and what it may be at the least and at the most. (It recommends no less than
-/// 100 ms, and forbids less than 10.)
+/// RFC 8305, section 8: the recommended delay, the shortest and the longest. (The RFC recommends at
+/// least 100 ms, and forbids less than 10.)
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
-/// As long as an attempt may take. The system's resolver with its own defaults gives up after that time too, if it has three
-/// servers and none answers: two rounds of 5 s each.
+/// The same limit as for an attempt. The system's resolver with its defaults gives up after that
+/// time too, if it has three servers and none answers: two rounds of 5 s each.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many addresses of a name are tried, and so how many sockets a connection may take for a while. 16: the last of them is
-/// begun after 4 s, and of a host of which eight addresses of each family are silent the ninth will be too.
+/// Number of addresses of a name that are tried at most, and so the number of sockets that one
+/// connection may use for a while. With 16, the last attempt starts after 4 s; if eight addresses
+/// of each family are silent, the ninth will be too.
 const MAX_ADDRESSES: usize = 16;

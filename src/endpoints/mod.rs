@@ -1,35 +1,39 @@
-//! Where to listen and where to connect, as objects and as strings (Twisted: `twisted.internet.endpoints`,
-//! `IStreamServerEndpoint`, `IStreamClientEndpoint`).
+//! Addresses to listen on and to connect to, as objects and as strings (Twisted:
+//! `twisted.internet.endpoints`, `IStreamServerEndpoint`, `IStreamClientEndpoint`).
 //!
-//! An endpoint says where, a factory says what; nothing below this room knows that strings exist.
+//! An endpoint holds the address, a factory holds the protocol. No module below this one knows
+//! descriptions.
 //!
 //! | description | listens or connects |
 //! |---|---|
 //! | `tcp:8888` | on port 8888 of all IPv4 interfaces |
-//! | `tcp:8888:interface=127.0.0.1:backlog=128` | on one interface, with more room for those who wait |
-//! | `tcp6:8888` | on port 8888 of all interfaces, over IPv6 and, as Linux has it by default, IPv4 |
+//! | `tcp:8888:interface=127.0.0.1:backlog=128` | on one interface, with a backlog of 128 connections |
+//! | `tcp6:8888` | on port 8888 of all interfaces, over IPv6 and, by the default of Linux, IPv4 |
 //! | `tcp6:8888:ipv6Only=0` | on port 8888 of all interfaces, over both, whatever the system's setting |
 //! | `tcp:8888:[fe80::1%eth0]` | on one interface, by its name |
 //! | `tcp:8888:reusePort=1` | on a port that several reactors or processes share |
-//! | `tcp:8888:queueLimit=8388608` | with no more than 8 MiB waiting for a peer that does not read: the connection is aborted instead |
-//! | `tcp6:8888:128:[::1]` | the same on one interface; mind the order, which is Twisted's |
-//! | `tcp:localhost:8888` | to a host, on whichever of its addresses answers first |
+//! | `tcp:8888:queueLimit=8388608` | on a port whose connections are aborted when more than 8 MiB wait for a peer that does not read |
+//! | `tcp6:8888:128:[::1]` | on one interface, with a backlog; note the order, which is Twisted's |
+//! | `tcp:localhost:8888` | to a host, on the first of its addresses that answers |
 //! | `tcp:[::1]:8888` | to an address |
-//! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given address |
-//! | `unix:/run/ropewalk.sock:mode=660` | on a UNIX socket, with a lock beside it |
+//! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given local address |
+//! | `unix:/run/ropewalk.sock:mode=660` | on a UNIX socket, with a lock file beside it |
 //! | `unix:/run/ropewalk.sock` | to a UNIX socket |
 //! | `ssl:8443:privateKey=key.pem:certKey=chain.pem` | on port 8443 of all IPv4 interfaces, over TLS |
-//! | `tls:/etc/certificates:8443` | on port 8443 of all interfaces, over TLS, with the certificate that is asked for |
+//! | `tls:/etc/certificates:8443` | on port 8443 of all interfaces, over TLS, with the certificate for the requested host name |
 //! | `tls:example.org:443` | to a host over TLS, verified by the platform's trust roots |
-//! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same by other roots, with a certificate to show |
+//! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same, with other roots and an identity |
 //! | `tls:example.org:443:endpoint=unix\:/run/tunnel.sock` | to that host over TLS through another endpoint |
 //!
-//! Options by name only, of ports and clients over TCP and TLS: `noDelay`, `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit`
-//! and `atQueueLimit` (`abort`, `pause` or `tell`); of ports `ipv6Only` too; the last four over UNIX sockets as well. Each is a method of
-//! [`ListenOptions`](crate::ListenOptions) or [`ConnectOptions`](crate::ConnectOptions), which say what it does.
+//! Some options are given by name only. Ports and clients over TCP and TLS take `noDelay`,
+//! `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit` and `atQueueLimit`
+//! (`abort`, `pause` or `tell`). Ports also take `ipv6Only`. UNIX sockets take the last four of the
+//! seven. Each option is a method of [`ListenOptions`](crate::ListenOptions) or
+//! [`ConnectOptions`](crate::ConnectOptions), where its effect is documented.
 //!
-//! Fields are separated by colons; a field is positional or `name=value`; a backslash takes the next character literally
-//! (`\:`, `\=`, `\\`), and [`quote_string_argument`] puts them where they are needed.
+//! Fields are separated by colons; a field is positional or `name=value`. A backslash takes the
+//! next character literally (`\:`, `\=`, `\\`), and [`quote_string_argument`] adds backslashes
+//! where they are needed.
 
 mod arguments;
 mod description;
@@ -56,34 +60,81 @@ use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol};
 use crate::reactor::{Port, Reactor};
 
-/// Somewhere to listen (Twisted: `IStreamServerEndpoint`). [`ServerEndpointExt::listen`] is what programs call.
+/// An address to listen on (Twisted: `IStreamServerEndpoint`). Programs call
+/// [`ServerEndpointExt::listen`].
+///
+/// An endpoint that wraps another one:
+///
+/// ```
+/// use ropewalk::endpoints::ServerEndpoint;
+/// use ropewalk::protocol::BoxedFactory;
+/// use ropewalk::{Deferred, Port};
+///
+/// /// Prints each address it listens on.
+/// #[derive(Debug)]
+/// struct Announced<E>(E);
+///
+/// impl<E: ServerEndpoint> ServerEndpoint for Announced<E> {
+///     fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+///         self.0.listen_boxed(factory).add_callback(|port| {
+///             println!("listening on {}", port.host());
+///             Ok(port)
+///         })
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a server endpoint",
     note = "`ropewalk::endpoints::server_from_string(reactor, description)?` makes an endpoint of a description"
 )]
 pub trait ServerEndpoint: fmt::Debug {
-    /// Listens, and has `factory` build a protocol for each connection: what an endpoint implements. The Deferred fires with
-    /// the port, or with a [`ListenError`](crate::error::ListenError).
+    /// Listens, and lets `factory` build a protocol for each connection. An endpoint implements
+    /// this method. The Deferred fires with the port, or fails with a
+    /// [`ListenError`](crate::error::ListenError).
     fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port>;
 }
 
-/// Somewhere to connect to (Twisted: `IStreamClientEndpoint`). [`ClientEndpointExt::connect`] is what programs call.
+/// An address to connect to (Twisted: `IStreamClientEndpoint`). Programs call
+/// [`ClientEndpointExt::connect`].
+///
+/// An endpoint that chooses between two others:
+///
+/// ```
+/// use std::cell::Cell;
+/// use ropewalk::Deferred;
+/// use ropewalk::endpoints::ClientEndpoint;
+/// use ropewalk::protocol::{AnyConnection, BoxedFactory};
+///
+/// /// Connects to two servers in turn.
+/// #[derive(Debug)]
+/// struct Alternating<E> {
+///     servers: [E; 2],
+///     next: Cell<usize>,
+/// }
+///
+/// impl<E: ClientEndpoint> ClientEndpoint for Alternating<E> {
+///     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection> {
+///         let index = self.next.replace(1 - self.next.get());
+///         self.servers[index].connect_boxed(factory)
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a client endpoint",
     note = "`ropewalk::endpoints::client_from_string(reactor, description)?` makes an endpoint of a description"
 )]
 pub trait ClientEndpoint: fmt::Debug {
-    /// Connects, and joins the protocol that `factory` builds to the connection: what an endpoint implements. The Deferred
-    /// fires after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt
-    /// up.
+    /// Connects, and attaches the protocol that `factory` builds to the connection. An endpoint
+    /// implements this method. The Deferred fires after `connection_made`, or fails with a
+    /// [`ConnectError`](crate::error::ConnectError). Cancelling it aborts the attempt.
     fn connect_boxed(&self, factory: BoxedFactory) -> Deferred<AnyConnection>;
 }
 
-/// `listen` of every [`ServerEndpoint`], those of type `dyn ServerEndpoint` too: an extension trait, because a method that
-/// takes any factory can't be called on a trait object.
+/// Provides `listen` for every [`ServerEndpoint`], `dyn ServerEndpoint` included. It is an
+/// extension trait because a method that takes any factory cannot be called on a trait object.
 pub trait ServerEndpointExt: ServerEndpoint {
-    /// Listens, and has `factory` build a protocol for each connection (Twisted: `listen`). The Deferred fires with the port,
-    /// or with a [`ListenError`](crate::error::ListenError).
+    /// Listens, and lets `factory` build a protocol for each connection (Twisted: `listen`). The
+    /// Deferred fires with the port, or fails with a [`ListenError`](crate::error::ListenError).
     ///
     /// ```
     /// use ropewalk::endpoints::server_from_string;
@@ -111,10 +162,11 @@ pub trait ServerEndpointExt: ServerEndpoint {
 
 impl<E: ServerEndpoint + ?Sized> ServerEndpointExt for E {}
 
-/// `connect` of every [`ClientEndpoint`], those of type `dyn ClientEndpoint` too.
+/// Provides `connect` for every [`ClientEndpoint`], `dyn ClientEndpoint` included.
 pub trait ClientEndpointExt: ClientEndpoint {
-    /// Connects, and joins the protocol that `factory` builds to the connection (Twisted: `connect`). The Deferred fires
-    /// after `connection_made`, or with a [`ConnectError`](crate::error::ConnectError). Cancelling it gives the attempt up.
+    /// Connects, and attaches the protocol that `factory` builds to the connection (Twisted:
+    /// `connect`). The Deferred fires after `connection_made`, or fails with a
+    /// [`ConnectError`](crate::error::ConnectError). Cancelling it aborts the attempt.
     ///
     /// ```
     /// use std::rc::Rc;
@@ -143,8 +195,8 @@ pub trait ClientEndpointExt: ClientEndpoint {
 
 impl<E: ClientEndpoint + ?Sized> ClientEndpointExt for E {}
 
-/// The endpoint of a built-in type that a description names (Twisted: `serverFromString`). An [`EndpointRegistry`] knows
-/// other types as well.
+/// Creates a server endpoint from a description of a built-in type (Twisted: `serverFromString`).
+/// An [`EndpointRegistry`] may know further types.
 ///
 /// ```
 /// use ropewalk::endpoints::{ServerEndpointExt, server_from_string};
@@ -166,22 +218,33 @@ impl<E: ClientEndpoint + ?Sized> ClientEndpointExt for E {}
 /// ```
 ///
 /// # Errors
-/// [`DescriptionError`]: where the description is wrong, and what was expected there.
+/// [`DescriptionError`] states where the description is wrong, and what was expected there.
 pub fn server_from_string(reactor: &Reactor, description: &str) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     EndpointRegistry::new().server_from_string(reactor, description)
 }
 
-/// The endpoint of a built-in type that a description names (Twisted: `clientFromString`). An [`EndpointRegistry`] knows
-/// other types as well.
+/// Creates a client endpoint from a description of a built-in type (Twisted: `clientFromString`).
+/// An [`EndpointRegistry`] may know further types.
+///
+/// ```
+/// use ropewalk::endpoints::client_from_string;
+///
+/// # fn main() -> ropewalk::Result<()> {
+/// let reactor = ropewalk::Reactor::new()?;
+/// let endpoint = client_from_string(&reactor, "tcp:localhost:8888:timeout=5")?;
+/// # drop(endpoint);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
-/// [`DescriptionError`]: where the description is wrong, and what was expected there.
+/// [`DescriptionError`] states where the description is wrong, and what was expected there.
 pub fn client_from_string(reactor: &Reactor, description: &str) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     EndpointRegistry::new().client_from_string(reactor, description)
 }
 
-/// Connects one protocol, where a factory would be too much (Twisted: `connectProtocol`). The Deferred is that of
-/// [`ClientEndpointExt::connect`].
+/// Connects a single protocol, without a factory (Twisted: `connectProtocol`). The Deferred is the
+/// one of [`ClientEndpointExt::connect`].
 ///
 /// ```
 /// use ropewalk::endpoints::{client_from_string, connect_protocol};
@@ -209,7 +272,7 @@ where
     endpoint.connect_boxed(factory).add_callback(AnyConnection::expect)
 }
 
-/// Pointers to endpoints are endpoints.
+/// Implements the endpoint traits for pointers to endpoints.
 macro_rules! for_pointers {
     ($($pointer:ty),+) => {$(
         impl<E: ServerEndpoint + ?Sized> ServerEndpoint for $pointer {

@@ -1,6 +1,6 @@
-//! The options of ports and connections in descriptions: what each is called there, and how it is read.
+//! The options of ports and connections in descriptions: their names, and how they are read.
 //!
-//! | argument | of | is |
+//! | argument | applies to | sets |
 //! |---|---|---|
 //! | `backlog=128` | ports | [`ListenOptions::backlog`] |
 //! | `ipv6Only=1` | TCP ports | [`ListenOptions::ipv6_only`] |
@@ -13,26 +13,28 @@
 //! | `queueLimit=8388608` | all | [`ListenOptions::queue_limit`] |
 //! | `atQueueLimit=abort` | all | [`LimitAction`](crate::transport::LimitAction): `abort`, `pause` or `tell` |
 //!
-//! `atQueueLimit` is `abort` unless given: a limit in a description holds whatever the program does.
+//! `atQueueLimit` is `abort` unless given: a limit in a description holds whatever the program
+//! does.
 
 use super::arguments::{Argument, Arguments, ScopedIp};
 use super::description::DescriptionError;
 use crate::reactor::{ConnectOptions, ConnectionOptions, ListenOptions};
 use crate::transport::QueueLimit;
 
-/// Options by name only of TCP ports.
+/// Options of TCP ports that are given by name only.
 pub(super) const LISTEN: [&str; 8] =
     ["noDelay", "ipv6Only", "reuseAddress", "reusePort", "receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
-/// Options by name only of TCP clients, beside those that have a place in some types.
+/// Options of TCP clients that are given by name only, besides those that have a position in some
+/// types.
 pub(super) const CONNECT: [&str; 7] =
     ["noDelay", "reuseAddress", "reusePort", "receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
-/// Options by name only of UNIX sockets.
+/// Options of UNIX sockets that are given by name only.
 pub(super) const UNIX: [&str; 4] = ["receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
 impl<'d> Arguments<'d> {
-    /// The options of a TCP port on this interface.
+    /// Reads the options of a TCP port on this interface.
     pub(super) fn listen_options(&self, interface: ScopedIp<'d>) -> Result<ListenOptions, DescriptionError> {
         let mut options = ListenOptions::new();
         if let Some(backlog) = self.optional("backlog", Argument::backlog)? {
@@ -53,7 +55,7 @@ impl<'d> Arguments<'d> {
         Ok(options)
     }
 
-    /// The options of a TCP client.
+    /// Reads the options of a TCP client.
     pub(super) fn connect_options(&self) -> Result<ConnectOptions, DescriptionError> {
         let mut options = ConnectOptions::new();
         if let Some(timeout) = self.optional("timeout", Argument::seconds)? {
@@ -69,7 +71,7 @@ impl<'d> Arguments<'d> {
         Ok(options)
     }
 
-    /// Reads those options that any connection may begin with, as far as they are given.
+    /// Reads the given options among those that apply to any connection.
     pub(super) fn read_connection_options(&self, options: &mut ConnectionOptions) -> Result<(), DescriptionError> {
         let flag = |name, unless_given| Ok(self.optional(name, Argument::flag)?.unwrap_or(unless_given));
         options.no_delay = flag("noDelay", options.no_delay)?;
@@ -93,7 +95,7 @@ impl<'d> Arguments<'d> {
         Ok(bytes.map(limit.unwrap_or(QueueLimit::abort)))
     }
 
-    /// Refuses options that belong to another description inside this one.
+    /// Refuses options that belong to the nested description.
     #[cfg(feature = "tls")]
     pub(super) fn refuse(&self, names: &[&'static str], expected: &str) -> Result<(), DescriptionError> {
         names

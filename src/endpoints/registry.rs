@@ -1,8 +1,10 @@
-//! [`EndpointRegistry`]: which types of endpoints there are in descriptions, and who makes them (Twisted: the plugins for
-//! `IStreamServerEndpointStringParser` and `IStreamClientEndpointStringParserWithReactor`).
+//! [`EndpointRegistry`]: the types of endpoints that descriptions may name, and the functions that
+//! create them (Twisted: the plugins for `IStreamServerEndpointStringParser` and
+//! `IStreamClientEndpointStringParserWithReactor`).
 //!
-//! It is a value, not something of the process: a program that adds types has a registry, and hands it to whoever reads
-//! descriptions. What is built in, every registry has from the start.
+//! A registry is a value, not process-wide state. A program that adds types owns a registry, and
+//! passes it to the code that reads descriptions. Every registry has the built-in types from the
+//! start.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,13 +18,15 @@ use super::tls;
 use super::{ClientEndpoint, ServerEndpoint, tcp, unix};
 use crate::reactor::Reactor;
 
-/// The types of endpoints that descriptions may name, each with the function that makes its endpoints (Twisted:
-/// `IStreamServerEndpointStringParser`, `IStreamClientEndpointStringParserWithReactor`). A type may be for servers, for
-/// clients, or for both, independently.
+/// The types of endpoints that descriptions may name, each with the function that creates its
+/// endpoints (Twisted: `IStreamServerEndpointStringParser`,
+/// `IStreamClientEndpointStringParserWithReactor`). A type may be for servers, for clients, or for
+/// both, independently.
 ///
-/// A function is given the reactor, the [`Description`], whose fields it best reads with
-/// [`Arguments`](super::Arguments), so that its errors say where and what as those of the built-in types do, and the registry,
-/// for types that contain other descriptions. A clone has the same types, and is extended by itself.
+/// A function receives the reactor, the [`Description`] and the registry. It reads the fields of
+/// the description best with [`Arguments`](super::Arguments), so that its errors state a position
+/// and an expectation as those of the built-in types do. It needs the registry for types that
+/// contain other descriptions. A clone has the same types, and is extended separately.
 ///
 /// ```
 /// use ropewalk::Reactor;
@@ -53,15 +57,15 @@ pub struct EndpointRegistry {
     clients: Types<dyn ClientEndpoint>,
 }
 
-/// Who makes an endpoint of a description.
+/// Creates an endpoint from a description.
 type Parser<E> = dyn Fn(&Reactor, &Description, &EndpointRegistry) -> Result<Box<E>, DescriptionError>;
 
-/// By the name of the type, in lower case.
+/// Parsers by the name of their type, in lower case.
 type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
-    /// The types that are built in: `tcp`, `tcp6`, `unix`, `ssl` and `tls` for servers, `tcp`, `unix`, `ssl` and `tls` for clients;
-    /// those of TLS with the feature `tls`.
+    /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `ssl` and `tls` for
+    /// servers, `tcp`, `unix`, `ssl` and `tls` for clients. `ssl` and `tls` need the feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {
@@ -81,11 +85,11 @@ impl EndpointRegistry {
         registry
     }
 
-    /// Adds a type of servers (Twisted: a plugin with its `prefix` and `parseStreamServer`). The type is what a description
-    /// begins with, in any case.
+    /// Adds a type of server endpoints (Twisted: a plugin with its `prefix` and
+    /// `parseStreamServer`). A description starts with the type, in any case.
     ///
     /// # Errors
-    /// [`RegistryError`]: there is such a type already, or the prefix is empty.
+    /// [`RegistryError`] if the type is taken, or the prefix is empty.
     pub fn add_server<F>(&mut self, prefix: &str, parser: F) -> Result<(), RegistryError>
     where
         F: Fn(&Reactor, &Description, &Self) -> Result<Box<dyn ServerEndpoint>, DescriptionError> + 'static,
@@ -101,7 +105,7 @@ impl EndpointRegistry {
     ///
     /// # fn main() -> ropewalk::Result<()> {
     /// let mut registry = EndpointRegistry::new();
-    /// // `first:endpoint=..`, of which a real one would make something of its own.
+    /// // `first:endpoint=..`; a real type would add something to the inner endpoint.
     /// registry.add_client("first", |reactor, description, registry| {
     ///     let arguments = Arguments::of(description, "first", &["endpoint"], &[])?;
     ///     let inner = arguments.required("endpoint", |inner| Ok(inner.value()))?;
@@ -114,7 +118,7 @@ impl EndpointRegistry {
     /// ```
     ///
     /// # Errors
-    /// [`RegistryError`]: there is such a type already, or the prefix is empty.
+    /// [`RegistryError`] if the type is taken, or the prefix is empty.
     pub fn add_client<F>(&mut self, prefix: &str, parser: F) -> Result<(), RegistryError>
     where
         F: Fn(&Reactor, &Description, &Self) -> Result<Box<dyn ClientEndpoint>, DescriptionError> + 'static,
@@ -123,10 +127,10 @@ impl EndpointRegistry {
         Ok(())
     }
 
-    /// The endpoint that a description names (Twisted: `serverFromString`).
+    /// Creates a server endpoint from a description (Twisted: `serverFromString`).
     ///
     /// # Errors
-    /// [`DescriptionError`]: where the description is wrong, and what was expected there.
+    /// [`DescriptionError`] states where the description is wrong, and what was expected there.
     pub fn server_from_string(
         &self,
         reactor: &Reactor,
@@ -135,10 +139,10 @@ impl EndpointRegistry {
         self.make(&self.servers, reactor, description)
     }
 
-    /// The endpoint that a description names (Twisted: `clientFromString`).
+    /// Creates a client endpoint from a description (Twisted: `clientFromString`).
     ///
     /// # Errors
-    /// [`DescriptionError`]: where the description is wrong, and what was expected there.
+    /// [`DescriptionError`] states where the description is wrong, and what was expected there.
     pub fn client_from_string(
         &self,
         reactor: &Reactor,
@@ -177,7 +181,7 @@ impl fmt::Debug for EndpointRegistry {
     }
 }
 
-/// Why a type of endpoints can't be added to an [`EndpointRegistry`].
+/// The reason why a type of endpoints cannot be added to an [`EndpointRegistry`].
 ///
 /// ```
 /// use ropewalk::endpoints::{EndpointRegistry, RegistryError};
@@ -188,18 +192,19 @@ impl fmt::Debug for EndpointRegistry {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// There is such a type already. None is replaced, so that two parts of a program do not read the same text in two ways.
+    /// The type is taken. No type is replaced, so that two parts of a program do not read the same
+    /// text in two ways.
     #[error("there is a type of endpoint {prefix:?} already")]
     Taken {
         /// The type, in lower case.
         prefix: String,
     },
-    /// The prefix is empty: no description begins with it.
-    #[error("a type of endpoint has a name")]
+    /// The prefix is empty: no description starts with it.
+    #[error("the name of a type of endpoint must not be empty")]
     Empty,
 }
 
-/// The prefix in lower case, if it may be added.
+/// Returns the prefix in lower case, if it may be added.
 fn free_prefix<E: ?Sized>(types: &Types<E>, prefix: &str) -> Result<String, RegistryError> {
     let prefix = prefix.to_ascii_lowercase();
     match types.contains_key(&prefix) {

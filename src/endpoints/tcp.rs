@@ -1,4 +1,5 @@
-//! TCP endpoints (Twisted: `TCP4ServerEndpoint`, `TCP6ServerEndpoint`, `TCP4ClientEndpoint`, `TCP6ClientEndpoint`).
+//! TCP endpoints (Twisted: `TCP4ServerEndpoint`, `TCP6ServerEndpoint`, `TCP4ClientEndpoint`,
+//! `TCP6ClientEndpoint`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use crate::deferred::Deferred;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor};
 
-/// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface, `TCP6ServerEndpoint`).
+/// Listens on a TCP port (Twisted: `TCP4ServerEndpoint`; with an IPv6 interface,
+/// `TCP6ServerEndpoint`).
 ///
 /// ```
 /// use ropewalk::endpoints::{ServerEndpointExt, TcpServerEndpoint};
@@ -42,12 +44,13 @@ impl TcpServerEndpoint {
         Self::bind_to(reactor, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
     }
 
-    /// Listens on one address. `[::]` is all of them, over IPv6 and, as Linux has it by default, IPv4.
+    /// Listens on one address. `[::]` is all interfaces, over IPv6 and, by the default of Linux,
+    /// IPv4.
     pub fn bind_to(reactor: &Reactor, address: SocketAddr) -> Self {
         Self { reactor: reactor.clone(), address, options: ListenOptions::new() }
     }
 
-    /// Listens with these options, in the place of all that were set before.
+    /// Sets all options, in place of those set before.
     ///
     /// ```
     /// use ropewalk::endpoints::TcpServerEndpoint;
@@ -67,13 +70,13 @@ impl TcpServerEndpoint {
         self
     }
 
-    /// How many connections may wait to be accepted.
+    /// Sets the number of connections that may wait to be accepted.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.options = self.options.backlog(backlog);
         self
     }
 
-    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on for accepted connections: see
+    /// Turns Nagle's algorithm off (`true`, the default) or on for accepted connections; see
     /// [`ListenOptions::tcp_no_delay`].
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.options = self.options.tcp_no_delay(on);
@@ -90,8 +93,8 @@ impl ServerEndpoint for TcpServerEndpoint {
     }
 }
 
-/// Connects to one TCP address (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`). Hosts that have a name are for
-/// [`HostnameEndpoint`](super::HostnameEndpoint).
+/// Connects to one TCP address (Twisted: `TCP4ClientEndpoint`, `TCP6ClientEndpoint`). For a host
+/// name, use [`HostnameEndpoint`](super::HostnameEndpoint).
 ///
 /// ```
 /// use std::time::Duration;
@@ -121,30 +124,31 @@ pub struct TcpClientEndpoint {
 }
 
 impl TcpClientEndpoint {
-    /// Connects to an address, with a timeout of 30 s.
+    /// Creates an endpoint for an address, with a timeout of 30 s.
     pub fn new(reactor: &Reactor, address: SocketAddr) -> Self {
         Self { reactor: reactor.clone(), address, options: ConnectOptions::new() }
     }
 
-    /// Connects with these options, in the place of all that were set before.
+    /// Sets all options, in place of those set before.
     pub fn options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// How long the address may take to answer.
+    /// Sets the time limit for the address to answer.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options = self.options.timeout(Some(timeout));
         self
     }
 
-    /// The local address to connect from, of the same family; port 0 lets the system choose one.
+    /// Sets the local address to connect from, of the same family; port 0 lets the system choose
+    /// one.
     pub fn bind_address(mut self, address: SocketAddr) -> Self {
         self.options = self.options.bind_address(address);
         self
     }
 
-    /// Turns Nagle's algorithm off (`true`, as it is unless told otherwise) or on: see
+    /// Turns Nagle's algorithm off (`true`, the default) or on; see
     /// [`ListenOptions::tcp_no_delay`].
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.options = self.options.tcp_no_delay(on);
@@ -159,8 +163,9 @@ impl ClientEndpoint for TcpClientEndpoint {
 }
 
 impl Port {
-    /// A description with which clients on this host reach the port: `tcp:127.0.0.1:8888`, `tcp:[::1]:8888`. A port that listens
-    /// on all interfaces is reached at the loopback address of its family.
+    /// Returns a description with which clients on this host reach the port: `tcp:127.0.0.1:8888`,
+    /// `tcp:[::1]:8888`. For a port that listens on all interfaces it names the loopback address of
+    /// its family.
     ///
     /// ```
     /// # use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
@@ -186,12 +191,12 @@ impl Port {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        // An IPv6 address is in brackets, and needs no escapes then.
+        // An IPv6 address is in brackets, so it needs no escapes.
         format!("tcp:{address}")
     }
 }
 
-/// The endpoint of a description of type `tcp` or `tcp6`.
+/// Creates the endpoint of a description of type `tcp` or `tcp6`.
 pub(super) fn server(
     reactor: &Reactor,
     description: &Description,
@@ -200,7 +205,7 @@ pub(super) fn server(
     Ok(Box::new(TcpServerEndpoint::bind_to(reactor, spec.address()).options(spec.options)))
 }
 
-/// The endpoint of a description of type `tcp`.
+/// Creates the endpoint of a description of type `tcp`.
 pub(super) fn client(
     reactor: &Reactor,
     description: &Description,
@@ -209,7 +214,8 @@ pub(super) fn client(
     Ok(to_host(reactor, &spec.host, spec.port, spec.options))
 }
 
-/// The endpoint for a host: one for an address, or one for a name.
+/// Creates the endpoint for a host: a `TcpClientEndpoint` for an address, a `HostnameEndpoint` for
+/// a name.
 pub(super) fn to_host(reactor: &Reactor, host: &str, port: u16, options: ConnectOptions) -> Box<dyn ClientEndpoint> {
     match literal(host, port) {
         Some(to) => Box::new(TcpClientEndpoint::new(reactor, to).options(options)),

@@ -1,19 +1,26 @@
-//! TLS endpoints (Twisted: `wrapClientTLS`, `wrapServerTLS`, `SSL4ServerEndpoint`, `SSL4ClientEndpoint`, and the types `ssl` and `tls`
-//! of descriptions).
+//! TLS endpoints (Twisted: `wrapClientTLS`, `wrapServerTLS`, `SSL4ServerEndpoint`,
+//! `SSL4ClientEndpoint`, and the types `ssl` and `tls` of descriptions).
 //!
-//! | description | arguments by position or name | by name only |
-//! |---|---|---|
-//! | server `ssl` | `port`, `privateKey=server.pem`, `certKey` (where the key is, unless given), `sslmethod`, `interface`, `backlog`, `extraCertChain` | options of ports |
-//! | server `tls` | `path` (a folder of `.pem` files), `port=443`, `backlog`, `interface=::` | options of ports |
-//! | client `ssl` | `host`, `port` | `timeout=30`, `bindAddress`, `privateKey`, `certKey`, `caCertsDir`, `hostname` (`host`, unless given), `fingerprints`, options of clients |
-//! | client `tls` | `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`, `trustRoots`, `endpoint` | `fingerprints`, options of clients |
+//! Arguments by position or name, in this order:
 //!
-//! The options of ports and of clients are those of the types `tcp` (`options.rs`). Beside `endpoint` they are refused: that description has its own.
+//! - server `ssl`: `port`, `privateKey=server.pem`, `certKey` (default: the file of `privateKey`),
+//!   `sslmethod`, `interface`, `backlog`, `extraCertChain`
+//! - server `tls`: `path` (a folder of `.pem` files), `port=443`, `backlog`, `interface=::`
+//! - client `ssl`: `host`, `port`, then by name only `timeout=30`, `bindAddress`, `privateKey`,
+//!   `certKey`, `caCertsDir`, `hostname` (default: `host`)
+//! - client `tls`: `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`,
+//!   `trustRoots`, `endpoint`
 //!
-//! `fingerprints` are SHA-256 [fingerprints](crate::tls::Fingerprint) with commas between them, in the place of a folder of authorities: only the
-//! certificates with these are trusted. Colons in them are left out, or escaped.
+//! By name only, servers take the options of ports, and clients take `fingerprints` and the options
+//! of clients. Both sets of options are those of the type `tcp` (`options.rs`). Options of clients
+//! are refused beside `endpoint`: the nested description has its own.
 //!
-//! Servers look at their files again every minute, as [`ServerTlsBuilder::build_from_directory`](crate::tls::ServerTlsBuilder::build_from_directory)
+//! `fingerprints` are SHA-256 [fingerprints](crate::tls::Fingerprint) separated by commas, in place
+//! of a folder of authorities. Only the certificates with these fingerprints are trusted. Colons in
+//! them are left out, or escaped.
+//!
+//! Servers check their files for changes every minute, as
+//! [`ServerTlsBuilder::build_from_directory`](crate::tls::ServerTlsBuilder::build_from_directory)
 //! does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -27,14 +34,16 @@ use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::reactor::{ConnectOptions, Port, Reactor};
 use crate::tls::{ClientTls, ConfigError, Fingerprint, Identity, ServerTls, TlsVersion, TrustRoots};
 
-/// An endpoint inside of which TLS is spoken: a server's, or a client's. [`wrap_server_tls`] and [`wrap_client_tls`] make it.
+/// An endpoint, of a server or a client, whose connections use TLS. Created by [`wrap_server_tls`]
+/// and [`wrap_client_tls`].
 #[derive(Debug, Clone)]
 pub struct TlsEndpoint<T, E> {
     tls: T,
     endpoint: E,
 }
 
-/// Speaks TLS to whoever connects to `endpoint`, whatever that is (Twisted: `wrapServerTLS`).
+/// Uses TLS on every connection that `endpoint` accepts, whatever its type (Twisted:
+/// `wrapServerTLS`).
 ///
 /// ```
 /// use ropewalk::endpoints::{ServerEndpointExt, server_from_string, wrap_server_tls};
@@ -49,8 +58,8 @@ pub fn wrap_server_tls<E: ServerEndpoint>(tls: ServerTls, endpoint: E) -> TlsEnd
     TlsEndpoint { tls, endpoint }
 }
 
-/// Speaks TLS to whomever `endpoint` reaches (Twisted: `wrapClientTLS`). The Deferred fires after `connection_made`, as always,
-/// which is before the handshake is done.
+/// Uses TLS on the connections that `endpoint` makes (Twisted: `wrapClientTLS`). The Deferred fires
+/// after `connection_made`, as for every endpoint, which is before the handshake is done.
 ///
 /// ```
 /// use ropewalk::endpoints::{ClientEndpointExt, client_from_string, wrap_client_tls};
@@ -80,7 +89,7 @@ impl<E: ClientEndpoint> ClientEndpoint for TlsEndpoint<ClientTls, E> {
     }
 }
 
-/// The endpoint of a server's description of type `ssl`.
+/// Creates the endpoint of a server's description of type `ssl`.
 pub(super) fn ssl_server(
     reactor: &Reactor,
     description: &Description,
@@ -106,7 +115,7 @@ pub(super) fn ssl_server(
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
-/// The endpoint of a server's description of type `tls`.
+/// Creates the endpoint of a server's description of type `tls`.
 pub(super) fn tls_server(
     reactor: &Reactor,
     description: &Description,
@@ -122,7 +131,7 @@ pub(super) fn tls_server(
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
 
-/// The endpoint of a client's description of type `ssl`.
+/// Creates the endpoint of a client's description of type `ssl`.
 pub(super) fn ssl_client(
     reactor: &Reactor,
     description: &Description,
@@ -138,7 +147,7 @@ pub(super) fn ssl_client(
     Ok(Box::new(wrap_client_tls(tls, target.endpoint(reactor))))
 }
 
-/// The endpoint of a client's description of type `tls`.
+/// Creates the endpoint of a client's description of type `tls`.
 pub(super) fn tls_client(
     reactor: &Reactor,
     description: &Description,
@@ -163,7 +172,7 @@ pub(super) fn tls_client(
     Ok(Box::new(wrap_client_tls(tls, inner)))
 }
 
-/// Whom a client wants to reach.
+/// The host and port of a client's description, and its options.
 struct Target<'d> {
     host: &'d str,
     port: u16,
@@ -185,7 +194,7 @@ impl<'d> Target<'d> {
     }
 }
 
-/// Whom a client trusts.
+/// The certificates that a client trusts.
 enum Trusted<'d> {
     Platform,
     Folder(&'d str),
@@ -193,15 +202,16 @@ enum Trusted<'d> {
 }
 
 impl<'d> Trusted<'d> {
-    /// A folder of authorities, or fingerprints, or nothing: whoever names single certificates trusts no others.
+    /// Reads a folder of authorities, or fingerprints, or nothing. Both together are refused:
+    /// fingerprints allow no other certificates.
     fn read(arguments: &Arguments<'d>, folder_name: &'static str) -> Result<Self, DescriptionError> {
         let folder = arguments.optional(folder_name, path)?;
-        let certificates = arguments.optional("fingerprints", |given| match folder {
-            Some(_) => {
-                Err(given.invalid(format!("nothing beside {folder_name}: the one or the other says whom to trust")))
-            }
-            None => fingerprints(given),
-        })?;
+        let certificates =
+            arguments.optional("fingerprints", |given| match folder {
+                Some(_) => Err(given
+                    .invalid(format!("nothing beside {folder_name}: only one of the two can name the trust roots"))),
+                None => fingerprints(given),
+            })?;
         Ok(match (folder, certificates) {
             (_, Some(certificates)) => Self::Certificates(certificates),
             (Some(folder), None) => Self::Folder(folder),
@@ -210,7 +220,8 @@ impl<'d> Trusted<'d> {
     }
 }
 
-/// What a client needs that was told where things are. A certificate and its key may be in one file, and then one name will do.
+/// Builds the configuration of a client from its files. A certificate and its key may be in one
+/// file; then one path is enough.
 fn client_tls(
     name: &str,
     certificate: Option<&str>,
@@ -244,19 +255,19 @@ fn fingerprints(argument: Argument<'_>) -> Result<Vec<Fingerprint>, DescriptionE
     })
 }
 
-/// The names are those of OpenSSL's functions, as Twisted takes them.
+/// Reads a TLS version. The names are those of OpenSSL's functions, as Twisted takes them.
 fn version(argument: Argument<'_>) -> Result<Option<TlsVersion>, DescriptionError> {
     match argument.value() {
         "TLS_METHOD" | "TLS_SERVER_METHOD" | "SSLv23_METHOD" => Ok(None),
         "TLSv1_2_METHOD" => Ok(Some(TlsVersion::Tls12)),
-        _ => Err(argument.invalid("TLS_METHOD, or TLSv1_2_METHOD (there is nothing before TLS 1.2 here)")),
+        _ => Err(argument.invalid("TLS_METHOD, or TLSv1_2_METHOD (no version before TLS 1.2 is supported)")),
     }
 }
 
-/// What is wrong, with its cause.
+/// Creates the error for an unusable configuration, with its cause.
 fn unusable(arguments: &Arguments<'_>, error: ConfigError) -> DescriptionError {
     arguments.unusable(Failure::from(error))
 }
 
-/// The port of servers whose description names none, as in Twisted.
+/// The port of a server whose description names none, as in Twisted.
 const HTTPS: u16 = 443;

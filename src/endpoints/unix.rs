@@ -33,12 +33,13 @@ pub struct UnixServerEndpoint {
 }
 
 impl UnixServerEndpoint {
-    /// Listens with the usual options: as many waiting connections as the system allows, mode 0o666, no lock.
+    /// Creates an endpoint with the default options: the largest backlog that the system allows,
+    /// mode 0o666, no lock.
     pub fn new(reactor: &Reactor, address: UnixAddress) -> Self {
         Self { reactor: reactor.clone(), address, options: UnixListenOptions::new() }
     }
 
-    /// Listens in another way.
+    /// Sets all options, in place of those set before.
     pub fn options(mut self, options: UnixListenOptions) -> Self {
         self.options = options;
         self
@@ -75,12 +76,12 @@ pub struct UnixClientEndpoint {
 }
 
 impl UnixClientEndpoint {
-    /// Connects with the usual options: 30 s, and no look at a lock.
+    /// Creates an endpoint with the default options: a timeout of 30 s, and no check of a lock.
     pub fn new(reactor: &Reactor, address: UnixAddress) -> Self {
         Self { reactor: reactor.clone(), address, options: UnixConnectOptions::new() }
     }
 
-    /// Connects in another way.
+    /// Sets all options, in place of those set before.
     pub fn options(mut self, options: UnixConnectOptions) -> Self {
         self.options = options;
         self
@@ -93,7 +94,8 @@ impl ClientEndpoint for UnixClientEndpoint {
     }
 }
 
-/// The endpoint of `unix:address[:mode[:backlog[:lockfile]]]`, with options by name. The lock is held unless it is told otherwise, as in Twisted.
+/// Creates the endpoint of `unix:address[:mode[:backlog[:lockfile]]]`, with options by name. The
+/// lock is held unless `lockfile=0` is given, as in Twisted.
 pub(super) fn server(
     reactor: &Reactor,
     description: &Description,
@@ -110,7 +112,7 @@ pub(super) fn server(
     Ok(Box::new(UnixServerEndpoint::new(reactor, address).options(options)))
 }
 
-/// The endpoint of `unix:path[:timeout=..][:lockfile=..]`.
+/// Creates the endpoint of `unix:path[:timeout=..][:lockfile=..]`.
 pub(super) fn client(
     reactor: &Reactor,
     description: &Description,
@@ -128,18 +130,18 @@ pub(super) fn client(
     Ok(Box::new(UnixClientEndpoint::new(reactor, address).options(options)))
 }
 
-/// The client string of a listening socket.
+/// Returns the client description of a listening socket.
 pub(super) fn client_description(address: &UnixAddress) -> String {
     let name = match (address.as_path(), address.as_abstract_name()) {
         (Some(path), _) => path.to_string_lossy().into_owned(),
         (_, Some(name)) => format!("\0{}", String::from_utf8_lossy(name)),
-        // Nobody listens without a name.
+        // A listening socket always has a name.
         (None, None) => String::new(),
     };
     format!("unix:{}", quote_string_argument(&name))
 }
 
-/// A path, or, behind a NUL, an abstract name.
+/// Reads a path, or an abstract name after a NUL.
 fn address(argument: Argument<'_>) -> Result<UnixAddress, DescriptionError> {
     let value = argument.value();
     let address = match value.strip_prefix('\0') {

@@ -1,4 +1,4 @@
-//! [`ClientTls`]: what a client needs.
+//! [`ClientTls`]: the configuration of a client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use rustls::sign::SingleCertAndKey;
 use super::verifier::Verifier;
 use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, provider, server_name, versions};
 
-/// How a client does TLS with one server (Twisted: `optionsForClientTLS`). Cheap to clone; clones, and those that
-/// [`with_server_name`](Self::with_server_name) makes, resume one another's sessions with the same server.
+/// TLS configuration of a client for one server (Twisted: `optionsForClientTLS`). Cheap to clone.
+/// Clones, and copies made by [`with_server_name`](Self::with_server_name), resume one another's
+/// sessions with the same server.
 ///
 /// ```no_run
 /// use ropewalk::tls::{ClientTls, TrustRoots};
@@ -34,20 +35,20 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// The usual: the platform's trust roots, TLS 1.2 and 1.3.
+    /// Creates the default configuration: the platform's trust roots, TLS 1.2 and 1.3.
     ///
     /// # Errors
-    /// [`ConfigError`]: that can't be a server's name; there are no roots.
+    /// [`ConfigError`] if `name` cannot be a server's name, or the platform has no roots.
     pub fn for_server(name: &str) -> Result<Self, ConfigError> {
         Self::builder().for_server(name)
     }
 
-    /// To say more.
+    /// Returns a builder for a configuration with other settings.
     pub fn builder() -> ClientTlsBuilder {
         ClientTlsBuilder::default()
     }
 
-    /// The same for another server.
+    /// Returns the same configuration for another server.
     ///
     /// # Errors
     /// [`ConfigError::BadName`].
@@ -55,8 +56,9 @@ impl ClientTls {
         Ok(Self { name: server_name(name)?, ..self.clone() })
     }
 
-    /// With a configuration of rustls' own, of the version that this crate uses (0.23), for what has no setting here. What it says of
-    /// verification is done.
+    /// Uses a configuration of rustls itself, of the version that this crate uses (0.23), for
+    /// settings that this crate does not have. Verification is done as that configuration defines
+    /// it.
     ///
     /// # Errors
     /// [`ConfigError::BadName`].
@@ -64,7 +66,8 @@ impl ClientTls {
         Ok(Self { config: config.into(), name: server_name(name)?, timeout: Some(HANDSHAKE_TIMEOUT) })
     }
 
-    /// How long a handshake may take; `None` waits without limit, as Twisted does. 30 s unless set.
+    /// Sets the time limit of a handshake; `None` waits without limit, as Twisted does. The default
+    /// is 30 s.
     #[must_use]
     pub fn with_handshake_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
@@ -78,7 +81,7 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// Makes a [`ClientTls`].
+/// Builds a [`ClientTls`].
 #[derive(Debug, Clone, Default)]
 pub struct ClientTlsBuilder {
     roots: Option<TrustRoots>,
@@ -88,44 +91,48 @@ pub struct ClientTlsBuilder {
 }
 
 impl ClientTlsBuilder {
-    /// Whom to trust, instead of whom the platform trusts (Twisted: `trustRoot`).
+    /// Sets the trust roots, instead of the platform's (Twisted: `trustRoot`).
     #[must_use]
     pub fn trust_roots(mut self, roots: TrustRoots) -> Self {
         self.roots = Some(roots);
         self
     }
 
-    /// The certificate to show to servers that ask for one (Twisted: `clientCertificate`).
+    /// Sets the certificate that is sent to servers which ask for one (Twisted:
+    /// `clientCertificate`).
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// The protocols to name for ALPN, the best first (Twisted: `acceptableProtocols`).
+    /// Sets the protocols to offer by ALPN, in order of preference (Twisted:
+    /// `acceptableProtocols`).
     #[must_use]
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         self.protocols = protocols.into_iter().map(|protocol| protocol.as_ref().to_vec()).collect();
         self
     }
 
-    /// One version of TLS only, instead of 1.2 and 1.3.
+    /// Restricts TLS to one version, instead of 1.2 and 1.3.
     #[must_use]
     pub fn only_version(mut self, version: TlsVersion) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// For the server of this name, or address.
+    /// Builds the configuration for the server of this name, or address.
     ///
     /// # Errors
-    /// [`ConfigError`]: that can't be a server's name; no roots were given, and the platform has none.
+    /// [`ConfigError`] if `name` cannot be a server's name, or if no roots were given and the
+    /// platform has none.
     pub fn for_server(self, name: &str) -> Result<ClientTls, ConfigError> {
         let name = server_name(name)?;
         let roots = self.roots.map_or_else(TrustRoots::platform, Ok)?;
         let config = ClientConfig::builder_with_provider(provider());
         let config = config.with_protocol_versions(versions(self.version)).map_err(ConfigError::Unusable)?;
-        // rustls calls every verifier dangerous that is not its own. Ours asks its own about all but what is trusted by itself.
+        // rustls calls every foreign verifier dangerous. Ours delegates to that of rustls, except
+        // for certificates that are trusted individually.
         let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::of_servers(roots)?));
         let mut config = match self.identity {
             Some(Identity(key)) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),

@@ -1,4 +1,4 @@
-//! What goes wrong in TLS ([`TlsError`]), and in saying how it is to be done ([`ConfigError`]).
+//! Errors of TLS connections ([`TlsError`]) and of their configuration ([`ConfigError`]).
 
 use std::io;
 use std::path::PathBuf;
@@ -12,116 +12,120 @@ use super::{Fingerprint, keys};
 use crate::address::BadHostName;
 use crate::failure::Panicked;
 
-/// Why a TLS connection ended otherwise than cleanly (Twisted: `OpenSSL.SSL.Error`): the reason that `connection_lost` is given. A
-/// peer that ends the connection without ending TLS is not here, but
-/// [`ConnectionClosed::Truncated`](crate::error::ConnectionClosed::Truncated).
+/// The reason why a TLS connection did not end cleanly (Twisted: `OpenSSL.SSL.Error`), as
+/// `connection_lost` receives it. If the peer ends the connection without ending TLS, the reason is
+/// [`ConnectionClosed::Truncated`](crate::error::ConnectionClosed::Truncated) instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// The peer's certificate is for other names.
     #[error("the peer's certificate is not for {expected}, but for {}", list(.presented))]
     WrongName {
-        /// The name that it should be for.
+        /// The expected name.
         expected: String,
-        /// Those that it is for.
+        /// The names in the certificate.
         presented: Vec<String>,
     },
     /// The peer's certificate, or one above it, has expired.
     #[error("the peer's certificate has expired{}", span(.since, "ago"))]
     Expired {
-        /// How long it has been so.
+        /// Time since it expired.
         since: Option<Duration>,
     },
     /// The peer's certificate, or one above it, is not valid yet.
     #[error("the peer's certificate is not valid yet{}", span(.until, "to go"))]
     NotYetValid {
-        /// How long it will be so.
+        /// Time until it becomes valid.
         until: Option<Duration>,
     },
-    /// Nobody whom we trust has signed the peer's certificate: it is self-signed, or of an authority that is not ours.
-    #[error("the peer's certificate is self-signed, or signed by nobody whom we trust")]
+    /// The peer's certificate is not signed by a trusted authority: it is self-signed, or signed by
+    /// an unknown one.
+    #[error("the peer's certificate is self-signed, or its issuer is not trusted")]
     UnknownIssuer,
-    /// The peer's certificate is an authority's (`CA:TRUE`), and not one that is trusted by itself: see [`TrustRoots`](super::TrustRoots).
+    /// The peer's certificate is an authority's (`CA:TRUE`), and not one that is trusted
+    /// individually; see [`TrustRoots`](super::TrustRoots).
     #[error(
-        "the peer's certificate is an authority's (CA:TRUE), and would have to be trusted by itself; its SHA-256 fingerprint is {fingerprint}"
+        "the peer's certificate is an authority's (CA:TRUE), which is accepted only if it is trusted individually; its SHA-256 fingerprint is {fingerprint}"
     )]
     AuthorityCertificate {
-        /// To trust it by.
+        /// Its fingerprint, with which it can be trusted.
         fingerprint: Fingerprint,
     },
-    /// The peer's certificate is none of those whose [fingerprints](super::TrustRoots::from_fingerprints) are trusted.
-    #[error("the peer's certificate is none of those that are trusted; its SHA-256 fingerprint is {fingerprint}")]
+    /// The peer's certificate is not among those whose
+    /// [fingerprints](super::TrustRoots::from_fingerprints) are trusted.
+    #[error("the peer's certificate is not among the trusted ones; its SHA-256 fingerprint is {fingerprint}")]
     WrongFingerprint {
-        /// That of its certificate.
+        /// The fingerprint of the peer's certificate.
         fingerprint: Fingerprint,
     },
     /// The key of the peer's certificate, or of one above it, is of a kind that is not supported.
     #[error("the peer's certificate, or one above it, has {kind}: expected {}", keys::USABLE)]
     UnusableKey {
-        /// Its kind and length: "an RSA key of 1024 bits".
+        /// Kind and length of the key: "an RSA key of 1024 bits".
         kind: String,
     },
     /// The peer's certificate was revoked.
     #[error("the peer's certificate was revoked")]
     Revoked,
-    /// The peer's certificate is wrong in another way: made for another purpose, not readable.
+    /// The peer's certificate is unacceptable in another way: for example, issued for another
+    /// purpose, or malformed.
     #[error("the peer's certificate is not acceptable: {what}")]
     BadCertificate {
-        /// In which.
+        /// A description of the fault.
         what: String,
     },
-    /// The peer has to show a certificate, and has shown none.
-    #[error("the peer showed no certificate")]
+    /// The peer has to send a certificate, and has sent none.
+    #[error("the peer sent no certificate")]
     NoCertificate,
-    /// The peer gave up, and said why.
+    /// The peer ended TLS with an alert.
     #[error("the peer ended TLS: {alert}{}", hint(.alert))]
     Alert {
-        /// What it said, by its registered name.
+        /// The alert, by its registered name.
         alert: String,
     },
-    /// What came is not TLS.
+    /// The received bytes are not TLS.
     #[error("the peer does not speak TLS: {what}")]
     NotTls {
-        /// What is wrong with it.
+        /// A description of the fault.
         what: String,
     },
-    /// There is no version, cipher suite or key exchange that both sides know.
-    #[error("the peer has no kind of TLS in common with us: {what}")]
+    /// No version, cipher suite or key exchange is supported by both sides.
+    #[error("the peer and this side have no TLS parameters in common: {what}")]
     NothingInCommon {
-        /// What is missing.
+        /// The missing parameter.
         what: String,
     },
-    /// There is no protocol that both sides named for ALPN.
-    #[error("none of the protocols that the peer named is one of ours")]
+    /// No protocol was offered by both sides in ALPN.
+    #[error("the peer and this side have no ALPN protocol in common")]
     NoCommonProtocol,
-    /// The peer broke the rules of TLS, or somebody has changed what it sent.
-    #[error("the peer broke the rules of TLS: {what}")]
+    /// The peer violated the TLS protocol, or its bytes were modified on the way.
+    #[error("the peer violated the TLS protocol: {what}")]
     Refused {
-        /// How.
+        /// A description of the violation.
         what: String,
     },
-    /// The handshake was not done in time.
-    #[error("the TLS handshake was not done after {after:?}")]
+    /// The handshake did not complete in time.
+    #[error("the TLS handshake timed out after {after:?}")]
     HandshakeTimedOut {
-        /// The time that it had.
+        /// The time limit.
         after: Duration,
     },
     /// The peer ended the connection during the handshake.
     #[error("the peer ended the connection during the TLS handshake")]
     HandshakeCut,
-    /// So much was sent that the keys of this connection may not be used any more (TLS 1.2 can't change them).
-    #[error("the keys of this TLS connection are used up")]
+    /// The keys of this connection have encrypted as much as they may (TLS 1.2 cannot change them).
+    #[error("the keys of this TLS connection are exhausted")]
     KeysUsedUp,
-    /// Anything else that the TLS library says.
+    /// Any other error of the TLS library.
     #[error("TLS failed")]
     Other(#[source] Error),
-    /// The TLS library, or a verifier that was given to it, panicked.
+    /// The TLS library panicked, or a verifier that it was given.
     #[error("TLS failed")]
     Panicked(#[source] Panicked),
 }
 
 impl TlsError {
-    /// What an error of rustls means, in a handshake or after it.
+    /// Converts an error of rustls, which occurred in a handshake or after it.
     pub(super) fn of(error: Error, was_ready: bool) -> Self {
         match error {
             Error::InvalidCertificate(error) => Self::of_certificate(error),
@@ -154,7 +158,8 @@ impl TlsError {
             CertificateError::NotValidYetContext { time, not_before } => {
                 Self::NotYetValid { until: seconds_between(time.as_secs(), not_before.as_secs()) }
             }
-            // The second: it names an authority that we trust, which has not signed it.
+            // `BadSignature` means that the certificate names a trusted authority which has not
+            // signed it.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Revoked => Self::Revoked,
             CertificateError::Other(cause) => match cause.0.downcast_ref() {
@@ -168,68 +173,70 @@ impl TlsError {
     }
 }
 
-/// Why TLS can't be done in the way that was asked for.
+/// The reason why a TLS configuration is not usable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A file or a folder can't be read.
+    /// A file or a folder cannot be read.
     #[error("cannot read {path:?}")]
     Io {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// What should be PEM is none, or has no such thing in it.
+    /// A text that should be PEM is not, or does not contain the expected item.
     #[error("there is no {what} in PEM format in {source_name}")]
     Missing {
-        /// What was looked for.
+        /// The expected item.
         what: &'static str,
-        /// Where.
+        /// The name of the source.
         source_name: String,
     },
-    /// The private key can't be read, or is of a kind that the TLS library does not know.
-    #[error("the private key in {source_name} can't be used{}: expected {}", aside(.kind), keys::USABLE)]
+    /// The private key cannot be read, or is of a kind that the TLS library does not support.
+    #[error("the private key in {source_name} cannot be used{}: expected {}", aside(.kind), keys::USABLE)]
     UnusableKey {
-        /// Where it is.
+        /// The name of the source.
         source_name: String,
-        /// Its kind and length, if the certificate says it: "an ECDSA key on P-521".
+        /// Kind and length of the key, if the certificate states it: "an ECDSA key on P-521".
         kind: Option<String>,
-        /// What the TLS library said.
+        /// The error of the TLS library.
         source: Error,
     },
-    /// A certificate's private key is not in the folder: it is another's, or not written yet.
+    /// The private key of a certificate is not in the folder: the key there is another's, or the
+    /// file is not written yet.
     #[error("there is no private key for the certificate in {path:?}")]
     NoKey {
         /// The certificate's file.
         path: PathBuf,
     },
     /// The configuration was not made from files, so there are none to read again.
-    #[error("the certificates were not read from files that could be read again")]
+    #[error("the certificates were not read from files, so they cannot be reloaded")]
     NoFiles,
-    /// No authority would be trusted, so no peer could be.
+    /// There are no roots: no authority would be trusted, so no peer could be.
     #[error("there is no usable certificate of an authority in {source_name}: {reason}")]
     NoRoots {
-        /// Where they were looked for.
+        /// The name of the source.
         source_name: String,
-        /// What is wrong with what is there.
+        /// The fault of the certificates found there.
         reason: String,
     },
-    /// It is neither a host name nor an address.
-    #[error("{name:?} is no name that a server's certificate could be for: expected a host name or an IP address")]
+    /// The name is neither a host name nor an address.
+    #[error("{name:?} cannot be the name of a server's certificate: expected a host name or an IP address")]
     BadName {
         /// The name.
         name: String,
-        /// The rule of host names that it breaks, if it is one of those.
+        /// The rule of host names that it violates, if it is one of those.
         source: Option<BadHostName>,
     },
-    /// The TLS library does not take it: a key that is not that of its certificate, a kind that is not supported.
-    #[error("TLS can't be done like this")]
+    /// The TLS library does not accept the configuration: for example, a key does not match its
+    /// certificate, or is of an unsupported kind.
+    #[error("the TLS configuration is not usable")]
     Unusable(#[source] Error),
 }
 
 impl ConfigError {
-    /// The same error, which now says of what kind the key of this chain's certificate is.
+    /// Adds the kind of the key of this chain's certificate to the error.
     pub(super) fn of_key(mut self, chain: &[CertificateDer<'_>]) -> Self {
         if let Self::UnusableKey { kind, .. } = &mut self {
             *kind = chain.first().and_then(keys::unusable_of);
@@ -237,7 +244,7 @@ impl ConfigError {
         self
     }
 
-    /// The error with its cause, in one line.
+    /// Returns the error with its cause, in one line.
     pub(super) fn with_cause(&self) -> String {
         use std::error::Error as _;
         self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
@@ -245,26 +252,27 @@ impl ConfigError {
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "no name (subjectAltName counts, and nothing else)".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "no name (only subjectAltName counts)".to_owned() } else { names.join(", ") }
 }
 
-/// A name of a certificate as people write it: `localhost` for `DnsName("localhost")`, the form in which the TLS library gives it.
-/// The name is the peer's choice, so characters that do not print are escaped.
+/// Returns a name of a certificate in readable form: `localhost` for `DnsName("localhost")`, which
+/// is the form of the TLS library. The name is the peer's choice, so non-printing characters are
+/// escaped.
 fn readable(name: &str) -> String {
     let (kind, inner) = name.strip_suffix(')').and_then(|name| name.split_once('(')).unwrap_or((name, name));
     let inner = inner.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(inner);
     match kind {
         "DirectoryName" => "a directory name".to_owned(),
-        "Unsupported" => "a name of a kind that is not supported".to_owned(),
+        "Unsupported" => "a name of an unsupported kind".to_owned(),
         _ => inner.escape_debug().to_string(),
     }
 }
 
-/// What an alert may mean that says little.
+/// Explains an alert that says little by itself.
 fn hint(alert: &str) -> String {
     match alert {
         "handshake_failure" => format!(
-            " (it has nothing in common with us: no version of TLS, no cipher suite, or no certificate of a kind that we know: {})",
+            " (the peer and this side have no TLS version, cipher suite or kind of certificate in common; supported are {})",
             keys::USABLE
         ),
         _ => String::new(),
@@ -283,7 +291,7 @@ fn seconds_between(earlier: u64, later: u64) -> Option<Duration> {
     later.checked_sub(earlier).map(Duration::from_secs)
 }
 
-/// The registered name of an alert: `unknown_ca` for what the library calls `UnknownCA`.
+/// Returns the registered name of an alert: `unknown_ca` for `UnknownCA` of the library.
 fn name(alert: AlertDescription) -> String {
     let Some(camel) = alert.as_str() else { return format!("alert {}", u8::from(alert)) };
     let mut snake = String::new();
@@ -305,7 +313,8 @@ fn name(alert: AlertDescription) -> String {
 mod tests {
     use super::*;
 
-    /// The other names than DNS's too, and what a peer put into a name to forge a line of the log.
+    /// Names of other kinds than DNS are readable too, and a name with which a peer would forge a
+    /// line of the log is escaped.
     #[test]
     fn names_are_readable() {
         for (given, expected) in [
@@ -314,7 +323,7 @@ mod tests {
             ("IpAddress(2001:db8::1)", "2001:db8::1"),
             ("UniformResourceIdentifier(\"spiffe://a(b)\")", "spiffe://a(b)"),
             ("DirectoryName", "a directory name"),
-            ("Unsupported(0x01)", "a name of a kind that is not supported"),
+            ("Unsupported(0x01)", "a name of an unsupported kind"),
             ("DnsName(\"a\nERROR \x1b[1m\")", "a\\nERROR \\u{1b}[1m"),
             ("example.org", "example.org"),
             ("", ""),

@@ -1,5 +1,6 @@
-//! Certificates, keys and roots from files. This is the one place outside the reactor's room that reads any: when a configuration is
-//! made, and when the files of a server's certificates have changed ([`Watched`]).
+//! Certificates, keys and roots from files. Only this module and the reactor read files: this one
+//! when a configuration is made, and when the files of a server's certificates have changed
+//! ([`Watched`]).
 
 #[cfg(test)]
 mod tests;
@@ -25,15 +26,16 @@ use super::{ConfigError, Identity, ServerTls, ServerTlsBuilder, TrustRoots};
 use crate::log::error;
 
 impl Identity {
-    /// [`from_pem`](Self::from_pem) from files, which may be the same.
+    /// Reads an identity from two PEM files, which may be the same file; see
+    /// [`from_pem`](Self::from_pem).
     ///
     /// # Errors
-    /// A file can't be read, or what `from_pem` says.
+    /// A file cannot be read, or the errors of `from_pem`.
     pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, ConfigError> {
         Self::from_pem_files_with(certificates, None::<&Path>, key)
     }
 
-    /// The same, with certificates that vouch for it in a file of their own.
+    /// Reads an identity whose intermediate certificates may be in a file of their own.
     pub(crate) fn from_pem_files_with(
         certificates: impl AsRef<Path>,
         more: Option<impl AsRef<Path>>,
@@ -51,11 +53,12 @@ impl Identity {
 }
 
 impl TrustRoots {
-    /// Those that the operating system trusts (Twisted: `platformTrust`), or, where they are set, those of the environment's
-    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`. They are read anew each time: keep what you have.
+    /// Reads the roots that the operating system trusts (Twisted: `platformTrust`). The environment
+    /// variables `SSL_CERT_FILE` and `SSL_CERT_DIR` override them, if set. Each call reads them
+    /// again, so keep the result.
     ///
     /// # Errors
-    /// [`ConfigError::NoRoots`]: there are none.
+    /// [`ConfigError::NoRoots`] if there are none.
     pub fn platform() -> Result<Self, ConfigError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = Collected::new("the platform's store");
@@ -66,10 +69,10 @@ impl TrustRoots {
         roots.finish()
     }
 
-    /// [`from_pem`](Self::from_pem) from a file.
+    /// Reads roots from a PEM file; see [`from_pem`](Self::from_pem).
     ///
     /// # Errors
-    /// It can't be read, or what `from_pem` says.
+    /// The file cannot be read, or the errors of `from_pem`.
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let (path, name) = (path.as_ref(), path.as_ref().display().to_string());
         let mut roots = Collected::new(&*name);
@@ -77,10 +80,11 @@ impl TrustRoots {
         roots.finish()
     }
 
-    /// From all files of a folder whose names end in `.pem` (Twisted: `trustRoots=` and `caCertsDir=` of descriptions).
+    /// Reads roots from all files of a folder whose names end in `.pem` (Twisted: `trustRoots=` and
+    /// `caCertsDir=` of descriptions).
     ///
     /// # Errors
-    /// The folder or a file can't be read, or what [`from_pem`](Self::from_pem) says.
+    /// The folder or a file cannot be read, or the errors of [`from_pem`](Self::from_pem).
     pub fn from_directory(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let mut roots = Collected::new(path.display().to_string());
@@ -92,34 +96,38 @@ impl TrustRoots {
 }
 
 impl ServerTls {
-    /// [`ServerTlsBuilder::build_from_directory`] with the usual settings (Twisted: the server endpoint `tls:`).
+    /// Builds a configuration with [`ServerTlsBuilder::build_from_directory`] and the default
+    /// settings (Twisted: the server endpoint `tls:`).
     ///
     /// # Errors
-    /// Those of `build_from_directory`.
+    /// As for `build_from_directory`.
     pub fn from_directory(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         Self::builder().build_from_directory(path)
     }
 }
 
 impl ServerTlsBuilder {
-    /// Builds it with all certificates and keys in the `.pem` files of a folder and those below it, each key with the certificate that
-    /// it belongs to. They take the place of those of [`identity`](Self::identity).
+    /// Builds the configuration with all certificates and keys in the `.pem` files of a folder and
+    /// its subfolders. Each key is used with the certificate it belongs to. They replace the
+    /// certificates added by [`identity`](Self::identity).
     ///
-    /// The files are looked at again on the reactor's thread: with the first handshake after 60 s, with a handshake for a name that
-    /// no certificate is for, and by [`ServerTls::reload`]. They are read only if one has changed. Connections that are there keep
-    /// what they have.
+    /// The files are checked for changes on the reactor's thread: at the first handshake after 60
+    /// s, at a handshake for a name without a certificate, and by [`ServerTls::reload`]. They are
+    /// read only if one has changed. Established connections keep their certificates.
     ///
-    /// - A certificate file that was replaced is the new certificate, and one that was removed is none any more.
-    /// - A certificate file that can't be read, is written in part, or does not match any key keeps the old certificate. So do
-    ///   all if there would be none left. The log says so once.
+    /// - A replaced certificate file replaces the certificate, and a removed one removes it.
+    /// - If a certificate file cannot be read, is incomplete, or does not match any key, the old
+    ///   certificate stays. All old certificates stay if none would be left. The log reports it
+    ///   once.
     ///
     /// # Errors
-    /// The folder or a file can't be read; there is no certificate whose key is there.
+    /// The folder or a file cannot be read, or there is no certificate with its key.
     pub fn build_from_directory(self, path: impl AsRef<Path>) -> Result<ServerTls, ConfigError> {
         self.build_from(FilesSource::Folder(path.as_ref().to_owned()))
     }
 
-    /// Builds it with one certificate from files, which are looked at again in the same way.
+    /// Builds the configuration with one certificate from files, which are checked for changes in
+    /// the same way.
     pub(crate) fn build_from_files(
         self,
         certificates: impl AsRef<Path>,
@@ -144,7 +152,7 @@ pub(super) struct Watched {
     state: Mutex<FilesState>,
 }
 
-/// Where certificates come from.
+/// Source of certificates.
 #[derive(Debug)]
 enum FilesSource {
     Folder(PathBuf),
@@ -155,11 +163,11 @@ enum FilesSource {
 struct FilesState {
     names: Names,
     held: Vec<HeldIdentity>,
-    /// The files at the last look. `None`: they have to be read, whether they have changed or not.
+    /// The files at the last check. `None`: they have to be read, changed or not.
     seen: Option<Vec<FileStamp>>,
-    looked_at: SystemTime,
-    /// What the log was told about them.
-    complaints: Vec<String>,
+    checked_at: SystemTime,
+    /// Errors that were logged at the last check.
+    logged: Vec<String>,
 }
 
 /// An identity, and the file of its certificate.
@@ -169,11 +177,11 @@ struct HeldIdentity {
     identity: Identity,
 }
 
-/// A file, and what is different once it has changed: which file it is, its time of change, and its length. The time of change is
-/// that of the permissions too, and no program sets it.
+/// A file, and the attributes that differ once it has changed: its identity, its time of change
+/// (ctime), and its length. That time also changes with the permissions, and no program can set it.
 type FileStamp = (PathBuf, Option<([u64; 2], [i64; 2], u64)>);
 
-/// What a look at the files brought, and what was wrong with them.
+/// Identities that were read from files, and errors.
 type FilesRead = (Vec<HeldIdentity>, Vec<ConfigError>);
 
 impl Watched {
@@ -186,27 +194,27 @@ impl Watched {
         let Some(names) = names_of(&held) else {
             return Err(errors.into_iter().next().unwrap_or_else(|| source.has_none()));
         };
-        let mut state = FilesState { names, held, seen: Some(seen), looked_at: now, complaints: Vec::new() };
-        state.complain(&source, errors);
+        let mut state = FilesState { names, held, seen: Some(seen), checked_at: now, logged: Vec::new() };
+        state.log_errors(&source, errors);
         Ok(Self { source, state: Mutex::new(state) })
     }
 
-    /// Reads the files again, whether they have changed or not.
+    /// Reads the files again, changed or not.
     pub(super) fn reload(&self) -> Result<(), ConfigError> {
         let mut state = self.state();
         state.seen = None;
-        state.look_again(&self.source, SystemTime::now()).map_or(Ok(()), Err)
+        state.refresh(&self.source, SystemTime::now()).map_or(Ok(()), Err)
     }
 
-    /// The certificate for a client that asks for this name, or for none.
+    /// Returns the certificate for a client that asks for this name, or for none.
     fn find(&self, name: Option<&str>, now: SystemTime) -> Arc<CertifiedKey> {
         let mut state = self.state();
-        // A clock that was set back is a reason as well.
-        let is_due = now.duration_since(state.looked_at).map_or(true, |since| since >= LOOK_AGAIN);
+        // A clock that was set back also makes a check due.
+        let is_due = now.duration_since(state.checked_at).map_or(true, |since| since >= CHECK_INTERVAL);
         let is_unknown = |state: &FilesState| name.is_some_and(|name| state.names.find(name).is_none());
         if is_due || (matches!(self.source, FilesSource::Folder(_)) && is_unknown(&state)) {
-            // The log was told.
-            let _ = state.look_again(&self.source, now);
+            // The error was logged, and the old certificates stay in use.
+            let _ = state.refresh(&self.source, now);
         }
         name.and_then(|name| state.names.find(name)).unwrap_or_else(|| state.names.first())
     }
@@ -218,15 +226,15 @@ impl Watched {
 
 impl ResolvesServerCert for Watched {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // The library has put the name into lower case.
+        // The TLS library has put the name into lower case.
         Some(self.find(hello.server_name(), SystemTime::now()))
     }
 }
 
 impl FilesState {
-    /// Reads the files again if one has changed. Returns the first thing that is wrong with them.
-    fn look_again(&mut self, source: &FilesSource, now: SystemTime) -> Option<ConfigError> {
-        self.looked_at = now;
+    /// Reads the files again if one has changed. Returns the first error.
+    fn refresh(&mut self, source: &FilesSource, now: SystemTime) -> Option<ConfigError> {
+        self.checked_at = now;
         let errors = match source.list() {
             Ok(seen) if self.seen.as_ref() == Some(&seen) => return None,
             Ok(seen) => {
@@ -239,26 +247,26 @@ impl FilesState {
                 errors
             }
             Err(error) => {
-                // Once they can be listed again, they are read again.
+                // They are read again as soon as they can be listed again.
                 self.seen = None;
                 vec![error]
             }
         };
-        self.complain(source, errors)
+        self.log_errors(source, errors)
     }
 
-    /// Tells the log what is wrong, once. Returns the first of it.
-    fn complain(&mut self, source: &FilesSource, errors: Vec<ConfigError>) -> Option<ConfigError> {
-        let before = mem::replace(&mut self.complaints, errors.iter().map(ConfigError::with_cause).collect());
-        for error in self.complaints.iter().filter(|error| !before.contains(error)) {
-            error!(?source, %error, "certificates can't be used; where there are old ones, they stay");
+    /// Logs errors that the last check did not log. Returns the first error.
+    fn log_errors(&mut self, source: &FilesSource, errors: Vec<ConfigError>) -> Option<ConfigError> {
+        let before = mem::replace(&mut self.logged, errors.iter().map(ConfigError::with_cause).collect());
+        for error in self.logged.iter().filter(|error| !before.contains(error)) {
+            error!(?source, %error, "certificates cannot be used; previous ones, if any, stay in use");
         }
         errors.into_iter().next()
     }
 }
 
 impl FilesSource {
-    /// The files that are there.
+    /// Lists the existing files.
     fn list(&self) -> Result<Vec<FileStamp>, ConfigError> {
         match self {
             Self::Folder(path) => files_below(path),
@@ -268,7 +276,7 @@ impl FilesSource {
         }
     }
 
-    /// Reads them. What they can't give any more is taken from `old`.
+    /// Reads the files. An identity that cannot be read any more is taken from `old`.
     fn read(&self, seen: &[FileStamp], old: &[HeldIdentity]) -> FilesRead {
         match self {
             Self::Folder(_) => read_folder(seen, old),
@@ -320,8 +328,9 @@ fn read_folder(seen: &[FileStamp], old: &[HeldIdentity]) -> FilesRead {
     (held, errors)
 }
 
-/// The identity whose certificate is in a file. `None`: the file holds keys, or the certificate of an authority, which has no key
-/// here. Neither may come of a file that held an identity before.
+/// Returns the identity whose certificate is in a file. `None` if the file holds keys only, or the
+/// certificate of an authority, which has no key here. For a file that held an identity before,
+/// either is an error.
 fn identity_in(pem: &[u8], file: &Path, keys: &Keys, was_one: bool) -> Result<Option<Identity>, ConfigError> {
     let chain = match chain(pem, &file.display().to_string()) {
         Ok(chain) => chain,
@@ -335,7 +344,7 @@ fn identity_in(pem: &[u8], file: &Path, keys: &Keys, was_one: bool) -> Result<Op
     }
 }
 
-/// Private keys by their public halves.
+/// Private keys, indexed by their public keys.
 #[derive(Default)]
 struct Keys(HashMap<Vec<u8>, Arc<dyn SigningKey>>);
 
@@ -359,18 +368,19 @@ fn names_of(held: &[HeldIdentity]) -> Option<Names> {
     Names::new(&held.iter().map(|held| held.identity.clone()).collect::<Vec<_>>())
 }
 
-/// How PEM begins a certificate.
+/// The start of a certificate in PEM.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// How long certificates are served before their files are looked at again. A minute, which is arbitrary: soon enough for a
-/// certificate that was renewed days before the old one ends, and so seldom that looking at ten thousand files costs nothing.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Interval after which the files of served certificates are checked again. A minute is arbitrary:
+/// soon enough for a certificate that was renewed days before the old one expires, and rare enough
+/// that checking ten thousand files costs nothing.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     fs::read(path).map_err(|source| unreadable(path, source))
 }
 
-/// What is in a folder, in order.
+/// Returns the entries of a folder, sorted.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let listed =
         fs::read_dir(path).and_then(|found| found.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
@@ -379,12 +389,12 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(entries)
 }
 
-/// The `.pem` files of a folder and those below it.
+/// Returns the `.pem` files of a folder and its subfolders.
 fn files_below(path: &Path) -> Result<Vec<FileStamp>, ConfigError> {
     let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in entries(&folder)? {
-            // Links are followed to files, but not to folders, which might be one above.
+            // Links to files are followed. Links to folders are not: the folder might be a parent.
             if fs::symlink_metadata(&entry).is_ok_and(|kind| kind.is_dir()) {
                 folders.push(entry);
             } else if is_pem(&entry) {
@@ -395,7 +405,8 @@ fn files_below(path: &Path) -> Result<Vec<FileStamp>, ConfigError> {
     Ok(found)
 }
 
-/// What a file is now, behind all links. Of one that can't be had, reading it says why.
+/// Returns the current attributes of a file, behind all links. For an inaccessible file they are
+/// `None`; reading it reports the reason.
 fn stamp(path: PathBuf) -> FileStamp {
     let file = fs::metadata(&path).ok();
     let stamp = file.map(|file| ([file.dev(), file.ino()], [file.ctime(), file.ctime_nsec()], file.len()));

@@ -1,4 +1,4 @@
-//! [`Fingerprint`]: which certificate it is.
+//! [`Fingerprint`]: the hash that identifies one certificate.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,11 +7,12 @@ use rustls::SupportedCipherSuite;
 
 use super::cryptography::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
-/// The SHA-256 of a certificate in DER: a name for exactly this certificate, to trust it by
-/// ([`TrustRoots::from_fingerprints`](super::TrustRoots::from_fingerprints)).
+/// The SHA-256 hash of a certificate in DER. It identifies exactly this certificate, and can be
+/// trusted ([`TrustRoots::from_fingerprints`](super::TrustRoots::from_fingerprints)).
 ///
-/// It is read and shown in hexadecimal, as `openssl x509 -noout -fingerprint -sha256` prints it. Colons between the bytes may be
-/// left out, and letters may be small.
+/// It is parsed and displayed in hexadecimal, as `openssl x509 -noout -fingerprint -sha256` prints
+/// it. When it is parsed, the colons between the bytes may be missing, and letters may be lower
+/// case.
 ///
 /// ```
 /// use ropewalk::tls::Fingerprint;
@@ -28,7 +29,8 @@ use super::cryptography::cipher_suite::TLS13_AES_128_GCM_SHA256;
 pub struct Fingerprint([u8; LENGTH]);
 
 impl Fingerprint {
-    /// That of a certificate in DER, such as those of [`TlsSession::peer_certificates`](super::TlsSession::peer_certificates).
+    /// Returns the fingerprint of a certificate in DER, such as those of
+    /// [`TlsSession::peer_certificates`](super::TlsSession::peer_certificates).
     pub fn of(certificate: &[u8]) -> Self {
         let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 else {
             unreachable!("a cipher suite of TLS 1.3");
@@ -38,7 +40,7 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// Returns the bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; LENGTH] {
         &self.0
     }
@@ -55,7 +57,7 @@ impl FromStr for Fingerprint {
 
     fn from_str(text: &str) -> Result<Self, BadFingerprint> {
         let bad = || BadFingerprint { text: text.to_owned() };
-        // All colons, or none.
+        // There are colons between all bytes, or none.
         let width = if text.contains(':') { 3 } else { 2 };
         let digits = text.as_bytes();
         if !text.is_ascii() || digits.len() != LENGTH * width - (width - 2) {
@@ -88,16 +90,16 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A text that is no [`Fingerprint`].
+/// A text is not a [`Fingerprint`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no SHA-256 fingerprint: expected 64 hexadecimal digits, with a colon between each two or with none"
+    "{text:?} is not a SHA-256 fingerprint: expected 64 hexadecimal digits, with colons between all pairs or with none"
 )]
 pub struct BadFingerprint {
     text: String,
 }
 
-/// The bytes of a SHA-256.
+/// Length of a SHA-256 hash in bytes.
 const LENGTH: usize = 32;
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::{ConfigError, provider};
 
-/// A certificate, those above it up to an authority, and the private key (Twisted: `PrivateCertificate`): who a server is, or a
-/// client. Cheap to clone.
+/// A certificate, its chain up to an authority, and the private key (Twisted:
+/// `PrivateCertificate`). It identifies a server or a client. Cheap to clone.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), ropewalk::tls::ConfigError> {
@@ -23,30 +23,32 @@ use super::{ConfigError, provider};
 pub struct Identity(pub(super) Arc<CertifiedKey>);
 
 impl Identity {
-    /// From PEM: the certificate first, behind it those that vouch for it. The key is in PKCS #8, PKCS #1 or SEC1; what else there is
-    /// in either text is passed over, so that both may be the same.
+    /// Reads an identity from PEM: the certificate first, followed by its intermediate
+    /// certificates. The key is in PKCS #8, PKCS #1 or SEC1. Other items in either text are
+    /// skipped, so both may be the same text.
     ///
     /// # Errors
-    /// There is no certificate or no key, they are of no kind that is supported, or the key is not the certificate's.
+    /// The certificate or the key is missing or of an unsupported kind, or they do not belong
+    /// together.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
         let chain = chain(certificates, "the certificates")?;
         let key = private_key(key, "the key").map_err(|error| error.of_key(&chain))?;
         Self::of(chain, key)
     }
 
-    /// Of a chain and a key that were read.
+    /// Creates an identity from a chain and a key, and checks that they belong together.
     pub(super) fn of(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, ConfigError> {
         let identity = Self::with_key(chain, key);
         identity.0.keys_match().map_err(ConfigError::Unusable)?;
         Ok(identity)
     }
 
-    /// The same, where the key is known to be the certificate's.
+    /// Creates an identity whose key is known to belong to the certificate.
     pub(super) fn with_key(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Self {
         Self(Arc::new(CertifiedKey::new(chain, key)))
     }
 
-    /// The host names that the certificate is for, in lower case; a name may begin with `*.`.
+    /// Returns the host names of the certificate, in lower case; a name may start with `*.`.
     pub(super) fn names(&self) -> Vec<String> {
         let parsed = self.0.cert.first().and_then(|certificate| webpki::EndEntityCert::try_from(certificate).ok());
         let names = parsed.iter().flat_map(|certificate| certificate.valid_dns_names());
@@ -54,27 +56,27 @@ impl Identity {
     }
 }
 
-/// The certificates of a PEM text, one at least.
+/// Returns the certificates of a PEM text, at least one.
 pub(super) fn chain(pem: &[u8], source_name: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let missing = || ConfigError::Missing { what: "certificate", source_name: source_name.to_owned() };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(missing)
 }
 
-/// The first private key of a PEM text.
+/// Returns the first private key of a PEM text.
 pub(super) fn private_key(pem: &[u8], source_name: &str) -> Result<Arc<dyn SigningKey>, ConfigError> {
     let missing = |_| ConfigError::Missing { what: "private key", source_name: source_name.to_owned() };
     signing_key(PrivateKeyDer::from_pem_slice(pem).map_err(missing)?, source_name)
 }
 
-/// A private key that can sign.
+/// Converts a private key to one that can sign.
 pub(super) fn signing_key(key: PrivateKeyDer<'static>, source_name: &str) -> Result<Arc<dyn SigningKey>, ConfigError> {
     let unusable = |source| ConfigError::UnusableKey { source_name: source_name.to_owned(), kind: None, source };
     provider().key_provider.load_private_key(key).map_err(unusable)
 }
 
 impl fmt::Debug for Identity {
-    /// Never the key.
+    /// Never prints the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("names", &self.names()).finish_non_exhaustive()
     }

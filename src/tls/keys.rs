@@ -1,25 +1,26 @@
-//! The kinds of public keys that no signature can be verified with, told by name: the TLS library says only that it failed.
+//! Names of public keys of unsupported kinds, with which no signature can be verified. The TLS
+//! library only reports that the verification failed.
 
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-/// The kinds that can be used, to complete the sentence "expected ..".
+/// The supported kinds, to complete the sentence "expected ..".
 pub(super) const USABLE: &str = if KNOWS_P521 {
     "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519"
 } else {
     "RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, or Ed25519"
 };
 
-/// AWS-LC knows this curve, and ring does not.
+/// AWS-LC supports this curve, and ring does not.
 const KNOWS_P521: bool = cfg!(feature = "aws-lc-rs");
 
-/// The kind of a certificate's key, if it is known, and of no use.
+/// Returns the kind of a certificate's key, if it is a known and unsupported one.
 pub(super) fn unusable_of(certificate: &CertificateDer<'_>) -> Option<String> {
     let parsed = EndEntityCert::try_from(certificate).ok()?;
     unusable(element(&parsed.subject_public_key_info())?.content)
 }
 
-/// The same for what is inside of a `SubjectPublicKeyInfo` (RFC 5280, section 4.1).
+/// Returns the same for the content of a `SubjectPublicKeyInfo` (RFC 5280, section 4.1).
 pub(super) fn unusable(info: &[u8]) -> Option<String> {
     let Element { content: algorithm, rest: key, .. } = element(info)?;
     let Element { content: kind, rest: parameters, .. } = element(algorithm)?;
@@ -42,10 +43,10 @@ pub(super) fn unusable(info: &[u8]) -> Option<String> {
     }
 }
 
-/// The length of an RSA key, which is in a bit string.
+/// Returns the length of an RSA key, which is inside a bit string.
 fn modulus_bits(key: &[u8]) -> Option<usize> {
     let Element { content: bits, .. } = element(key)?;
-    // The first byte says how many bits of the last do not count: none.
+    // The first byte is the number of unused bits in the last: none.
     let Element { content: numbers, .. } = element(bits.get(1..)?)?;
     let Element { content: modulus, .. } = element(numbers)?;
     let begin = modulus.iter().position(|&byte| byte != 0)?;
@@ -53,13 +54,13 @@ fn modulus_bits(key: &[u8]) -> Option<usize> {
     Some(modulus.len() * 8 - modulus[0].leading_zeros() as usize)
 }
 
-/// One element of DER, and what is behind it.
+/// One element of DER, and the bytes behind it.
 struct Element<'a> {
     content: &'a [u8],
     rest: &'a [u8],
 }
 
-/// Takes the first element apart. `None`: it is cut off, or longer than 64 KiB, which no key is.
+/// Parses the first element. `None` if it is truncated, or longer than 64 KiB, which no key is.
 fn element(input: &[u8]) -> Option<Element<'_>> {
     let (_tag, input) = input.split_first()?;
     let (&first, input) = input.split_first()?;
@@ -76,7 +77,7 @@ fn element(input: &[u8]) -> Option<Element<'_>> {
     Some(Element { content, rest })
 }
 
-/// The schemes that ring and AWS-LC verify.
+/// The key lengths that ring and AWS-LC verify.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 // Object identifiers in DER.
@@ -94,7 +95,7 @@ const SECP256K1: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x0a];
 mod tests {
     use super::*;
 
-    /// A key that is cut anywhere, or nonsense, is of no known kind, and nothing worse.
+    /// A truncated key, at any length, or garbage is of no known kind, and causes no panic.
     #[test]
     fn keys_that_are_cut() {
         let key = rcgen::KeyPair::generate().expect("a key");

@@ -1,32 +1,40 @@
-//! TLS, by [rustls](https://docs.rs/rustls) (Twisted: `ITLSTransport`, `twisted.internet.ssl`, `twisted.protocols.tls`).
+//! TLS, by [rustls](https://docs.rs/rustls) (Twisted: `ITLSTransport`, `twisted.internet.ssl`,
+//! `twisted.protocols.tls`).
 //!
-//! TLS is a layer of a connection, not another kind of transport: [`Transport::start_tls`] puts it between the protocol and
-//! whatever carries the bytes, at any moment, in either role, also above TLS. Transport and protocol stay the same. The endpoints
-//! `ssl:` and `tls:`, and those that are wrapped ([`wrap_client_tls`](crate::endpoints::wrap_client_tls)), start it before
+//! TLS is a layer of a connection, not another kind of transport. [`Transport::start_tls`] puts it
+//! between the protocol and the layer or socket below, at any moment, in either role, also above
+//! TLS. Transport and protocol stay the same. The endpoints `ssl:` and `tls:`, and wrapped
+//! endpoints ([`wrap_client_tls`](crate::endpoints::wrap_client_tls)), start it before
 //! `connection_made`.
 //!
-//! | who is | says what it needs with | that is |
+//! | role | configuration | contents |
 //! |---|---|---|
-//! | the client | [`ClientTls`] | the server's name, which authorities it trusts, a certificate of its own |
-//! | the server | [`ServerTls`] | its certificates, one for each name, and whether clients have to show one |
+//! | client | [`ClientTls`] | the server's name, the trusted authorities, an optional client certificate |
+//! | server | [`ServerTls`] | its certificates, one for each name, and the certificates it requires of clients |
 //!
-//! What holds:
-//! 1. `connection_made` comes before the handshake. What is written until it is done waits, is counted by
-//!    [`queued_bytes`](Transport::queued_bytes), and is sent then.
-//! 2. [`handshake_completed`](crate::Protocol::handshake_completed) comes once for each handshake, before what came over it.
-//! 3. Bytes that came before `start_tls` and were not delivered belong to the handshake. So what somebody slipped in before it makes
-//!    it fail, and never reaches the protocol as if it had been protected.
-//! 4. A handshake has a time limit: 30 s unless set. So has one that never begins.
-//! 5. A client verifies the certificate and the name of its server, also if it trusts just this certificate
-//!    ([`TrustRoots::from_fingerprints`]). Nothing here turns that off; who must, has rustls' own configuration
-//!    ([`ClientTls::from_rustls`]).
-//! 6. A connection ends cleanly only if the peer ended TLS (`close_notify`): otherwise the reason is
-//!    [`Truncated`](crate::error::ConnectionClosed::Truncated). Ours is sent behind everything that was written; the peer's answer to
-//!    it is read for 5 s at most, by nobody.
-//! 7. `lose_write_connection` ends our direction of TLS too, and the other one goes on.
-//! 8. A server sends nothing of its own accord when a handshake is done: its [tickets](ServerTlsBuilder::session_tickets) go with its
-//!    first answer.
-//! 9. What goes wrong in TLS ends the connection with a [`TlsError`]; the peer is told why, as far as TLS lets it be told.
+//! Guarantees:
+//! 1. `connection_made` is called before the handshake. Bytes written before the handshake is
+//!    complete wait, are counted by [`queued_bytes`](Transport::queued_bytes), and are sent
+//!    afterwards.
+//! 2. [`handshake_completed`](crate::Protocol::handshake_completed) is called once for each
+//!    handshake, before any data that arrived over it.
+//! 3. Bytes that arrived before `start_tls` and were not delivered belong to the handshake. So
+//!    plaintext injected before it makes the handshake fail, and never reaches the protocol as if
+//!    it had been protected.
+//! 4. A handshake has a time limit: 30 s unless set. It also applies to a handshake that the peer
+//!    never begins.
+//! 5. A client verifies the certificate and the name of its server, even if it trusts just this
+//!    certificate ([`TrustRoots::from_fingerprints`]). No setting of this crate turns that off;
+//!    rustls' own configuration can ([`ClientTls::from_rustls`]).
+//! 6. A connection ends cleanly only if the peer ended TLS (`close_notify`). Otherwise the reason
+//!    is [`Truncated`](crate::error::ConnectionClosed::Truncated). Our own `close_notify` is sent
+//!    after all written data. Data that the peer sends in answer to it is read for 5 s at most, and
+//!    discarded.
+//! 7. `lose_write_connection` ends our direction of TLS too; the other direction stays open.
+//! 8. A server sends nothing on its own when a handshake is complete: its
+//!    [tickets](ServerTlsBuilder::session_tickets) are sent with its first answer.
+//! 9. A TLS error ends the connection with a [`TlsError`]. The peer receives an alert with the
+//!    reason, as far as TLS has one.
 
 mod client;
 mod error;
@@ -62,12 +70,12 @@ pub use self::session::{TlsSession, TlsVersion};
 use crate::address::{parse_ipv6, to_ascii};
 use crate::transport::Transport;
 
-/// A role in TLS, and all that it needs: what [`Transport::start_tls`] takes.
+/// The configuration of either role in TLS, as [`Transport::start_tls`] takes it.
 #[derive(Debug, Clone)]
 pub enum Tls {
-    /// This side asks.
+    /// This side is the client.
     Client(ClientTls),
-    /// This side answers.
+    /// This side is the server.
     Server(ServerTls),
 }
 
@@ -95,29 +103,30 @@ impl From<&ServerTls> for Tls {
     }
 }
 
-/// Why TLS can't be started.
+/// The reason why TLS cannot be started.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartTlsError {
-    /// The connection is closing, or one of its directions has ended, or was told to.
-    #[error("TLS can't be started on a connection that is closing")]
+    /// The connection is closing, or one of its directions has ended, or was requested to end.
+    #[error("cannot start TLS on a connection that is closing")]
     Closing,
-    /// rustls makes no connection of this configuration.
-    #[error("TLS can't be started")]
+    /// rustls does not accept this configuration for a connection.
+    #[error("cannot start TLS")]
     Refused(#[source] rustls::Error),
 }
 
 /// TLS on a connection.
 impl Transport {
-    /// Puts TLS between the protocol and the network (Twisted: `startTLS`; its `normal=False` is the other role here). What was
-    /// written before goes out first, as it is; what is written afterwards waits for the handshake. Bytes that the protocol
-    /// has been given stay what they were; all that come later are TLS. A second call puts TLS inside of TLS.
+    /// Starts TLS between the protocol and the network (Twisted: `startTLS`; its `normal=False` is
+    /// the other role here). Data written before is sent first, in plaintext. Data written
+    /// afterwards waits for the handshake. Bytes already delivered to the protocol are unaffected;
+    /// all later bytes are TLS. A second call starts TLS inside TLS.
     ///
     /// ```
     /// use ropewalk::tls::ServerTls;
     /// use ropewalk::{Protocol, Result, Transport};
     ///
-    /// /// Speaks plainly until it is asked not to.
+    /// /// Uses plaintext until the peer asks for TLS.
     /// struct Discreet(ServerTls);
     ///
     /// impl Protocol for Discreet {
@@ -132,14 +141,16 @@ impl Transport {
     /// ```
     ///
     /// # Errors
-    /// [`StartTlsError`]; nothing has changed then. That the handshake fails is the reason of the connection's end.
+    /// [`StartTlsError`]; nothing has changed then. A failed handshake is reported as the reason of
+    /// the connection's end.
     pub fn start_tls(&self, tls: impl Into<Tls>) -> Result<(), StartTlsError> {
         let session = Session::new(&tls.into()).map_err(StartTlsError::Refused)?;
         self.add_layer(Box::new(session)).ok_or(StartTlsError::Closing)
     }
 
-    /// What was agreed on in the handshake that was started last (Twisted: `INegotiated.negotiatedProtocol`,
-    /// `getPeerCertificate`). `None`: TLS was not started, or the handshake is not done.
+    /// Returns the parameters negotiated in the latest handshake (Twisted:
+    /// `INegotiated.negotiatedProtocol`, `getPeerCertificate`). `None` if TLS was not started, or
+    /// the handshake is not complete.
     pub fn tls_session(&self) -> Option<TlsSession> {
         let stream = self.stream();
         let session: &Session = stream.top_layer()?.as_any().downcast_ref()?;
@@ -147,12 +158,13 @@ impl Transport {
     }
 }
 
-/// The cryptography: that of the features, whatever other crates have installed for the process.
+/// Returns the cryptography that the features select, even if another crate has installed a
+/// different one for the process.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(cryptography::default_provider())
 }
 
-/// The protocol versions, latest first.
+/// Returns the protocol versions, latest first.
 fn versions(only: Option<TlsVersion>) -> &'static [&'static rustls::SupportedProtocolVersion] {
     static TLS12: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
     static TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -163,8 +175,8 @@ fn versions(only: Option<TlsVersion>) -> &'static [&'static rustls::SupportedPro
     }
 }
 
-/// A server's name as TLS has it: in ASCII, without the dot at the end that makes a name absolute, and an address without the network
-/// interface that it belongs to on this host alone.
+/// Converts a server's name to its form in TLS: in ASCII, without the dot at the end that makes a
+/// name absolute. An address loses its network interface, which has a meaning on this host only.
 fn server_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
     let bad = |source| ConfigError::BadName { name: name.to_owned(), source };
     if let Some((ip, _)) = parse_ipv6(name) {
@@ -174,5 +186,5 @@ fn server_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
     ServerName::try_from(ascii.strip_suffix('.').unwrap_or(&ascii).to_owned()).map_err(|_| bad(None))
 }
 
-/// How long a handshake may take unless set: as long as an attempt to connect.
+/// Default time limit of a handshake: the same as for an attempt to connect.
 const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

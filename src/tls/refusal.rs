@@ -2,13 +2,13 @@
 
 use super::Fingerprint;
 
-/// Why a certificate is refused, where the TLS library has no word for it.
+/// The reason why a certificate is refused, for reasons that the TLS library has no variant for.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("the certificate is an authority's")]
     Authority { fingerprint: Fingerprint },
-    #[error("the certificate is none of those that were named")]
+    #[error("the certificate is not among the trusted ones")]
     NotNamed { fingerprint: Fingerprint },
-    #[error("{kind} is of no use")]
+    #[error("{kind} is not supported")]
     UnusableKey { kind: String },
 }

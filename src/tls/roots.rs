@@ -1,4 +1,4 @@
-//! [`TrustRoots`]: whom we trust.
+//! [`TrustRoots`]: the trusted certificates.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,41 +10,43 @@ use rustls::pki_types::CertificateDer;
 use super::identity::chain;
 use super::{ConfigError, Fingerprint};
 
-/// Whom to trust (Twisted: `trustRoot`, `trustRootFromCertificates`): authorities, whose word for a peer's name is taken, and single
-/// certificates. Cheap to clone.
+/// Trusted authorities and individually trusted certificates (Twisted: `trustRoot`,
+/// `trustRootFromCertificates`). An authority vouches for the names of peers. Cheap to clone.
 ///
-/// Every certificate that is given is trusted as an authority's, and as a peer's own: so one that has signed itself, as
-/// `openssl req -x509` makes it, may be given as its own root. Of a peer with exactly this certificate, down to the last byte, no chain is
-/// asked for; its dates, its names and the handshake's signature are verified as always.
+/// Every given certificate is trusted as an authority's, and as a peer's own. So a self-signed
+/// certificate, as `openssl req -x509` makes it, may be given as its own root. A peer with exactly
+/// this certificate, down to the last byte, needs no chain. Its dates, its names and the
+/// handshake's signature are verified as always.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), ropewalk::tls::ConfigError> {
 /// use ropewalk::tls::TrustRoots;
-/// let those_of_the_system = TrustRoots::platform()?;
-/// let only_ours = TrustRoots::from_directory("/etc/ours/authorities")?;
-/// # drop((those_of_the_system, only_ours)); Ok(())
+/// let system_roots = TrustRoots::platform()?;
+/// let own_roots = TrustRoots::from_directory("/etc/ours/authorities")?;
+/// # drop((system_roots, own_roots)); Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct TrustRoots {
     pub(super) authorities: Arc<RootCertStore>,
-    /// Those that are trusted as they are.
+    /// Certificates that are trusted individually.
     pub(super) certificates: Arc<BTreeSet<Fingerprint>>,
 }
 
 impl TrustRoots {
-    /// From PEM: every certificate in it.
+    /// Reads every certificate of a PEM text.
     ///
     /// # Errors
-    /// There is none, or one that can't be an authority's.
+    /// There is no certificate, or one that cannot be an authority's.
     pub fn from_pem(certificates: &[u8]) -> Result<Self, ConfigError> {
         let mut roots = Collected::new("the certificates");
         roots.add_pem(certificates, "the certificates")?;
         roots.finish()
     }
 
-    /// The certificates with these fingerprints, whoever has signed them, and no others (certificate pinning). A peer's dates, its
-    /// names and the handshake's signature are verified as always.
+    /// Trusts the certificates with these fingerprints, regardless of their issuers, and no others
+    /// (certificate pinning). A peer's dates, its names and the handshake's signature are verified
+    /// as always.
     ///
     /// ```
     /// use ropewalk::tls::{ClientTls, ConfigError, Fingerprint, TrustRoots};
@@ -55,7 +57,7 @@ impl TrustRoots {
     /// ```
     ///
     /// # Errors
-    /// [`ConfigError::NoRoots`]: there are none, so no peer could be trusted.
+    /// [`ConfigError::NoRoots`] if there are none, so that no peer could be trusted.
     pub fn from_fingerprints(fingerprints: impl IntoIterator<Item = Fingerprint>) -> Result<Self, ConfigError> {
         let mut roots = Collected::new("the fingerprints");
         roots.certificates.extend(fingerprints);
@@ -63,22 +65,22 @@ impl TrustRoots {
     }
 }
 
-/// Roots that are being gathered.
+/// Roots under construction.
 pub(super) struct Collected {
     store: RootCertStore,
     certificates: BTreeSet<Fingerprint>,
     from: String,
-    /// What was wrong with the last that was left out.
+    /// The fault of the last certificate that was skipped.
     reason: String,
 }
 
 impl Collected {
     pub(super) fn new(from: impl Into<String>) -> Self {
         let (store, certificates) = (RootCertStore::empty(), BTreeSet::new());
-        Self { store, certificates, from: from.into(), reason: "there are none".to_owned() }
+        Self { store, certificates, from: from.into(), reason: "none was found".to_owned() }
     }
 
-    /// Adds every certificate of a PEM text; all have to be good.
+    /// Adds every certificate of a PEM text; all have to be usable.
     pub(super) fn add_pem(&mut self, pem: &[u8], name: &str) -> Result<(), ConfigError> {
         for certificate in chain(pem, name)? {
             let unusable =
@@ -88,7 +90,8 @@ impl Collected {
         Ok(())
     }
 
-    /// Adds a certificate that may be left out: stores of systems have some that nobody can use.
+    /// Adds a certificate, or skips it if it is unusable: stores of operating systems contain some
+    /// unusable ones.
     pub(super) fn add_if_good(&mut self, certificate: CertificateDer<'static>) {
         if let Err(error) = self.add(certificate) {
             self.reason = error.to_string();
@@ -102,12 +105,12 @@ impl Collected {
         Ok(())
     }
 
-    /// Takes note of why there may be none.
+    /// Records a reason why there may be no roots.
     pub(super) fn note(&mut self, reason: String) {
         self.reason = reason;
     }
 
-    /// The roots, if there are any.
+    /// Returns the roots, if there are any.
     pub(super) fn finish(self) -> Result<TrustRoots, ConfigError> {
         let Self { store, certificates, from: source_name, reason } = self;
         if certificates.is_empty() {

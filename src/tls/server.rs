@@ -1,4 +1,4 @@
-//! [`ServerTls`]: what a server needs.
+//! [`ServerTls`]: the configuration of a server.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,10 @@ use super::files::Watched;
 use super::verifier::Verifier;
 use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, cryptography, provider, versions};
 
-/// How a server does TLS (Twisted: `CertificateOptions`, `PrivateCertificate.options`). Cheap to clone, and clones stay one: what
-/// [`reload`](Self::reload) and [`replace_with`](Self::replace_with) change, changes for all of them. Sessions are resumed by tickets,
-/// for which the server keeps nothing for each client.
+/// TLS configuration of a server (Twisted: `CertificateOptions`, `PrivateCertificate.options`).
+/// Cheap to clone. Clones share their state: [`reload`](Self::reload) and
+/// [`replace_with`](Self::replace_with) affect all of them. Sessions are resumed by tickets, so the
+/// server keeps no state for each client.
 ///
 /// ```no_run
 /// use ropewalk::tls::{Identity, ServerTls};
@@ -31,12 +32,13 @@ use super::{ConfigError, HANDSHAKE_TIMEOUT, Identity, TlsVersion, TrustRoots, cr
 /// ```
 #[derive(Clone)]
 pub struct ServerTls {
-    /// Shared by the clones. Locked when a handshake begins, and never while anything is called.
+    /// Shared by the clones. Locked briefly when a handshake begins; no other code is called under
+    /// the lock.
     current: Arc<RwLock<Current>>,
     pub(super) timeout: Option<Duration>,
 }
 
-/// What a handshake that begins now is given.
+/// The configuration of handshakes that begin now.
 #[derive(Debug, Clone)]
 struct Current {
     config: Arc<ServerConfig>,
@@ -44,7 +46,7 @@ struct Current {
 }
 
 impl ServerTls {
-    /// The usual: one certificate, TLS 1.2 and 1.3, and clients need not say who they are.
+    /// Creates the default configuration: one certificate, TLS 1.2 and 1.3, no client certificates.
     ///
     /// # Errors
     /// [`ConfigError::Unusable`].
@@ -52,20 +54,22 @@ impl ServerTls {
         Self::builder().identity(identity).build()
     }
 
-    /// To say more.
+    /// Returns a builder for a configuration with other settings.
     pub fn builder() -> ServerTlsBuilder {
         ServerTlsBuilder::default()
     }
 
-    /// How long a handshake may take; `None` waits without limit, as Twisted does. 30 s unless set.
+    /// Sets the time limit of a handshake; `None` waits without limit, as Twisted does. The default
+    /// is 30 s.
     #[must_use]
     pub fn with_handshake_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Reads the files of the certificates again now, on this thread, whether they have changed or not. For programs that are told
-    /// when a certificate was renewed. Connections that are there keep what they have, and so do handshakes that have begun.
+    /// Reads the files of the certificates again now, on this thread, changed or not. It is for
+    /// programs that are notified when a certificate was renewed. Established connections and
+    /// handshakes that have begun keep their certificates.
     ///
     /// ```
     /// use ropewalk::Reactor;
@@ -83,20 +87,21 @@ impl ServerTls {
     /// ```
     ///
     /// # Errors
-    /// The first thing that is wrong with the files. All else has been read, and what was wrong keeps the old certificate; the log
-    /// names all of it. [`ConfigError::NoFiles`]: the certificates did not come
-    /// [from files](ServerTlsBuilder::build_from_directory).
+    /// The first fault of the files. All other files have been read. A faulty file keeps its old
+    /// certificate, and the log names every fault. [`ConfigError::NoFiles`] if the certificates
+    /// were not read [from files](ServerTlsBuilder::build_from_directory).
     pub fn reload(&self) -> Result<(), ConfigError> {
         self.current().files.ok_or(ConfigError::NoFiles)?.reload()
     }
 
-    /// Replaces the configuration by another's, in this value and all its clones: for handshakes that begin from now on. Sessions of
-    /// the old configuration are not resumed. The time limit of handshakes stays what it is.
+    /// Replaces the configuration with that of `other`, in this value and all its clones, for
+    /// handshakes that begin from now on. Sessions of the old configuration are not resumed. The
+    /// time limit of handshakes is not replaced.
     ///
     /// ```
     /// use ropewalk::tls::{ConfigError, Identity, ServerTls};
     ///
-    /// /// Gives a server that listens a new certificate.
+    /// /// Gives a listening server a new certificate.
     /// fn renew(serving: &ServerTls, certificate: &[u8], key: &[u8]) -> Result<(), ConfigError> {
     ///     serving.replace_with(&ServerTls::new(Identity::from_pem(certificate, key)?)?);
     ///     Ok(())
@@ -107,7 +112,7 @@ impl ServerTls {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
-    /// The configuration for a handshake that begins.
+    /// Returns the configuration for a handshake that begins now.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         self.current().config
     }
@@ -121,8 +126,9 @@ impl ServerTls {
     }
 }
 
-/// With a configuration of rustls' own, of the version that this crate uses (0.23), for what has no setting here. Early data is never
-/// read: the protocol could not know it from what is safe against replay.
+/// Uses a configuration of rustls itself, of the version that this crate uses (0.23), for settings
+/// that this crate does not have. Early data is never read: the protocol could not tell it from
+/// data that is protected against replay.
 impl From<Arc<ServerConfig>> for ServerTls {
     fn from(config: Arc<ServerConfig>) -> Self {
         Self::of(config, None)
@@ -138,7 +144,37 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// Makes a [`ServerTls`].
+/// Builds a [`ServerTls`].
+///
+/// A server that requires client certificates, and a protocol that reads them:
+///
+/// ```no_run
+/// use ropewalk::tls::{ConfigError, Fingerprint, Identity, ServerTls, TrustRoots};
+/// use ropewalk::{Protocol, Result, Transport};
+///
+/// fn configuration() -> Result<ServerTls, ConfigError> {
+///     ServerTls::builder()
+///         .identity(Identity::from_pem_files("server.pem", "server.key")?)
+///         .require_client_certificates(TrustRoots::from_pem_file("client-authority.pem")?)
+///         .build()
+/// }
+///
+/// struct Private;
+///
+/// impl Protocol for Private {
+///     fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+///         if let Some(certificate) = transport.tls_session().and_then(|session| session.peer_certificates.into_iter().next()) {
+///             println!("the client is {}", Fingerprint::of(&certificate));
+///         }
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// # drop((configuration, Private));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct ServerTlsBuilder {
     identities: Vec<Identity>,
@@ -149,65 +185,70 @@ pub struct ServerTlsBuilder {
 }
 
 impl ServerTlsBuilder {
-    /// Adds a certificate. Clients that ask for a name are shown the first certificate that is for it, all others the first of
-    /// all (Twisted: `SNIConnectionCreator`).
+    /// Adds a certificate. A client that asks for a name gets the first certificate for that name;
+    /// any other client gets the first certificate added (Twisted: `SNIConnectionCreator`).
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identities.push(identity);
         self
     }
 
-    /// Clients have to show a certificate of one of these authorities (Twisted: `trustRoot` of `CertificateOptions`).
+    /// Requires clients to send a certificate of one of these authorities (Twisted: `trustRoot` of
+    /// `CertificateOptions`).
     #[must_use]
     pub fn require_client_certificates(mut self, roots: TrustRoots) -> Self {
         self.clients = Some((roots, true));
         self
     }
 
-    /// Clients may show a certificate; if they do, it has to be one of these authorities'.
+    /// Lets clients send a certificate. If they do, it has to be issued by one of these
+    /// authorities.
     #[must_use]
     pub fn accept_client_certificates(mut self, roots: TrustRoots) -> Self {
         self.clients = Some((roots, false));
         self
     }
 
-    /// The protocols that are spoken, the best first (Twisted: `acceptableProtocols`). A client that names others only is
-    /// refused; one that names none is not.
+    /// Sets the protocols to select from by ALPN, in order of preference (Twisted:
+    /// `acceptableProtocols`). A client that offers only others is refused; a client that offers
+    /// none is accepted.
     #[must_use]
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         self.protocols = protocols.into_iter().map(|protocol| protocol.as_ref().to_vec()).collect();
         self
     }
 
-    /// One version of TLS only, instead of 1.2 and 1.3.
+    /// Restricts TLS to one version, instead of 1.2 and 1.3.
     #[must_use]
     pub fn only_version(mut self, version: TlsVersion) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// How many tickets a client gets for each handshake of TLS 1.3, each of which resumes one session. 2 unless set. 0 turns
-    /// resumption off, in TLS 1.2 as well, where a client gets one.
+    /// Sets the number of tickets that a client gets for each handshake of TLS 1.3; each resumes
+    /// one session. The default is 2. 0 turns resumption off, in TLS 1.2 as well, where a client
+    /// gets one.
     ///
-    /// The tickets of TLS 1.3 are sent with the server's first answer, or with its end: a client that only sends, and closes
-    /// without reading, would answer them with a reset, and its last bytes would be lost.
+    /// The tickets of TLS 1.3 are sent with the server's first answer, or at its end. If they were
+    /// sent at once, a client that only sends, and closes without reading, would answer them with a
+    /// reset, and its last bytes would be lost.
     #[must_use]
     pub fn session_tickets(mut self, count: u8) -> Self {
         self.tickets = Some(count);
         self
     }
 
-    /// Makes it.
+    /// Builds the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`]: there is no certificate, or something does not fit together.
+    /// [`ConfigError`] if there is no certificate, or some settings do not fit together.
     pub fn build(self) -> Result<ServerTls, ConfigError> {
-        let missing = || ConfigError::Missing { what: "certificate", source_name: "what was given".to_owned() };
+        let missing = || ConfigError::Missing { what: "certificate", source_name: "the configuration".to_owned() };
         let names = Names::new(&self.identities).ok_or_else(missing)?;
         self.build_with(Arc::new(names), None)
     }
 
-    /// The same with certificates from elsewhere.
+    /// Builds the configuration with certificates from another source.
     pub(super) fn build_with(
         self,
         certificates: Arc<dyn ResolvesServerCert>,
@@ -233,7 +274,8 @@ impl ServerTlsBuilder {
     }
 }
 
-/// As many as browsers ask for and rustls sends: one for the next connection, and one for another beside it.
+/// The number that browsers ask for and rustls sends: one for the next connection, and one for a
+/// parallel one.
 const TICKETS: u8 = 2;
 
 /// Certificates by name.
@@ -244,7 +286,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// `None`: there are no certificates.
+    /// Indexes certificates by their names. Returns `None` if there are none.
     pub(super) fn new(identities: &[Identity]) -> Option<Self> {
         let mut by_name = BTreeMap::new();
         for identity in identities {
@@ -255,7 +297,8 @@ impl Names {
         Some(Self { first: identities.first()?.clone(), by_name })
     }
 
-    /// The certificate for a name in lower case: one that is for it, or for all names of its domain.
+    /// Returns the certificate for a name in lower case: one for that name, or a wildcard of its
+    /// domain.
     pub(super) fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let any = name.split_once('.').map(|(_, domain)| format!("*.{domain}"));
         let found = self.by_name.get(name).or_else(|| self.by_name.get(&any?))?;
@@ -269,7 +312,7 @@ impl Names {
 
 impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // The library has put it into lower case.
+        // The TLS library has put the name into lower case.
         hello.server_name().and_then(|name| self.find(name)).or_else(|| Some(self.first()))
     }
 }

@@ -1,4 +1,5 @@
-//! [`Session`]: one TLS connection as a layer. rustls is given bytes and gives bytes; nothing here does I/O.
+//! [`Session`]: one TLS connection as a layer. rustls receives bytes and returns bytes; no code in
+//! this file does I/O.
 
 use std::any::Any;
 use std::fmt;
@@ -17,9 +18,11 @@ use crate::log::error;
 use crate::transport::layer::{Layer, Opened};
 use crate::transport::send_queue::BufferPool;
 
-/// What two sides have agreed on: from [`Transport::tls_session`](crate::Transport::tls_session).
+/// Negotiated parameters of a TLS session, as
+/// [`Transport::tls_session`](crate::Transport::tls_session) returns them.
 ///
-/// `Debug` names the peer's certificate by its first DNS name and its [`Fingerprint`]; the certificates themselves are not printed.
+/// `Debug` names the peer's certificate by its first DNS name and its [`Fingerprint`]; the
+/// certificates themselves are not printed.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsSession {
@@ -29,11 +32,12 @@ pub struct TlsSession {
     pub cipher_suite: String,
     /// The protocol that ALPN chose, if both sides named any (Twisted: `negotiatedProtocol`).
     pub negotiated_protocol: Option<Vec<u8>>,
-    /// The name that the client asked for; a server's.
+    /// The name that the client asked for. Set on the server only.
     pub server_name: Option<String>,
-    /// The peer's certificates, its own first, in DER (Twisted: `getPeerCertificate`). Empty if it showed none.
+    /// The peer's certificates, its own first, in DER (Twisted: `getPeerCertificate`). Empty if it
+    /// sent none.
     pub peer_certificates: Vec<Vec<u8>>,
-    /// Whether an earlier session was resumed.
+    /// `true` if an earlier session was resumed.
     pub resumed: bool,
 }
 
@@ -50,7 +54,7 @@ impl fmt::Debug for TlsSession {
     }
 }
 
-/// The name of a peer's certificates: `example.org (SHA-256 2C:F2:..) and 1 above it`.
+/// Describes a peer's certificates: `example.org (SHA-256 2C:F2:..) and 1 above it`.
 fn name_of(certificates: &[Vec<u8>]) -> String {
     let Some((own, above)) = certificates.split_first() else { return "none".to_owned() };
     let certificate = CertificateDer::from(&own[..]);
@@ -75,9 +79,9 @@ pub(super) struct Session {
     connection: Box<Connection>,
     timeout: Option<Duration>,
     ready: bool,
-    /// The peer ended its direction, or something was wrong: what comes now is nobody's.
+    /// The peer ended its direction, or TLS failed: later bytes are ignored.
     ended: bool,
-    /// rustls has a server's tickets of TLS 1.3, which wait until there is something else to be sent.
+    /// rustls holds a server's tickets of TLS 1.3, which wait until there is other data to send.
     holds_tickets: bool,
 }
 
@@ -90,12 +94,12 @@ impl Session {
             }
             Tls::Server(tls) => (Connection::from(ServerConnection::new(tls.config())?), tls.timeout),
         };
-        // What is given to be sealed is bounded by whoever gives it, and taken out at once.
+        // The caller bounds the plaintext, and it is taken out at once, so rustls needs no limit.
         connection.set_buffer_limit(None);
         Ok(Self { connection: Box::new(connection), timeout, ready: false, ended: false, holds_tickets: false })
     }
 
-    /// What was agreed on, once it was.
+    /// Returns the negotiated parameters, once the handshake is complete.
     pub(super) fn describe(&self) -> Option<TlsSession> {
         if !self.ready {
             return None;
@@ -120,7 +124,8 @@ impl Session {
         })
     }
 
-    /// Gives rustls what came, and takes out what it held, piece by piece, so that neither side of it ever holds more than a record.
+    /// Passes received bytes to rustls and takes out the plaintext, record by record, so that
+    /// rustls never holds more than one record.
     fn take_in(&mut self, mut data: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
         while !data.is_empty() && !self.ended {
             self.connection.read_tls(&mut data).map_err(|error| TlsError::Refused { what: error.to_string() })?;
@@ -135,7 +140,7 @@ impl Session {
 
     fn take_plain(&mut self, plain: &mut Vec<u8>) {
         let mut reader = self.connection.reader();
-        // An error says that there is nothing more to be had.
+        // An error means that there is no more plaintext.
         while let Ok(data @ [_, ..]) = reader.fill_buf() {
             plain.extend_from_slice(data);
             let count = data.len();
@@ -143,23 +148,25 @@ impl Session {
         }
     }
 
-    /// Has what is written sealed, and takes it out.
+    /// Encrypts plaintext, and takes out the result.
     fn put_in(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
         let taken = self.connection.writer().write(plain)?;
         self.take_out(sealed)?;
-        // It takes all, unless the keys are used up.
+        // rustls takes everything, unless the keys are exhausted.
         if taken < plain.len() { Err(TlsError::KeysUsedUp.into()) } else { Ok(()) }
     }
 
-    /// Whether rustls has tickets of TLS 1.3 and nothing else, when a handshake is done. A client that sends what it has and closes
-    /// does not read them: its kernel would answer them with a reset, which destroys what we have not read yet. So they wait
-    /// for our first answer, or our end. They are sealed already, and anything that is sealed later goes behind them.
+    /// Returns `true` if rustls has only tickets of TLS 1.3 to send, at the end of a handshake. A
+    /// client that sends its data and closes does not read them: its kernel would answer them with
+    /// a reset, which destroys data that this side has not read yet. So the tickets wait for the
+    /// first answer, or the end, of this side. They are encrypted already, and later records go
+    /// behind them.
     fn has_only_tickets(&self) -> bool {
         let is_server = matches!(*self.connection, Connection::Server(_));
         is_server && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
-    /// Takes out what rustls wants to be sent.
+    /// Takes out the bytes that rustls has to send.
     fn take_out(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
         self.holds_tickets = false;
         while self.connection.wants_write() {
@@ -176,7 +183,8 @@ impl Layer for Session {
         let taken = guarded(|| self.take_in(data, &mut plain)).unwrap_or_else(|panic| Err(TlsError::Panicked(panic)));
         let completed = self.ready && !was_ready;
         self.holds_tickets |= completed && self.has_only_tickets();
-        // An alert behind them is taken out when the failure ends our direction.
+        // While tickets are held back, an alert behind them is taken out when the failure ends our
+        // direction.
         if !self.holds_tickets {
             // Writing to memory does not fail.
             let _ = self.take_out(answer);
@@ -234,8 +242,8 @@ impl Layer for Session {
 mod tests {
     use super::*;
 
-    /// Debug output names the certificate and has no bytes of any; neither a peer without a certificate nor one that is no
-    /// certificate fails it.
+    /// Debug output names the certificate and contains no bytes of any. It works for a peer without
+    /// a certificate, and for one whose certificate is malformed.
     #[test]
     fn debug_names_the_peers_certificate() {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned(), "b.example".to_owned()]).expect("made");

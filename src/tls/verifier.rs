@@ -1,11 +1,11 @@
-//! [`Verifier`]: whether a peer is who it says.
+//! [`Verifier`]: verifies the identity of peers.
 //!
-//! | the peer's certificate | is verified by |
+//! | the peer's certificate | verified by |
 //! |---|---|
-//! | is exactly one that is trusted, an authority's too | its dates, what it is for, the server's name |
-//! | any other | the same, and a chain of signatures up to an authority that is trusted |
+//! | exactly a trusted one, even an authority's | its dates, its purpose, the server's name |
+//! | any other | the same, and a chain of signatures up to a trusted authority |
 //!
-//! That the peer has the certificate's key, the handshake's signature shows in both cases.
+//! In both cases the handshake's signature proves that the peer has the certificate's key.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,28 +24,28 @@ use webpki::{EndEntityCert, KeyUsage};
 use super::refusal::Refusal;
 use super::{ConfigError, Fingerprint, TrustRoots, keys, provider};
 
-/// Verifies the certificates of peers, by whom we trust.
+/// Verifies the certificates of peers against trust roots.
 #[derive(Debug)]
 pub(super) struct Verifier<C: ?Sized> {
     authorities: Arc<RootCertStore>,
     certificates: Arc<BTreeSet<Fingerprint>>,
-    /// What verifies chains, if there is an authority that they could lead to.
+    /// The verifier of chains, if there is an authority that they could lead to.
     chains: Option<Arc<C>>,
     algorithms: WebPkiSupportedAlgorithms,
     subjects: Vec<DistinguishedName>,
-    /// Of a server: whether its clients have to show a certificate.
+    /// For a server: `true` if its clients have to send a certificate.
     is_required: bool,
 }
 
 impl Verifier<dyn ServerCertVerifier> {
-    /// For a client.
+    /// Creates the verifier of a client, for servers.
     pub(super) fn of_servers(roots: TrustRoots) -> Result<Self, ConfigError> {
         Self::new(roots, true, |roots| Ok(WebPkiServerVerifier::builder_with_provider(roots, provider()).build()? as _))
     }
 }
 
 impl Verifier<dyn ClientCertVerifier> {
-    /// For a server.
+    /// Creates the verifier of a server, for clients.
     pub(super) fn of_clients(roots: TrustRoots, is_required: bool) -> Result<Self, ConfigError> {
         Self::new(roots, is_required, |roots| WebPkiClientVerifier::builder_with_provider(roots, provider()).build())
     }
@@ -65,7 +65,8 @@ impl<C: ?Sized> Verifier<C> {
         Ok(Self { authorities, certificates, chains: made, algorithms, subjects, is_required })
     }
 
-    /// Verifies a certificate alone, if it is one that is trusted. `false`: it is not.
+    /// Verifies a certificate without a chain, if it is trusted individually. Returns `false` if it
+    /// is not.
     fn verify_alone(&self, certificate: &CertificateDer<'_>, now: UnixTime, usage: KeyUsage) -> Result<bool, Error> {
         if let Some(kind) = keys::unusable_of(certificate) {
             return Err(other(Refusal::UnusableKey { kind }));
@@ -74,8 +75,8 @@ impl<C: ?Sized> Verifier<C> {
             return Ok(false);
         }
         let parsed = EndEntityCert::try_from(certificate).map_err(other)?;
-        // There is nobody above it: so what is found is what is wrong with itself. The dates are looked at before an authority's
-        // certificate is refused for being one.
+        // There is no issuer to verify, so any other error is a fault of the certificate itself.
+        // webpki checks the dates before it refuses an authority's certificate for being one.
         match parsed.verify_for_usage(self.algorithms.all, &[], &[], now, usage, None, None) {
             Ok(_) | Err(webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity) => Ok(true),
             Err(webpki::Error::CertExpired { time, not_after }) => {
@@ -88,13 +89,13 @@ impl<C: ?Sized> Verifier<C> {
         }
     }
 
-    /// What verifies the chain of a certificate that is not trusted by itself.
+    /// Returns the verifier of chains, for a certificate that is not trusted individually.
     fn chains(&self, certificate: &CertificateDer<'_>) -> Result<&C, Error> {
         let nameless = || other(Refusal::NotNamed { fingerprint: Fingerprint::of(certificate) });
         self.chains.as_deref().ok_or_else(nameless)
     }
 
-    /// Says what the TLS library does not: why a chain is none.
+    /// Replaces an error of the TLS library by a more precise reason, where one is known.
     fn explain(&self, error: Error, certificate: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Error {
         let Error::InvalidCertificate(reason) = &error else { return error };
         let refusal = match reason {
@@ -115,7 +116,8 @@ impl<C: ?Sized> Verifier<C> {
         refusal.map_or(error, other)
     }
 
-    /// The kind of a key above a certificate that no signature can be verified with.
+    /// Returns the unsupported kind of a key above a certificate, with which its signature cannot
+    /// be verified.
     fn unusable_issuer(&self, certificate: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Option<String> {
         let all = std::iter::once(certificate).chain(above).filter_map(|one| EndEntityCert::try_from(one).ok());
         let issuers: Vec<Vec<u8>> = all.map(|one| one.issuer().to_vec()).collect();

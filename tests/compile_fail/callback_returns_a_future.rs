@@ -1,4 +1,4 @@
-//~ of a future, `reactor.spawn(future)` makes a `Deferred`
+//~ a future becomes a `Deferred` with `reactor.spawn(future)`
 use ropewalk::Deferred;
 
 fn main() {

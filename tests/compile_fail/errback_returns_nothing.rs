@@ -1,6 +1,6 @@
 //~ an errback of a `Deferred<u32>` can't return `()`
-//~ a value in the place of the failure, `Ok(value)`, or passes it on, `Err(failure)`
-//~ where the result is not needed any more: `add_both(|result| ..)`, or `or_log("what it does")`
+//~ a value in place of the failure, `Ok(value)`, or passes it on, `Err(failure)`
+//~ if the result is no longer needed: `add_both(|result| ..)`, or `or_log("what it does")`
 use ropewalk::Deferred;
 
 fn main() {

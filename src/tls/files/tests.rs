@@ -1,8 +1,8 @@
-//! The time after which files are looked at again, which the test says.
+//! The interval of checks, with a time that the test sets.
 
 use super::*;
 
-/// A folder with a certificate for `a.example`, which goes when this is dropped.
+/// A folder with a certificate for `a.example`, which is removed when this is dropped.
 struct Served(PathBuf);
 
 impl Served {
@@ -17,7 +17,7 @@ impl Served {
     fn renew(&self) {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
         let pem = format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem());
-        // As those do it that do it well: no reader sees half of it.
+        // By renaming, as careful programs do: no reader sees half of the file.
         fs::write(self.0.join("new"), pem).expect("a file");
         fs::rename(self.0.join("new"), self.0.join("a.pem")).expect("a file");
     }
@@ -39,7 +39,8 @@ fn shown(watched: &Watched, now: SystemTime) -> Arc<CertifiedKey> {
     watched.find(Some("a.example"), now)
 }
 
-/// A renewed certificate for a name that is known is found by the first handshake after a minute, and not before.
+/// A renewed certificate for a known name is found by the first handshake after a minute, and not
+/// before.
 #[test]
 fn a_renewed_certificate_is_found_in_time() {
     let (served, begin) = (Served::new("renewed"), SystemTime::now());
@@ -47,28 +48,28 @@ fn a_renewed_certificate_is_found_in_time() {
     let before = all.each_ref().map(|watched| shown(watched, begin));
     served.renew();
     for (watched, old) in all.iter().zip(before) {
-        assert!(Arc::ptr_eq(&old, &shown(watched, begin + LOOK_AGAIN - Duration::from_millis(1))));
-        let new = shown(watched, begin + LOOK_AGAIN);
+        assert!(Arc::ptr_eq(&old, &shown(watched, begin + CHECK_INTERVAL - Duration::from_millis(1))));
+        let new = shown(watched, begin + CHECK_INTERVAL);
         assert_ne!(old.cert, new.cert);
-        // Also where no name is asked for, and without another look.
-        assert!(Arc::ptr_eq(&new, &watched.find(None, begin + LOOK_AGAIN)));
+        // It is also served to a client that asks for no name, and without another check.
+        assert!(Arc::ptr_eq(&new, &watched.find(None, begin + CHECK_INTERVAL)));
     }
 }
 
-/// Files that have not changed are looked at, and not read.
+/// Files that have not changed are checked, and not read.
 #[test]
 fn unchanged_files_are_not_read() {
     let (served, begin) = (Served::new("unchanged"), SystemTime::now());
     for watched in served.watched(begin) {
         let old = shown(&watched, begin);
-        assert!(Arc::ptr_eq(&old, &shown(&watched, begin + 2 * LOOK_AGAIN)));
-        assert_eq!(watched.state().looked_at, begin + 2 * LOOK_AGAIN);
+        assert!(Arc::ptr_eq(&old, &shown(&watched, begin + 2 * CHECK_INTERVAL)));
+        assert_eq!(watched.state().checked_at, begin + 2 * CHECK_INTERVAL);
         watched.reload().expect("good files");
         assert!(!Arc::ptr_eq(&old, &shown(&watched, begin)), "read again on request");
     }
 }
 
-/// A clock that was set back, by years even, holds up no look.
+/// A clock that was set back, even by years, delays no check.
 #[test]
 fn a_clock_that_was_set_back() {
     let (served, begin) = (Served::new("set-back"), SystemTime::now());
