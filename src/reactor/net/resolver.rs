@@ -80,8 +80,8 @@ impl Reactor {
     ///
     /// The system's resolver runs in a thread. An IP address is returned at once. An IPv6 address
     /// may end with the number of a network interface (`fe80::1%2`), or on Linux with its name
-    /// (`fe80::1%eth0`), which is looked up now. An international name (`bücher.example`) is looked up in its ASCII
-    /// form, with the feature `idna`.
+    /// (`fe80::1%eth0`), which is looked up now. An international name (`bücher.example`) is looked
+    /// up in its ASCII form, with the feature `idna`.
     ///
     /// The Deferred fails with
     ///
