@@ -377,8 +377,8 @@ fn spurious_and_stale_completions_are_tolerated() {
         core.complete(id, Completion::Shed(1));
         core.complete(id, Completion::Connected(address.into()));
         core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()));
-        core.complete(id, Completion::Readable);
-        core.complete(id, Completion::Writable);
+        core.complete(id, Completion::Ready(Ready { kinds: Interest::READ, hung_up: true }));
+        core.complete(id, Completion::DescriptorLost(Errno::BADF.into()));
     }
     core.complete(stale, Completion::EndOfStream);
     let broken = || Completion::Broken { error: Errno::CONNRESET.into(), rest: false };
