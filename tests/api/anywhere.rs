@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::common::own_process;
 use ropewalk::deferred::{Pause, Promise};
 use ropewalk::interfaces::*;
 use ropewalk::task::defer_later;
@@ -517,6 +518,7 @@ fn run(seed: u64) {
 /// Whatever is called from wherever, nothing panics, and nothing is kept in the end.
 #[test]
 fn anything_may_be_called_from_anywhere() {
+    own_process!();
     panic::set_hook(Box::new(|info| {
         PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(info.to_string());
     }));

@@ -9,13 +9,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common::own_process;
+
 #[test]
 fn messages_name_the_remedy() {
+    own_process!();
     let Some(compiler) = Compiler::find() else {
         println!("skipped: the library that this test is linked with is not beside it");
         return;
     };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compile_fail");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/compile_fail");
     let control = compiler.compile(&folder.join("control.rs"));
     assert!(control.status.success(), "{}", String::from_utf8_lossy(&control.stderr));
 

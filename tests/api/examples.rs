@@ -1,7 +1,5 @@
 //! The examples, run as a user would: processes with arguments, output and an exit status.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,7 +8,7 @@ use std::sync::Once;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
-use common::*;
+use crate::common::*;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// An example's executable: beside those of the tests, where `cargo test` puts it, and built first if only this test was
@@ -117,6 +115,7 @@ fn server() -> (Running, SocketAddr) {
 /// `echo` is a server and ten clients: ten answers, and a good end.
 #[test]
 fn echo_prints_ten_answers() {
+    own_process!();
     let output = output("echo", &[]);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
@@ -132,6 +131,7 @@ fn echo_prints_ten_answers() {
 /// `echo_server` says where it listens, answers a peer that is not ours and closes, and ends well on both signals.
 #[test]
 fn echo_server_answers_and_ends_on_signals() {
+    own_process!();
     for signal in [Signal::TERM, Signal::INT] {
         if is_ignored(signal) {
             println!("skipped: {signal:?} is ignored here, and so it is by the example");
@@ -176,6 +176,7 @@ fn is_ignored(signal: Signal) -> bool {
 /// `echo_client` against `echo_server`: an answer, and a good end.
 #[test]
 fn echo_client_is_answered() {
+    own_process!();
     let (server, address) = server();
     let output = output("echo_client", &[&format!("tcp:{address}")]);
     let printed = String::from_utf8(output.stdout).unwrap();
@@ -193,6 +194,7 @@ fn echo_client_is_answered() {
 /// `echo_client` without a server: a line that says so for each client, and a bad end.
 #[test]
 fn echo_client_without_a_server_says_so() {
+    own_process!();
     let (_taken, address) = refusing();
     let output = output("echo_client", &[&format!("tcp:{address}")]);
     assert_eq!(output.status.code(), Some(1));
@@ -205,6 +207,7 @@ fn echo_client_without_a_server_says_so() {
 /// A description that is wrong: one line that says where, and a bad end.
 #[test]
 fn a_wrong_description_is_one_line() {
+    own_process!();
     for (name, description, position) in [
         ("echo_server", "tcp:http", 4),
         ("echo_server", "tpc:8888", 0),
@@ -223,6 +226,7 @@ fn a_wrong_description_is_one_line() {
 /// A server that can't listen says why, and ends badly.
 #[test]
 fn echo_server_without_its_port_says_so() {
+    own_process!();
     let taken = std::net::TcpListener::bind(loopback()).unwrap();
     let address = taken.local_addr().unwrap();
     let output = output("echo_server", &[&format!("tcp:{}:interface=127.0.0.1", address.port())]);
@@ -234,6 +238,7 @@ fn echo_server_without_its_port_says_so() {
 /// `proxy`: much goes through both ways, an end of stream too, and answers that come after it.
 #[test]
 fn proxy_passes_everything_on() {
+    own_process!();
     let (target, answering) = listening_peer(|mut stream| {
         let mut request = Vec::new();
         stream.read_to_end(&mut request).unwrap();
@@ -258,6 +263,7 @@ fn proxy_passes_everything_on() {
 /// `proxy` to where nobody listens: the connection is closed, it says why, and goes on.
 #[test]
 fn proxy_without_a_target_closes() {
+    own_process!();
     let (_taken, target) = refusing();
     let proxy = Running::start("proxy", &["tcp:0:interface=127.0.0.1", &format!("tcp:{target}")]);
     let line = proxy.line();
@@ -308,6 +314,7 @@ impl Guest {
 /// connection and no other.
 #[test]
 fn chat_passes_lines_on() {
+    own_process!();
     let chat = Running::start("chat", &["tcp:0:interface=127.0.0.1"]);
     let address = chat.line().strip_prefix("listening on ").expect("it says where").parse().unwrap();
     let mut ann = Guest::named(address, "ann");
@@ -339,6 +346,7 @@ fn chat_passes_lines_on() {
 /// `chat` cuts off a peer that does not read, and no other.
 #[test]
 fn chat_cuts_off_who_does_not_read() {
+    own_process!();
     let chat = Running::start("chat", &["tcp:0:interface=127.0.0.1:sendBuffer=4096:queueLimit=65536"]);
     let address = chat.line().strip_prefix("listening on ").expect("it says where").parse().unwrap();
     let mut ann = Guest::named(address, "ann");
@@ -377,6 +385,7 @@ fn command(input: &mut impl BufRead) -> Option<Vec<String>> {
 /// `redis` pipelines four commands, whose replies come in pieces, and then sends each command when it has the reply before.
 #[test]
 fn redis_pipelines_and_chains() {
+    own_process!();
     let (address, server) = listening_peer(|mut stream| {
         stream.set_nodelay(true).unwrap();
         let mut input = BufReader::new(stream.try_clone().unwrap());
@@ -411,6 +420,7 @@ fn redis_pipelines_and_chains() {
 /// An error of the server, a reply that is none, and an end in the middle of one: `redis` says so, and ends badly.
 #[test]
 fn redis_says_what_went_wrong() {
+    own_process!();
     for (reply, complaint) in [
         ("-ERR no such thing\r\n", "ERR no such thing"),
         ("*1\r\n", "a reply of an unknown kind: *1"),
@@ -450,6 +460,7 @@ impl Drop for Scratch {
 #[cfg(feature = "tls")]
 #[test]
 fn starttls_client_asks_starttls_server() {
+    own_process!();
     let authority = Scratch::new("starttls.pem");
     let server = Running::start("starttls_server", &["tcp:0:interface=127.0.0.1", &authority.0]);
     let line = server.line();
@@ -483,6 +494,7 @@ fn starttls_client_asks_starttls_server() {
 #[cfg(feature = "tls")]
 #[test]
 fn tls_echo_shows_what_it_was_asked() {
+    own_process!();
     let authority = Scratch::new("tls_echo.pem");
     let server = Running::start("tls_echo", &["tcp:0:interface=127.0.0.1", &authority.0]);
     let line = server.line();

@@ -1,14 +1,12 @@
 //! F18: a callback that fails, by an `Err` or a panic, ends its own connection and nothing else.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::ListenError;
 use ropewalk::failure::Panicked;
 use ropewalk::interfaces::*;

@@ -1,8 +1,6 @@
 //! Values of the program's that panic when they are dropped: the loop goes on, whoever drops them. And what is left if a panic gets
 //! out of a turn all the same.
 
-mod common;
-
 use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;

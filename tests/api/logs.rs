@@ -1,15 +1,13 @@
 //! The events of the log: every failure of a program's code once, where it enters, as an event of level ERROR; and nothing of that
 //! level about ends that the network made. Where no subscriber hears it, it goes to standard error.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::interfaces::*;
 use ropewalk::transport::{Producer, Streaming};
@@ -155,18 +153,18 @@ fn what_is_started_with_or_log_is_logged() {
         Deferred::succeed(1).or_log("counting");
     });
     assert_eq!(lines.len(), 1, "{lines:?}");
-    for part in ["message=reading the order failed", "can't be read: invalid digit", "place=tests/logs.rs:"] {
+    for part in ["message=reading the order failed", "can't be read: invalid digit", "place=tests/api/logs.rs:"] {
         assert!(lines[0].contains(part), "{lines:?} without {part}");
     }
 }
 
 #[cfg(feature = "tls")]
 mod tls {
-    use super::common::certificates::Authority;
+    use crate::common::certificates::Authority;
     use ropewalk::testing::StringTransport;
 
-    use super::common::tls::play;
     use super::*;
+    use crate::common::tls::play;
 
     /// A handshake that fails is told by the side that finds the fault, once; callbacks over TLS as any.
     #[test]
@@ -201,12 +199,7 @@ const SILENT: &str = "ROPEWALK_TEST_WITHOUT_SUBSCRIBER";
 
 /// A program's standard error without a subscriber, and its exit code.
 fn without_subscriber(test: &str, scenario: &str) -> (Option<i32>, String) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(SILENT, scenario)
-        .env_remove("RUST_BACKTRACE")
-        .output()
-        .unwrap();
+    let output = this_program(test).env(SILENT, scenario).env_remove("RUST_BACKTRACE").output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -223,7 +216,8 @@ fn without_a_subscriber_errors_go_to_standard_error() {
         drop(Deferred::<()>::fail("lost on the way"));
         return;
     }
-    let (code, said) = without_subscriber("without_a_subscriber_errors_go_to_standard_error", "callback");
+    own_process!();
+    let (code, said) = without_subscriber("logs::without_a_subscriber_errors_go_to_standard_error", "callback");
     assert_eq!(code, Some(0), "{said}");
     let lines: Vec<&str> = said.lines().filter(|line| line.contains(": error: ")).collect();
     assert_eq!(lines.len(), 2, "{said}");
@@ -287,6 +281,7 @@ fn run_has_an_exit_code_and_says_why() {
     if let Some(scenario) = std::env::var_os(SILENT) {
         run_scenario(scenario.to_str().unwrap());
     }
+    own_process!();
     let order = "Error: the order of rope can't be read: invalid digit found in string\n";
     for (scenario, code, said) in [
         ("succeeds", 0, ""),
@@ -299,7 +294,7 @@ fn run_has_an_exit_code_and_says_why() {
         ("terminated", 128 + 15, ""),
         ("taken", 1, "Error: cannot listen on 127.0.0.1:"),
     ] {
-        let (exit, printed) = without_subscriber("run_has_an_exit_code_and_says_why", scenario);
+        let (exit, printed) = without_subscriber("logs::run_has_an_exit_code_and_says_why", scenario);
         assert_eq!(exit, Some(code), "{scenario}: {printed}");
         assert!(printed.contains(said), "{scenario}: {printed}");
         assert!(!said.is_empty() || printed.is_empty(), "{scenario}: {printed}");

@@ -1,14 +1,12 @@
 //! A protocol that is reached from outside of its callbacks, its own included: from Deferreds that fire inside of it, from timers, from
 //! other connections, and through protocols that wrap it.
 
-mod common;
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::{Cancelled, Promise};
 use ropewalk::error::{ConnectionClosed, Unavailable};
 use ropewalk::interfaces::*;

@@ -1,14 +1,12 @@
 //! F19: random sequences of requests and of what peers do over real sockets, and what a connection is while it ends. All requests inside
 //! all callbacks are a case of the conformance suite (`src/testing/conformance/reentry.rs`).
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::Transport;
 
 /// The connection is over for its protocol while the socket is still being read: it has no descriptor and no options any

@@ -1,6 +1,6 @@
 //! The example `echo`, a program that knows nothing of it, on a thousand simulated networks.
 
-#[path = "../examples/echo.rs"]
+#[path = "../../examples/echo.rs"]
 #[allow(dead_code, reason = "its main is for real sockets")]
 mod echo;
 

@@ -1,9 +1,11 @@
 //! What the tests over real sockets share: a loop with a hard limit, a protocol that writes down what happens to it, and
 //! peers that are not ours.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_imports, unused_macros, unreachable_pub, reason = "each program uses its own part")]
 
+pub mod allocator;
 #[cfg(feature = "tls")]
 pub mod certificates;
+pub mod process;
 pub mod programs;
 pub mod setting;
 #[cfg(feature = "tls")]
@@ -16,10 +18,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+pub(crate) use process::{own_process, this_program};
 use ropewalk::address::UnixAddress;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
@@ -368,17 +371,6 @@ pub fn reset_on_close(stream: &TcpStream) {
 /// How many descriptors this process has open.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
-}
-
-/// The one test of its file that runs, until this is dropped: for files that count descriptors.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // A test that failed leaves nothing behind that concerns the others.
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // A C library may open a file when a thread gives memory back for the first time in a process (glibc: overcommit_memory). That is
-    // now, and not when the thread of a test ends while another counts descriptors. Small enough to come from the thread's own heap.
-    drop(std::hint::black_box([(); 8].map(|()| Vec::<u8>::with_capacity(100 << 10))));
-    alone
 }
 
 /// A factory that logs its own calls: `start`, `build`, `stop`.

@@ -1,10 +1,7 @@
 //! The conformance suite over TLS: on the mio backend, over TCP and over UNIX sockets, and on the simulated network.
-#![cfg(feature = "tls")]
 
-mod common;
-
-use common::certificates::tls_on_both_sides;
-use common::setting::Loopback;
+use crate::common::certificates::tls_on_both_sides;
+use crate::common::setting::Loopback;
 use ropewalk::BackendKind;
 use ropewalk::testing::Conditions;
 use ropewalk::testing::conformance::{CaseOutcome, Simulated, cases};

@@ -1,10 +1,7 @@
 //! The conformance suite on the io_uring backend: over TCP, over UNIX sockets, and over TLS on both. Where the system has no io_uring for
 //! us, every test says that it was skipped.
-#![cfg(feature = "io-uring")]
 
-mod common;
-
-use common::setting::Loopback;
+use crate::common::setting::Loopback;
 use ropewalk::BackendKind;
 
 ropewalk::conformance_tests!(tcp, || Box::new(Loopback::new().on(BackendKind::IoUring)));
@@ -14,7 +11,7 @@ ropewalk::conformance_tests!(unix, || Box::new(Loopback::unix().on(BackendKind::
 #[cfg(feature = "tls")]
 mod over_tls {
     use super::*;
-    use common::certificates::tls_on_both_sides;
+    use crate::common::certificates::tls_on_both_sides;
 
     ropewalk::conformance_tests!(tcp, || {
         Box::new(Loopback::new().on(BackendKind::IoUring).beginning(tls_on_both_sides()))

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::common::own_process;
 use proptest::prelude::*;
 use ropewalk::deferred::{Abandoned, Cancelled, Circular, Exhausted, Pause, Promise, unhandled};
 use ropewalk::failure::Panicked;
@@ -326,11 +327,11 @@ fn run(steps: Vec<Step>) -> Model {
     model
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 20 } else { 2_000 }, ..ProptestConfig::default() })]
-
-    #[test]
-    fn deferreds_do_what_the_model_does(steps in steps()) {
+#[test]
+fn deferreds_do_what_the_model_does() {
+    own_process!();
+    let config = ProptestConfig { cases: if cfg!(miri) { 20 } else { 2_000 }, ..ProptestConfig::default() };
+    proptest!(config, |(steps in steps())| {
         // The panics of callbacks are part of it.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| ()));
@@ -339,5 +340,5 @@ proptest! {
         if let Err(panic) = checked {
             std::panic::resume_unwind(panic);
         }
-    }
+    });
 }

@@ -1,19 +1,17 @@
 //! Locks between processes: one holder at a time, whatever becomes of it; and waiting for one without blocking.
 
-mod common;
-
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::{Abandoned, Cancelled};
 use ropewalk::error::FilesystemLockError;
 use ropewalk::interfaces::*;
@@ -64,9 +62,9 @@ fn child() {
 
 /// A process that holds the lock.
 fn holder(path: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]).env(CHILD, path);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = this_program("filesystem_lock::child");
+    let mut child =
+        command.env(CHILD, path).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(said.find(|line| line.starts_with("child: ")).as_deref(), Some("child: true"));
     child
@@ -103,6 +101,7 @@ fn one_holder_at_a_time() {
 /// Another process excludes this one, and gives the lock back in order.
 #[test]
 fn processes_exclude_each_other() {
+    own_process!();
     let folder = Folder::new();
     let mut process = holder(&folder.lock());
     let mut lock = FilesystemLock::new(folder.lock());
@@ -117,6 +116,7 @@ fn processes_exclude_each_other() {
 /// F63: a holder that is killed does not keep the lock, whoever has its number later, and the next one is told.
 #[test]
 fn a_killed_holder_frees_the_lock() {
+    own_process!();
     let folder = Folder::new();
     let mut process = holder(&folder.lock());
     let mut lock = FilesystemLock::new(folder.lock());
@@ -244,6 +244,7 @@ fn the_lock_is_tried_each_second() {
 /// The Deferred fires once the holder, another process, has given the lock back, or died; the loop turns meanwhile.
 #[test]
 fn waiting_ends_when_the_lock_is_free() {
+    own_process!();
     for killed in [false, true] {
         let (folder, reactor) = (Folder::new(), reactor());
         let mut process = holder(&folder.lock());

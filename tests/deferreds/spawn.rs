@@ -1,7 +1,5 @@
 //! Futures on a reactor and on a virtual clock: when they are polled, who wakes them, and how they end.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -10,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use ropewalk::deferred::{Abandoned, Cancelled, DeferredQueue, Promise, gather_results};

@@ -1,12 +1,10 @@
 //! Limits on how long a Deferred may take: on virtual time, and for an attempt to connect on a reactor.
 
-mod common;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::{Cancelled, Promise, TimedOut};
 use ropewalk::interfaces::*;
 use ropewalk::{Deferred, Failure, Result, testing};

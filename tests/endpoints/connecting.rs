@@ -1,6 +1,4 @@
-//! Outgoing connections (F51), over real sockets. The tests run one at a time, for some count descriptors.
-
-mod common;
+//! Outgoing connections (F51), over real sockets.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -8,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::Deferred;
 use ropewalk::error::{ConnectError, ListenError, Unavailable};
 use ropewalk::failure::Panicked;
@@ -39,7 +37,8 @@ fn place<T>() -> Rc<RefCell<Option<T>>> {
 /// after `connection_lost`.
 #[test]
 fn a_client_in_order() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (server, address) = listener();
     let before = descriptors();
     let fired = log.clone();
@@ -65,7 +64,8 @@ fn a_client_in_order() {
 /// F51: nobody listens there.
 #[test]
 fn refused() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (_taken, address) = refusing();
     let before = descriptors();
     let failure = error_of(&reactor, connect(&reactor, address, Watched::new(&log, scripts(&log))));
@@ -81,7 +81,8 @@ fn refused() {
 /// F51: a peer that never answers is given up at the timeout, which starts and stops the factory as any other end.
 #[test]
 fn timed_out() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (_full, _first, address) = silent();
     let (before, after) = (descriptors(), Duration::from_millis(30));
     let options = ConnectOptions::new().timeout(Some(after));
@@ -103,7 +104,7 @@ fn timed_out() {
 /// However an attempt ends, its timer ends with it.
 #[test]
 fn the_timeout_ends_with_the_attempt() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let ((_server, open), (_taken, closed), (_full, _first, mute)) = (listener(), refusing(), silent());
     let connected = connect(&reactor, open, scripts(&log));
     let refused = connect(&reactor, closed, scripts(&log));
@@ -121,7 +122,8 @@ fn the_timeout_ends_with_the_attempt() {
 /// nothing of ours is on the stack.
 #[test]
 fn cancelled_while_connecting() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (_full, _first, address) = silent();
     let before = descriptors();
     let mut attempt = connect(&reactor, address, Watched::new(&log, scripts(&log)));
@@ -142,7 +144,8 @@ fn cancelled_while_connecting() {
 /// Cancelled before the loop has turned at all, and twice.
 #[test]
 fn cancelled_at_once() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (_server, address) = listener();
     let before = descriptors();
     let mut attempt = connect(&reactor, address, Watched::new(&log, scripts(&log)));
@@ -158,7 +161,7 @@ fn cancelled_at_once() {
 /// Once there is a connection, cancelling what waited for it does nothing.
 #[test]
 fn cancelling_a_made_connection_does_nothing() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (server, address) = listener();
     let mut attempt = connect(&reactor, address, echoes(&log));
     let canceller = attempt.canceller();
@@ -176,8 +179,9 @@ fn cancelling_a_made_connection_does_nothing() {
 /// factory stops, and the loop goes on.
 #[test]
 fn cancelled_from_inside_a_callback() {
+    own_process!();
     for inside in ["build_protocol", "connection_made"] {
-        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (reactor, log) = (reactor(), Log::default());
         let (server, address) = listener();
         let before = descriptors();
         let own = place::<Deferred<Connection<Script>>>();
@@ -213,7 +217,7 @@ fn cancelled_from_inside_a_callback() {
 /// `bind_address` is where the peer sees us come from.
 #[test]
 fn bind_address_is_what_the_peer_sees() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (server, address) = listener();
     let options = ConnectOptions::new().bind_address("127.0.0.2:0".parse().unwrap());
     let connection = result_of(&reactor, reactor.connect_tcp(address, &options, scripts(&log))).unwrap();
@@ -244,7 +248,7 @@ fn assert_not_bound(from: SocketAddr, expected: ErrorKind) {
 /// A local address that is not this machine's, and one that somebody listens on.
 #[test]
 fn a_local_address_that_cannot_be_had() {
-    let _alone = alone();
+    own_process!();
     assert_not_bound("192.0.2.1:0".parse().unwrap(), ErrorKind::AddrNotAvailable);
     let (_listening, taken) = listener();
     assert_not_bound(taken, ErrorKind::AddrInUse);
@@ -253,7 +257,8 @@ fn a_local_address_that_cannot_be_had() {
 /// F51: a socket that meets itself is no connection: it is tried anew, and refused in the end.
 #[test]
 fn a_socket_does_not_connect_to_itself() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let before = descriptors();
     let (taken, address) = refusing();
     drop(taken);
@@ -269,7 +274,7 @@ fn a_socket_does_not_connect_to_itself() {
 #[test]
 fn closed_as_soon_as_it_is_made() {
     for reset in [false, true] {
-        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (reactor, log) = (reactor(), Log::default());
         let (server, address) = listener();
         let attempt = connect(&reactor, address, Watched::new(&log, scripts(&log)));
         // It is over before the loop has turned once.
@@ -302,7 +307,8 @@ fn closed_as_soon_as_it_is_made() {
 /// A factory that builds nothing fails the Deferred, and the peer sees the connection closed.
 #[test]
 fn no_protocol() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (server, address) = listener();
     let before = descriptors();
     let factory = Watched::new(&log, |_| None::<Script>);
@@ -319,6 +325,7 @@ fn no_protocol() {
 /// A factory that panics fails the Deferred with the panic, whether it builds or starts.
 #[test]
 fn a_factory_that_panics() {
+    own_process!();
     struct Broken;
     impl Factory for Broken {
         type Protocol = Script;
@@ -332,7 +339,7 @@ fn a_factory_that_panics() {
             panic!("what never started is not stopped");
         }
     }
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (_server, address) = listener();
     let before = descriptors();
     let building = Watched::new(&log, |_| -> Option<Script> { panic!("not this one") });
@@ -349,7 +356,7 @@ fn a_factory_that_panics() {
 #[test]
 fn a_failed_connection_made_fails_the_deferred() {
     for panics in [false, true] {
-        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (reactor, log) = (reactor(), Log::default());
         let (server, address) = listener();
         let events = log.clone();
         let factory = Watched::new(&log, move |_| {
@@ -372,7 +379,7 @@ fn a_failed_connection_made_fails_the_deferred() {
 /// A `Connection` reaches its protocol from outside, not from inside the protocol's own callbacks, and not after the end.
 #[test]
 fn a_connection_reaches_its_protocol() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (server, address) = listener();
     let own = place::<Connection<Script>>();
     let (kept, in_lost, said) = (Rc::clone(&own), Rc::clone(&own), log.clone());
@@ -415,7 +422,7 @@ fn a_connection_reaches_its_protocol() {
 /// Whoever drops the Deferred, or the `Connection`, has a connection all the same.
 #[test]
 fn a_dropped_deferred_stops_nothing() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (server, address) = listener();
     drop(connect(&reactor, address, echoes(&log)));
     run_until(&reactor, || log.has("made"));
@@ -428,7 +435,8 @@ fn a_dropped_deferred_stops_nothing() {
 /// run connects again.
 #[test]
 fn a_stopping_reactor_does_not_connect() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (_full, _first, address) = silent();
     let before = descriptors();
     let (handle, said) = (reactor.clone(), log.clone());
@@ -468,7 +476,8 @@ fn a_stopping_reactor_does_not_connect() {
 /// An attempt whose reactor is dropped fails, and its descriptor is closed.
 #[test]
 fn a_dropped_reactor_fails_its_attempts() {
-    let (_alone, log) = (alone(), Log::default());
+    own_process!();
+    let log = Log::default();
     let (_full, _first, address) = silent();
     let before = descriptors();
     let reactor = reactor();
@@ -502,7 +511,7 @@ fn trying_again_at_once_does_not_hold_the_loop_up() {
             again(&next);
         }));
     }
-    let (_alone, reactor) = (alone(), reactor());
+    let reactor = reactor();
     // Not an address of ours: refused before anything is sent.
     let options = ConnectOptions::new().bind_address("192.0.2.1:0".parse().unwrap());
     let retry = Rc::new(Retry { reactor: reactor.clone(), options, tries: Cell::new(0), enough: Cell::new(false) });
@@ -519,9 +528,10 @@ fn trying_again_at_once_does_not_hold_the_loop_up() {
 /// A thousand connects in one go all succeed, and each has its own connection.
 #[test]
 fn a_thousand_at_once() {
+    own_process!();
     const MANY: usize = 1000;
     allow_many_descriptors();
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let served = Log::default();
     let options = ListenOptions::new().backlog(2048);
     let port = reactor.listen_tcp(loopback(), &options, echoes(&served)).unwrap();
@@ -565,7 +575,7 @@ fn downcast_to_the_wrong_type_gives_itself_back() {
             Ok(())
         }
     }
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (_server, address) = listener();
     let factory = BoxedFactory::new(scripts(&log));
     let attempt = reactor.connect_tcp_boxed(address, &ConnectOptions::new(), factory);
@@ -579,6 +589,7 @@ fn downcast_to_the_wrong_type_gives_itself_back() {
 /// F23: 5,000 connections, ended in every way there is, leave nothing: no descriptor, nothing watched.
 #[test]
 fn five_thousand_connections_leave_nothing() {
+    own_process!();
     const ALL: usize = 5000;
     const AT_A_TIME: usize = 50;
     struct Cycle {
@@ -634,7 +645,7 @@ fn five_thousand_connections_leave_nothing() {
         );
     }
     allow_many_descriptors();
-    let (_alone, reactor, served) = (alone(), reactor(), Log::default());
+    let (reactor, served) = (reactor(), Log::default());
     let events = served.clone();
     let factory = move |_| {
         Some(Script::new(&events).data(|transport, data| {
@@ -664,7 +675,7 @@ fn five_thousand_connections_leave_nothing() {
 /// A peer that is not ours, and a client of ours, in both directions: what is written arrives.
 #[test]
 fn bytes_go_both_ways() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (address, peer) = listening_peer(|mut stream: TcpStream| {
         stream.write_all(b"welcome").unwrap();
         let mut all = Vec::new();
@@ -687,7 +698,7 @@ fn bytes_go_both_ways() {
 /// connects: that too is an error of the local address.
 #[test]
 fn a_local_address_in_use_is_an_error_of_binding() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (_server, address) = listener();
     let first = result_of(&reactor, connect(&reactor, address, scripts(&log))).unwrap();
     let local = first.transport().host();

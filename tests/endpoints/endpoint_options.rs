@@ -1,8 +1,6 @@
 //! Every option that a description or an endpoint can set arrives at the socket (A25), whatever else is set, and in whatever
 //! order: read back from the kernel where it knows, and from virtual time where it does not.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use ropewalk::endpoints::{
@@ -260,8 +258,9 @@ fn reactors() -> impl Iterator<Item = Reactor> {
 
 /// Servers and clients over TLS, and the folder of their certificates.
 #[cfg(feature = "tls")]
-fn over_tls() -> (Vec<String>, Vec<String>, common::certificates::Folder) {
-    let (authority, folder) = (common::certificates::Authority::new(), common::certificates::Folder::new());
+fn over_tls() -> (Vec<String>, Vec<String>, crate::common::certificates::Folder) {
+    let (authority, folder) =
+        (crate::common::certificates::Authority::new(), crate::common::certificates::Folder::new());
     let issued = authority.issue(&["localhost", "127.0.0.1"]);
     folder.put("both/both.pem", &format!("{}{}", issued.certificate, issued.key));
     folder.put("ca/ca.pem", &authority.pem());

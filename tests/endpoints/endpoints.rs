@@ -1,7 +1,5 @@
 //! Endpoints as strings and as objects, from the description to the bytes, over real sockets.
 
-mod common;
-
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
@@ -10,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::unhandled;
 use ropewalk::endpoints::{
     DescriptionError, HostnameEndpoint, TcpClientEndpoint, TcpServerEndpoint, client_from_string,

@@ -1,14 +1,12 @@
 //! A name with several addresses (F47 to F50): who wins, when, and what is left of the others. On the simulated network, where
 //! the test answers every attempt, at the time it chooses.
 
-mod common;
-
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Log, Script, Watched, scripts};
+use crate::common::{Log, Script, Watched, scripts};
 use ropewalk::deferred::{Canceller, Promise, TimedOut};
 use ropewalk::endpoints::{HostnameEndpoint, client_from_string};
 use ropewalk::error::{ConnectError, ConnectionClosed};
@@ -600,7 +598,7 @@ fn the_winner_lives_on() {
     let play = Play::new(2);
     let reason = Rc::default();
     let script = Script::new(&play.log).reason_into(&reason);
-    let mut connecting = play.endpoint().connect(common::once(script));
+    let mut connecting = play.endpoint().connect(crate::common::once(script));
     play.network.run_for(250 * MS).unwrap();
     let peer = play.take(1).accept().unwrap();
     play.network.settle().unwrap();

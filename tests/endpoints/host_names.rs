@@ -1,12 +1,10 @@
 //! Names of hosts (A21, F49): each is passed to the resolver whole and unchanged, or refused before anybody is asked.
 
-mod common;
-
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use common::{Log, scripts};
+use crate::common::{Log, scripts};
 use proptest::prelude::*;
 use ropewalk::address::BadHostName;
 use ropewalk::endpoints::HostnameEndpoint;
@@ -159,12 +157,12 @@ fn international_names_that_are_none() {
 #[cfg(all(feature = "idna", feature = "tls"))]
 #[test]
 fn international_names_in_tls() {
-    let authority = common::certificates::Authority::new();
+    let authority = crate::common::certificates::Authority::new();
     let server = authority.server(&["xn--bcher-kva.example"]);
-    let (_pump, asking, serving) = common::tls::play(authority.client("bücher.example"), server.clone());
+    let (_pump, asking, serving) = crate::common::tls::play(authority.client("bücher.example"), server.clone());
     assert_eq!(asking.session().server_name.as_deref(), None);
     assert_eq!(serving.session().server_name.as_deref(), Some("xn--bcher-kva.example"));
-    let (_pump, asking, _) = common::tls::play(authority.client("bucher.example"), server);
+    let (_pump, asking, _) = crate::common::tls::play(authority.client("bucher.example"), server);
     assert!(asking.error().contains("not for bucher.example"), "{}", asking.error());
 }
 

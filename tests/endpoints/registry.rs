@@ -1,12 +1,10 @@
 //! Types of endpoints of one's own beside those that are built in, and what else makes endpoints.
 
-mod common;
-
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use ropewalk::endpoints::{
     Argument, Arguments, Description, DescriptionError, EndpointRegistry, RegistryError, TcpClientEndpoint,

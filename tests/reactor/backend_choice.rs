@@ -1,11 +1,7 @@
 //! Which backend a reactor gets: the builder's, else the one that `ROPEWALK_BACKEND` names, else mio; and mio where io_uring can't be had. The
 //! variable is read in a process of its own, which is this program again.
 
-mod common;
-
-use std::process::Command;
-
-use common::*;
+use crate::common::*;
 use ropewalk::error::ReactorError;
 use ropewalk::{BackendKind, Reactor};
 
@@ -32,8 +28,8 @@ fn says_what_it_has() {
 
 /// What a reactor is on: plain, asked for mio, and asked for io_uring, where the variable is this.
 fn with_variable(value: Option<&str>) -> [String; 3] {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "says_what_it_has", "--nocapture", "--test-threads=1"]).env(ASKED, "");
+    let mut child = this_program("backend_choice::says_what_it_has");
+    child.env(ASKED, "");
     match value {
         Some(value) => child.env("ROPEWALK_BACKEND", value),
         None => child.env_remove("ROPEWALK_BACKEND"),
@@ -58,6 +54,7 @@ fn ring() -> &'static str {
 /// Where nobody says anything, it is mio; an empty variable says nothing.
 #[test]
 fn mio_is_the_default() {
+    own_process!();
     for value in [None, Some("")] {
         assert_eq!(with_variable(value)[0], "mio");
     }
@@ -66,6 +63,7 @@ fn mio_is_the_default() {
 /// The variable is honoured where the builder says nothing, and the builder wins.
 #[test]
 fn the_builder_wins_over_the_variable() {
+    own_process!();
     for (value, plain) in [("mio", "mio"), ("io_uring", ring())] {
         assert_eq!(with_variable(Some(value)), [plain, "mio", ring()], "{value}");
     }
@@ -75,6 +73,7 @@ fn the_builder_wins_over_the_variable() {
 /// something.
 #[test]
 fn a_value_that_is_no_name_is_an_error() {
+    own_process!();
     for value in ["epoll", "MIO", " mio", "io-uring"] {
         let expected = format!("InvalidInput: ROPEWALK_BACKEND is {value:?}: expected \"mio\" or \"io_uring\"");
         assert_eq!(with_variable(Some(value)), [&expected, "mio", ring()]);

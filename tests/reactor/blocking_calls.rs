@@ -1,13 +1,11 @@
 //! Threads that wait for the reactor: what they are given, and that none waits for ever.
 
-mod common;
-
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::error::{OwnThread, ReactorGone};
 use ropewalk::failure::Panicked;

@@ -1,12 +1,10 @@
 //! Events of the program's own: three phases each, on Twisted's terms. A virtual network has the time; nothing here is the kernel's.
 
-mod common;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::{Cancelled, Promise, unhandled};
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
@@ -154,7 +152,7 @@ fn a_failing_trigger_harms_nobody() {
         ("its Deferred failed ", 3),
         ("it gave up ", 1),
         ("event=Custom(\"reload\") phase=Before ", 4),
-        ("trigger=tests/custom_events.rs:", 10),
+        ("trigger=tests/reactor/custom_events.rs:", 10),
     ] {
         assert_eq!(errors.iter().filter(|line| line.contains(what)).count(), count, "{what}: {errors:#?}");
     }

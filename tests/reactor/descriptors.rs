@@ -1,7 +1,4 @@
-//! F01: what happens when the process has no descriptors left. In a file of its own, for it changes the limit of the whole
-//! process; its tests run one at a time.
-
-mod common;
+//! F01: a process that has no descriptors left. The tests change the limit of their process, so each has one of its own.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -10,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::address::UnixAddress;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::UnixListenOptions;
@@ -76,9 +73,10 @@ fn cut_off(peers: &mut [TcpStream]) -> usize {
 /// and once there is room again new ones are served.
 #[test]
 fn the_excess_is_shed() {
+    own_process!();
     const ROOM: usize = 12;
     const PEERS: usize = 40;
-    let (_alone, log) = (alone(), Log::default());
+    let log = Log::default();
     let start = descriptors();
     let reactor = reactor();
     let gaps = fill_gaps();
@@ -133,8 +131,9 @@ fn the_excess_is_shed() {
 /// port waits, longer each time, and everybody is served when there is room.
 #[test]
 fn without_a_reserve_the_port_waits() {
+    own_process!();
     const PEERS: usize = 10;
-    let (_alone, log) = (alone(), Log::default());
+    let log = Log::default();
     let start = descriptors();
     let reactor = reactor();
     let gaps = fill_gaps();
@@ -171,7 +170,8 @@ fn without_a_reserve_the_port_waits() {
 /// Connecting without descriptors is an error of the attempt, which comes later, like any other, and leaves nothing.
 #[test]
 fn connecting_without_descriptors_fails() {
-    let (_alone, log) = (alone(), Log::default());
+    own_process!();
+    let log = Log::default();
     let reactor = reactor();
     let (_port, address) = listen(&reactor, echoes(&log));
     settle(&reactor);
@@ -197,13 +197,14 @@ fn connecting_without_descriptors_fails() {
 /// are not.
 #[test]
 fn a_passed_descriptor_without_room_holds_nothing_up() {
+    own_process!();
     use std::io::IoSlice;
     use std::mem::MaybeUninit;
     use std::os::fd::AsFd;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixStream};
 
-    let (_alone, reactor, log, buffer) = (alone(), reactor(), Log::default(), Rc::default());
+    let (reactor, log, buffer) = (reactor(), Log::default(), Rc::default());
     let name = format!("ropewalk-no-room-{}", std::process::id());
     let at = UnixAddress::abstract_name(&name).unwrap();
     let script = Script::new(&log).into_buffer(&buffer);
@@ -229,9 +230,10 @@ fn a_passed_descriptor_without_room_holds_nothing_up() {
 /// everyone is served.
 #[test]
 fn lingering_sockets_give_way_to_newcomers() {
+    own_process!();
     const ROOM: usize = 12;
     const PEERS: usize = 60;
-    let (_alone, log) = (alone(), Log::default());
+    let log = Log::default();
     let reactor = reactor();
     let gaps = fill_gaps();
     let limit = Limit::set((highest() as usize + 1 + 2 + PEERS + ROOM) as u64);
@@ -259,7 +261,8 @@ fn lingering_sockets_give_way_to_newcomers() {
 /// A connection of ours takes its descriptor from one that lingers, too.
 #[test]
 fn lingering_sockets_give_way_to_a_client() {
-    let (_alone, log) = (alone(), Log::default());
+    own_process!();
+    let log = Log::default();
     let reactor = reactor();
     let (_port, address) = listen(&reactor, |_| {
         Some(Script::new(&Log::default()).made(|transport| {
@@ -287,7 +290,8 @@ fn lingering_sockets_give_way_to_a_client() {
 /// So does a port.
 #[test]
 fn lingering_sockets_give_way_to_a_port() {
-    let (_alone, reactor) = (alone(), reactor());
+    own_process!();
+    let reactor = reactor();
     let (_port, address) = listen(&reactor, |_| {
         Some(Script::new(&Log::default()).made(|transport| {
             transport.write(b"bye");
@@ -310,7 +314,8 @@ fn lingering_sockets_give_way_to_a_port() {
 /// A peer that has acknowledged everything and says nothing is not waited for long.
 #[test]
 fn a_silent_peer_is_not_lingered_for() {
-    let (_alone, log) = (alone(), Log::default());
+    own_process!();
+    let log = Log::default();
     let reactor = reactor();
     let (_port, address) = listen(
         &reactor,

@@ -1,8 +1,6 @@
 //! F45: a process that forks without executing another program. A child that was forked before the first turn can go on with the
 //! reactor; in any other every call says so, and nothing that the child does gets at its parent's sockets, files and locks.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
@@ -158,7 +156,7 @@ impl Drop for Tells {
 /// given back, nothing is sent, nobody is told, and the parent goes on accepting.
 #[test]
 fn a_child_that_lets_the_reactor_go_harms_nobody() {
-    let _alone = alone();
+    own_process!();
     for closes in [false, true] {
         let mut parent = Parent::new(if closes { "closes" } else { "drops" });
         let reactor = Rc::clone(&parent.reactor);
@@ -199,7 +197,7 @@ fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
 /// Every call in a forked child says so, and none gets at the parent.
 #[test]
 fn every_call_in_a_forked_child_says_so() {
-    let _alone = alone();
+    own_process!();
     let mut parent = Parent::new("calls");
     let pool = parent.reactor().thread_pool("parent", 1);
     let of_the_child = pool.clone();
@@ -243,7 +241,7 @@ fn every_call_in_a_forked_child_says_so() {
 /// A child that was forked by a callback leaves the loop at once, and takes nothing of what its parent is to have.
 #[test]
 fn a_callback_that_forks() {
-    let _alone = alone();
+    own_process!();
     for place in ["a timer", "data_received", "connection_lost"] {
         let (reactor, log, pid) = (reactor(), Log::default(), getpid());
         let child = Rc::new(RefCell::new(None));
@@ -306,7 +304,7 @@ fn a_callback_that_forks() {
 /// on as well.
 #[test]
 fn a_daemon_forks_before_the_first_turn() {
-    let _alone = alone();
+    own_process!();
     let (reactor, log) = (reactor(), Log::default());
     let (_port, address) = listen(&reactor, echoes(&log));
     let file = path("daemon");

@@ -1,8 +1,6 @@
 //! The end of a reactor's life: closed, or dropped with its last handle. Nothing keeps a closed reactor, everything it had knows
 //! of its end, and every call says so. They count descriptors, which belong to the process: one runs at a time.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::{Abandoned, Promise};
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone, Unavailable};
 use ropewalk::interfaces::*;
@@ -208,7 +206,7 @@ fn await_descriptors(expected: usize, place: &str) {
 /// no value.
 #[test]
 fn nothing_keeps_a_closed_reactor() {
-    let _alone = alone();
+    own_process!();
     for (place, keep) in PLACES {
         let before = descriptors();
         let token = Rc::new(());
@@ -231,7 +229,7 @@ fn nothing_keeps_a_closed_reactor() {
 /// The descriptors of a closed reactor are closed while its handles, ports, connections and remotes are still there.
 #[test]
 fn handles_of_a_closed_reactor_hold_no_descriptor() {
-    let _alone = alone();
+    own_process!();
     let before = descriptors();
     let reactor = reactor();
     let (port, address) = listen(&reactor, |_| Some(Echo));
@@ -247,7 +245,7 @@ fn handles_of_a_closed_reactor_hold_no_descriptor() {
 /// A handle that waits in the reactor keeps it as any other does, and the last handle closes it.
 #[test]
 fn a_handle_in_a_timer_keeps_the_reactor() {
-    let _alone = alone();
+    own_process!();
     let before = descriptors();
     let reactor = reactor();
     let timers = reactor.timers().clone();
@@ -277,7 +275,7 @@ const ENDINGS: [(&str, End); 3] = [
 /// knows, and every Deferred has its result.
 #[test]
 fn everything_knows_that_the_reactor_has_ended() {
-    let _alone = alone();
+    own_process!();
     for (name, end) in ENDINGS {
         let (_socket, _first, mute) = silent();
         let before = descriptors();
@@ -324,7 +322,7 @@ fn everything_knows_that_the_reactor_has_ended() {
 /// A future hears of what ended with its reactor before it is dropped.
 #[test]
 fn a_future_hears_of_the_end() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     reactor.suggest_thread_pool_size(0);
     let (told, job) = (log.clone(), reactor.defer_to_thread(|| Ok(())));
     drop(reactor.spawn(async move {
@@ -341,7 +339,6 @@ fn a_future_hears_of_the_end() {
 /// What a protocol wrote before its reactor was dropped arrives, and the peer sees an orderly end.
 #[test]
 fn a_dropped_reactor_sends_what_was_written() {
-    let _alone = alone();
     let reactor = reactor();
     let (kept, log) = (Rc::default(), Log::default());
     let (_port, address) = listen(&reactor, once(Script::new(&log).transport_into(&kept)));
@@ -358,7 +355,6 @@ fn a_dropped_reactor_sends_what_was_written() {
 /// Every call on a closed reactor says so with an error of its type, and gives nothing to keep.
 #[test]
 fn every_call_on_a_closed_reactor_says_so() {
-    let _alone = alone();
     let (reactor, token) = (reactor(), Rc::new(()));
     let remote = reactor.remote();
     assert!(!reactor.is_closed());
@@ -398,7 +394,6 @@ fn every_call_on_a_closed_reactor_says_so() {
 /// there.
 #[test]
 fn the_loop_and_a_protocol_in_use_keep_it_open() {
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let refused = |reactor: &Reactor, log: &Log, place: &str| {
         let handle = reactor.clone();
@@ -436,7 +431,7 @@ fn the_loop_and_a_protocol_in_use_keep_it_open() {
 /// A reactor whose last handle goes while a protocol is reached from outside closes behind that call.
 #[test]
 fn the_last_handle_goes_while_a_protocol_is_in_use() {
-    let _alone = alone();
+    own_process!();
     let before = descriptors();
     let (reactor, log) = (reactor(), Log::default());
     let (_port, address) = listen(&reactor, |_| Some(Echo));
@@ -455,7 +450,7 @@ fn the_last_handle_goes_while_a_protocol_is_in_use() {
 /// Whatever is called back while a reactor closes can use it, begins nothing new, and leaves nothing behind.
 #[test]
 fn nothing_begins_while_a_reactor_closes() {
-    let _alone = alone();
+    own_process!();
     let before = descriptors();
     let (reactor, log, token) = (reactor(), Log::default(), Rc::new(()));
     let busy = {
@@ -514,6 +509,7 @@ fn nothing_begins_while_a_reactor_closes() {
 /// A factory that closes the reactor when it starts is stopped again, and nothing listens or connects.
 #[test]
 fn a_factory_that_closes_the_reactor_when_it_starts() {
+    own_process!();
     struct Closing(Reactor, Log);
     impl Factory for Closing {
         type Protocol = Echo;
@@ -531,7 +527,6 @@ fn a_factory_that_closes_the_reactor_when_it_starts() {
             self.1.add("stop");
         }
     }
-    let _alone = alone();
     let before = descriptors();
     for connects in [false, true] {
         let (reactor, log) = (reactor(), Log::default());

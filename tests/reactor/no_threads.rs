@@ -1,12 +1,10 @@
-//! F40: the system gives us no thread. In a process of its own, whose memory is limited to what it has.
+//! F40: the system gives us no thread. The test has a process of its own, whose memory
+//! is limited to what it has.
 
-mod common;
-
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::Reactor;
 use ropewalk::deferred::Promise;
 use ropewalk::error::{ConnectError, NoThread};
@@ -45,10 +43,9 @@ fn without_threads_the_loop_lives() {
     if std::env::var_os(CHILD).is_some() {
         return child();
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "without_threads_the_loop_lives", "--test-threads=1", "--nocapture"]);
-    command.env(CHILD, "1").env("RUST_MIN_STACK", STACK.to_string()).stdin(Stdio::null());
-    let output = command.output().unwrap();
+    own_process!();
+    let mut command = this_program("no_threads::without_threads_the_loop_lives");
+    let output = command.env(CHILD, "1").env("RUST_MIN_STACK", STACK.to_string()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -1,7 +1,5 @@
 //! Pools of threads of the program's own: their threads, their places, and their end.
 
-mod common;
-
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -9,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Cancelled;
 use ropewalk::error::{OwnThread, PoolStopped, ReactorGone};
 use ropewalk::testing::Network;
@@ -131,6 +129,7 @@ fn a_pool_can_change_its_size() {
 /// A stop lets the jobs come to their end, and tells so; by then no job is taken any more, and then no thread is left.
 #[test]
 fn a_stopped_pool_finishes_its_jobs() {
+    own_process!();
     let (reactor, (begun, begins), log) = (reactor(), mpsc::channel(), Log::default());
     let pool = reactor.thread_pool("stopped", 1);
     let (jobs, releases): (Vec<_>, Vec<_>) = (0..3).map(|n| block(&pool, &begun, n)).unzip();
@@ -177,6 +176,7 @@ fn a_stop_drops_what_waits_for_a_greater_size() {
 /// The pool ends with its last handle: jobs that it has are done and answered, and its threads leave.
 #[test]
 fn a_pool_ends_with_its_last_handle() {
+    own_process!();
     let (reactor, (begun, begins)) = (reactor(), mpsc::channel());
     let pool = reactor.thread_pool("handles", 1);
     let (jobs, releases): (Vec<_>, Vec<_>) = (0..2).map(|n| block(&pool, &begun, n)).unzip();
@@ -273,6 +273,7 @@ fn a_pool_does_not_outlive_its_reactor() {
 /// On a simulated network the jobs of such a pool take virtual time, on the one thread there is; a stop waits for them.
 #[test]
 fn a_simulated_pool_has_no_threads() {
+    own_process!();
     let (network, log) = (Network::new(7), Log::default());
     let reactor = network.reactor("10.0.0.1".parse().unwrap());
     let pool = reactor.thread_pool("simulated", 1);

@@ -1,8 +1,6 @@
 //! Running, stopping, crashing and turning a reactor by hand; what a stop does to everything that is open; and that nothing
 //! stays open after it. They count descriptors, which belong to the process: one runs at a time.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::endpoints::HostnameEndpoint;
 use ropewalk::error::{ConnectError, ConnectionClosed, ListenError, ReactorError};
@@ -93,7 +91,6 @@ fn await_descriptors(expected: usize) {
 /// A reactor that does not run can be neither stopped nor crashed.
 #[test]
 fn stopping_what_does_not_run_is_an_error() {
-    let _alone = alone();
     let reactor = reactor();
     assert!(!reactor.is_running());
     assert!(is_not_running(reactor.stop()));
@@ -114,7 +111,6 @@ fn stopping_what_does_not_run_is_an_error() {
 /// runs, and a turn by hand from inside a callback.
 #[test]
 fn a_running_reactor_refuses_what_makes_no_sense() {
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let refused = {
         let (reactor, log) = (reactor.clone(), log.clone());
@@ -184,7 +180,7 @@ fn a_running_reactor_refuses_what_makes_no_sense() {
 /// A reactor that stopped runs again, with ports and connections anew, and nothing stays open in between.
 #[test]
 fn a_stopped_reactor_runs_again() {
-    let _alone = alone();
+    own_process!();
     let before = descriptors();
     let reactor = reactor();
     // A reactor that listened once keeps a descriptor in reserve.
@@ -221,7 +217,6 @@ fn a_stopped_reactor_runs_again() {
 /// A crash leaves connections and ports as they are; a second run, or turns by hand, serve them.
 #[test]
 fn a_crash_leaves_everything_for_the_next_run() {
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let fired = Rc::new(Cell::new(0));
     for event in [SystemEvent::Shutdown, SystemEvent::Startup] {
@@ -272,7 +267,6 @@ fn a_crash_leaves_everything_for_the_next_run() {
 /// A crash in the middle of a shutdown leaves nothing of that shutdown behind, and the reactor runs again.
 #[test]
 fn a_crash_ends_a_shutdown_that_waits() {
-    let _alone = alone();
     let reactor = reactor();
     let (promise, hanging) = Promise::<()>::new();
     reactor.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || hanging);
@@ -294,7 +288,7 @@ fn a_crash_ends_a_shutdown_that_waits() {
 /// Two reactors in one thread, turned by hand in alternation, talk to each other.
 #[test]
 fn reactors_share_a_thread() {
-    let _alone = alone();
+    own_process!();
     let start = descriptors();
     {
         let (server, client, log) = (reactor(), reactor(), Log::default());
@@ -321,7 +315,6 @@ fn reactors_share_a_thread() {
 /// A reactor may be turned, and even run, from inside a callback of another one.
 #[test]
 fn reactors_nest() {
-    let _alone = alone();
     let (outer, log) = (reactor(), Log::default());
     let (handle, own) = (outer.clone(), log.clone());
     outer.call_later(Duration::ZERO, move || {
@@ -340,7 +333,7 @@ fn reactors_nest() {
 /// Each thread may have a reactor, and they run side by side.
 #[test]
 fn each_thread_has_its_reactor() {
-    let _alone = alone();
+    own_process!();
     let start = descriptors();
     let threads: Vec<_> = (0..4)
         .map(|_| {
@@ -373,7 +366,7 @@ fn each_thread_has_its_reactor() {
 /// fires once, the connection is told once, the factory stops once, and nothing stays open.
 #[test]
 fn stop_works_from_inside_every_callback() {
-    let _alone = alone();
+    own_process!();
     let places = [
         "timer",
         "call from thread",
@@ -531,7 +524,7 @@ thread_local! {
 /// connections, then their factories and the Deferreds of ports.
 #[test]
 fn a_stop_ends_everything_that_is_open() {
-    let _alone = alone();
+    own_process!();
     let (_listener, _queued, mute) = silent();
     let start = descriptors();
     {
@@ -578,7 +571,6 @@ fn a_stop_ends_everything_that_is_open() {
 /// The reason can be told from others by its type, and the same connection does not hear of it twice however it is asked.
 #[test]
 fn the_reason_is_that_the_reactor_stopped() {
-    let _alone = alone();
     let (reactor, reasons) = (reactor(), Rc::<RefCell<Vec<Failure>>>::default());
     struct Keeps(Rc<RefCell<Vec<Failure>>>);
     impl Protocol for Keeps {
@@ -608,7 +600,6 @@ fn the_reason_is_that_the_reactor_stopped() {
 /// Nothing new begins while the reactor closes for good.
 #[test]
 fn nothing_new_begins_while_everything_is_closed() {
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let (own, handle) = (log.clone(), reactor.clone());
     let script = Script::new(&Log::default()).lost(move |_| {
@@ -633,7 +624,6 @@ fn nothing_new_begins_while_everything_is_closed() {
 /// than a reset.
 #[test]
 fn a_stop_sends_what_the_socket_takes() {
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let handle = reactor.clone();
     let script = Script::new(&log).data(move |transport, _| {
@@ -656,7 +646,7 @@ fn a_stop_sends_what_the_socket_takes() {
 /// half an answer must not look whole.
 #[test]
 fn a_stop_does_not_forget_those_with_much_to_send() {
-    let _alone = alone();
+    own_process!();
     let start = descriptors();
     {
         let (reactor, log) = (reactor(), Log::default());
@@ -688,7 +678,7 @@ fn a_stop_does_not_forget_those_with_much_to_send() {
 /// Connections that were being closed when the stop came, lingering ones too, hold nothing up and keep no descriptor.
 #[test]
 fn a_stop_ends_what_lingers() {
-    let _alone = alone();
+    own_process!();
     let start = descriptors();
     {
         let (reactor, log) = (reactor(), Log::default());
@@ -713,7 +703,7 @@ fn a_stop_ends_what_lingers() {
 /// Dropping a reactor with anything open closes it all, cancels its timers, and panics nowhere.
 #[test]
 fn dropping_a_reactor_leaks_nothing() {
-    let _alone = alone();
+    own_process!();
     let (_listener, _queued, mute) = silent();
     // The resolver of the system may keep something open from its first use on.
     assert!(("localhost", 1).to_socket_addrs().is_ok());
@@ -757,7 +747,6 @@ fn dropping_a_reactor_leaks_nothing() {
 /// A transport outlives its reactor and does nothing.
 #[test]
 fn a_transport_outlives_its_reactor() {
-    let _alone = alone();
     let (reactor, kept) = (reactor(), Rc::default());
     let (_port, address) = listen(&reactor, once(Script::new(&Log::default()).transport_into(&kept)));
     let _client = TcpStream::connect(address).unwrap();
@@ -775,7 +764,6 @@ fn a_transport_outlives_its_reactor() {
 /// calls may fail.
 #[test]
 fn call_when_running_waits_or_calls_at_once() {
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let (handle, own) = (reactor.clone(), log.clone());
     let waits = reactor.call_when_running(move || {
@@ -802,7 +790,7 @@ fn call_when_running_waits_or_calls_at_once() {
 /// Without a signal there is no exit signal.
 #[test]
 fn a_stop_is_no_signal() {
-    let _alone = alone();
+    own_process!();
     let start = descriptors();
     {
         let reactor = Reactor::new().unwrap();

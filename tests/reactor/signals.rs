@@ -1,7 +1,5 @@
-//! Signals, in processes of their own: each test runs this file's `child` in a new process, which says on its standard error
-//! what it is at.
-
-mod common;
+//! Signals. Each test starts the test [`child`] in a new process and sends signals to it; the child reports each step on its
+//! standard error.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Lines};
@@ -12,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::error::SignalError;
 use ropewalk::reactor::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SignalSubscription};
@@ -23,11 +21,14 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Names what the child is to do.
 const SCENARIO: &str = "ROPEWALK_TEST_SIGNALS";
 
+/// The test that does it.
+const CHILD: &str = "signals::child";
+
 fn say(what: impl std::fmt::Display) {
     eprintln!("child: {what}");
 }
 
-/// Not a test by itself: what the others run in a process of its own.
+/// Not a test by itself: the other tests start it in a process of its own.
 #[test]
 #[ignore = "run by the other tests of this file, in a process of its own"]
 fn child() {
@@ -213,25 +214,26 @@ struct Process {
 impl Process {
     /// A child that has no signal ignored, even if this process was started by `nohup` or in a shell's background.
     fn start(scenario: &str) -> Self {
-        let test = std::env::current_exe().unwrap();
         if [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2].into_iter().any(|signal| is_in_mask("self", "SigIgn:", signal)) {
-            let mut command = Command::new("env");
-            command.arg("--default-signal=INT,TERM,HUP,USR1,USR2").arg(test);
-            return Self::spawn(command, scenario);
+            return Self::start_by(&["env", "--default-signal=INT,TERM,HUP,USR1,USR2"], scenario);
         }
-        Self::spawn(Command::new(test), scenario)
+        Self::spawn(this_program(CHILD), scenario)
     }
 
     /// A child that is started by a process which ignores SIGINT and SIGHUP, as shells and `nohup` do it.
     fn start_ignoring(scenario: &str) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap '' INT HUP; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+        Self::start_by(&["sh", "-c", "trap '' INT HUP; exec \"$0\" \"$@\""], scenario)
+    }
+
+    /// A child that is started by the command `by`.
+    fn start_by(by: &[&str], scenario: &str) -> Self {
+        let (child, mut command) = (this_program(CHILD), Command::new(by[0]));
+        command.args(&by[1..]).arg(child.get_program()).args(child.get_args()).stdin(Stdio::null());
         Self::spawn(command, scenario)
     }
 
     fn spawn(mut command: Command, scenario: &str) -> Self {
-        command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]);
-        command.env(SCENARIO, scenario).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.env(SCENARIO, scenario).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, said }
@@ -284,6 +286,7 @@ fn is_in_mask(process: &str, mask: &str, signal: i32) -> bool {
 /// SIGTERM and SIGINT each stop a running reactor as `stop` does, and `run` returns with the signal known.
 #[test]
 fn a_signal_stops_the_reactor() {
+    own_process!();
     for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2)] {
         let mut process = Process::start("plain");
         process.expect("running");
@@ -298,6 +301,7 @@ fn a_signal_stops_the_reactor() {
 /// Every run has its handlers, and its own signal.
 #[test]
 fn each_run_has_its_signal() {
+    own_process!();
     let mut process = Process::start("twice");
     for (signal, number) in [(Signal::INT, 2), (Signal::TERM, 15)] {
         process.expect("running");
@@ -312,6 +316,7 @@ fn each_run_has_its_signal() {
 /// Without a signal there is none to tell of.
 #[test]
 fn without_a_signal_there_is_none() {
+    own_process!();
     let mut process = Process::start("stop");
     process.expect("running");
     process.expect("Before shutdown");
@@ -323,6 +328,7 @@ fn without_a_signal_there_is_none() {
 /// A second signal while a shutdown waits ends the loop at once: later triggers do not run.
 #[test]
 fn a_second_signal_does_not_wait() {
+    own_process!();
     for signal in [Signal::TERM, Signal::INT] {
         let mut process = Process::start("hang");
         process.expect("running");
@@ -338,6 +344,7 @@ fn a_second_signal_does_not_wait() {
 /// After `run` has returned, a signal does what it did before: it kills the process.
 #[test]
 fn signals_are_given_back_after_the_run() {
+    own_process!();
     for signal in [Signal::INT, Signal::TERM] {
         let mut process = Process::start("after");
         process.expect("running");
@@ -353,6 +360,7 @@ fn signals_are_given_back_after_the_run() {
 /// A reactor that is told to leave signals alone does.
 #[test]
 fn signals_can_be_left_alone() {
+    own_process!();
     let mut process = Process::start("off");
     process.expect("running");
     for signal in [Signal::INT, Signal::TERM] {
@@ -365,6 +373,7 @@ fn signals_can_be_left_alone() {
 /// What was ignored when the process started stays ignored; the other signal works.
 #[test]
 fn an_ignored_signal_stays_ignored() {
+    own_process!();
     let mut process = Process::start_ignoring("after");
     process.expect("running");
     assert!(process.is_in_mask("SigIgn:", Signal::INT) && process.is_in_mask("SigCgt:", Signal::TERM));
@@ -384,6 +393,7 @@ fn an_ignored_signal_stays_ignored() {
 /// before.
 #[test]
 fn subscribers_are_told() {
+    own_process!();
     let mut process = Process::start("subscribers");
     for said in [&["first", "second"][..], &["first"]] {
         process.expect("running");
@@ -405,6 +415,7 @@ fn subscribers_are_told() {
 /// When the last subscription ends while the reactor runs, the signal does at once what it did before.
 #[test]
 fn the_last_subscription_gives_the_signal_back() {
+    own_process!();
     let mut process = Process::start("subscribers");
     process.expect("running");
     process.signal(Signal::USR1);
@@ -418,6 +429,7 @@ fn the_last_subscription_gives_the_signal_back() {
 /// A callback that panics, ends itself, subscribes or is signalled anew disturbs no other, and none comes inside another.
 #[test]
 fn unwieldy_callbacks_of_signals() {
+    own_process!();
     let mut process = Process::start("unwieldy");
     process.expect("running");
     process.signal(Signal::HUP);
@@ -436,6 +448,7 @@ fn unwieldy_callbacks_of_signals() {
 /// A subscriber to SIGTERM is told when that has stopped the reactor; where it does not stop it, the subscriber may.
 #[test]
 fn subscribers_to_what_stops() {
+    own_process!();
     for (scenario, told, exit) in
         [("stop and tell", "told; stop: false", "Ok(()) Some(15)"), ("tell", "told; stop: true", "Ok(()) None")]
     {
@@ -453,6 +466,7 @@ fn subscribers_to_what_stops() {
 /// Two reactors of a process are told of the same signal; when one has stopped, the other goes on.
 #[test]
 fn two_reactors_with_subscribers() {
+    own_process!();
     let mut process = Process::start("two reactors");
     process.expect("running");
     process.signal(Signal::HUP);
@@ -469,6 +483,7 @@ fn two_reactors_with_subscribers() {
 /// A handler of another library that was there before is called beside the subscriber, and alone behind the run.
 #[test]
 fn a_handler_of_another_library() {
+    own_process!();
     let mut process = Process::start("another handler");
     process.expect("running");
     process.signal(Signal::HUP);
@@ -485,6 +500,7 @@ fn a_handler_of_another_library() {
 /// run they do nothing.
 #[test]
 fn subscribers_to_ignored_signals() {
+    own_process!();
     let mut process = Process::start_ignoring("ignored");
     for _ in 0..2 {
         process.expect("running");

@@ -1,7 +1,5 @@
 //! Jobs in threads: their results, their order and number, and what becomes of them when they are given up.
 
-mod common;
-
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -9,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, ThreadId};
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Cancelled;
 use ropewalk::error::ReactorGone;
 use ropewalk::failure::Panicked;
@@ -107,10 +105,11 @@ fn an_unhandled_failure_names_its_place() {
 /// `call_in_thread` runs on another thread; a panic is logged there, with the place that asked, and harms no other job.
 #[test]
 fn a_call_in_a_thread_is_nobodys_result() {
+    own_process!();
     let (lines, reactor) = (log_of_other_threads(), reactor());
     reactor.suggest_thread_pool_size(1);
     let (ran, runs) = mpsc::channel();
-    let place = format!("place=tests/thread_pool.rs:{}:", line!() + 1);
+    let place = format!("place=tests/reactor/thread_pool.rs:{}:", line!() + 1);
     reactor.call_in_thread(|| panic!("of one call"));
     reactor.call_in_thread(move || ran.send(thread::current().id()).unwrap());
     assert_ne!(runs.recv_timeout(LIMIT).unwrap(), thread::current().id());

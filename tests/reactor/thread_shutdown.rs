@@ -1,13 +1,11 @@
 //! Jobs in threads when a reactor stops: it goes on turning until they are done, and not for ever.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::error::ReactorGone;
 use ropewalk::interfaces::*;

@@ -1,7 +1,5 @@
 //! Calls from other threads: none lost, in order, and the loop is woken for them.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::rc::Rc;
@@ -10,7 +8,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::ReactorGone;
 use ropewalk::interfaces::*;
 use ropewalk::{Connection, Deferred, DelayedCall, Port, Reactor, Remote, Transport};

@@ -1,14 +1,12 @@
 //! Timers on the real reactor: never early, in order, and asleep in between.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::TimerError;
 use ropewalk::interfaces::*;
 use ropewalk::{BackendKind, DelayedCall, Reactor};

@@ -1,13 +1,11 @@
 //! Triggers of startup and shutdown: three phases each, in order, once, and patient with Deferreds, within limits.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::Read;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::deferred::Promise;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
@@ -167,7 +165,7 @@ fn a_failing_trigger_harms_nobody() {
         ("failure=its Deferred gave up ", 6),
         ("event=Startup phase=Before ", 4),
         ("event=Shutdown phase=After ", 4),
-        ("trigger=tests/triggers.rs:", 24),
+        ("trigger=tests/reactor/triggers.rs:", 24),
     ] {
         assert_eq!(errors.iter().filter(|line| line.contains(what)).count(), count, "{what}: {errors:#?}");
     }
@@ -343,7 +341,7 @@ fn a_hanging_trigger_is_left_behind() {
     assert_eq!(log.all(), order);
     assert!(reactor.seconds() - stopped.take().unwrap() >= Duration::from_millis(50), "it did not wait");
     assert_eq!(errors.len(), 1, "{errors:#?}");
-    let named = format!("phase=Before trigger=tests/triggers.rs:{place}:");
+    let named = format!("phase=Before trigger=tests/reactor/triggers.rs:{place}:");
     assert!(errors[0].contains(&named), "{named} {errors:?}");
     assert_eq!(reactor.delayed_calls(), []);
     // What comes of it later is nobody's any more.

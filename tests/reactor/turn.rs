@@ -1,7 +1,5 @@
 //! One turn of the loop: its phases in order, what waits for the next one, and that nobody starves.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::{BackendKind, Reactor, Transport};
 

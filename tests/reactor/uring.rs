@@ -1,9 +1,6 @@
 //! The io_uring backend where the kernel's part of it shows: receive buffers that run out, data that has come before a pause, sends and
 //! receives that are under way when a connection ends, and places that are used again. Where the system has no io_uring for us, every
 //! test says that it was skipped.
-#![cfg(feature = "io-uring")]
-
-mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
@@ -11,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::{ListenOptions, Reactor, Result, Transport};
 use rustix::net::sockopt;
@@ -97,7 +94,7 @@ fn all_at_once(reactor: &Reactor, lengths: impl ExactSizeIterator<Item = usize>)
 /// complete and in order.
 #[test]
 fn receive_buffers_run_out() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
     all_at_once(&reactor, (0..1_600).map(|number| if number % 8 < 5 { BUFFER } else { 100 }));
@@ -127,7 +124,7 @@ impl Protocol for Pausing {
 /// meanwhile, others are served within a few turns, and afterwards everything comes, in order.
 #[test]
 fn a_pause_when_more_has_already_come() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
     let (made, kept) = (Rc::new(RefCell::new(Vec::new())), Pausing::default);
@@ -196,8 +193,8 @@ fn begin(transport: &Transport, has: Has, data: &[u8]) {
 /// all that was written and the end; no descriptor stays open, and no receive buffer is lost.
 #[test]
 fn ends_with_something_under_way() {
+    own_process!();
     const AT_ONCE: usize = 50;
-    let _alone = alone();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
     let (made, whole) = (Rc::new(RefCell::new(Vec::new())), message(0, STUCK));
@@ -272,7 +269,7 @@ fn ends_with_something_under_way() {
 /// already: all receive buffers are there afterwards.
 #[test]
 fn resets_with_data_that_was_not_handed_on() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
     let (_port, address) = listen(&reactor, |_| {
@@ -295,7 +292,6 @@ fn resets_with_data_that_was_not_handed_on() {
 /// it has: that is for somebody who is gone by the time that it is looked at. It is counted as stale, and its buffer is there again, 300 times.
 #[test]
 fn data_that_comes_between_two_ends() {
-    let _alone = alone();
     let Some(reactor) = ring_reactor() else { return };
     let (_listener, _first, mute) = silent();
     let (made, first_lost) = (Rc::new(RefCell::new(Vec::new())), Rc::<Cell<Option<Box<dyn FnOnce()>>>>::default());
@@ -334,7 +330,6 @@ fn data_that_comes_between_two_ends() {
 /// must not look whole, 200 times.
 #[test]
 fn a_failure_with_a_send_under_way() {
-    let _alone = alone();
     let Some(reactor) = ring_reactor() else { return };
     let (log, whole) = (Log::default(), message(0, STUCK));
     let writes = whole.clone();
@@ -418,7 +413,7 @@ impl Protocol for Own {
 /// places: nobody gets what is another's, and none is left.
 #[test]
 fn places_are_used_again_at_once() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     let (handle, count) = (reactor.clone(), Rc::new(Cell::new(0)));
     let (kept, to) = (Rc::clone(&count), Rc::new(Cell::new(None)));

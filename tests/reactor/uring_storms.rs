@@ -1,9 +1,6 @@
 //! The io_uring backend under storms: thousands of attempts that are given up, ports that stop while connections arrive, wake-ups of a ring
 //! that sleeps, more at once than the kernel's queue has room for, and rings that are dropped with everything under way. Where the system
 //! has no io_uring for us, every test says that it was skipped.
-#![cfg(feature = "io-uring")]
-
-mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
@@ -13,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{UnixConnectOptions, UnixListenOptions};
 use ropewalk::{ConnectOptions, ListenOptions, Port, Reactor, Transport};
@@ -36,7 +33,7 @@ fn listen_many(reactor: &Reactor, factory: impl Factory) -> (Port, SocketAddr) {
 /// three turns: none that was given up in time is made, every factory stops, and no descriptor stays open.
 #[test]
 fn a_storm_of_attempts_that_are_given_up() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
     let (_port, open) = listen_many(&reactor, |_| Some(Echo));
@@ -81,7 +78,7 @@ fn a_storm_of_attempts_that_are_given_up() {
 /// forgotten.
 #[test]
 fn ports_that_stop_while_connections_arrive() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     let mut before = None;
     for round in 0..300 {
@@ -121,7 +118,7 @@ fn ports_that_stop_while_connections_arrive() {
 /// end the wait.
 #[test]
 fn a_thousand_wake_ups_of_a_sleeping_ring() {
-    let _alone = alone();
+    own_process!();
     let Some(reactor) = ring_reactor() else { return };
     let (remote, loop_thread) = (reactor.remote(), rustix::thread::gettid().as_raw_nonzero());
     let (told, hears) = mpsc::channel();
@@ -154,8 +151,8 @@ fn await_sleep(thread: i32) {
 /// of 8,192 has room for. None is lost.
 #[test]
 fn more_at_once_than_the_queue_holds() {
+    own_process!();
     const CONNECTIONS: usize = 9_000;
-    let _alone = alone();
     let Some(reactor) = ring_reactor() else { return };
     allow_many_descriptors();
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -192,7 +189,7 @@ fn more_at_once_than_the_queue_holds() {
 /// were not accepted, attempts that are not answered. Every peer hears of it, and no descriptor stays open.
 #[test]
 fn rings_dropped_with_everything_under_way() {
-    let _alone = alone();
+    own_process!();
     if ring_reactor().is_none() {
         return;
     }

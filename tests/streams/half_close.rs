@@ -1,14 +1,12 @@
 //! F12: the two directions of a connection end one by one, in every order, over real sockets.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use common::*;
+use crate::common::*;
 use ropewalk::{Reactor, Transport};
 
 /// More than the buffers of both sockets hold while the peer does not read.

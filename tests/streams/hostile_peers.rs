@@ -1,27 +1,19 @@
 //! Peers that reset, flood, dribble and vanish, over real sockets: F04, F09, F22, F23.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::{Failure, Result, Transport};
 
 /// One receive, and so what one connection may bring per turn.
 const CHUNK: usize = 64 * 1024;
-
-/// The tests here count the descriptors of the process, and so take turns.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Reads, and answers nothing.
 struct Sink {
@@ -47,7 +39,6 @@ impl Protocol for Sink {
 fn a_reset_while_we_write_tells_what_was_unsent() {
     const WRITTEN: usize = 64 << 20;
     const READ: usize = 300_000;
-    let _alone = alone();
     let (reactor, log, reason) = (reactor(), Log::default(), Rc::default());
     let script = Script::new(&log).reason_into(&reason).made(|transport| {
         transport.write(&vec![b'w'; WRITTEN]);
@@ -74,7 +65,7 @@ fn a_reset_while_we_write_tells_what_was_unsent() {
 /// of std ignore that signal; here it has a handler, which would see it.)
 #[test]
 fn a_peer_that_has_gone_is_an_error_and_never_a_signal() {
-    let _alone = alone();
+    own_process!();
     let signalled = Arc::new(AtomicBool::new(false));
     let handler = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&signalled)).unwrap();
     let (reactor, log, kept, reason) = (reactor(), Log::default(), Rc::default(), Rc::default());
@@ -103,7 +94,6 @@ fn a_peer_that_has_gone_is_an_error_and_never_a_signal() {
 #[test]
 fn a_flood_does_not_keep_others_waiting() {
     const FLOOD: usize = 1 << 30;
-    let _alone = alone();
     let (reactor, received, kept) = (reactor(), Rc::new(Cell::new(0)), Rc::default());
     let sink = Sink { received: Rc::clone(&received), transport: Rc::clone(&kept) };
     let (_sink_port, sink_address) = listen(&reactor, sole(sink));
@@ -129,7 +119,6 @@ fn a_flood_does_not_keep_others_waiting() {
 /// F22: with one peer that sends as fast as it can, fifty others are each served in every round.
 #[test]
 fn one_fast_peer_and_fifty_others_are_all_served() {
-    let _alone = alone();
     let (reactor, received, kept) = (reactor(), Rc::new(Cell::new(0)), Rc::default());
     let sink = Sink { received: Rc::clone(&received), transport: Rc::clone(&kept) };
     let (_sink_port, sink_address) = listen(&reactor, sole(sink));
@@ -158,7 +147,6 @@ fn one_fast_peer_and_fifty_others_are_all_served() {
 #[test]
 fn a_hundred_thousand_tiny_segments_come_back() {
     const SEGMENTS: usize = 100_000;
-    let _alone = alone();
     let reactor = reactor();
     let (_port, address) = listen(&reactor, |_| Some(Echo));
     let client = peer(address, |stream| {
@@ -183,8 +171,8 @@ fn a_hundred_thousand_tiny_segments_come_back() {
 /// accepted, are each made and lost once, leave no descriptor and nothing watched, and do not disturb another connection.
 #[test]
 fn a_thousand_peers_that_go_at_once_leave_nothing() {
+    own_process!();
     const PEERS: usize = 1000;
-    let _alone = alone();
     let (reactor, log) = (reactor(), Log::default());
     let (_echo_port, echo_address) = listen(&reactor, |_| Some(Echo));
     let scripts = log.clone();

@@ -1,12 +1,10 @@
 //! The limits of lingering, on the simulated network: a socket whose protocol is gone reads on for a peer that sends, but not for ever.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Log, Script, once};
+use crate::common::{Log, Script, once};
 use ropewalk::testing::{Conditions, Network, Peer};
 use ropewalk::{ListenOptions, Reactor};
 

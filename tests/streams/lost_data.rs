@@ -1,8 +1,6 @@
 //! Bytes that arrived, and a connection that fails: whatever the kernel still has is delivered before the loss is told. The peers
 //! are plain sockets, for what a kernel keeps behind a reset is the kernel's to say.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::reactor::UnixConnectOptions;
 use ropewalk::transport::Transport;
@@ -84,9 +82,9 @@ fn a_failed_write_delivers_an_early_answer_first() {
 #[test]
 fn a_failed_write_delivers_an_early_answer_first_over_tls() {
     let (reactor, log, received) = (reactor(), Log::default(), Rc::default());
-    let authority = common::certificates::Authority::new();
+    let authority = crate::common::certificates::Authority::new();
     let tls = authority.client("example.org");
-    let serving = common::tls::Library::server_connection(&authority, "example.org");
+    let serving = crate::common::tls::Library::server_connection(&authority, "example.org");
     let (ours, (say, wait)) = channels();
     let (address, server) =
         listening_peer(move |stream| answer_early(rustls::StreamOwned::new(serving, prompt(stream)), &wait, &say));

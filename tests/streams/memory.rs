@@ -1,13 +1,10 @@
-//! F13, A10: what connections cost in memory. An allocator counts what each thread holds, so that the peers in their threads, and
-//! the tests beside each other, do not disturb the count.
-#![allow(unsafe_code, reason = "an allocator that counts can't be written without it; see the SAFETY comments")]
+//! F13, A10: the memory that connections cost. An allocator counts the bytes that each thread holds, so the peers in their
+//! threads do not disturb the count.
 
-mod common;
-#[path = "../examples/simulate.rs"]
+#[path = "../../examples/simulate.rs"]
 #[allow(dead_code, reason = "its main is for the command line")]
 mod simulate;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +12,8 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::allocator::{allocations, begin_peak, live, peak};
+use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::task::{Cooperator, LoopingCall, defer_later};
 use ropewalk::testing::{Conditions, Network};
@@ -30,73 +28,12 @@ const SPARES: usize = 2 * MIB;
 /// Lists that grow with what is going on, and do not shrink.
 const SLACK: usize = 16 * KIB;
 
-/// The system's allocator, with a count per thread of bytes held and of allocations made.
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-impl Counting {
-    fn took(size: usize) {
-        // Neither cell is ever dropped, and making them allocates nothing: this can't fail, nor come back here.
-        LIVE.with(|live| {
-            live.set(live.get().wrapping_add(size));
-            PEAK.with(|peak| peak.set(peak.get().max(live.get())));
-        });
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-    }
-
-    fn gave(size: usize) {
-        LIVE.with(|live| live.set(live.get().wrapping_sub(size)));
-    }
-}
-
-// SAFETY: every request goes unchanged to the system's allocator, which keeps the contract; counting touches no memory but the
-// cells of this thread, and does not allocate or unwind.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::took(layout.size());
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Self::took(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::gave(layout.size());
-        Self::took(size);
-        // SAFETY: as above; the block came from `System`, for every block does.
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        Self::gave(layout.size());
-        // SAFETY: as above.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Bytes that this thread holds.
-fn live() -> usize {
-    LIVE.get()
-}
-
 /// The most that this thread has held since, beyond what it holds now.
 struct Growth(usize);
 
 impl Growth {
     fn begin() -> Self {
-        PEAK.set(live());
+        begin_peak();
         Self(live())
     }
 
@@ -105,7 +42,7 @@ impl Growth {
     }
 
     fn peak(&self) -> usize {
-        PEAK.get() - self.0
+        peak() - self.0
     }
 }
 
@@ -148,6 +85,7 @@ fn connected(reactor: &Reactor) -> (TcpStream, Transport) {
 /// A peer that never reads costs what is queued for it and little more, however the writes are cut, and an abort frees it all.
 #[test]
 fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
+    own_process!();
     let cuts: [(&[usize], usize); 6] = [
         (&[64 * KIB], 1024 * MIB),
         (&[MIB], 1024 * MIB),
@@ -195,6 +133,7 @@ fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
 /// A writer that looks at `queued` before it writes holds no more than its mark, however much it sends.
 #[test]
 fn a_writer_that_watches_the_queue_stays_bounded() {
+    own_process!();
     const TOTAL: usize = 256 * MIB;
     const MARK: usize = MIB;
     let reactor = reactor();
@@ -227,6 +166,7 @@ fn a_writer_that_watches_the_queue_stays_bounded() {
 /// it is; when it reads at last, it gets every answer.
 #[test]
 fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
+    own_process!();
     const TOTAL: usize = 64 * MIB;
     const MARK: usize = MIB;
     let reactor = reactor();
@@ -293,6 +233,7 @@ impl Protocol for Stopped {
 /// nothing when they are gone.
 #[test]
 fn paused_connections_hold_what_had_come() {
+    own_process!();
     const CONNECTIONS: usize = 100;
     let reactor = reactor();
     let stopped = Rc::<RefCell<Vec<Transport>>>::default();
@@ -323,6 +264,7 @@ fn paused_connections_hold_what_had_come() {
 /// A flood that is read and dropped costs no memory at all beyond the receive buffers.
 #[test]
 fn a_flood_costs_nothing() {
+    own_process!();
     const FLOOD: usize = 1024 * MIB;
     let reactor = reactor();
     let received = Rc::new(Cell::new(0));
@@ -360,6 +302,7 @@ impl Protocol for Sink {
 /// through the queue or straight to the socket.
 #[test]
 fn an_echo_allocates_nothing() {
+    own_process!();
     const WARM: usize = 200;
     const ECHOES: usize = 10_000;
     for size in [1, 64, 4000, 16 * KIB] {
@@ -377,9 +320,9 @@ fn an_echo_allocates_nothing() {
             }
         });
         run_until(&reactor, || bytes.get() >= WARM * size);
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         run_until(&reactor, || bytes.get() >= (WARM + ECHOES) * size);
-        assert_eq!(ALLOCATIONS.get() - before, 0, "messages of {size} bytes");
+        assert_eq!(allocations() - before, 0, "messages of {size} bytes");
         run_beside(&reactor, client);
     }
 }
@@ -388,6 +331,7 @@ fn an_echo_allocates_nothing() {
 /// allocates for its timer only.
 #[test]
 fn work_that_repeats_holds_no_more() {
+    own_process!();
     const WARM: u64 = 200;
     const ROUNDS: u64 = 100_000;
     const TICK: Duration = Duration::from_millis(2);
@@ -406,9 +350,9 @@ fn work_that_repeats_holds_no_more() {
     assert!(growth.now() <= KIB && growth.peak() <= 4 * KIB, "{} bytes, {} at most", growth.now(), growth.peak());
     let _ = (waiting.stop(), later.stop(), task.stop());
     rounds(WARM);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     rounds(ROUNDS);
-    let per_call = (ALLOCATIONS.get() - before) as f64 / ROUNDS as f64;
+    let per_call = (allocations() - before) as f64 / ROUNDS as f64;
     assert!(per_call <= 1.01, "{per_call} allocations per call");
     drop(ended);
 }
@@ -416,6 +360,7 @@ fn work_that_repeats_holds_no_more() {
 /// An idle connection that has served a request holds no buffer, only its own state.
 #[test]
 fn an_idle_connection_holds_no_buffer() {
+    own_process!();
     // With the port, and what warmed the reactor up, just below the size at which its tables double.
     const CONNECTIONS: usize = 250;
     let reactor = reactor();
@@ -447,7 +392,7 @@ fn serve_one(reactor: &Reactor, address: std::net::SocketAddr, clients: &mut Vec
     clients.push(client);
 }
 
-/// Threads of this process that the engine has started, on whatever reactor. No other test here has any.
+/// Threads of this process that the engine has started, on whatever reactor. Each test has a process of its own.
 fn threads_of_ours() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -459,6 +404,7 @@ fn threads_of_ours() -> usize {
 /// are shared out among threads, each of which counts its own bytes.
 #[test]
 fn a_simulated_program_leaves_nothing_behind() {
+    own_process!();
     const THREADS: u64 = 4;
     let soaks = (0..THREADS).map(|first| std::thread::spawn(move || soak((first..200).step_by(THREADS as usize))));
     for soak in soaks.collect::<Vec<_>>() {
@@ -501,6 +447,7 @@ fn a_job_and_a_name(seed: u64) {
 /// A reactor that is dropped holds nothing any more, nor does its ring.
 #[test]
 fn a_reactor_leaves_nothing_behind() {
+    own_process!();
     let mut start = None;
     for _ in 0..3 {
         let reactor = reactor();

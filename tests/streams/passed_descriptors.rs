@@ -1,7 +1,5 @@
-//! Descriptors that are passed over UNIX sockets. In a file of its own, for it counts those of the whole process; its tests run
-//! one at a time.
-
-mod common;
+//! Descriptors that are passed over UNIX sockets. The tests count the descriptors of their
+//! process, so each has one of its own.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -11,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use common::*;
+use crate::common::*;
 use ropewalk::address::UnixAddress;
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{UnixConnectOptions, UnixListenOptions};
@@ -94,7 +92,8 @@ fn blocking_peer(to: &UnixAddress) -> UnixStream {
 /// It works at the other end, is not inherited by programs, and comes no later than the byte that it was sent with.
 #[test]
 fn a_descriptor_comes_before_its_byte() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("one"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("one"));
     let (_port, came) = collect(&reactor, &at);
     let transport = connected(&reactor, &at);
     let before = descriptors();
@@ -114,7 +113,8 @@ fn a_descriptor_comes_before_its_byte() {
 /// A descriptor with its byte is all that is sent, with nothing written before or behind it.
 #[test]
 fn a_descriptor_alone_is_sent() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("alone"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("alone"));
     let (_port, came) = collect(&reactor, &at);
     let transport = connected(&reactor, &at);
     settle(&reactor);
@@ -127,7 +127,8 @@ fn a_descriptor_alone_is_sent() {
 /// A connection that closes, and has still to send, closes the descriptors that come, and delivers none.
 #[test]
 fn a_closing_connection_delivers_no_descriptor() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("closing"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("closing"));
     let log = Log::default();
     let script = Script::new(&log).made(|transport| {
         transport.write(&vec![7; 10_000_000]);
@@ -159,7 +160,8 @@ fn a_closing_connection_delivers_no_descriptor() {
 /// Many of them between writes of all sizes, more than the socket takes at a time: each comes once, in order, with its byte.
 #[test]
 fn many_among_much_else() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("many"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("many"));
     let (_port, came) = collect(&reactor, &at);
     let transport = connected(&reactor, &at);
     let before = descriptors();
@@ -188,7 +190,8 @@ fn many_among_much_else() {
 /// A protocol that knows nothing of descriptors gets all bytes at once, and keeps nothing open.
 #[test]
 fn unwanted_ones_are_closed_and_hold_nothing_up() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("unwanted"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("unwanted"));
     let log = Log::default();
     let buffer = Rc::default();
     let script = Script::new(&log).into_buffer(&buffer);
@@ -207,7 +210,8 @@ fn unwanted_ones_are_closed_and_hold_nothing_up() {
 /// More at a time than are taken: the others are closed, and the bytes go on.
 #[test]
 fn an_excess_is_closed() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("excess"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("excess"));
     let (_port, came) = collect(&reactor, &at);
     let mut peer = blocking_peer(&at);
     settle(&reactor);
@@ -227,7 +231,8 @@ fn an_excess_is_closed() {
 /// What can't be sent is given back, open.
 #[test]
 fn what_cannot_be_sent_is_given_back() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("back"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("back"));
     let (_port, came) = collect(&reactor, &at);
     let unix = connected(&reactor, &at);
     let error = unix.send_file_descriptor(told("back"), b"").unwrap_err();
@@ -258,7 +263,8 @@ fn what_cannot_be_sent_is_given_back() {
 /// Those that were not sent when a connection ended are closed with it, whichever end it was that ended it.
 #[test]
 fn an_end_closes_what_is_queued() {
-    let (_alone, reactor, at) = (alone(), reactor(), abstract_address("end"));
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("end"));
     let server = Rc::new(RefCell::new(None));
     let place = Rc::clone(&server);
     let silent = move |_| {

@@ -1,6 +1,4 @@
-//! Listening ports and their factories, over real sockets. The tests run one at a time, for some count descriptors.
-
-mod common;
+//! Listening ports and their factories, over real sockets.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::ListenError;
 use ropewalk::interfaces::*;
 use ropewalk::{Address, ListenOptions, Port, Reactor, SharedFactory};
@@ -35,7 +33,7 @@ fn is_cut_off(reactor: &Reactor, peer: &mut TcpStream) -> bool {
 /// A port that was asked for as 0 says which one it got, and peers reach it there.
 #[test]
 fn host_is_the_real_address() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, address) = listen(&reactor, echoes(&log));
     assert_ne!(address.port(), 0);
     assert!(port.is_listening());
@@ -49,7 +47,7 @@ fn host_is_the_real_address() {
 /// happens in a turn of its own.
 #[test]
 fn the_factory_starts_first_and_stops_before_the_deferred_fires() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let address = Rc::new(Cell::new(loopback()));
     let (place, seen) = (Rc::clone(&address), log.clone());
     let factory = Watched::new(&log, scripts(&log)).on_stop(move || {
@@ -89,7 +87,7 @@ fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
             Some(Echo)
         }
     }
-    let (_alone, reactor, waiting) = (alone(), reactor(), Rc::new(RefCell::new(None)));
+    let (reactor, waiting) = (reactor(), Rc::new(RefCell::new(None)));
     let (port, address) = listen(&reactor, Unready(Rc::clone(&waiting)));
     result_of(&reactor, port.stop_listening()).unwrap();
     waiting.replace(Some((address, None)));
@@ -104,7 +102,7 @@ fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
 #[test]
 fn preparations_are_made_in_order() {
     for fails in [false, true] {
-        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (reactor, log) = (reactor(), Log::default());
         let (inner, outer) = (log.clone(), log.clone());
         let factory = ropewalk::protocol::BoxedFactory::new(scripts(&log))
             .prepared(move |_| {
@@ -126,7 +124,7 @@ fn preparations_are_made_in_order() {
 /// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops once.
 #[test]
 fn stopping_twice_fires_both() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, _) = listen(&reactor, Watched::new(&log, scripts(&log)));
     let (first, second) = (port.stop_listening(), port.stop_listening());
     assert!(!first.is_called() && !second.is_called());
@@ -140,7 +138,7 @@ fn stopping_twice_fires_both() {
 /// A Deferred that was cancelled, or dropped, does not keep a port from stopping.
 #[test]
 fn nobody_has_to_wait_for_a_port_to_stop() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, _) = listen(&reactor, Watched::new(&log, scripts(&log)));
     let cancelled = port.stop_listening();
     cancelled.cancel();
@@ -155,7 +153,7 @@ fn nobody_has_to_wait_for_a_port_to_stop() {
 /// still stopping, refuses.
 #[test]
 fn a_stopped_port_listens_again_on_its_number() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
     let listening = port.start_listening().unwrap_err();
     assert!(matches!(&listening, ListenError::AlreadyListening { address: at } if *at == address.into()));
@@ -173,7 +171,7 @@ fn a_stopped_port_listens_again_on_its_number() {
 /// A port may listen again from the very callback that hears that it has stopped.
 #[test]
 fn a_port_may_listen_again_once_its_deferred_fires() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
     let again = port.clone();
     let restarted = port.stop_listening().add_callback(move |()| Ok(again.start_listening()?));
@@ -185,7 +183,8 @@ fn a_port_may_listen_again_once_its_deferred_fires() {
 /// Once the reactor is gone a port can't listen, and stopping it is nothing.
 #[test]
 fn a_port_without_its_reactor_is_stopped() {
-    let (_alone, before) = (alone(), descriptors());
+    own_process!();
+    let before = descriptors();
     let (port, address) = listen(&reactor(), scripts(&Log::default()));
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert!(port.stop_listening().is_called());
@@ -197,7 +196,7 @@ fn a_port_without_its_reactor_is_stopped() {
 /// A factory on two ports starts once, and stops once, with the last of them.
 #[test]
 fn a_shared_factory_starts_and_stops_once() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let shared = SharedFactory::new(Watched::new(&log, scripts(&log)));
     let (first, one) = listen(&reactor, shared.clone());
     let (second, two) = listen(&reactor, shared.clone());
@@ -228,7 +227,7 @@ fn a_shared_factory_that_did_not_start_starts_with_the_next_port() {
             self.0.add("stop");
         }
     }
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let shared = SharedFactory::new(Hesitant(log.clone()));
     let refused = reactor.listen_tcp(loopback(), &ListenOptions::new(), shared.clone());
     assert!(matches!(refused, Err(ListenError::Factory(_))));
@@ -273,7 +272,7 @@ fn a_shared_factory_that_starts_itself_again() {
             }
         }
     }
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (me, ports) = (Rc::default(), Rc::<RefCell<Vec<Port>>>::default());
     let (handle, own) = (reactor.clone(), log.clone());
     let shared = SharedFactory::new(Eager { reactor: handle, log: own, me: Rc::clone(&me), ports: Rc::clone(&ports) });
@@ -293,7 +292,7 @@ fn a_shared_factory_that_starts_itself_again() {
 /// Connections that were accepted live on after their port has stopped.
 #[test]
 fn accepted_connections_outlive_the_port() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, address) = listen(&reactor, echoes(&log));
     let mut peer = dial(address);
     run_until(&reactor, || log.has("made"));
@@ -308,7 +307,7 @@ fn accepted_connections_outlive_the_port() {
 /// nothing is accepted after that. Another port has the address at once.
 #[test]
 fn connections_that_wait_when_a_port_stops_are_served() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (port, address) = listen(&reactor, Watched::new(&log, echoes(&log)));
     settle(&reactor);
     let mut waiting: Vec<TcpStream> = (0..100).map(|_| dial(address)).collect();
@@ -334,7 +333,7 @@ fn connections_that_wait_when_a_port_stops_are_served() {
 #[test]
 fn unix_connections_that_wait_when_a_port_stops_are_served() {
     use std::io::Read;
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let path = std::env::temp_dir().join(format!("ropewalk-restart-{}", std::process::id()));
     let at = ropewalk::address::UnixAddress::path(&path).unwrap();
     let port = reactor.listen_unix(&at, &ropewalk::reactor::UnixListenOptions::new(), echoes(&log)).unwrap();
@@ -359,7 +358,7 @@ fn unix_connections_that_wait_when_a_port_stops_are_served() {
 #[test]
 fn connections_that_wait_are_reset_on_request_and_at_a_stop() {
     for stops_all in [false, true] {
-        let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+        let (reactor, log) = (reactor(), Log::default());
         let (port, address) = listen(&reactor, Watched::new(&log, scripts(&log)));
         settle(&reactor);
         let (mut late, handle) = (None, reactor.clone());
@@ -396,7 +395,7 @@ fn stopping_from_inside_a_callback_stops_at_once() {
 }
 
 fn stops_from_inside(place: &'static str, serves: bool) {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let port = PortSlot::default();
     let (own, events) = (Rc::clone(&port), log.clone());
     let factory = Watched::new(&log, move |_| {
@@ -451,7 +450,8 @@ fn stops_from_inside(place: &'static str, serves: bool) {
 /// is lost.
 #[test]
 fn a_refused_connection_is_closed_and_the_port_goes_on() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (calls, events) = (Rc::new(Cell::new(0)), log.clone());
     let count = Rc::clone(&calls);
     let factory = move |_| {
@@ -499,7 +499,8 @@ fn assert_not_bound(reactor: &Reactor, address: SocketAddr, expected: ErrorKind)
 /// F08: an address that somebody else has.
 #[test]
 fn an_address_in_use_is_an_error() {
-    let (_alone, reactor) = (alone(), reactor());
+    own_process!();
+    let reactor = reactor();
     let taken = TcpListener::bind(loopback()).unwrap();
     assert_not_bound(&reactor, taken.local_addr().unwrap(), ErrorKind::AddrInUse);
     let (_port, own) = listen(&reactor, scripts(&Log::default()));
@@ -509,14 +510,16 @@ fn an_address_in_use_is_an_error() {
 /// F08: an address that is not this machine's.
 #[test]
 fn an_address_that_is_not_ours_is_an_error() {
-    let (_alone, reactor) = (alone(), reactor());
+    own_process!();
+    let reactor = reactor();
     assert_not_bound(&reactor, "192.0.2.1:0".parse().unwrap(), ErrorKind::AddrNotAvailable);
 }
 
 /// F08: a port that this user may not have.
 #[test]
 fn a_privileged_port_is_an_error() {
-    let (_alone, reactor) = (alone(), reactor());
+    own_process!();
+    let reactor = reactor();
     let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     if rustix::process::geteuid().is_root() || lowest.trim().parse().is_ok_and(|port: u16| port <= 1) {
         println!("skipped: this user may listen on any port");
@@ -528,6 +531,7 @@ fn a_privileged_port_is_an_error() {
 /// A factory that panics when it starts is an error of the listener, and the socket is closed again.
 #[test]
 fn a_factory_that_does_not_start_leaves_nothing() {
+    own_process!();
     struct Broken(Rc<Cell<usize>>);
     impl Factory for Broken {
         type Protocol = Script;
@@ -542,7 +546,7 @@ fn a_factory_that_does_not_start_leaves_nothing() {
             panic!("what never started is not stopped");
         }
     }
-    let (_alone, reactor, starts) = (alone(), reactor(), Rc::default());
+    let (reactor, starts) = (reactor(), Rc::default());
     let (_keeps_the_reserve, free) = listen(&reactor, scripts(&Log::default()));
     let before = (descriptors(), reactor.counters().watched);
     let error = reactor.listen_tcp(loopback(), &ListenOptions::new(), Broken(Rc::clone(&starts))).unwrap_err();
@@ -562,7 +566,7 @@ fn a_factory_that_does_not_start_leaves_nothing() {
 #[test]
 fn a_burst_of_connections_leaves_room_for_others() {
     const BURST: usize = 500;
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let options = ListenOptions::new().backlog(1024);
     let port = reactor.listen_tcp(loopback(), &options, echoes(&log)).unwrap();
     let address = port.host().socket_addr().unwrap();
@@ -592,7 +596,8 @@ fn a_burst_of_connections_leaves_room_for_others() {
 /// reset, with the right address; or none at all, where the kernel has accepted them by itself.
 #[test]
 fn peers_that_reset_before_they_are_accepted() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    own_process!();
+    let (reactor, log) = (reactor(), Log::default());
     let (peers, seen) = (Rc::new(RefCell::new(Vec::new())), log.clone());
     let noted = Rc::clone(&peers);
     let factory = move |peer: Address| {
@@ -624,7 +629,7 @@ fn peers_that_reset_before_they_are_accepted() {
 /// A port on the IPv6 loopback serves peers there, and both addresses are IPv6.
 #[test]
 fn ipv6_is_listened_on() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let address: SocketAddr = "[::1]:0".parse().unwrap();
     if let Err(error) = TcpListener::bind(address) {
         println!("skipped: no IPv6 loopback here: {error}");
@@ -649,7 +654,7 @@ fn ipv6_is_listened_on() {
 /// A port on all interfaces tells each connection which of our addresses it came to.
 #[test]
 fn listening_on_all_interfaces_tells_them_apart() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let kept = Rc::default();
     let port = reactor
         .listen_tcp("0.0.0.0:0".parse().unwrap(), &ListenOptions::new(), once(Script::new(&log).transport_into(&kept)))
@@ -664,7 +669,7 @@ fn listening_on_all_interfaces_tells_them_apart() {
 /// A closure is a factory, and may keep what its protocols share.
 #[test]
 fn a_closure_is_a_factory() {
-    let (_alone, reactor, log) = (alone(), reactor(), Log::default());
+    let (reactor, log) = (reactor(), Log::default());
     let (mut built, events) = (0, log.clone());
     let (_port, address) = listen(&reactor, move |peer: Address| {
         built += 1;
@@ -682,7 +687,8 @@ fn a_closure_is_a_factory() {
 /// that was said of the one reaches the other.
 #[test]
 fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
-    let (_alone, reactor, log, fresh) = (alone(), reactor(), Log::default(), Log::default());
+    own_process!();
+    let (reactor, log, fresh) = (reactor(), Log::default(), Log::default());
     let elsewhere = TcpListener::bind(loopback()).unwrap();
     let (target, port) = (elsewhere.local_addr().unwrap(), PortSlot::default());
     let connecting = Rc::new(RefCell::new(None));
@@ -736,7 +742,7 @@ fn open() -> BTreeMap<i32, String> {
 #[test]
 fn a_burst_that_meets_a_busy_loop_is_served() {
     const PEERS: usize = 200;
-    let (_alone, reactor) = (alone(), reactor());
+    let reactor = reactor();
     let factory = |_| {
         Some(Script::new(&Log::default()).made(|transport| {
             transport.write(b"hello");
@@ -766,17 +772,13 @@ fn a_port_needs_no_file() {
         assert_eq!(read_exact(&reactor, &mut peer, 7), b"in here");
         return;
     }
-    // A process that is being made has our descriptors for a moment.
-    let _alone = alone();
+    own_process!();
     if !rustix::process::geteuid().is_root() {
         return println!("skipped: only root may change the root folder");
     }
     let folder = std::env::temp_dir().join(format!("ropewalk-empty-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
-    let inside = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_port_needs_no_file", "--nocapture"])
-        .env(EMPTY_FOLDER, &folder)
-        .output();
+    let inside = this_program("ports::a_port_needs_no_file").env(EMPTY_FOLDER, &folder).output();
     std::fs::remove_dir(&folder).unwrap();
     let inside = inside.unwrap();
     assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stderr));

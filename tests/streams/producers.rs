@@ -1,15 +1,13 @@
 //! Producers and consumers: who is told what and when, that a close waits for them as it should, and that a peer which does not
 //! read costs bounded memory. On the simulated network, so that the size of every window is known.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Log, Script};
+use crate::common::{Log, Script};
 use ropewalk::deferred::Cancelled;
 use ropewalk::protocols::{FileSender, Interrupted, Stalled};
 use ropewalk::testing::{Conditions, Network, Peer};

@@ -1,8 +1,6 @@
 //! The bound on the bytes that wait for a peer that does not read (F13, A10): what each kind of limit does, exactly where, once, and
 //! beside everything else that may go on with a connection.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
 use ropewalk::protocols::FileSender;
@@ -379,7 +377,7 @@ fn a_file_under_a_limit() {
 #[cfg(feature = "tls")]
 #[test]
 fn bytes_above_a_handshake_count() {
-    let authority = common::certificates::Authority::new();
+    let authority = crate::common::certificates::Authority::new();
     let string = StringTransport::new();
     let transport = string.transport().clone();
     transport.set_queue_limit(Some(QueueLimit::abort(1_000)));

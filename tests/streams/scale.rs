@@ -1,18 +1,14 @@
 //! Ten thousand connections in one process: all are served, and what one of them costs in memory.
-#![allow(unsafe_code, reason = "an allocator that counts, and a thread with a table of descriptors of its own")]
 
-mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use common::*;
+use crate::common::allocator::live_in_process;
+use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::{ListenOptions, Reactor, Result, Transport};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,37 +21,6 @@ const OTHERS: usize = 100;
 
 /// The most that one idle end of a connection may take, without its socket: bytes of live allocations.
 const ALLOWED: usize = 300;
-
-/// The system's allocator, counting the bytes that are in use.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every method passes its arguments on to the system's allocator unchanged, and returns what that returned; the
-// counter is all that is added, and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above; `block` came from the system's allocator, for nothing else gives any.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_add(size, Ordering::Relaxed);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
 
 /// Echoes.
 struct Echo;
@@ -155,6 +120,7 @@ impl Peer {
 }
 
 /// Gives this thread a table of descriptors of its own, so that the other ends do not count against the reactor's limit.
+#[allow(unsafe_code, reason = "a table of descriptors per thread has no safe interface")]
 fn own_descriptors() {
     // SAFETY: this thread goes on using only what it has, or opens, in its own table; what it owns is closed in that one,
     // and nothing here or in another thread relies on a descriptor that is opened or closed in the other table from now on.
@@ -186,11 +152,11 @@ fn measure(what: &str, count: usize, mut grow: impl FnMut(usize)) -> usize {
     let fifth = count / 5;
     // The first has the reactor make what it makes once.
     grow(1);
-    let live = LIVE.load(Ordering::Relaxed);
+    let live = live_in_process();
     grow(fifth);
     let few = private_dirty();
     grow(count);
-    let (many, live) = (private_dirty(), LIVE.load(Ordering::Relaxed) - live);
+    let (many, live) = (private_dirty(), live_in_process() - live);
     let each = live / (count - 1);
     let slope = many.saturating_sub(few) * 1024 / (count - fifth);
     println!("{what}: {count} connections, {each} live bytes each ({live} in all),");
@@ -201,9 +167,9 @@ fn measure(what: &str, count: usize, mut grow: impl FnMut(usize)) -> usize {
 /// F36: a server with ten thousand connections answers each; what an idle one costs is printed, and limited. When all of
 /// them have something to say at once, all are answered.
 #[test]
-#[ignore = "10,000 connections; run: cargo test --release --test scale -- --ignored --nocapture"]
+#[ignore = "10,000 connections; run: cargo test --release --test streams scale:: -- --ignored --nocapture"]
 fn ten_thousand_connections_of_a_server() {
-    let _alone = alone();
+    own_process!();
     let count = connections();
     let reactor = reactor();
     let options = ListenOptions::new().backlog(1024);
@@ -228,9 +194,9 @@ fn ten_thousand_connections_of_a_server() {
 
 /// The other end: ten thousand outgoing connections of one reactor.
 #[test]
-#[ignore = "10,000 connections; run: cargo test --release --test scale -- --ignored --nocapture"]
+#[ignore = "10,000 connections; run: cargo test --release --test streams scale:: -- --ignored --nocapture"]
 fn ten_thousand_connections_of_a_client() {
-    let _alone = alone();
+    own_process!();
     let count = connections();
     let reactor = reactor();
     let listener = TcpListener::bind(loopback()).unwrap();

@@ -1,7 +1,5 @@
 //! The rules of a TCP connection, over real sockets, with a blocking peer that is not ours.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -9,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::testing::StringTransport;
 use ropewalk::{Failure, Protocol, Result, Transport};
 

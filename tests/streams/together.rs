@@ -1,14 +1,12 @@
 //! What is written in one callback leaves together, and no message waits for an acknowledgement of the one before.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "tls")]
-use common::tls::Library;
-use common::*;
+use crate::common::tls::Library;
+use crate::common::*;
 use ropewalk::{Protocol, Result, Transport};
 
 /// What a message is answered with: pieces, each written by itself.
@@ -113,7 +111,7 @@ fn what_is_written_in_one_callback_leaves_together() {
 #[cfg(feature = "tls")]
 #[test]
 fn pieces_leave_together_over_tls() {
-    let (authority, _, tls) = common::tls::usual();
+    let (authority, _, tls) = crate::common::tls::usual();
     let reactor = reactor();
     for pieces in [&[9_000, 4, 30_000, 3][..], &[9_000, 4], &[4, 9_000]] {
         let (ours, tls) = (pieces.to_vec(), tls.clone());

@@ -1,8 +1,6 @@
 //! UNIX sockets: paths and abstract names, the file that a listening one leaves and its lock, who is at the other end, and their
 //! endpoints; over the kernel's, and on the simulated network.
 
-mod common;
-
 use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
@@ -14,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ropewalk::address::{UnixAddress, UnixAddressError};
 use ropewalk::endpoints::{client_from_string, quote_string_argument, server_from_string};
 use ropewalk::error::{ConnectError, ListenError};
@@ -258,8 +256,8 @@ fn credentials() {
     assert_eq!(ours.pid, std::process::id() as i32);
     assert_eq!(seen.take().unwrap(), ours);
 
-    let (_port, tcp) = common::listen(&reactor, echoes(&Log::default()));
-    let connecting = common::connect(&reactor, tcp, echoes(&Log::default()));
+    let (_port, tcp) = crate::common::listen(&reactor, echoes(&Log::default()));
+    let connecting = crate::common::connect(&reactor, tcp, echoes(&Log::default()));
     let connection = result_of(&reactor, connecting).unwrap();
     assert!(connection.transport().peer_credentials().is_err());
 }

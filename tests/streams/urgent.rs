@@ -1,8 +1,6 @@
 //! Urgent bytes (Telnet's Synch, FTP's ABOR): they are not part of the stream, and nothing behind them waits for anything else to
 //! come. The system stops each receive at such a byte, however much lies behind it.
 
-mod common;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -10,7 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::rc::Rc;
 
-use common::*;
+use crate::common::*;
 use ropewalk::Reactor;
 use ropewalk::reactor::UnixListenOptions;
 use rustix::net::SendFlags;

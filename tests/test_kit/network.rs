@@ -1,7 +1,5 @@
 //! The simulated network: whole programs on it, what goes wrong, and that a seed says it all.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -9,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Log, Script};
+use crate::common::{Log, Script};
 use ropewalk::deferred::Promise;
 use ropewalk::endpoints::{HostnameEndpoint, client_from_string, server_from_string};
 use ropewalk::error::{ConnectError, ConnectionClosed, OwnThread, ReactorError};

@@ -1,13 +1,11 @@
 //! Faults of a real kernel on the simulated network, as programs meet them.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Echo, Log, Script, logged, once};
+use crate::common::{Echo, Log, Script, logged, once};
 use ropewalk::error::{ConnectError, ListenError};
 use ropewalk::testing::{Conditions, Network, Peer};
 use ropewalk::{Clock, ConnectOptions, Failure, ListenOptions, Port, Reactor};

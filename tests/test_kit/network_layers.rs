@@ -1,14 +1,11 @@
 //! Connections on the simulated network whose two ends do not have the same layers. Each end is held to its own bytes.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::tls::{CLEAN, Seen, side, tls_side, usual};
-use common::{Script, once};
+use crate::common::tls::{CLEAN, Seen, side, tls_side, usual};
+use crate::common::{Script, once};
 use ropewalk::testing::{Conditions, Network};
 use ropewalk::{ConnectOptions, ListenOptions};
 

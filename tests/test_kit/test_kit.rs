@@ -1,8 +1,6 @@
 //! The test kit's parts for one protocol: `StringTransport`, alone and joined, `AccumulatingProtocol`, and what is said of
 //! Deferreds.
 
-mod common;
-
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -10,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Echo, Log, Script};
+use crate::common::{Echo, Log, Script};
 use ropewalk::deferred::Promise;
 use ropewalk::error::{ConnectionClosed, Unavailable};
 use ropewalk::failure::Panicked;
@@ -370,7 +368,7 @@ fn sends_that_are_told_of_later() {
     let to = address("10.0.0.1:7");
     let kept: Rc<RefCell<Option<Transport>>> = Rc::default();
     let script = Script::new(&Log::default()).transport_into(&kept);
-    let _port = reactor.listen_tcp(to, &ListenOptions::new(), common::once(script)).unwrap();
+    let _port = reactor.listen_tcp(to, &ListenOptions::new(), crate::common::once(script)).unwrap();
     let peer = network.connect(to);
     network.settle().unwrap();
     let transport = kept.take().unwrap();

@@ -1,11 +1,9 @@
 //! The test kit against the real thing: whatever two protocols ask of their transports, they are told the same between two ends
 //! of a pump as over a socket.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{connect, listen, reactor, run_until, settle};
+use crate::common::{connect, listen, reactor, run_until, settle};
 use proptest::prelude::*;
 use ropewalk::Transport;
 use ropewalk::testing::{Accumulated, AccumulatingFactory, PumpOptions};

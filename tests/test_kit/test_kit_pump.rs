@@ -1,13 +1,11 @@
 //! The test kit's pump: two protocols that talk to each other without a reactor, by the rules of the real transport.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Echo, Log, Script};
+use crate::common::{Echo, Log, Script};
 use ropewalk::error::ConnectionClosed;
 use ropewalk::failure::Panicked;
 use ropewalk::testing::{self, AccumulatingProtocol, Pump, PumpOptions, connected_pair};

@@ -1,15 +1,12 @@
 //! TLS as a layer, without a network: two protocols on a pump, or one and a peer that is the TLS library alone.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::certificates::{self, Authority};
-use common::tls::*;
-use common::{Log, Script};
+use crate::common::certificates::{self, Authority};
+use crate::common::tls::*;
+use crate::common::{Log, Script};
 use ropewalk::testing::{Conditions, Network, PumpOptions};
 use ropewalk::tls::{ServerTls, StartTlsError, Tls, TlsError, TlsVersion};
 use ropewalk::transport::{Producer, Streaming};
@@ -574,8 +571,9 @@ fn a_simulated_run_takes_the_same_course() {
             transport.write(data);
             Ok(())
         });
-        let port =
-            server.listen_tcp(([10, 0, 0, 1], 7).into(), &ListenOptions::new(), common::once(echo)).expect("a port");
+        let port = server
+            .listen_tcp(([10, 0, 0, 1], 7).into(), &ListenOptions::new(), crate::common::once(echo))
+            .expect("a port");
         // One that has no session to resume.
         let ((asking, asked), to) =
             (tls_side(authority.client("example.org")), port.host().socket_addr().expect("a TCP port"));
@@ -587,7 +585,7 @@ fn a_simulated_run_takes_the_same_course() {
             transport.write(b"a question");
             Ok(())
         });
-        drop(client.connect_tcp(to, &ConnectOptions::new(), common::once(asking)));
+        drop(client.connect_tcp(to, &ConnectOptions::new(), crate::common::once(asking)));
         network.run_until(Duration::from_secs(600), || asked.log.is_over()).expect("it ends");
         assert_eq!(asked.log.reason(), "the connection was closed cleanly");
         network.fingerprint()

@@ -1,14 +1,12 @@
 //! TLS in descriptions and around other endpoints, over real sockets, with certificates in files.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use common::certificates::{self, Authority, Folder};
-use common::*;
+use crate::common::certificates::{self, Authority, Folder};
+use crate::common::programs::said;
+use crate::common::*;
 use ropewalk::endpoints::{
     DescriptionErrorKind, client_from_string, quote_string_argument, server_from_string, wrap_client_tls,
     wrap_server_tls,
@@ -190,16 +188,17 @@ fn the_platforms_roots() {
         }
         return;
     }
+    own_process!();
     let files = Files::new();
     let inside = |roots: &str| {
-        let mut test = std::process::Command::new(std::env::current_exe().expect("this test"));
-        test.args(["--exact", "the_platforms_roots"]).env(INSIDE, files.folder.at("both.pem"));
+        let mut test = this_program("tls_endpoints::the_platforms_roots");
+        test.env(INSIDE, files.folder.at("both.pem"));
         test.env("SSL_CERT_FILE", files.folder.at(roots)).env_remove("SSL_CERT_DIR").output().expect("this test")
     };
     let good = inside("ca/ca.pem");
-    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stdout));
+    assert!(good.status.success(), "{}", said(&good));
     let bad = inside("no-such-file.pem");
-    let said = String::from_utf8_lossy(&bad.stdout).into_owned();
+    let said = said(&bad);
     assert!(
         !bad.status.success() && said.contains("no usable certificate of an authority in the platform's store"),
         "{said}"

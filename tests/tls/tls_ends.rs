@@ -1,11 +1,8 @@
 //! How connections over TLS end: on a pump, some with a peer that is the TLS library alone.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::tls::*;
+use crate::common::tls::*;
 use ropewalk::Failure;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::testing::PumpOptions;

@@ -1,9 +1,6 @@
 //! Peers that break the rules of TLS, or try what nobody should: on a pump, with a peer that is the TLS library, or bytes, alone.
-#![cfg(feature = "tls")]
 
-mod common;
-
-use common::tls::*;
+use crate::common::tls::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::tls::Tls;
 

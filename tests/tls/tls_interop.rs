@@ -1,17 +1,14 @@
 //! TLS with programs that nobody here wrote: OpenSSL's `s_client` and `s_server`, curl, and Python's `ssl` module.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::net::SocketAddr;
 use std::process::Output;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
-use common::certificates::{self, Authority, Folder, Issued};
-use common::programs::*;
-use common::tls::Seen;
-use common::*;
+use crate::common::certificates::{self, Authority, Folder, Issued};
+use crate::common::programs::*;
+use crate::common::tls::Seen;
+use crate::common::*;
 use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint, wrap_client_tls, wrap_server_tls};
 use ropewalk::error::ConnectionClosed;
 use ropewalk::interfaces::*;
@@ -111,6 +108,7 @@ fn commanded_s_client(files: &Files, to: SocketAddr, more: &[&str], input: &'sta
 
 #[test]
 fn openssls_client() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -131,6 +129,7 @@ fn openssls_client() {
 /// The protocol that ALPN chose, and a session that is resumed.
 #[test]
 fn openssls_client_resumes() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -156,6 +155,7 @@ fn openssls_client_resumes() {
 /// A client certificate, which is shown or missing.
 #[test]
 fn openssls_client_has_to_say_who_it_is() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -187,6 +187,7 @@ fn openssls_client_has_to_say_who_it_is() {
 /// STARTTLS as mail servers have it: our server, their client.
 #[test]
 fn openssls_client_starts_tls() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -224,6 +225,7 @@ fn openssls_client_starts_tls() {
 /// F56: a client that asks for another handshake again and again (TLS 1.2) is refused, and the reactor goes on.
 #[test]
 fn openssls_client_renegotiates() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -240,6 +242,7 @@ fn openssls_client_renegotiates() {
 
 #[test]
 fn openssls_server() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -264,6 +267,7 @@ fn openssls_server() {
 /// A server that wants to know who we are.
 #[test]
 fn openssls_server_has_to_be_told_who_we_are() {
+    own_process!();
     let files = Files::new();
     if !has("openssl") {
         return;
@@ -284,6 +288,7 @@ fn openssls_server_has_to_be_told_who_we_are() {
 /// A wrong name, an expired and a self-signed certificate: each an error of its own, from a server that is not ours.
 #[test]
 fn openssls_server_is_not_who_it_should_be() {
+    own_process!();
     if !has("openssl") {
         return;
     }
@@ -316,6 +321,7 @@ fn openssls_server_is_not_who_it_should_be() {
 /// A page over HTTPS, which curl fetches, and does not fetch if the certificate is wrong.
 #[test]
 fn curl() {
+    own_process!();
     if !has("curl") {
         return;
     }
@@ -382,6 +388,7 @@ print('good')
 /// Python's client: a megabyte there and back, at once and after STARTTLS. It ends TLS before the connection, or cuts that off.
 #[test]
 fn pythons_client() {
+    own_process!();
     let files = Files::new();
     if !has("python3") {
         return;
@@ -440,6 +447,7 @@ else:
 /// Python's server, at once and after STARTTLS. It ends TLS before the connection, or cuts that off.
 #[test]
 fn pythons_server() {
+    own_process!();
     let files = Files::new();
     if !has("python3") {
         return;

@@ -1,10 +1,5 @@
 //! What an idle TLS connection takes, in bytes of live allocations, on each side; and that nothing stays behind it.
-#![cfg(feature = "tls")]
-#![allow(unsafe_code, reason = "an allocator that counts")]
 
-mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::certificates::Authority;
-use common::*;
+use crate::common::allocator;
+use crate::common::certificates::Authority;
+use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ServerTls, TlsVersion};
 use ropewalk::{Reactor, Result, Transport};
@@ -25,45 +21,9 @@ const BEFORE: usize = 20;
 /// The most that one idle side may take, without its socket.
 const ALLOWED: isize = 20 * 1024;
 
-/// The system's allocator, counting the bytes that are in use, each thread for itself.
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    // A thread that ends has no counter any more.
-    let _ = LIVE.try_with(|live| live.set(live.get() + change));
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every method passes its arguments on to the system's allocator unchanged, and returns what that returned; the
-// counter is all that is added, and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above; `block` came from the system's allocator, for nothing else gives any.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        // SAFETY: as above.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
-
+/// Bytes that this thread holds.
 fn live() -> isize {
-    LIVE.with(Cell::get)
+    allocator::live().cast_signed()
 }
 
 /// Echoes over TLS.
@@ -127,7 +87,7 @@ impl Both {
         let (told, tells, ends) = (Arc::clone(&go), Arc::clone(&counted), Arc::clone(&goes_on));
         let (client, to) = (self.client.clone(), self.to);
         let asking = thread::spawn(move || {
-            let (reactor, answered) = (common::reactor(), Rc::<RefCell<Vec<Transport>>>::default());
+            let (reactor, answered) = (crate::common::reactor(), Rc::<RefCell<Vec<Transport>>>::default());
             ask(&reactor, to, &client, &answered, BEFORE);
             tells.store(true, Ordering::SeqCst);
             run_until(&reactor, || told.load(Ordering::SeqCst));
@@ -161,6 +121,7 @@ impl Both {
 /// Twenty kibibytes are the limit. Measured sizes are printed (`--nocapture`).
 #[test]
 fn an_idle_connection() {
+    own_process!();
     allow_many_descriptors();
     for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
         let authority = Authority::new();

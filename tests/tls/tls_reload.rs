@@ -1,12 +1,9 @@
 //! Certificates that are renewed while a server runs: files that are read again, and configurations that are replaced. In memory;
 //! the time after which files are looked at again is tested in `src/tls/files/tests.rs`.
-#![cfg(feature = "tls")]
 
-mod common;
-
-use common::certificates::{Authority, Folder, Issued};
-use common::tls::{CLEAN, play};
-use common::*;
+use crate::common::certificates::{Authority, Folder, Issued};
+use crate::common::tls::{CLEAN, play};
+use crate::common::*;
 use ropewalk::tls::{ConfigError, ServerTls};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;

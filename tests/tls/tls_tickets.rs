@@ -1,17 +1,14 @@
 //! Session tickets of TLS 1.3: how many there are, and when they are sent. In memory, and over sockets with Python's client.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::TcpStream;
 use std::rc::Rc;
 
-use common::certificates::{Authority, Folder};
-use common::programs::*;
-use common::tls::{CLEAN, Library, Seen, play, tls_side, usual, with_library_client};
-use common::*;
+use crate::common::certificates::{Authority, Folder};
+use crate::common::programs::*;
+use crate::common::tls::{CLEAN, Library, Seen, play, tls_side, usual, with_library_client};
+use crate::common::*;
 use ropewalk::endpoints::{TcpServerEndpoint, wrap_server_tls};
 use ropewalk::interfaces::*;
 use ropewalk::tls::{ServerTls, TlsVersion};
@@ -113,7 +110,7 @@ fn an_end_behind_tickets_that_wait() {
             transport.lose_connection();
             Ok(())
         });
-        let pump = common::tls::connect(client, server);
+        let pump = crate::common::tls::connect(client, server);
         pump.client().transport().write(b"a question");
         pump.flush();
         assert_eq!(
@@ -172,6 +169,7 @@ fn everything_arrives(reactor: &Reactor) {
 /// meet its closed socket.
 #[test]
 fn a_client_that_sends_and_closes() {
+    own_process!();
     if !has("python3") {
         return;
     }

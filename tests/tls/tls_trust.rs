@@ -1,16 +1,13 @@
 //! Whom a peer is taken for: certificates that are their own root, fingerprints, and keys of no use. In memory, and with
 //! certificates and peers of OpenSSL.
-#![cfg(feature = "tls")]
-
-mod common;
 
 use std::process::Command;
 use std::sync::Arc;
 
-use common::certificates::{self, Authority, Folder, Issued};
-use common::programs::*;
-use common::tls::{Seen, play};
-use common::*;
+use crate::common::certificates::{self, Authority, Folder, Issued};
+use crate::common::programs::*;
+use crate::common::tls::{Seen, play};
+use crate::common::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SerialNumber};
 use ropewalk::endpoints::{client_from_string, quote_string_argument, server_from_string};
 use ropewalk::interfaces::*;
@@ -252,6 +249,7 @@ fn ask(description: &str) -> Seen {
 /// client of OpenSSL's, which believes that certificate of ours.
 #[test]
 fn openssls_self_signed_certificate() {
+    own_process!();
     let Some(openssl) = OpenSsl::new() else { return };
     let issued = openssl.self_signed("own", &["rsa:2048"]);
     openssl.folder.put("roots/own.pem", &issued.certificate);
