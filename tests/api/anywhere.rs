@@ -1,6 +1,7 @@
-//! Everything may be called from everywhere: random programs that call every public method of the engine from inside every
-//! callback and every drop, over the simulated network, whose own checks run along. Nothing may panic, caught or not. A failure
-//! names the seed, with which the program can be replayed.
+//! Everything may be called from everywhere: random programs that call every public method of the
+//! engine from inside every callback and every drop, over the simulated network, whose own checks
+//! run along. Nothing may panic, caught or not. A failure names the seed, with which the program
+//! can be replayed.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +26,7 @@ const SEEDS: u64 = 150;
 const ACTIONS: u32 = 400;
 const DEEPEST: u32 = 5;
 
-/// What panicked, whoever caught it.
+/// The panics so far, caught or not.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 thread_local! {
@@ -398,7 +399,7 @@ impl Program {
         for reactor in self.0.reactors.take() {
             reactor.close().expect("nothing is running");
         }
-        // What was kept back goes on when its pause goes, and may bring something more.
+        // Work that a pause kept back goes on when the pause is dropped, and may add more.
         while !self.0.pauses.borrow().is_empty() {
             drop(self.0.pauses.take());
         }

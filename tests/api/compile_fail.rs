@@ -1,9 +1,9 @@
-//! Typical mistakes, and whether the compiler's message names the remedy. Each program under `compile_fail/` must be refused; its
-//! lines `//~ ..` are texts of ours that the message has to contain, so that they hold for every version of the compiler.
-//! `control.rs` compiles.
+//! Typical mistakes, and whether the compiler's message names the remedy. Each program under
+//! `compile_fail/` must be refused; its lines `//~ ..` are texts of ours that the message has to
+//! contain, so that they hold for every version of the compiler. `control.rs` compiles.
 //!
-//! The programs are compiled against the library that this test is linked with. A crate for such tests would build all
-//! dependencies a second time.
+//! The programs are compiled against the library that this test is linked with. A crate for such
+//! tests would build all dependencies a second time.
 
 use std::fs;
 use std::path::{Path, PathBuf};

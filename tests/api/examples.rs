@@ -11,8 +11,8 @@ use std::thread;
 use crate::common::*;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// An example's executable: beside those of the tests, where `cargo test` puts it, and built first if only this test was
-/// asked for.
+/// An example's executable: beside those of the tests, where `cargo test` puts it, and built first
+/// if only this test was asked for.
 fn executable(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("this executable");
     let profile = tests.parent().and_then(Path::parent).expect("the directory of the profile");
@@ -128,7 +128,8 @@ fn echo_prints_ten_answers() {
     assert!(printed.starts_with("listening on 127.0.0.1:"), "{printed}");
 }
 
-/// `echo_server` says where it listens, answers a peer that is not ours and closes, and ends well on both signals.
+/// `echo_server` says where it listens, answers a peer that is not ours and closes, and ends well
+/// on both signals.
 #[test]
 fn echo_server_answers_and_ends_on_signals() {
     own_process!();
@@ -164,8 +165,8 @@ fn echo_server_answers_and_ends_on_signals() {
     }
 }
 
-/// Whether the signal is ignored by this process, as the shell does with those that run in the background, and so by its
-/// children.
+/// Returns `true` if this process ignores the signal, and so do its children. Shells ignore signals
+/// for programs in the background.
 fn is_ignored(signal: Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
@@ -260,7 +261,7 @@ fn proxy_passes_everything_on() {
     assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
 }
 
-/// `proxy` to where nobody listens: the connection is closed, it says why, and goes on.
+/// `proxy` with a target that refuses: it closes the connection, prints the reason, and goes on.
 #[test]
 fn proxy_without_a_target_closes() {
     own_process!();
@@ -310,8 +311,8 @@ impl Guest {
     }
 }
 
-/// `chat`: lines go to all, in however many pieces they come; a name is one talker's at a time; a line that is too long ends its
-/// connection and no other.
+/// `chat`: lines go to all, in however many pieces they come; a name is one talker's at a time; a
+/// line that is too long ends its connection and no other.
 #[test]
 fn chat_passes_lines_on() {
     own_process!();
@@ -382,7 +383,8 @@ fn command(input: &mut impl BufRead) -> Option<Vec<String>> {
     (0..words).map(word).collect()
 }
 
-/// `redis` pipelines four commands, whose replies come in pieces, and then sends each command when it has the reply before.
+/// `redis` pipelines four commands, whose replies come in pieces, and then sends each command when
+/// it has the reply before.
 #[test]
 fn redis_pipelines_and_chains() {
     own_process!();
@@ -417,7 +419,8 @@ fn redis_pipelines_and_chains() {
     assert_eq!(server.join().unwrap(), expected);
 }
 
-/// An error of the server, a reply that is none, and an end in the middle of one: `redis` says so, and ends badly.
+/// An error of the server, a reply that is none, and an end in the middle of one: `redis` says so,
+/// and ends badly.
 #[test]
 fn redis_says_what_went_wrong() {
     own_process!();
@@ -456,7 +459,8 @@ impl Drop for Scratch {
     }
 }
 
-/// `starttls_client` and `starttls_server`: the secret is said in secret; and it is not said to a server that is not the right one.
+/// `starttls_client` and `starttls_server`: the secret is said in secret; and it is not said to a
+/// server that is not the right one.
 #[cfg(feature = "tls")]
 #[test]
 fn starttls_client_asks_starttls_server() {
@@ -478,7 +482,7 @@ fn starttls_client_asks_starttls_server() {
     assert!(said.contains("\nError: the peer's certificate is not for other.example"), "{said}");
     assert!(server.line().ends_with(" is gone: the peer ended TLS: bad_certificate"));
 
-    // Plain speech goes on, until somebody slips something in.
+    // Plain text goes on until bytes are injected ahead of the handshake.
     let mut stream = dial(at.strip_prefix("tcp:").unwrap().parse().unwrap());
     stream.write_all(b"hello\n").unwrap();
     let mut answer = [0; 31];

@@ -1,4 +1,5 @@
-//! Factories and endpoints of every form that a program may hold them in: closures, boxes, references, shared pointers.
+//! Factories and endpoints of every form that a program may hold them in: closures, boxes,
+//! references, shared pointers.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -28,12 +29,13 @@ fn at(port: u16) -> SocketAddr {
     SocketAddr::new(MemoryReactor::HOST, port)
 }
 
-/// What the protocol of a connection to `port` writes.
+/// The bytes that the protocol of a connection to `port` writes.
 fn greeting(memory: &MemoryReactor, port: u16) -> Vec<u8> {
     memory.connect(port).unwrap().read()
 }
 
-/// A factory of a closure builds a protocol for each connection; the closure may count, and may look at the peer.
+/// A factory of a closure builds a protocol for each connection; the closure may count, and may
+/// look at the peer.
 #[test]
 fn a_closure_builds_each_protocol() {
     let memory = MemoryReactor::new();
@@ -73,7 +75,8 @@ impl Factory for Exclusive {
     }
 }
 
-/// A boxed factory is started, asked and stopped as the factory in it is; factories of different types fit into one list.
+/// A boxed factory is started, asked and stopped as the factory in it is; factories of different
+/// types fit into one list.
 #[test]
 fn a_boxed_factory_is_a_factory() {
     let memory = MemoryReactor::new();
@@ -96,7 +99,8 @@ fn a_boxed_factory_is_a_factory() {
     assert_eq!(running.get(), 0);
 }
 
-/// Endpoints listen and connect through references and shared pointers to trait objects, as through boxes.
+/// Endpoints listen and connect through references and shared pointers to trait objects, as through
+/// boxes.
 #[test]
 fn pointers_to_endpoints_listen_and_connect() {
     fn listen_by_reference(endpoint: &dyn ServerEndpoint) {
@@ -151,8 +155,8 @@ impl<C: Clock + 'static> Protocol for Watch<C> {
     }
 }
 
-/// A factory may be made by a function of any clock, by a borrowed one of which it keeps the timers or by one that it keeps itself: with a
-/// reactor in the program, and a virtual clock in a test.
+/// A factory may be made by a function of any clock, by a borrowed one of which it keeps the timers
+/// or by one that it keeps itself: with a reactor in the program, and a virtual clock in a test.
 #[test]
 fn a_function_of_a_clock_makes_a_factory() {
     fn of_timers(clock: &(impl Clock + ?Sized)) -> impl Factory {

@@ -12,7 +12,7 @@ use ropewalk::failure::Panicked;
 use ropewalk::interfaces::*;
 use ropewalk::{Address, ConnectOptions, Failure, ListenOptions, Reactor, Result, Transport};
 
-/// Where a protocol fails.
+/// The callback in which a protocol fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Nowhere,
@@ -138,8 +138,8 @@ impl Others {
     }
 }
 
-/// A protocol that fails in any of its callbacks, by an `Err` or a panic, ends its own connection with that as the reason,
-/// is lost and dropped once, and another connection goes on.
+/// A protocol that fails in any of its callbacks, by an `Err` or a panic, ends its own connection
+/// with that as the reason, is lost and dropped once, and another connection goes on.
 #[test]
 fn a_failing_protocol_ends_its_own_connection_only() {
     let all: &[&str] = &["made", "data", "read lost", "write lost", "lost", "dropped"];
@@ -203,7 +203,8 @@ fn fails_alone(place: Place, how: How, as_client: bool, expected: &[&str]) {
         assert!(how.is_reason(&reason), "{case}: {reason}");
     }
     if as_client {
-        // Who asked for the connection is told of a failed `connection_made`, and of nothing later.
+        // The Deferred of the connection fails with a failed `connection_made`, and with nothing
+        // later.
         match outcome.take().expect("the attempt is over") {
             Ok(()) => assert!(place != Place::Made, "{case}"),
             Err(failure) => assert!(place == Place::Made && how.is_reason(&failure), "{case}: {failure}"),
@@ -241,8 +242,9 @@ impl Factory for FailingFactory {
     }
 }
 
-/// A server's factory that panics when it builds refuses that connection, when it starts keeps the port from listening, and
-/// when it stops fails the Deferred of the port that stops; no protocol is ever made or lost by it, and others go on.
+/// A server's factory that panics when it builds refuses that connection, when it starts keeps the
+/// port from listening, and when it stops fails the Deferred of the port that stops; no protocol is
+/// ever made or lost by it, and others go on.
 #[test]
 fn a_failing_factory_harms_nobody_else() {
     for call in ["start", "build", "stop"] {
@@ -274,7 +276,7 @@ fn a_failing_factory_harms_nobody_else() {
     }
 }
 
-/// Whether one message comes back.
+/// Returns `true` if one message comes back.
 fn echoes_once(mut stream: TcpStream) -> bool {
     // Refused, it may be closed before or after this.
     let sent = stream.write_all(b"x").is_ok();
@@ -282,7 +284,8 @@ fn echoes_once(mut stream: TcpStream) -> bool {
     sent && came
 }
 
-/// A client's factory that panics fails the Deferred of its own attempt, where somebody waits for that, and others go on.
+/// A client's factory that panics fails the Deferred of its own attempt, where a callback waits for
+/// it. Other attempts go on.
 #[test]
 fn a_failing_client_factory_fails_its_own_attempt() {
     for (call, expected) in
@@ -297,7 +300,7 @@ fn a_failing_client_factory_fails_its_own_attempt() {
             result.replace(Some(made.map(drop)));
         }));
         if call == "start" {
-            // Nobody was called: the peer would wait for ever.
+            // No callback was called: the peer would wait for ever.
             drop(TcpStream::connect(address).unwrap());
         }
         run_beside(&others.reactor, peer);
@@ -311,7 +314,8 @@ fn a_failing_client_factory_fails_its_own_attempt() {
     }
 }
 
-/// A timer, a call from a thread, and a callback of a Deferred that panic keep neither their own kind nor any connection from going on.
+/// A timer, a call from a thread, and a callback of a Deferred that panic keep neither their own
+/// kind nor any connection from going on.
 #[test]
 fn failing_calls_harm_nobody_else() {
     let mut others = Others::begin();

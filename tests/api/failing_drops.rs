@@ -1,5 +1,5 @@
-//! Values of the program's that panic when they are dropped: the loop goes on, whoever drops them. And what is left if a panic gets
-//! out of a turn all the same.
+//! Values of the program's that panic when they are dropped: the loop goes on wherever it drops
+//! them. Also the state behind a panic that leaves a turn all the same.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -99,7 +99,7 @@ fn join(reactor: &Reactor, server: impl Factory, client: impl Factory) {
     drop(connect(reactor, address, client).add_both(|_| ()));
 }
 
-/// Every place in which the engine drops what is the program's.
+/// Every place in which the engine drops a value of the program's.
 const PLACES: [(&str, Plant); 22] = [
     ("a client's factory", |reactor, bomb| join(reactor, |_| Some(Echo), bomb)),
     ("a server's factory", |reactor, bomb| join(reactor, bomb, |_| Some(Echo))),
@@ -212,8 +212,8 @@ const PLACES: [(&str, Plant); 22] = [
     }),
 ];
 
-/// Wherever a value of the program's panics when it is dropped, the run ends as it should, the reactor runs again, and closes. The
-/// same if it is closed at once.
+/// Wherever a value of the program's panics when it is dropped, the run ends as it should, the
+/// reactor runs again, and closes. The same if it is closed at once.
 #[test]
 fn a_drop_that_panics_harms_nobody_else() {
     for (place, plant) in PLACES {
@@ -244,7 +244,7 @@ fn await_count(count: &AtomicUsize, place: &str) {
     }
 }
 
-/// What is given to a reactor that is closed is dropped guarded.
+/// A closed reactor catches panics when it drops the values that it is given.
 #[test]
 fn what_a_closed_reactor_is_given_is_dropped_guarded() {
     let count = Arc::new(AtomicUsize::new(0));
@@ -276,7 +276,8 @@ fn a_resolver_that_panics_when_it_is_dropped() {
     assert!(errors.len() == 1 && errors[0].contains("a resolver panicked when it was dropped"), "{errors:?}");
 }
 
-/// A canceller and a value that panic when a Deferred drops them do not get at whoever fires it.
+/// A canceller and a value that panic when a Deferred drops them do not disturb the code that fires
+/// it.
 #[test]
 fn a_deferred_drops_what_it_was_given_guarded() {
     let count = Arc::new(AtomicUsize::new(0));
@@ -293,7 +294,7 @@ fn a_deferred_drops_what_it_was_given_guarded() {
     assert!(named.iter().all(|name| errors.iter().any(|line| line.contains(name))), "{errors:?}");
 }
 
-/// A log that panics once, when it is told of an error: what runs unguarded in a turn.
+/// A log that panics once, with an error: it runs unguarded in a turn.
 struct PanickingLog(AtomicBool);
 
 impl tracing::Subscriber for PanickingLog {
@@ -318,8 +319,8 @@ impl tracing::Subscriber for PanickingLog {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// A panic that gets out of a turn ends the run with it; the reactor is not running then, runs again, and tells those that had
-/// still to be told.
+/// A panic that gets out of a turn ends the run with it; the reactor is not running then, runs
+/// again, and tells those that had still to be told.
 #[test]
 fn a_panic_that_leaves_the_loop_loses_nothing() {
     let (reactor, log) = (reactor(), Log::default());

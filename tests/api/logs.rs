@@ -1,5 +1,6 @@
-//! The events of the log: every failure of a program's code once, where it enters, as an event of level ERROR; and nothing of that
-//! level about ends that the network made. Where no subscriber hears it, it goes to standard error.
+//! The events of the log: every failure of a program's code once, where it enters, as an event of
+//! level ERROR; and nothing of that level about ends that the network made. Where no subscriber
+//! hears it, it goes to standard error.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -42,7 +43,8 @@ fn told(script: Script) -> Vec<String> {
     lines
 }
 
-/// A failing callback of any kind, by an error or a panic: one event, with the peer, the protocol's type, the failure and its cause.
+/// A failing callback of any kind, by an error or a panic: one event, with the peer, the protocol's
+/// type, the failure and its cause.
 #[test]
 fn a_failing_callback_is_logged_once() {
     for panics in [false, true] {
@@ -74,8 +76,8 @@ fn a_failing_callback_is_logged_once() {
     }
 }
 
-/// A failure behind `abort_connection` in the same callback is logged, and is the reason of the end; so is one behind
-/// `lose_connection`.
+/// A failure behind `abort_connection` in the same callback is logged, and is the reason of the
+/// end; so is one behind `lose_connection`.
 #[test]
 fn a_failure_behind_an_abort_is_logged_and_the_reason() {
     for aborts in [false, true] {
@@ -126,7 +128,8 @@ fn a_failing_preparation_is_logged_once() {
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
-/// Ends that the network made are no errors: resets, clean ends, and a peer that is gone while we write.
+/// Ends that the network made are no errors: resets, clean ends, and a peer that is gone while we
+/// write.
 #[test]
 fn what_the_network_does_is_no_error() {
     for resets in [false, true] {
@@ -145,7 +148,8 @@ fn what_the_network_does_is_no_error() {
     }
 }
 
-/// A failure of what was started with `or_log` is logged once, with the word, the failure and the line.
+/// A failure of what was started with `or_log` is logged once, with the word, the failure and the
+/// line.
 #[test]
 fn what_is_started_with_or_log_is_logged() {
     let ((), lines) = logged(|| {
@@ -166,7 +170,8 @@ mod tls {
     use super::*;
     use crate::common::tls::play;
 
-    /// A handshake that fails is told by the side that finds the fault, once; callbacks over TLS as any.
+    /// A handshake that fails is logged once, by the side that finds the fault; callbacks over TLS
+    /// as any.
     #[test]
     fn a_failed_handshake_is_logged() {
         let authority = Authority::new();
@@ -203,7 +208,8 @@ fn without_subscriber(test: &str, scenario: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Without a subscriber a failure of a callback, and a failure that nothing handles, are lines on standard error.
+/// Without a subscriber a failure of a callback, and a failure that nothing handles, are lines on
+/// standard error.
 #[test]
 fn without_a_subscriber_errors_go_to_standard_error() {
     if std::env::var_os(SILENT).is_some() {
@@ -274,8 +280,8 @@ fn code_of(code: ExitCode) -> i32 {
     (0..=255_u8).find(|number| ExitCode::from(*number) == code).map_or(-1, i32::from)
 }
 
-/// The exit code of a program under `run`, and what it says: success, a failure now and later, a panic, a stop, a signal, and a port
-/// that is taken.
+/// The exit code of a program under `run`, and what it says: success, a failure now and later, a
+/// panic, a stop, a signal, and a port that is taken.
 #[test]
 fn run_has_an_exit_code_and_says_why() {
     if let Some(scenario) = std::env::var_os(SILENT) {
@@ -301,7 +307,8 @@ fn run_has_an_exit_code_and_says_why() {
     }
 }
 
-/// `when_stopped` fires before ports and connections are closed, and a program may still use them then.
+/// `when_stopped` fires before ports and connections are closed, and a program may still use them
+/// then.
 #[test]
 fn when_stopped_comes_before_connections_end() {
     let (reactor, log) = (reactor(), Log::default());

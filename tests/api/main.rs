@@ -1,4 +1,5 @@
-//! The public surface: what the compiler says of mistakes, the examples, calls from everywhere, and code that fails.
+//! The public surface: what the compiler says of mistakes, the examples, calls from everywhere, and
+//! code that fails.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
-//! The list of a factory's open connections: who is in it and when, and what may be done while it is iterated over.
+//! The list of a factory's open connections: who is in it and when, and what may be done while it
+//! is iterated over.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -79,8 +80,8 @@ impl Scene {
     }
 }
 
-/// From `connection_made` on a connection is in the list, in `connection_lost` it is no longer, however it ends; a connection that was
-/// refused never is.
+/// From `connection_made` on a connection is in the list, in `connection_lost` it is no longer,
+/// however it ends; a connection that was refused never is.
 #[test]
 fn members_from_made_to_lost() {
     let scene = Scene::new();
@@ -109,8 +110,8 @@ fn members_from_made_to_lost() {
     assert_eq!(*scene.seen.borrow(), expected);
 }
 
-/// The list is waited for: at once if it is empty, behind the last `connection_lost` otherwise, also if that panics. A waiter that was
-/// cancelled is no harm.
+/// The list is waited for: at once if it is empty, behind the last `connection_lost` otherwise,
+/// also if that panics. A waiter that was cancelled is no harm.
 #[test]
 fn waiting_for_the_last() {
     let scene = Scene::new();
@@ -134,8 +135,8 @@ fn waiting_for_the_last() {
     assert_eq!(scene.seen.borrow()[2..], ["lost: 1 open, out", "lost: 0 open, out", "empty"]);
 }
 
-/// What is done to connections, or to the reactor, while the list is iterated over changes the list and harms nothing: those that are lost
-/// are left out, and new ones come last.
+/// Connections and the reactor may be changed while the list is iterated over. The iteration leaves
+/// out lost connections, and new ones come last.
 #[test]
 fn changes_while_iterating() {
     let scene = Scene::new();

@@ -1,5 +1,5 @@
-//! A protocol that is reached from outside of its callbacks, its own included: from Deferreds that fire inside of it, from timers, from
-//! other connections, and through protocols that wrap it.
+//! A protocol that is reached from outside of its callbacks, its own included: from Deferreds that
+//! fire inside of it, from timers, from other connections, and through protocols that wrap it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -57,7 +57,8 @@ fn chain(connection: &Connection<Asking>, log: &Log, request: u8) -> Deferred<u8
     })
 }
 
-/// Commands in a chain, each asked for from inside the callback that has the reply before: over a reactor.
+/// Commands in a chain, each asked for from inside the callback that has the reply before: over a
+/// reactor.
 #[test]
 fn a_chain_of_commands() {
     let (reactor, log) = (reactor(), Log::default());
@@ -147,7 +148,7 @@ fn a_free_protocol_is_called_at_once() {
     assert_eq!(log.all(), ["within", "behind"]);
 }
 
-/// A connection that is over first: the waiting calls are told, in their order, and dropped.
+/// A connection that is over first: the waiting calls fail, in their order, and are dropped.
 #[test]
 fn calls_that_come_too_late_are_told() {
     let log = Log::default();
@@ -157,7 +158,7 @@ fn calls_that_come_too_late_are_told() {
     let mut late = connection.later(|_, _| Ok("there is none"));
     assert_eq!(late.take_result().unwrap().unwrap_err().check(), Some(&Unavailable::Gone));
 
-    // Those that wait for a protocol in its last call, and then for nothing.
+    // Calls that wait for a protocol in its last callback, and then fail.
     let said = log.clone();
     let script = Script::new(&log).lost(move |_| {});
     let joined = StringTransport::new().joined(script);
@@ -187,7 +188,8 @@ fn a_failure_for_a_protocol_that_has_gone_is_kept() {
     assert_eq!(gone.take_result().unwrap().unwrap_err().check(), Some(&Unavailable::Gone));
 }
 
-/// A result is handed to a method when the protocol is free: here from inside `data_received`, twice.
+/// A result is handed to a method when the protocol is free: here from inside `data_received`,
+/// twice.
 #[test]
 fn a_result_is_handed_to_a_method() {
     let echo = Script::new(&Log::default()).data(|transport, data| {
@@ -249,7 +251,8 @@ impl Drop for Bomb {
     }
 }
 
-/// A waiting call that is dropped instead of made, cancelled or for another protocol, harms nothing by what it holds.
+/// A waiting call that is dropped instead of made, cancelled or for another protocol, harms nothing
+/// by what it holds.
 #[test]
 fn a_waiting_call_is_dropped_guarded() {
     let log = Log::default();
@@ -291,7 +294,8 @@ impl<P: Protocol> Protocol for Wrapper<P> {
     }
 }
 
-/// A protocol reaches itself through those that wrap it, boxes too; and each of them is reached as what it is.
+/// A protocol reaches itself through those that wrap it, boxes too; and each of them is reached as
+/// what it is.
 #[test]
 fn a_wrapped_protocol_reaches_itself() {
     let log = Log::default();
@@ -340,7 +344,8 @@ fn connections_reach_each_other() {
     }
 }
 
-/// The clock at hand: the reactor's, the pump's, or the transport's own; of a reactor that is closed, one that calls nothing.
+/// The clock at hand: the reactor's, the pump's, or the transport's own; of a reactor that is
+/// closed, one that calls nothing.
 #[test]
 fn a_transport_has_timers() {
     let closes_after = |after: Duration| {
@@ -376,7 +381,8 @@ fn a_transport_has_timers() {
     assert!(!transport.timers().call_later(second, || {}).active());
 }
 
-/// Time passes from deadline to deadline: what a timer asked for has happened before the next is called.
+/// Time passes from deadline to deadline: what a timer asked for has happened before the next is
+/// called.
 #[test]
 fn time_passes_deadline_by_deadline() {
     let log = Log::default();

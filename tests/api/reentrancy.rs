@@ -1,5 +1,6 @@
-//! F19: random sequences of requests and of what peers do over real sockets, and what a connection is while it ends. All requests inside
-//! all callbacks are a case of the conformance suite (`src/testing/conformance/reentry.rs`).
+//! F19: random sequences of requests and of what peers do over real sockets, and what a connection
+//! is while it ends. All requests inside all callbacks are a case of the conformance suite
+//! (`src/testing/conformance/reentry.rs`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,8 +10,8 @@ use std::time::Duration;
 use crate::common::*;
 use ropewalk::Transport;
 
-/// The connection is over for its protocol while the socket is still being read: it has no descriptor and no options any
-/// more.
+/// The connection is over for its protocol while the socket is still being read: it has no
+/// descriptor and no options any more.
 #[test]
 fn a_lost_connection_has_no_socket_even_while_it_lingers() {
     let (reactor, log, kept) = (reactor(), Log::default(), Rc::default());
@@ -32,8 +33,8 @@ fn a_lost_connection_has_no_socket_even_while_it_lingers() {
     run_until(&reactor, || reactor.counters().watched == 1);
 }
 
-/// A reactor that stops tells a connection of its end also when more is queued than one turn sends, and the peer that it was
-/// cut short. (How much arrives before a reset is the kernel's affair.)
+/// A reactor that stops tells a connection of its end also when more is queued than one turn sends,
+/// and the peer that it was cut short. (How much arrives before a reset is the kernel's affair.)
 #[test]
 fn stopping_with_much_queued_loses_the_connection_once() {
     let (reactor, log) = (reactor(), Log::default());
@@ -82,7 +83,7 @@ struct Pair {
     peer: Option<TcpStream>,
     /// Given to `write`, in order.
     written: Vec<u8>,
-    /// How much of it was written before anything was closed by anybody.
+    /// Number of bytes written before either side closed anything.
     owed: usize,
     read_by_peer: Vec<u8>,
     sent_by_peer: Vec<u8>,
@@ -142,7 +143,7 @@ impl Pair {
         }
     }
 
-    /// What is there; whether that was all there will be.
+    /// Reads the bytes that are there. Returns `true` at the end of the stream.
     fn peer_reads(&mut self) -> bool {
         let Some(peer) = &mut self.peer else { return true };
         let mut buffer = vec![0; 256 * 1024];
@@ -160,8 +161,9 @@ impl Pair {
     }
 }
 
-/// Whatever both ends do in whatever order: made once, lost once and last, each end reads a prefix of what the other wrote,
-/// and all of it if nobody was violent; and nothing stays behind.
+/// Whatever both ends do in whatever order: made once, lost once and last, each end reads a prefix
+/// of what the other wrote, and all of it if neither reset the connection; and nothing stays
+/// behind.
 #[test]
 fn random_sequences_keep_the_rules() {
     let mut violent = 0;

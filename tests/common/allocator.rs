@@ -1,7 +1,9 @@
-//! An allocator that counts, for the tests that measure memory. A program that uses it names it as its `#[global_allocator]`.
+//! An allocator that counts, for the tests that measure memory. A program that uses it names it as
+//! its `#[global_allocator]`.
 //!
-//! Each thread has counts of its own, so the peers of a test in their threads do not disturb them. The counts of the process
-//! are exact only in a process of its own ([`own_process`](crate::common::own_process)).
+//! Each thread has counts of its own, so the peers of a test in their threads do not disturb them.
+//! The counts of the process are exact only in a process of its own
+//! ([`own_process`](crate::common::own_process)).
 #![allow(unsafe_code, reason = "GlobalAlloc is an unsafe trait; see the SAFETY comments")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,7 +21,8 @@ thread_local! {
 
 static LIVE_IN_PROCESS: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes that this thread holds. A thread that frees memory of other threads may hold less than nothing: the count wraps.
+/// Bytes that this thread holds. A thread that frees memory of other threads may hold less than
+/// nothing: the count wraps.
 pub fn live() -> usize {
     LIVE.get()
 }
@@ -59,8 +62,9 @@ fn gave(size: usize) {
     LIVE_IN_PROCESS.fetch_sub(size, Ordering::Relaxed);
 }
 
-// SAFETY: every request goes unchanged to the system's allocator, which keeps the contract. Counting touches no memory but
-// the cells of this thread and an atomic, and does not allocate or unwind.
+// SAFETY: every request goes unchanged to the system's allocator, which keeps the contract.
+// Counting touches no memory but the cells of this thread and an atomic, and does not allocate or
+// unwind.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         took(layout.size());

@@ -1,8 +1,9 @@
 //! Processes of their own for tests that can't share one.
 //!
-//! The tests of a program run in threads of one process. A test that counts descriptors, threads or bytes, changes a limit, a
-//! panic hook, the log's subscriber or the environment, forks, handles signals or starts programs begins with
-//! [`own_process!`](own_process): the rest of it runs alone in a new process of the same program.
+//! The tests of a program run in threads of one process. A test that counts descriptors, threads or
+//! bytes, changes a limit, a panic hook, the log's subscriber or the environment, forks, handles
+//! signals or starts programs begins with [`own_process!`](own_process): the rest of it runs alone
+//! in a new process of the same program.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -18,10 +19,12 @@ use super::LIMIT;
 /// Names the one test that a process runs.
 const TEST: &str = "ROPEWALK_TEST_OWN_PROCESS";
 
-/// Seconds after which a test in a process of its own is killed. Each of its waits has a limit of its own ([`LIMIT`]).
+/// Seconds after which a test in a process of its own is killed. Each of its waits has a limit of
+/// its own ([`LIMIT`]).
 const PROCESS_LIMIT_SECONDS: u64 = 10 * LIMIT.as_secs();
 
-/// Runs the rest of the test alone in a process of its own, and fails if it fails there. Stands first in a test.
+/// Runs the rest of the test alone in a process of its own, and fails if it fails there. Stands
+/// first in a test.
 macro_rules! own_process {
     () => {
         if !$crate::common::process::is_alone(std::any::type_name_of_val(&|| ())) {
@@ -31,8 +34,8 @@ macro_rules! own_process {
 }
 pub(crate) use own_process;
 
-/// Returns `true` in the process of the test whose closure has this type name. Elsewhere the test runs in such a process, and
-/// the result is `false` once it has passed.
+/// Returns `true` in the process of the test whose closure has this type name. Elsewhere the test
+/// runs in such a process, and the result is `false` once it has passed.
 #[track_caller]
 pub fn is_alone(closure: &str) -> bool {
     let (_program, test) = closure.split_once("::").expect("a path");
@@ -52,7 +55,8 @@ pub fn is_alone(closure: &str) -> bool {
     false
 }
 
-/// This program, to run one test: its path without the program's name, such as `signals::child`. An ignored one runs, too.
+/// This program, to run one test: its path without the program's name, such as `signals::child`. An
+/// ignored one runs, too.
 pub fn this_program(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
     command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]).stdin(Stdio::null());
@@ -102,8 +106,9 @@ fn ends_in_time(child: &Child) -> bool {
 
 /// Gives this thread a table of descriptors of its own with nothing but the standard streams.
 ///
-/// A process that is being started has the descriptors of its parent until it executes its program. A port that another test
-/// closes meanwhile would go on listening for that time, and a connection would stay open.
+/// A process that is being started has the descriptors of its parent until it executes its program.
+/// A port that another test closes meanwhile would go on listening for that time, and a connection
+/// would stay open.
 #[allow(unsafe_code, reason = "a table of descriptors per thread has no safe interface")]
 fn leave_descriptors() {
     use std::ffi::{c_int, c_long, c_uint};
@@ -113,13 +118,15 @@ fn leave_descriptors() {
         // Not `close_range`, which older C libraries do not have.
         fn syscall(number: c_long, first: c_uint, last: c_uint, flags: c_uint) -> c_long;
     }
-    // SAFETY: this thread owns no descriptor, and those of the other threads stay open in their own table.
+    // SAFETY: this thread owns no descriptor, and those of the other threads stay open in their own
+    // table.
     let result = unsafe { syscall(CLOSE_RANGE, 3, c_uint::MAX, CLOSE_RANGE_UNSHARE) };
     assert_eq!(result as c_int, 0, "close_range: {}", std::io::Error::last_os_error());
 }
 
-/// Has the C library open now what it opens once in a process. glibc opens `overcommit_memory` when a thread's heap gives
-/// memory back for the first time, which would disturb a test that counts descriptors. Small enough for the thread's own heap.
+/// Has the C library open now what it opens once in a process. glibc opens `overcommit_memory` when
+/// a thread's heap gives memory back for the first time, which would disturb a test that counts
+/// descriptors. Small enough for the thread's own heap.
 fn settle_allocator() {
     drop(std::hint::black_box([(); 8].map(|()| Vec::<u8>::with_capacity(100 << 10))));
 }

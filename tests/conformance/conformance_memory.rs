@@ -10,7 +10,8 @@ ropewalk::conformance_tests!(ideal, || Box::new(Simulated::new(1, Conditions::id
 
 ropewalk::conformance_tests!(unix, || Box::new(Simulated::new(1, Conditions::ideal()).unix()));
 
-/// On rough networks the engine does all of it too, and none of it is skipped. The seeds are in groups, which run at the same time.
+/// On rough networks the engine passes all cases too, and none is skipped. The seeds are in groups,
+/// which run at the same time.
 fn rough(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let skipped = run_all(|| Box::new(Simulated::new(seed, Conditions::rough(seed))));
@@ -18,7 +19,8 @@ fn rough(seeds: std::ops::Range<u64>) {
     }
 }
 
-/// So it does over UNIX sockets, but for what only resets and addresses that do not answer can show.
+/// So it does over UNIX sockets, except for the cases that need resets or addresses that do not
+/// answer.
 fn rough_unix(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let skipped = run_all(|| Box::new(Simulated::new(seed, Conditions::rough(seed)).unix()));
@@ -85,7 +87,7 @@ fn rough_networks_21_to_23() {
     rough(21..24);
 }
 
-/// What a setting begins comes before anything else, once on each transport, on either side.
+/// A setting's layers begin before anything else, once on each transport, on either side.
 #[test]
 fn what_a_setting_begins_comes_first() {
     let (listened, connected) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));

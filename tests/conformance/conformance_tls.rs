@@ -1,4 +1,5 @@
-//! The conformance suite over TLS: on the mio backend, over TCP and over UNIX sockets, and on the simulated network.
+//! The conformance suite over TLS: on the mio backend, over TCP and over UNIX sockets, and on the
+//! simulated network.
 
 use crate::common::certificates::tls_on_both_sides;
 use crate::common::setting::Loopback;
@@ -17,11 +18,11 @@ ropewalk::conformance_tests!(ideal, || {
     Box::new(Simulated::new(1, Conditions::ideal()).beginning(listened, connected))
 });
 
-/// What a plain stream does in one turn, a record does in many where bytes travel alone.
+/// Cases that count turns: a plain stream needs one, a record needs many where bytes travel alone.
 const COUNT_TURNS: [&str; 2] = ["the_phases_of_a_turn_come_in_order", "a_request_never_calls_back"];
 
-/// On rough networks the engine does all of it over TLS too, and none of it is skipped, but for the cases that count turns. A record
-/// fits into their windows, as a byte does into all.
+/// On rough networks the engine passes all cases over TLS too, and none is skipped except those
+/// that count turns. A record fits into their windows, as a byte does into all.
 fn rough(seed: u64, takes: impl Fn(usize) -> bool) {
     let cases = cases().into_iter().filter(|case| !COUNT_TURNS.contains(&case.name)).enumerate();
     for (_, case) in cases.filter(|(number, _)| takes(*number)) {

@@ -1,5 +1,5 @@
-//! The conformance suite on the io_uring backend: over TCP, over UNIX sockets, and over TLS on both. Where the system has no io_uring for
-//! us, every test says that it was skipped.
+//! The conformance suite on the io_uring backend: over TCP, over UNIX sockets, and over TLS on
+//! both. Without io_uring every test says that it was skipped.
 
 use crate::common::setting::Loopback;
 use ropewalk::BackendKind;

@@ -1,4 +1,5 @@
-//! The conformance suite (`ropewalk::testing::conformance`) on every backend and on the simulated network.
+//! The conformance suite (`ropewalk::testing::conformance`) on every backend and on the simulated
+//! network.
 
 #[path = "../common/mod.rs"]
 mod common;

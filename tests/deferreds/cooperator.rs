@@ -45,7 +45,7 @@ impl Fixture {
         self.log.take()
     }
 
-    /// Whether a slice is planned.
+    /// Returns `true` if a slice is planned.
     fn is_planned(&self) -> bool {
         !self.clock.delayed_calls().is_empty()
     }
@@ -114,7 +114,8 @@ fn a_slice_takes_ten_milliseconds() {
     task.stop().unwrap();
 }
 
-/// Where no time passes a slice ends after a number of steps, so that an iterator without end does not hang the loop.
+/// Where no time passes a slice ends after a number of steps, so that an iterator without end does
+/// not hang the loop.
 #[test]
 fn a_slice_is_bounded_where_time_stands_still() {
     for (cooperator, expected) in [
@@ -135,7 +136,8 @@ fn a_slice_is_bounded_where_time_stands_still() {
     }
 }
 
-/// What fails a task: an item that is an error, a Deferred that fails now or later, a panic of the iterator. The others go on.
+/// A task fails with an item that is an error, a Deferred that fails now or later, or a panic of
+/// the iterator. Other tasks go on.
 #[test]
 fn a_failure_fails_its_task_alone() {
     let me = Fixture::new();
@@ -170,7 +172,8 @@ fn a_failure_fails_its_task_alone() {
     assert!(other.stop().is_ok());
 }
 
-/// A failure of a task that nobody asked for is reported when the last handle goes; one that somebody heard of is not.
+/// A failure of a task without a waiter is reported when the last handle is dropped; one that was
+/// delivered is not.
 #[test]
 fn a_failure_is_not_lost() {
     let run = |ask: bool| {
@@ -243,8 +246,8 @@ fn pauses_are_counted() {
     assert_eq!(me.steps(1), "d");
 }
 
-/// A task that is paused and waits goes on when both are over, in either order; waiting alone is no pause to be taken back (in
-/// Twisted it is).
+/// A task that is paused and waits goes on when both are over, in either order; waiting alone is no
+/// pause to be taken back (in Twisted it is).
 #[test]
 fn a_pause_and_a_deferred_are_two_things() {
     for resume_first in [true, false] {
@@ -301,7 +304,8 @@ fn an_iterator_may_steer_its_own_task() {
     assert_eq!(Rc::strong_count(&own), 1, "the iterator is dropped");
 }
 
-/// What a task gives in the step in which it is stopped is not heard by its Deferreds; a failure is reported.
+/// The result of the step in which a task is stopped does not reach its Deferreds; a failure is
+/// reported.
 #[test]
 fn the_last_step_of_a_stopped_task() {
     fn last<R: Outcome<Output = ()> + 'static>(item: impl Fn() -> R + 'static) -> Vec<String> {
@@ -322,7 +326,8 @@ fn the_last_step_of_a_stopped_task() {
     assert_eq!(last(|| -> Result<()> { panic!("late") }), ["a callback panicked: late"]);
 }
 
-/// Stopping a task ends it at once: its iterator is dropped, and then its Deferreds fail, in the order they were asked for.
+/// Stopping a task ends it at once: its iterator is dropped, and then its Deferreds fail, in the
+/// order they were asked for.
 #[test]
 fn a_stopped_task_has_ended() {
     let me = Fixture::new();
@@ -371,7 +376,8 @@ fn a_paused_task_can_be_stopped() {
     assert_eq!(me.steps(2), "");
 }
 
-/// The Deferred for which a task waited when it was stopped is left alone; its result is ignored, a failure reported.
+/// The Deferred for which a task waited when it was stopped is left alone; its result is ignored, a
+/// failure reported.
 #[test]
 fn a_stopped_task_ignores_its_deferred() {
     for fails in [false, true] {
@@ -438,8 +444,9 @@ fn an_iterator_may_cancel_its_own_deferred() {
     assert!(ended(own.take().unwrap()).unwrap_err().check::<Cancelled>().is_some());
 }
 
-/// Stopping the Cooperator fails all its tasks, the paused ones and those that wait too (Twisted forgets every second one, and
-/// tells paused ones when they are resumed), and what is added afterwards.
+/// Stopping the Cooperator fails all its tasks, the paused ones and those that wait too (Twisted
+/// forgets every second one, and tells paused ones when they are resumed), and what is added
+/// afterwards.
 #[test]
 fn stopping_the_cooperator_fails_all() {
     let me = Fixture::new();
@@ -513,7 +520,8 @@ fn a_cooperator_need_not_be_started() {
     assert_eq!(scheduler_error(kept), SchedulerError::SchedulerStopped);
 }
 
-/// Dropped handles change nothing for what runs; what nobody can wake any more goes, and says so.
+/// Dropped handles change nothing for running tasks. A task that can't be woken any more is
+/// dropped, and its Deferreds fail.
 #[test]
 fn dropped_handles_change_nothing() {
     let clock = testing::VirtualClock::new();
@@ -557,7 +565,7 @@ fn a_clock_that_goes_stops_the_cooperator() {
     assert_eq!(scheduler_error(cooperator.coiterate(iter::once(()))), SchedulerError::SchedulerStopped);
 }
 
-/// An iterator that panics when it is dropped disturbs nobody.
+/// An iterator that panics when it is dropped disturbs no other task.
 #[test]
 fn a_drop_that_panics_is_survived() {
     struct Bomb;
@@ -577,7 +585,8 @@ fn a_drop_that_panics_is_survived() {
     other.stop().unwrap_or_else(|ended| assert_eq!(ended, SchedulerError::TaskDone));
 }
 
-/// Tasks that wake each other do not keep the others from their turns: in each round each that is ready has one step.
+/// Tasks that wake each other do not keep the others from their turns: in each round each that is
+/// ready has one step.
 #[test]
 fn no_task_is_passed_over() {
     let me = Fixture::new();

@@ -25,7 +25,8 @@ fn failure<T>(mut deferred: Deferred<T>) -> Failure {
     }
 }
 
-/// Callbacks run in the order in which they were added, each with the result of the one before, when the promise is fired.
+/// Callbacks run in the order in which they were added, each with the result of the one before,
+/// when the promise is fired.
 #[test]
 fn callbacks_run_in_order() {
     let (promise, deferred) = Promise::<u32>::new();
@@ -45,8 +46,8 @@ fn callbacks_on_a_result_run_now() {
     drop(end);
 }
 
-/// A failure goes past callbacks to the next errback, a value past errbacks to the next callback, and each can turn one
-/// into the other.
+/// A failure goes past callbacks to the next errback, a value past errbacks to the next callback,
+/// and each can turn one into the other.
 #[test]
 fn values_and_failures_change_lanes() {
     let mut end = Deferred::succeed(1)
@@ -114,8 +115,9 @@ fn a_dropped_promise_abandons() {
     assert!(failure(deferred).check::<Abandoned>().is_some());
 }
 
-/// Where nothing ever waited for the result, a promise that is dropped unfired is no failure that is missed, whichever end goes first.
-/// With a callback it is, also if a pause keeps the result back from it.
+/// Where nothing ever waited for the result, a promise that is dropped unfired is no failure that
+/// is missed, whichever end goes first. With a callback it is, also if a pause keeps the result
+/// back from it.
 #[test]
 fn an_abandoned_result_that_nothing_waited_for_is_not_reported() {
     let ((), reports) = unhandled::collect(|| {
@@ -152,7 +154,8 @@ fn an_abandoned_result_that_nothing_waited_for_is_not_reported() {
     assert!(reports.iter().all(|report| report.failure.check::<Abandoned>().is_some()));
 }
 
-/// A callback that returns a Deferred pauses the chain until that one has its result, and its result goes on.
+/// A callback that returns a Deferred pauses the chain until that one has its result, and its
+/// result goes on.
 #[test]
 fn a_returned_deferred_is_waited_for() {
     let (inner_promise, inner) = Promise::<u32>::new();
@@ -162,7 +165,8 @@ fn a_returned_deferred_is_waited_for() {
     assert_eq!(value(&mut end), 42);
 }
 
-/// The same when the chain is fired later, when the inner result is there already, and when it is a failure.
+/// The same when the chain is fired later, when the inner result is there already, and when it is a
+/// failure.
 #[test]
 fn a_returned_deferred_in_every_order() {
     for inner_first in [true, false] {
@@ -184,7 +188,8 @@ fn a_returned_deferred_in_every_order() {
     }
 }
 
-/// A callback added from inside a running callback of the same chain runs after it, never inside it.
+/// A callback added from inside a running callback of the same chain runs after it, never inside
+/// it.
 #[test]
 fn callbacks_are_never_nested() {
     let log = Log::default();
@@ -202,7 +207,8 @@ fn callbacks_are_never_nested() {
     assert_eq!(*log.borrow(), ["first begins", "first ends", "second"]);
 }
 
-/// Cancelling without a canceller fails the chain with `Cancelled`, and swallows one firing that was on its way.
+/// Cancelling without a canceller fails the chain with `Cancelled`, and swallows one firing that
+/// was on its way.
 #[test]
 fn cancelling_without_a_canceller_swallows_one_firing() {
     let (promise, deferred) = Promise::<u32>::new();
@@ -213,7 +219,8 @@ fn cancelling_without_a_canceller_swallows_one_firing() {
     assert!(failure(deferred).check::<Cancelled>().is_some());
 }
 
-/// A canceller runs once; if it fires nothing, the chain fails with `Cancelled`, and nothing is swallowed.
+/// A canceller runs once; if it fires nothing, the chain fails with `Cancelled`, and nothing is
+/// swallowed.
 #[test]
 fn a_canceller_runs_once() {
     let runs = Rc::new(Cell::new(0));
@@ -248,7 +255,8 @@ fn a_canceller_may_panic() {
     assert!(failure(deferred).check::<Cancelled>().is_some());
 }
 
-/// Cancelling a chain that waits for an inner Deferred cancels that one, whose errbacks may still make it a value.
+/// Cancelling a chain that waits for an inner Deferred cancels that one, whose errbacks may still
+/// make it a value.
 #[test]
 fn cancelling_goes_to_what_is_waited_for() {
     let cancelled = Rc::new(Cell::new(false));
@@ -298,7 +306,8 @@ fn pauses_add_up() {
     assert_eq!(value(&mut end), 2);
 }
 
-/// A failure that nobody handled is reported once, when the last handle of its chain goes, and only then.
+/// An unhandled failure is reported once, when the last handle of its chain is dropped, and only
+/// then.
 #[test]
 fn an_unhandled_failure_is_reported_once() {
     let ((), reports) = unhandled::collect(|| {
@@ -328,7 +337,8 @@ fn what_was_handled_is_not_reported() {
     assert!(reports.is_empty());
 }
 
-/// `or_log` throws a value away, and reports a failure at its own line with the word in front, now or when it comes.
+/// `or_log` throws a value away, and reports a failure at its own line with the word in front, now
+/// or when it comes.
 #[test]
 fn or_log_reports_with_its_word() {
     let (promise, later) = Promise::<u32>::new();
@@ -380,8 +390,8 @@ fn chain_fires_a_promise() {
     assert_eq!(value(&mut end), 4);
 }
 
-/// A failure that is chained into a promise that was fired before is reported as unhandled; so is one whose canceller has answered
-/// for it. One that was cancelled without a canceller swallows it.
+/// A failure that is chained into a promise that was fired before is reported as unhandled; so is
+/// one whose canceller has answered for it. One that was cancelled without a canceller swallows it.
 #[test]
 fn a_failure_chained_too_late_is_reported() {
     let late = |promise: Promise<u32>| {
@@ -479,8 +489,8 @@ fn a_deferred_is_a_future() {
     assert!(again.is_err());
 }
 
-/// A Deferred that was polled and is dropped before its result came is cancelled, and its failure is not reported: who
-/// awaited it gave up.
+/// A Deferred that was polled and is dropped before its result came is cancelled, and its failure
+/// is not reported: who awaited it gave up.
 #[test]
 fn dropping_what_was_awaited_cancels_it() {
     let cancelled = Rc::new(Cell::new(false));
@@ -496,7 +506,8 @@ fn dropping_what_was_awaited_cancels_it() {
     assert!(reports.is_empty());
 }
 
-/// A Deferred that was never polled runs on without its handle, and one that was polled and then got a callback too.
+/// A Deferred that was never polled runs on without its handle, and one that was polled and then
+/// got a callback too.
 #[test]
 fn only_what_is_still_awaited_is_cancelled() {
     let seen = Rc::new(Cell::new(0));
@@ -543,7 +554,8 @@ fn a_chain_cannot_wait_for_itself() {
     }
 }
 
-/// Chains that wait for one another in a ring never end and are never freed (as in Twisted), but cancelling them does end.
+/// Chains that wait for one another in a ring never end and are never freed (as in Twisted), but
+/// cancelling them does end.
 #[test]
 fn cancelling_a_ring_ends() {
     for length in 2..7 {
@@ -566,7 +578,8 @@ fn cancelling_a_ring_ends() {
     }
 }
 
-/// What runs after a pause can be cancelled, even where the promise had gone before the pause.
+/// A chain that runs on after a pause can be cancelled, even if the promise was gone before the
+/// pause.
 #[test]
 fn a_chain_that_was_paused_can_be_cancelled() {
     for fired_first in [true, false] {
@@ -590,7 +603,7 @@ fn a_chain_that_was_paused_can_be_cancelled() {
     }
 }
 
-/// A Deferred whose result was taken never has one again, whoever asks.
+/// A Deferred whose result was taken never has one again.
 #[test]
 fn a_result_is_taken_once() {
     for fired_later in [true, false] {

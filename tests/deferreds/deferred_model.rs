@@ -1,5 +1,5 @@
-//! Random programs over Deferreds do what a small model of them does: callbacks, errbacks, firings, pauses, cancels, and
-//! chains that wait for one another, in any order.
+//! Random programs over Deferreds do what a small model of them does: callbacks, errbacks, firings,
+//! pauses, cancels, and chains that wait for one another, in any order.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use ropewalk::deferred::{Abandoned, Cancelled, Circular, Exhausted, Pause, Promi
 use ropewalk::failure::Panicked;
 use ropewalk::{Deferred, Result};
 
-/// What a callback does with a value or a failure; both are numbers, so that results can be compared.
+/// The effect of a callback on a value or a failure. Both are numbers, so results can be compared.
 #[derive(Debug, Clone, Copy)]
 enum Callback {
     /// A value becomes the next one; a failure passes.
@@ -23,8 +23,8 @@ enum Callback {
     Recover,
     /// Either becomes the other.
     Swap,
-    /// Either becomes the result of a chain that is so many further on (cycles would wait for ever), or its own. That one is
-    /// used up.
+    /// Either becomes the result of a chain that is so many further on (cycles would wait for
+    /// ever), or its own. That one is used up.
     Wait(usize),
 }
 
@@ -71,7 +71,7 @@ const PANICKED: Number = Err(1_000_003);
 const CIRCULAR: Number = Err(1_000_004);
 const EXHAUSTED: Number = Err(1_000_005);
 
-/// What happened: which chain called which of its callbacks with what; and which firings were taken.
+/// The calls that were made: chain, callback and argument; and the firings that were accepted.
 type Log = Vec<(usize, usize, Number)>;
 
 /// Stands in the log for a firing.
@@ -236,7 +236,7 @@ impl Real {
                 (_, passed) => Deferred::with_result(passed),
             }
         });
-        // Where it ran at once it may have used up its own chain.
+        // A callback that ran at once may have used up its own chain.
         self.ends.borrow_mut()[chain] = Some(end);
     }
 

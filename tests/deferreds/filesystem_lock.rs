@@ -1,4 +1,5 @@
-//! Locks between processes: one holder at a time, whatever becomes of it; and waiting for one without blocking.
+//! Locks between processes: one holder at a time, whatever becomes of it; and waiting for one
+//! without blocking.
 
 use std::cell::RefCell;
 use std::fs;
@@ -76,8 +77,8 @@ fn deferred_lock(reactor: &Reactor, path: &Path) -> DeferredFilesystemLock {
     lock
 }
 
-/// Whoever holds the lock excludes all others, itself included, until it gives it back; the file names the holder meanwhile,
-/// and is gone afterwards.
+/// The holder of the lock excludes all others, itself included, until it releases it. The file
+/// names the holder meanwhile, and is removed afterwards.
 #[test]
 fn one_holder_at_a_time() {
     let folder = Folder::new();
@@ -113,7 +114,8 @@ fn processes_exclude_each_other() {
     assert_eq!(lock.is_clean(), Some(true));
 }
 
-/// F63: a holder that is killed does not keep the lock, whoever has its number later, and the next one is told.
+/// F63: a killed holder does not keep the lock, even if another process has its number later, and
+/// the next holder finds the lock unclean.
 #[test]
 fn a_killed_holder_frees_the_lock() {
     own_process!();
@@ -123,7 +125,7 @@ fn a_killed_holder_frees_the_lock() {
     assert!(!lock.lock().unwrap());
     process.kill().unwrap();
     process.wait().unwrap();
-    // What is left names a process that may well live: this one. There is more behind it.
+    // The file that is left names a process that may well live: this one. More bytes follow.
     let own = format!("{}\n", std::process::id());
     fs::write(folder.lock(), own.repeat(2)).unwrap();
     assert!(!FilesystemLock::is_held(folder.lock()).unwrap());
@@ -164,7 +166,8 @@ fn a_race_has_one_winner() {
     assert!(!folder.lock().exists());
 }
 
-/// A file that was removed, or replaced, under its holder is not what the others lock, and what has its name is left alone.
+/// A file that was removed, or replaced, under its holder is not what the others lock, and what has
+/// its name is left alone.
 #[test]
 fn a_file_removed_by_somebody_else_is_not_ours() {
     let folder = Folder::new();
@@ -178,8 +181,8 @@ fn a_file_removed_by_somebody_else_is_not_ours() {
     second.unlock().unwrap();
 }
 
-/// What can't be a lock file is a typed error with the path: no folder, a folder, a symbolic link (Twisted's lock is one),
-/// whose target is left alone.
+/// A path that can't be a lock file is a typed error with the path: no folder, a folder, or a
+/// symbolic link (Twisted's lock is one), whose target is left alone.
 #[test]
 fn what_is_no_lock_file_is_an_error() {
     let folder = Folder::new();
@@ -241,7 +244,8 @@ fn the_lock_is_tried_each_second() {
     }
 }
 
-/// The Deferred fires once the holder, another process, has given the lock back, or died; the loop turns meanwhile.
+/// The Deferred fires once the holder, another process, has given the lock back, or died; the loop
+/// turns meanwhile.
 #[test]
 fn waiting_ends_when_the_lock_is_free() {
     own_process!();
@@ -266,8 +270,8 @@ fn waiting_ends_when_the_lock_is_free() {
     }
 }
 
-/// A second wait of the same value while one is under way is an error, and does the first no harm; from inside a callback of
-/// the first, the next may begin.
+/// A second wait of the same value while one is under way is an error, and does the first no harm;
+/// from inside a callback of the first, the next may begin.
 #[test]
 fn one_wait_at_a_time() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -286,7 +290,8 @@ fn one_wait_at_a_time() {
     assert!(result_of(&reactor, first).unwrap());
 }
 
-/// A wait fails when its time is over, not earlier, with a typed error and without a timer left; then the next may begin.
+/// A wait fails when its time is over, not earlier, with a typed error and without a timer left;
+/// then the next may begin.
 #[test]
 fn waiting_has_a_limit() {
     let (folder, reactor) = (Folder::new(), reactor());

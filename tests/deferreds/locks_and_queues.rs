@@ -1,4 +1,5 @@
-//! Locks, semaphores and queues: who gets what, in which order, and that nothing is lost or kept when somebody gives up.
+//! Locks, semaphores and queues: the order in which waiters are served. Nothing is lost or kept
+//! when a waiter gives up.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,7 +21,8 @@ fn fails<T>(mut deferred: Deferred<T>) -> Failure {
     }
 }
 
-/// A free lock is acquired at once; those who come later wait in order, and each has it when the one before released it.
+/// A free lock is acquired at once; those who come later wait in order, and each has it when the
+/// one before released it.
 #[test]
 fn a_lock_goes_from_hand_to_hand() {
     let lock = DeferredLock::new();
@@ -37,7 +39,7 @@ fn a_lock_goes_from_hand_to_hand() {
     assert!(!lock.is_locked());
 }
 
-/// Whoever gives up waiting is left out, and the lock goes to the next.
+/// A waiter that gives up is left out, and the lock goes to the next.
 #[test]
 fn cancelling_gives_up_the_place_in_the_queue() {
     let lock = DeferredLock::new();
@@ -51,7 +53,7 @@ fn cancelling_gives_up_the_place_in_the_queue() {
     assert!(!lock.is_locked());
 }
 
-/// A lock that comes to a Deferred which nobody holds any more is released again.
+/// A lock that is granted to a dropped Deferred is released again.
 #[test]
 fn a_forgotten_deferred_does_not_keep_the_lock() {
     let lock = DeferredLock::new();
@@ -63,7 +65,8 @@ fn a_forgotten_deferred_does_not_keep_the_lock() {
     assert!(!lock.is_locked());
 }
 
-/// `run` holds the lock until the result is there, and releases it on a value, a failure, a panic and a cancel.
+/// `run` holds the lock until the result is there, and releases it on a value, a failure, a panic
+/// and a cancel.
 #[test]
 fn run_releases_whatever_happens() {
     let lock = DeferredLock::new();
@@ -140,7 +143,8 @@ fn a_semaphore_bounds_what_runs() {
     assert!(done.iter().all(Deferred::is_called));
 }
 
-/// Releasing from inside of what the lock was given to does not nest: a hundred thousand who release at once take no stack.
+/// Releasing from inside of what the lock was given to does not nest: a hundred thousand who
+/// release at once take no stack.
 #[test]
 fn handing_on_takes_no_stack() {
     const WAITING: usize = if cfg!(miri) { 500 } else { 100_000 };
@@ -162,7 +166,7 @@ fn handing_on_takes_no_stack() {
     assert!(!lock.is_locked());
 }
 
-/// What is put goes out in order: to those who wait, or kept for those who come.
+/// Values go out in the order of their puts: to a waiter, or kept for a later get.
 #[test]
 fn a_queue_keeps_order_on_both_sides() {
     let queue = DeferredQueue::new();
@@ -177,7 +181,7 @@ fn a_queue_keeps_order_on_both_sides() {
     assert!(queue.is_empty());
 }
 
-/// A full queue gives the value back, and one with a full backlog refuses whoever would wait.
+/// A full queue gives the value back. A queue with a full backlog refuses a further waiter.
 #[test]
 fn a_queue_has_limits() {
     let queue = DeferredQueue::with_limits(Some(1), Some(1));
@@ -198,7 +202,7 @@ fn a_queue_has_limits() {
     assert!(fails(impatient.get()).check::<QueueUnderflow>().is_some());
 }
 
-/// A value goes to the next in the queue when somebody gives up before.
+/// A value goes to the next waiter when the one before gives up.
 #[test]
 fn giving_up_loses_no_value() {
     let queue = DeferredQueue::new();
@@ -209,7 +213,8 @@ fn giving_up_loses_no_value() {
     assert_eq!(value(&mut second), 1);
 }
 
-/// Putting from inside of a get's callback hands on afterwards: nothing nests, the order stays, limits hold.
+/// Putting from inside of a get's callback hands on afterwards: nothing nests, the order stays,
+/// limits hold.
 #[test]
 fn putting_from_inside_does_not_nest() {
     const GETTERS: u32 = if cfg!(miri) { 100 } else { 50_000 };
@@ -222,7 +227,7 @@ fn putting_from_inside_does_not_nest() {
             queue.clone().get().add_callback(move |n: u32| {
                 assert_eq!(depth.replace(1), 0, "nested");
                 seen.borrow_mut().push(n);
-                // The last one has nobody to give to.
+                // No waiter is left for the last one.
                 assert_eq!(queue.put(n + 1).is_ok(), n < 49_999);
                 depth.set(0);
             })
@@ -233,7 +238,7 @@ fn putting_from_inside_does_not_nest() {
     drop(getters);
 }
 
-/// A queue may go while somebody waits: he is told.
+/// The Deferred of a waiter fails when the queue is dropped.
 #[test]
 fn a_queue_that_goes_abandons_who_waits() {
     let queue = DeferredQueue::<u32>::new();

@@ -23,7 +23,7 @@ struct Fixture {
     clock: testing::VirtualClock,
     looping: Rc<LoopingCall>,
     calls: Rc<RefCell<Calls>>,
-    /// Those of the Deferreds that the function has returned.
+    /// The promises of the Deferreds that the function has returned.
     promises: Rc<RefCell<VecDeque<Promise<()>>>>,
 }
 
@@ -49,7 +49,8 @@ impl Fixture {
         Self::new(|_, _| ())
     }
 
-    /// One whose function returns a Deferred that is not fired in the calls of these numbers, and one that is in the others.
+    /// One whose function returns a Deferred that is not fired in the calls of these numbers, and
+    /// one that is in the others.
     fn waiting_in(numbers: &'static [usize]) -> Self {
         let promises: Rc<RefCell<VecDeque<Promise<()>>>> = Rc::default();
         let made = Rc::clone(&promises);
@@ -90,8 +91,8 @@ fn failure(mut deferred: Deferred<()>) -> Failure {
     deferred.take_result().expect("a result").expect_err("a failure")
 }
 
-/// The function is called at once, and then at multiples of the interval from the start; slots that have passed are skipped,
-/// and the calls do not drift (observed with Twisted 26.10).
+/// The function is called at once, and then at multiples of the interval from the start; slots that
+/// have passed are skipped, and the calls do not drift (observed with Twisted 26.10).
 #[test]
 fn calls_come_at_multiples_of_the_interval() {
     let me = Fixture::plain();
@@ -121,8 +122,8 @@ fn a_function_without_a_count_is_called_as_often() {
     assert_eq!(*times.borrow(), [0, 10, 20, 55, 60].map(ms));
 }
 
-/// The next call is planned when the Deferred that the function returned has fired; what was missed meanwhile is counted
-/// (observed with Twisted 26.10).
+/// The next call is planned when the Deferred that the function returned has fired; what was missed
+/// meanwhile is counted (observed with Twisted 26.10).
 #[test]
 fn a_returned_deferred_is_waited_for() {
     let me = Fixture::waiting_in(&[2, 4]);
@@ -136,7 +137,8 @@ fn a_returned_deferred_is_waited_for() {
     assert_eq!(me.taken(), [(0, 1), (10, 1), (40, 3), (50, 1), (90, 4), (100, 1)]);
 }
 
-/// A reset skips the next call, and begins to count the intervals anew (observed with Twisted 26.10).
+/// A reset skips the next call, and begins to count the intervals anew (observed with Twisted
+/// 26.10).
 #[test]
 fn a_reset_begins_anew() {
     let me = Fixture::plain();
@@ -167,7 +169,8 @@ fn a_reset_before_the_first_call_puts_it_off() {
     assert_eq!(me.taken(), [(17, 1), (27, 1), (52, 2)]);
 }
 
-/// A reset while a Deferred is waited for, or from inside the function, changes nothing (observed with Twisted 26.10).
+/// A reset while a Deferred is waited for, or from inside the function, changes nothing (observed
+/// with Twisted 26.10).
 #[test]
 fn a_reset_during_a_call_changes_nothing() {
     let me = Fixture::waiting_in(&[2]);
@@ -185,7 +188,8 @@ fn a_reset_during_a_call_changes_nothing() {
     assert_eq!(inside.times(), [0, 13, 20]);
 }
 
-/// A stop between calls fires the Deferred before it returns, takes the timer away, and is no longer running by then.
+/// A stop between calls fires the Deferred before it returns, takes the timer away, and is no
+/// longer running by then.
 #[test]
 fn a_stop_ends_it() {
     let me = Fixture::plain();
@@ -211,7 +215,8 @@ fn a_stop_before_the_first_call_prevents_it() {
     assert!(me.times().is_empty());
 }
 
-/// A stop from inside the function ends the loop with that call, also in the call that `start` makes.
+/// A stop from inside the function ends the loop with that call, also in the call that `start`
+/// makes.
 #[test]
 fn a_function_may_stop_its_loop() {
     let me = Fixture::new(|looping, number| {
@@ -232,7 +237,8 @@ fn a_function_may_stop_its_loop() {
     assert_eq!(at_once.times(), [0]);
 }
 
-/// A stop while a Deferred is waited for ends the loop when that has fired (observed with Twisted 26.10).
+/// A stop while a Deferred is waited for ends the loop when that has fired (observed with Twisted
+/// 26.10).
 #[test]
 fn a_stop_waits_for_the_call() {
     let me = Fixture::waiting_in(&[2]);
@@ -259,7 +265,7 @@ fn a_failure_of_the_last_call_is_heard() {
     assert_eq!(failure(ended).to_string(), "at last");
 }
 
-/// What the function fails with, in whatever way, stops the loop and is the failure of its Deferred.
+/// A failure of the function, in any way, stops the loop and is the failure of its Deferred.
 #[test]
 fn a_failure_stops_the_loop() {
     fn ends_with(call: impl Fn() -> Deferred<()> + 'static) -> Failure {
@@ -319,7 +325,8 @@ fn a_function_can_t_start_its_running_loop() {
     assert_eq!(me.times(), [0, 10]);
 }
 
-/// A loop can be started again, with another interval; it counts anew (Twisted counts the time in which it did not run).
+/// A loop can be started again, with another interval; it counts anew (Twisted counts the time in
+/// which it did not run).
 #[test]
 fn a_stopped_loop_starts_anew() {
     let me = Fixture::plain();
@@ -353,8 +360,9 @@ fn the_end_may_start_it_again() {
     assert_eq!(stopped.times(), [0, 3, 6]);
 }
 
-/// The function may stop its loop and start it with another interval; the calls do not overlap, and each run has its end
-/// (in Twisted there would be two timers, and the first Deferred would not fire).
+/// The function may stop its loop and start it with another interval; the calls do not overlap, and
+/// each run has its end (in Twisted there would be two timers, and the first Deferred would not
+/// fire).
 #[test]
 fn a_function_may_start_its_loop_anew() {
     let starts = Rc::new(RefCell::new(Vec::new()));
@@ -502,8 +510,8 @@ fn cancelling_cancels_what_is_waited_for() {
     }
 }
 
-/// Cancelling from inside the function fails the Deferred at once; what that call comes to is reported if it fails, and its
-/// Deferred is cancelled.
+/// Cancelling from inside the function fails the Deferred at once; what that call comes to is
+/// reported if it fails, and its Deferred is cancelled.
 #[test]
 fn a_function_may_cancel_its_loop() {
     fn cancelled_in(call: impl Fn() -> Deferred<()> + 'static) -> Vec<String> {
@@ -549,7 +557,7 @@ fn dropped_handles_change_nothing() {
     assert_eq!(Rc::strong_count(&calls), 1, "with its clock the loop goes");
 }
 
-/// A loop whose clock goes has ended, and its Deferred is told so, even if a handle is kept.
+/// A loop whose clock is dropped has ended, and its Deferred fails, even if a handle is kept.
 #[test]
 fn a_clock_that_goes_ends_the_loop() {
     let clock = testing::VirtualClock::new();
@@ -626,7 +634,8 @@ fn defer_later_calls_later() {
     assert!(succeeded(chained));
 }
 
-/// Cancelling it cancels the timer and drops the function; afterwards it cancels what the function returned.
+/// Cancelling it cancels the timer and drops the function; afterwards it cancels what the function
+/// returned.
 #[test]
 fn defer_later_can_be_cancelled() {
     let clock = testing::VirtualClock::new();

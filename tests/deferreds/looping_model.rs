@@ -1,7 +1,9 @@
-//! Random histories, played on a LoopingCall and on a model that is too simple to be wrong: numbers, and one list of runs.
+//! Random histories, played on a LoopingCall and on a model that is too simple to be wrong:
+//! numbers, and one list of runs.
 //!
-//! The same kind of history (3,000 of them, without what Twisted does otherwise: restarts and cancels) was played once on the
-//! LoopingCall of Twisted 26.10 and on ours, with the same events in the same order.
+//! The same kind of history (3,000 of them, without what Twisted does otherwise: restarts and
+//! cancels) was played once on the LoopingCall of Twisted 26.10 and on ours, with the same events
+//! in the same order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -40,7 +42,7 @@ fn play(script: Vec<Call>, history: &[Action]) -> (Rc<Real>, Model) {
     (real, model)
 }
 
-/// What is asked for, outside of the function and in it. Times are in ms.
+/// A request to the loop, made outside of the function or in it. Times are in ms.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Advance(i64),
@@ -54,7 +56,7 @@ enum Action {
     Fire(bool),
 }
 
-/// What the function does in one call, and what it returns.
+/// The actions of the function in one call, and its result.
 #[derive(Clone, Debug)]
 struct Call(Vec<Action>, Returned);
 
@@ -220,7 +222,7 @@ struct Model {
     /// When the next call is due.
     due: Option<i64>,
     events: Vec<Event>,
-    /// Failures that nobody is there to hear.
+    /// Number of failures without a waiter.
     unheard: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Deferreds, and what is built on them: locks and queues, looping calls, cooperative tasks, futures and timeouts.
+//! Deferreds, and what is built on them: locks and queues, looping calls, cooperative tasks,
+//! futures and timeouts.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -41,7 +41,8 @@ fn texts(listed: Listed<u32>) -> Vec<String> {
     }
 }
 
-/// A list waits for every result, in whatever order they come, and gives them in the order of the Deferreds.
+/// A list waits for every result, in whatever order they come, and gives them in the order of the
+/// Deferreds.
 #[test]
 fn a_list_gives_every_result_in_order() {
     let (promises, deferreds, _) = unfired(3);
@@ -62,7 +63,8 @@ fn a_list_may_be_there_at_once() {
     assert_eq!(texts(there.take_result().unwrap().unwrap()), ["1", "2"]);
 }
 
-/// With `fire_on_one_callback` the first value is the result, and failures before it are not; if all fail, all are listed.
+/// With `fire_on_one_callback` the first value is the result, and failures before it are not; if
+/// all fail, all are listed.
 #[test]
 fn a_list_can_fire_on_one_callback() {
     let (promises, deferreds, _) = unfired(3);
@@ -83,7 +85,8 @@ fn a_list_can_fire_on_one_callback() {
     assert!(fails(nothing).check::<NoDeferreds>().is_some());
 }
 
-/// With `fire_on_one_errback` the first failure is the list's, with its index; the others are not cancelled.
+/// With `fire_on_one_errback` the first failure is the list's, with its index; the others are not
+/// cancelled.
 #[test]
 fn a_list_can_fire_on_one_errback() {
     let (promises, deferreds, cancels) = unfired(3);
@@ -97,8 +100,8 @@ fn a_list_can_fire_on_one_errback() {
     promises[0].callback(0).unwrap();
 }
 
-/// Failures that come when a list has its result are reported as unhandled, unless `consume_errors` drops them. Those in the
-/// result belong to whoever has it.
+/// Failures that come when a list has its result are reported as unhandled, unless `consume_errors`
+/// drops them. Failures in the result belong to the owner of the result.
 #[test]
 fn late_failures_are_reported_unless_consumed() {
     for consume in [false, true] {
@@ -115,7 +118,8 @@ fn late_failures_are_reported_unless_consumed() {
     }
 }
 
-/// Cancelling a list cancels every Deferred that has no result, and the list ends with what they say.
+/// Cancelling a list cancels every Deferred that has no result, and the list ends with what they
+/// say.
 #[test]
 fn cancelling_a_list_cancels_all() {
     let (promises, deferreds, cancels) = unfired(3);
@@ -164,8 +168,8 @@ fn cancelling_a_gathering_cancels_all() {
     assert!(reports.is_empty());
 }
 
-/// A gathering that cancels gives the values of all, or the first failure with its index. By then the others are cancelled, and what they
-/// say, also by themselves and afterwards, is nobody's.
+/// A gathering that cancels gives the values of all, or the first failure with its index. By then
+/// the others are cancelled, and their results, then and later, are dropped.
 #[test]
 fn a_gathering_may_cancel_the_rest() {
     let (promises, deferreds, cancels) = unfired(2);
@@ -194,7 +198,8 @@ fn a_gathering_may_cancel_the_rest() {
     assert!(reports.is_empty(), "{reports:?}");
 }
 
-/// Where one has failed before the gathering begins, those in front of it and behind it are cancelled, and a second failure is dropped.
+/// Where one has failed before the gathering begins, those in front of it and behind it are
+/// cancelled, and a second failure is dropped.
 #[test]
 fn a_gathering_may_be_over_at_once() {
     let ((), reports) = unhandled::collect(|| {
@@ -207,7 +212,7 @@ fn a_gathering_may_be_over_at_once() {
     assert!(reports.is_empty(), "{reports:?}");
 }
 
-/// A race gives the first value and its index, and cancels the others, whose failures are nobody's.
+/// A race gives the first value and its index, and cancels the others, whose failures are dropped.
 #[test]
 fn a_race_cancels_the_losers() {
     let ((), reports) = unhandled::collect(|| {
@@ -230,7 +235,8 @@ fn a_race_may_be_over_at_once() {
     assert_eq!(*cancels.borrow(), [0, 1]);
 }
 
-/// If all fail, a race fails with all failures, in the order of the Deferreds; of none, it fails at once.
+/// If all fail, a race fails with all failures, in the order of the Deferreds; of none, it fails at
+/// once.
 #[test]
 fn a_race_that_everybody_loses() {
     let (promises, deferreds, _) = unfired(2);
@@ -254,8 +260,8 @@ fn cancelling_a_race_cancels_all() {
     assert_eq!(fails(first).check::<FailureGroup>().unwrap().failures.len(), 2);
 }
 
-/// A Deferred that cannot be cancelled (its canceller fires nothing, and a callback turns the failure into something that is
-/// waited for) does not keep the cancelled list from ending.
+/// A Deferred that cannot be cancelled (its canceller fires nothing, and a callback turns the
+/// failure into something that is waited for) does not keep the cancelled list from ending.
 #[test]
 fn a_cancelled_list_ends_even_if_one_of_its_own_goes_on() {
     let (promise, deferred) = Promise::<u32>::new();

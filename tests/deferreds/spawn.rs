@@ -1,4 +1,5 @@
-//! Futures on a reactor and on a virtual clock: when they are polled, who wakes them, and how they end.
+//! Futures on a reactor and on a virtual clock: when they are polled, who wakes them, and how they
+//! end.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -50,8 +51,8 @@ fn a_future_runs_at_once() {
     assert!(clock.spawner().is_empty());
 }
 
-/// It goes on in the next turn after what it awaits has its result, and its own result is its Deferred's: a value, an error,
-/// what a Deferred that it returns comes to, or nothing.
+/// It goes on in the next turn after what it awaits has its result, and its own result is its
+/// Deferred's: a value, an error, what a Deferred that it returns comes to, or nothing.
 #[test]
 fn a_future_goes_on_when_it_is_woken() {
     let clock = testing::VirtualClock::new();
@@ -111,7 +112,8 @@ fn cancelling_drops_the_future() {
     assert!(clock.spawner().is_empty());
 }
 
-/// A future that cancels its own Deferred is dropped when its poll is over, whether it then waits, ends or panics.
+/// A future that cancels its own Deferred is dropped when its poll is over, whether it then waits,
+/// ends or panics.
 #[test]
 fn a_future_may_cancel_itself() {
     for ending in 0..3 {
@@ -148,7 +150,8 @@ fn a_future_runs_on_without_its_deferred() {
     assert!(done.get());
 }
 
-/// A future that wakes itself has its next poll in the next turn, and futures are polled in the order in which they were woken.
+/// A future that wakes itself has its next poll in the next turn, and futures are polled in the
+/// order in which they were woken.
 #[test]
 fn each_is_polled_once_a_turn() {
     let clock = testing::VirtualClock::new();
@@ -169,7 +172,8 @@ fn each_is_polled_once_a_turn() {
     assert_eq!(*order.borrow(), ["a", "b", "a", "b", "a", "b"]);
 }
 
-/// Many wakes before a poll are one poll; a waker that outlives its task, its spawner and its reactor does nothing.
+/// Many wakes before a poll are one poll; a waker that outlives its task, its spawner and its
+/// reactor does nothing.
 #[test]
 fn wakes_are_counted_once_and_stale_ones_do_nothing() {
     let clock = testing::VirtualClock::new();
@@ -194,7 +198,8 @@ fn wakes_are_counted_once_and_stale_ones_do_nothing() {
     waker().wake();
 }
 
-/// A clock that goes drops its futures: their Deferreds are abandoned, and what is spawned on its spawner then never runs.
+/// A clock that goes drops its futures: their Deferreds are abandoned, and what is spawned on its
+/// spawner then never runs.
 #[test]
 fn futures_go_with_their_clock() {
     let clock = testing::VirtualClock::new();
@@ -242,7 +247,7 @@ fn a_future_sleeps_on_virtual_time() {
     assert!(done.is_called());
 }
 
-/// A select that drops the loser cancels it, and gives up its place in a queue: no value goes to nobody.
+/// A select that drops the loser cancels it, and gives up its place in a queue: no value is lost.
 #[test]
 fn what_a_select_drops_is_cancelled() {
     let clock = testing::VirtualClock::new();
@@ -262,7 +267,8 @@ fn what_a_select_drops_is_cancelled() {
     assert_eq!(queue.len(), 1);
 }
 
-/// On a reactor that sleeps, a future is woken from another thread, through channels of the `futures` crate.
+/// On a reactor that sleeps, a future is woken from another thread, through channels of the
+/// `futures` crate.
 #[test]
 fn another_thread_wakes_a_future() {
     let reactor = reactor();
@@ -308,7 +314,8 @@ fn futures_block_on(answers: oneshot::Receiver<u32>) -> u32 {
     }
 }
 
-/// The synchronisation primitives of tokio work without its runtime: here between futures of one reactor and a thread.
+/// The synchronisation primitives of tokio work without its runtime: here between futures of one
+/// reactor and a thread.
 #[test]
 fn foreign_primitives_work() {
     let reactor = reactor();
@@ -339,7 +346,8 @@ fn foreign_primitives_work() {
     assert!(both[0].iter().copied().eq(0..100));
 }
 
-/// What a future writes leaves in the turn in which it was woken: it is polled before the streams are seen to.
+/// Bytes that a future writes are sent in the turn in which it was woken: it is polled before the
+/// dirty list is handled.
 #[test]
 fn a_future_is_polled_in_phase_six() {
     let reactor = reactor();
@@ -361,7 +369,8 @@ fn a_future_is_polled_in_phase_six() {
     assert_eq!(reactor.counters().turns, turns + 1);
 }
 
-/// A future that never waits for anything but its next turn does not hold up timers, and the loop does not sleep meanwhile.
+/// A future that never waits for anything but its next turn does not hold up timers, and the loop
+/// does not sleep meanwhile.
 #[test]
 fn a_busy_future_lets_others_go_on() {
     let reactor = reactor();
@@ -379,7 +388,8 @@ fn a_busy_future_lets_others_go_on() {
     assert!(turns.get() > 10, "{} polls", turns.get());
 }
 
-/// Futures may be what a shutdown waits for, and those that wait for what a shutdown ends hear of it before `run` returns.
+/// Futures may be what a shutdown waits for, and those that wait for what a shutdown ends hear of
+/// it before `run` returns.
 #[test]
 fn futures_and_the_end_of_a_run() {
     let reactor = reactor();

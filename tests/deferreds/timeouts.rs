@@ -1,4 +1,5 @@
-//! Limits on how long a Deferred may take: on virtual time, and for an attempt to connect on a reactor.
+//! Limits on how long a Deferred may take: on virtual time, and for an attempt to connect on a
+//! reactor.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -63,8 +64,8 @@ fn only_what_comes_before_is_limited() {
     assert_eq!(answer.take_result().unwrap().unwrap(), 2);
 }
 
-/// An errback before the limit may still make something of the cancelled chain; a failure of its own passes as it is; and a
-/// cancel that is not ours is no timeout.
+/// An errback before the limit may still make something of the cancelled chain; a failure of its
+/// own passes as it is; and a cancel that is not ours is no timeout.
 #[test]
 fn other_results_pass_as_they_are() {
     let clock = testing::VirtualClock::new();
@@ -112,7 +113,8 @@ fn the_shorter_of_two_limits_counts() {
     }
 }
 
-/// An attempt to connect that is cut off says that the time ran out, not that somebody cancelled it (Twisted says the latter).
+/// An attempt to connect that is cut off fails with a timeout, not with a cancellation (Twisted's
+/// fails with the latter).
 #[test]
 fn an_attempt_to_connect_times_out() {
     let reactor = reactor();

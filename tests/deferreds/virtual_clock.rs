@@ -1,4 +1,4 @@
-//! The test kit's clock: its time moves when it is told to, and at no other time.
+//! The test kit's clock: its time moves by `advance` and `pump` only.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +36,7 @@ impl Noting {
     }
 }
 
-/// A new clock stands at zero, and moves by what it is told, whatever time passes meanwhile.
+/// A new clock stands at zero, and moves by the given amount, whatever time passes meanwhile.
 #[test]
 fn time_moves_when_it_is_told_to() {
     let clock = testing::VirtualClock::new();
@@ -47,7 +47,8 @@ fn time_moves_when_it_is_told_to() {
     assert_eq!(clock.seconds(), ms(8));
 }
 
-/// The time is moved first: every call that is due sees the new one, and they are made in the order of their deadlines.
+/// The time is moved first: every call that is due sees the new one, and they are made in the order
+/// of their deadlines.
 #[test]
 fn time_is_moved_before_calls_are_made() {
     let me = Noting::default();
@@ -59,7 +60,8 @@ fn time_is_moved_before_calls_are_made() {
     assert_eq!(me.clock.delayed_calls().len(), 1);
 }
 
-/// What a call asks for is made in the same advance if it is due, after what was due before it.
+/// A call that another one schedules is made in the same advance if it is due, after the calls that
+/// were due before it.
 #[test]
 fn calls_that_become_due_meanwhile_are_made() {
     let me = Noting::default();
@@ -143,7 +145,8 @@ fn a_turn_is_one_step_of_a_chain() {
     assert_eq!(clock.seconds(), Duration::ZERO);
 }
 
-/// A chain of calls without delay that does not end is a panic that says so, and no test that hangs.
+/// A chain of calls without delay that does not end is a panic that says so, and no test that
+/// hangs.
 #[test]
 fn a_chain_without_end_is_a_panic() {
     let (clock, steps) = endless();
@@ -168,7 +171,8 @@ fn a_long_chain_is_followed_to_its_end() {
     assert_eq!(clock.delayed_calls(), []);
 }
 
-/// Clones are the same clock; when the last is dropped, its calls are cancelled, and what they hold is dropped.
+/// Clones are the same clock; when the last is dropped, its calls are cancelled, and what they hold
+/// is dropped.
 #[test]
 fn the_last_handle_cancels_what_is_pending() {
     let clock = testing::VirtualClock::new();
@@ -183,7 +187,8 @@ fn the_last_handle_cancels_what_is_pending() {
     assert_eq!(Rc::strong_count(&held), 1);
 }
 
-/// However far the clock is moved, it does not go back, and what is never to be called is not called.
+/// However far the clock is moved, it does not go back, and what is never to be called is not
+/// called.
 #[test]
 fn never_does_not_come() {
     let me = Noting::default();
@@ -211,7 +216,7 @@ fn endless() -> (testing::VirtualClock, Rc<Cell<u32>>) {
     (clock, steps)
 }
 
-/// What waits for a clock that goes is told so.
+/// A Deferred that waits for a dropped clock fails with `Abandoned`.
 #[test]
 fn a_deferred_of_a_clock_that_goes_is_abandoned() {
     let clock = testing::VirtualClock::new();

@@ -21,7 +21,7 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// What an attempt failed with. It has not failed before the loop turned.
+/// The failure of an attempt. It has not failed before the loop turned.
 #[track_caller]
 fn error_of<P: Protocol>(reactor: &Reactor, attempt: Deferred<Connection<P>>) -> Failure {
     assert!(!attempt.is_called(), "it fired before connect_tcp returned");
@@ -33,8 +33,8 @@ fn place<T>() -> Rc<RefCell<Option<T>>> {
     Rc::default()
 }
 
-/// A connection: nothing fires before `connect_tcp` returns; the Deferred comes after `connection_made`, and `do_stop`
-/// after `connection_lost`.
+/// A connection: nothing fires before `connect_tcp` returns; the Deferred comes after
+/// `connection_made`, and `do_stop` after `connection_lost`.
 #[test]
 fn a_client_in_order() {
     own_process!();
@@ -61,7 +61,7 @@ fn a_client_in_order() {
     assert_eq!(descriptors(), before);
 }
 
-/// F51: nobody listens there.
+/// F51: an address without a listener refuses.
 #[test]
 fn refused() {
     own_process!();
@@ -78,7 +78,8 @@ fn refused() {
     assert_eq!((descriptors(), reactor.counters().watched), (before, 0));
 }
 
-/// F51: a peer that never answers is given up at the timeout, which starts and stops the factory as any other end.
+/// F51: a peer that never answers is given up at the timeout, which starts and stops the factory as
+/// any other end.
 #[test]
 fn timed_out() {
     own_process!();
@@ -118,8 +119,8 @@ fn the_timeout_ends_with_the_attempt() {
     assert!(reactor.timers().is_empty());
 }
 
-/// F51: cancelled while nobody has answered: the failure comes at once, the descriptor is free, and the factory stops when
-/// nothing of ours is on the stack.
+/// F51: an attempt that is cancelled before an answer fails at once and frees its descriptor. The
+/// factory stops when nothing of the engine's is on the stack.
 #[test]
 fn cancelled_while_connecting() {
     own_process!();
@@ -175,8 +176,8 @@ fn cancelling_a_made_connection_does_nothing() {
     assert!(!connection.transport().is_disconnected());
 }
 
-/// Cancelled from inside `build_protocol` or `connection_made`: the Deferred fails as cancelled, the connection goes, the
-/// factory stops, and the loop goes on.
+/// Cancelled from inside `build_protocol` or `connection_made`: the Deferred fails as cancelled,
+/// the connection goes, the factory stops, and the loop goes on.
 #[test]
 fn cancelled_from_inside_a_callback() {
     own_process!();
@@ -226,7 +227,8 @@ fn bind_address_is_what_the_peer_sees() {
     assert_eq!(connection.transport().host(), from.into());
 }
 
-/// Asserts that nobody can connect from there, for which reason, and that nothing is left of the attempt.
+/// Asserts that connecting from there fails, for which reason, and that nothing is left of the
+/// attempt.
 #[track_caller]
 fn assert_not_bound(from: SocketAddr, expected: ErrorKind) {
     let (reactor, log) = (reactor(), Log::default());
@@ -245,7 +247,7 @@ fn assert_not_bound(from: SocketAddr, expected: ErrorKind) {
     assert_eq!((descriptors(), reactor.counters().watched), (before, 0));
 }
 
-/// A local address that is not this machine's, and one that somebody listens on.
+/// A local address that is not this machine's, and one with a listener.
 #[test]
 fn a_local_address_that_cannot_be_had() {
     own_process!();
@@ -270,7 +272,8 @@ fn a_socket_does_not_connect_to_itself() {
     assert_eq!((descriptors(), reactor.counters().watched), (before, 0));
 }
 
-/// F51: a peer that closes, or resets, as soon as it has accepted: a connection like any other, made once and lost once.
+/// F51: a peer that closes, or resets, as soon as it has accepted: a connection like any other,
+/// made once and lost once.
 #[test]
 fn closed_as_soon_as_it_is_made() {
     for reset in [false, true] {
@@ -352,7 +355,8 @@ fn a_factory_that_panics() {
     assert_eq!((descriptors(), reactor.counters().watched), (before, 0));
 }
 
-/// A `connection_made` that fails, or panics, fails the Deferred, and `connection_lost` hears the same reason.
+/// A `connection_made` that fails, or panics, fails the Deferred, and `connection_lost` hears the
+/// same reason.
 #[test]
 fn a_failed_connection_made_fails_the_deferred() {
     for panics in [false, true] {
@@ -376,7 +380,8 @@ fn a_failed_connection_made_fails_the_deferred() {
     }
 }
 
-/// A `Connection` reaches its protocol from outside, not from inside the protocol's own callbacks, and not after the end.
+/// A `Connection` reaches its protocol from outside, not from inside the protocol's own callbacks,
+/// and not after the end.
 #[test]
 fn a_connection_reaches_its_protocol() {
     let (reactor, log) = (reactor(), Log::default());
@@ -419,7 +424,7 @@ fn a_connection_reaches_its_protocol() {
     assert_eq!(log.all(), ["made", "data", "with: Err(Busy)", lost, "with: Err(Gone)"]);
 }
 
-/// Whoever drops the Deferred, or the `Connection`, has a connection all the same.
+/// Dropping the Deferred, or the `Connection`, does not end the connection.
 #[test]
 fn a_dropped_deferred_stops_nothing() {
     let (reactor, log) = (reactor(), Log::default());
@@ -431,8 +436,8 @@ fn a_dropped_deferred_stops_nothing() {
     assert_eq!(read_exact(&reactor, &mut peer, 8), b"anybody?");
 }
 
-/// A reactor that stops fails the attempts that are under way, and those that are begun while everything closes; the next
-/// run connects again.
+/// A reactor that stops fails the attempts that are under way, and those that are begun while
+/// everything closes; the next run connects again.
 #[test]
 fn a_stopping_reactor_does_not_connect() {
     own_process!();
@@ -489,7 +494,8 @@ fn a_dropped_reactor_fails_its_attempts() {
     assert_eq!(descriptors(), before);
 }
 
-/// A client that tries again as soon as it has failed, where each attempt fails at once, leaves the loop to others.
+/// A client that tries again as soon as it has failed, where each attempt fails at once, leaves the
+/// loop to others.
 #[test]
 fn trying_again_at_once_does_not_hold_the_loop_up() {
     struct Retry {
@@ -566,7 +572,8 @@ fn a_thousand_at_once() {
     assert_eq!(descriptors(), before);
 }
 
-/// A connection whose protocol's type was forgotten gives it back to whoever knows it, and itself to whoever is wrong.
+/// A connection whose protocol's type was erased gives it back for the right type, and gives itself
+/// back for a wrong one.
 #[test]
 fn downcast_to_the_wrong_type_gives_itself_back() {
     struct Other;
@@ -586,7 +593,8 @@ fn downcast_to_the_wrong_type_gives_itself_back() {
     assert_eq!(connection.with(|script, _| script.log.count("made")), Ok(1));
 }
 
-/// F23: 5,000 connections, ended in every way there is, leave nothing: no descriptor, nothing watched.
+/// F23: 5,000 connections, ended in every way there is, leave nothing: no descriptor, nothing
+/// watched.
 #[test]
 fn five_thousand_connections_leave_nothing() {
     own_process!();
@@ -598,7 +606,8 @@ fn five_thousand_connections_leave_nothing() {
         begun: Cell<usize>,
         ended: Cell<usize>,
     }
-    /// Ends each in the way that its number says: 0 the server closes, 1 resets, 2 the client closes, 3 resets, 4 gives up.
+    /// Ends each in the way that its number says: 0 the server closes, 1 resets, 2 the client
+    /// closes, 3 resets, 4 gives up.
     fn next(cycle: &Rc<Cycle>) {
         let number = cycle.begun.get();
         if number == ALL {
@@ -694,8 +703,8 @@ fn bytes_go_both_ways() {
     assert_eq!(*received.borrow(), b"welcome");
 }
 
-/// A local address that has a connection to the very same peer is free to be bound, and refused by the system only when it
-/// connects: that too is an error of the local address.
+/// A local address that has a connection to the very same peer is free to be bound, and refused by
+/// the system only when it connects: that too is an error of the local address.
 #[test]
 fn a_local_address_in_use_is_an_error_of_binding() {
     let (reactor, log) = (reactor(), Log::default());

@@ -1,5 +1,5 @@
-//! Endpoint strings are read as Twisted reads them, differ only where we say so, and are refused with a message that
-//! names the place; no string at all makes the parser panic.
+//! Endpoint strings are read as Twisted reads them, differ only where we say so, and are refused
+//! with a message that names the place; no string at all makes the parser panic.
 
 use std::net::{IpAddr, SocketAddrV6};
 use std::time::Duration;
@@ -166,7 +166,7 @@ fn quoted_values_do_not_become_an_address_together() {
 
 // Servers.
 
-/// What is left to the system, which cuts it down to its own limit.
+/// The largest backlog. The system cuts it down to its own limit.
 const ALL: u32 = i32::MAX as u32;
 
 #[test]
@@ -203,7 +203,8 @@ fn tcp_servers() {
     }
 }
 
-/// The order of `tcp6` is another one, as it is in Twisted, and it listens on all of IPv6 if it is not told where.
+/// The order of `tcp6` is another one, as it is in Twisted, and it listens on all of IPv6 if it is
+/// not told where.
 #[test]
 fn tcp6_servers() {
     for (text, address, backlog) in [
@@ -383,7 +384,7 @@ fn timeouts_are_whole_or_decimal_seconds() {
     }
 }
 
-// What is refused.
+// Refused descriptions.
 
 /// The expectation in the error of a host with characters beyond ASCII.
 const INTERNATIONAL: &str = if cfg!(feature = "idna") {
@@ -627,7 +628,7 @@ fn another_type_may_have_only_names_or_nothing() {
     );
 }
 
-// Whatever the string.
+// Random strings.
 
 /// Any text, and text that is nearly a description.
 fn texts() -> impl Strategy<Value = String> {

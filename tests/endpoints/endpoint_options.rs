@@ -1,5 +1,6 @@
-//! Every option that a description or an endpoint can set arrives at the socket (A25), whatever else is set, and in whatever
-//! order: read back from the kernel where it knows, and from virtual time where it does not.
+//! Every option that a description or an endpoint can set arrives at the socket (A25), whatever
+//! else is set, and in whatever order: read back from the kernel where it knows, and from virtual
+//! time where it does not.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -21,10 +22,11 @@ use ropewalk::transport::QueueLimit;
 use ropewalk::{Address, BackendKind, ConnectOptions, ListenOptions, Reactor, Transport};
 use rustix::net::sockopt;
 
-/// So long does a peer wait to be sure that nobody answers it: on this host, an answer takes microseconds.
+/// A peer waits this long to be sure of no answer: on one host an answer takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(30);
 
-/// How many connections may wait to be accepted, found out by having them wait. Linux lets one more wait than it is told.
+/// How many connections may wait to be accepted, found out by having them wait. Linux lets one more
+/// wait than it is told.
 fn backlog_of(listener: SocketAddr) -> usize {
     let mut waiting = Vec::new();
     loop {
@@ -38,7 +40,8 @@ fn backlog_of(listener: SocketAddr) -> usize {
     }
 }
 
-/// Whether Nagle's algorithm is off at both ends of a connection between these descriptions.
+/// Returns for both ends of a connection between these descriptions `true` if Nagle's algorithm is
+/// off.
 fn no_delays(server: &str, client: &str) -> (bool, bool) {
     let reactor = reactor();
     let (log, serving, asking) = (Log::default(), Rc::default(), Rc::default());
@@ -72,7 +75,7 @@ fn loopbacks() -> impl Strategy<Value = IpAddr> {
     (0..=255_u8, 0..=255_u8, 1..=254_u8).prop_map(|(b, c, d)| IpAddr::from([127, b, c, d]))
 }
 
-/// What an attempt to reach nobody says of its timeout, and how long it really took.
+/// The timeout in the error of an attempt without an answer, and the time that the attempt took.
 fn timeout_of(network: &Network, endpoint: &dyn ClientEndpoint) -> (Duration, Duration) {
     let start = network.now();
     let mut connecting = endpoint.connect_boxed(ropewalk::protocol::BoxedFactory::new(scripts(&Log::default())));
@@ -89,7 +92,7 @@ fn timeout_of(network: &Network, endpoint: &dyn ClientEndpoint) -> (Duration, Du
     (after, network.now() - start)
 }
 
-/// The address from which an endpoint connects, once somebody answers.
+/// The address from which an endpoint connects, once the attempt is answered.
 fn local_address_of(memory: &MemoryReactor, endpoint: &impl ClientEndpoint) -> SocketAddr {
     let mut connecting = endpoint.connect(scripts(&Log::default()));
     let _peer = memory.attempts().remove(0).accept().unwrap();
@@ -137,7 +140,8 @@ proptest! {
 }
 
 proptest! {
-    /// The timeout of a description is that of the attempt, to the nanosecond, for an address and for a name.
+    /// The timeout of a description is that of the attempt, to the nanosecond, for an address and
+    /// for a name.
     #[test]
     fn a_timeout_is_the_attempts(seconds in 0..5_000_u64, nanoseconds in 0..1_000_000_000_u32, with_address: bool) {
         let (memory, timeout) = (MemoryReactor::new(), Duration::new(seconds, nanoseconds));
@@ -207,8 +211,9 @@ fn with_listener<T>(at: SocketAddr, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> T 
     let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
     let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     for number in numbers {
-        // SAFETY: another test may close it meanwhile, and then these calls fail, or it is another socket, which is not at this address:
-        // the port that is stays open during this call, for its reactor lives on this thread.
+        // SAFETY: another test may close it meanwhile, and then these calls fail, or it is another
+        // socket, which is not at this address: the port that is stays open during this call, for
+        // its reactor lives on this thread.
         let socket = unsafe { BorrowedFd::borrow_raw(number) };
         let listens = sockopt::socket_acceptconn(socket).unwrap_or(false);
         let bound = rustix::net::getsockname(socket).ok().and_then(|bound| SocketAddr::try_from(bound).ok());
@@ -231,7 +236,8 @@ fn options_of(socket: BorrowedFd<'_>) -> Options {
     )
 }
 
-/// The options of a listening socket, of an accepted one, and of a client's, between these descriptions.
+/// The options of a listening socket, of an accepted one, and of a client's, between these
+/// descriptions.
 fn sockets(reactor: &Reactor, server: &str, client: &str) -> [Options; 3] {
     let (log, serving) = (Log::default(), Rc::default());
     let factory = once(Script::new(&log).transport_into(&serving));
@@ -281,7 +287,8 @@ fn over_tls() -> (Vec<String>, Vec<String>, ()) {
     (Vec::new(), Vec::new(), ())
 }
 
-/// An option of descriptions arrives at every socket of every type of endpoint, on every backend. Linux doubles the sizes of buffers.
+/// An option of descriptions arrives at every socket of every type of endpoint, on every backend.
+/// Linux doubles the sizes of buffers.
 #[test]
 fn options_of_sockets() {
     let (tls_servers, tls_clients, _folder) = over_tls();
@@ -331,7 +338,8 @@ fn options_of_unix_sockets() {
     }
 }
 
-/// The queue limit of a description is the one with which connections begin, on both sides and over everything.
+/// The queue limit of a description is the one with which connections begin, on both sides and over
+/// everything.
 #[test]
 fn queue_limits_of_descriptions() {
     let (abort, pause, tell) = (QueueLimit::abort(8 << 20), QueueLimit::pause(65_536), QueueLimit::tell(7));
@@ -372,7 +380,8 @@ fn has_ipv6() -> bool {
     bound.is_ok()
 }
 
-/// A port on both families tells IPv4 peers by their IPv4 addresses; one of IPv6 only does not serve them.
+/// A port on both families tells IPv4 peers by their IPv4 addresses; one of IPv6 only does not
+/// serve them.
 #[test]
 fn one_family_or_both() {
     if !has_ipv6() {
@@ -476,7 +485,8 @@ fn options_that_do_not_fit() {
                 assert!(log.all().is_empty(), "the factory was not started");
             }
         }
-        // One that exists is bound to: an address of another interface, or with a number for another, would be refused.
+        // One that exists is bound to: an address of another interface, or with a number for
+        // another, would be refused.
         if has_ipv6() {
             for description in ["tcp:0:[::1%lo]", "tcp6:0:interface=[::1%lo]"] {
                 let server = server_from_string(&reactor, description).unwrap();
@@ -494,7 +504,8 @@ fn options_that_do_not_fit() {
     }
 }
 
-/// Two reactors share a port, and both get connections; a port that is not shared can't be had twice.
+/// Two reactors share a port, and both get connections; a port that is not shared can't be had
+/// twice.
 #[test]
 fn a_port_that_is_shared() {
     for (one, other) in reactors().zip(reactors()) {
@@ -517,7 +528,8 @@ fn a_port_that_is_shared() {
     }
 }
 
-/// An address that connections have not left yet can be listened on, unless that is turned off; on the simulated network too.
+/// An address that connections have not left yet can be listened on, unless that is turned off; on
+/// the simulated network too.
 #[test]
 fn an_address_that_is_used_again() {
     let reactor = reactor();
@@ -566,7 +578,8 @@ fn assert_used_again(reactor: &Reactor, at: SocketAddr) {
     drop(port.stop_listening());
 }
 
-/// A simulated host shares ports, listens on one family or both, and knows its loopback interface, as Linux does.
+/// A simulated host shares ports, listens on one family or both, and knows its loopback interface,
+/// as Linux does.
 #[test]
 fn options_on_the_simulated_network() {
     let network = Network::new(1);

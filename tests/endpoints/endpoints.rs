@@ -49,7 +49,7 @@ fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// What connecting failed with.
+/// The failure of connecting.
 #[track_caller]
 fn error_of<P: Protocol>(reactor: &Reactor, attempt: Deferred<Connection<P>>) -> Failure {
     result_of(reactor, attempt).expect_err("the attempt fails")
@@ -117,8 +117,8 @@ fn ipv6_end_to_end() {
     }
 }
 
-/// The backlog of the description is the socket's: a listener with room for none leaves the second peer without an answer,
-/// until the reactor has accepted the first.
+/// The backlog of the description is the socket's: a listener with room for none leaves the second
+/// peer without an answer, until the reactor has accepted the first.
 #[test]
 fn the_backlog_reaches_the_socket() {
     let (reactor, log) = (reactor(), Log::default());
@@ -144,8 +144,8 @@ fn the_timeout_is_the_attempts() {
     }
 }
 
-/// A name is tried on all its addresses: a server on 127.0.0.1 is found as localhost, whatever the resolver says first, and
-/// the factory starts and stops once.
+/// A name is tried on all its addresses: a server on 127.0.0.1 is found as localhost, whatever the
+/// resolver says first, and the factory starts and stops once.
 #[test]
 fn a_name_is_tried_on_all_its_addresses() {
     let (reactor, log) = (reactor(), Log::default());
@@ -166,7 +166,8 @@ fn a_name_is_tried_on_all_its_addresses() {
     assert_eq!(log.all(), ["start", "build", "made", "lost: the connection was closed cleanly", "stop"]);
 }
 
-/// If none of the addresses answers, the failure lists them all, and the factory was started once and stopped once.
+/// If none of the addresses answers, the failure lists them all, and the factory was started once
+/// and stopped once.
 #[test]
 fn a_name_that_nobody_answers_for() {
     let (reactor, log) = (reactor(), Log::default());
@@ -229,8 +230,8 @@ impl Resolver for Nowhere {
     }
 }
 
-/// A name without an address is a look-up error that says which name. None of these is asked of the network: the system's resolver
-/// itself knows that there is no such interface.
+/// A name without an address is a look-up error that says which name. None of these is asked of the
+/// network: the system's resolver itself knows that there is no such interface.
 #[test]
 fn a_name_that_does_not_resolve() {
     let (reactor, log) = (Reactor::builder().signals(false).resolver(Nowhere).build().unwrap(), Log::default());
@@ -252,7 +253,8 @@ fn a_name_that_does_not_resolve() {
     assert!(log.all().is_empty(), "the factory was not started: there was nothing to connect to");
 }
 
-/// A local address of the other family leaves no address of a name to connect to, and can't be had for a socket of this one.
+/// A local address of the other family leaves no address of a name to connect to, and can't be had
+/// for a socket of this one.
 #[test]
 fn a_bind_address_of_the_other_family() {
     let reactor = reactor();
@@ -265,7 +267,8 @@ fn a_bind_address_of_the_other_family() {
     assert!(matches!(failure.check(), Some(ConnectError::Bind { .. })), "{failure}");
 }
 
-/// Cancelled while the name is being looked up: the failure comes at once, and nothing comes of the answer.
+/// Cancelled while the name is being looked up: the failure comes at once, and nothing comes of the
+/// answer.
 #[test]
 fn cancelled_while_resolving() {
     let (reactor, log) = (reactor(), Log::default());
@@ -289,8 +292,8 @@ fn cancelled_while_resolving() {
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connects");
 }
 
-/// F50, with the kernel: of a host that is mute at one address, refuses at another and answers at a third, the third has the
-/// connection, and the other sockets are closed.
+/// F50, with the kernel: of a host that is mute at one address, refuses at another and answers at a
+/// third, the third has the connection, and the other sockets are closed.
 #[test]
 fn the_address_that_answers() {
     struct Three([SocketAddr; 3]);
@@ -315,7 +318,7 @@ fn the_address_that_answers() {
     assert_eq!(connection.transport().host(), from.into());
 }
 
-/// F47: a look-up whose thread hangs is given up at its deadline, and the thread is nobody's concern any more.
+/// F47: a look-up whose thread hangs is given up at its deadline, and its thread is left to itself.
 #[test]
 fn a_look_up_that_hangs_in_its_thread() {
     struct Hangs(Arc<Mutex<mpsc::Receiver<()>>>);
@@ -358,7 +361,7 @@ fn cancelled_while_connecting() {
     assert_eq!(reactor.counters().watched, 0);
 }
 
-/// What is wrong with a description, where, and what was expected there.
+/// Errors of descriptions name the fault, its place, and the expected text.
 #[test]
 fn wrong_descriptions_say_where_and_what() {
     type Read = fn(&Reactor, &str) -> Result<(), DescriptionError>;
@@ -401,7 +404,8 @@ fn wrong_descriptions_say_where_and_what() {
     }
 }
 
-/// An endpoint of one's own, around another one, does as well as those that are built in, as a trait object too.
+/// An endpoint of one's own, around another one, does as well as those that are built in, as a
+/// trait object too.
 #[test]
 fn endpoints_of_ones_own() {
     #[derive(Debug)]
@@ -450,7 +454,7 @@ fn endpoints_of_ones_own() {
     }
 }
 
-/// An address that can't be had fails the Deferred, and not the call.
+/// An address that can't be listened on fails the Deferred, and not the call.
 #[test]
 fn a_listen_failure_comes_through_the_deferred() {
     let reactor = reactor();
@@ -489,8 +493,8 @@ fn a_factory_that_does_not_start_fails_the_deferred() {
     assert_eq!(failure.to_string(), "a callback panicked: not today");
 }
 
-/// A failure of a callback behind `connect` that nobody handles is reported, once, with its place; one that is handled is
-/// not.
+/// An unhandled failure of a callback behind `connect` is reported once, with its place; a handled
+/// one is not.
 #[test]
 fn an_unhandled_failure_is_reported() {
     let reactor = reactor();
@@ -517,7 +521,7 @@ fn an_unhandled_failure_is_reported() {
     assert!(reported.is_empty(), "{reported:?}");
 }
 
-/// A refused connection that nobody asks after is reported too.
+/// The failure of a refused connection without an errback is reported too.
 #[test]
 fn an_unhandled_connect_error_is_reported() {
     let reactor = reactor();

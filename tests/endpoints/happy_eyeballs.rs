@@ -1,5 +1,5 @@
-//! A name with several addresses (F47 to F50): who wins, when, and what is left of the others. On the simulated network, where
-//! the test answers every attempt, at the time it chooses.
+//! A name with several addresses (F47 to F50): who wins, when, and what is left of the others. On
+//! the simulated network, where the test answers every attempt, at the time it chooses.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What the host at an address does, counted from the moment at which it is asked.
+/// The behaviour of the host at an address. Times count from the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Host {
     Answers,
@@ -52,7 +52,8 @@ enum What {
     Answer,
 }
 
-/// The rules, said once more and in another way: what is to happen, when, and to which of the addresses.
+/// The rules, said once more and in another way: what is to happen, when, and to which of the
+/// addresses.
 struct Course {
     hosts: Vec<Host>,
     /// When each attempt began that has no outcome yet, and which it is.
@@ -103,8 +104,8 @@ impl Course {
     }
 }
 
-/// The addresses in the order in which they are to be tried, of alternating families; and as a resolver gives them, which
-/// sorts by family.
+/// The addresses in the order in which they are to be tried, of alternating families; and as a
+/// resolver gives them, which sorts by family.
 fn addresses(count: usize) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let address = |which: usize| -> IpAddr {
         let text = if which.is_multiple_of(2) { format!("2001:db8::{which}") } else { format!("198.51.100.{which}") };
@@ -182,7 +183,8 @@ impl Play {
         self.network.open_sockets(&self.client)
     }
 
-    /// Nothing comes any more, the factory was stopped as often as it was started, and nothing is left open.
+    /// Nothing comes any more, the factory was stopped as often as it was started, and nothing is
+    /// left open.
     #[track_caller]
     fn assert_nothing_is_left(&self) {
         assert_eq!(self.open(), 0);
@@ -194,7 +196,7 @@ impl Play {
     }
 }
 
-/// What a Deferred failed with.
+/// The failure of a Deferred.
 #[track_caller]
 fn failure_of<T: std::fmt::Debug>(mut deferred: Deferred<T>) -> Failure {
     deferred.take_result().expect("it has its result").expect_err("a failure")
@@ -213,8 +215,9 @@ fn all_hosts() -> impl Iterator<Item = Vec<Host>> {
     })
 }
 
-/// F50: whatever the hosts do, the attempts begin when they are to, the first answer has the only protocol, all other sockets
-/// are closed; and if there is no answer, the failure says what became of each.
+/// F50: whatever the hosts do, the attempts begin when they are to, the first answer has the only
+/// protocol, all other sockets are closed; and if there is no answer, the failure says what became
+/// of each.
 #[test]
 fn every_interleaving() {
     let mut cases = 0;
@@ -268,7 +271,8 @@ fn assert_tried(failure: &Failure, hosts: &[Host], order: &[IpAddr]) {
     }
 }
 
-/// Cancelled after any step of any course, it fails at once, every socket is closed, and nothing begins any more.
+/// Cancelled after any step of any course, it fails at once, every socket is closed, and nothing
+/// begins any more.
 #[test]
 fn cancelled_at_any_moment() {
     for hosts in all_hosts() {
@@ -306,14 +310,15 @@ fn cancelled_while_resolving() {
     assert!(log.all().is_empty());
 }
 
-/// What cancels the Deferred, from inside a callback of its own connection.
+/// The canceller of the Deferred, called from inside a callback of its own connection.
 type Place = Rc<RefCell<Option<Canceller>>>;
 
 fn cancel(place: &Place) {
     place.borrow().as_ref().expect("it is there").cancel();
 }
 
-/// Cancelled from inside `build_protocol` or `connection_made` of the winner, while others are still tried.
+/// Cancelled from inside `build_protocol` or `connection_made` of the winner, while others are
+/// still tried.
 #[test]
 fn cancelled_by_the_winner() {
     for in_build in [true, false] {
@@ -362,7 +367,8 @@ fn two_answers_at_once() {
     }
 }
 
-/// An attempt that fails late brings the next one forward, and the quarter of a second counts from that one.
+/// An attempt that fails late brings the next one forward, and the quarter of a second counts from
+/// that one.
 #[test]
 fn a_failure_brings_the_next_forward() {
     let play = Play::new(4);
@@ -389,7 +395,8 @@ fn a_failure_brings_the_next_forward() {
     play.assert_nothing_is_left();
 }
 
-/// A factory that builds nothing, or panics, ends it: the other addresses are not asked for another opinion.
+/// A factory that builds nothing, or panics, ends it: the other addresses are not asked for another
+/// opinion.
 #[test]
 fn a_factory_that_does_not_want_it() {
     for panics in [false, true] {
@@ -439,7 +446,8 @@ fn a_limit_for_everything() {
     play.assert_nothing_is_left();
 }
 
-/// The settings of the endpoint are those of the attempts; a delay beyond the RFC's bounds becomes the bound.
+/// The settings of the endpoint are those of the attempts; a delay beyond the RFC's bounds becomes
+/// the bound.
 #[test]
 fn delays_and_timeouts() {
     for (asked, used) in [(0, 10), (10, 10), (90, 90), (2_000, 2_000), (60_000, 2_000)] {
@@ -457,7 +465,8 @@ fn delays_and_timeouts() {
     }
 }
 
-/// RFC 8305, section 4: the resolver's first address is the first, and then the families take turns.
+/// RFC 8305, section 4: the resolver's first address is tried first, and then the families
+/// alternate.
 #[test]
 fn the_order_of_the_addresses() {
     for (resolved, tried) in [
@@ -512,7 +521,8 @@ fn a_thousand_addresses() {
     assert_eq!(network.open_sockets(&client), 0);
 }
 
-/// F47: a resolver that hangs has a deadline of its own, after which whoever waits is told, and nothing is left.
+/// F47: a resolver that hangs has a deadline of its own. Then the attempt fails, and nothing is
+/// left.
 #[test]
 fn a_resolver_that_hangs() {
     for (timeout, after) in [(None, 30_000), (Some(1_500 * MS), 1_500), (Some(Duration::ZERO), 0)] {

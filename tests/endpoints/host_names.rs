@@ -1,4 +1,5 @@
-//! Names of hosts (A21, F49): each is passed to the resolver whole and unchanged, or refused before anybody is asked.
+//! Names of hosts (A21, F49): each is passed to the resolver whole and unchanged, or refused
+//! without a look-up.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -32,7 +33,8 @@ thread_local! {
     };
 }
 
-/// What connecting to a host fails with, and what the resolver was asked for it. A host that is an address is only looked up.
+/// The failure of connecting to a host, and the names that the resolver was asked for. A host that
+/// is an address is only looked up.
 fn connect(host: &str) -> (Failure, Vec<String>) {
     REACTOR.with(|(reactor, asked)| {
         let log = Log::default();
@@ -97,7 +99,8 @@ fn names_that_no_resolver_should_see() {
     }
 }
 
-/// An international name is refused by a crate without tables of Unicode, and the error says what would help.
+/// An international name is refused by a crate without tables of Unicode, and the error says what
+/// would help.
 #[cfg(not(feature = "idna"))]
 #[test]
 fn international_names_need_the_feature() {
@@ -106,7 +109,8 @@ fn international_names_need_the_feature() {
     assert!(failure.to_string().contains("the feature `idna` is off"), "{failure}");
 }
 
-/// An international name is looked up in its ASCII form, by UTS 46 without transitions; errors name it as it is written.
+/// An international name is looked up in its ASCII form, by UTS 46 without transitions; errors name
+/// it as it is written.
 #[cfg(feature = "idna")]
 #[test]
 fn international_names_are_looked_up_in_ascii() {
@@ -129,7 +133,8 @@ fn international_names_are_looked_up_in_ascii() {
     }
 }
 
-/// A name that IDNA does not allow, that would be an address in other digits, or that has what no host name has.
+/// A name that IDNA does not allow, that would be an address in other digits, or that has what no
+/// host name has.
 #[cfg(feature = "idna")]
 #[test]
 fn international_names_that_are_none() {
@@ -181,7 +186,7 @@ fn the_longest_names() {
     assert_refused(&format!("www.{label}a.example"), BadHostName::LongLabel);
 }
 
-/// What looks odd and is for the resolver to judge.
+/// Odd names are passed to the resolver, which judges them.
 #[test]
 fn odd_names_are_passed_on() {
     for host in [
@@ -246,7 +251,7 @@ fn texts() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Whether it is a name, said in another way than the engine says it.
+/// Returns `true` if it is a name, by a rule written in another way than the engine's.
 fn is_name(text: &str) -> bool {
     let bytes = text.strip_suffix('.').unwrap_or(text).as_bytes();
     let is_fine = |byte: &u8| matches!(byte, b'!'..=b'~') && !b":/?#@%\\[]".contains(byte);
@@ -254,7 +259,7 @@ fn is_name(text: &str) -> bool {
     bytes.len() <= 253 && labels().all(|label| (1..=63).contains(&label.len()) && label.iter().all(is_fine))
 }
 
-/// Whether it is an IPv6 address with the name of an interface.
+/// Returns `true` if it is an IPv6 address with the name of an interface.
 fn has_scope(text: &str) -> bool {
     text.split_once('%').is_some_and(|(ip, scope)| {
         ip.parse::<std::net::Ipv6Addr>().is_ok()

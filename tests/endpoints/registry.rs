@@ -31,14 +31,15 @@ fn local_client(reactor: &Reactor, description: &Description, _: &EndpointRegist
     Ok(Box::new(TcpClientEndpoint::new(reactor, ([127, 0, 0, 1], port).into())))
 }
 
-/// What is wrong with a description, and where.
+/// The fault of a description, and its place.
 #[track_caller]
 fn error<E: std::fmt::Debug + ?Sized>(result: Result<Box<E>, DescriptionError>) -> (usize, String) {
     let error = result.expect_err("it is wrong");
     (error.position(), error.to_string())
 }
 
-/// A type of one's own listens and connects, whatever case it is written in, and the built-in ones still do.
+/// A type of one's own listens and connects, whatever case it is written in, and the built-in ones
+/// still do.
 #[test]
 fn types_of_ones_own() {
     let (reactor, mut registry) = (reactor(), EndpointRegistry::new());
@@ -103,7 +104,7 @@ fn prefixes_are_taken() {
     assert_eq!(registry.add_server("", local_server), Err(RegistryError::Empty));
     assert_eq!(registry.add_client("", local_client), Err(RegistryError::Empty));
     assert_eq!(taken("tcp").unwrap_err().to_string(), "there is a type of endpoint \"tcp\" already");
-    // What was refused has replaced nothing.
+    // The refused type has replaced nothing.
     let reactor = reactor();
     assert!(registry.server_from_string(&reactor, "tcp:0:interface=127.0.0.1:backlog=3").is_ok());
 }
@@ -117,7 +118,8 @@ fn listed(types: &str) -> Vec<&str> {
     types.split(", ").flat_map(|some| some.split(" or ")).collect()
 }
 
-/// Each side lists its own types; those of the free functions are the built-in ones, whatever registries there are.
+/// Each side lists its own types; those of the free functions are the built-in ones, whatever
+/// registries there are.
 #[test]
 fn unknown_types_list_what_is_known() {
     let (reactor, mut registry) = (reactor(), EndpointRegistry::new());
@@ -138,7 +140,8 @@ fn unknown_types_list_what_is_known() {
     assert_eq!(format!("{registry:?}"), format!("EndpointRegistry {{ servers: {servers:?}, clients: {clients:?} }}"));
 }
 
-/// A type that contains another description reads it with the registry that it is in, so types nest.
+/// A type that contains another description reads it with the registry that it is in, so types
+/// nest.
 #[test]
 fn types_that_contain_descriptions() {
     let (reactor, mut registry, seen) = (reactor(), EndpointRegistry::new(), Rc::new(RefCell::new(Vec::new())));
@@ -184,7 +187,8 @@ fn one_protocol_is_connected() {
     assert_eq!(log.count("made"), 3);
 }
 
-/// `tcp6` listens over IPv6, by default on everything; on Linux that is IPv4 too, unless the system says otherwise.
+/// `tcp6` listens over IPv6, by default on everything; on Linux that is IPv4 too, unless the system
+/// says otherwise.
 #[test]
 fn tcp6_end_to_end() {
     if let Err(error) = TcpListener::bind("[::1]:0") {
@@ -214,7 +218,7 @@ fn tcp6_end_to_end() {
     }
 }
 
-/// Where `tcp6` and `tcp` differ.
+/// The differences between `tcp6` and `tcp`.
 #[test]
 fn tcp6_is_not_tcp() {
     let reactor = reactor();

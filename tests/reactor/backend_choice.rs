@@ -1,14 +1,16 @@
-//! Which backend a reactor gets: the builder's, else the one that `ROPEWALK_BACKEND` names, else mio; and mio where io_uring can't be had. The
-//! variable is read in a process of its own, which is this program again.
+//! The choice of the backend: the builder's, else the one that `ROPEWALK_BACKEND` names, else mio;
+//! and mio if the system has no io_uring. The variable is read in a process of its own, which is
+//! this program again.
 
 use crate::common::*;
 use ropewalk::error::ReactorError;
 use ropewalk::{BackendKind, Reactor};
 
-/// Tells a process that it was started to say what it has.
+/// Set in a process that was started to print its backends.
 const ASKED: &str = "ROPEWALK_TEST_ASKED";
 
-/// Says what reactors get here, one a line. Of a process that was started for it; otherwise there is nothing to do.
+/// Prints the backends of reactors, one a line. Does nothing outside of a process that was started
+/// for it.
 #[test]
 fn says_what_it_has() {
     if std::env::var_os(ASKED).is_none() {
@@ -26,7 +28,8 @@ fn says_what_it_has() {
     }
 }
 
-/// What a reactor is on: plain, asked for mio, and asked for io_uring, where the variable is this.
+/// The backends of three reactors under this value of the variable: without a choice, with mio, and
+/// with io_uring.
 fn with_variable(value: Option<&str>) -> [String; 3] {
     let mut child = this_program("backend_choice::says_what_it_has");
     child.env(ASKED, "");
@@ -37,13 +40,13 @@ fn with_variable(value: Option<&str>) -> [String; 3] {
     let output = child.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     ["plain: ", "mio: ", "io_uring: "].map(|name| {
-        // The first stands behind what the test runner says.
+        // The first line stands behind the output of the test runner.
         let line = said.lines().find_map(|line| Some(line.split_once(name)?.1.to_owned()));
         line.unwrap_or_else(|| panic!("it said {said:?}"))
     })
 }
 
-/// What asking for io_uring gives here.
+/// The backend that a reactor gets here if it asks for io_uring.
 fn ring() -> &'static str {
     match reactor_on(BackendKind::IoUring) {
         Some(_) => "io_uring",
@@ -51,7 +54,7 @@ fn ring() -> &'static str {
     }
 }
 
-/// Where nobody says anything, it is mio; an empty variable says nothing.
+/// Without a choice it is mio. An empty variable makes no choice.
 #[test]
 fn mio_is_the_default() {
     own_process!();
@@ -60,7 +63,7 @@ fn mio_is_the_default() {
     }
 }
 
-/// The variable is honoured where the builder says nothing, and the builder wins.
+/// The variable counts if the builder makes no choice; the builder wins.
 #[test]
 fn the_builder_wins_over_the_variable() {
     own_process!();
@@ -69,8 +72,8 @@ fn the_builder_wins_over_the_variable() {
     }
 }
 
-/// A value that is no backend's name is an error of the setup that says what was expected; nobody asks for it where the builder says
-/// something.
+/// A value that is no backend's name is an error of the setup that names the expected values. It is
+/// ignored if the builder chooses.
 #[test]
 fn a_value_that_is_no_name_is_an_error() {
     own_process!();
@@ -80,7 +83,7 @@ fn a_value_that_is_no_name_is_an_error() {
     }
 }
 
-/// Without its feature io_uring is asked for in vain: the reactor is on mio, and the log says why, once.
+/// Without the feature io_uring the reactor is on mio, and the log says why, once.
 #[cfg(not(feature = "io-uring"))]
 #[test]
 fn without_the_feature_it_is_mio() {
@@ -91,7 +94,8 @@ fn without_the_feature_it_is_mio() {
     assert!(line.contains("no io_uring for this reactor") && line.contains("feature `io-uring`"), "{line}");
 }
 
-/// With it, the reactor is on io_uring and the log says nothing; where the system has none for us, it is as without.
+/// With the feature, the reactor is on io_uring and logs nothing. If the system has no io_uring, it
+/// is as without the feature.
 #[cfg(feature = "io-uring")]
 #[test]
 fn the_ring_is_there() {

@@ -18,7 +18,8 @@ fn beside<T: Send + 'static>(reactor: &Reactor, act: impl FnOnce(Remote) -> T + 
     thread::spawn(move || act(remote))
 }
 
-/// The call runs on the reactor's thread, and what it returns is given to the thread: a value, nothing, an error, a panic.
+/// The call runs on the reactor's thread, and what it returns is given to the thread: a value,
+/// nothing, an error, a panic.
 #[test]
 fn the_thread_is_given_what_the_call_returns() {
     let (reactor, here) = (reactor(), thread::current().id());
@@ -34,7 +35,8 @@ fn the_thread_is_given_what_the_call_returns() {
     assert_eq!(run_beside(&reactor, worker), here);
 }
 
-/// A Deferred that the call returned is waited for, while the loop turns; its failure is the thread's.
+/// A Deferred that the call returned is waited for, while the loop turns; its failure is the
+/// thread's.
 #[test]
 fn the_thread_waits_for_a_deferred() {
     let reactor = reactor();
@@ -101,8 +103,8 @@ fn one_reactor_may_wait_for_another() {
     run_beside(&other, worker);
 }
 
-/// Whoever asks a reactor that is gone, or waits while it goes, is told: before its call was made, and while its Deferred
-/// waits, even if somebody keeps its promise.
+/// A blocking call fails if its reactor is gone or goes: before the call was made, and while its
+/// Deferred waits, even if the promise is kept.
 #[test]
 fn a_reactor_that_goes_sends_its_callers_away() {
     let (send, promises) = mpsc::channel();
@@ -126,7 +128,7 @@ fn a_reactor_that_goes_sends_its_callers_away() {
         });
         (asked, remote.blocking_call_from_thread(|_| ()))
     });
-    // It is in the queue, or about to be: either way it is told.
+    // It is in the queue, or about to be: either way it fails.
     drop(reactor);
     assert!(begun.join().unwrap().unwrap_err().check::<ReactorGone>().is_some());
     let (first, second) = queued.join().unwrap();
@@ -135,12 +137,12 @@ fn a_reactor_that_goes_sends_its_callers_away() {
     }
     assert_eq!(drops.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     for promise in KEPT.take() {
-        // Nobody waits for it any more.
+        // No caller waits for it any more.
         promise.callback(()).unwrap();
     }
 }
 
-/// A shutdown that is over sends away whoever still waits for something begun in that run; the next run works.
+/// The end of a shutdown fails callers that still wait for work of that run; the next run works.
 #[test]
 fn a_run_that_ends_sends_its_callers_away() {
     let reactor = reactor();
@@ -163,7 +165,7 @@ fn a_run_that_ends_sends_its_callers_away() {
     }
 }
 
-/// The failure of a Deferred whose promise was dropped is told as it is.
+/// The failure of a Deferred whose promise was dropped is returned unchanged.
 #[test]
 fn an_abandoned_deferred_ends_the_wait() {
     let reactor = reactor();

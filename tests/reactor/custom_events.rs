@@ -1,4 +1,5 @@
-//! Events of the program's own: three phases each, on Twisted's terms. A virtual network has the time; nothing here is the kernel's.
+//! Events of the program's own: three phases each, on Twisted's terms. A virtual network has the
+//! time; nothing here is the kernel's.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -43,8 +44,8 @@ fn hold(reactor: &Reactor, log: &Log, phase: Phase, name: &str) -> Promise<()> {
     promise
 }
 
-/// Phases come in order, and triggers in the order of their addition, all before the call returns, on a reactor that does not run. The
-/// other events and the reactor's own stay as they are.
+/// Phases come in order, and triggers in the order of their addition, all before the call returns,
+/// on a reactor that does not run. The other events and the reactor's own stay as they are.
 #[test]
 fn an_event_goes_through_its_phases_at_once() {
     let (_network, reactor) = simulated();
@@ -68,8 +69,8 @@ fn an_event_goes_through_its_phases_at_once() {
     assert_eq!(log.all().len(), 6);
 }
 
-/// Each phase waits for every Deferred of the one before, and goes on at the moment at which the last one fires; the event is done when
-/// those of the last phase are.
+/// Each phase waits for every Deferred of the one before, and goes on at the moment at which the
+/// last one fires; the event is done when those of the last phase are.
 #[test]
 fn a_phase_waits_for_the_one_before() {
     let (_network, reactor) = simulated();
@@ -123,8 +124,8 @@ fn an_event_waits_while_the_loop_turns() {
     assert_eq!(log.all(), ["before", "during", "after", "done"]);
 }
 
-/// A trigger that fails, panics, or whose Deferred fails, is logged once with its place and the event's name; the others run, and the
-/// event is done all the same.
+/// A trigger that fails, panics, or whose Deferred fails, is logged once with its place and the
+/// event's name; the others run, and the event is done all the same.
 #[test]
 fn a_failing_trigger_harms_nobody() {
     let (_network, reactor) = simulated();
@@ -158,7 +159,8 @@ fn a_failing_trigger_harms_nobody() {
     }
 }
 
-/// Triggers that are added while the event is under way run if their phase is not over, otherwise when it is fired again.
+/// Triggers that are added while the event is under way run if their phase is not over, otherwise
+/// when it is fired again.
 #[test]
 fn triggers_may_be_added_and_taken_back_meanwhile() {
     let (_network, reactor) = simulated();
@@ -180,8 +182,8 @@ fn triggers_may_be_added_and_taken_back_meanwhile() {
     assert_eq!(log.all()[2..], ["added before", "added during"]);
 }
 
-/// Fired again while it waits, an event takes the triggers that are left, as Twisted's does; the first firing goes on with what was added
-/// since, and each is done by itself.
+/// Fired again while it waits, an event takes the triggers that are left, as Twisted's does; the
+/// first firing goes on with what was added since, and each is done by itself.
 #[test]
 fn an_event_may_be_fired_while_it_is_under_way() {
     let (_network, reactor) = simulated();
@@ -212,8 +214,8 @@ fn an_event_may_be_fired_while_it_is_under_way() {
     assert_eq!(log.all()[3..], ["outer", "before", "during", "after", "outer goes on"]);
 }
 
-/// A stop and a crash leave an event alone: it goes on when its Deferred fires, in no run or in the next. A shutdown waits for one that a
-/// trigger of its own returns.
+/// A stop and a crash leave an event alone: it goes on when its Deferred fires, in no run or in the
+/// next. A shutdown waits for one that a trigger of its own returns.
 #[test]
 fn an_event_outlives_the_run() {
     type Leave = fn(&Reactor) -> Result<(), ReactorError>;
@@ -258,7 +260,8 @@ fn an_event_outlives_the_run() {
     assert_eq!(log.all(), ["event", "event done", "shutdown"]);
 }
 
-/// A close fails an event that is under way, whose triggers are dropped; one that is fired afterwards fails at once.
+/// A close fails an event that is under way, whose triggers are dropped; one that is fired
+/// afterwards fails at once.
 #[test]
 fn a_close_ends_an_event() {
     let (_network, reactor) = simulated();

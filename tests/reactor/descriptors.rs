@@ -1,4 +1,5 @@
-//! F01: a process that has no descriptors left. The tests change the limit of their process, so each has one of its own.
+//! F01: a process that has no descriptors left. The tests change the limit of their process, so
+//! each has one of its own.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -32,7 +33,8 @@ impl Drop for Limit {
     }
 }
 
-/// Opens every number below the highest that is in use: from then on the limit says exactly how many more there can be.
+/// Opens every number below the highest that is in use: from then on the limit says exactly how
+/// many more there can be.
 fn fill_gaps() -> Vec<File> {
     let (mut fillers, highest) = (Vec::new(), highest());
     loop {
@@ -63,14 +65,14 @@ fn turns_in(reactor: &Reactor, time: Duration) -> u64 {
     reactor.counters().turns - before
 }
 
-/// How many of the peers were closed without having been served. The others hear nothing.
+/// Number of peers that were closed without having been served. The others receive nothing.
 fn cut_off(peers: &mut [TcpStream]) -> usize {
     let ended = peers.iter_mut().filter_map(|peer| read_now(peer, &mut Vec::new()));
     ended.inspect(|end| assert!(matches!(end, Ok(()) | Err(ErrorKind::ConnectionReset)), "{end:?}")).count()
 }
 
-/// F01: more peers than descriptors. Those that fit are served, the excess is told so by a close, the loop does not spin,
-/// and once there is room again new ones are served.
+/// F01: more peers than descriptors. Peers that fit are served, the excess is closed, the loop does
+/// not spin, and new peers are served once there is room again.
 #[test]
 fn the_excess_is_shed() {
     own_process!();
@@ -80,8 +82,8 @@ fn the_excess_is_shed() {
     let start = descriptors();
     let reactor = reactor();
     let gaps = fill_gaps();
-    // For the port and its reserve, the peers' own ends, and ours. Before anything is listened for: an accept that goes on in the
-    // kernel keeps to the limit that there was when it began.
+    // For the port and its reserve, the peers' own ends, and ours. Before anything is listened for:
+    // an accept that goes on in the kernel keeps to the limit that there was when it began.
     let limit = Limit::set((highest() as usize + 1 + 2 + PEERS + ROOM) as u64);
     let port = reactor.listen_tcp(loopback(), &ListenOptions::new().backlog(128), echoes(&log)).unwrap();
     let address = port.host().socket_addr().unwrap();
@@ -100,7 +102,7 @@ fn the_excess_is_shed() {
     assert!(turns_in(&reactor, Duration::from_millis(50)) < 100, "the loop spins with nobody waiting");
     assert_eq!(reactor.counters().accept_failures, 0);
 
-    // Those that were accepted are served, first of all the first.
+    // The accepted peers are served, first of all the first.
     peers[0].write_all(b"one").unwrap();
     assert_eq!(read_exact(&reactor, &mut peers[0], 3), b"one");
     // Five go: a new one finds room, at both ends.
@@ -127,8 +129,9 @@ fn the_excess_is_shed() {
     assert_eq!(descriptors(), start);
 }
 
-/// F01, at its worst: the limit was lowered below what is open, so that the reserve, once given up, can't be had again. The
-/// port waits, longer each time, and everybody is served when there is room.
+/// F01, at its worst: the limit was lowered below what is open, so that the reserve, once given up,
+/// can't be opened again. The port waits, longer each time, and serves all peers when there is
+/// room.
 #[test]
 fn without_a_reserve_the_port_waits() {
     own_process!();
@@ -167,7 +170,8 @@ fn without_a_reserve_the_port_waits() {
     assert_eq!(descriptors(), start);
 }
 
-/// Connecting without descriptors is an error of the attempt, which comes later, like any other, and leaves nothing.
+/// Connecting without descriptors is an error of the attempt, which comes later, like any other,
+/// and leaves nothing.
 #[test]
 fn connecting_without_descriptors_fails() {
     own_process!();
@@ -193,8 +197,8 @@ fn connecting_without_descriptors_fails() {
     assert_eq!((descriptors(), reactor.counters().watched), before);
 }
 
-/// A descriptor that is passed to us when there is no room for it is lost; the bytes that it came with, and those behind them,
-/// are not.
+/// A descriptor that is passed to us when there is no room for it is lost; the bytes that it came
+/// with, and those behind them, are not.
 #[test]
 fn a_passed_descriptor_without_room_holds_nothing_up() {
     own_process!();
@@ -226,8 +230,8 @@ fn a_passed_descriptor_without_room_holds_nothing_up() {
     assert_eq!(String::from_utf8_lossy(&buffer.borrow()), "with it and behind");
 }
 
-/// A server that greets and closes, whose peers keep their own ends open: their sockets linger, the oldest give way to newcomers, and
-/// everyone is served.
+/// A server that greets and closes, whose peers keep their own ends open: their sockets linger, the
+/// oldest give way to newcomers, and every peer is served.
 #[test]
 fn lingering_sockets_give_way_to_newcomers() {
     own_process!();

@@ -1,5 +1,6 @@
-//! F45: a process that forks without executing another program. A child that was forked before the first turn can go on with the
-//! reactor; in any other every call says so, and nothing that the child does gets at its parent's sockets, files and locks.
+//! F45: a process that forks without executing another program. A child that was forked before the
+//! first turn can go on with the reactor; in any other every call says so, and nothing that the
+//! child does gets at its parent's sockets, files and locks.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -85,7 +86,8 @@ fn lock_of(file: &Path) -> PathBuf {
     file.with_file_name(format!("{}.lock", file.file_name().unwrap().display()))
 }
 
-/// A reactor of the parent's with a TCP port, a UNIX port with a lock, and a connection, which has turned.
+/// A reactor of the parent's with a TCP port, a UNIX port with a lock, and a connection, which has
+/// turned.
 struct Parent {
     reactor: Rc<RefCell<Option<Reactor>>>,
     address: SocketAddr,
@@ -120,7 +122,7 @@ impl Parent {
         self.reactor.borrow().clone().unwrap()
     }
 
-    /// All of it works as if nobody had forked.
+    /// Asserts that all of it works as if no process had been forked.
     fn is_well(&mut self) {
         let reactor = self.reactor();
         self.client.write_all(b"still there?").unwrap();
@@ -152,8 +154,9 @@ impl Drop for Tells {
     }
 }
 
-/// A child that drops its parent's reactor, or closes it, closes its descriptors and does nothing else: no file is removed, no lock is
-/// given back, nothing is sent, nobody is told, and the parent goes on accepting.
+/// A child that drops its parent's reactor, or closes it, closes its descriptors and does nothing
+/// else: no file is removed, no lock is released, nothing is sent, no callback is called, and the
+/// parent goes on accepting.
 #[test]
 fn a_child_that_lets_the_reactor_go_harms_nobody() {
     own_process!();
@@ -189,7 +192,7 @@ fn a_child_that_lets_the_reactor_go_harms_nobody() {
     }
 }
 
-/// What a call in a forked child fails with.
+/// The failure of a call in a forked child.
 fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
     deferred.take_result().expect("it has failed").err().expect("it has failed")
 }
@@ -238,7 +241,8 @@ fn every_call_in_a_forked_child_says_so() {
     parent.is_well();
 }
 
-/// A child that was forked by a callback leaves the loop at once, and takes nothing of what its parent is to have.
+/// A child that was forked by a callback leaves the loop at once, and takes nothing of what its
+/// parent is to have.
 #[test]
 fn a_callback_that_forks() {
     own_process!();
@@ -300,8 +304,8 @@ fn a_callback_that_forks() {
     }
 }
 
-/// A daemon makes its reactor, its ports and its attempts, forks, and runs in the child; the parent may be there still, and may go
-/// on as well.
+/// A daemon makes its reactor, its ports and its attempts, forks, and runs in the child; the parent
+/// may be there still, and may go on as well.
 #[test]
 fn a_daemon_forks_before_the_first_turn() {
     own_process!();

@@ -1,5 +1,5 @@
-//! The end of a reactor's life: closed, or dropped with its last handle. Nothing keeps a closed reactor, everything it had knows
-//! of its end, and every call says so. They count descriptors, which belong to the process: one runs at a time.
+//! The end of a reactor's life: closed, or dropped with its last handle. Nothing keeps a closed
+//! reactor, everything it had knows of its end, and every call says so.
 
 use std::cell::{Cell, RefCell};
 use std::io::Read;
@@ -23,7 +23,8 @@ use ropewalk::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What is given to a reactor to keep: a handle of that reactor, and something that shows when it is dropped.
+/// Values that a reactor is given to keep: a handle of that reactor, and one that shows when it is
+/// dropped.
 struct Kept {
     _reactor: Reactor,
     _token: Rc<()>,
@@ -53,10 +54,10 @@ impl Resolver for Keeping {
     }
 }
 
-/// A way to give a reactor something to keep. What it returns is in the program's hands.
+/// A way to give a reactor something to keep. The result stays in the program's hands.
 type Keep = fn(&Reactor, Kept) -> Box<dyn std::any::Any>;
 
-/// Every place in which a reactor keeps what is the program's.
+/// Every place in which a reactor keeps a value of the program's.
 const PLACES: [(&str, Keep); 18] = [
     ("a timer", |reactor, kept| {
         reactor.call_later(HOUR, move || drop(kept));
@@ -202,8 +203,8 @@ fn await_descriptors(expected: usize, place: &str) {
     }
 }
 
-/// A reactor that is closed is freed, with all that it kept, even where that kept the reactor: no descriptor is left of twenty, and
-/// no value.
+/// A reactor that is closed is freed, with all that it kept, even where that kept the reactor: no
+/// descriptor is left of twenty, and no value.
 #[test]
 fn nothing_keeps_a_closed_reactor() {
     own_process!();
@@ -226,7 +227,8 @@ fn nothing_keeps_a_closed_reactor() {
     }
 }
 
-/// The descriptors of a closed reactor are closed while its handles, ports, connections and remotes are still there.
+/// The descriptors of a closed reactor are closed while its handles, ports, connections and remotes
+/// are still there.
 #[test]
 fn handles_of_a_closed_reactor_hold_no_descriptor() {
     own_process!();
@@ -260,7 +262,7 @@ fn a_handle_in_a_timer_keeps_the_reactor() {
 
 type End = fn(Reactor);
 
-/// How a reactor ends.
+/// The ways in which a reactor ends.
 const ENDINGS: [(&str, End); 3] = [
     ("closed", |reactor| reactor.close().unwrap()),
     ("dropped", drop),
@@ -271,8 +273,8 @@ const ENDINGS: [(&str, End); 3] = [
     }),
 ];
 
-/// However a reactor ends, every protocol is told, with the reason that the reactor stopped, every factory stops, every handle
-/// knows, and every Deferred has its result.
+/// However a reactor ends, every connection is lost, with the reason that the reactor stopped,
+/// every factory stops, every handle knows, and every Deferred has its result.
 #[test]
 fn everything_knows_that_the_reactor_has_ended() {
     own_process!();
@@ -336,7 +338,7 @@ fn a_future_hears_of_the_end() {
     assert_eq!(log.all(), ["gone: true"]);
 }
 
-/// What a protocol wrote before its reactor was dropped arrives, and the peer sees an orderly end.
+/// Bytes written before the reactor was dropped arrive, and the peer sees an orderly end.
 #[test]
 fn a_dropped_reactor_sends_what_was_written() {
     let reactor = reactor();
@@ -390,8 +392,8 @@ fn every_call_on_a_closed_reactor_says_so() {
     assert_eq!(Rc::strong_count(&token), 1);
 }
 
-/// A reactor can't be closed from inside its loop, nor while one of its protocols is reached from outside, nor run or turned
-/// there.
+/// A reactor can't be closed from inside its loop, nor while one of its protocols is reached from
+/// outside, nor run or turned there.
 #[test]
 fn the_loop_and_a_protocol_in_use_keep_it_open() {
     let (reactor, log) = (reactor(), Log::default());
@@ -428,7 +430,8 @@ fn the_loop_and_a_protocol_in_use_keep_it_open() {
     reactor.close().unwrap();
 }
 
-/// A reactor whose last handle goes while a protocol is reached from outside closes behind that call.
+/// A reactor whose last handle goes while a protocol is reached from outside closes behind that
+/// call.
 #[test]
 fn the_last_handle_goes_while_a_protocol_is_in_use() {
     own_process!();
@@ -447,7 +450,8 @@ fn the_last_handle_goes_while_a_protocol_is_in_use() {
     await_descriptors(before, "closed");
 }
 
-/// Whatever is called back while a reactor closes can use it, begins nothing new, and leaves nothing behind.
+/// Whatever is called back while a reactor closes can use it, begins nothing new, and leaves
+/// nothing behind.
 #[test]
 fn nothing_begins_while_a_reactor_closes() {
     own_process!();
@@ -506,7 +510,8 @@ fn nothing_begins_while_a_reactor_closes() {
     await_descriptors(before, "closed");
 }
 
-/// A factory that closes the reactor when it starts is stopped again, and nothing listens or connects.
+/// A factory that closes the reactor when it starts is stopped again, and nothing listens or
+/// connects.
 #[test]
 fn a_factory_that_closes_the_reactor_when_it_starts() {
     own_process!();
@@ -543,7 +548,8 @@ fn a_factory_that_closes_the_reactor_when_it_starts() {
     await_descriptors(before, "closed");
 }
 
-/// A simulated reactor that is closed in the middle of its run is driven no more, and the others go on.
+/// A simulated reactor that is closed in the middle of its run is driven no more, and the others go
+/// on.
 #[test]
 fn a_simulated_reactor_is_closed_between_two_turns() {
     let network = Network::new(8);

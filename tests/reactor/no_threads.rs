@@ -14,7 +14,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Names the child.
 const CHILD: &str = "ROPEWALK_TEST_NO_THREADS";
 
-/// A thread's stack in the child, and what it may have more than it has: enough for all but a thread.
+/// A thread's stack in the child, and what it may have more than it has: enough for all but a
+/// thread.
 const STACK: u64 = 16 << 20;
 const SPARE: u64 = STACK / 2;
 
@@ -36,8 +37,8 @@ fn lives(reactor: &Reactor) {
     result_of(reactor, deferred).unwrap();
 }
 
-/// Without any thread, jobs and look-ups fail with a typed error, or are logged; with one, jobs wait for it. The loop lives.
-/// Afterwards everything works.
+/// Without any thread, jobs and look-ups fail with a typed error, or are logged; with one, jobs
+/// wait for it. The loop lives. Afterwards everything works.
 #[test]
 fn without_threads_the_loop_lives() {
     if std::env::var_os(CHILD).is_some() {
@@ -50,7 +51,8 @@ fn without_threads_the_loop_lives() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Each of its waits has a limit of its own: the thread of a watchdog could be caught without memory while it starts.
+/// Each of its waits has a limit of its own: the thread of a watchdog could be caught without
+/// memory while it starts.
 fn child() {
     let (none, one) = (reactor(), reactor());
     let (begun, begins) = mpsc::channel();

@@ -36,7 +36,7 @@ fn load(pool: &ThreadPool) -> (usize, usize, usize) {
     (load.idle, load.working, load.queued)
 }
 
-/// How many threads of this process have a name.
+/// Number of threads of this process with this name.
 fn threads_named(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -48,8 +48,8 @@ fn fails_with<E: std::error::Error + 'static>(deferred: &mut Deferred<impl Sized
     deferred.take_result().is_some_and(|result| result.is_err_and(|failure| failure.check::<E>().is_some()))
 }
 
-/// The work runs on threads with the pool's name, callbacks on the reactor's thread; a value, an error or a panic comes back. A job may
-/// wait for the reactor.
+/// The work runs on threads with the pool's name, callbacks on the reactor's thread; a value, an
+/// error or a panic comes back. A job may wait for the reactor.
 #[test]
 fn jobs_run_on_threads_of_the_pool() {
     let (reactor, here) = (reactor(), thread::current().id());
@@ -77,7 +77,8 @@ fn jobs_run_on_threads_of_the_pool() {
     assert_eq!(result_of(&reactor, named).unwrap().as_deref(), Some("ab"));
 }
 
-/// A pool that is full holds up neither the reactor's, nor another of the program's, nor the looking up of names; nor does the reactor's it.
+/// A pool that is full holds up neither the reactor's, nor another of the program's, nor the
+/// looking up of names; nor does the reactor's it.
 #[test]
 fn pools_do_not_hinder_one_another() {
     let (reactor, (begun, begins)) = (reactor(), mpsc::channel());
@@ -101,7 +102,8 @@ fn pools_do_not_hinder_one_another() {
     assert_eq!(result_of(&reactor, held_back).unwrap(), 3);
 }
 
-/// The statistics count threads and jobs; the size can grow and shrink to nothing, and a job that has not begun can be cancelled.
+/// The statistics count threads and jobs; the size can grow and shrink to nothing, and a job that
+/// has not begun can be cancelled.
 #[test]
 fn a_pool_can_change_its_size() {
     let (reactor, (begun, begins)) = (reactor(), mpsc::channel());
@@ -126,7 +128,8 @@ fn a_pool_can_change_its_size() {
     run_until(&reactor, || load(&pool) == (0, 0, 0));
 }
 
-/// A stop lets the jobs come to their end, and tells so; by then no job is taken any more, and then no thread is left.
+/// A stop lets the jobs come to their end, and tells so; by then no job is taken any more, and then
+/// no thread is left.
 #[test]
 fn a_stopped_pool_finishes_its_jobs() {
     own_process!();
@@ -173,7 +176,8 @@ fn a_stop_drops_what_waits_for_a_greater_size() {
     assert!(fails_with::<PoolStopped>(&mut held_back) && fails_with::<PoolStopped>(&mut dropped));
 }
 
-/// The pool ends with its last handle: jobs that it has are done and answered, and its threads leave.
+/// The pool ends with its last handle: jobs that it has are done and answered, and its threads
+/// leave.
 #[test]
 fn a_pool_ends_with_its_last_handle() {
     own_process!();
@@ -199,7 +203,8 @@ fn a_pool_ends_with_its_last_handle() {
     run_until(&reactor, || threads_named("inside") == 0);
 }
 
-/// A shutdown waits for the jobs of such a pool, also of one without a handle, while the loop turns; the next run goes on with it.
+/// A shutdown waits for the jobs of such a pool, also of one without a handle, while the loop
+/// turns; the next run goes on with it.
 #[test]
 fn a_shutdown_waits_for_every_pool() {
     let (reactor, log) = (reactor(), Log::default());
@@ -223,7 +228,8 @@ fn a_shutdown_waits_for_every_pool() {
     assert_eq!(log.all(), ["job", "job", "after", "job", "after"]);
 }
 
-/// A job that hangs is left behind when the shutdown's time is over; the log names the pool, and the pool takes jobs in the next run.
+/// A job that hangs is left behind when the shutdown's time is over; the log names the pool, and
+/// the pool takes jobs in the next run.
 #[test]
 fn a_shutdown_leaves_a_stuck_job_behind() {
     let reactor = Reactor::builder().signals(false).shutdown_timeout(Some(Duration::from_millis(50))).build().unwrap();
@@ -243,7 +249,8 @@ fn a_shutdown_leaves_a_stuck_job_behind() {
     drop(release);
 }
 
-/// A handle does not keep its reactor. When that is closed or gone, jobs fail, and a stop has nothing to wait for.
+/// A handle does not keep its reactor. When that is closed or gone, jobs fail, and a stop has
+/// nothing to wait for.
 #[test]
 fn a_pool_does_not_outlive_its_reactor() {
     for close in [false, true] {
@@ -270,7 +277,8 @@ fn a_pool_does_not_outlive_its_reactor() {
     }
 }
 
-/// On a simulated network the jobs of such a pool take virtual time, on the one thread there is; a stop waits for them.
+/// On a simulated network the jobs of such a pool take virtual time, on the one thread there is; a
+/// stop waits for them.
 #[test]
 fn a_simulated_pool_has_no_threads() {
     own_process!();

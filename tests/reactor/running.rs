@@ -1,5 +1,5 @@
-//! Running, stopping, crashing and turning a reactor by hand; what a stop does to everything that is open; and that nothing
-//! stays open after it. They count descriptors, which belong to the process: one runs at a time.
+//! Running, stopping, crashing and turning a reactor by hand; what a stop does to everything that
+//! is open; and that nothing stays open after it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -107,8 +107,8 @@ fn stopping_what_does_not_run_is_an_error() {
     assert!(reactor.timers().is_empty());
 }
 
-/// The second stop is an error, whether it comes at once or while the first is being carried out; and so is a run of what
-/// runs, and a turn by hand from inside a callback.
+/// The second stop is an error, whether it comes at once or while the first is being carried out;
+/// and so is a run of what runs, and a turn by hand from inside a callback.
 #[test]
 fn a_running_reactor_refuses_what_makes_no_sense() {
     let (reactor, log) = (reactor(), Log::default());
@@ -177,7 +177,8 @@ fn a_running_reactor_refuses_what_makes_no_sense() {
     assert!(is_not_running(reactor.stop()));
 }
 
-/// A reactor that stopped runs again, with ports and connections anew, and nothing stays open in between.
+/// A reactor that stopped runs again, with ports and connections anew, and nothing stays open in
+/// between.
 #[test]
 fn a_stopped_reactor_runs_again() {
     own_process!();
@@ -264,7 +265,8 @@ fn a_crash_leaves_everything_for_the_next_run() {
     assert_eq!(log.count("stop"), 0);
 }
 
-/// A crash in the middle of a shutdown leaves nothing of that shutdown behind, and the reactor runs again.
+/// A crash in the middle of a shutdown leaves nothing of that shutdown behind, and the reactor runs
+/// again.
 #[test]
 fn a_crash_ends_a_shutdown_that_waits() {
     let reactor = reactor();
@@ -362,8 +364,9 @@ fn each_thread_has_its_reactor() {
     assert_eq!(descriptors(), start);
 }
 
-/// F32: stop works from inside every callback there is. Each time the run ends without an error, every shutdown trigger
-/// fires once, the connection is told once, the factory stops once, and nothing stays open.
+/// F32: stop works from inside every callback there is. Each time the run ends without an error,
+/// every shutdown trigger fires once, the connection is lost once, the factory stops once, and
+/// nothing stays open.
 #[test]
 fn stop_works_from_inside_every_callback() {
     own_process!();
@@ -444,7 +447,8 @@ fn stop_from(place: &'static str) {
         script: Box::new(script),
         ..Counting::new(&factory)
     };
-    // Everything begins in the loop, so that each place is reached while it runs; and ends by itself at the latest.
+    // Everything begins in the loop, so that each place is reached while it runs; and ends by
+    // itself at the latest.
     let (begin, timer, called, deferred) = (reactor.clone(), hook("timer"), stop.clone(), stop.clone());
     let clients = Rc::new(RefCell::new(Vec::new()));
     let began = Rc::clone(&clients);
@@ -461,7 +465,8 @@ fn stop_from(place: &'static str) {
         begin.call_later(Duration::from_millis(1), timer);
         let remote = begin.remote();
         thread::spawn(move || {
-            // The closure of the call is to be `Send`, which the hook is not: it is found on the other side.
+            // The closure of the call is to be `Send`, which the hook is not: it is found on the
+            // other side.
             let _ = remote.call_from_thread(|reactor| {
                 let calls = reactor.delayed_calls();
                 assert!(calls.len() < 100);
@@ -504,7 +509,7 @@ fn stop_from(place: &'static str) {
     assert_eq!(factory.count("stop"), factory.count("start"), "{place}");
     assert_eq!(reactor.counters().watched, 0, "{place}");
     assert!(!reactor.is_running(), "{place}");
-    // What was not reached waits for the next run, and keeps the reactor that it names.
+    // Calls that were not reached wait for the next run, and keep the reactor that they name.
     for call in reactor.delayed_calls() {
         call.cancel().unwrap();
     }
@@ -516,12 +521,12 @@ fn stop_from(place: &'static str) {
 type Called = Box<dyn Fn(&str)>;
 
 thread_local! {
-    /// What a call from another thread does on this one.
+    /// The action of a call from another thread on this one.
     static CALLED: RefCell<Option<Called>> = const { RefCell::new(None) };
 }
 
-/// On stop, whatever is open hears of it once, with the right reason, and the order is that of the design: ports, attempts,
-/// connections, then their factories and the Deferreds of ports.
+/// On stop, whatever is open hears of it once, with the right reason, and the order is that of the
+/// design: ports, attempts, connections, then their factories and the Deferreds of ports.
 #[test]
 fn a_stop_ends_everything_that_is_open() {
     own_process!();
@@ -568,7 +573,8 @@ fn a_stop_ends_everything_that_is_open() {
     assert_eq!(descriptors(), start);
 }
 
-/// The reason can be told from others by its type, and the same connection does not hear of it twice however it is asked.
+/// The reason can be told from others by its type, and the same connection does not hear of it
+/// twice however it is asked.
 #[test]
 fn the_reason_is_that_the_reactor_stopped() {
     let (reactor, reasons) = (reactor(), Rc::<RefCell<Vec<Failure>>>::default());
@@ -620,8 +626,8 @@ fn nothing_new_begins_while_everything_is_closed() {
     assert_eq!(log.all(), ["refused"]);
 }
 
-/// What was written before the stop is sent, as far as the socket takes it at once, and ends with an end of stream rather
-/// than a reset.
+/// Bytes written before the stop are sent as far as the socket takes them at once. An end of stream
+/// follows rather than a reset.
 #[test]
 fn a_stop_sends_what_the_socket_takes() {
     let (reactor, log) = (reactor(), Log::default());
@@ -642,8 +648,8 @@ fn a_stop_sends_what_the_socket_takes() {
     assert_eq!(log.reason(), "the reactor stopped");
 }
 
-/// A connection with far more to send than its socket takes at once is told of the stop like any other, and its peer sees a reset:
-/// half an answer must not look whole.
+/// A connection with far more to send than its socket takes at once is lost with the stop like any
+/// other, and its peer sees a reset: half an answer must not look whole.
 #[test]
 fn a_stop_does_not_forget_those_with_much_to_send() {
     own_process!();
@@ -675,7 +681,8 @@ fn a_stop_does_not_forget_those_with_much_to_send() {
     assert_eq!(descriptors(), start);
 }
 
-/// Connections that were being closed when the stop came, lingering ones too, hold nothing up and keep no descriptor.
+/// Connections that were being closed when the stop came, lingering ones too, hold nothing up and
+/// keep no descriptor.
 #[test]
 fn a_stop_ends_what_lingers() {
     own_process!();
@@ -760,8 +767,8 @@ fn a_transport_outlives_its_reactor() {
     assert_eq!(transport.set_tcp_no_delay(true).unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
-/// `call_when_running` waits for the startup of a reactor that does not run, and calls at once on one that does; what it
-/// calls may fail.
+/// `call_when_running` waits for the startup of a reactor that does not run, and calls at once on
+/// one that does; what it calls may fail.
 #[test]
 fn call_when_running_waits_or_calls_at_once() {
     let (reactor, log) = (reactor(), Log::default());

@@ -1,5 +1,5 @@
-//! Signals. Each test starts the test [`child`] in a new process and sends signals to it; the child reports each step on its
-//! standard error.
+//! Signals. Each test starts the test [`child`] in a new process and sends signals to it; the child
+//! reports each step on its standard error.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Lines};
@@ -64,7 +64,8 @@ fn says(reactor: &Reactor, signal: i32, what: &'static str) -> SignalSubscriptio
     reactor.on_signal(signal, move || say(what)).unwrap()
 }
 
-/// Two subscribers to SIGHUP, of which SIGUSR1 ends the second and SIGUSR2 the first; two runs, and the time after them.
+/// Two subscribers to SIGHUP, of which SIGUSR1 ends the second and SIGUSR2 the first; two runs, and
+/// the time after them.
 fn subscribers() {
     let reactor = Reactor::new().unwrap();
     let first = Rc::new(RefCell::new(Some(says(&reactor, SIGHUP, "first"))));
@@ -83,7 +84,8 @@ fn subscribers() {
     wait_for_the_end();
 }
 
-/// Subscribers that make the best of it: one asks for the signal again while it is called, one panics, one ends itself.
+/// Subscribers that make the best of it: one asks for the signal again while it is called, one
+/// panics, one ends itself.
 fn unwieldy_subscribers() {
     std::panic::set_hook(Box::new(|_| ()));
     let reactor = Reactor::new().unwrap();
@@ -147,7 +149,7 @@ fn two_reactors() {
     thread.join().unwrap();
 }
 
-/// A handler that was installed by somebody else before.
+/// A handler that another library installed before.
 fn beside_another_handler() {
     let seen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGHUP, Arc::clone(&seen)).unwrap();
@@ -162,7 +164,8 @@ fn beside_another_handler() {
     wait_for_the_end();
 }
 
-/// SIGINT and SIGHUP were ignored when the process started: subscribers are told, and the first does not stop the reactor.
+/// SIGINT and SIGHUP were ignored when the process started: subscribers are called, and the first
+/// does not stop the reactor.
 fn subscribed_to_what_was_ignored() {
     let reactor = Reactor::new().unwrap();
     let _interrupts = says(&reactor, SIGINT, "interrupt");
@@ -212,7 +215,8 @@ struct Process {
 }
 
 impl Process {
-    /// A child that has no signal ignored, even if this process was started by `nohup` or in a shell's background.
+    /// A child that has no signal ignored, even if this process was started by `nohup` or in a
+    /// shell's background.
     fn start(scenario: &str) -> Self {
         if [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2].into_iter().any(|signal| is_in_mask("self", "SigIgn:", signal)) {
             return Self::start_by(&["env", "--default-signal=INT,TERM,HUP,USR1,USR2"], scenario);
@@ -220,7 +224,8 @@ impl Process {
         Self::spawn(this_program(CHILD), scenario)
     }
 
-    /// A child that is started by a process which ignores SIGINT and SIGHUP, as shells and `nohup` do it.
+    /// A child that is started by a process which ignores SIGINT and SIGHUP, as shells and `nohup`
+    /// do it.
     fn start_ignoring(scenario: &str) -> Self {
         Self::start_by(&["sh", "-c", "trap '' INT HUP; exec \"$0\" \"$@\""], scenario)
     }
@@ -262,7 +267,7 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Whether one of the masks in its status has the signal.
+    /// Returns `true` if this mask in the child's status has the signal.
     fn is_in_mask(&self, mask: &str, signal: Signal) -> bool {
         is_in_mask(&self.child.id().to_string(), mask, signal.as_raw())
     }
@@ -276,14 +281,16 @@ impl Process {
     }
 }
 
-/// Whether one of the masks in the status of a process has the signal. Systems that do not say so have no masks.
+/// Returns `true` if this mask in the status of a process has the signal. Without `/proc` the masks
+/// are empty.
 fn is_in_mask(process: &str, mask: &str, signal: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let bits = status.lines().find_map(|line| line.strip_prefix(mask)).map_or("0", str::trim);
     u64::from_str_radix(bits, 16).unwrap() >> (signal - 1) & 1 == 1
 }
 
-/// SIGTERM and SIGINT each stop a running reactor as `stop` does, and `run` returns with the signal known.
+/// SIGTERM and SIGINT each stop a running reactor as `stop` does, and `run` returns with the signal
+/// known.
 #[test]
 fn a_signal_stops_the_reactor() {
     own_process!();
@@ -357,7 +364,7 @@ fn signals_are_given_back_after_the_run() {
     }
 }
 
-/// A reactor that is told to leave signals alone does.
+/// A reactor without signal handling leaves signals alone.
 #[test]
 fn signals_can_be_left_alone() {
     own_process!();
@@ -370,7 +377,7 @@ fn signals_can_be_left_alone() {
     assert_eq!(process.end().signal(), Some(15));
 }
 
-/// What was ignored when the process started stays ignored; the other signal works.
+/// A signal that was ignored when the process started stays ignored; the other signal works.
 #[test]
 fn an_ignored_signal_stays_ignored() {
     own_process!();
@@ -389,8 +396,8 @@ fn an_ignored_signal_stays_ignored() {
     assert_eq!(process.end().signal(), Some(15));
 }
 
-/// Subscribers are told in their order, until their subscriptions end, in every run; behind the run the signal does what it did
-/// before.
+/// Subscribers are called in their order, until their subscriptions end, in every run; behind the
+/// run the signal does what it did before.
 #[test]
 fn subscribers_are_told() {
     own_process!();
@@ -412,7 +419,8 @@ fn subscribers_are_told() {
     assert_eq!(process.end().signal(), Some(SIGHUP));
 }
 
-/// When the last subscription ends while the reactor runs, the signal does at once what it did before.
+/// When the last subscription ends while the reactor runs, the signal does at once what it did
+/// before.
 #[test]
 fn the_last_subscription_gives_the_signal_back() {
     own_process!();
@@ -426,7 +434,8 @@ fn the_last_subscription_gives_the_signal_back() {
     assert_eq!(process.end().signal(), Some(SIGHUP));
 }
 
-/// A callback that panics, ends itself, subscribes or is signalled anew disturbs no other, and none comes inside another.
+/// A callback that panics, ends itself, subscribes or is signalled anew disturbs no other, and none
+/// comes inside another.
 #[test]
 fn unwieldy_callbacks_of_signals() {
     own_process!();
@@ -445,7 +454,8 @@ fn unwieldy_callbacks_of_signals() {
     assert!(process.end().success());
 }
 
-/// A subscriber to SIGTERM is told when that has stopped the reactor; where it does not stop it, the subscriber may.
+/// A subscriber to SIGTERM is called when that has stopped the reactor; where it does not stop it,
+/// the subscriber may.
 #[test]
 fn subscribers_to_what_stops() {
     own_process!();
@@ -463,7 +473,7 @@ fn subscribers_to_what_stops() {
     }
 }
 
-/// Two reactors of a process are told of the same signal; when one has stopped, the other goes on.
+/// Two reactors of a process receive the same signal; when one has stopped, the other goes on.
 #[test]
 fn two_reactors_with_subscribers() {
     own_process!();
@@ -480,7 +490,8 @@ fn two_reactors_with_subscribers() {
     assert!(process.end().success());
 }
 
-/// A handler of another library that was there before is called beside the subscriber, and alone behind the run.
+/// A handler of another library that was there before is called beside the subscriber, and alone
+/// behind the run.
 #[test]
 fn a_handler_of_another_library() {
     own_process!();
@@ -496,8 +507,8 @@ fn a_handler_of_another_library() {
     assert_eq!(process.end().signal(), Some(SIGTERM));
 }
 
-/// Signals that were ignored from the start are told to subscribers; SIGINT stops no reactor for that, in no run, and behind the
-/// run they do nothing.
+/// Signals that were ignored from the start call their subscribers; SIGINT stops no reactor for
+/// that, in no run, and behind the run they do nothing.
 #[test]
 fn subscribers_to_ignored_signals() {
     own_process!();
@@ -517,7 +528,8 @@ fn subscribers_to_ignored_signals() {
     assert_eq!(process.end().signal(), Some(SIGTERM));
 }
 
-/// Signals that no program can handle are refused with their number, and so is everything on a simulated network.
+/// Signals that no program can handle are refused with their number, and so is everything on a
+/// simulated network.
 #[test]
 fn signals_that_cannot_be_handled() {
     let reactor = reactor();

@@ -1,4 +1,5 @@
-//! Jobs in threads: their results, their order and number, and what becomes of them when they are given up.
+//! Jobs in threads: their results, their order and number, and what becomes of them when they are
+//! given up.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -13,7 +14,7 @@ use ropewalk::error::ReactorGone;
 use ropewalk::failure::Panicked;
 use ropewalk::{Deferred, Failure, Reactor};
 
-/// Jobs that say that they have begun, and end when they are told to.
+/// Jobs that say that they have begun, and end on request.
 struct Gate {
     begun: Sender<usize>,
     begins: Receiver<usize>,
@@ -89,7 +90,7 @@ fn a_result_waits_for_the_loop() {
     result_of(&reactor, deferred).unwrap();
 }
 
-/// A failure that nobody handles is reported with the place that asked for the job.
+/// An unhandled failure is reported with the place that asked for the job.
 #[test]
 fn an_unhandled_failure_names_its_place() {
     let reactor = reactor();
@@ -102,7 +103,8 @@ fn an_unhandled_failure_names_its_place() {
     assert!(errors.len() == 1 && errors[0].contains("lost") && errors[0].contains("thread_pool.rs"), "{errors:?}");
 }
 
-/// `call_in_thread` runs on another thread; a panic is logged there, with the place that asked, and harms no other job.
+/// `call_in_thread` runs on another thread; a panic is logged there, with the place that asked, and
+/// harms no other job.
 #[test]
 fn a_call_in_a_thread_is_nobodys_result() {
     own_process!();
@@ -156,7 +158,8 @@ fn names_do_not_wait_for_jobs() {
     }
 }
 
-/// A size of one runs jobs in their order; growing has waiting ones begin at once, on threads of their own.
+/// A size of one runs jobs in their order; growing has waiting ones begin at once, on threads of
+/// their own.
 #[test]
 fn the_pool_can_grow() {
     let (reactor, gate) = (reactor(), Gate::new());
@@ -175,7 +178,8 @@ fn the_pool_can_grow() {
     }
 }
 
-/// Shrinking interrupts nobody, and what is free then takes no further job; a size of zero holds all jobs back until it grows.
+/// Shrinking interrupts no job. Excess threads take no further job, and a size of zero holds all
+/// jobs back until the pool grows.
 #[test]
 fn the_pool_can_shrink_to_nothing() {
     let (reactor, gate) = (reactor(), Gate::new());
@@ -202,7 +206,8 @@ impl Drop for Dropped {
     }
 }
 
-/// A job that has not begun is taken out when it is cancelled: it is dropped at once, never runs, and the rest goes on.
+/// A job that has not begun is taken out when it is cancelled: it is dropped at once, never runs,
+/// and the rest goes on.
 #[test]
 fn a_waiting_job_can_be_cancelled() {
     let (reactor, gate) = (reactor(), Gate::new());
@@ -227,7 +232,8 @@ fn a_waiting_job_can_be_cancelled() {
     assert_eq!(gate.next(), 3);
 }
 
-/// A job that has begun goes on when it is cancelled, and its result is dropped on the reactor's thread.
+/// A job that has begun goes on when it is cancelled, and its result is dropped on the reactor's
+/// thread.
 #[test]
 fn a_running_job_goes_on_when_it_is_cancelled() {
     let reactor = reactor();
@@ -252,7 +258,7 @@ fn a_running_job_goes_on_when_it_is_cancelled() {
     assert_eq!(place, Some(thread::current().id()));
 }
 
-/// A job whose closure panics when it is dropped by a cancel harms nobody.
+/// A job whose closure panics when a cancel drops it does no harm.
 #[test]
 fn a_closure_that_panics_when_it_is_dropped() {
     struct Bomb;
@@ -291,7 +297,8 @@ fn callbacks_can_ask_for_jobs() {
     assert_eq!(*order.borrow(), [1]);
 }
 
-/// Of 20,000 jobs none is lost, and each gives its own result, with callbacks that ask for more of them.
+/// Of 20,000 jobs none is lost, and each gives its own result, with callbacks that ask for more of
+/// them.
 #[test]
 fn no_job_is_lost() {
     const JOBS: usize = 20_000;
@@ -310,7 +317,8 @@ fn no_job_is_lost() {
     assert_eq!(load(&reactor), (0, 0));
 }
 
-/// A reactor that is dropped drops what has not begun, and tells whoever waits; what runs is left to itself.
+/// A reactor that is dropped drops the jobs that have not begun, and their Deferreds fail. Running
+/// jobs are left to themselves.
 #[test]
 fn a_dropped_reactor_gives_its_jobs_up() {
     let _watchdog = Watchdog::new();

@@ -42,8 +42,8 @@ fn log_result(log: &Log, name: &'static str, job: Deferred<()>) {
     }));
 }
 
-/// Jobs that run and jobs that wait are all done before the `After` phase, and their callbacks run; they don't hold the
-/// triggers of `During` up.
+/// Jobs that run and jobs that wait are all done before the `After` phase, and their callbacks run;
+/// they don't hold the triggers of `During` up.
 #[test]
 fn a_shutdown_waits_for_jobs() {
     let (reactor, log) = (reactor(), Log::default());
@@ -71,7 +71,8 @@ fn a_shutdown_waits_for_jobs() {
     assert_eq!(reactor.counters().threads_at_work, 0);
 }
 
-/// F39: a job that waits for the reactor does not deadlock with a reactor that waits for the job, and gets its answer.
+/// F39: a job that waits for the reactor does not deadlock with a reactor that waits for the job,
+/// and gets its answer.
 #[test]
 fn a_job_may_need_the_reactor_until_it_is_done() {
     let (reactor, log) = (reactor(), Log::default());
@@ -98,7 +99,8 @@ fn a_job_may_need_the_reactor_until_it_is_done() {
     assert_eq!(log.all(), ["job done", "after"]);
 }
 
-/// Jobs that are asked for during the shutdown are done too: by triggers of both later phases, and by callbacks.
+/// Jobs that are asked for during the shutdown are done too: by triggers of both later phases, and
+/// by callbacks.
 #[test]
 fn jobs_of_a_shutdown_are_done() {
     let (reactor, log) = (reactor(), Log::default());
@@ -115,8 +117,9 @@ fn jobs_of_a_shutdown_are_done() {
     assert_eq!(log.all(), ["during done", "after done"]);
 }
 
-/// F39: a job that is stuck is left behind at the deadline, with those that have not begun; the log says how many, and
-/// whoever waits is told. The next run has a whole pool, and what the stuck one does later harms nobody.
+/// F39: a stuck job is left behind at the deadline, with the jobs that have not begun. The log says
+/// how many, and their Deferreds fail. The next run has a whole pool, and the stuck job does no
+/// harm later.
 #[test]
 fn a_stuck_job_is_left_behind() {
     let (reactor, log) = (impatient(), Log::default());
@@ -183,7 +186,8 @@ fn a_job_that_waits_for_us_in_vain_is_set_free() {
     assert!(tells.recv_timeout(LIMIT).unwrap().unwrap_err().check::<ReactorGone>().is_some());
 }
 
-/// Jobs that a size of zero holds back are not waited for: they are dropped, and whoever waits is told.
+/// Jobs that a size of zero holds back are not waited for: they are dropped, and their Deferreds
+/// fail.
 #[test]
 fn a_shutdown_does_not_wait_for_what_is_held_back() {
     let (reactor, log) = (reactor(), Log::default());
@@ -275,7 +279,8 @@ fn a_cancelled_job_does_not_hold_a_shutdown_up() {
     assert_eq!(log.all(), ["second failed: the operation was cancelled", "first done"]);
 }
 
-/// Jobs that a reactor gives up fail in the order in which they were asked for, and so does the looking up of a name.
+/// Jobs that a reactor gives up fail in the order in which they were asked for, and so does the
+/// looking up of a name.
 #[test]
 fn jobs_are_given_up_in_order() {
     let (reactor, log) = (reactor(), Log::default());

@@ -13,7 +13,8 @@ use ropewalk::error::ReactorGone;
 use ropewalk::interfaces::*;
 use ropewalk::{Connection, Deferred, DelayedCall, Port, Reactor, Remote, Transport};
 
-/// F37: of the calls of 16 threads, 20,000 each, none is lost, and those of one thread are made in their order.
+/// F37: of the calls of 16 threads, 20,000 each, none is lost, and those of one thread are made in
+/// their order.
 #[test]
 fn no_call_is_lost_and_each_threads_calls_stay_in_order() {
     const THREADS: usize = 16;
@@ -83,7 +84,8 @@ fn a_sleeping_loop_is_woken() {
     }
 }
 
-/// A loop that calls itself through its remote, from calls, timers and connections, does not fall asleep over it.
+/// A loop that calls itself through its remote, from calls, timers and connections, does not fall
+/// asleep over it.
 #[test]
 fn a_loop_that_calls_itself_does_not_sleep() {
     fn again(reactor: &Reactor, left: usize) {
@@ -157,8 +159,8 @@ impl Drop for Guard {
     }
 }
 
-/// Once the reactor is dropped, a call is an error, and its closure is dropped on the thread that asked; what was queued
-/// before is dropped with the reactor. Neither holds the queue's lock.
+/// Once the reactor is dropped, a call is an error, and its closure is dropped on the thread that
+/// asked; what was queued before is dropped with the reactor. Neither holds the queue's lock.
 #[test]
 fn calls_to_a_reactor_that_is_gone_are_errors() {
     let _watchdog = Watchdog::new();
@@ -199,8 +201,8 @@ fn a_panic_of_one_call_harms_no_other() {
     assert!(errors.len() == 1 && errors[0].contains("call 1 failed"), "{errors:?}");
 }
 
-/// A call may be made from the reactor's own thread, and from a thread that ends before it is made; it may use everything
-/// that the reactor has.
+/// A call may be made from the reactor's own thread, and from a thread that ends before it is made;
+/// it may use everything that the reactor has.
 #[test]
 fn a_call_has_the_whole_reactor() {
     let reactor = reactor();
@@ -221,8 +223,8 @@ fn a_call_has_the_whole_reactor() {
     assert_eq!(tell.try_iter().collect::<Vec<_>>(), [true]);
 }
 
-/// What may leave its thread, and what may not: checked by the compiler. The second half does not compile if one of its
-/// types becomes `Send`, for then two implementations would fit.
+/// Types that are `Send`, and types that are not, checked by the compiler. The second half does not
+/// compile if one of its types becomes `Send`, for then two implementations would fit.
 #[test]
 fn only_the_remote_leaves_its_thread() {
     fn may_leave<T: Send + Sync + Clone + 'static>() {}

@@ -13,7 +13,8 @@ use ropewalk::{BackendKind, DelayedCall, Reactor};
 
 const FAR: Duration = Duration::from_secs(3600);
 
-/// Another reactor, on a thread of its own, calls `call` after a while: the clock by which a sleeping loop is judged.
+/// Another reactor, on a thread of its own, calls `call` after a while: the clock by which a
+/// sleeping loop is judged.
 fn from_outside(after: Duration, call: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let other = reactor();
@@ -26,7 +27,8 @@ fn from_outside(after: Duration, call: impl FnOnce() + Send + 'static) -> thread
     })
 }
 
-/// No timer runs before its time, whatever the mixture; and all of them run, in the order of their deadlines.
+/// No timer runs before its time, whatever the mixture; and all of them run, in the order of their
+/// deadlines.
 #[test]
 fn timers_are_never_early() {
     let reactor = reactor();
@@ -53,7 +55,8 @@ fn timers_are_never_early() {
     assert!(reactor.timers().is_empty());
 }
 
-/// How late timers are is printed, and not judged: that depends on the machine. Early they never are.
+/// How late timers are is printed, and not judged: that depends on the machine. Early they never
+/// are.
 #[test]
 fn lateness_is_measured() {
     let reactor = reactor();
@@ -78,7 +81,8 @@ fn lateness_is_measured() {
     assert!(longest > Duration::ZERO && longest <= late[199]);
 }
 
-/// A timer costs a wait and the turn that runs it, however short it is: the loop sleeps until the deadline, and does not spin towards it.
+/// A timer costs a wait and the turn that runs it, however short it is: the loop sleeps until the
+/// deadline, and does not spin towards it.
 #[test]
 fn a_short_timer_costs_one_wait() {
     for reactor in [BackendKind::Mio, BackendKind::IoUring].into_iter().filter_map(reactor_on) {
@@ -96,11 +100,13 @@ fn a_short_timer_costs_one_wait() {
     }
 }
 
-/// Timers with the same deadline run in the order in which they were asked for, across one turn and the next.
+/// Timers with the same deadline run in the order in which they were asked for, across one turn and
+/// the next.
 #[test]
 fn equal_deadlines_run_first_in_first_out() {
     let (reactor, ran) = (reactor(), Rc::<RefCell<Vec<u32>>>::default());
-    // Deadlines that are brought forward beyond the present turn all become that turn's time: equal to the nanosecond.
+    // Deadlines that are brought forward beyond the present turn all become that turn's time: equal
+    // to the nanosecond.
     for n in 0..15_000 {
         let ran = Rc::clone(&ran);
         reactor.call_later(FAR, move || ran.borrow_mut().push(n)).hasten(2 * FAR).unwrap();
@@ -114,7 +120,8 @@ fn equal_deadlines_run_first_in_first_out() {
     assert!(*ran.borrow() == order);
 }
 
-/// Cancelling, moving, asking: what works on a timer that waits, and the errors of one that ran, runs or was cancelled.
+/// Cancelling, moving, asking: what works on a timer that waits, and the errors of one that ran,
+/// runs or was cancelled.
 #[test]
 fn timers_are_cancelled_moved_and_asked() {
     let (reactor, ran) = (reactor(), Log::default());
@@ -162,7 +169,8 @@ fn timers_are_cancelled_moved_and_asked() {
     assert_eq!(ran.all(), ["called"]);
 }
 
-/// F28: a timer that cancels another which is due in the same turn is obeyed; one that moves it has it wait a turn.
+/// F28: a timer that cancels another which is due in the same turn is obeyed; one that moves it has
+/// it wait a turn.
 #[test]
 fn timers_reach_those_due_in_the_same_turn() {
     let (reactor, ran) = (reactor(), Log::default());
@@ -218,14 +226,15 @@ fn delayed_calls_lists_what_waits() {
     assert_eq!(reactor.delayed_calls(), [later, never]);
 }
 
-/// A loop that waits for a timer sleeps: until a timer that was cancelled it does not wake, nor for one so far away that
-/// no poller can be told of it (F25); and it does not sleep past a near one.
+/// A loop that waits for a timer sleeps: until a timer that was cancelled it does not wake, nor for
+/// one so far away that no poller can be told of it (F25); and it does not sleep past a near one.
 #[test]
 fn a_loop_sleeps_until_its_next_timer() {
     let millis = |exponent: u32| Duration::from_millis(1 << exponent);
     let delays = [
         FAR,
-        // What a poller's 32 bits of milliseconds can't tell, with a little more, in case it is cut off.
+        // Times that overflow a poller's 32 bits of milliseconds, with a little more, in case it is
+        // cut off.
         millis(31) - Duration::from_millis(1),
         millis(31),
         millis(32) + Duration::from_millis(2),
@@ -263,7 +272,8 @@ fn huge_delays_are_as_good_as_never() {
     call.delay(Duration::MAX).unwrap();
     call.reset(Duration::MAX).unwrap();
     assert_eq!(call.time(), far);
-    // A turn may be asked to wait for ever, too, where something else ends the wait: here somebody who connects.
+    // A turn may be asked to wait for ever, too, where something else ends the wait: here a new
+    // connection.
     let (_port, address) = listen(&reactor, scripts(&Log::default()));
     let _client = dial(address);
     let _watchdog = Watchdog::new();
@@ -276,7 +286,8 @@ fn huge_delays_are_as_good_as_never() {
     assert!(ran.get());
 }
 
-/// A wait ends when a timer is due, not at the end of what `iterate` was given, and the timer runs in the turn after it.
+/// A wait ends when a timer is due, not at the end of what `iterate` was given, and the timer runs
+/// in the turn after it.
 #[test]
 fn a_turn_waits_no_longer_than_until_the_next_timer() {
     let _watchdog = Watchdog::new();

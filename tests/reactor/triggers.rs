@@ -1,4 +1,5 @@
-//! Triggers of startup and shutdown: three phases each, in order, once, and patient with Deferreds, within limits.
+//! Triggers of startup and shutdown: three phases each, in order, once, and patient with Deferreds,
+//! within limits.
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -33,7 +34,8 @@ fn fired_by_a_timer(reactor: &Reactor, log: &Log, what: &str) -> Deferred<()> {
     deferred
 }
 
-/// Phases come in order whatever the order of addition, and the triggers of one phase in the order of addition.
+/// Phases come in order whatever the order of addition, and the triggers of one phase in the order
+/// of addition.
 #[test]
 fn phases_and_triggers_come_in_order() {
     let (reactor, log) = (reactor(), Log::default());
@@ -58,7 +60,8 @@ fn phases_and_triggers_come_in_order() {
     assert_eq!(log.all(), order);
 }
 
-/// A Deferred holds the next phase up, in every phase of both events, while the loop turns; several are all waited for.
+/// A Deferred holds the next phase up, in every phase of both events, while the loop turns; several
+/// are all waited for.
 #[test]
 fn deferreds_hold_the_next_phase_up() {
     let (reactor, log) = (reactor(), Log::default());
@@ -77,7 +80,8 @@ fn deferreds_hold_the_next_phase_up() {
         }
     }
     let (handle, own) = (reactor.clone(), log.clone());
-    // After a trigger of the phase in which it was added, and before its Deferreds: it is there already.
+    // After a trigger of the phase in which it was added, and before its Deferreds: it is there
+    // already.
     reactor.add_system_event_trigger(Phase::After, SystemEvent::Startup, move || {
         let again = handle.clone();
         own.add("startup after last");
@@ -89,7 +93,8 @@ fn deferreds_hold_the_next_phase_up() {
     assert_eq!(log.all(), order);
 }
 
-/// Connections are served while a shutdown waits for what was to be done before it, and closed afterwards.
+/// Connections are served while a shutdown waits for what was to be done before it, and closed
+/// afterwards.
 #[test]
 fn the_network_is_served_before_the_shutdown() {
     let (reactor, log) = (reactor(), Log::default());
@@ -130,7 +135,8 @@ fn the_network_is_served_before_the_shutdown() {
     assert!(errors[0].contains("abandoned"), "{errors:?}");
 }
 
-/// A trigger that fails, panics, or whose Deferred fails, is logged with its place, and the others run.
+/// A trigger that fails, panics, or whose Deferred fails, is logged with its place, and the others
+/// run.
 #[test]
 fn a_failing_trigger_harms_nobody() {
     let (reactor, log) = (reactor(), Log::default());
@@ -171,8 +177,8 @@ fn a_failing_trigger_harms_nobody() {
     }
 }
 
-/// A trigger that is added while triggers run, for the present phase or a later one, runs in this run; one for an earlier
-/// phase waits for the next.
+/// A trigger that is added while triggers run, for the present phase or a later one, runs in this
+/// run; one for an earlier phase waits for the next.
 #[test]
 fn triggers_added_by_triggers_run() {
     let (reactor, log) = (reactor(), Log::default());
@@ -195,7 +201,8 @@ fn triggers_added_by_triggers_run() {
     assert_eq!(log.all()[4..], ["added before"]);
 }
 
-/// A trigger that was taken back does not run and is dropped at once; taking back what ran, or was taken back, is an error.
+/// A trigger that was taken back does not run and is dropped at once; taking back what ran, or was
+/// taken back, is an error.
 #[test]
 fn triggers_can_be_taken_back() {
     let (reactor, log) = (reactor(), Log::default());
@@ -252,7 +259,8 @@ fn triggers_run_once() {
     }
 }
 
-/// Stopping while the startup waits goes over to the shutdown; what the startup waited for is not waited for any more.
+/// Stopping while the startup waits goes over to the shutdown; what the startup waited for is not
+/// waited for any more.
 #[test]
 fn a_startup_that_waits_can_be_stopped() {
     let (reactor, log) = (reactor(), Log::default());
@@ -276,8 +284,9 @@ fn a_startup_that_waits_can_be_stopped() {
     promise.callback(()).unwrap();
 }
 
-/// A stop in the middle of the startup lets the startup finish, in this run, before the shutdown begins; a crash lets it finish and
-/// leaves without a turn. Nothing of the startup is left for the next run.
+/// A stop in the middle of the startup lets the startup finish, in this run, before the shutdown
+/// begins; a crash lets it finish and leaves without a turn. Nothing of the startup is left for the
+/// next run.
 #[test]
 fn a_startup_is_finished_before_it_is_left() {
     for (at, crashes) in PHASES.into_iter().flat_map(|(phase, _)| [(phase, false), (phase, true)]) {
@@ -310,8 +319,8 @@ fn a_startup_is_finished_before_it_is_left() {
     }
 }
 
-/// F33: a trigger whose Deferred never fires holds a shutdown up for no longer than its timeout, is named in the log, and
-/// nothing else is left out.
+/// F33: a trigger whose Deferred never fires holds a shutdown up for no longer than its timeout, is
+/// named in the log, and nothing else is left out.
 #[test]
 fn a_hanging_trigger_is_left_behind() {
     let reactor = Reactor::builder().signals(false).shutdown_timeout(Some(Duration::from_millis(50))).build().unwrap();
@@ -344,11 +353,12 @@ fn a_hanging_trigger_is_left_behind() {
     let named = format!("phase=Before trigger=tests/reactor/triggers.rs:{place}:");
     assert!(errors[0].contains(&named), "{named} {errors:?}");
     assert_eq!(reactor.delayed_calls(), []);
-    // What comes of it later is nobody's any more.
+    // Its later result is dropped.
     promise.callback(()).unwrap();
 }
 
-/// The timeout is one for all phases: once it is over, no later phase waits, and all their triggers run.
+/// The timeout is one for all phases: once it is over, no later phase waits, and all their triggers
+/// run.
 #[test]
 fn the_timeout_is_for_all_phases() {
     let reactor = Reactor::builder().signals(false).shutdown_timeout(Some(Duration::from_millis(50))).build().unwrap();
@@ -371,7 +381,7 @@ fn the_timeout_is_for_all_phases() {
     assert_eq!(hang, 2, "before and during were waited for: {errors:#?}");
 }
 
-/// Without a timeout, or with one longer than anybody lives, a shutdown waits as long as its triggers do.
+/// Without a timeout, or with one of many years, a shutdown waits as long as its triggers do.
 #[test]
 fn a_shutdown_may_wait_without_limit() {
     for timeout in [None, Some(Duration::MAX)] {

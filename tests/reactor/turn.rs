@@ -1,4 +1,4 @@
-//! One turn of the loop: its phases in order, what waits for the next one, and that nobody starves.
+//! One turn of the loop: its phases in order, the work that waits for the next turn, and fairness.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -39,8 +39,9 @@ fn on_their_way(reactor: &Reactor, bytes: usize) -> usize {
     if reactor.backend() == BackendKind::IoUring { bytes } else { 0 }
 }
 
-/// The phases of one turn come in the order of the design: calls from threads, timers, what was received, sending, the
-/// lost directions, the lost connections, and then the Deferreds of ports that stopped.
+/// The phases of one turn come in the order of the design: calls from threads, timers, what was
+/// received, sending, the lost directions, the lost connections, and then the Deferreds of ports
+/// that stopped.
 #[test]
 fn the_phases_of_a_turn_come_in_order() {
     let reactor = reactor();
@@ -103,7 +104,8 @@ fn the_phases_of_a_turn_come_in_order() {
     assert_eq!(&answer, b"answer");
 }
 
-/// A call that is queued by a call waits for the next turn, and that turn comes without being asked for.
+/// A call that is queued by a call waits for the next turn, and that turn comes without being asked
+/// for.
 #[test]
 fn calls_of_calls_wait_a_turn() {
     let _watchdog = Watchdog::new();
@@ -125,7 +127,8 @@ fn calls_of_calls_wait_a_turn() {
     assert_eq!(second, first + 1);
 }
 
-/// A zero-delay timer that is added by a timer runs in the next turn, and what was received comes in between.
+/// A zero-delay timer that is added by a timer runs in the next turn, and what was received comes
+/// in between.
 #[test]
 fn timers_of_timers_wait_a_turn_and_the_network_comes_between() {
     let (reactor, log) = (reactor(), Log::default());
@@ -149,8 +152,8 @@ fn timers_of_timers_wait_a_turn_and_the_network_comes_between() {
     assert_eq!(log.all(), ["timer", "data", "its timer"]);
 }
 
-/// F28, F31: an endless chain of zero-delay timers does not keep an echo from being served, nor the other way round: the
-/// next link of the chain runs in the very next turn.
+/// F28, F31: an endless chain of zero-delay timers does not keep an echo from being served, nor the
+/// other way round: the next link of the chain runs in the very next turn.
 #[test]
 fn a_chain_of_timers_and_a_storm_of_echoes_both_go_on() {
     let _watchdog = Watchdog::new();
@@ -208,7 +211,7 @@ fn a_chain_of_timers_and_a_storm_of_echoes_both_go_on() {
     assert_eq!(links.get(), turns(&reactor) + 1);
 }
 
-/// What a timer or a call writes leaves in the same turn.
+/// Bytes that a timer or a call writes are sent in the same turn.
 #[test]
 fn a_write_of_a_timer_or_a_call_leaves_in_the_same_turn() {
     let reactor = reactor();
@@ -222,7 +225,8 @@ fn a_write_of_a_timer_or_a_call_leaves_in_the_same_turn() {
     assert_eq!(&answer, b"timer");
 }
 
-/// However many writes a turn makes, they leave together: a peer that waits gets all of them with one receive.
+/// However many writes a turn makes, they leave together: a peer that waits gets all of them with
+/// one receive.
 #[test]
 fn the_writes_of_a_turn_leave_together() {
     let (reactor, log) = (reactor(), Log::default());
@@ -245,8 +249,8 @@ fn the_writes_of_a_turn_leave_together() {
     assert_eq!(run_beside(&reactor, client), "one ".repeat(50) + "and a sequence");
 }
 
-/// Neither `lose_connection` nor `abort_connection` calls `connection_lost` from inside, wherever they are called; it comes
-/// at the end of that turn.
+/// Neither `lose_connection` nor `abort_connection` calls `connection_lost` from inside, wherever
+/// they are called; it comes at the end of that turn.
 #[test]
 fn connection_lost_comes_at_the_end_of_the_turn() {
     let requests: [fn(&Transport); 2] = [Transport::lose_connection, Transport::abort_connection];
@@ -285,8 +289,8 @@ fn connection_lost_comes_at_the_end_of_the_turn() {
     }
 }
 
-/// F30: of 25,000 timers that are due at once a turn runs 10,000; the network is served in between, and the lateness is
-/// counted.
+/// F30: of 25,000 timers that are due at once a turn runs 10,000; the network is served in between,
+/// and the lateness is counted.
 #[test]
 fn at_most_ten_thousand_timers_run_in_a_turn() {
     let (reactor, ran) = (reactor(), Rc::new(Cell::new(0)));
@@ -322,7 +326,8 @@ fn at_most_ten_thousand_timers_run_in_a_turn() {
     assert!(reactor.counters().longest_lateness > first);
 }
 
-/// A turn that may take absurdly long waits until something happens, however its duration would look to a kernel.
+/// A turn that may take absurdly long waits until something happens, however its duration would
+/// look to a kernel.
 #[test]
 fn an_endless_turn_waits() {
     use std::sync::Arc;

@@ -1,6 +1,7 @@
-//! The io_uring backend where the kernel's part of it shows: receive buffers that run out, data that has come before a pause, sends and
-//! receives that are under way when a connection ends, and places that are used again. Where the system has no io_uring for us, every
-//! test says that it was skipped.
+//! The io_uring backend where the kernel's part of it shows: receive buffers that run out, data
+//! that has come before a pause, sends and receives that are under way when a connection ends, and
+//! places that are used again. Where the system has no io_uring for us, every test says that it was
+//! skipped.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
@@ -21,7 +22,8 @@ const BUFFER: usize = 16 * KIB;
 /// More than what the sockets of a connection take whose sending side was made small.
 const STUCK: usize = 512 * KIB;
 
-/// What peer `number` sends: nothing that repeats soon, and another beginning for each.
+/// The bytes that peer `number` sends. They do not repeat soon, and begin differently for each
+/// peer.
 fn message(number: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| (number + at * 31 + at / 251) as u8).collect()
 }
@@ -39,7 +41,7 @@ impl Peer {
         self.sent.extend(data);
     }
 
-    /// Whether all that it sent has come back, and nothing else.
+    /// Returns `true` if all its bytes have come back, and nothing else.
     fn is_answered(&mut self) -> bool {
         let end = read_now(&mut self.stream, &mut self.answer);
         assert_eq!(end, None, "it ended after {} bytes of {}", self.answer.len(), self.sent.len());
@@ -74,10 +76,12 @@ fn peers_by(dial: fn(SocketAddr) -> TcpStream, reactor: &Reactor, to: SocketAddr
     peers
 }
 
-/// More turns than it takes to echo a receive buffer's worth to each of 300 clients if nearly all receive buffers are there.
+/// More turns than it takes to echo a receive buffer's worth to each of 300 clients if nearly all
+/// receive buffers are there.
 const FEW: u64 = 10;
 
-/// Clients of an echo server that each send as much as is given, all of them before a single turn. Gives the turns that it took.
+/// Clients of an echo server that each send as much as is given, all of them before a single turn.
+/// Gives the turns that it took.
 fn all_at_once(reactor: &Reactor, lengths: impl ExactSizeIterator<Item = usize>) -> u64 {
     let (port, address) = listen(reactor, |_| Some(Echo));
     let mut peers = peers(reactor, address, lengths.len());
@@ -90,8 +94,8 @@ fn all_at_once(reactor: &Reactor, lengths: impl ExactSizeIterator<Item = usize>)
     reactor.counters().turns - before
 }
 
-/// 1,600 connections send before a single turn, most of them as much as a receive buffer holds, of which there are 256: all is echoed,
-/// complete and in order.
+/// 1,600 connections send before a single turn, most of them as much as a receive buffer holds, of
+/// which there are 256: all is echoed, complete and in order.
 #[test]
 fn receive_buffers_run_out() {
     own_process!();
@@ -120,8 +124,9 @@ impl Protocol for Pausing {
     }
 }
 
-/// 300 connections pause at their first chunk when the kernel has already brought more, and their sockets are full. Nothing is delivered
-/// meanwhile, others are served within a few turns, and afterwards everything comes, in order.
+/// 300 connections pause at their first chunk when the kernel has already brought more, and their
+/// sockets are full. Nothing is delivered meanwhile, others are served within a few turns, and
+/// afterwards everything comes, in order.
 #[test]
 fn a_pause_when_more_has_already_come() {
     own_process!();
@@ -158,7 +163,8 @@ fn a_pause_when_more_has_already_come() {
     }
 }
 
-/// Writes until the socket takes no more; what it took. The block's length has no divisor, so it never lines up with a buffer.
+/// Writes until the socket takes no more; what it took. The block's length has no divisor, so it
+/// never lines up with a buffer.
 fn fill(stream: &mut TcpStream, number: usize) -> Vec<u8> {
     let (block, mut all) = (message(number, 65_521), Vec::new());
     stream.set_nonblocking(true).unwrap();
@@ -170,7 +176,7 @@ fn fill(stream: &mut TcpStream, number: usize) -> Vec<u8> {
     all
 }
 
-/// What the kernel has of a connection.
+/// The operation of a connection that the kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Has {
     Send,
@@ -189,8 +195,9 @@ fn begin(transport: &Transport, has: Has, data: &[u8]) {
     }
 }
 
-/// 2,000 connections end, by a reset or in peace, while the kernel has a send of theirs, a receive, or both: their peers see a reset, or
-/// all that was written and the end; no descriptor stays open, and no receive buffer is lost.
+/// 2,000 connections end, by a reset or in peace, while the kernel has a send of theirs, a receive,
+/// or both: their peers see a reset, or all that was written and the end; no descriptor stays open,
+/// and no receive buffer is lost.
 #[test]
 fn ends_with_something_under_way() {
     own_process!();
@@ -212,7 +219,8 @@ fn ends_with_something_under_way() {
         let transports = made.take();
         let has = |number: usize| [Has::Send, Has::Receive, Has::Both][(round + number) % 3];
         transports.iter().enumerate().for_each(|(number, it)| begin(it, has(number), &whole));
-        // A send is under way for good when its first part has gone; or it has only just been asked for.
+        // A send is under way for good when its first part has gone; or it has only just been asked
+        // for.
         if round % 4 == 0 {
             reactor.iterate(Duration::ZERO).unwrap()
         } else {
@@ -234,7 +242,7 @@ fn ends_with_something_under_way() {
                 peers.iter_mut().zip(&mut ends).enumerate().filter(|(_, (_, end))| end.is_none())
             {
                 *end = if resets(number) {
-                    // It comes although nobody reads what was sent before.
+                    // It comes although the bytes before it are not read.
                     peer.stream.take_error().unwrap().map(|error| Err(error.kind()))
                 } else {
                     read_now(&mut peer.stream, &mut peer.answer)
@@ -265,8 +273,8 @@ fn ends_with_something_under_way() {
     assert!(turns < FEW, "{turns} turns: receive buffers were lost");
 }
 
-/// 400 connections, whose peers have filled their sockets, are reset at their first chunk, when the kernel has brought more of most of them
-/// already: all receive buffers are there afterwards.
+/// 400 connections, whose peers have filled their sockets, are reset at their first chunk, when the
+/// kernel has brought more of most of them already: all receive buffers are there afterwards.
 #[test]
 fn resets_with_data_that_was_not_handed_on() {
     own_process!();
@@ -288,8 +296,10 @@ fn resets_with_data_that_was_not_handed_on() {
     assert!(turns < FEW, "{turns} turns: receive buffers were lost");
 }
 
-/// Of two connections that are reset in one turn, the second is sent something while the first is told, and then the ring is asked for what
-/// it has: that is for somebody who is gone by the time that it is looked at. It is counted as stale, and its buffer is there again, 300 times.
+/// Of two connections that are reset in one turn, the second is sent something while the first is
+/// told, and then the ring is asked for what it has: that is for a connection that is gone by the
+/// time the completion is handled. It is counted as stale, and its buffer is there again, 300
+/// times.
 #[test]
 fn data_that_comes_between_two_ends() {
     let Some(reactor) = ring_reactor() else { return };
@@ -326,8 +336,8 @@ fn data_that_comes_between_two_ends() {
     assert!(turns < FEW, "{turns} turns: receive buffers were lost");
 }
 
-/// A callback fails while a send is under way that the peer does not read: a beginning of it arrives, and then a reset, for what was cut
-/// must not look whole, 200 times.
+/// A callback fails while a send is under way that the peer does not read: a beginning of it
+/// arrives, and then a reset, for what was cut must not look whole, 200 times.
 #[test]
 fn a_failure_with_a_send_under_way() {
     let Some(reactor) = ring_reactor() else { return };
@@ -363,8 +373,9 @@ fn a_failure_with_a_send_under_way() {
 /// From here on the numbers are of connections that another has begun as it ended.
 const BEGUN: u8 = 100;
 
-/// Echoes, and does not let a byte of another connection pass: each sends nothing but its own number. Some end at their second message,
-/// by a reset or in peace, and some of these have a new connection begun in the same turn.
+/// Echoes, and does not let a byte of another connection pass: each sends nothing but its own
+/// number. Some end at their second message, by a reset or in peace, and some of these have a new
+/// connection begun in the same turn.
 struct Own {
     reactor: Reactor,
     to: SocketAddr,
@@ -409,8 +420,9 @@ impl Protocol for Own {
     }
 }
 
-/// 1,000 connections one after the other, most of which end while their peers send on, and others begin in the same turns, in the same
-/// places: nobody gets what is another's, and none is left.
+/// 1,000 connections one after the other, most of which end while their peers send on, and others
+/// begin in the same turns, in the same slots: no connection gets another's bytes, and none is
+/// left.
 #[test]
 fn places_are_used_again_at_once() {
     own_process!();
@@ -436,7 +448,7 @@ fn places_are_used_again_at_once() {
         open.push((dial(address), (number % usize::from(BEGUN)) as u8));
         open.iter_mut().for_each(|(stream, number)| say(stream, *number));
         reactor.iterate(Duration::ZERO).unwrap();
-        // Those that were told to end in this turn are still being sent to.
+        // Connections that were told to end in this turn are still being sent to.
         open.iter_mut().for_each(|(stream, number)| say(stream, *number));
         open.retain_mut(|(stream, number)| {
             let mut heard = Vec::new();
@@ -465,8 +477,8 @@ impl Protocol for Quits {
     }
 }
 
-/// The end of a run hands everything on to the kernel: a connection that was aborted in the last turn is closed, although no other turn
-/// follows.
+/// The end of a run hands everything on to the kernel: a connection that was aborted in the last
+/// turn is closed, although no other turn follows.
 #[test]
 fn the_end_of_a_run_is_flushed() {
     use std::io::Read;

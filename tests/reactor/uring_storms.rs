@@ -1,6 +1,7 @@
-//! The io_uring backend under storms: thousands of attempts that are given up, ports that stop while connections arrive, wake-ups of a ring
-//! that sleeps, more at once than the kernel's queue has room for, and rings that are dropped with everything under way. Where the system
-//! has no io_uring for us, every test says that it was skipped.
+//! The io_uring backend under storms: thousands of attempts that are given up, ports that stop
+//! while connections arrive, wake-ups of a ring that sleeps, more at once than the kernel's queue
+//! has room for, and rings that are dropped with everything under way. Where the system has no
+//! io_uring for us, every test says that it was skipped.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
@@ -29,8 +30,9 @@ fn listen_many(reactor: &Reactor, factory: impl Factory) -> (Port, SocketAddr) {
     (port, address)
 }
 
-/// 4,000 attempts, at a port, at one that refuses, at one that does not answer, and at a UNIX socket, are given up at once or after one, two or
-/// three turns: none that was given up in time is made, every factory stops, and no descriptor stays open.
+/// 4,000 attempts, at a port, at one that refuses, at one that does not answer, and at a UNIX
+/// socket, are given up at once or after one, two or three turns: none that was given up in time is
+/// made, every factory stops, and no descriptor stays open.
 #[test]
 fn a_storm_of_attempts_that_are_given_up() {
     own_process!();
@@ -56,7 +58,7 @@ fn a_storm_of_attempts_that_are_given_up() {
                 }
             })
             .collect();
-        // Those with the same number at every address have as many turns.
+        // Attempts with the same number at every address have as many turns.
         for turns in 0..4 {
             attempts.iter().enumerate().filter(|(at, _)| at / 4 % 4 == turns).for_each(|(_, attempt)| attempt.cancel());
             turn(&reactor);
@@ -74,8 +76,8 @@ fn a_storm_of_attempts_that_are_given_up() {
     }
 }
 
-/// 300 ports stop while 20 connections each arrive, one, two or no turns after: each peer is served or hears the end, and none is
-/// forgotten.
+/// 300 ports stop while 20 connections each arrive, one, two or no turns after: each peer is served
+/// or hears the end, and none is forgotten.
 #[test]
 fn ports_that_stop_while_connections_arrive() {
     own_process!();
@@ -114,8 +116,8 @@ fn ports_that_stop_while_connections_arrive() {
     }
 }
 
-/// A thread wakes the ring 1,000 times, each time when the system says that the loop's thread sleeps: none is lost, for nothing else would
-/// end the wait.
+/// A thread wakes the ring 1,000 times, each time when the system says that the loop's thread
+/// sleeps: none is lost, for nothing else would end the wait.
 #[test]
 fn a_thousand_wake_ups_of_a_sleeping_ring() {
     own_process!();
@@ -147,8 +149,8 @@ fn await_sleep(thread: i32) {
     }
 }
 
-/// 9,000 connections send before a single turn, and are answered in the next: more receives, and then more sends, than the kernel's queue
-/// of 8,192 has room for. None is lost.
+/// 9,000 connections send before a single turn, and are answered in the next: more receives, and
+/// then more sends, than the kernel's queue of 8,192 has room for. None is lost.
 #[test]
 fn more_at_once_than_the_queue_holds() {
     own_process!();
@@ -185,8 +187,9 @@ fn more_at_once_than_the_queue_holds() {
     run_until(&reactor, || reactor.counters().watched == 1);
 }
 
-/// 40 reactors are dropped with everything under way: sends that the peer does not read, receives, data that was not taken, connections that
-/// were not accepted, attempts that are not answered. Every peer hears of it, and no descriptor stays open.
+/// 40 reactors are dropped with everything under way: sends that the peer does not read, receives,
+/// data that was not taken, connections that were not accepted, attempts that are not answered.
+/// Every peer hears of it, and no descriptor stays open.
 #[test]
 fn rings_dropped_with_everything_under_way() {
     own_process!();
@@ -214,7 +217,8 @@ fn rings_dropped_with_everything_under_way() {
     }
 }
 
-/// Has a reactor begin all sorts of things, and leaves them when some turns were made. Gives the peers.
+/// Has a reactor begin all sorts of things, and leaves them when some turns were made. Gives the
+/// peers.
 fn everything_under_way(reactor: &Reactor, data: &[u8], turns: usize) -> Vec<TcpStream> {
     let (_listener, _first, mute) = silent();
     let made = Rc::<RefCell<Vec<Transport>>>::default();
@@ -241,7 +245,7 @@ fn everything_under_way(reactor: &Reactor, data: &[u8], turns: usize) -> Vec<Tcp
             0 => transport.write(data),
             1 => transport.pause_producing(),
             _ => {
-                // What is asked for last is not carried out any more.
+                // The last request is not carried out any more.
                 transport.write(data);
                 transport.pause_producing();
             }

@@ -12,7 +12,7 @@ use ropewalk::{Reactor, Transport};
 /// More than the buffers of both sockets hold while the peer does not read.
 const MUCH: usize = 24_000_000;
 
-/// Who ends which direction when.
+/// The order in which the sides end their directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// The peer ends its side, and we ours once we know.
@@ -27,8 +27,8 @@ enum Order {
 
 const ORDERS: [Order; 4] = [Order::Peer, Order::Together, Order::WeAsk, Order::We];
 
-/// Every byte that was queued arrives, each end is told once and in order to a protocol that asked for it, and the
-/// connection is lost once, whoever ends which side first.
+/// Every byte that was queued arrives, each end has one callback, in order, in a protocol that
+/// asked for it, and the connection is lost once, in every order of the ends.
 #[test]
 fn every_order_of_ends_delivers_everything() {
     for order in ORDERS {
@@ -96,7 +96,7 @@ fn expected(order: Order, queued: usize, half_close: bool) -> Vec<&'static str> 
     [&["made"], between, &["lost: the connection was closed cleanly"]].concat()
 }
 
-/// A peer that does each step when it is told to.
+/// A peer that does each step on request.
 struct Peer {
     end: mpsc::Sender<()>,
     ended: mpsc::Receiver<()>,
@@ -147,8 +147,8 @@ fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     all
 }
 
-/// F10: a reset that comes together with the peer's end of stream is noticed, although the socket then reads as merely
-/// ended for ever.
+/// F10: a reset that comes together with the peer's end of stream is noticed, although the socket
+/// then reads as merely ended for ever.
 #[test]
 fn a_reset_right_behind_the_peers_end_is_noticed() {
     let (reactor, log) = (reactor(), Log::default());
@@ -171,7 +171,8 @@ fn a_reset_right_behind_the_peers_end_is_noticed() {
     run_beside(&reactor, client);
 }
 
-/// F11: a reset is noticed while reading is paused also when the peer's end had come in the very turn of the pause.
+/// F11: a reset is noticed while reading is paused also when the peer's end had come in the very
+/// turn of the pause.
 #[test]
 fn a_reset_is_noticed_behind_an_end_that_met_a_pause() {
     let (reactor, log, kept) = (reactor(), Log::default(), Rc::default());

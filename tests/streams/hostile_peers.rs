@@ -33,8 +33,8 @@ impl Protocol for Sink {
     }
 }
 
-/// F09: a peer that resets while we are still writing ends the connection once, as `Reset`, and the reason says how much had
-/// not been sent.
+/// F09: a peer that resets while we are still writing ends the connection once, as `Reset`, and the
+/// reason says how much had not been sent.
 #[test]
 fn a_reset_while_we_write_tells_what_was_unsent() {
     const WRITTEN: usize = 64 << 20;
@@ -61,8 +61,9 @@ fn a_reset_while_we_write_tells_what_was_unsent() {
     assert_eq!(reactor.counters().watched, 1);
 }
 
-/// F09: writing twice to a peer that has gone is an error that names what was unsent, and never SIGPIPE. (The test processes
-/// of std ignore that signal; here it has a handler, which would see it.)
+/// F09: writing twice to a peer that has gone is an error that names what was unsent, and never
+/// SIGPIPE. (The test processes of std ignore that signal; here it has a handler, which would see
+/// it.)
 #[test]
 fn a_peer_that_has_gone_is_an_error_and_never_a_signal() {
     own_process!();
@@ -74,8 +75,8 @@ fn a_peer_that_has_gone_is_an_error_and_never_a_signal() {
     run_beside(&reactor, peer(address, drop));
     run_until(&reactor, || log.has("read lost"));
     let transport: Transport = kept.take().unwrap();
-    // The first is sent at once, and answered with a reset; the second fails at once; the rest fails with it when the turn
-    // ends, in one vectored send.
+    // The first is sent at once, and answered with a reset; the second fails at once; the rest
+    // fails with it when the turn ends, in one vectored send.
     for _ in 0..4 {
         transport.write(&vec![b'x'; 2 * CHUNK]);
     }
@@ -90,7 +91,8 @@ fn a_peer_that_has_gone_is_an_error_and_never_a_signal() {
     signal_hook::low_level::unregister(handler);
 }
 
-/// A peer that sends 1 GiB has it read at 64 KiB per turn, and another connection gets every echo within a few turns.
+/// A peer that sends 1 GiB has it read at 64 KiB per turn, and another connection gets every echo
+/// within a few turns.
 #[test]
 fn a_flood_does_not_keep_others_waiting() {
     const FLOOD: usize = 1 << 30;
@@ -167,8 +169,9 @@ fn a_hundred_thousand_tiny_segments_come_back() {
     run_until(&reactor, || reactor.counters().watched == 1);
 }
 
-/// F04, F23: a thousand peers that connect and at once reset, close, or do both by halves, before or after they were
-/// accepted, are each made and lost once, leave no descriptor and nothing watched, and do not disturb another connection.
+/// F04, F23: a thousand peers that connect and at once reset, close, or do both by halves, before
+/// or after they were accepted, are each made and lost once, leave no descriptor and nothing
+/// watched, and do not disturb another connection.
 #[test]
 fn a_thousand_peers_that_go_at_once_leave_nothing() {
     own_process!();

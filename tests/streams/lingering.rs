@@ -1,4 +1,5 @@
-//! The limits of lingering, on the simulated network: a socket whose protocol is gone reads on for a peer that sends, but not for ever.
+//! The limits of lingering, on the simulated network: a socket whose protocol is gone reads on for
+//! a peer that sends, but not for ever.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -18,7 +19,8 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 const LINGER_BYTES: usize = 8 * MIB;
 const QUIET_TIME: Duration = Duration::from_millis(250);
 
-/// A network with a reactor whose one connection was lost while its peer keeps its own direction open, and may be out of reach.
+/// A network with a reactor whose one connection was lost while its peer keeps its own direction
+/// open, and may be out of reach.
 fn lingering(reachable: bool) -> (Network, Reactor, Peer) {
     let network = Network::with_conditions(1, Conditions::ideal().window(WINDOW));
     let reactor = network.reactor(SERVER);
@@ -67,7 +69,8 @@ fn lingering_ends_after_so_much_time() {
     assert!((LINGER_TIME..LINGER_TIME + QUIET_TIME / 5).contains(&lasted), "closed after {lasted:?}");
 }
 
-/// A peer that has acknowledged everything is waited for as long as it was not silent, and 250 ms more.
+/// A peer that has acknowledged everything is waited for as long as it was not silent, and 250 ms
+/// more.
 #[test]
 fn lingering_ends_with_silence() {
     let (network, reactor, peer) = lingering(true);

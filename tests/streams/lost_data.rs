@@ -1,5 +1,6 @@
-//! Bytes that arrived, and a connection that fails: whatever the kernel still has is delivered before the loss is told. The peers
-//! are plain sockets, for what a kernel keeps behind a reset is the kernel's to say.
+//! Bytes that arrived, and a connection that fails: whatever the kernel still has is delivered
+//! before the connection is lost. The peers are plain sockets, for what a kernel keeps behind a
+//! reset is the kernel's to say.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -20,8 +21,8 @@ const MUCH: usize = 150_000;
 
 const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n";
 
-/// A server that asks for a body, answers when the client is about to send it, and closes without reading what has come: a
-/// client that writes then meets a reset, and the answer lies before it.
+/// A server that asks for a body, answers when the client is about to send it, and closes without
+/// reading what has come: a client that writes then meets a reset, and the answer lies before it.
 fn answer_early<S: Read + Write + Send + 'static>(mut stream: S, go: &Receiver<()>, done: &Sender<()>) {
     stream.read_exact(&mut [0; 4]).unwrap();
     stream.write_all(b"continue").unwrap();
@@ -31,7 +32,8 @@ fn answer_early<S: Read + Write + Send + 'static>(mut stream: S, go: &Receiver<(
     done.send(()).unwrap();
 }
 
-/// Has a peer's system send each part of its answer at once: what Nagle's algorithm holds back, a reset takes back.
+/// Has a peer's system send each part of its answer at once: what Nagle's algorithm holds back, a
+/// reset takes back.
 fn prompt(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).unwrap();
     stream
@@ -62,7 +64,8 @@ fn channels() -> (Ways, Ways) {
     ((go, done), (say, wait))
 }
 
-/// A write that fails takes nothing from what had been received: the answer comes, and then the loss, with the error of the send.
+/// A write that fails takes nothing from what had been received: the answer comes, and then the
+/// loss, with the error of the send.
 #[test]
 fn a_failed_write_delivers_an_early_answer_first() {
     let (reactor, log, received) = (reactor(), Log::default(), Rc::default());
@@ -77,7 +80,7 @@ fn a_failed_write_delivers_an_early_answer_first() {
     assert_eq!(reactor.counters().watched, 0);
 }
 
-/// The same over TLS: what is sealed in the socket is opened before the loss is told.
+/// The same over TLS: what is sealed in the socket is opened before the connection is lost.
 #[cfg(feature = "tls")]
 #[test]
 fn a_failed_write_delivers_an_early_answer_first_over_tls() {
@@ -118,7 +121,8 @@ fn a_failed_write_delivers_an_early_answer_first_over_unix() {
     run_beside(&reactor, server);
 }
 
-/// The answer waits for a protocol that has paused reading in the same callback, and is delivered when it resumes.
+/// The answer waits for a protocol that has paused reading in the same callback, and is delivered
+/// when it resumes.
 #[test]
 fn a_failed_write_waits_for_a_protocol_that_is_paused() {
     let (reactor, log, received, kept) = (reactor(), Log::default(), Rc::default(), Rc::default());
@@ -158,7 +162,7 @@ fn await_unread(transport: &Transport, count: usize) {
     }
 }
 
-/// Whether all that a peer has sent has arrived: a reset takes back what has not.
+/// Returns `true` if all that a peer has sent has arrived: a reset takes back the rest.
 fn is_acknowledged(stream: &TcpStream) -> bool {
     let port = format!(":{:04X}", stream.local_addr().unwrap().port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -167,8 +171,8 @@ fn is_acknowledged(stream: &TcpStream) -> bool {
     ours.any(|fields| fields[4].starts_with("00000000:"))
 }
 
-/// A peer that has sent much, and resets while reading is paused: its bytes come first when the protocol resumes, and however often
-/// it pauses meanwhile.
+/// A peer that has sent much, and resets while reading is paused: its bytes come first when the
+/// protocol resumes, and however often it pauses meanwhile.
 #[test]
 fn a_reset_during_a_pause_drops_nothing() {
     for pauses_again in [false, true] {
@@ -207,7 +211,8 @@ fn a_reset_during_a_pause_drops_nothing() {
     }
 }
 
-/// A protocol that pauses in the midst of much, part of which the engine holds by then, gets all of it before the reset.
+/// A protocol that pauses in the midst of much, part of which the engine holds by then, gets all of
+/// it before the reset.
 #[test]
 fn a_reset_behind_bytes_that_are_held_drops_nothing() {
     let (reactor, log, received, kept, reason) =
@@ -241,7 +246,8 @@ fn a_reset_behind_bytes_that_are_held_drops_nothing() {
     assert!(matches!(reason.check(), Some(ConnectionClosed::Reset { unsent: 0 })), "{reason}");
 }
 
-/// The peer of a UNIX socket that is closed while reading is paused: an end is no reset, and stays behind the bytes.
+/// The peer of a UNIX socket that is closed while reading is paused: an end is no reset, and stays
+/// behind the bytes.
 #[test]
 fn a_unix_peer_that_is_gone_during_a_pause_drops_nothing() {
     let (reactor, log, received, kept) = (reactor(), Log::default(), Rc::default(), Rc::default());

@@ -1,4 +1,5 @@
-//! Connections and listening ports over real sockets: rules of streams, flow control, hostile peers and memory.
+//! Connections and listening ports over real sockets: rules of streams, flow control, hostile peers
+//! and memory.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! F13, A10: the memory that connections cost. An allocator counts the bytes that each thread holds, so the peers in their
-//! threads do not disturb the count.
+//! F13, A10: the memory that connections cost. An allocator counts the bytes that each thread
+//! holds, so the peers in their threads do not disturb the count.
 
 #[path = "../../examples/simulate.rs"]
 #[allow(dead_code, reason = "its main is for the command line")]
@@ -82,7 +82,8 @@ fn connected(reactor: &Reactor) -> (TcpStream, Transport) {
     (client, kept.take().unwrap())
 }
 
-/// A peer that never reads costs what is queued for it and little more, however the writes are cut, and an abort frees it all.
+/// A peer that never reads costs what is queued for it and little more, however the writes are cut,
+/// and an abort frees it all.
 #[test]
 fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
     own_process!();
@@ -130,7 +131,8 @@ fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
     }
 }
 
-/// A writer that looks at `queued` before it writes holds no more than its mark, however much it sends.
+/// A writer that looks at `queued` before it writes holds no more than its mark, however much it
+/// sends.
 #[test]
 fn a_writer_that_watches_the_queue_stays_bounded() {
     own_process!();
@@ -162,8 +164,8 @@ fn a_writer_that_watches_the_queue_stays_bounded() {
     assert!(growth.peak() <= MARK + SPARES + 4 * piece.len(), "{} bytes were held", growth.peak());
 }
 
-/// A10: a peer that asks and does not read its answers is no longer read itself once a mark is passed, and memory stays where
-/// it is; when it reads at last, it gets every answer.
+/// A10: a peer that asks and does not read its answers is no longer read itself once a mark is
+/// passed, and memory stays where it is; when it reads at last, it gets every answer.
 #[test]
 fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
     own_process!();
@@ -208,9 +210,10 @@ fn a_protocol_that_pauses_at_a_mark_is_bounded_by_it() {
     assert!(growth.peak() <= allowed, "{} bytes were held", growth.peak());
 }
 
-/// What a connection may hold that had come before the kernel heard of its pause. A ring has 256 buffers of 16 KiB, and brings all of them to a
-/// connection that has as much when no other has anything; to one of many it brings 32 before it sees to the next. They are held in a
-/// vector that doubles, so while that grows there are three times as many bytes.
+/// Bytes that a connection may hold that had come before the kernel heard of its pause. A ring has
+/// 256 buffers of 16 KiB. It brings all of them to a connection that has as much when no other has
+/// anything; to one of many it brings 32 before it handles the next. They are held in a vector that
+/// doubles, so three times as many bytes are held while it grows.
 fn ahead_of_a_pause(reactor: &Reactor, buffers: usize) -> usize {
     match reactor.backend() {
         BackendKind::IoUring => 3 * buffers * 16 * KIB,
@@ -229,8 +232,8 @@ impl Protocol for Stopped {
     }
 }
 
-/// A hundred connections that pause at their first chunk, with full sockets behind them, hold no more than had come before the pause, and
-/// nothing when they are gone.
+/// A hundred connections that pause at their first chunk, with full sockets behind them, hold no
+/// more than had come before the pause, and nothing when they are gone.
 #[test]
 fn paused_connections_hold_what_had_come() {
     own_process!();
@@ -283,7 +286,7 @@ fn a_flood_costs_nothing() {
     drop(port);
 }
 
-/// What a ring that had too few receive buffers has made for itself at the most: it begins with 64, and stops at 256.
+/// The most bytes of receive buffers that a ring adds: it begins with 64 buffers, and stops at 256.
 fn more_buffers(reactor: &Reactor) -> usize {
     if reactor.backend() == BackendKind::IoUring { 192 * 16 * KIB } else { 0 }
 }
@@ -298,8 +301,8 @@ impl Protocol for Sink {
     }
 }
 
-/// Once a connection has warmed up, ten thousand echoes make no allocation on the reactor's thread, whether a message goes
-/// through the queue or straight to the socket.
+/// Once a connection has warmed up, ten thousand echoes make no allocation on the reactor's thread,
+/// whether a message goes through the queue or straight to the socket.
 #[test]
 fn an_echo_allocates_nothing() {
     own_process!();
@@ -327,8 +330,8 @@ fn an_echo_allocates_nothing() {
     }
 }
 
-/// A looping call and a cooperative task hold no more after 100,000 rounds than after a few, and a call that returns nothing
-/// allocates for its timer only.
+/// A looping call and a cooperative task hold no more after 100,000 rounds than after a few, and a
+/// call that returns nothing allocates for its timer only.
 #[test]
 fn work_that_repeats_holds_no_more() {
     own_process!();
@@ -361,7 +364,8 @@ fn work_that_repeats_holds_no_more() {
 #[test]
 fn an_idle_connection_holds_no_buffer() {
     own_process!();
-    // With the port, and what warmed the reactor up, just below the size at which its tables double.
+    // With the port, and what warmed the reactor up, just below the size at which its tables
+    // double.
     const CONNECTIONS: usize = 250;
     let reactor = reactor();
     let (_port, address) = listen(&reactor, |_| Some(Echo));
@@ -392,16 +396,18 @@ fn serve_one(reactor: &Reactor, address: std::net::SocketAddr, clients: &mut Vec
     clients.push(client);
 }
 
-/// Threads of this process that the engine has started, on whatever reactor. Each test has a process of its own.
+/// Threads of this process that the engine has started, on whatever reactor. Each test has a
+/// process of its own.
 fn threads_of_ours() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.starts_with("ropewalk")).count()
 }
 
-/// I9: twenty clients of an echo on a simulated network, with everything that goes wrong there, and a job and a name. When all of
-/// it is dropped no socket is open, no thread was started, and no byte is held that was not held before, two hundred times. The seeds
-/// are shared out among threads, each of which counts its own bytes.
+/// I9: twenty clients of an echo on a simulated network, with everything that goes wrong there, and
+/// a job and a name. When all of it is dropped no socket is open, no thread was started, and no
+/// byte is held that was not held before, two hundred times. The seeds are shared out among
+/// threads, each of which counts its own bytes.
 #[test]
 fn a_simulated_program_leaves_nothing_behind() {
     own_process!();
@@ -425,7 +431,7 @@ fn soak(seeds: impl Iterator<Item = u64>) {
         a_job_and_a_name(seed);
         assert_eq!(threads_of_ours(), 0, "seed {seed}");
     };
-    // What is made once, such as the log's call sites, is made here.
+    // The first round allocates what is allocated once, such as the log's call sites.
     round(0);
     for seed in seeds {
         let before = live();
@@ -453,7 +459,7 @@ fn a_reactor_leaves_nothing_behind() {
         let reactor = reactor();
         let both = connected(&reactor);
         drop((both, reactor));
-        // What the test's thread was given by another counts as less than nothing when it is freed.
+        // Memory that another thread allocated counts as less than nothing when this one frees it.
         let held = live().wrapping_sub(*start.get_or_insert_with(live)).cast_signed();
         assert!(held <= KIB.cast_signed(), "{held} bytes outlive the reactor");
     }

@@ -17,7 +17,8 @@ use ropewalk::testing::Network;
 use ropewalk::{Port, Reactor, Result, Transport};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-/// What came, in order: descriptors, each with the number of bytes that had come before it, and bytes.
+/// The received descriptors, each with the number of bytes that had come before it, and the
+/// received bytes.
 #[derive(Debug, Default)]
 struct Came {
     descriptors: Vec<(usize, OwnedFd)>,
@@ -89,7 +90,8 @@ fn blocking_peer(to: &UnixAddress) -> UnixStream {
     UnixStream::connect_addr(&address).unwrap()
 }
 
-/// It works at the other end, is not inherited by programs, and comes no later than the byte that it was sent with.
+/// It works at the other end, is not inherited by programs, and comes no later than the byte that
+/// it was sent with.
 #[test]
 fn a_descriptor_comes_before_its_byte() {
     own_process!();
@@ -124,7 +126,8 @@ fn a_descriptor_alone_is_sent() {
     assert_eq!(text_of(descriptor), "alone");
 }
 
-/// A connection that closes, and has still to send, closes the descriptors that come, and delivers none.
+/// A connection that closes, and has still to send, closes the descriptors that come, and delivers
+/// none.
 #[test]
 fn a_closing_connection_delivers_no_descriptor() {
     own_process!();
@@ -157,7 +160,8 @@ fn a_closing_connection_delivers_no_descriptor() {
     assert_eq!(descriptors(), before);
 }
 
-/// Many of them between writes of all sizes, more than the socket takes at a time: each comes once, in order, with its byte.
+/// Many of them between writes of all sizes, more than the socket takes at a time: each comes once,
+/// in order, with its byte.
 #[test]
 fn many_among_much_else() {
     own_process!();
@@ -228,7 +232,7 @@ fn an_excess_is_closed() {
     assert_eq!(descriptors(), before + taken);
 }
 
-/// What can't be sent is given back, open.
+/// A descriptor that can't be sent is given back, open.
 #[test]
 fn what_cannot_be_sent_is_given_back() {
     own_process!();
@@ -260,7 +264,8 @@ fn what_cannot_be_sent_is_given_back() {
     assert_eq!(text_of(simulated.send_file_descriptor(told("simulated"), b"x").unwrap_err().0), "simulated");
 }
 
-/// Those that were not sent when a connection ended are closed with it, whichever end it was that ended it.
+/// Descriptors that were not sent when a connection ended are closed with it, whichever side ended
+/// it.
 #[test]
 fn an_end_closes_what_is_queued() {
     own_process!();

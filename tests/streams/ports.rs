@@ -43,8 +43,8 @@ fn host_is_the_real_address() {
     assert_eq!(read_exact(&reactor, &mut peer, 5), b"here?");
 }
 
-/// The factory starts before anything is built, and stops when the socket is closed and before the Deferred fires, which
-/// happens in a turn of its own.
+/// The factory starts before anything is built, and stops when the socket is closed and before the
+/// Deferred fires, which happens in a turn of its own.
 #[test]
 fn the_factory_starts_first_and_stops_before_the_deferred_fires() {
     let (reactor, log) = (reactor(), Log::default());
@@ -98,7 +98,8 @@ fn a_connection_that_waits_for_a_factory_that_does_not_start_is_reset() {
     port.start_listening().unwrap();
 }
 
-/// Preparations are made from the last to the first. One that fails ends the connection before those that would follow.
+/// Preparations are made from the last to the first. One that fails ends the connection before
+/// those that would follow.
 #[test]
 fn preparations_are_made_in_order() {
     for fails in [false, true] {
@@ -121,7 +122,8 @@ fn preparations_are_made_in_order() {
     }
 }
 
-/// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops once.
+/// Stopping while stopping, and when stopped, is fine: each Deferred fires, and the factory stops
+/// once.
 #[test]
 fn stopping_twice_fires_both() {
     let (reactor, log) = (reactor(), Log::default());
@@ -149,8 +151,8 @@ fn nobody_has_to_wait_for_a_port_to_stop() {
     assert_eq!(log.all(), ["start", "stop"]);
 }
 
-/// A port that has stopped listens again on the number that it had, with its factory started anew; one that listens, or is
-/// still stopping, refuses.
+/// A port that has stopped listens again on the number that it had, with its factory started anew;
+/// one that listens, or is still stopping, refuses.
 #[test]
 fn a_stopped_port_listens_again_on_its_number() {
     let (reactor, log) = (reactor(), Log::default());
@@ -237,8 +239,8 @@ fn a_shared_factory_that_did_not_start_starts_with_the_next_port() {
     assert_eq!(log.all(), ["start", "start", "stop"]);
 }
 
-/// A shared factory that listens once more when it starts, and again when it stops, is told of that start behind the call that it
-/// came from, and never inside it.
+/// A shared factory that listens once more when it starts, and again when it stops, has the
+/// callbacks of that start behind the call that it came from, and never inside it.
 #[test]
 fn a_shared_factory_that_starts_itself_again() {
     struct Eager {
@@ -303,8 +305,9 @@ fn accepted_connections_outlive_the_port() {
     assert!(!log.is_over());
 }
 
-/// A rolling restart: connections that the system had accepted when the port stops are served, before its Deferred fires, and
-/// nothing is accepted after that. Another port has the address at once.
+/// A rolling restart: connections that the system had accepted when the port stops are served,
+/// before its Deferred fires, and nothing is accepted after that. Another port has the address at
+/// once.
 #[test]
 fn connections_that_wait_when_a_port_stops_are_served() {
     let (reactor, log) = (reactor(), Log::default());
@@ -354,7 +357,8 @@ fn unix_connections_that_wait_when_a_port_stops_are_served() {
     }
 }
 
-/// A port that is told so resets those that wait, and so does a reactor that stops: their peers can tell it from an answer.
+/// A port may reset the connections that wait, and a reactor that stops does: their peers can tell
+/// it from an answer.
 #[test]
 fn connections_that_wait_are_reset_on_request_and_at_a_stop() {
     for stops_all in [false, true] {
@@ -383,9 +387,9 @@ fn connections_that_wait_are_reset_on_request_and_at_a_stop() {
     }
 }
 
-/// F07: a port that is stopped from inside `build_protocol`, `connection_made` or `data_received` takes nothing more from the
-/// system. Those that the system had let in by then, in the same batch, are served before the factory stops, or, if the port was
-/// told so, reset.
+/// F07: a port that is stopped from inside `build_protocol`, `connection_made` or `data_received`
+/// takes nothing more from the system. Connections that the system had let in by then, in the same
+/// batch, are served before the factory stops, or reset if the port was told so.
 #[test]
 fn stopping_from_inside_a_callback_stops_at_once() {
     for place in ["build_protocol", "connection_made", "data_received"] {
@@ -446,8 +450,8 @@ fn stops_from_inside(place: &'static str, serves: bool) {
     assert!(!log.is_over(), "{place}: the first lives on");
 }
 
-/// F06: a factory that builds nothing, or panics, has the connection closed at once; the port goes on, and no descriptor
-/// is lost.
+/// F06: a factory that builds nothing, or panics, has the connection closed at once; the port goes
+/// on, and no descriptor is lost.
 #[test]
 fn a_refused_connection_is_closed_and_the_port_goes_on() {
     own_process!();
@@ -476,7 +480,8 @@ fn a_refused_connection_is_closed_and_the_port_goes_on() {
     assert_eq!((calls.get(), reactor.counters().accepted), (3, 3));
 }
 
-/// Asserts that an address can't be listened on, for which reason, and that nothing is left of the attempt.
+/// Asserts that an address can't be listened on, for which reason, and that nothing is left of the
+/// attempt.
 #[track_caller]
 fn assert_not_bound(reactor: &Reactor, address: SocketAddr, expected: ErrorKind) {
     // The descriptor that is kept in reserve comes with the first attempt.
@@ -496,7 +501,7 @@ fn assert_not_bound(reactor: &Reactor, address: SocketAddr, expected: ErrorKind)
     assert!(log.all().is_empty(), "the factory of a port that is not bound does not start");
 }
 
-/// F08: an address that somebody else has.
+/// F08: an address in use.
 #[test]
 fn an_address_in_use_is_an_error() {
     own_process!();
@@ -528,7 +533,8 @@ fn a_privileged_port_is_an_error() {
     assert_not_bound(&reactor, "127.0.0.1:1".parse().unwrap(), ErrorKind::PermissionDenied);
 }
 
-/// A factory that panics when it starts is an error of the listener, and the socket is closed again.
+/// A factory that panics when it starts is an error of the listener, and the socket is closed
+/// again.
 #[test]
 fn a_factory_that_does_not_start_leaves_nothing() {
     own_process!();
@@ -561,8 +567,8 @@ fn a_factory_that_does_not_start_leaves_nothing() {
     assert!(TcpStream::connect(free).is_ok());
 }
 
-/// F05: a burst of 500 connections is accepted in portions of at most 64 a turn, and a connection that was there before
-/// gets its answer before they are all in.
+/// F05: a burst of 500 connections is accepted in portions of at most 64 a turn, and a connection
+/// that was there before gets its answer before they are all in.
 #[test]
 fn a_burst_of_connections_leaves_room_for_others() {
     const BURST: usize = 500;
@@ -592,8 +598,9 @@ fn a_burst_of_connections_leaves_room_for_others() {
     run_until(&reactor, || log.count("lost") == BURST);
 }
 
-/// F04: peers that reset their connection before it is accepted are connections like any other: made once, lost once, by a
-/// reset, with the right address; or none at all, where the kernel has accepted them by itself.
+/// F04: peers that reset their connection before it is accepted are connections like any other:
+/// made once, lost once, by a reset, with the right address; or none at all, where the kernel has
+/// accepted them by itself.
 #[test]
 fn peers_that_reset_before_they_are_accepted() {
     own_process!();
@@ -683,8 +690,8 @@ fn a_closure_is_a_factory() {
     }
 }
 
-/// F15: a listener is closed while its event is in the batch, and a new connection gets its descriptor's number: nothing
-/// that was said of the one reaches the other.
+/// F15: a listener is closed while its event is in the batch, and a new connection gets its
+/// descriptor's number: nothing that was said of the one reaches the other.
 #[test]
 fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
     own_process!();
@@ -710,7 +717,8 @@ fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
     port.replace(Some(listening));
     let mut first = dial(address);
     run_until(&reactor, || log.has("made"));
-    // In this order, and in one batch: bytes for the connection that closes the listener, then a peer for the listener.
+    // In this order, and in one batch: bytes for the connection that closes the listener, then a
+    // peer for the listener.
     first.write_all(b"now").unwrap();
     let mut second = dial(address);
     reactor.iterate(Duration::ZERO).unwrap();
@@ -728,7 +736,7 @@ fn a_descriptor_reused_within_a_batch_is_not_mistaken() {
     assert!(!log.is_over(), "the first connection is not concerned");
 }
 
-/// What this process has open, by number.
+/// The descriptors of this process: number and target.
 fn open() -> BTreeMap<i32, String> {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
     let links = entries.filter_map(|path| {
@@ -738,7 +746,8 @@ fn open() -> BTreeMap<i32, String> {
     links.collect()
 }
 
-/// A burst of connections that meets a busy loop waits in the kernel, and each of them is served when the loop turns.
+/// A burst of connections that meets a busy loop waits in the kernel, and each of them is served
+/// when the loop turns.
 #[test]
 fn a_burst_that_meets_a_busy_loop_is_served() {
     const PEERS: usize = 200;

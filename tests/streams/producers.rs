@@ -1,5 +1,6 @@
-//! Producers and consumers: who is told what and when, that a close waits for them as it should, and that a peer which does not
-//! read costs bounded memory. On the simulated network, so that the size of every window is known.
+//! Producers and consumers: their calls and the order of these, closes that wait for them, and
+//! backpressure: that a peer which does not read costs bounded memory. On the simulated network, so
+//! that the size of every window is known.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
@@ -16,13 +17,13 @@ use ropewalk::{Clock, ListenOptions, Reactor, Result, Transport};
 
 const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
-/// How many bytes the network has on their way to a peer that does not read.
+/// Number of bytes that the network holds for a peer that does not read.
 const WINDOW: usize = 1000;
 
-/// Logs what it is told, and writes what it was told to.
+/// Logs its calls, and writes the given pieces.
 struct Logged {
     log: Log,
-    /// What each resume writes.
+    /// The sizes of the pieces that each resume writes.
     pieces: Vec<usize>,
 }
 
@@ -79,7 +80,7 @@ impl Fixture {
         self.network.settle().unwrap();
     }
 
-    /// What producers were told so far.
+    /// The calls that producers have had so far.
     fn told(&self) -> Vec<String> {
         self.log.all().into_iter().filter(|entry| ["pause", "resume", "stop"].contains(&&**entry)).collect()
     }
@@ -98,7 +99,8 @@ impl Fixture {
     }
 }
 
-/// A push producer is left alone up to the high mark, paused once above it, and resumed when everything has been sent.
+/// A push producer is left alone up to the high mark, paused once above it, and resumed when
+/// everything has been sent.
 #[test]
 fn a_push_producer_is_paused_and_resumed_at_the_marks() {
     let it = Fixture::new();
@@ -136,8 +138,8 @@ fn marks_can_be_set() {
     assert_eq!(it.told(), ["pause", "resume", "pause"]);
 }
 
-/// A pull producer is asked at once, and again each time everything has been sent; not while something is queued, nor for ever
-/// if it writes nothing.
+/// A pull producer is asked at once, and again each time everything has been sent; not while
+/// something is queued, nor for ever if it writes nothing.
 #[test]
 fn a_pull_producer_is_asked_when_the_queue_is_empty() {
     let it = Fixture::new();
@@ -203,8 +205,8 @@ fn a_close_waits_for_a_pull_producer() {
     assert_eq!(it.told().last().unwrap(), "resume", "nobody is left to be stopped");
 }
 
-/// A close waits for a push producer that is paused, asks it once more, and sends what it then writes; one that is not paused is
-/// stopped.
+/// A close waits for a push producer that is paused, asks it once more, and sends what it then
+/// writes; one that is not paused is stopped.
 #[test]
 fn a_close_and_a_push_producer() {
     let it = Fixture::new();
@@ -227,7 +229,8 @@ fn a_close_and_a_push_producer() {
     assert!(it.log.is_over());
 }
 
-/// A producer that holds a close and writes nothing is waited for no longer than the close timeout (Twisted waits for ever).
+/// A producer that holds a close and writes nothing is waited for no longer than the close timeout
+/// (Twisted waits for ever).
 #[test]
 fn a_producer_that_never_ends_is_given_up() {
     let it = Fixture::new();
@@ -240,7 +243,7 @@ fn a_producer_that_never_ends_is_given_up() {
     assert_eq!(it.told(), ["resume", "stop"]);
 }
 
-/// Whatever ends a connection, its producer is told to stop, once, before the protocol hears of it.
+/// Whatever ends a connection, its producer is stopped, once, before the protocol hears of it.
 #[test]
 fn a_lost_connection_stops_its_producer_first() {
     for how in 0..3 {
@@ -260,7 +263,8 @@ fn a_lost_connection_stops_its_producer_first() {
     }
 }
 
-/// The peer's end does not cut off a producer: who sends a request and then its end gets all of the answer.
+/// The peer's end does not cut off a producer: who sends a request and then its end gets all of the
+/// answer.
 #[test]
 fn the_peers_end_does_not_cut_a_producer_off() {
     let it = Fixture::new();
@@ -284,7 +288,8 @@ fn a_half_close_waits_for_a_pull_producer() {
     assert!(!it.log.is_over(), "the other direction is open");
 }
 
-/// A producer that fails, or panics, ends the consumer's connection with that; it is stopped all the same.
+/// A producer that fails, or panics, ends the consumer's connection with that; it is stopped all
+/// the same.
 #[test]
 fn a_producer_that_fails() {
     struct Fails(Log, bool);
@@ -308,8 +313,8 @@ fn a_producer_that_fails() {
     }
 }
 
-/// A producer may do anything to its own consumer from inside of what it is told: unregister itself, register another, write,
-/// close and abort.
+/// A producer may do anything to its own consumer from inside of its callbacks: unregister itself,
+/// register another, write, close and abort.
 #[test]
 fn everything_may_be_done_from_inside() {
     type Act = Box<dyn FnOnce(&Transport)>;
@@ -353,7 +358,8 @@ fn everything_may_be_done_from_inside() {
     assert_eq!(it.told(), ["stop"]);
 }
 
-/// A file is sent whole, a piece at a time, as fast as the peer reads: no more than a piece is ever queued.
+/// A file is sent whole, a piece at a time, as fast as the peer reads: no more than a piece is ever
+/// queued.
 #[test]
 fn a_file_is_sent_with_back_pressure() {
     let it = Fixture::new();
@@ -372,8 +378,8 @@ fn a_file_is_sent_with_back_pressure() {
     assert!(heard == data && !it.transport.has_producer());
 }
 
-/// Sending a file fails when the connection is lost, when the reader fails (which ends the connection), and when there is a
-/// producer; cancelling it leaves the connection as it is.
+/// Sending a file fails when the connection is lost, when the reader fails (which ends the
+/// connection), and when there is a producer; cancelling it leaves the connection as it is.
 #[test]
 fn sending_a_file_can_fail() {
     fn fails(mut sent: ropewalk::Deferred<u64>) -> ropewalk::Failure {
@@ -413,7 +419,8 @@ fn sending_a_file_can_fail() {
     assert!(it.peer.read().ends_with(b"still here"));
 }
 
-/// The progress that is told is what the system has taken: it grows with each piece, to the length of the file.
+/// The reported progress is the number of bytes that the system has taken: it grows with each
+/// piece, to the length of the file.
 #[test]
 fn the_progress_of_a_file() {
     let it = Fixture::new();
@@ -437,8 +444,9 @@ fn the_progress_of_a_file() {
     sent.or_log("sending");
 }
 
-/// A peer that takes a little in every stretch of the limit is waited for, however slow it is; one that takes nothing for the limit is cut
-/// off, no earlier than that and at most a quarter later, and the Deferred says why.
+/// A peer that takes a little in every stretch of the limit is waited for, however slow it is; one
+/// that takes nothing for the limit is cut off, no earlier than that and at most a quarter later,
+/// and the Deferred says why.
 #[test]
 fn a_stalled_peer_is_cut_off() {
     let limit = Duration::from_secs(20);
@@ -485,7 +493,8 @@ fn a_transfer_that_is_over_is_not_looked_after() {
     }
 }
 
-/// Two coupled transports carry everything both ways, hold no more than the marks and a chunk, and end together.
+/// Two coupled transports carry everything both ways, hold no more than the marks and a chunk, and
+/// end together.
 #[test]
 fn a_proxy_with_back_pressure() {
     const BYTES: usize = 20_000;

@@ -1,5 +1,5 @@
-//! The bound on the bytes that wait for a peer that does not read (F13, A10): what each kind of limit does, exactly where, once, and
-//! beside everything else that may go on with a connection.
+//! The bound on the bytes that wait for a peer that does not read (F13, A10): what each kind of
+//! limit does, exactly where, once, and beside everything else that may go on with a connection.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -17,7 +17,7 @@ use ropewalk::testing::{Conditions, Network, Pump, PumpOptions, StringTransport}
 use ropewalk::transport::{LimitAction, QueueLimit, Streaming};
 use ropewalk::{BackendKind, ConnectOptions, Failure, ListenOptions, Reactor, Result, Transport};
 
-/// A protocol that counts what it is told of its queue.
+/// A protocol that counts the callbacks for its queue.
 #[derive(Default)]
 struct Told {
     log: Log,
@@ -74,7 +74,8 @@ fn limit_of(reason: &Failure) -> (u32, usize) {
 /// The limits that are compared with every write, and those that are compared when a chunk is full.
 const LIMITS: [u32; 6] = [0, 1, 150, 65_535, 65_536, 1_000_000];
 
-/// A write may bring the queue to exactly the limit; the byte behind it ends the connection, and is not kept.
+/// A write may bring the queue to exactly the limit; the byte behind it ends the connection, and is
+/// not kept.
 #[test]
 fn an_aborting_limit_is_exact() {
     for limit in LIMITS {
@@ -101,7 +102,8 @@ fn an_aborting_limit_is_exact() {
     }
 }
 
-/// The reason has the numbers, the log is told once, with the peer and the protocol, and the peer sees a reset.
+/// The reason has the numbers, it is logged once, with the peer and the protocol, and the peer sees
+/// a reset.
 #[test]
 fn an_abort_is_told_once() {
     let (reason, lines) = logged(|| {
@@ -199,7 +201,8 @@ fn a_callback_that_fails() {
     assert_eq!(log.all(), ["limit 190", "lost: told, and not prepared for it"]);
 }
 
-/// A pausing limit holds back what comes, and gives it when half is left. The protocol's own pause is another, in either order.
+/// A pausing limit holds back what comes, and gives it when half is left. The protocol's own pause
+/// is another, in either order.
 #[test]
 fn two_reasons_to_pause() {
     for (pauses, resumes_first) in [(false, false), (true, false), (true, true)] {
@@ -230,7 +233,8 @@ fn two_reasons_to_pause() {
     }
 }
 
-/// A limit that is taken away, or set to more, lifts its pause; one that is set to less than is queued acts at once.
+/// A limit that is taken away, or set to more, lifts its pause; one that is set to less than is
+/// queued acts at once.
 #[test]
 fn limits_that_change() {
     for other in [None, Some(QueueLimit::pause(1_000)), Some(QueueLimit::tell(1_000))] {
@@ -258,7 +262,8 @@ fn limits_that_change() {
     }
 }
 
-/// A connection that closes sends what it has, however long that is; a write behind `lose_connection` is bounded, and nothing is told.
+/// A connection that closes sends what it has, however long that is; a write behind
+/// `lose_connection` is bounded, and has no callback.
 #[test]
 fn closing_with_a_long_queue() {
     for (action, written) in
@@ -287,7 +292,8 @@ fn closing_with_a_long_queue() {
     assert!(log.has("lost: the peer took too little"), "{:?}", log.all());
 }
 
-/// A half-close waits for the queue as ever, and the end of the peer stays behind what a pause holds back.
+/// A half-close waits for the queue as ever, and the end of the peer stays behind what a pause
+/// holds back.
 #[test]
 fn half_closes() {
     let log = Log::default();
@@ -327,7 +333,8 @@ fn a_reset_behind_a_pause_of_the_limit() {
     assert!(log.reason().starts_with("the peer reset the connection"), "{}", log.reason());
 }
 
-/// A producer is paused at its own mark, before the limit, and a limit ends or pauses one that does not listen.
+/// A producer is paused at its own mark, before the limit, and a limit ends or pauses one that does
+/// not listen.
 #[test]
 fn beside_producers() {
     let (pump, log) = pumped(10, QueueLimit::tell(100));
@@ -426,8 +433,8 @@ impl Protocol for Generous {
     }
 }
 
-/// Peers that ask and never read, on networks of every kind: with an aborting limit no more is ever queued; with a pausing one no more
-/// than the answers to what came in one turn.
+/// Peers that ask and never read, on networks of every kind: with an aborting limit no more is ever
+/// queued; with a pausing one no more than the answers to what came in one turn.
 #[test]
 fn peers_that_never_read() {
     const LIMIT: u32 = 100_000;
@@ -466,7 +473,8 @@ fn peers_that_never_read() {
 /// More than a socket and its peer's take on any system.
 const PLENTY: usize = 24_000_000;
 
-/// A client of ours that does not read, and a server with this limit: the log and the transport of the server's side.
+/// A client of ours that does not read, and a server with this limit: the log and the transport of
+/// the server's side.
 fn over_sockets(reactor: &Reactor, unix: bool, limit: QueueLimit) -> (Log, Transport, ropewalk::Connection<Script>) {
     let (log, place) = (Log::default(), Rc::new(RefCell::new(None)));
     let script = Script::new(&log).transport_into(&place);

@@ -13,13 +13,15 @@ use ropewalk::interfaces::*;
 use ropewalk::{ListenOptions, Reactor, Result, Transport};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What is aimed at.
+/// The number of connections that the tests ask for.
 const CONNECTIONS: usize = 10_000;
 
-/// Descriptors that are neither end of a connection: the standard streams, listeners, pollers, what the test runner has.
+/// Descriptors that are neither end of a connection: the standard streams, listeners, pollers, what
+/// the test runner has.
 const OTHERS: usize = 100;
 
-/// The most that one idle end of a connection may take, without its socket: bytes of live allocations.
+/// The most that one idle end of a connection may take, without its socket: bytes of live
+/// allocations.
 const ALLOWED: usize = 300;
 
 /// Echoes.
@@ -32,7 +34,7 @@ impl Protocol for Echo {
     }
 }
 
-/// How many connections one table of descriptors can hold an end of, once it has been allowed all that it may ask for.
+/// Number of connections that one table of descriptors can hold an end of, at the hard limit.
 fn connections() -> usize {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
@@ -51,7 +53,7 @@ fn private_dirty() -> usize {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// What a peer with many blocking sockets is told to do. It answers each with a unit.
+/// An order to a peer with many blocking sockets. It answers each with a unit.
 enum Order {
     /// Have this many connections, each of which was answered once.
     Have(usize),
@@ -119,11 +121,13 @@ impl Peer {
     }
 }
 
-/// Gives this thread a table of descriptors of its own, so that the other ends do not count against the reactor's limit.
+/// Gives this thread a table of descriptors of its own, so that the other ends do not count against
+/// the reactor's limit.
 #[allow(unsafe_code, reason = "a table of descriptors per thread has no safe interface")]
 fn own_descriptors() {
-    // SAFETY: this thread goes on using only what it has, or opens, in its own table; what it owns is closed in that one,
-    // and nothing here or in another thread relies on a descriptor that is opened or closed in the other table from now on.
+    // SAFETY: this thread goes on using only what it has, or opens, in its own table; what it owns
+    // is closed in that one, and nothing here or in another thread relies on a descriptor that is
+    // opened or closed in the other table from now on.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.expect("a table of its own");
 }
 
@@ -146,8 +150,9 @@ fn read_answers(streams: &[TcpStream]) {
     }
 }
 
-/// Brings the peer's connections up in two steps, measures between and around them, and gives the live bytes of an end.
-/// `grow` has the reactor's side grow to so many connections, together with the peer's.
+/// Brings the peer's connections up in two steps, measures between and around them, and gives the
+/// live bytes of an end. `grow` has the reactor's side grow to so many connections, together with
+/// the peer's.
 fn measure(what: &str, count: usize, mut grow: impl FnMut(usize)) -> usize {
     let fifth = count / 5;
     // The first has the reactor make what it makes once.
@@ -164,8 +169,8 @@ fn measure(what: &str, count: usize, mut grow: impl FnMut(usize)) -> usize {
     each
 }
 
-/// F36: a server with ten thousand connections answers each; what an idle one costs is printed, and limited. When all of
-/// them have something to say at once, all are answered.
+/// F36: a server with ten thousand connections answers each; what an idle one costs is printed, and
+/// limited. When all of them have something to say at once, all are answered.
 #[test]
 #[ignore = "10,000 connections; run: cargo test --release --test streams scale:: -- --ignored --nocapture"]
 fn ten_thousand_connections_of_a_server() {

@@ -39,7 +39,8 @@ fn callbacks_come_in_order_and_once() {
     assert_eq!(log.all(), ["made", "data", "lost: the connection was closed cleanly"]);
 }
 
-/// `lose_connection` sends everything that was written, however much, and also what was written after it.
+/// `lose_connection` sends everything that was written, however much, and also what was written
+/// after it.
 #[test]
 fn lose_connection_flushes_first() {
     let (reactor, log) = (reactor(), Log::default());
@@ -102,8 +103,8 @@ fn abort_connection_resets() {
     assert_eq!(log.reason(), "the connection was aborted");
 }
 
-/// The peer's end of stream ends the connection, but what was written before is sent: here 20 MB to a peer that shuts its
-/// side right after its request.
+/// The peer's end of stream ends the connection, but what was written before is sent: here 20 MB to
+/// a peer that shuts its side right after its request.
 #[test]
 fn a_peer_that_ends_its_side_still_gets_the_whole_answer() {
     let (reactor, log) = (reactor(), Log::default());
@@ -122,7 +123,7 @@ fn a_peer_that_ends_its_side_still_gets_the_whole_answer() {
     assert_eq!(log.reason(), "the connection was closed cleanly");
 }
 
-/// Input that nobody read must not destroy, as a reset, the answer that was sent before closing.
+/// Unread input must not destroy, as a reset, the answer that was sent before closing.
 #[test]
 fn closing_with_unread_input_does_not_destroy_the_answer() {
     let (reactor, log) = (reactor(), Log::default());
@@ -195,7 +196,8 @@ fn a_mute_peer_is_cut_off_at_the_close_timeout() {
     assert_eq!(run_beside(&reactor, client), Err(ErrorKind::ConnectionReset));
 }
 
-/// A slow peer is not a mute one: as long as it takes something, a closing connection is not cut off.
+/// A slow peer is not a mute one: as long as it takes something, a closing connection is not cut
+/// off.
 #[test]
 fn a_slow_peer_is_not_cut_off() {
     let (reactor, log) = (reactor(), Log::default());
@@ -306,8 +308,8 @@ fn pausing_holds_back_and_resuming_delivers() {
     assert_eq!(log.reason(), "the connection was closed cleanly");
 }
 
-/// F10, F11: a reset is noticed at once whether the connection is being read, paused, or half-closed by either side, and
-/// costs no turns of the loop meanwhile.
+/// F10, F11: a reset is noticed at once whether the connection is being read, paused, or
+/// half-closed by either side, and costs no turns of the loop meanwhile.
 #[test]
 fn a_reset_is_noticed_in_every_state() {
     for state in ["reading", "paused", "read closed", "write closed"] {
@@ -397,7 +399,7 @@ fn host_and_peer_are_the_sockets_addresses() {
     assert_eq!(transport.host(), port.host());
 }
 
-/// A boxed protocol is told everything, and says what it wants, as without the box.
+/// A boxed protocol has all its callbacks and options, as without the box.
 #[test]
 fn a_box_hands_everything_on() {
     struct Fails(Log, bool);

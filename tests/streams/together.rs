@@ -1,4 +1,5 @@
-//! What is written in one callback leaves together, and no message waits for an acknowledgement of the one before.
+//! Bytes written in one callback are sent together, and no message waits for an acknowledgement of
+//! the one before.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +10,7 @@ use crate::common::tls::Library;
 use crate::common::*;
 use ropewalk::{Protocol, Result, Transport};
 
-/// What a message is answered with: pieces, each written by itself.
+/// Answers a message with pieces, each written by itself.
 struct InPieces(Vec<usize>);
 
 impl Protocol for InPieces {
@@ -21,8 +22,8 @@ impl Protocol for InPieces {
     }
 }
 
-/// How long the quickest of some round trips takes: the system holds an acknowledgement back for 40 ms, and what waits for one
-/// waits in every round but the first few.
+/// The time of the quickest of some round trips. The system holds an acknowledgement back for 40
+/// ms, and a message that waits for one waits in every round but the first few.
 fn quickest_round_trip(pieces: &[usize]) -> Duration {
     let reactor = reactor();
     let ours = pieces.to_vec();
@@ -52,7 +53,8 @@ fn an_answer_in_pieces_does_not_wait() {
     }
 }
 
-/// An echo of a message that comes in several receives does not wait either: its first part is answered by itself.
+/// An echo of a message that comes in several receives does not wait either: its first part is
+/// answered by itself.
 #[test]
 fn an_echo_of_much_does_not_wait() {
     let reactor = reactor();
@@ -73,8 +75,9 @@ fn an_echo_of_much_does_not_wait() {
     }
 }
 
-/// Large pieces go to the system at once and leave with what is written behind them: a peer that reads once has all of it, whether
-/// Nagle's algorithm is on or not; and what nothing follows leaves as well.
+/// Large pieces go to the system at once and leave with what is written behind them: a peer that
+/// reads once has all of it, whether Nagle's algorithm is on or not; and what nothing follows
+/// leaves as well.
 #[test]
 fn what_is_written_in_one_callback_leaves_together() {
     let reactor = reactor();

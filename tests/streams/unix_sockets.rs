@@ -1,5 +1,5 @@
-//! UNIX sockets: paths and abstract names, the file that a listening one leaves and its lock, who is at the other end, and their
-//! endpoints; over the kernel's, and on the simulated network.
+//! UNIX sockets: paths and abstract names, the file that a listening one leaves and its lock, who
+//! is at the other end, and their endpoints; over the kernel's, and on the simulated network.
 
 use std::cell::RefCell;
 use std::fs;
@@ -78,7 +78,8 @@ fn fails<T>(reactor: &Reactor, deferred: Deferred<T>) -> Failure {
     }
 }
 
-/// A socket with a path: both ends know its name, as far as they have one; the file goes with the port.
+/// A socket with a path: both ends know its name, as far as they have one; the file goes with the
+/// port.
 #[test]
 fn an_echo_over_a_path() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -112,7 +113,8 @@ fn an_echo_over_an_abstract_name() {
     assert_eq!(ask(&reactor, &at).unwrap().1, "hello");
 }
 
-/// The file's permissions are those that were asked for, whatever the umask; 0o666 unless said otherwise.
+/// The file's permissions are those that were asked for, whatever the umask; 0o666 unless said
+/// otherwise.
 #[test]
 fn the_mode_is_exact() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -128,7 +130,7 @@ fn the_mode_is_exact() {
     }
 }
 
-/// Without a lock a path that is taken is an error, whether anybody listens there or not; nothing is removed.
+/// Without a lock a path that is taken is an error, with a listener or without; nothing is removed.
 #[test]
 fn a_path_that_is_taken_is_an_error() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -142,7 +144,8 @@ fn a_path_that_is_taken_is_an_error() {
     assert!(matches!(error, ListenError::Bind { .. }), "{error}");
 }
 
-/// With a lock the socket of somebody who died is replaced, that of somebody who lives is not, and what is no socket stays.
+/// With a lock the socket of a dead process is replaced, that of a live one is not, and a file that
+/// is no socket stays.
 #[test]
 fn a_lock_says_who_lives() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -168,7 +171,8 @@ fn a_lock_says_who_lives() {
     assert!(!folder.lock().exists(), "the lock was given back");
 }
 
-/// A client may ask for the lock to be held: nobody is connected to who only left a file.
+/// A client may require the lock to be held: it does not connect to a listener that only left a
+/// file.
 #[test]
 fn a_client_may_look_at_the_lock() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -182,7 +186,7 @@ fn a_client_may_look_at_the_lock() {
     result_of(&reactor, reactor.connect_unix(&at, &looking, echoes(&log))).unwrap();
 }
 
-/// F63: a path that was removed under us is no trouble, and what somebody else has put there stays.
+/// F63: a path that was removed under the port does no harm, and another file in its place stays.
 #[test]
 fn a_file_that_is_not_ours_any_more_stays() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -238,7 +242,7 @@ fn the_longest_path_works() {
     assert_eq!(ask(&reactor, &at).unwrap().0.peer(), at.into());
 }
 
-/// Each end is told who the other is; over TCP nobody is.
+/// Each end has the credentials of the other; over TCP there are none.
 #[test]
 fn credentials() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -262,7 +266,8 @@ fn credentials() {
     assert!(connection.transport().peer_credentials().is_err());
 }
 
-/// A listener whose queue is full is asked again until it has room, or the attempt has lasted long enough.
+/// A listener whose queue is full is asked again until it has room, or the attempt has lasted long
+/// enough.
 #[test]
 fn a_full_queue_is_waited_for() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -306,8 +311,8 @@ fn std_sockets_at_the_other_end() {
     assert_eq!(run_beside(&reactor, peer), [7; 100_000]);
 }
 
-/// The endpoints, from strings: the lock is held unless it is told otherwise, as in Twisted; the client string of a port leads to
-/// it.
+/// The endpoints, from strings: the lock is held unless the description turns it off, as in
+/// Twisted; the client string of a port leads to it.
 #[test]
 fn endpoints_from_strings() {
     let (folder, reactor) = (Folder::new(), reactor());
@@ -334,7 +339,7 @@ fn endpoints_from_strings() {
     assert_eq!(port.client_description(), name);
 }
 
-/// What is wrong with a description is said, and where.
+/// Errors of descriptions name the fault and its place.
 #[test]
 fn wrong_descriptions() {
     let reactor = reactor();

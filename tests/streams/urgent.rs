@@ -1,5 +1,6 @@
-//! Urgent bytes (Telnet's Synch, FTP's ABOR): they are not part of the stream, and nothing behind them waits for anything else to
-//! come. The system stops each receive at such a byte, however much lies behind it.
+//! Urgent bytes (Telnet's Synch, FTP's ABOR): they are not part of the stream, and nothing behind
+//! them waits for anything else to come. The system stops each receive at such a byte, however much
+//! lies behind it.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -17,8 +18,8 @@ fn urgent(socket: impl AsFd) {
     rustix::net::send(socket, b"U", SendFlags::OOB).unwrap();
 }
 
-/// What is received of a stream that a peer writes, urgent bytes and all, while nothing else comes. The peer has written everything
-/// before the loop turns, or the loop turns in between.
+/// Checks the bytes that are received of a peer's stream with urgent bytes, while nothing else
+/// comes. The peer has written everything before the loop turns, or the loop turns in between.
 fn receives(reactor: &Reactor, mut peer: impl Write + AsFd, received: &Rc<std::cell::RefCell<Vec<u8>>>, turns: bool) {
     let turn = || {
         if turns {
@@ -34,7 +35,8 @@ fn receives(reactor: &Reactor, mut peer: impl Write + AsFd, received: &Rc<std::c
         run_until(reactor, || received.borrow().len() == round * 6);
         assert_eq!(received.borrow()[(round - 1) * 6..], *b"abcdef");
     }
-    // Two in a row: what the first was is part of the stream then, as it is of those who know no urgent bytes.
+    // Two in a row: what the first was is part of the stream then, as it is of those who know no
+    // urgent bytes.
     urgent(&peer);
     turn();
     peer.write_all(b"ghi").unwrap();

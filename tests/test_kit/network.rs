@@ -83,7 +83,8 @@ impl Protocol for Asker {
     }
 }
 
-/// An echo server and so many clients, each on a host of its own, until all have been answered and everything is closed.
+/// An echo server and so many clients, each on a host of its own, until all have been answered and
+/// everything is closed.
 fn echo(network: &Network, clients: usize) -> Result<()> {
     let server = network.reactor(SERVER);
     network.add_name("echo.example", [SERVER]);
@@ -140,7 +141,8 @@ fn a_seed_says_it_all() {
     assert_ne!(first.1, other.1);
 }
 
-/// A trace is the same in every process: this one was written down. It changes only when the network does.
+/// A trace is the same in every process: this one was written down. It changes only when the
+/// network does.
 #[test]
 fn a_trace_is_the_same_everywhere() {
     let network = Network::with_conditions(42, Conditions::ideal().latency(SECOND / 100, SECOND / 10));
@@ -187,7 +189,8 @@ fn waiting_for_nothing_is_an_error() {
     assert!(matches!(error, SimulationError::TooLong { seed: 78, .. }), "{error}");
 }
 
-/// A program that always asks for more at once does not hang the test: no time passes, and the test is told so.
+/// A program that always asks for more at once does not hang the test: no time passes, and the test
+/// gets an error.
 #[test]
 fn time_that_stands_still_is_an_error() {
     fn again(reactor: &Reactor) {
@@ -239,7 +242,7 @@ fn latency_and_bandwidth() {
     assert_eq!(network.now(), SECOND * 8, "five seconds to send, one under way");
 }
 
-/// What nobody listens on refuses, and a host that is not there is unreachable.
+/// An address without a listener refuses, and a host that is not there is unreachable.
 #[test]
 fn nobody_there() {
     let network = Network::new(1);
@@ -253,7 +256,8 @@ fn nobody_there() {
     assert_eq!(network.open_sockets(&client), 0);
 }
 
-/// Two programs of one host cannot listen on the same port, two hosts can; an address that is not the host's is refused.
+/// Two programs of one host cannot listen on the same port, two hosts can; an address that is not
+/// the host's is refused.
 #[test]
 fn addresses_belong_to_hosts() {
     let network = Network::new(1);
@@ -272,7 +276,8 @@ fn addresses_belong_to_hosts() {
     assert_ne!(free.host().port(), Some(0));
 }
 
-/// While two hosts are cut off nothing gets through, attempts run into their timeout, and afterwards everything arrives.
+/// While two hosts are cut off nothing gets through, attempts run into their timeout, and
+/// afterwards everything arrives.
 #[test]
 fn a_partition_and_its_end() {
     let network = Network::with_conditions(1, Conditions::ideal().latency(SECOND / 10, SECOND / 5));
@@ -291,7 +296,8 @@ fn a_partition_and_its_end() {
     network.run_until(SECOND * 5, || log.has("data")).unwrap();
 }
 
-/// A peer that does not read fills the window; what the program writes after that stays with it until the peer reads on.
+/// A peer that does not read fills the window; what the program writes after that stays with it
+/// until the peer reads on.
 #[test]
 fn a_peer_that_does_not_read() {
     let network = Network::with_conditions(1, Conditions::ideal().window(100));
@@ -321,7 +327,8 @@ fn a_peer_that_does_not_read() {
     assert_eq!(queued(), 0);
 }
 
-/// A peer's close is an end of stream, its abort a reset; ours are the same to it, and a close with something unread is a reset.
+/// A peer's close is an end of stream, its abort a reset; ours are the same to it, and a close with
+/// something unread is a reset.
 #[test]
 fn closes_and_resets() {
     let network = Network::new(1);
@@ -380,7 +387,8 @@ fn running_out_of_descriptors() {
     assert_eq!(again.read(), b"there?");
 }
 
-/// Names are the network's: unknown ones fail, those with several addresses are tried in turn, and they may be slow.
+/// Names are the network's: unknown ones fail, those with several addresses are tried in turn, and
+/// they may be slow.
 #[test]
 fn names_are_the_networks() {
     let network = Network::with_conditions(1, Conditions::ideal().names(SECOND, SECOND));
@@ -397,8 +405,8 @@ fn names_are_the_networks() {
     }));
 }
 
-/// Jobs for threads run on the one thread, after the time that the seed says, in no time at all; they can't wait for the
-/// reactor, and can be cancelled.
+/// Jobs for threads run on the one thread, after the time that the seed says, in no time at all;
+/// they can't wait for the reactor, and can be cancelled.
 #[test]
 fn jobs_take_virtual_time() {
     let network = Network::with_conditions(9, Conditions::ideal().jobs(SECOND, SECOND * 2));
@@ -478,7 +486,7 @@ fn a_reactor_that_goes_closes_its_connections() {
     assert!(late.write(b"x").is_err());
 }
 
-/// The memory reactor records where a program listens and where it wants to go, and the test plays everybody else.
+/// The memory reactor records a program's ports and attempts, and the test plays all peers.
 #[test]
 fn the_test_plays_everybody_else() {
     let memory = MemoryReactor::new();

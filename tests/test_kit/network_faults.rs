@@ -28,7 +28,8 @@ fn served(network: &Network, script: Script) -> (Reactor, Peer) {
     (reactor, peer)
 }
 
-/// F09: a send fails because the peer is gone, while bytes that came before are unread. They are delivered, then the loss is told.
+/// F09: a send fails because the peer is gone, while bytes that came before are unread. They are
+/// delivered, then the connection is lost.
 #[test]
 fn what_arrived_before_a_failed_send_is_given() {
     let network = Network::with_conditions(1, Conditions::ideal().chunk(1));
@@ -51,7 +52,8 @@ fn what_arrived_before_a_failed_send_is_given() {
     assert!(log.reason().contains("reset"), "{}", log.reason());
 }
 
-/// F11: a reset comes while reading is paused. The bytes in the socket are delivered after resuming, then the loss is told.
+/// F11: a reset comes while reading is paused. The bytes in the socket are delivered after
+/// resuming, then the connection is lost.
 #[test]
 fn what_arrived_before_a_reset_waits_for_the_reader() {
     let network = Network::new(1);
@@ -95,7 +97,8 @@ fn a_stream_goes_on_behind_an_urgent_byte() {
     }
 }
 
-/// A port stops while connections are in its backlog: each is served, or reset if the program asks for that, and none ends cleanly.
+/// A port stops while connections are in its backlog: each is served, or reset if the program asks
+/// for that, and none ends cleanly.
 #[test]
 fn a_port_that_stops_serves_or_resets_its_backlog() {
     const PEERS: usize = 100;
@@ -128,7 +131,8 @@ fn a_port_that_stops_serves_or_resets_its_backlog() {
     }
 }
 
-/// Bytes that a stopping reactor or a failed callback drops are a reset for the peer. If all of them had been sent, the end is clean.
+/// Bytes that a stopping reactor or a failed callback drops are a reset for the peer. If all of
+/// them had been sent, the end is clean.
 #[test]
 fn what_is_given_up_is_reset() {
     for fails in [true, false] {
@@ -155,7 +159,8 @@ fn what_is_given_up_is_reset() {
     }
 }
 
-/// Two small segments of one turn: 40 ms with Nagle's algorithm, for the peer has nothing to answer; none without it.
+/// Two small segments of one turn: 40 ms with Nagle's algorithm, for the peer has nothing to
+/// answer; none without it.
 #[test]
 fn nagle_waits_for_a_late_acknowledgement() {
     for (off, expected) in [(false, 40), (true, 0)] {
@@ -179,8 +184,9 @@ fn nagle_waits_for_a_late_acknowledgement() {
     }
 }
 
-/// A reactor has so many descriptors, of which ports, connections, attempts and connections that linger each take one. Without any left,
-/// and with none that lingers to be given up, it neither listens nor connects (`EMFILE`), and sheds newcomers.
+/// A reactor has so many descriptors, of which ports, connections, attempts and connections that
+/// linger each take one. Without any left, and with none that lingers to be given up, it neither
+/// listens nor connects (`EMFILE`), and sheds newcomers.
 #[test]
 fn descriptors_run_out_everywhere() {
     const EMFILE: Option<i32> = Some(24);
@@ -237,7 +243,8 @@ fn a_lingering_socket_gives_way_to_a_port() {
     drop((port, peer));
 }
 
-/// Of several connections that linger, the oldest gives way first. One that has ended meanwhile does not count.
+/// Of several connections that linger, the oldest gives way first. One that has ended meanwhile
+/// does not count.
 #[test]
 fn the_oldest_lingering_socket_gives_way_first() {
     let network = Network::new(1);
@@ -283,7 +290,8 @@ fn sheds_of_a_port_are_logged_once_a_second() {
     drop(reactor.listen_tcp(address(), &ListenOptions::new(), |_| Some(Echo)).unwrap());
     network.limit_descriptors(&reactor, Some(1));
     let mut told = Vec::new();
-    // The times between them in milliseconds. With the last moment of a second it may be said again.
+    // The times between them in milliseconds. With the last moment of a second it may be said
+    // again.
     for pause in [0, 0, 400, 599, 1, 0, 999, 1, 5_000] {
         network.run_for(Duration::from_millis(pause)).unwrap();
         let (peer, lines) = logged(|| {

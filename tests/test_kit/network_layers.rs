@@ -1,4 +1,5 @@
-//! Connections on the simulated network whose two ends do not have the same layers. Each end is held to its own bytes.
+//! Connections on the simulated network whose two ends do not have the same layers. Each end is
+//! held to its own bytes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -49,7 +50,8 @@ fn a_plain_client_of_a_tls_port() {
     }
 }
 
-/// A TLS client of a plain port: the server is given the client's records as they came, and the client fails at the answer.
+/// A TLS client of a plain port: the server is given the client's records as they came, and the
+/// client fails at the answer.
 #[test]
 fn a_tls_client_of_a_plain_port() {
     let (_, tls, _) = usual();
@@ -115,7 +117,8 @@ fn starttls_on_one_side() {
     }
 }
 
-/// Garbage at a TLS port, from a peer that the test plays, and from one that says nothing and goes, as a port scanner does.
+/// Garbage at a TLS port, from a peer that the test plays, and from one that says nothing and goes,
+/// as a port scanner does.
 #[test]
 fn garbage_at_a_tls_port() {
     let (_, _, tls) = usual();
@@ -142,7 +145,8 @@ fn garbage_at_a_tls_port() {
     }
 }
 
-/// Where both ends have the same layers they are compared as before: what is sealed on one side arrives on the other, whole.
+/// Where both ends have the same layers they are compared as before: what is sealed on one side
+/// arrives on the other, whole.
 #[test]
 fn two_sides_with_tls() {
     let (_, client_tls, server_tls) = usual();

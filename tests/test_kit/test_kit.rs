@@ -1,5 +1,5 @@
-//! The test kit's parts for one protocol: `StringTransport`, alone and joined, `AccumulatingProtocol`, and what is said of
-//! Deferreds.
+//! The test kit's parts for one protocol: `StringTransport`, alone and joined,
+//! `AccumulatingProtocol`, and the assertions on Deferreds.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ use ropewalk::testing::{
 };
 use ropewalk::{Clock, Deferred, Failure, ListenOptions, Reactor, Transport};
 
-/// What a panic says.
+/// The message of a panic.
 fn panic_of<R>(call: impl FnOnce() -> R) -> String {
     let payload = catch_unwind(AssertUnwindSafe(call)).err().expect("it panics");
     match payload.downcast_ref::<&str>() {
@@ -31,7 +31,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// What is written is kept, in order, however large, until it is taken.
+/// Written bytes are kept, in order and of any size, until they are taken.
 #[test]
 fn what_is_written_is_kept() {
     let string = StringTransport::new();
@@ -46,8 +46,8 @@ fn what_is_written_is_kept() {
     assert_eq!(string.transport().queued_bytes(), 0);
 }
 
-/// Writes after `lose_connection` are kept until the turn ends, and none afterwards; an abort drops what comes after it, and
-/// does not hide what was before.
+/// Writes after `lose_connection` are kept until the turn ends, and none afterwards; an abort drops
+/// what comes after it, and does not hide what was before.
 #[test]
 fn writes_around_a_close_are_those_of_the_real_transport() {
     let string = StringTransport::new();
@@ -77,7 +77,7 @@ fn writes_around_a_close_are_those_of_the_real_transport() {
     assert_eq!(string.value(), b"last");
 }
 
-/// A close is not read back: losing, pausing and shutting are told apart.
+/// A close is not read back: losing, pausing and shutting are distinguished.
 #[test]
 fn pauses_are_seen() {
     let string = StringTransport::new();
@@ -88,7 +88,8 @@ fn pauses_are_seen() {
     assert!(!string.is_paused() && !string.is_disconnecting() && !string.is_write_disconnecting());
 }
 
-/// Addresses and options are what they were set to, and options of a connection that is over are an error.
+/// Addresses and options are what they were set to, and options of a connection that is over are an
+/// error.
 #[test]
 fn addresses_and_options() {
     let string = StringTransport::new().with_host(address("[::1]:1")).with_peer(address("1.2.3.4:5"));
@@ -110,7 +111,8 @@ fn addresses_and_options() {
     assert_eq!(transport.raw_fd(), None);
 }
 
-/// The whole of a connection: made at once, each delivery one call, the end last, and nothing afterwards.
+/// The whole of a connection: made at once, each delivery one call, the end last, and nothing
+/// afterwards.
 #[test]
 fn a_joined_protocol_lives_a_whole_connection() {
     let log = Log::default();
@@ -171,7 +173,8 @@ fn a_pause_holds_bytes_and_the_end_but_no_loss() {
     assert_eq!(connection.waiting(), 0);
 }
 
-/// A protocol that asked for half-closes is told of both, once, and goes on writing after the peer's end.
+/// A protocol that asked for half-closes has both callbacks, once, and goes on writing after the
+/// peer's end.
 #[test]
 fn half_closes_are_told() {
     let log = Log::default();
@@ -185,7 +188,8 @@ fn half_closes_are_told() {
     assert_eq!(connection.string().value(), b"goes on");
 }
 
-/// What each callback returns as an error, or panics with, is the connection's end; what it wrote before is sent.
+/// An error or a panic of each callback is the connection's end; the bytes that it wrote before are
+/// sent.
 #[test]
 fn failures_of_callbacks_end_the_connection() {
     type Build = fn(&Log) -> Script;
@@ -220,7 +224,8 @@ fn fail_after_writing(transport: &ropewalk::Transport, name: &str) -> ropewalk::
     Err(Failure::message(format!("{name} fails")))
 }
 
-/// Whatever a callback asks of its own transport takes effect after it has returned, whichever callback it is.
+/// Whatever a callback asks of its own transport takes effect after it has returned, whichever
+/// callback it is.
 #[test]
 fn requests_from_inside_callbacks_wait_for_their_end() {
     let busy = |log: &Log| {
@@ -263,7 +268,7 @@ fn requests_from_inside_callbacks_wait_for_their_end() {
     }
 }
 
-/// A callback that turns its own connection's wheel is told that it can't, and the protocol is busy meanwhile.
+/// A callback that drives its own connection gets an error, and the protocol is busy meanwhile.
 #[test]
 fn a_callback_cannot_deliver_to_its_own_connection() {
     let place: Rc<RefCell<Option<StringConnection<Script>>>> = Rc::default();
@@ -360,7 +365,8 @@ fn results_of_deferreds() {
     assert_no_result(&mut waiting);
 }
 
-/// Where sends tell what came of them later, as those of a ring do, bytes count as queued until the next turn, and arrive all the same.
+/// Where sends tell what came of them later, as those of a ring do, bytes count as queued until the
+/// next turn, and arrive all the same.
 #[test]
 fn sends_that_are_told_of_later() {
     let network = Network::with_conditions(1, Conditions::ideal().slow_sends(1_000));
@@ -377,7 +383,8 @@ fn sends_that_are_told_of_later() {
         let (queued, told) = (Rc::new(RefCell::new(Vec::new())), transport.clone());
         let seen = Rc::clone(&queued);
         transport.write(&data);
-        // Timers without delay come in one turn after the other, each before that turn hears what became of sends.
+        // Timers without delay come in one turn after the other, each before that turn hears what
+        // became of sends.
         in_turns(&reactor, 3, move || seen.borrow_mut().push(told.queued_bytes()));
         network.settle().unwrap();
         assert_eq!(*queued.borrow(), [data.len(), data.len(), 0], "round {round}");

@@ -1,5 +1,5 @@
-//! The test kit against the real thing: whatever two protocols ask of their transports, they are told the same between two ends
-//! of a pump as over a socket.
+//! The test kit against the real thing: whatever two protocols ask of their transports, they are
+//! told the same between two ends of a pump as over a socket.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use ropewalk::Transport;
 use ropewalk::testing::{Accumulated, AccumulatingFactory, PumpOptions};
 
-/// What one side does.
+/// An action of one side.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Write,
@@ -19,7 +19,8 @@ enum Act {
     Resume,
 }
 
-/// Whether it is the client, what it does, and whether everything comes to rest before it does the next.
+/// Steps: `true` for the client, the action, and `true` if everything comes to rest before the next
+/// step.
 type Program = Vec<(bool, Act, bool)>;
 
 fn program() -> impl Strategy<Value = Program> {
@@ -46,7 +47,7 @@ fn run(program: &Program, client: &Transport, server: &Transport, mut rest: impl
             Act::Pause => transport.pause_producing(),
             Act::Resume => transport.resume_producing(),
         }
-        // What both do at the same time meets on the way as chance has it, over a socket.
+        // Actions of both sides at the same time meet in any order over a socket.
         let other_is_next = program.get(n + 1).is_some_and(|(next, ..)| next != is_client);
         if *then_rest || other_is_next {
             rest();
@@ -59,7 +60,7 @@ fn run(program: &Program, client: &Transport, server: &Transport, mut rest: impl
     rest();
 }
 
-/// What both sides were told.
+/// The callbacks of both sides.
 fn told(client: &AccumulatingFactory, server: &AccumulatingFactory) -> [String; 2] {
     [client, server].map(|factory| {
         let record = &factory.records()[0];
@@ -74,7 +75,7 @@ fn factory(half_close: bool) -> AccumulatingFactory {
     if half_close { AccumulatingFactory::with_half_close() } else { AccumulatingFactory::new() }
 }
 
-/// What both were told by each rest, and the transcript.
+/// The callbacks of both sides at each rest, and the transcript.
 fn in_the_kit(program: &Program, half_close: (bool, bool)) -> (Vec<[String; 2]>, String) {
     let (client, server) = (factory(half_close.0), factory(half_close.1));
     let pump = PumpOptions::new().connect_factories(client.clone(), server.clone());
@@ -86,7 +87,8 @@ fn in_the_kit(program: &Program, half_close: (bool, bool)) -> (Vec<[String; 2]>,
     (all, pump.transcript())
 }
 
-/// The same; each rest lasts until what is expected of it has come, and a little longer, for what is not.
+/// The same; each rest lasts until what is expected of it has come, and a little longer, for what
+/// is not.
 fn over_a_socket(program: &Program, half_close: (bool, bool), expected: &[[String; 2]]) -> Vec<[String; 2]> {
     let reactor = reactor();
     let (client, server) = (factory(half_close.0), factory(half_close.1));
@@ -108,14 +110,15 @@ fn over_a_socket(program: &Program, half_close: (bool, bool), expected: &[[Strin
     all
 }
 
-/// How long a run that will fail waits for what does not come: seconds, for the machine may be busy.
+/// How long a run that will fail waits for what does not come: seconds, for the machine may be
+/// busy.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 50, ..ProptestConfig::default() })]
 
-    /// Any program of requests, with and without half-closes, tells both sides the same in the kit as over a socket, after every
-    /// step of it.
+    /// Any program of requests, with and without half-closes, tells both sides the same in the kit
+    /// as over a socket, after every step of it.
     #[test]
     fn the_pump_does_what_a_socket_does(program in program(), half_close: (bool, bool)) {
         let (kit, transcript) = in_the_kit(&program, half_close);

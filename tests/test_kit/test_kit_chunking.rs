@@ -1,4 +1,5 @@
-//! The chunking check: right protocols pass, and each kind of wrong one is caught, with a cut that shows it.
+//! The chunking check: right protocols pass, and each kind of wrong one is caught, with a cut that
+//! shows it.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +12,7 @@ use ropewalk::{Protocol, Result, Transport};
 #[derive(Default)]
 struct Lines {
     line: Vec<u8>,
-    /// What is written from now on arrives or not, as the cuts have it.
+    /// Bytes written from now on arrive or not, depending on the cuts.
     silent: bool,
 }
 
@@ -95,7 +96,8 @@ fn failure_of(call: impl FnOnce()) -> String {
     payload.downcast_ref::<String>().expect("a formatted message").clone()
 }
 
-/// A right protocol passes, whatever it does at the end: nothing, close, abort, shut its side, fail; with half a line left over.
+/// A right protocol passes, whatever it does at the end: nothing, close, abort, shut its side,
+/// fail; with half a line left over.
 #[test]
 fn a_right_protocol_passes() {
     for last in
@@ -109,7 +111,8 @@ fn a_right_protocol_passes() {
     ChunkingCheck::new(b"\n").run(Lines::default);
 }
 
-/// A protocol that takes a piece for a message is caught, and the message says how it was cut and what came of it.
+/// A protocol that takes a piece for a message is caught, and the message says how it was cut and
+/// what came of it.
 #[test]
 fn a_piece_taken_for_a_message_is_caught() {
     let message = failure_of(|| ChunkingCheck::new(b"one\ntwo\n").run(|| Pieces));
@@ -125,7 +128,8 @@ fn what_follows_a_close_is_caught() {
     assert!(message.contains("differs after 4 bytes"), "{message}");
 }
 
-/// Each kind of cut is made, and each failure names its place or its seed, with which it can be repeated.
+/// Each kind of cut is made, and each failure names its place or its seed, with which it can be
+/// repeated.
 #[test]
 fn every_kind_of_cut_is_made_and_named() {
     let input = [vec![b'x'; 300], b"\r\n".to_vec(), vec![b'x'; 300]].concat();
@@ -172,8 +176,8 @@ impl Protocol for Watcher {
     }
 }
 
-/// The cuts in two are at every place of a short input, and from the first to the last of a long one; all cuts together
-/// lose nothing.
+/// The cuts in two are at every place of a short input, and from the first to the last of a long
+/// one; all cuts together lose nothing.
 #[test]
 fn cuts_cover_the_input() {
     let firsts = |length: usize, most: usize| {
@@ -204,7 +208,8 @@ impl Protocol for Recorder {
     }
 }
 
-/// What the observation returns is compared as well, and is made while the connection is still there.
+/// The result of the observation is compared as well. It is made while the connection is still
+/// there.
 #[test]
 fn observations_are_compared() {
     let observed = |what: fn(&ropewalk::testing::Accumulated) -> usize| {

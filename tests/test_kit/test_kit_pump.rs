@@ -1,4 +1,5 @@
-//! The test kit's pump: two protocols that talk to each other without a reactor, by the rules of the real transport.
+//! The test kit's pump: two protocols that talk to each other without a reactor, by the rules of
+//! the real transport.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,8 +68,8 @@ fn addresses() {
     assert_eq!(ends(&options.connect(Echo, Echo)), "[::1]:7");
 }
 
-/// What is written before a close arrives, and what is written after it in the same turn, whichever side closes; both sides
-/// end cleanly.
+/// Bytes written before a close arrive, and so do those written after it in the same turn,
+/// whichever side closes; both sides end cleanly.
 #[test]
 fn what_is_written_around_a_close_arrives() {
     let (client, server) = (AccumulatingProtocol::new(), AccumulatingProtocol::new());
@@ -86,7 +87,8 @@ fn what_is_written_around_a_close_arrives() {
     assert!(pump.transcript().contains("server lost: the connection was closed cleanly"));
 }
 
-/// An answer that is still on its way when the asker shuts its side arrives whole, half-close or not.
+/// An answer that is still on its way when the asker shuts its side arrives whole, half-close or
+/// not.
 #[test]
 fn the_end_does_not_throw_away_the_answer() {
     for half_close in [false, true] {
@@ -118,7 +120,8 @@ fn the_end_does_not_throw_away_the_answer() {
     }
 }
 
-/// An abort drops what was queued and resets the peer, who has first what had arrived, and knows how much it had unsent.
+/// An abort drops what was queued and resets the peer, who has first what had arrived, and knows
+/// how much it had unsent.
 #[test]
 fn an_abort_resets_the_peer() {
     let (client, server) = (AccumulatingProtocol::new(), AccumulatingProtocol::new());
@@ -153,8 +156,8 @@ fn an_abort_resets_the_peer() {
     assert!(matches!(at_server.reason().unwrap().check(), Some(ConnectionClosed::Reset { unsent: 0 })));
 }
 
-/// A paused side is given nothing, and what it does not take is bounded on the way and waits at the sender; resumed, it has
-/// everything in order.
+/// A paused side is given nothing, and what it does not take is bounded on the way and waits at the
+/// sender; resumed, it has everything in order.
 #[test]
 fn a_paused_side_bounds_what_is_on_its_way() {
     let server = AccumulatingProtocol::new();
@@ -192,7 +195,8 @@ fn the_end_waits_behind_a_pause() {
     assert_eq!((heard.data(), text(heard.reason())), (b"first".to_vec(), DONE.to_owned()));
 }
 
-/// Bytes that come in the very turn of a pause, before it has taken effect, are held back, and delivered when reading is resumed.
+/// Bytes that come in the very turn of a pause, before it has taken effect, are held back, and
+/// delivered when reading is resumed.
 #[test]
 fn what_comes_in_the_turn_of_a_pause_is_held() {
     let server = AccumulatingProtocol::new().with_half_close();
@@ -210,7 +214,8 @@ fn what_comes_in_the_turn_of_a_pause_is_held() {
     assert_eq!(heard.data(), b"in between");
 }
 
-/// Once both ends were sent the kernels are done with the connection: an abort, with unread bytes too, resets nobody any more.
+/// Once both ends were sent the kernels are done with the connection: an abort, with unread bytes
+/// too, resets no peer any more.
 #[test]
 fn an_abort_after_both_ends_resets_nobody() {
     for unread in [false, true] {
@@ -231,7 +236,8 @@ fn an_abort_after_both_ends_resets_nobody() {
     }
 }
 
-/// Whoever closes towards a peer that takes nothing waits for the close timeout, by the clock, and then cuts it off.
+/// A close towards a peer that takes nothing waits for the close timeout, by the clock, and then
+/// cuts it off.
 #[test]
 fn a_close_times_out_by_the_clock() {
     let clock = testing::VirtualClock::new();
@@ -253,13 +259,14 @@ fn a_close_times_out_by_the_clock() {
     pump.advance(seconds(20));
     let reason = at_client.reason().expect("it was cut off");
     assert!(matches!(reason.check(), Some(ConnectionClosed::CloseTimedOut { .. })), "{reason}");
-    // The other end is paused, and is told within a second.
+    // The other end is paused, and notices within a second.
     pump.advance(seconds(1));
     assert!(matches!(at_server.reason().unwrap().check(), Some(ConnectionClosed::Reset { .. })));
     assert_eq!(clock.delayed_calls().len(), 0, "nothing is left behind");
 }
 
-/// After a close what the peer goes on sending is dropped for five seconds, and then answered with a reset.
+/// After a close what the peer goes on sending is dropped for five seconds, and then answered with
+/// a reset.
 #[test]
 fn a_closed_end_lingers_and_then_refuses() {
     let server = AccumulatingProtocol::new().with_half_close();
@@ -297,7 +304,8 @@ fn a_closed_end_refuses_a_flood() {
     assert!(matches!(heard.reason().unwrap().check(), Some(ConnectionClosed::Reset { .. })));
 }
 
-/// A callback that fails ends its own connection: what it wrote arrives, and the peer sees a clean end.
+/// A callback that fails ends its own connection: what it wrote arrives, and the peer sees a clean
+/// end.
 #[test]
 fn a_failing_callback_ends_its_connection() {
     for panics in [false, true] {
@@ -321,8 +329,8 @@ fn a_failing_callback_ends_its_connection() {
     }
 }
 
-/// Whatever every callback writes and closes, nothing is called from inside another callback, each side is lost once, and
-/// both clean up.
+/// Whatever every callback writes and closes, nothing is called from inside another callback, each
+/// side is lost once, and both clean up.
 #[test]
 fn every_callback_may_write_and_close() {
     let requests: [fn(&Transport); 5] = [
@@ -418,7 +426,7 @@ fn a_conversation_without_end_is_told() {
     assert_eq!(text(pump.server().lost()), DONE);
 }
 
-/// A callback that pumps is told that it can't, and its connection ends with that.
+/// A callback that pumps gets an error, and its connection ends with that.
 #[test]
 fn a_callback_cannot_pump() {
     type Place = Rc<RefCell<Option<Rc<Pump<Script, Echo>>>>>;
@@ -438,7 +446,8 @@ fn a_callback_cannot_pump() {
     place.replace(None);
 }
 
-/// The protocols are reached while they are there, and dropped with their connection, or with the pump.
+/// The protocols are reached while they are there, and dropped with their connection, or with the
+/// pump.
 #[test]
 fn protocols_are_dropped_with_their_connection() {
     struct Counted(Rc<()>);

@@ -1,4 +1,5 @@
-//! TLS as a layer, without a network: two protocols on a pump, or one and a peer that is the TLS library alone.
+//! TLS as a layer, without a network: two protocols on a pump, or one and a peer that is the TLS
+//! library alone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +13,8 @@ use ropewalk::tls::{ServerTls, StartTlsError, Tls, TlsError, TlsVersion};
 use ropewalk::transport::{Producer, Streaming};
 use ropewalk::{ConnectOptions, ListenOptions, Result, Transport};
 
-/// F55: what is written at once is sent over TLS when the handshake is done, both ways, and both sides are told in order.
+/// F55: what is written at once is sent over TLS when the handshake is done, both ways, and both
+/// sides have their callbacks in order.
 #[test]
 fn a_conversation() {
     let (_, client_tls, server_tls) = usual();
@@ -38,7 +40,8 @@ fn a_conversation() {
     assert!(!pump.transcript().contains("question"), "{}", pump.transcript());
 }
 
-/// Whatever the room between them, one byte at a time included, the conversation is the same; and so is a long one.
+/// Whatever the room between them, one byte at a time included, the conversation is the same; and
+/// so is a long one.
 #[test]
 fn however_the_bytes_are_cut() {
     let (_, client_tls, server_tls) = usual();
@@ -63,8 +66,8 @@ fn however_the_bytes_are_cut() {
     }
 }
 
-/// F58: a connection becomes TLS in the middle. What was written before goes out first, as it was written; what is written at once
-/// after it is TLS.
+/// F58: a connection becomes TLS in the middle. Bytes written before go out first, as plain text;
+/// bytes written at once after it are TLS.
 #[test]
 fn starttls() {
     let (_, client_tls, server_tls) = usual();
@@ -121,7 +124,8 @@ fn starttls_in_the_other_role() {
     assert_eq!(asking.session().server_name.as_deref(), Some("example.org"));
 }
 
-/// F58: bytes that were held back because reading was paused are the handshake's, and so are those that come while it still is.
+/// F58: bytes that were held back because reading was paused are the handshake's, and so are those
+/// that come while it still is.
 #[test]
 fn what_was_held_back_is_the_handshakes() {
     let (authority, _, server_tls) = usual();
@@ -177,7 +181,8 @@ fn not_on_a_connection_that_closes() {
     assert!(matches!(transport.start_tls(&client_tls), Err(StartTlsError::Closing)));
 }
 
-/// TLS within TLS: started at once, or when the outer one is done; each side is told once for each handshake that it sees the end of.
+/// TLS within TLS: started at once, or when the outer one is done; each side has one callback for
+/// each handshake that it sees the end of.
 #[test]
 fn tls_within_tls() {
     let (authority, outer_client, outer_server) = usual();
@@ -211,7 +216,8 @@ fn tls_within_tls() {
             assert_eq!(serving.text(), "twice wrapped");
             assert_eq!(asking.text(), "twice wrapped");
         } else {
-            // It was written before the second began, so it was wrapped once, and came while the second handshake was awaited.
+            // It was written before the second began, so it was wrapped once, and came while the
+            // second handshake was awaited.
             assert!(serving.reason().check::<TlsError>().is_some(), "{}", serving.reason());
             continue;
         }
@@ -232,7 +238,8 @@ fn tls_within_tls() {
     }
 }
 
-/// The second handshake may begin in the callback that tells of the first: nothing that comes afterwards passes it by.
+/// The second handshake may begin in the callback that tells of the first: nothing that comes
+/// afterwards passes it by.
 #[test]
 fn tls_within_tls_begun_when_the_first_is_done() {
     let (authority, outer_client, outer_server) = usual();
@@ -262,7 +269,8 @@ fn tls_within_tls_begun_when_the_first_is_done() {
     );
 }
 
-/// What was agreed on can be asked for, and only when it was agreed on: version, suite, protocol, names, certificates.
+/// The negotiated version, suite, protocol, names and certificates can be read, and only once they
+/// are negotiated.
 #[test]
 fn what_was_agreed_on() {
     let authority = Authority::new();
@@ -288,7 +296,8 @@ fn what_was_agreed_on() {
     assert_eq!(plain.client().transport().tls_session(), None);
 }
 
-/// Without a protocol in common the handshake fails, and both sides know why; a client that names none is served.
+/// Without a protocol in common the handshake fails, and both sides know why; a client that names
+/// none is served.
 #[test]
 fn no_protocol_in_common() {
     let authority = Authority::new();
@@ -318,8 +327,8 @@ fn no_version_in_common() {
     assert_eq!(asking.error(), "the peer ended TLS: protocol_version");
 }
 
-/// A server shows the certificate for the name that it is asked for, the one for all names of a domain if there is no better, and
-/// the first to whom asks for another or for none.
+/// A server shows the certificate for the name that it is asked for, the one for all names of a
+/// domain if there is no better, and the first to whom asks for another or for none.
 #[test]
 fn a_certificate_for_each_name() {
     let authority = Authority::new();
@@ -338,8 +347,9 @@ fn a_certificate_for_each_name() {
     }
 }
 
-/// A12: everything that can be wrong with a server's certificate makes its handshake fail, in every version, each with an error of
-/// its own; the server hears of it; and nothing that was written leaves.
+/// A12: everything that can be wrong with a server's certificate makes its handshake fail, in every
+/// version, each with an error of its own; the server hears of it; and nothing that was written
+/// leaves.
 #[test]
 fn certificates_that_are_wrong() {
     let (authority, strangers) = (Authority::new(), Authority::new());
@@ -378,8 +388,8 @@ fn a_certificate_for_an_address() {
     }
 }
 
-/// Clients show certificates where they have to, or may, and the server sees which; one that is missing, or nobody's whom it
-/// trusts, ends the handshake.
+/// Clients show certificates where they have to, or may, and the server sees which; a missing or
+/// untrusted one ends the handshake.
 #[test]
 fn client_certificates() {
     let (authority, strangers) = (Authority::new(), Authority::new());
@@ -408,7 +418,8 @@ fn client_certificates() {
     }
 }
 
-/// A second connection resumes the first one's session, in either version; another configuration does not.
+/// A second connection resumes the first one's session, in either version; another configuration
+/// does not.
 #[test]
 fn sessions_are_resumed() {
     let authority = Authority::new();
@@ -430,7 +441,8 @@ fn sessions_are_resumed() {
     }
 }
 
-/// F55: what waits for the handshake counts, so a producer is paused; and it is resumed when the peer takes what was sent.
+/// F55: what waits for the handshake counts, so a producer is paused; and it is resumed when the
+/// peer takes what was sent.
 #[test]
 fn a_producer_during_the_handshake() {
     struct Logs(Log);
@@ -486,8 +498,9 @@ fn paused_from_the_beginning() {
     assert_eq!(serving.received.borrow().len(), 1_000_025);
 }
 
-/// F19: TLS is asked for inside every callback, on a plain connection and on one that speaks it: nothing panics, it is refused where the
-/// connection is closing, and both sides hear of the end once.
+/// F19: TLS is asked for inside every callback, on a plain connection and on one that speaks it:
+/// nothing panics, it is refused where the connection is closing, and both sides hear of the end
+/// once.
 #[test]
 fn start_tls_in_every_callback() {
     let (authority, client_tls, server_tls) = usual();
@@ -548,7 +561,8 @@ fn start_tls_in_every_callback() {
             let expected: &[bool] = match when {
                 "secured" if !secure => &[],
                 "made" | "secured" | "data" => &[true],
-                // Both directions of a connection end before it is lost, and then nothing can be begun.
+                // Both directions of a connection end before it is lost, and then nothing can be
+                // begun.
                 _ => &[false],
             };
             assert_eq!(*started.borrow(), expected, "{case}");
@@ -556,8 +570,8 @@ fn start_tls_in_every_callback() {
     }
 }
 
-/// What TLS draws at random is not drawn from the seed, but its lengths do not depend on it: with Ed25519 a simulated run takes the
-/// same course every time.
+/// TLS does not draw its random numbers from the seed, but its lengths do not depend on them: with
+/// Ed25519 a simulated run takes the same course every time.
 #[test]
 fn a_simulated_run_takes_the_same_course() {
     let authority = Authority::repeatable();

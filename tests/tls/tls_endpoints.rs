@@ -15,8 +15,8 @@ use ropewalk::interfaces::*;
 use ropewalk::tls::{ClientTls, ConfigError, Identity, ServerTls, TlsSession, TrustRoots};
 use ropewalk::{Port, Reactor};
 
-/// An authority, with what it has signed: `ca/ca.pem`; `server.pem` and `server.key` for `localhost` and 127.0.0.1;
-/// `both.pem`, which is both in one; `me.pem` and `me.key`, a client's.
+/// An authority, with what it has signed: `ca/ca.pem`; `server.pem` and `server.key` for
+/// `localhost` and 127.0.0.1; `both.pem`, which is both in one; `me.pem` and `me.key`, a client's.
 struct Files {
     folder: Folder,
 }
@@ -42,7 +42,7 @@ impl Files {
     }
 }
 
-/// What happened to the protocols of one side.
+/// The log of the protocols of one side.
 #[derive(Clone, Default)]
 struct Seen {
     log: Log,
@@ -82,7 +82,8 @@ fn serve(reactor: &Reactor, description: &str) -> (Port, u16, Seen) {
     (port, number, seen)
 }
 
-/// Connects, says hello, and gives what happened when the answer has come or the connection is over.
+/// Connects, says hello, and gives what happened when the answer has come or the connection is
+/// over.
 #[track_caller]
 fn ask(reactor: &Reactor, endpoint: &impl ClientEndpoint) -> Seen {
     let seen = Seen::default();
@@ -144,8 +145,8 @@ fn descriptions() {
     }
 }
 
-/// A12: nothing in a description turns verification off: without roots of one's own those of the platform count, and the name is that
-/// of the host unless another is given.
+/// A12: nothing in a description turns verification off: without roots of one's own those of the
+/// platform count, and the name is that of the host unless another is given.
 #[test]
 fn descriptions_verify() {
     let (reactor, files) = (reactor(), Files::new());
@@ -174,8 +175,8 @@ fn descriptions_verify() {
     assert_eq!(served.log.count("data"), 0);
 }
 
-/// The platform's roots are those that the environment names, if it names any: a client needs no others then. The environment is that of a
-/// process, so this test runs itself in one of its own.
+/// The platform's roots are those that the environment names, if it names any: a client needs no
+/// others then. The environment is that of a process, so this test runs itself in one of its own.
 #[test]
 fn the_platforms_roots() {
     const INSIDE: &str = "ROPEWALK_TEST_PLATFORM_ROOTS";
@@ -205,7 +206,8 @@ fn the_platforms_roots() {
     );
 }
 
-/// The interface that an address belongs to is this host's affair: the certificate is for the address.
+/// The interface that an address belongs to is this host's affair: the certificate is for the
+/// address.
 #[test]
 fn an_address_with_an_interface() {
     if let Err(error) = std::net::TcpListener::bind("[::1]:0") {
@@ -238,7 +240,7 @@ fn options_beside_an_endpoint() {
     client("timeout=1").unwrap();
 }
 
-/// What is wrong in a description is said, with its place; files are read when the endpoint is made.
+/// Errors of descriptions name the fault and its place; files are read when the endpoint is made.
 #[test]
 fn descriptions_that_are_wrong() {
     let (reactor, files) = (reactor(), Files::new());
@@ -284,8 +286,8 @@ fn descriptions_that_are_wrong() {
     assert!(matches!(error.kind(), DescriptionErrorKind::Unusable { .. }) && error.position() == 5);
 }
 
-/// A folder of certificates: each name has its own, keys may be apart, others' certificates are passed over; and when somebody asks
-/// for a name that came later, the folder is read again.
+/// A folder of certificates: each name has its own, keys may be apart, others' certificates are
+/// passed over; and a request for a name that came later reads the folder again.
 #[test]
 fn a_folder_of_certificates() {
     let (reactor, authority, folder) = (reactor(), Authority::new(), Folder::new());
@@ -334,7 +336,8 @@ fn around_anything() {
     assert_eq!(seen.last_session().server_name.as_deref(), Some("inner.example"));
 }
 
-/// F53: a client that connects and says nothing, or stops in the middle of the handshake, is sent away when its time is over.
+/// F53: a client that connects and says nothing, or stops in the middle of the handshake, is sent
+/// away when its time is over.
 #[test]
 fn a_handshake_that_stalls() {
     let (reactor, authority) = (reactor(), Authority::new());
@@ -354,8 +357,8 @@ fn a_handshake_that_stalls() {
     }
 }
 
-/// A9: peers that send a byte of their handshake from time to time do not delay anybody else's echo by a turn, and are gone when their
-/// time is over.
+/// A9: peers that send a byte of their handshake from time to time do not delay another peer's echo
+/// by a turn, and are closed when their time is over.
 #[test]
 fn peers_that_trickle() {
     let (reactor, authority) = (reactor(), Authority::new());
@@ -375,7 +378,8 @@ fn peers_that_trickle() {
     assert_eq!(echo_round(&reactor, &mut clients, b"hello"), usual);
 }
 
-/// F54: a peer that never answers our `close_notify` is not waited for: the protocol hears of the end at once.
+/// F54: a peer that never answers our `close_notify` is not waited for: the protocol hears of the
+/// end at once.
 #[test]
 fn a_close_notify_that_is_never_answered() {
     let (reactor, authority) = (reactor(), Authority::new());
@@ -400,7 +404,7 @@ fn a_close_notify_that_is_never_answered() {
     assert_eq!(seen.log.reason(), "the connection was closed cleanly");
     run_until(&reactor, || asking.log.has("read lost"));
     assert_eq!(asking.log.all(), ["made", "secured", "data", "read lost"]);
-    // The other end lingers for 5 s, and what is said to it meanwhile resets nothing.
+    // The other end lingers for 5 s, and bytes sent to it meanwhile cause no reset.
     connection.transport().write(b"still here");
     settle(&reactor);
     assert!(begun.elapsed() < Duration::from_secs(5) && !asking.log.is_over());

@@ -8,8 +8,8 @@ use ropewalk::error::ConnectionClosed;
 use ropewalk::testing::PumpOptions;
 use ropewalk::tls::Tls;
 
-/// F52, A11: a peer that ends the connection without ending TLS has cut something short, whatever came before, and whether or not
-/// the protocol knows half-closes; one that ends TLS has not.
+/// F52, A11: a peer that ends the connection without ending TLS has cut something short, whatever
+/// came before, and whether or not the protocol knows half-closes; one that ends TLS has not.
 #[test]
 fn truncation() {
     for (half_close, notify) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -40,7 +40,8 @@ fn truncation() {
     }
 }
 
-/// F52: what came before the cut is delivered first, even if reading was paused; and what was written is still sent.
+/// F52: what came before the cut is delivered first, even if reading was paused; and what was
+/// written is still sent.
 #[test]
 fn a_cut_waits_behind_what_was_held_back() {
     let (authority, _, server_tls) = usual();
@@ -57,7 +58,8 @@ fn a_cut_waits_behind_what_was_held_back() {
     transport.write(&library.send());
     pump.flush();
     library.take(&raw);
-    // The end of the handshake, data, and the cut come together, while the server still reads for the handshake.
+    // The end of the handshake, data, and the cut come together, while the server still reads for
+    // the handshake.
     transport.write(&library.write(b"held"));
     transport.lose_write_connection();
     pump.flush();
@@ -71,8 +73,8 @@ fn a_cut_waits_behind_what_was_held_back() {
     assert_eq!(library.plain, b"last words");
 }
 
-/// F57: our direction of TLS ends with `lose_write_connection`, once, behind what was written; the other one goes on until
-/// `lose_connection`, or until it has ended too.
+/// F57: our direction of TLS ends with `lose_write_connection`, once, behind what was written; the
+/// other one goes on until `lose_connection`, or until it has ended too.
 #[test]
 fn half_closes() {
     for lose in [true, false] {
@@ -103,7 +105,8 @@ fn half_closes() {
     }
 }
 
-/// F57: our direction may be ended before the handshake is done, with something to be sent or without: it ends when that is.
+/// F57: our direction may be ended before the handshake is done, with something to be sent or
+/// without: it ends when that is.
 #[test]
 fn a_half_close_during_the_handshake() {
     for write in [true, false] {
@@ -149,8 +152,8 @@ fn a_peer_that_does_not_wait_for_the_end() {
     assert_eq!(serving.log.all(), ["made", "secured", CLEAN]);
 }
 
-/// F54: a peer that never ends its direction holds nothing up: `connection_lost` comes as soon as everything was sent, and the
-/// socket is closed 5 s later.
+/// F54: a peer that never ends its direction holds nothing up: `connection_lost` comes as soon as
+/// everything was sent, and the socket is closed 5 s later.
 #[test]
 fn a_close_notify_that_is_never_answered() {
     let (authority, _, server_tls) = usual();
@@ -173,7 +176,7 @@ fn a_close_notify_that_is_never_answered() {
     assert!(matches!(raw.reason().check(), Some(ConnectionClosed::Reset { .. })), "{}", raw.reason());
 }
 
-/// F53, A9: a handshake has 30 s, however the peer trickles; or as long as is said.
+/// F53, A9: a handshake has 30 s, however the peer trickles, or the configured time.
 #[test]
 fn a_handshake_that_stalls() {
     let (authority, client_tls, server_tls) = usual();
@@ -206,8 +209,8 @@ fn a_handshake_that_stalls() {
     assert_eq!(asking.log.all(), ["made", "secured"]);
 }
 
-/// F55: a connection that is lost during the handshake closes at once if there is nothing to be sent, and otherwise when that was
-/// sent; one that is aborted does not wait.
+/// F55: a connection that is lost during the handshake closes at once if there is nothing to be
+/// sent, and otherwise when that was sent; one that is aborted does not wait.
 #[test]
 fn closing_during_the_handshake() {
     for (write, lose, expected) in [
@@ -240,7 +243,7 @@ fn closing_during_the_handshake() {
     }
 }
 
-/// What comes behind the peer's end of TLS is nobody's.
+/// Bytes behind the peer's end of TLS are dropped.
 #[test]
 fn behind_a_close_notify() {
     let (authority, _, server_tls) = usual();

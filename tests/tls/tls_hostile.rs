@@ -1,10 +1,12 @@
-//! Peers that break the rules of TLS, or try what nobody should: on a pump, with a peer that is the TLS library, or bytes, alone.
+//! Peers that break the rules of TLS, or attack: on a pump, with a peer that is the TLS library
+//! alone, or bytes alone.
 
 use crate::common::tls::*;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::tls::Tls;
 
-/// A13: what somebody slips in between the request for TLS and the handshake makes that fail, and never reaches the protocol.
+/// A13: bytes that are injected between the request for TLS and the handshake make that fail, and
+/// never reach the protocol.
 #[test]
 fn starttls_injection() {
     for paused in [true, false] {
@@ -31,7 +33,8 @@ fn starttls_injection() {
     }
 }
 
-/// Garbage in the place of a handshake ends the connection with an error that says so, in either role; the peer is told in TLS.
+/// Garbage in the place of a handshake ends the connection with an error that says so, in either
+/// role; the peer receives an alert.
 #[test]
 fn garbage_instead_of_a_handshake() {
     let (_, client_tls, server_tls) = usual();
@@ -57,8 +60,8 @@ fn garbage_instead_of_a_handshake() {
     }
 }
 
-/// A11: a handshake that ends anywhere, by an end of the stream, by a `close_notify`, or by a reset, ends the connection with a
-/// reason; and one that comes a byte at a time is as good as any.
+/// A11: a handshake that ends anywhere, by an end of the stream, by a `close_notify`, or by a
+/// reset, ends the connection with a reason; and one that comes a byte at a time is as good as any.
 #[test]
 fn a_hello_that_is_cut_anywhere() {
     let (authority, _, server_tls) = usual();
@@ -89,8 +92,9 @@ fn a_hello_that_is_cut_anywhere() {
     }
 }
 
-/// A `ClientHello` with a name of 1 MiB, in as many records as that takes, is refused before it was kept: nothing that a peer says
-/// before the handshake is done takes more than a handshake message may have.
+/// A `ClientHello` with a name of 1 MiB, in as many records as that takes, is refused before it was
+/// kept: nothing that a peer says before the handshake is done takes more than a handshake message
+/// may have.
 #[test]
 fn a_megabyte_of_names() {
     let (_, _, server_tls) = usual();
@@ -114,7 +118,8 @@ fn a_megabyte_of_names() {
     assert!(serving.error().contains("does not speak TLS"), "{}", serving.error());
 }
 
-/// F56: floods of what is allowed once: empty records, alerts that are warnings. They end the connection, or cost nothing.
+/// F56: floods of what is allowed once: empty records, alerts that are warnings. They end the
+/// connection, or cost nothing.
 #[test]
 fn floods() {
     let (authority, _, server_tls) = usual();
@@ -143,7 +148,8 @@ fn floods() {
     }
 }
 
-/// F56, A10: a peer that has its keys renewed all the time, and reads nothing, makes us keep nothing for it.
+/// F56, A10: a peer that has its keys renewed all the time, and reads nothing, makes us keep
+/// nothing for it.
 #[test]
 fn a_flood_of_key_updates() {
     let (authority, _, server_tls) = usual();
@@ -163,7 +169,8 @@ fn a_flood_of_key_updates() {
     assert!(serving.log.is_over() || pump.server().transport().queued_bytes() < 1000);
 }
 
-/// A record that was changed on the way ends the connection, whatever has been ended before, and never brings the engine down.
+/// A record that was changed on the way ends the connection, whatever has been ended before, and
+/// never brings the engine down.
 #[test]
 fn a_record_that_was_changed() {
     for shut in [true, false] {
@@ -182,7 +189,8 @@ fn a_record_that_was_changed() {
         record[last] ^= 1;
         transport.write(&record);
         pump.flush();
-        // Having ended its direction, the library trips over an assertion of its own, which it has in debug builds only.
+        // Having ended its direction, the library trips over an assertion of its own, which it has
+        // in debug builds only.
         let trips = shut && cfg!(debug_assertions);
         let expected = if trips { "TLS failed" } else { "the peer violated the TLS protocol: cannot decrypt" };
         assert!(serving.error().starts_with(expected), "{}", serving.error());

@@ -1,4 +1,5 @@
-//! TLS with programs that nobody here wrote: OpenSSL's `s_client` and `s_server`, curl, and Python's `ssl` module.
+//! TLS with programs of other projects: OpenSSL's `s_client` and `s_server`, curl, and Python's
+//! `ssl` module.
 
 use std::net::SocketAddr;
 use std::process::Output;
@@ -93,12 +94,14 @@ fn ask(reactor: &Reactor, tls: ClientTls, to: SocketAddr) -> Seen {
 
 const VERSIONS: [(TlsVersion, &str); 2] = [(TlsVersion::Tls12, "-tls1_2"), (TlsVersion::Tls13, "-tls1_3")];
 
-/// `s_client`, which trusts the authority and believes nothing else, and stays when its input has ended.
+/// `s_client`, which trusts the authority and believes nothing else, and stays when its input has
+/// ended.
 fn s_client(files: &Files, to: SocketAddr, more: &[&str], input: &'static [u8]) -> JoinHandle<Output> {
     commanded_s_client(files, to, &[more, &["-ign_eof"]].concat(), input)
 }
 
-/// The same, but it takes letters at the beginning of a line for commands, and goes when its input has ended.
+/// The same, but it takes letters at the beginning of a line for commands, and goes when its input
+/// has ended.
 fn commanded_s_client(files: &Files, to: SocketAddr, more: &[&str], input: &'static [u8]) -> JoinHandle<Output> {
     let (to, ca) = (to.to_string(), files.ca());
     let command = ["openssl", "s_client", "-connect", &to, "-CAfile", &ca, "-servername", "localhost"];
@@ -222,7 +225,8 @@ fn openssls_client_starts_tls() {
     }
 }
 
-/// F56: a client that asks for another handshake again and again (TLS 1.2) is refused, and the reactor goes on.
+/// F56: a client that asks for another handshake again and again (TLS 1.2) is refused, and the
+/// reactor goes on.
 #[test]
 fn openssls_client_renegotiates() {
     own_process!();
@@ -285,7 +289,8 @@ fn openssls_server_has_to_be_told_who_we_are() {
     }
 }
 
-/// A wrong name, an expired and a self-signed certificate: each an error of its own, from a server that is not ours.
+/// A wrong name, an expired and a self-signed certificate: each an error of its own, from a server
+/// that is not ours.
 #[test]
 fn openssls_server_is_not_who_it_should_be() {
     own_process!();
@@ -355,7 +360,8 @@ fn curl() {
             assert_eq!(output.stdout, b"a page\n");
             assert_eq!(seen.log.reason(), "the connection was closed cleanly");
         } else {
-            // curl's number for a certificate that it does not accept; names it compares when the handshake is done.
+            // curl's number for a certificate that it does not accept; names it compares when the
+            // handshake is done.
             assert_eq!((output.status.code(), seen.text().as_str()), (Some(60), ""), "{}", said(&output));
         }
     }
@@ -385,7 +391,8 @@ else:
 print('good')
 ";
 
-/// Python's client: a megabyte there and back, at once and after STARTTLS. It ends TLS before the connection, or cuts that off.
+/// Python's client: a megabyte there and back, at once and after STARTTLS. It ends TLS before the
+/// connection, or cuts that off.
 #[test]
 fn pythons_client() {
     own_process!();
@@ -444,7 +451,8 @@ else:
     secure.unwrap()
 ";
 
-/// Python's server, at once and after STARTTLS. It ends TLS before the connection, or cuts that off.
+/// Python's server, at once and after STARTTLS. It ends TLS before the connection, or cuts that
+/// off.
 #[test]
 fn pythons_server() {
     own_process!();

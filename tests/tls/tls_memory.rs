@@ -1,4 +1,4 @@
-//! What an idle TLS connection takes, in bytes of live allocations, on each side; and that nothing stays behind it.
+//! The live bytes of an idle TLS connection on each side. Nothing stays behind a closed one.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -133,7 +133,8 @@ fn an_idle_connection() {
         let (server, client) = both.round();
         println!("{version:?}: {server} bytes for an idle connection of a server, {client} of a client");
         assert!(server > 0 && server <= ALLOWED && client > 0 && client <= ALLOWED, "{server} {client}");
-        // Tables grow, and the ring's pool of buffers too when many close at once; but a leak would be there in each round.
+        // Tables grow, and the ring's pool of buffers too when many close at once; but a leak would
+        // be there in each round.
         let left = (0..4).map(|_| {
             let before = live();
             both.round();

@@ -1,5 +1,6 @@
-//! Certificates that are renewed while a server runs: files that are read again, and configurations that are replaced. In memory;
-//! the time after which files are looked at again is tested in `src/tls/files/tests.rs`.
+//! Certificates that are renewed while a server runs: files that are read again, and configurations
+//! that are replaced. In memory; the time after which files are looked at again is tested in
+//! `src/tls/files/tests.rs`.
 
 use crate::common::certificates::{Authority, Folder, Issued};
 use crate::common::tls::{CLEAN, play};
@@ -42,7 +43,7 @@ impl Served {
         asking.session().peer_certificates.swap_remove(0)
     }
 
-    /// Whether a client that asks for this name is shown a certificate that is for it.
+    /// Returns `true` if a client that asks for this name is shown a certificate for it.
     fn is_for(&self, name: &str) -> bool {
         play(self.authority.client(name), &self.tls).1.log.has("secured")
     }
@@ -56,7 +57,8 @@ fn der(issued: &Issued) -> Vec<u8> {
     CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM").to_vec()
 }
 
-/// A certificate that was renewed is shown as soon as the program asks for it, by every clone, and old connections go on.
+/// A certificate that was renewed is shown as soon as the program asks for it, by every clone, and
+/// old connections go on.
 #[test]
 fn a_reload_shows_the_renewed_certificate() {
     let (served, a, b) = Served::new();
@@ -74,7 +76,8 @@ fn a_reload_shows_the_renewed_certificate() {
     assert_eq!(asking.log.all().last().map(String::as_str), Some(CLEAN));
 }
 
-/// A renewal that is half done keeps the old certificate, whichever half is missing: the certificate, a part of it, or the key.
+/// A renewal that is half done keeps the old certificate, whichever half is missing: the
+/// certificate, a part of it, or the key.
 #[test]
 fn a_renewal_in_steps() {
     let (served, _, old) = Served::new();
@@ -99,8 +102,8 @@ fn a_renewal_in_steps() {
     assert_eq!(served.shown("b.example"), der(&new));
 }
 
-/// What is wrong with the files is logged once, not with every handshake that makes the server look at them, and again when it
-/// has become something else.
+/// A fault of the files is logged once, not with every handshake that makes the server look at
+/// them, and again when it has changed.
 #[test]
 fn what_is_wrong_is_logged_once() {
     let (served, ..) = Served::new();
@@ -141,7 +144,8 @@ fn certificates_that_are_removed() {
     assert!(served.is_for("a.example"));
 }
 
-/// A link that leads nowhere, and a key of no use, are in nobody's way, though a folder is not begun with what can't be read.
+/// A link that leads nowhere, and a useless key, are passed over. A folder whose files can't be
+/// read at the start is an error.
 #[test]
 fn files_that_cannot_be_used() {
     let (served, ..) = Served::new();
@@ -157,8 +161,8 @@ fn files_that_cannot_be_used() {
     assert!(made.is_ok() && lines.len() == 1 && lines[0].contains("useless.pem"), "{lines:?}");
 }
 
-/// A configuration is replaced for the connections to come, and for all clones; those that are there keep what they have, and a session
-/// of the old one is not resumed.
+/// A configuration is replaced for the connections to come, and for all clones; those that are
+/// there keep what they have, and a session of the old one is not resumed.
 #[test]
 fn a_replaced_configuration() {
     let (authority, name) = (Authority::new(), "example.org");

@@ -1,4 +1,5 @@
-//! Session tickets of TLS 1.3: how many there are, and when they are sent. In memory, and over sockets with Python's client.
+//! Session tickets of TLS 1.3: how many there are, and when they are sent. In memory, and over
+//! sockets with Python's client.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -20,7 +21,7 @@ fn server(authority: &Authority, tickets: Option<u8>) -> ServerTls {
     builder.build().expect("a configuration")
 }
 
-/// How many tickets a client has got that is the library.
+/// Number of tickets that a client has received which is the library.
 fn tickets(library: &Library) -> u32 {
     match &library.connection {
         rustls::Connection::Client(client) => client.tls13_tickets_received(),
@@ -28,8 +29,8 @@ fn tickets(library: &Library) -> u32 {
     }
 }
 
-/// As many tickets come as were asked for, and not before the server's first answer, whatever the client says until then; or with the
-/// server's end.
+/// As many tickets come as were asked for, and not before the server's first answer, whatever the
+/// client says until then; or with the server's end.
 #[test]
 fn tickets_wait_for_the_first_answer() {
     for (asked_for, count) in [(None, 2), (Some(0), 0), (Some(1), 1), (Some(200), 200)] {
@@ -59,7 +60,7 @@ fn tickets_wait_for_the_first_answer() {
     }
 }
 
-/// What goes wrong behind the handshake is told with an alert, which stands behind the tickets that waited.
+/// An error behind the handshake sends an alert, which stands behind the tickets that waited.
 #[test]
 fn an_alert_behind_tickets_that_wait() {
     let (authority, _, server_tls) = usual();
@@ -77,7 +78,8 @@ fn an_alert_behind_tickets_that_wait() {
     assert_eq!((told.as_str(), tickets(&library)), ("received fatal alert: BadRecordMac", 2));
 }
 
-/// A client that was answered resumes its session, as often as it has tickets; without any, no version resumes.
+/// A client that was answered resumes its session, as often as it has tickets; without any, no
+/// version resumes.
 #[test]
 fn sessions_with_and_without_tickets() {
     let authority = Authority::new();
@@ -97,7 +99,8 @@ fn sessions_with_and_without_tickets() {
     }
 }
 
-/// A client that closes in the turn in which it is answered loses nothing, and neither does one that is not answered at all.
+/// A client that closes in the turn in which it is answered loses nothing, and neither does one
+/// that is not answered at all.
 #[test]
 fn an_end_behind_tickets_that_wait() {
     for answers in [true, false] {
@@ -165,8 +168,8 @@ fn everything_arrives(reactor: &Reactor) {
     assert_eq!((short, counts.len()), (0, expected.len()));
 }
 
-/// A client that sends and closes, and never reads, is heard to its last byte, every time, on each backend: nothing is sent that would
-/// meet its closed socket.
+/// A client that sends and closes, and never reads, is heard to its last byte, every time, on each
+/// backend: nothing is sent that would meet its closed socket.
 #[test]
 fn a_client_that_sends_and_closes() {
     own_process!();
@@ -181,8 +184,9 @@ fn a_client_that_sends_and_closes() {
     }
 }
 
-/// A client that does not ask for `TCP_NODELAY` sends its first request when its last handshake message is acknowledged: which is at
-/// once, though nothing is sent to it. Loopback connections deliver within the call that sends, so few turns show it.
+/// A client that does not ask for `TCP_NODELAY` sends its first request when its last handshake
+/// message is acknowledged: which is at once, though nothing is sent to it. Loopback connections
+/// deliver within the call that sends, so few turns show it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_first_request_does_not_wait_for_an_acknowledgement() {

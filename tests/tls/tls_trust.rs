@@ -1,5 +1,5 @@
-//! Whom a peer is taken for: certificates that are their own root, fingerprints, and keys of no use. In memory, and with
-//! certificates and peers of OpenSSL.
+//! The identity of peers: certificates that are their own root, fingerprints, and useless keys. In
+//! memory, and with certificates and peers of OpenSSL.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ const NAME: &str = "example.org";
 
 const VERSIONS: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
 
-/// A certificate that has signed itself as an authority (`CA:TRUE`), as `openssl req -x509` makes it.
+/// A certificate that has signed itself as an authority (`CA:TRUE`), as `openssl req -x509` makes
+/// it.
 fn own_root(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Issued {
     let mut params = CertificateParams::new([NAME.to_owned()]).expect("a good name");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,7 +49,7 @@ fn client(roots: &TrustRoots, name: &str, version: TlsVersion) -> ClientTls {
     builder.for_server(name).expect("a configuration")
 }
 
-/// What the client says about a server with this certificate.
+/// The client's error for a server with this certificate.
 fn refusal(roots: &TrustRoots, name: &str, identity: &Identity, version: TlsVersion) -> String {
     let server = ServerTls::new(identity.clone()).expect("a configuration");
     let (_pump, asking, serving) = play(client(roots, name, version), server);
@@ -56,7 +57,7 @@ fn refusal(roots: &TrustRoots, name: &str, identity: &Identity, version: TlsVers
     asking.error()
 }
 
-/// What a server says about a client with this certificate.
+/// The server's error for a client with this certificate.
 fn refusal_of_client(roots: &TrustRoots, identity: &Identity, version: TlsVersion) -> Option<String> {
     let authority = Authority::new();
     let server = ServerTls::builder().identity(authority.issue(&[NAME]).identity());
@@ -70,8 +71,8 @@ fn refusal_of_client(roots: &TrustRoots, identity: &Identity, version: TlsVersio
     Some(serving.error())
 }
 
-/// A certificate that is trusted, and is an authority's too, is taken from exactly the peer that has it, in both roles; also one
-/// of somebody unknown, by its fingerprint.
+/// A certificate that is trusted, and is an authority's too, is taken from exactly the peer that
+/// has it, in both roles; also one of an unknown issuer, by its fingerprint.
 #[test]
 fn certificates_that_are_trusted_by_themselves() {
     let key = KeyPair::generate().expect("a key");
@@ -131,8 +132,8 @@ fn a_trusted_certificate_with_another_key() {
     }
 }
 
-/// Another certificate of the same name and the same key is another: refused, with its fingerprint, so that it can be trusted
-/// if that is what is meant.
+/// Another certificate of the same name and the same key is another: refused, with its fingerprint,
+/// so that it can be trusted if that is what is meant.
 #[test]
 fn a_certificate_that_is_almost_the_same() {
     let key = KeyPair::generate().expect("a key");
@@ -245,8 +246,9 @@ fn ask(description: &str) -> Seen {
     seen
 }
 
-/// What `openssl req -x509` makes, with a server of OpenSSL's: trusted as its own root and by its fingerprint, in descriptions; and a
-/// client of OpenSSL's, which believes that certificate of ours.
+/// A certificate of `openssl req -x509`, with a server of OpenSSL's: trusted as its own root and by
+/// its fingerprint, in descriptions; and a client of OpenSSL's, which trusts that certificate of
+/// ours.
 #[test]
 fn openssls_self_signed_certificate() {
     own_process!();
@@ -297,7 +299,7 @@ fn openssls_self_signed_certificate() {
     assert!(output.status.success() && said(&output).contains("hello\n"), "{}", said(&output));
 }
 
-/// What is wrong with fingerprints in a description is said.
+/// Errors of fingerprints in a description name the fault.
 #[test]
 fn fingerprints_that_are_wrong() {
     let reactor = reactor();
@@ -334,7 +336,8 @@ fn a_key_on_p521() {
     assert!(seen.log.has("secured"), "{:?}", seen.log.all());
 }
 
-/// Keys that no signature can be verified with are named: our own, a peer's, and those of authorities.
+/// Keys that no signature can be verified with are named: our own, a peer's, and those of
+/// authorities.
 #[test]
 fn keys_that_cannot_be_used() {
     let Some(openssl) = OpenSsl::new() else { return };
