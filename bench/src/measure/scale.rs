@@ -1,7 +1,9 @@
-//! What a message costs as connections grow, in one process; and how many connections there can be in several.
+//! CPU time of a message as connections grow in one process, and the number of connections that
+//! several processes can hold.
 //!
-//! In a crowd, 64 connections at a time have a message under way, and connections have their turn one after the other: all of them are
-//! at work, and none twice before the others. So what grows is what the server holds, not how much it does at once.
+//! As connections grow, 64 messages are in flight and the connections take turns. Every connection
+//! is active, and none sends twice before the others have sent. The state that the server holds
+//! grows, and the work that it has at one time does not.
 
 use std::time::{Duration, Instant};
 
@@ -9,52 +11,52 @@ use super::Effort;
 use crate::Result;
 use crate::peers::Service;
 use crate::programs::{BASELINE, Peer, Programs};
-use crate::results::{Crowd, Figure, Many, Pair};
+use crate::results::{Figure, Many, Pair, ScalePoint};
 use crate::server::{Generator, Server};
 
-/// How many messages are under way in a crowd.
+/// Number of messages in flight while connections grow.
 pub const IN_FLIGHT: usize = 64;
 
-/// Descriptors of a process that are no connections.
-const OTHERS: u64 = 100;
+/// Number of descriptors of a process that are not connections.
+const RESERVED_DESCRIPTORS: u64 = 100;
 
-/// How many connections there are one after the other.
+/// Returns the numbers of connections to measure, in ascending order.
 ///
-/// Those above what the descriptors allow are left out, and the most that they allow takes their place.
+/// Numbers above the descriptor limit are replaced by the largest number that fits.
 pub fn sizes(effort: &Effort, descriptors: u64) -> Vec<usize> {
     let all: &[usize] = effort.or(&[1, 10, 100, 1_000, 5_000, 15_000], &[1, 100, 1_000]);
-    let most = fitting(descriptors);
+    let most = connection_limit(descriptors);
     let mut sizes: Vec<usize> = all.iter().map(|&size| size.min(most)).collect();
     sizes.dedup();
     sizes
 }
 
-/// How many connections one process may have.
-pub(super) fn fitting(descriptors: u64) -> usize {
-    descriptors.saturating_sub(OTHERS).try_into().unwrap_or(usize::MAX)
+/// Returns the number of connections that one process may have.
+pub(super) fn connection_limit(descriptors: u64) -> usize {
+    descriptors.saturating_sub(RESERVED_DESCRIPTORS).try_into().unwrap_or(usize::MAX)
 }
 
-/// Measures a peer; `tick` is called after each size.
+/// Measures a peer. `tick` is called after each number of connections.
 ///
 /// # Errors
-/// The peer is missing, or fails.
+/// Fails if the peer is missing, or if it fails.
 pub fn measure(
     programs: &Programs,
     peer: &Peer,
     effort: &Effort,
     descriptors: u64,
     mut tick: impl FnMut(),
-) -> Result<Vec<Crowd>> {
+) -> Result<Vec<ScalePoint>> {
     let (server, baseline) =
         (Server::start(programs, peer, Service::ECHO, &[])?, Server::start(programs, &BASELINE, Service::ECHO, &[])?);
     let mut load = Generator::start(programs, &server, 64, 1, 0)?;
     let mut baseline_load = Generator::start(programs, &baseline, 64, 1, 10)?;
-    let mut crowds = Vec::new();
+    let mut points = Vec::new();
     for connections in sizes(effort, descriptors) {
         load.grow(connections)?;
         baseline_load.grow(connections)?;
         let mut pairs = Vec::new();
-        // The first pair warms up.
+        // The first pair of windows is a warm-up.
         for round in 0..=effort.rounds {
             let peer = window(&server, &mut load, effort.window)?;
             let pair = Pair { peer, baseline: window(&baseline, &mut baseline_load, effort.window)? };
@@ -62,10 +64,10 @@ pub fn measure(
                 pairs.push(pair);
             }
         }
-        crowds.push(Crowd { connections, pairs });
+        points.push(ScalePoint { connections, pairs });
         tick();
     }
-    Ok(crowds)
+    Ok(points)
 }
 
 fn window(server: &Server, load: &mut Generator, time: Duration) -> Result<Figure> {
@@ -74,12 +76,13 @@ fn window(server: &Server, load: &mut Generator, time: Duration) -> Result<Figur
     Ok(Figure { messages: window.messages, nanoseconds: window.nanoseconds, cpu: server.cpu_time()? - before })
 }
 
-/// Opens so many connections to as many servers of a kind as it takes, and has each echoed when it is opened and when all are.
+/// Opens `wanted` connections to as many servers of one kind as the descriptor limit requires. Each
+/// connection is echoed when it is opened, and again when all are open.
 ///
 /// # Errors
-/// The peer is missing; one of them was not echoed when all were open.
+/// Fails if the peer is missing, or if a connection was not echoed when all were open.
 pub fn many(programs: &Programs, peer: &Peer, wanted: usize, descriptors: u64) -> Result<Many> {
-    let each = fitting(descriptors);
+    let each = connection_limit(descriptors);
     let servers = wanted.div_ceil(each.max(1));
     let share = wanted.div_ceil(servers);
     let start = Instant::now();
