@@ -53,7 +53,7 @@ pub(super) fn all(results: &Results, pictures: &[&str]) -> String {
     let percentiles: [(&str, fn(&Latency) -> u64); 3] =
         [("Median", |it| it.p50), ("99 %", |it| it.p99), ("99.9 %", |it| it.p99_9)];
     for (title, percentile) in percentiles {
-        let microseconds = |latency| number_text((percentile(latency) as f64 / 1000.0).round());
+        let microseconds = |latency: &Latency| number_text((percentile(latency) as f64 / 1000.0).round());
         let _ = write!(text, "### {title}\n\n");
         text += &echo_table(&results.echo, |echo| {
             format!("{} ({})", microseconds(&echo.latency), microseconds(&echo.baseline_latency))
