@@ -27,7 +27,7 @@ const ANSWER_TIMEOUT_SECONDS: u64 = 20;
 const CHECKS_AT_ONCE: usize = 64;
 
 /// Load generator: connections to one server.
-pub struct Load {
+pub struct LoadGenerator {
     server: SocketAddr,
     sources: SourceAddresses,
     depth: usize,
@@ -80,7 +80,7 @@ pub enum StopCondition {
     Segments(u64),
 }
 
-impl Load {
+impl LoadGenerator {
     /// Creates a load generator for a server. A segment is `depth` messages of `size` bytes.
     /// `first_source` is the number of the first source address.
     ///
@@ -326,10 +326,13 @@ impl Load {
     }
 }
 
-impl fmt::Debug for Load {
+impl fmt::Debug for LoadGenerator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (server, connections) = (self.server, self.connections.len());
-        f.debug_struct("Load").field("server", &server).field("connections", &connections).finish_non_exhaustive()
+        f.debug_struct("LoadGenerator")
+            .field("server", &server)
+            .field("connections", &connections)
+            .finish_non_exhaustive()
     }
 }
 

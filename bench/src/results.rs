@@ -28,7 +28,7 @@ pub struct Results {
     /// CPU time as the number of connections grows.
     pub connections: Vec<Row<Vec<ScalePoint>>>,
     /// Many connections, spread over several processes.
-    pub many: Vec<Row<Many>>,
+    pub many: Vec<Row<ManyConnections>>,
     /// Time of timer operations.
     pub timers: Vec<Timers>,
     /// Memory of a write queue whose peer does not read.
@@ -114,7 +114,7 @@ pub struct Machine {
 
 /// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Figure {
+pub struct WindowFigures {
     /// Number of echoed messages, or of served connections.
     pub messages: u64,
     /// Duration in nanoseconds.
@@ -125,14 +125,14 @@ pub struct Figure {
 
 /// Two windows, one directly after the other.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Pair {
+pub struct WindowPair {
     /// Window of the peer.
-    pub peer: Figure,
+    pub peer: WindowFigures,
     /// Window of the baseline.
-    pub baseline: Figure,
+    pub baseline: WindowFigures,
 }
 
-impl Pair {
+impl WindowPair {
     /// Returns the rate as a ratio to the baseline.
     pub fn rate(&self) -> f64 {
         self.peer.rate() / self.baseline.rate()
@@ -144,7 +144,7 @@ impl Pair {
     }
 }
 
-impl Figure {
+impl WindowFigures {
     /// Returns the messages per second.
     pub fn rate(&self) -> f64 {
         self.messages as f64 * 1e9 / self.nanoseconds as f64
@@ -169,7 +169,7 @@ pub struct Latency {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Echo {
     /// Pairs of windows in the order of time.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<WindowPair>,
     /// Latency over all of the peer's windows.
     pub latency: Latency,
     /// Latency over all of the baseline's windows.
@@ -216,12 +216,12 @@ pub struct ScalePoint {
     /// Number of connections.
     pub connections: usize,
     /// Pairs of windows in the order of time.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<WindowPair>,
 }
 
 /// Figures of many connections, spread over several processes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Many {
+pub struct ManyConnections {
     /// Target number of connections.
     pub wanted: usize,
     /// Number of connections open at the same time. Each was echoed and compared twice: when it was

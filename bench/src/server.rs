@@ -77,9 +77,9 @@ impl Server {
 
 /// Load generator in a process of its own, on the last core.
 #[derive(Debug)]
-pub struct Generator(Process);
+pub struct LoadProcess(Process);
 
-impl Generator {
+impl LoadProcess {
     /// Starts a load generator for a server. A segment is `depth` messages of `size` bytes.
     /// `source` is the number of the first loopback address to connect from.
     ///

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ropewalk_bench::Result;
-use ropewalk_bench::load::{Load, StopCondition, Window};
+use ropewalk_bench::load::{LoadGenerator, StopCondition, Window};
 use ropewalk_bench::system::{Core, end_with_parent, pin, raise_descriptor_limit};
 
 fn run() -> Result<()> {
@@ -31,7 +31,7 @@ fn run() -> Result<()> {
         return Err("usage: load ADDRESS SIZE DEPTH [SOURCE]".into());
     };
     let source = source.first().map_or(Ok(0), |source| source.parse())?;
-    let mut load = Load::new(server.parse()?, size.parse()?, depth.parse()?, source)?;
+    let mut load = LoadGenerator::new(server.parse()?, size.parse()?, depth.parse()?, source)?;
     for line in std::io::stdin().lock().lines() {
         let answer = execute(&mut load, &line?)?;
         let mut output = std::io::stdout().lock();
@@ -41,7 +41,7 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-fn execute(load: &mut Load, command: &str) -> Result<String> {
+fn execute(load: &mut LoadGenerator, command: &str) -> Result<String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     let window = match words[..] {
         ["grow", count] => return load.grow(count.parse()?).map(|()| "done".into()),

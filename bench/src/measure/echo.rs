@@ -8,8 +8,8 @@ use crate::Result;
 use crate::histogram::Histogram;
 use crate::peers::Service;
 use crate::programs::{BASELINE, Peer, Programs};
-use crate::results::{Echo, Figure, Latency, Pair};
-use crate::server::{Generator, Server};
+use crate::results::{Echo, Latency, WindowFigures, WindowPair};
+use crate::server::{LoadProcess, Server};
 
 /// Load that is put on a server.
 #[derive(Debug, Clone, Copy)]
@@ -62,10 +62,10 @@ pub fn measure(
         // The side that begins alternates.
         let pair = if round % 2 == 0 {
             let peer = tested.window(scenario, effort.window)?;
-            Pair { peer, baseline: baseline.window(scenario, effort.window)? }
+            WindowPair { peer, baseline: baseline.window(scenario, effort.window)? }
         } else {
             let baseline = baseline.window(scenario, effort.window)?;
-            Pair { peer: tested.window(scenario, effort.window)?, baseline }
+            WindowPair { peer: tested.window(scenario, effort.window)?, baseline }
         };
         pairs.push(pair);
         tick();
@@ -75,21 +75,21 @@ pub fn measure(
 
 struct PeerUnderLoad {
     server: Server,
-    load: Generator,
+    load: LoadProcess,
     latency: Histogram,
 }
 
 impl PeerUnderLoad {
     fn start(programs: &Programs, scenario: &Scenario, peer: &Peer, source: u32) -> Result<Self> {
         let server = Server::start(programs, peer, Service::ECHO, &[])?;
-        let mut load = Generator::start(programs, &server, scenario.size, scenario.depth, source)?;
+        let mut load = LoadProcess::start(programs, &server, scenario.size, scenario.depth, source)?;
         if !scenario.churn {
             load.grow(scenario.connections)?;
         }
         Ok(Self { server, load, latency: Histogram::default() })
     }
 
-    fn window(&mut self, scenario: &Scenario, time: Duration) -> Result<Figure> {
+    fn window(&mut self, scenario: &Scenario, time: Duration) -> Result<WindowFigures> {
         let before = self.server.cpu_time()?;
         let window = if scenario.churn {
             self.load.churn(time, scenario.connections)?
@@ -98,7 +98,7 @@ impl PeerUnderLoad {
         };
         self.latency.merge(&window.latency);
         let cpu = self.server.cpu_time()? - before;
-        Ok(Figure { messages: window.messages, nanoseconds: window.nanoseconds, cpu })
+        Ok(WindowFigures { messages: window.messages, nanoseconds: window.nanoseconds, cpu })
     }
 }
 

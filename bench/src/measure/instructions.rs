@@ -19,7 +19,7 @@ use crate::peers::{Missing, Service};
 use crate::process::Process;
 use crate::programs::{Peer, Programs};
 use crate::results::Instructions;
-use crate::server::{Generator, Server};
+use crate::server::{LoadProcess, Server};
 
 const CONNECTIONS: u64 = 64;
 
@@ -46,7 +46,7 @@ pub fn measure(programs: &Programs, peer: &Peer, effort: &Effort) -> Result<Inst
     file.push(folder.0.join("counts"));
     let valgrind = ["valgrind".into(), "--tool=callgrind".into(), "-q".into(), file];
     let server = Server::start(programs, peer, Service::ECHO, &valgrind)?;
-    let mut load = Generator::start(programs, &server, 64, 1, 0)?;
+    let mut load = LoadProcess::start(programs, &server, 64, 1, 0)?;
     load.grow(CONNECTIONS as usize)?;
     folder.read(&server, 1)?;
     let mut instructions = [0; 2];

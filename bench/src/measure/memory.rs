@@ -10,7 +10,7 @@ use crate::Result;
 use crate::peers::Service;
 use crate::programs::{Peer, Programs};
 use crate::results::Memory;
-use crate::server::{Generator, Server};
+use crate::server::{LoadProcess, Server};
 
 /// Measures a peer.
 ///
@@ -20,7 +20,7 @@ pub fn measure(programs: &Programs, peer: &Peer, effort: &Effort, descriptors: u
     let many = effort.or(10_000, 2_000).min(connection_limit(descriptors));
     let connections = [many / 10, many];
     let server = Server::start(programs, peer, Service::ECHO, &[])?;
-    let mut load = Generator::start(programs, &server, 64, 1, 0)?;
+    let mut load = LoadProcess::start(programs, &server, 64, 1, 0)?;
     let mut bytes = [0; 2];
     for (count, bytes) in connections.into_iter().zip(&mut bytes) {
         load.grow(count)?;

@@ -11,8 +11,8 @@ use super::Effort;
 use crate::Result;
 use crate::peers::Service;
 use crate::programs::{BASELINE, Peer, Programs};
-use crate::results::{Figure, Many, Pair, ScalePoint};
-use crate::server::{Generator, Server};
+use crate::results::{ManyConnections, ScalePoint, WindowFigures, WindowPair};
+use crate::server::{LoadProcess, Server};
 
 /// Number of messages in flight while connections grow.
 pub const IN_FLIGHT: usize = 64;
@@ -49,8 +49,8 @@ pub fn measure(
 ) -> Result<Vec<ScalePoint>> {
     let (server, baseline) =
         (Server::start(programs, peer, Service::ECHO, &[])?, Server::start(programs, &BASELINE, Service::ECHO, &[])?);
-    let mut load = Generator::start(programs, &server, 64, 1, 0)?;
-    let mut baseline_load = Generator::start(programs, &baseline, 64, 1, 10)?;
+    let mut load = LoadProcess::start(programs, &server, 64, 1, 0)?;
+    let mut baseline_load = LoadProcess::start(programs, &baseline, 64, 1, 10)?;
     let mut points = Vec::new();
     for connections in sizes(effort, descriptors) {
         load.grow(connections)?;
@@ -59,7 +59,7 @@ pub fn measure(
         // The first pair of windows is a warm-up.
         for round in 0..=effort.rounds {
             let peer = window(&server, &mut load, effort.window)?;
-            let pair = Pair { peer, baseline: window(&baseline, &mut baseline_load, effort.window)? };
+            let pair = WindowPair { peer, baseline: window(&baseline, &mut baseline_load, effort.window)? };
             if round > 0 {
                 pairs.push(pair);
             }
@@ -70,10 +70,10 @@ pub fn measure(
     Ok(points)
 }
 
-fn window(server: &Server, load: &mut Generator, time: Duration) -> Result<Figure> {
+fn window(server: &Server, load: &mut LoadProcess, time: Duration) -> Result<WindowFigures> {
     let before = server.cpu_time()?;
     let window = load.echo(time, IN_FLIGHT)?;
-    Ok(Figure { messages: window.messages, nanoseconds: window.nanoseconds, cpu: server.cpu_time()? - before })
+    Ok(WindowFigures { messages: window.messages, nanoseconds: window.nanoseconds, cpu: server.cpu_time()? - before })
 }
 
 /// Opens `wanted` connections to as many servers of one kind as the descriptor limit requires. Each
@@ -81,7 +81,7 @@ fn window(server: &Server, load: &mut Generator, time: Duration) -> Result<Figur
 ///
 /// # Errors
 /// Fails if the peer is missing, or if a connection was not echoed when all were open.
-pub fn many(programs: &Programs, peer: &Peer, wanted: usize, descriptors: u64) -> Result<Many> {
+pub fn many(programs: &Programs, peer: &Peer, wanted: usize, descriptors: u64) -> Result<ManyConnections> {
     let each = connection_limit(descriptors);
     let servers = wanted.div_ceil(each.max(1));
     let share = wanted.div_ceil(servers);
@@ -91,7 +91,7 @@ pub fn many(programs: &Programs, peer: &Peer, wanted: usize, descriptors: u64) -
         let count = share.min(wanted - reached);
         let server = Server::start(programs, peer, Service::ECHO, &[])?;
         before += server.memory()?;
-        let mut load = Generator::start(programs, &server, 64, 1, 10 * number as u32)?;
+        let mut load = LoadProcess::start(programs, &server, 64, 1, 10 * number as u32)?;
         if let Err(error) = load.grow(count) {
             stopped_by = Some(error.to_string());
             break;
@@ -106,5 +106,5 @@ pub fn many(programs: &Programs, peer: &Peer, wanted: usize, descriptors: u64) -
         after += server.memory()?;
     }
     let bytes = after.saturating_sub(before);
-    Ok(Many { wanted, reached, stopped_by, servers: open.len(), bytes, opening })
+    Ok(ManyConnections { wanted, reached, stopped_by, servers: open.len(), bytes, opening })
 }

@@ -3,7 +3,7 @@
 use crate::measure::echo::SCENARIOS;
 use crate::plot::{Bar, Curve, Panel, Scale, bars, curves};
 use crate::programs::{BASELINE, OURS};
-use crate::results::{Figure, Latency, Pair, Results, Row, ScalePoint};
+use crate::results::{Latency, Results, Row, ScalePoint, WindowFigures, WindowPair};
 use crate::stats::{Spread, spread};
 
 /// Returns all charts by name, with `None` where nothing was measured.
@@ -11,11 +11,21 @@ pub(super) fn all(results: &Results) -> Vec<(&'static str, Option<String>)> {
     vec![
         (
             "throughput",
-            ratios(results, "Messages a second, against the baseline", "bars to the right are better", Pair::rate),
+            ratios(
+                results,
+                "Messages a second, against the baseline",
+                "bars to the right are better",
+                WindowPair::rate,
+            ),
         ),
         (
             "cpu",
-            ratios(results, "Server CPU for a message, against the baseline", "bars to the left are better", Pair::cpu),
+            ratios(
+                results,
+                "Server CPU for a message, against the baseline",
+                "bars to the left are better",
+                WindowPair::cpu,
+            ),
         ),
         ("latency", latency(results)),
         (
@@ -53,7 +63,7 @@ fn panels(results: &Results, bar: impl Fn(&crate::results::Echo) -> Option<(f64,
     all.filter(|panel| !panel.bars.is_empty()).collect()
 }
 
-fn ratios(results: &Results, title: &str, unit: &str, ratio: fn(&Pair) -> f64) -> Option<String> {
+fn ratios(results: &Results, title: &str, unit: &str, ratio: fn(&WindowPair) -> f64) -> Option<String> {
     let panels = panels(results, |echo| {
         let Spread { low, median, high } = spread(echo.pairs.iter().map(ratio))?;
         Some((median, vec![low, high]))
@@ -78,7 +88,7 @@ fn single<T>(rows: &[Row<T>], title: &str, unit: &str, value: impl Fn(&T) -> f64
 }
 
 fn connections(results: &Results) -> Option<String> {
-    let cost = |crowd: &ScalePoint, side: fn(&Pair) -> Figure| {
+    let cost = |crowd: &ScalePoint, side: fn(&WindowPair) -> WindowFigures| {
         let spread = spread(crowd.pairs.iter().map(|pair| side(pair).cpu_each() / 1000.0))?;
         Some((crowd.connections as f64, spread.median))
     };

@@ -7,7 +7,7 @@ use crate::measure::echo::SCENARIOS;
 use crate::measure::scale::IN_FLIGHT;
 use crate::plot::number_text;
 use crate::programs::PEERS;
-use crate::results::{Echo, Latency, Outcome, Pair, Results, Row};
+use crate::results::{Echo, Latency, Outcome, Results, Row, WindowPair};
 use crate::stats::{Spread, spread};
 
 /// Returns the introduction, with the machine of the measurement.
@@ -43,22 +43,16 @@ pub(super) fn all(results: &Results, pictures: &[&str]) -> String {
         }
     };
     text += "## Server CPU for a message, against the baseline\n\nBelow 1 is less than the baseline. In brackets: the quartiles of the pairs.\n\n";
-    text += &echo_table(&results.echo, |echo| ratio(echo, Pair::cpu));
+    text += &echo_table(&results.echo, |echo| ratio(echo, WindowPair::cpu));
     picture(&mut text, "cpu");
     text += "## Messages a second, against the baseline\n\nThe core of the load generator caps high rates. Where it is full, compare CPU instead.\n\n";
-    text += &echo_table(&results.echo, |echo| ratio(echo, Pair::rate));
+    text += &echo_table(&results.echo, |echo| ratio(echo, WindowPair::rate));
     picture(&mut text, "throughput");
     text += "## Latency\n\nMicroseconds until a segment is back; in brackets the baseline in the same run. The loop is closed, so with \
              many connections most of the time is queueing delay.\n\n";
-    let percentiles: [(&str, fn(&Latency) -> u64); 3] =
-        [("Median", |it| it.p50), ("99 %", |it| it.p99), ("99.9 %", |it| it.p99_9)];
-    for (title, percentile) in percentiles {
-        let microseconds = |latency: &Latency| number_text((percentile(latency) as f64 / 1000.0).round());
-        let _ = write!(text, "### {title}\n\n");
-        text += &echo_table(&results.echo, |echo| {
-            format!("{} ({})", microseconds(&echo.latency), microseconds(&echo.baseline_latency))
-        });
-    }
+    text += &latency_table(&results.echo, "Median", |it| it.p50);
+    text += &latency_table(&results.echo, "99 %", |it| it.p99);
+    text += &latency_table(&results.echo, "99.9 %", |it| it.p99_9);
     picture(&mut text, "latency");
     text += "## User instructions for an echo\n\n64 connections, 64 B, the whole process under callgrind.\n\n";
     text += &single_table(&results.instructions, "instructions", |it| number_text(it.each().round()));
@@ -151,6 +145,13 @@ fn echo_table(rows: &[Row<Echo>], cell: impl Fn(&Echo) -> String) -> String {
     text
 }
 
+/// Returns a section with a table of one percentile of the latency.
+fn latency_table(rows: &[Row<Echo>], title: &str, percentile: fn(&Latency) -> u64) -> String {
+    let microseconds = |latency: &Latency| number_text((percentile(latency) as f64 / 1000.0).round());
+    let cell = |echo: &Echo| format!("{} ({})", microseconds(&echo.latency), microseconds(&echo.baseline_latency));
+    format!("### {title}\n\n{}", echo_table(rows, cell))
+}
+
 fn single_table<T>(rows: &[Row<T>], unit: &str, cell: impl Fn(&T) -> String) -> String {
     let mut text = format!("| peer | {unit} |\n|---|---|\n");
     for row in rows {
@@ -174,7 +175,7 @@ fn connections_table(results: &Results) -> String {
         let cells = rows().map(|(_, points)| {
             let point = points.iter().find(|it| it.connections == count);
             let cost =
-                |side: fn(&Pair) -> f64| Some(number_text(spread(point?.pairs.iter().map(side))?.median.round()));
+                |side: fn(&WindowPair) -> f64| Some(number_text(spread(point?.pairs.iter().map(side))?.median.round()));
             let figures = cost(|it| it.peer.cpu_each()).zip(cost(|it| it.baseline.cpu_each()));
             figures.map_or_else(|| "–".into(), |(peer, baseline)| format!("{peer} ({baseline})"))
         });
@@ -191,7 +192,7 @@ fn reason<T>(row: &Row<T>) -> String {
     row.outcome.reason().unwrap_or_default().replace('|', "/")
 }
 
-fn ratio(echo: &Echo, ratio: fn(&Pair) -> f64) -> String {
+fn ratio(echo: &Echo, ratio: fn(&WindowPair) -> f64) -> String {
     let Some(Spread { low, median, high }) = spread(echo.pairs.iter().map(ratio)) else { return "–".into() };
     format!("{median:.2} ({low:.2}–{high:.2})")
 }

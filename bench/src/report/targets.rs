@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::measure::echo::SCENARIOS;
 use crate::plot::number_text;
 use crate::programs::{BASELINE, INLINE, OURS};
-use crate::results::{Figure, Outcome, Pair, Results, Row, ScalePoint};
+use crate::results::{Outcome, Results, Row, ScalePoint, WindowFigures, WindowPair};
 use crate::stats::spread;
 
 /// A target: its title, the maximum for each backend, and the function that finds its figure.
@@ -95,7 +95,7 @@ fn find<'a, T>(rows: &'a [Row<T>], peer: &str, scenario: &str) -> Option<&'a T> 
 
 fn cpu_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
     let echo = find(&results.echo, peer, scenario)?;
-    Some(spread(echo.pairs.iter().map(Pair::cpu))?.median)
+    Some(spread(echo.pairs.iter().map(WindowPair::cpu))?.median)
 }
 
 fn instructions_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
@@ -109,7 +109,7 @@ fn memory_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
 fn crowd_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
     let crowds = find(&results.connections, peer, scenario)?;
     let cost = |crowd: &ScalePoint| {
-        spread(crowd.pairs.iter().map(|pair| Figure::cpu_each(&pair.peer))).map(|spread| spread.median)
+        spread(crowd.pairs.iter().map(|pair| WindowFigures::cpu_each(&pair.peer))).map(|spread| spread.median)
     };
     let few = crowds.iter().find(|crowd| crowd.connections == 1_000)?;
     let many = crowds.iter().find(|crowd| crowd.connections == 15_000)?;
