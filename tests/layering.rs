@@ -76,7 +76,7 @@ const READS_FILES: &str = "tls/files.rs";
 /// Names of files, and of their times.
 const FILES: &[&str] = &["std::fs", "SystemTime", "rustls_native_certs"];
 
-/// Files in which `unsafe` may stand. `docs/design.md` says why.
+/// Files in which `unsafe` may stand. `docs/backends.md` says why.
 const UNSAFE: &[&str] = &[
     "reactor/process.rs",
     "reactor/backend/outstanding.rs",
