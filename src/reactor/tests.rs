@@ -16,7 +16,8 @@ use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Fault, SystemCall, left, plan};
 use super::backend::{Closed, Completion, Incoming, IncomingSocket};
-use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
+use super::interest::Ready;
+use super::{BackendKind, ConnectOptions, Interest, ListenOptions, Port, Reactor, SIGUSR2, Slot};
 use crate::address::{Address, AddressPair};
 use crate::deferred::Promise;
 use crate::error::{ConnectError, ReactorError, ReactorGone};

@@ -172,8 +172,8 @@ pub trait Watcher: 'static {
     }
 
     /// The watch has ended, and not by [`stop`](WatchHandle::stop) or a drop (Twisted:
-    /// `connectionLost`). It is called once and last. The reason is a [`WatchError`], or the failure
-    /// of a callback. Default: does nothing.
+    /// `connectionLost`). It is called once and last. The reason is a [`WatchError`], or the
+    /// failure of a callback. Default: does nothing.
     fn connection_lost(&mut self, reason: &Failure) {
         let _ = reason;
     }
@@ -242,8 +242,8 @@ impl fmt::Debug for Watch {
 pub struct WatchHandle(Rc<WatchCore>);
 
 impl WatchHandle {
-    /// Ends the watch (Twisted: `removeReader`, `removeWriter`). No callback is called any more, and
-    /// the watcher is dropped: now, or after the callback that is under way. Then the owner may
+    /// Ends the watch (Twisted: `removeReader`, `removeWriter`). No callback is called any more,
+    /// and the watcher is dropped: now, or after the callback that is under way. Then the owner may
     /// close the descriptor. Does nothing if the watch has ended.
     pub fn stop(&self) {
         if let Some(watcher) = self.0.end() {
@@ -420,8 +420,8 @@ impl WatchCore {
         drop_guarded("the watcher of a descriptor", watcher);
     }
 
-    /// Ends the watch, and takes the watcher out. Returns `None` if a call of it is under way, or if
-    /// the watch had ended before.
+    /// Ends the watch, and takes the watcher out. Returns `None` if a call of it is under way, or
+    /// if the watch had ended before.
     fn end(&self) -> Option<Box<dyn Watcher>> {
         let core = self.core.upgrade();
         // In a forked child, the registration is the parent's, and so are the program's values.

@@ -5,9 +5,9 @@ use std::fmt;
 use super::watch::{WatchHandle, Watcher};
 use crate::failure::{Failure, Result};
 
-/// The callbacks of a watched descriptor as closures, for [`Reactor::watch`](super::Reactor::watch).
-/// A callback for each kind of readiness that the watch is interested in must be there: without it,
-/// the watch ends at the event with
+/// The callbacks of a watched descriptor as closures, for
+/// [`Reactor::watch`](super::Reactor::watch). A callback for each kind of readiness that the watch
+/// is interested in must be there: without it, the watch ends at the event with
 /// [`WatchError::NoCallback`](crate::error::WatchError::NoCallback).
 ///
 /// ```

@@ -139,8 +139,8 @@ pub trait Setting {
         false
     }
 
-    /// Makes a descriptor that is not a connection's, for the cases about [`Reactor::watch`]. `None`
-    /// skips them. Default: `None`.
+    /// Makes a descriptor that is not a connection's, for the cases about [`Reactor::watch`].
+    /// `None` skips them. Default: `None`.
     fn descriptor(&mut self) -> Option<Box<dyn SetDescriptor>> {
         None
     }

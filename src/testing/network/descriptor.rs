@@ -71,9 +71,9 @@ impl VirtualDescriptor {
         self.kernel.borrow_mut().hang_up(self.number);
     }
 
-    /// Closes the descriptor, as an owner does that forgot its watch. As on Linux, the watch is told
-    /// when its interest changes. If the descriptor is or becomes ready, it is told as well, as on
-    /// Linux when a copy of the descriptor is open.
+    /// Closes the descriptor, as an owner does that forgot its watch. As on Linux, the watch is
+    /// told when its interest changes. If the descriptor is or becomes ready, it is told as well,
+    /// as on Linux when a copy of the descriptor is open.
     pub fn close(&self) {
         self.kernel.borrow_mut().close_descriptor(self.number);
     }
