@@ -82,14 +82,15 @@ use std::time::Duration;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal,
+    PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::backend_kind::BackendKind;
+use self::core::{Core, Slot};
 pub use self::descriptor::Descriptor;
 pub use self::interest::Interest;
 #[cfg(feature = "testing")]
 pub(crate) use self::interest::Ready;
-use self::core::{Core, Slot};
 use self::life::Handle;
 pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
@@ -100,9 +101,9 @@ pub use self::react::{Finish, run};
 pub use self::threads::pool::ThreadPoolStatistics;
 pub use self::threads::remote::Remote;
 pub use self::threads::thread_pool::ThreadPool;
+pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 pub use self::watch::{Watch, WatchHandle, Watcher};
 pub use self::watch_callbacks::WatchCallbacks;
-pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 

@@ -51,14 +51,14 @@ impl Reactor {
     /// - A descriptor is watched once at a time by a reactor. Another watch of it is an error: use
     ///   the interest of the first one for both directions.
     ///
-    /// The [`Descriptor`] says how long it stays open. What implements `AsFd` is kept by the watch;
-    /// a [raw number](Descriptor::raw) may be closed by its owner at any time. That ends the watch
-    /// with an error as soon as it is noticed: at an event, at a change of the interest, or when
-    /// another descriptor of the same number is watched. No callback is called for it from then on,
-    /// and nothing else is harmed. Two things can't be noticed. A descriptor that was closed while
-    /// nothing happens makes no event, so its watch just stays until then. And if a copy of it is
-    /// open elsewhere, in a child process for instance, its events go on to wake the loop, without
-    /// a callback, until the copy is closed too.
+    /// The [`Descriptor`] says how long it stays open. The watch keeps a value that implements
+    /// `AsFd`; a [raw number](Descriptor::raw) may be closed by its owner at any time. That ends
+    /// the watch with an error as soon as it is noticed: at an event, at a change of the interest,
+    /// or when another descriptor of the same number is watched. No callback is called for it from
+    /// then on, and nothing else is harmed. Two things can't be noticed. A descriptor that was
+    /// closed while nothing happens makes no event, so its watch just stays until then. And if a
+    /// copy of it is open elsewhere, in a child process for instance, its events go on to wake the
+    /// loop, without a callback, until the copy is closed too.
     ///
     /// # Errors
     /// - [`WatchError::NotPollable`]: a regular file or a directory, which is always ready. Read it

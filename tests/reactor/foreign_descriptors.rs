@@ -201,7 +201,7 @@ fn a_blocking_descriptor_is_never_called_in_vain() {
     });
 }
 
-/// What implements `AsFd` is kept by the watch, and goes with it; so does the watcher.
+/// A watch keeps a value that implements `AsFd`, and drops it; so does the watcher.
 #[test]
 fn a_watch_keeps_its_descriptor_and_its_watcher() {
     on_each(|reactor| {

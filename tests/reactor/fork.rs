@@ -197,8 +197,8 @@ fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
     deferred.take_result().expect("it has failed").err().expect("it has failed")
 }
 
-/// Watches of foreign descriptors go with a reactor that a child takes over. Any other child can end
-/// its copy of a watch, and the parent's goes on.
+/// Watches of foreign descriptors go with a reactor that a child takes over. Any other child can
+/// end its copy of a watch, and the parent's goes on.
 #[test]
 fn watches_belong_to_the_process_of_their_reactor() {
     use ropewalk::error::WatchError;

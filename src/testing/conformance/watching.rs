@@ -48,7 +48,7 @@ struct Recorded {
     lost: Rc<RefCell<Vec<Failure>>>,
 }
 
-/// What a callback of a [`Recorded`] does besides.
+/// An action of a callback of a [`Recorded`], besides its record.
 type Act = Rc<dyn Fn(&WatchHandle) -> Result<()>>;
 
 impl Recorded {
@@ -133,7 +133,11 @@ pub(super) fn reading_and_writing_are_paused_apart(setting: &mut dyn Setting) ->
         change(&watch).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((watch.interest(), watch.is_active()), (interest, true));
         recorded.calls.take();
-        if names.is_empty() { scene.moment() } else { scene.until(|| recorded.count() > 4) }
+        if names.is_empty() {
+            scene.moment()
+        } else {
+            scene.until(|| recorded.count() > 4)
+        }
         assert_eq!(recorded.take_names(), names);
     }
     CaseOutcome::Passed

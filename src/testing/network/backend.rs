@@ -452,7 +452,10 @@ impl Backend for SimulatedBackend {
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         self.invariants.is_given_back();
-        self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true(inbox)).or_else(|| self.next_descriptor())
+        self.next_false()
+            .or_else(|| self.next_returned())
+            .or_else(|| self.next_true(inbox))
+            .or_else(|| self.next_descriptor())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -109,7 +109,17 @@ impl Uring {
         let waker = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, WAKER, waker.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, waker, foreign: None, table, clock, said: VecDeque::new(), is_foreign_polled: false, reserve: None, turn: 0 })
+        Ok(Self {
+            ring,
+            waker,
+            foreign: None,
+            table,
+            clock,
+            said: VecDeque::new(),
+            is_foreign_polled: false,
+            reserve: None,
+            turn: 0,
+        })
     }
 
     /// Returns the foreign descriptors, whose poller is made for the first of them.
