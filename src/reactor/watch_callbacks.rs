@@ -28,11 +28,14 @@ pub struct WatchCallbacks {
     read: Option<ReadyCallback>,
     write: Option<ReadyCallback>,
     urgent: Option<ReadyCallback>,
-    lost: Option<Box<dyn FnOnce(&Failure)>>,
+    lost: Option<LostCallback>,
 }
 
 /// A callback for one kind of readiness.
 type ReadyCallback = Box<dyn FnMut(&WatchHandle) -> Result<()>>;
+
+/// The callback for the end of a watch.
+type LostCallback = Box<dyn FnOnce(&Failure)>;
 
 impl WatchCallbacks {
     /// Makes an object without callbacks.

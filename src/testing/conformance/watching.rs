@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::scene::{Role, SeenCall};
 use super::{CaseOutcome, Scene, Setting};
-use crate::bail;
 use crate::error::WatchError;
 use crate::failure::{Failure, Result};
 use crate::reactor::{Descriptor, Interest, Reactor, Watch, WatchCallbacks, WatchHandle};
@@ -211,7 +210,7 @@ pub(super) fn a_failing_callback_ends_its_own_watch_only(setting: &mut dyn Setti
             if panics {
                 panic!("as ordered");
             }
-            bail!("as ordered")
+            Err(Failure::message("as ordered"))
         });
         let other = Recorded::new(&scene.reactor, &good, Interest::READ);
         bad.set_readable(true);

@@ -240,11 +240,8 @@ impl Uring {
 
     /// Polls again after a poll that ended although it need not.
     fn poll_again(&mut self, id: Id) {
-        match self.table.get(id) {
-            Some(RingSource::Polled(Polled::Stream(stream))) => {
-                self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
-            }
-            _ => {}
+        if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get(id) {
+            self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
         }
     }
 
