@@ -122,7 +122,7 @@ impl Reactor {
 }
 
 /// The callbacks of a watched descriptor (Twisted: `IReadDescriptor`, `IWriteDescriptor`).
-/// [`WatchCallbacks`] is one of closures.
+/// [`WatchCallbacks`](super::WatchCallbacks) is one of closures.
 ///
 /// A callback that returns an error or panics ends its watch. The failure is logged, and handed to
 /// [`connection_lost`](Self::connection_lost).
