@@ -133,18 +133,25 @@ impl Session {
             let state = self.connection.process_new_packets().map_err(|error| TlsError::of(error, was_ready))?;
             self.ready = !self.connection.is_handshaking();
             self.ended = state.peer_has_closed();
-            self.take_plain(plain);
+            self.take_plain(state.plaintext_bytes_to_read(), plain);
         }
         Ok(())
     }
 
-    fn take_plain(&mut self, plain: &mut Vec<u8>) {
+    /// Takes out `left` bytes of plaintext, which are all that rustls holds.
+    fn take_plain(&mut self, mut left: usize, plain: &mut Vec<u8>) {
+        if left == 0 {
+            return;
+        }
         let mut reader = self.connection.reader();
-        // An error means that there is no more plaintext.
-        while let Ok(data @ [_, ..]) = reader.fill_buf() {
+        // A record at a time. Another call, to find that there are no more, would make an error.
+        while left > 0
+            && let Ok(data @ [_, ..]) = reader.fill_buf()
+        {
             plain.extend_from_slice(data);
             let count = data.len();
             reader.consume(count);
+            left -= count;
         }
     }
 

@@ -473,6 +473,11 @@ impl Stream {
         if self.is_fast_path() {
             return if self.can_send() { Step::Send } else { Step::Rest };
         }
+        if let Some(step) = self.next_layered_step() {
+            // The slow path changes nothing in such a stream.
+            debug_assert_eq!(step, self.next_step_slow(), "both paths take the same steps");
+            return step;
+        }
         self.next_step_slow()
     }
 
