@@ -137,10 +137,21 @@ impl Layers {
         self.stack.iter().any(|place| !place.is_ready)
     }
 
-    /// Returns `true` if there are layers, all handshakes are done, and no direction has ended or
-    /// is to end.
-    pub(super) fn is_established(&self) -> bool {
-        !self.stack.is_empty() && !self.is_ending && !self.wire_ended && !self.is_handshaking()
+    /// Returns what [`can_seal`](Self::can_seal) does, if there are layers, all handshakes are
+    /// done, and no direction has ended or is to end. `None` otherwise.
+    #[inline]
+    pub(super) fn established_can_seal(&self) -> Option<bool> {
+        if self.stack.is_empty() || self.is_ending || self.wire_ended {
+            return None;
+        }
+        let mut waits = false;
+        for place in &self.stack {
+            if !place.is_ready {
+                return None;
+            }
+            waits |= !place.queue.is_empty();
+        }
+        Some(waits)
     }
 
     /// Returns `true` if any waiting bytes can be sealed.

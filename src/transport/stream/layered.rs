@@ -81,10 +81,10 @@ impl Stream {
     pub(super) fn next_layered_step(&self) -> Option<Step> {
         let extras = self.extras.as_ref().filter(|_| self.states.is_open() && self.deadline == Deadline::None)?;
         let has_others = extras.held.is_some() || extras.production.is_some() || extras.overflow.is_some();
-        if has_others || !extras.layers.is_established() {
+        if has_others {
             return None;
         }
-        Some(match (self.can_send(), extras.layers.can_seal()) {
+        Some(match (self.can_send(), extras.layers.established_can_seal()?) {
             (true, true) if self.can_seal_behind() => Step::Seal,
             (true, _) => Step::Send,
             (false, true) if self.queue.is_empty() => Step::Seal,

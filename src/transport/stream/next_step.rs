@@ -4,10 +4,7 @@ use super::{Closing, Deadline, Reading, Receiving, Stream, StreamFlags, Writing}
 use crate::transport::step::{CloseMode, Step};
 
 impl Stream {
-    /// Returns the next step of a stream that is not on a fast path. Out of line, because its frame
-    /// would cost the fast paths more than their checks do.
-    #[cold]
-    #[inline(never)]
+    /// Returns the next step of a stream that is not on a fast path.
     pub(super) fn next_step_slow(&mut self) -> Step {
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
