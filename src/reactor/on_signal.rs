@@ -117,7 +117,7 @@ impl Core {
     pub(super) fn remove_signals(&self) {
         let handlers = self.signals.take();
         if let Some((id, signals)) = handlers {
-            self.backend.borrow_mut().close(id, false);
+            self.backend_for_request().close(id, false);
             self.slots.borrow_mut().remove(id);
             drop(signals);
         }
@@ -132,7 +132,7 @@ impl Core {
         change(&mut signals)?;
         let id = self.slots.borrow_mut().insert(Slot::Signals);
         if let Err(error) =
-            self.backend.borrow_mut().watch(id, signals.descriptor(), Interest { readable: true, writable: false })
+            self.backend_for_request().watch(id, signals.descriptor(), Interest { readable: true, writable: false })
         {
             self.slots.borrow_mut().remove(id);
             return Err(error);

@@ -288,6 +288,14 @@ impl Backend for Mio {
         Ok(())
     }
 
+    fn is_idle(&mut self) -> bool {
+        self.table.is_drained() && self.aside.is_none() && self.poller.peek().is_none()
+    }
+
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        self.poller.descriptor()
+    }
+
     #[inline(always)]
     fn next_received(&mut self, inbox: &mut Inbox) -> Option<Id> {
         if self.table.has_current() {

@@ -214,6 +214,8 @@ impl Core {
             drop_jobs(BTreeMap::from([(id, job)]));
             self.answer_job(kind, id, Err(Cancelled.into()));
         }
+        // A shutdown may be waiting for this job.
+        self.threads.wake_host();
     }
 
     /// Hands a job's result to its entry in the table.
@@ -231,6 +233,8 @@ impl Core {
         if let Err(refused) = resized {
             self.refuse(kind, refused);
         }
+        // A shutdown waits for fewer jobs if the pool has no thread any more.
+        self.threads.wake_host();
     }
 
     /// Fails the jobs for which there is no thread.

@@ -220,6 +220,7 @@ impl Core {
         }
         pool.stop(Duration::ZERO);
         self.end_pool(kind);
+        self.threads.wake_host();
         stopped
     }
 

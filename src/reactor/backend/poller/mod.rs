@@ -8,7 +8,7 @@ mod epoll;
 mod portable;
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,12 @@ impl Poller {
 
     pub(super) fn waker(&self) -> &Arc<Waker> {
         &self.waker
+    }
+
+    /// Returns another descriptor of the poller. It is readable while there are events that no
+    /// [`wait`](Self::wait) has taken.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.poll.registry().as_fd().try_clone_to_owned()
     }
 
     pub(super) fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
