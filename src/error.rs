@@ -347,8 +347,8 @@ pub enum ReactorError {
     /// called.
     #[error("the poller failed")]
     Poll(#[source] io::Error),
-    /// The reactor could not be built: there is no poller, or no signal handler. Or a host asked for
-    /// a poller's descriptor, and there is none.
+    /// The reactor could not be built: there is no poller, or no signal handler. Or a host asked
+    /// for a poller's descriptor, and there is none.
     #[error("the reactor cannot be set up")]
     Setup(#[source] io::Error),
 }

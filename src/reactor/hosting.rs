@@ -165,9 +165,9 @@ impl HostedRun {
         self.reactor.0.prepare_to_wait(waker)
     }
 
-    /// Returns a descriptor for the host's poller. It is readable while a [`step`](Self::step) would
-    /// find something, and stays readable until then (level-triggered). Watch it for reading, and
-    /// never read it.
+    /// Returns a descriptor for the host's poller. It is readable while a [`step`](Self::step)
+    /// would find something, and stays readable until then (level-triggered). Watch it for reading,
+    /// and never read it.
     ///
     /// It is a duplicate, which the host owns, with close-on-exec set. One is enough for a run. It
     /// reports nothing after the run.
@@ -175,7 +175,8 @@ impl HostedRun {
     /// # Errors
     /// - [`ReactorError::NotRunning`] if the run is over.
     /// - [`ReactorError::ForkedChild`] in a forked child of the reactor's process.
-    /// - [`ReactorError::Setup`] if the system provides no descriptor. A simulated reactor has none.
+    /// - [`ReactorError::Setup`] if the system provides no descriptor. A simulated reactor has
+    ///   none.
     pub fn poller(&self) -> Result<OwnedFd, ReactorError> {
         let core = &self.reactor.0;
         if core.is_forked_child() {

@@ -75,13 +75,13 @@ use std::mem;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use self::around_wait::AroundWait;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
     Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, Interest,
     ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
-use self::around_wait::AroundWait;
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
 pub use self::hosting::HostedRun;
@@ -184,8 +184,8 @@ impl Reactor {
     /// Makes one turn of the loop (Twisted: `iterate`): does the work that is due, or waits at most
     /// `delay` for an event if there is none. No wait is longer than 24 days.
     ///
-    /// For tests. It needs no [`run`](Self::run), and runs no triggers of a startup or a shutdown. To
-    /// run the reactor inside another event loop, use [`begin_run`](Self::begin_run).
+    /// For tests. It needs no [`run`](Self::run), and runs no triggers of a startup or a shutdown.
+    /// To run the reactor inside another event loop, use [`begin_run`](Self::begin_run).
     ///
     /// # Errors
     /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of

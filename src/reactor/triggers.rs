@@ -176,14 +176,9 @@ impl Triggers {
     }
 
     /// Runs the triggers of a phase in the order in which they were added, those added meanwhile
-    /// included. Each trigger is used up. `wake` is called when a Deferred of theirs has its result:
-    /// the run may go on then, and a host may be waiting.
-    pub(super) fn fire(
-        &self,
-        event: &SystemEvent,
-        phase: Phase,
-        wake: impl Fn() + Clone + 'static,
-    ) -> PendingTriggers {
+    /// included. Each trigger is used up. `wake` is called when a Deferred of theirs has its
+    /// result: the run may go on then, and a host may be waiting.
+    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase, wake: impl Fn() + Clone + 'static) -> PendingTriggers {
         let mut pending = PendingTriggers::default();
         while let Some(Trigger { event, place, call, .. }) = self.next(event, phase) {
             let wake = wake.clone();

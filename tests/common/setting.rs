@@ -45,6 +45,13 @@ impl Loopback {
     }
 }
 
+impl Loopback {
+    /// The reactors so far.
+    pub fn reactors(&self) -> &[Reactor] {
+        &self.reactors
+    }
+}
+
 impl Setting for Loopback {
     fn unavailable(&self) -> Option<&'static str> {
         let is_there = self.backend.is_none_or(|kind| reactor_on(kind).is_some());

@@ -33,17 +33,20 @@ const HOUSE: &[(&str, &[&str])] = &[
             "triggers",
         ],
     ),
+    ("around_wait", &[]),
     // `Reactor`, and its builder.
-    ("mod", &["backend", "backend_kind", "core", "life", "net", "triggers"]),
+    ("mod", &["around_wait", "backend", "backend_kind", "core", "life", "net", "triggers"]),
     ("turn", &["backend", "core"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),
+    ("hosting", &["backend", "core", "mod"]),
     ("on_signal", &["backend", "core", "mod", "signals"]),
     ("react", &["mod", "triggers"]),
 ];
 
 /// Edges against the order. The files of a part have methods of the core, and calls of the program
-/// that are given a `Reactor`. The core keeps the settings of a `Builder`.
+/// that are given a `Reactor`. The core keeps the settings of a `Builder`, and one of these has a
+/// file of its own.
 const UPWARD: &[(&str, &str)] = &[
     ("threads", "core"),
     ("threads", "mod"),
@@ -52,6 +55,7 @@ const UPWARD: &[(&str, &str)] = &[
     ("life", "core"),
     ("life", "mod"),
     ("core", "mod"),
+    ("around_wait", "mod"),
 ];
 
 /// Returns the file or folder of a house that a path leads to.

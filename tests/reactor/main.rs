@@ -8,6 +8,8 @@ mod blocking_calls;
 mod custom_events;
 mod descriptors;
 mod fork;
+mod hosting;
+mod hosting_wakes;
 mod life;
 mod no_threads;
 mod own_thread_pools;

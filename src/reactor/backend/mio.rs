@@ -296,6 +296,10 @@ impl Backend for Mio {
         self.poller.descriptor()
     }
 
+    fn prepare_to_wait(&mut self) -> bool {
+        self.is_idle() && !self.poller.is_full()
+    }
+
     #[inline(always)]
     fn next_received(&mut self, inbox: &mut Inbox) -> Option<Id> {
         if self.table.has_current() {

@@ -198,8 +198,8 @@ pub(crate) trait Backend {
     /// without limit. Zero does not wait at all.
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
 
-    /// Returns `true` if a wait would last until its deadline, unless something happens. `false`: it
-    /// returns at once, because events are left over.
+    /// Returns `true` if a wait would last until its deadline, unless something happens. `false`:
+    /// it returns at once, because events are left over.
     fn is_idle(&mut self) -> bool {
         true
     }

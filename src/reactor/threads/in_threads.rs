@@ -233,8 +233,6 @@ impl Core {
         if let Err(refused) = resized {
             self.refuse(kind, refused);
         }
-        // A shutdown waits for fewer jobs if the pool has no thread any more.
-        self.threads.wake_host();
     }
 
     /// Fails the jobs for which there is no thread.

@@ -96,8 +96,9 @@ impl<R> Threads<R> {
         self.wakeup.wake_up();
     }
 
-    /// Marks a host as about to wait in the place of the loop, as [`fall_asleep`](Self::fall_asleep)
-    /// does for the loop. A notification wakes `host`, or the backend if that is `None`.
+    /// Marks a host as about to wait in the place of the loop, as
+    /// [`fall_asleep`](Self::fall_asleep) does for the loop. A notification wakes `host`, or the
+    /// backend if that is `None`.
     pub(super) fn begin_host_wait(&self, host: Option<Waker>, is_idle: impl FnOnce() -> bool) -> bool {
         self.wakeup.set_host(host);
         self.host_waits.set(true);

@@ -220,7 +220,6 @@ impl Core {
         }
         pool.stop(Duration::ZERO);
         self.end_pool(kind);
-        self.threads.wake_host();
         stopped
     }
 

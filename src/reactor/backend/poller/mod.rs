@@ -84,6 +84,12 @@ impl Poller {
         self.events.is_empty()
     }
 
+    /// Returns `true` if the last wait may have left events behind. A host that is told of edges is
+    /// not told of these again.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.is_full()
+    }
+
     /// Returns the next source with an event, and its readiness. It stays the next.
     #[inline(always)]
     pub(super) fn peek(&mut self) -> Option<(Id, Readiness)> {

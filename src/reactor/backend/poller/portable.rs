@@ -31,6 +31,11 @@ impl Events {
         self.events.is_empty()
     }
 
+    /// Returns `true` if the last wait took as many events as it could, so that more may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.iter().count() == self.events.capacity()
+    }
+
     pub(super) fn peek(&self) -> Option<(Token, Readiness)> {
         self.queue.last().copied()
     }

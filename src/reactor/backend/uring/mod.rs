@@ -177,7 +177,9 @@ impl Uring {
                 }
                 self.note(id, done.poll_flags());
             }
-            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, WAKER, self.waker.bell.as_raw_fd(), PollFlags::IN, true),
+            Kind::Wake if !goes_on => {
+                self.ring.poll(Kind::Wake, WAKER, self.waker.bell.as_raw_fd(), PollFlags::IN, true)
+            }
             Kind::Nothing | Kind::Send | Kind::Wake => {}
         }
         None
