@@ -115,6 +115,10 @@ fn a_task_writes_outside_of_a_turn() {
             self.0.set(Some(transport.clone()));
             Ok(())
         }
+
+        fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
     }
     beside(|reactor| async move {
         let place = Rc::<Cell<Option<Transport>>>::default();
