@@ -265,3 +265,41 @@ impl Core {
         self.backend.borrow_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Alarm(AtomicUsize);
+
+    impl Wake for Alarm {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A call for the end of a turn that is not under way wakes the host, like the requests that
+    /// leave such calls.
+    #[test]
+    fn a_call_for_the_end_of_a_turn_wakes_the_host() -> Result<(), ReactorError> {
+        let reactor = Reactor::builder().signals(false).build()?;
+        let run = reactor.begin_run()?;
+        let (alarm, called) = (Arc::new(Alarm::default()), std::rc::Rc::new(Cell::new(false)));
+        let waker = Waker::from(Arc::clone(&alarm));
+        while run.prepare_to_wait(Some(&waker)) == Some(Duration::ZERO) {
+            run.step(Some(Duration::ZERO))?;
+        }
+        let told = std::rc::Rc::clone(&called);
+        reactor.0.at_end_of_turn(move |_| told.set(true));
+        assert_eq!((alarm.0.load(Ordering::Relaxed), called.get()), (1, false));
+        assert_eq!(run.prepare_to_wait(Some(&waker)), Some(Duration::ZERO));
+        run.step(Some(Duration::ZERO))?;
+        assert!(called.get());
+        Ok(())
+    }
+}

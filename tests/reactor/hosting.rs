@@ -301,6 +301,18 @@ fn the_hook_is_around_waits_that_may_block() {
         let idle = waits.get();
         reactor.iterate(Duration::from_millis(2)).expect("the loop turns");
         assert_eq!(waits.get(), idle + 1, "on {kind:?}");
+        // A turn for leftovers of the one before does not wait either: one accepts 64 connections.
+        let log = Log::default();
+        let (_port, address) = listen(&reactor, scripts(&log));
+        let _clients: Vec<_> = (0..100).map(|_| dial(address)).collect();
+        run_until(&reactor, || log.has("made"));
+        let (part, before) = (log.count("made"), waits.get());
+        assert!(part < 100, "{part} in one turn");
+        reactor.iterate(LIMIT).expect("the loop turns");
+        assert!(log.count("made") > part);
+        assert_eq!(waits.get(), before, "leftovers, on {kind:?}");
+        run_until(&reactor, || log.count("made") == 100);
+        let idle = waits.get() - 1;
         let run = reactor.begin_run().expect("it does not run");
         for _ in 0..5 {
             run.step(Some(Duration::ZERO)).expect("the loop turns");

@@ -213,17 +213,22 @@ fn leftovers_of_a_turn_are_work() {
     });
 }
 
-/// One turn takes 64 KiB of a connection. While there is more, the host is told not to wait.
+/// One turn accepts 64 connections of a port. While there are more, the host is told not to wait.
 #[test]
 fn a_turn_that_used_up_its_budget_is_followed_by_another() {
     on_each_backend(|reactor| {
-        let mut scene = Scene::new(reactor);
-        fall_asleep(&scene.guest, None);
-        let piece = vec![1; 200_000];
-        scene.client.write_all(&piece).expect("the kernel takes so much");
-        assert!(scene.guest.is_readable(LIMIT));
-        assert!(scene.guest.run.step(Some(Duration::ZERO)).expect("the loop turns"));
-        assert_eq!(scene.guest.run.prepare_to_wait(None), Some(Duration::ZERO));
+        let log = Log::default();
+        let (_port, address) = listen(&reactor, scripts(&log));
+        let guest = Guest::begin(&reactor).expect("it does not run yet");
+        fall_asleep(&guest, None);
+        let _clients: Vec<_> = (0..100).map(|_| dial(address)).collect();
+        assert!(guest.is_readable(LIMIT));
+        while log.count("made") == 0 {
+            assert!(guest.run.step(Some(Duration::ZERO)).expect("the loop turns"));
+        }
+        let made = log.count("made");
+        assert!(made < 100, "{made} in one turn");
+        assert_eq!(guest.run.prepare_to_wait(None), Some(Duration::ZERO), "on {:?}", reactor.backend());
     });
 }
 
@@ -335,5 +340,47 @@ fn events_beyond_those_of_a_turn_are_work() {
         assert_eq!((log.count("data"), reactor.backend()), (1024, reactor.backend()));
         assert_eq!(guests[0].run.prepare_to_wait(None), Some(Duration::ZERO), "on {:?}", reactor.backend());
         host(&mut guests, &mut || log.count("data") == CLIENTS).expect("the loop turns");
+    });
+}
+
+/// A reactor without connections, whose end leaves no other trace, wakes the host when it closes.
+#[test]
+fn closing_an_empty_reactor_wakes_the_host() {
+    on_each_backend(|reactor| {
+        let alarm = Arc::new(Alarm::default());
+        let guest = Guest::begin(&reactor).expect("it does not run yet");
+        assert_eq!(fall_asleep(&guest, Some(&Waker::from(Arc::clone(&alarm)))), None);
+        reactor.close().expect("no turn is under way");
+        assert_eq!(alarm.count(), 1, "on {:?}", reactor.backend());
+    });
+}
+
+/// The poller of a host without a waker reports every call from a thread, and not only the first
+/// (on io_uring the counter of the calls is not the one that the host polls).
+#[test]
+fn the_poller_reports_each_of_many_calls() {
+    on_each_backend(|reactor| {
+        let guest = Guest::begin(&reactor).expect("it does not run yet");
+        let (called, remote) = (Arc::<AtomicUsize>::default(), reactor.remote());
+        let (ask, asked) = std::sync::mpsc::channel::<()>();
+        let calls = Arc::clone(&called);
+        let caller = thread::spawn(move || {
+            while asked.recv().is_ok() {
+                let calls = Arc::clone(&calls);
+                let call = move |_: &Reactor| {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                };
+                remote.call_from_thread(call).expect("it is open");
+            }
+        });
+        for round in 1..=200 {
+            fall_asleep(&guest, None);
+            ask.send(()).expect("the thread lives");
+            assert!(guest.is_readable(LIMIT), "round {round} on {:?}", reactor.backend());
+            guest.run.step(Some(Duration::ZERO)).expect("the loop turns");
+            assert_eq!(called.load(Ordering::SeqCst), round);
+        }
+        drop(ask);
+        caller.join().expect("it does not panic");
     });
 }
