@@ -546,7 +546,7 @@ mod tests {
     #[test]
     fn bytes_are_written_in_place() {
         let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        let mut write = |queue: &mut SendQueue, bytes: &[u8], result: Result<(), u8>| {
+        let write = |queue: &mut SendQueue, bytes: &[u8], result: Result<(), u8>| {
             queue.append_with(&pool, |buffer| {
                 assert!(buffer.is_empty());
                 buffer.extend_from_slice(bytes);
