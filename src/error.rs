@@ -331,8 +331,8 @@ pub enum ListenError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReactorError {
-    /// `run`, `iterate` or `close` was called from inside the loop (Twisted:
-    /// `ReactorAlreadyRunning`).
+    /// `run`, `begin_run`, `iterate` or `close` was called from inside the loop or while a run is
+    /// under way, or `step` from inside the loop (Twisted: `ReactorAlreadyRunning`).
     #[error("the reactor is already running")]
     AlreadyRunning,
     /// The reactor was closed.
@@ -341,15 +341,16 @@ pub enum ReactorError {
     /// The reactor belongs to the parent of this process, which forked after its loop was entered.
     #[error("the reactor belongs to the process that this one was forked from")]
     ForkedChild,
-    /// `stop` or `crash` was called while the reactor does not run, or `stop` a second time
-    /// (Twisted: `ReactorNotRunning`).
+    /// `stop` or `crash` was called while the reactor does not run, `stop` a second time, or `step`
+    /// after the end of its run (Twisted: `ReactorNotRunning`).
     #[error("the reactor is not running")]
     NotRunning,
     /// The poller failed, which ends the loop. Every connection is lost, and its protocol was
     /// called.
     #[error("the poller failed")]
     Poll(#[source] io::Error),
-    /// The reactor could not be built: there is no poller, or no signal handler.
+    /// The reactor could not be built: there is no poller, or no signal handler. Or a host asked
+    /// for a poller's descriptor, and there is none.
     #[error("the reactor cannot be set up")]
     Setup(#[source] io::Error),
 }

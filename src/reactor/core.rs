@@ -88,12 +88,14 @@ impl Core {
         let clock = backend.clock();
         let process = Arc::new(Process::current());
         let threads = Threads::new(backend.waker(), &process);
+        let timers = Timers::new(clock);
+        timers.set_wake(threads.waker());
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
             backend: RefCell::new(backend),
             slots: RefCell::new(SlotMap::new()),
             context: Rc::new(TransportContext::new(weak.clone(), settings.observer())),
-            timers: Timers::new(clock),
+            timers,
             spawner: Spawner::new(threads.waker()),
             threads,
             triggers: Triggers::default(),
@@ -161,6 +163,10 @@ impl Driver for Core {
         if let Some(joint) = &joint {
             look(joint);
         }
+    }
+
+    fn wake_host(&self) {
+        self.threads.wake_host();
     }
 
     fn timers(&self) -> Timers {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | run a whole program | [`run()`] |
 //! | start, drive and stop a loop | [`Reactor::run`], [`Reactor::iterate`], [`Reactor::stop`], [`Reactor::crash`], [`Reactor::close`] |
+//! | run inside another event loop | [`Reactor::begin_run`], [`HostedRun`] |
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
@@ -36,6 +37,7 @@
 // | `run.rs`, `run_state.rs` | starting, stopping, crashing, and the states of a run |
 // | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 // | `react.rs` | a whole program |
+// | `hosting.rs`, `around_wait.rs` | a run inside another event loop; a hook around the wait |
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
@@ -48,11 +50,13 @@
 // | `backend/` | the system calls |
 
 mod aftermath;
+mod around_wait;
 mod backend;
 mod backend_kind;
 mod core;
 mod descriptor;
 mod events;
+mod hosting;
 mod interest;
 mod life;
 mod net;
@@ -79,6 +83,7 @@ use std::mem;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use self::around_wait::AroundWait;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
@@ -88,6 +93,7 @@ pub(crate) use self::backend::{
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
 pub use self::descriptor::Descriptor;
+pub use self::hosting::HostedRun;
 pub use self::interest::Interest;
 #[cfg(feature = "testing")]
 pub(crate) use self::interest::Ready;
@@ -171,6 +177,7 @@ impl Reactor {
             resolver: Rc::new(SystemResolver),
             simulated_jobs: None,
             observer: None,
+            around_wait: None,
         }
     }
 
@@ -191,7 +198,8 @@ impl Reactor {
     /// Makes one turn of the loop (Twisted: `iterate`): does the work that is due, or waits at most
     /// `delay` for an event if there is none. No wait is longer than 24 days.
     ///
-    /// For programs that bring their own loop, and for tests. It needs no [`run`](Self::run).
+    /// For tests. It needs no [`run`](Self::run), and runs no triggers of a startup or a shutdown.
+    /// To run the reactor inside another event loop, use [`begin_run`](Self::begin_run).
     ///
     /// # Errors
     /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of
@@ -294,15 +302,16 @@ impl Reactor {
         &self.0.spawner
     }
 
-    /// Begins a run that the caller drives with [`step`](Self::step).
+    /// Begins a run that the simulated network drives with
+    /// [`step_simulated`](Self::step_simulated).
     #[cfg(feature = "testing")]
-    pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
+    pub(crate) fn begin_simulated(&self) -> Result<(), ReactorError> {
         self.0.begin_run()
     }
 
     /// Makes one turn of a run. Returns `false` if the run is over.
     #[cfg(feature = "testing")]
-    pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
+    pub(crate) fn step_simulated(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
         self.0.step(longest)
     }
 
@@ -381,6 +390,7 @@ pub struct Builder {
     resolver: Rc<NameResolver>,
     simulated_jobs: Option<JobTime>,
     observer: Option<BuilderObserver>,
+    around_wait: Option<AroundWait>,
 }
 
 /// Draws the duration of the next job, on a reactor without threads.
@@ -413,6 +423,10 @@ impl Builder {
     /// Sets whether SIGINT and SIGTERM stop the reactor while it runs (Twisted:
     /// `installSignalHandlers`). On by default. A second signal during the shutdown ends the loop
     /// at once. For other signals, see [`Reactor::on_signal`].
+    ///
+    /// Turn it off for a run inside another event loop ([`Reactor::begin_run`]). There, the host
+    /// handles signals: while a host does not step, a signal that was handled here would have no
+    /// effect.
     pub fn signals(mut self, install: bool) -> Self {
         self.signals = install;
         self

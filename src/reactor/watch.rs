@@ -368,7 +368,7 @@ impl WatchCore {
             return Err(WatchError::ForkedChild);
         }
         self.interest.set(interest);
-        let changed = core.backend.borrow_mut().rewatch(self.id, interest);
+        let changed = core.backend_for_request().rewatch(self.id, interest);
         let Err(error) = changed else { return Ok(()) };
         let told = self.refusal(copy_of(&error));
         error!(descriptor = self.descriptor, place = %self.place, error = %told, "a watched descriptor is lost");
@@ -493,7 +493,7 @@ impl Core {
         }
         let (number, kept) = descriptor.into_parts();
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let watched = self.backend.borrow_mut().watch(id, number, interest);
+        let watched = self.backend_for_request().watch(id, number, interest);
         if let Err(error) = watched {
             self.slots.borrow_mut().remove(id);
             return Err(refusal(number, error));

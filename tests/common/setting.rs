@@ -99,6 +99,13 @@ impl SetDescriptor for WatchedSocket {
     }
 }
 
+impl Loopback {
+    /// The reactors so far.
+    pub fn reactors(&self) -> &[Reactor] {
+        &self.reactors
+    }
+}
+
 impl Setting for Loopback {
     fn unavailable(&self) -> Option<&'static str> {
         let is_there = self.backend.is_none_or(|kind| reactor_on(kind).is_some());

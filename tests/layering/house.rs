@@ -38,11 +38,13 @@ const HOUSE: &[(&str, &[&str])] = &[
             "watched",
         ],
     ),
+    ("around_wait", &[]),
     // `Reactor`, and its builder.
-    ("mod", &["backend", "backend_kind", "core", "life", "net", "triggers"]),
+    ("mod", &["around_wait", "backend", "backend_kind", "core", "life", "net", "triggers"]),
     ("turn", &["backend", "core"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),
+    ("hosting", &["backend", "core", "mod"]),
     ("on_signal", &["core", "interest", "mod", "signals"]),
     ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
     ("watch_callbacks", &["watch"]),
@@ -50,7 +52,8 @@ const HOUSE: &[(&str, &[&str])] = &[
 ];
 
 /// Edges against the order. The files of a part have methods of the core, and calls of the program
-/// that are given a `Reactor`. The core keeps the settings of a `Builder`.
+/// that are given a `Reactor`. The core keeps the settings of a `Builder`, and one of these has a
+/// file of its own.
 const UPWARD: &[(&str, &str)] = &[
     ("threads", "core"),
     ("threads", "mod"),
@@ -59,6 +62,7 @@ const UPWARD: &[(&str, &str)] = &[
     ("life", "core"),
     ("life", "mod"),
     ("core", "mod"),
+    ("around_wait", "mod"),
 ];
 
 /// Returns the file or folder of a house that a path leads to.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::hosted::{Guest, host};
 use crate::common::*;
 use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
@@ -273,6 +274,39 @@ fn every_call_in_a_forked_child_says_so() {
     assert_eq!(result_of(&handle, pool.defer_to_thread(|| Ok(7))).unwrap(), 7);
     drop(handle);
     parent.is_well();
+}
+
+/// A child that was forked between two steps of a host has no run: its steps say so, and neither
+/// they nor the drop of the run get at the parent's poller.
+#[test]
+fn a_child_of_a_host_has_no_run() {
+    own_process!();
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let log = Log::default();
+        let scripts = log.clone();
+        let (_port, address) = listen(&reactor, move |_| Some(Script::new(&scripts)));
+        let mut client = dial(address);
+        let mut guests = vec![Guest::begin(&reactor).unwrap()];
+        host(&mut guests, &mut || log.has("made")).unwrap();
+        let reactor = RefCell::new(Some(reactor));
+        let guests = RefCell::new(guests);
+        let child = Child::new(|| {
+            let guest = guests.borrow_mut().pop().unwrap();
+            assert_eq!(guest.run.prepare_to_wait(None), Some(Duration::ZERO));
+            assert!(matches!(guest.run.step(Some(Duration::ZERO)), Err(ReactorError::ForkedChild)));
+            assert!(matches!(guest.run.poller(), Err(ReactorError::ForkedChild)));
+            assert!(matches!(reactor.borrow().as_ref().unwrap().begin_run(), Err(ReactorError::ForkedChild)));
+            drop(guest);
+            drop(reactor.take());
+            assert!(!log.has("lost"), "it belongs to the parent");
+        });
+        child.ends_well(|| ());
+        let mut guests = guests.into_inner();
+        client.write_all(b"still there?").unwrap();
+        host(&mut guests, &mut || log.has("data")).unwrap();
+        assert!(!log.is_over());
+    }
 }
 
 /// A child that was forked by a callback leaves the loop at once, and takes nothing of what its

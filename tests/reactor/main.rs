@@ -9,6 +9,8 @@ mod custom_events;
 mod descriptors;
 mod foreign_descriptors;
 mod fork;
+mod hosting;
+mod hosting_wakes;
 mod life;
 mod no_threads;
 mod own_thread_pools;

@@ -166,6 +166,12 @@ impl ForeignDescriptors {
         self.has_events || !self.lost.is_empty()
     }
 
+    /// Returns `true` if an event of any watch would make the poller readable. `false`: a wait has
+    /// to come first, which looks at the levels of the watches that were reported.
+    pub(super) fn is_armed(&self) -> bool {
+        self.resting.is_empty() && !self.has_more()
+    }
+
     /// Records that the poller has events.
     pub(super) fn note_events(&mut self) {
         self.has_events = true;

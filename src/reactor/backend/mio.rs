@@ -335,6 +335,20 @@ impl Backend for Mio {
         Ok(())
     }
 
+    fn is_idle(&mut self) -> bool {
+        let has_more = self.foreign.as_ref().is_some_and(|foreign| foreign.has_more());
+        !has_more && self.table.is_drained() && self.aside.is_none() && self.poller.peek().is_none()
+    }
+
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        self.poller.duplicate()
+    }
+
+    fn prepare_to_wait(&mut self) -> bool {
+        let is_armed = self.foreign.as_ref().is_none_or(|foreign| foreign.is_armed());
+        is_armed && self.is_idle() && !self.poller.is_full()
+    }
+
     #[inline(always)]
     fn next_received(&mut self, inbox: &mut Inbox) -> Option<Id> {
         if self.table.has_current() {

@@ -13,7 +13,7 @@
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
 //! | [`watch`], [`rewatch`] | [`Ready`], [`DescriptorLost`] |
-//! | [`waker`] | [`wait`] returns |
+//! | [`waker`] | [`wait`] returns, and the [`poller`] becomes readable |
 //! | [`clock`] | the time, which is the backend's business too |
 //!
 //! Rules for a backend:
@@ -55,6 +55,7 @@
 //! [`DescriptorLost`]: Completion::DescriptorLost
 //! [`waker`]: Backend::waker
 //! [`wait`]: Backend::wait
+//! [`poller`]: Backend::poller
 //! [`clock`]: Backend::clock
 //! [`next`]: Backend::next
 
@@ -209,6 +210,29 @@ pub(crate) trait Backend {
     /// Waits for an event, at most until the [clock](Self::clock) reads `until`. `None` waits
     /// without limit. Zero does not wait at all.
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
+
+    /// Returns `true` if a wait would last until its deadline, unless something happens. `false`:
+    /// it returns at once, because events are left over.
+    fn is_idle(&mut self) -> bool {
+        true
+    }
+
+    /// Returns a descriptor for the poller of a host: it becomes readable when a wait would return
+    /// for another reason than its deadline or [`is_idle`](Self::is_idle). The backend keeps
+    /// reporting to it until [`end_hosting`](Self::end_hosting).
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Prepares a wait of the host: submits all pending requests, and silences the
+    /// [`poller`](Self::poller) as far as it reports known events. Returns
+    /// [`is_idle`](Self::is_idle).
+    fn prepare_to_wait(&mut self) -> bool {
+        self.is_idle()
+    }
+
+    /// Ends the reports to the [`poller`](Self::poller).
+    fn end_hosting(&mut self) {}
 
     /// Fast path of [`next`](Self::next): returns the stream that received bytes, if that is the
     /// next event and nothing else belongs to it. `None` carries no information: call `next`.

@@ -171,7 +171,7 @@ impl Core {
         }
         let address = self.local_address(address, &port.options)?;
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
-        let listen = || self.backend.borrow_mut().listen(id, &address, &port.options);
+        let listen = || self.backend_for_request().listen(id, &address, &port.options);
         let bound = listen().or_else(|refusal| match refusal {
             ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => listen(),
             refusal => Err(refusal),
@@ -191,7 +191,7 @@ impl Core {
                 Ok(())
             }
             Ok(Err(panic)) => {
-                let mut backend = self.backend.borrow_mut();
+                let mut backend = self.backend_for_request();
                 for incoming in backend.stop_listening(id) {
                     backend.refuse(incoming.socket);
                 }
@@ -244,7 +244,7 @@ impl Core {
                 let id = *id;
                 *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
-                let accepted = self.backend.borrow_mut().stop_listening(id);
+                let accepted = self.backend_for_request().stop_listening(id);
                 // This may be inside a callback, and building a protocol is another one.
                 for incoming in accepted {
                     let port = Rc::clone(port);
@@ -262,7 +262,7 @@ impl Core {
         if policy == BacklogPolicy::Serve && !self.run.is_closing() {
             return self.serve(port, incoming);
         }
-        self.backend.borrow_mut().refuse(incoming.socket);
+        self.backend_for_request().refuse(incoming.socket);
     }
 
     /// Counts connections that were closed unserved.
@@ -280,7 +280,7 @@ impl Core {
         let core = Rc::downgrade(self);
         self.timers.call_later(pause, move || {
             if let Some(core) = core.upgrade() {
-                core.backend.borrow_mut().accept(id);
+                core.backend_for_request().accept(id);
             }
         });
     }

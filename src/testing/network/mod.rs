@@ -245,13 +245,13 @@ impl Network {
             let Some(reactor) = reactor.filter(|it| stage != NetworkStage::Over && !it.is_closed()) else { continue };
             let begins = stage == NetworkStage::New;
             if begins {
-                reactor.begin_run()?;
+                reactor.begin_simulated()?;
                 self.set_stage(place, NetworkStage::Running);
             }
             let is_due = reactor.timers().next_deadline().is_some_and(|at| at <= self.now());
             let is_ready = self.0.kernel.borrow().is_ready(owner);
             if begins || is_due || is_ready || reactor.is_busy() {
-                if !reactor.step(Some(Duration::ZERO))? {
+                if !reactor.step_simulated(Some(Duration::ZERO))? {
                     self.set_stage(place, NetworkStage::Over);
                 }
                 turned = true;

@@ -8,7 +8,7 @@ mod epoll;
 mod portable;
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ impl Poller {
     /// Makes the waker of this poller.
     pub(super) fn make_waker(&self) -> io::Result<Arc<Waker>> {
         Ok(Arc::new(Waker::new(self.poll.registry(), WAKE)?))
+    }
+
+    /// Returns another descriptor of the poller. It is readable while there are events that no
+    /// [`wait`](Self::wait) has taken.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.poll.registry().as_fd().try_clone_to_owned()
     }
 
     pub(super) fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
@@ -92,7 +98,8 @@ impl Poller {
         self.events.is_empty()
     }
 
-    /// Returns `true` if the last wait had no room for more events.
+    /// Returns `true` if the last wait may have left events behind. A host that is told of edges is
+    /// not told of these again.
     pub(super) fn is_full(&self) -> bool {
         self.events.is_full()
     }

@@ -32,6 +32,7 @@ impl Events {
         self.events.is_empty()
     }
 
+    /// Returns `true` if the last wait took as many events as it could, so that more may be there.
     pub(super) fn is_full(&self) -> bool {
         self.capacity == self.events.iter().count()
     }

@@ -38,7 +38,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFlags};
@@ -106,8 +106,8 @@ impl Uring {
     /// The system does not let this process use io_uring, or its io_uring lacks a needed feature.
     pub(crate) fn new() -> io::Result<Self> {
         let mut ring = Ring::new()?;
-        let waker = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
-        ring.poll(Kind::Wake, WAKER, waker.0.as_raw_fd(), PollFlags::IN, true);
+        let waker = Arc::new(RingWaker { bell: counter()?, reports: OnceLock::new() });
+        ring.poll(Kind::Wake, WAKER, waker.bell.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
         Ok(Self {
             ring,
@@ -201,7 +201,9 @@ impl Uring {
                 }
                 self.note(id, done.poll_flags());
             }
-            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, WAKER, self.waker.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Wake if !goes_on => {
+                self.ring.poll(Kind::Wake, WAKER, self.waker.bell.as_raw_fd(), PollFlags::IN, true)
+            }
             Kind::Foreign => {
                 if let Some(foreign) = &mut self.foreign {
                     foreign.note_events();
@@ -513,20 +515,58 @@ impl Backend for Uring {
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let mut is_idle = self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0;
         if let Some(foreign) = &mut self.foreign {
             foreign.begin_turn();
-            is_idle &= !foreign.has_more();
             // A poll of its own for each wait, because such a poll looks at the level.
             if !std::mem::replace(&mut self.is_foreign_polled, true) {
                 self.ring.poll(Kind::Foreign, FOREIGN, foreign.poller().descriptor(), PollFlags::IN, false);
             }
         }
+        let is_idle = self.is_idle();
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
         self.table.begin_turn();
         Ok(())
+    }
+
+    #[inline]
+    fn is_idle(&mut self) -> bool {
+        let has_more = self.foreign.as_ref().is_some_and(|foreign| foreign.has_more());
+        !has_more && self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0
+    }
+
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        let reports = match self.waker.reports.get() {
+            Some(reports) => reports,
+            None => {
+                let made = counter()?;
+                self.waker.reports.get_or_init(|| made)
+            }
+        };
+        self.ring.report_to(reports.as_raw_fd())?;
+        reports.try_clone()
+    }
+
+    /// The ring reports completions that this thread takes itself, too. So its counter is read
+    /// behind the flush. If the counter had anything, and the kernel has work again, that work may
+    /// have come between the two: it is done in another round.
+    fn prepare_to_wait(&mut self) -> bool {
+        loop {
+            self.ring.flush();
+            let reported = self.waker.take_reports();
+            let is_armed = self.foreign.as_ref().is_none_or(|foreign| foreign.is_armed() && self.is_foreign_polled);
+            if !is_armed || !self.is_idle() {
+                return false;
+            }
+            if !reported || !self.ring.is_behind() {
+                return true;
+            }
+        }
+    }
+
+    fn end_hosting(&mut self) {
+        self.ring.end_reports();
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
@@ -591,16 +631,37 @@ impl Default for RingSource {
     }
 }
 
-/// Wakes the ring: a counter that is never read, because each addition is an event.
-struct RingWaker(OwnedFd);
+/// Wakes the ring, and a host that waits in its place.
+struct RingWaker {
+    /// The ring polls this counter. It is never read, because each addition is an event.
+    bell: OwnedFd,
+    /// The counter to which the ring reports completions for a host. The waker adds to it as well:
+    /// the kernel does not report to a counter what is caused by an addition to another one.
+    reports: OnceLock<OwnedFd>,
+}
+
+impl RingWaker {
+    /// Takes the reports so far. Returns `false` if there were none.
+    fn take_reports(&self) -> bool {
+        let mut count = [0; 8];
+        self.reports.get().is_some_and(|reports| rustix::io::read(reports, &mut count).is_ok())
+    }
+}
 
 impl Wake for RingWaker {
     fn wake(&self) {
-        // The only possible failure is a full counter, which takes hundreds of years.
-        if let Err(error) = rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
-            error!(%error, "cannot wake the reactor");
+        for counter in [Some(&self.bell), self.reports.get()].into_iter().flatten() {
+            // The only possible failure is a full counter, which takes hundreds of years.
+            if let Err(error) = rustix::io::write(counter, &1_u64.to_ne_bytes()) {
+                error!(%error, "cannot wake the reactor");
+            }
         }
     }
+}
+
+/// Makes a counter of the kernel, which is readable while it is not zero.
+fn counter() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Returns the result of a send, in the form for the reactor.
