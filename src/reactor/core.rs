@@ -19,6 +19,7 @@ use super::signal_handling::SignalHandling;
 use super::slot_map::SlotMap;
 use super::threads::Threads;
 use super::triggers::Triggers;
+use super::watched::Watched;
 use super::{Builder, Counters, Handle, NameResolver, Reactor};
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, FactoryGuard};
@@ -65,6 +66,8 @@ pub(super) enum Slot {
     /// dropped.
     Lingering(Box<Lingering>),
     Signals,
+    /// A foreign descriptor.
+    Watched(Rc<dyn Watched>),
 }
 
 impl Slot {

@@ -19,6 +19,7 @@
 //! | block or compute in a thread | [`Reactor::defer_to_thread`], [`Reactor::call_in_thread`], [`ThreadPool`] |
 //! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
 //! | handle a signal | [`Reactor::on_signal`] |
+//! | wait for a descriptor of a C library or another crate | [`Reactor::watch`], [`Watcher`] |
 //! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
 //! | monitor the loop | [`Reactor::counters`] |
 //!
@@ -39,6 +40,8 @@
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
+// | `watch.rs`, `watched.rs` | foreign descriptors: the interface and its state, and the part that the table knows |
+// | `descriptor.rs`, `interest.rs`, `watch_callbacks.rs` | the arguments of a watch |
 // | `net/` | ports, connections, attempts, names |
 // | `threads/` | jobs in threads, and calls from threads |
 // | `slot_map.rs`, `paged_vec.rs` | the table of watched items |
@@ -48,7 +51,9 @@ mod aftermath;
 mod backend;
 mod backend_kind;
 mod core;
+mod descriptor;
 mod events;
+mod interest;
 mod life;
 mod net;
 mod on_signal;
@@ -65,6 +70,9 @@ mod tests;
 mod threads;
 mod triggers;
 mod turn;
+mod watch;
+mod watch_callbacks;
+mod watched;
 
 use std::fmt;
 use std::mem;
@@ -74,11 +82,15 @@ use std::time::Duration;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, Interest,
-    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal,
+    PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
+pub use self::descriptor::Descriptor;
+pub use self::interest::Interest;
+#[cfg(feature = "testing")]
+pub(crate) use self::interest::Ready;
 use self::life::Handle;
 pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
@@ -90,6 +102,8 @@ pub use self::threads::pool::ThreadPoolStatistics;
 pub use self::threads::remote::Remote;
 pub use self::threads::thread_pool::ThreadPool;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
+pub use self::watch::{Watch, WatchHandle, Watcher};
+pub use self::watch_callbacks::WatchCallbacks;
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
@@ -493,7 +507,7 @@ pub struct Counters {
     /// The longest delay of a timer behind its due time.
     pub longest_lateness: Duration,
     /// Number of watched items at present: ports, connections, attempts, sockets that are still
-    /// read after their end, and the descriptor of the signal handlers if there are any.
+    /// read after their end, foreign descriptors, and that of the signal handlers if there are any.
     pub watched: usize,
     /// Number of jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for
     /// a thread at present.

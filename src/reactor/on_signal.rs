@@ -6,8 +6,8 @@
 use std::fmt;
 use std::io;
 
-use super::backend::Interest;
 use super::core::{Core, Slot};
+use super::interest::Interest;
 use super::signals::{self, Signals};
 use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
@@ -131,9 +131,8 @@ impl Core {
         let mut signals = Signals::new()?;
         change(&mut signals)?;
         let id = self.slots.borrow_mut().insert(Slot::Signals);
-        if let Err(error) =
-            self.backend.borrow_mut().watch(id, signals.descriptor(), Interest { readable: true, writable: false })
-        {
+        let watched = self.backend.borrow_mut().watch(id, signals.descriptor(), Interest::READ);
+        if let Err(error) = watched {
             self.slots.borrow_mut().remove(id);
             return Err(error);
         }

@@ -9,13 +9,17 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
-    ("backend", &["paged_vec"]),
+    // The arguments of a watch, and its part that the table knows.
+    ("descriptor", &[]),
+    ("interest", &[]),
+    ("watched", &["interest"]),
+    ("backend", &["interest", "paged_vec"]),
     ("backend_kind", &["backend"]),
     ("slot_map", &["paged_vec"]),
     ("signal_handling", &["signals"]),
     ("triggers", &["slot_map"]),
     ("threads", &["backend", "process", "slot_map"]),
-    ("net", &["backend", "threads"]),
+    ("net", &["backend", "threads", "watched"]),
     ("run_state", &["triggers"]),
     ("life", &["backend"]),
     (
@@ -31,6 +35,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "slot_map",
             "threads",
             "triggers",
+            "watched",
         ],
     ),
     // `Reactor`, and its builder.
@@ -38,7 +43,9 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("turn", &["backend", "core"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),
-    ("on_signal", &["backend", "core", "mod", "signals"]),
+    ("on_signal", &["core", "interest", "mod", "signals"]),
+    ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
+    ("watch_callbacks", &["watch"]),
     ("react", &["mod", "triggers"]),
 ];
 

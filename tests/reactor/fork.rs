@@ -20,7 +20,7 @@ use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
 use ropewalk::locks::FilesystemLock;
 use ropewalk::reactor::UnixListenOptions;
-use ropewalk::{Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
+use ropewalk::{BackendKind, Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 #[allow(unsafe_code, reason = "nobody else forks")]
@@ -195,6 +195,40 @@ fn a_child_that_lets_the_reactor_go_harms_nobody() {
 /// The failure of a call in a forked child.
 fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
     deferred.take_result().expect("it has failed").err().expect("it has failed")
+}
+
+/// Watches of foreign descriptors go with a reactor that a child takes over. Any other child can
+/// end its copy of a watch, and the parent's goes on.
+#[test]
+fn watches_belong_to_the_process_of_their_reactor() {
+    use ropewalk::error::WatchError;
+    use ropewalk::reactor::{Interest, WatchCallbacks};
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+        let log = Log::default();
+        let heard = log.clone();
+        let callbacks = WatchCallbacks::new().on_read(move |_| {
+            heard.add("read");
+            Ok(())
+        });
+        let watch = reactor.watch(ours, Interest::READ, callbacks).expect("it can be watched");
+        theirs.write_all(b"x").expect("it is open");
+        let early = Child::new(|| run_until(&reactor, || log.count("read") > 2));
+        early.ends_well(|| ());
+        run_until(&reactor, || log.count("read") > 2);
+        // The parent keeps its copy, whatever the child does with the child's.
+        let watch = Cell::new(Some(watch));
+        let late = Child::new(|| {
+            let watch = watch.take().expect("it is there");
+            assert!(matches!(watch.set_interest(Interest::NONE), Err(WatchError::ForkedChild)));
+            watch.stop();
+            drop(watch);
+        });
+        let before = log.count("read");
+        late.ends_well(|| settle(&reactor));
+        run_until(&reactor, || log.count("read") > before + 2);
+    }
 }
 
 /// Every call in a forked child says so, and none gets at the parent.

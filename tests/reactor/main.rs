@@ -7,6 +7,7 @@ mod backend_choice;
 mod blocking_calls;
 mod custom_events;
 mod descriptors;
+mod foreign_descriptors;
 mod fork;
 mod life;
 mod no_threads;

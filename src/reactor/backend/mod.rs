@@ -12,7 +12,7 @@
 //! | [`connect`] | [`Connected`], [`ConnectFailed`] |
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
-//! | [`watch`] | [`Readable`], [`Writable`] |
+//! | [`watch`], [`rewatch`] | [`Ready`], [`DescriptorLost`] |
 //! | [`waker`] | [`wait`] returns |
 //! | [`clock`] | the time, which is the backend's business too |
 //!
@@ -50,8 +50,9 @@
 //! [`SendReady`]: Completion::SendReady
 //! [`Returned`]: BackendEvent::Returned
 //! [`watch`]: Backend::watch
-//! [`Readable`]: Completion::Readable
-//! [`Writable`]: Completion::Writable
+//! [`rewatch`]: Backend::rewatch
+//! [`Ready`]: Completion::Ready
+//! [`DescriptorLost`]: Completion::DescriptorLost
 //! [`waker`]: Backend::waker
 //! [`wait`]: Backend::wait
 //! [`clock`]: Backend::clock
@@ -60,6 +61,7 @@
 mod any;
 mod closed;
 mod fine_timer;
+mod foreign;
 mod mio;
 mod options;
 mod outstanding;
@@ -83,6 +85,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
+use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
@@ -188,10 +191,20 @@ pub(crate) trait Backend {
     /// may be far off.
     fn flush(&mut self) {}
 
-    /// Watches a foreign descriptor until [`close`](Self::close). Each completion reports that the
-    /// descriptor has become ready. There is no other one until the descriptor was found not to be
-    /// ready.
+    /// Watches a foreign descriptor until [`close`](Self::close), or until it is
+    /// [lost](Completion::DescriptorLost). It is level-triggered: each turn reports each descriptor
+    /// that is ready, once. An interest in nothing reports nothing.
+    ///
+    /// # Errors
+    /// The system's: `EBADF`, `EPERM` for a regular file, `EEXIST` if it is watched already.
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()>;
+
+    /// Changes the interest of a watch, which is checked on that occasion.
+    ///
+    /// # Errors
+    /// `EBADF` or `ENOENT`: the descriptor was closed, or its number belongs to another file.
+    /// `Unsupported`: the system has no such interest. `id` names nothing any more.
+    fn rewatch(&mut self, id: Id, interest: Interest) -> io::Result<()>;
 
     /// Waits for an event, at most until the [clock](Self::clock) reads `until`. `None` waits
     /// without limit. Zero does not wait at all.
@@ -317,13 +330,6 @@ pub(crate) enum Progress {
     Starved(usize),
 }
 
-/// The kinds of readiness to report for a watched descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interest {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-}
-
 /// An event: the two that a busy connection consists of, and all others.
 #[derive(Debug)]
 pub(crate) enum BackendEvent {
@@ -370,10 +376,11 @@ pub(crate) enum Completion {
     /// A fatal network error. With `rest`, bytes that arrived before it were not handed over:
     /// [`Backend::receive_rest`] delivers them.
     Broken { error: io::Error, rest: bool },
-    /// A watched descriptor is readable.
-    Readable,
-    /// A watched descriptor is writable.
-    Writable,
+    /// A watched descriptor is ready.
+    Ready(Ready),
+    /// A watched descriptor was closed by its owner, or its number belongs to another file. `id`
+    /// names nothing any more.
+    DescriptorLost(io::Error),
 }
 
 /// An accepted connection that has no id yet. Dropping it closes the connection.

@@ -4,6 +4,7 @@
 mod backend;
 mod backend_invariants;
 mod conditions;
+mod descriptor;
 mod expected;
 mod kernel;
 mod peer;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 use self::backend::SimulatedBackend;
 pub use self::conditions::Conditions;
+pub use self::descriptor::VirtualDescriptor;
 use self::kernel::{Kernel, Owner, Sharing};
 pub use self::peer::{Peer, PendingAttempt};
 use self::protocol_invariants::ProtocolInvariants;
@@ -264,7 +266,8 @@ impl Network {
     fn check(&self, reactor: &Reactor, owner: Owner) {
         let kernel = self.0.kernel.borrow();
         kernel.check();
-        let (watched, open, seed) = (reactor.counters().watched, kernel.open(owner), kernel.seed);
+        let (watched, seed) = (reactor.counters().watched, kernel.seed);
+        let open = kernel.open(owner) + kernel.watches(owner);
         assert_eq!(watched, open, "a reactor watches {watched} sockets, and has {open} open (seed {seed})");
     }
 
@@ -318,6 +321,12 @@ impl Network {
     pub fn ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
+    }
+
+    /// Makes a descriptor that any reactor of this network can [watch](Reactor::watch). It is not
+    /// ready.
+    pub fn descriptor(&self) -> VirtualDescriptor {
+        VirtualDescriptor::new(&self.0.kernel)
     }
 
     /// Connects to a reactor's port, as a peer that the test plays. The peer has a host of its own,

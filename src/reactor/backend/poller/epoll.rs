@@ -38,6 +38,10 @@ impl Events {
         self.events.is_empty()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() == self.events.capacity()
+    }
+
     #[inline(always)]
     pub(super) fn skip(&mut self) {
         self.taken += 1;

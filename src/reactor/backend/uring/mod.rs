@@ -6,7 +6,8 @@
 //! | a TCP stream | one multishot receive into buffers of the ring; one send at a time, of a chunk that the ring holds meanwhile |
 //! | a port | one multishot accept; one accept at a time if the system has no multishot accept |
 //! | a UNIX stream | readiness, because descriptors come with the bytes |
-//! | a watched descriptor, a connection attempt | readiness |
+//! | a connection attempt | readiness |
+//! | the poller of foreign descriptors (`foreign.rs`) | readiness |
 //! | a port without descriptors left | readiness, until there are descriptors again |
 //!
 //! Rules, besides those of the contract and of `ring.rs`:
@@ -47,7 +48,8 @@ pub(super) use self::buffers::Buffer;
 use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
-use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness, Watched};
+use super::foreign::ForeignDescriptors;
+use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
 use super::socket::{self, Send};
 use super::table::{Requeue, Table};
 use super::{
@@ -67,15 +69,21 @@ const READABLE: PollFlags = PollFlags::IN.union(PollFlags::PRI).union(PollFlags:
 
 /// The id of the waker's descriptor.
 const WAKER: Id = Id { slot: 0, generation: 0 };
+/// The id of the poller of foreign descriptors.
+const FOREIGN: Id = Id { slot: 0, generation: 0 };
 
 /// The backend on io_uring: see the module.
 pub(crate) struct Uring {
     ring: Ring,
     waker: Arc<RingWaker>,
+    /// Present from the first watch on.
+    foreign: Option<Box<ForeignDescriptors>>,
     table: Table<RingSource>,
     clock: Monotonic,
     /// Readiness that was reported in this turn, and not recorded yet.
     said: VecDeque<(Id, Readiness)>,
+    /// The ring polls the poller of foreign descriptors.
+    is_foreign_polled: bool,
     /// A spare descriptor, given up when descriptors run out, to shed waiting connections.
     reserve: Option<OwnedFd>,
     /// Number of waits, for the budgets per turn.
@@ -87,8 +95,6 @@ enum RingSource {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
-    /// A foreign descriptor.
-    Watched(Watched),
     /// Any other source.
     Polled(Polled),
 }
@@ -103,7 +109,25 @@ impl Uring {
         let waker = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         ring.poll(Kind::Wake, WAKER, waker.0.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, waker, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
+        Ok(Self {
+            ring,
+            waker,
+            foreign: None,
+            table,
+            clock,
+            said: VecDeque::new(),
+            is_foreign_polled: false,
+            reserve: None,
+            turn: 0,
+        })
+    }
+
+    /// Returns the foreign descriptors, whose poller is made for the first of them.
+    fn foreign(&mut self) -> io::Result<&mut ForeignDescriptors> {
+        if self.foreign.is_none() {
+            self.foreign = Some(Box::new(ForeignDescriptors::new()?));
+        }
+        Ok(self.foreign.as_mut().expect("it was just made"))
     }
 
     /// Fast path: returns `true` if a receive returned bytes that fit the budget of this turn, and
@@ -178,6 +202,12 @@ impl Uring {
                 self.note(id, done.poll_flags());
             }
             Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, WAKER, self.waker.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Foreign => {
+                if let Some(foreign) = &mut self.foreign {
+                    foreign.note_events();
+                    self.is_foreign_polled = false;
+                }
+            }
             Kind::Nothing | Kind::Send | Kind::Wake => {}
         }
         None
@@ -213,9 +243,6 @@ impl Uring {
         match self.table.get(id) {
             Some(RingSource::Polled(Polled::Stream(stream))) => {
                 self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
-            }
-            Some(RingSource::Watched(watched)) => {
-                self.ring.poll(Kind::Poll, id, watched.descriptor, flags_of(watched.interest), true);
             }
             _ => {}
         }
@@ -289,7 +316,6 @@ impl Uring {
                 return next;
             }
             Some(RingSource::Port(port)) => port.next(id, *turn, reserve, ring),
-            Some(RingSource::Watched(watched)) => watched.next(),
             None => (None, Requeue::No),
         };
         (completion.map(BackendEvent::Other), requeue)
@@ -311,10 +337,15 @@ impl Backend for Uring {
                 RingSource::Polled(Polled::Connecting(attempt)) => {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
-                RingSource::Stream(_) | RingSource::Watched(_) | RingSource::Polled(_) => {}
+                RingSource::Stream(_) | RingSource::Polled(_) => {}
             }
             Ok(())
-        })
+        })?;
+        self.is_foreign_polled = false;
+        if let Some(foreign) = &mut self.foreign {
+            foreign.reopen()?;
+        }
+        Ok(())
     }
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
@@ -463,10 +494,10 @@ impl Backend for Uring {
                 }
                 self.ring.close(stream.socket);
             }
-            RingSource::Watched(_) => {
-                self.ring.cancel(Kind::Poll, id);
-                // Its owner may close it at any time.
-                self.flush();
+            RingSource::Polled(Polled::Vacant) => {
+                if let Some(foreign) = &mut self.foreign {
+                    foreign.unwatch(id);
+                }
             }
             RingSource::Port(_) | RingSource::Polled(_) => {}
         }
@@ -477,16 +508,23 @@ impl Backend for Uring {
     }
 
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
-        if flags_of(interest).is_empty() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.ring.poll(Kind::Poll, id, descriptor, flags_of(interest), true);
-        self.table.insert(id, RingSource::Watched(Watched::new(descriptor, interest)));
-        Ok(())
+        self.foreign()?.watch(id, descriptor, interest)
+    }
+
+    fn rewatch(&mut self, id: Id, interest: Interest) -> io::Result<()> {
+        self.foreign()?.rewatch(id, interest)
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let is_idle = self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0;
+        let mut is_idle = self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0;
+        if let Some(foreign) = &mut self.foreign {
+            foreign.begin_turn();
+            is_idle &= !foreign.has_more();
+            // A poll of its own for each wait, because such a poll looks at the level.
+            if !std::mem::replace(&mut self.is_foreign_polled, true) {
+                self.ring.poll(Kind::Foreign, FOREIGN, foreign.poller().descriptor(), PollFlags::IN, false);
+            }
+        }
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
@@ -515,7 +553,11 @@ impl Backend for Uring {
             }
         }
         inbox.clear();
-        self.next_polled(inbox)
+        if let Some(next) = self.next_polled(inbox) {
+            return Some(next);
+        }
+        let (id, completion) = self.foreign.as_mut()?.next()?;
+        Some((id, completion.into()))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -531,7 +573,7 @@ impl Backend for Uring {
     }
 
     fn stale(&self) -> u64 {
-        self.table.stale()
+        self.table.stale() + self.foreign.as_ref().map_or(0, |foreign| foreign.stale())
     }
 }
 
@@ -540,7 +582,6 @@ impl RingSource {
         match self {
             Self::Polled(polled) => return polled.note(readiness),
             Self::Port(port) if readiness != Readiness::NONE => port.note(),
-            Self::Watched(watched) => watched.note(readiness),
             Self::Port(_) | Self::Stream(_) => {}
         }
         true
@@ -574,12 +615,4 @@ fn sent(done: &Done) -> io::Result<usize> {
         Err(Errno::NOBUFS) => Err(io::ErrorKind::OutOfMemory.into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Returns the flags to poll for.
-fn flags_of(interest: Interest) -> PollFlags {
-    let (readable, writable) = (interest.readable, interest.writable);
-    PollFlags::empty()
-        | if readable { PollFlags::IN } else { PollFlags::empty() }
-        | if writable { PollFlags::OUT } else { PollFlags::empty() }
 }

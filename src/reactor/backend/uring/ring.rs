@@ -103,6 +103,8 @@ pub(super) enum Kind {
     Room,
     Send,
     Wake,
+    /// Polls the poller of foreign descriptors.
+    Foreign,
 }
 
 impl Ring {
@@ -540,6 +542,7 @@ fn kind_of(name: u64) -> Kind {
         4 => Kind::Room,
         5 => Kind::Send,
         6 => Kind::Wake,
+        7 => Kind::Foreign,
         _ => Kind::Nothing,
     }
 }
