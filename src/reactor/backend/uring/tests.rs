@@ -155,7 +155,7 @@ fn a_send_that_comes_to_little_leaves_the_rest() {
 #[test]
 fn the_bell_is_not_inherited() {
     let Some(ring) = ring() else { return };
-    let flags = rustix::io::fcntl_getfd(&ring.waker.0).expect("the socket is open");
+    let flags = rustix::io::fcntl_getfd(&ring.waker.bell).expect("the socket is open");
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 }
 
