@@ -41,6 +41,7 @@ impl Hosted {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
+    #[allow(deprecated, reason = "the call in its place is unsafe; this descriptor is owned, and open until the drop")]
     pub fn begin(reactor: &Reactor) -> Result<Self> {
         let run = reactor.begin_run()?;
         let poller = AsyncFd::with_interest(run.poller()?, Interest::READABLE)?;

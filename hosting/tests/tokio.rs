@@ -99,7 +99,8 @@ fn each_side_waits_for_the_other() {
         assert_eq!(reactor.defer_to_thread(|| Ok(7)).await?, 7);
         let (told, tells) = tokio::sync::oneshot::channel();
         let remote = reactor.remote();
-        std::thread::spawn(move || remote.call_from_thread(move |_| drop(told.send(8)))).join().expect("no panic")?;
+        let call = move |_: &Reactor| told.send(8).expect("it is awaited");
+        std::thread::spawn(move || remote.call_from_thread(call)).join().expect("no panic")?;
         assert_eq!(tells.await?, 8);
         Ok(())
     });
