@@ -33,7 +33,11 @@ async fn talk(reactor: Reactor) -> Result<()> {
     // The reactor's timers, Deferreds and futures work in tokio's tasks, and tokio's in the
     // reactor's.
     ropewalk::task::defer_later(&reactor, Duration::from_millis(5), || Ok(())).await?;
-    reactor.spawn(async { Ok::<_, ropewalk::Failure>(tokio::time::sleep(Duration::from_millis(5)).await) }).await?;
+    let sleep = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok::<_, ropewalk::Failure>(())
+    };
+    reactor.spawn(sleep).await?;
     Ok(reactor.stop()?)
 }
 
