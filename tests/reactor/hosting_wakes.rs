@@ -77,7 +77,7 @@ impl Scene {
         let guest = guests.pop().expect("it runs");
         let timer = reactor.call_later(FAR, || {});
         let (answer, awaited) = Promise::new();
-        drop(reactor.spawn(async move { awaited.await }));
+        drop(reactor.spawn(awaited));
         let transport = place.take().expect("it was made");
         Self { reactor, guest, port, transport, client, timer, answer }
     }

@@ -196,7 +196,9 @@ impl Client {
             }
             match self.session.read_tls(&mut self.socket) {
                 Ok(0) => self.is_ended = true,
-                Ok(_) => drop(self.session.process_new_packets()?),
+                Ok(_) => {
+                    self.session.process_new_packets()?;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
