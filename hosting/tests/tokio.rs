@@ -95,7 +95,11 @@ fn each_side_waits_for_the_other() {
         let begun = reactor.seconds();
         defer_later(&reactor, Duration::from_millis(5), || Ok(())).await?;
         assert!(reactor.seconds() >= begun + Duration::from_millis(5));
-        reactor.spawn(async { Ok::<_, ropewalk::Failure>(tokio::time::sleep(Duration::from_millis(5)).await) }).await?;
+        let sleep = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok::<_, ropewalk::Failure>(())
+        };
+        reactor.spawn(sleep).await?;
         assert_eq!(reactor.defer_to_thread(|| Ok(7)).await?, 7);
         let (told, tells) = tokio::sync::oneshot::channel();
         let remote = reactor.remote();
