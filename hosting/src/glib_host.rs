@@ -123,7 +123,7 @@ impl Guest {
         let timeout = glib::timeout_add_local_once(delay, move || {
             if let Some(guest) = guest.upgrade() {
                 // The source is gone when this returns.
-                drop(guest.timeout.take());
+                guest.timeout.replace(None);
                 guest.drive(false);
             }
         });
