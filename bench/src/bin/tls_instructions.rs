@@ -11,7 +11,7 @@
 //! Both engines have the same configuration of the same rustls: TLS 1.3, no resumption. Ropewalk's
 //! servers are listening endpoints with `wrap_server_tls`. tokio's is a `current_thread` runtime
 //! with a task for each connection. Clients are rustls alone, in the same thread, and are not
-//! counted: callgrind counts in [`Server::turn`] only, which turns the server's loop until it has
+//! counted: callgrind counts in `Server::turn` only, which turns the server's loop until it has
 //! no work left. The difference of two runs of different lengths leaves out the work that is done
 //! once.
 //!
