@@ -111,7 +111,8 @@ fn prefixes_are_taken() {
 }
 
 /// The types that are built in, as errors list them.
-const SERVERS: &str = if cfg!(feature = "tls") { "ssl, tcp, tcp6, tls or unix" } else { "tcp, tcp6 or unix" };
+const SERVERS: &str =
+    if cfg!(feature = "tls") { "fd, ssl, systemd, tcp, tcp6, tls or unix" } else { "fd, systemd, tcp, tcp6 or unix" };
 const CLIENTS: &str = if cfg!(feature = "tls") { "ssl, tcp, tls or unix" } else { "tcp or unix" };
 
 /// The same one by one.

@@ -13,6 +13,7 @@
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
+//! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream_port`], [`Reactor::adopt_stream_connection`] |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
@@ -38,6 +39,7 @@
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
+// | `inherited.rs` | descriptors from the process that started this one |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
 // | `net/` | ports, connections, attempts, names |
 // | `threads/` | jobs in threads, and calls from threads |
@@ -49,6 +51,7 @@ mod backend;
 mod backend_kind;
 mod core;
 mod events;
+mod inherited;
 mod life;
 mod net;
 mod on_signal;
@@ -79,7 +82,10 @@ pub(crate) use self::backend::{
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
+pub(crate) use self::inherited::give_back;
+pub use self::inherited::{InheritedDescriptor, ListenFds};
 use self::life::Handle;
+pub use self::net::adopt::AdoptOptions;
 pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;

@@ -7,6 +7,7 @@ use super::circles::Graph;
 const HOUSE: &[(&str, &[&str])] = &[
     ("paged_vec", &[]),
     ("process", &[]),
+    ("inherited", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
     ("backend", &["paged_vec"]),
@@ -34,7 +35,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     // `Reactor`, and its builder.
-    ("mod", &["backend", "backend_kind", "core", "life", "net", "triggers"]),
+    ("mod", &["backend", "backend_kind", "core", "inherited", "life", "net", "triggers"]),
     ("turn", &["backend", "core"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),
