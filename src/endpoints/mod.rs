@@ -31,8 +31,9 @@
 //! Some options are given by name only. Ports and clients over TCP and TLS take `noDelay`,
 //! `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit` and `atQueueLimit`
 //! (`abort`, `pause` or `tell`). Ports also take `ipv6Only`. UNIX sockets take the last four of the
-//! seven. Inherited sockets take `noDelay`, `queueLimit` and `atQueueLimit`. Each option is a method of [`ListenOptions`](crate::ListenOptions) or
-//! [`ConnectOptions`](crate::ConnectOptions), where its effect is documented.
+//! seven. Inherited sockets take `noDelay`, `queueLimit` and `atQueueLimit`. Each option is a
+//! method of [`ListenOptions`](crate::ListenOptions) or [`ConnectOptions`](crate::ConnectOptions),
+//! where its effect is documented.
 //!
 //! Fields are separated by colons; a field is positional or `name=value`. A backslash takes the
 //! next character literally (`\:`, `\=`, `\\`), and [`quote_string_argument`] adds backslashes

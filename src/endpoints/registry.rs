@@ -64,8 +64,9 @@ type Parser<E> = dyn Fn(&Reactor, &Description, &EndpointRegistry) -> Result<Box
 type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
-    /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`, `ssl` and
-    /// `tls` for servers, `tcp`, `unix`, `ssl` and `tls` for clients. `ssl` and `tls` need the feature `tls`.
+    /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`, `ssl`
+    /// and `tls` for servers, `tcp`, `unix`, `ssl` and `tls` for clients. `ssl` and `tls` need the
+    /// feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {

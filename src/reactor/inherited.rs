@@ -2,8 +2,8 @@
 //! `twisted.python.systemd.ListenFDs`): those that a service manager has passed, and any other by
 //! its number.
 //!
-//! The table of descriptors belongs to the process, so this file has a static, as `signals.rs` does.
-//! It records which inherited descriptors are still free, and hands each out once.
+//! The table of descriptors belongs to the process, so this file has a static, as `signals.rs`
+//! does. It records which inherited descriptors are still free, and hands each out once.
 //!
 //! | variable | says |
 //! |---|---|
@@ -57,11 +57,11 @@ pub enum InheritedDescriptor {
 }
 
 impl InheritedDescriptor {
-    /// Takes the descriptor, which is close-on-exec from now on, and the caller's to close. From any
-    /// thread.
+    /// Takes the descriptor, which is close-on-exec from now on, and the caller's to close. From
+    /// any thread.
     ///
-    /// A descriptor counts as inherited if it is not close-on-exec: those that Rust's libraries open
-    /// are. So a number that this process has opened itself is refused, unless other code has
+    /// A descriptor counts as inherited if it is not close-on-exec: those that Rust's libraries
+    /// open are. So a number that this process has opened itself is refused, unless other code has
     /// cleared that flag. Do not name the descriptor of such code here.
     ///
     /// # Errors
@@ -173,9 +173,9 @@ fn number(variable: &'static str, value: &OsString) -> Result<i32, InheritedErro
 struct Inherited {
     /// The passed ones, once they were looked at.
     passed: Option<Result<ListenFds, InheritedError>>,
-    /// Those that are owned and free.
+    /// Owned descriptors that are free.
     free: BTreeMap<RawFd, OwnedFd>,
-    /// Those that were given out.
+    /// The numbers that were given out.
     taken: BTreeSet<RawFd>,
 }
 
@@ -250,7 +250,7 @@ fn check(number: RawFd) -> Result<(), InheritedError> {
         return Err(InheritedError::NotOpen { number });
     }
     // SAFETY: the number is not -1. The call asks for flags: it neither uses nor closes the open
-    // file, whoever owns the number, and fails if there is none.
+    // file, whatever owns the number, and fails if there is none.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     match rustix::io::fcntl_getfd(descriptor) {
         Ok(flags) if flags.contains(FdFlags::CLOEXEC) => Err(InheritedError::NotInherited { number }),

@@ -41,8 +41,8 @@ pub(crate) enum Examined {
     Connection(AddressPair),
 }
 
-/// Examines a socket, and makes it nonblocking and close-on-exec. A socket that is refused keeps its
-/// mode: other processes may share it.
+/// Examines a socket, and makes it nonblocking and close-on-exec. A socket that is refused keeps
+/// its mode: other processes may share it.
 pub(super) fn examine(
     descriptor: BorrowedFd<'_>,
     role: Role,

@@ -102,7 +102,8 @@ pub(super) struct PolledStream {
     pub(super) blocked: bool,
     /// The poller is registered for room to write.
     pub(super) armed: bool,
-    /// The socket has other descriptors, so that closing this one does not take it out of the poller.
+    /// The socket has other descriptors, so that closing this one does not take it out of the
+    /// poller.
     pub(super) shared: bool,
     /// Received bytes may carry descriptors. A closed peer has to be reported, because UNIX sockets
     /// have no resets to report it.

@@ -1,5 +1,6 @@
 //! Ports and connections of sockets that the program hands over (Twisted: `adoptStreamPort`,
-//! `adoptStreamConnection`). They come from a service manager, from a parent, or over a UNIX socket.
+//! `adoptStreamConnection`). They come from a service manager, from a parent, or over a UNIX
+//! socket.
 //!
 //! A descriptor is examined before anything is done with it, and given back if it is refused. A
 //! socket that is adopted may have other descriptors, here or in other processes:
@@ -7,7 +8,8 @@
 //! - Nothing is shut down when an adopted port stops, and waiting connections are not reset.
 //! - The file of a UNIX socket belongs to the process that made it, unless the program says
 //!   otherwise ([`AdoptOptions::remove_file`]).
-//! - Whether a socket blocks is one setting for all of its descriptors. So a ring polls such a port.
+//! - All descriptors of a socket share its blocking mode. So a ring polls such a
+//!   port.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -38,8 +40,8 @@ use crate::transport::{QueueLimit, Transport};
 pub struct AdoptOptions(AdoptedOptions);
 
 impl AdoptOptions {
-    /// Default options: a stream socket of any family, Nagle's algorithm off, no queue limit, and the
-    /// file of a UNIX socket stays.
+    /// Default options: a stream socket of any family, Nagle's algorithm off, no queue limit, and
+    /// the file of a UNIX socket stays.
     pub fn new() -> Self {
         Self(AdoptedOptions::new())
     }
@@ -52,8 +54,8 @@ impl AdoptOptions {
         self
     }
 
-    /// Turns Nagle's algorithm off for the connection, or for those that the port accepts. It is off
-    /// by default. `false` leaves the socket's setting alone.
+    /// Turns Nagle's algorithm off for the connection, or for those that the port accepts. It is
+    /// off by default. `false` leaves the socket's setting alone.
     pub fn tcp_no_delay(mut self, on: bool) -> Self {
         self.0.connections.no_delay = on;
         self
@@ -67,9 +69,9 @@ impl AdoptOptions {
     }
 
     /// Removes the file of a UNIX socket when the adopted port stops. By default the file stays: it
-    /// belongs to the process that made it, such as systemd. An old process that hands its port over
-    /// for good leaves the file with [`Port::leave_socket_file`]. Other ports and connections have
-    /// no file.
+    /// belongs to the process that made it, such as systemd. An old process that hands its port
+    /// over for good leaves the file with [`Port::leave_socket_file`]. Other ports and connections
+    /// have no file.
     pub fn remove_file(mut self, on: bool) -> Self {
         self.0.remove_file = on;
         self
@@ -91,8 +93,8 @@ impl Reactor {
     /// protocol for each connection (Twisted: `adoptStreamPort`, which duplicates the descriptor).
     ///
     /// The descriptor is of a listening TCP or UNIX socket. The port takes it over, makes it
-    /// nonblocking and close-on-exec, and closes it when it stops. Connections that wait already are
-    /// accepted. The port does not listen again after it has stopped.
+    /// nonblocking and close-on-exec, and closes it when it stops. Connections that wait already
+    /// are accepted. The port does not listen again after it has stopped.
     ///
     /// ```
     /// use ropewalk::reactor::AdoptOptions;
@@ -147,8 +149,8 @@ impl Reactor {
     /// `do_stop` of the factory are not called, as in Twisted: it may be the factory of a port.
     ///
     /// The Deferred fails with [`NoProtocol`](ConnectError::NoProtocol) if the factory builds none,
-    /// with [`ReactorStopped`](ConnectError::ReactorStopped) if the reactor stops first, or with the
-    /// failure of `connection_made`. The socket is closed then.
+    /// with [`ReactorStopped`](ConnectError::ReactorStopped) if the reactor stops first, or with
+    /// the failure of `connection_made`. The socket is closed then.
     ///
     /// ```
     /// use std::os::unix::net::UnixStream;

@@ -78,8 +78,8 @@ impl Port {
     ///
     /// # Errors
     /// [`ListenError`]: the port is listening already, or still stopping; the address is not
-    /// available any longer; the factory's `do_start` panicked; the reactor is closed or stopping; the
-    /// port was adopted, and its descriptor is closed.
+    /// available any longer; the factory's `do_start` panicked; the reactor is closed or stopping;
+    /// the port was adopted, and its descriptor is closed.
     pub fn start_listening(&self) -> Result<(), ListenError> {
         let core = self.core.upgrade().ok_or(ListenError::ReactorGone)?;
         core.start_port(&self.port)

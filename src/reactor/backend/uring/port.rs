@@ -53,8 +53,8 @@ impl Accepting {
         Self { polled: true, shared: true, ..Self::new(listener) }
     }
 
-    /// Polls the socket from now on, because there is another descriptor of it. Whether it is
-    /// nonblocking is one setting for all of its descriptors, and only a poll works with either.
+    /// Polls the socket from now on, because there is another descriptor of it. All descriptors
+    /// share the blocking mode, and only a poll works with a nonblocking socket.
     ///
     /// The port is to be visited after that: connections may have been accepted.
     pub(super) fn share(&mut self, id: Id, ring: &mut Ring) -> io::Result<()> {
