@@ -136,8 +136,8 @@ impl Kernel {
         peer.ledger.due.add(data);
         let unread = under_way + peer.incoming.len();
         if unread > window {
-            let what = format_args!("{unread} bytes under way and unread, with a window of {window}: {}", names[0]);
-            self.faults.add(what);
+            let [sender, _] = &*names;
+            self.faults.add(format_args!("{unread} bytes under way and unread, with a window of {window}: {sender}"));
         }
     }
 
