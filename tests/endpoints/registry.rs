@@ -81,7 +81,7 @@ fn errors_of_ones_own() {
         ("named:blog", 10, "port is missing"),
         ("named:name=wiki", 11, "expected the name of a service"),
         (r"local:8\", 7, "a backslash ends the description"),
-        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected local, named, "),
+        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected fd, local, named, "),
     ] {
         let (at, said) = error(registry.server_from_string(&reactor, text));
         assert!(at == position && said.contains(expectation), "{said}: not {expectation:?} at {position}");
