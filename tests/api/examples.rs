@@ -252,7 +252,8 @@ impl Drop for EndsWithTest {
     }
 }
 
-/// `handover` replaces itself twice on SIGHUP: an open connection goes on, new ones are served, and each old process leaves.
+/// `handover` replaces itself twice on SIGHUP: an open connection goes on, new ones are served, and
+/// each old process leaves.
 #[test]
 fn handover_replaces_itself() {
     if is_ignored(Signal::HUP) {

@@ -53,8 +53,8 @@ fn answers(reactor: &Reactor, mut peer: impl Read + Write + Send + 'static) {
     assert_eq!(run_beside(reactor, asking), *b"hello");
 }
 
-/// Waits until the address is free. A process that another test starts has a copy of each descriptor
-/// until it executes its program.
+/// Waits until the address is free. A process that another test starts has a copy of each
+/// descriptor until it executes its program.
 #[track_caller]
 fn gets_free(address: SocketAddr) {
     let until = Instant::now() + LIMIT;
@@ -408,7 +408,7 @@ fn a_stop_leaves_the_queue_to_the_other() {
     }
 }
 
-/// Who removes the file of a UNIX socket: the port that made it, unless it leaves it; the new one
+/// The file of a UNIX socket is removed by the port that made it, unless it leaves it; the new one
 /// only if it was told to.
 #[test]
 fn the_file_of_a_unix_socket() {
