@@ -11,6 +11,7 @@
 //! | why is there no such inherited descriptor | [`InheritedError`] |
 //! | why did the reactor refuse the call | [`ReactorError`] |
 //! | why is the signal not handled | [`SignalError`] |
+//! | why is the descriptor not watched, or no longer | [`WatchError`] |
 //! | why did the timer refuse the call | [`TimerError`] |
 //! | why is the protocol out of reach | [`Unavailable`] |
 //! | why is the lock not taken, or not released | [`FilesystemLockError`] |
@@ -22,6 +23,7 @@ mod adopt;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -343,8 +345,8 @@ pub enum ListenError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReactorError {
-    /// `run`, `iterate` or `close` was called from inside the loop (Twisted:
-    /// `ReactorAlreadyRunning`).
+    /// `run`, `begin_run`, `iterate` or `close` was called from inside the loop or while a run is
+    /// under way, or `step` from inside the loop (Twisted: `ReactorAlreadyRunning`).
     #[error("the reactor is already running")]
     AlreadyRunning,
     /// The reactor was closed.
@@ -353,15 +355,16 @@ pub enum ReactorError {
     /// The reactor belongs to the parent of this process, which forked after its loop was entered.
     #[error("the reactor belongs to the process that this one was forked from")]
     ForkedChild,
-    /// `stop` or `crash` was called while the reactor does not run, or `stop` a second time
-    /// (Twisted: `ReactorNotRunning`).
+    /// `stop` or `crash` was called while the reactor does not run, `stop` a second time, or `step`
+    /// after the end of its run (Twisted: `ReactorNotRunning`).
     #[error("the reactor is not running")]
     NotRunning,
     /// The poller failed, which ends the loop. Every connection is lost, and its protocol was
     /// called.
     #[error("the poller failed")]
     Poll(#[source] io::Error),
-    /// The reactor could not be built: there is no poller, or no signal handler.
+    /// The reactor could not be built: there is no poller, or no signal handler. Or a host asked
+    /// for a poller's descriptor, and there is none.
     #[error("the reactor cannot be set up")]
     Setup(#[source] io::Error),
 }
@@ -394,6 +397,73 @@ pub enum SignalError {
         /// The error of the operating system.
         source: io::Error,
     },
+}
+
+/// The reason why a foreign descriptor is not watched, or not any longer. See
+/// [`Reactor::watch`](crate::Reactor::watch).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// There is no such descriptor. If it was watched, its owner has closed it.
+    #[error("descriptor {descriptor} is not open")]
+    Closed {
+        /// The descriptor's number.
+        descriptor: RawFd,
+    },
+    /// The watched descriptor was closed by its owner, and its number belongs to another file. Only
+    /// Linux notices that (Twisted: `ConnectionFdescWentAway`).
+    #[error("descriptor {descriptor} was closed while it was watched, and its number belongs to another file")]
+    Replaced {
+        /// The descriptor's number.
+        descriptor: RawFd,
+    },
+    /// The system can't wait for this kind of file, because it is always ready: a regular file, a
+    /// directory, `/dev/null`. Read it in a thread.
+    #[error("descriptor {descriptor} cannot be waited for: it is a file or the like")]
+    NotPollable {
+        /// The descriptor's number.
+        descriptor: RawFd,
+    },
+    /// This reactor watches the descriptor already.
+    #[error("descriptor {descriptor} is watched already")]
+    AlreadyWatched {
+        /// The descriptor's number.
+        descriptor: RawFd,
+    },
+    /// The system has no such interest: urgent data is for Linux.
+    #[error("the system cannot wait for that at descriptor {descriptor}")]
+    Unsupported {
+        /// The descriptor's number.
+        descriptor: RawFd,
+    },
+    /// The watch has an interest for which its watcher has no callback.
+    #[error("descriptor {descriptor} is ready, and its watcher has no `{callback}`")]
+    NoCallback {
+        /// The descriptor's number.
+        descriptor: RawFd,
+        /// The name of the callback.
+        callback: &'static str,
+    },
+    /// Another error of the operating system.
+    #[error("descriptor {descriptor} cannot be watched")]
+    System {
+        /// The descriptor's number.
+        descriptor: RawFd,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The watch has ended before.
+    #[error("the watch has ended")]
+    Ended,
+    /// The reactor stops: its watches end, and it takes no others.
+    #[error("the reactor stopped")]
+    ReactorStopped,
+    /// The reactor was closed or dropped.
+    #[error("the reactor is gone")]
+    ReactorGone,
+    /// The reactor belongs to the parent of this process.
+    #[error("the reactor belongs to the process that this one was forked from")]
+    ForkedChild,
 }
 
 /// The reactor is gone, and the call that was to run on it was dropped.

@@ -14,6 +14,7 @@
 //! | [`Protocol`] | a [`Transport`] in every callback | the reactor, for one connection |
 //! | [`Factory`], or a closure ([`for_protocol`]) | the peer's [`Address`] | the reactor, for each connection |
 //! | a [`Producer`] | the [`Transport`] that it produces for | the reactor, at the end of a turn |
+//! | a [`Watcher`], or closures ([`WatchCallbacks`]) | a [`WatchHandle`] | the reactor, for a ready descriptor |
 //! | callbacks of a [`Deferred`] | a result, or a [`Failure`] | the code that fires the Deferred |
 //! | a [`ServerEndpoint`] or [`ClientEndpoint`] | a factory | the code that listens or connects |
 //!
@@ -29,6 +30,7 @@
 //! | [`Cooperator`] | long work in small steps | `Cooperator` |
 //! | [`Remote`] | the reactor, from other threads | `IReactorFromThreads`, `threadable.isInIOThread` |
 //! | [`ThreadPool`] | jobs in threads of their own, beside the reactor's | `ThreadPool`, `deferToThreadPool` |
+//! | [`Watch`] | a descriptor of a C library or another crate | `IReactorFDSet` |
 //! | [`SystemEvent`] | startup, shutdown, and the program's own events | `addSystemEventTrigger`, `fireSystemEvent` |
 //! | [`Port`] | a listening port | `IListeningPort` |
 //! | [`Connection`] | a protocol and its transport, from outside | the result of a client endpoint's Deferred |
@@ -66,6 +68,7 @@
 //! | `IProtocolFactory` | [`Factory`] |
 //! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
 //! | `IReactorTime` | [`Clock`] |
+//! | `IReadDescriptor`, `IWriteDescriptor` | [`Watcher`] |
 //!
 //! [`Address`]: crate::Address
 //! [`AdoptedStreamServerEndpoint`]: crate::endpoints::AdoptedStreamServerEndpoint
@@ -92,6 +95,9 @@
 //! [`ThreadPool`]: crate::ThreadPool
 //! [`Transport`]: crate::Transport
 //! [`Transport::tls_session`]: crate::Transport::tls_session
+//! [`Watch`]: crate::reactor::Watch
+//! [`WatchCallbacks`]: crate::reactor::WatchCallbacks
+//! [`WatchHandle`]: crate::reactor::WatchHandle
 //! [`client_from_string`]: crate::endpoints::client_from_string
 //! [`for_protocol`]: crate::for_protocol
 //! [`half_close`]: Protocol::half_close
@@ -104,5 +110,6 @@ pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;
 pub use crate::protocol::{Factory, Protocol};
+pub use crate::reactor::Watcher;
 pub use crate::time::Clock;
 pub use crate::transport::Producer;

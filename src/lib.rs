@@ -161,6 +161,8 @@ mod guides {
     struct FromTwisted;
     #[doc = include_str!("../docs/logs.md")]
     struct Logs;
+    #[doc = include_str!("../docs/other-loops.md")]
+    struct OtherLoops;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/tls.md")]

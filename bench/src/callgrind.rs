@@ -4,8 +4,10 @@
 //! a run with `--collect-systime=yes` writes.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use crate::Result;
+use crate::peers::Missing;
 
 /// Counts of one run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -17,6 +19,37 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Runs this program again under callgrind, with other arguments. Counts only while a function
+    /// whose name begins with `counted` is on the stack.
+    ///
+    /// # Errors
+    /// The program printed `missing` and a reason, which is returned as [`Missing`]; valgrind
+    /// cannot be run; the program failed; nothing was counted.
+    pub fn of_this_program(arguments: &[&str], counted: &str) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let name = format!("ropewalk-callgrind-{}-{}", std::process::id(), arguments.join("-").replace(' ', "-"));
+        let output = std::env::temp_dir().join(name);
+        let ran = Command::new("valgrind")
+            .args(["--tool=callgrind", "--collect-systime=yes", &format!("--toggle-collect={counted}*")])
+            .arg(format!("--callgrind-out-file={}", output.display()))
+            .arg(program)
+            .args(arguments)
+            .output()
+            .map_err(|error| format!("valgrind cannot be run: {error}"))?;
+        let profile = std::fs::read_to_string(&output);
+        // Absent if valgrind did not write it, which is reported below.
+        drop(std::fs::remove_file(&output));
+        let (said, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        if let Some(why) = said.lines().find_map(|line| line.strip_prefix("missing ")) {
+            return Err(Missing(why.to_owned()).into());
+        }
+        if !ran.status.success() {
+            return Err(format!("the run under valgrind failed:\n{errors}").into());
+        }
+        let profile = profile.map_err(|error| format!("valgrind counted nothing: {error}\n{errors}"))?;
+        Self::parse(&profile).map_err(|error| format!("{counted}: {error}").into())
+    }
+
     /// Parses an output file.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::signal_handling::SignalHandling;
 use super::slot_map::SlotMap;
 use super::threads::Threads;
 use super::triggers::Triggers;
+use super::watched::Watched;
 use super::{Builder, Counters, Handle, NameResolver, Reactor};
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, FactoryGuard};
@@ -65,6 +66,8 @@ pub(super) enum Slot {
     /// dropped.
     Lingering(Box<Lingering>),
     Signals,
+    /// A foreign descriptor.
+    Watched(Rc<dyn Watched>),
 }
 
 impl Slot {
@@ -85,12 +88,14 @@ impl Core {
         let clock = backend.clock();
         let process = Arc::new(Process::current());
         let threads = Threads::new(backend.waker(), &process);
+        let timers = Timers::new(clock);
+        timers.set_wake(threads.waker());
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
             backend: RefCell::new(backend),
             slots: RefCell::new(SlotMap::new()),
             context: Rc::new(TransportContext::new(weak.clone(), settings.observer())),
-            timers: Timers::new(clock),
+            timers,
             spawner: Spawner::new(threads.waker()),
             threads,
             triggers: Triggers::default(),
@@ -159,7 +164,7 @@ impl Driver for Core {
         }
         let duplicate = self.second_descriptor(id)?;
         if lasting {
-            self.backend.borrow_mut().share(id)?;
+            self.backend_for_request().share(id)?;
         }
         Ok(duplicate)
     }
@@ -169,6 +174,10 @@ impl Driver for Core {
         if let Some(joint) = &joint {
             look(joint);
         }
+    }
+
+    fn wake_host(&self) {
+        self.threads.wake_host();
     }
 
     fn timers(&self) -> Timers {

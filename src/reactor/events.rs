@@ -107,6 +107,6 @@ impl Core {
         if self.process.is_parent() {
             return Deferred::fail(ReactorError::ForkedChild);
         }
-        self.triggers.fire(event, phase).into_deferred()
+        self.triggers.fire(event, phase, || {}).into_deferred()
     }
 }

@@ -183,6 +183,8 @@ impl Core {
             return;
         }
         self.run.close();
+        // The next step of a host finds the run over.
+        self.threads.wake_host();
         self.disconnect_all();
         self.end_jobs();
         // Futures see these ends before they are dropped.

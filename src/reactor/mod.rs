@@ -10,6 +10,7 @@
 //! |---|---|
 //! | run a whole program | [`run()`] |
 //! | start, drive and stop a loop | [`Reactor::run`], [`Reactor::iterate`], [`Reactor::stop`], [`Reactor::crash`], [`Reactor::close`] |
+//! | run inside another event loop | [`Reactor::begin_run`], [`HostedRun`] |
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
@@ -20,6 +21,7 @@
 //! | block or compute in a thread | [`Reactor::defer_to_thread`], [`Reactor::call_in_thread`], [`ThreadPool`] |
 //! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
 //! | handle a signal | [`Reactor::on_signal`] |
+//! | wait for a descriptor of a C library or another crate | [`Reactor::watch`], [`Watcher`] |
 //! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
 //! | monitor the loop | [`Reactor::counters`] |
 //!
@@ -36,22 +38,29 @@
 // | `run.rs`, `run_state.rs` | starting, stopping, crashing, and the states of a run |
 // | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 // | `react.rs` | a whole program |
+// | `hosting.rs`, `around_wait.rs` | a run inside another event loop; a hook around the wait |
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
 // | `inherited.rs` | descriptors from the process that started this one |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
+// | `watch.rs`, `watched.rs` | foreign descriptors: the interface and its state, and the part that the table knows |
+// | `descriptor.rs`, `interest.rs`, `watch_callbacks.rs` | the arguments of a watch |
 // | `net/` | ports, connections, attempts, names |
 // | `threads/` | jobs in threads, and calls from threads |
 // | `slot_map.rs`, `paged_vec.rs` | the table of watched items |
 // | `backend/` | the system calls |
 
 mod aftermath;
+mod around_wait;
 mod backend;
 mod backend_kind;
 mod core;
+mod descriptor;
 mod events;
+mod hosting;
 mod inherited;
+mod interest;
 mod life;
 mod net;
 mod on_signal;
@@ -68,22 +77,31 @@ mod tests;
 mod threads;
 mod triggers;
 mod turn;
+mod watch;
+mod watch_callbacks;
+mod watched;
 
 use std::fmt;
 use std::mem;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use self::around_wait::AroundWait;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, Interest,
-    ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal,
+    PortOptions, Progress, RECEIVE, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
+pub use self::descriptor::Descriptor;
+pub use self::hosting::HostedRun;
 pub(crate) use self::inherited::give_back;
 pub use self::inherited::{InheritedDescriptor, ListenFds};
+pub use self::interest::Interest;
+#[cfg(feature = "testing")]
+pub(crate) use self::interest::Ready;
 use self::life::Handle;
 pub use self::net::adopt::AdoptOptions;
 pub(crate) use self::net::dial::Destination;
@@ -96,6 +114,8 @@ pub use self::threads::pool::ThreadPoolStatistics;
 pub use self::threads::remote::Remote;
 pub use self::threads::thread_pool::ThreadPool;
 pub use self::triggers::{NoSuchTrigger, Phase, SystemEvent, TriggerId};
+pub use self::watch::{Watch, WatchHandle, Watcher};
+pub use self::watch_callbacks::WatchCallbacks;
 /// Numbers of signals, for [`Reactor::on_signal`]. They differ from one system to another.
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
@@ -163,6 +183,7 @@ impl Reactor {
             resolver: Rc::new(SystemResolver),
             simulated_jobs: None,
             observer: None,
+            around_wait: None,
         }
     }
 
@@ -183,7 +204,8 @@ impl Reactor {
     /// Makes one turn of the loop (Twisted: `iterate`): does the work that is due, or waits at most
     /// `delay` for an event if there is none. No wait is longer than 24 days.
     ///
-    /// For programs that bring their own loop, and for tests. It needs no [`run`](Self::run).
+    /// For tests. It needs no [`run`](Self::run), and runs no triggers of a startup or a shutdown.
+    /// To run the reactor inside another event loop, use [`begin_run`](Self::begin_run).
     ///
     /// # Errors
     /// - [`ReactorError::AlreadyRunning`] from inside the loop, or from inside a call of
@@ -286,15 +308,16 @@ impl Reactor {
         &self.0.spawner
     }
 
-    /// Begins a run that the caller drives with [`step`](Self::step).
+    /// Begins a run that the simulated network drives with
+    /// [`step_simulated`](Self::step_simulated).
     #[cfg(feature = "testing")]
-    pub(crate) fn begin_run(&self) -> Result<(), ReactorError> {
+    pub(crate) fn begin_simulated(&self) -> Result<(), ReactorError> {
         self.0.begin_run()
     }
 
     /// Makes one turn of a run. Returns `false` if the run is over.
     #[cfg(feature = "testing")]
-    pub(crate) fn step(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
+    pub(crate) fn step_simulated(&self, longest: Option<Duration>) -> Result<bool, ReactorError> {
         self.0.step(longest)
     }
 
@@ -373,6 +396,7 @@ pub struct Builder {
     resolver: Rc<NameResolver>,
     simulated_jobs: Option<JobTime>,
     observer: Option<BuilderObserver>,
+    around_wait: Option<AroundWait>,
 }
 
 /// Draws the duration of the next job, on a reactor without threads.
@@ -405,6 +429,10 @@ impl Builder {
     /// Sets whether SIGINT and SIGTERM stop the reactor while it runs (Twisted:
     /// `installSignalHandlers`). On by default. A second signal during the shutdown ends the loop
     /// at once. For other signals, see [`Reactor::on_signal`].
+    ///
+    /// Turn it off for a run inside another event loop ([`Reactor::begin_run`]). There, the host
+    /// handles signals: while a host does not step, a signal that was handled here would have no
+    /// effect.
     pub fn signals(mut self, install: bool) -> Self {
         self.signals = install;
         self
@@ -499,7 +527,7 @@ pub struct Counters {
     /// The longest delay of a timer behind its due time.
     pub longest_lateness: Duration,
     /// Number of watched items at present: ports, connections, attempts, sockets that are still
-    /// read after their end, and the descriptor of the signal handlers if there are any.
+    /// read after their end, foreign descriptors, and that of the signal handlers if there are any.
     pub watched: usize,
     /// Number of jobs of [`Reactor::defer_to_thread`] and [`Reactor::call_in_thread`] that wait for
     /// a thread at present.

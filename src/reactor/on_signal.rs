@@ -6,8 +6,8 @@
 use std::fmt;
 use std::io;
 
-use super::backend::Interest;
 use super::core::{Core, Slot};
+use super::interest::Interest;
 use super::signals::{self, Signals};
 use super::{Reactor, WeakReactor};
 use crate::error::{ReactorError, SignalError};
@@ -117,7 +117,7 @@ impl Core {
     pub(super) fn remove_signals(&self) {
         let handlers = self.signals.take();
         if let Some((id, signals)) = handlers {
-            self.backend.borrow_mut().close(id, false);
+            self.backend_for_request().close(id, false);
             self.slots.borrow_mut().remove(id);
             drop(signals);
         }
@@ -131,9 +131,8 @@ impl Core {
         let mut signals = Signals::new()?;
         change(&mut signals)?;
         let id = self.slots.borrow_mut().insert(Slot::Signals);
-        if let Err(error) =
-            self.backend.borrow_mut().watch(id, signals.descriptor(), Interest { readable: true, writable: false })
-        {
+        let watched = self.backend_for_request().watch(id, signals.descriptor(), Interest::READ);
+        if let Err(error) = watched {
             self.slots.borrow_mut().remove(id);
             return Err(error);
         }

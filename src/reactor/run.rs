@@ -64,7 +64,6 @@ impl Core {
     }
 
     /// Makes one turn of a run. Returns `false` if the run is over.
-    #[cfg(feature = "testing")]
     pub(super) fn step(self: &Rc<Self>, longest: Option<Duration>) -> Result<bool, ReactorError> {
         if self.has_control() {
             return Err(ReactorError::AlreadyRunning);
@@ -108,14 +107,18 @@ impl Core {
         if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
-        self.run.stop()
+        self.run.stop()?;
+        self.threads.wake_host();
+        Ok(())
     }
 
     pub(super) fn crash(&self) -> Result<(), ReactorError> {
         if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
-        self.run.crash()
+        self.run.crash()?;
+        self.threads.wake_host();
+        Ok(())
     }
 
     /// Starts an event, with the triggers of its first phase.
@@ -130,7 +133,7 @@ impl Core {
         };
         let phase = Phase::Before;
         self.run.begin(event, phase, deadline);
-        let pending = self.triggers.fire(&event.into(), phase);
+        let pending = self.triggers.fire(&event.into(), phase, self.threads.waker());
         self.run.note_pending(event, phase, pending);
     }
 
@@ -167,7 +170,7 @@ impl Core {
             (RunEvent::Shutdown, Phase::After) => self.abandon_jobs(),
             _ => {}
         }
-        let pending = self.triggers.fire(&event.into(), phase);
+        let pending = self.triggers.fire(&event.into(), phase, self.threads.waker());
         self.run.note_pending(event, phase, pending);
     }
 
@@ -188,7 +191,7 @@ impl Core {
     }
 
     /// Ends a run, for whatever reason it ended.
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         if self.is_forked_child() {
             return;
         }

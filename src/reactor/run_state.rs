@@ -2,7 +2,7 @@
 //!
 //! | state | leads to | by |
 //! |---|---|---|
-//! | idle | starting | `run`; `begin_run` of the simulated network |
+//! | idle | starting | `run`, `begin_run` |
 //! | starting | running; stop asked; crashed | the last startup trigger's Deferred; a `stop` or `crash` meanwhile |
 //! | running | stop asked; crashed | `stop`; `crash` |
 //! | stop asked | stopping | the end of the turn |

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 
 use super::backend::socket::faults::{self, Fault, SystemCall, left, plan};
 use super::backend::{Closed, Completion, Incoming, IncomingSocket};
-use super::{BackendKind, ConnectOptions, ListenOptions, Port, Reactor, SIGUSR2, Slot};
+use super::interest::Ready;
+use super::{BackendKind, ConnectOptions, Interest, ListenOptions, Port, Reactor, SIGUSR2, Slot};
 use crate::address::{Address, AddressPair};
 use crate::deferred::Promise;
 use crate::error::{ConnectError, ReactorError, ReactorGone};
@@ -377,8 +378,8 @@ fn spurious_and_stale_completions_are_tolerated() {
         core.complete(id, Completion::Shed(1));
         core.complete(id, Completion::Connected(address.into()));
         core.complete(id, Completion::ConnectFailed(Errno::CONNREFUSED.into()));
-        core.complete(id, Completion::Readable);
-        core.complete(id, Completion::Writable);
+        core.complete(id, Completion::Ready(Ready { kinds: Interest::READ, hung_up: true }));
+        core.complete(id, Completion::DescriptorLost(Errno::BADF.into()));
     }
     core.complete(stale, Completion::EndOfStream);
     let broken = || Completion::Broken { error: Errno::CONNRESET.into(), rest: false };

@@ -176,13 +176,17 @@ impl Triggers {
     }
 
     /// Runs the triggers of a phase in the order in which they were added, those added meanwhile
-    /// included. Each trigger is used up.
-    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase) -> PendingTriggers {
+    /// included. Each trigger is used up. `wake` is called when a Deferred of theirs has its
+    /// result: the run may go on then, and a host may be waiting.
+    pub(super) fn fire(&self, event: &SystemEvent, phase: Phase, wake: impl Fn() + Clone + 'static) -> PendingTriggers {
         let mut pending = PendingTriggers::default();
         while let Some(Trigger { event, place, call, .. }) = self.next(event, phase) {
-            let done = call().add_errback(move |failure| {
-                error!(?event, ?phase, trigger = %place, %failure, "a trigger failed");
-                Ok(())
+            let wake = wake.clone();
+            let done = call().add_both(move |result| {
+                if let Err(failure) = result {
+                    error!(?event, ?phase, trigger = %place, %failure, "a trigger failed");
+                }
+                wake();
             });
             pending.0.push((place, done));
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::Core;
 use super::backend::BackendEvent;
 use crate::error::ReactorError;
-use crate::failure::guarded;
+use crate::failure::{Panicked, guarded};
 use crate::log::error;
 use crate::time::Clock;
 
@@ -50,12 +50,20 @@ impl Core {
         // The loop is marked as asleep first, and then looks once more for calls from threads and
         // for woken futures. So no wake-up is lost.
         let sleeps = until != Some(Duration::ZERO);
-        if sleeps && !self.threads.fall_asleep(|| !self.spawner.is_woken()) {
-            until = Some(Duration::ZERO);
+        let mut is_hooked = false;
+        if sleeps {
+            if !self.threads.fall_asleep(|| !self.spawner.is_woken()) {
+                until = Some(Duration::ZERO);
+            } else if self.settings.around_wait.is_some() {
+                is_hooked = self.wait_begins();
+            }
         }
         let waited = self.backend.borrow_mut().wait(until);
         if sleeps {
             self.threads.wake_up();
+            if is_hooked {
+                self.wait_ended();
+            }
         }
         waited.map_err(ReactorError::Poll)?;
         // 6
@@ -90,6 +98,26 @@ impl Core {
         self.deliver_losses();
         self.end_turn();
         Ok(())
+    }
+
+    /// Calls the program's hook before a wait, unless that returns at once. Returns `true` if
+    /// [`wait_ended`](Self::wait_ended) is to follow.
+    #[cold]
+    #[inline(never)]
+    fn wait_begins(&self) -> bool {
+        let Some(hook) = &self.settings.around_wait else { return false };
+        let may_block = self.backend.borrow_mut().is_idle();
+        may_block && guarded(|| hook.before()).inspect_err(hook_failed).is_ok()
+    }
+
+    /// Calls the program's hook after a wait.
+    #[cold]
+    #[inline(never)]
+    fn wait_ended(&self) {
+        if let Some(hook) = &self.settings.around_wait {
+            // A failure was logged, and the turn goes on.
+            let _ = guarded(|| hook.after()).inspect_err(hook_failed);
+        }
     }
 
     #[inline(never)]
@@ -148,6 +176,7 @@ impl Core {
     /// Schedules `call` for the end of this turn, or of the next one if no turn is under way.
     pub(super) fn at_end_of_turn(&self, call: impl FnOnce(&Self) + 'static) {
         self.aftermath.push_call(call);
+        self.threads.wake_host();
     }
 
     /// Runs the calls at the end of phase 8. Calls that these schedule in turn wait for the next
@@ -159,4 +188,8 @@ impl Core {
             }
         }
     }
+}
+
+fn hook_failed(failure: &Panicked) {
+    error!(%failure, "a hook around the wait failed");
 }

@@ -210,7 +210,10 @@ impl DelayedCall {
 
     fn move_to(&self, at: impl FnOnce(Nanos) -> Nanos) -> Result<(), TimerError> {
         let (timers, position) = self.pending()?;
-        timers.queue.borrow_mut().reschedule(position, at);
+        let mut queue = timers.queue.borrow_mut();
+        queue.reschedule(position, at);
+        drop(queue);
+        timers.notice_moved();
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -184,6 +184,10 @@ pub struct Timers(Rc<Shared>);
 pub(in crate::time) struct Shared {
     queue: RefCell<Queue>,
     now: Box<dyn Fn() -> Duration>,
+    /// The deadline up to which the owner sleeps. Zero while it is awake.
+    wakes_at: Cell<Nanos>,
+    /// Wakes the owner, for a call with an earlier deadline.
+    wake: OnceCell<Box<dyn Fn()>>,
 }
 
 impl Timers {
@@ -194,7 +198,12 @@ impl Timers {
     /// return the time at which the present turn began. If it goes back, deadlines are computed
     /// from its values, and no call is made early.
     pub(crate) fn new(now: impl Fn() -> Duration + 'static) -> Self {
-        Self(Rc::new(Shared { queue: RefCell::default(), now: Box::new(now) }))
+        Self(Rc::new(Shared {
+            queue: RefCell::default(),
+            now: Box::new(now),
+            wakes_at: Cell::new(Nanos::ZERO),
+            wake: OnceCell::new(),
+        }))
     }
 
     /// Creates the timers of a clock that is gone.
@@ -231,6 +240,25 @@ impl Timers {
         self.0.queue.borrow().next_deadline().map(Nanos::duration)
     }
 
+    /// Sets the function that wakes the owner, once and for all: see
+    /// [`fall_asleep`](Self::fall_asleep).
+    pub(crate) fn set_wake(&self, wake: impl Fn() + 'static) {
+        // A second function would have no effect. There is one owner, which sets it once.
+        let _ = self.0.wake.set(Box::new(wake));
+    }
+
+    /// Marks the owner as asleep until the next deadline. A call that is scheduled or moved
+    /// meanwhile, to an earlier one, wakes the owner once.
+    pub(crate) fn fall_asleep(&self) {
+        let next = self.0.queue.borrow().next_deadline();
+        self.0.wakes_at.set(next.unwrap_or(Nanos::NEVER));
+    }
+
+    /// Marks the owner as awake.
+    pub(crate) fn wake_up(&self) {
+        self.0.wakes_at.set(Nanos::ZERO);
+    }
+
     /// Fixes the calls that are due in this turn, those with a deadline up to `now`, and returns
     /// them one by one.
     ///
@@ -261,6 +289,7 @@ impl Timers {
             call.cancelled(at);
             call.discard();
         }
+        self.0.notice(at);
         DelayedCall::new(Rc::downgrade(&self.0), call)
     }
 
@@ -295,6 +324,31 @@ impl Shared {
     /// Returns the moment `delay` from now.
     fn deadline(&self, delay: Duration) -> Nanos {
         Nanos::from((self.now)()).plus(delay)
+    }
+
+    /// Wakes an owner that sleeps for longer than the deadline of a new or moved call.
+    #[inline]
+    fn notice(&self, at: Nanos) {
+        if at < self.wakes_at.get() {
+            self.wake_owner();
+        }
+    }
+
+    /// Does so for a call that was moved.
+    #[inline]
+    fn notice_moved(&self) {
+        if self.wakes_at.get() > Nanos::ZERO {
+            let next = self.queue.borrow().next_deadline();
+            self.notice(next.unwrap_or(Nanos::NEVER));
+        }
+    }
+
+    #[cold]
+    fn wake_owner(&self) {
+        self.wakes_at.set(Nanos::ZERO);
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
     }
 
     fn close(&self) {

@@ -122,6 +122,12 @@ impl Nanos {
     /// About 146 years: a [`CallStage`](super::call) keeps a moment and two bits more in 64.
     pub(super) const FAR: Self = Self(u64::MAX >> 2);
 
+    /// The clock's start, before which there is no deadline.
+    pub(super) const ZERO: Self = Self(0);
+
+    /// Later than every deadline.
+    pub(super) const NEVER: Self = Self(u64::MAX);
+
     pub(super) fn new(nanos: u64) -> Self {
         Self(nanos).min(Self::FAR)
     }

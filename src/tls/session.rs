@@ -129,22 +129,37 @@ impl Session {
     fn take_in(&mut self, mut data: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
         while !data.is_empty() && !self.ended {
             self.connection.read_tls(&mut data).map_err(|error| TlsError::Refused { what: error.to_string() })?;
-            let was_ready = self.ready;
-            let state = self.connection.process_new_packets().map_err(|error| TlsError::of(error, was_ready))?;
+            let processed = self.connection.process_new_packets();
             self.ready = !self.connection.is_handshaking();
-            self.ended = state.peer_has_closed();
-            self.take_plain(plain);
+            match processed {
+                Ok(state) => {
+                    self.ended = state.peer_has_closed();
+                    self.take_plain(state.plaintext_bytes_to_read(), plain);
+                }
+                Err(error) => {
+                    // Records before the faulty one are as good as if they had come alone.
+                    self.take_plain(usize::MAX, plain);
+                    return Err(TlsError::of(error, self.ready));
+                }
+            }
         }
         Ok(())
     }
 
-    fn take_plain(&mut self, plain: &mut Vec<u8>) {
+    /// Takes out `left` bytes of plaintext, or as many as rustls holds.
+    fn take_plain(&mut self, mut left: usize, plain: &mut Vec<u8>) {
+        if left == 0 {
+            return;
+        }
         let mut reader = self.connection.reader();
-        // An error means that there is no more plaintext.
-        while let Ok(data @ [_, ..]) = reader.fill_buf() {
+        // A record at a time. Another call, to find that there are no more, would make an error.
+        while left > 0
+            && let Ok(data @ [_, ..]) = reader.fill_buf()
+        {
             plain.extend_from_slice(data);
             let count = data.len();
             reader.consume(count);
+            left -= count;
         }
     }
 

@@ -18,9 +18,7 @@ type WaitingCall = (Id, Box<dyn FnOnce()>);
 /// Shared by a reactor and all its transports.
 pub(crate) struct TransportContext {
     dirty: RefCell<Vec<Transport>>,
-    /// The reactor is closed. From then on the list keeps no transport, because each transport
-    /// keeps the list.
-    is_closed: Cell<bool>,
+    mode: Cell<DirtyMode>,
     pub(crate) pool: BufferPool,
     pub(crate) driver: Weak<dyn Driver>,
     pub(crate) observer: Option<Rc<dyn Observer>>,
@@ -33,11 +31,23 @@ pub(crate) struct TransportContext {
     waiting: RefCell<VecDeque<WaitingCall>>,
 }
 
+/// The reaction of the dirty list to one more connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DirtyMode {
+    /// The list is looked at before the next wait.
+    Open,
+    /// A host waits in the place of the loop, and is to be woken.
+    Watched,
+    /// The reactor is closed. From then on the list keeps no transport, because each transport
+    /// keeps the list.
+    Closed,
+}
+
 impl TransportContext {
     pub(crate) fn new(driver: Weak<dyn Driver>, observer: Option<Rc<dyn Observer>>) -> Self {
         Self {
             dirty: RefCell::default(),
-            is_closed: Cell::new(false),
+            mode: Cell::new(DirtyMode::Open),
             pool: BufferPool::default(),
             driver,
             observer,
@@ -95,14 +105,35 @@ impl TransportContext {
     /// once.
     #[inline(always)]
     pub(crate) fn add_dirty(&self, transport: &Transport) {
-        if !self.is_closed.get() {
+        if self.mode.get() == DirtyMode::Open {
             self.dirty.borrow_mut().push(transport.clone());
+        } else {
+            self.add_dirty_slow(transport);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_dirty_slow(&self, transport: &Transport) {
+        if self.mode.get() == DirtyMode::Watched {
+            self.dirty.borrow_mut().push(transport.clone());
+            if let Some(driver) = self.driver.upgrade() {
+                driver.wake_host();
+            }
+        }
+    }
+
+    /// Sets whether a connection that becomes dirty wakes the host that waits in the place of the
+    /// loop.
+    pub(crate) fn watch_dirty(&self, is_watched: bool) {
+        if self.mode.get() != DirtyMode::Closed {
+            self.mode.set(if is_watched { DirtyMode::Watched } else { DirtyMode::Open });
         }
     }
 
     /// Empties the list, which takes no more connections.
     pub(crate) fn close(&self) {
-        self.is_closed.set(true);
+        self.mode.set(DirtyMode::Closed);
         drop(self.dirty.take());
     }
 

@@ -79,6 +79,8 @@ struct LayerPlace {
     layer: Box<dyn Layer>,
     /// Bytes that were written above the layer and are not sealed yet.
     queue: SendQueue,
+    /// The layer's handshake is done, and stays so. Kept here, so that a look needs no call.
+    is_ready: bool,
 }
 
 impl Layers {
@@ -100,7 +102,8 @@ impl Layers {
 
     /// Puts a layer on top.
     pub(super) fn push(&mut self, layer: Box<dyn Layer>) {
-        self.stack.push(LayerPlace { layer, queue: SendQueue::default() });
+        let is_ready = layer.is_ready();
+        self.stack.push(LayerPlace { layer, queue: SendQueue::default(), is_ready });
     }
 
     /// Returns the queue that takes writes.
@@ -115,7 +118,7 @@ impl Layers {
 
     /// Returns the lowest layer whose handshake is not done.
     fn handshaking(&self) -> Option<&dyn Layer> {
-        self.stack.iter().map(|place| &*place.layer).find(|layer| !layer.is_ready())
+        self.stack.iter().find(|place| !place.is_ready).map(|place| &*place.layer)
     }
 
     /// Time limit of its handshake.
@@ -131,12 +134,29 @@ impl Layers {
 
     /// Returns `true` if a handshake is not done.
     pub(super) fn is_handshaking(&self) -> bool {
-        self.handshaking().is_some()
+        self.stack.iter().any(|place| !place.is_ready)
+    }
+
+    /// Returns what [`can_seal`](Self::can_seal) does, if there are layers, all handshakes are
+    /// done, and no direction has ended or is to end. `None` otherwise.
+    #[inline]
+    pub(super) fn established_can_seal(&self) -> Option<bool> {
+        if self.stack.is_empty() || self.is_ending || self.wire_ended {
+            return None;
+        }
+        let mut waits = false;
+        for place in &self.stack {
+            if !place.is_ready {
+                return None;
+            }
+            waits |= !place.queue.is_empty();
+        }
+        Some(waits)
     }
 
     /// Returns `true` if any waiting bytes can be sealed.
     pub(super) fn can_seal(&self) -> bool {
-        self.stack.iter().any(|place| place.layer.is_ready() && !place.queue.is_empty())
+        self.stack.iter().any(|place| place.is_ready && !place.queue.is_empty())
     }
 
     /// Opens bytes of a level in the layer there. Its answer goes down at once, unless the write
@@ -145,8 +165,9 @@ impl Layers {
         let Some(place) = self.stack.get_mut(level) else { return Opened::default() };
         let mut answer = Vec::new();
         let mut opened = place.layer.open(data, &mut answer, pool);
+        place.is_ready = place.is_ready || place.layer.is_ready();
         opened.unanswered = opened.completed && answer.is_empty();
-        if !self.is_ending {
+        if !self.is_ending && !answer.is_empty() {
             self.below(level, wire).push(&answer, pool);
         }
         opened
@@ -160,7 +181,7 @@ impl Layers {
         }
         if self.is_ending && self.queued_bytes() == 0 {
             // A layer above a handshake that is not done has no way to the peer.
-            let ways = self.stack.iter().take_while(|place| place.layer.is_ready()).count() + 1;
+            let ways = self.stack.iter().take_while(|place| place.is_ready).count() + 1;
             for level in (0..ways.min(self.stack.len())).rev() {
                 self.seal_one(level, wire, pool)?;
                 let mut sealed = Vec::new();
@@ -172,18 +193,15 @@ impl Layers {
     }
 
     fn seal_one(&mut self, level: usize, wire: &mut SendQueue, pool: &BufferPool) -> Result<()> {
+        let (lower, upper) = self.stack.split_at_mut(level);
+        let Some(LayerPlace { layer, queue, is_ready: true }) = upper.first_mut() else { return Ok(()) };
+        let below = lower.last_mut().map_or(wire, |place| &mut place.queue);
         let mut sealed = 0;
-        while let Some(LayerPlace { layer, queue }) = self.stack.get_mut(level)
-            && layer.is_ready()
-            && !queue.is_empty()
-            && sealed < SEALED_BYTES
-        {
-            let mut buffer = pool.take();
+        while !queue.is_empty() && sealed < SEALED_BYTES {
             let count = queue.front().len().min(SEAL_CALL_BYTES);
-            layer.seal(&queue.front()[..count], &mut buffer)?;
+            below.append_with(pool, |buffer| layer.seal(&queue.front()[..count], buffer))?;
             queue.advance(count, pool);
             sealed += count;
-            self.below(level, wire).append(buffer, pool);
         }
         Ok(())
     }
@@ -191,16 +209,14 @@ impl Layers {
     /// Seals bytes of a write without queueing them, if no earlier bytes wait. Returns the number
     /// of bytes that it took.
     pub(super) fn seal_now(&mut self, data: &[u8], wire: &mut SendQueue, pool: &BufferPool) -> Result<usize> {
-        let [LayerPlace { layer, queue }] = &mut *self.stack else { return Ok(0) };
-        if !layer.is_ready() || !queue.is_empty() || self.is_ending {
+        let [LayerPlace { layer, queue, is_ready }] = &mut *self.stack else { return Ok(0) };
+        if !*is_ready || !queue.is_empty() || self.is_ending {
             return Ok(0);
         }
         let mut sealed = 0;
         for piece in data[..data.len().min(SEALED_BYTES.saturating_sub(wire.len()))].chunks(SEAL_CALL_BYTES) {
-            let mut buffer = pool.take();
-            layer.seal(piece, &mut buffer)?;
+            wire.append_with(pool, |buffer| layer.seal(piece, buffer))?;
             sealed += piece.len();
-            wire.append(buffer, pool);
         }
         Ok(sealed)
     }

@@ -130,6 +130,34 @@ impl SendQueue {
         }
     }
 
+    /// Adds the bytes that `write` puts into an empty buffer. If it fails, none are added.
+    pub(crate) fn append_with<E>(
+        &mut self,
+        pool: &BufferPool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.0.is_some() {
+            let mut buffer = pool.take();
+            let written = write(&mut buffer);
+            // A large buffer becomes a chunk of its own; a small one joins the last chunk.
+            if written.is_ok() {
+                self.append(buffer, pool)
+            } else {
+                pool.give(buffer)
+            }
+            return written;
+        }
+        // An empty queue's first chunk is written in place.
+        let mut chunks = pool.take_chunks();
+        let written = write(&mut chunks.head);
+        if written.is_ok() && !chunks.head.is_empty() {
+            self.0 = Some(chunks);
+        } else {
+            pool.give_chunks(chunks);
+        }
+        written
+    }
+
     /// Fills `slices` with the queue's bytes from the front, for a vectored send. Returns the
     /// number of filled slices.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
@@ -156,8 +184,17 @@ impl SendQueue {
 
     /// Takes `count` sent bytes off the front, and gives emptied buffers to the pool. `count` is at
     /// most [`len`](Self::len).
+    #[inline]
     pub(crate) fn advance(&mut self, count: usize, pool: &BufferPool) {
         debug_assert!(count <= self.len(), "the operating system can't take more bytes than were queued");
+        let Some(chunks) = &self.0 else { return };
+        let is_whole = chunks.lent.is_none() && chunks.sent + count == chunks.head.len();
+        if is_whole && chunks.more.is_empty() { self.finish(pool) } else { self.advance_slow(count, pool) }
+    }
+
+    /// Slow path: bytes stay in the queue, or there are several chunks, or one is lent.
+    #[inline(never)]
+    fn advance_slow(&mut self, count: usize, pool: &BufferPool) {
         let Some(chunks) = &mut self.0 else { return };
         chunks.sent += count;
         while chunks.lent.is_none() && chunks.sent >= chunks.head.len() {
@@ -502,6 +539,34 @@ mod tests {
         pool.give(Vec::with_capacity(100));
         queue.push(b"behind", &pool);
         assert!(queue.0.is_some_and(|chunks| chunks.more[0].capacity() == CHUNK));
+    }
+
+    /// Bytes that are written into the queue arrive in order, in the place of the first chunk or
+    /// behind others. Nothing is added by a failure, whose buffer is kept and empty.
+    #[test]
+    fn bytes_are_written_in_place() {
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        let write = |queue: &mut SendQueue, bytes: &[u8], result: Result<(), u8>| {
+            queue.append_with(&pool, |buffer| {
+                assert!(buffer.is_empty());
+                buffer.extend_from_slice(bytes);
+                result
+            })
+        };
+        assert_eq!(write(&mut queue, b"lost", Err(1)), Err(1));
+        assert!(queue.is_empty());
+        assert_eq!(write(&mut queue, b"", Ok(())), Ok(()));
+        assert!(queue.is_empty());
+        assert_eq!(write(&mut queue, b"first", Ok(())), Ok(()));
+        assert_eq!(write(&mut queue, b"lost", Err(2)), Err(2));
+        assert_eq!(write(&mut queue, b", second", Ok(())), Ok(()));
+        assert_eq!((contents(&queue), queue.is_single()), (b"first, second".to_vec(), true));
+        assert_eq!(write(&mut queue, &[3; CHUNK], Ok(())), Ok(()));
+        assert_eq!((queue.len(), queue.is_single()), (13 + CHUNK, false));
+        queue.advance(13, &pool);
+        assert!(queue.front() == [3; CHUNK]);
+        queue.advance(CHUNK, &pool);
+        assert!(queue.is_empty());
     }
 
     #[test]

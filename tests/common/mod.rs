@@ -5,6 +5,7 @@
 pub mod allocator;
 #[cfg(feature = "tls")]
 pub mod certificates;
+pub mod hosted;
 pub mod process;
 pub mod programs;
 pub mod setting;

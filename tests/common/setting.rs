@@ -1,10 +1,15 @@
 //! The conformance suite's setting over real sockets.
 
+use std::cell::RefCell;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ropewalk::error::ReactorError;
-use ropewalk::testing::conformance::{Begin, Setting};
+use ropewalk::reactor::Descriptor;
+use ropewalk::testing::conformance::{Begin, SetDescriptor, Setting};
 use ropewalk::{Address, BackendKind, Reactor};
 
 use super::{
@@ -42,6 +47,62 @@ impl Loopback {
     /// one of the connecting side.
     pub fn beginning(self, (listened, connected): (Begin, Begin)) -> Self {
         Self { begins: Some((listened, connected)), ..self }
+    }
+}
+
+/// A socket of a pair, whose other end makes it ready.
+#[derive(Debug)]
+pub struct WatchedSocket {
+    pub ours: Rc<UnixStream>,
+    pub theirs: RefCell<Option<UnixStream>>,
+}
+
+impl WatchedSocket {
+    pub fn new() -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        [&ours, &theirs].iter().for_each(|socket| socket.set_nonblocking(true).expect("O_NONBLOCK"));
+        Self { ours: Rc::new(ours), theirs: RefCell::new(Some(theirs)) }
+    }
+}
+
+/// Reads everything that is there.
+fn drain(mut socket: &UnixStream) {
+    while socket.read(&mut [0; 65536]).is_ok_and(|count| count > 0) {}
+}
+
+/// Writes until there is no room.
+fn fill(mut socket: &UnixStream) {
+    while socket.write(&[0; 65536]).is_ok() {}
+}
+
+impl SetDescriptor for WatchedSocket {
+    fn descriptor(&self) -> Descriptor {
+        Rc::clone(&self.ours).into()
+    }
+
+    fn set_readable(&self, on: bool) {
+        match self.theirs.borrow_mut().as_mut() {
+            Some(theirs) if on => theirs.write_all(b"x").expect("a byte fits"),
+            _ => drain(&self.ours),
+        }
+    }
+
+    fn set_writable(&self, on: bool) {
+        match &*self.theirs.borrow() {
+            Some(theirs) if on => drain(theirs),
+            _ => fill(&self.ours),
+        }
+    }
+
+    fn hang_up(&self) {
+        self.theirs.take();
+    }
+}
+
+impl Loopback {
+    /// The reactors so far.
+    pub fn reactors(&self) -> &[Reactor] {
+        &self.reactors
     }
 }
 
@@ -90,6 +151,10 @@ impl Setting for Loopback {
     fn plenty(&self) -> usize {
         // More than the buffers of both sockets may grow to.
         24_000_000
+    }
+
+    fn descriptor(&mut self) -> Option<Box<dyn SetDescriptor>> {
+        Some(Box::new(WatchedSocket::new()))
     }
 
     fn silent(&mut self) -> Option<Address> {

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod conformance_hosted;
 mod conformance_memory;
 mod conformance_mio;
 #[cfg(feature = "tls")]

@@ -10,13 +10,17 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("inherited", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
-    ("backend", &["paged_vec"]),
+    // The arguments of a watch, and its part that the table knows.
+    ("descriptor", &[]),
+    ("interest", &[]),
+    ("watched", &["interest"]),
+    ("backend", &["interest", "paged_vec"]),
     ("backend_kind", &["backend"]),
     ("slot_map", &["paged_vec"]),
     ("signal_handling", &["signals"]),
     ("triggers", &["slot_map"]),
     ("threads", &["backend", "process", "slot_map"]),
-    ("net", &["backend", "threads"]),
+    ("net", &["backend", "threads", "watched"]),
     ("run_state", &["triggers"]),
     ("life", &["backend"]),
     (
@@ -32,19 +36,25 @@ const HOUSE: &[(&str, &[&str])] = &[
             "slot_map",
             "threads",
             "triggers",
+            "watched",
         ],
     ),
+    ("around_wait", &[]),
     // `Reactor`, and its builder.
-    ("mod", &["backend", "backend_kind", "core", "inherited", "life", "net", "triggers"]),
+    ("mod", &["around_wait", "backend", "backend_kind", "core", "inherited", "life", "net", "triggers"]),
     ("turn", &["backend", "core"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),
-    ("on_signal", &["backend", "core", "mod", "signals"]),
+    ("hosting", &["backend", "core", "mod"]),
+    ("on_signal", &["core", "interest", "mod", "signals"]),
+    ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
+    ("watch_callbacks", &["watch"]),
     ("react", &["mod", "triggers"]),
 ];
 
 /// Edges against the order. The files of a part have methods of the core, and calls of the program
-/// that are given a `Reactor`. The core keeps the settings of a `Builder`.
+/// that are given a `Reactor`. The core keeps the settings of a `Builder`, and one of these has a
+/// file of its own.
 const UPWARD: &[(&str, &str)] = &[
     ("threads", "core"),
     ("threads", "mod"),
@@ -53,6 +63,7 @@ const UPWARD: &[(&str, &str)] = &[
     ("life", "core"),
     ("life", "mod"),
     ("core", "mod"),
+    ("around_wait", "mod"),
 ];
 
 /// Returns the file or folder of a house that a path leads to.

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::hosted::{Guest, host};
 use crate::common::*;
 use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
 use ropewalk::locks::FilesystemLock;
 use ropewalk::reactor::UnixListenOptions;
-use ropewalk::{Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
+use ropewalk::{BackendKind, Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 #[allow(unsafe_code, reason = "nobody else forks")]
@@ -197,6 +198,40 @@ fn failure<T>(mut deferred: Deferred<T>) -> ropewalk::Failure {
     deferred.take_result().expect("it has failed").err().expect("it has failed")
 }
 
+/// Watches of foreign descriptors go with a reactor that a child takes over. Any other child can
+/// end its copy of a watch, and the parent's goes on.
+#[test]
+fn watches_belong_to_the_process_of_their_reactor() {
+    use ropewalk::error::WatchError;
+    use ropewalk::reactor::{Interest, WatchCallbacks};
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+        let log = Log::default();
+        let heard = log.clone();
+        let callbacks = WatchCallbacks::new().on_read(move |_| {
+            heard.add("read");
+            Ok(())
+        });
+        let watch = reactor.watch(ours, Interest::READ, callbacks).expect("it can be watched");
+        theirs.write_all(b"x").expect("it is open");
+        let early = Child::new(|| run_until(&reactor, || log.count("read") > 2));
+        early.ends_well(|| ());
+        run_until(&reactor, || log.count("read") > 2);
+        // The parent keeps its copy, whatever the child does with the child's.
+        let watch = Cell::new(Some(watch));
+        let late = Child::new(|| {
+            let watch = watch.take().expect("it is there");
+            assert!(matches!(watch.set_interest(Interest::NONE), Err(WatchError::ForkedChild)));
+            watch.stop();
+            drop(watch);
+        });
+        let before = log.count("read");
+        late.ends_well(|| settle(&reactor));
+        run_until(&reactor, || log.count("read") > before + 2);
+    }
+}
+
 /// Every call in a forked child says so, and none gets at the parent.
 #[test]
 fn every_call_in_a_forked_child_says_so() {
@@ -239,6 +274,39 @@ fn every_call_in_a_forked_child_says_so() {
     assert_eq!(result_of(&handle, pool.defer_to_thread(|| Ok(7))).unwrap(), 7);
     drop(handle);
     parent.is_well();
+}
+
+/// A child that was forked between two steps of a host has no run: its steps say so, and neither
+/// they nor the drop of the run get at the parent's poller.
+#[test]
+fn a_child_of_a_host_has_no_run() {
+    own_process!();
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let log = Log::default();
+        let scripts = log.clone();
+        let (_port, address) = listen(&reactor, move |_| Some(Script::new(&scripts)));
+        let mut client = dial(address);
+        let mut guests = vec![Guest::begin(&reactor).unwrap()];
+        host(&mut guests, &mut || log.has("made")).unwrap();
+        let reactor = RefCell::new(Some(reactor));
+        let guests = RefCell::new(guests);
+        let child = Child::new(|| {
+            let guest = guests.borrow_mut().pop().unwrap();
+            assert_eq!(guest.run.prepare_to_wait(None), Some(Duration::ZERO));
+            assert!(matches!(guest.run.step(Some(Duration::ZERO)), Err(ReactorError::ForkedChild)));
+            assert!(matches!(guest.run.poller(), Err(ReactorError::ForkedChild)));
+            assert!(matches!(reactor.borrow().as_ref().unwrap().begin_run(), Err(ReactorError::ForkedChild)));
+            drop(guest);
+            drop(reactor.take());
+            assert!(!log.has("lost"), "it belongs to the parent");
+        });
+        child.ends_well(|| ());
+        let mut guests = guests.into_inner();
+        client.write_all(b"still there?").unwrap();
+        host(&mut guests, &mut || log.has("data")).unwrap();
+        assert!(!log.is_over());
+    }
 }
 
 /// A child that was forked by a callback leaves the loop at once, and takes nothing of what its

@@ -197,3 +197,37 @@ fn a_record_that_was_changed() {
         assert_eq!(serving.text(), "");
     }
 }
+
+/// Records before one that was changed are delivered, whether they arrive with it or alone. The
+/// same holds for the last flight of a handshake.
+#[test]
+fn records_before_one_that_was_changed() {
+    for (together, after_the_handshake) in [(true, true), (false, true), (true, false), (false, false)] {
+        let (authority, _, server_tls) = usual();
+        let (pump, raw, serving) = with_library_client(server_tls);
+        let transport = pump.client().transport();
+        let mut library = Library::client(&authority, "example.org");
+        let mut bytes = if after_the_handshake {
+            library.talk(&pump, transport, &raw);
+            Vec::new()
+        } else {
+            transport.write(&library.send());
+            pump.flush();
+            library.take(&raw);
+            library.send()
+        };
+        bytes.extend(library.write(b"one, "));
+        bytes.extend(library.write(b"two"));
+        let mut changed = library.write(b"three");
+        let last = changed.len() - 1;
+        changed[last] ^= 1;
+        transport.write(&bytes);
+        if !together {
+            pump.flush();
+        }
+        transport.write(&changed);
+        pump.flush();
+        assert_eq!((serving.text().as_str(), serving.log.count("secured")), ("one, two", 1), "{together}");
+        assert!(serving.error().contains("cannot decrypt"), "{}", serving.error());
+    }
+}

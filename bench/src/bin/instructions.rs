@@ -262,27 +262,7 @@ impl Case {
 
     /// Counts in a run of `rounds` rounds.
     fn count(&self, rounds: usize) -> Result<Profile> {
-        let program = std::env::current_exe()?;
-        let output = std::env::temp_dir().join(format!("ropewalk-instructions-{}-{rounds}", std::process::id()));
-        let ran = Command::new("valgrind")
-            .args(["--tool=callgrind", "--collect-systime=yes", &format!("--toggle-collect={COUNTED}*")])
-            .arg(format!("--callgrind-out-file={}", output.display()))
-            .arg(program)
-            .args([RUN_ARGUMENT, &self.to_string(), &rounds.to_string()])
-            .output()
-            .map_err(|error| format!("valgrind cannot be run: {error}"))?;
-        let counted = std::fs::read_to_string(&output);
-        // The file is absent if valgrind did not write it, which is reported below.
-        drop(std::fs::remove_file(&output));
-        let (output_text, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        if let Some(why) = output_text.lines().find_map(|line| line.strip_prefix("missing ")) {
-            return Err(Missing(why.to_owned()).into());
-        }
-        if !ran.status.success() {
-            return Err(format!("the run under valgrind failed:\n{errors}").into());
-        }
-        let counted = counted.map_err(|error| format!("valgrind counted nothing: {error}\n{errors}"))?;
-        Profile::parse(&counted).map_err(|error| format!("{COUNTED}: {error}").into())
+        Profile::of_this_program(&[RUN_ARGUMENT, &self.to_string(), &rounds.to_string()], COUNTED)
     }
 }
 

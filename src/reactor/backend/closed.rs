@@ -79,6 +79,10 @@ impl Backend for Closed {
         Err(gone())
     }
 
+    fn rewatch(&mut self, _id: Id, _interest: Interest) -> io::Result<()> {
+        Err(gone())
+    }
+
     fn wait(&mut self, _until: Option<Duration>) -> io::Result<()> {
         Err(gone())
     }

@@ -33,8 +33,9 @@ use ::mio::Waker;
 
 use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::fine_timer::FineTimer;
+use super::foreign::ForeignDescriptors;
 use super::poller::Poller;
-use super::readiness::{Listener, PolledSource, PolledStream, Watched};
+use super::readiness::{Listener, PolledSource, PolledStream};
 use super::socket::{self, Receive, Send};
 use super::table::Table;
 use super::{
@@ -56,9 +57,16 @@ const RECEIVING: PollInterest = PollInterest::READABLE.add(PollInterest::PRIORIT
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const RECEIVING: PollInterest = PollInterest::READABLE;
 
+/// Events taken per wait. 1,024, as libuv and tokio. The next turn takes the rest, and epoll hands
+/// events out in rotation.
+const EVENTS: usize = 1024;
+
 /// The backend on mio: see the module.
 pub(crate) struct Mio {
     poller: Poller,
+    waker: Arc<Waker>,
+    /// Present from the first watch on.
+    foreign: Option<Box<ForeignDescriptors>>,
     table: Table<PolledSource>,
     /// The event of a receive on the fast path that did not return bytes.
     aside: Option<(Id, BackendEvent)>,
@@ -73,12 +81,23 @@ pub(crate) struct Mio {
 
 impl Mio {
     pub(crate) fn new() -> io::Result<Self> {
-        let poller = Poller::new()?;
+        let poller = Poller::new(EVENTS)?;
+        let waker = poller.make_waker()?;
         let fine = FineTimer::new()?;
         if let Some(fine) = &fine {
             poller.register_timer(fine)?;
         }
-        Ok(Self { poller, table: Table::new(), aside: None, clock: Monotonic::new(), fine, reserve: None, turn: 0 })
+        Ok(Self {
+            poller,
+            waker,
+            foreign: None,
+            table: Table::new(),
+            aside: None,
+            clock: Monotonic::new(),
+            fine,
+            reserve: None,
+            turn: 0,
+        })
     }
 
     fn stream(&mut self, id: Id) -> Option<&mut PolledStream> {
@@ -99,6 +118,26 @@ impl Mio {
         if let Err(error) = self.poller.deregister(descriptor) {
             tracing::warn!(%error, "the poller keeps a socket that another descriptor holds open");
         }
+    }
+
+    /// Returns the foreign descriptors, whose poller is made for the first of them.
+    fn foreign(&mut self) -> io::Result<&mut ForeignDescriptors> {
+        if self.foreign.is_none() {
+            let foreign = ForeignDescriptors::new()?;
+            self.poller.register_nested(foreign.poller())?;
+            self.foreign = Some(Box::new(foreign));
+        }
+        Ok(self.foreign.as_mut().expect("it was just made"))
+    }
+
+    /// Slow path: returns the next event of a foreign descriptor.
+    #[cold]
+    fn next_foreign(&mut self) -> Option<(Id, BackendEvent)> {
+        let foreign = self.foreign.as_mut()?;
+        if self.poller.take_nested() {
+            foreign.note_events();
+        }
+        foreign.next().map(|(id, completion)| (id, completion.into()))
     }
 
     /// Returns the duration of the first wait: all of it, or the part that the poller can count.
@@ -156,8 +195,12 @@ impl Backend for Mio {
 
     fn reopen(&mut self) -> io::Result<()> {
         let made = Self::new()?;
-        (self.poller, self.fine) = (made.poller, made.fine);
+        (self.poller, self.waker, self.fine) = (made.poller, made.waker, made.fine);
         let poller = &self.poller;
+        if let Some(foreign) = &mut self.foreign {
+            foreign.reopen()?;
+            poller.register_nested(foreign.poller())?;
+        }
         self.table.each(|id, source| {
             let (descriptor, interest) = match source {
                 PolledSource::Listener(listener) => {
@@ -167,7 +210,7 @@ impl Backend for Mio {
                 PolledSource::Connecting(stream) => {
                     (stream.socket.as_raw_fd(), PollInterest::READABLE | PollInterest::WRITABLE)
                 }
-                PolledSource::Vacant | PolledSource::Stream(_) | PolledSource::Watched(_) => return Ok(()),
+                PolledSource::Vacant | PolledSource::Stream(_) => return Ok(()),
             };
             poller.register(id, descriptor, interest)
         })
@@ -332,22 +375,21 @@ impl Backend for Mio {
                     stream.read_last();
                 }
             }
-            // Its owner may have closed it, which has already removed it from the poller.
-            PolledSource::Watched(watched) => drop(self.poller.deregister(watched.descriptor)),
-            PolledSource::Vacant | PolledSource::Listener(_) | PolledSource::Connecting(_) => {}
+            PolledSource::Listener(_) | PolledSource::Connecting(_) => {}
+            PolledSource::Vacant => {
+                if let Some(foreign) = &mut self.foreign {
+                    foreign.unwatch(id);
+                }
+            }
         }
     }
 
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
-        let readiness = match interest {
-            Interest { readable: true, writable: false } => PollInterest::READABLE,
-            Interest { readable: false, writable: true } => PollInterest::WRITABLE,
-            Interest { readable: true, writable: true } => PollInterest::READABLE | PollInterest::WRITABLE,
-            Interest { readable: false, writable: false } => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        self.poller.register(id, descriptor, readiness)?;
-        self.table.insert(id, PolledSource::Watched(Watched::new(descriptor, interest)));
-        Ok(())
+        self.foreign()?.watch(id, descriptor, interest)
+    }
+
+    fn rewatch(&mut self, id: Id, interest: Interest) -> io::Result<()> {
+        self.foreign()?.rewatch(id, interest)
     }
 
     #[inline(always)]
@@ -359,12 +401,31 @@ impl Backend for Mio {
             self.table.begin_turn();
             return Ok(());
         }
-        let until = if self.table.is_drained() { until } else { Some(Duration::ZERO) };
+        let mut is_idle = self.table.is_drained();
+        if let Some(foreign) = &mut self.foreign {
+            foreign.begin_turn();
+            is_idle &= !foreign.has_more();
+        }
+        let until = if is_idle { until } else { Some(Duration::ZERO) };
         match self.poll(until) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => self.table.begin_turn(),
         }
         Ok(())
+    }
+
+    fn is_idle(&mut self) -> bool {
+        let has_more = self.foreign.as_ref().is_some_and(|foreign| foreign.has_more());
+        !has_more && self.table.is_drained() && self.aside.is_none() && self.poller.peek().is_none()
+    }
+
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        self.poller.duplicate()
+    }
+
+    fn prepare_to_wait(&mut self) -> bool {
+        let is_armed = self.foreign.as_ref().is_none_or(|foreign| foreign.is_armed());
+        is_armed && self.is_idle() && !self.poller.is_full()
     }
 
     #[inline(always)]
@@ -395,7 +456,10 @@ impl Backend for Mio {
             let told = if self.table.has_current() { None } else { self.poller.next() };
             let id = match told {
                 Some((id, readiness)) => self.table.note(id, |source| source.note(readiness)),
-                None => Some(self.table.next_queued()?),
+                None => match self.table.next_queued() {
+                    Some(id) => Some(id),
+                    None => return self.next_foreign(),
+                },
             };
             let Some(id) = id else { continue };
             let Some(source) = self.table.get_mut(id) else { continue };
@@ -408,7 +472,7 @@ impl Backend for Mio {
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(self.poller.waker()) as Arc<dyn Wake>
+        Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
@@ -420,7 +484,7 @@ impl Backend for Mio {
     }
 
     fn stale(&self) -> u64 {
-        self.table.stale()
+        self.table.stale() + self.foreign.as_ref().map_or(0, |foreign| foreign.stale())
     }
 }
 

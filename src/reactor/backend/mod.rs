@@ -12,8 +12,8 @@
 //! | [`connect`] | [`Connected`], [`ConnectFailed`] |
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
-//! | [`watch`] | [`Readable`], [`Writable`] |
-//! | [`waker`] | [`wait`] returns |
+//! | [`watch`], [`rewatch`] | [`Ready`], [`DescriptorLost`] |
+//! | [`waker`] | [`wait`] returns, and the [`poller`] becomes readable |
 //! | [`clock`] | the time, which is the backend's business too |
 //!
 //! Rules for a backend:
@@ -50,10 +50,12 @@
 //! [`SendReady`]: Completion::SendReady
 //! [`Returned`]: BackendEvent::Returned
 //! [`watch`]: Backend::watch
-//! [`Readable`]: Completion::Readable
-//! [`Writable`]: Completion::Writable
+//! [`rewatch`]: Backend::rewatch
+//! [`Ready`]: Completion::Ready
+//! [`DescriptorLost`]: Completion::DescriptorLost
 //! [`waker`]: Backend::waker
 //! [`wait`]: Backend::wait
+//! [`poller`]: Backend::poller
 //! [`clock`]: Backend::clock
 //! [`next`]: Backend::next
 
@@ -61,6 +63,7 @@ mod adopted;
 mod any;
 mod closed;
 mod fine_timer;
+mod foreign;
 mod mio;
 mod options;
 mod outstanding;
@@ -85,6 +88,7 @@ use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
 use crate::error::AdoptError;
+use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
@@ -229,14 +233,47 @@ pub(crate) trait Backend {
     /// may be far off.
     fn flush(&mut self) {}
 
-    /// Watches a foreign descriptor until [`close`](Self::close). Each completion reports that the
-    /// descriptor has become ready. There is no other one until the descriptor was found not to be
-    /// ready.
+    /// Watches a foreign descriptor until [`close`](Self::close), or until it is
+    /// [lost](Completion::DescriptorLost). It is level-triggered: each turn reports each descriptor
+    /// that is ready, once. An interest in nothing reports nothing.
+    ///
+    /// # Errors
+    /// The system's: `EBADF`, `EPERM` for a regular file, `EEXIST` if it is watched already.
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()>;
+
+    /// Changes the interest of a watch, which is checked on that occasion.
+    ///
+    /// # Errors
+    /// `EBADF` or `ENOENT`: the descriptor was closed, or its number belongs to another file.
+    /// `Unsupported`: the system has no such interest. `id` names nothing any more.
+    fn rewatch(&mut self, id: Id, interest: Interest) -> io::Result<()>;
 
     /// Waits for an event, at most until the [clock](Self::clock) reads `until`. `None` waits
     /// without limit. Zero does not wait at all.
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()>;
+
+    /// Returns `true` if a wait would last until its deadline, unless something happens. `false`:
+    /// it returns at once, because events are left over.
+    fn is_idle(&mut self) -> bool {
+        true
+    }
+
+    /// Returns a descriptor for the poller of a host: it becomes readable when a wait would return
+    /// for another reason than its deadline or [`is_idle`](Self::is_idle). The backend keeps
+    /// reporting to it until [`end_hosting`](Self::end_hosting).
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Prepares a wait of the host: submits all pending requests, and silences the
+    /// [`poller`](Self::poller) as far as it reports known events. Returns
+    /// [`is_idle`](Self::is_idle).
+    fn prepare_to_wait(&mut self) -> bool {
+        self.is_idle()
+    }
+
+    /// Ends the reports to the [`poller`](Self::poller).
+    fn end_hosting(&mut self) {}
 
     /// Fast path of [`next`](Self::next): returns the stream that received bytes, if that is the
     /// next event and nothing else belongs to it. `None` carries no information: call `next`.
@@ -358,13 +395,6 @@ pub(crate) enum Progress {
     Starved(usize),
 }
 
-/// The kinds of readiness to report for a watched descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interest {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-}
-
 /// An event: the two that a busy connection consists of, and all others.
 #[derive(Debug)]
 pub(crate) enum BackendEvent {
@@ -411,10 +441,11 @@ pub(crate) enum Completion {
     /// A fatal network error. With `rest`, bytes that arrived before it were not handed over:
     /// [`Backend::receive_rest`] delivers them.
     Broken { error: io::Error, rest: bool },
-    /// A watched descriptor is readable.
-    Readable,
-    /// A watched descriptor is writable.
-    Writable,
+    /// A watched descriptor is ready.
+    Ready(Ready),
+    /// A watched descriptor was closed by its owner, or its number belongs to another file. `id`
+    /// names nothing any more.
+    DescriptorLost(io::Error),
 }
 
 /// An accepted connection that has no id yet. Dropping it closes the connection.

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::event::PollFlags;
@@ -12,7 +12,7 @@ use rustix::event::PollFlags;
 use super::socket::{self, Accept, Receive, Send};
 use super::socket_file::SocketFile;
 use super::table::Requeue;
-use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Interest, Progress, RECEIVE};
+use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
 use super::{ConnectionOptions, PortOptions};
 use crate::address::{Address, AddressPair, UnixAddress};
 use crate::transport::outgoing::Outgoing;
@@ -42,15 +42,6 @@ pub(super) enum PolledSource {
     /// A connection attempt. It already records the readiness of the stream that it may become.
     Connecting(PolledStream),
     Stream(PolledStream),
-    /// A foreign descriptor.
-    Watched(Watched),
-}
-
-/// A foreign descriptor, and the readiness to report for it.
-pub(super) struct Watched {
-    pub(super) descriptor: RawFd,
-    pub(super) interest: Interest,
-    readiness: Readiness,
 }
 
 pub(super) struct Listener {
@@ -132,6 +123,10 @@ impl Readiness {
     /// the other flags.
     pub(super) const GONE: Self = Self(16);
 
+    /// An urgent byte was announced, and nothing else to read. Only foreign descriptors tell the
+    /// two apart, since they may block.
+    pub(super) const ONLY_URGENT: Self = Self(64);
+
     /// Flags with which a short receive does not prove that the socket was drained.
     const UNDRAINED: Self = Self(Self::HUNG_UP.0 | Self::URGENT.0);
 
@@ -153,6 +148,7 @@ impl Readiness {
             .with(Self::HUNG_UP, hung_up)
             .with(Self::FAILED, failed)
             .with(Self::URGENT, urgent)
+            .with(Self::ONLY_URGENT, urgent && !readable && !hung_up)
             .with(Self::GONE, closed || failed)
     }
 
@@ -189,7 +185,6 @@ impl PolledSource {
             Self::Vacant => return false,
             Self::Listener(listener) => listener.waiting = true,
             Self::Connecting(stream) | Self::Stream(stream) => stream.readiness.add(readiness),
-            Self::Watched(watched) => watched.note(readiness),
         }
         true
     }
@@ -205,7 +200,6 @@ impl PolledSource {
             Self::Stream(stream) => return stream.next(inbox),
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Requeue::No),
-            Self::Watched(watched) => watched.next(),
             Self::Vacant => (None, Requeue::No),
         };
         (completion.map(BackendEvent::Other), requeue)
@@ -223,32 +217,6 @@ impl PolledSource {
             }
             Err(error) => Completion::ConnectFailed(error),
         })
-    }
-}
-
-impl Watched {
-    pub(super) fn new(descriptor: RawFd, interest: Interest) -> Self {
-        Self { descriptor, interest, readiness: Readiness::NONE }
-    }
-
-    pub(super) fn note(&mut self, readiness: Readiness) {
-        self.readiness.add(readiness);
-    }
-
-    /// Returns the completion for the recorded readiness. An error or the peer's end is reported as
-    /// any readiness that was asked for, because the next call on the descriptor returns it.
-    pub(super) fn next(&mut self) -> (Option<Completion>, Requeue) {
-        let is_over = self.readiness.has(Readiness::HUNG_UP)
-            || self.readiness.has(Readiness::FAILED)
-            || self.readiness.has(Readiness::GONE);
-        let readable = self.interest.readable && (self.readiness.has(Readiness::READABLE) || is_over);
-        let writable = self.interest.writable && (self.readiness.has(Readiness::WRITABLE) || is_over);
-        self.readiness = if readable && writable { Readiness::WRITABLE } else { Readiness::NONE };
-        match (readable, writable) {
-            (true, writable) => (Some(Completion::Readable), if writable { Requeue::Now } else { Requeue::No }),
-            (false, true) => (Some(Completion::Writable), Requeue::No),
-            (false, false) => (None, Requeue::No),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tests of the contract on backends alone, without a reactor.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -171,44 +171,103 @@ fn so_much_is_received_in_a_turn() {
     }
 }
 
-/// A watched descriptor reports the directions that were asked for. An end is reported in all of
-/// them. A released descriptor reports nothing.
+/// A watched descriptor reports the directions that were asked for, in each turn in which it is
+/// ready. An end is reported in all of them. A released descriptor reports nothing.
 #[test]
 fn a_watched_descriptor_tells_what_was_asked_for() {
-    let nothing = Interest { readable: false, writable: false };
-    for (readable, writable) in [(true, false), (false, true), (true, true)] {
+    for interest in [Interest::READ, Interest::WRITE, Interest::READ | Interest::WRITE] {
         for mut backend in backends() {
             let (socket, mut peer) = unix_pair();
-            assert!(backend.watch(ID, socket.as_raw_fd(), nothing).is_err());
-            backend.watch(ID, socket.as_raw_fd(), Interest { readable, writable }).expect("the descriptor is watched");
-            assert_eq!(told(&mut *backend), (false, writable), "a new socket has room");
+            backend.watch(ID, socket.as_raw_fd(), interest).expect("the descriptor is watched");
+            let room = Interest::WRITE.both(interest);
+            assert_eq!(told(&mut *backend), room, "a new socket has room");
             peer.write_all(b"more").expect("the socket is open");
-            assert_eq!(told(&mut *backend).0, readable);
-            assert_eq!(told(&mut *backend), (false, false), "it was reported already");
+            for _ in 0..3 {
+                assert_eq!(told(&mut *backend), interest, "it is a level");
+            }
             rustix::io::read(&socket, &mut [0; 9]).expect("the bytes were written");
+            assert_eq!(told(&mut *backend), room, "it was drained");
+            backend.rewatch(ID, Interest::NONE).expect("the descriptor is open");
             drop(peer);
-            assert_eq!(told(&mut *backend), (readable, writable), "the end");
+            assert_eq!(told(&mut *backend), Interest::NONE, "it is paused");
+            backend.rewatch(ID, interest).expect("the descriptor is open");
+            assert_eq!(told(&mut *backend), interest, "the end");
 
             let (socket, mut peer) = unix_pair();
             let id = Id { slot: 7, ..ID };
-            backend.watch(id, socket.as_raw_fd(), Interest { readable, writable }).expect("the descriptor is watched");
+            backend.watch(id, socket.as_raw_fd(), interest).expect("the descriptor is watched");
             backend.close(id, false);
+            backend.close(ID, false);
             let stale = backend.stale();
             peer.write_all(b"too late").expect("the socket is open");
-            assert_eq!((told(&mut *backend), backend.stale()), ((false, false), stale));
+            assert_eq!((told(&mut *backend), backend.stale()), (Interest::NONE, stale));
         }
     }
 }
 
+/// F16. A descriptor that was closed, or whose number belongs to another file, ends its watch: at a
+/// change of the interest, at the next watch of the number, and at an event that a copy makes.
+#[test]
+fn a_descriptor_that_was_closed_behind_its_watch_is_lost() {
+    let is = |error: &io::Error, errno| Errno::from_io_error(error) == Some(errno);
+    for mut backend in backends() {
+        let (socket, _peer) = unix_pair();
+        let number = socket.as_raw_fd();
+        backend.watch(ID, number, Interest::READ).expect("the descriptor is watched");
+        drop(socket);
+        let lost = backend.rewatch(ID, Interest::NONE).expect_err("it was closed");
+        assert!(is(&lost, Errno::BADF) || is(&lost, Errno::NOENT), "{lost}");
+        assert!(backend.rewatch(ID, Interest::READ).is_err(), "the id names nothing");
+        assert!(lost_ids(&mut *backend).is_empty(), "it is told once");
+
+        // A copy keeps the file alive, and its events go on. Another file takes the number.
+        let (socket, mut peer) = unix_pair();
+        let copy = socket.try_clone().expect("a descriptor");
+        backend.watch(ID, socket.as_raw_fd(), Interest::READ).expect("the descriptor is watched");
+        let (other, mut other_peer) = unix_pair();
+        let mut number = socket;
+        rustix::io::dup2(&other, &mut number).expect("the number is replaced");
+        peer.write_all(b"for the copy").expect("the copy is open");
+        assert_eq!(lost_ids(&mut *backend), [ID]);
+
+        // The number can be watched anew, and is the other file's.
+        backend.watch(Id { slot: 3, ..ID }, number.as_raw_fd(), Interest::READ).expect("it is another file");
+        assert_eq!(told(&mut *backend), Interest::NONE);
+        other_peer.write_all(b"for the other").expect("the socket is open");
+        assert_eq!(told(&mut *backend), Interest::READ);
+        drop(copy);
+
+        // The next watch of the same number ends the one before.
+        let (third, _third_peer) = unix_pair();
+        rustix::io::dup2(&third, &mut number).expect("the number is replaced");
+        backend.watch(Id { slot: 4, ..ID }, number.as_raw_fd(), Interest::READ).expect("it is another file");
+        assert_eq!(lost_ids(&mut *backend), [Id { slot: 3, ..ID }]);
+    }
+}
+
+/// Runs a few turns, and returns the ids whose descriptors they report as lost.
+fn lost_ids(backend: &mut dyn Backend) -> Vec<Id> {
+    let (mut inbox, mut lost) = (Inbox::default(), Vec::new());
+    for _ in 0..4 {
+        backend.wait(Some(Duration::ZERO)).expect("the wait succeeds");
+        while let Some((id, event)) = backend.next(&mut inbox) {
+            match event {
+                BackendEvent::Other(Completion::DescriptorLost(_)) => lost.push(id),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    lost
+}
+
 /// Runs a few turns, and returns the directions that they report for a watched descriptor.
-fn told(backend: &mut dyn Backend) -> (bool, bool) {
-    let (mut inbox, mut told) = (Inbox::default(), (false, false));
+fn told(backend: &mut dyn Backend) -> Interest {
+    let (mut inbox, mut told) = (Inbox::default(), Interest::NONE);
     for _ in 0..4 {
         backend.wait(Some(Duration::ZERO)).expect("the wait succeeds");
         while let Some((_, event)) = backend.next(&mut inbox) {
             match event {
-                BackendEvent::Other(Completion::Readable) => told.0 = true,
-                BackendEvent::Other(Completion::Writable) => told.1 = true,
+                BackendEvent::Other(Completion::Ready(ready)) => told |= ready.kinds,
                 other => panic!("{other:?}"),
             }
         }
@@ -254,7 +313,8 @@ fn a_closed_backend_refuses_everything() {
     assert!(closed.adopt(ID, IncomingSocket::Descriptor { socket: tcp_pair().0, unix: false }).is_err());
     assert!(closed.send(ID, Stream::new().outgoing(&BufferPool::default())).is_err());
     assert!(
-        closed.watch(ID, 0, Interest { readable: true, writable: true }).is_err()
+        closed.watch(ID, 0, Interest::READ).is_err()
+            && closed.rewatch(ID, Interest::READ).is_err()
             && closed.wait(None).is_err()
             && closed.reopen().is_err()
     );

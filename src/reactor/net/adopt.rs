@@ -209,7 +209,7 @@ impl Core {
         let port = Rc::new(PortCore::adopted(host.clone(), port_options, factory));
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(&port)));
         let adopt =
-            |socket| self.backend.borrow_mut().adopt_port(id, socket, &host, &port.options, options.remove_file);
+            |socket| self.backend_for_request().adopt_port(id, socket, &host, &port.options, options.remove_file);
         let adopted = adopt(socket).or_else(|(socket, error)| match error.into() {
             ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => adopt(socket),
             ListenRefusal::NoDescriptors(error) | ListenRefusal::System(error) => Err((socket, error)),
@@ -304,7 +304,7 @@ impl Core {
             Err(panic) => Err(panic.into()),
         };
         let adopted = built.and_then(|joint| {
-            let mut backend = self.backend.borrow_mut();
+            let mut backend = self.backend_for_request();
             backend.adopt(id, IncomingSocket::Descriptor { socket, unix }).map_err(AdoptError::System)?;
             backend.share(id).map_err(AdoptError::System)?;
             Ok(joint)

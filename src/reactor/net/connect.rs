@@ -170,10 +170,10 @@ impl Core {
 
     fn start_attempt(self: &Rc<Self>, id: Id, attempt: &DialAttempt) {
         let options = attempt.dial.options.dial;
-        let mut begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
+        let mut begun = self.backend_for_request().connect(id, &attempt.to, &options);
         // A new connection is worth more than the oldest lingering socket.
         if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
-            begun = self.backend.borrow_mut().connect(id, &attempt.to, &options);
+            begun = self.backend_for_request().connect(id, &attempt.to, &options);
         }
         let Err(refusal) = begun else { return };
         let error = match (refusal, options.from) {
@@ -211,7 +211,7 @@ impl Core {
             // The connection goes to a free port of the local range, and the system chose that same
             // port as the local one.
             attempt.self_connects.set(attempt.self_connects.get() + 1);
-            self.backend.borrow_mut().close(id, true);
+            self.backend_for_request().close(id, true);
             self.start_attempt(id, &attempt);
             return;
         }
@@ -296,7 +296,7 @@ impl Core {
     fn close_attempt(&self, id: Id) {
         if let Some(attempt) = self.attempt(id) {
             self.slots.borrow_mut().remove(id);
-            self.backend.borrow_mut().close(id, false);
+            self.backend_for_request().close(id, false);
             attempt.cancel_timer();
         }
     }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::log::error;
 use crate::protocol::ErasedJoint;
 use crate::reactor::backend::{AnyBackend, Completion, Inbox, Incoming, Progress};
+use crate::reactor::watched::Watched;
 use crate::reactor::{Core, Slot};
 use crate::time::Clock;
 use crate::transport::Transport;
@@ -65,9 +66,16 @@ impl Core {
             Completion::AcceptFailed(error) => self.accept_failed(id, &error),
             Completion::Connected(host) => self.connected(id, host),
             Completion::ConnectFailed(error) => self.connect_failed(id, error),
-            Completion::Readable => self.signalled(),
-            // Signals are the only watched descriptor, and they wait for readability only.
-            Completion::Writable => {}
+            Completion::Ready(ready) => match self.watched(id) {
+                Some(watched) => watched.ready(ready),
+                // Without effect for any other id.
+                None => self.signalled(),
+            },
+            Completion::DescriptorLost(error) => match self.watched(id) {
+                Some(watched) => watched.lost(error),
+                None if self.is_for_signals(id) => error!(%error, "signals are not handled any more"),
+                None => {}
+            },
         }
     }
 
@@ -336,6 +344,7 @@ impl Core {
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
             self.attempt_stopped(id);
         }
+        self.watches().into_iter().for_each(|watched| watched.reactor_stopped());
         self.settle_all();
         self.deliver_losses();
         // There may be no other turn.
@@ -350,6 +359,25 @@ impl Core {
         while !self.context.is_clean() {
             self.settle();
         }
+    }
+
+    /// Returns the watch of a foreign descriptor.
+    fn watched(&self, id: Id) -> Option<Rc<dyn Watched>> {
+        match self.slots.borrow().get(id)? {
+            Slot::Watched(watched) => Some(Rc::clone(watched)),
+            _ => None,
+        }
+    }
+
+    /// Returns `true` for the descriptor of the signal handlers.
+    fn is_for_signals(&self, id: Id) -> bool {
+        matches!(self.slots.borrow().get(id), Some(Slot::Signals))
+    }
+
+    /// Returns the watches of foreign descriptors.
+    pub(in crate::reactor) fn watches(&self) -> Vec<Rc<dyn Watched>> {
+        let ids = self.ids(|slot| matches!(slot, Slot::Watched(_)));
+        ids.into_iter().filter_map(|id| self.watched(id)).collect()
     }
 
     fn ids(&self, matches: impl FnMut(&Slot) -> bool) -> Vec<Id> {

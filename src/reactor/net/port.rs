@@ -122,7 +122,7 @@ impl Port {
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         let (core, id) = self.open()?;
         let duplicate = core.second_descriptor(id)?;
-        core.backend.borrow_mut().share(id)?;
+        core.backend_for_request().share(id)?;
         self.port.shared.set(true);
         Ok(duplicate)
     }
@@ -260,7 +260,7 @@ impl Core {
         }
         let address = self.local_address(address, &port.options)?;
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
-        let listen = || self.backend.borrow_mut().listen(id, &address, &port.options);
+        let listen = || self.backend_for_request().listen(id, &address, &port.options);
         let bound = listen().or_else(|refusal| match refusal {
             ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => listen(),
             refusal => Err(refusal),
@@ -280,7 +280,7 @@ impl Core {
                 Ok(())
             }
             Ok(Err(panic)) => {
-                let mut backend = self.backend.borrow_mut();
+                let mut backend = self.backend_for_request();
                 for incoming in backend.stop_listening(id) {
                     backend.refuse(incoming.socket);
                 }
@@ -344,7 +344,7 @@ impl Core {
                 let id = *id;
                 *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
-                let mut backend = self.backend.borrow_mut();
+                let mut backend = self.backend_for_request();
                 if port.shared.get() && policy == BacklogPolicy::Refuse {
                     backend.leave_waiting(id);
                 }
@@ -367,7 +367,7 @@ impl Core {
         if policy == BacklogPolicy::Serve && !self.run.is_closing() {
             return self.serve(port, incoming);
         }
-        self.backend.borrow_mut().refuse(incoming.socket);
+        self.backend_for_request().refuse(incoming.socket);
     }
 
     /// Counts connections that were closed unserved.
@@ -385,7 +385,7 @@ impl Core {
         let core = Rc::downgrade(self);
         self.timers.call_later(pause, move || {
             if let Some(core) = core.upgrade() {
-                core.backend.borrow_mut().accept(id);
+                core.backend_for_request().accept(id);
             }
         });
     }

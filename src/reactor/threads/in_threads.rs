@@ -214,6 +214,8 @@ impl Core {
             drop_jobs(BTreeMap::from([(id, job)]));
             self.answer_job(kind, id, Err(Cancelled.into()));
         }
+        // A shutdown may be waiting for this job.
+        self.threads.wake_host();
     }
 
     /// Hands a job's result to its entry in the table.

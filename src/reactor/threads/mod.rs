@@ -17,9 +17,10 @@ pub(in crate::reactor) mod remote;
 pub(in crate::reactor) mod thread_pool;
 pub(in crate::reactor) mod wakeup;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use self::calls::{Calls, RemoteCall};
 use self::jobs::Jobs;
@@ -32,6 +33,8 @@ use super::slot_map::SlotMap;
 /// The thread pools of a reactor, and its calls from threads. A call's argument is an `R`.
 pub(super) struct Threads<R> {
     wakeup: Arc<Wakeup>,
+    /// A host waits in the place of the loop, or is about to.
+    host_waits: Cell<bool>,
     /// Calls from other threads.
     calls: Arc<Calls<R>>,
     /// The pool of the program's jobs.
@@ -51,6 +54,7 @@ impl<R> Threads<R> {
         Self {
             calls: Arc::new(Calls::new(Arc::clone(&wakeup), Arc::clone(process))),
             wakeup,
+            host_waits: Cell::new(false),
             job_pool: Jobs::new_job_pool(),
             resolver_pool: Jobs::new_resolver_pool(),
             own_pools: RefCell::new(SlotMap::new()),
@@ -63,7 +67,7 @@ impl<R> Threads<R> {
     }
 
     /// Returns a function that wakes the loop if it sleeps. It may be called from any thread.
-    pub(super) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+    pub(super) fn waker(&self) -> impl Fn() + Clone + Send + Sync + 'static {
         let wakeup = Arc::clone(&self.wakeup);
         move || wakeup.notify()
     }
@@ -90,6 +94,34 @@ impl<R> Threads<R> {
     #[inline]
     pub(super) fn wake_up(&self) {
         self.wakeup.wake_up();
+    }
+
+    /// Marks a host as about to wait in the place of the loop, as
+    /// [`fall_asleep`](Self::fall_asleep) does for the loop. A notification wakes `host`, or the
+    /// backend if that is `None`.
+    pub(super) fn begin_host_wait(&self, host: Option<Waker>, is_idle: impl FnOnce() -> bool) -> bool {
+        self.wakeup.set_host(host);
+        self.host_waits.set(true);
+        self.fall_asleep(is_idle)
+    }
+
+    /// Marks the host as awake. Returns `false` if none was waiting.
+    pub(super) fn end_host_wait(&self) -> bool {
+        let waited = self.host_waits.replace(false);
+        if waited {
+            self.wake_up();
+            self.wakeup.set_host(None);
+        }
+        waited
+    }
+
+    /// Wakes the host that waits in the place of the loop, if there is one. For requests on this
+    /// thread; it costs nothing else if there is no host.
+    #[inline]
+    pub(super) fn wake_host(&self) {
+        if self.host_waits.get() {
+            self.wakeup.notify();
+        }
     }
 
     /// Returns the load of the pool of the program's jobs.

@@ -26,6 +26,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use crate::reactor::backend::Wake;
 
@@ -33,41 +34,69 @@ use crate::reactor::backend::Wake;
 pub(in crate::reactor) struct Wakeup {
     /// Set while the loop waits, or is about to, and no thread has notified it since.
     asleep: AtomicBool,
+    targets: Mutex<Targets>,
+}
+
+/// The objects that a notification may wake.
+struct Targets {
     /// `None` once the reactor is closed: threads may keep the `Wakeup`, but not the descriptor.
-    waker: Mutex<Option<Arc<dyn Wake>>>,
+    waker: Option<Arc<dyn Wake>>,
+    /// The host that waits in the place of the loop, if it has a waker. It is woken instead of the
+    /// backend, once.
+    host: Option<Waker>,
 }
 
 impl Wakeup {
     pub(in crate::reactor) fn new(waker: Arc<dyn Wake>) -> Self {
-        Self { asleep: AtomicBool::new(false), waker: Mutex::new(Some(waker)) }
+        Self { asleep: AtomicBool::new(false), targets: Mutex::new(Targets { waker: Some(waker), host: None }) }
     }
 
     /// Wakes the loop, from any thread, after data was put where the loop looks. It makes a system
     /// call only if the loop sleeps, and only for the first notification.
     pub(in crate::reactor) fn notify(&self) {
         if self.asleep.swap(false, Ordering::AcqRel) {
-            let waker = self.waker().clone();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        let mut targets = self.targets();
+        let (host, waker) = (targets.host.take(), targets.waker.clone());
+        // The lock is released first: a waker of a host is foreign code.
+        drop(targets);
+        match (host, waker) {
+            (Some(host), _) => host.wake(),
+            (None, Some(waker)) => waker.wake(),
+            (None, None) => {}
         }
     }
 
     /// Replaces the waker.
     pub(in crate::reactor) fn reopen(&self, waker: Arc<dyn Wake>) {
-        let old = self.waker().replace(waker);
+        let old = self.targets().waker.replace(waker);
         drop(old);
     }
 
     /// Drops the waker, at the end of the loop.
     pub(in crate::reactor) fn close(&self) {
-        let waker = self.waker().take();
-        drop(waker);
+        let mut targets = self.targets();
+        let (waker, host) = (targets.waker.take(), targets.host.take());
+        drop(targets);
+        drop((waker, host));
     }
 
-    fn waker(&self) -> MutexGuard<'_, Option<Arc<dyn Wake>>> {
+    fn targets(&self) -> MutexGuard<'_, Targets> {
         // No code panics while it holds the lock.
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the waker of the host that is about to wait in the place of the loop, or removes it.
+    pub(in crate::reactor) fn set_host(&self, host: Option<Waker>) {
+        let mut targets = self.targets();
+        let old = std::mem::replace(&mut targets.host, host);
+        drop(targets);
+        drop(old);
     }
 
     /// Step 1 of the loop. Afterwards the loop looks once more, and may wait if it finds no data.

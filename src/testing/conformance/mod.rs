@@ -67,6 +67,7 @@ mod running;
 mod scene;
 mod simulated;
 mod time;
+mod watching;
 
 use std::fmt;
 use std::time::Duration;
@@ -74,6 +75,7 @@ use std::time::Duration;
 pub use self::link::Begin;
 use self::scene::Scene;
 pub use self::simulated::Simulated;
+pub use self::watching::SetDescriptor;
 use crate::address::Address;
 use crate::error::ReactorError;
 use crate::failure::guarded;
@@ -135,6 +137,12 @@ pub trait Setting {
     fn limit_descriptors(&mut self, reactor: &Reactor, limit: Option<usize>) -> bool {
         let _ = (reactor, limit);
         false
+    }
+
+    /// Makes a descriptor that is not a connection's, for the cases about [`Reactor::watch`].
+    /// `None` skips them. Default: `None`.
+    fn descriptor(&mut self) -> Option<Box<dyn SetDescriptor>> {
+        None
     }
 
     /// Returns an address that does not answer while this setting lives, or `None` if there is
@@ -343,5 +351,15 @@ catalogue! {
         calls_from_the_own_thread_are_made: "calls that the loop makes to itself come in order, and none waits for another event",
         a_job_wakes_a_loop_that_sleeps: "the result of a job in a thread arrives, although nothing else would end the wait",
         a_future_goes_on_in_the_loop: "a future that awaits timers, jobs and Deferreds completes",
+    }
+    watching {
+        a_ready_descriptor_is_reported_in_every_turn: "a watched descriptor is reported once in each turn for as long as it is ready, and not otherwise",
+        reading_and_writing_are_paused_apart: "the interest of a watch changes at any time, and what is not of interest is not reported",
+        a_hang_up_is_reported_to_every_interest: "a hang-up is reported to reading and to writing, whichever is of interest, and to no paused watch",
+        a_callback_ends_and_begins_watches: "a callback of a watch may end its own watch and others, ready ones too, and begin another",
+        a_failing_callback_ends_its_own_watch_only: "an Err or a panic of a watch's callback ends that watch, with the failure as its reason, and no other",
+        a_descriptor_is_watched_once: "a second watch of a descriptor is an error, and a later one is not",
+        a_busy_descriptor_starves_nothing: "a descriptor that is always ready holds up neither timers nor connections",
+        watches_end_when_the_reactor_stops: "a stop ends all watches, tells them so, and takes no others",
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Begin, Setting};
+use super::{Begin, SetDescriptor, Setting};
 use crate::address::{Address, UnixAddress};
-use crate::reactor::Reactor;
-use crate::testing::{Conditions, Network};
+use crate::reactor::{Descriptor, Reactor};
+use crate::testing::{Conditions, Network, VirtualDescriptor};
 
 /// The host of all reactors.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -106,6 +106,10 @@ impl Setting for Simulated {
         true
     }
 
+    fn descriptor(&mut self) -> Option<Box<dyn SetDescriptor>> {
+        Some(Box::new(self.network.descriptor()))
+    }
+
     fn silent(&mut self) -> Option<Address> {
         if self.names.is_some() {
             // All UNIX sockets are on one host, and every address there answers.
@@ -113,6 +117,24 @@ impl Setting for Simulated {
         }
         self.network.partition(HOST, AWAY);
         Some(SocketAddr::new(AWAY, 9).into())
+    }
+}
+
+impl SetDescriptor for VirtualDescriptor {
+    fn descriptor(&self) -> Descriptor {
+        self.into()
+    }
+
+    fn set_readable(&self, on: bool) {
+        Self::set_readable(self, on);
+    }
+
+    fn set_writable(&self, on: bool) {
+        Self::set_writable(self, on);
+    }
+
+    fn hang_up(&self) {
+        Self::hang_up(self);
     }
 }
 

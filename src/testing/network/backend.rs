@@ -204,6 +204,12 @@ impl SimulatedBackend {
         kernel.random.chance(chance)
     }
 
+    /// Returns the next event of a watched descriptor.
+    fn next_descriptor(&mut self) -> Option<(Id, BackendEvent)> {
+        let (id, ready) = self.kernel.borrow_mut().next_descriptor(self.owner)?;
+        Some((id, ready.map_or_else(Completion::DescriptorLost, Completion::Ready).into()))
+    }
+
     /// Invents an event without a cause, under conditions in which backends misbehave.
     fn next_false(&mut self) -> Option<(Id, BackendEvent)> {
         let mut kernel = self.kernel.borrow_mut();
@@ -379,6 +385,9 @@ impl Backend for SimulatedBackend {
     }
 
     fn close(&mut self, id: Id, reset: bool) {
+        if self.kernel.borrow_mut().unwatch(self.owner, id) {
+            return;
+        }
         if let Some(socket) = self.socket(id).filter(|_| !reset) {
             self.ends_cleanly(id, socket);
         }
@@ -396,9 +405,12 @@ impl Backend for SimulatedBackend {
         if name == "lo" { Ok(1) } else { Err(io::Error::from_raw_os_error(NO_DEVICE)) }
     }
 
-    fn watch(&mut self, _id: Id, _descriptor: RawFd, _interest: Interest) -> io::Result<()> {
-        // There are no descriptors here.
-        Err(io::ErrorKind::Unsupported.into())
+    fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
+        self.kernel.borrow_mut().watch(self.owner, id, descriptor, interest)
+    }
+
+    fn rewatch(&mut self, id: Id, interest: Interest) -> io::Result<()> {
+        self.kernel.borrow_mut().rewatch(self.owner, id, interest)
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
@@ -440,7 +452,10 @@ impl Backend for SimulatedBackend {
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
         self.invariants.is_given_back();
-        self.next_false().or_else(|| self.next_returned()).or_else(|| self.next_true(inbox))
+        self.next_false()
+            .or_else(|| self.next_returned())
+            .or_else(|| self.next_true(inbox))
+            .or_else(|| self.next_descriptor())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -494,6 +509,7 @@ impl Drop for SimulatedBackend {
         for socket in self.sockets.keys() {
             kernel.close(*socket, true);
         }
+        kernel.unwatch_all(self.owner);
     }
 }
 

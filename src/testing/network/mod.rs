@@ -4,6 +4,7 @@
 mod backend;
 mod backend_invariants;
 mod conditions;
+mod descriptor;
 mod expected;
 mod kernel;
 mod peer;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 use self::backend::SimulatedBackend;
 pub use self::conditions::Conditions;
+pub use self::descriptor::VirtualDescriptor;
 use self::kernel::{Kernel, Owner, Sharing};
 pub use self::peer::{Peer, PendingAttempt};
 use self::protocol_invariants::ProtocolInvariants;
@@ -243,13 +245,13 @@ impl Network {
             let Some(reactor) = reactor.filter(|it| stage != NetworkStage::Over && !it.is_closed()) else { continue };
             let begins = stage == NetworkStage::New;
             if begins {
-                reactor.begin_run()?;
+                reactor.begin_simulated()?;
                 self.set_stage(place, NetworkStage::Running);
             }
             let is_due = reactor.timers().next_deadline().is_some_and(|at| at <= self.now());
             let is_ready = self.0.kernel.borrow().is_ready(owner);
             if begins || is_due || is_ready || reactor.is_busy() {
-                if !reactor.step(Some(Duration::ZERO))? {
+                if !reactor.step_simulated(Some(Duration::ZERO))? {
                     self.set_stage(place, NetworkStage::Over);
                 }
                 turned = true;
@@ -264,7 +266,8 @@ impl Network {
     fn check(&self, reactor: &Reactor, owner: Owner) {
         let kernel = self.0.kernel.borrow();
         kernel.check();
-        let (watched, open, seed) = (reactor.counters().watched, kernel.open(owner), kernel.seed);
+        let (watched, seed) = (reactor.counters().watched, kernel.seed);
+        let open = kernel.open(owner) + kernel.watches(owner);
         assert_eq!(watched, open, "a reactor watches {watched} sockets, and has {open} open (seed {seed})");
     }
 
@@ -318,6 +321,12 @@ impl Network {
     pub fn ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
+    }
+
+    /// Makes a descriptor that any reactor of this network can [watch](Reactor::watch). It is not
+    /// ready.
+    pub fn descriptor(&self) -> VirtualDescriptor {
+        VirtualDescriptor::new(&self.0.kernel)
     }
 
     /// Connects to a reactor's port, as a peer that the test plays. The peer has a host of its own,

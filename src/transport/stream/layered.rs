@@ -74,6 +74,24 @@ impl Stream {
         }
     }
 
+    /// Fast path of [`next_step`](Self::next_step) for a stream with layers: open in both
+    /// directions, all handshakes done, and nothing else in its [`Extras`](super::Extras) that asks
+    /// for a step. `None`: the stream is not on it.
+    #[inline]
+    pub(super) fn next_layered_step(&self) -> Option<Step> {
+        let extras = self.extras.as_ref().filter(|_| self.states.is_open() && self.deadline == Deadline::None)?;
+        let has_others = extras.held.is_some() || extras.production.is_some() || extras.overflow.is_some();
+        if has_others {
+            return None;
+        }
+        Some(match (self.can_send(), extras.layers.established_can_seal()?) {
+            (true, true) if self.can_seal_behind() => Step::Seal,
+            (true, _) => Step::Send,
+            (false, true) if self.queue.is_empty() => Step::Seal,
+            (false, _) => Step::Rest,
+        })
+    }
+
     /// Seals the written bytes, and ends the write direction in the layers' way if
     /// [`next_step`](Self::next_step) found that it ends.
     pub(crate) fn seal(&mut self, pool: &BufferPool) {

@@ -469,7 +469,20 @@ impl Stream {
 
     /// Returns the next thing to do, or [`Step::Rest`]. The caller does it, reports the result, and
     /// calls again.
+    #[inline]
     pub(crate) fn next_step(&mut self) -> Step {
+        if let Some(step) = self.next_layered_step() {
+            // The slow path changes nothing in such a stream.
+            debug_assert_eq!(step, self.next_step_slow(), "both paths take the same steps");
+            return step;
+        }
+        self.next_unlayered_step()
+    }
+
+    /// Out of line: the frame of the slow path would cost a stream with layers more than its checks
+    /// do.
+    #[inline(never)]
+    fn next_unlayered_step(&mut self) -> Step {
         if self.is_fast_path() {
             return if self.can_send() { Step::Send } else { Step::Rest };
         }

@@ -4,7 +4,7 @@ use super::{Closing, Deadline, Reading, Receiving, Stream, StreamFlags, Writing}
 use crate::transport::step::{CloseMode, Step};
 
 impl Stream {
-    /// Returns the next step of a stream that is not on the fast path.
+    /// Returns the next step of a stream that is not on a fast path.
     pub(super) fn next_step_slow(&mut self) -> Step {
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),

@@ -29,6 +29,8 @@ impl Stream {
             _ => SendMode::Flush,
         };
         let descriptors = self.extras.as_mut().map(|extras| &mut extras.descriptors);
+        // Without descriptors, a backend sends on its fast path.
+        let descriptors = descriptors.filter(|descriptors| !descriptors.is_empty());
         Outgoing { queue: &mut self.queue, descriptors, mode, pool }
     }
 

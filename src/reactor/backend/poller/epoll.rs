@@ -38,6 +38,11 @@ impl Events {
         self.events.is_empty()
     }
 
+    /// Returns `true` if the last wait took as many events as it could, so that more may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() == self.events.capacity()
+    }
+
     #[inline(always)]
     pub(super) fn skip(&mut self) {
         self.taken += 1;

@@ -8,7 +8,7 @@ mod epoll;
 mod portable;
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,31 +22,36 @@ use self::portable::Events;
 use super::readiness::Readiness;
 use crate::transport::id::Id;
 
-/// Events taken per wait. 1,024, as libuv and tokio. The next turn takes the rest, and epoll hands
-/// events out in rotation.
-const EVENTS: usize = 1024;
-
 /// The token of the waker: no slot has this number.
 const WAKE: Token = Token(usize::MAX);
-/// The token of the fine timer. Smaller tokens are those of sources.
+/// The token of the fine timer.
 const FINE: Token = Token(usize::MAX - 1);
+/// The token of the poller of foreign descriptors. Smaller tokens are those of sources.
+const NESTED: Token = Token(usize::MAX - 2);
 
-/// mio's poller, its events and its waker: see the module.
+/// mio's poller and its events: see the module.
 pub(super) struct Poller {
     poll: Poll,
     events: Events,
-    waker: Arc<Waker>,
+    /// The nested poller had events.
+    nested_had_events: bool,
 }
 
 impl Poller {
-    pub(super) fn new() -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self { poll, events: Events::with_capacity(EVENTS), waker })
+    /// Makes a poller that takes so many events per wait.
+    pub(super) fn new(events: usize) -> io::Result<Self> {
+        Ok(Self { poll: Poll::new()?, events: Events::with_capacity(events), nested_had_events: false })
     }
 
-    pub(super) fn waker(&self) -> &Arc<Waker> {
-        &self.waker
+    /// Makes the waker of this poller.
+    pub(super) fn make_waker(&self) -> io::Result<Arc<Waker>> {
+        Ok(Arc::new(Waker::new(self.poll.registry(), WAKE)?))
+    }
+
+    /// Returns another descriptor of the poller. It is readable while there are events that no
+    /// [`wait`](Self::wait) has taken.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.poll.registry().as_fd().try_clone_to_owned()
     }
 
     pub(super) fn register(&self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
@@ -66,6 +71,21 @@ impl Poller {
         self.poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), FINE, Interest::READABLE)
     }
 
+    /// Waits for the events of another poller too. [`take_nested`](Self::take_nested) reports them.
+    pub(super) fn register_nested(&self, nested: &Self) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&nested.descriptor()), NESTED, Interest::READABLE)
+    }
+
+    /// Returns `true` if the nested poller had events since the last call.
+    pub(super) fn take_nested(&mut self) -> bool {
+        std::mem::take(&mut self.nested_had_events)
+    }
+
+    /// Returns the descriptor of the poller, which is readable when there are events.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
     /// Discards the last events, and waits for more. An interrupted wait is an error without
     /// events.
     #[inline(always)]
@@ -78,14 +98,21 @@ impl Poller {
         self.events.is_empty()
     }
 
+    /// Returns `true` if the last wait may have left events behind. A host that is told of edges is
+    /// not told of these again.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.is_full()
+    }
+
     /// Returns the next source with an event, and its readiness. It stays the next.
     #[inline(always)]
     pub(super) fn peek(&mut self) -> Option<(Id, Readiness)> {
         loop {
             let (token, readiness) = self.events.peek()?;
-            if token < FINE {
+            if token < NESTED {
                 return Some((id(token), readiness));
             }
+            self.nested_had_events |= token == NESTED;
             self.events.skip();
         }
     }

@@ -12,11 +12,12 @@ use crate::reactor::backend::readiness::Readiness;
 pub(super) struct Events {
     events: mio::Events,
     queue: Vec<(Token, Readiness)>,
+    capacity: usize,
 }
 
 impl Events {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { events: mio::Events::with_capacity(capacity), queue: Vec::with_capacity(capacity) }
+        Self { events: mio::Events::with_capacity(capacity), queue: Vec::with_capacity(capacity), capacity }
     }
 
     pub(super) fn wait(&mut self, poll: &mut Poll, timeout: Option<Duration>) -> io::Result<()> {
@@ -29,6 +30,11 @@ impl Events {
 
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
+    }
+
+    /// Returns `true` if the last wait took as many events as it could, so that more may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.capacity == self.events.iter().count()
     }
 
     pub(super) fn peek(&self) -> Option<(Token, Readiness)> {

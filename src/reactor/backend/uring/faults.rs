@@ -19,7 +19,7 @@ impl Faults {
             Kind::Accept => SystemCall::RingAccept,
             Kind::Receive => SystemCall::RingReceive,
             Kind::Send => SystemCall::RingSend,
-            Kind::Poll | Kind::Room | Kind::Wake => SystemCall::RingPoll,
+            Kind::Poll | Kind::Room | Kind::Wake | Kind::Foreign => SystemCall::RingPoll,
         };
         let Some(result) = faults::request(call) else { return request };
         self.0.push((name, result));

@@ -6,7 +6,8 @@
 //! | a TCP stream | one multishot receive into buffers of the ring; one send at a time, of a chunk that the ring holds meanwhile |
 //! | a port | one multishot accept; one accept at a time if the system has no multishot accept |
 //! | a UNIX stream | readiness, because descriptors come with the bytes |
-//! | a watched descriptor, a connection attempt | readiness |
+//! | a connection attempt | readiness |
+//! | the poller of foreign descriptors (`foreign.rs`) | readiness |
 //! | a port without descriptors left | readiness, until there are descriptors again |
 //!
 //! Rules, besides those of the contract and of `ring.rs`:
@@ -37,7 +38,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFlags};
@@ -48,7 +49,8 @@ use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
 use super::adopted::{self, AdoptedOptions, Examined, Role};
-use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness, Watched};
+use super::foreign::ForeignDescriptors;
+use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
 use super::socket::{self, Send};
 use super::table::{Requeue, Table};
 use super::{
@@ -69,15 +71,21 @@ const READABLE: PollFlags = PollFlags::IN.union(PollFlags::PRI).union(PollFlags:
 
 /// The id of the waker's descriptor.
 const WAKER: Id = Id { slot: 0, generation: 0 };
+/// The id of the poller of foreign descriptors.
+const FOREIGN: Id = Id { slot: 0, generation: 0 };
 
 /// The backend on io_uring: see the module.
 pub(crate) struct Uring {
     ring: Ring,
     waker: Arc<RingWaker>,
+    /// Present from the first watch on.
+    foreign: Option<Box<ForeignDescriptors>>,
     table: Table<RingSource>,
     clock: Monotonic,
     /// Readiness that was reported in this turn, and not recorded yet.
     said: VecDeque<(Id, Readiness)>,
+    /// The ring polls the poller of foreign descriptors.
+    is_foreign_polled: bool,
     /// A spare descriptor, given up when descriptors run out, to shed waiting connections.
     reserve: Option<OwnedFd>,
     /// Number of waits, for the budgets per turn.
@@ -89,8 +97,6 @@ enum RingSource {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
-    /// A foreign descriptor.
-    Watched(Watched),
     /// Any other source.
     Polled(Polled),
 }
@@ -102,10 +108,28 @@ impl Uring {
     /// The system does not let this process use io_uring, or its io_uring lacks a needed feature.
     pub(crate) fn new() -> io::Result<Self> {
         let mut ring = Ring::new()?;
-        let waker = Arc::new(RingWaker(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
-        ring.poll(Kind::Wake, WAKER, waker.0.as_raw_fd(), PollFlags::IN, true);
+        let waker = Arc::new(RingWaker { bell: counter()?, reports: OnceLock::new() });
+        ring.poll(Kind::Wake, WAKER, waker.bell.as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
-        Ok(Self { ring, waker, table, clock, said: VecDeque::new(), reserve: None, turn: 0 })
+        Ok(Self {
+            ring,
+            waker,
+            foreign: None,
+            table,
+            clock,
+            said: VecDeque::new(),
+            is_foreign_polled: false,
+            reserve: None,
+            turn: 0,
+        })
+    }
+
+    /// Returns the foreign descriptors, whose poller is made for the first of them.
+    fn foreign(&mut self) -> io::Result<&mut ForeignDescriptors> {
+        if self.foreign.is_none() {
+            self.foreign = Some(Box::new(ForeignDescriptors::new()?));
+        }
+        Ok(self.foreign.as_mut().expect("it was just made"))
     }
 
     /// Takes the spare descriptor, if there is none yet.
@@ -187,7 +211,15 @@ impl Uring {
                 }
                 self.note(id, done.poll_flags());
             }
-            Kind::Wake if !goes_on => self.ring.poll(Kind::Wake, WAKER, self.waker.0.as_raw_fd(), PollFlags::IN, true),
+            Kind::Wake if !goes_on => {
+                self.ring.poll(Kind::Wake, WAKER, self.waker.bell.as_raw_fd(), PollFlags::IN, true)
+            }
+            Kind::Foreign => {
+                if let Some(foreign) = &mut self.foreign {
+                    foreign.note_events();
+                    self.is_foreign_polled = false;
+                }
+            }
             Kind::Nothing | Kind::Send | Kind::Wake => {}
         }
         None
@@ -220,14 +252,8 @@ impl Uring {
 
     /// Polls again after a poll that ended although it need not.
     fn poll_again(&mut self, id: Id) {
-        match self.table.get(id) {
-            Some(RingSource::Polled(Polled::Stream(stream))) => {
-                self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
-            }
-            Some(RingSource::Watched(watched)) => {
-                self.ring.poll(Kind::Poll, id, watched.descriptor, flags_of(watched.interest), true);
-            }
-            _ => {}
+        if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get(id) {
+            self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
         }
     }
 
@@ -299,7 +325,6 @@ impl Uring {
                 return next;
             }
             Some(RingSource::Port(port)) => port.next(id, *turn, reserve, ring),
-            Some(RingSource::Watched(watched)) => watched.next(),
             None => (None, Requeue::No),
         };
         (completion.map(BackendEvent::Other), requeue)
@@ -321,10 +346,15 @@ impl Backend for Uring {
                 RingSource::Polled(Polled::Connecting(attempt)) => {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
-                RingSource::Stream(_) | RingSource::Watched(_) | RingSource::Polled(_) => {}
+                RingSource::Stream(_) | RingSource::Polled(_) => {}
             }
             Ok(())
-        })
+        })?;
+        self.is_foreign_polled = false;
+        if let Some(foreign) = &mut self.foreign {
+            foreign.reopen()?;
+        }
+        Ok(())
     }
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
@@ -529,10 +559,10 @@ impl Backend for Uring {
                 }
                 self.ring.close(stream.socket);
             }
-            RingSource::Watched(_) => {
-                self.ring.cancel(Kind::Poll, id);
-                // Its owner may close it at any time.
-                self.flush();
+            RingSource::Polled(Polled::Vacant) => {
+                if let Some(foreign) = &mut self.foreign {
+                    foreign.unwatch(id);
+                }
             }
             RingSource::Port(_) | RingSource::Polled(_) => {}
         }
@@ -543,21 +573,66 @@ impl Backend for Uring {
     }
 
     fn watch(&mut self, id: Id, descriptor: RawFd, interest: Interest) -> io::Result<()> {
-        if flags_of(interest).is_empty() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.ring.poll(Kind::Poll, id, descriptor, flags_of(interest), true);
-        self.table.insert(id, RingSource::Watched(Watched::new(descriptor, interest)));
-        Ok(())
+        self.foreign()?.watch(id, descriptor, interest)
+    }
+
+    fn rewatch(&mut self, id: Id, interest: Interest) -> io::Result<()> {
+        self.foreign()?.rewatch(id, interest)
     }
 
     fn wait(&mut self, until: Option<Duration>) -> io::Result<()> {
-        let is_idle = self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0;
+        if let Some(foreign) = &mut self.foreign {
+            foreign.begin_turn();
+            // A poll of its own for each wait, because such a poll looks at the level.
+            if !std::mem::replace(&mut self.is_foreign_polled, true) {
+                self.ring.poll(Kind::Foreign, FOREIGN, foreign.poller().descriptor(), PollFlags::IN, false);
+            }
+        }
+        let is_idle = self.is_idle();
         self.turn = self.turn.wrapping_add(1);
         let until = if is_idle { until } else { Some(Duration::ZERO) };
         self.ring.enter(until.map(|until| self.clock.left(until)))?;
         self.table.begin_turn();
         Ok(())
+    }
+
+    #[inline]
+    fn is_idle(&mut self) -> bool {
+        let has_more = self.foreign.as_ref().is_some_and(|foreign| foreign.has_more());
+        !has_more && self.table.is_drained() && self.said.is_empty() && self.ring.completions() == 0
+    }
+
+    fn poller(&mut self) -> io::Result<OwnedFd> {
+        let reports = match self.waker.reports.get() {
+            Some(reports) => reports,
+            None => {
+                let made = counter()?;
+                self.waker.reports.get_or_init(|| made)
+            }
+        };
+        self.ring.report_to(reports.as_raw_fd())?;
+        reports.try_clone()
+    }
+
+    /// The ring reports completions that this thread takes itself, too. So its counter is read
+    /// behind the flush. If the counter had anything, and the kernel has work again, that work may
+    /// have come between the two: it is done in another round.
+    fn prepare_to_wait(&mut self) -> bool {
+        loop {
+            self.ring.flush();
+            let reported = self.waker.take_reports();
+            let is_armed = self.foreign.as_ref().is_none_or(|foreign| foreign.is_armed() && self.is_foreign_polled);
+            if !is_armed || !self.is_idle() {
+                return false;
+            }
+            if !reported || !self.ring.is_behind() {
+                return true;
+            }
+        }
+    }
+
+    fn end_hosting(&mut self) {
+        self.ring.end_reports();
     }
 
     fn next(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
@@ -581,7 +656,11 @@ impl Backend for Uring {
             }
         }
         inbox.clear();
-        self.next_polled(inbox)
+        if let Some(next) = self.next_polled(inbox) {
+            return Some(next);
+        }
+        let (id, completion) = self.foreign.as_mut()?.next()?;
+        Some((id, completion.into()))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -598,7 +677,7 @@ impl Backend for Uring {
     }
 
     fn stale(&self) -> u64 {
-        self.table.stale()
+        self.table.stale() + self.foreign.as_ref().map_or(0, |foreign| foreign.stale())
     }
 }
 
@@ -607,7 +686,6 @@ impl RingSource {
         match self {
             Self::Polled(polled) => return polled.note(readiness),
             Self::Port(port) if readiness != Readiness::NONE => port.note(),
-            Self::Watched(watched) => watched.note(readiness),
             Self::Port(_) | Self::Stream(_) => {}
         }
         true
@@ -620,16 +698,37 @@ impl Default for RingSource {
     }
 }
 
-/// Wakes the ring: a counter that is never read, because each addition is an event.
-struct RingWaker(OwnedFd);
+/// Wakes the ring, and a host that waits in its place.
+struct RingWaker {
+    /// The ring polls this counter. It is never read, because each addition is an event.
+    bell: OwnedFd,
+    /// The counter to which the ring reports completions for a host. The waker adds to it as well:
+    /// the kernel does not report to a counter what is caused by an addition to another one.
+    reports: OnceLock<OwnedFd>,
+}
+
+impl RingWaker {
+    /// Takes the reports so far. Returns `false` if there were none.
+    fn take_reports(&self) -> bool {
+        let mut count = [0; 8];
+        self.reports.get().is_some_and(|reports| rustix::io::read(reports, &mut count).is_ok())
+    }
+}
 
 impl Wake for RingWaker {
     fn wake(&self) {
-        // The only possible failure is a full counter, which takes hundreds of years.
-        if let Err(error) = rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
-            error!(%error, "cannot wake the reactor");
+        for counter in [Some(&self.bell), self.reports.get()].into_iter().flatten() {
+            // The only possible failure is a full counter, which takes hundreds of years.
+            if let Err(error) = rustix::io::write(counter, &1_u64.to_ne_bytes()) {
+                error!(%error, "cannot wake the reactor");
+            }
         }
     }
+}
+
+/// Makes a counter of the kernel, which is readable while it is not zero.
+fn counter() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Returns the result of a send, in the form for the reactor.
@@ -641,12 +740,4 @@ fn sent(done: &Done) -> io::Result<usize> {
         Err(Errno::NOBUFS) => Err(io::ErrorKind::OutOfMemory.into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Returns the flags to poll for.
-fn flags_of(interest: Interest) -> PollFlags {
-    let (readable, writable) = (interest.readable, interest.writable);
-    PollFlags::empty()
-        | if readable { PollFlags::IN } else { PollFlags::empty() }
-        | if writable { PollFlags::OUT } else { PollFlags::empty() }
 }

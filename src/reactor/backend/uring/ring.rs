@@ -76,6 +76,8 @@ pub(super) struct Ring {
     waiting: VecDeque<squeue::Entry>,
     /// Number of requests that still have a completion to come.
     pending: usize,
+    /// A counter is registered for reports.
+    reports: bool,
     /// The process that may use the queues, which are shared with forked children.
     process: Pid,
     #[cfg(test)]
@@ -103,6 +105,8 @@ pub(super) enum Kind {
     Room,
     Send,
     Wake,
+    /// Polls the poller of foreign descriptors.
+    Foreign,
 }
 
 impl Ring {
@@ -134,6 +138,7 @@ impl Ring {
             left: 0,
             waiting: VecDeque::new(),
             pending: 0,
+            reports: false,
             process: getpid(),
             #[cfg(test)]
             faults: Faults::default(),
@@ -204,9 +209,28 @@ impl Ring {
     }
 
     /// Returns `true` if the kernel has completions, or work for them, that wait for the next call.
-    fn is_behind(&mut self) -> bool {
+    pub(super) fn is_behind(&mut self) -> bool {
         let requests = self.ring.submission();
         requests.taskrun() || requests.cq_overflow()
+    }
+
+    /// Adds to a counter whenever the kernel has completions, or work for them, after it had none.
+    /// A second call changes nothing.
+    pub(super) fn report_to(&mut self, counter: RawFd) -> io::Result<()> {
+        if !self.reports {
+            self.ring.submitter().register_eventfd(counter)?;
+            self.reports = true;
+        }
+        Ok(())
+    }
+
+    /// Ends the reports.
+    pub(super) fn end_reports(&mut self) {
+        if mem::replace(&mut self.reports, false)
+            && let Err(error) = self.ring.submitter().unregister_eventfd()
+        {
+            error!(%error, "cannot end the reports of the ring");
+        }
     }
 
     /// Returns the result of a receive. `None` is the peer's end.
@@ -540,6 +564,7 @@ fn kind_of(name: u64) -> Kind {
         4 => Kind::Room,
         5 => Kind::Send,
         6 => Kind::Wake,
+        7 => Kind::Foreign,
         _ => Kind::Nothing,
     }
 }

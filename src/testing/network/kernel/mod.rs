@@ -16,6 +16,7 @@
 //! trace.
 
 mod connecting;
+mod descriptors;
 mod ends;
 mod ledger;
 mod nagle;
@@ -29,10 +30,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 pub(crate) use self::connecting::SimulatedRefusal;
 use self::connecting::{FIRST_PORT, SimulatedAttempt, SimulatedListener};
+use self::descriptors::SimulatedDescriptor;
 pub(crate) use self::sharing::Sharing;
 use self::streams::SimulatedStream;
 use self::trace::Trace;
@@ -61,6 +64,7 @@ pub(crate) struct Kernel {
     pub(crate) conditions: Conditions,
     sockets: BTreeMap<SocketId, SimulatedSocket>,
     sockets_made: SocketId,
+    descriptors: BTreeMap<RawFd, SimulatedDescriptor>,
     events: BTreeMap<(Duration, u64), KernelEvent>,
     events_made: u64,
     /// The ready sockets, by owner.
@@ -147,6 +151,7 @@ impl Kernel {
             conditions,
             sockets: BTreeMap::new(),
             sockets_made: 0,
+            descriptors: BTreeMap::new(),
             events: BTreeMap::new(),
             events_made: 0,
             lists: Vec::new(),
@@ -325,11 +330,13 @@ impl Kernel {
         for id in std::mem::take(&mut self.lists(owner).again) {
             self.make_ready(owner, id);
         }
+        self.begin_descriptors(owner);
     }
 
     pub(crate) fn is_ready(&self, owner: Owner) -> bool {
         let lists = self.lists.get(owner.0 as usize);
         lists.is_some_and(|lists| !lists.ready.is_empty() || !lists.again.is_empty())
+            || self.has_ready_descriptor(owner)
     }
 
     /// Takes the next socket off the ready list: the first, or any one under reordering conditions.
