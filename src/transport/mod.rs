@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) mod context;
+mod drained;
 pub(crate) mod driver;
 pub(crate) mod id;
 pub(crate) mod layer;
@@ -533,7 +534,13 @@ impl Transport {
         opened
     }
 
-    /// Returns a buffer that [`open`](Self::open) filled to the pool.
+    /// Takes an empty buffer from the pool.
+    #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams keep bytes"))]
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.0.context.pool.take()
+    }
+
+    /// Returns a buffer to the pool.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
         self.0.context.pool.give(buffer);
     }
