@@ -131,6 +131,8 @@ mod log;
 pub mod protocol;
 pub mod protocols;
 pub mod reactor;
+#[cfg(feature = "async")]
+pub mod streams;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

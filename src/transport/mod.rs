@@ -238,6 +238,14 @@ impl Transport {
         self.update(Stream::resume);
     }
 
+    /// Resumes delivery if it is paused. Otherwise the connection does not become dirty.
+    #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams ask"))]
+    pub(crate) fn resume_if_paused(&self) {
+        if self.stream().asked_to_pause() {
+            self.resume_producing();
+        }
+    }
+
     /// Returns the address of this end (Twisted: `getHost`).
     pub fn host(&self) -> Address {
         self.0.ends.host()

@@ -313,6 +313,11 @@ impl Stream {
         }
     }
 
+    /// Returns `true` if the protocol has paused reading.
+    pub(crate) fn asked_to_pause(&self) -> bool {
+        self.states.reading == Reading::Paused
+    }
+
     /// Returns `true` if arriving bytes go to the protocol, now or later.
     pub(crate) fn delivers(&self) -> bool {
         matches!(self.states.closing, Closing::No | Closing::Broken)
