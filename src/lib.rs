@@ -65,7 +65,7 @@
 //! |---|---|---|
 //! | `tls` | on | TLS 1.2 and 1.3, by rustls with ring's cryptography. Building it takes a C compiler. |
 //! | `io-uring` | off | The io_uring backend, on Linux 6.1 or later. |
-//! | `idna` | off | International host names, by UTS 46, and some thirty crates with Unicode's tables. |
+//! | `idna` | off | International host names, by UTS 46, with 26 crates, mostly tables of Unicode. |
 //! | `aws-lc-rs` | off | TLS with the cryptography of AWS-LC instead of ring's. It knows the curve P-521. |
 //! | `testing` | off | The test kit, for your dev-dependencies. |
 //!

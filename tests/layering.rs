@@ -1,4 +1,5 @@
-//! The one-way order of the rooms, and the one place of system calls, proven by reading the source: see `docs/design.md`.
+//! The one-way order of the rooms, and the one place of system calls, proven by reading the source:
+//! see `docs/design.md`.
 //!
 //! | file | checks |
 //! |---|---|
@@ -23,7 +24,8 @@ use std::collections::BTreeSet;
 
 use self::source::{Source, code};
 
-/// Each room, and what it may name. What stands in no list is visible to nobody but the crate's root.
+/// Each room, and what it may name. A room that stands in no list is visible to the crate's root
+/// only.
 const ROOMS: &[(&str, &[&str])] = &[
     ("address", &[]),
     ("failure", &["log"]),
@@ -49,7 +51,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("interfaces", &["deferred", "endpoints", "failure", "protocol", "time", "reactor", "transport"]),
 ];
 
-/// What only the reactor and locks may name: whatever makes system calls, starts threads or reads the clock.
+/// Names that only the reactor and locks may use: they make system calls, start threads or read the
+/// clock.
 const SYSTEM: &[&str] = &[
     "mio::",
     "io_uring",
@@ -70,10 +73,10 @@ const SYSTEM: &[&str] = &[
 /// The file beside the reactor's room that reads files: certificates, when a configuration is made.
 const READS_FILES: &str = "tls/files.rs";
 
-/// What that takes: files, and their times.
+/// Names of files, and of their times.
 const FILES: &[&str] = &["std::fs", "SystemTime", "rustls_native_certs"];
 
-/// Files in which `unsafe` may stand. `docs/design.md` says why.
+/// Files in which `unsafe` may stand. `docs/backends.md` says why.
 const UNSAFE: &[&str] = &[
     "reactor/process.rs",
     "reactor/backend/outstanding.rs",

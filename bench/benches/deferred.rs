@@ -1,4 +1,5 @@
-//! What a Deferred costs, beside a `oneshot` channel of the `futures` crate with the same number of maps.
+//! Time of a Deferred, beside a `oneshot` channel of the `futures` crate with the same number of
+//! maps.
 //!
 //! `cargo bench -p ropewalk-bench --bench deferred`
 
@@ -10,7 +11,7 @@ use futures::{FutureExt, TryFutureExt};
 use ropewalk::deferred::{DeferredLock, Promise, gather_results};
 use ropewalk::{Deferred, Failure, Result};
 
-/// What each callback does: something that the compiler can't take out.
+/// Work of each callback, which the compiler cannot remove.
 fn next(n: u64) -> u64 {
     black_box(n) + 1
 }
@@ -22,13 +23,13 @@ fn three_callbacks(deferred: Deferred<u64>) -> Deferred<u64> {
 fn create_three_fire() -> Option<Result<u64>> {
     let (promise, deferred) = Promise::new();
     let mut end = three_callbacks(deferred);
-    promise.callback(black_box(1)).expect("it was not fired");
+    promise.callback(black_box(1)).expect("it has not been fired");
     end.take_result()
 }
 
 fn create_fire_three() -> Option<Result<u64>> {
     let (promise, deferred) = Promise::new();
-    promise.callback(black_box(1)).expect("it was not fired");
+    promise.callback(black_box(1)).expect("it has not been fired");
     three_callbacks(deferred).take_result()
 }
 
@@ -39,20 +40,20 @@ fn succeed_three() -> Option<Result<u64>> {
 fn chain(links: usize) -> Option<Result<u64>> {
     let (promise, deferred) = Promise::new();
     let mut end = (0..links).fold(deferred, |end, _| end.add_callback(|n| Ok(next(n))));
-    promise.callback(black_box(1)).expect("it was not fired");
+    promise.callback(black_box(1)).expect("it has not been fired");
     end.take_result()
 }
 
-/// So many Deferreds, each of which waits for the one before.
+/// Fires `depth` Deferreds, each of which waits for the one before.
 fn waiting_for_one_another(depth: usize) -> Option<Result<u64>> {
     let (innermost, inner) = Promise::new();
     let mut end = (0..depth).fold(inner, |inner, _| {
         let (promise, outer) = Promise::new();
         let end = outer.add_callback(move |()| inner);
-        promise.callback(()).expect("it was not fired");
+        promise.callback(()).expect("it has not been fired");
         end
     });
-    innermost.callback(black_box(1)).expect("it was not fired");
+    innermost.callback(black_box(1)).expect("it has not been fired");
     end.take_result()
 }
 
@@ -60,7 +61,7 @@ fn gather(count: usize) -> Option<Result<Vec<u64>>> {
     let (promises, deferreds): (Vec<_>, Vec<_>) = (0..count).map(|_| Promise::new()).unzip();
     let mut all = gather_results(deferreds);
     for promise in &promises {
-        promise.callback(black_box(1)).expect("it was not fired");
+        promise.callback(black_box(1)).expect("it has not been fired");
     }
     all.take_result()
 }
@@ -68,7 +69,7 @@ fn gather(count: usize) -> Option<Result<Vec<u64>>> {
 fn oneshot_three_maps() -> Option<Result<u64>> {
     let (sender, receiver) = oneshot::channel();
     let end = receiver.map_err(Failure::from).map_ok(next).map_ok(next).map_ok(next);
-    sender.send(black_box(1)).expect("the receiver is there");
+    sender.send(black_box(1)).expect("the receiver is alive");
     end.now_or_never()
 }
 
@@ -76,7 +77,7 @@ fn oneshot_three_boxed_maps() -> Option<Result<u64>> {
     let (sender, receiver) = oneshot::channel();
     let end = receiver.map_err(Failure::from).map_ok(next).boxed_local().map_ok(next).boxed_local();
     let end = end.map_ok(next).boxed_local();
-    sender.send(black_box(1)).expect("the receiver is there");
+    sender.send(black_box(1)).expect("the receiver is alive");
     end.now_or_never()
 }
 

@@ -2,8 +2,9 @@
 //!
 //! `cargo bench -p ropewalk-bench --bench lateness`
 //!
-//! One timer after the other, each asked for by the one before. Late is the time between the deadline, as the caller reckons it, and the call.
-//! All have their turn in every round, so that what drifts does so for all of them.
+//! Timers run one after the other: each schedules the next. The lateness is the time from the
+//! deadline, as the caller computes it, to the call. In every round, all peers take turns, so that
+//! drift affects all of them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use ropewalk::{BackendKind, Clock, Reactor};
 use tokio::runtime::Runtime;
 
-/// Delays, and how many timers of each make a round.
+/// Delays, and the number of timers of each in a round.
 const DELAYS: [(Duration, usize); 3] =
     [(Duration::from_micros(100), 1000), (Duration::from_millis(1), 300), (Duration::from_millis(10), 40)];
 
@@ -25,23 +26,23 @@ enum Peer {
 
 impl Peer {
     fn ropewalk(kind: BackendKind) -> Option<Self> {
-        let reactor = Reactor::builder().signals(false).backend(kind).build().expect("the system gives us a poller");
+        let reactor = Reactor::builder().signals(false).backend(kind).build().expect("a poller is available");
         (reactor.backend() == kind).then_some(Self::Ropewalk(reactor))
     }
 
-    /// With its poller, as a network program has it.
+    /// Creates a runtime with its poller, as a network program has it.
     fn tokio() -> Self {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        Self::Tokio(builder.enable_all().build().expect("the system gives us a poller"))
+        Self::Tokio(builder.enable_all().build().expect("a poller is available"))
     }
 
     fn measure(&self, delay: Duration, count: usize) -> Vec<Duration> {
         match self {
             Self::Ropewalk(reactor) => {
                 let late = Rc::new(RefCell::new(Vec::with_capacity(count)));
-                let (handle, noted) = (reactor.clone(), Rc::clone(&late));
-                reactor.call_when_running(move || next_of(&handle, delay, count, &noted));
-                reactor.run().expect("it runs");
+                let (handle, recorded) = (reactor.clone(), Rc::clone(&late));
+                reactor.call_when_running(move || next_of(&handle, delay, count, &recorded));
+                reactor.run().expect("the reactor runs");
                 late.take()
             }
             Self::Tokio(runtime) => runtime.block_on(async {
@@ -59,12 +60,12 @@ impl Peer {
 
 fn next_of(reactor: &Reactor, delay: Duration, count: usize, late: &Rc<RefCell<Vec<Duration>>>) {
     if late.borrow().len() == count {
-        return reactor.stop().expect("it runs, for it makes this call");
+        return reactor.stop().expect("the reactor runs, because it makes this call");
     }
-    let (handle, noted, due) = (reactor.clone(), Rc::clone(late), Instant::now() + delay);
+    let (handle, recorded, due) = (reactor.clone(), Rc::clone(late), Instant::now() + delay);
     reactor.call_later(delay, move || {
-        noted.borrow_mut().push(due.elapsed());
-        next_of(&handle, delay, count, &noted);
+        recorded.borrow_mut().push(due.elapsed());
+        next_of(&handle, delay, count, &recorded);
     });
 }
 
@@ -87,7 +88,7 @@ fn main() {
             let at = |percent| late.get(late.len() * percent / 100).map(Duration::as_micros);
             match (at(50), at(99)) {
                 (Some(median), Some(most)) => println!("{delay:>6?}  {name:<20} {median:>6} {most:>6}"),
-                _ => println!("{delay:>6?}  {name:<20} missing: the system has no such backend for us"),
+                _ => println!("{delay:>6?}  {name:<20} missing: the backend is not available"),
             }
         }
     }

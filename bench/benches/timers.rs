@@ -1,9 +1,10 @@
-//! What a timer costs while many are pending, beside tokio's `sleep`.
+//! Time of a timer while many are pending, beside tokio's `sleep`.
 //!
 //! `cargo bench -p ropewalk-bench --bench timers`
 //!
-//! The pending ones are due at random moments of the next minute. Both clocks are virtual, so that a minute takes no minute. Only
-//! what a line names is timed; what brings the number of pending timers back to where it was is not.
+//! Pending timers are due at random moments of the next minute. Both clocks are virtual, so a
+//! minute takes no real time. Only the operation that a line names is timed. Restoring the number
+//! of pending timers is not.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -19,13 +20,13 @@ use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 use tokio::time::Sleep;
 
-/// How many operations are timed together.
+/// Number of operations that are timed together.
 const BATCH: usize = 1000;
 
-/// Until when the last of the pending ones is due.
+/// Latest deadline of a pending timer.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Numbers that look random, the same in every run (xorshift).
+/// Pseudo-random numbers, the same in every run (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -40,13 +41,14 @@ impl Random {
         (self.next() % len as u64) as usize
     }
 
-    /// One millisecond to one minute, to the nanosecond.
+    /// Returns a delay of one millisecond to one minute, with nanosecond resolution.
     fn delay(&mut self) -> Duration {
         Duration::from_nanos(1_000_000 + self.next() % 60_000_000_000)
     }
 }
 
-/// Runs `batch` as often as it takes for so many operations. It says how long how many took.
+/// Runs `batch` until it has done at least `operations` operations. `batch` returns its duration
+/// and its number of operations. Returns the time scaled to `operations`.
 fn timed(operations: u64, mut batch: impl FnMut() -> (Duration, usize)) -> Duration {
     let (mut took, mut done) = (Duration::ZERO, 0);
     while done < operations {
@@ -63,7 +65,7 @@ fn time<R>(call: impl FnOnce() -> R) -> (Duration, R) {
     (start.elapsed(), result)
 }
 
-/// A virtual clock with so many calls pending, which do next to nothing.
+/// A virtual clock with pending calls, which do almost nothing.
 struct Calls {
     clock: testing::VirtualClock,
     pending: Vec<DelayedCall>,
@@ -93,46 +95,47 @@ impl Calls {
             }
         });
         for call in new {
-            call.cancel().expect("it is pending");
+            call.cancel().expect("the call is pending");
         }
         (took, BATCH)
     }
 
-    /// Cancels the calls that were asked for last, in the order in which they were.
+    /// Cancels the newest calls, in the order in which they were scheduled.
     fn cancel_new(&mut self) -> (Duration, usize) {
         let new: Vec<_> = (0..BATCH).map(|_| self.later()).collect();
         (cancel(new), BATCH)
     }
 
-    /// Cancels any calls of all that are pending.
+    /// Cancels calls chosen at random among all pending ones.
     fn cancel_any(&mut self) -> (Duration, usize) {
-        let any: Vec<_> = (0..BATCH)
+        let chosen: Vec<_> = (0..BATCH)
             .map(|_| {
-                let (place, new) = (self.random.index(self.pending.len()), self.later());
-                std::mem::replace(&mut self.pending[place], new)
+                let (index, new) = (self.random.index(self.pending.len()), self.later());
+                std::mem::replace(&mut self.pending[index], new)
             })
             .collect();
-        (cancel(any), BATCH)
+        (cancel(chosen), BATCH)
     }
 
     fn reset_any(&mut self) -> (Duration, usize) {
-        let any: Vec<_> = (0..BATCH)
+        let chosen: Vec<_> = (0..BATCH)
             .map(|_| {
-                let place = self.random.index(self.pending.len());
-                (self.pending[place].clone(), self.random.delay())
+                let index = self.random.index(self.pending.len());
+                (self.pending[index].clone(), self.random.delay())
             })
             .collect();
         let (took, ()) = time(|| {
-            for (call, delay) in &any {
-                call.reset(*delay).expect("it is pending");
+            for (call, delay) in &chosen {
+                call.reset(*delay).expect("the call is pending");
             }
         });
         (took, BATCH)
     }
 
-    /// Moves the clock so far that a batch of calls is due, more or less; they are made, and what is left of them is dropped.
+    /// Advances the clock until about a batch of calls is due. The calls run, and the rest of them
+    /// is dropped.
     fn fire(&mut self) -> (Duration, usize) {
-        // A handle would keep its call.
+        // A handle would keep the memory of its call.
         self.pending.clear();
         let (before, step) = (self.made.get(), batch_of(self.clock.timers().len()));
         let (took, ()) = time(|| self.clock.advance(step));
@@ -144,7 +147,7 @@ impl Calls {
     }
 }
 
-/// In how much time a batch is due of so many.
+/// Returns the time in which a batch becomes due, with this number of pending timers.
 fn batch_of(pending: usize) -> Duration {
     MINUTE.mul_f64(BATCH as f64 / pending as f64)
 }
@@ -152,13 +155,13 @@ fn batch_of(pending: usize) -> Duration {
 fn cancel(calls: Vec<DelayedCall>) -> Duration {
     let (took, ()) = time(|| {
         for call in calls {
-            call.cancel().expect("it is pending");
+            call.cancel().expect("the call is pending");
         }
     });
     took
 }
 
-/// A runtime with a paused clock and so many sleeps pending.
+/// A runtime with a paused clock and pending sleeps.
 struct Sleeps {
     runtime: Runtime,
     pending: Vec<Pin<Box<Sleep>>>,
@@ -172,7 +175,7 @@ impl Sleeps {
         sleeps
     }
 
-    /// A sleep that is registered, as it is when its first poll is over.
+    /// Returns a registered sleep: its first poll has returned.
     fn later(&mut self) -> Pin<Box<Sleep>> {
         let _guard = self.runtime.enter();
         registered(self.random.delay())
@@ -196,22 +199,22 @@ impl Sleeps {
     }
 
     fn cancel_any(&mut self) -> (Duration, usize) {
-        let any: Vec<_> = (0..BATCH)
+        let chosen: Vec<_> = (0..BATCH)
             .map(|_| {
-                let (place, new) = (self.random.index(self.pending.len()), self.later());
-                std::mem::replace(&mut self.pending[place], new)
+                let (index, new) = (self.random.index(self.pending.len()), self.later());
+                std::mem::replace(&mut self.pending[index], new)
             })
             .collect();
-        (time(|| drop(any)).0, BATCH)
+        (time(|| drop(chosen)).0, BATCH)
     }
 
     fn reset_any(&mut self) -> (Duration, usize) {
         let _guard = self.runtime.enter();
-        let any: Vec<_> = (0..BATCH).map(|_| (self.random.index(self.pending.len()), self.random.delay())).collect();
+        let chosen: Vec<_> = (0..BATCH).map(|_| (self.random.index(self.pending.len()), self.random.delay())).collect();
         let (took, ()) = time(|| {
-            for (place, delay) in any {
+            for (index, delay) in chosen {
                 let at = tokio::time::Instant::now() + delay;
-                self.pending[place].as_mut().reset(at);
+                self.pending[index].as_mut().reset(at);
             }
         });
         (took, BATCH)
@@ -229,10 +232,10 @@ fn paused() -> Runtime {
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("no sockets, no failure")
+        .expect("a runtime without I/O needs no system resource")
 }
 
-/// Tasks that sleep and then do next to nothing: what a call that is made later is in tokio.
+/// Tasks that sleep and then do almost nothing: the equivalent in tokio of a delayed call.
 struct Tasks {
     runtime: Runtime,
     local: LocalSet,
@@ -273,7 +276,7 @@ impl Tasks {
         let (took, ()) = time(|| {
             self.local.block_on(&self.runtime, async {
                 tokio::time::advance(step).await;
-                // Some of the tasks that can run do so between two polls of this.
+                // Some of the runnable tasks run between two polls of this one.
                 let mut made = before;
                 loop {
                     tokio::task::yield_now().await;
@@ -290,7 +293,8 @@ impl Tasks {
     }
 }
 
-/// As much memory as so many timers take, in blocks of a cache line: what cancelling waits for, without the timers.
+/// Blocks of a cache line, in as much memory as the timers take: the memory accesses of cancelling,
+/// without the timers.
 struct Blocks {
     blocks: Vec<[u64; 8]>,
     random: Random,
@@ -302,13 +306,15 @@ impl Blocks {
         Self { blocks: (0..count).map(|_| [random.next(); 8]).collect(), random }
     }
 
-    /// Reads any block, and another that the first one names, as a call names its place. Pairs are read as fast as the
-    /// processor can, which has several under way; or one pair after the other, if the next waits for what was read.
+    /// Reads a random block, and a second block that the first one names, as a call names its
+    /// position in the queue. Without `wait`, pairs are read as fast as the processor can, which
+    /// has several reads in flight. With `wait`, one pair is read after the other, because each
+    /// depends on the one before.
     fn read_pairs(&mut self, wait: bool) -> (Duration, usize) {
-        let any: Vec<_> = (0..BATCH).map(|_| self.random.index(self.blocks.len())).collect();
+        let chosen: Vec<_> = (0..BATCH).map(|_| self.random.index(self.blocks.len())).collect();
         let len = self.blocks.len();
         let (took, _) = time(|| {
-            any.into_iter().fold(0, |last, index| {
+            chosen.into_iter().fold(0, |last, index| {
                 let first = if wait { self.blocks[(last as usize ^ index) % len] } else { self.blocks[index] };
                 black_box(self.blocks[first[0] as usize % len][0])
             })

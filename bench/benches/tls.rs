@@ -1,10 +1,13 @@
-//! TLS over the loopback interface, beside tokio-rustls: bytes a second through one connection, and full handshakes a second.
+//! TLS over the loopback interface, beside tokio-rustls: bytes a second on one connection, and full
+//! handshakes a second.
 //!
 //! `cargo bench -p ropewalk-bench --bench tls [-- --rounds N]`
 //!
-//! Both engines have the same configuration of the same TLS library, a thread for the server and one for the client, and write 64 KiB
-//! at a time; connections are closed in good order, both ends of TLS and both ends of TCP. They take turns, so that a machine that changes its pace changes it for both; a round's ratio is that of its two
-//! halves, and what is printed are medians. Seconds of CPU are those of the whole process.
+//! Both engines have the same configuration of the same TLS library, one thread for the server and
+//! one for the client, and write 64 KiB at a time. Connections are closed in good order: both ends
+//! of TLS and both ends of TCP. The engines alternate, so that a change of the machine's speed
+//! affects both. The ratio of a round is that of its two halves, and the printed figures are
+//! medians. CPU seconds are those of the whole process.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -25,16 +28,16 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const PIECE: usize = 64 * 1024;
+const WRITE_BYTES: usize = 64 * 1024;
 
-/// How many bytes are sent in half a round, and how many handshakes are made.
+/// Number of bytes that half a round sends, and number of handshakes that it makes.
 const BYTES: usize = 1 << 30;
 const HANDSHAKES: usize = 2000;
 
-/// How many handshakes are under way at a time.
-const AT_ONCE: usize = 8;
+/// Number of handshakes in progress at a time.
+const HANDSHAKES_AT_ONCE: usize = 8;
 
-/// What both engines are given.
+/// TLS configurations for both engines.
 #[derive(Clone)]
 struct Configs {
     server: Arc<ServerConfig>,
@@ -43,12 +46,12 @@ struct Configs {
 
 fn configs() -> Configs {
     let (server, certificate) = ropewalk_bench::tls::server().expect("a certificate");
-    // Each of its handshakes is a full one.
+    // Every handshake of this client is a full one.
     let client = ropewalk_bench::tls::client(certificate).expect("a certificate");
     Configs { server, client }
 }
 
-/// What a half of a round took.
+/// Time that half a round took, in seconds.
 #[derive(Clone, Copy)]
 struct Cost {
     wall: f64,
@@ -61,7 +64,8 @@ fn cost(work: impl FnOnce()) -> Cost {
     Cost { wall: begun.elapsed().as_secs_f64(), cpu: (cpu_time() - cpu).as_secs_f64() }
 }
 
-/// Of this process, all its threads (Linux: fields 14 and 15 of `/proc/self/stat`, in ticks of 10 ms).
+/// Returns the CPU time of all threads of this process (Linux: fields 14 and 15 of
+/// `/proc/self/stat`, in ticks of 10 ms).
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let after_name = stat.rsplit(") ").next().expect("a name in parentheses");
@@ -91,9 +95,9 @@ mod ours {
         left: usize,
     }
 
-    struct Pieces(usize, Rc<[u8]>);
+    struct ChunkProducer(usize, Rc<[u8]>);
 
-    impl Producer for Pieces {
+    impl Producer for ChunkProducer {
         fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
             consumer.write(&self.1);
             self.0 = self.0.saturating_sub(self.1.len());
@@ -108,7 +112,7 @@ mod ours {
 
     impl Protocol for Source {
         fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-            Ok(transport.register_producer(Pieces(self.left, vec![7; PIECE].into()), Streaming::Pull)?)
+            Ok(transport.register_producer(ChunkProducer(self.left, vec![7; WRITE_BYTES].into()), Streaming::Pull)?)
         }
 
         fn data_received(&mut self, _: &Transport, _: &[u8]) -> Result<()> {
@@ -116,39 +120,43 @@ mod ours {
         }
 
         fn connection_lost(&mut self, _: &Transport, _: &Failure) {
-            self.reactor.stop().expect("it runs");
+            self.reactor.stop().expect("the reactor runs");
         }
     }
 
-    /// A server in a thread, which stops when its last connection is over.
+    /// Starts a server in a thread. It stops once its last connection is closed.
     fn serve(configs: &Configs, bytes: usize, connections: usize) -> (SocketAddr, thread::JoinHandle<()>) {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (address_sender, address_receiver) = std::sync::mpsc::channel();
         let tls = ServerTls::from(Arc::clone(&configs.server));
         let server = thread::spawn(move || {
             let reactor = Reactor::builder().signals(false).build().expect("a poller");
             let left = Rc::new(Cell::new(connections));
             let factory = {
                 let reactor = reactor.clone();
-                move |_| Some(Counted { inner: Sink { left: bytes }, left: Rc::clone(&left), reactor: reactor.clone() })
+                move |_| {
+                    Some(CountedSink { inner: Sink { left: bytes }, left: Rc::clone(&left), reactor: reactor.clone() })
+                }
             };
             let endpoint = wrap_server_tls(tls, TcpServerEndpoint::bind_to(&reactor, ([127, 0, 0, 1], 0).into()));
             let listening = endpoint.listen(factory).add_callback(move |port| {
-                tell.send(port.host().socket_addr().expect("a TCP port")).expect("somebody waits");
+                address_sender
+                    .send(port.host().socket_addr().expect("a TCP port"))
+                    .expect("the main thread waits for the address");
                 Ok(port)
             });
-            reactor.run().expect("it runs");
+            reactor.run().expect("the reactor runs");
             drop(listening);
         });
-        (told.recv().expect("it listens"), server)
+        (address_receiver.recv().expect("the server listens"), server)
     }
 
-    struct Counted {
+    struct CountedSink {
         inner: Sink,
         left: Rc<Cell<usize>>,
         reactor: Reactor,
     }
 
-    impl Protocol for Counted {
+    impl Protocol for CountedSink {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
             self.inner.data_received(transport, data)
         }
@@ -156,7 +164,7 @@ mod ours {
         fn connection_lost(&mut self, _: &Transport, _: &Failure) {
             self.left.set(self.left.get() - 1);
             if self.left.get() == 0 {
-                self.reactor.stop().expect("it runs");
+                self.reactor.stop().expect("the reactor runs");
             }
         }
     }
@@ -171,25 +179,25 @@ mod ours {
         let reactor = Reactor::builder().signals(false).build().expect("a poller");
         let mut source = Some(Source { reactor: reactor.clone(), left: BYTES });
         drop(client(configs, &reactor, to).connect(move |_| source.take()));
-        reactor.run().expect("it runs");
-        server.join().expect("it ended");
+        reactor.run().expect("the reactor runs");
+        server.join().expect("the task did not panic");
     }
 
-    struct Greeter {
+    struct HandshakeClient {
         reactor: Reactor,
         endpoint: Rc<dyn ClientEndpoint>,
         left: Rc<Cell<usize>>,
     }
 
-    impl Greeter {
+    impl HandshakeClient {
         fn begin(reactor: &Reactor, endpoint: &Rc<dyn ClientEndpoint>, left: &Rc<Cell<usize>>) {
             let (reactor, next, left) = (reactor.clone(), Rc::clone(endpoint), Rc::clone(left));
-            let greeter = Self { reactor, endpoint: next, left };
-            drop(ropewalk::endpoints::connect_protocol(&**endpoint, greeter));
+            let client = Self { reactor, endpoint: next, left };
+            drop(ropewalk::endpoints::connect_protocol(&**endpoint, client));
         }
     }
 
-    impl Protocol for Greeter {
+    impl Protocol for HandshakeClient {
         fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
             transport.lose_connection();
             Ok(())
@@ -202,8 +210,8 @@ mod ours {
         fn connection_lost(&mut self, _: &Transport, _: &Failure) {
             self.left.set(self.left.get() - 1);
             match self.left.get() {
-                0 => self.reactor.stop().expect("it runs"),
-                left if left >= AT_ONCE => Self::begin(&self.reactor, &self.endpoint, &self.left),
+                0 => self.reactor.stop().expect("the reactor runs"),
+                left if left >= HANDSHAKES_AT_ONCE => Self::begin(&self.reactor, &self.endpoint, &self.left),
                 _ => {}
             }
         }
@@ -214,11 +222,11 @@ mod ours {
         let reactor = Reactor::builder().signals(false).build().expect("a poller");
         let endpoint: Rc<dyn ClientEndpoint> = Rc::new(client(configs, &reactor, to));
         let left = Rc::new(Cell::new(HANDSHAKES));
-        for _ in 0..AT_ONCE {
-            Greeter::begin(&reactor, &endpoint, &left);
+        for _ in 0..HANDSHAKES_AT_ONCE {
+            HandshakeClient::begin(&reactor, &endpoint, &left);
         }
-        reactor.run().expect("it runs");
-        server.join().expect("it ended");
+        reactor.run().expect("the reactor runs");
+        server.join().expect("the task did not panic");
     }
 }
 
@@ -230,54 +238,56 @@ mod tokios {
     }
 
     fn serve(configs: &Configs, bytes: usize, connections: usize) -> (SocketAddr, thread::JoinHandle<()>) {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (address_sender, address_receiver) = std::sync::mpsc::channel();
         let acceptor = TlsAcceptor::from(Arc::clone(&configs.server));
         let server = thread::spawn(move || {
             let runtime = runtime();
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                tell.send(listener.local_addr().expect("an address")).expect("somebody waits");
+                address_sender
+                    .send(listener.local_addr().expect("an address"))
+                    .expect("the main thread waits for the address");
                 let mut tasks = Vec::new();
                 for _ in 0..connections {
                     let (stream, _) = listener.accept().await.expect("a connection");
                     let acceptor = acceptor.clone();
                     tasks.push(tokio::task::spawn_local(async move {
                         let mut stream = acceptor.accept(stream).await.expect("a handshake");
-                        let (mut buffer, mut left) = (vec![0; PIECE], bytes);
+                        let (mut buffer, mut left) = (vec![0; WRITE_BYTES], bytes);
                         while left > 0 {
                             match stream.read(&mut buffer).await.expect("bytes") {
                                 0 => break,
                                 count => left = left.saturating_sub(count),
                             }
                         }
-                        // A client that has gone already is as good.
+                        // A client that has already closed is no error.
                         drop(stream.shutdown().await);
                     }));
                 }
                 for task in tasks {
-                    task.await.expect("it ended");
+                    task.await.expect("the task did not panic");
                 }
             });
         });
-        (told.recv().expect("it listens"), server)
+        (address_receiver.recv().expect("the server listens"), server)
     }
 
     pub(super) fn bulk(configs: &Configs) {
         let (to, server) = serve(configs, BYTES, 1);
         let connector = TlsConnector::from(Arc::clone(&configs.client));
         runtime().block_on(async {
-            let stream = tokio::net::TcpStream::connect(to).await.expect("somebody listens");
+            let stream = tokio::net::TcpStream::connect(to).await.expect("the server listens");
             let mut stream = connector.connect(NAME.try_into().expect("a name"), stream).await.expect("a handshake");
-            let (piece, mut left) = (vec![7; PIECE], BYTES);
+            let (piece, mut left) = (vec![7; WRITE_BYTES], BYTES);
             while left > 0 {
-                stream.write_all(&piece).await.expect("it is read");
-                left = left.saturating_sub(PIECE);
+                stream.write_all(&piece).await.expect("the server reads");
+                left = left.saturating_sub(WRITE_BYTES);
             }
-            stream.flush().await.expect("it is read");
+            stream.flush().await.expect("the server reads");
             assert_eq!(stream.read(&mut [0; 1]).await.expect("an end"), 0);
         });
-        server.join().expect("it ended");
+        server.join().expect("the task did not panic");
     }
 
     pub(super) fn handshakes(configs: &Configs) {
@@ -286,27 +296,28 @@ mod tokios {
         let (runtime, local) = (runtime(), tokio::task::LocalSet::new());
         local.block_on(&runtime, async {
             let left = Rc::new(Cell::new(HANDSHAKES));
-            let tasks: Vec<_> = (0..AT_ONCE)
+            let tasks: Vec<_> = (0..HANDSHAKES_AT_ONCE)
                 .map(|_| {
                     let (left, connector) = (Rc::clone(&left), connector.clone());
                     tokio::task::spawn_local(async move {
                         while left.get() > 0 {
                             left.set(left.get() - 1);
-                            let stream = tokio::net::TcpStream::connect(to).await.expect("somebody listens");
+                            let stream = tokio::net::TcpStream::connect(to).await.expect("the server listens");
                             let name = NAME.try_into().expect("a name");
                             let mut stream = connector.connect(name, stream).await.expect("a handshake");
-                            stream.shutdown().await.expect("it is there");
-                            // As ours does, so that what the server still sends is not answered with a reset.
+                            stream.shutdown().await.expect("the connection is open");
+                            // As the client of Ropewalk does, so that late bytes of the server are
+                            // not answered with a reset.
                             while stream.read(&mut [0; 1024]).await.expect("an end") > 0 {}
                         }
                     })
                 })
                 .collect();
             for task in tasks {
-                task.await.expect("it ended");
+                task.await.expect("the task did not panic");
             }
         });
-        server.join().expect("it ended");
+        server.join().expect("the task did not panic");
     }
 }
 
@@ -316,13 +327,13 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 }
 
 fn compare(what: &str, unit: &str, amount: f64, rounds: usize, ours: impl Fn(), theirs: impl Fn()) {
-    // To warm up.
+    // Warm-up.
     ours();
     theirs();
     let mut results = Vec::new();
     for round in 1..=rounds {
         eprint!("\r{what}: round {round} of {rounds} ");
-        // Who begins alternates.
+        // The engine that begins alternates.
         let pair = if round % 2 == 0 {
             let first = cost(&ours);
             (first, cost(&theirs))

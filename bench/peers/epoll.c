@@ -1,6 +1,8 @@
-/* The baseline: the smallest server there is on epoll, through libc's calls. Level-triggered, one shared buffer, read and then write, one
- * connection after the other. What a socket does not take is kept, and the connection waits for room and reads nothing meanwhile.
- * Prints `ready PORT`; whoever started it ends it. */
+/* The baseline: the smallest server on epoll, through libc.
+ *
+ * Level-triggered, with one shared buffer: one connection after the other is read and then written.
+ * Bytes that a socket does not take are kept, and the connection waits for writability and reads
+ * nothing meanwhile. Prints `ready PORT`, and runs until its parent ends it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -84,7 +86,7 @@ int main(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     poller = epoll_create1(EPOLL_CLOEXEC);
-    /* The listener has no connection. */
+    /* A null pointer marks the listener. */
     struct epoll_event events[1024] = {{.events = EPOLLIN, .data.ptr = NULL}};
     if (bind(listener, (struct sockaddr *)&address, length) < 0 || listen(listener, 4096) < 0 ||
         getsockname(listener, (struct sockaddr *)&address, &length) < 0 ||

@@ -1,7 +1,7 @@
-/* An echo server on libuv: what was read is tried to be written at once, and what is left of it is queued.
+/* An echo server on libuv: received bytes are written at once, and the unsent rest is queued.
  *
- * One buffer is shared by all reads; a rest is copied, and the connection is not read meanwhile. Prints `ready PORT`; whoever started it
- * ends it. */
+ * All reads share one buffer. The rest is copied, and the connection is not read meanwhile. Prints
+ * `ready PORT`, and runs until its parent ends it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

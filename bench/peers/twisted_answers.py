@@ -1,4 +1,7 @@
-"""A server on Twisted's epoll reactor that answers requests: see src/answers.rs. Prints `ready PORT`, and runs until it is killed."""
+"""A server on Twisted's epoll reactor that answers requests: see src/answers.rs.
+
+Prints `ready PORT`, and runs until its parent ends it.
+"""
 
 from twisted.internet import epollreactor
 

@@ -1,4 +1,4 @@
-"""An echo server on Twisted's epoll reactor. Prints `ready PORT`; whoever started it ends it."""
+"""An echo server on Twisted's epoll reactor. Prints `ready PORT`, and runs until its parent ends it."""
 
 from twisted.internet import epollreactor
 

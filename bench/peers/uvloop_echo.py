@@ -1,4 +1,7 @@
-"""An echo server on asyncio's protocols and uvloop. Prints `ready PORT`; whoever started it ends it."""
+"""An echo server on asyncio's protocols and uvloop.
+
+Prints `ready PORT`, and runs until its parent ends it.
+"""
 
 import asyncio
 
@@ -7,7 +10,7 @@ import uvloop
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
-        # TCP_NODELAY is on already: uvloop sees to that.
+        # uvloop sets TCP_NODELAY by itself.
         self.transport = transport
 
     def data_received(self, data):

@@ -1,44 +1,45 @@
-//! Requests that say how they are to be answered: with how many bytes, in how many writes.
+//! Requests that choose the size of their answer and the number of writes.
 //!
-//! A request has [`REQUEST_BYTES`]: a letter for the writes, and the size of the answer as decimal digits. The bytes of an answer are
-//! those of [`content`], so that every answer can be compared.
+//! A request has [`REQUEST_BYTES`]: a letter that selects the writes, and the size of the answer as
+//! decimal digits. The bytes of an answer are those of [`content`], so every answer can be
+//! compared.
 
 use crate::Result;
 
-/// The size of a request.
+/// Size of a request.
 pub const REQUEST_BYTES: usize = 10;
 
-/// The largest answer.
+/// Size of the largest answer.
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// The last write of an answer in two.
+/// Size of the last write when an answer takes two writes.
 const TAIL_BYTES: usize = 4;
 
-/// Every write of an answer in many, but for the last.
+/// Size of each write when an answer takes many. The last write may be shorter.
 const PIECE_BYTES: usize = 1 << 10;
 
-/// How an answer is cut into writes.
+/// Division of an answer into writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
     /// The whole answer at once.
     One,
-    /// All but the last four bytes, and those.
+    /// All bytes but the last four, then those four.
     Two,
     /// Pieces of 1 KiB.
     Many,
 }
 
-/// One request.
+/// A request for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// How the answer is cut.
+    /// Division of the answer into writes.
     pub writes: Writes,
-    /// How many bytes it has.
+    /// Size of the answer in bytes.
     pub bytes: usize,
 }
 
 impl Request {
-    /// The request as it is sent.
+    /// Returns the bytes to send.
     pub fn encode(self) -> [u8; REQUEST_BYTES] {
         let letter = match self.writes {
             Writes::One => b'1',
@@ -53,10 +54,11 @@ impl Request {
         encoded
     }
 
-    /// Reads a request.
+    /// Decodes a request.
     ///
     /// # Errors
-    /// The letter is unknown, a digit is none, or the answer would be empty or above [`MAX_ANSWER_BYTES`].
+    /// Fails if the letter is unknown, if a digit is not a decimal digit, or if the answer would be
+    /// empty or above [`MAX_ANSWER_BYTES`].
     pub fn decode(encoded: &[u8; REQUEST_BYTES]) -> Result<Self> {
         let [letter, digits @ ..] = encoded;
         let writes = match letter {
@@ -72,7 +74,8 @@ impl Request {
         Ok(Self { writes, bytes })
     }
 
-    /// The writes of the answer, none of them empty. `content` is that of [`content`].
+    /// Returns the writes of the answer, none of them empty. `content` is the result of
+    /// [`content`].
     pub fn pieces(self, content: &[u8]) -> impl Iterator<Item = &[u8]> {
         let (tail, most) = match self.writes {
             Writes::One => (0, MAX_ANSWER_BYTES),
@@ -84,18 +87,19 @@ impl Request {
     }
 }
 
-/// Requests out of a stream of bytes that is cut anywhere.
+/// Decoder of requests from a byte stream in chunks of any size.
 #[derive(Debug, Default)]
-pub struct Requests {
+pub struct RequestDecoder {
     partial: [u8; REQUEST_BYTES],
     length: usize,
 }
 
-impl Requests {
-    /// Takes the next request from the front of `data`. Returns `None` if the rest of it is still to come.
+impl RequestDecoder {
+    /// Takes the next request from the front of `data`. Returns `None` if the request is
+    /// incomplete.
     ///
     /// # Errors
-    /// As [`Request::decode`].
+    /// Fails as [`Request::decode`] does.
     pub fn next(&mut self, data: &mut &[u8]) -> Result<Option<Request>> {
         let count = data.len().min(REQUEST_BYTES - self.length);
         let (taken, rest) = data.split_at(count);
@@ -109,7 +113,8 @@ impl Requests {
     }
 }
 
-/// The bytes of the largest answer; a smaller one has the first of them. The period of 251 is no divisor of any buffer's size.
+/// Returns the bytes of the largest answer. A smaller answer is a prefix of them. The period of 251
+/// bytes divides no buffer size.
 pub fn content() -> Vec<u8> {
     (0..MAX_ANSWER_BYTES).map(|at| (at % 251) as u8).collect()
 }
@@ -122,7 +127,7 @@ mod tests {
         Request { writes, bytes }.pieces(&content()).map(<[u8]>::len).collect()
     }
 
-    /// An answer is cut as its request says, and no write is empty.
+    /// The request decides how an answer is divided, and no write is empty.
     #[test]
     fn answers_are_cut_as_asked() {
         assert_eq!(sizes(Writes::One, 9_004), [9_004]);
@@ -132,14 +137,14 @@ mod tests {
         assert_eq!(sizes(Writes::Many, 1_024), [1_024]);
     }
 
-    /// Requests are read however the stream is cut, and one that means nothing is an error.
+    /// Requests are decoded in chunks of any size, and an invalid request is an error.
     #[test]
     fn requests_are_read_from_any_cut() {
         let asked = [Writes::One, Writes::Two, Writes::Many].map(|writes| Request { writes, bytes: 70_000 });
         let stream: Vec<u8> = asked.iter().flat_map(|request| request.encode()).collect();
         assert_eq!(&stream[10..20], b"2000070000");
         for cut in 1..=stream.len() {
-            let (mut requests, mut read) = (Requests::default(), Vec::new());
+            let (mut requests, mut read) = (RequestDecoder::default(), Vec::new());
             for mut data in stream.chunks(cut) {
                 while let Some(request) = requests.next(&mut data).unwrap() {
                     read.push(request);

@@ -1,25 +1,26 @@
-//! [`Profile`]: the counts of callgrind, read from its output file.
+//! [`Profile`]: callgrind counts, parsed from an output file.
 //!
-//! Of the [format](https://valgrind.org/docs/manual/cl-format.html) this knows what a run with `--collect-systime=yes` writes.
+//! The parser covers the part of the [format](https://valgrind.org/docs/manual/cl-format.html) that
+//! a run with `--collect-systime=yes` writes.
 
 use std::collections::BTreeMap;
 
 use crate::Result;
 
-/// The counts of one run.
+/// Counts of one run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// User instructions.
+    /// Number of user instructions.
     pub instructions: u64,
-    /// System calls by the function that made them itself.
+    /// Number of system calls, by the function that makes them itself.
     pub system_calls: BTreeMap<String, u64>,
 }
 
 impl Profile {
-    /// Reads an output file.
+    /// Parses an output file.
     ///
     /// # Errors
-    /// Nothing was counted, or the columns are others than instructions and system calls.
+    /// Fails if nothing was counted, or if the columns are not instructions and system calls.
     pub fn parse(text: &str) -> Result<Self> {
         let mut profile = Self::default();
         let (mut names, mut function, mut is_of_callee) = (BTreeMap::new(), "", false);
@@ -28,19 +29,20 @@ impl Profile {
                 match key {
                     "fn" => function = name(&mut names, value)?,
                     "cfn" => drop(name(&mut names, value)?),
-                    // The line behind it has what the called function has cost.
+                    // The next line has the cost of the called function.
                     "calls" => is_of_callee = true,
                     _ => {}
                 }
             } else if let Some(columns) = line.strip_prefix("events:") {
                 if !columns.split_whitespace().take(2).eq(["Ir", "sysCount"]) {
-                    return Err(format!("callgrind has counted{columns}").into());
+                    return Err(format!("expected the columns Ir and sysCount, callgrind wrote{columns}").into());
                 }
             } else if let Some(totals) = line.strip_prefix("totals:") {
                 profile.instructions = totals.split_whitespace().next().unwrap_or_default().parse()?;
             } else if line.starts_with(['+', '-', '*']) || line.starts_with(|first: char| first.is_ascii_digit()) {
                 let is_own = !std::mem::take(&mut is_of_callee);
-                // The place, the instructions, the system calls; a zero at the end is left out.
+                // Columns: the position, the instructions, the system calls. Trailing zeros are
+                // left out.
                 if let Some(count) = line.split_whitespace().nth(2).filter(|_| is_own) {
                     *profile.system_calls.entry(function.to_owned()).or_default() += count.parse::<u64>()?;
                 }
@@ -48,19 +50,20 @@ impl Profile {
         }
         profile.system_calls.retain(|_, count| *count > 0);
         if profile.instructions == 0 {
-            return Err("callgrind has counted nothing".into());
+            return Err("callgrind counted nothing".into());
         }
         Ok(profile)
     }
 }
 
-/// The name in `(7) name`, or in a later `(7)`.
+/// Returns the name in `(7) name`, or the name that an earlier line gave to `(7)`.
 fn name<'a>(names: &mut BTreeMap<&'a str, &'a str>, value: &'a str) -> Result<&'a str> {
-    let (number, name) = value.split_once(')').ok_or_else(|| format!("a name without a number: {value}"))?;
+    let (number, name) =
+        value.split_once(')').ok_or_else(|| format!("no closing parenthesis in the name {value:?}"))?;
     if !name.is_empty() {
         names.insert(number, name.trim_start());
     }
-    Ok(names.get(number).ok_or_else(|| format!("a number without a name: {value}"))?)
+    Ok(names.get(number).ok_or_else(|| format!("no earlier line has the name of {value:?}"))?)
 }
 
 #[cfg(test)]
@@ -93,7 +96,8 @@ fn=(2)
 totals: 26 4 1
 ";
 
-    /// A function's own calls are counted, wherever its lines stand, and not those of the functions that it calls.
+    /// A function's own calls are counted, wherever its lines occur. Calls in its callees are not
+    /// counted.
     #[test]
     fn calls_belong_to_the_function_that_makes_them() {
         let profile = Profile::parse(OUTPUT).unwrap();
@@ -102,8 +106,9 @@ totals: 26 4 1
         assert_eq!(profile.system_calls, BTreeMap::from(expected));
     }
 
+    /// Output without counts, with other columns or with an unnamed function is refused.
     #[test]
-    fn output_that_says_nothing_is_refused() {
+    fn malformed_output_is_refused() {
         for (part, other) in [("totals: 26", "totals: 0"), ("sysCount", "Dr"), ("(2) Core>::iterate", "(2)")] {
             assert!(Profile::parse(&OUTPUT.replace(part, other)).is_err(), "{other}");
         }

@@ -1,10 +1,11 @@
-//! Latencies, counted in buckets.
+//! Histogram of latencies, counted in buckets.
 //!
-//! Each power of two is 32 buckets, so a value is known to 3 in a hundred, from one nanosecond to centuries, in a fixed amount of memory.
+//! Each power of two has 32 buckets. A value is therefore known to 3 %, from one nanosecond to
+//! centuries, in a fixed amount of memory.
 
 use std::fmt::Write;
 
-/// Into how many buckets a power of two is cut, as a number of bits.
+/// Number of buckets for each power of two, as a number of bits.
 const BITS: u32 = 5;
 
 /// Counts of values, in nanoseconds.
@@ -19,19 +20,20 @@ impl Histogram {
         self.add(bucket(value), 1);
     }
 
-    /// Adds all that another one has counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, &count) in other.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             self.add(bucket, count);
         }
     }
 
-    /// How many values were counted.
+    /// Returns the number of counted values.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The value which so many of a hundred do not exceed; 0 if nothing was counted.
+    /// Returns the value that `percent` percent of the values do not exceed, or 0 if the histogram
+    /// is empty.
     pub fn percentile(&self, percent: f64) -> u64 {
         let wanted = ((self.count() as f64 * percent / 100.0).ceil() as u64).max(1);
         let mut seen = 0;
@@ -44,17 +46,18 @@ impl Histogram {
         0
     }
 
-    /// One line, which [`from_text`](Self::from_text) reads.
+    /// Formats the counts as one line, which [`from_text`](Self::from_text) parses.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (bucket, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, " {bucket}:{count}");
         }
         text
     }
 
-    /// What [`to_text`](Self::to_text) wrote, or nothing if it is something else.
+    /// Parses the words of a line that [`to_text`](Self::to_text) wrote. Returns `None` if they are
+    /// invalid.
     pub fn from_text<'a>(words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut histogram = Self::default();
         for word in words {
@@ -72,7 +75,7 @@ impl Histogram {
     }
 }
 
-/// More than any value has.
+/// Number of buckets: more than any value needs.
 const BUCKETS: usize = 64 << BITS;
 
 fn bucket(value: u64) -> usize {
@@ -90,7 +93,7 @@ fn middle(bucket: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// A value's bucket is within three in a hundred of it, and buckets are in the order of their values.
+    /// A bucket's middle is within 3 % of its values, and buckets are in the order of their values.
     #[test]
     fn buckets_are_near_their_values() {
         let mut last = 0;
@@ -105,7 +108,7 @@ mod tests {
         }
     }
 
-    /// What was written is read again.
+    /// The text form keeps the percentiles.
     #[test]
     fn text_and_back() {
         let mut histogram = Histogram::default();

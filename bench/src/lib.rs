@@ -1,10 +1,11 @@
-//! Ropewalk measured beside its peers, in the same run.
+//! Benchmarks of Ropewalk beside its peers, in the same run.
 //!
-//! This is no library for anybody else: it is what the programs in `bin/` share. `serve` is an echo server of one kind, `load` asks it,
-//! `compare` runs both for every peer and writes the report, `soak` opens and closes connections until something would have leaked.
+//! This library has the code that the programs in `bin/` share, and no other users. `serve` is an
+//! echo server of one kind, and `load` sends requests to it. `compare` runs both for every peer and
+//! writes the report. `soak` opens and closes connections until a leak would show.
 //!
-//! The rule: a figure is a ratio to the baseline, which is measured in windows that alternate with the peer's. What can't be measured
-//! is a row that says why.
+//! A figure is a ratio to the baseline, which is measured in windows that alternate with those of
+//! the peer. A figure that cannot be measured is a row that gives the reason.
 
 pub mod answers;
 pub mod bounds;
@@ -26,5 +27,5 @@ pub mod stats;
 pub mod system;
 pub mod tls;
 
-/// What went wrong, for a person to read.
+/// Result with an error for a human reader.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

@@ -1,7 +1,8 @@
-//! The load generator: connections that send, and wait to be answered with the same bytes.
+//! The load generator: connections that send a segment and wait for the same bytes to come back.
 //!
-//! The loop is closed: a connection sends a segment of so many messages, and the next one when that has come back. So a slow server is
-//! asked less, and never has a queue. Every run ends when all that was sent has been answered: the server sleeps before and after.
+//! The loop is closed: a connection sends a segment of several messages, and the next segment once
+//! the first has come back. A slow server therefore receives less load, and never has a queue.
+//! Every run ends once all sent bytes are answered, so the server sleeps before and after the run.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,145 +20,149 @@ use crate::Result;
 use crate::histogram::Histogram;
 use crate::system::loopback;
 
-/// How many seconds an answer may take before the run is given up.
-const PATIENCE: u64 = 20;
+/// Timeout for an answer, in seconds. The run fails after it.
+const ANSWER_TIMEOUT_SECONDS: u64 = 20;
 
-/// So many connections are asked at once while answers are compared.
-const CHECKED: usize = 64;
+/// Number of connections that send at once while answers are compared.
+const CHECKS_AT_ONCE: usize = 64;
 
-/// Connections to one server.
-pub struct Load {
+/// Load generator: connections to one server.
+pub struct LoadGenerator {
     server: SocketAddr,
-    sources: Sources,
+    sources: SourceAddresses,
     depth: usize,
     segment: Vec<u8>,
     buffer: Vec<u8>,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
-    clients: Vec<Client>,
+    connections: Vec<LoadConnection>,
     next: usize,
 }
 
-/// Where connections come from: one port of a loopback address after the other, and then those of the next address. The system itself
-/// would have to look for one that is free, which takes milliseconds when most are waiting for their time to pass.
+/// Source addresses of connections: the ports of one loopback address in turn, then those of the
+/// next address. The kernel would have to search for a free port, which takes milliseconds when
+/// most ports are in `TIME_WAIT`.
 #[derive(Debug)]
-pub struct Sources {
+pub struct SourceAddresses {
     first: u32,
     opened: u64,
 }
 
-/// The ports of every source address.
-const PORTS: Range<u64> = 10_000..30_000;
+/// Ports used on each source address.
+const SOURCE_PORTS: Range<u64> = 10_000..30_000;
 
-/// One connection.
-struct Client {
+/// A connection of the load generator.
+struct LoadConnection {
     socket: OwnedFd,
     sent: usize,
-    /// How much of what was sent is still to come back; 0 if nothing is under way.
+    /// Number of sent bytes that have not come back yet; 0 if the connection is idle.
     awaited: usize,
     since: Instant,
 }
 
-/// What came of a run.
+/// Figures of one run.
 #[derive(Debug, Default)]
 pub struct Window {
-    /// Messages that were answered.
+    /// Number of answered messages.
     pub messages: u64,
-    /// From the first that was sent to the last answer.
+    /// Time from the first send to the last answer.
     pub nanoseconds: u64,
-    /// How long each segment took to come back.
+    /// Round-trip times of the segments.
     pub latency: Histogram,
 }
 
-/// When a run sends nothing more.
+/// Condition after which a run sends nothing more.
 #[derive(Debug, Clone, Copy)]
-pub enum Until {
-    /// After so much time.
+pub enum StopCondition {
+    /// Once this time has passed.
     Time(Duration),
-    /// After so many segments.
+    /// Once this many segments have been sent.
     Segments(u64),
 }
 
-impl Load {
-    /// For a server: messages of `size` bytes, `depth` of them a segment. The first source address has this number.
+impl LoadGenerator {
+    /// Creates a load generator for a server. A segment is `depth` messages of `size` bytes.
+    /// `first_source` is the number of the first source address.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns the error of the system call.
     pub fn new(server: SocketAddr, size: usize, depth: usize, first_source: u32) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self {
             server,
-            sources: Sources::new(first_source),
+            sources: SourceAddresses::new(first_source),
             depth,
             segment: vec![7; size * depth],
             buffer: vec![0; 64 << 10],
             epoll,
             events: Vec::with_capacity(1024),
-            clients: Vec::new(),
+            connections: Vec::new(),
             next: 0,
         })
     }
 
-    /// Opens connections until there are so many, each of which sends a segment of its own and compares what comes back.
+    /// Opens connections until there are `count`. Each new connection sends a distinct segment and
+    /// compares the answer.
     ///
     /// # Errors
-    /// A connection can't be opened, or is not answered, or with something else.
+    /// Fails if a connection cannot be opened, is not answered, or gets other bytes back.
     pub fn grow(&mut self, count: usize) -> Result<()> {
-        while self.clients.len() < count {
-            let number = self.clients.len();
+        while self.connections.len() < count {
+            let number = self.connections.len();
             self.open()?;
-            // Few enough that none waits long to be accepted.
-            if (number + 1).is_multiple_of(CHECKED) || number + 1 == count {
-                self.check(number / CHECKED * CHECKED..number + 1)?;
+            // The batch is small, so that no connection waits long to be accepted.
+            if (number + 1).is_multiple_of(CHECKS_AT_ONCE) || number + 1 == count {
+                self.check(number / CHECKS_AT_ONCE * CHECKS_AT_ONCE..number + 1)?;
             }
         }
         Ok(())
     }
 
-    /// Has every connection send a segment of its own, and compares.
+    /// Sends a distinct segment on every connection, and compares the answers.
     ///
     /// # Errors
-    /// As [`grow`](Self::grow).
+    /// Fails as [`grow`](Self::grow) does.
     pub fn check_all(&mut self) -> Result<()> {
-        let count = self.clients.len();
-        (0..count).step_by(CHECKED).try_for_each(|first| self.check(first..count.min(first + CHECKED)))
+        let count = self.connections.len();
+        (0..count).step_by(CHECKS_AT_ONCE).try_for_each(|first| self.check(first..count.min(first + CHECKS_AT_ONCE)))
     }
 
-    /// Sends and receives. So many segments are under way at a time: if these are fewer than there are connections, connections have their
-    /// turn one after the other; otherwise each sends again as soon as it is answered.
+    /// Sends and receives, with `in_flight` segments in flight at a time. If there are more
+    /// connections than that, they take turns. Otherwise each connection sends again as soon as it
+    /// is answered.
     ///
     /// # Errors
-    /// A connection is not answered.
-    pub fn echo(&mut self, until: Until, in_flight: usize) -> Result<Window> {
+    /// Fails if a connection is not answered.
+    pub fn echo(&mut self, until: StopCondition, in_flight: usize) -> Result<Window> {
         let (start, mut window) = (Instant::now(), Window::default());
         let mut left = match until {
-            Until::Segments(count) => count,
-            Until::Time(_) => u64::MAX,
+            StopCondition::Segments(count) => count,
+            StopCondition::Time(_) => u64::MAX,
         };
-        let in_turn = in_flight < self.clients.len();
-        let mut busy = in_flight.min(self.clients.len()).min(left.try_into().unwrap_or(usize::MAX));
-        for place in 0..busy {
-            let client = if in_turn { self.in_turn() } else { place };
+        let takes_turns = in_flight < self.connections.len();
+        let mut in_progress = in_flight.min(self.connections.len()).min(left.try_into().unwrap_or(usize::MAX));
+        for place in 0..in_progress {
+            let client = if takes_turns { self.next_idle() } else { place };
             self.begin(client)?;
             left -= 1;
         }
-        while busy > 0 {
+        while in_progress > 0 {
             for index in 0..self.wait()? {
                 let event = self.events[index];
                 let place = event.data.u64() as usize;
-                if !self.go_on(place, event.flags)? {
+                if !self.handle_event(place, event.flags)? {
                     continue;
                 }
                 let now = Instant::now();
                 window.messages += self.depth as u64;
-                window.latency.record((now - self.clients[place].since).as_nanos() as u64);
-                let more = left > 0 && !matches!(until, Until::Time(time) if now - start >= time);
+                window.latency.record((now - self.connections[place].since).as_nanos() as u64);
+                let more = left > 0 && !matches!(until, StopCondition::Time(time) if now - start >= time);
                 if more {
                     left -= 1;
-                    let client = if in_turn { self.in_turn() } else { place };
+                    let client = if takes_turns { self.next_idle() } else { place };
                     self.begin(client)?;
                 } else {
-                    busy -= 1;
+                    in_progress -= 1;
                 }
             }
         }
@@ -165,14 +170,14 @@ impl Load {
         Ok(window)
     }
 
-    /// Has all connections send at the same time, and waits for all answers, so many times.
+    /// Sends on all connections at the same time and waits for all answers, `rounds` times.
     ///
     /// # Errors
-    /// As [`echo`](Self::echo).
+    /// Fails as [`echo`](Self::echo) does.
     pub fn rounds(&mut self, rounds: u64) -> Result<Window> {
         let (start, mut all) = (Instant::now(), Window::default());
         for _ in 0..rounds {
-            let window = self.echo(Until::Segments(self.clients.len() as u64), self.clients.len())?;
+            let window = self.echo(StopCondition::Segments(self.connections.len() as u64), self.connections.len())?;
             all.messages += window.messages;
             all.latency.merge(&window.latency);
         }
@@ -180,76 +185,81 @@ impl Load {
         Ok(all)
     }
 
-    /// Connects, sends one segment, waits for it to come back, and closes; so many at a time, with none of the other connections open.
+    /// Connects, sends one segment, waits for it to come back, and closes. `at_once` connections
+    /// are open at a time, and all other connections are closed first.
     ///
     /// # Errors
-    /// As [`echo`](Self::echo).
+    /// Fails as [`echo`](Self::echo) does.
     pub fn churn(&mut self, time: Duration, at_once: usize) -> Result<Window> {
         let (start, mut window) = (Instant::now(), Window::default());
-        self.clients.clear();
+        self.connections.clear();
         for place in 0..at_once {
             self.open()?;
             self.begin(place)?;
         }
-        let mut busy = at_once;
-        while busy > 0 {
+        let mut in_progress = at_once;
+        while in_progress > 0 {
             for index in 0..self.wait()? {
                 let event = self.events[index];
                 let place = event.data.u64() as usize;
-                if !self.go_on(place, event.flags)? {
+                if !self.handle_event(place, event.flags)? {
                     continue;
                 }
                 let now = Instant::now();
                 window.messages += 1;
-                window.latency.record((now - self.clients[place].since).as_nanos() as u64);
+                window.latency.record((now - self.connections[place].since).as_nanos() as u64);
                 if now - start < time {
                     let began = Instant::now();
                     self.open()?;
-                    // The new one takes the place of the old, which is closed.
-                    self.clients.swap_remove(place);
+                    // The new connection takes the index of the old one, which is closed.
+                    self.connections.swap_remove(place);
                     let data = epoll::EventData::new_u64(place as u64);
-                    epoll::modify(&self.epoll, &self.clients[place].socket, data, epoll::EventFlags::IN)?;
+                    epoll::modify(&self.epoll, &self.connections[place].socket, data, epoll::EventFlags::IN)?;
                     self.begin(place)?;
-                    self.clients[place].since = began;
+                    self.connections[place].since = began;
                 } else {
-                    busy -= 1;
+                    in_progress -= 1;
                 }
             }
         }
         window.nanoseconds = start.elapsed().as_nanos() as u64;
-        self.clients.clear();
+        self.connections.clear();
         Ok(window)
     }
 
     fn open(&mut self) -> Result<()> {
         let socket = self.sources.connect(self.server)?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(PATIENCE)))?;
+        sockopt::set_socket_timeout(
+            &socket,
+            sockopt::Timeout::Recv,
+            Some(Duration::from_secs(ANSWER_TIMEOUT_SECONDS)),
+        )?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        let data = epoll::EventData::new_u64(self.clients.len() as u64);
+        let data = epoll::EventData::new_u64(self.connections.len() as u64);
         epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
-        self.clients.push(Client { socket, sent: 0, awaited: 0, since: Instant::now() });
+        self.connections.push(LoadConnection { socket, sent: 0, awaited: 0, since: Instant::now() });
         Ok(())
     }
 
-    /// The next one in turn that has nothing under way.
-    fn in_turn(&mut self) -> usize {
+    /// Returns the next idle connection in turn.
+    fn next_idle(&mut self) -> usize {
         loop {
-            self.next = (self.next + 1) % self.clients.len();
-            if self.clients[self.next].awaited == 0 {
+            self.next = (self.next + 1) % self.connections.len();
+            if self.connections[self.next].awaited == 0 {
                 return self.next;
             }
         }
     }
 
     fn begin(&mut self, place: usize) -> Result<()> {
-        let client = &mut self.clients[place];
+        let client = &mut self.connections[place];
         (client.sent, client.awaited, client.since) = (0, self.segment.len(), Instant::now());
         self.send(place)
     }
 
-    /// Sends what is left of the segment; if the socket takes less, it says when it takes more.
+    /// Sends the rest of the segment. If the socket takes only a part, waits for writability.
     fn send(&mut self, place: usize) -> Result<()> {
-        let client = &mut self.clients[place];
+        let client = &mut self.connections[place];
         match send(&client.socket, &self.segment[client.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(count) => client.sent += count,
             Err(Errno::AGAIN) => {}
@@ -262,24 +272,24 @@ impl Load {
         Ok(())
     }
 
-    /// Does what can be done, and says whether all of the segment is back now.
-    fn go_on(&mut self, place: usize, ready: epoll::EventFlags) -> Result<bool> {
+    /// Handles an event. Returns `true` once the whole segment has come back.
+    fn handle_event(&mut self, place: usize, ready: epoll::EventFlags) -> Result<bool> {
         if ready.contains(epoll::EventFlags::OUT) {
             let data = epoll::EventData::new_u64(place as u64);
-            epoll::modify(&self.epoll, &self.clients[place].socket, data, epoll::EventFlags::IN)?;
+            epoll::modify(&self.epoll, &self.connections[place].socket, data, epoll::EventFlags::IN)?;
             self.send(place)?;
         }
         if ready.difference(epoll::EventFlags::OUT).is_empty() {
             return Ok(false);
         }
-        let client = &mut self.clients[place];
+        let client = &mut self.connections[place];
         let count = match recv(&client.socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err("the server closed a connection".into()),
             Ok((count, _)) => count,
             Err(Errno::AGAIN) => return Ok(false),
             Err(error) => return Err(format!("receiving: {error}").into()),
         };
-        client.awaited = client.awaited.checked_sub(count).ok_or("the server sent more than it was sent")?;
+        client.awaited = client.awaited.checked_sub(count).ok_or("the server sent back more bytes than it received")?;
         Ok(client.awaited == 0)
     }
 
@@ -288,41 +298,45 @@ impl Load {
         epoll::wait(
             &self.epoll,
             spare_capacity(&mut self.events),
-            Some(&Timespec { tv_sec: PATIENCE as i64, tv_nsec: 0 }),
+            Some(&Timespec { tv_sec: ANSWER_TIMEOUT_SECONDS as i64, tv_nsec: 0 }),
         )?;
         if self.events.is_empty() {
-            return Err(format!("no answer within {} s", PATIENCE).into());
+            return Err(format!("no answer within {ANSWER_TIMEOUT_SECONDS} s").into());
         }
         Ok(self.events.len())
     }
 
-    /// Has these send a segment that begins with their number, and compares. They wait; nothing else is under way.
+    /// Sends on each of these connections a segment that begins with its number, and compares the
+    /// answers. Blocks, with nothing else in flight.
     fn check(&mut self, places: Range<usize>) -> Result<()> {
         let mut segment = self.segment.clone();
         for place in places.clone() {
             mark(&mut segment, place);
-            self.clients[place].send_all(&segment)?;
+            self.connections[place].send_all(&segment)?;
         }
         let mut answer = segment.clone();
         for place in places {
             mark(&mut segment, place);
-            self.clients[place].receive_all(&mut answer).map_err(|error| format!("connection {place}: {error}"))?;
+            self.connections[place].receive_all(&mut answer).map_err(|error| format!("connection {place}: {error}"))?;
             if answer != segment {
-                return Err(format!("connection {place} was answered with something else").into());
+                return Err(format!("connection {place} got other bytes back").into());
             }
         }
         Ok(())
     }
 }
 
-impl fmt::Debug for Load {
+impl fmt::Debug for LoadGenerator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (server, connections) = (self.server, self.clients.len());
-        f.debug_struct("Load").field("server", &server).field("connections", &connections).finish_non_exhaustive()
+        let (server, connections) = (self.server, self.connections.len());
+        f.debug_struct("LoadGenerator")
+            .field("server", &server)
+            .field("connections", &connections)
+            .finish_non_exhaustive()
     }
 }
 
-impl Client {
+impl LoadConnection {
     fn send_all(&self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             data = &data[send(&self.socket, data, SendFlags::NOSIGNAL)?..];
@@ -341,21 +355,21 @@ impl Client {
     }
 }
 
-impl Sources {
-    /// From the loopback address of this number on.
+impl SourceAddresses {
+    /// Starts at the loopback address with this number.
     pub fn new(first: u32) -> Self {
         Self { first, opened: 0 }
     }
 
-    /// A socket that is connected, from the next port; or from one of the next, where these are taken. It blocks.
+    /// Returns a connected socket, bound to the next port that is free. Blocks.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns the error of the system call.
     pub fn connect(&mut self, server: SocketAddr) -> Result<OwnedFd> {
         let mut tried = 0;
         loop {
-            let ports = PORTS.end - PORTS.start;
-            let source = loopback(self.first + (self.opened / ports) as u32, PORTS.start + self.opened % ports);
+            let ports = SOURCE_PORTS.end - SOURCE_PORTS.start;
+            let source = loopback(self.first + (self.opened / ports) as u32, SOURCE_PORTS.start + self.opened % ports);
             self.opened += 1;
             let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -368,7 +382,7 @@ impl Sources {
     }
 }
 
-/// Puts a number where a segment begins.
+/// Writes a number at the start of a segment.
 fn mark(segment: &mut [u8], number: usize) {
     for (byte, mark) in segment.iter_mut().zip(number.to_le_bytes()) {
         *byte = mark;

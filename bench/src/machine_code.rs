@@ -1,7 +1,8 @@
 //! Machine code: the system calls that a function makes in its own frame.
 //!
-//! Reads what `objdump --disassemble --demangle --no-show-raw-insn` prints of an x86_64 program for Linux. There the
-//! number of a system call is in `eax`, and rustix loads it as a constant before its `syscall`:
+//! Parses the output of `objdump --disassemble --demangle --no-show-raw-insn` for an x86_64 program
+//! on Linux. There the number of a system call is in `eax`, and rustix loads it as a constant
+//! before its `syscall`:
 //!
 //! ```text
 //! 00000000000d9880 <ropewalk::reactor::run::<impl ropewalk::reactor::core::Core>::run>:
@@ -11,8 +12,8 @@
 
 use std::collections::BTreeSet;
 
-/// The numbers of the system calls in each function whose name ends in `suffix`. A function that the compiler has made several
-/// copies of is there as often.
+/// Returns the numbers of the system calls in each function whose name ends in `suffix`. A function
+/// that the compiler has duplicated occurs once for each copy.
 pub fn system_calls(disassembly: &str, suffix: &str) -> Vec<BTreeSet<u32>> {
     let mut functions: Vec<BTreeSet<u32>> = Vec::new();
     let (mut is_in_function, mut number) = (false, None);
@@ -32,7 +33,7 @@ pub fn system_calls(disassembly: &str, suffix: &str) -> Vec<BTreeSet<u32>> {
                 }
             }
             ("mov", operands) if operands.ends_with(",%eax") => number = constant(operands),
-            // A comparison has `eax` as its last operand too, and leaves it alone.
+            // A comparison also has `eax` as its last operand, and leaves it unchanged.
             ("cmp" | "test", _) => {}
             (mnemonic, operands) => {
                 let is_overwritten = [",%eax", ",%rax", ",%ax", ",%al"].iter().any(|end| operands.ends_with(end));
@@ -45,14 +46,14 @@ pub fn system_calls(disassembly: &str, suffix: &str) -> Vec<BTreeSet<u32>> {
     functions
 }
 
-/// The name in a line like `00000000000d9880 <name>:`.
+/// Returns the name in a line like `00000000000d9880 <name>:`.
 fn function_name(line: &str) -> Option<&str> {
     let (address, name) = line.split_once(" <")?;
     let is_address = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit());
     name.strip_suffix(">:").filter(|_| is_address)
 }
 
-/// The number in operands like `$0x119,%eax`.
+/// Returns the number in operands like `$0x119,%eax`.
 fn constant(operands: &str) -> Option<u32> {
     let (number, _) = operands.strip_prefix("$0x")?.split_once(',')?;
     u32::from_str_radix(number, 16).ok()
@@ -83,7 +84,7 @@ mod tests {
         system_calls(disassembly, "Core>::run")
     }
 
-    /// A call of another function is not the function's own.
+    /// System calls of another function do not count as the function's own.
     #[test]
     fn calls_in_the_frame_are_found() {
         assert_eq!(of_run(LOOP), [BTreeSet::from([0x119, 0x2d])]);
@@ -91,7 +92,8 @@ mod tests {
         assert_eq!(system_calls(LOOP, "Core>::walk"), []);
     }
 
-    /// What is done in a function that is called is not seen, and neither is a number that was overwritten before the call.
+    /// A system call in a callee is not found, and neither is one whose number was overwritten
+    /// before it.
     #[test]
     fn calls_that_left_the_frame_are_missed() {
         let left = LOOP.replace("cmp    %eax,%eax", "call   e0000 <receive>");
@@ -104,7 +106,7 @@ mod tests {
         }
     }
 
-    /// Each copy has to hold on its own.
+    /// Each copy of a function is judged by itself.
     #[test]
     fn copies_are_kept_apart() {
         let twice = format!("{LOOP}{}", LOOP.replace("$0x2d", "$0x2c"));

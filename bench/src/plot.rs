@@ -1,51 +1,52 @@
-//! Pictures: bars and curves as SVG, for light and for dark pages.
+//! Charts: bars and curves as SVG, for light and for dark pages.
 //!
-//! No background is drawn, and every colour is of middling lightness, so that it stands out from white and from black.
+//! No background is drawn. Every colour has medium lightness, so that it stands out from white and
+//! from black.
 
 use std::fmt::Write;
 
 /// One bar.
 #[derive(Debug, Clone)]
 pub struct Bar {
-    /// Whose it is.
+    /// Name of the peer.
     pub label: String,
-    /// Where it ends, or why there is none.
+    /// End of the bar, or the reason for which there is none.
     pub value: Result<f64, String>,
-    /// What lies around its end: a line from the first to the last of them, with a tick at each.
+    /// Values around the end of the bar: a line from the first to the last, with a tick at each.
     pub ticks: Vec<f64>,
-    /// Whether it stands out.
+    /// `true` if the bar is highlighted, as those of Ropewalk are.
     pub ours: bool,
 }
 
-/// Bars that belong together.
+/// Group of related bars.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// What they are of.
+    /// Title of the group.
     pub title: String,
-    /// From the top.
+    /// Bars from top to bottom.
     pub bars: Vec<Bar>,
 }
 
-/// What a length means.
+/// Scale of the horizontal axis.
 #[derive(Debug, Clone, Copy)]
 pub enum Scale {
-    /// Bars begin at 1, and those that leave the picture are cut off.
+    /// Linear. Bars begin at 1, and are cut off at the margins.
     Ratio {
-        /// The left margin.
+        /// Value at the left margin.
         low: f64,
-        /// The right margin.
+        /// Value at the right margin.
         high: f64,
     },
-    /// Ten times as much is so much longer.
+    /// Logarithmic.
     Log,
 }
 
-/// A curve.
+/// Labelled curve.
 #[derive(Debug, Clone)]
 pub struct Curve {
-    /// Whose it is.
+    /// Name of the peer.
     pub label: String,
-    /// From the left.
+    /// Points from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -55,40 +56,40 @@ const OURS: &str = "#e8590c";
 const THEIRS: &str = "#4c8bca";
 const CURVES: [&str; 6] = ["#e8590c", "#4c8bca", "#2f9e6b", "#a66bd3", "#c2922a", "#d6568b"];
 
-/// Margins and sizes, in pixels.
-const LABEL: f64 = 118.0;
-const LENGTH: f64 = 210.0;
-const VALUE: f64 = 62.0;
-const ROW: f64 = 17.0;
-const HEAD: f64 = 40.0;
+/// Margins and sizes in pixels.
+const LABEL_WIDTH: f64 = 118.0;
+const BAR_WIDTH: f64 = 210.0;
+const VALUE_WIDTH: f64 = 62.0;
+const ROW_HEIGHT: f64 = 17.0;
+const HEAD_HEIGHT: f64 = 40.0;
 
-/// Panels of bars, two in a row.
+/// Draws panels of bars, two in a row.
 pub fn bars(title: &str, unit: &str, panels: &[Panel], scale: Scale) -> String {
-    let panel_width = LABEL + LENGTH + VALUE;
+    let panel_width = LABEL_WIDTH + BAR_WIDTH + VALUE_WIDTH;
     let columns = panels.len().clamp(1, 2);
     let mut body = String::new();
-    let mut y = HEAD;
+    let mut y = HEAD_HEIGHT;
     for row in panels.chunks(columns) {
         for (column, panel) in row.iter().enumerate() {
             draw_panel(&mut body, panel, column as f64 * panel_width, y, scale);
         }
         let tallest = row.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
-        y += 24.0 + tallest as f64 * ROW + 24.0;
+        y += 24.0 + tallest as f64 * ROW_HEIGHT + 24.0;
     }
     page(title, unit, columns as f64 * panel_width, y, &body)
 }
 
 fn draw_panel(body: &mut String, panel: &Panel, left: f64, top: f64, scale: Scale) {
-    text(body, left + LABEL, top + 12.0, "start", true, &panel.title);
+    text(body, left + LABEL_WIDTH, top + 12.0, "start", true, &panel.title);
     let (low, high) = domain(panel, scale);
     let position = |value: f64| {
         let part = match scale {
             Scale::Ratio { .. } => (value - low) / (high - low),
             Scale::Log => (value.max(low) / low).ln() / (high / low).ln(),
         };
-        left + LABEL + part.clamp(0.0, 1.0) * LENGTH
+        left + LABEL_WIDTH + part.clamp(0.0, 1.0) * BAR_WIDTH
     };
-    let (first, height) = (top + 20.0, panel.bars.len() as f64 * ROW);
+    let (first, height) = (top + 20.0, panel.bars.len() as f64 * ROW_HEIGHT);
     let lines = match scale {
         Scale::Ratio { .. } => vec![1.0],
         Scale::Log => powers(low, high),
@@ -98,27 +99,27 @@ fn draw_panel(body: &mut String, panel: &Panel, left: f64, top: f64, scale: Scal
         text(body, position(at), first + height + 12.0, "middle", false, &number_text(at));
     }
     for (number, bar) in panel.bars.iter().enumerate() {
-        let y = first + number as f64 * ROW;
-        text(body, left + LABEL - 6.0, y + 12.5, "end", false, &bar.label);
+        let y = first + number as f64 * ROW_HEIGHT;
+        text(body, left + LABEL_WIDTH - 6.0, y + 12.5, "end", false, &bar.label);
         let Ok(value) = bar.value else {
-            text(body, left + LABEL + 4.0, y + 12.5, "start", false, "not measured");
+            text(body, left + LABEL_WIDTH + 4.0, y + 12.5, "start", false, "not measured");
             continue;
         };
         let start = if matches!(scale, Scale::Ratio { .. }) { position(1.0) } else { position(low) };
         let (from, to) = (start.min(position(value)), start.max(position(value)));
         let colour = if bar.ours { OURS } else { THEIRS };
-        // What is as long as nothing is still to be seen.
+        // A bar of no length stays visible.
         let width = (to - from).max(1.5);
         let _ = write!(
             body,
             r#"<rect x="{from:.1}" y="{:.1}" width="{width:.1}" height="{:.1}" fill="{colour}"/>"#,
             y + 3.0,
-            ROW - 6.0
+            ROW_HEIGHT - 6.0
         );
-        draw_ticks(body, &bar.ticks, y + ROW / 2.0, position);
+        draw_ticks(body, &bar.ticks, y + ROW_HEIGHT / 2.0, position);
         let cut_off = matches!(scale, Scale::Ratio { .. }) && !(low..=high).contains(&value);
-        let said = format!("{}{}", if cut_off { "… " } else { "" }, number_text(value));
-        text(body, left + LABEL + LENGTH + 6.0, y + 12.5, "start", false, &said);
+        let label = format!("{}{}", if cut_off { "… " } else { "" }, number_text(value));
+        text(body, left + LABEL_WIDTH + BAR_WIDTH + 6.0, y + 12.5, "start", false, &label);
     }
 }
 
@@ -140,7 +141,7 @@ fn domain(panel: &Panel, scale: Scale) -> (f64, f64) {
     }
 }
 
-/// The powers of ten around some numbers.
+/// Returns the powers of ten that enclose the numbers.
 fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let positive = numbers.filter(|&number| number > 0.0 && number.is_finite());
     let (low, high) = positive.fold((f64::MAX, 0.0), |(low, high): (f64, f64), it| (low.min(it), high.max(it)));
@@ -156,9 +157,10 @@ fn powers(low: f64, high: f64) -> Vec<f64> {
     (0..=decades).map(|power| low * 10_f64.powi(power)).collect()
 }
 
-/// Curves over a logarithmic axis. The other axis is logarithmic too, or begins at zero.
+/// Draws curves over a logarithmic horizontal axis. The vertical axis is logarithmic if
+/// `logarithmic`, and otherwise begins at zero.
 pub fn curves(title: &str, across: &str, up: &str, curves: &[Curve], logarithmic: bool) -> String {
-    let (left, top, width, height) = (70.0, HEAD + 8.0, 480.0, 250.0);
+    let (left, top, width, height) = (70.0, HEAD_HEIGHT + 8.0, 480.0, 250.0);
     let all = || curves.iter().flat_map(|curve| curve.points.iter().copied());
     let (x_low, x_high) = range(all().map(|(x, _)| x));
     let highest = all().map(|(_, y)| y).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
@@ -198,7 +200,7 @@ fn draw_curve(body: &mut String, curve: &Curve, colour: &str, x_of: impl Fn(f64)
     }
 }
 
-/// The next number that is 1, 1.2, 1.6, 2, 4 or 8 of some power of ten.
+/// Returns the next number that is 1, 1.2, 1.6, 2, 4 or 8 times a power of ten.
 fn ceiling(number: f64) -> f64 {
     let power = 10_f64.powf(number.log10().floor());
     [1.0, 1.2, 1.6, 2.0, 4.0, 8.0, 10.0].map(|step| step * power).into_iter().find(|&it| it >= number).unwrap_or(number)
@@ -228,7 +230,7 @@ fn text(body: &mut String, x: f64, y: f64, anchor: &str, bold: bool, text: &str)
     let _ = write!(body, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="{TEXT}"{weight}>{text}</text>"#);
 }
 
-/// A number as one reads it: three digits or so, and commas between thousands.
+/// Formats a number for readers, with about three digits, and commas between thousands.
 pub fn number_text(number: f64) -> String {
     if number.fract() != 0.0 && number.abs() < 100.0 {
         return if number.abs() < 10.0 { format!("{number:.2}") } else { format!("{number:.1}") };
@@ -242,7 +244,7 @@ pub fn number_text(number: f64) -> String {
 mod tests {
     use super::*;
 
-    /// Numbers are short, and the pictures have what they are given.
+    /// Numbers are short, and the charts contain their labels.
     #[test]
     fn numbers_and_pictures() {
         assert_eq!([0.0, 0.994, 1.0, 12.5, 1234567.0].map(number_text), ["0", "0.99", "1", "12.5", "1,234,567"]);

@@ -1,4 +1,5 @@
-//! A child process that answers in lines, with a time limit for each, and that does not outlive the handle.
+//! A child process that answers in lines. Each line has a time limit, and the process does not
+//! outlive its handle.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -9,43 +10,45 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Result;
 
-/// The child. It is killed when this is dropped; and, as it asks for that itself, when the thread that started it ends.
+/// Handle of a child process. Dropping it kills the process. The process also asks the kernel to
+/// kill it when the thread that started it ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
-    orders: ChildStdin,
-    answers: ChildStdout,
+    input: ChildStdin,
+    output: ChildStdout,
     read: Vec<u8>,
 }
 
 impl Process {
-    /// Starts a command, with pipes for everything.
+    /// Starts a command with piped standard input, output and error.
     ///
     /// # Errors
-    /// It can't be started.
+    /// Fails if the command cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().map_err(|error| format!("{name} can't be started: {error}"))?;
-        let (orders, answers) = (child.stdin.take(), child.stdout.take());
-        let (orders, answers) = orders.zip(answers).ok_or("a child without pipes")?;
-        Ok(Self { name: name.into(), child, orders, answers, read: Vec::new() })
+        let mut child = piped.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (input, output) = input.zip(output).ok_or("the child has no pipes")?;
+        Ok(Self { name: name.into(), child, input, output, read: Vec::new() })
     }
 
-    /// Sends a line, and waits for the next one that comes.
+    /// Sends a line and waits for the next line of output.
     ///
     /// # Errors
-    /// As [`line`](Self::line).
-    pub fn ask(&mut self, order: &str, limit: Duration) -> Result<String> {
-        // If it is gone, the line that does not come says so, with the reason.
-        let _ = writeln!(self.orders, "{order}");
+    /// Fails as [`line`](Self::line) does.
+    pub fn request(&mut self, line: &str, limit: Duration) -> Result<String> {
+        // If the process has ended, `line` reports that, with the reason.
+        let _ = writeln!(self.input, "{line}");
         self.line(limit)
     }
 
-    /// The next line that it prints.
+    /// Returns the next line of output.
     ///
     /// # Errors
-    /// It ended, with what it said last; or it said nothing within the limit.
+    /// Fails if the process ended, with the last line of its standard error, or if it printed
+    /// nothing within the limit.
     pub fn line(&mut self, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
         loop {
@@ -54,27 +57,27 @@ impl Process {
                 return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
             let left = end.saturating_duration_since(Instant::now());
-            let mut ready = [PollFd::new(&self.answers, PollFlags::IN)];
+            let mut ready = [PollFd::new(&self.output, PollFlags::IN)];
             if poll(&mut ready, Some(&Timespec::try_from(left)?))? == 0 {
-                return Err(format!("{} said nothing for {limit:?}", self.name).into());
+                return Err(format!("{} printed nothing for {limit:?}", self.name).into());
             }
             let mut piece = [0; 4096];
-            match self.answers.read(&mut piece)? {
-                0 => return Err(self.last_words().into()),
+            match self.output.read(&mut piece)? {
+                0 => return Err(self.end_reason().into()),
                 count => self.read.extend_from_slice(&piece[..count]),
             }
         }
     }
 
-    /// The number of the process.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for its end, and says whether it has come.
+    /// Waits for the process to end. Returns `false` if it is still running after `limit`.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns the error of the system call.
     pub fn ended_within(&mut self, limit: Duration) -> Result<bool> {
         let end = Instant::now() + limit;
         while self.child.try_wait()?.is_none() {
@@ -86,24 +89,24 @@ impl Process {
         Ok(true)
     }
 
-    /// Why it ended, from what it wrote to its standard error.
-    fn last_words(&mut self) -> String {
+    /// Kills the process and returns its status and the last line of its standard error.
+    fn end_reason(&mut self) -> String {
         let _ = self.child.kill();
         let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        let mut said = Vec::new();
+        let mut error_output = Vec::new();
         if let Some(mut errors) = self.child.stderr.take() {
             let _ = rustix::io::ioctl_fionbio(errors.as_fd(), true);
-            let _ = errors.read_to_end(&mut said);
+            let _ = errors.read_to_end(&mut error_output);
         }
-        let said = String::from_utf8_lossy(&said);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        let error_output = String::from_utf8_lossy(&error_output);
+        let last = error_output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
         format!("{} ended ({status}): {last}", self.name)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

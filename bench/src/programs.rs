@@ -1,6 +1,8 @@
-//! Who is measured, and how each is had: built with us, compiled by `cc` (which the baseline is, so that there has to be one), or installed in a venv.
+//! The peers, and how their programs are obtained. Rust peers are built with this crate. C peers
+//! are compiled by `cc`, which is required because the baseline is one of them. Python peers are
+//! installed in a venv.
 //!
-//! What can't be had is [`Missing`], with the reason.
+//! A peer that cannot be obtained is [`Missing`], with the reason.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -9,31 +11,32 @@ use std::process::{Command, Stdio};
 use crate::Result;
 use crate::peers::{Missing, Service};
 
-/// A kind of server.
+/// Kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// What the tables call it.
+    /// Name in the tables.
     pub name: &'static str,
     engine: Engine,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Engine {
-    /// A kind that `serve` has, and the backend that it is to use.
+    /// Server kind for `serve`, and the backend to select.
     Rust(&'static str, Option<&'static str>),
-    /// A program in `peers/`, and the library that it takes.
+    /// Source file in `peers/`, and the library to link.
     C(&'static str, Option<&'static str>),
-    /// Scripts in `peers/`, whose names begin with this.
+    /// Prefix of the names of the scripts in `peers/`.
     Python(&'static str),
 }
 
-/// What all others are measured against.
+/// The baseline, to which the figures of all peers are ratios.
 pub const BASELINE: Peer = Peer { name: "epoll-c", engine: Engine::C("epoll.c", None) };
 
-/// The baseline once more: what it differs from itself by is the error of all others.
+/// The baseline as a peer of itself. The difference of its ratios from 1 is the error of all
+/// ratios.
 pub const CONTROL: Peer = Peer { name: "control", ..BASELINE };
 
-/// The baseline in Rust, with its system calls in line: the harsher comparison.
+/// The baseline in Rust, with its system calls inlined: the stricter comparison.
 pub const INLINE: Peer = Peer { name: "epoll-inline", engine: Engine::Rust("epoll-inline", None) };
 
 /// Ropewalk on each of its backends.
@@ -42,7 +45,7 @@ pub const OURS: [Peer; 2] = [
     Peer { name: "ropewalk-io_uring", engine: Engine::Rust("ropewalk", Some("io_uring")) },
 ];
 
-/// All that are measured, in the order of the tables.
+/// All peers, in the order of the tables.
 pub const PEERS: [Peer; 12] = [
     CONTROL,
     INLINE,
@@ -59,12 +62,13 @@ pub const PEERS: [Peer; 12] = [
 ];
 
 impl Peer {
-    /// Whether it takes no more than cargo and the C compiler that the baseline takes, and so is there wherever this runs.
+    /// Returns `true` if the peer needs only cargo and the C compiler that the baseline needs. Such
+    /// a peer is available wherever this program runs.
     pub fn is_always_there(&self) -> bool {
         matches!(self.engine, Engine::Rust(..) | Engine::C(_, None))
     }
 
-    /// The backend that it is to use, of an engine that has several.
+    /// Returns the backend to select, if the engine has several.
     pub fn backend(&self) -> Option<&'static str> {
         match self.engine {
             Engine::Rust(_, backend) => backend,
@@ -72,7 +76,7 @@ impl Peer {
         }
     }
 
-    /// True if it has a server for this.
+    /// Returns `true` if the peer has a server for this service.
     pub fn offers(&self, service: Service) -> bool {
         service == Service::ECHO
             || match self.engine {
@@ -82,49 +86,55 @@ impl Peer {
             }
     }
 
-    /// Whether it takes a thousand times as long as the others under valgrind.
+    /// Returns `true` if the peer runs in Python. Under valgrind it takes a thousand times as long
+    /// as the others.
     pub fn is_python(&self) -> bool {
         matches!(self.engine, Engine::Python(_))
     }
 }
 
-/// The programs, once they are there.
+/// Programs that are built or found.
 #[derive(Debug)]
 pub struct Programs {
     folder: PathBuf,
     python: Result<PathBuf, String>,
-    /// Names and versions of what was found.
+    /// Names and versions of the measured software.
     pub versions: Vec<(String, String)>,
 }
 
 impl Programs {
-    /// Builds what `wanted` needs. `install` allows to ask Debian for what is missing.
+    /// Builds the programs for the peers in `wanted`. `install` allows apt-get to install missing
+    /// packages.
     ///
     /// # Errors
-    /// Our own programs or the baseline can't be built.
+    /// Fails if the programs of this crate or the baseline cannot be built.
     pub fn prepare(wanted: &[Peer], install: bool) -> Result<Self> {
         let own = std::env::current_exe()?;
-        let folder = own.parent().ok_or("a program is in a folder")?.to_owned();
+        let folder = own.parent().ok_or("the program has no folder")?.to_owned();
         build_own(&folder)?;
         compile_baseline(&folder)?;
         if install {
-            // What is still missing after this says so itself.
+            // A package that is still missing is reported where it is needed.
             let _ = run("apt-get", &["install", "-qy", "libuv1-dev", "valgrind"]);
         }
-        let python = if wanted.iter().any(Peer::is_python) { make_venv(&folder) } else { Err("not asked for".into()) };
+        let python = if wanted.iter().any(Peer::is_python) {
+            make_venv(&folder)
+        } else {
+            Err("no Python peer was selected".into())
+        };
         let versions = versions(python.as_deref().ok());
         Ok(Self { folder, python, versions })
     }
 
-    /// One of our own programs.
+    /// Returns the path of a program of this crate.
     pub fn own(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The command that runs a peer, without what pins it.
+    /// Returns the command that runs a peer, without pinning it to a core.
     ///
     /// # Errors
-    /// It is missing, or does not offer the service.
+    /// Fails if the peer is missing or does not offer the service.
     pub fn command(&self, peer: &Peer, service: Service) -> Result<Vec<OsString>> {
         if !peer.offers(service) {
             return Err(format!("{} has no server for {service:?}", peer.name).into());
@@ -143,38 +153,38 @@ impl Programs {
     }
 }
 
-/// A file in `bench/peers`.
+/// Returns the path of a file in `bench/peers`.
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
 }
 
-/// `cargo run` builds the program that it runs, and not those that this one starts.
+/// Builds the other programs of this crate, because `cargo run` builds only the one that it runs.
 fn build_own(folder: &Path) -> Result<()> {
     if let Some(cargo) = std::env::var_os("CARGO") {
         let built =
             Command::new(cargo).args(["build", "-q", "--release", "-p", "ropewalk-bench", "--bins"]).status()?;
         if !built.success() {
-            return Err("the servers can't be built".into());
+            return Err("the servers cannot be built".into());
         }
     }
     match ["serve", "load", "pending"].into_iter().find(|name| !folder.join(name).exists()) {
-        Some(name) => Err(format!("{name} is not in {}: run this by cargo", folder.display()).into()),
+        Some(name) => Err(format!("{name} is not in {}: run this program through cargo", folder.display()).into()),
         None => Ok(()),
     }
 }
 
-/// Compiles the baseline into a folder, and says where it is.
+/// Compiles the baseline into a folder and returns its path.
 ///
 /// # Errors
-/// There is no C compiler, which nothing can be compared without.
+/// Fails if there is no C compiler. Without one there is nothing to compare with.
 pub fn compile_baseline(folder: &Path) -> Result<PathBuf> {
     let Engine::C(file, library) = BASELINE.engine else { return Err("the baseline is in C".into()) };
     compile(folder, file, library).map_err(|why| {
-        format!("a C compiler (`cc`) is required: the baseline, bench/peers/{file}, can't be built: {why}").into()
+        format!("a C compiler (`cc`) is required: the baseline, bench/peers/{file}, cannot be built: {why}").into()
     })
 }
 
-/// Compiles a program, unless it is there and younger than its source.
+/// Compiles a program, unless it exists and is newer than its source.
 fn compile(folder: &Path, file: &str, library: Option<&str>) -> Result<PathBuf, String> {
     let (program, source) = (folder.join(file).with_extension("echo"), source(file));
     let age = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
@@ -187,7 +197,8 @@ fn compile(folder: &Path, file: &str, library: Option<&str>) -> Result<PathBuf, 
     run("cc", &arguments).map(|_| program).map_err(|why| format!("{why}{hint}"))
 }
 
-/// A venv with what the scripts need, kept in the target folder.
+/// Returns the Python interpreter of a venv that has the packages of the scripts. The venv is kept
+/// in the target folder.
 fn make_venv(folder: &Path) -> Result<PathBuf, String> {
     let venv = folder.join("venv");
     let python = venv.join("bin").join("python");
@@ -197,11 +208,12 @@ fn make_venv(folder: &Path) -> Result<PathBuf, String> {
     let venv = venv.into_os_string();
     run("python3", &["-m".into(), "venv".into(), venv]).map_err(|why| format!("no venv: {why}"))?;
     run(&python, &["-m", "pip", "install", "-q", "twisted", "uvloop"])
-        .map_err(|why| format!("pip can't install it: {why}"))?;
+        .map_err(|why| format!("pip cannot install twisted and uvloop: {why}"))?;
     Ok(python)
 }
 
-/// Runs something to its end, for five minutes at most; what it printed, or its last words.
+/// Runs a command to its end, for at most five minutes. Returns its output, or the line of its
+/// standard error that explains the failure.
 fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[A]) -> Result<String, String> {
     let mut command = Command::new("timeout");
     command.arg("300").arg(&program).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
@@ -211,11 +223,13 @@ fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[A]) -> Result<S
         return Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned());
     }
     let said = String::from_utf8_lossy(&ran.stderr);
-    let what = said.lines().find(|line| line.contains("error")).or(said.lines().last()).unwrap_or("it failed");
-    Err(format!("{name}: {}", what.trim()))
+    let reason =
+        said.lines().find(|line| line.contains("error")).or(said.lines().last()).unwrap_or("failed without a message");
+    Err(format!("{name}: {}", reason.trim()))
 }
 
-/// The versions of what is measured. Those of crates are Cargo.lock's, which is what they were built from.
+/// Returns the versions of the measured software. Crates have the versions of Cargo.lock, from
+/// which they were built.
 fn versions(python: Option<&Path>) -> Vec<(String, String)> {
     let lock = include_str!("../../Cargo.lock").replace("name = ", "").replace("version = ", "");
     let lines: Vec<&str> = lock.lines().map(|line| line.trim_matches('"')).collect();

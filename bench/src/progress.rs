@@ -1,13 +1,13 @@
-//! How far a run has got, and how long it may still take, on the standard error.
+//! Progress of a run and the estimated time left, on standard error.
 //!
-//! On a terminal it is a bar that is drawn anew; elsewhere a line for each thing that is begun.
+//! On a terminal, a bar is redrawn in place. Elsewhere, each step that begins prints a line.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-const WIDTH: usize = 30;
+const BAR_WIDTH: usize = 30;
 
-/// The progress of a run whose parts have weights, in seconds that they are thought to take.
+/// Progress of a run whose steps have weights: their estimated durations in seconds.
 #[derive(Debug)]
 pub struct Progress {
     total: f64,
@@ -18,45 +18,46 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// At the beginning.
+    /// Starts at zero. `total` is the sum of all weights.
     pub fn new(total: f64) -> Self {
         Self { total, done: 0.0, start: Instant::now(), terminal: std::io::stderr().is_terminal(), drawn: None }
     }
 
-    /// Says what is begun.
-    pub fn begin(&mut self, what: &str) {
+    /// Reports that a step begins.
+    pub fn begin(&mut self, step: &str) {
         self.drawn = None;
-        self.draw(what, true);
+        self.draw(step, true);
     }
 
-    /// So much of it is done.
-    pub fn advance(&mut self, what: &str, weight: f64) {
+    /// Adds the weight of finished work.
+    pub fn advance(&mut self, step: &str, weight: f64) {
         self.done += weight;
-        self.draw(what, false);
+        self.draw(step, false);
     }
 
-    /// How long it has taken until now.
+    /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    fn draw(&mut self, what: &str, new: bool) {
+    fn draw(&mut self, step: &str, new: bool) {
         if !new && (!self.terminal || self.drawn.is_some_and(|at| at.elapsed() < Duration::from_millis(200))) {
             return;
         }
         self.drawn = Some(Instant::now());
         let part = (self.done / self.total).clamp(0.0, 1.0);
-        // What has passed says how right the weights are, once there is enough of it.
+        // The elapsed time corrects the weights once enough work is done.
         let (passed, planned) = (self.elapsed().as_secs_f64(), self.total - self.done);
         let left = if self.done > 3.0 { passed / self.done * planned } else { planned }.max(0.0);
         let (minutes, seconds) = (left as u64 / 60, left as u64 % 60);
         let mut errors = std::io::stderr().lock();
-        // Nothing depends on it being seen.
+        // An error while drawing is ignored: the run does not depend on the display.
         let _ = if self.terminal {
-            let bar: String = (0..WIDTH).map(|at| if (at as f64) < part * WIDTH as f64 { '█' } else { '░' }).collect();
-            write!(errors, "\r{bar} {:3.0} %  {minutes}:{seconds:02} left  {what:<50}", part * 100.0)
+            let bar: String =
+                (0..BAR_WIDTH).map(|at| if (at as f64) < part * BAR_WIDTH as f64 { '█' } else { '░' }).collect();
+            write!(errors, "\r{bar} {:3.0} %  {minutes}:{seconds:02} left  {step:<50}", part * 100.0)
         } else {
-            writeln!(errors, "{:3.0} %, {minutes}:{seconds:02} left: {what}", part * 100.0)
+            writeln!(errors, "{:3.0} %, {minutes}:{seconds:02} left: {step}", part * 100.0)
         };
         let _ = errors.flush();
     }

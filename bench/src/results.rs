@@ -1,6 +1,7 @@
-//! The figures as they are kept: one file of JSON for each part, from which the report can be made again.
+//! Raw figures as they are stored: one JSON file for each part. The report can be regenerated from
+//! them.
 //!
-//! Nothing in here is a ratio: those are the report's.
+//! Ratios are not stored: the report computes them.
 
 use std::fs;
 use std::path::Path;
@@ -12,50 +13,50 @@ use serde_json::Value;
 use crate::Result;
 use crate::peers::Missing;
 
-/// All of them.
+/// Figures of all parts.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Results {
-    /// Where and when this was measured.
+    /// Machine and date of the measurement.
     pub machine: Machine,
     /// Echoes and short connections.
     pub echo: Vec<Row<Echo>>,
-    /// Instructions in user space for one echo.
+    /// User instructions for an echo.
     pub instructions: Vec<Row<Instructions>>,
     /// Memory of idle connections.
     pub memory: Vec<Row<Memory>>,
-    /// CPU against the number of connections.
-    pub connections: Vec<Row<Vec<Crowd>>>,
-    /// As many connections as were asked for, over several processes.
-    pub many: Vec<Row<Many>>,
-    /// What a timer costs.
+    /// CPU time as the number of connections grows.
+    pub connections: Vec<Row<Vec<ScalePoint>>>,
+    /// Many connections, spread over several processes.
+    pub many: Vec<Row<ManyConnections>>,
+    /// Time of timer operations.
     pub timers: Vec<Timers>,
-    /// What a queue costs that nobody reads.
+    /// Memory of a write queue whose peer does not read.
     pub pending: Vec<Row<Vec<Pending>>>,
-    /// How long a round trip takes, by its size.
+    /// Round-trip times by size.
     pub round_trips: RoundTrips,
 }
 
-/// What a peer did in a scenario.
+/// Result of a peer in a scenario.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Row<T> {
-    /// Which one, where there are several.
+    /// Name of the scenario, where there are several.
     pub scenario: String,
-    /// By its name.
+    /// Name of the peer.
     pub peer: String,
-    /// What was measured, or why nothing was.
+    /// Figures, or the reason for which there are none.
     pub outcome: Outcome<T>,
 }
 
-/// What was measured, or why nothing was.
+/// Figures, or the reason for which there are none.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome<T> {
     /// The figures.
     Measured(T),
-    /// It can't be had here.
+    /// The peer cannot be obtained on this machine.
     Missing(String),
-    /// It should have worked.
+    /// The measurement should have worked.
     Failed(String),
 }
 
@@ -70,7 +71,7 @@ impl<T> From<Result<T>> for Outcome<T> {
 }
 
 impl<T> Outcome<T> {
-    /// The figures, if there are any.
+    /// Returns the figures, if there are any.
     pub fn measured(&self) -> Option<&T> {
         match self {
             Self::Measured(figures) => Some(figures),
@@ -78,7 +79,7 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// Why there are none.
+    /// Returns the reason for which there are no figures.
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Measured(_) => None,
@@ -88,156 +89,158 @@ impl<T> Outcome<T> {
     }
 }
 
-/// Where and when.
+/// Machine, date and settings of a measurement.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
-    /// The model of the processor.
+    /// Model of the processor.
     pub processor: String,
-    /// How many cores it has.
+    /// Number of cores.
     pub cores: usize,
-    /// The kernel's version.
+    /// Version of the kernel.
     pub kernel: String,
-    /// The day, in UTC.
+    /// Date in UTC.
     pub date: String,
-    /// The hard limit of descriptors in one process.
+    /// Hard limit of descriptors in one process.
     pub descriptors: u64,
-    /// Names and versions of what was measured.
+    /// Names and versions of the measured software.
     pub versions: Vec<(String, String)>,
-    /// How many pairs of windows each ratio is the median of.
+    /// Number of pairs of windows of which each ratio is the median.
     pub rounds: usize,
-    /// How long one window is, in milliseconds.
+    /// Length of a window in milliseconds.
     pub window: u64,
-    /// How long all of it took, in seconds.
+    /// Duration of the whole run in seconds.
     pub took: u64,
 }
 
-/// One window.
+/// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Figure {
-    /// Messages that were echoed, or connections served.
+pub struct WindowFigures {
+    /// Number of echoed messages, or of served connections.
     pub messages: u64,
-    /// How long that took.
+    /// Duration in nanoseconds.
     pub nanoseconds: u64,
-    /// How long the server ran meanwhile, in nanoseconds.
+    /// CPU time of the server in nanoseconds.
     pub cpu: u64,
 }
 
-/// Two windows, one right after the other.
+/// Two windows, one directly after the other.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Pair {
-    /// The peer's.
-    pub peer: Figure,
-    /// The baseline's.
-    pub baseline: Figure,
+pub struct WindowPair {
+    /// Window of the peer.
+    pub peer: WindowFigures,
+    /// Window of the baseline.
+    pub baseline: WindowFigures,
 }
 
-impl Pair {
-    /// Messages in a second, against the baseline.
+impl WindowPair {
+    /// Returns the rate as a ratio to the baseline.
     pub fn rate(&self) -> f64 {
         self.peer.rate() / self.baseline.rate()
     }
 
-    /// CPU of the server for one message, against the baseline.
+    /// Returns the CPU time for a message as a ratio to the baseline.
     pub fn cpu(&self) -> f64 {
         self.peer.cpu_each() / self.baseline.cpu_each()
     }
 }
 
-impl Figure {
-    /// Messages in a second.
+impl WindowFigures {
+    /// Returns the messages per second.
     pub fn rate(&self) -> f64 {
         self.messages as f64 * 1e9 / self.nanoseconds as f64
     }
 
-    /// Nanoseconds of CPU for one message.
+    /// Returns the CPU time for a message in nanoseconds.
     pub fn cpu_each(&self) -> f64 {
         self.cpu as f64 / self.messages as f64
     }
 }
 
-/// How long answers took, in nanoseconds.
+/// Percentiles of the latency in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the numbers say it")]
+#[expect(missing_docs, reason = "the names are the percentiles")]
 pub struct Latency {
     pub p50: u64,
     pub p99: u64,
     pub p99_9: u64,
 }
 
-/// A scenario of echoes or short connections.
+/// Figures of a scenario of echoes or short connections.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Echo {
-    /// In the order of time.
-    pub pairs: Vec<Pair>,
-    /// Of all the peer's windows.
+    /// Pairs of windows in the order of time.
+    pub pairs: Vec<WindowPair>,
+    /// Latency over all of the peer's windows.
     pub latency: Latency,
-    /// Of all the baseline's.
+    /// Latency over all of the baseline's windows.
     pub baseline_latency: Latency,
 }
 
-/// Two runs under callgrind.
+/// Counts of two runs under callgrind.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Instructions {
-    /// Echoes of each.
+    /// Number of echoes in each run.
     pub echoes: [u64; 2],
-    /// Instructions of each.
+    /// Number of instructions in each run.
     pub instructions: [u64; 2],
 }
 
 impl Instructions {
-    /// Of one echo.
+    /// Returns the number of instructions for an echo.
     pub fn each(&self) -> f64 {
         let ([few, many], [less, more]) = (self.echoes, self.instructions);
         (more as f64 - less as f64) / (many as f64 - few as f64)
     }
 }
 
-/// The same server with few and with many idle connections.
+/// Memory of one server with few and with many idle connections.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Memory {
-    /// How many.
+    /// Number of connections.
     pub connections: [u64; 2],
-    /// Its memory, in bytes.
+    /// Memory of the server in bytes.
     pub bytes: [u64; 2],
 }
 
 impl Memory {
-    /// Of one connection.
+    /// Returns the memory of a connection in bytes.
     pub fn each(&self) -> f64 {
         let ([few, many], [less, more]) = (self.connections, self.bytes);
         (more as f64 - less as f64) / (many as f64 - few as f64)
     }
 }
 
-/// Some of many connections at a time.
+/// CPU time with a given number of connections, of which a few send at a time.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Crowd {
-    /// How many there are.
+pub struct ScalePoint {
+    /// Number of connections.
     pub connections: usize,
-    /// In the order of time.
-    pub pairs: Vec<Pair>,
+    /// Pairs of windows in the order of time.
+    pub pairs: Vec<WindowPair>,
 }
 
-/// Connections over several processes.
+/// Figures of many connections, spread over several processes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Many {
-    /// How many were wanted.
+pub struct ManyConnections {
+    /// Target number of connections.
     pub wanted: usize,
-    /// How many were open at the same time, each echoed and compared twice: when it was opened, and when all were.
+    /// Number of connections open at the same time. Each was echoed and compared twice: when it was
+    /// opened, and when all were open.
     pub reached: usize,
-    /// Why not more.
+    /// Reason for which there were not more.
     pub stopped_by: Option<String>,
-    /// Server processes, and as many for the load.
+    /// Number of server processes. There are as many load processes.
     pub servers: usize,
-    /// Memory of all servers that these connections took, in bytes.
+    /// Memory that these connections took in all servers, in bytes.
     pub bytes: u64,
-    /// How long the opening took, in seconds.
+    /// Time to open the connections, in seconds.
     pub opening: f64,
 }
 
-/// What one timer takes while so many are pending, in nanoseconds; the median of some batches.
+/// Time of each timer operation with `pending` timers pending, in nanoseconds; the median of
+/// several batches.
 #[derive(Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names describe the fields")]
 pub struct Timers {
     pub pending: usize,
     pub schedule: f64,
@@ -245,31 +248,33 @@ pub struct Timers {
     pub fire: f64,
 }
 
-/// A queue that nobody reads.
+/// Memory of a write queue whose peer does not read.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Pending {
-    /// What waits in it, in bytes.
+    /// Queued bytes.
     pub bytes: u64,
-    /// How much more memory the process has than before, in bytes.
+    /// Memory that the process has gained since before the writes, in bytes.
     pub memory: u64,
 }
 
-/// Round trips by size. They say by themselves where and when they were measured, so that they can be measured alone.
+/// Round trips by size. They have a machine and a date of their own, so that they can be measured
+/// alone.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct RoundTrips {
-    /// The model of the processor.
+    /// Model of the processor.
     pub processor: String,
-    /// The day, in UTC.
+    /// Date in UTC.
     pub date: String,
-    /// The part of all cores' time that other programs took meanwhile: near 0 on an idle machine.
+    /// Fraction of the time of all cores that other programs took during the measurement. It is
+    /// near 0 on an idle machine.
     pub others: f64,
-    /// For each kind and peer, in the order of sizes.
+    /// Rows for each kind of round trip and each peer, in the order of sizes.
     pub rows: Vec<Row<Vec<RoundTrip>>>,
 }
 
-/// Round trips of one size, in nanoseconds.
+/// Percentiles of the round trips of one size, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names describe the fields")]
 pub struct RoundTrip {
     pub size: usize,
     pub count: u64,
@@ -278,10 +283,10 @@ pub struct RoundTrip {
 }
 
 impl Results {
-    /// Writes a file for each part.
+    /// Writes a JSON file for each part.
     ///
     /// # Errors
-    /// What the system says.
+    /// Fails if a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         if let Value::Object(parts) = serde_json::to_value(self)? {
@@ -292,10 +297,10 @@ impl Results {
         Ok(())
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Reads the files that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file is not there, or holds something else.
+    /// Fails if a file is missing or malformed.
     pub fn load(folder: &Path) -> Result<Self> {
         Ok(Self {
             machine: part(folder, "machine")?,

@@ -1,7 +1,9 @@
-//! A client that sends, waits until all of the answer is there, and sends again: one round trip after the other.
+//! A client that makes one round trip after the other: it sends a request, waits for the whole
+//! answer, and sends again.
 //!
-//! It blocks, with Nagle's algorithm off. Only while a socket does not take the whole of what is sent does it wait for both directions
-//! at once: an echo that is not read could stop its server from reading.
+//! The client blocks, with Nagle's algorithm off. While a socket does not take the whole request,
+//! the client waits for both directions at once: a server whose echo is not read could stop
+//! reading.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,8 +16,8 @@ use rustls::{ClientConfig, ClientConnection};
 
 use crate::{Result, tls};
 
-/// How long a step of a round trip may take before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for each step of a round trip. The run fails after it.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -28,11 +30,11 @@ impl Client {
     /// Connects, over TLS if there is a configuration for it.
     ///
     /// # Errors
-    /// The connection or the handshake fails.
+    /// Fails if the connection or the handshake fails.
     pub fn connect(server: SocketAddr, config: Option<Arc<ClientConfig>>) -> Result<Self> {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(STEP_TIMEOUT))?;
         let mut socket = Socket(stream);
         let tls = match config {
             Some(config) => {
@@ -48,10 +50,11 @@ impl Client {
         Ok(Self { socket, tls })
     }
 
-    /// Sends a request and fills `answer`. Returns the time from before the first byte was sent until the last was received.
+    /// Sends a request and fills `answer`. Returns the time from just before the first byte was
+    /// sent to the last byte received.
     ///
     /// # Errors
-    /// The connection ends, or the server stays silent for too long.
+    /// Fails if the connection ends, or if the server is silent for too long.
     pub fn round_trip(&mut self, request: &[u8], answer: &mut [u8]) -> Result<Duration> {
         let begun = Instant::now();
         let (mut unsent, mut received) = (request, 0);
@@ -63,10 +66,10 @@ impl Client {
             is_sent = is_sent || self.send(&mut unsent)?;
         }
         let took = begun.elapsed();
-        if is_sent { Ok(took) } else { Err("the answer came before the whole request was sent".into()) }
+        if is_sent { Ok(took) } else { Err("the answer arrived before the whole request was sent".into()) }
     }
 
-    /// Sends as much as the socket takes, and returns whether that was the last of it.
+    /// Sends as much as the socket takes. Returns `true` once everything is sent.
     fn send(&mut self, data: &mut &[u8]) -> Result<bool> {
         loop {
             let sent = match &mut self.tls {
@@ -87,7 +90,8 @@ impl Client {
         }
     }
 
-    /// Receives once from the socket, and returns the number of bytes: none if a record of TLS is not whole yet.
+    /// Receives once from the socket. Returns the number of bytes, which is 0 while a TLS record is
+    /// incomplete.
     fn receive(&mut self, room: &mut [u8]) -> Result<usize> {
         let Some(session) = &mut self.tls else { return Ok(self.socket.read(room)?) };
         session.read_tls(&mut self.socket)?;
@@ -105,16 +109,16 @@ impl Client {
     }
 }
 
-/// A socket whose reads block, and end by an error if the peer closes; its writes take what fits.
+/// Socket with blocking reads, which fail if the peer closes, and non-blocking writes.
 #[derive(Debug)]
 struct Socket(TcpStream);
 
 impl Socket {
-    /// Waits until it can be read or written, and returns whether it can be read.
+    /// Waits until the socket is readable or writable. Returns `true` if it is readable.
     fn wait_for_either(&self) -> Result<bool> {
         let mut ready = [PollFd::new(&self.0, PollFlags::IN | PollFlags::OUT)];
-        if poll(&mut ready, Some(&Timespec::try_from(PATIENCE)?))? == 0 {
-            return Err(format!("the server took nothing within {PATIENCE:?}").into());
+        if poll(&mut ready, Some(&Timespec::try_from(STEP_TIMEOUT)?))? == 0 {
+            return Err(format!("the server took nothing within {STEP_TIMEOUT:?}").into());
         }
         Ok(ready[0].revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
     }
@@ -125,7 +129,7 @@ impl Read for Socket {
         match self.0.read(room) {
             Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                Err(io::Error::new(ErrorKind::TimedOut, format!("no answer within {PATIENCE:?}")))
+                Err(io::Error::new(ErrorKind::TimedOut, format!("no answer within {STEP_TIMEOUT:?}")))
             }
             result => result,
         }

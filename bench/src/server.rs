@@ -1,4 +1,4 @@
-//! A server that runs, and the load generator that asks it.
+//! A running server, and the load generator that sends to it. Both are processes of their own.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,28 +12,30 @@ use crate::process::Process;
 use crate::programs::{Peer, Programs};
 use crate::{Result, system};
 
-/// How long a server may take to listen: those in Python do so under valgrind too.
-const START: Duration = Duration::from_secs(120);
+/// Timeout for a server to listen. It allows for Python under valgrind.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long anything else may take that has no time of its own.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Timeout for any other step without a duration of its own.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server in a process of its own, on the first core.
+/// Server in a process of its own, on the first core.
 #[derive(Debug)]
 pub struct Server {
-    /// The process.
+    /// Process of the server.
     pub process: Process,
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
-    /// The line that it printed of itself: over TLS its certificate, see [`tls::to_text`](crate::tls::to_text).
+    /// Detail that the server printed when it was ready. Over TLS it is the certificate, see
+    /// [`tls::to_text`](crate::tls::to_text).
     pub detail: String,
 }
 
 impl Server {
-    /// Starts one, and waits until it listens. It is run by `under`, if that names a program.
+    /// Starts a server and waits until it listens. `under` is the command that runs it, such as
+    /// valgrind, or empty.
     ///
     /// # Errors
-    /// It is [`Missing`], or it does not start.
+    /// Fails if the peer is [`Missing`], or if the server does not start.
     pub fn start(programs: &Programs, peer: &Peer, service: Service, under: &[OsString]) -> Result<Self> {
         let command = programs.command(peer, service)?;
         let mut pinned = Command::new(programs.own("serve"));
@@ -42,7 +44,7 @@ impl Server {
             pinned.env("ROPEWALK_BACKEND", backend);
         }
         let mut process = Process::start(peer.name, &mut pinned)?;
-        let line = process.line(START)?;
+        let line = process.line(START_TIMEOUT)?;
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let (port, detail) = rest.split_once(' ').unwrap_or((rest, ""));
         match (word, port.parse()) {
@@ -51,98 +53,99 @@ impl Server {
                 Ok(Self { process, address, detail: detail.to_owned() })
             }
             ("missing", _) => Err(Missing(rest.to_owned()).into()),
-            _ => Err(format!("{} said: {line}", peer.name).into()),
+            _ => Err(format!("{} printed: {line}", peer.name).into()),
         }
     }
 
-    /// Nanoseconds that it has run.
+    /// Returns the CPU time of the server in nanoseconds.
     ///
     /// # Errors
-    /// It is gone.
+    /// Fails if the server has ended.
     pub fn cpu_time(&self) -> Result<u64> {
         system::cpu_time(self.process.id())
     }
 
-    /// Its own memory in bytes, when it has come to rest.
+    /// Returns the private memory of the server in bytes, after a pause in which it becomes idle.
     ///
     /// # Errors
-    /// It is gone.
+    /// Fails if the server has ended.
     pub fn memory(&self) -> Result<u64> {
         std::thread::sleep(Duration::from_millis(50));
         system::private_memory(self.process.id())
     }
 }
 
-/// A load generator in a process of its own, on the last core.
+/// Load generator in a process of its own, on the last core.
 #[derive(Debug)]
-pub struct Generator(Process);
+pub struct LoadProcess(Process);
 
-impl Generator {
-    /// For a server: messages of `size` bytes, `depth` of them a segment, from loopback addresses from this number on.
+impl LoadProcess {
+    /// Starts a load generator for a server. A segment is `depth` messages of `size` bytes.
+    /// `source` is the number of the first loopback address to connect from.
     ///
     /// # Errors
-    /// It can't be started.
+    /// Fails if the process cannot be started.
     pub fn start(programs: &Programs, server: &Server, size: usize, depth: usize, source: u32) -> Result<Self> {
         let mut command = Command::new(programs.own("load"));
         command.args([server.address.to_string(), size.to_string(), depth.to_string(), source.to_string()]);
-        Ok(Self(Process::start("the load", &mut command)?))
+        Ok(Self(Process::start("the load generator", &mut command)?))
     }
 
-    /// Has so many connections open, each echoed and compared.
+    /// Opens connections until there are `count`. Each is echoed and compared.
     ///
     /// # Errors
-    /// One can't be opened, or was not answered as it should be.
+    /// Fails if a connection cannot be opened or gets a wrong answer.
     pub fn grow(&mut self, count: usize) -> Result<()> {
         self.done(&format!("grow {count}"))
     }
 
-    /// Has all connections echoed and compared.
+    /// Echoes on all connections and compares the answers.
     ///
     /// # Errors
-    /// As [`grow`](Self::grow).
+    /// Fails as [`grow`](Self::grow) does.
     pub fn check(&mut self) -> Result<()> {
         self.done("check")
     }
 
-    /// Sends for so long, with so many segments under way.
+    /// Sends for `time`, with `in_flight` segments in flight.
     ///
     /// # Errors
-    /// A connection was not answered.
+    /// Fails if a connection is not answered.
     pub fn echo(&mut self, time: Duration, in_flight: usize) -> Result<Window> {
         self.window(&format!("echo {} {in_flight}", time.as_millis()))
     }
 
-    /// Has all connections send and waits for all of them, so many times.
+    /// Sends on all connections and waits for all answers, `rounds` times.
     ///
     /// # Errors
-    /// As [`echo`](Self::echo).
+    /// Fails as [`echo`](Self::echo) does.
     pub fn rounds(&mut self, rounds: u64) -> Result<Window> {
         self.window(&format!("rounds {rounds}"))
     }
 
-    /// Connects, is echoed and closes for so long, so many at a time.
+    /// Connects, echoes once and closes, for `time`, with `at_once` connections open at a time.
     ///
     /// # Errors
-    /// As [`echo`](Self::echo).
+    /// Fails as [`echo`](Self::echo) does.
     pub fn churn(&mut self, time: Duration, at_once: usize) -> Result<Window> {
         self.window(&format!("churn {} {at_once}", time.as_millis()))
     }
 
-    fn done(&mut self, order: &str) -> Result<()> {
-        match self.0.ask(order, LIMIT)?.as_str() {
+    fn done(&mut self, command: &str) -> Result<()> {
+        match self.0.request(command, STEP_TIMEOUT)?.as_str() {
             "done" => Ok(()),
-            other => Err(format!("the load said: {other}").into()),
+            other => Err(format!("the load generator answered: {other}").into()),
         }
     }
 
-    fn window(&mut self, order: &str) -> Result<Window> {
-        let line = self.0.ask(order, LIMIT)?;
+    fn window(&mut self, command: &str) -> Result<Window> {
+        let line = self.0.request(command, STEP_TIMEOUT)?;
         let mut words = line.split_whitespace();
         let window = (|| {
             words.next().filter(|&word| word == "window")?;
             let (messages, nanoseconds) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
             Some(Window { messages, nanoseconds, latency: Histogram::from_text(words)? })
         })();
-        window.ok_or_else(|| format!("the load said: {line}").into())
+        window.ok_or_else(|| format!("the load generator answered: {line}").into())
     }
 }

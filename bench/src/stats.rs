@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of some numbers, and what half of them lie between.
+/// Median and quartiles of some numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// A quarter is less.
+    /// Lower quartile.
     pub low: f64,
-    /// The median.
+    /// Median.
     pub median: f64,
-    /// A quarter is more.
+    /// Upper quartile.
     pub high: f64,
 }
 
-/// Of these; `None` of none.
+/// Returns the spread of the finite numbers, or `None` if there are none.
 pub fn spread(numbers: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut sorted: Vec<f64> = numbers.into_iter().filter(|number| number.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -30,7 +30,7 @@ pub fn spread(numbers: impl IntoIterator<Item = f64>) -> Option<Spread> {
 mod tests {
     use super::*;
 
-    /// Between two numbers lies what is between them.
+    /// Quartiles are interpolated between neighbouring numbers.
     #[test]
     fn of_few_numbers() {
         assert_eq!(spread([]), None);

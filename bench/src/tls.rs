@@ -1,4 +1,5 @@
-//! TLS for both ends: a certificate made for this process, and the same configuration of rustls for whichever engine is measured.
+//! TLS for both ends: a certificate made for this process, and the same rustls configuration for
+//! every engine.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::Result;
 
-/// The name in the certificate.
+/// Host name in the certificate.
 pub const NAME: &str = "localhost";
 
-/// A server's configuration, and its new certificate.
+/// Returns the configuration of a server and its new certificate.
 ///
 /// # Errors
-/// A certificate can't be made.
+/// Fails if the certificate cannot be made.
 pub fn server() -> Result<(Arc<ServerConfig>, CertificateDer<'static>)> {
     let issued = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     let certificate = issued.cert.der().clone();
@@ -26,10 +27,11 @@ pub fn server() -> Result<(Arc<ServerConfig>, CertificateDer<'static>)> {
     Ok((Arc::new(config), certificate))
 }
 
-/// The configuration of a client that trusts this certificate alone, and whose handshakes are all full ones.
+/// Returns the configuration of a client that trusts only this certificate. All its handshakes are
+/// full ones.
 ///
 /// # Errors
-/// It is no certificate.
+/// Fails if the certificate is invalid.
 pub fn client(certificate: CertificateDer<'static>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate)?;
@@ -40,19 +42,19 @@ pub fn client(certificate: CertificateDer<'static>) -> Result<Arc<ClientConfig>>
     Ok(Arc::new(config))
 }
 
-/// A certificate as hexadecimal digits: how a server tells its client.
+/// Formats a certificate as hexadecimal digits, the form in which a server passes it to its client.
 pub fn to_text(certificate: &CertificateDer<'_>) -> String {
     certificate.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-/// The certificate that [`to_text`] wrote.
+/// Parses a certificate that [`to_text`] wrote.
 ///
 /// # Errors
-/// The text is something else.
+/// Fails if the text is malformed.
 pub fn from_text(text: &str) -> Result<CertificateDer<'static>> {
     let digits = text.trim().as_bytes().chunks(2);
     let bytes = digits.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?));

@@ -1,4 +1,5 @@
-//! The baseline, and every server that is built with us, sends back what it is sent, also to a peer that reads late, when what was not taken has to be kept.
+//! The baseline and every Rust server echo. They do so too for a peer that reads late, so that
+//! unsent bytes have to be kept.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use ropewalk_bench::programs::{BASELINE, compile_baseline};
 
-/// More than the sockets of both ends take.
+/// Number of bytes. It exceeds the socket buffers of both ends.
 const BYTES: usize = 24 << 20;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,7 +24,7 @@ impl Drop for Server {
     }
 }
 
-/// A server and its port; or nothing, if it says that it is missing here.
+/// Starts a server and returns its port, or `None` if it reports that it is missing here.
 fn start(peer: &[&str]) -> Option<(Server, u16)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_serve"));
     let mut child = command.arg("--unpinned").args(peer).stdout(Stdio::piped()).spawn().unwrap();
@@ -34,7 +35,7 @@ fn start(peer: &[&str]) -> Option<(Server, u16)> {
     match words[..] {
         ["ready", port, ..] => Some((server, port.parse().unwrap())),
         ["missing", ..] => None,
-        _ => panic!("{peer:?} said {line:?}"),
+        _ => panic!("{peer:?} printed {line:?}"),
     }
 }
 
@@ -46,7 +47,7 @@ fn echoes(peer: &str) {
     serves(peer, &[peer]);
 }
 
-/// `arguments` are what `serve` is told.
+/// Tests a server. `arguments` are those of `serve`.
 fn serves(peer: &str, arguments: &[&str]) {
     let Some((_server, port)) = start(arguments) else { return println!("{peer} is missing here") };
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -54,21 +55,22 @@ fn serves(peer: &str, arguments: &[&str]) {
     stream.set_write_timeout(Some(LIMIT)).unwrap();
     let mut writing = stream.try_clone().unwrap();
     let writer = thread::spawn(move || writing.write_all(&bytes(BYTES)).unwrap());
-    // Reading begins when nothing more can be written, or a little before: either must do.
+    // Reading begins when no more can be written, or slightly earlier. Both must work.
     thread::sleep(Duration::from_millis(300));
     let mut answer = vec![0; BYTES];
     (&stream).read_exact(&mut answer).unwrap();
     writer.join().unwrap();
-    assert!(answer == bytes(BYTES), "{peer} sent something else");
+    assert!(answer == bytes(BYTES), "{peer} sent other bytes back");
     (&stream).write_all(b"once more").unwrap();
     let mut answer = [0; 9];
     (&stream).read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"once more", "{peer}");
-    // The server closes when its peer has: the end comes.
+    // The server closes after its peer, so the end arrives.
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!((&stream).read(&mut answer).unwrap(), 0, "{peer}");
 }
 
+/// The C server echoes.
 #[test]
 fn baseline() {
     let folder = Path::new(env!("CARGO_BIN_EXE_serve")).parent().unwrap();
@@ -76,36 +78,43 @@ fn baseline() {
     serves(BASELINE.name, &["--", program.to_str().unwrap()]);
 }
 
+/// The baseline in Rust echoes.
 #[test]
 fn epoll_inline() {
     echoes("epoll-inline");
 }
 
+/// Ropewalk echoes.
 #[test]
 fn ropewalk() {
     echoes("ropewalk");
 }
 
+/// The server on mio echoes.
 #[test]
 fn mio() {
     echoes("mio");
 }
 
+/// The server on mio with inlined system calls echoes.
 #[test]
 fn mio_inline() {
     echoes("mio-inline");
 }
 
+/// The server on calloop echoes.
 #[test]
 fn calloop() {
     echoes("calloop");
 }
 
+/// The server on tokio echoes.
 #[test]
 fn tokio() {
     echoes("tokio");
 }
 
+/// The server on monoio echoes.
 #[test]
 fn monoio() {
     echoes("monoio");

@@ -1,5 +1,5 @@
-//! Every server that answers requests does so in each way, plain and over TLS; and the client that measures round trips is not stopped by
-//! an echo that is larger than the sockets take.
+//! Every server that answers requests does so in each way, plain and over TLS. The client that
+//! measures round trips copes with an echo larger than the socket buffers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +25,7 @@ impl Drop for Server {
     }
 }
 
-/// A server, or nothing if it says that it is missing here.
+/// Starts a server, or returns `None` if it reports that it is missing here.
 fn start(peer: &str, backend: Option<&str>, flags: &[&str]) -> Option<Server> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_serve"));
     command.arg("--unpinned").arg(peer).args(flags).stdout(Stdio::piped());
@@ -43,7 +43,7 @@ fn start(peer: &str, backend: Option<&str>, flags: &[&str]) -> Option<Server> {
             Some(server)
         }
         ["missing", ..] => None,
-        _ => panic!("{peer} said {line:?}"),
+        _ => panic!("{peer} printed {line:?}"),
     }
 }
 
@@ -68,32 +68,36 @@ fn round_trips(peer: &str, backend: Option<&str>) {
             }
         }
         let server = start(peer, backend, echoes).unwrap();
-        // More than the sockets of both ends take: neither end may wait for the other.
+        // The echo exceeds the socket buffers of both ends, so neither end may wait for the other.
         let sent: Vec<u8> = content.iter().copied().cycle().take(24 << 20).collect();
         let mut back = vec![0; sent.len()];
         connect(&server, is_tls).round_trip(&sent, &mut back).unwrap();
-        assert!(back == sent, "{peer} echoed something else, TLS {is_tls}");
+        assert!(back == sent, "{peer} sent other bytes back, TLS {is_tls}");
     }
 }
 
+/// Ropewalk on mio answers and echoes.
 #[test]
 fn ropewalk_on_mio() {
     round_trips("ropewalk", Some("mio"));
 }
 
+/// Ropewalk on io_uring answers and echoes.
 #[test]
 fn ropewalk_on_io_uring() {
     round_trips("ropewalk", Some("io_uring"));
 }
 
+/// tokio answers and echoes.
 #[test]
 fn tokio() {
     round_trips("tokio", None);
 }
 
-/// A plain socket gets the answers to requests that come in pieces and together, in order, and none to one that means nothing.
+/// A plain socket gets the answers to requests in any chunking, in order, and none to an invalid
+/// request.
 #[test]
-fn requests_in_any_cut() {
+fn requests_in_any_chunking() {
     for peer in ["ropewalk", "tokio"] {
         let server = start(peer, None, &["--answers"]).unwrap();
         let mut stream = TcpStream::connect(server.address).unwrap();
@@ -110,15 +114,15 @@ fn requests_in_any_cut() {
     }
 }
 
-/// A peer that only echoes says so, instead of answering requests by an echo.
+/// A peer that only echoes reports that, instead of answering requests by an echo.
 #[test]
-fn a_peer_without_answers_says_so() {
+fn a_peer_without_answers_reports_it() {
     let output = Command::new(env!("CARGO_BIN_EXE_serve")).args(["mio", "--answers", "--unpinned"]).output().unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("mio offers a plain echo alone"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mio offers only a plain echo"), "{output:?}");
 }
 
-/// The client trusts the certificate of its server alone.
+/// The client trusts only the certificate of its server.
 #[test]
 fn another_servers_certificate_is_refused() {
     let server = start("tokio", None, &["--tls"]).unwrap();

@@ -411,9 +411,9 @@ impl<'d> Argument<'d> {
     /// Reads a host: an IP address, without the brackets that may surround an IPv6 address, or a
     /// syntactically valid name.
     ///
-    /// The text is returned unchanged: letters keep their case, and a dot at the end stays. The
-    /// resolver decides if a name such as `0x7f000001` or `127.1` is an address. The scope of an
-    /// IPv6 address may be a name here.
+    /// Apart from the brackets, the text is returned unchanged: letters keep their case, and a dot
+    /// at the end stays. The resolver decides if a name such as `0x7f000001` or `127.1` is an
+    /// address. The scope of an IPv6 address may be a name here.
     ///
     /// # Errors
     /// Names that no resolver should be asked for:

@@ -1,4 +1,4 @@
-//! Authorities and certificates that are made when a test runs, and are nobody's afterwards.
+//! Authorities and certificates that are made when a test runs and forgotten with it.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ pub struct Authority {
     keys: Keys,
 }
 
-/// What keys are made of.
+/// The algorithm of keys.
 type Keys = &'static rcgen::SignatureAlgorithm;
 
 /// A certificate and its key, in PEM.
@@ -30,8 +30,8 @@ impl Authority {
         Self::with(&rcgen::PKCS_ECDSA_P256_SHA256)
     }
 
-    /// One whose signatures all have one length, so that a simulated run takes the same course every time. Older programs can't read
-    /// its keys.
+    /// An authority whose signatures all have one length, so a simulated run takes the same course
+    /// every time. Older programs can't read its keys.
     pub fn repeatable() -> Self {
         Self::with(&rcgen::PKCS_ED25519)
     }
@@ -58,7 +58,7 @@ impl Authority {
         self.issue_with(names, |_| ())
     }
 
-    /// The same, changed before it is signed.
+    /// A certificate for these names, which `change` changes before it is signed.
     pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let (mut params, key) = (params(names), key(self.keys));
         change(&mut params);
@@ -66,17 +66,17 @@ impl Authority {
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// What a server with a certificate for these names needs.
+    /// The configuration of a server with a certificate for these names.
     pub fn server(&self, names: &[&str]) -> ServerTls {
         ServerTls::new(self.issue(names).identity()).expect("a configuration")
     }
 
-    /// What a client that trusts this authority begins with.
+    /// The builder of a client's configuration that trusts this authority.
     pub fn client_builder(&self) -> ClientTlsBuilder {
         ClientTls::builder().trust_roots(self.roots())
     }
 
-    /// What a client that trusts this authority needs for the server of this name.
+    /// The configuration of a client that trusts this authority, for the server of this name.
     pub fn client(&self, name: &str) -> ClientTls {
         self.client_builder().for_server(name).expect("a configuration")
     }
@@ -88,24 +88,24 @@ impl Issued {
     }
 }
 
-/// A certificate that nobody has signed but itself.
+/// A self-signed certificate.
 pub fn self_signed(names: &[&str]) -> Issued {
     let key = key(&rcgen::PKCS_ECDSA_P256_SHA256);
     let certificate = params(names).self_signed(&key).expect("a certificate");
     Issued { certificate: certificate.pem(), key: key.serialize_pem() }
 }
 
-/// Makes it one that ended in 2001.
+/// Makes it a certificate that ended in 2001.
 pub fn expired(params: &mut CertificateParams) {
     (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
 }
 
-/// Makes it one that begins in 4000.
+/// Makes it a certificate that begins in 4000.
 pub fn not_yet_valid(params: &mut CertificateParams) {
     (params.not_before, params.not_after) = (date_time_ymd(4000, 1, 1), date_time_ymd(4001, 1, 1));
 }
 
-/// Makes it one that no server may show.
+/// Makes it a certificate that no server may show.
 pub fn for_signing_code(params: &mut CertificateParams) {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
 }
@@ -121,7 +121,8 @@ fn key(kind: Keys) -> KeyPair {
     KeyPair::generate_for(kind).expect("a key")
 }
 
-/// TLS on every connection of the conformance suite: what who listened begins, and who connected.
+/// TLS on every connection of the conformance suite: the layers of the listening side and of the
+/// connecting side.
 pub fn tls_on_both_sides() -> (Begin, Begin) {
     let authority = Authority::repeatable();
     let (server, client) = (authority.server(&["localhost"]), authority.client("localhost"));
@@ -129,7 +130,7 @@ pub fn tls_on_both_sides() -> (Begin, Begin) {
     (begin(server.into()), begin(client.into()))
 }
 
-/// A folder that goes when it is dropped.
+/// A folder that is removed when it is dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -141,12 +142,12 @@ impl Folder {
         Self(path)
     }
 
-    /// Where a file of this name is, or would be.
+    /// The path of a file of this name, which need not exist.
     pub fn at(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
-    /// Writes a file, and says where it is.
+    /// Writes a file. Returns its path.
     pub fn put(&self, name: &str, text: &str) -> String {
         let path = self.at(name);
         std::fs::create_dir_all(Path::new(&path).parent().expect("a folder")).expect("a folder");

@@ -1,9 +1,11 @@
-//! What the tests over real sockets share: a loop with a hard limit, a protocol that writes down what happens to it, and
-//! peers that are not ours.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+//! Helpers of the tests over real sockets: a loop with a hard limit, a protocol that logs its
+//! callbacks, and peers with blocking sockets of std.
+#![allow(dead_code, unused_imports, unused_macros, unreachable_pub, reason = "each program uses its own part")]
 
+pub mod allocator;
 #[cfg(feature = "tls")]
 pub mod certificates;
+pub mod process;
 pub mod programs;
 pub mod setting;
 #[cfg(feature = "tls")]
@@ -16,10 +18,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+pub(crate) use process::{own_process, this_program};
 use ropewalk::address::UnixAddress;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;
@@ -27,7 +30,7 @@ use ropewalk::{
     Address, BackendKind, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport,
 };
 
-/// After this, a test has failed. Nothing waits for it in a test that passes.
+/// The longest wait of a test. A test that passes never waits that long.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A reactor that leaves the signals of the test process alone.
@@ -35,13 +38,15 @@ pub fn reactor() -> Reactor {
     Reactor::builder().signals(false).build().expect("the system gives us a poller")
 }
 
-/// The same on this backend, whatever the environment says. None where the system has no such backend for us.
+/// The same on this backend, whatever the environment says. `None` if the system has no such
+/// backend.
 pub fn reactor_on(kind: BackendKind) -> Option<Reactor> {
     let reactor = Reactor::builder().signals(false).backend(kind).build().expect("the system gives us a poller");
     (reactor.backend() == kind).then_some(reactor)
 }
 
-/// The same on io_uring. Where there is none a test has nothing to show, and this says so.
+/// The same on io_uring. Without io_uring a test has nothing to show; the message says that it is
+/// skipped.
 pub fn ring_reactor() -> Option<Reactor> {
     let reactor = reactor_on(BackendKind::IoUring);
     if reactor.is_none() {
@@ -50,11 +55,11 @@ pub fn ring_reactor() -> Option<Reactor> {
     reactor
 }
 
-/// What is said where a backend can't be had.
+/// The message of a test that is skipped because the system has no such backend.
 pub const NO_BACKEND: &str = "the system has no such backend for us";
 
-/// Whether a connection that was reset before it was accepted is one all the same. Where the kernel accepts by itself it has no
-/// address any more, and is none.
+/// Returns `true` if a connection that was reset before it was accepted is accepted all the same.
+/// Where the kernel accepts by itself it has no address any more, and is dropped.
 pub fn accepts_what_was_reset(reactor: &Reactor) -> bool {
     reactor.backend() != BackendKind::IoUring
 }
@@ -69,21 +74,22 @@ pub fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Turns the loop until a thread has ended, and gives what it returned.
+/// Turns the loop until a thread has ended. Returns its result.
 #[track_caller]
 pub fn run_beside<T>(reactor: &Reactor, peer: JoinHandle<T>) -> T {
     run_until(reactor, || peer.is_finished());
     peer.join().expect("the peer did not panic")
 }
 
-/// Turns the loop a few times without waiting: enough for anything that is already on its way inside the process.
+/// Turns the loop a few times without waiting: enough for anything that is already on its way
+/// inside the process.
 pub fn settle(reactor: &Reactor) {
     for _ in 0..10 {
         reactor.iterate(Duration::ZERO).expect("the loop turns");
     }
 }
 
-/// What happened, in order.
+/// The events of a test, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Rc<RefCell<Vec<String>>>);
 
@@ -104,12 +110,12 @@ impl Log {
         self.0.borrow().iter().filter(|entry| entry.starts_with(what)).count()
     }
 
-    /// Whether the connection is over.
+    /// Returns `true` if the connection is over.
     pub fn is_over(&self) -> bool {
         self.has("lost")
     }
 
-    /// Why it ended.
+    /// The reason of its end.
     pub fn reason(&self) -> String {
         let entries = self.0.borrow();
         let lost = entries.iter().find_map(|entry| entry.strip_prefix("lost: "));
@@ -120,7 +126,7 @@ impl Log {
 type Reaction = Box<dyn FnMut(&Transport) -> Result<()>>;
 type DataReaction = Box<dyn FnMut(&Transport, &[u8]) -> Result<()>>;
 
-/// A protocol that logs what happens to it, and does what it was told to do then.
+/// A protocol that logs its callbacks, and calls a closure in each.
 pub struct Script {
     pub log: Log,
     pub received: Rc<RefCell<Vec<u8>>>,
@@ -187,7 +193,7 @@ impl Script {
         self
     }
 
-    /// Keeps what is received in `place`.
+    /// Keeps the received bytes in `place`.
     pub fn into_buffer(mut self, place: &Rc<RefCell<Vec<u8>>>) -> Self {
         self.received = Rc::clone(place);
         self
@@ -245,7 +251,8 @@ impl Protocol for Script {
     }
 }
 
-/// More turns than anything takes that is already in our kernel: one to accept or receive, one to answer, and some spare.
+/// More turns than anything takes that is already in our kernel: one to accept or receive, one to
+/// answer, and some spare.
 pub const FEW_TURNS: usize = 8;
 
 /// Sends everything back.
@@ -258,7 +265,8 @@ impl Protocol for Echo {
     }
 }
 
-/// A client on the reactor's own thread: what it sends is in our kernel before the next turn, so turns can be counted.
+/// A client on the reactor's own thread: what it sends is in our kernel before the next turn, so
+/// turns can be counted.
 pub struct Client(pub TcpStream);
 
 impl Client {
@@ -274,7 +282,7 @@ impl Client {
         self.0.write_all(data).expect("a few bytes fit");
     }
 
-    /// Whether the answer is there.
+    /// Returns `true` if the answer is there.
     pub fn answered(&mut self, expected: &[u8]) -> bool {
         let mut answer = vec![0; expected.len() + 1];
         match self.0.read(&mut answer) {
@@ -290,7 +298,7 @@ impl Client {
     }
 }
 
-/// Turns the loop until each client has its echo, and says how many turns that took.
+/// Turns the loop until each client has its echo. Returns the number of turns.
 #[track_caller]
 pub fn echo_round(reactor: &Reactor, clients: &mut [Client], message: &[u8]) -> usize {
     for client in clients.iter_mut() {
@@ -365,20 +373,9 @@ pub fn reset_on_close(stream: &TcpStream) {
     rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).expect("SO_LINGER");
 }
 
-/// How many descriptors this process has open.
+/// Number of descriptors that this process has open.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
-}
-
-/// The one test of its file that runs, until this is dropped: for files that count descriptors.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // A test that failed leaves nothing behind that concerns the others.
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // A C library may open a file when a thread gives memory back for the first time in a process (glibc: overcommit_memory). That is
-    // now, and not when the thread of a test ends while another counts descriptors. Small enough to come from the thread's own heap.
-    drop(std::hint::black_box([(); 8].map(|()| Vec::<u8>::with_capacity(100 << 10))));
-    alone
 }
 
 /// A factory that logs its own calls: `start`, `build`, `stop`.
@@ -393,7 +390,7 @@ impl<F> Watched<F> {
         Self { log: log.clone(), build, on_stop: Box::new(|| ()) }
     }
 
-    /// Has `call` called from inside `do_stop`.
+    /// Calls `call` from inside `do_stop`.
     pub fn on_stop(mut self, call: impl FnMut() + 'static) -> Self {
         self.on_stop = Box::new(call);
         self
@@ -422,13 +419,13 @@ where
     }
 }
 
-/// A factory of scripts that write to one log, as many as are asked for.
+/// A factory of scripts that write to one log, without a limit to their number.
 pub fn scripts(log: &Log) -> impl FnMut(Address) -> Option<Script> + 'static {
     let log = log.clone();
     move |_| Some(Script::new(&log))
 }
 
-/// A factory of scripts that echo, as many as are asked for.
+/// A factory of scripts that echo, without a limit to their number.
 pub fn echoes(log: &Log) -> impl FnMut(Address) -> Option<Script> + 'static {
     let log = log.clone();
     move |_| {
@@ -439,7 +436,8 @@ pub fn echoes(log: &Log) -> impl FnMut(Address) -> Option<Script> + 'static {
     }
 }
 
-/// A peer on this thread, connected to `to`: the system answers for whoever listens, before anybody accepts.
+/// A peer on this thread, connected to `to`. The system completes the connection before the
+/// listener accepts it.
 #[track_caller]
 pub fn dial(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("somebody listens");
@@ -447,7 +445,7 @@ pub fn dial(to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// What a peer on this thread receives until its stream ends, while the loop turns.
+/// Turns the loop until the stream of a peer on this thread ends. Returns the received bytes.
 #[track_caller]
 pub fn read_to_end(reactor: &Reactor, stream: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
     let (mut all, mut end) = (Vec::new(), None);
@@ -470,7 +468,7 @@ pub fn read_exact(reactor: &Reactor, stream: &mut TcpStream, count: usize) -> Ve
     all
 }
 
-/// Reads what is there; says whether, and how, the stream has ended.
+/// Reads the bytes that are there. Returns the end of the stream, if it has ended.
 pub fn read_now(stream: &mut TcpStream, all: &mut Vec<u8>) -> Option<Result<(), ErrorKind>> {
     stream.set_nonblocking(true).expect("O_NONBLOCK");
     let result = stream.read_to_end(all);
@@ -482,7 +480,7 @@ pub fn read_now(stream: &mut TcpStream, all: &mut Vec<u8>) -> Option<Result<(), 
     }
 }
 
-/// Turns the loop until a Deferred has its result, and takes it.
+/// Turns the loop until a Deferred has its result. Returns that.
 #[track_caller]
 pub fn result_of<T>(reactor: &Reactor, mut deferred: Deferred<T>) -> Result<T> {
     let mut result = None;
@@ -493,8 +491,8 @@ pub fn result_of<T>(reactor: &Reactor, mut deferred: Deferred<T>) -> Result<T> {
     result.expect("it is there")
 }
 
-/// An address of the loopback interface that refuses connections, for as long as the descriptor is kept: its port is taken,
-/// and nobody listens.
+/// An address of the loopback interface that refuses connections for as long as the descriptor is
+/// kept: its port is bound, without a listener.
 pub fn refusing() -> (std::os::fd::OwnedFd, SocketAddr) {
     let socket = tcp_socket();
     rustix::net::bind(&socket, &loopback()).expect("a port");
@@ -502,7 +500,8 @@ pub fn refusing() -> (std::os::fd::OwnedFd, SocketAddr) {
     (socket, address.try_into().expect("an IPv4 address"))
 }
 
-/// An address that does not answer, for as long as the peers are kept: whoever listens there has its queue full.
+/// An address that does not answer for as long as the peers are kept: the queue of its listener is
+/// full.
 pub fn silent() -> (std::os::fd::OwnedFd, TcpStream, SocketAddr) {
     let (socket, address) = refusing();
     rustix::net::listen(&socket, 0).expect("a listener");
@@ -510,7 +509,7 @@ pub fn silent() -> (std::os::fd::OwnedFd, TcpStream, SocketAddr) {
     (socket, first, address)
 }
 
-/// The name of a UNIX socket that no other has, in the abstract namespace.
+/// A unique name of a UNIX socket, in the abstract namespace.
 pub fn unix_name() -> UnixAddress {
     static NAMES: AtomicUsize = AtomicUsize::new(0);
     let number = NAMES.fetch_add(1, Ordering::Relaxed);
@@ -552,7 +551,8 @@ pub fn allow_many_descriptors() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit");
 }
 
-/// Ends the process, with a word about the test, if it is not dropped within the limit: for what is run rather than turned.
+/// Aborts the process, and names the test, if it is not dropped within the limit. For loops that
+/// run rather than turn.
 pub struct Watchdog(Option<(mpsc::Sender<()>, JoinHandle<()>)>);
 
 impl Watchdog {
@@ -578,21 +578,22 @@ impl Drop for Watchdog {
     }
 }
 
-/// Runs the loop until something stops it, within the limit.
+/// Runs the loop until it is stopped, within the limit.
 pub fn run(reactor: &Reactor) -> Result<(), ReactorError> {
     let _watchdog = Watchdog::new();
     reactor.run()
 }
 
-/// Asks something of the descriptor of an open connection.
+/// Calls `ask` with the descriptor of an open connection.
 #[allow(unsafe_code, reason = "a transport tells its descriptor as a number")]
 pub fn with_descriptor<T>(transport: &Transport, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
     let descriptor = transport.raw_fd().expect("an open connection");
-    // SAFETY: the connection is open, and stays so during this call: its reactor lives on this thread.
+    // SAFETY: the connection is open, and stays so during this call: its reactor lives on this
+    // thread.
     ask(unsafe { BorrowedFd::borrow_raw(descriptor) })
 }
 
-/// Waits until there is something to read at our end, without turning the loop.
+/// Waits until our end is readable, without turning the loop.
 pub fn await_readable(transport: &Transport) {
     with_descriptor(transport, await_input);
 }
@@ -603,7 +604,8 @@ fn await_input(descriptor: BorrowedFd<'_>) {
     assert_eq!(rustix::event::poll(&mut asked, Some(&limit)), Ok(1), "nothing came");
 }
 
-/// What `act` gives, and what the log was told meanwhile by this thread: warnings and errors, one line each.
+/// Calls `act`. Returns its result, and the warnings and errors that this thread logged meanwhile,
+/// one line each.
 pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let result = tracing::subscriber::with_default(Recorder(Arc::clone(&lines)), act);
@@ -611,7 +613,7 @@ pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, lines)
 }
 
-/// What the log is told from now on by threads that are not inside [`logged`]. Once per process.
+/// The lines that threads outside of [`logged`] log from now on. May be called once in a process.
 pub fn log_of_other_threads() -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     tracing::subscriber::set_global_default(Recorder(Arc::clone(&lines))).expect("asked for once");

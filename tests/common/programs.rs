@@ -1,5 +1,5 @@
-//! Programs that nobody here wrote, as peers. Where one of them is missing, its tests say so and pass, unless the environment has `CI`
-//! set: there they fail.
+//! Programs of other projects, as peers. If one of them is missing, its tests are skipped. If
+//! `CI` is set in the environment they fail.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Whether a program is there.
+/// Returns `true` if the program is there.
 pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     assert!(found || std::env::var_os("CI").is_none(), "{program} is missing");
@@ -18,7 +18,7 @@ pub fn has(program: &str) -> bool {
     found
 }
 
-/// A program with a time limit, in a thread: it is given `input`, and then the end of it.
+/// Runs a program with a time limit, in a thread. Its standard input is `input`.
 pub fn run_program(command: &[&str], input: &'static [u8]) -> JoinHandle<Output> {
     let mut child = spawn(command);
     thread::spawn(move || {
@@ -41,14 +41,14 @@ pub fn said(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A program that listens, and says where.
+/// A program that listens and prints its address.
 pub struct Listening {
     child: Child,
     pub address: SocketAddr,
 }
 
 impl Listening {
-    /// Its first line that has `marker` in it ends in its address.
+    /// Starts the program. Its first line with `marker` in it ends with its address.
     pub fn start(command: &[&str], marker: &str) -> Self {
         let mut child = spawn(command);
         let mut lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
@@ -61,7 +61,7 @@ impl Listening {
             child.stderr.take().expect("it was asked for").read_to_string(&mut errors).expect("text");
             panic!("{command:?} does not listen: {errors}");
         };
-        // It may go on talking: somebody has to listen.
+        // The program may go on writing, and would block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self { child, address }
     }
@@ -69,8 +69,8 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Passed on to the program by what limits its time, which could not do so if it were killed.
-        // It may have ended by itself.
+        // `timeout` passes the signal on to the program, which it could not do for SIGKILL. The
+        // program may have ended by itself.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }

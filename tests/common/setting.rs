@@ -11,7 +11,8 @@ use super::{
     LIMIT, NO_BACKEND, allow_many_descriptors, loopback, reactor, reactor_on, run, silent, silent_unix, unix_name,
 };
 
-/// Reactors on the backend that `Reactor::new` takes, unless another is named, which reach each other over the loopback interface, or over UNIX sockets.
+/// Reactors on the default backend of `Reactor::new` or on a named one. They reach each other over
+/// the loopback interface, or over UNIX sockets.
 #[derive(Default)]
 pub struct Loopback {
     reactors: Vec<Reactor>,
@@ -37,7 +38,8 @@ impl Loopback {
         Self { backend: Some(backend), ..self }
     }
 
-    /// The same with something that is begun on each transport first: by the side that listened, and by the one that connected.
+    /// The same with layers that are begun on each transport first: one of the listening side, and
+    /// one of the connecting side.
     pub fn beginning(self, (listened, connected): (Begin, Begin)) -> Self {
         Self { begins: Some((listened, connected)), ..self }
     }
@@ -66,7 +68,7 @@ impl Setting for Loopback {
     #[track_caller]
     fn drive(&mut self, done: &mut dyn FnMut() -> bool) {
         let until = Instant::now() + LIMIT;
-        // Several take turns, so none may sleep long.
+        // Several reactors turn one after the other, so none may sleep long.
         let longest = Duration::from_millis(if self.reactors.len() == 1 { 5 } else { 1 });
         while !done() {
             assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");

@@ -1,4 +1,5 @@
-//! What the tests of TLS share: sides that keep what happens to them, and a peer that is the TLS library alone.
+//! Helpers of the tests of TLS: sides that log their callbacks, and a peer that is the TLS library
+//! alone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use super::{Log, Script};
 
 pub const CLEAN: &str = "lost: the connection was closed cleanly";
 
-/// One side of a connection, and what happened to it.
+/// One side of a connection, with the log of its callbacks.
 #[derive(Clone, Default)]
 pub struct Seen {
     pub log: Log,
@@ -23,7 +24,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A protocol that keeps here what happens to it.
+    /// A protocol that logs its callbacks here.
     pub fn script(&self) -> Script {
         let session = Rc::clone(&self.session);
         let script = Script::new(&self.log).into_buffer(&self.received).reason_into(&self.reason);
@@ -37,13 +38,13 @@ impl Seen {
         String::from_utf8_lossy(&self.received.borrow()).into_owned()
     }
 
-    /// Why it ended.
+    /// The reason of its end.
     #[track_caller]
     pub fn reason(&self) -> Failure {
         self.reason.borrow().clone().expect("the connection is over")
     }
 
-    /// What went wrong with TLS.
+    /// The error of TLS that ended the connection.
     #[track_caller]
     pub fn error(&self) -> String {
         let reason = self.reason();
@@ -57,7 +58,7 @@ impl Seen {
     }
 }
 
-/// A side that keeps what happens to it.
+/// A side that logs its callbacks.
 pub fn side() -> (Script, Seen) {
     let seen = Seen::default();
     (seen.script(), seen)
@@ -81,17 +82,17 @@ pub fn play(client: impl Into<Tls>, server: impl Into<Tls>) -> (Pump<Script, Scr
     (pump, asking, serving)
 }
 
-/// An authority, what a client needs that trusts it, and what a server of the name needs.
+/// An authority, and the configurations of a client that trusts it and of a server of the name.
 pub fn usual() -> (Authority, ClientTls, ServerTls) {
     let authority = Authority::new();
     let (client, server) = (authority.client("example.org"), authority.server(&["example.org"]));
     (authority, client, server)
 }
 
-/// The TLS library without an engine: what a peer would be that breaks rules.
+/// The TLS library without an engine: a peer that can break the rules.
 pub struct Library {
     pub connection: rustls::Connection,
-    /// How much of what the other side sent it has been given.
+    /// Number of bytes of the other side that it has been given.
     pub taken: usize,
     pub plain: Vec<u8>,
 }
@@ -124,7 +125,7 @@ impl Library {
         Self { connection, taken: 0, plain: Vec::new() }
     }
 
-    /// What it has to send now.
+    /// The bytes that it has to send now.
     pub fn send(&mut self) -> Vec<u8> {
         let mut sent = Vec::new();
         while self.connection.wants_write() {
@@ -138,7 +139,7 @@ impl Library {
         self.send()
     }
 
-    /// Takes what has come since.
+    /// Takes the bytes that have come since.
     pub fn take(&mut self, came: &Seen) {
         let came = came.received.borrow();
         let mut rest = &came[self.taken..];
@@ -152,7 +153,7 @@ impl Library {
         self.taken = came.len();
     }
 
-    /// Talks until nobody has anything to say.
+    /// Exchanges bytes until neither side has any to send.
     pub fn talk(&mut self, pump: &Pump<Script, Script>, transport: &Transport, came: &Seen) {
         loop {
             self.take(came);
@@ -185,7 +186,7 @@ pub fn with_library_server(client: ClientTls) -> (Pump<Script, Script>, Seen, Se
     (connect(client, server), asking, raw)
 }
 
-/// A client that says something at once, which only the right server may hear.
+/// A client that writes at once; only the right server may receive the bytes.
 pub fn side_that_writes(tls: ClientTls) -> (Script, Seen) {
     let (script, seen) = side();
     let script = script.made(move |transport| {

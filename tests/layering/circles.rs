@@ -1,11 +1,12 @@
 //! No circle of more than two files.
 //!
-//! A file names another if its code names an item that is defined there (see `names.rs`). Two files that name each other are
-//! one thing in two files. Three and more can be read in no order.
+//! A file names another if its code names an item that is defined there (see `names.rs`). Two files
+//! that name each other are one thing in two files. Three and more can be read in no order.
 //!
-//! A parent and its children are one thing, as in the compiler's rules of privacy: a `mod.rs` defines the items that its
-//! folder shares. So the edge from a child to its own parent makes no circle. All other edges count: those from a parent's
-//! code to its children, and those to the `mod.rs` of another folder or of the parent's parent.
+//! A parent and its children are one thing, as in the compiler's rules of privacy: a `mod.rs`
+//! defines the items that its folder shares. So the edge from a child to its own parent makes no
+//! circle. All other edges count: those from a parent's code to its children, and those to the
+//! `mod.rs` of another folder or of the parent's parent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -113,7 +114,8 @@ fn a_circle_is_found_wherever_its_edges_hide() {
         ),
         ("c.rs", "mod inner { use super::super::b; pub struct Six(b::Five); } pub use self::inner::*;"),
     ]);
-    // The re-exports of `b.rs` lead to `two.rs`; what the files share with their parent is no circle; `b` and `c` are two.
+    // The re-exports of `b.rs` lead to `two.rs`; what the files share with their parent is no
+    // circle; `b` and `c` are two.
     assert_eq!(graph.circles(), Vec::<Vec<&str>>::new());
     let edges: Vec<_> = graph.edges().map(|(from, to, _)| (from, to)).collect();
     let expected = [("a/one.rs", "a/mod.rs"), ("a/one.rs", "a/two.rs"), ("a/two.rs", "a/one.rs"), ("b.rs", "c.rs")];

@@ -2,8 +2,8 @@
 
 use super::circles::Graph;
 
-/// Each file or folder of `reactor/`, and what it may name of the others. They name only what stands above them in this table,
-/// but for [`UPWARD`].
+/// Each file or folder of `reactor/`, and what it may name of the others. They name only what
+/// stands above them in this table, but for [`UPWARD`].
 const HOUSE: &[(&str, &[&str])] = &[
     ("paged_vec", &[]),
     ("process", &[]),
@@ -42,8 +42,8 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("react", &["mod", "triggers"]),
 ];
 
-/// Edges against the order. The files of a part have methods of the core, and calls of the program that are given a `Reactor`.
-/// The core keeps the settings of a `Builder`.
+/// Edges against the order. The files of a part have methods of the core, and calls of the program
+/// that are given a `Reactor`. The core keeps the settings of a `Builder`.
 const UPWARD: &[(&str, &str)] = &[
     ("threads", "core"),
     ("threads", "mod"),
@@ -60,7 +60,8 @@ fn place<'a>(house: &str, path: &'a str) -> Option<&'a str> {
     Some(inside.split('/').next()?.trim_end_matches(".rs"))
 }
 
-/// Returns a line for each fault: edges that are not allowed, and entries of the tables that are wrong.
+/// Returns a line for each fault: edges that are not allowed, and entries of the tables that are
+/// wrong.
 fn complaints(graph: &Graph, house: &str, table: &[(&str, &[&str])], upward: &[(&str, &str)]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut unseen = upward.to_vec();

@@ -1,8 +1,9 @@
 //! Resolves the names in a file to the files that define them.
 //!
-//! It covers a small part of the compiler's name resolution: modules, `use` with lists, `as` and `*`, re-exports. It sees no
-//! methods and no fields, so a file that only calls methods of a value does not name the file of their `impl`. It sees no
-//! names that a macro makes. A path that begins with `crate`, `self` or `super` and leads nowhere fails the test.
+//! It covers a small part of the compiler's name resolution: modules, `use` with lists, `as` and
+//! `*`, re-exports. It sees no methods and no fields, so a file that only calls methods of a value
+//! does not name the file of their `impl`. It sees no names that a macro makes. A path that begins
+//! with `crate`, `self` or `super` and leads nowhere fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +51,8 @@ impl Names {
         Self { modules }
     }
 
-    /// Returns the files whose items a file's code names: their indices, an item of each, and the line of its first name.
+    /// Returns the files whose items a file's code names: their indices, an item of each, and the
+    /// line of its first name.
     ///
     /// A re-export is not code, and neither is a `use` that only children read.
     pub(crate) fn named_by(&self, file: usize) -> BTreeMap<usize, (String, usize)> {
@@ -80,7 +82,8 @@ impl Names {
         named
     }
 
-    /// [`resolve`](Self::resolve), with the assertion that a path inside of the crate leads somewhere.
+    /// [`resolve`](Self::resolve), with the assertion that a path inside of the crate leads
+    /// somewhere.
     fn find(&self, module: &[String], path: &[String], line: usize) -> BTreeSet<Item> {
         let found = self.resolve(module, path);
         let is_ours = ["crate", "self", "super"].contains(&&*path[0]) && path.len() > 1;
@@ -88,7 +91,8 @@ impl Names {
         found
     }
 
-    /// Returns the items that a path in this module names: several where `cfg` chooses, none for an item of another crate.
+    /// Returns the items that a path in this module names: several where `cfg` chooses, none for an
+    /// item of another crate.
     fn resolve(&self, module: &[String], path: &[String]) -> BTreeSet<Item> {
         let mut found = BTreeSet::new();
         self.follow(module, path, &mut BTreeSet::new(), &mut found);

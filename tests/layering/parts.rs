@@ -1,7 +1,8 @@
 //! The parts of a core keep their fields: see `docs/decisions/001-a-core-in-parts.md`.
 //!
-//! A private field is open to its module and to what is in it. So a part that is one file has a file without modules in it
-//! but unit tests; a part that is a folder stands in the folder's `mod.rs`, whose other files open its fields.
+//! A private field is open to its module and to what is in it. So a part that is one file has a
+//! file without modules in it but unit tests; a part that is a folder stands in the folder's
+//! `mod.rs`, whose other files open its fields.
 
 use super::source::{Source, Token, tokens};
 

@@ -1,4 +1,5 @@
-//! The source as the checks read it: without comments, contents of literals, and items of unit tests.
+//! The source as the checks read it: without comments, contents of literals, and items of unit
+//! tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,8 @@ pub(crate) fn module(file: &str) -> String {
     if module == "lib" { String::new() } else { module.trim_end_matches("/mod").to_owned() }
 }
 
-/// The text without comments, with empty literals, and without items under `#[cfg(test)]`. Lines keep their numbers.
+/// The text without comments, with empty literals, and without items under `#[cfg(test)]`. Lines
+/// keep their numbers.
 pub(crate) fn code(text: &str) -> String {
     without_tests(&without_prose(text))
 }

@@ -1,31 +1,36 @@
-//! `cargo run --release -p ropewalk-bench --bin compare [-- OPTION..]`: measures every peer beside the baseline, and writes the report.
+//! `cargo run --release -p ropewalk-bench --bin compare [-- OPTION..]`: measures every peer beside
+//! the baseline, and writes the report.
 //!
-//! | option | |
+//! | option | effect |
 //! |---|---|
-//! | `--smoke` | a little of everything, with those peers only that take no more than cargo and a C compiler; one that should work and does not is a failure |
-//! | `--only PEER,..` | these peers |
-//! | `--scenario NAME,..` | these scenarios and parts |
-//! | `--rounds N` | so many pairs of windows for each ratio |
-//! | `--no-python` | leaves out what runs in Python |
+//! | `--smoke` | measures a little of everything, to show that it works |
+//! | `--only PEER,..` | measures only these peers |
+//! | `--scenario NAME,..` | measures only these scenarios and parts |
+//! | `--rounds N` | number of pairs of windows for each ratio |
+//! | `--no-python` | leaves out the peers that run in Python |
 //! | `--install` | lets apt-get, as root, install libuv's header and valgrind |
-//! | `--out FOLDER` | where the results go; a run that is not whole goes to `bench-part` in the target folder, unless told otherwise |
-//! | `--report` | measures nothing: makes the report again from the figures in the folder |
+//! | `--out FOLDER` | writes the results to this folder |
+//! | `--report` | measures nothing, and regenerates the report from the figures in the folder |
+//!
+//! A smoke run has only those peers that need no more than cargo and a C compiler. If one of them
+//! does not work, the run fails. A run that is not complete writes its results to `bench-part` in
+//! the target folder, unless `--out` names another one.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ropewalk_bench::measure::{Effort, crowds, echo, instructions, memory, pending, round_trips, timers};
+use ropewalk_bench::measure::{Effort, echo, instructions, memory, pending, round_trips, scale, timers};
 use ropewalk_bench::programs::{OURS, PEERS, Peer, Programs};
 use ropewalk_bench::progress::Progress;
 use ropewalk_bench::results::{Outcome, Results, RoundTrips, Row};
 use ropewalk_bench::system::{self, Core, CoreTime, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, report};
 
-/// Parts that are no scenarios of echoes.
+/// Parts other than the scenarios of echoes.
 const PARTS: [&str; 7] = ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips"];
 
-/// How many connections are to be open at once over several processes.
+/// Number of connections to open at the same time over several processes.
 const MANY: usize = 100_000;
 
 #[derive(Debug, Default)]
@@ -65,22 +70,22 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--only" => options.only = list(value()?),
             "--scenario" => options.scenarios = list(value()?),
             "--out" => options.out = Some(value()?.into()),
-            _ => return Err(format!("no such option: {argument}").into()),
+            _ => return Err(format!("unknown option: {argument}").into()),
         }
     }
     let known = |name: &String, known: &[&str]| known.contains(&name.as_str());
     let peers: Vec<_> = PEERS.iter().map(|peer| peer.name).collect();
     let scenarios: Vec<_> = echo::SCENARIOS.iter().map(|scenario| scenario.name).chain(PARTS).collect();
     if let Some(name) = options.only.iter().flatten().find(|name| !known(name, &peers)) {
-        return Err(format!("no peer is called {name}; there are {}", peers.join(", ")).into());
+        return Err(format!("unknown peer {name}; the peers are {}", peers.join(", ")).into());
     }
     if let Some(name) = options.scenarios.iter().flatten().find(|name| !known(name, &scenarios)) {
-        return Err(format!("no scenario is called {name}; there are {}", scenarios.join(", ")).into());
+        return Err(format!("unknown scenario {name}; the scenarios are {}", scenarios.join(", ")).into());
     }
     Ok(options)
 }
 
-/// Whether all that should have worked did.
+/// Runs the program. Returns `false` if a measurement that should have worked failed.
 fn run(options: &Options) -> Result<bool> {
     let folder = folder(options)?;
     if options.report {
@@ -137,7 +142,7 @@ impl Options {
     }
 }
 
-/// A run, part by part.
+/// State of a run, which measures part by part.
 struct Run<'a> {
     options: &'a Options,
     programs: Programs,
@@ -151,7 +156,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(options: &'a Options, programs: Programs, descriptors: u64, peers: &[Peer]) -> Self {
         let effort = options.effort();
-        let progress = Progress::new(planned(options, &effort, peers));
+        let progress = Progress::new(estimated_seconds(options, &effort, peers));
         let (results, failures) = (Results::default(), Vec::new());
         Self { options, programs, effort, descriptors, progress, results, failures }
     }
@@ -160,7 +165,7 @@ impl<'a> Run<'a> {
         for scenario in echo::SCENARIOS.into_iter().filter(|scenario| self.options.wants(scenario.name)) {
             for peer in peers {
                 let row = self.row(scenario.name, peer.name, |run| {
-                    let each = round(&run.effort);
+                    let each = round_seconds(&run.effort);
                     let (progress, what) = (&mut run.progress, format!("{}: {}", scenario.title, peer.name));
                     echo::measure(&run.programs, &scenario, peer, &run.effort, || progress.advance(&what, each))
                 });
@@ -171,49 +176,49 @@ impl<'a> Run<'a> {
             let row =
                 self.row("memory", peer.name, |run| memory::measure(&run.programs, peer, &run.effort, run.descriptors));
             self.results.memory.push(row);
-            self.progress.advance("memory", MEMORY);
+            self.progress.advance("memory", MEMORY_SECONDS);
         }
-        self.scale(peers);
+        self.growth(peers);
         self.round_trips(peers)?;
         for peer in peers.iter().filter(|_| self.options.wants("instructions")) {
             let row =
                 self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
             self.results.instructions.push(row);
-            self.progress.advance("instructions", instructions_of(peer));
+            self.progress.advance("instructions", instructions_seconds(peer));
         }
         Ok(())
     }
 
-    /// What grows: connections, timers, bytes that wait.
-    fn scale(&mut self, peers: &[Peer]) {
+    /// Measures growing numbers of connections, timers and queued bytes.
+    fn growth(&mut self, peers: &[Peer]) {
         let ours: Vec<&Peer> = OURS.iter().filter(|peer| peers.contains(peer)).collect();
         for peer in ours.iter().filter(|_| self.options.wants("connections")) {
             let row = self.row("connections", peer.name, |run| {
-                let (progress, each) = (&mut run.progress, round(&run.effort) * run.effort.rounds as f64);
+                let (progress, each) = (&mut run.progress, round_seconds(&run.effort) * run.effort.rounds as f64);
                 let tick = || progress.advance("connections", each);
-                crowds::measure(&run.programs, peer, &run.effort, run.descriptors, tick)
+                scale::measure(&run.programs, peer, &run.effort, run.descriptors, tick)
             });
             self.results.connections.push(row);
         }
         for peer in ours.iter().filter(|_| self.options.wants("many")) {
             let wanted = self.effort.or(MANY, 4_000);
-            let row = self.row("many", peer.name, |run| crowds::many(&run.programs, peer, wanted, run.descriptors));
+            let row = self.row("many", peer.name, |run| scale::many(&run.programs, peer, wanted, run.descriptors));
             self.results.many.push(row);
-            self.progress.advance("many", MANY_TAKE);
+            self.progress.advance("many", MANY_SECONDS);
         }
         for peer in ours.iter().filter(|_| self.options.wants("pending")) {
-            for piece in pending::PIECES {
-                let row = self.row(&format!("writes of {piece} B"), peer.name, |run| {
-                    pending::measure(&run.programs, peer.backend().unwrap_or_default(), piece, &run.effort)
+            for write_bytes in pending::WRITE_BYTES {
+                let row = self.row(&format!("writes of {write_bytes} B"), peer.name, |run| {
+                    pending::measure(&run.programs, peer.backend().unwrap_or_default(), write_bytes, &run.effort)
                 });
                 self.results.pending.push(row);
-                self.progress.advance("pending", PENDING);
+                self.progress.advance("pending", PENDING_SECONDS);
             }
         }
         if self.options.wants("timers") {
             self.progress.begin("timers");
             let progress = &mut self.progress;
-            self.results.timers = timers::measure(&self.effort, || progress.advance("timers", TIMERS));
+            self.results.timers = timers::measure(&self.effort, || progress.advance("timers", TIMERS_SECONDS));
         }
     }
 
@@ -224,10 +229,10 @@ impl<'a> Run<'a> {
         let (processor, date, began) = (system::processor()?, system::today()?, CoreTime::now()?);
         let mut rows = Vec::new();
         for kind in round_trips::KINDS {
-            for contestant in round_trips::Contestant::all(peers) {
-                rows.push(self.row(kind.title(), &contestant.name(), |run| {
-                    let tick = || run.progress.advance("round trips", ROUND_TRIPS);
-                    round_trips::measure(&run.programs, &contestant, kind, &run.effort, tick)
+            for entrant in round_trips::RoundTripPeer::all(peers) {
+                rows.push(self.row(kind.title(), &entrant.name(), |run| {
+                    let tick = || run.progress.advance("round trips", ROUND_TRIPS_SECONDS);
+                    round_trips::measure(&run.programs, &entrant, kind, &run.effort, tick)
                 }));
             }
         }
@@ -245,36 +250,36 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Seconds that things take, more or less: for the time left only.
-const MEMORY: f64 = 2.0;
-const MANY_TAKE: f64 = 15.0;
-const PENDING: f64 = 3.0;
-const TIMERS: f64 = 1.0;
-const ROUND_TRIPS: f64 = 0.1;
+/// Estimated durations in seconds. They serve only for the displayed time left.
+const MEMORY_SECONDS: f64 = 2.0;
+const MANY_SECONDS: f64 = 15.0;
+const PENDING_SECONDS: f64 = 3.0;
+const TIMERS_SECONDS: f64 = 1.0;
+const ROUND_TRIPS_SECONDS: f64 = 0.1;
 
-fn round(effort: &Effort) -> f64 {
+fn round_seconds(effort: &Effort) -> f64 {
     2.0 * effort.window.as_secs_f64() + 0.02
 }
 
-fn instructions_of(peer: &Peer) -> f64 {
+fn instructions_seconds(peer: &Peer) -> f64 {
     if peer.is_python() { 40.0 } else { 5.0 }
 }
 
-fn round_trips_of(effort: &Effort, peers: &[Peer]) -> f64 {
-    let rows = round_trips::KINDS.len() * round_trips::Contestant::all(peers).len();
-    (rows * round_trips::passes(effort)) as f64 * ROUND_TRIPS
+fn round_trips_seconds(effort: &Effort, peers: &[Peer]) -> f64 {
+    let rows = round_trips::KINDS.len() * round_trips::RoundTripPeer::all(peers).len();
+    (rows * round_trips::passes(effort)) as f64 * ROUND_TRIPS_SECONDS
 }
 
-fn planned(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 {
+fn estimated_seconds(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 {
     let scenarios = echo::SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)).count();
     let if_wanted = |part: &str, seconds: f64| if options.wants(part) { seconds } else { 0.0 };
-    let (rounds, ours) = (round(effort) * effort.rounds as f64, OURS.len() as f64);
+    let (rounds, ours) = (round_seconds(effort) * effort.rounds as f64, OURS.len() as f64);
     (scenarios * peers.len()) as f64 * rounds
-        + if_wanted("memory", MEMORY * peers.len() as f64)
+        + if_wanted("memory", MEMORY_SECONDS * peers.len() as f64)
         + if_wanted("connections", ours * rounds * 6.0)
-        + if_wanted("many", ours * MANY_TAKE)
-        + if_wanted("pending", ours * PENDING * pending::PIECES.len() as f64)
-        + if_wanted("timers", TIMERS * 4.0)
-        + if_wanted("round-trips", round_trips_of(effort, peers))
-        + if_wanted("instructions", peers.iter().map(instructions_of).sum())
+        + if_wanted("many", ours * MANY_SECONDS)
+        + if_wanted("pending", ours * PENDING_SECONDS * pending::WRITE_BYTES.len() as f64)
+        + if_wanted("timers", TIMERS_SECONDS * 4.0)
+        + if_wanted("round-trips", round_trips_seconds(effort, peers))
+        + if_wanted("instructions", peers.iter().map(instructions_seconds).sum())
 }

@@ -1,26 +1,30 @@
-//! The instruction gate: counts the reactor's user instructions, and fails if a case takes more than its bound.
+//! The instruction gate: counts the user instructions of the reactor, and fails if a case exceeds
+//! its bound.
 //!
 //! `cargo run --release -p ropewalk-bench --bin instructions [-- --set]`
 //!
-//! | case, on each backend | one unit | at a time |
+//! | case, on each backend | one unit | connections |
 //! |---|---|---|
 //! | `echo` | 64 bytes arrive on an open connection and are sent back | 64 |
 //! | `accept-echo-close` | a connection is accepted, echoed once and closed by its client | 16 |
 //!
-//! The program runs itself under valgrind's callgrind, which counts instructions and takes no notice
-//! of how busy the machine is. Only turns of the loop are counted, neither the clients nor the
-//! kernel. The difference of two runs of different lengths leaves out the work that is done once.
+//! The program runs itself under valgrind's callgrind. The counts do not depend on other load on
+//! the machine. Only turns of the event loop are counted: the clients and the kernel are left out.
+//! The difference of two runs of different lengths leaves out one-time work.
 //!
-//! The bounds stand in `bench/instructions.txt`. The program ends with status 1 if a case takes more
-//! than five percent above its bound, or has none. A case that takes over five percent less does not
-//! fail: the program asks for the new number to be recorded. `--set` records all measured numbers. A
-//! case on io_uring is skipped, with a line that says so, where there is no ring.
+//! The bounds are in `bench/instructions.txt`. The program ends with status 1 if a case exceeds its
+//! bound by more than 5 %, or has no bound. A case that is more than 5 % below its bound does not
+//! fail: the program asks for the new number to be recorded. `--set` records all measured numbers.
+//! Where io_uring is not available, its cases are skipped, and a line says so.
 //!
-//! The gate also checks that the loop makes the system calls of an echo in its own frame. Returns across them are predicted
-//! wrongly, and no count of instructions shows that (`docs/costs.md`). Two things are checked, on Linux on x86_64:
+//! The gate also checks that the event loop makes the system calls of an echo in its own frame. A
+//! return that crosses a system call is mispredicted, and no count of instructions shows that
+//! (`docs/costs.md`). Two checks are made, on Linux on x86_64:
 //!
-//! - The machine code of `Core::run` and `Core::iterate`, disassembled by objdump, has the system calls of [`IN_FRAME`].
-//! - The turns of the case `echo` on mio make no system call in any other function, by callgrind's count.
+//! - The machine code of `Core::run` and `Core::iterate`, disassembled by objdump, contains the
+//!   system calls of [`IN_FRAME`].
+//! - The turns of the case `echo` on mio make no system call in any other function, according to
+//!   callgrind.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +42,7 @@ use ropewalk_bench::callgrind::Profile;
 use ropewalk_bench::machine_code::system_calls;
 use ropewalk_bench::peers::Missing;
 
-/// All cases, in the order of the file.
+/// All cases, in the order of the file of bounds.
 const CASES: [Case; 4] = [
     Case { backend: BackendKind::Mio, ..ECHO },
     Case { backend: BackendKind::IoUring, ..ECHO },
@@ -48,7 +52,7 @@ const CASES: [Case; 4] = [
 
 const ECHO: Case = Case { name: "echo", backend: BackendKind::Mio, connections: 64, rounds: [100, 300], run: echo };
 
-/// As many connections at a time as in the scenario `churn` of `compare`.
+/// Same number of connections at a time as in the scenario `churn` of `compare`.
 const ACCEPT_ECHO_CLOSE: Case = Case {
     name: "accept-echo-close",
     backend: BackendKind::Mio,
@@ -57,29 +61,31 @@ const ACCEPT_ECHO_CLOSE: Case = Case {
     run: accept_echo_close,
 };
 
-/// Bytes of a message.
+/// Size of a message in bytes.
 const MESSAGE_BYTES: usize = 64;
 
-/// The function whose instructions are counted, by its name in the program. No other name begins like this.
+/// Name of the function whose instructions are counted. No other name has this prefix.
 const COUNTED: &str = "instructions::turn";
 
-/// The functions that the loop is compiled into, by the ends of their names. The second is the one of [`turn`].
-const LOOPS: [&str; 2] = ["ropewalk::reactor::core::Core>::run", "ropewalk::reactor::core::Core>::iterate"];
+/// Suffixes of the names of the functions that the event loop is compiled into. The second is
+/// called by [`turn`].
+const LOOP_FUNCTIONS: [&str; 2] = ["ropewalk::reactor::core::Core>::run", "ropewalk::reactor::core::Core>::iterate"];
 
-/// The system calls of an echo, with their numbers on x86_64.
+/// System calls of an echo, with their numbers on x86_64.
 const IN_FRAME: [(&str, u32); 3] = [("epoll_pwait", 0x119), ("recvfrom", 0x2d), ("sendto", 0x2c)];
 
-/// The fewest system calls that the loop makes itself for an echo: a receive and a send.
-const IN_LOOP: f64 = 2.0;
+/// Least number of system calls that the event loop makes itself for an echo: a receive and a send.
+const LEAST_CALLS_IN_LOOP: f64 = 2.0;
 
-/// System calls for an echo that may be made in other functions. Connections are made in both runs, and not always with as many.
-const ELSEWHERE: f64 = 0.01;
+/// Number of system calls for an echo that other functions may make. Both runs open connections,
+/// and the number of calls for that varies.
+const CALLS_ELSEWHERE_LIMIT: f64 = 0.01;
 
-/// The longest that the loop may turn for one thing. Arbitrary: a round takes milliseconds under valgrind.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Timeout for one step. Arbitrary: a round takes milliseconds under valgrind.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The argument with which the program runs a case instead of the gate.
-const RUN: &str = "--run";
+/// Argument that makes the program run a case instead of the gate.
+const RUN_ARGUMENT: &str = "--run";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -87,7 +93,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         [] => gate(false),
         ["--set"] => gate(true),
-        [RUN, case, rounds] => run(case, rounds),
+        [RUN_ARGUMENT, case, rounds] => run(case, rounds),
         _ => Err("usage: instructions [--set]".into()),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
@@ -98,7 +104,8 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Measures all cases and compares them with their bounds. With `set`, records them first.
+/// Measures all cases and compares them with their bounds. If `set` is `true`, records the numbers
+/// first.
 fn gate(set: bool) -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.txt");
     let in_file = |error| format!("{}: {error}", file.display());
@@ -119,11 +126,14 @@ fn gate(set: bool) -> Result<()> {
         std::fs::write(&file, bounds.to_string()).map_err(|error| in_file(error.into()))?;
     }
     let stale = bounds.names().filter(|name| measured.iter().all(|(case, _)| case != name));
-    let mut failures: Vec<String> = stale.map(|name| format!("no case is called {name:?}")).collect();
-    let judged = measured
-        .map(|(name, measured)| (name.clone(), measured.and_then(|one| judge(&name, one.instructions, &bounds))));
-    for (name, judged) in judged.into_iter().chain([("in the loop's frame".to_owned(), frame)]) {
-        match judged {
+    let mut failures: Vec<String> = stale.map(|name| format!("the bound {name:?} has no case")).collect();
+    let verdicts = measured.map(|(name, measured)| {
+        (name.clone(), measured.and_then(|one| verdict_line(&name, one.instructions, &bounds)))
+    });
+    for (name, verdicts) in
+        verdicts.into_iter().chain([("system calls in the frame of the event loop".to_owned(), frame)])
+    {
+        match verdicts {
             Ok(line) => println!("{name}: {line}"),
             Err(error) if error.is::<Missing>() => println!("{name}: skipped: {error}"),
             Err(error) => failures.push(format!("{name}: {error}")),
@@ -132,10 +142,11 @@ fn gate(set: bool) -> Result<()> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
 }
 
-/// Returns the line to print for a case, or the reason for which it fails.
-fn judge(name: &str, instructions: f64, bounds: &Bounds) -> Result<String> {
-    let recorded =
-        bounds.get(name).ok_or_else(|| format!("{instructions:.0} instructions and no bound: `--set` records one"))?;
+/// Returns the line to print for a case, or an error if the case fails.
+fn verdict_line(name: &str, instructions: f64, bounds: &Bounds) -> Result<String> {
+    let recorded = bounds
+        .get(name)
+        .ok_or_else(|| format!("{instructions:.0} instructions, but no bound is recorded: `--set` records one"))?;
     let change = change_percent(instructions, recorded);
     let line = format!("{instructions:.0} instructions, {change:+.1} % of {recorded}");
     match Verdict::of(instructions, recorded) {
@@ -145,88 +156,97 @@ fn judge(name: &str, instructions: f64, bounds: &Bounds) -> Result<String> {
     }
 }
 
-/// Checks that the loop makes the system calls of an echo itself, and returns their names.
+/// Checks that the event loop makes the system calls of an echo itself. Returns their names.
 fn check_frame(echo: &Unit) -> Result<String> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Err(Missing("only machine code of x86_64 for Linux is read".into()).into());
+        return Err(Missing("only x86_64 machine code for Linux is supported".into()).into());
     }
     check_calls(&echo.system_calls)?;
-    // Without it the function would not be a part of this program.
+    // Without this call, `Core::run` would not be linked into the program.
     run_loop()?;
     let program = std::env::current_exe()?;
-    let disassembled =
+    let objdump =
         Command::new("objdump").args(["--disassemble", "--demangle", "--no-show-raw-insn"]).arg(program).output();
-    let disassembled = match disassembled {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Missing("there is no objdump".into()).into()),
-        disassembled => disassembled?,
+    let objdump = match objdump {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Missing("objdump is not installed".into()).into());
+        }
+        objdump => objdump?,
     };
-    if !disassembled.status.success() {
-        return Err(format!("objdump failed:\n{}", String::from_utf8_lossy(&disassembled.stderr)).into());
+    if !objdump.status.success() {
+        return Err(format!("objdump failed:\n{}", String::from_utf8_lossy(&objdump.stderr)).into());
     }
-    check_code(&String::from_utf8_lossy(&disassembled.stdout))?;
+    check_code(&String::from_utf8_lossy(&objdump.stdout))?;
     Ok(IN_FRAME.map(|(name, _)| name).join(", "))
 }
 
-/// Checks that the system calls of an echo, by the function that makes them, are the loop's.
+/// Checks that the system calls of an echo are made by the event loop. `calls` has their number for
+/// each function.
 fn check_calls(calls: &BTreeMap<String, f64>) -> Result<()> {
-    let (of_loop, others): (Vec<_>, Vec<_>) = calls.iter().partition(|(function, _)| function.ends_with(LOOPS[1]));
+    let (of_loop, others): (Vec<_>, Vec<_>) =
+        calls.iter().partition(|(function, _)| function.ends_with(LOOP_FUNCTIONS[1]));
     let in_loop: f64 = of_loop.into_iter().map(|(_, count)| count).sum();
-    let elsewhere = others.into_iter().filter(|(_, count)| **count > ELSEWHERE);
+    let elsewhere = others.into_iter().filter(|(_, count)| **count > CALLS_ELSEWHERE_LIMIT);
     let elsewhere: Vec<String> = elsewhere.map(|(function, count)| format!("{count:.2} in {function}")).collect();
-    if in_loop >= IN_LOOP && elsewhere.is_empty() {
+    if in_loop >= LEAST_CALLS_IN_LOOP && elsewhere.is_empty() {
         return Ok(());
     }
-    Err(format!("{in_loop:.2} system calls of an echo are the loop's, others are not: {}", elsewhere.join(", ")).into())
+    Err(format!(
+        "the event loop makes {in_loop:.2} system calls of an echo; other functions make: {}",
+        elsewhere.join(", ")
+    )
+    .into())
 }
 
-/// Checks in a disassembly that each function of the loop has all system calls of an echo.
+/// Checks that each function of the event loop contains all system calls of an echo, in a
+/// disassembly.
 fn check_code(disassembly: &str) -> Result<()> {
-    for function in LOOPS {
+    for function in LOOP_FUNCTIONS {
         let copies = system_calls(disassembly, function);
         if copies.is_empty() {
-            return Err(format!("there is no machine code of {function}").into());
+            return Err(format!("no machine code of {function} was found").into());
         }
         for (name, number) in IN_FRAME {
             if copies.iter().any(|calls| !calls.contains(&number)) {
-                return Err(format!("{function} calls {name} in another frame, if at all").into());
+                return Err(format!("{function} does not call {name} in its own frame").into());
             }
         }
     }
     Ok(())
 }
 
-/// Runs a loop that stops at once.
+/// Runs an event loop that stops at once.
 fn run_loop() -> Result<()> {
     let reactor = Reactor::builder().signals(false).backend(BackendKind::Mio).build()?;
     let stopped = reactor.clone();
-    reactor.call_when_running(move || stopped.stop().expect("it runs"));
+    reactor.call_when_running(move || stopped.stop().expect("the reactor runs"));
     Ok(reactor.run()?)
 }
 
-/// The counts of one unit of a case.
+/// Counts for one unit of a case.
 struct Unit {
     instructions: f64,
-    /// By the function that makes them itself.
+    /// Number of system calls, by the function that makes them itself.
     system_calls: BTreeMap<String, f64>,
 }
 
-/// A thing to count, on one backend.
+/// Operation to count, on one backend.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
     backend: BackendKind,
-    /// Connections of a round, each of which is one unit.
+    /// Number of connections in a round. Each is one unit.
     connections: usize,
-    /// Lengths of the two runs.
+    /// Number of rounds of the two runs.
     rounds: [usize; 2],
     run: fn(&Server, connections: usize, rounds: usize) -> Result<()>,
 }
 
 impl Case {
-    /// Counts what one unit takes.
+    /// Counts the instructions and system calls of one unit.
     ///
     /// # Errors
-    /// The backend is [`Missing`], or valgrind fails.
+    /// Fails if the backend is [`Missing`], or if valgrind fails.
     fn measure(&self) -> Result<Unit> {
         let [short, long] = self.rounds;
         let (less, more) = (self.count(short)?, self.count(long)?);
@@ -240,7 +260,7 @@ impl Case {
         Ok(Unit { instructions: of_unit(less.instructions, more.instructions), system_calls })
     }
 
-    /// Counts in a run of so many rounds.
+    /// Counts in a run of `rounds` rounds.
     fn count(&self, rounds: usize) -> Result<Profile> {
         let program = std::env::current_exe()?;
         let output = std::env::temp_dir().join(format!("ropewalk-instructions-{}-{rounds}", std::process::id()));
@@ -248,39 +268,39 @@ impl Case {
             .args(["--tool=callgrind", "--collect-systime=yes", &format!("--toggle-collect={COUNTED}*")])
             .arg(format!("--callgrind-out-file={}", output.display()))
             .arg(program)
-            .args([RUN, &self.to_string(), &rounds.to_string()])
+            .args([RUN_ARGUMENT, &self.to_string(), &rounds.to_string()])
             .output()
-            .map_err(|error| format!("valgrind can't be run: {error}"))?;
+            .map_err(|error| format!("valgrind cannot be run: {error}"))?;
         let counted = std::fs::read_to_string(&output);
-        // Absent if valgrind did not come to write it, which is told below.
+        // The file is absent if valgrind did not write it, which is reported below.
         drop(std::fs::remove_file(&output));
-        let (said, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        if let Some(why) = said.lines().find_map(|line| line.strip_prefix("missing ")) {
+        let (output_text, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        if let Some(why) = output_text.lines().find_map(|line| line.strip_prefix("missing ")) {
             return Err(Missing(why.to_owned()).into());
         }
         if !ran.status.success() {
             return Err(format!("the run under valgrind failed:\n{errors}").into());
         }
-        let counted = counted.map_err(|error| format!("valgrind has counted nothing: {error}\n{errors}"))?;
+        let counted = counted.map_err(|error| format!("valgrind counted nothing: {error}\n{errors}"))?;
         Profile::parse(&counted).map_err(|error| format!("{COUNTED}: {error}").into())
     }
 }
 
-/// Its name in the file of bounds.
+/// Formats the name in the file of bounds.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.name, self.backend.name())
     }
 }
 
-/// Runs a case, under valgrind as a rule.
+/// Runs a case, normally under valgrind.
 fn run(case: &str, rounds: &str) -> Result<()> {
     let case = CASES.into_iter().find(|known| known.to_string() == case);
-    let case = case.ok_or("no such case")?;
+    let case = case.ok_or("unknown case")?;
     (case.run)(&Server::new(case.backend)?, case.connections, rounds.parse()?)
 }
 
-/// Makes rounds in each of which every connection sends a message and is answered.
+/// Runs rounds in which every connection sends a message and is answered.
 fn echo(server: &Server, connections: usize, rounds: usize) -> Result<()> {
     let mut clients = Vec::new();
     for _ in 0..connections {
@@ -290,7 +310,7 @@ fn echo(server: &Server, connections: usize, rounds: usize) -> Result<()> {
     (0..rounds).try_for_each(|_| server.echo(&mut clients))
 }
 
-/// Makes rounds in each of which so many clients connect, are answered once, and close.
+/// Runs rounds in which `connections` clients connect, are answered once, and close.
 fn accept_echo_close(server: &Server, connections: usize, rounds: usize) -> Result<()> {
     let idle = server.reactor.counters().watched;
     for _ in 0..rounds {
@@ -303,7 +323,7 @@ fn accept_echo_close(server: &Server, connections: usize, rounds: usize) -> Resu
     Ok(())
 }
 
-/// A reactor with an echo server.
+/// Reactor with an echo server.
 struct Server {
     reactor: Reactor,
     address: SocketAddr,
@@ -311,18 +331,19 @@ struct Server {
 
 impl Server {
     /// # Errors
-    /// The backend is [`Missing`].
+    /// Fails if the backend is [`Missing`].
     fn new(backend: BackendKind) -> Result<Self> {
         let reactor = Reactor::builder().signals(false).backend(backend).build()?;
         if reactor.backend() != backend {
-            return Err(Missing(format!("the backend {} can't be had under valgrind here", backend.name())).into());
+            return Err(Missing(format!("the backend {} is not available under valgrind here", backend.name())).into());
         }
         let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
         let address = port.host().socket_addr().ok_or("the port is TCP's")?;
         Ok(Self { reactor, address })
     }
 
-    /// Connects a client. The kernel accepts it; the reactor has to turn for that.
+    /// Connects a client. The kernel completes the connection; the reactor accepts it in a later
+    /// turn.
     fn connect(&self) -> Result<TcpStream> {
         let client = TcpStream::connect(self.address)?;
         client.set_nodelay(true)?;
@@ -330,7 +351,7 @@ impl Server {
         Ok(client)
     }
 
-    /// Has every client send a message, and turns until all are answered.
+    /// Sends a message on every client, and turns the event loop until all are answered.
     fn echo(&self, clients: &mut [TcpStream]) -> Result<()> {
         for client in &mut *clients {
             client.write_all(&[7; MESSAGE_BYTES])?;
@@ -340,7 +361,7 @@ impl Server {
             for client in &mut *clients {
                 let mut answer = [0; MESSAGE_BYTES];
                 match client.read(&mut answer) {
-                    Ok(0) => return Err("the server has closed a connection".into()),
+                    Ok(0) => return Err("the server closed a connection".into()),
                     Ok(count) => answered += black_box(count),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
@@ -351,21 +372,21 @@ impl Server {
     }
 
     fn turn_until(&self, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + STEP_TIMEOUT;
         while Instant::now() < end {
             turn(&self.reactor);
             if done()? {
                 return Ok(());
             }
         }
-        Err(format!("no {what} for {LIMIT:?}").into())
+        Err(format!("no {what} for {STEP_TIMEOUT:?}").into())
     }
 }
 
-/// Turns the loop once, without waiting.
+/// Turns the event loop once, without waiting.
 #[inline(never)]
 fn turn(reactor: &Reactor) {
-    reactor.iterate(Duration::ZERO).expect("the loop turns");
+    reactor.iterate(Duration::ZERO).expect("the event loop turns");
 }
 
 struct Echo;
@@ -388,20 +409,21 @@ mod tests {
         assert_eq!(bounds.names().collect::<Vec<_>>(), CASES.map(|case| case.to_string()));
     }
 
-    /// System calls of another function fail the gate, unless they are too few to be an echo's.
+    /// System calls of another function fail the gate, unless they are too few to belong to an
+    /// echo.
     #[test]
     fn calls_of_other_functions_are_found() {
         let calls = |in_loop, others| {
-            let functions = [(LOOPS[1], in_loop), ("accept", others)];
+            let functions = [(LOOP_FUNCTIONS[1], in_loop), ("accept", others)];
             check_calls(&functions.map(|(name, count)| (name.to_owned(), count)).into())
         };
         calls(2.03, 0.005).unwrap();
         let error = calls(2.03, 0.5).unwrap_err().to_string();
-        assert_eq!(error, "2.03 system calls of an echo are the loop's, others are not: 0.50 in accept");
+        assert_eq!(error, "the event loop makes 2.03 system calls of an echo; other functions make: 0.50 in accept");
         assert!(calls(1.99, 0.0).is_err() && check_calls(&BTreeMap::new()).is_err());
     }
 
-    /// Every function of the loop has to be there, with every one of the system calls.
+    /// Every function of the event loop must be present, with every system call of an echo.
     #[test]
     fn code_without_a_call_in_the_frame_is_refused() {
         let function = |name: &str, calls: &[u32]| {
@@ -410,22 +432,22 @@ mod tests {
             format!("00d9880 <<impl {name}>:\n{calls}")
         };
         let all = IN_FRAME.map(|(_, number)| number);
-        let whole = LOOPS.map(|name| function(name, &all));
+        let whole = LOOP_FUNCTIONS.map(|name| function(name, &all));
         check_code(&whole.concat()).unwrap();
         for lacking in [0, 1] {
             let mut part = whole.clone();
             part[lacking] = String::new();
-            assert!(check_code(&part.concat()).is_err(), "without {}", LOOPS[lacking]);
+            assert!(check_code(&part.concat()).is_err(), "without {}", LOOP_FUNCTIONS[lacking]);
             for (name, number) in IN_FRAME {
                 let others: Vec<u32> = all.into_iter().filter(|other| *other != number).collect();
-                part[lacking] = function(LOOPS[lacking], &others);
+                part[lacking] = function(LOOP_FUNCTIONS[lacking], &others);
                 let error = check_code(&part.concat()).unwrap_err().to_string();
-                assert_eq!(error, format!("{} calls {name} in another frame, if at all", LOOPS[lacking]));
+                assert_eq!(error, format!("{} does not call {name} in its own frame", LOOP_FUNCTIONS[lacking]));
             }
         }
     }
 
-    /// Without valgrind too, each case comes to its end, with the connections that it is to count.
+    /// Without valgrind, each case completes, with the connections that it counts.
     #[test]
     fn cases_run() {
         for case in CASES {

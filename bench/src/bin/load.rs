@@ -1,24 +1,25 @@
-//! `load ADDRESS SIZE DEPTH [SOURCE]`: the load generator, a process of its own on the last core, told by lines on its standard input
-//! what to do.
+//! `load ADDRESS SIZE DEPTH [SOURCE]`: the load generator, a process of its own on the last core.
+//! It reads commands from standard input, one on each line.
 //!
-//! Messages have SIZE bytes, DEPTH of them are sent as one segment; SOURCE is the number of the first loopback address to come from.
+//! Messages have SIZE bytes, and DEPTH of them are sent as one segment. SOURCE is the number of the
+//! first loopback address to connect from.
 //!
-//! | line | does | answers |
+//! | command | effect | answer |
 //! |---|---|---|
 //! | `grow N` | opens connections until there are N, each echoed and compared | `done` |
-//! | `check` | has all of them echoed and compared | `done` |
-//! | `echo MILLISECONDS N` | sends, N segments under way | `window MESSAGES NANOSECONDS BUCKET:COUNT..` |
-//! | `rounds N` | all send and are waited for, N times | the same |
-//! | `churn MILLISECONDS N` | connects, is echoed, closes, N at a time | the same |
+//! | `check` | echoes on all connections and compares | `done` |
+//! | `echo MILLISECONDS N` | sends, with N segments in flight | `window MESSAGES NANOSECONDS BUCKET:COUNT..` |
+//! | `rounds N` | sends on all connections and waits for all answers, N times | the same |
+//! | `churn MILLISECONDS N` | connects, echoes once and closes, N at a time | the same |
 //!
-//! It ends when its input does, or whoever started it.
+//! The process ends at the end of its input, or when its parent does.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ropewalk_bench::Result;
-use ropewalk_bench::load::{Load, Until, Window};
+use ropewalk_bench::load::{LoadGenerator, StopCondition, Window};
 use ropewalk_bench::system::{Core, end_with_parent, pin, raise_descriptor_limit};
 
 fn run() -> Result<()> {
@@ -30,9 +31,9 @@ fn run() -> Result<()> {
         return Err("usage: load ADDRESS SIZE DEPTH [SOURCE]".into());
     };
     let source = source.first().map_or(Ok(0), |source| source.parse())?;
-    let mut load = Load::new(server.parse()?, size.parse()?, depth.parse()?, source)?;
+    let mut load = LoadGenerator::new(server.parse()?, size.parse()?, depth.parse()?, source)?;
     for line in std::io::stdin().lock().lines() {
-        let answer = obey(&mut load, &line?)?;
+        let answer = execute(&mut load, &line?)?;
         let mut output = std::io::stdout().lock();
         writeln!(output, "{answer}")?;
         output.flush()?;
@@ -40,15 +41,15 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-fn obey(load: &mut Load, order: &str) -> Result<String> {
-    let words: Vec<&str> = order.split_whitespace().collect();
+fn execute(load: &mut LoadGenerator, command: &str) -> Result<String> {
+    let words: Vec<&str> = command.split_whitespace().collect();
     let window = match words[..] {
         ["grow", count] => return load.grow(count.parse()?).map(|()| "done".into()),
         ["check"] => return load.check_all().map(|()| "done".into()),
-        ["echo", time, in_flight] => load.echo(Until::Time(milliseconds(time)?), in_flight.parse()?)?,
+        ["echo", time, in_flight] => load.echo(StopCondition::Time(milliseconds(time)?), in_flight.parse()?)?,
         ["rounds", count] => load.rounds(count.parse()?)?,
         ["churn", time, at_once] => load.churn(milliseconds(time)?, at_once.parse()?)?,
-        _ => return Err(format!("no such order: {order}").into()),
+        _ => return Err(format!("unknown command: {command}").into()),
     };
     let Window { messages, nanoseconds, latency } = window;
     Ok(format!("window {messages} {nanoseconds}{}", latency.to_text()))

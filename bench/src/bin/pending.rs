@@ -1,7 +1,8 @@
-//! `pending BYTES`: a connection whose peer does not read, and that is written to, BYTES at a time.
+//! `pending BYTES`: writes BYTES at a time to a connection whose peer does not read.
 //!
-//! Each line of its input is how many bytes are to wait in the queue. It writes until there are so many, lets the loop turn, and prints
-//! `pending QUEUED MEMORY`: what the transport says that it has queued, and how much more memory the process has than at first.
+//! Each line of the input is the number of bytes that the queue is to hold. The program writes
+//! until it holds them, turns the event loop, and prints `pending QUEUED MEMORY`: the bytes that
+//! the transport reports as queued, and the growth of the memory of the process since the start.
 
 use std::cell::RefCell;
 use std::io::{BufRead, Write};
@@ -15,10 +16,10 @@ use ropewalk_bench::Result;
 use ropewalk_bench::peers::{Missing, ropewalk_reactor};
 use ropewalk_bench::system::{Core, end_with_parent, pin, private_memory};
 
-/// Where the transport is left when the connection is there.
-type Place = Rc<RefCell<Option<Transport>>>;
+/// Slot for the transport, filled once the connection is made.
+type TransportSlot = Rc<RefCell<Option<Transport>>>;
 
-struct Writer(Place);
+struct Writer(TransportSlot);
 
 impl Protocol for Writer {
     fn connection_made(&mut self, transport: &Transport) -> ropewalk::Result<()> {
@@ -36,14 +37,14 @@ fn run() -> Result<()> {
     pin(Core::Server)?;
     let piece = vec![7; std::env::args().nth(1).ok_or("usage: pending BYTES")?.parse()?];
     let reactor = ropewalk_reactor()?;
-    let place = Place::default();
-    let factory = Rc::clone(&place);
+    let slot = TransportSlot::default();
+    let factory = Rc::clone(&slot);
     let port = reactor
         .listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), move |_| Some(Writer(Rc::clone(&factory))))?;
-    let silent = TcpStream::connect(port.host().socket_addr().ok_or("the port is TCP's")?)?;
-    turn_until(&reactor, || place.borrow().is_some())?;
-    let transport = place.borrow().clone().ok_or("there is a connection")?;
-    // What the socket itself takes is full from here on.
+    let peer_that_does_not_read = TcpStream::connect(port.host().socket_addr().ok_or("the port has no TCP address")?)?;
+    turn_until(&reactor, || slot.borrow().is_some())?;
+    let transport = slot.borrow().clone().ok_or("the connection was not made")?;
+    // From here on, the buffers of the socket are full.
     fill(&reactor, &transport, &piece, 64 << 10)?;
     let (queued, memory) = (transport.queued_bytes() as u64, private_memory(std::process::id())?);
     for line in std::io::stdin().lock().lines() {
@@ -53,7 +54,7 @@ fn run() -> Result<()> {
         writeln!(output, "pending {} {more}", transport.queued_bytes())?;
         output.flush()?;
     }
-    drop(silent);
+    drop(peer_that_does_not_read);
     Ok(())
 }
 
@@ -64,10 +65,10 @@ fn turn_until(reactor: &Reactor, done: impl Fn() -> bool) -> Result<()> {
             return Ok(());
         }
     }
-    Err("the loop turns, and nothing happens".into())
+    Err("the event loop turned 1,000 times without the expected result".into())
 }
 
-/// Writes until at least so many bytes wait, although the loop turns.
+/// Writes until at least `bytes` bytes stay queued after a turn of the event loop.
 fn fill(reactor: &Reactor, transport: &Transport, piece: &[u8], bytes: usize) -> Result<()> {
     turn_until(reactor, || {
         let full = transport.queued_bytes() >= bytes;

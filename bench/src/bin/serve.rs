@@ -1,13 +1,15 @@
-//! `serve PEER [ADDRESS] [--answers] [--tls] [--unpinned]`: a server of one kind; `serve [--unpinned] -- PROGRAM ARGUMENT..`: any other
-//! program.
+//! `serve PEER [ADDRESS] [--answers] [--tls] [--unpinned]`: a server of one kind.
+//! `serve [--unpinned] -- PROGRAM ARGUMENT..`: any other program.
 //!
-//! It sends back what comes; with `--answers` it answers requests instead (`src/answers.rs`); with `--tls` it does so over TLS, and DETAIL
-//! is its certificate.
+//! The server echoes. With `--answers` it answers requests instead (`src/answers.rs`). With `--tls`
+//! it does so over TLS, and DETAIL is its certificate.
 //!
-//! It listens on 127.0.0.1 at a port that the system chooses, unless an address is given, prints `ready PORT [DETAIL]` on one line, and
-//! serves until whoever started it ends or kills it: the system sees to that, so that no thread has to wait for the end of anything. (A
-//! process with two threads pays for it in every call that goes through libc.) It is pinned to the first core, unless told otherwise. A
-//! peer that can't be had here prints `missing REASON` and ends. A program that is not in Rust is pinned and ended in the same way.
+//! The server listens on 127.0.0.1 at a port that the kernel chooses, unless an address is given.
+//! It prints `ready PORT [DETAIL]` on one line, and serves until its parent ends or kills it. The
+//! kernel enforces that, so no thread has to wait for it. (A process with two threads pays for the
+//! second in every call through libc.) It is pinned to the first core, unless `--unpinned` is
+//! given. A peer that is not available here prints `missing REASON` and ends. A program that is not
+//! in Rust is pinned and ended in the same way.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,5 @@
-//! Echoes and short connections: windows of a peer and of the baseline in turns, so that what drifts does so for both.
+//! Echoes and short connections. Windows of a peer and of the baseline alternate, so that drift
+//! affects both.
 
 use std::time::Duration;
 
@@ -7,15 +8,15 @@ use crate::Result;
 use crate::histogram::Histogram;
 use crate::peers::Service;
 use crate::programs::{BASELINE, Peer, Programs};
-use crate::results::{Echo, Figure, Latency, Pair};
-use crate::server::{Generator, Server};
+use crate::results::{Echo, Latency, WindowFigures, WindowPair};
+use crate::server::{LoadProcess, Server};
 
-/// What is asked of a server.
+/// Load that is put on a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
-    /// As `--scenario` calls it.
+    /// Name for `--scenario`.
     pub name: &'static str,
-    /// As the tables call it.
+    /// Title in the tables.
     pub title: &'static str,
     connections: usize,
     size: usize,
@@ -27,21 +28,22 @@ const fn echoes(name: &'static str, title: &'static str, connections: usize, siz
     Scenario { name, title, connections, size, depth, churn: false }
 }
 
-/// All that there are.
+/// All scenarios, in the order of the tables.
 pub const SCENARIOS: [Scenario; 6] = [
     echoes("1x64", "1 × 64 B", 1, 64, 1),
     echoes("64x64", "64 × 64 B", 64, 64, 1),
     echoes("1000x64", "1,000 × 64 B", 1000, 64, 1),
     echoes("64x16k", "64 × 16 KiB", 64, 16 << 10, 1),
     echoes("64x64x16", "64 × 64 B, 16 a segment", 64, 64, 16),
-    // Sixteen at a time: enough that the server does not sleep for each, few enough that each is served at once.
+    // Sixteen at a time: enough that the server does not sleep for each connection, and few enough
+    // that each is served at once.
     Scenario { name: "churn", title: "connect, echo, close", connections: 16, size: 64, depth: 1, churn: true },
 ];
 
-/// Measures a peer; `tick` is called after each round.
+/// Measures a peer. `tick` is called after each round.
 ///
 /// # Errors
-/// The peer is missing, or fails.
+/// Fails if the peer is missing, or if it fails.
 pub fn measure(
     programs: &Programs,
     scenario: &Scenario,
@@ -49,45 +51,45 @@ pub fn measure(
     effort: &Effort,
     mut tick: impl FnMut(),
 ) -> Result<Echo> {
-    let mut contender = Contender::start(programs, scenario, peer, 0)?;
-    let mut baseline = Contender::start(programs, scenario, &BASELINE, 1000)?;
-    // Caches, buffers and what is allocated once are not what is measured.
-    contender.window(scenario, effort.window / 2)?;
+    let mut tested = PeerUnderLoad::start(programs, scenario, peer, 0)?;
+    let mut baseline = PeerUnderLoad::start(programs, scenario, &BASELINE, 1000)?;
+    // Warm-up: cold caches and one-time allocations are left out of the figures.
+    tested.window(scenario, effort.window / 2)?;
     baseline.window(scenario, effort.window / 2)?;
-    (contender.latency, baseline.latency) = Default::default();
+    (tested.latency, baseline.latency) = Default::default();
     let mut pairs = Vec::new();
     for round in 0..effort.rounds {
-        // Who begins alternates.
+        // The side that begins alternates.
         let pair = if round % 2 == 0 {
-            let peer = contender.window(scenario, effort.window)?;
-            Pair { peer, baseline: baseline.window(scenario, effort.window)? }
+            let peer = tested.window(scenario, effort.window)?;
+            WindowPair { peer, baseline: baseline.window(scenario, effort.window)? }
         } else {
             let baseline = baseline.window(scenario, effort.window)?;
-            Pair { peer: contender.window(scenario, effort.window)?, baseline }
+            WindowPair { peer: tested.window(scenario, effort.window)?, baseline }
         };
         pairs.push(pair);
         tick();
     }
-    Ok(Echo { pairs, latency: percentiles(&contender.latency), baseline_latency: percentiles(&baseline.latency) })
+    Ok(Echo { pairs, latency: percentiles(&tested.latency), baseline_latency: percentiles(&baseline.latency) })
 }
 
-struct Contender {
+struct PeerUnderLoad {
     server: Server,
-    load: Generator,
+    load: LoadProcess,
     latency: Histogram,
 }
 
-impl Contender {
+impl PeerUnderLoad {
     fn start(programs: &Programs, scenario: &Scenario, peer: &Peer, source: u32) -> Result<Self> {
         let server = Server::start(programs, peer, Service::ECHO, &[])?;
-        let mut load = Generator::start(programs, &server, scenario.size, scenario.depth, source)?;
+        let mut load = LoadProcess::start(programs, &server, scenario.size, scenario.depth, source)?;
         if !scenario.churn {
             load.grow(scenario.connections)?;
         }
         Ok(Self { server, load, latency: Histogram::default() })
     }
 
-    fn window(&mut self, scenario: &Scenario, time: Duration) -> Result<Figure> {
+    fn window(&mut self, scenario: &Scenario, time: Duration) -> Result<WindowFigures> {
         let before = self.server.cpu_time()?;
         let window = if scenario.churn {
             self.load.churn(time, scenario.connections)?
@@ -96,7 +98,7 @@ impl Contender {
         };
         self.latency.merge(&window.latency);
         let cpu = self.server.cpu_time()? - before;
-        Ok(Figure { messages: window.messages, nanoseconds: window.nanoseconds, cpu })
+        Ok(WindowFigures { messages: window.messages, nanoseconds: window.nanoseconds, cpu })
     }
 }
 

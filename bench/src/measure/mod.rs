@@ -1,28 +1,29 @@
-//! What is measured, one thing a file. Each is a function that gives raw figures, or says why there are none.
+//! The measurements, one in each file. Each is a function that returns raw figures, or the reason
+//! for which there are none.
 
-pub mod crowds;
 pub mod echo;
 pub mod instructions;
 pub mod memory;
 pub mod pending;
 pub mod round_trips;
+pub mod scale;
 pub mod timers;
 
 use std::time::Duration;
 
-/// How thorough a run is.
+/// Extent of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Pairs of windows for each ratio.
+    /// Number of pairs of windows for each ratio.
     pub rounds: usize,
-    /// How long a window is.
+    /// Length of a window.
     pub window: Duration,
-    /// Whether everything is cut down to what shows that it works.
+    /// `true` for a smoke run, which only shows that everything works.
     pub smoke: bool,
 }
 
 impl Effort {
-    /// The first of two, or the second if this only shows that it works.
+    /// Returns `full`, or `smoke` in a smoke run.
     pub fn or<T>(&self, full: T, smoke: T) -> T {
         if self.smoke { smoke } else { full }
     }

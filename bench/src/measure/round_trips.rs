@@ -1,7 +1,8 @@
-//! Round trips of 1 B to 1 MiB, one after the other: how long an answer takes by its size, and by how it was written.
+//! Round trips of 1 B to 1 MiB, one after the other: the time of an answer by its size and by its
+//! writes.
 //!
-//! The sizes have their turns in several passes, so that a disturbance does not hit one of them alone. The client runs in this process,
-//! which is on the last core.
+//! The sizes take turns in several passes, so that a disturbance does not affect one size alone.
+//! The client runs in this process, on the last core.
 
 use std::time::{Duration, Instant};
 
@@ -15,34 +16,39 @@ use crate::round_trips::Client;
 use crate::server::Server;
 use crate::{Result, tls};
 
-/// The sizes measured, from the smallest. Some are just above what fits into a buffer or a segment.
+/// Measured sizes in ascending order. Some are slightly larger than a buffer or a segment.
 pub const SIZES: [usize; 12] =
     [1, 64, 1 << 10, 8 << 10, 9_004, 16 << 10, 20_000, 40_000, 64 << 10, 70_000, 256 << 10, 1 << 20];
 
-/// How often all sizes have their turn in a whole run.
+/// Number of passes over all sizes in a full run.
 const PASSES: usize = 10;
 
-/// Round trips of each pass that are not counted: the first after another size finds other buffers and another window.
+/// Number of round trips at the start of each pass that are not counted. After another size, the
+/// first ones find different buffers and a different window.
 const WARM_UP: usize = 3;
 
-/// How long one size may take in a pass. Fewer round trips are counted where each stalls.
-const LIMIT: Duration = Duration::from_secs(1);
+/// Time limit for one size in a pass. Fewer round trips are counted where each stalls.
+const PASS_LIMIT: Duration = Duration::from_secs(1);
 
-/// The shape of a round trip.
+/// Shape of a round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The bytes are sent, and come back.
+pub enum RoundTripKind {
+    /// The bytes are sent and come back.
     Echo,
     /// A request of ten bytes is answered with the bytes.
     Answer(Writes),
 }
 
 /// All kinds, in the order of the tables.
-pub const KINDS: [Kind; 4] =
-    [Kind::Echo, Kind::Answer(Writes::One), Kind::Answer(Writes::Two), Kind::Answer(Writes::Many)];
+pub const KINDS: [RoundTripKind; 4] = [
+    RoundTripKind::Echo,
+    RoundTripKind::Answer(Writes::One),
+    RoundTripKind::Answer(Writes::Two),
+    RoundTripKind::Answer(Writes::Many),
+];
 
-impl Kind {
-    /// The name in the tables.
+impl RoundTripKind {
+    /// Returns the name in the tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Echo => "echo",
@@ -62,56 +68,59 @@ impl Kind {
 
 /// A peer, with or without TLS.
 #[derive(Debug, Clone, Copy)]
-pub struct Contestant {
+pub struct RoundTripPeer {
     peer: Peer,
     tls: bool,
 }
 
-impl Contestant {
-    /// All that these peers make: those whose server answers requests, and those that do so over TLS.
+impl RoundTripPeer {
+    /// Returns the peers whose servers answer requests, first without TLS and then with it.
     pub fn all(peers: &[Peer]) -> Vec<Self> {
         let each = |tls| peers.iter().map(move |&peer| Self { peer, tls });
-        each(false).chain(each(true)).filter(|it| it.peer.offers(it.service(Kind::Answer(Writes::One)))).collect()
+        each(false)
+            .chain(each(true))
+            .filter(|it| it.peer.offers(it.service(RoundTripKind::Answer(Writes::One))))
+            .collect()
     }
 
-    /// The name in the tables.
+    /// Returns the name in the tables.
     pub fn name(&self) -> String {
         format!("{}{}", self.peer.name, if self.tls { " over TLS" } else { "" })
     }
 
-    fn service(&self, kind: Kind) -> Service {
-        Service { answers: kind != Kind::Echo, tls: self.tls }
+    fn service(&self, kind: RoundTripKind) -> Service {
+        Service { answers: kind != RoundTripKind::Echo, tls: self.tls }
     }
 }
 
-/// Measures all sizes.
+/// Measures all sizes. `tick` is called after each pass.
 ///
 /// # Errors
-/// The peer is missing, fails, or sends something else.
+/// Fails if the peer is missing, if it fails, or if it sends other bytes.
 pub fn measure(
     programs: &Programs,
-    contestant: &Contestant,
-    kind: Kind,
+    peer: &RoundTripPeer,
+    kind: RoundTripKind,
     effort: &Effort,
     mut tick: impl FnMut(),
 ) -> Result<Vec<RoundTrip>> {
-    let server = Server::start(programs, &contestant.peer, contestant.service(kind), &[])?;
-    let config = if contestant.tls { Some(tls::client(tls::from_text(&server.detail)?)?) } else { None };
+    let server = Server::start(programs, &peer.peer, peer.service(kind), &[])?;
+    let config = if peer.tls { Some(tls::client(tls::from_text(&server.detail)?)?) } else { None };
     let mut client = Client::connect(server.address, config)?;
     let (content, mut answer) = (content(), vec![0; MAX_ANSWER_BYTES]);
     let mut latencies: [Histogram; SIZES.len()] = Default::default();
     for _ in 0..passes(effort) {
         for (size, latency) in SIZES.into_iter().zip(&mut latencies) {
             let (request, answer) = (kind.request(&content, size), &mut answer[..size]);
-            let (count, begun) = (effort.or(in_a_pass(size), 5), Instant::now());
+            let (count, begun) = (effort.or(trips_per_pass(size), 5), Instant::now());
             for trip in 0..WARM_UP + count {
                 let took = client.round_trip(&request, answer)?;
                 if *answer != content[..size] {
-                    return Err(format!("an answer of {size} B was something else").into());
+                    return Err(format!("an answer of {size} B has other bytes").into());
                 }
                 if trip >= WARM_UP {
                     latency.record(took.as_nanos() as u64);
-                    if begun.elapsed() > LIMIT {
+                    if begun.elapsed() > PASS_LIMIT {
                         break;
                     }
                 }
@@ -122,13 +131,13 @@ pub fn measure(
     Ok(SIZES.into_iter().zip(&latencies).map(|(size, latency)| figures(size, latency)).collect())
 }
 
-/// How often every size has its turn.
+/// Returns the number of passes.
 pub fn passes(effort: &Effort) -> usize {
     effort.or(PASSES, 1)
 }
 
-/// How many are counted: 400 in all passes, 200 of the largest size.
-fn in_a_pass(size: usize) -> usize {
+/// Returns the number of counted round trips in a pass: 400 in all passes, 200 of the largest size.
+fn trips_per_pass(size: usize) -> usize {
     if size < MAX_ANSWER_BYTES { 40 } else { 20 }
 }
 

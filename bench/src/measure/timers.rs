@@ -1,7 +1,8 @@
-//! What a timer of ours costs while many are pending: to schedule, to cancel, and to be called.
+//! Time of Ropewalk's timers while many are pending: to schedule, to cancel and to fire.
 //!
-//! The clock is virtual, so that a minute takes no minute. The pending ones are due at random moments of the next minute; those cancelled
-//! are any of them. `benches/timers.rs` measures more of this, and tokio beside it.
+//! The clock is virtual, so a minute takes no real time. Timers are due at random moments of the
+//! next minute, and the cancelled ones are chosen at random. `benches/timers.rs` measures more
+//! operations, and tokio beside them.
 
 use std::time::{Duration, Instant};
 
@@ -11,33 +12,33 @@ use super::Effort;
 use crate::results::Timers;
 use crate::stats::spread;
 
-/// How many operations are timed together.
+/// Number of operations that are timed together.
 const BATCH: usize = 1000;
 
-/// Until when the last of the pending ones is due, in nanoseconds.
-const MINUTE: u64 = 60_000_000_000;
+/// Latest deadline of a pending timer, in nanoseconds.
+const MINUTE_NANOSECONDS: u64 = 60_000_000_000;
 
-/// Measures with more and more of them pending; `tick` is called after each number.
+/// Measures with ascending numbers of pending timers. `tick` is called after each number.
 pub fn measure(effort: &Effort, mut tick: impl FnMut()) -> Vec<Timers> {
     let numbers: &[usize] = effort.or(&[1_000, 10_000, 100_000, 1_000_000], &[1_000, 10_000]);
     let batches = effort.or(100, 10);
     numbers
         .iter()
         .map(|&pending| {
-            let figures = Pending::new(pending).measure(batches);
+            let figures = PendingTimers::new(pending).measure(batches);
             tick();
             figures
         })
         .collect()
 }
 
-struct Pending {
+struct PendingTimers {
     clock: testing::VirtualClock,
     calls: Vec<DelayedCall>,
     random: u64,
 }
 
-impl Pending {
+impl PendingTimers {
     fn new(count: usize) -> Self {
         let mut new = Self { clock: testing::VirtualClock::new(), calls: Vec::new(), random: 0x9e37_79b9_7f4a_7c15 };
         for _ in 0..count {
@@ -55,7 +56,7 @@ impl Pending {
             schedule.push(scheduled);
             cancel.push(cancelled);
         }
-        // A handle keeps what is left of its call.
+        // A handle would keep the memory of its call.
         self.calls.clear();
         for _ in 0..batches {
             fire.push(self.fire(pending));
@@ -64,7 +65,7 @@ impl Pending {
         Timers { pending, schedule: median(schedule), cancel: median(cancel), fire: median(fire) }
     }
 
-    /// Schedules a batch, and then cancels as many of those that were there before.
+    /// Schedules a batch, and then cancels as many of the older timers.
     fn replace_any(&mut self) -> (f64, f64) {
         let delays: Vec<_> = (0..BATCH).map(|_| self.delay()).collect();
         let mut new = Vec::with_capacity(BATCH);
@@ -76,21 +77,21 @@ impl Pending {
         let old: Vec<_> = new
             .into_iter()
             .map(|new| {
-                let place = (self.next() % self.calls.len() as u64) as usize;
-                std::mem::replace(&mut self.calls[place], new)
+                let index = (self.next() % self.calls.len() as u64) as usize;
+                std::mem::replace(&mut self.calls[index], new)
             })
             .collect();
         let start = Instant::now();
         for call in old {
-            // All are pending: time stands still.
+            // All are pending, because time stands still.
             let _ = call.cancel();
         }
         (scheduled, each(start, BATCH))
     }
 
-    /// Moves the clock so far that about a batch is due, and schedules as many again.
+    /// Advances the clock until about a batch is due, and then schedules as many new timers.
     fn fire(&mut self, pending: usize) -> f64 {
-        let step = Duration::from_nanos(MINUTE / pending as u64 * BATCH as u64);
+        let step = Duration::from_nanos(MINUTE_NANOSECONDS / pending as u64 * BATCH as u64);
         let start = Instant::now();
         self.clock.advance(step);
         let fired = pending - self.clock.timers().len();
@@ -103,10 +104,10 @@ impl Pending {
     }
 
     fn delay(&mut self) -> Duration {
-        Duration::from_nanos(1_000_000 + self.next() % MINUTE)
+        Duration::from_nanos(1_000_000 + self.next() % MINUTE_NANOSECONDS)
     }
 
-    /// Numbers that look random, the same in every run (xorshift).
+    /// Returns pseudo-random numbers, the same in every run (xorshift).
     fn next(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;

@@ -1,6 +1,7 @@
-//! calloop: a level-triggered event source for every connection, one shared buffer.
+//! calloop: a level-triggered event source for each connection, and one shared buffer.
 //!
-//! The source is `Generic` with what was not taken yet: while there is some, it waits for room and reads nothing.
+//! The source is a `Generic` with the unsent bytes. While there are any, it waits for writability
+//! and reads nothing.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -11,22 +12,22 @@ use std::rc::Rc;
 use calloop::generic::Generic;
 use calloop::{EventLoop, EventSource, Interest, Mode, Poll, PostAction, Readiness, Token, TokenFactory};
 
-use super::{CHUNK, listener, ready};
+use super::{CHUNK_BYTES, listener, print_ready};
 use crate::Result;
 
 type Buffer = Rc<RefCell<Box<[u8]>>>;
 
 struct Connection {
     stream: Generic<TcpStream>,
-    rest: Vec<u8>,
+    unsent: Vec<u8>,
     buffer: Buffer,
 }
 
 pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
     let listener = listener(address)?;
-    ready(listener.local_addr()?, "")?;
+    print_ready(listener.local_addr()?, "")?;
     let mut event_loop = EventLoop::<()>::try_new()?;
-    let (handle, buffer) = (event_loop.handle(), Rc::new(RefCell::new(vec![0; CHUNK].into_boxed_slice())));
+    let (handle, buffer) = (event_loop.handle(), Rc::new(RefCell::new(vec![0; CHUNK_BYTES].into_boxed_slice())));
     let accepting = Generic::new(listener, Interest::READ, Mode::Level);
     event_loop.handle().insert_source(accepting, move |_, listener, ()| {
         loop {
@@ -39,12 +40,12 @@ pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
             let stream = Generic::new(stream, Interest::READ, Mode::Level);
-            let connection = Connection { stream, rest: Vec::new(), buffer: Rc::clone(&buffer) };
+            let connection = Connection { stream, unsent: Vec::new(), buffer: Rc::clone(&buffer) };
             handle.insert_source(connection, |(), (), ()| {}).map_err(|refused| Error::other(refused.error))?;
         }
     })?;
     event_loop.run(None, &mut (), |()| {})?;
-    Err("the loop ended".into())
+    Err("the event loop ended".into())
 }
 
 impl EventSource for Connection {
@@ -59,13 +60,14 @@ impl EventSource for Connection {
         token: Token,
         _: C,
     ) -> Result<PostAction, Error> {
-        let had = !self.rest.is_empty();
-        let (rest, buffer) = (&mut self.rest, &self.buffer);
-        let done =
-            self.stream.process_events(readiness, token, |_, stream| go_on(stream, rest, &mut buffer.borrow_mut()))?;
-        let has = !self.rest.is_empty();
-        if had != has && done == PostAction::Continue {
-            self.stream.interest = if has { Interest::WRITE } else { Interest::READ };
+        let had_unsent = !self.unsent.is_empty();
+        let (unsent, buffer) = (&mut self.unsent, &self.buffer);
+        let done = self
+            .stream
+            .process_events(readiness, token, |_, stream| on_ready(stream, unsent, &mut buffer.borrow_mut()))?;
+        let has_unsent = !self.unsent.is_empty();
+        if had_unsent != has_unsent && done == PostAction::Continue {
+            self.stream.interest = if has_unsent { Interest::WRITE } else { Interest::READ };
             return Ok(PostAction::Reregister);
         }
         Ok(done)
@@ -84,12 +86,12 @@ impl EventSource for Connection {
     }
 }
 
-/// Sends what was kept, or what is there.
-fn go_on(mut stream: &TcpStream, rest: &mut Vec<u8>, buffer: &mut [u8]) -> Result<PostAction, Error> {
-    if !rest.is_empty() {
-        return Ok(match stream.write(rest) {
+/// Sends the unsent bytes if there are any. Otherwise receives and echoes.
+fn on_ready(mut stream: &TcpStream, unsent: &mut Vec<u8>, buffer: &mut [u8]) -> Result<PostAction, Error> {
+    if !unsent.is_empty() {
+        return Ok(match stream.write(unsent) {
             Ok(count) => {
-                rest.drain(..count);
+                unsent.drain(..count);
                 PostAction::Continue
             }
             Err(error) => unless_blocked(&error),
@@ -101,8 +103,8 @@ fn go_on(mut stream: &TcpStream, rest: &mut Vec<u8>, buffer: &mut [u8]) -> Resul
         Err(error) => return Ok(unless_blocked(&error)),
     };
     match stream.write(&buffer[..count]) {
-        Ok(sent) => rest.extend_from_slice(&buffer[sent..count]),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => rest.extend_from_slice(&buffer[..count]),
+        Ok(sent) => unsent.extend_from_slice(&buffer[sent..count]),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => unsent.extend_from_slice(&buffer[..count]),
         Err(_) => return Ok(PostAction::Remove),
     }
     Ok(PostAction::Continue)

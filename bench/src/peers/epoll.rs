@@ -1,8 +1,9 @@
-//! The baseline, `peers/epoll.c`, in Rust: the smallest server there is on epoll.
+//! The baseline, `peers/epoll.c`, in Rust: the smallest server on epoll.
 //!
-//! Level-triggered, one shared buffer, read and then write, one connection after the other. What a socket does not take is kept, and the
-//! connection waits for room and reads nothing meanwhile. Its system calls are in line, where
-//! those of the baseline go through libc: by what the two differ is what that costs.
+//! Level-triggered, with one shared buffer: one connection after the other is read and then
+//! written. Bytes that a socket does not take are kept, and the connection waits for writability
+//! and reads nothing meanwhile. Its system calls are inlined, where those of the baseline go
+//! through libc. The difference between the two is the cost of that.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -13,28 +14,28 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send, sockopt};
 
-use super::{CHUNK, listener, ready};
+use super::{CHUNK_BYTES, listener, print_ready};
 use crate::Result;
 
 struct Server {
     epoll: OwnedFd,
     listener: TcpListener,
-    /// By descriptor.
+    /// Indexed by descriptor.
     connections: Vec<Option<Connection>>,
     buffer: Box<[u8]>,
 }
 
 struct Connection {
     socket: OwnedFd,
-    rest: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
     let listener = listener(address)?;
-    ready(listener.local_addr()?, "")?;
+    print_ready(listener.local_addr()?, "")?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, &listener, place(&listener), EventFlags::IN)?;
-    let buffer = vec![0; CHUNK].into_boxed_slice();
+    epoll::add(&epoll, &listener, token(&listener), EventFlags::IN)?;
+    let buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
     let mut server = Server { epoll, listener, connections: Vec::new(), buffer };
     let own = server.listener.as_raw_fd() as u64;
     let mut events = Vec::with_capacity(1024);
@@ -45,14 +46,14 @@ pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
         }
         for event in events.drain(..) {
             match event.data.u64() {
-                place if place == own => server.accept()?,
-                place => server.serve(place as usize, event.flags)?,
+                token if token == own => server.accept()?,
+                token => server.serve(token as usize, event.flags)?,
             }
         }
     }
 }
 
-fn place(socket: &impl AsRawFd) -> EventData {
+fn token(socket: &impl AsRawFd) -> EventData {
     EventData::new_u64(socket.as_raw_fd() as u64)
 }
 
@@ -66,24 +67,24 @@ impl Server {
                 Err(error) => return Err(error.into()),
             };
             sockopt::set_tcp_nodelay(&socket, true)?;
-            epoll::add(&self.epoll, &socket, place(&socket), EventFlags::IN)?;
+            epoll::add(&self.epoll, &socket, token(&socket), EventFlags::IN)?;
             let index = socket.as_raw_fd() as usize;
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
             }
-            self.connections[index] = Some(Connection { socket, rest: Vec::new() });
+            self.connections[index] = Some(Connection { socket, unsent: Vec::new() });
         }
     }
 
     fn serve(&mut self, index: usize, flags: EventFlags) -> Result<()> {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return Ok(()) };
-        let lives = if flags.contains(EventFlags::OUT) {
+        let is_open = if flags.contains(EventFlags::OUT) {
             connection.flush(&self.epoll)?
         } else {
             connection.echo(&self.epoll, &mut self.buffer)?
         };
-        if !lives {
-            // Which closes the socket, and takes it out of epoll.
+        if !is_open {
+            // Dropping the connection closes the socket, which removes it from epoll.
             self.connections[index] = None;
         }
         Ok(())
@@ -91,7 +92,7 @@ impl Server {
 }
 
 impl Connection {
-    /// Whether the connection lives on.
+    /// Receives and echoes. Returns `true` if the connection stays open.
     fn echo(&mut self, epoll: &OwnedFd, buffer: &mut [u8]) -> Result<bool> {
         let data = match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
             Ok((0, _)) => return Ok(false),
@@ -104,20 +105,20 @@ impl Connection {
             Err(_) => return Ok(false),
         };
         if sent < data.len() {
-            self.rest.extend_from_slice(&data[sent..]);
-            epoll::modify(epoll, &self.socket, place(&self.socket), EventFlags::OUT)?;
+            self.unsent.extend_from_slice(&data[sent..]);
+            epoll::modify(epoll, &self.socket, token(&self.socket), EventFlags::OUT)?;
         }
         Ok(true)
     }
 
-    /// Sends what was kept; the same answer.
+    /// Sends the kept bytes. Returns `true` if the connection stays open.
     fn flush(&mut self, epoll: &OwnedFd) -> Result<bool> {
-        match send(&self.socket, &self.rest, SendFlags::NOSIGNAL) {
-            Ok(count) => drop(self.rest.drain(..count)),
+        match send(&self.socket, &self.unsent, SendFlags::NOSIGNAL) {
+            Ok(count) => drop(self.unsent.drain(..count)),
             Err(error) => return Ok(error == Errno::AGAIN),
         }
-        if self.rest.is_empty() {
-            epoll::modify(epoll, &self.socket, place(&self.socket), EventFlags::IN)?;
+        if self.unsent.is_empty() {
+            epoll::modify(epoll, &self.socket, token(&self.socket), EventFlags::IN)?;
         }
         Ok(true)
     }

@@ -1,6 +1,7 @@
-//! mio, by hand: what its documentation shows, edge-triggered, with one shared buffer.
+//! mio used directly, as its documentation shows: edge-triggered, with one shared buffer.
 //!
-//! A read that did not fill the buffer has drained the socket; what a socket does not take is kept until it says that it takes more.
+//! A read that does not fill the buffer has drained the socket. Bytes that a socket does not take
+//! are kept until it is writable again.
 
 use std::convert::Infallible;
 use std::io::{ErrorKind, Read, Write};
@@ -11,26 +12,26 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use super::{CHUNK, listener, ready};
+use super::{CHUNK_BYTES, listener, print_ready};
 use crate::Result;
 
 struct Server {
     poll: Poll,
     listener: TcpListener,
-    /// By descriptor.
+    /// Indexed by descriptor.
     connections: Vec<Option<Connection>>,
     buffer: Box<[u8]>,
 }
 
 struct Connection {
     stream: TcpStream,
-    rest: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
     let listener = listener(address)?;
-    ready(listener.local_addr()?, "")?;
-    let buffer = vec![0; CHUNK].into_boxed_slice();
+    print_ready(listener.local_addr()?, "")?;
+    let buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
     let listener = TcpListener::from_std(listener);
     let mut server = Server { poll: Poll::new()?, listener, connections: Vec::new(), buffer };
     let own = Token(server.listener.as_raw_fd() as usize);
@@ -65,27 +66,28 @@ impl Server {
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
             }
-            self.connections[index] = Some(Connection { stream, rest: Vec::new() });
+            self.connections[index] = Some(Connection { stream, unsent: Vec::new() });
         }
     }
 
     fn serve(&mut self, index: usize, event: &Event) {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
-        if connection.go_on(event, &mut self.buffer).is_err() {
+        if connection.on_event(event, &mut self.buffer).is_err() {
             self.connections[index] = None;
         }
     }
 }
 
 impl Connection {
-    fn go_on(&mut self, event: &Event, buffer: &mut [u8]) -> std::io::Result<()> {
-        let kept = !self.rest.is_empty();
-        if kept {
-            let sent = would_block(self.stream.write(&self.rest))?;
-            self.rest.drain(..sent);
+    fn on_event(&mut self, event: &Event, buffer: &mut [u8]) -> std::io::Result<()> {
+        let had_unsent = !self.unsent.is_empty();
+        if had_unsent {
+            let sent = would_block(self.stream.write(&self.unsent))?;
+            self.unsent.drain(..sent);
         }
-        // A connection that read nothing while it kept something was not told again that there is something.
-        if (!event.is_readable() && !kept) || !self.rest.is_empty() {
+        // A connection that read nothing while it kept bytes gets no second edge for the bytes that
+        // have arrived, so it is read here.
+        if (!event.is_readable() && !had_unsent) || !self.unsent.is_empty() {
             return Ok(());
         }
         loop {
@@ -96,7 +98,7 @@ impl Connection {
             };
             let sent = would_block(self.stream.write(&buffer[..count]))?;
             if sent < count {
-                self.rest.extend_from_slice(&buffer[sent..count]);
+                self.unsent.extend_from_slice(&buffer[sent..count]);
                 return Ok(());
             }
             if count < buffer.len() && !event.is_read_closed() {
@@ -106,7 +108,7 @@ impl Connection {
     }
 }
 
-/// How much was written, if nothing is meant by "not now".
+/// Returns the number of written bytes, which is 0 if the write would block.
 fn would_block(written: std::io::Result<usize>) -> std::io::Result<usize> {
     match written {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),

@@ -2,12 +2,12 @@
 //!
 //! Registers sockets through mio, edge-triggered, as the peer `mio` does, and keeps unsent bytes in
 //! the same way. Waits, receives and sends with rustix, on mio's own epoll descriptor and on the
-//! sockets. rustix makes these calls in line, and the path of an echo is inlined into [`run`]. So no
+//! sockets. rustix inlines these calls, and the path of an echo is inlined into [`run`]. So no
 //! return crosses a system call between two waits: a disassembly of `run` shows it.
 //!
-//! mio itself can't do that: `Poll::poll`, and `Read` and `Write` of its sockets, end in functions of
-//! libc. The two peers differ by the functions of mio, std and libc around the same system calls.
-//! Accepting and closing have functions of their own, because they are no part of an echo.
+//! mio itself cannot do that: `Poll::poll`, and `Read` and `Write` of its sockets, end in functions
+//! of libc. The two peers differ by the functions of mio, std and libc around the same system
+//! calls. Accepting and closing have functions of their own, because they are no part of an echo.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -20,18 +20,19 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send, sockopt};
 
-use super::{CHUNK, listener, ready};
+use super::{CHUNK_BYTES, listener, print_ready};
 use crate::Result;
 
-/// Flags of an event after which a receive brings bytes, an end or an error.
+/// Event flags after which a receive returns bytes, an end or an error.
 const RECEIVABLE: EventFlags = EventFlags::IN.union(EventFlags::HUP).union(EventFlags::ERR);
 
-/// Flags after which there may be no other edge, so that receiving goes on until nothing is left.
+/// Event flags after which there may be no further edge, so that receiving continues until nothing
+/// is left.
 const LAST: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
 struct Server {
     listener: TcpListener,
-    /// By descriptor.
+    /// Indexed by descriptor.
     connections: Vec<Option<Connection>>,
     buffer: Box<[u8]>,
 }
@@ -43,10 +44,10 @@ struct Connection {
 
 pub(super) fn serve(address: SocketAddr) -> Result<Infallible> {
     let listener = listener(address)?;
-    ready(listener.local_addr()?, "")?;
+    print_ready(listener.local_addr()?, "")?;
     let poll = Poll::new()?;
     register(poll.registry(), &listener, Interest::READABLE)?;
-    let buffer = vec![0; CHUNK].into_boxed_slice();
+    let buffer = vec![0; CHUNK_BYTES].into_boxed_slice();
     run(poll.registry(), Server { listener, connections: Vec::new(), buffer })
 }
 
@@ -100,12 +101,12 @@ impl Server {
     #[inline(always)]
     fn serve(&mut self, index: usize, flags: EventFlags) {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
-        if !connection.go_on(flags, &mut self.buffer) {
+        if !connection.on_event(flags, &mut self.buffer) {
             self.close(index);
         }
     }
 
-    /// Closes the socket, which takes it out of epoll.
+    /// Closes the socket, which removes it from epoll.
     #[inline(never)]
     fn close(&mut self, index: usize) {
         self.connections[index] = None;
@@ -113,9 +114,9 @@ impl Server {
 }
 
 impl Connection {
-    /// Returns true if the connection lives on.
+    /// Receives and echoes. Returns `true` if the connection stays open.
     #[inline(always)]
-    fn go_on(&mut self, flags: EventFlags, buffer: &mut [u8]) -> bool {
+    fn on_event(&mut self, flags: EventFlags, buffer: &mut [u8]) -> bool {
         if !self.rest.is_empty() {
             if !self.flush() {
                 return false;
@@ -123,7 +124,7 @@ impl Connection {
             if !self.rest.is_empty() {
                 return true;
             }
-            // Edges of bytes that arrived meanwhile have passed unused, so the socket is received from.
+            // Edges of bytes that arrived meanwhile were not used, so the socket is read here.
         } else if !flags.intersects(RECEIVABLE) {
             return true;
         }
@@ -142,7 +143,8 @@ impl Connection {
                 self.keep(&buffer[sent..count]);
                 return true;
             }
-            // A receive that fell short has drained the socket: more bytes are another edge.
+            // A receive that does not fill the buffer has drained the socket: more bytes are
+            // another edge.
             if count < buffer.len() && !flags.intersects(LAST) {
                 return true;
             }
@@ -154,7 +156,7 @@ impl Connection {
         self.rest.extend_from_slice(rest);
     }
 
-    /// Sends kept bytes. Returns true if the connection lives on.
+    /// Sends the kept bytes. Returns `true` if the connection stays open.
     #[inline(never)]
     fn flush(&mut self) -> bool {
         match send(&self.socket, &self.rest, SendFlags::NOSIGNAL) {

@@ -1,8 +1,9 @@
-//! Echo servers, one a file: what comes is sent back, until the process ends.
+//! Echo servers, one in each file. Each sends received bytes back until the process ends.
 //!
-//! They differ in nothing but the engine: each listens with the same backlog, turns Nagle's algorithm off at every connection, and sends
-//! what it has received with the call that the engine has for that. Where that call may take less than all of it, the rest is kept, and the
-//! connection is not read until it has gone; an engine that queues by itself is left to do so.
+//! They differ only in the engine. Each listens with the same backlog, turns Nagle's algorithm off
+//! on every connection, and sends received bytes with the send function of the engine. If that
+//! function may take only a part, the rest is kept, and the connection is not read until the rest
+//! is sent. An engine that queues by itself does so.
 //!
 //! Some have a second server, which answers requests ([`crate::answers`]), and offer both over TLS.
 
@@ -25,21 +26,21 @@ use crate::Result;
 
 pub use self::ropewalk::reactor as ropewalk_reactor;
 
-/// How many connections may wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// How much is read at once, where the program says so.
-const CHUNK: usize = 64 << 10;
+/// Size of a shared read buffer in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// What a peer that has a buffer for every connection gives each.
-const OWN_CHUNK: usize = 16 << 10;
+/// Size of a connection's own buffer in bytes, for peers that have one for each connection.
+const CONNECTION_BUFFER_BYTES: usize = 16 << 10;
 
-/// A server's task.
+/// Task of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
-    /// Answers requests, instead of sending back what comes.
+    /// Answers requests, instead of echoing.
     pub answers: bool,
-    /// Speaks TLS, with a certificate of its own.
+    /// Uses TLS, with a certificate of its own.
     pub tls: bool,
 }
 
@@ -47,14 +48,14 @@ impl Service {
     /// A plain echo, which every peer offers.
     pub const ECHO: Self = Self { answers: false, tls: false };
 
-    /// The options of `serve` that ask for it.
+    /// Returns the options of `serve` that select this service.
     pub fn flags(self) -> impl Iterator<Item = &'static str> {
         let answers = self.answers.then_some("--answers");
         answers.into_iter().chain(self.tls.then_some("--tls"))
     }
 }
 
-/// A peer can't be had here, which is nobody's fault.
+/// Error of a peer that is not available on this machine. It is not a failure.
 #[derive(Debug)]
 pub struct Missing(pub String);
 
@@ -66,32 +67,32 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Runs the server of this name, and never returns without an error.
+/// Runs the server with this name. Returns only with an error.
 ///
 /// # Errors
-/// There is no such peer, it does not offer the service, it is [`Missing`], or its loop failed.
+/// Fails if the peer is unknown, [`Missing`] or without the service, or if its event loop fails.
 pub fn serve(peer: &str, address: SocketAddr, service: Service) -> Result<Infallible> {
     match peer {
         "ropewalk" => ropewalk::serve(address, service),
         "tokio" => tokio::serve(address, service),
-        _ if service != Service::ECHO => Err(format!("{peer} offers a plain echo alone").into()),
+        _ if service != Service::ECHO => Err(format!("{peer} offers only a plain echo").into()),
         "epoll-inline" => epoll::serve(address),
         "mio" => mio::serve(address),
         "mio-inline" => mio_inline::serve(address),
         "calloop" => calloop::serve(address),
         "monoio" => monoio::serve(address),
-        _ => Err(format!("no peer is called {peer}").into()),
+        _ => Err(format!("unknown peer {peer}").into()),
     }
 }
 
-/// Tells whoever started this process where it listens.
-fn ready(address: SocketAddr, detail: &str) -> Result<()> {
+/// Reports the port to the parent process.
+fn print_ready(address: SocketAddr, detail: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "ready {} {detail}", address.port())?;
     Ok(output.flush()?)
 }
 
-/// A listening socket that does not block, for engines that take one.
+/// Returns a non-blocking listening socket, for engines that take one.
 fn listener(address: SocketAddr) -> Result<TcpListener> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(

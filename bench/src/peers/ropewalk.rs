@@ -1,7 +1,7 @@
-//! Ropewalk: a protocol that writes what it is given, and one that answers requests.
+//! Ropewalk: a protocol that echoes, and one that answers requests.
 //!
-//! The backend is the one that `ROPEWALK_BACKEND` names, which the engine itself reads; a server that got another one says that it is
-//! missing, for its figures would stand in the wrong row.
+//! The engine itself reads the backend from `ROPEWALK_BACKEND`. A server that got another backend
+//! prints that it is missing, because its figures would be in the wrong row.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,8 +11,8 @@ use ropewalk::protocol::BoxedFactory;
 use ropewalk::tls::ServerTls;
 use ropewalk::{Failure, ListenOptions, Protocol, Reactor, Transport};
 
-use super::{BACKLOG, Missing, Service, ready};
-use crate::answers::{Requests, content};
+use super::{BACKLOG, Missing, Service, print_ready};
+use crate::answers::{RequestDecoder, content};
 use crate::{Result, tls};
 
 struct Echo;
@@ -28,10 +28,11 @@ impl Protocol for Echo {
     }
 }
 
-/// Leaves Nagle's algorithm as it is by default: an answer that waits for the peer's acknowledgement is to be seen.
+/// Keeps the default of Nagle's algorithm, so that an answer that waits for an acknowledgement of
+/// the peer becomes visible.
 struct Answers {
     content: Rc<[u8]>,
-    requests: Requests,
+    requests: RequestDecoder,
 }
 
 impl Protocol for Answers {
@@ -47,7 +48,7 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
     let reactor = reactor()?;
     let mut factory = if service.answers {
         let content: Rc<[u8]> = content().into();
-        let build = move |_| Some(Answers { content: Rc::clone(&content), requests: Requests::default() });
+        let build = move |_| Some(Answers { content: Rc::clone(&content), requests: RequestDecoder::default() });
         BoxedFactory::new(build)
     } else {
         BoxedFactory::new(|_| Some(Echo))
@@ -60,20 +61,20 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
         detail = tls::to_text(&certificate);
     }
     let port = reactor.listen_tcp_boxed(address, &ListenOptions::new().backlog(BACKLOG), factory)?;
-    ready(port.host().socket_addr().ok_or("the port is TCP's")?, &detail)?;
+    print_ready(port.host().socket_addr().ok_or("the port has no TCP address")?, &detail)?;
     reactor.run()?;
-    Err("the loop ended".into())
+    Err("the event loop ended".into())
 }
 
-/// A reactor on the backend that is asked for.
+/// Returns a reactor on the requested backend.
 ///
 /// # Errors
-/// [`Missing`] if it can't be had.
+/// Fails with [`Missing`] if the backend is not available.
 pub fn reactor() -> Result<Reactor> {
     let reactor = Reactor::builder().signals(false).build()?;
     match std::env::var("ROPEWALK_BACKEND") {
         Ok(asked) if asked != reactor.backend().name() => {
-            Err(Missing(format!("the backend {asked} can't be had here")).into())
+            Err(Missing(format!("the backend {asked} is not available here")).into())
         }
         _ => Ok(reactor),
     }

@@ -1,4 +1,5 @@
-//! tokio: the runtime of one thread, a task and a buffer of 16 KiB for every connection; over TLS by tokio-rustls.
+//! tokio: the single-threaded runtime, and a task and a buffer of 16 KiB for each connection; TLS
+//! by tokio-rustls.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{OWN_CHUNK, Service, listener, ready};
-use crate::answers::{Requests, content};
+use super::{CONNECTION_BUFFER_BYTES, Service, listener, print_ready};
+use crate::answers::{RequestDecoder, content};
 use crate::{Result, tls};
 
 pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible> {
@@ -21,7 +22,7 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
     };
     let content = service.answers.then(|| Arc::<[u8]>::from(content()));
     let listener = listener(address)?;
-    ready(listener.local_addr()?, &detail)?;
+    print_ready(listener.local_addr()?, &detail)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -30,7 +31,7 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
             stream.set_nodelay(true)?;
             match acceptor.clone() {
                 None => spawn(serve_on(stream, content.clone())),
-                // A task of its own kind: one of plain TCP has no room for a session.
+                // TLS has a task type of its own: a task of plain TCP has no space for a session.
                 Some(acceptor) => {
                     let content = content.clone();
                     spawn(async move { serve_on(acceptor.accept(stream).await?, content).await });
@@ -40,12 +41,12 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
     })
 }
 
-/// How a connection ends is its own affair.
+/// Spawns the task of a connection. Its error is ignored: the server serves the others.
 fn spawn(connection: impl Future<Output = std::io::Result<()>> + Send + 'static) {
     tokio::spawn(async { drop(connection.await) });
 }
 
-/// Answers requests if there is content for that, and sends back what comes if there is none.
+/// Answers requests if there is content for answers. Otherwise echoes.
 async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, content: Option<Arc<[u8]>>) -> std::io::Result<()> {
     match content {
         Some(content) => answer(stream, &content).await,
@@ -54,19 +55,19 @@ async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, content: Option<A
 }
 
 async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
-    let mut buffer = vec![0; OWN_CHUNK];
+    let mut buffer = vec![0; CONNECTION_BUFFER_BYTES];
     loop {
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
             count => stream.write_all(&buffer[..count]).await?,
         }
-        // TLS sends the records that it keeps back; for TCP there is nothing to do.
+        // TLS sends the records that it has buffered. On plain TCP this does nothing.
         stream.flush().await?;
     }
 }
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, content: &[u8]) -> std::io::Result<()> {
-    let (mut buffer, mut requests) = (vec![0; OWN_CHUNK], Requests::default());
+    let (mut buffer, mut requests) = (vec![0; CONNECTION_BUFFER_BYTES], RequestDecoder::default());
     loop {
         let count = stream.read(&mut buffer).await?;
         if count == 0 {

@@ -1,4 +1,4 @@
-//! The report: tables in Markdown, and pictures, from the raw figures.
+//! The report: Markdown tables and charts, made from the raw figures.
 
 mod pictures;
 mod round_trips;
@@ -12,10 +12,13 @@ use std::path::Path;
 use crate::Result;
 use crate::results::Results;
 
-/// Writes `report.md` and the pictures into the folder.
+/// Greatest width of a line of prose in the report.
+const COLUMNS: usize = 100;
+
+/// Writes `report.md` and the charts into the folder.
 ///
 /// # Errors
-/// What the system says.
+/// Fails if a file cannot be read or written.
 pub fn write(results: &Results, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let mut shown = Vec::new();
@@ -26,7 +29,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
                 fs::write(path, picture)?;
                 shown.push(name);
             }
-            // An older one would be of another run.
+            // An older chart would belong to another run.
             None if path.exists() => fs::remove_file(path)?,
             None => {}
         }
@@ -36,15 +39,53 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &notes(folder)?;
     text += &tables::all(results, &shown);
     text += &round_trips::section(results);
-    Ok(fs::write(folder.join("report.md"), text)?)
+    Ok(fs::write(folder.join("report.md"), wrapped(&text))?)
 }
 
-/// What was written by hand of the targets that were missed: `notes.md` in the folder, if it is there.
+/// Wraps paragraphs of prose at [`COLUMNS`]. Headings, tables, lists and pictures stay unchanged.
+fn wrapped(text: &str) -> String {
+    let wrap = |block: &str| {
+        if block.starts_with(['#', '|', '-', '!']) {
+            return block.to_owned();
+        }
+        let mut lines = vec![String::new()];
+        for word in block.split_whitespace() {
+            match lines.last_mut() {
+                Some(line) if line.is_empty() => line.push_str(word),
+                Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines.join("\n")
+    };
+    text.trim_end().split("\n\n").map(wrap).collect::<Vec<_>>().join("\n\n") + "\n"
+}
+
+/// Returns the handwritten reasons for missed targets: `notes.md` in the folder, if it exists.
 fn notes(folder: &Path) -> Result<String> {
     let path = folder.join("notes.md");
     match fs::read_to_string(&path) {
-        Ok(notes) => Ok(format!("## What was missed, and why\n\n{}\n\n", notes.trim_end())),
+        Ok(notes) => Ok(format!("## Missed targets, and reasons\n\n{}\n\n", notes.trim_end())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(format!("{}: {error}", path.display()).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paragraphs of prose are wrapped. Tables, headings and lists are not.
+    #[test]
+    fn prose_is_wrapped() {
+        let prose = ["word"; 21].join(" ");
+        let first = ["word"; 20].join(" ");
+        assert_eq!(wrapped(&format!("# {prose}\n\n{prose}\n\n- {prose}\n")), {
+            format!("# {prose}\n\n{first}\nword\n\n- {prose}\n")
+        });
+        assert_eq!(wrapped(&format!("| {prose} |\n|---|\n")), format!("| {prose} |\n|---|\n"));
     }
 }

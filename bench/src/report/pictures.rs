@@ -1,25 +1,30 @@
-//! Which pictures there are, and what is in them.
+//! The charts of the report, and their contents.
 
 use crate::measure::echo::SCENARIOS;
 use crate::plot::{Bar, Curve, Panel, Scale, bars, curves};
 use crate::programs::{BASELINE, OURS};
-use crate::results::{Crowd, Figure, Latency, Pair, Results, Row};
+use crate::results::{Latency, Results, Row, ScalePoint, WindowFigures, WindowPair};
 use crate::stats::{Spread, spread};
 
-/// All of them by name; `None` where nothing was measured.
+/// Returns all charts by name, with `None` where nothing was measured.
 pub(super) fn all(results: &Results) -> Vec<(&'static str, Option<String>)> {
     vec![
         (
             "throughput",
-            ratios(results, "Messages a second, against the baseline", "longer to the right is better", Pair::rate),
+            ratios(
+                results,
+                "Messages a second, against the baseline",
+                "bars to the right are better",
+                WindowPair::rate,
+            ),
         ),
         (
             "cpu",
             ratios(
                 results,
                 "Server CPU for a message, against the baseline",
-                "longer to the left is better",
-                Pair::cpu,
+                "bars to the left are better",
+                WindowPair::cpu,
             ),
         ),
         ("latency", latency(results)),
@@ -37,7 +42,7 @@ pub(super) fn all(results: &Results) -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-/// The bars of some rows.
+/// Returns a panel with a bar for each row.
 fn panel<T>(title: &str, rows: &[&Row<T>], bar: impl Fn(&T) -> Option<(f64, Vec<f64>)>) -> Panel {
     let bars = rows.iter().map(|row| {
         let measured = row.outcome.measured().and_then(&bar);
@@ -51,14 +56,14 @@ fn panel<T>(title: &str, rows: &[&Row<T>], bar: impl Fn(&T) -> Option<(f64, Vec<
     Panel { title: title.into(), bars: bars.collect() }
 }
 
-/// A panel for each scenario of echoes that was measured.
+/// Returns a panel for each measured scenario of echoes.
 fn panels(results: &Results, bar: impl Fn(&crate::results::Echo) -> Option<(f64, Vec<f64>)>) -> Vec<Panel> {
     let of = |name: &str| results.echo.iter().filter(|row| row.scenario == name).collect::<Vec<_>>();
     let all = SCENARIOS.iter().map(|scenario| panel(scenario.title, &of(scenario.name), &bar));
     all.filter(|panel| !panel.bars.is_empty()).collect()
 }
 
-fn ratios(results: &Results, title: &str, unit: &str, ratio: fn(&Pair) -> f64) -> Option<String> {
+fn ratios(results: &Results, title: &str, unit: &str, ratio: fn(&WindowPair) -> f64) -> Option<String> {
     let panels = panels(results, |echo| {
         let Spread { low, median, high } = spread(echo.pairs.iter().map(ratio))?;
         Some((median, vec![low, high]))
@@ -73,7 +78,7 @@ fn latency(results: &Results) -> Option<String> {
         let Latency { p50, p99, p99_9 } = echo.latency;
         Some((micro(p50), [p50, p99, p99_9].map(micro).to_vec()))
     });
-    let unit = "microseconds: the median, and ticks at 99 and 99.9 in a hundred; with many connections mostly waiting for the others";
+    let unit = "microseconds: the median, and ticks at 99 % and 99.9 %; with many connections mostly queueing delay";
     (!panels.is_empty()).then(|| bars("Latency of a segment", unit, &panels, Scale::Log))
 }
 
@@ -83,7 +88,7 @@ fn single<T>(rows: &[Row<T>], title: &str, unit: &str, value: impl Fn(&T) -> f64
 }
 
 fn connections(results: &Results) -> Option<String> {
-    let cost = |crowd: &Crowd, side: fn(&Pair) -> Figure| {
+    let cost = |crowd: &ScalePoint, side: fn(&WindowPair) -> WindowFigures| {
         let spread = spread(crowd.pairs.iter().map(|pair| side(pair).cpu_each() / 1000.0))?;
         Some((crowd.connections as f64, spread.median))
     };
@@ -97,8 +102,8 @@ fn connections(results: &Results) -> Option<String> {
             points: curve(|pair| pair.baseline),
         });
     }
-    let unit = "microseconds of server CPU for a message of 64 B, 64 under way";
-    (!all.is_empty()).then(|| curves("Cost as connections grow", "connections", unit, &all, false))
+    let unit = "microseconds of server CPU for a message of 64 B, 64 in flight";
+    (!all.is_empty()).then(|| curves("CPU time as connections grow", "connections", unit, &all, false))
 }
 
 fn timers(results: &Results) -> Option<String> {
@@ -106,9 +111,10 @@ fn timers(results: &Results) -> Option<String> {
         label: label.into(),
         points: results.timers.iter().map(|it| (it.pending as f64, value(it))).collect(),
     };
-    let all = [curve("schedule", |it| it.schedule), curve("cancel any", |it| it.cancel), curve("fire", |it| it.fire)];
-    let unit = "nanoseconds each";
-    (!results.timers.is_empty()).then(|| curves("Cost as timers grow", "pending timers", unit, &all, true))
+    let all =
+        [curve("schedule", |it| it.schedule), curve("cancel at random", |it| it.cancel), curve("fire", |it| it.fire)];
+    let unit = "nanoseconds for each operation";
+    (!results.timers.is_empty()).then(|| curves("Time as timers grow", "pending timers", unit, &all, true))
 }
 
 fn pending(results: &Results) -> Option<String> {
@@ -118,6 +124,6 @@ fn pending(results: &Results) -> Option<String> {
         Some(Curve { label: format!("{}, {}", row.peer, row.scenario), points })
     };
     let all: Vec<_> = results.pending.iter().filter_map(curve).collect();
-    let unit = "memory for each byte that waits, in bytes";
-    (!all.is_empty()).then(|| curves("Cost of a queue that nobody reads", "MiB pending", unit, &all, false))
+    let unit = "memory for each queued byte, in bytes";
+    (!all.is_empty()).then(|| curves("Memory of a queue whose peer does not read", "MiB queued", unit, &all, false))
 }

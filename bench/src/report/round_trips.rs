@@ -1,6 +1,7 @@
 //! Round trips by size, and the cliffs in them.
 //!
-//! A cliff is a size that is slower than its neighbours explain: see [`cliffs`]. It is printed, and fails nothing.
+//! A cliff is a size that is slower than its neighbours explain: see [`cliffs`]. It is printed, and
+//! the run does not fail.
 
 use std::fmt::Write;
 
@@ -8,50 +9,52 @@ use crate::measure::round_trips::{KINDS, SIZES};
 use crate::plot::number_text;
 use crate::results::{Results, RoundTrip, Row};
 
-/// How many times as long as its neighbours explain a round trip may take.
-const CLIFF: f64 = 2.0;
+/// Ratio of a time to the expected time above which a size is a cliff.
+const CLIFF_RATIO: f64 = 2.0;
 
 /// A size that is too slow.
 #[derive(Debug, PartialEq)]
 struct Cliff {
     size: usize,
-    /// How long it took, in nanoseconds.
+    /// Median time in nanoseconds.
     took: u64,
-    /// How long its neighbours let expect.
+    /// Expected time in nanoseconds, from its neighbours.
     expected: f64,
 }
 
-/// The sizes whose median is above twice what is expected, of figures in the order of sizes.
+/// Returns the sizes whose median is more than twice the expected time. The figures are in the
+/// order of sizes.
 ///
-/// Expected is the line between both neighbours, by size; and no more than the smaller neighbour's time grown in proportion, which also
-/// finds the first of several slow sizes, and a slow last one. The first size is expected to take no longer than the second.
+/// The expected time is interpolated between both neighbours, by size. It is at most the time of
+/// the smaller neighbour grown in proportion, which also finds the first of several slow sizes, and
+/// a slow last one. The first size is expected to take no longer than the second.
 fn cliffs(figures: &[RoundTrip]) -> Vec<Cliff> {
-    let expected = |place: usize| {
-        let at = |place: usize| figures.get(place).map(|it| (it.size as f64, it.p50 as f64));
-        let (size, _) = at(place)?;
-        let Some((smaller, before)) = place.checked_sub(1).and_then(at) else { return at(1).map(|(_, after)| after) };
+    let expected = |index: usize| {
+        let at = |index: usize| figures.get(index).map(|it| (it.size as f64, it.p50 as f64));
+        let (size, _) = at(index)?;
+        let Some((smaller, before)) = index.checked_sub(1).and_then(at) else { return at(1).map(|(_, after)| after) };
         let grown = before * size / smaller;
         let between =
-            at(place + 1).map(|(larger, after)| before + (after - before) * (size - smaller) / (larger - smaller));
+            at(index + 1).map(|(larger, after)| before + (after - before) * (size - smaller) / (larger - smaller));
         Some(between.map_or(grown, |between| between.min(grown)))
     };
-    let found = figures.iter().enumerate().filter_map(|(place, it)| {
-        let expected = expected(place)?;
-        (it.p50 as f64 > CLIFF * expected).then_some(Cliff { size: it.size, took: it.p50, expected })
+    let found = figures.iter().enumerate().filter_map(|(index, it)| {
+        let expected = expected(index)?;
+        (it.p50 as f64 > CLIFF_RATIO * expected).then_some(Cliff { size: it.size, took: it.p50, expected })
     });
     found.collect()
 }
 
-/// Tables and cliffs, if anything was measured.
+/// Returns the tables and cliffs, or an empty text if nothing was measured.
 pub(super) fn section(results: &Results) -> String {
     let trips = &results.round_trips;
     if trips.rows.is_empty() {
         return String::new();
     }
     let mut text = format!(
-        "## Round trips by size\n\nMicroseconds of one round trip at a time, on one connection: the median, and 99 %. In `echo` the bytes are \
-         sent and come back; otherwise a request of 10 B is answered with the bytes, in one write, in two (all but the last 4 B, and those), \
-         or in many (of 1 KiB). Measured on {}, {}; other programs took {:.0} % of the cores' time meanwhile.\n\n",
+        "## Round trips by size\n\nMicroseconds for one round trip at a time, on one connection: the median, and 99 %. In `echo` the bytes \
+         are sent and come back. Otherwise a request of 10 B is answered with the bytes: in one write, in two (all bytes but the last 4, \
+         then those), or in many (of 1 KiB). Measured on {}, {}; other programs took {:.0} % of the cores' time meanwhile.\n\n",
         trips.processor,
         trips.date,
         100.0 * trips.others
@@ -59,14 +62,14 @@ pub(super) fn section(results: &Results) -> String {
     for kind in KINDS.map(|kind| kind.title()) {
         let rows: Vec<_> = trips.rows.iter().filter(|row| row.scenario == kind).collect();
         if !rows.is_empty() {
-            // Writing to a string does not fail, here and below.
+            // Writing to a string cannot fail, here and below.
             let _ = write!(text, "### {}\n\n{}", capitalized(kind), table(&rows));
         }
     }
     text + &cliffs_table(&trips.rows)
 }
 
-/// Sizes down, peers across. A cliff is in bold.
+/// Returns a table with a row for each size and a column for each peer. Cliffs are bold.
 fn table(rows: &[&Row<Vec<RoundTrip>>]) -> String {
     let names: Vec<_> = rows.iter().map(|row| row.peer.as_str()).collect();
     let mut text = format!("| B | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
@@ -83,16 +86,16 @@ fn cell(row: &Row<Vec<RoundTrip>>, size: usize) -> String {
         return row.outcome.reason().unwrap_or_default().replace('|', "/");
     };
     let Some(it) = figures.iter().find(|it| it.size == size) else { return "–".into() };
-    let said = format!("{}, {}", microseconds(it.p50 as f64), microseconds(it.p99 as f64));
-    if cliffs(figures).iter().any(|cliff| cliff.size == size) { format!("**{said}**") } else { said }
+    let cell_text = format!("{}, {}", microseconds(it.p50 as f64), microseconds(it.p99 as f64));
+    if cliffs(figures).iter().any(|cliff| cliff.size == size) { format!("**{cell_text}**") } else { cell_text }
 }
 
-/// Every peer that was measured, with its cliffs.
+/// Returns a table of the measured peers with their cliffs.
 fn cliffs_table(rows: &[Row<Vec<RoundTrip>>]) -> String {
     let mut text = format!(
-        "### Cliffs\n\nNo size may be slower than {} times its neighbours, interpolated by size, nor than {0} times its smaller neighbour, grown \
-         in proportion. One that is has a bold median above.\n\n| | cliffs |\n|---|---|\n",
-        number_text(CLIFF)
+        "### Cliffs\n\nA cliff is a size that takes more than {} times as long as interpolation between its neighbours predicts, or more \
+         than {0} times as long as its smaller neighbour, grown in proportion. Its times are bold above.\n\n| peer | cliffs |\n|---|---|\n",
+        number_text(CLIFF_RATIO)
     );
     let mut peers: Vec<&str> = Vec::new();
     for row in rows.iter().filter(|row| row.outcome.measured().is_some()) {
@@ -103,8 +106,8 @@ fn cliffs_table(rows: &[Row<Vec<RoundTrip>>]) -> String {
     for peer in peers {
         let of_peer = rows.iter().filter(|row| row.peer == peer);
         let found: Vec<_> = of_peer.flat_map(described).collect();
-        let said = if found.is_empty() { "none".into() } else { found.join("; ") };
-        let _ = writeln!(text, "| {peer} | {said} |");
+        let cell_text = if found.is_empty() { "none".into() } else { found.join("; ") };
+        let _ = writeln!(text, "| {peer} | {cell_text} |");
     }
     text.push('\n');
     text
@@ -132,10 +135,10 @@ mod tests {
     use super::*;
     use crate::results::{Outcome, RoundTrips};
 
-    /// 20 µs, and 1 ns for every byte; but for the sizes at these places.
+    /// Times of 20 µs plus 1 ns for each byte, except for the slow sizes.
     fn figures(slow: &[usize]) -> Vec<RoundTrip> {
-        let time = |place: usize, size: usize| if slow.contains(&place) { 52_000_000 } else { 20_000 + size as u64 };
-        let each = |(place, size)| RoundTrip { size, count: 400, p50: time(place, size), p99: time(place, size) * 2 };
+        let time = |index: usize, size: usize| if slow.contains(&index) { 52_000_000 } else { 20_000 + size as u64 };
+        let each = |(index, size)| RoundTrip { size, count: 400, p50: time(index, size), p99: time(index, size) * 2 };
         SIZES.into_iter().enumerate().map(each).collect()
     }
 
@@ -143,16 +146,17 @@ mod tests {
         cliffs(&figures(slow)).iter().map(|cliff| cliff.size).collect()
     }
 
-    /// A time that grows with the size has no cliff, and one size that stalls is one, whichever it is.
+    /// A time that grows with the size has no cliff, and a single size that stalls is one, at any
+    /// position.
     #[test]
     fn one_slow_size_is_a_cliff() {
         assert_eq!(found(&[]), [0; 0]);
-        for (place, size) in SIZES.into_iter().enumerate() {
-            assert_eq!(found(&[place]), [size]);
+        for (index, size) in SIZES.into_iter().enumerate() {
+            assert_eq!(found(&[index]), [size]);
         }
     }
 
-    /// Of sizes that are slow one after the other, the first is a cliff: its neighbour above does not hide it.
+    /// Of several slow sizes in a row, the first is a cliff: its larger neighbour does not hide it.
     #[test]
     fn several_slow_sizes_begin_with_a_cliff() {
         for (first, size) in SIZES.into_iter().enumerate().skip(1) {
@@ -161,7 +165,7 @@ mod tests {
         }
     }
 
-    /// Twice as slow as expected is none yet.
+    /// A time of exactly twice the expected one is not a cliff.
     #[test]
     fn up_to_twice_is_no_cliff() {
         let figure = |size, p50| RoundTrip { size, count: 1, p50, p99: p50 };
@@ -169,7 +173,7 @@ mod tests {
         assert_eq!((around(4_000), around(4_001)), (0, 1));
     }
 
-    /// The report shows a cliff where it is, and says of every peer which ones it has.
+    /// The report marks each cliff, and lists the cliffs of each peer.
     #[test]
     fn the_report_shows_cliffs() {
         let row = |peer: &str, slow: &[usize]| Row {

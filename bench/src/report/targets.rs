@@ -1,25 +1,25 @@
-//! What was aimed at, and by how much it was missed.
+//! The targets, and the amounts by which they were missed.
 
 use std::fmt::Write;
 
 use crate::measure::echo::SCENARIOS;
 use crate::plot::number_text;
 use crate::programs::{BASELINE, INLINE, OURS};
-use crate::results::{Crowd, Figure, Outcome, Pair, Results, Row};
+use crate::results::{Outcome, Results, Row, ScalePoint, WindowFigures, WindowPair};
 use crate::stats::spread;
 
-/// One target: what it is of, the most that each of our backends may have, and what it has.
+/// A target: its title, the maximum for each backend, and the function that finds its figure.
 struct Target {
     title: String,
     most: [f64; 2],
     measured: fn(&Results, &str, &str) -> Option<f64>,
     scenario: &'static str,
-    /// It is a ratio to the baseline.
+    /// `true` if the figure is a ratio to the baseline.
     is_ratio: bool,
 }
 
 impl Target {
-    /// A figure that is a ratio to the baseline, as one to the baseline with its calls in line.
+    /// Converts a ratio to the baseline into a ratio to the baseline with inlined system calls.
     fn against_inline(&self, results: &Results, measured: Option<f64>) -> Option<f64> {
         let inline = (self.measured)(results, INLINE.name, self.scenario);
         Some(measured.filter(|_| self.is_ratio)? / inline?)
@@ -53,22 +53,17 @@ fn all() -> Vec<Target> {
         cpu("churn", [0.98, 0.93]),
         cpu("1x64", [0.95, 1.02]),
         other("user memory of an idle connection, B", [185.0, 400.0], memory_of, ""),
-        other("CPU for a message with 15,000 connections against 1,000", [1.2, 1.2], crowd_of, ""),
-        other(
-            "memory for what is pending against its size, writes of 64 KiB",
-            [1.05, 1.05],
-            pending_of,
-            "writes of 65536 B",
-        ),
+        other("CPU for a message, 15,000 connections against 1,000", [1.2, 1.2], crowd_of, ""),
+        other("memory of a queue against its size, writes of 64 KiB", [1.05, 1.05], pending_of, "writes of 65536 B"),
         other("the same, writes of 64 B", [1.05, 1.05], pending_of, "writes of 64 B"),
     ]
 }
 
-/// All targets as a table.
+/// Returns all targets as a table.
 pub(super) fn table(results: &Results) -> String {
     let mut text = format!(
-        "## Targets\n\nThe baseline is `{}`. The last column is the same figure against `{}` instead: the ratio of both ratios to the \
-         baseline.\n\n| | backend | at most | measured | | against `{}` |\n|---|---|---|---|---|---|\n",
+        "## Targets\n\nThe baseline is `{}`. The last column is the same figure against `{}` instead: the quotient of both ratios to the \
+         baseline.\n\n| figure | backend | maximum | measured | verdict | against `{}` |\n|---|---|---|---|---|---|\n",
         BASELINE.name, INLINE.name, INLINE.name
     );
     for target in all() {
@@ -78,7 +73,7 @@ pub(super) fn table(results: &Results) -> String {
             let verdict = measured.map_or("not measured".into(), |measured| verdict(measured, most));
             let measured = measured.map_or("–".into(), number_text);
             let backend = peer.backend().unwrap_or_default();
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let (title, most) = (&target.title, number_text(most));
             let _ = writeln!(text, "| {title} | {backend} | {most} | {measured} | {verdict} | {inline} |");
         }
@@ -87,7 +82,7 @@ pub(super) fn table(results: &Results) -> String {
     text
 }
 
-/// As printed: what is equal to two digits is equal.
+/// Compares the figure as it is printed: numbers that are equal to two digits are equal.
 fn verdict(measured: f64, most: f64) -> String {
     let shown = if most < 10.0 { (measured * 100.0).round() / 100.0 } else { measured.round() };
     if shown <= most { "reached".into() } else { format!("missed by {:.1} %", (shown / most - 1.0) * 100.0) }
@@ -100,7 +95,7 @@ fn find<'a, T>(rows: &'a [Row<T>], peer: &str, scenario: &str) -> Option<&'a T> 
 
 fn cpu_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
     let echo = find(&results.echo, peer, scenario)?;
-    Some(spread(echo.pairs.iter().map(Pair::cpu))?.median)
+    Some(spread(echo.pairs.iter().map(WindowPair::cpu))?.median)
 }
 
 fn instructions_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
@@ -113,8 +108,9 @@ fn memory_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
 
 fn crowd_of(results: &Results, peer: &str, scenario: &str) -> Option<f64> {
     let crowds = find(&results.connections, peer, scenario)?;
-    let cost =
-        |crowd: &Crowd| spread(crowd.pairs.iter().map(|pair| Figure::cpu_each(&pair.peer))).map(|spread| spread.median);
+    let cost = |crowd: &ScalePoint| {
+        spread(crowd.pairs.iter().map(|pair| WindowFigures::cpu_each(&pair.peer))).map(|spread| spread.median)
+    };
     let few = crowds.iter().find(|crowd| crowd.connections == 1_000)?;
     let many = crowds.iter().find(|crowd| crowd.connections == 15_000)?;
     Some(cost(many)? / cost(few)?)

@@ -1,0 +1,17 @@
+//! The public surface: what the compiler says of mistakes, the examples, calls from everywhere, and
+//! code that fails.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod anywhere;
+mod compile_fail;
+mod examples;
+mod factories;
+mod failing_callbacks;
+mod failing_drops;
+mod logs;
+mod open_connections;
+mod reaching;
+mod reentrancy;
+mod simulated_example;

@@ -1,8 +1,0 @@
-//! The conformance suite on the mio backend, over real sockets.
-
-mod common;
-
-use common::setting::Loopback;
-use ropewalk::BackendKind;
-
-ropewalk::conformance_tests!(mio, || Box::new(Loopback::new().on(BackendKind::Mio)));

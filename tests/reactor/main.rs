@@ -1,0 +1,25 @@
+//! The reactor: turns, timers, threads, signals, processes, backends, and the end of its life.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod backend_choice;
+mod blocking_calls;
+mod custom_events;
+mod descriptors;
+mod fork;
+mod life;
+mod no_threads;
+mod own_thread_pools;
+mod running;
+mod signals;
+mod thread_pool;
+mod thread_shutdown;
+mod threads;
+mod timers;
+mod triggers;
+mod turn;
+#[cfg(feature = "io-uring")]
+mod uring;
+#[cfg(feature = "io-uring")]
+mod uring_storms;
