@@ -234,6 +234,11 @@ impl ByteStream {
         limit.clamp(1, QUEUED_BYTES)
     }
 
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) fn buffer_capacity(&self) -> usize {
+        self.state.facts().unread.capacity()
+    }
+
     /// Checks that no error is known. Accepted bytes leave by themselves.
     pub(super) fn poll_pushed(&self) -> Poll<io::Result<()>> {
         let known = self.known_end().as_ref().and_then(read_error);

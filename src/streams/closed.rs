@@ -1,6 +1,5 @@
 //! The end of a connection as an [`io::Error`]. The module's page has the table.
 
-use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use thiserror::Error;
@@ -77,6 +76,5 @@ fn other_kind(failure: &Failure) -> ErrorKind {
     if failure.check::<crate::tls::TlsError>().is_some() {
         return ErrorKind::InvalidData;
     }
-    let error: &(dyn Error + 'static) = failure.error();
-    error.downcast_ref::<io::Error>().map_or(ErrorKind::Other, io::Error::kind)
+    failure.check::<io::Error>().map_or(ErrorKind::Other, io::Error::kind)
 }

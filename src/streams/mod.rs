@@ -53,6 +53,8 @@ mod futures_io;
 mod hyper;
 mod open;
 mod protocol;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 #[cfg(any(feature = "tokio", feature = "hyper"))]
 mod thread_bound;
 #[cfg(feature = "tokio")]
