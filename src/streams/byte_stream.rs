@@ -227,8 +227,8 @@ impl ByteStream {
         Poll::Ready(Ok(count))
     }
 
-    /// Number of bytes that may be queued: less than usual if the transport has a lower limit, which
-    /// a stream never passes.
+    /// Number of bytes that may be queued: less than usual if the transport has a lower limit,
+    /// which a stream never passes.
     fn most_queued_bytes(&self) -> usize {
         let limit = self.transport.queue_limit().map_or(QUEUED_BYTES, |limit| limit.bytes() as usize);
         limit.clamp(1, QUEUED_BYTES)

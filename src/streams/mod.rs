@@ -32,12 +32,12 @@
 //! | end of the connection | reads | writes |
 //! |---|---|---|
 //! | the peer's end of stream | end of file | go on |
-//! | [`Done`](crate::error::ConnectionClosed::Done) | end of file | `BrokenPipe` |
-//! | [`Reset`](crate::error::ConnectionClosed::Reset) | `ConnectionReset` | the same |
-//! | [`TcpTimedOut`](crate::error::ConnectionClosed::TcpTimedOut), [`CloseTimedOut`](crate::error::ConnectionClosed::CloseTimedOut) | `TimedOut` | the same |
-//! | [`Truncated`](crate::error::ConnectionClosed::Truncated) | `UnexpectedEof` | the same |
-//! | [`Aborted`](crate::error::ConnectionClosed::Aborted), [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped), [`QueueLimit`](crate::error::ConnectionClosed::QueueLimit) | `ConnectionAborted` | the same |
-//! | [`Lost`](crate::error::ConnectionClosed::Lost), or another `io::Error` | its own kind | the same |
+//! | [`Done`] | end of file | `BrokenPipe` |
+//! | [`Reset`] | `ConnectionReset` | the same |
+//! | [`TcpTimedOut`], [`CloseTimedOut`] | `TimedOut` | the same |
+//! | [`Truncated`] | `UnexpectedEof` | the same |
+//! | [`Aborted`], [`ReactorStopped`], [`QueueLimit`] | `ConnectionAborted` | the same |
+//! | [`Lost`], or another `io::Error` | its own kind | the same |
 //! | an error of TLS | `InvalidData` | the same |
 //! | any other failure | `Other` | the same |
 //!
@@ -45,6 +45,15 @@
 //! [`StreamClosed`], which has the [`Failure`](crate::Failure).
 //!
 //! [`io::Error`]: std::io::Error
+//! [`Done`]: crate::error::ConnectionClosed::Done
+//! [`Reset`]: crate::error::ConnectionClosed::Reset
+//! [`TcpTimedOut`]: crate::error::ConnectionClosed::TcpTimedOut
+//! [`CloseTimedOut`]: crate::error::ConnectionClosed::CloseTimedOut
+//! [`Truncated`]: crate::error::ConnectionClosed::Truncated
+//! [`Aborted`]: crate::error::ConnectionClosed::Aborted
+//! [`ReactorStopped`]: crate::error::ConnectionClosed::ReactorStopped
+//! [`QueueLimit`]: crate::error::ConnectionClosed::QueueLimit
+//! [`Lost`]: crate::error::ConnectionClosed::Lost
 
 mod byte_stream;
 mod closed;

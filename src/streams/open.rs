@@ -186,7 +186,7 @@ struct AcceptQueue {
     limit: usize,
     /// A connection was refused, and none was taken since.
     is_over_limit: bool,
-    /// The port has stopped, or nobody takes streams any more.
+    /// The port has stopped, or its `Incoming` was dropped.
     is_stopped: bool,
     waker: Option<Waker>,
 }

@@ -9,8 +9,8 @@ use ropewalk::streams::StreamClosed;
 
 use super::*;
 
-/// Each reason is reported by the kind that the table of the module names, to reads and to writes, by
-/// every call, and wakes a task that waits.
+/// Each reason is reported by the kind that the table of the module names, to reads and to writes,
+/// by every call, and wakes a task that waits.
 #[test]
 fn each_end_has_its_kind() {
     let refused = io::Error::from(ErrorKind::HostUnreachable);
@@ -86,8 +86,8 @@ fn bytes_come_before_the_end() {
     }
 }
 
-/// A writer that waits is woken by the end of the connection, and by that of the direction. One that
-/// does not read is told of a reset at once, although bytes before it are unread.
+/// A writer that waits is woken by the end of the connection, and by that of the direction. One
+/// that does not read is told of a reset at once, although bytes before it are unread.
 #[test]
 fn a_writer_that_waits_is_told_of_the_end() {
     let (pump, mut ours, mut theirs) = pair(1000);

@@ -27,8 +27,8 @@ fn received_bytes_are_read() {
     assert_eq!(ready(task.read(&mut stream, 0)), b"", "no room is no end of file");
 }
 
-/// A peer whose bytes are not read is made to wait, at 64 KiB and one receive, and goes on when half
-/// of that is read.
+/// A peer whose bytes are not read is made to wait, at 64 KiB and one receive, and goes on when
+/// half of that is read.
 #[test]
 fn a_reader_that_stops_makes_the_peer_wait() {
     let (pump, mut ours, mut theirs) = pair(KIB_64);
@@ -61,7 +61,8 @@ fn a_reader_that_stops_makes_the_peer_wait() {
     assert!(read == data);
 }
 
-/// A writer is stopped at 64 KiB, however large its piece is, and woken when half of them have left.
+/// A writer is stopped at 64 KiB, however large its piece is, and woken when half of them have
+/// left.
 #[test]
 fn a_writer_waits_for_its_peer() {
     let (pump, mut ours, theirs) = pair(1000);
@@ -132,8 +133,8 @@ fn a_writer_keeps_to_the_limit_of_the_queue() {
     }
 }
 
-/// Pieces of a vectored write leave in order, as far as there is room, and a vectored read fills its
-/// buffers.
+/// Pieces of a vectored write leave in order, as far as there is room, and a vectored read fills
+/// its buffers.
 #[test]
 fn pieces_are_taken_as_they_are() {
     let (connection, mut stream) = joined();

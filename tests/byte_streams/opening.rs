@@ -33,8 +33,8 @@ fn a_callback_gets_each_stream() {
     assert!(!peers[0].is_ended() && peers[1].is_ended());
 }
 
-/// Streams are taken in order. No more than the limit wait, and a connection beyond it is closed and
-/// logged once. A stopped port gives the streams that are left, and then none.
+/// Streams are taken in order. No more than the limit wait, and a connection beyond it is closed
+/// and logged once. A stopped port gives the streams that are left, and then none.
 #[test]
 fn a_queue_of_streams_is_bounded() {
     let memory = MemoryReactor::new();

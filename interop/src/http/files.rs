@@ -221,7 +221,8 @@ fn relative(uri: &str) -> Option<PathBuf> {
     path.components().all(|part| matches!(part, Component::Normal(_))).then_some(path)
 }
 
-/// Decodes `%41` and its like. `None` for malformed ones, and for text that is not UTF-8 or has NUL.
+/// Decodes `%41` and its like. `None` for malformed ones, and for text that is not UTF-8 or has
+/// NUL.
 fn decode(text: &str) -> Option<String> {
     let (mut bytes, mut decoded) = (text.bytes(), Vec::with_capacity(text.len()));
     while let Some(byte) = bytes.next() {
