@@ -57,6 +57,7 @@
 //! | [`address`] | [`Address`] of a connection's end, and host names |
 //! | [`locks`] | locks between processes |
 //! | [`protocols`] | ready-made parts of protocols, such as sending a file |
+//! | `streams` | byte streams for async libraries (feature `async`) |
 //! | `testing` | the test kit (feature `testing`) |
 //!
 //! # Features
@@ -67,6 +68,9 @@
 //! | `io-uring` | off | The io_uring backend, on Linux 6.1 or later. |
 //! | `idna` | off | International host names, by UTS 46, with 26 crates, mostly tables of Unicode. |
 //! | `aws-lc-rs` | off | TLS with the cryptography of AWS-LC instead of ring's. It knows the curve P-521. |
+//! | `async` | off | Byte streams with the traits of futures-io: the module `streams`. |
+//! | `tokio` | off | The same with the traits of tokio, without its runtime. |
+//! | `hyper` | off | The same with the traits of hyper, an executor and a timer. |
 //! | `testing` | off | The test kit, for your dev-dependencies. |
 //!
 //! Every feature adds, and none changes a default behaviour.
@@ -78,6 +82,9 @@
 //! `idna` converts names such as `bücher.example`. Without it they are refused.
 //!
 //! `aws-lc-rs` turns `tls` on. It needs a C compiler too, and takes longer to build than ring.
+//!
+//! `async`, `tokio` and `hyper` let async libraries run on a reactor's connections and in its
+//! turns.
 //!
 //! `testing` has what tests of your programs need: a clock that the test advances, transports
 //! without sockets, a check that a protocol does the same however its input is cut, and whole
@@ -131,6 +138,8 @@ mod log;
 pub mod protocol;
 pub mod protocols;
 pub mod reactor;
+#[cfg(feature = "async")]
+pub mod streams;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -153,6 +162,9 @@ pub use transport::Transport;
 /// The programs of README.md and of the guides in `docs/` compile, and those without `no_run` run.
 #[cfg(all(doctest, feature = "tls"))]
 mod guides {
+    #[cfg(feature = "async")]
+    #[doc = include_str!("../docs/async.md")]
+    struct Async;
     #[doc = include_str!("../README.md")]
     struct Readme;
     #[doc = include_str!("../docs/deferreds.md")]

@@ -1,9 +1,11 @@
-//! Event-driven C libraries on Ropewalk's loop. Nothing here is published: it shows that
-//! [`Reactor::watch`](ropewalk::Reactor::watch) and timers are all that such a library needs.
+//! Libraries of others on Ropewalk's loop. Nothing here is published.
 //!
-//! | library | module | feature |
-//! |---|---|---|
-//! | libcurl, its multi interface | `curl_multi` | `curl` |
+//! | library | module | feature | on |
+//! |---|---|---|---|
+//! | libcurl, its multi interface | `curl_multi` | `curl` | [`Reactor::watch`](ropewalk::Reactor::watch), and timers |
+//! | hyper | `http` | `http` | byte streams |
 
 #[cfg(feature = "curl")]
 pub mod curl_multi;
+#[cfg(feature = "http")]
+pub mod http;

@@ -13,6 +13,7 @@
 use std::any::{TypeId, type_name};
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::task::Waker;
 
 use super::Protocol;
 use crate::error::{ConnectionClosed, Unavailable};
@@ -97,6 +98,15 @@ impl<P: Protocol> Joint<P> {
             backtrace = failure.backtrace().map(tracing::field::display),
             "{place} failed; the connection ends"
         );
+    }
+
+    /// Wakes a future that waits for the queue. Wakers of other crates may do anything.
+    fn wake(&self, waiter: Option<Waker>) {
+        if let Some(waker) = waiter
+            && let Err(panic) = guarded(|| waker.wake())
+        {
+            error!(peer = %self.transport.peer(), %panic, "a waker failed");
+        }
     }
 
     /// Handles bytes that have passed `level` layers. They go to the protocol, or to the next
@@ -218,6 +228,8 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
                 self.callback_failed("a producer", failure);
             }
         }
+        let drained = self.transport.stream().take_drained();
+        self.wake(drained);
         self.transport.mark_dirty();
     }
 
@@ -253,6 +265,8 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
                 error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
             }
         }
+        let waiter = self.transport.stream().take_drain_waiter();
+        self.wake(waiter);
         let protocol = self.protocol.borrow_mut().take();
         let Some(mut protocol) = protocol else { return };
         let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));

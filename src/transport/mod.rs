@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) mod context;
+mod drained;
 pub(crate) mod driver;
 pub(crate) mod id;
 pub(crate) mod layer;
@@ -235,6 +236,14 @@ impl Transport {
     /// Resumes delivery, from the next turn on (Twisted: `resumeProducing`).
     pub fn resume_producing(&self) {
         self.update(Stream::resume);
+    }
+
+    /// Resumes delivery if it is paused. Otherwise the connection does not become dirty.
+    #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams ask"))]
+    pub(crate) fn resume_if_paused(&self) {
+        if self.stream().asked_to_pause() {
+            self.resume_producing();
+        }
     }
 
     /// Returns the address of this end (Twisted: `getHost`).
@@ -578,7 +587,13 @@ impl Transport {
         opened
     }
 
-    /// Returns a buffer that [`open`](Self::open) filled to the pool.
+    /// Takes an empty buffer from the pool.
+    #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams keep bytes"))]
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.0.context.pool.take()
+    }
+
+    /// Returns a buffer to the pool.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
         self.0.context.pool.give(buffer);
     }

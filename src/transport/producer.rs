@@ -270,6 +270,11 @@ impl Production {
         self.registered.is_some()
     }
 
+    /// Returns `true` if there is nothing to remember: no producer, and the default marks.
+    pub(super) fn is_idle(&self) -> bool {
+        self.registered.is_none() && (self.low, self.high) == (0, HIGH)
+    }
+
     /// Records that bytes left the queue.
     pub(super) fn sent(&mut self) {
         if let Some(Registered { streaming: Streaming::Pull, stage: stage @ ProducerStage::Running, .. }) =

@@ -23,7 +23,8 @@ pub(crate) enum Step {
     /// Shut the write direction of the socket. The caller reads [`Stream::shut`] afterwards.
     ShutDownWriting,
     /// Call the protocol about its queue's limit ([`Stream::take_limit_notice`]), or the producer
-    /// ([`Stream::take_producer`]). All other steps wait for that.
+    /// ([`Stream::take_producer`]), or wake the waiter ([`Stream::take_drained`]). All other steps
+    /// wait for that.
     TellOfQueue,
     /// Start or stop receiving.
     Receive(bool),

@@ -89,6 +89,9 @@ impl Observer for ProtocolInvariants {
         }
         let Some(socket) = self.socket(id) else { return };
         match call {
+            // An endpoint's layer is added when the protocol is built, before the socket has its
+            // id.
+            Callback::Made if level > 0 => self.kernel.borrow_mut().is_layered(socket, level),
             Callback::Data(data) => self.kernel.borrow_mut().gives(socket, level, data),
             Callback::ReadLost => self.kernel.borrow_mut().tells_the_end(socket, level),
             _ => {}

@@ -65,6 +65,9 @@ impl Stream {
 
     /// Delivers the bytes that arrived before the network was over, while the protocol reads.
     pub(super) fn next_broken_step(&mut self) -> Step {
+        if self.drain_step() {
+            return Step::TellOfQueue;
+        }
         let reads = self.reading() == Reading::Open || self.is_handshaking();
         let deadline = if reads { Deadline::None } else { Deadline::Unread };
         if std::mem::replace(&mut self.deadline, deadline) != deadline {

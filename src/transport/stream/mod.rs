@@ -10,6 +10,7 @@
 //! | `held.rs` | bytes that cannot be delivered yet |
 //! | `broken.rs` | the time between a fatal error of the network and its delivery |
 //! | `producing.rs` | producers |
+//! | `drain_waiter.rs` | a future that waits for a short queue |
 //! | `limit.rs` | the limit of the queue |
 //! | `layered.rs` | layers |
 //!
@@ -67,6 +68,7 @@
 //!    write direction is not shut, and the handshake has a deadline.
 
 mod broken;
+mod drain_waiter;
 mod flags;
 mod held;
 mod layered;
@@ -82,6 +84,7 @@ use self::flags::StreamFlags;
 use self::held::Held;
 use self::limit::Overflow;
 use self::optional_millis::OptionalMillis;
+use super::drained::DrainWaiter;
 use super::layer::Layers;
 use super::outgoing::Attached;
 use super::producer::Production;
@@ -198,6 +201,8 @@ struct Extras {
     held: Option<Held>,
     /// The state of the registered producer, and its marks.
     production: Option<Production>,
+    /// The future that waits for a short queue.
+    drain_waiter: Option<DrainWaiter>,
     /// Descriptors that leave with the queue.
     descriptors: Attached,
     /// The layers between the protocol and the network.
@@ -306,6 +311,11 @@ impl Stream {
         if self.states.reading == Reading::Paused {
             self.states.reading = Reading::Open;
         }
+    }
+
+    /// Returns `true` if the protocol has paused reading.
+    pub(crate) fn asked_to_pause(&self) -> bool {
+        self.states.reading == Reading::Paused
     }
 
     /// Returns `true` if arriving bytes go to the protocol, now or later.
@@ -579,6 +589,6 @@ impl Extras {
         let is_within = self.overflow.is_none() && !self.is_tight;
         let has_none =
             self.reason.is_none() && self.held.is_none() && self.production.is_none() && self.descriptors.is_empty();
-        is_within && has_none && self.layers.len() == 0
+        is_within && has_none && self.drain_waiter.is_none() && self.layers.len() == 0
     }
 }

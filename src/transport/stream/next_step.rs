@@ -45,6 +45,9 @@ impl Stream {
         if let Some(step) = self.limit_step(queued) {
             return step;
         }
+        if self.drain_step() {
+            return Step::TellOfQueue;
+        }
         if self.states.writing != Writing::Shut
             && let Some(production) = self.production()
         {

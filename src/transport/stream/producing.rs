@@ -9,9 +9,12 @@ impl Stream {
         self.new_production().register(producer, streaming)
     }
 
-    /// Takes the producer out for good.
+    /// Takes the producer out for good. Its state goes with it, unless the marks were set, so that
+    /// the stream is on the fast path again.
     pub(crate) fn unregister(&mut self) -> Option<Box<dyn Producer>> {
-        self.production()?.unregister()
+        let producer = self.production()?.unregister();
+        self.drop_idle_production();
+        producer
     }
 
     /// Returns `true` if a producer is registered.
@@ -22,6 +25,7 @@ impl Stream {
     /// Sets the marks at which a push producer is resumed and paused.
     pub(crate) fn set_marks(&mut self, low: usize, high: usize) {
         self.new_production().set_marks(low, high);
+        self.drop_idle_production();
     }
 
     /// Takes the producer out, with the notice that is due. `None` if it was unregistered
@@ -48,6 +52,14 @@ impl Stream {
 
     pub(super) fn production(&mut self) -> Option<&mut Production> {
         self.extras.as_mut()?.production.as_mut()
+    }
+
+    /// Drops a production without a producer whose marks are the default ones.
+    fn drop_idle_production(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.production.take_if(|production| production.is_idle());
+            self.drop_empty_extras();
+        }
     }
 
     fn new_production(&mut self) -> &mut Production {

@@ -1,6 +1,7 @@
 //! The stream's state machine on its own: its tables, row by row, and random orders of requests and
 //! events.
 
+mod drained;
 mod layers;
 
 use std::io;
