@@ -41,7 +41,8 @@ fn each_end_has_its_kind() {
                 None => {
                     assert_eq!(ready(reader.read(&mut stream, 10)), b"");
                     assert_eq!(error(closer.write(&mut stream, b"x")).kind(), ErrorKind::BrokenPipe);
-                    (ready(closer.flush(&mut stream)), ready(closer.close(&mut stream)));
+                    ready(closer.flush(&mut stream));
+                    ready(closer.close(&mut stream));
                 }
                 Some(kind) => {
                     let errors = [
