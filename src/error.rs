@@ -7,6 +7,8 @@
 //! | why did the connection end | [`ConnectionClosed`] |
 //! | why is there no connection | [`ConnectError`] |
 //! | why does the port not listen | [`ListenError`] |
+//! | why is the descriptor not adopted | [`AdoptError`], in [`NotAdopted`] |
+//! | why is there no such inherited descriptor | [`InheritedError`] |
 //! | why did the reactor refuse the call | [`ReactorError`] |
 //! | why is the signal not handled | [`SignalError`] |
 //! | why is the descriptor not watched, or no longer | [`WatchError`] |
@@ -15,6 +17,8 @@
 //! | why is the lock not taken, or not released | [`FilesystemLockError`] |
 //!
 //! Callbacks meet all of them inside a [`Failure`], and find them with [`Failure::check`].
+
+mod adopt;
 
 use std::error::Error as _;
 use std::fmt;
@@ -25,6 +29,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
 use crate::address::Address;
 pub use crate::address::BadHostName;
 use crate::failure::Failure;
@@ -208,6 +213,9 @@ pub enum ConnectError {
         /// The peer.
         address: Address,
     },
+    /// The descriptor is no connection that can be adopted.
+    #[error("there is no connection to adopt")]
+    Adopt(#[from] AdoptError),
     /// The reactor stopped before the peer answered.
     #[error("the reactor stopped while connecting to {to}")]
     ReactorStopped {
@@ -313,6 +321,12 @@ pub enum ListenError {
         /// The address of the port.
         address: Address,
     },
+    /// The descriptor is no port that can be adopted.
+    #[error("there is no port to adopt")]
+    Adopt(#[from] AdoptError),
+    /// This process has not inherited the descriptor that an endpoint names.
+    #[error("there is no inherited descriptor to adopt")]
+    Inherited(#[from] InheritedError),
     /// The factory's `do_start` panicked, so the port does not listen.
     #[error("the factory did not start")]
     Factory(#[source] crate::failure::Panicked),

@@ -44,6 +44,7 @@
 //! | [`client_from_string`] | a client endpoint from a string | `clientFromString` |
 //! | [`EndpointRegistry`] | your own types of endpoints in those strings | see below |
 //! | [`HostnameEndpoint`] | connecting to a name | `HostnameEndpoint` |
+//! | [`AdoptedStreamServerEndpoint`] | listening on a socket from elsewhere | `AdoptedStreamServerEndpoint` |
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
 //! | [`ServerEndpointExt`] | `listen` of an endpoint | `IStreamServerEndpoint.listen` |
 //! | [`ClientEndpointExt`] | `connect` of an endpoint | `IStreamClientEndpoint.connect` |
@@ -70,6 +71,7 @@
 //! | `IReadDescriptor`, `IWriteDescriptor` | [`Watcher`] |
 //!
 //! [`Address`]: crate::Address
+//! [`AdoptedStreamServerEndpoint`]: crate::endpoints::AdoptedStreamServerEndpoint
 //! [`BackendKind`]: crate::BackendKind
 //! [`ConnectOptions`]: crate::ConnectOptions
 //! [`ClientTls`]: crate::tls::ClientTls

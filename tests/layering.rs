@@ -78,6 +78,7 @@ const FILES: &[&str] = &["std::fs", "SystemTime", "rustls_native_certs"];
 
 /// Files in which `unsafe` may stand. `docs/backends.md` says why.
 const UNSAFE: &[&str] = &[
+    "reactor/inherited.rs",
     "reactor/process.rs",
     "reactor/backend/outstanding.rs",
     "reactor/backend/uring/buffers.rs",

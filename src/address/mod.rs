@@ -2,12 +2,14 @@
 //! `UNIXAddress`, `IAddress`), and the syntax of hosts: the texts that are addresses, and those
 //! that could be names.
 
+mod family;
 mod host;
 mod unix;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
+pub use self::family::{AddressFamily, UnknownFamily};
 pub use self::host::BadHostName;
 pub(crate) use self::host::{literal, parse_ipv6, to_ascii};
 pub use self::unix::{UnixAddress, UnixAddressError};

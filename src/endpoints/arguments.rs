@@ -241,7 +241,6 @@ impl<'d> Arguments<'d> {
     }
 
     /// Creates the error for arguments that are unusable in combination.
-    #[cfg(feature = "tls")]
     pub(super) fn unusable(&self, reason: impl Display) -> DescriptionError {
         let kind = DescriptionErrorKind::Unusable { reason: reason.to_string() };
         self.description.error(self.description.end(), kind)

@@ -19,6 +19,9 @@
 //! | `tcp:host=example.org:port=80:timeout=5:bindAddress=192.0.2.1` | to a host, from a given local address |
 //! | `unix:/run/ropewalk.sock:mode=660` | on a UNIX socket, with a lock file beside it |
 //! | `unix:/run/ropewalk.sock` | to a UNIX socket |
+//! | `fd:3` | on a listening socket that the process has inherited, by its number |
+//! | `systemd:domain=INET:index=0` | on a listening socket that a service manager has passed, by its place |
+//! | `systemd:domain=UNIX:name=web` | on one of them, by its name |
 //! | `ssl:8443:privateKey=key.pem:certKey=chain.pem` | on port 8443 of all IPv4 interfaces, over TLS |
 //! | `tls:/etc/certificates:8443` | on port 8443 of all interfaces, over TLS, with the certificate for the requested host name |
 //! | `tls:example.org:443` | to a host over TLS, verified by the platform's trust roots |
@@ -28,13 +31,15 @@
 //! Some options are given by name only. Ports and clients over TCP and TLS take `noDelay`,
 //! `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit` and `atQueueLimit`
 //! (`abort`, `pause` or `tell`). Ports also take `ipv6Only`. UNIX sockets take the last four of the
-//! seven. Each option is a method of [`ListenOptions`](crate::ListenOptions) or
-//! [`ConnectOptions`](crate::ConnectOptions), where its effect is documented.
+//! seven. Inherited sockets take `noDelay`, `queueLimit` and `atQueueLimit`. Each option is a
+//! method of [`ListenOptions`](crate::ListenOptions) or [`ConnectOptions`](crate::ConnectOptions),
+//! where its effect is documented.
 //!
 //! Fields are separated by colons; a field is positional or `name=value`. A backslash takes the
 //! next character literally (`\:`, `\=`, `\\`), and [`quote_string_argument`] adds backslashes
 //! where they are needed.
 
+mod adopted;
 mod arguments;
 mod description;
 mod hostname;
@@ -48,6 +53,7 @@ mod unix;
 use std::fmt;
 use std::rc::Rc;
 
+pub use self::adopted::AdoptedStreamServerEndpoint;
 pub use self::arguments::{Argument, Arguments, ScopedIp, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
 pub use self::hostname::HostnameEndpoint;

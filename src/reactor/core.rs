@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -156,6 +156,17 @@ impl Driver for Core {
 
     fn raw_fd(&self, id: Id) -> Option<RawFd> {
         self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
+    }
+
+    fn duplicate(&self, id: Id, lasting: bool) -> io::Result<OwnedFd> {
+        if self.is_forked_child() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let duplicate = self.second_descriptor(id)?;
+        if lasting {
+            self.backend_for_request().share(id)?;
+        }
+        Ok(duplicate)
     }
 
     fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any)) {

@@ -14,6 +14,7 @@
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
+//! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream_port`], [`Reactor::adopt_stream_connection`] |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
@@ -41,6 +42,7 @@
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
+// | `inherited.rs` | descriptors from the process that started this one |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
 // | `watch.rs`, `watched.rs` | foreign descriptors: the interface and its state, and the part that the table knows |
 // | `descriptor.rs`, `interest.rs`, `watch_callbacks.rs` | the arguments of a watch |
@@ -57,6 +59,7 @@ mod core;
 mod descriptor;
 mod events;
 mod hosting;
+mod inherited;
 mod interest;
 mod life;
 mod net;
@@ -94,10 +97,13 @@ pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
 pub use self::descriptor::Descriptor;
 pub use self::hosting::HostedRun;
+pub(crate) use self::inherited::give_back;
+pub use self::inherited::{InheritedDescriptor, ListenFds};
 pub use self::interest::Interest;
 #[cfg(feature = "testing")]
 pub(crate) use self::interest::Ready;
 use self::life::Handle;
+pub use self::net::adopt::AdoptOptions;
 pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -456,6 +456,11 @@ impl Driver for EndSocket {
 
     fn raw_fd(&self, _: Id) -> Option<RawFd> {
         None
+    }
+
+    /// Always fails: there is no socket.
+    fn duplicate(&self, _: Id, _lasting: bool) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn above(&self, _: Id, look: &mut dyn FnMut(&dyn Any)) {

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::id::Id;
@@ -52,6 +52,8 @@ pub(crate) trait Driver {
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
     /// Returns the descriptor.
     fn raw_fd(&self, id: Id) -> Option<RawFd>;
+    /// Returns a second descriptor of the socket. With `lasting`, it outlives the present call.
+    fn duplicate(&self, id: Id, lasting: bool) -> io::Result<OwnedFd>;
     /// Shows `look` the object above the transport, which a room above this one built.
     fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any));
     /// Wakes the host that waits in the place of the loop, if there is one.

@@ -18,7 +18,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -382,6 +382,51 @@ impl Transport {
     /// once the connection is over. It belongs to the reactor: do not read, write or close it.
     pub fn raw_fd(&self) -> Option<RawFd> {
         self.driver().ok()?.raw_fd(self.0.id)
+    }
+
+    /// Returns a second descriptor of the socket, for another process or library (Twisted:
+    /// `fileno`, which the program duplicates). It is close-on-exec, and the caller's to close.
+    ///
+    /// It is the same connection: the peer sees an end when both are closed, or when this end is
+    /// [closed](Self::lose_connection), because that ends the connection for both. Bytes go to the
+    /// descriptor that reads them first, and TLS stays here. Do not change whether it blocks: that
+    /// is one setting for both.
+    ///
+    /// # Errors
+    /// The connection is over (`NotConnected`), the process has no descriptor left, or there is no
+    /// socket (`Unsupported`): the connection is simulated, or one of the test kit.
+    ///
+    /// ```
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Looks at an option of its socket.
+    /// struct Curious;
+    ///
+    /// impl Protocol for Curious {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         let socket = std::net::TcpStream::from(transport.duplicate()?);
+    ///         println!("packets leave with a TTL of {}", socket.ttl()?);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.driver()?.duplicate(self.0.id, true)
+    }
+
+    /// Calls `call` with a descriptor of the socket, for options that have no method here (Twisted:
+    /// `socket`). It is a duplicate that is closed after the call: do not duplicate it further, but
+    /// use [`duplicate`](Self::duplicate).
+    ///
+    /// # Errors
+    /// As [`duplicate`](Self::duplicate).
+    pub fn with_descriptor<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
+        let duplicate = self.driver()?.duplicate(self.0.id, false)?;
+        Ok(call(duplicate.as_fd()))
     }
 
     /// Returns the timers of the reactor, or of the virtual clock that the test kit drives this

@@ -236,6 +236,63 @@ fn echo_server_without_its_port_says_so() {
     assert!(said.starts_with(&format!("Error: cannot listen on {address}: ")), "{said}");
 }
 
+/// The process that a line of `handover` names, and the rest of the line.
+#[track_caller]
+fn process_in(line: &str) -> (Pid, &str) {
+    let (number, rest) = line.strip_prefix("process ").and_then(|line| line.split_once(' ')).expect(line);
+    (Pid::from_raw(number.parse().expect(line)).expect("a process"), rest)
+}
+
+/// Ends a process that is no child of this one, if the test fails.
+struct EndsWithTest(Pid);
+
+impl Drop for EndsWithTest {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+/// `handover` replaces itself twice on SIGHUP: an open connection goes on, new ones are served, and
+/// each old process leaves.
+#[test]
+fn handover_replaces_itself() {
+    if is_ignored(Signal::HUP) {
+        return println!("skipped: SIGHUP is ignored here, and so it is by the example");
+    }
+    let server = Running::start("handover", &["tcp:0:interface=127.0.0.1"]);
+    let line = server.line();
+    let (mut old, rest) = process_in(&line);
+    let address: SocketAddr = rest.strip_prefix("listens on ").expect("it says where").parse().expect("an address");
+    let asks = |stream: &mut TcpStream| {
+        stream.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *b"hello");
+    };
+    let mut guards = Vec::new();
+    for _ in 0..2 {
+        let mut open = dial(address);
+        asks(&mut open);
+        kill_process(old, Signal::HUP).unwrap();
+        let line = server.line();
+        let (new, rest) = process_in(&line);
+        guards.push(EndsWithTest(new));
+        assert!(new != old && rest == format!("listens on {address}"), "{line}");
+        asks(&mut open);
+        asks(&mut dial(address));
+        drop(open);
+        let line = server.line();
+        assert_eq!(process_in(&line), (old, "is done"), "{line}");
+        asks(&mut dial(address));
+        old = new;
+    }
+    kill_process(old, Signal::TERM).unwrap();
+    let (status, rest, errors) = server.end();
+    assert!(status.success() && rest.is_empty() && errors.is_empty(), "{status}: {rest:?}, {errors}");
+    guards.into_iter().for_each(std::mem::forget);
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
 /// `proxy`: much goes through both ways, an end of stream too, and answers that come after it.
 #[test]
 fn proxy_passes_everything_on() {

@@ -7,6 +7,7 @@ mod connecting;
 mod endpoint_descriptions;
 mod endpoint_options;
 mod endpoints;
+mod handed_over;
 mod happy_eyeballs;
 mod host_names;
 mod registry;

@@ -81,7 +81,7 @@ fn errors_of_ones_own() {
         ("named:blog", 10, "port is missing"),
         ("named:name=wiki", 11, "expected the name of a service"),
         (r"local:8\", 7, "a backslash ends the description"),
-        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected local, named, "),
+        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected fd, local, named, "),
     ] {
         let (at, said) = error(registry.server_from_string(&reactor, text));
         assert!(at == position && said.contains(expectation), "{said}: not {expectation:?} at {position}");
@@ -110,7 +110,8 @@ fn prefixes_are_taken() {
 }
 
 /// The types that are built in, as errors list them.
-const SERVERS: &str = if cfg!(feature = "tls") { "ssl, tcp, tcp6, tls or unix" } else { "tcp, tcp6 or unix" };
+const SERVERS: &str =
+    if cfg!(feature = "tls") { "fd, ssl, systemd, tcp, tcp6, tls or unix" } else { "fd, systemd, tcp, tcp6 or unix" };
 const CLIENTS: &str = if cfg!(feature = "tls") { "ssl, tcp, tls or unix" } else { "tcp or unix" };
 
 /// The same one by one.

@@ -7,6 +7,7 @@ use super::circles::Graph;
 const HOUSE: &[(&str, &[&str])] = &[
     ("paged_vec", &[]),
     ("process", &[]),
+    ("inherited", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
     // The arguments of a watch, and its part that the table knows.
@@ -40,7 +41,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ),
     ("around_wait", &[]),
     // `Reactor`, and its builder.
-    ("mod", &["around_wait", "backend", "backend_kind", "core", "life", "net", "triggers"]),
+    ("mod", &["around_wait", "backend", "backend_kind", "core", "inherited", "life", "net", "triggers"]),
     ("turn", &["backend", "core"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),

@@ -31,6 +31,7 @@ use std::time::Duration;
 use ::mio::Interest as PollInterest;
 use ::mio::Waker;
 
+use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::fine_timer::FineTimer;
 use super::foreign::ForeignDescriptors;
 use super::poller::Poller;
@@ -43,6 +44,7 @@ use super::{
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
+use crate::error::AdoptError;
 use crate::log::error;
 use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
@@ -100,6 +102,22 @@ impl Mio {
 
     fn stream(&mut self, id: Id) -> Option<&mut PolledStream> {
         self.table.get_mut(id)?.stream()
+    }
+
+    /// Takes the spare descriptor, if there is none yet.
+    fn keep_reserve(&mut self) -> io::Result<()> {
+        if self.reserve.is_none() {
+            self.reserve = Some(socket::reserve()?);
+        }
+        Ok(())
+    }
+
+    /// Takes a socket with other descriptors out of the poller: closing ours would not. The poller
+    /// would report events of the others for ever.
+    fn deregister_shared(&self, descriptor: RawFd) {
+        if let Err(error) = self.poller.deregister(descriptor) {
+            tracing::warn!(%error, "the poller keeps a socket that another descriptor holds open");
+        }
     }
 
     /// Returns the foreign descriptors, whose poller is made for the first of them.
@@ -200,12 +218,60 @@ impl Backend for Mio {
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
         let (socket, bound, file) = socket::listen(address, options)?;
-        if self.reserve.is_none() {
-            self.reserve = Some(socket::reserve()?);
-        }
+        self.keep_reserve()?;
         self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE)?;
         self.table.insert(id, PolledSource::Listener(Box::new(Listener::new(socket, &bound, file, options))));
         Ok(bound)
+    }
+
+    fn examine(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        role: Role,
+        options: &AdoptedOptions,
+    ) -> Result<Examined, AdoptError> {
+        adopted::examine(descriptor, role, options)
+    }
+
+    fn adopt_port(
+        &mut self,
+        id: Id,
+        socket: OwnedFd,
+        host: &Address,
+        options: &PortOptions,
+        remove_file: bool,
+    ) -> Result<(), (OwnedFd, io::Error)> {
+        if let Err(error) = self.keep_reserve() {
+            return Err((socket, error));
+        }
+        if let Err(error) = self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE) {
+            return Err((socket, error));
+        }
+        let listener = Listener::of_adopted(socket, host, options, remove_file);
+        self.table.insert(id, PolledSource::Listener(Box::new(listener)));
+        Ok(())
+    }
+
+    fn share(&mut self, id: Id) -> io::Result<()> {
+        match self.table.get_mut(id) {
+            Some(PolledSource::Listener(listener)) => listener.shared = true,
+            Some(PolledSource::Stream(stream)) => stream.shared = true,
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        }
+        Ok(())
+    }
+
+    fn leave_waiting(&mut self, id: Id) {
+        if let Some(PolledSource::Listener(listener)) = self.table.get_mut(id) {
+            listener.leave_waiting();
+        }
+    }
+
+    fn leave_file(&mut self, id: Id) -> io::Result<()> {
+        match self.table.get_mut(id) {
+            Some(PolledSource::Listener(listener)) => listener.leave_file(),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     fn accept(&mut self, id: Id) {
@@ -217,7 +283,12 @@ impl Backend for Mio {
 
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
         match self.table.take(id) {
-            PolledSource::Listener(mut listener) => listener.waiting_connections(),
+            PolledSource::Listener(mut listener) => {
+                if listener.shared {
+                    self.deregister_shared(listener.socket.as_raw_fd());
+                }
+                listener.waiting_connections()
+            }
             _ => Vec::new(),
         }
     }
@@ -292,10 +363,18 @@ impl Backend for Mio {
     }
 
     fn close(&mut self, id: Id, reset: bool) {
-        // Closing takes a descriptor out of the poller; no call is needed for that.
         match self.table.take(id) {
-            PolledSource::Stream(stream) if reset => socket::reset_on_close(stream.socket.as_fd()),
-            PolledSource::Stream(stream) => stream.read_last(),
+            PolledSource::Stream(stream) => {
+                // Closing takes a descriptor out of the poller, unless there are others.
+                if stream.shared {
+                    self.deregister_shared(stream.socket.as_raw_fd());
+                }
+                if reset {
+                    socket::reset_on_close(stream.socket.as_fd());
+                } else {
+                    stream.read_last();
+                }
+            }
             PolledSource::Listener(_) | PolledSource::Connecting(_) => {}
             PolledSource::Vacant => {
                 if let Some(foreign) = &mut self.foreign {
@@ -399,6 +478,7 @@ impl Backend for Mio {
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>> {
         match self.table.get(id)? {
             PolledSource::Stream(stream) => Some(stream.socket.as_fd()),
+            PolledSource::Listener(listener) => Some(listener.socket.as_fd()),
             _ => None,
         }
     }

@@ -59,6 +59,7 @@
 //! [`clock`]: Backend::clock
 //! [`next`]: Backend::next
 
+mod adopted;
 mod any;
 mod closed;
 mod fine_timer;
@@ -86,12 +87,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
+use crate::error::AdoptError;
 use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::InFlight;
 
+pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
@@ -128,6 +131,44 @@ pub(crate) trait Backend {
 
     /// Takes over an accepted connection under `id`.
     fn adopt(&mut self, id: Id, socket: IncomingSocket) -> io::Result<()>;
+
+    /// Examines a socket of the program's, and makes it ready for [`adopt`](Self::adopt) or
+    /// [`adopt_port`](Self::adopt_port). A backend without descriptors refuses.
+    fn examine(
+        &self,
+        _descriptor: BorrowedFd<'_>,
+        _role: Role,
+        _options: &AdoptedOptions,
+    ) -> Result<Examined, AdoptError> {
+        Err(AdoptError::Unsupported)
+    }
+
+    /// Takes over an examined listening socket. Accepting starts at once. With `remove_file`, the
+    /// file of a UNIX socket is removed when the socket is closed. An error gives the socket back.
+    fn adopt_port(
+        &mut self,
+        _id: Id,
+        socket: OwnedFd,
+        _host: &Address,
+        _options: &PortOptions,
+        _remove_file: bool,
+    ) -> Result<(), (OwnedFd, io::Error)> {
+        Err((socket, io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Notes that the socket of `id` has a second descriptor, perhaps in another process: closing
+    /// ours does not end it, and others accept from it.
+    fn share(&mut self, _id: Id) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Leaves the connections that wait at a port to the other descriptors of its socket.
+    fn leave_waiting(&mut self, _id: Id) {}
+
+    /// Leaves the file of a UNIX port behind when the port stops.
+    fn leave_file(&mut self, _id: Id) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Starts a connection attempt. The outcome is a completion, even if it is known at once.
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
@@ -257,7 +298,7 @@ pub(crate) trait Backend {
         socket::set_option(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
     }
 
-    /// Returns the descriptor of a stream, for reading its options.
+    /// Returns the descriptor of a stream or of a port, for reading its options.
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>>;
 
     /// Returns `true` if Nagle's algorithm is off.

@@ -71,7 +71,7 @@ pub(crate) struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             no_delay: true,
             reuse_address: true,

@@ -14,7 +14,7 @@ use super::socket_file::SocketFile;
 use super::table::Requeue;
 use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
 use super::{ConnectionOptions, PortOptions};
-use crate::address::{Address, AddressPair};
+use crate::address::{Address, AddressPair, UnixAddress};
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::{CHUNK, MAX_SLICES};
 
@@ -52,6 +52,10 @@ pub(super) struct Listener {
     host: Option<Address>,
     /// Options that accepted connections do not inherit from the listener.
     given: Option<ConnectionOptions>,
+    /// The socket has other descriptors, perhaps in other processes.
+    pub(super) shared: bool,
+    /// The waiting connections are left to the other descriptors when this one is closed.
+    leaves_waiting: bool,
     /// Connections may be waiting.
     pub(super) waiting: bool,
     /// Accepting is not suspended.
@@ -89,6 +93,9 @@ pub(super) struct PolledStream {
     pub(super) blocked: bool,
     /// The poller is registered for room to write.
     pub(super) armed: bool,
+    /// The socket has other descriptors, so that closing this one does not take it out of the
+    /// poller.
+    pub(super) shared: bool,
     /// Received bytes may carry descriptors. A closed peer has to be reported, because UNIX sockets
     /// have no resets to report it.
     pub(super) unix: bool,
@@ -232,6 +239,8 @@ impl Listener {
             socket,
             host,
             given,
+            shared: false,
+            leaves_waiting: false,
             waiting: false,
             accepting: true,
             short: false,
@@ -239,6 +248,30 @@ impl Listener {
             accepted: 0,
             turn: 0,
         }
+    }
+
+    /// Makes a listener of a socket that the program has handed over.
+    pub(super) fn of_adopted(socket: OwnedFd, host: &Address, options: &PortOptions, remove_file: bool) -> Self {
+        let path = host.unix().and_then(UnixAddress::as_path).filter(|_| remove_file);
+        let mut listener = Self::new(socket, host, path.map(SocketFile::of_adopted), options);
+        listener.shared = true;
+        listener
+    }
+
+    /// Leaves the connections that wait to the other descriptors of the socket.
+    pub(super) fn leave_waiting(&mut self) {
+        self.leaves_waiting = true;
+    }
+
+    /// Leaves the file behind when the socket is closed.
+    pub(super) fn leave_file(&mut self) -> io::Result<()> {
+        if let Some(file) = self.file.take()
+            && let Err(locked) = file.leave()
+        {
+            self.file = Some(locked);
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the lock of a UNIX socket is not handed over"));
+        }
+        Ok(())
     }
 
     /// Resumes accepting after a failure. Connections may have arrived meanwhile.
@@ -294,6 +327,9 @@ impl Listener {
     /// removed first, so that no more arrive.
     pub(super) fn waiting_connections(&mut self) -> Vec<Incoming> {
         self.file = None;
+        if self.leaves_waiting {
+            return Vec::new();
+        }
         let waiting = socket::accept_waiting(self.socket.as_fd());
         waiting.filter_map(|(socket, peer)| self.incoming(socket, peer)).collect()
     }
@@ -367,6 +403,7 @@ impl PolledStream {
             ended: false,
             blocked: false,
             armed: false,
+            shared: false,
             unix,
         }
     }

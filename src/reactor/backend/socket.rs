@@ -483,7 +483,6 @@ pub(super) fn local_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getsockname(socket)?)
 }
 
-#[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
     our_address(rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?)
 }

@@ -42,6 +42,27 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), identity: None, process: getpid(), lock: held })
     }
 
+    /// Takes over the file of a socket that another process has made. It is removed when this is
+    /// dropped, if it is still the present file.
+    pub(super) fn of_adopted(path: &Path) -> Self {
+        let mut file = Self { path: path.to_owned(), identity: None, process: getpid(), lock: None };
+        file.bound();
+        file
+    }
+
+    /// Leaves the file behind, for another process.
+    ///
+    /// # Errors
+    /// Gives it back if there is a lock: that goes with this process, and a file without its lock
+    /// would be taken for one that a dead process has left.
+    pub(super) fn leave(mut self) -> Result<(), Self> {
+        if self.lock.is_some() {
+            return Err(self);
+        }
+        self.identity = None;
+        Ok(())
+    }
+
     /// Makes this process the one that removes the file and releases the lock.
     pub(super) fn adopt(&mut self) {
         self.process = getpid();

@@ -11,6 +11,7 @@
 //! | abstract UNIX names | supported | [`Unsupported`] | [`Unsupported`] |
 //! | credentials of a UNIX peer | `SO_PEERCRED` | [`Unsupported`] | [`Unsupported`] |
 //! | `TCP_USER_TIMEOUT`, `TCP_QUICKACK` | supported | [`Unsupported`] | [`Unsupported`] |
+//! | whether a socket listens | `SO_ACCEPTCONN` | as Linux | a socket without a peer counts as one |
 //! | indices of network interfaces | Linux only: `SIOCGIFINDEX` | [`Unsupported`] | [`Unsupported`] |
 //!
 //! A missing feature is an error that names it. The exception is held-back segments, which only
@@ -136,6 +137,31 @@ pub(super) fn set_mode_before_bind(socket: &OwnedFd, mode: rustix::fs::Mode) -> 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn set_mode_before_bind(_socket: &OwnedFd, _mode: rustix::fs::Mode) -> rustix::io::Result<()> {
     Ok(())
+}
+
+/// Returns `true` if `listen` was called on a stream socket.
+#[cfg(not(target_vendor = "apple"))]
+pub(super) fn listens(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    rustix::net::sockopt::socket_acceptconn(socket)
+}
+
+/// Returns `true` if a stream socket has no peer: this system does not say more. An accept from a
+/// socket that does not listen fails, which suspends its port.
+#[cfg(target_vendor = "apple")]
+pub(super) fn listens(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    use rustix::io::Errno;
+    match rustix::net::getpeername(socket) {
+        Ok(_) => Ok(false),
+        Err(Errno::NOTCONN | Errno::INVAL) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a socket that the program hands over nonblocking.
+pub(super) fn prepare_adopted(socket: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    #[cfg(target_vendor = "apple")]
+    sockopt::set_socket_nosigpipe(socket, true)?;
+    rustix::io::ioctl_fionbio(socket, true)
 }
 
 /// Makes a TCP socket send the bytes that it holds back. Other sockets hold back none.

@@ -26,6 +26,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub(in crate::reactor) struct PortCore {
     pub(super) factory: BoxedFactory,
     pub(super) options: PortOptions,
+    /// The program has handed the socket over, so there is no other to listen on later.
+    pub(super) adopted: bool,
+    /// The socket has other descriptors, perhaps in other processes.
+    pub(super) shared: Cell<bool>,
     /// The requested address; once bound, the bound address.
     pub(super) host: RefCell<Address>,
     pub(super) state: RefCell<ListenerState>,
@@ -53,11 +57,18 @@ impl PortCore {
         Self {
             factory,
             options,
+            adopted: false,
+            shared: Cell::new(false),
             host: RefCell::new(address),
             state: RefCell::new(ListenerState::Stopped),
             pause: Cell::new(FIRST_PAUSE),
             problems: RefCell::default(),
         }
+    }
+
+    /// Makes the port of a socket that the program has handed over.
+    pub(super) fn adopted(host: Address, options: PortOptions, factory: BoxedFactory) -> Self {
+        Self { adopted: true, shared: Cell::new(true), ..Self::new(host, options, factory) }
     }
 
     /// Resets the pause after a successful accept.

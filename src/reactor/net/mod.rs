@@ -6,10 +6,12 @@
 //! | `lingering.rs`, `lingering_socket.rs` | sockets that are read on after their close |
 //! | `port.rs`, `listener.rs` | listening |
 //! | `connect.rs`, `dial.rs` | connecting |
+//! | `adopt.rs` | both, of sockets that the program hands over |
 //! | `unix.rs` | the same over UNIX sockets |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
+pub(in crate::reactor) mod adopt;
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
 pub(in crate::reactor) mod dial;

@@ -4,13 +4,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
 use super::listener::{ListenerState, PortCore};
 use super::options::ListenOptions;
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
-use crate::error::ListenError;
+use crate::error::{AdoptError, ListenError};
 use crate::protocol::{BoxedFactory, Factory};
 use crate::reactor::backend::{Incoming, ListenRefusal, PortOptions};
 use crate::reactor::{Core, Reactor, Slot};
@@ -77,10 +78,90 @@ impl Port {
     ///
     /// # Errors
     /// [`ListenError`]: the port is listening already, or still stopping; the address is not
-    /// available any longer; the factory's `do_start` panicked; the reactor is closed or stopping.
+    /// available any longer; the factory's `do_start` panicked; the reactor is closed or stopping;
+    /// the port was adopted, and its descriptor is closed.
     pub fn start_listening(&self) -> Result<(), ListenError> {
         let core = self.core.upgrade().ok_or(ListenError::ReactorGone)?;
         core.start_port(&self.port)
+    }
+
+    /// Returns a second descriptor of the listening socket, for another process (Twisted:
+    /// `fileno`, which the program duplicates). It is close-on-exec, and the caller's to close.
+    ///
+    /// Both descriptors accept connections, each its own, from one queue. So another process can
+    /// take the port over without losing one: send it the descriptor
+    /// ([`send_file_descriptor`](crate::Transport::send_file_descriptor)), let it
+    /// [adopt](crate::Reactor::adopt_stream_port) the port, and then
+    /// [stop listening](Self::stop_listening) here. The address is free when the last descriptor is
+    /// closed. From this call on, [`abort_listening`](Self::abort_listening) and a reactor that
+    /// stops leave waiting connections to the other descriptors. On io_uring the port is polled
+    /// from now on, because the mode of the socket is shared as well.
+    ///
+    /// The file of a UNIX socket is removed when this port stops: see
+    /// [`leave_socket_file`](Self::leave_socket_file).
+    ///
+    /// ```
+    /// # use ropewalk::reactor::AdoptOptions;
+    /// # use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    /// # fn main() -> Result<()> {
+    /// let (old, new) = (Reactor::new()?, Reactor::new()?);
+    /// let port = old.listen_tcp("127.0.0.1:0".parse()?, &ListenOptions::new(), |_| Some(Echo))?;
+    /// let taken_over = new.adopt_stream_port(port.duplicate()?, &AdoptOptions::new(), |_| Some(Echo))?;
+    /// assert_eq!(taken_over.host(), port.host());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The port does not listen (`NotConnected`), the process has no descriptor left, or the
+    /// reactor is on a simulated network (`Unsupported`).
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        let (core, id) = self.open()?;
+        let duplicate = core.second_descriptor(id)?;
+        core.backend_for_request().share(id)?;
+        self.port.shared.set(true);
+        Ok(duplicate)
+    }
+
+    /// Calls `call` with a descriptor of the listening socket, for options that have no method here
+    /// (Twisted: `socket`). It is a duplicate that is closed after the call: do not duplicate it
+    /// further, but use [`duplicate`](Self::duplicate).
+    ///
+    /// # Errors
+    /// As [`duplicate`](Self::duplicate).
+    pub fn with_descriptor<R>(&self, call: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
+        let (core, id) = self.open()?;
+        // A duplicate, because nothing of the reactor's may be borrowed while `call` runs.
+        let duplicate = core.second_descriptor(id)?;
+        Ok(call(duplicate.as_fd()))
+    }
+
+    /// Leaves the file of a UNIX socket behind when this port stops, for the process that has taken
+    /// the port over. Otherwise the file is removed, and no peer finds the new process.
+    ///
+    /// The new process removes it in turn if it adopts the port with
+    /// [`remove_file`](crate::reactor::AdoptOptions::remove_file). Call this when the new process
+    /// has said that it has adopted the port. For ports without a file it does nothing.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if the port holds a lock ([`want_pid`](crate::reactor::UnixListenOptions)),
+    /// which cannot be handed over: a third process would take the free lock, and replace the file.
+    /// `NotConnected` if the port does not listen, `Unsupported` on a simulated network.
+    pub fn leave_socket_file(&self) -> io::Result<()> {
+        let (core, id) = self.open()?;
+        core.backend.borrow_mut().leave_file(id)
+    }
+
+    /// Returns the reactor and the id of a listening port.
+    fn open(&self) -> io::Result<(Rc<Core>, Id)> {
+        match (self.core.upgrade(), &*self.port.state.borrow()) {
+            (Some(core), ListenerState::Listening(id)) if !core.is_forked_child() => Ok((core, *id)),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Stops listening (Twisted: `stopListening`). The address is free when this returns.
@@ -98,7 +179,9 @@ impl Port {
 
     /// Stops listening, and resets the connections that the system has accepted but that have no
     /// protocol yet, as Twisted's `stopListening` does. Their peers can tell a reset from an
-    /// answer. Otherwise as [`stop_listening`](Self::stop_listening).
+    /// answer. Otherwise as [`stop_listening`](Self::stop_listening). If the socket has other
+    /// descriptors (an adopted port, [`duplicate`](Self::duplicate)), the connections that wait are
+    /// left to them.
     ///
     /// ```
     /// # use ropewalk::{ListenOptions, Protocol, Reactor, Result, Transport};
@@ -144,6 +227,17 @@ pub(in crate::reactor) enum BacklogPolicy {
 }
 
 impl Core {
+    /// Returns a second descriptor of a port or a stream.
+    pub(in crate::reactor) fn second_descriptor(&self, id: Id) -> io::Result<OwnedFd> {
+        let backend = self.backend.borrow();
+        backend.descriptor(id).ok_or(io::ErrorKind::Unsupported)?.try_clone_to_owned()
+    }
+
+    /// Returns the handle of a port.
+    pub(super) fn port_handle(self: &Rc<Self>, port: Rc<PortCore>) -> Port {
+        Port { core: Rc::downgrade(self), port }
+    }
+
     pub(in crate::reactor) fn listen(
         self: &Rc<Self>,
         address: Address,
@@ -152,7 +246,7 @@ impl Core {
     ) -> Result<Port, ListenError> {
         let port = Rc::new(PortCore::new(address, options, factory));
         self.start_port(&port)?;
-        Ok(Port { core: Rc::downgrade(self), port })
+        Ok(self.port_handle(port))
     }
 
     fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
@@ -160,14 +254,9 @@ impl Core {
         if !matches!(&*port.state.borrow(), ListenerState::Stopped) {
             return Err(ListenError::AlreadyListening { address });
         }
-        if self.is_closed() {
-            return Err(ListenError::ReactorGone);
-        }
-        if !self.is_ours() {
-            return Err(ListenError::ForkedChild);
-        }
-        if self.run.is_closing() {
-            return Err(ListenError::ReactorStopping);
+        self.may_listen()?;
+        if port.adopted {
+            return Err(AdoptError::Taken.into());
         }
         let address = self.local_address(address, &port.options)?;
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
@@ -211,6 +300,17 @@ impl Core {
         }
     }
 
+    /// Checks that the reactor takes ports and connections.
+    pub(super) fn may_listen(&self) -> Result<(), ListenError> {
+        if self.is_closed() {
+            return Err(ListenError::ReactorGone);
+        }
+        if !self.is_ours() {
+            return Err(ListenError::ForkedChild);
+        }
+        if self.run.is_closing() { Err(ListenError::ReactorStopping) } else { Ok(()) }
+    }
+
     /// Adds the scope of the named interface to an address, and checks that the options fit its
     /// family.
     fn local_address(&self, address: Address, options: &PortOptions) -> Result<Address, ListenError> {
@@ -244,7 +344,12 @@ impl Core {
                 let id = *id;
                 *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
-                let accepted = self.backend_for_request().stop_listening(id);
+                let mut backend = self.backend_for_request();
+                if port.shared.get() && policy == BacklogPolicy::Refuse {
+                    backend.leave_waiting(id);
+                }
+                let accepted = backend.stop_listening(id);
+                drop(backend);
                 // This may be inside a callback, and building a protocol is another one.
                 for incoming in accepted {
                     let port = Rc::clone(port);

@@ -48,6 +48,7 @@ pub(super) use self::buffers::Buffer;
 use self::flow::{Arrival, FAILED, Flow};
 use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
+use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::foreign::ForeignDescriptors;
 use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
 use super::socket::{self, Send};
@@ -57,6 +58,7 @@ use super::{
     Monotonic, Progress, Wake,
 };
 use crate::address::Address;
+use crate::error::AdoptError;
 use crate::log::error;
 use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::id::Id;
@@ -128,6 +130,14 @@ impl Uring {
             self.foreign = Some(Box::new(ForeignDescriptors::new()?));
         }
         Ok(self.foreign.as_mut().expect("it was just made"))
+    }
+
+    /// Takes the spare descriptor, if there is none yet.
+    fn keep_reserve(&mut self) -> io::Result<()> {
+        if self.reserve.is_none() {
+            self.reserve = Some(socket::reserve()?);
+        }
+        Ok(())
     }
 
     /// Fast path: returns `true` if a receive returned bytes that fit the budget of this turn, and
@@ -356,14 +366,70 @@ impl Backend for Uring {
             }
             refusal => Err(refusal),
         })?;
-        if self.reserve.is_none() {
-            self.reserve = Some(socket::reserve()?);
-        }
+        self.keep_reserve()?;
         socket::set_blocking(socket.as_fd(), true)?;
         let mut port = Accepting::new(readiness::Listener::new(socket, &bound, file, options));
         port.arm(id, &mut self.ring);
         self.table.insert(id, RingSource::Port(Box::new(port)));
         Ok(bound)
+    }
+
+    fn examine(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        role: Role,
+        options: &AdoptedOptions,
+    ) -> Result<Examined, AdoptError> {
+        let examined = adopted::examine(descriptor, role, options)?;
+        if let Examined::Connection(ends) = &examined
+            && ends.host().unix().is_none()
+        {
+            socket::set_blocking(descriptor, true)?;
+        }
+        Ok(examined)
+    }
+
+    fn adopt_port(
+        &mut self,
+        id: Id,
+        socket: OwnedFd,
+        host: &Address,
+        options: &PortOptions,
+        remove_file: bool,
+    ) -> Result<(), (OwnedFd, io::Error)> {
+        if let Err(error) = self.keep_reserve() {
+            return Err((socket, error));
+        }
+        let listener = readiness::Listener::of_adopted(socket, host, options, remove_file);
+        let mut port = Accepting::polled(listener);
+        port.arm(id, &mut self.ring);
+        self.table.insert(id, RingSource::Port(Box::new(port)));
+        Ok(())
+    }
+
+    fn share(&mut self, id: Id) -> io::Result<()> {
+        match self.table.get_mut(id) {
+            Some(RingSource::Port(port)) => {
+                port.share(id, &mut self.ring)?;
+                self.table.requeue_next_turn(id);
+            }
+            Some(RingSource::Stream(_) | RingSource::Polled(Polled::Stream(_))) => {}
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        }
+        Ok(())
+    }
+
+    fn leave_waiting(&mut self, id: Id) {
+        if let Some(RingSource::Port(port)) = self.table.get_mut(id) {
+            port.leave_waiting();
+        }
+    }
+
+    fn leave_file(&mut self, id: Id) -> io::Result<()> {
+        match self.table.get_mut(id) {
+            Some(RingSource::Port(port)) => port.leave_file(),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     fn accept(&mut self, id: Id) {
@@ -605,6 +671,7 @@ impl Backend for Uring {
         match self.table.get(id)? {
             RingSource::Stream(flow) => Some(flow.socket.as_fd()),
             RingSource::Polled(Polled::Stream(stream)) => Some(stream.socket.as_fd()),
+            RingSource::Port(port) => Some(port.socket()),
             _ => None,
         }
     }

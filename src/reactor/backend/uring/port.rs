@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -30,11 +30,58 @@ pub(super) struct Accepting {
     polled: bool,
     /// A request is under way.
     armed: bool,
+    /// The socket has other descriptors, perhaps in other processes. It stays nonblocking, so that
+    /// no accept of theirs waits, and is polled.
+    shared: bool,
 }
 
 impl Accepting {
     pub(super) fn new(listener: Listener) -> Self {
-        Self { listener, arrived: VecDeque::new(), failure: None, many: true, polled: false, armed: false }
+        Self {
+            listener,
+            arrived: VecDeque::new(),
+            failure: None,
+            many: true,
+            polled: false,
+            armed: false,
+            shared: false,
+        }
+    }
+
+    /// Makes a port of a nonblocking listener whose socket other processes may share.
+    pub(super) fn polled(listener: Listener) -> Self {
+        Self { polled: true, shared: true, ..Self::new(listener) }
+    }
+
+    /// Polls the socket from now on, because there is another descriptor of it. All descriptors
+    /// share the blocking mode, and only a poll works with a nonblocking socket.
+    ///
+    /// The port is to be visited after that: connections may have been accepted.
+    pub(super) fn share(&mut self, id: Id, ring: &mut Ring) -> io::Result<()> {
+        if mem::replace(&mut self.shared, true) {
+            return Ok(());
+        }
+        socket::set_blocking(self.listener.socket.as_fd(), false)?;
+        if !mem::replace(&mut self.polled, true) {
+            self.arrived.extend(ring.end_accept(id));
+            (self.armed, self.listener.waiting) = (false, true);
+        }
+        Ok(())
+    }
+
+    /// Leaves the waiting connections to the other descriptors of the socket when this one closes.
+    pub(super) fn leave_waiting(&mut self) {
+        self.listener.leave_waiting();
+    }
+
+    /// Leaves the file behind when the socket is closed.
+    pub(super) fn leave_file(&mut self) -> io::Result<()> {
+        self.listener.leave_file()
+    }
+
+    /// Returns the socket.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.socket.as_fd()
     }
 
     /// Starts an accept or a poll, unless one is under way or accepting is suspended.
@@ -76,7 +123,10 @@ impl Accepting {
 
     /// Handles the outcome of an accept.
     pub(super) fn arrived(&mut self, id: Id, socket: Result<OwnedFd, Errno>, goes_on: bool, ring: &mut Ring) {
-        self.armed = goes_on;
+        // A poll has taken the place of a cancelled accept.
+        if !self.polled {
+            self.armed = goes_on;
+        }
         match socket {
             Ok(socket) => self.arrived.push_back(socket),
             Err(Errno::CANCELED) => return,
@@ -152,7 +202,11 @@ impl Accepting {
         if requeue != Requeue::No {
             return (completion, requeue);
         }
-        if !self.listener.short && !self.armed && socket::set_blocking(self.listener.socket.as_fd(), true).is_ok() {
+        if !self.shared
+            && !self.listener.short
+            && !self.armed
+            && socket::set_blocking(self.listener.socket.as_fd(), true).is_ok()
+        {
             self.polled = false;
         }
         self.arm(id, ring);

@@ -1,0 +1,106 @@
+//! Sockets that the program hands over: examined, and made ready for a backend. No check trusts the
+//! program's word for what the descriptor is.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::{Errno, FdFlags};
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily as SystemFamily, SocketType};
+
+use super::{ConnectionOptions, socket, system};
+use crate::address::{Address, AddressFamily, AddressPair};
+use crate::error::AdoptError;
+
+/// The use that the program wants to make of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Port,
+    Connection,
+}
+
+/// The options with which a socket is adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AdoptedOptions {
+    /// The family that the socket must have.
+    pub(crate) family: Option<AddressFamily>,
+    pub(crate) connections: ConnectionOptions,
+    /// If `true`, a port removes the file of its UNIX socket.
+    pub(crate) remove_file: bool,
+}
+
+impl AdoptedOptions {
+    pub(crate) fn new() -> Self {
+        Self { family: None, connections: ConnectionOptions::new(), remove_file: false }
+    }
+}
+
+/// The addresses of an examined socket.
+#[derive(Debug)]
+pub(crate) enum Examined {
+    Port(Address),
+    Connection(AddressPair),
+}
+
+/// Examines a socket, and makes it nonblocking and close-on-exec. A socket that is refused keeps
+/// its mode: other processes may share it.
+pub(super) fn examine(
+    descriptor: BorrowedFd<'_>,
+    role: Role,
+    options: &AdoptedOptions,
+) -> Result<Examined, AdoptError> {
+    match sockopt::socket_type(descriptor) {
+        Ok(SocketType::STREAM) => {}
+        Ok(_) => return Err(AdoptError::NotAStream),
+        Err(Errno::NOTSOCK) => return Err(AdoptError::NotASocket),
+        Err(error) => return Err(system_error(error)),
+    }
+    let flags = rustix::io::fcntl_getfd(descriptor).map_err(system_error)?;
+    rustix::io::fcntl_setfd(descriptor, flags | FdFlags::CLOEXEC).map_err(system_error)?;
+    let family = family(descriptor)?;
+    if let Some(expected) = options.family
+        && expected != family
+    {
+        return Err(AdoptError::WrongFamily { expected, found: family });
+    }
+    let listens = system::listens(descriptor).map_err(system_error)?;
+    let peer = match (role, listens) {
+        (Role::Port, false) => return Err(AdoptError::NotListening),
+        (Role::Connection, true) => return Err(AdoptError::Listening),
+        (Role::Port, true) => None,
+        (Role::Connection, false) => Some(peer(descriptor)?),
+    };
+    if family != AddressFamily::Unix && options.connections.no_delay {
+        sockopt::set_tcp_nodelay(descriptor, true).map_err(system_error)?;
+    }
+    system::prepare_adopted(descriptor).map_err(system_error)?;
+    let host = socket::local_address(descriptor)?;
+    Ok(match peer {
+        None => Examined::Port(host),
+        Some(peer) => Examined::Connection(AddressPair::new(host, peer)),
+    })
+}
+
+/// Returns the address of the peer. A peer that has reset the connection has none any more.
+fn peer(descriptor: BorrowedFd<'_>) -> Result<Address, AdoptError> {
+    match socket::peer_address(descriptor) {
+        Ok(peer) => Ok(peer),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTCONN | Errno::INVAL)) => {
+            Err(AdoptError::NotConnected)
+        }
+        Err(error) => Err(AdoptError::System(error)),
+    }
+}
+
+fn family(descriptor: impl AsFd) -> Result<AddressFamily, AdoptError> {
+    let family = rustix::net::getsockname(descriptor).map_err(system_error)?.address_family();
+    match family {
+        SystemFamily::INET => Ok(AddressFamily::Inet),
+        SystemFamily::INET6 => Ok(AddressFamily::Inet6),
+        SystemFamily::UNIX => Ok(AddressFamily::Unix),
+        other => Err(AdoptError::UnsupportedFamily { family: u32::from(other.as_raw()) }),
+    }
+}
+
+fn system_error(error: Errno) -> AdoptError {
+    AdoptError::System(error.into())
+}
