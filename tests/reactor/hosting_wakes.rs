@@ -376,9 +376,12 @@ fn the_poller_reports_each_of_many_calls() {
         for round in 1..=200 {
             fall_asleep(&guest, None);
             ask.send(()).expect("the thread lives");
-            assert!(guest.is_readable(LIMIT), "round {round} on {:?}", reactor.backend());
-            guest.run.step(Some(Duration::ZERO)).expect("the loop turns");
-            assert_eq!(called.load(Ordering::SeqCst), round);
+            // The ring may report a completion of the last round ahead of the call.
+            while called.load(Ordering::SeqCst) < round {
+                assert!(guest.is_readable(LIMIT), "round {round} on {:?}", reactor.backend());
+                guest.run.step(Some(Duration::ZERO)).expect("the loop turns");
+                fall_asleep(&guest, None);
+            }
         }
         drop(ask);
         caller.join().expect("it does not panic");
