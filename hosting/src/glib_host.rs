@@ -24,7 +24,7 @@ const TURNS_AT_ONCE: usize = 16;
 /// reactor stands still in it.
 ///
 /// # Errors
-/// Those of [`Reactor::begin_run`] and [`HostedRun::poller`].
+/// The same as [`Reactor::begin_run`] and [`HostedRun::poller`].
 pub fn attach(
     reactor: &Reactor,
     ended: impl FnOnce(Result<(), ReactorError>) + 'static,

@@ -37,7 +37,8 @@ impl Hosted {
     /// tokio handles the signals.
     ///
     /// # Errors
-    /// Those of [`Reactor::begin_run`], and the system's if the descriptor cannot be watched.
+    /// The same as [`Reactor::begin_run`], and an error of the system if the descriptor cannot be
+    /// watched.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

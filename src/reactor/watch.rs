@@ -277,7 +277,7 @@ impl WatchHandle {
     /// Stops calling [`Watcher::do_read`] (Twisted: `removeReader`, `stopReading`).
     ///
     /// # Errors
-    /// Those of [`set_interest`](Self::set_interest).
+    /// The same as [`set_interest`](Self::set_interest).
     pub fn pause_reading(&self) -> Result<(), WatchError> {
         self.set_interest(self.interest().without(Interest::READ))
     }
@@ -285,7 +285,7 @@ impl WatchHandle {
     /// Calls [`Watcher::do_read`] again (Twisted: `addReader`, `startReading`).
     ///
     /// # Errors
-    /// Those of [`set_interest`](Self::set_interest).
+    /// The same as [`set_interest`](Self::set_interest).
     pub fn resume_reading(&self) -> Result<(), WatchError> {
         self.set_interest(self.interest() | Interest::READ)
     }
@@ -293,7 +293,7 @@ impl WatchHandle {
     /// Stops calling [`Watcher::do_write`] (Twisted: `removeWriter`, `stopWriting`).
     ///
     /// # Errors
-    /// Those of [`set_interest`](Self::set_interest).
+    /// The same as [`set_interest`](Self::set_interest).
     pub fn pause_writing(&self) -> Result<(), WatchError> {
         self.set_interest(self.interest().without(Interest::WRITE))
     }
@@ -301,7 +301,7 @@ impl WatchHandle {
     /// Calls [`Watcher::do_write`] again (Twisted: `addWriter`, `startWriting`).
     ///
     /// # Errors
-    /// Those of [`set_interest`](Self::set_interest).
+    /// The same as [`set_interest`](Self::set_interest).
     pub fn resume_writing(&self) -> Result<(), WatchError> {
         self.set_interest(self.interest() | Interest::WRITE)
     }

@@ -494,8 +494,8 @@ mod tests {
         queue.take_back(in_flight, 6, &pool);
         let kept = pool.take();
         assert!(queue.is_empty() && kept.as_ptr() == address);
-        queue.push(b"for nobody", &pool);
-        assert_eq!(queue.lend().unwrap().into_buffer(), b"for nobody");
+        queue.push(b"taken along", &pool);
+        assert_eq!(queue.lend().unwrap().into_buffer(), b"taken along");
     }
 
     /// An appended buffer becomes a chunk of its own if it is large enough. Otherwise it is copied,

@@ -161,7 +161,7 @@ fn echo_server_answers_and_ends_on_signals() {
         assert_eq!(errors, "");
         let mut nothing = Vec::new();
         open.read_to_end(&mut nothing).unwrap();
-        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(address).is_err(), "the port no longer listens");
     }
 }
 
@@ -290,7 +290,7 @@ fn handover_replaces_itself() {
     let (status, rest, errors) = server.end();
     assert!(status.success() && rest.is_empty() && errors.is_empty(), "{status}: {rest:?}, {errors}");
     guards.into_iter().for_each(std::mem::forget);
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "the port no longer listens");
 }
 
 /// `proxy`: much goes through both ways, an end of stream too, and answers that come after it.

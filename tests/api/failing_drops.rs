@@ -349,7 +349,7 @@ fn a_panic_that_leaves_the_loop_loses_nothing() {
     reactor.call_later(Duration::from_millis(1), move || handle.stop().unwrap());
     let (result, _) = logged(|| run(&reactor));
     result.unwrap();
-    assert_eq!(log.count("lost"), 3, "nobody is forgotten");
+    assert_eq!(log.count("lost"), 3, "none is forgotten");
     assert!(matches!(reactor.stop(), Err(ReactorError::NotRunning)));
     let listening = reactor.listen_tcp(loopback(), &ListenOptions::new(), |_| Some(Echo));
     listening.expect("it works as before");

@@ -272,7 +272,7 @@ pub struct Client(pub TcpStream);
 
 impl Client {
     pub fn connect(reactor: &Reactor, to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).expect("somebody listens");
+        let stream = TcpStream::connect(to).expect("the port listens");
         stream.set_nodelay(true).unwrap();
         settle(reactor);
         stream.set_nonblocking(true).unwrap();
@@ -347,7 +347,7 @@ pub fn connect<F: Factory>(
 /// A peer in a thread, connected to `to` with a blocking socket.
 pub fn peer<T: Send + 'static>(to: SocketAddr, act: impl FnOnce(TcpStream) -> T + Send + 'static) -> JoinHandle<T> {
     thread::spawn(move || {
-        let stream = TcpStream::connect(to).expect("somebody listens");
+        let stream = TcpStream::connect(to).expect("the port listens");
         stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
         stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
         act(stream)
@@ -361,7 +361,7 @@ pub fn listening_peer<T: Send + 'static>(
     let listener = TcpListener::bind(loopback()).expect("a port");
     let address = listener.local_addr().expect("an address");
     let thread = thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("somebody connects");
+        let (stream, _) = listener.accept().expect("a client connects");
         stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
         stream.set_write_timeout(Some(LIMIT)).expect("a timeout");
         act(stream)
@@ -441,7 +441,7 @@ pub fn echoes(log: &Log) -> impl FnMut(Address) -> Option<Script> + 'static {
 /// listener accepts it.
 #[track_caller]
 pub fn dial(to: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(to).expect("somebody listens");
+    let stream = TcpStream::connect(to).expect("the port listens");
     stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
     stream
 }

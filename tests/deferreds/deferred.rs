@@ -313,14 +313,14 @@ fn an_unhandled_failure_is_reported_once() {
     let ((), reports) = unhandled::collect(|| {
         let (promise, deferred) = Promise::<u32>::new();
         let end = deferred.add_callback(|n| Ok(n + 1)).add_callback(|n| Ok(n + 1));
-        promise.errback("nobody cares").unwrap();
+        promise.errback("an unhandled failure").unwrap();
         drop(promise);
         let ((), while_held) = unhandled::collect(|| ());
         assert!(while_held.is_empty());
         drop(end);
     });
     assert_eq!(reports.len(), 1);
-    assert_eq!(reports[0].failure.to_string(), "nobody cares");
+    assert_eq!(reports[0].failure.to_string(), "an unhandled failure");
     assert!(reports[0].place.file().ends_with("deferred.rs"));
 }
 

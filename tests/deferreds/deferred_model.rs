@@ -249,7 +249,7 @@ impl Real {
 fn check(steps: Vec<Step>) {
     let (model, reports) = unhandled::collect(|| run(steps));
     let lost = model.chains.iter().filter(|it| it.used_up && matches!(it.result, Some(Err(_)))).count();
-    assert_eq!(reports.len(), lost, "failures that nobody could handle any more");
+    assert_eq!(reports.len(), lost, "failures without an errback");
 }
 
 fn run(steps: Vec<Step>) -> Model {

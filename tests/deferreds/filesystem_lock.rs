@@ -174,7 +174,7 @@ fn a_file_removed_by_somebody_else_is_not_ours() {
     let (mut first, mut second) = (FilesystemLock::new(folder.lock()), FilesystemLock::new(folder.lock()));
     assert!(first.lock().unwrap());
     fs::remove_file(folder.lock()).unwrap();
-    assert!(second.lock().unwrap(), "whoever removes the file breaks the lock");
+    assert!(second.lock().unwrap(), "removing the file breaks the lock");
     first.unlock().unwrap();
     assert!(FilesystemLock::is_held(folder.lock()).unwrap(), "the second one's file stays");
     fs::remove_file(folder.lock()).unwrap();

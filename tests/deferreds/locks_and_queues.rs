@@ -194,7 +194,7 @@ fn a_queue_has_limits() {
     assert_eq!(value(&mut waits), "for who waits");
 
     let rendezvous = DeferredQueue::with_limits(Some(0), None);
-    assert!(rendezvous.put(1).is_err(), "nobody waits");
+    assert!(rendezvous.put(1).is_err(), "no call waits");
     let mut waits = rendezvous.get();
     rendezvous.put(2).unwrap();
     assert_eq!(value(&mut waits), 2);

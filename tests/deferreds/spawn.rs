@@ -59,7 +59,7 @@ fn a_future_goes_on_when_it_is_woken() {
     let (promise, number) = Promise::<u32>::new();
     let mut answer = clock.spawner().spawn(async move { Ok(number.await? + 1) });
     promise.callback(1).unwrap();
-    assert!(!answer.is_called(), "not on the stack of whoever fires");
+    assert!(!answer.is_called(), "not on the stack of the firing call");
     assert_eq!(clock.turn(), 1);
     assert_eq!(answer.take_result().unwrap().unwrap(), 2);
 
@@ -207,7 +207,7 @@ fn futures_go_with_their_clock() {
     let waits = spawner.spawn(std::future::pending::<()>());
     drop(clock);
     assert!(fails(waits).check::<Abandoned>().is_some());
-    let late = spawner.spawn(panics("there is nobody to run it"));
+    let late = spawner.spawn(panics("no loop runs it"));
     assert!(fails(late).check::<Abandoned>().is_some());
 }
 
@@ -280,7 +280,7 @@ fn another_thread_wakes_a_future() {
         while let Some(n) = receiver.next().await {
             sum += n;
         }
-        asks.send(sum).map_err(|_| Failure::message("nobody asks"))?;
+        asks.send(sum).map_err(|_| Failure::message("the receiver is gone"))?;
         handle.stop()?;
         Ok(sum)
     });

@@ -99,7 +99,7 @@ fn the_excess_is_shed() {
     assert_eq!(log.count("made"), ROOM);
     assert_eq!(cut_off(&mut peers), PEERS - ROOM);
     assert!(reactor.counters().turns - turns < 100, "the loop spun");
-    assert!(turns_in(&reactor, Duration::from_millis(50)) < 100, "the loop spins with nobody waiting");
+    assert!(turns_in(&reactor, Duration::from_millis(50)) < 100, "the loop spins although no task waits");
     assert_eq!(reactor.counters().accept_failures, 0);
 
     // The accepted peers are served, first of all the first.

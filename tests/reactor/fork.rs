@@ -24,7 +24,7 @@ use ropewalk::reactor::UnixListenOptions;
 use ropewalk::{BackendKind, Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
-#[allow(unsafe_code, reason = "nobody else forks")]
+#[allow(unsafe_code, reason = "no other thread forks")]
 mod system {
     unsafe extern "C" {
         fn fork() -> i32;

@@ -100,7 +100,7 @@ const PLACES: [(&str, Keep); 18] = [
             Some(Echo)
         }))
     }),
-    ("the factory of a port that nobody has", |reactor, kept| {
+    ("the factory of a port without a handle", |reactor, kept| {
         drop(listen(reactor, move |_| {
             let _ = &kept;
             Some(Echo)

@@ -46,7 +46,7 @@ fn a_plain_client_of_a_tls_port() {
         });
         meet(&network, (client, &asking), (server, &serving));
         serving.error();
-        assert_eq!(serving.text(), "", "what was not sealed is nobody's");
+        assert_eq!(serving.text(), "", "unsealed bytes are not delivered");
     }
 }
 

@@ -491,7 +491,7 @@ fn paused_from_the_beginning() {
     assert_eq!(serving.log.all(), ["made", "secured"]);
     pump.client().transport().write(&[7; 1_000_000]);
     pump.flush();
-    assert!(pump.client().transport().queued_bytes() > 800_000, "nobody reads");
+    assert!(pump.client().transport().queued_bytes() > 800_000, "the peer does not read");
     pump.server().transport().resume_producing();
     pump.flush();
     assert!(serving.text().starts_with("for the right server only\u{7}"));

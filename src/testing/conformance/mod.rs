@@ -115,7 +115,7 @@ pub trait Setting {
     /// [`drive`](Self::drive).
     ///
     /// # Errors
-    /// Those of [`Reactor::run`].
+    /// The same as [`Reactor::run`].
     fn run(&mut self, reactor: &Reactor) -> Result<(), ReactorError> {
         reactor.run()
     }
