@@ -104,14 +104,6 @@ impl Mio {
         self.table.get_mut(id)?.stream()
     }
 
-    /// Takes the spare descriptor, if there is none yet.
-    fn keep_reserve(&mut self) -> io::Result<()> {
-        if self.reserve.is_none() {
-            self.reserve = Some(socket::reserve()?);
-        }
-        Ok(())
-    }
-
     /// Takes a socket with other descriptors out of the poller: closing ours would not. The poller
     /// would report events of the others for ever.
     fn deregister_shared(&self, descriptor: RawFd) {
@@ -218,7 +210,7 @@ impl Backend for Mio {
 
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal> {
         let (socket, bound, file) = socket::listen(address, options)?;
-        self.keep_reserve()?;
+        socket::keep_reserve(&mut self.reserve)?;
         self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE)?;
         self.table.insert(id, PolledSource::Listener(Box::new(Listener::new(socket, &bound, file, options))));
         Ok(bound)
@@ -241,7 +233,7 @@ impl Backend for Mio {
         options: &PortOptions,
         remove_file: bool,
     ) -> Result<(), (OwnedFd, io::Error)> {
-        if let Err(error) = self.keep_reserve() {
+        if let Err(error) = socket::keep_reserve(&mut self.reserve) {
             return Err((socket, error));
         }
         if let Err(error) = self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE) {

@@ -526,6 +526,14 @@ pub(super) fn reserve() -> io::Result<OwnedFd> {
     Ok(system::unused_socket(AddressFamily::UNIX, SocketType::STREAM)?)
 }
 
+/// Takes a spare descriptor, if there is none yet.
+pub(super) fn keep_reserve(kept: &mut Option<OwnedFd>) -> io::Result<()> {
+    if kept.is_none() {
+        *kept = Some(reserve()?);
+    }
+    Ok(())
+}
+
 fn family(address: &Address) -> AddressFamily {
     match address {
         Address::Inet(SocketAddr::V4(_)) => AddressFamily::INET,

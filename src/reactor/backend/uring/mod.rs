@@ -26,6 +26,7 @@
 //!    waiting. Plain calls never wait.
 
 mod buffers;
+mod completions;
 #[cfg(test)]
 mod faults;
 mod flow;
@@ -33,33 +34,34 @@ mod port;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod waker;
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFlags};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 pub(super) use self::buffers::Buffer;
-use self::flow::{Arrival, FAILED, Flow};
+use self::flow::Flow;
 use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
+use self::waker::RingWaker;
 use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::foreign::ForeignDescriptors;
 use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
 use super::socket::{self, Send};
-use super::table::{Requeue, Table};
+use super::table::Table;
 use super::{
-    Backend, BackendEvent, Completion, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal,
-    Monotonic, Progress, Wake,
+    Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
+    Progress, Wake,
 };
 use crate::address::Address;
 use crate::error::AdoptError;
-use crate::log::error;
 use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
@@ -108,8 +110,8 @@ impl Uring {
     /// The system does not let this process use io_uring, or its io_uring lacks a needed feature.
     pub(crate) fn new() -> io::Result<Self> {
         let mut ring = Ring::new()?;
-        let waker = Arc::new(RingWaker { bell: counter()?, reports: OnceLock::new() });
-        ring.poll(Kind::Wake, WAKER, waker.bell.as_raw_fd(), PollFlags::IN, true);
+        let waker = Arc::new(RingWaker::new()?);
+        ring.poll(Kind::Wake, WAKER, waker.bell().as_raw_fd(), PollFlags::IN, true);
         let (table, clock) = (Table::new(), Monotonic::new());
         Ok(Self {
             ring,
@@ -132,14 +134,6 @@ impl Uring {
         Ok(self.foreign.as_mut().expect("it was just made"))
     }
 
-    /// Takes the spare descriptor, if there is none yet.
-    fn keep_reserve(&mut self) -> io::Result<()> {
-        if self.reserve.is_none() {
-            self.reserve = Some(socket::reserve()?);
-        }
-        Ok(())
-    }
-
     /// Fast path: returns `true` if a receive returned bytes that fit the budget of this turn, and
     /// goes on.
     #[inline(always)]
@@ -147,35 +141,6 @@ impl Uring {
         let (Ok(count @ 1..), true) = (done.count(), done.goes_on()) else { return false };
         let Some(RingSource::Stream(flow)) = self.table.get_mut(done.id()) else { return false };
         flow.may_take(count, self.turn)
-    }
-
-    /// Handles any other completion of a receive.
-    fn received(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        let (id, goes_on) = (done.id(), done.goes_on());
-        let received = self.ring.received(done);
-        let Some(RingSource::Stream(flow)) = self.table.get_mut(id) else {
-            self.is_stale(received.err());
-            return None;
-        };
-        let arrival = match received {
-            Ok(Some(buffer)) => Some(Arrival::Bytes(buffer)),
-            Ok(None) => {
-                flow.ended = true;
-                Some(Arrival::End)
-            }
-            Err(Errno::NOBUFS) => {
-                self.ring.buffers.add();
-                None
-            }
-            // Transient.
-            Err(Errno::CANCELED | Errno::NOMEM | Errno::INTR | Errno::AGAIN) => None,
-            Err(error) => Some(Arrival::Broken(error.into())),
-        };
-        let (arrival, requeue) = flow.received(id, arrival, goes_on, self.turn, &mut self.ring);
-        if requeue == Requeue::NextTurn {
-            self.table.requeue_next_turn(id);
-        }
-        Some((id, arrival?.into_event(inbox)))
     }
 
     /// Returns the chunk that was in flight, and its stream. Returns `None` if the stream was
@@ -186,148 +151,6 @@ impl Uring {
         let Some(RingSource::Stream(flow)) = self.table.get_mut(id) else { return None };
         flow.flight = None;
         Some((id, in_flight))
-    }
-
-    /// Slow path: handles any other completion.
-    #[inline(never)]
-    fn handle_slow(&mut self, done: Done, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        let (id, goes_on) = (done.id(), done.goes_on());
-        match done.kind() {
-            Kind::Receive => return self.received(done, inbox),
-            Kind::Accept => {
-                let socket = done.into_socket();
-                match self.table.get_mut(id) {
-                    Some(RingSource::Port(port)) => {
-                        port.arrived(id, socket, goes_on, &mut self.ring);
-                        self.said.push_back((id, Readiness::NONE));
-                    }
-                    _ => self.is_stale(socket.err()),
-                }
-            }
-            Kind::Poll => return Some((id, self.polled(id, done.poll_flags(), goes_on)?.into())),
-            Kind::Room => {
-                if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
-                    stream.armed = goes_on;
-                }
-                self.note(id, done.poll_flags());
-            }
-            Kind::Wake if !goes_on => {
-                self.ring.poll(Kind::Wake, WAKER, self.waker.bell.as_raw_fd(), PollFlags::IN, true)
-            }
-            Kind::Foreign => {
-                if let Some(foreign) = &mut self.foreign {
-                    foreign.note_events();
-                    self.is_foreign_polled = false;
-                }
-            }
-            Kind::Nothing | Kind::Send | Kind::Wake => {}
-        }
-        None
-    }
-
-    fn polled(&mut self, id: Id, flags: Result<PollFlags, Errno>, goes_on: bool) -> Option<Completion> {
-        if let Some(RingSource::Stream(flow)) = self.table.get_mut(id) {
-            flow.watched = goes_on;
-            if !goes_on && flags.is_ok() {
-                flow.arm(id, &mut self.ring);
-            }
-            let error =
-                flags.is_ok_and(|flags| flags.intersects(FAILED)).then(|| socket::pending_error(flow.socket.as_fd()));
-            return error.flatten().map(|error| Completion::Broken { error, rest: flow.has_rest() });
-        }
-        self.note(id, flags);
-        if !goes_on && flags.is_ok() {
-            self.poll_again(id);
-        }
-        None
-    }
-
-    /// Queues a visit to the source for which the poll has reported readiness.
-    fn note(&mut self, id: Id, flags: Result<PollFlags, Errno>) {
-        match flags {
-            Ok(flags) => self.said.push_back((id, Readiness::of(flags))),
-            Err(error) => self.is_stale(Some(error)),
-        }
-    }
-
-    /// Polls again after a poll that ended although it need not.
-    fn poll_again(&mut self, id: Id) {
-        if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get(id) {
-            self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
-        }
-    }
-
-    /// Counts a completion for a closed source, unless its request was cancelled: that is the
-    /// expected answer.
-    fn is_stale(&mut self, error: Option<Errno>) {
-        if error != Some(Errno::CANCELED) {
-            self.table.count_stale();
-        }
-    }
-
-    /// Inserts a socket that is a stream from now on.
-    fn insert_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) {
-        let source = if unix {
-            self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
-            RingSource::Polled(Polled::Stream(PolledStream::new(socket, true)))
-        } else {
-            RingSource::Stream(Flow::new(socket))
-        };
-        self.table.insert(id, source);
-    }
-
-    /// Handles a successful attempt: the polled source becomes a stream.
-    fn connected(&mut self, id: Id, host: Address) -> Completion {
-        let RingSource::Polled(Polled::Stream(stream)) = self.table.take(id) else {
-            return Completion::ConnectFailed(io::ErrorKind::NotConnected.into());
-        };
-        if !stream.unix
-            && let Err(error) = socket::set_blocking(stream.socket.as_fd(), true)
-        {
-            return Completion::ConnectFailed(error);
-        }
-        self.insert_stream(id, stream.socket, stream.unix);
-        Completion::Connected(host)
-    }
-
-    /// Returns the next event of the sources that are polled or queued.
-    #[inline(never)]
-    fn next_polled(&mut self, inbox: &mut Inbox) -> Option<(Id, BackendEvent)> {
-        loop {
-            let said = if self.table.has_current() { None } else { self.said.pop_front() };
-            let id = match said {
-                Some((id, readiness)) => self.table.note(id, |source| source.note(readiness)),
-                None => Some(self.table.next_queued()?),
-            };
-            let Some(id) = id else { continue };
-            let (event, requeue) = self.look(id, inbox);
-            self.table.requeue(id, requeue);
-            match event {
-                Some(BackendEvent::Other(Completion::Connected(host))) => {
-                    return Some((id, self.connected(id, host).into()));
-                }
-                Some(event) => return Some((id, event)),
-                None => {}
-            }
-        }
-    }
-
-    /// Returns the next event of a source, and when to visit it again.
-    fn look(&mut self, id: Id, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
-        let Self { table, ring, reserve, turn, .. } = self;
-        let (completion, requeue) = match table.get_mut(id) {
-            Some(RingSource::Stream(flow)) => return flow.next(id, *turn, inbox, ring),
-            Some(RingSource::Polled(polled)) => {
-                let next = polled.next(*turn, inbox, reserve);
-                if let Polled::Connecting(attempt) = polled {
-                    ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
-                }
-                return next;
-            }
-            Some(RingSource::Port(port)) => port.next(id, *turn, reserve, ring),
-            None => (None, Requeue::No),
-        };
-        (completion.map(BackendEvent::Other), requeue)
     }
 }
 
@@ -366,7 +189,7 @@ impl Backend for Uring {
             }
             refusal => Err(refusal),
         })?;
-        self.keep_reserve()?;
+        socket::keep_reserve(&mut self.reserve)?;
         socket::set_blocking(socket.as_fd(), true)?;
         let mut port = Accepting::new(readiness::Listener::new(socket, &bound, file, options));
         port.arm(id, &mut self.ring);
@@ -397,7 +220,7 @@ impl Backend for Uring {
         options: &PortOptions,
         remove_file: bool,
     ) -> Result<(), (OwnedFd, io::Error)> {
-        if let Err(error) = self.keep_reserve() {
+        if let Err(error) = socket::keep_reserve(&mut self.reserve) {
             return Err((socket, error));
         }
         let listener = readiness::Listener::of_adopted(socket, host, options, remove_file);
@@ -603,13 +426,7 @@ impl Backend for Uring {
     }
 
     fn poller(&mut self) -> io::Result<OwnedFd> {
-        let reports = match self.waker.reports.get() {
-            Some(reports) => reports,
-            None => {
-                let made = counter()?;
-                self.waker.reports.get_or_init(|| made)
-            }
-        };
+        let reports = self.waker.reports()?;
         self.ring.report_to(reports.as_raw_fd())?;
         reports.try_clone()
     }
@@ -696,39 +513,6 @@ impl Default for RingSource {
     fn default() -> Self {
         Self::Polled(Polled::Vacant)
     }
-}
-
-/// Wakes the ring, and a host that waits in its place.
-struct RingWaker {
-    /// The ring polls this counter. It is never read, because each addition is an event.
-    bell: OwnedFd,
-    /// The counter to which the ring reports completions for a host. The waker adds to it as well:
-    /// the kernel does not report to a counter what is caused by an addition to another one.
-    reports: OnceLock<OwnedFd>,
-}
-
-impl RingWaker {
-    /// Takes the reports so far. Returns `false` if there were none.
-    fn take_reports(&self) -> bool {
-        let mut count = [0; 8];
-        self.reports.get().is_some_and(|reports| rustix::io::read(reports, &mut count).is_ok())
-    }
-}
-
-impl Wake for RingWaker {
-    fn wake(&self) {
-        for counter in [Some(&self.bell), self.reports.get()].into_iter().flatten() {
-            // The only possible failure is a full counter, which takes hundreds of years.
-            if let Err(error) = rustix::io::write(counter, &1_u64.to_ne_bytes()) {
-                error!(%error, "cannot wake the reactor");
-            }
-        }
-    }
-}
-
-/// Makes a counter of the kernel, which is readable while it is not zero.
-fn counter() -> io::Result<OwnedFd> {
-    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Returns the result of a send, in the form for the reactor.

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use super::*;
+use crate::reactor::backend::Completion;
 use crate::reactor::backend::socket::faults::{Fault, SystemCall, left, plan};
 use crate::reactor::backend::tests::{ID, LIMIT, tcp_pair, unix_pair};
 
@@ -140,7 +141,7 @@ fn a_send_that_comes_to_little_leaves_the_rest() {
 #[test]
 fn the_bell_is_not_inherited() {
     let Some(ring) = ring() else { return };
-    let flags = rustix::io::fcntl_getfd(&ring.waker.bell).expect("the socket is open");
+    let flags = rustix::io::fcntl_getfd(ring.waker.bell()).expect("the socket is open");
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 }
 
