@@ -8,6 +8,7 @@ mod endpoint_descriptions;
 mod endpoint_options;
 mod endpoints;
 mod handed_over;
+mod handed_over_processes;
 mod happy_eyeballs;
 mod host_names;
 mod registry;
