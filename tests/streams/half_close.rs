@@ -138,7 +138,10 @@ impl Peer {
 }
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i % 251) as u8).collect()
+    let period: Vec<u8> = (0..251).collect();
+    let mut bytes = period.repeat(length.div_ceil(period.len()));
+    bytes.truncate(length);
+    bytes
 }
 
 fn read_all(stream: &mut TcpStream) -> Vec<u8> {

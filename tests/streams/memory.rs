@@ -89,7 +89,7 @@ fn a_queue_costs_its_bytes_and_an_abort_frees_them() {
     own_process!();
     let cuts: [(&[usize], usize); 6] = [
         (&[64 * KIB], 1024 * MIB),
-        (&[MIB], 1024 * MIB),
+        (&[MIB], 256 * MIB),
         (&[100], 256 * MIB),
         (&[33 * KIB], 256 * MIB),
         // A head and a body.

@@ -34,7 +34,7 @@ const LAST_READ: usize = 4 * RECEIVE;
 const GRAVEYARD: usize = 16;
 
 /// The sockets of a reactor, by their ids.
-pub(super) type Ids = Rc<RefCell<BTreeMap<(u32, u32), SocketId>>>;
+pub(super) type Ids = Rc<RefCell<BTreeMap<u64, SocketId>>>;
 
 /// The simulated backend of one reactor.
 pub(super) struct SimulatedBackend {
@@ -44,7 +44,7 @@ pub(super) struct SimulatedBackend {
     sockets: BTreeMap<SocketId, Id>,
     ids: Ids,
     /// `TCP_NODELAY` for the streams of a port or an attempt, by its id.
-    no_delays: BTreeMap<(u32, u32), bool>,
+    no_delays: BTreeMap<u64, bool>,
     /// Sent chunks with the number of bytes taken, to be reported in the next turn.
     slow: Vec<(Id, InFlight, usize)>,
     /// Sent chunks to be reported in this turn.

@@ -25,7 +25,7 @@ use crate::transport::send_queue::{MAX_SLICES, SendQueue};
 
 /// The streams of one reactor.
 pub(super) struct BackendInvariants {
-    streams: BTreeMap<(u32, u32), StreamRecord>,
+    streams: BTreeMap<u64, StreamRecord>,
     /// The stream whose chunk the reactor is using.
     lent: Option<Id>,
     faults: FaultList,
@@ -207,6 +207,7 @@ impl FaultList {
     }
 }
 
-pub(super) fn key(id: Id) -> (u32, u32) {
-    (id.slot, id.generation)
+/// Returns an id as a number, which is compared faster than a pair.
+pub(super) fn key(id: Id) -> u64 {
+    u64::from(id.slot) << 32 | u64::from(id.generation)
 }

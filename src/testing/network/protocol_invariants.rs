@@ -23,7 +23,7 @@ use crate::transport::observer::{Callback, Observer};
 pub(super) struct ProtocolInvariants {
     kernel: Rc<RefCell<Kernel>>,
     ids: Ids,
-    stages: RefCell<BTreeMap<(u32, u32), ProtocolStage>>,
+    stages: RefCell<BTreeMap<u64, ProtocolStage>>,
     running: Cell<Option<Id>>,
     faults: FaultList,
 }

@@ -93,7 +93,7 @@ impl Kernel {
             let is_there = *of == host && Some(*port) == address.port() && *until > self.now;
             is_there && !sharing.is_possible(*other, false)
         };
-        self.sockets.values().any(is_kept) || self.time_waits.iter().any(waits)
+        self.sockets.any(is_kept) || self.time_waits.iter().any(waits)
     }
 
     fn bind_port(&mut self, host: IpAddr, address: SocketAddr, to: Option<&Address>) -> io::Result<SocketAddr> {
@@ -146,7 +146,7 @@ impl Kernel {
         let is_there =
             |socket: &SimulatedSocket| socket.host() == host && socket.local().port() == Some(port) && goes(socket);
         let waits = to.socket_addr().and_then(|to| self.time_waits.get(&(host, port, to)));
-        waits.is_some_and(|(until, _)| *until > self.now) || self.sockets.values().any(is_there)
+        waits.is_some_and(|(until, _)| *until > self.now) || self.sockets.any(is_there)
     }
 
     /// Chooses a port of the host for a listener, or for a connection to an address. Returns `None`
@@ -160,8 +160,7 @@ impl Kernel {
                 let may_share = to.is_some() && !matches!(socket, SimulatedSocket::Listener(_));
                 socket.host() == host && socket.local().port() == Some(port) && !may_share
             };
-            let is_taken =
-                self.sockets.values().any(is_bound) || to.is_some_and(|to| self.is_connected(host, port, to));
+            let is_taken = self.sockets.any(is_bound) || to.is_some_and(|to| self.is_connected(host, port, to));
             if !is_taken {
                 return Some(port);
             }
@@ -180,7 +179,7 @@ impl Kernel {
 
     /// Returns the addresses on which an owner listens.
     pub(crate) fn listening(&self, owner: Owner) -> Vec<Address> {
-        let bound = self.sockets.values().filter_map(|socket| match socket {
+        let bound = self.sockets.iter().filter_map(|(_, socket)| match socket {
             SimulatedSocket::Listener(listener) if listener.owner == owner => Some(listener.bound.clone()),
             _ => None,
         });
@@ -194,7 +193,7 @@ impl Kernel {
             SimulatedSocket::Listener(it) if it.host == host => reaches(to, (&it.bound, it.sharing)),
             _ => None,
         };
-        let all = || self.sockets.iter().filter_map(|(id, socket)| Some((exactness(socket)?, *id)));
+        let all = || self.sockets.iter().filter_map(|(id, socket)| Some((exactness(socket)?, id)));
         let (most, _) = all().max()?;
         let best: Vec<SocketId> = all().filter(|(exact, _)| *exact == most).map(|(_, id)| id).collect();
         best.get(usize::from(from.port().unwrap_or(0)) % best.len()).copied()
@@ -230,7 +229,7 @@ impl Kernel {
     }
 
     pub(super) fn attempt_arrives(&mut self, id: SocketId) {
-        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(id) else { return };
         let (owner, host, to, there) = (attempt.owner, attempt.host, attempt.to.clone(), attempt.there());
         let from = attempt.local.clone();
         if attempt.outcome.is_some() {
@@ -240,7 +239,7 @@ impl Kernel {
             return self.again(KernelEvent::Arrives(id));
         }
         if self.attempts_wait && owner != Owner::TEST {
-            if let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get_mut(&id) {
+            if let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get_mut(id) {
                 attempt.arrived = true;
             }
             return;
@@ -251,14 +250,14 @@ impl Kernel {
         let Some(listener) = self.listener_at(there, &to, &from) else {
             return self.answer(id, Err(io::ErrorKind::ConnectionRefused));
         };
-        let Some(SimulatedSocket::Listener(it)) = self.sockets.get(&listener) else { return };
+        let Some(SimulatedSocket::Listener(it)) = self.sockets.get(listener) else { return };
         if it.waiting.len() >= it.backlog {
             // A full backlog does not answer.
             return self.again(KernelEvent::Arrives(id));
         }
         let (owner, sharing) = (it.owner, it.sharing);
         if let Some(served) = self.join(id, owner) {
-            if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&listener) {
+            if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(listener) {
                 listener.waiting.push_back(served);
             }
             if let Some(stream) = self.stream(served) {
@@ -270,21 +269,21 @@ impl Kernel {
 
     /// Accepts an attempt: creates the two ends, and returns that of `owner`.
     pub(crate) fn join(&mut self, id: SocketId, owner: Owner) -> Option<SocketId> {
-        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(id) else { return None };
         let (asker, host, there) = (attempt.owner, attempt.host, attempt.there());
         let (local, to, sharing) = (attempt.local.clone(), attempt.to.clone(), attempt.sharing);
         let (asking, answering) = (self.next_id(), self.next_id());
         let mut ours = SimulatedStream::new(asker, (host, there), local.clone(), to.clone(), answering);
         ours.sharing = sharing;
         let theirs = SimulatedStream::new(owner, (there, host), to, local, asking);
-        self.sockets.insert(asking, SimulatedSocket::Stream(Box::new(ours)));
-        self.sockets.insert(answering, SimulatedSocket::Stream(Box::new(theirs)));
+        self.sockets.insert(asking, SimulatedSocket::Stream(ours));
+        self.sockets.insert(answering, SimulatedSocket::Stream(theirs));
         self.answer(id, Ok(asking));
         Some(answering)
     }
 
     pub(crate) fn answer(&mut self, id: SocketId, outcome: Result<SocketId, io::ErrorKind>) {
-        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get_mut(id) else { return };
         attempt.outcome = Some(outcome);
         attempt.arrived = false;
         let (local, to) = (attempt.local.clone(), attempt.to.clone());
@@ -295,29 +294,29 @@ impl Kernel {
 
     /// Takes the answer to an attempt of the test, once it has arrived.
     pub(crate) fn take_outcome(&mut self, id: SocketId) -> Option<Result<SocketId, io::ErrorKind>> {
-        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(&id) else { return None };
+        let Some(SimulatedSocket::Attempt(attempt)) = self.sockets.get(id) else { return None };
         let outcome = attempt.outcome.filter(|_| attempt.told)?;
-        self.sockets.remove(&id);
+        self.sockets.remove(id);
         Some(outcome)
     }
 
     /// Returns the attempts that wait for the test's decision.
     pub(crate) fn attempts(&self) -> Vec<(SocketId, Address)> {
         let arrived = self.sockets.iter().filter_map(|(id, socket)| match socket {
-            SimulatedSocket::Attempt(attempt) if attempt.arrived => Some((*id, attempt.to.clone())),
+            SimulatedSocket::Attempt(attempt) if attempt.arrived => Some((id, attempt.to.clone())),
             _ => None,
         });
         arrived.collect()
     }
 
     pub(super) fn listener_news(&mut self, id: SocketId) -> Option<News> {
-        let Some(SimulatedSocket::Listener(listener)) = self.sockets.get(&id) else { return None };
+        let Some(SimulatedSocket::Listener(listener)) = self.sockets.get(id) else { return None };
         let owner = listener.owner;
         if !listener.accepting || listener.waiting.is_empty() {
             return None;
         }
         let is_full = self.is_full(owner);
-        let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&id) else { return None };
+        let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(id) else { return None };
         if is_full && listener.asked == 1 && !std::mem::replace(&mut listener.waits, true) {
             self.make_ready_again(owner, id);
             return None;
@@ -333,7 +332,7 @@ impl Kernel {
             let waiting = std::mem::take(&mut listener.waiting);
             // Some systems have no descriptor in reserve. There the port is suspended.
             if self.random.chance(500) && self.conditions.spurious > 0 {
-                if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(&id) {
+                if let Some(SimulatedSocket::Listener(listener)) = self.sockets.get_mut(id) {
                     listener.waiting = waiting;
                     listener.accepting = false;
                 }

@@ -69,20 +69,20 @@ impl Ledger {
 impl Kernel {
     /// Records a write by a protocol above `level` layers.
     pub(crate) fn writes(&mut self, id: SocketId, level: usize, data: &[u8]) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         stream.ledger.reach(level);
         if level == 0 {
             return stream.ledger.unsent.add(data);
         }
         let peer = stream.peer;
-        if let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(&peer) {
+        if let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(peer) {
             peer.ledger.promised(level).add(data);
         }
     }
 
     /// Records that an end has `levels` layers now.
     pub(crate) fn is_layered(&mut self, id: SocketId, levels: usize) {
-        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) {
             stream.ledger.reach(levels);
         }
     }
@@ -90,7 +90,7 @@ impl Kernel {
     /// Compares sent bytes with the written ones. Further bytes of an end with layers are the
     /// layers'.
     pub(crate) fn sends(&mut self, id: SocketId, data: &[u8]) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         match stream.ledger.unsent.take(data) {
             Some(0) => {}
             Some(_) if stream.ledger.levels > 0 => {}
@@ -100,7 +100,7 @@ impl Kernel {
 
     /// Checks that a clean end leaves no written bytes behind.
     pub(super) fn ends_cleanly(&mut self, id: SocketId) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(id) else { return };
         let unsent = stream.ledger.unsent.len();
         // UNIX sockets have no other way to end.
         if unsent > 0 && !stream.is_unix() {
@@ -111,7 +111,7 @@ impl Kernel {
 
     /// Compares the bytes given to a protocol above `level` layers.
     pub(crate) fn gives(&mut self, id: SocketId, level: usize, data: &[u8]) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         stream.ledger.reach(level);
         let (peer, local, remote) = (stream.peer, stream.local.clone(), stream.remote.clone());
         if level == 0 {
@@ -124,7 +124,7 @@ impl Kernel {
         if level > levels {
             return;
         }
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         match stream.ledger.promised(level).take(data) {
             Some(0) => {}
             Some(_) if level < levels => {}
@@ -134,7 +134,7 @@ impl Kernel {
 
     /// Checks that a clean end above layers follows all bytes that were written there.
     pub(crate) fn tells_the_end(&mut self, id: SocketId, level: usize) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         let (peer, local) = (stream.peer, stream.local.clone());
         if level == 0 {
             return;
@@ -146,7 +146,7 @@ impl Kernel {
     }
 
     fn levels(&self, id: SocketId) -> usize {
-        match self.sockets.get(&id) {
+        match self.sockets.get(id) {
             Some(SimulatedSocket::Stream(stream)) => stream.ledger.levels,
             _ => 0,
         }

@@ -18,9 +18,11 @@
 mod connecting;
 mod descriptors;
 mod ends;
+mod events;
 mod ledger;
 mod nagle;
 mod sharing;
+mod sockets;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,9 @@ use std::time::Duration;
 pub(crate) use self::connecting::SimulatedRefusal;
 use self::connecting::{FIRST_PORT, SimulatedAttempt, SimulatedListener};
 use self::descriptors::SimulatedDescriptor;
+use self::events::{EventQueue, KernelEvent};
 pub(crate) use self::sharing::Sharing;
+use self::sockets::Sockets;
 use self::streams::SimulatedStream;
 use self::trace::Trace;
 use super::super::random::Random;
@@ -62,11 +66,10 @@ pub(crate) struct Kernel {
     pub(crate) now: Duration,
     pub(crate) random: Random,
     pub(crate) conditions: Conditions,
-    sockets: BTreeMap<SocketId, SimulatedSocket>,
+    sockets: Sockets,
     sockets_made: SocketId,
     descriptors: BTreeMap<RawFd, SimulatedDescriptor>,
-    events: BTreeMap<(Duration, u64), KernelEvent>,
-    events_made: u64,
+    events: EventQueue,
     /// The ready sockets, by owner.
     lists: Vec<Lists>,
     limits: BTreeMap<Owner, usize>,
@@ -95,27 +98,11 @@ struct Host {
     next_port: u16,
 }
 
+#[expect(clippy::large_enum_variant, reason = "the table keeps each socket behind a pointer")]
 pub(crate) enum SimulatedSocket {
     Listener(SimulatedListener),
     Attempt(SimulatedAttempt),
-    /// Boxed, because it is larger than the others.
-    Stream(Box<SimulatedStream>),
-}
-
-#[derive(Debug)]
-enum KernelEvent {
-    /// An attempt to connect reaches the other host.
-    Arrives(SocketId),
-    /// The answer to an attempt reaches its socket.
-    Answered(SocketId),
-    /// A packet on the wire of a socket may have arrived.
-    Wire(SocketId),
-    /// The sender learns that this many bytes were read.
-    Read(SocketId, usize),
-    /// A delayed acknowledgement of a receiver is due.
-    Acknowledges(SocketId),
-    /// An acknowledgement of this many bytes reaches their sender.
-    Acknowledged(SocketId, usize),
+    Stream(SimulatedStream),
 }
 
 /// An event that a socket reports to a backend.
@@ -149,11 +136,10 @@ impl Kernel {
             now: Duration::ZERO,
             random: Random::new(seed),
             conditions,
-            sockets: BTreeMap::new(),
+            sockets: Sockets::default(),
             sockets_made: 0,
             descriptors: BTreeMap::new(),
-            events: BTreeMap::new(),
-            events_made: 0,
+            events: EventQueue::default(),
             lists: Vec::new(),
             limits: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -170,37 +156,32 @@ impl Kernel {
 
     /// Returns the time of the next event.
     pub(crate) fn next_event(&self) -> Option<Duration> {
-        self.events.keys().next().map(|(at, _)| *at)
+        self.events.next_time()
     }
 
     /// Advances the time, and handles all events that are due by then.
     pub(crate) fn advance_to(&mut self, now: Duration) {
-        while let Some((&(at, number), _)) = self.events.first_key_value()
-            && at <= now
-        {
+        while let Some((at, event)) = self.events.pop_due(now) {
             self.now = self.now.max(at);
-            if let Some(event) = self.events.remove(&(at, number)) {
-                self.happen(event);
-            }
+            self.happen(event);
         }
         self.now = self.now.max(now);
     }
 
     fn later(&mut self, at: Duration, event: KernelEvent) {
-        self.events_made += 1;
-        self.events.insert((at, self.events_made), event);
+        self.events.push(at, event);
     }
 
     fn happen(&mut self, event: KernelEvent) {
         match event {
             KernelEvent::Arrives(attempt) => self.attempt_arrives(attempt),
             KernelEvent::Answered(attempt) => {
-                let Some(SimulatedSocket::Attempt(it)) = self.sockets.get(&attempt) else { return };
+                let Some(SimulatedSocket::Attempt(it)) = self.sockets.get(attempt) else { return };
                 let (owner, parted) = (it.owner, self.is_parted(it.host, it.there()));
                 if parted {
                     return self.again(event);
                 }
-                if let Some(SimulatedSocket::Attempt(it)) = self.sockets.get_mut(&attempt) {
+                if let Some(SimulatedSocket::Attempt(it)) = self.sockets.get_mut(attempt) {
                     it.told = true;
                 }
                 self.make_ready(owner, attempt);
@@ -223,7 +204,7 @@ impl Kernel {
 
     /// Returns `true` if a partition cuts a stream off from its other end.
     fn is_cut_off(&self, id: SocketId) -> bool {
-        matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
+        matches!(self.sockets.get(id), Some(SimulatedSocket::Stream(stream)) if self.is_parted(stream.host, stream.peer_host))
     }
 
     /// Reschedules an event that did not get through, as a system retransmits a packet.
@@ -277,10 +258,10 @@ impl Kernel {
             return;
         }
         self.note(format_args!("healed {one} {other}"));
-        let held: Vec<SocketId> = self.sockets.keys().copied().collect();
+        let held: Vec<SocketId> = self.sockets.iter().map(|(id, _)| id).collect();
         for id in held {
             let after = self.now + self.latency();
-            if matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.wire.is_empty()) {
+            if matches!(self.sockets.get(id), Some(SimulatedSocket::Stream(stream)) if !stream.wire.is_empty()) {
                 self.later(after, KernelEvent::Wire(id));
             }
         }
@@ -300,7 +281,7 @@ impl Kernel {
 
     /// Returns the number of open sockets of an owner.
     pub(crate) fn open(&self, owner: Owner) -> usize {
-        self.sockets.values().filter(|socket| socket.is_open_for(owner)).count()
+        self.sockets.count(|socket| socket.is_open_for(owner))
     }
 
     fn is_full(&self, owner: Owner) -> bool {
@@ -357,12 +338,12 @@ impl Kernel {
 
     /// Takes the next news of a socket. Puts the socket back on the list if there may be more.
     pub(crate) fn news(&mut self, id: SocketId) -> Option<News> {
-        match self.sockets.get_mut(&id)? {
+        match self.sockets.get_mut(id)? {
             SimulatedSocket::Stream(_) => self.stream_news(id),
             SimulatedSocket::Listener(_) => self.listener_news(id),
             SimulatedSocket::Attempt(attempt) => {
                 let (outcome, local) = (attempt.outcome?, attempt.local.clone());
-                self.sockets.remove(&id);
+                self.sockets.remove(id);
                 Some(match outcome {
                     Ok(stream) => News::Connected(stream, local),
                     Err(kind) => News::ConnectFailed(kind),
@@ -372,14 +353,14 @@ impl Kernel {
     }
 
     pub(crate) fn stream(&mut self, id: SocketId) -> Option<&mut SimulatedStream> {
-        match self.sockets.get_mut(&id) {
+        match self.sockets.get_mut(id) {
             Some(SimulatedSocket::Stream(stream)) => Some(stream),
             _ => None,
         }
     }
 
     pub(crate) fn listener(&mut self, id: SocketId) -> Option<&mut SimulatedListener> {
-        match self.sockets.get_mut(&id) {
+        match self.sockets.get_mut(id) {
             Some(SimulatedSocket::Listener(listener)) => Some(listener),
             _ => None,
         }

@@ -29,7 +29,7 @@ pub(super) struct Nagle {
 impl Kernel {
     /// Returns `true` if a socket may hold small segments back.
     pub(super) fn may_hold(&self, id: SocketId) -> bool {
-        let is_tcp = matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.is_unix());
+        let is_tcp = matches!(self.sockets.get(id), Some(SimulatedSocket::Stream(stream)) if !stream.is_unix());
         self.conditions.nagle && is_tcp
     }
 
@@ -44,7 +44,7 @@ impl Kernel {
     /// Transmits held bytes: those that Nagle's algorithm lets go, or `all`.
     pub(super) fn push_out(&mut self, id: SocketId, all: bool) {
         let full = self.full_segment();
-        while let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
+        while let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) {
             let (held, is_free) = (stream.nagle.held.len(), stream.no_delay || stream.nagle.unacknowledged == 0);
             let size = if held >= full || all || is_free { held.min(full) } else { 0 };
             if size == 0 {

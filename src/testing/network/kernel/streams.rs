@@ -75,7 +75,7 @@ impl Kernel {
     /// follow when there is.
     pub(crate) fn send(&mut self, id: SocketId, data: &[u8]) -> io::Result<usize> {
         let (window, segment) = (self.conditions.window, self.conditions.segment);
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else {
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         if let Some(kind) = stream.send_error() {
@@ -105,7 +105,7 @@ impl Kernel {
     /// room.
     pub(crate) fn send_urgent(&mut self, id: SocketId, byte: u8) -> io::Result<usize> {
         let window = self.conditions.window;
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else {
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         if stream.local.unix().is_some() {
@@ -126,11 +126,11 @@ impl Kernel {
     /// Accounts for bytes that a socket has taken.
     fn sent(&mut self, id: SocketId, data: &[u8]) {
         let window = self.conditions.window;
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         stream.unread += data.len();
         let (peer, names, under_way) = (stream.peer, Rc::clone(&stream.names), stream.under_way);
         self.note(format_args!("send   {} {}", names[0], data.len()));
-        let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(&peer) else {
+        let Some(SimulatedSocket::Stream(peer)) = self.sockets.get_mut(peer) else {
             return self.faults.add(format_args!("the other end of {} is gone", names[0]));
         };
         peer.ledger.due.add(data);
@@ -143,7 +143,7 @@ impl Kernel {
 
     /// Sends the end of a direction.
     pub(crate) fn shut_down(&mut self, id: SocketId) {
-        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id)
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id)
             && !stream.shut
             && !stream.reset
         {
@@ -157,7 +157,7 @@ impl Kernel {
 
     /// Closes a socket of any kind for its owner.
     pub(crate) fn close(&mut self, id: SocketId, reset: bool) {
-        match self.sockets.get_mut(&id) {
+        match self.sockets.get_mut(id) {
             Some(SimulatedSocket::Stream(stream)) if !stream.closed => {
                 stream.closed = true;
                 let (local, remote) = (stream.local.clone(), stream.remote.clone());
@@ -183,7 +183,7 @@ impl Kernel {
             Some(SimulatedSocket::Attempt(attempt)) => {
                 // A system resets a connection whose answer arrives after the attempt was given up.
                 let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
-                self.sockets.remove(&id);
+                self.sockets.remove(id);
                 if let Some(Ok(stream)) = outcome {
                     self.close(stream, reset || is_unheard);
                 }
@@ -191,7 +191,7 @@ impl Kernel {
             Some(SimulatedSocket::Listener(listener)) => {
                 let waiting = std::mem::take(&mut listener.waiting);
                 let bound = listener.bound.clone();
-                self.sockets.remove(&id);
+                self.sockets.remove(id);
                 self.note(format_args!("close  {bound}"));
                 for stream in waiting {
                     if let Some(it) = self.stream(stream) {
@@ -205,7 +205,7 @@ impl Kernel {
 
     /// Resets a stream that its owner has closed.
     fn reset(&mut self, id: SocketId) {
-        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) {
             (stream.reset, stream.error) = (true, None);
             stream.nagle.clear();
             self.transmit(id, Packet::Reset);
@@ -215,7 +215,7 @@ impl Kernel {
     /// Reads into `into`, but not past an urgent byte, and returns the number of bytes.
     pub(crate) fn read(&mut self, id: SocketId, into: &mut [u8]) -> usize {
         self.pass_urgent(id);
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return 0 };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return 0 };
         let count = stream.readable().min(into.len());
         let (first, second) = stream.incoming.as_slices();
         let split = count.min(first.len());
@@ -238,7 +238,7 @@ impl Kernel {
     /// Drops an urgent byte that is next. It stays inline only if a socket asks for that, and no
     /// backend does.
     fn pass_urgent(&mut self, id: SocketId) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         if stream.urgent != Some(0) {
             return;
         }
@@ -254,7 +254,7 @@ impl Kernel {
     /// Opens the peer's window by the bytes read, and marks the socket as ready for more.
     fn makes_room(&mut self, id: SocketId, count: usize) {
         let at = self.now + self.latency();
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(id) else { return };
         let (peer, owner) = (stream.peer, stream.owner);
         self.later(at, KernelEvent::Read(peer, count));
         self.make_ready(owner, id);
@@ -262,7 +262,7 @@ impl Kernel {
 
     /// Reads and drops at most `most` bytes.
     pub(crate) fn discard(&mut self, id: SocketId, most: usize) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         let mut into = vec![0; stream.incoming.len().min(most)];
         let mut left = into.len();
         // A read stops at an urgent byte.
@@ -281,13 +281,13 @@ impl Kernel {
     pub(crate) fn harm(&mut self, host: IpAddr, harm: impl FnOnce(&mut VecDeque<u8>)) -> bool {
         let now = self.now;
         self.advance_to(now);
-        let found = self.sockets.iter_mut().find_map(|(id, socket)| match socket {
-            SimulatedSocket::Stream(stream) if stream.host == host && stream.owner != Owner::TEST => {
-                Some((*id, stream))
-            }
+        let mut open = self.sockets.iter();
+        let found = open.find_map(|(id, socket)| match socket {
+            SimulatedSocket::Stream(stream) if stream.host == host && stream.owner != Owner::TEST => Some(id),
             _ => None,
         });
-        let Some((id, stream)) = found else { return false };
+        drop(open);
+        let Some((id, stream)) = found.and_then(|id| Some((id, self.stream(id)?))) else { return false };
         harm(&mut stream.incoming);
         let owner = stream.owner;
         self.make_ready(owner, id);
@@ -296,7 +296,7 @@ impl Kernel {
 
     /// Returns `true` if there are bytes to read, or connections to accept.
     pub(crate) fn has_more(&self, id: SocketId) -> bool {
-        match self.sockets.get(&id) {
+        match self.sockets.get(id) {
             Some(SimulatedSocket::Stream(stream)) => stream.receiving && !stream.incoming.is_empty(),
             Some(SimulatedSocket::Listener(listener)) => listener.accepting && !listener.waiting.is_empty(),
             _ => false,
@@ -306,7 +306,7 @@ impl Kernel {
     /// Returns `true` if the other host has acknowledged all sent bytes, and all arrived bytes were
     /// read.
     pub(crate) fn is_acknowledged(&self, id: SocketId) -> bool {
-        match self.sockets.get(&id) {
+        match self.sockets.get(id) {
             Some(SimulatedSocket::Stream(stream)) => {
                 stream.incoming.is_empty() && stream.under_way == 0 && stream.nagle.is_acknowledged()
             }
@@ -317,13 +317,13 @@ impl Kernel {
     /// Returns `true` if a stream can still end cleanly, where a reset would report a loss to its
     /// peer.
     pub(crate) fn can_end_cleanly(&self, id: SocketId) -> bool {
-        matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
+        matches!(self.sockets.get(id), Some(SimulatedSocket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
     }
 
     /// Returns the number of readable bytes, whether the end has arrived behind them, and whether
     /// the connection was reset.
     pub(crate) fn state(&self, id: SocketId) -> (usize, bool, bool) {
-        match self.sockets.get(&id) {
+        match self.sockets.get(id) {
             Some(SimulatedSocket::Stream(stream)) => (stream.incoming.len(), stream.end_arrived, stream.reset),
             _ => (0, false, true),
         }
@@ -333,7 +333,7 @@ impl Kernel {
     pub(super) fn transmit(&mut self, id: SocketId, packet: Packet) {
         let latency = self.latency();
         let (now, bandwidth) = (self.now, self.conditions.bandwidth);
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         if let (Packet::Data(bytes), Some(bandwidth)) = (&packet, bandwidth) {
             let takes = Duration::from_nanos((bytes.len() as u64).saturating_mul(1_000_000_000) / bandwidth);
             stream.busy_until = stream.busy_until.max(now) + takes;
@@ -348,7 +348,7 @@ impl Kernel {
     /// Delivers the packets of a socket's wire that have arrived.
     pub(super) fn deliver(&mut self, sender: SocketId) {
         loop {
-            let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&sender) else { return };
+            let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(sender) else { return };
             if self.is_parted(stream.host, stream.peer_host) {
                 // The end of the partition delivers it.
                 return;
@@ -357,7 +357,7 @@ impl Kernel {
             if stream.wire.front().is_none_or(|(at, _)| *at > self.now) {
                 return;
             }
-            let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&sender) else { return };
+            let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(sender) else { return };
             let Some((_, packet)) = stream.wire.pop_front() else { return };
             stream.under_way -= packet.len();
             self.arrive(peer, packet);
@@ -366,7 +366,7 @@ impl Kernel {
     }
 
     pub(super) fn arrive(&mut self, id: SocketId, packet: Packet) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
         let owner = stream.owner;
         match packet {
             // A closed socket never reads this. One reset reports it to the sender.
@@ -393,15 +393,15 @@ impl Kernel {
     /// Removes a stream that nothing refers to any more: closed at both ends, with nothing under
     /// way.
     pub(super) fn forget(&mut self, id: SocketId) {
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(id) else { return };
         let peer = stream.peer;
         let is_done = |socket: Option<&SimulatedSocket>| match socket {
             Some(SimulatedSocket::Stream(stream)) => stream.closed && stream.wire.is_empty(),
             _ => true,
         };
-        if is_done(self.sockets.get(&id)) && is_done(self.sockets.get(&peer)) {
+        if is_done(self.sockets.get(id)) && is_done(self.sockets.get(peer)) {
             for id in [id, peer] {
-                if let Some(SimulatedSocket::Stream(stream)) = self.sockets.remove(&id)
+                if let Some(SimulatedSocket::Stream(stream)) = self.sockets.remove(id)
                     && stream.ended_first
                     && !stream.reset
                 {
@@ -420,7 +420,7 @@ impl Kernel {
         if stream.receiving {
             self.pass_urgent(id);
         }
-        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) else { return None };
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return None };
         let owner = stream.owner;
         if stream.blocked && (stream.unread < window || stream.reset || stream.gone) {
             stream.blocked = false;
