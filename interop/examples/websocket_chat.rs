@@ -7,8 +7,8 @@
 //! python3 -m websockets ws://localhost:8080/lobby
 //! ```
 //!
-//! The first line is your name. SIGTERM and SIGINT close all connections with code 1001, and end the
-//! program when they are gone.
+//! The first line is your name. SIGTERM and SIGINT close all connections with code 1001, and end
+//! the program when they are gone.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
-//! [`Database`]: PostgreSQL by tokio-postgres, for programs of callbacks. Each result is a Deferred.
+//! [`Database`]: PostgreSQL by tokio-postgres, for programs of callbacks. Results are Deferreds.
 //!
-//! The library's connection is a future over a byte stream, and runs in the reactor's turns. Queries
-//! that are asked for in one callback are pipelined: they leave together, and none waits for the
-//! answer of another. The Deferreds fire in the order of the queries.
+//! The library's connection is a future over a byte stream, and runs in the reactor's turns.
+//! Queries that are asked for in one callback are pipelined: they leave together, and none waits
+//! for the answer of another. The Deferreds fire in the order of the queries.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -85,9 +85,10 @@ impl Database {
         self.spawner.spawn(async move { Ok(client.batch_execute(&sql).await?) })
     }
 
-    /// Runs a prepared statement, and calls `row` with each row. The next row waits for the Deferred
-    /// of the one before. The server is made to wait meanwhile, so any number of rows takes little
-    /// memory. An error of `row` ends the query. Returns the number of rows.
+    /// Runs a prepared statement, and calls `row` with each row. Returns the number of rows.
+    ///
+    /// The next row waits for the Deferred of the one before. The server is made to wait meanwhile,
+    /// so any number of rows takes little memory. An error of `row` ends the query.
     pub fn for_each_row(
         &self,
         statement: &Statement,

@@ -96,7 +96,7 @@ fn a_killed_server_fails_the_commands() {
             let line = about.lines().find_map(|line| line.strip_prefix("process_id:")).expect("it knows its process");
             let process = Pid::from_raw(line.trim().parse().expect("a number")).expect("a process");
 
-            // The answers of 5,000 commands come under way. Those behind `BLPOP` never would.
+            // 5,000 commands are answered under way. `BLPOP` holds up the commands behind it.
             let (answered, failed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let count = |words: &[&str]| {
                 let (answered, failed) = (Rc::clone(&answered), Rc::clone(&failed));

@@ -1,5 +1,5 @@
-//! [`Member`]: one end of the chat, as the others see it. It has a bounded queue, and a time-out for
-//! each wait.
+//! [`Member`]: one end of the chat, as the others see it. It has a bounded queue, and a time-out
+//! for each wait.
 //!
 //! A message for a member never waits for the member: it is queued, or the member is cut off.
 
@@ -79,9 +79,11 @@ impl Member {
         }
         queue.bytes += message.len() + MESSAGE_OVERHEAD_BYTES;
         if queue.bytes > self.queue_limit {
-            *queue = Queue { waker: queue.waker.take(), ..Queue::default() };
-            drop(queue);
+            let end = Some(CloseFrame { code: CloseCode::Policy, reason: "too slow".into() });
+            *queue = Queue { end, waker: queue.waker.take(), ..Queue::default() };
+            self.wake(queue);
             tracing::info!(peer = %self.transport.peer(), "a member is cut off: it reads too slowly");
+            // The code will not reach it.
             self.transport.abort_connection();
             return;
         }

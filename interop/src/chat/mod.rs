@@ -141,7 +141,7 @@ impl Chat {
     }
 
     /// Stops listening, and closes all connections with code 1001. The Deferred fires when they are
-    /// gone, which takes no longer than the limit of closing.
+    /// gone, which the limits of the handshakes bound.
     pub fn drain(&self) -> Deferred<()> {
         let hall = &self.0;
         hall.is_draining.set(true);

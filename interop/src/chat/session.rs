@@ -86,13 +86,14 @@ async fn talk(socket: Socket, member: &Rc<Member>, rooms: &Rc<Rooms>, room: &str
             }
         }
     }
-    // Sends the answer to the peer's close frame, or waits for the answer to ours. If the peer broke
-    // the protocol, nothing more can be read, and this is over at once. The transport sends the close
-    // frame before it ends the connection.
+    // Sends the answer to the close frame of the peer, or waits for one to ours. If the peer broke
+    // the protocol, nothing more can be read, and this is over at once. The transport sends the
+    // close frame before it ends the connection.
     while let Some(Ok(_)) = socket.next().await {}
 }
 
-/// Reads messages. The first one is the name, and opens the seat; the end of the direction leaves it.
+/// Reads messages. The first one is the name, and opens the seat. The end of the direction leaves
+/// it.
 async fn read(source: &mut SplitStream<Socket>, member: &Rc<Member>, rooms: &Rc<Rooms>, room: &str) -> End {
     let mut seat: Option<Seat> = None;
     while let Some(message) = source.next().await {

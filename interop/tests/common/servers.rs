@@ -28,7 +28,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts PostgreSQL with an empty cluster whose superuser is `ropewalk`. `None` if there is none.
+    /// Starts PostgreSQL with an empty cluster whose superuser is `ropewalk`. `None` if it is
+    /// missing.
     pub fn postgres() -> Option<Self> {
         let Some(programs) = postgres_programs() else {
             assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");

@@ -38,14 +38,12 @@ fn a_broken_rule_has_its_code() {
     let mut ann = world.join("/", "ann");
     for (text, bytes, expected) in cases {
         let mut peer = world.connect_by_hand();
-        let (code, left) = world.run(async move {
+        let code = world.run(async move {
             peer.write_all(&frame(0x81, b"bob")).await?;
             peer.write_all(&bytes).await?;
-            let (_texts, _pings, code) = read_frames(&mut peer).await?;
-            Ok((code, peer.reason()))
+            read_code(&mut peer).await
         });
-        assert_eq!(code, Some(expected), "{text}");
-        drop(left);
+        assert_eq!(code, expected, "{text}");
         ann = world.run(async move {
             assert_eq!(next_text(&mut ann).await, "* bob has joined", "{text}");
             assert_eq!(next_text(&mut ann).await, "* bob has left", "{text}");

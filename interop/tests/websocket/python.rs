@@ -14,8 +14,8 @@ use super::common::*;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/websocket/peer.py");
 
-/// A Python that has `websockets`: that of the environment variable `PYTHON`, the first of the path,
-/// or the system's, for which Debian has a package of it.
+/// Returns a Python that has `websockets`: that of the environment variable `PYTHON`, the first of
+/// the path, or the system's, for which Debian has a package of it.
 fn python() -> Option<String> {
     let named = std::env::var("PYTHON").ok();
     let candidates = named.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned));
@@ -71,8 +71,8 @@ fn a_crowd_hears_everything() {
     on_each(|reactor| assert_eq!(play(reactor, &python, "crowd"), ["heard 10000\n"; 2]));
 }
 
-/// Binary messages and messages that are too long have their codes, and a member beside them is only
-/// told that they came and went.
+/// Binary messages and messages that are too long have their codes. A member beside them is told
+/// that they came and went, and nothing else.
 #[test]
 fn broken_rules_have_their_codes() {
     own_process!();

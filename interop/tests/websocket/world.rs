@@ -136,23 +136,17 @@ pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads frames of the server, without answers, to the end of the stream: the texts, the number of
-/// pings, and the code of the close frame.
-pub(crate) async fn read_frames(stream: &mut ByteStream) -> Result<(Vec<String>, usize, Option<u16>)> {
-    let (mut texts, mut pings, mut code) = (Vec::new(), 0, None);
+/// Reads frames of the server to the close frame, and returns its code. Answers nothing.
+pub(crate) async fn read_code(stream: &mut ByteStream) -> Result<u16> {
     loop {
         let mut head = [0; 2];
-        match stream.read_exact(&mut head).await {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok((texts, pings, code)),
-            read => read?,
-        }
+        stream.read_exact(&mut head).await?;
         let mut payload = vec![0; usize::from(head[1])];
         assert!(payload.len() < 126, "servers do not mask, and these tests have short messages");
         stream.read_exact(&mut payload).await?;
         match head[0] {
-            0x81 => texts.push(String::from_utf8(payload)?),
-            0x89 => pings += 1,
-            0x88 => code = Some(u16::from_be_bytes([payload[0], payload[1]])),
+            0x81 | 0x89 => {}
+            0x88 => return Ok(u16::from_be_bytes([payload[0], payload[1]])),
             other => panic!("a frame of type {other:#x}"),
         }
     }

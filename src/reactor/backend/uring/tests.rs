@@ -112,6 +112,45 @@ fn a_receive_is_cancelled_by_every_pause() {
     wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
 }
 
+/// After a pause, at most 64 KiB are received in a turn, however many wait in the socket and however
+/// often the stream pauses. The ring receives again when the socket is empty.
+#[test]
+fn a_stream_that_pauses_receives_little_at_once() {
+    let Some(mut ring) = ring() else { return };
+    let (socket, mut peer) = tcp_pair();
+    adopt(&mut ring, socket, false);
+    ring.receive(ID, true);
+    assert!(drain(&mut ring).is_empty());
+    ring.receive(ID, false);
+    assert!(drain(&mut ring).is_empty());
+    peer.set_nonblocking(true).expect("a socket");
+    let mut sent = 0;
+    while let Ok(count) = peer.write(&[7; RECEIVE]) {
+        sent += count;
+    }
+    assert!(sent > 4 * RECEIVE, "{sent} bytes");
+    let (mut inbox, mut came) = (Inbox::default(), 0);
+    let until = Instant::now() + LIMIT;
+    while came < sent {
+        assert!(Instant::now() < until, "{came} of {sent} bytes came");
+        ring.receive(ID, true);
+        ring.wait(Some(LIMIT)).expect("the ring waits");
+        let before = came;
+        while let Some((_, event)) = ring.next(&mut inbox) {
+            assert!(matches!(event, BackendEvent::Received));
+            came += inbox.bytes().len();
+        }
+        assert!(came - before <= RECEIVE, "{} bytes in a turn", came - before);
+        ring.receive(ID, false);
+        let more = drain(&mut ring).len();
+        assert_eq!(more, 0, "bytes were received during a pause, after {came} of {sent}");
+    }
+    ring.receive(ID, true);
+    assert!(drain(&mut ring).is_empty());
+    peer.write_all(b"by the ring").expect("the socket has room");
+    wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
+}
+
 /// F14: if the kernel took a part of a chunk, or nothing, the rest comes back to be sent again.
 #[test]
 fn a_send_that_comes_to_little_leaves_the_rest() {
