@@ -13,14 +13,14 @@ use super::world::*;
 /// of nothing else.
 #[test]
 fn a_broken_rule_has_its_code() {
-    let world = World::new(Limits { message_bytes: 100, ..Limits::default() });
-    let long = [b'x'; 101];
+    let world = World::new(Limits { message_bytes: 200, ..Limits::default() });
+    let long = [b'x'; 201];
     let fragments = |payload: &[u8]| [frame(0x01, payload), frame(0x80, payload)].concat();
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("text that is not UTF-8", frame(0x81, b"\xff"), 1007),
         ("text that is not UTF-8 across fragments", [frame(0x01, b"\xc3"), frame(0x80, b"x")].concat(), 1007),
         ("a message that is too long", frame(0x81, &long), 1009),
-        ("fragments that are too long", fragments(&long[..51]), 1009),
+        ("fragments that are too long", fragments(&long[..101]), 1009),
         // Its length alone is over the limit: the payload never comes.
         ("a frame of 2^62 bytes", [&[0x81, 0xff, 0x40][..], &[0; 11]].concat(), 1009),
         ("a binary message", frame(0x82, b"x"), 1003),
@@ -54,14 +54,14 @@ fn a_broken_rule_has_its_code() {
     let mut peer = world.connect_by_hand();
     let text = world.run(async move {
         peer.write_all(&frame(0x81, b"bob")).await?;
-        peer.write_all(&fragments(&[b'x'; 50])).await?;
+        peer.write_all(&fragments(&[b'x'; 100])).await?;
         assert_eq!(next_text(&mut ann).await, "* bob has joined");
         let text = next_text(&mut ann).await;
         drop(peer);
         assert_eq!(next_text(&mut ann).await, "* bob has left", "without a close frame, too");
         Ok(text)
     });
-    assert_eq!(text, format!("<bob> {}", "x".repeat(100)));
+    assert_eq!(text, format!("<bob> {}", "x".repeat(200)));
     world.run_until(|| world.chat.sessions() == 0);
 }
 
