@@ -80,9 +80,9 @@ fn queries_are_answered_in_order() {
 fn many_rows_wait_for_their_reader() {
     own_process!();
     const ROWS: u32 = 100_000;
-    // The stream's 64 KiB, as much again of a receive, and the library's buffers of the same size. On
-    // io_uring, the receive under way at the first pause has the ring's first buffers, 1 MiB, which
-    // two growing buffers hold one after the other.
+    // The stream's 64 KiB, as much again of a receive, and the library's buffers of the same size.
+    // On io_uring, the receive under way at the first pause has the ring's first buffers, 1 MiB,
+    // which two growing buffers hold one after the other.
     const HELD_BYTES: usize = 4 << 20;
     let Some(server) = Server::postgres() else { return };
     on_each(|reactor| {

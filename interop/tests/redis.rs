@@ -39,7 +39,9 @@ fn ask<T: FromRedisValue + 'static>(
     words: &[&str],
 ) -> Deferred<T> {
     let (mut command, mut connection) = (redis::Cmd::new(), connection.clone());
-    words.iter().for_each(|word| drop(command.arg(*word)));
+    for word in words {
+        command.arg(*word);
+    }
     reactor.spawn(async move { Ok(command.query_async(&mut connection).await?) })
 }
 
@@ -64,7 +66,9 @@ fn commands_are_answered() {
             let mut pipelined = connection.clone();
             let counted = reactor.spawn(async move {
                 let mut pipe = redis::pipe();
-                (0..10_000).for_each(|_| drop(pipe.cmd("INCR").arg("count")));
+                for _ in 0..10_000 {
+                    pipe.cmd("INCR").arg("count");
+                }
                 Result::Ok(pipe.query_async::<Vec<i64>>(&mut pipelined).await?)
             });
             assert!(result_of(reactor, counted).expect("answers").into_iter().eq(1..=10_000));

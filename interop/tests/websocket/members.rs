@@ -101,7 +101,7 @@ fn a_drain_tells_all_members() {
     let (mut ann, bob) = (world.join("/", "ann"), world.join("/", "bob"));
     let mut silent = world.connect_by_hand();
     let connecting = world.connect();
-    let mut half_open = world.run(async move { Ok(connecting.await?) });
+    let mut half_open = world.run(connecting);
     world.run_until(|| world.chat.sessions() == 4);
     let ann = world.run(async move {
         assert_eq!(next_text(&mut ann).await, "* bob has joined");
@@ -125,5 +125,5 @@ fn a_drain_tells_all_members() {
     world.run_until(|| drained.is_called());
     assert_eq!(world.chat.sessions(), 0);
     let refused = world.connect().add_both(|connected| Ok(connected.is_err()));
-    assert!(world.run(async move { Ok(refused.await?) }), "the port is closed");
+    assert!(world.run(refused), "the port is closed");
 }

@@ -36,8 +36,8 @@ pub(super) struct Flow {
     /// Receives the bytes that arrived before a fatal error, by plain calls. The stream ends behind
     /// them.
     rest: bool,
-    /// The stream was paused. Plain calls empty its socket when it is resumed: a receive of the ring
-    /// would fill as many buffers as there are, whatever the stream wants.
+    /// The stream was paused. Plain calls empty its socket when it is resumed: a receive of the
+    /// ring would fill as many buffers as there are, whatever the stream wants.
     drains: bool,
     /// The peer's end was read.
     pub(super) ended: bool,
@@ -237,26 +237,25 @@ impl Flow {
         (arrival.map(|arrival| arrival.into_event(inbox)), requeue)
     }
 
-    /// Receives with one plain call a turn: the bytes that arrived before a fatal error, or during a
-    /// pause. The ring goes on behind the latter.
+    /// Receives with one plain call a turn: the bytes that arrived before a fatal error, or during
+    /// a pause. The ring goes on behind the latter.
     fn receive_plainly(&mut self, id: Id, inbox: &mut Inbox, ring: &mut Ring) -> (Option<BackendEvent>, Requeue) {
         if !self.is_plain() || self.armed || self.ended {
             return (None, Requeue::No);
         }
-        let received = socket::receive(self.socket.as_fd(), inbox.room().0);
-        let is_drained = matches!(received, Receive::Bytes(_) | Receive::Empty);
-        if is_drained && !self.rest {
-            self.drains = false;
-            self.arm(id, ring);
-        }
-        let requeue = if self.is_plain() { Requeue::NextTurn } else { Requeue::No };
-        match received {
+        match socket::receive(self.socket.as_fd(), inbox.room().0) {
+            // Less than a full buffer does not mean that the socket is empty: the peer's system may
+            // have waited for room in it.
             Receive::Full(count) | Receive::Bytes(count) => {
                 inbox.fill(count);
-                (Some(BackendEvent::Received), requeue)
+                (Some(BackendEvent::Received), Requeue::NextTurn)
             }
             Receive::Starved => (None, Requeue::NextTurn),
-            Receive::Empty if !self.rest => (None, requeue),
+            Receive::Empty if !self.rest => {
+                self.drains = false;
+                self.arm(id, ring);
+                (None, Requeue::No)
+            }
             Receive::Failed(error) if !self.rest => {
                 self.ended = true;
                 (Some(Completion::Broken { error, rest: false }.into()), Requeue::No)

@@ -304,19 +304,16 @@ impl Backend for Uring {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        match self.table.get_mut(id) {
-            Some(RingSource::Stream(flow)) => {
-                if flow.receive(id, on, &mut self.ring) {
-                    self.table.requeue_next_turn(id);
-                }
-            }
+        let is_due = match self.table.get_mut(id) {
+            Some(RingSource::Stream(flow)) => flow.receive(id, on, &mut self.ring),
             Some(RingSource::Polled(Polled::Stream(stream))) => {
                 stream.receiving = on;
-                if on && stream.is_readable() {
-                    self.table.requeue_next_turn(id);
-                }
+                on && stream.is_readable()
             }
-            _ => {}
+            _ => false,
+        };
+        if is_due {
+            self.table.requeue_next_turn(id);
         }
     }
 
