@@ -1,8 +1,15 @@
-//! Event-driven C libraries on Ropewalk's loop. Nothing here is published.
+//! Libraries of others on Ropewalk's loop. Nothing here is published.
 //!
 //! | library | module | feature | on |
 //! |---|---|---|---|
 //! | libcurl, its multi interface | `curl_multi` | `curl` | [`Reactor::watch`](ropewalk::Reactor::watch), and timers |
+//! | tokio-tungstenite | `chat` | `websocket` | byte streams |
+//! | tokio-postgres | `database` | `postgres` | byte streams |
+//! | redis | none, its test alone | `redis` | byte streams, bound to their thread |
 
+#[cfg(feature = "websocket")]
+pub mod chat;
 #[cfg(feature = "curl")]
 pub mod curl_multi;
+#[cfg(feature = "postgres")]
+pub mod database;

@@ -10,6 +10,8 @@ mod simulated;
 mod sockets;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_sockets;
 mod traits;
 
 use std::cell::Cell;

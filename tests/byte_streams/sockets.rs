@@ -12,7 +12,7 @@ use super::*;
 const BULK: usize = 16_000_000;
 
 /// The reactors of this system.
-fn reactors() -> impl Iterator<Item = Reactor> {
+pub(crate) fn reactors() -> impl Iterator<Item = Reactor> {
     [BackendKind::Mio, BackendKind::IoUring].into_iter().filter_map(common::reactor_on)
 }
 

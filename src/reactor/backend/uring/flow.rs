@@ -36,6 +36,9 @@ pub(super) struct Flow {
     /// Receives the bytes that arrived before a fatal error, by plain calls. The stream ends behind
     /// them.
     rest: bool,
+    /// The stream was paused. Plain calls empty its socket when it is resumed: a receive of the
+    /// ring would fill as many buffers as there are, whatever the stream wants.
+    drains: bool,
     /// The peer's end was read.
     pub(super) ended: bool,
     /// A poll for errors is under way.
@@ -83,6 +86,7 @@ impl Flow {
             armed: false,
             cancelled: false,
             rest: false,
+            drains: false,
             ended: false,
             watched: false,
             flight: None,
@@ -92,14 +96,21 @@ impl Flow {
         }
     }
 
-    /// Starts or stops receiving.
-    pub(super) fn receive(&mut self, id: Id, on: bool, ring: &mut Ring) {
+    /// Starts or stops receiving. Returns `true` if the stream is to be visited in the next turn.
+    pub(super) fn receive(&mut self, id: Id, on: bool, ring: &mut Ring) -> bool {
+        self.drains |= self.receiving && !on;
         self.receiving = on;
         if on || !self.armed {
             self.arm(id, ring);
         } else {
             self.stop(id, ring);
         }
+        self.is_plain()
+    }
+
+    /// Returns `true` if plain calls receive, in the place of the ring.
+    fn is_plain(&self) -> bool {
+        self.receiving && (self.rest || self.drains)
     }
 
     /// Starts a receive, or a poll for errors, unless it is under way or the backlog is not empty.
@@ -108,8 +119,8 @@ impl Flow {
         if self.backlog.is_some() {
             return;
         }
-        if self.rest {
-            // `next` receives the rest.
+        if self.is_plain() {
+            // `next` receives.
         } else if self.receiving && !self.ended {
             if !mem::replace(&mut self.armed, true) {
                 ring.receive(id, socket);
@@ -169,7 +180,7 @@ impl Flow {
             self.arm(id, ring);
         }
         let Some(backlog) = &self.backlog else {
-            return (arrival, if self.rest { Requeue::NextTurn } else { Requeue::No });
+            return (arrival, if self.is_plain() { Requeue::NextTurn } else { Requeue::No });
         };
         if backlog.len() >= BACKLOG {
             self.stop(id, ring);
@@ -209,7 +220,7 @@ impl Flow {
         inbox: &mut Inbox,
         ring: &mut Ring,
     ) -> (Option<BackendEvent>, Requeue) {
-        let Some(mut backlog) = self.backlog.take() else { return self.next_of_rest(inbox) };
+        let Some(mut backlog) = self.backlog.take() else { return self.receive_plainly(id, inbox, ring) };
         let first = backlog.front().map_or(0, Arrival::len);
         let arrival = if self.fits(first, turn) { backlog.pop_front() } else { None };
         let requeue = match &arrival {
@@ -219,24 +230,36 @@ impl Flow {
                 if !self.goes_out(arrival) {
                     self.arm(id, ring);
                 }
-                if self.rest { Requeue::NextTurn } else { Requeue::No }
+                if self.is_plain() { Requeue::NextTurn } else { Requeue::No }
             }
         };
         self.backlog = Some(backlog).filter(|backlog| !backlog.is_empty());
         (arrival.map(|arrival| arrival.into_event(inbox)), requeue)
     }
 
-    /// Receives the bytes that arrived before a fatal error, with one receive a turn.
-    fn next_of_rest(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
-        if !self.rest || !self.receiving || self.armed || self.ended {
+    /// Receives with one plain call a turn: the bytes that arrived before a fatal error, or during
+    /// a pause. The ring goes on behind the latter.
+    fn receive_plainly(&mut self, id: Id, inbox: &mut Inbox, ring: &mut Ring) -> (Option<BackendEvent>, Requeue) {
+        if !self.is_plain() || self.armed || self.ended {
             return (None, Requeue::No);
         }
         match socket::receive(self.socket.as_fd(), inbox.room().0) {
+            // Less than a full buffer does not mean that the socket is empty: the peer's system may
+            // have waited for room in it.
             Receive::Full(count) | Receive::Bytes(count) => {
                 inbox.fill(count);
                 (Some(BackendEvent::Received), Requeue::NextTurn)
             }
             Receive::Starved => (None, Requeue::NextTurn),
+            Receive::Empty if !self.rest => {
+                self.drains = false;
+                self.arm(id, ring);
+                (None, Requeue::No)
+            }
+            Receive::Failed(error) if !self.rest => {
+                self.ended = true;
+                (Some(Completion::Broken { error, rest: false }.into()), Requeue::No)
+            }
             Receive::End | Receive::Empty | Receive::Failed(_) => {
                 self.ended = true;
                 (Some(Completion::EndOfStream.into()), Requeue::No)

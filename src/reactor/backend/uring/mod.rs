@@ -12,7 +12,8 @@
 //!
 //! Rules, besides those of the contract and of `ring.rs`:
 //! 1. Pausing a stream cancels its receive. Bytes that were received before the cancellation are
-//!    handed over, and the stream holds them.
+//!    handed over, and the stream holds them. After the pause, plain calls empty the socket, 64 KiB
+//!    a turn, before the ring receives again: so a stream that pauses again and again holds little.
 //! 2. A stream without a receive, because it is paused or the peer has ended, is polled for errors.
 //! 3. A receive that ran out of buffers is started anew. From then on there are more buffers, up to
 //!    a limit.
@@ -303,15 +304,16 @@ impl Backend for Uring {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        match self.table.get_mut(id) {
+        let is_due = match self.table.get_mut(id) {
             Some(RingSource::Stream(flow)) => flow.receive(id, on, &mut self.ring),
             Some(RingSource::Polled(Polled::Stream(stream))) => {
                 stream.receiving = on;
-                if on && stream.is_readable() {
-                    self.table.requeue_next_turn(id);
-                }
+                on && stream.is_readable()
             }
-            _ => {}
+            _ => false,
+        };
+        if is_due {
+            self.table.requeue_next_turn(id);
         }
     }
 

@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use super::*;
-use crate::reactor::backend::Completion;
 use crate::reactor::backend::socket::faults::{Fault, SystemCall, left, plan};
 use crate::reactor::backend::tests::{ID, LIMIT, tcp_pair, unix_pair};
+use crate::reactor::backend::{Completion, RECEIVE};
 
 /// Makes a ring, if the system lets this process have one.
 fn ring() -> Option<Uring> {
@@ -109,6 +109,43 @@ fn a_receive_is_cancelled_by_every_pause() {
     peer.write_all(b"later").expect("the socket is open");
     assert!(drain(&mut ring).is_empty(), "bytes were received during a pause");
     ring.receive(ID, true);
+    wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
+}
+
+/// After a pause, at most 64 KiB are received in a turn, however many wait in the socket, and
+/// nothing in the next pause. The ring receives again when the socket is empty.
+#[test]
+fn a_stream_that_pauses_receives_little_at_once() {
+    let Some(mut ring) = ring() else { return };
+    let (socket, mut peer) = tcp_pair();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 * RECEIVE).expect("a socket");
+    adopt(&mut ring, socket, false);
+    ring.receive(ID, true);
+    assert!(drain(&mut ring).is_empty());
+    ring.receive(ID, false);
+    assert!(drain(&mut ring).is_empty());
+    // The socket has room for all of it.
+    let sent = 2 * RECEIVE + RECEIVE / 2;
+    peer.write_all(&vec![7; sent]).expect("the socket has room");
+    let (mut inbox, mut came) = (Inbox::default(), 0);
+    let until = Instant::now() + LIMIT;
+    while came < sent {
+        assert!(Instant::now() < until, "{came} of {sent} bytes came");
+        ring.receive(ID, true);
+        ring.wait(Some(LIMIT)).expect("the ring waits");
+        let before = came;
+        while let Some((_, event)) = ring.next(&mut inbox) {
+            assert!(matches!(event, BackendEvent::Received));
+            came += inbox.bytes().len();
+        }
+        assert!(came - before <= RECEIVE, "{} bytes in a turn", came - before);
+        ring.receive(ID, false);
+        let more = drain(&mut ring).len();
+        assert_eq!(more, 0, "bytes were received during a pause, after {came} of {sent}");
+    }
+    ring.receive(ID, true);
+    assert!(drain(&mut ring).is_empty());
+    peer.write_all(b"by the ring").expect("the socket has room");
     wait_for(&mut ring, |event| matches!(event, BackendEvent::Received));
 }
 
