@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -188,29 +189,23 @@ impl ByteStream {
         cx: &mut Context<'_>,
         pieces: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Poll<io::Result<usize>> {
-        let Some(mut room) = self.write_room() else { return Poll::Ready(Err(self.write_error())) };
+        let mut stream = self.transport.stream();
+        let room = if self.state.is_write_ended() { None } else { stream.write_room(QUEUED_BYTES) };
+        let Some(room) = room else {
+            drop(stream);
+            return Poll::Ready(Err(self.write_error()));
+        };
         if pieces.clone().all(<[u8]>::is_empty) {
             return Poll::Ready(Ok(0));
         }
-        if self.in_a_row >= BYTES_IN_A_ROW {
-            self.in_a_row = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if room == 0 {
-            if self.transport.poll_drained(cx, self.most_queued_bytes() / 2).is_pending() {
-                self.in_a_row = 0;
-                return Poll::Pending;
-            }
-            match self.write_room() {
-                Some(now) => room = now,
-                None => return Poll::Ready(Err(self.write_error())),
-            }
+        if room == 0 || self.in_a_row >= BYTES_IN_A_ROW {
+            drop(stream);
+            return self.poll_put_slow(cx, pieces);
         }
         let mut left = room;
         for piece in pieces {
             let part = &piece[..piece.len().min(left)];
-            self.transport.write(part);
+            self.transport.write_on(&mut stream, part);
             left -= part.len();
             if left == 0 {
                 break;
@@ -221,19 +216,23 @@ impl ByteStream {
         Poll::Ready(Ok(count))
     }
 
-    /// Number of bytes that can be written now. `None` if the write direction is over, which
-    /// [`write_error`](Self::write_error) explains.
-    fn write_room(&self) -> Option<usize> {
-        let facts = self.state.facts();
-        if facts.end.is_some() || facts.is_closed {
-            return None;
+    /// Slow path: gives way once, or waits for room in the queue.
+    #[cold]
+    fn poll_put_slow<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Poll<io::Result<usize>> {
+        if mem::take(&mut self.in_a_row) >= BYTES_IN_A_ROW {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        self.transport.stream().write_room(QUEUED_BYTES)
-    }
-
-    /// Number of bytes that may be queued.
-    fn most_queued_bytes(&self) -> usize {
-        self.transport.stream().most_queued_bytes(QUEUED_BYTES)
+        let most = self.transport.stream().most_queued_bytes(QUEUED_BYTES);
+        if self.transport.poll_drained(cx, most / 2).is_pending() {
+            return Poll::Pending;
+        }
+        // There is room now, or the write direction is over.
+        self.poll_put(cx, pieces)
     }
 
     #[cfg(all(test, feature = "testing"))]
@@ -272,7 +271,7 @@ impl ByteStream {
     fn write_error(&self) -> io::Error {
         let told = self.state.facts().end.as_ref().map(write_error);
         told.unwrap_or_else(|| {
-            if self.state.facts().is_closed {
+            if self.state.is_write_ended() {
                 return io::Error::new(io::ErrorKind::BrokenPipe, "the stream was closed for writing");
             }
             match self.known_end() {

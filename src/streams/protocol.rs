@@ -160,6 +160,12 @@ impl StreamState {
         change(&mut self.0.borrow_mut());
     }
 
+    /// Returns `true` if the stream was closed for writing, or its connection is over.
+    pub(super) fn is_write_ended(&self) -> bool {
+        let facts = self.0.borrow();
+        facts.is_closed || facts.end.is_some()
+    }
+
     /// Keeps received bytes, and returns the number of unread ones.
     fn keep(&self, transport: &Transport, data: &[u8]) -> usize {
         let mut facts = self.0.borrow_mut();

@@ -316,9 +316,6 @@ struct Buffers {
     chunks: Vec<Box<Chunks>>,
     /// Buffers without chunks.
     buffers: Vec<Vec<u8>>,
-    /// Chunks without a buffer, which was taken out of them.
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    bare: Vec<Box<Chunks>>,
     /// Capacity of all buffers together.
     bytes: usize,
 }
@@ -328,10 +325,6 @@ impl BufferPool {
     /// in use at a time as connections answer in one turn. 2 MiB is 512 answers of 4 KiB, or 128 of
     /// 16 KiB; a larger batch allocates for the rest.
     const KEPT: usize = 2 * 1024 * 1024;
-
-    /// Number of chunks without a buffer that are kept: 90 KiB of them. A server that reads and
-    /// answers takes one apart and puts one together for each answer of a turn.
-    const KEPT_BARE_CHUNKS: usize = 1024;
 
     /// Returns an empty buffer.
     pub(crate) fn take(&self) -> Vec<u8> {
@@ -375,23 +368,20 @@ impl BufferPool {
 }
 
 impl Buffers {
-    /// Returns the buffer of kept chunks.
+    /// Returns the buffer of kept chunks, if the pool could not keep many more buffers. Otherwise a
+    /// server that reads and answers would take chunks apart and make others in each turn.
+    #[cold]
     fn take_apart(&mut self) -> Vec<u8> {
-        let Some(mut chunks) = self.chunks.pop() else { return Vec::new() };
-        let buffer = mem::take(&mut chunks.head);
-        if self.bare.len() < BufferPool::KEPT_BARE_CHUNKS {
-            self.bare.push(chunks);
-        }
-        buffer
+        let is_scarce = self.bytes > BufferPool::KEPT / 2;
+        let chunks = if is_scarce { self.chunks.pop() } else { None };
+        chunks.map_or_else(Vec::new, |chunks| chunks.head)
     }
 
-    /// Puts chunks together from a kept buffer and chunks without one, as far as there are any.
-    #[inline(never)]
+    #[cold]
     fn make_chunks(&mut self) -> Box<Chunks> {
-        let mut chunks = self.bare.pop().unwrap_or_default();
-        chunks.head = self.buffers.pop().unwrap_or_default();
-        self.bytes -= chunks.head.capacity();
-        chunks
+        let head = self.buffers.pop().unwrap_or_default();
+        self.bytes -= head.capacity();
+        Box::new(Chunks { head, ..Chunks::default() })
     }
 
     /// Returns `true` if a buffer of this capacity is worth keeping and there is room for it.
