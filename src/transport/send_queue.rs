@@ -419,6 +419,24 @@ mod tests {
         assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
     }
 
+    /// The first chunk takes bytes as long as it is here, has room for all of them, and has none
+    /// behind it.
+    #[test]
+    fn the_first_chunk_takes_what_fits() {
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        assert!(queue.push_first(b"", &pool) && queue.is_empty());
+        assert!(queue.push_first(b"one", &pool) && queue.push_first(b"two", &pool) && queue.push_first(b"", &pool));
+        let in_flight = queue.lend().unwrap();
+        assert!(!queue.push_first(b"lent", &pool));
+        queue.take_back(in_flight, 1, &pool);
+        assert!(!queue.push_first(&[7; CHUNK - 5], &pool));
+        assert!(queue.push_first(&[7; CHUNK - 6], &pool) && queue.is_single());
+        queue.push(b"behind", &pool);
+        queue.advance(CHUNK - 2, &pool);
+        assert!(!queue.push_first(b"x", &pool));
+        assert_eq!(contents(&queue), b"\x07behind");
+    }
+
     /// For all sizes of writes and sends, the bytes come out in order, and an emptied queue owns
     /// nothing.
     #[test]
@@ -451,6 +469,23 @@ mod tests {
         queue.advance(5, &pool);
         queue.push(b"again", &pool);
         assert_eq!(queue.front().as_ptr(), address);
+    }
+
+    /// A server that reads and answers keeps a buffer for each: one that is asked for is not taken
+    /// out of kept chunks, unless the pool is nearly full.
+    #[test]
+    fn chunks_stay_whole_while_there_is_room() {
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(b"answer", &pool);
+        let address = queue.front().as_ptr();
+        queue.advance(6, &pool);
+        let mut read = pool.take();
+        assert_eq!(read.capacity(), 0);
+        read.extend_from_slice(b"request");
+        let read_at = read.as_ptr();
+        pool.give(read);
+        queue.push(b"answer", &pool);
+        assert_eq!((queue.front().as_ptr(), pool.take().as_ptr()), (address, read_at));
     }
 
     /// The kept capacity is bounded, for any number of connections that answer at once.
@@ -510,9 +545,9 @@ mod tests {
         assert_eq!(contents(&queue), b"456789");
         let in_flight = queue.lend().unwrap();
         queue.take_back(in_flight, 6, &pool);
-        let kept = pool.take();
-        assert!(queue.is_empty() && kept.as_ptr() == address);
+        assert!(queue.is_empty());
         queue.push(b"taken along", &pool);
+        assert_eq!(queue.front().as_ptr(), address);
         assert_eq!(queue.lend().unwrap().into_buffer(), b"taken along");
     }
 
