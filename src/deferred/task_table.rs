@@ -2,7 +2,8 @@
 //!
 //! A task is found by its place, without a search. The place of a task that is done is used again.
 //! The serial number of an id tells the tasks of one place apart, so that a late wake-up of the
-//! former one finds nothing.
+//! former one finds nothing. A table keeps as many places as it had tasks at a time, until it is
+//! empty.
 
 /// Number of places that a table without tasks keeps: 24 KiB of them.
 const KEPT_PLACES: usize = 1024;
