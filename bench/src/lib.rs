@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod bounds;
 pub mod callgrind;
+pub mod hello;
 pub mod histogram;
 pub mod load;
 pub mod machine_code;

@@ -131,6 +131,16 @@ impl Programs {
         self.folder.join(name)
     }
 
+    /// Returns `true` if valgrind is installed.
+    pub fn has_valgrind(&self) -> bool {
+        self.version("valgrind").is_some()
+    }
+
+    /// Returns the version of measured software.
+    pub fn version(&self, name: &str) -> Option<&str> {
+        self.versions.iter().find(|(known, _)| known == name).map(|(_, version)| version.as_str())
+    }
+
     /// Returns the command that runs a peer, without pinning it to a core.
     ///
     /// # Errors
@@ -167,7 +177,7 @@ fn build_own(folder: &Path) -> Result<()> {
             return Err("the servers cannot be built".into());
         }
     }
-    match ["serve", "load", "pending"].into_iter().find(|name| !folder.join(name).exists()) {
+    match ["serve", "load", "pending", "hyper_instructions"].into_iter().find(|name| !folder.join(name).exists()) {
         Some(name) => Err(format!("{name} is not in {}: run this program through cargo", folder.display()).into()),
         None => Ok(()),
     }
@@ -235,7 +245,7 @@ fn versions(python: Option<&Path>) -> Vec<(String, String)> {
     let lines: Vec<&str> = lock.lines().map(|line| line.trim_matches('"')).collect();
     let of_crate = |name: &str| lines.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned());
     let mut versions: Vec<(String, String)> =
-        ["ropewalk", "rustix", "mio", "calloop", "tokio", "monoio", "rustls", "tokio-rustls"]
+        ["ropewalk", "rustix", "mio", "calloop", "tokio", "monoio", "rustls", "tokio-rustls", "hyper"]
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), of_crate(name)?)))
             .collect();

@@ -35,6 +35,8 @@ pub struct Results {
     pub pending: Vec<Row<Vec<Pending>>>,
     /// Round-trip times by size.
     pub round_trips: RoundTrips,
+    /// hyper on Ropewalk and on tokio.
+    pub hyper: Hyper,
 }
 
 /// Result of a peer in a scenario.
@@ -282,6 +284,27 @@ pub struct RoundTrip {
     pub p99: u64,
 }
 
+/// hyper's 'Hello, world' on each engine. It has a date and versions of its own, so that it can be
+/// measured alone.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Hyper {
+    /// Date in UTC.
+    pub date: String,
+    /// Versions of hyper and tokio, with the names.
+    pub versions: String,
+    /// A row for each engine.
+    pub rows: Vec<Row<HelloCost>>,
+}
+
+/// Costs of an HTTP server on one engine.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct HelloCost {
+    /// User instructions of a request and its answer.
+    pub instructions: f64,
+    /// Private memory of an idle connection in bytes.
+    pub bytes: f64,
+}
+
 impl Results {
     /// Writes a JSON file for each part.
     ///
@@ -312,6 +335,7 @@ impl Results {
             timers: part(folder, "timers")?,
             pending: part(folder, "pending")?,
             round_trips: part(folder, "round_trips")?,
+            hyper: part(folder, "hyper")?,
         })
     }
 }

@@ -40,9 +40,11 @@ mod outcome;
 mod promise;
 mod queue;
 mod spawn;
+mod task_table;
 mod timeout;
 pub mod unhandled;
 mod wait_queue;
+mod wakes;
 
 use std::fmt;
 use std::future::Future;

@@ -16,18 +16,21 @@
 //! 5. A panic in a future becomes the failure of its Deferred.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use super::task_table::{TaskId, TaskTable};
+use super::wakes::{TaskWaker, Woken};
 use super::{Cancelled, Deferred, Outcome, Promise};
 use crate::failure::{drop_guarded, guarded};
+
+/// Number of wake-ups whose list is kept for the next turn: 64 KiB of them. A turn that wakes more
+/// tasks allocates.
+const KEPT_WAKES: usize = 4096;
 
 /// Runs futures on this thread. A cheap handle; not `Send`.
 /// [`Reactor::spawner`](crate::Reactor::spawner) and the clock of the test kit return one. Code
@@ -45,23 +48,21 @@ use crate::failure::{drop_guarded, guarded};
 pub struct Spawner(Rc<Tasks>);
 
 struct Tasks {
-    /// Ordered, so that closing drops the futures in a reproducible order.
-    tasks: RefCell<BTreeMap<TaskId, Rc<dyn SpawnedTask>>>,
-    spawned: Cell<TaskId>,
+    table: RefCell<TaskTable<Rc<dyn SpawnedTask>>>,
     woken: Arc<Woken>,
+    /// The list of woken tasks that is not in use, empty. It is kept for its capacity.
+    spare: Cell<Vec<TaskId>>,
     closed: Cell<bool>,
 }
-
-type TaskId = u64;
 
 impl Spawner {
     /// Creates a spawner without tasks. `call` is called when a task is woken and none was woken
     /// before, on the thread that wakes it. The owner then has to call
     /// [`poll_woken`](Self::poll_woken).
     pub(crate) fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
-        let woken = Woken { tasks: Mutex::default(), any: AtomicBool::new(false), call: Box::new(call) };
-        let (tasks, spawned) = (RefCell::default(), Cell::new(0));
-        Self(Rc::new(Tasks { tasks, spawned, woken: Arc::new(woken), closed: Cell::new(false) }))
+        let woken = Arc::new(Woken::new(call));
+        let (table, spare, closed) = (RefCell::default(), Cell::default(), Cell::new(false));
+        Self(Rc::new(Tasks { table, woken, spare, closed }))
     }
 
     /// Runs a future, and returns a Deferred of its output (Twisted: `ensureDeferred`,
@@ -78,16 +79,18 @@ impl Spawner {
         F: Future + 'static,
         F::Output: Outcome + 'static,
     {
-        let id = self.0.spawned.replace(self.0.spawned.get() + 1);
+        let id = self.0.table.borrow_mut().reserve();
         let tasks = Rc::downgrade(&self.0);
         let (promise, answer) = Promise::with_canceller(move || {
             if let Some(tasks) = tasks.upgrade() {
                 tasks.cancel(id);
             }
         });
-        if !self.0.closed.get() {
+        if self.0.closed.get() {
+            self.0.table.borrow_mut().remove(id);
+        } else {
             let task: Rc<dyn SpawnedTask> = Spawned::new(Box::pin(future), promise, TaskWaker::new(id, &self.0.woken));
-            self.0.tasks.borrow_mut().insert(id, Rc::clone(&task));
+            self.0.table.borrow_mut().set(id, Rc::clone(&task));
             self.0.poll(id, &task);
         }
         answer.add_callback(|output| output)
@@ -95,7 +98,7 @@ impl Spawner {
 
     /// Number of futures that are not done.
     pub fn len(&self) -> usize {
-        self.0.tasks.borrow().len()
+        self.0.table.borrow().len()
     }
 
     /// Returns `true` if every future is done.
@@ -105,7 +108,7 @@ impl Spawner {
 
     /// Returns `true` if [`poll_woken`](Self::poll_woken) has tasks to poll.
     pub(crate) fn is_woken(&self) -> bool {
-        self.0.woken.any.load(Ordering::Acquire)
+        self.0.woken.is_any()
     }
 
     /// Polls every task that was woken before this call, in the order of their wake-ups. Returns
@@ -115,12 +118,18 @@ impl Spawner {
             return 0;
         }
         let mut polled = 0;
-        for id in self.0.woken.take() {
-            let task = self.0.tasks.borrow().get(&id).cloned();
+        // A future may call this in turn: then there is no spare list.
+        let mut woken = self.0.woken.take(self.0.spare.take());
+        for &id in &woken {
+            let task = self.0.table.borrow().get(id).cloned();
             if let Some(task) = task {
                 self.0.poll(id, &task);
                 polled += 1;
             }
+        }
+        if woken.capacity() <= KEPT_WAKES {
+            woken.clear();
+            self.0.spare.set(woken);
         }
         polled
     }
@@ -129,8 +138,8 @@ impl Spawner {
     /// [`Abandoned`](super::Abandoned).
     pub(crate) fn close(&self) {
         self.0.closed.set(true);
-        let tasks = mem::take(&mut *self.0.tasks.borrow_mut());
-        for task in tasks.into_values() {
+        let tasks = self.0.table.borrow_mut().remove_all();
+        for task in tasks {
             task.drop_future();
         }
     }
@@ -145,13 +154,13 @@ impl fmt::Debug for Spawner {
 impl Tasks {
     fn poll(&self, id: TaskId, task: &Rc<dyn SpawnedTask>) {
         if task.poll() {
-            let done = self.tasks.borrow_mut().remove(&id);
+            let done = self.table.borrow_mut().remove(id);
             drop(done);
         }
     }
 
     fn cancel(&self, id: TaskId) {
-        let task = self.tasks.borrow_mut().remove(&id);
+        let task = self.table.borrow_mut().remove(id);
         if let Some(task) = task {
             task.cancel();
         }
@@ -196,7 +205,7 @@ impl<F: Future> Spawned<F, F::Output> {
 
 impl<F: Future> SpawnedTask for Spawned<F, F::Output> {
     fn poll(&self) -> bool {
-        self.wakes.queued.store(false, Ordering::Release);
+        self.wakes.polled();
         let Some(mut future) = self.future.take() else {
             if self.stage.get() == SpawnStage::Polled {
                 self.stage.set(SpawnStage::PolledAndWoken);
@@ -240,64 +249,6 @@ impl<F: Future> SpawnedTask for Spawned<F, F::Output> {
         self.stage.set(SpawnStage::Done);
         if let Some(future) = self.future.take() {
             drop_guarded("a future", future);
-        }
-    }
-}
-
-/// The woken tasks, in order. Wakers on any thread share them with the spawner.
-struct Woken {
-    tasks: Mutex<Vec<TaskId>>,
-    /// Set if the list may be non-empty. The owner reads it in each turn, without taking the lock.
-    any: AtomicBool,
-    call: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Woken {
-    fn push(&self, id: TaskId) {
-        let mut tasks = self.tasks();
-        tasks.push(id);
-        let first = tasks.len() == 1;
-        self.any.store(true, Ordering::Release);
-        drop(tasks);
-        if first {
-            (self.call)();
-        }
-    }
-
-    fn take(&self) -> Vec<TaskId> {
-        let mut tasks = self.tasks();
-        self.any.store(false, Ordering::Relaxed);
-        mem::take(&mut *tasks)
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, Vec<TaskId>> {
-        // No code panics while it holds the lock, so a poisoned one is consistent.
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Wakes one task.
-struct TaskWaker {
-    id: TaskId,
-    /// The task is on the list, and was not polled since.
-    queued: AtomicBool,
-    woken: Arc<Woken>,
-}
-
-impl TaskWaker {
-    fn new(id: TaskId, woken: &Arc<Woken>) -> Arc<Self> {
-        Arc::new(Self { id, queued: AtomicBool::new(false), woken: Arc::clone(woken) })
-    }
-}
-
-impl Wake for TaskWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
-            self.woken.push(self.id);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -134,104 +135,104 @@ impl ByteStream {
         self.transport.abort_connection();
     }
 
-    /// Reads at most `room` bytes, in one piece or two. None is an end of file, unless `room` is
-    /// zero.
+    /// Reads at most `room` bytes. None is an end of file, unless `room` is zero.
     pub(super) fn poll_take(
         &mut self,
         cx: &Context<'_>,
         room: usize,
-        mut put: impl FnMut(&[u8]),
+        put: impl FnOnce(&[u8]),
     ) -> Poll<io::Result<usize>> {
         if room == 0 {
             return Poll::Ready(Ok(0));
         }
         let mut facts = self.state.facts_mut();
         if facts.unread.is_empty() {
-            let is_ended = facts.is_read_ended;
-            let end = facts.end.as_ref().map(read_error);
             drop(facts);
-            return match end {
-                Some(Some(error)) => Poll::Ready(Err(error)),
-                Some(None) => Poll::Ready(Ok(0)),
-                None if is_ended => Poll::Ready(Ok(0)),
-                None => {
-                    self.state.wait(Waiter::Reader, cx);
-                    Poll::Pending
-                }
-            };
+            return self.poll_end(cx);
         }
-        let (first, second) = facts.unread.as_slices();
-        let first = &first[..first.len().min(room)];
-        let second = &second[..second.len().min(room - first.len())];
-        put(first);
-        if !second.is_empty() {
-            put(second);
-        }
-        let count = first.len() + second.len();
-        if count == facts.unread.len() {
+        let bytes = facts.unread.front(room);
+        let count = bytes.len();
+        put(bytes);
+        let emptied = facts.unread.advance(count);
+        let left = facts.unread.len();
+        drop(facts);
+        if let Some(buffer) = emptied {
             // An idle stream holds no buffer.
-            let buffer = std::mem::take(&mut facts.unread);
-            drop(facts);
-            self.transport.give_back(buffer.into());
+            self.transport.give_back(buffer);
+        }
+        if left <= RESUME_BYTES {
             self.transport.resume_if_paused();
-        } else {
-            facts.unread.drain(..count);
-            let left = facts.unread.len();
-            drop(facts);
-            if left <= RESUME_BYTES {
-                self.transport.resume_if_paused();
-            }
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Returns the end of the read direction, or waits for more bytes.
+    fn poll_end(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        let facts = self.state.facts();
+        let end = match &facts.end {
+            Some(end) => Some(read_error(end)),
+            None => facts.is_read_ended.then_some(None),
+        };
+        drop(facts);
+        match end {
+            Some(error) => Poll::Ready(error.map_or(Ok(0), Err)),
+            None => {
+                self.state.wait(Waiter::Reader, cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// Writes as many bytes of the pieces as the queue has room for.
     pub(super) fn poll_put<'a>(
         &mut self,
         cx: &mut Context<'_>,
-        pieces: impl Iterator<Item = &'a [u8]>,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Poll<io::Result<usize>> {
-        if let Some(error) = self.write_error() {
-            return Poll::Ready(Err(error));
-        }
-        let mut pieces = pieces.filter(|piece| !piece.is_empty()).peekable();
-        if pieces.peek().is_none() {
+        let mut stream = self.transport.stream();
+        let room = if self.state.is_write_ended() { None } else { stream.write_room(QUEUED_BYTES) };
+        let Some(room) = room else {
+            drop(stream);
+            return Poll::Ready(Err(self.write_error()));
+        };
+        if pieces.clone().all(<[u8]>::is_empty) {
             return Poll::Ready(Ok(0));
         }
-        if self.in_a_row >= BYTES_IN_A_ROW {
-            self.in_a_row = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if room == 0 || self.in_a_row >= BYTES_IN_A_ROW {
+            drop(stream);
+            return self.poll_put_slow(cx, pieces);
         }
-        let most = self.most_queued_bytes();
-        if self.transport.queued_bytes() >= most {
-            if self.transport.poll_drained(cx, most / 2).is_pending() {
-                self.in_a_row = 0;
-                return Poll::Pending;
-            }
-            if let Some(error) = self.write_error() {
-                return Poll::Ready(Err(error));
+        let mut left = room;
+        for piece in pieces {
+            let part = &piece[..piece.len().min(left)];
+            self.transport.write_on(&mut stream, part);
+            left -= part.len();
+            if left == 0 {
+                break;
             }
         }
-        let mut room = most.saturating_sub(self.transport.queued_bytes());
-        let mut count = 0;
-        while room > 0
-            && let Some(piece) = pieces.next()
-        {
-            let part = &piece[..piece.len().min(room)];
-            self.transport.write(part);
-            room -= part.len();
-            count += part.len();
-        }
+        let count = room - left;
         self.in_a_row += count;
         Poll::Ready(Ok(count))
     }
 
-    /// Number of bytes that may be queued: less than usual if the transport has a lower limit,
-    /// which a stream never passes.
-    fn most_queued_bytes(&self) -> usize {
-        let limit = self.transport.queue_limit().map_or(QUEUED_BYTES, |limit| limit.bytes() as usize);
-        limit.clamp(1, QUEUED_BYTES)
+    /// Slow path: gives way once, or waits for room in the queue.
+    #[cold]
+    fn poll_put_slow<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Poll<io::Result<usize>> {
+        if mem::take(&mut self.in_a_row) >= BYTES_IN_A_ROW {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let most = self.transport.stream().most_queued_bytes(QUEUED_BYTES);
+        if self.transport.poll_drained(cx, most / 2).is_pending() {
+            return Poll::Pending;
+        }
+        // There is room now, or the write direction is over.
+        self.poll_put(cx, pieces)
     }
 
     #[cfg(all(test, feature = "testing"))]
@@ -241,6 +242,9 @@ impl ByteStream {
 
     /// Checks that no error is known. Accepted bytes leave by themselves.
     pub(super) fn poll_pushed(&self) -> Poll<io::Result<()>> {
+        if self.state.facts().end.is_none() && !self.transport.is_disconnecting() {
+            return Poll::Ready(Ok(()));
+        }
         let known = self.known_end().as_ref().and_then(read_error);
         Poll::Ready(known.map_or(Ok(()), Err))
     }
@@ -262,18 +266,18 @@ impl ByteStream {
         Poll::Pending
     }
 
-    /// Returns the error of a write that can't be sent.
-    fn write_error(&self) -> Option<io::Error> {
-        if let Some(end) = &self.state.facts().end {
-            return Some(write_error(end));
-        }
-        if self.state.facts().is_closed {
-            return Some(io::Error::new(io::ErrorKind::BrokenPipe, "the stream was closed for writing"));
-        }
-        let is_open = !self.transport.is_disconnecting() && self.transport.stream().accepts_writes();
-        (!is_open).then(|| match self.known_end() {
-            Some(end) => write_error(&end),
-            None => io::Error::new(io::ErrorKind::BrokenPipe, "the connection is closing"),
+    /// Returns the error of a write when the write direction is over.
+    #[cold]
+    fn write_error(&self) -> io::Error {
+        let told = self.state.facts().end.as_ref().map(write_error);
+        told.unwrap_or_else(|| {
+            if self.state.is_write_ended() {
+                return io::Error::new(io::ErrorKind::BrokenPipe, "the stream was closed for writing");
+            }
+            match self.known_end() {
+                Some(end) => write_error(&end),
+                None => io::Error::new(io::ErrorKind::BrokenPipe, "the connection is closing"),
+            }
         })
     }
 

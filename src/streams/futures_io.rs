@@ -10,11 +10,7 @@ use super::byte_stream::ByteStream;
 
 impl AsyncRead for ByteStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut filled = 0;
-        self.poll_take(cx, buffer.len(), |bytes| {
-            buffer[filled..filled + bytes.len()].copy_from_slice(bytes);
-            filled += bytes.len();
-        })
+        self.poll_take(cx, buffer.len(), |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
     }
 
     fn poll_read_vectored(

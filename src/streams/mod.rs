@@ -68,6 +68,7 @@ mod tests;
 mod thread_bound;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod unread;
 
 pub use self::byte_stream::ByteStream;
 pub use self::closed::StreamClosed;

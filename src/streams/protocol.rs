@@ -2,13 +2,13 @@
 //! read, and wakes the tasks that wait.
 
 use std::cell::{Ref, RefCell, RefMut};
-use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::byte_stream::ByteStream;
+use super::unread::Unread;
 use crate::error::ConnectionClosed;
 use crate::failure::{Failure, Result};
 use crate::protocol::Protocol;
@@ -124,8 +124,7 @@ pub(super) struct StreamState(RefCell<StreamFacts>);
 
 #[derive(Default)]
 pub(super) struct StreamFacts {
-    /// Received bytes. Without capacity while there are none.
-    pub(super) unread: VecDeque<u8>,
+    pub(super) unread: Unread,
     /// The peer has sent its last byte.
     pub(super) is_read_ended: bool,
     /// The stream was closed by its user.
@@ -161,14 +160,17 @@ impl StreamState {
         change(&mut self.0.borrow_mut());
     }
 
+    /// Returns `true` if the stream was closed for writing, or its connection is over.
+    pub(super) fn is_write_ended(&self) -> bool {
+        let facts = self.0.borrow();
+        facts.is_closed || facts.end.is_some()
+    }
+
     /// Keeps received bytes, and returns the number of unread ones.
     fn keep(&self, transport: &Transport, data: &[u8]) -> usize {
         let mut facts = self.0.borrow_mut();
         if !facts.is_dropped {
-            if facts.unread.capacity() == 0 {
-                facts.unread = transport.take_buffer().into();
-            }
-            facts.unread.extend(data);
+            facts.unread.push(data, || transport.take_buffer());
         }
         facts.unread.len()
     }
@@ -205,6 +207,6 @@ impl StreamState {
         let (buffer, wakers) = (mem::take(&mut facts.unread), mem::take(&mut facts.wakers));
         drop(facts);
         drop(wakers);
-        buffer.into()
+        buffer.into_buffer()
     }
 }

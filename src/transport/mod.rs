@@ -114,12 +114,17 @@ impl Transport {
     /// closed are still sent. After `lose_write_connection` took effect, and once the connection is
     /// over, bytes are dropped.
     pub fn write(&self, data: &[u8]) {
-        let mut stream = self.0.stream.borrow_mut();
+        self.write_on(&mut self.0.stream.borrow_mut(), data);
+    }
+
+    /// Does the same with the stream of this transport, which the caller has borrowed.
+    #[inline(always)]
+    pub(crate) fn write_on(&self, stream: &mut Stream, data: &[u8]) {
         let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.context.observer.is_none();
         if is_small && stream.queue.push_first(data, &self.0.context.pool) {
-            self.mark_stream_dirty(&mut stream);
+            self.mark_stream_dirty(stream);
         } else {
-            self.write_slow(&mut stream, data);
+            self.write_slow(stream, data);
         }
     }
 

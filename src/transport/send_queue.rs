@@ -93,8 +93,8 @@ impl SendQueue {
         }
     }
 
-    /// Adds bytes to an empty queue: a chunk at most. Returns `false` if the queue is not empty and
-    /// `data` is not either; nothing is added then.
+    /// Adds bytes to the first chunk: a chunk at most. Returns `false` if they belong behind it;
+    /// nothing is added then.
     #[inline(always)]
     pub(crate) fn push_first(&mut self, data: &[u8], pool: &BufferPool) -> bool {
         if data.is_empty() {
@@ -107,7 +107,7 @@ impl SendQueue {
                 self.0 = Some(chunks);
                 true
             }
-            _ => false,
+            Some(chunks) => chunks.push_first(data),
         }
     }
 
@@ -250,6 +250,16 @@ impl SendQueue {
 }
 
 impl Chunks {
+    /// Adds bytes to the first chunk if it is here, is the last too, and has room for all of them.
+    #[inline(never)]
+    fn push_first(&mut self, data: &[u8]) -> bool {
+        let takes = self.lent.is_none() && self.more.is_empty() && self.head.len() + data.len() <= CHUNK;
+        if takes {
+            copy(&mut self.head, data);
+        }
+        takes
+    }
+
     /// Fills the last chunk, and begins another one with the rest.
     fn push(&mut self, data: &[u8], pool: &BufferPool) {
         let has_tail = self.lent.is_none() || !self.more.is_empty();
@@ -319,8 +329,7 @@ impl BufferPool {
     /// Returns an empty buffer.
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut pool = self.0.borrow_mut();
-        let kept = pool.buffers.pop().or_else(|| pool.chunks.pop().map(|chunks| chunks.head));
-        let buffer = kept.unwrap_or_default();
+        let buffer = pool.buffers.pop().unwrap_or_else(|| pool.take_apart());
         pool.bytes -= buffer.capacity();
         buffer
     }
@@ -359,6 +368,15 @@ impl BufferPool {
 }
 
 impl Buffers {
+    /// Returns the buffer of kept chunks, if the pool could not keep many more buffers. Otherwise a
+    /// server that reads and answers would take chunks apart and make others in each turn.
+    #[cold]
+    fn take_apart(&mut self) -> Vec<u8> {
+        let is_scarce = self.bytes > BufferPool::KEPT / 2;
+        let chunks = if is_scarce { self.chunks.pop() } else { None };
+        chunks.map_or_else(Vec::new, |chunks| chunks.head)
+    }
+
     #[cold]
     fn make_chunks(&mut self) -> Box<Chunks> {
         let head = self.buffers.pop().unwrap_or_default();
@@ -401,6 +419,24 @@ mod tests {
         assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
     }
 
+    /// The first chunk takes bytes as long as it is here, has room for all of them, and has none
+    /// behind it.
+    #[test]
+    fn the_first_chunk_takes_what_fits() {
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        assert!(queue.push_first(b"", &pool) && queue.is_empty());
+        assert!(queue.push_first(b"one", &pool) && queue.push_first(b"two", &pool) && queue.push_first(b"", &pool));
+        let in_flight = queue.lend().unwrap();
+        assert!(!queue.push_first(b"lent", &pool));
+        queue.take_back(in_flight, 1, &pool);
+        assert!(!queue.push_first(&[7; CHUNK - 5], &pool));
+        assert!(queue.push_first(&[7; CHUNK - 6], &pool) && queue.is_single());
+        queue.push(b"behind", &pool);
+        queue.advance(CHUNK - 2, &pool);
+        assert!(!queue.push_first(b"x", &pool));
+        assert_eq!(contents(&queue), b"\x07behind");
+    }
+
     /// For all sizes of writes and sends, the bytes come out in order, and an emptied queue owns
     /// nothing.
     #[test]
@@ -433,6 +469,23 @@ mod tests {
         queue.advance(5, &pool);
         queue.push(b"again", &pool);
         assert_eq!(queue.front().as_ptr(), address);
+    }
+
+    /// A server that reads and answers keeps a buffer for each: one that is asked for is not taken
+    /// out of kept chunks, unless the pool is nearly full.
+    #[test]
+    fn chunks_stay_whole_while_there_is_room() {
+        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+        queue.push(b"answer", &pool);
+        let address = queue.front().as_ptr();
+        queue.advance(6, &pool);
+        let mut read = pool.take();
+        assert_eq!(read.capacity(), 0);
+        read.extend_from_slice(b"request");
+        let read_at = read.as_ptr();
+        pool.give(read);
+        queue.push(b"answer", &pool);
+        assert_eq!((queue.front().as_ptr(), pool.take().as_ptr()), (address, read_at));
     }
 
     /// The kept capacity is bounded, for any number of connections that answer at once.
@@ -492,9 +545,9 @@ mod tests {
         assert_eq!(contents(&queue), b"456789");
         let in_flight = queue.lend().unwrap();
         queue.take_back(in_flight, 6, &pool);
-        let kept = pool.take();
-        assert!(queue.is_empty() && kept.as_ptr() == address);
+        assert!(queue.is_empty());
         queue.push(b"taken along", &pool);
+        assert_eq!(queue.front().as_ptr(), address);
         assert_eq!(queue.lend().unwrap().into_buffer(), b"taken along");
     }
 

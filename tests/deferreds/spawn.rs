@@ -198,6 +198,27 @@ fn wakes_are_counted_once_and_stale_ones_do_nothing() {
     waker().wake();
 }
 
+/// A waker that outlives its task does not wake the next task, which has taken its place.
+#[test]
+fn a_stale_waker_wakes_no_other_task() {
+    let clock = testing::VirtualClock::new();
+    let first = Rc::new(RefCell::new(None::<Waker>));
+    let kept = Rc::clone(&first);
+    drop(clock.spawner().spawn(poll_fn(move |context: &mut Context<'_>| {
+        kept.replace(Some(context.waker().clone()));
+        Poll::Ready(())
+    })));
+    assert!(clock.spawner().is_empty());
+    let polls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&polls);
+    drop(clock.spawner().spawn(poll_fn(move |_: &mut Context<'_>| {
+        counted.set(counted.get() + 1);
+        Poll::<()>::Pending
+    })));
+    first.take().unwrap().wake();
+    assert_eq!((clock.turn(), polls.get(), clock.spawner().len()), (0, 1, 1));
+}
+
 /// A clock that goes drops its futures: their Deferreds are abandoned, and what is spawned on its
 /// spawner then never runs.
 #[test]

@@ -20,15 +20,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ropewalk_bench::measure::{Effort, echo, instructions, memory, pending, round_trips, scale, timers};
+use ropewalk_bench::hello::Engine;
+use ropewalk_bench::measure::{Effort, echo, hyper, instructions, memory, pending, round_trips, scale, timers};
 use ropewalk_bench::programs::{OURS, PEERS, Peer, Programs};
 use ropewalk_bench::progress::Progress;
-use ropewalk_bench::results::{Outcome, Results, RoundTrips, Row};
+use ropewalk_bench::results::{Hyper, Outcome, Results, RoundTrips, Row};
 use ropewalk_bench::system::{self, Core, CoreTime, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, report};
 
 /// Parts other than the scenarios of echoes.
-const PARTS: [&str; 7] = ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips"];
+const PARTS: [&str; 8] = ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips", "hyper"];
 
 /// Number of connections to open at the same time over several processes.
 const MANY: usize = 100_000;
@@ -186,6 +187,21 @@ impl<'a> Run<'a> {
             self.results.instructions.push(row);
             self.progress.advance("instructions", instructions_seconds(peer));
         }
+        self.hyper()
+    }
+
+    fn hyper(&mut self) -> Result<()> {
+        if !self.options.wants("hyper") {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for engine in Engine::ALL {
+            rows.push(self.row("hyper", &engine.to_string(), |run| hyper::measure(&run.programs, engine, &run.effort)));
+            self.progress.advance("hyper", HYPER_SECONDS);
+        }
+        let version = |name| format!("{name} {}", self.programs.version(name).unwrap_or("of unknown version"));
+        let versions = ["hyper", "tokio"].map(version).join(", ");
+        self.results.hyper = Hyper { date: system::today()?, versions, rows };
         Ok(())
     }
 
@@ -256,6 +272,7 @@ const MANY_SECONDS: f64 = 15.0;
 const PENDING_SECONDS: f64 = 3.0;
 const TIMERS_SECONDS: f64 = 1.0;
 const ROUND_TRIPS_SECONDS: f64 = 0.1;
+const HYPER_SECONDS: f64 = 4.0;
 
 fn round_seconds(effort: &Effort) -> f64 {
     2.0 * effort.window.as_secs_f64() + 0.02
@@ -280,6 +297,7 @@ fn estimated_seconds(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 
         + if_wanted("many", ours * MANY_SECONDS)
         + if_wanted("pending", ours * PENDING_SECONDS * pending::WRITE_BYTES.len() as f64)
         + if_wanted("timers", TIMERS_SECONDS * 4.0)
+        + if_wanted("hyper", HYPER_SECONDS * Engine::ALL.len() as f64)
         + if_wanted("round-trips", round_trips_seconds(effort, peers))
         + if_wanted("instructions", peers.iter().map(instructions_seconds).sum())
 }

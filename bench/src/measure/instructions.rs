@@ -37,7 +37,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// # Errors
 /// Fails if the peer or valgrind is missing, or if the peer does not run under valgrind.
 pub fn measure(programs: &Programs, peer: &Peer, effort: &Effort) -> Result<Instructions> {
-    if !programs.versions.iter().any(|(name, _)| name == "valgrind") {
+    if !programs.has_valgrind() {
         return Err(Missing("valgrind is not installed".into()).into());
     }
     let rounds = if peer.is_python() { FEW_ROUNDS } else { effort.or(ROUNDS, FEW_ROUNDS) };

@@ -2,6 +2,7 @@
 //! for which there are none.
 
 pub mod echo;
+pub mod hyper;
 pub mod instructions;
 pub mod memory;
 pub mod pending;

@@ -1,5 +1,6 @@
 //! The report: Markdown tables and charts, made from the raw figures.
 
+mod hyper;
 mod pictures;
 mod round_trips;
 mod tables;
@@ -38,6 +39,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &targets::table(results);
     text += &notes(folder)?;
     text += &tables::all(results, &shown);
+    text += &hyper::section(results);
     text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), wrapped(&text))?)
 }

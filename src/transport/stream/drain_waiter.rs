@@ -50,6 +50,21 @@ impl Stream {
         waiter.map(|waiter| waiter.waker)
     }
 
+    /// Number of bytes that may be queued by a writer that queues at most `usual`: fewer if the
+    /// queue has a lower limit, which such a writer never passes.
+    #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams ask"))]
+    pub(crate) fn most_queued_bytes(&self, usual: usize) -> usize {
+        self.at_limit.map_or(usual, |_| (self.limit as usize).clamp(1, usual))
+    }
+
+    /// Number of bytes that such a writer may write now. `None` if writes are not accepted, or the
+    /// connection is closing.
+    #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams ask"))]
+    pub(crate) fn write_room(&self, usual: usize) -> Option<usize> {
+        let takes = !self.is_closing() && self.accepts_writes();
+        takes.then(|| self.most_queued_bytes(usual).saturating_sub(self.queued_bytes()))
+    }
+
     /// Returns the reason of an end that is decided, and that the protocol may not have been told
     /// of.
     #[cfg_attr(not(feature = "async"), allow(dead_code, reason = "only byte streams ask"))]
