@@ -19,6 +19,7 @@
 //! Callbacks meet all of them inside a [`Failure`], and find them with [`Failure::check`].
 
 mod adopt;
+mod remote;
 
 use std::error::Error as _;
 use std::fmt;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
+pub use self::remote::{Undelivered, UndeliveredReason};
 use crate::address::Address;
 pub use crate::address::BadHostName;
 use crate::failure::Failure;

@@ -87,7 +87,7 @@ impl Core {
         let resolver = settings.take_resolver();
         let clock = backend.clock();
         let process = Arc::new(Process::current());
-        let threads = Threads::new(backend.waker(), &process);
+        let threads = Threads::new(backend.waker(), &process, settings.message_limit);
         let timers = Timers::new(clock);
         timers.set_wake(threads.waker());
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
@@ -174,6 +174,10 @@ impl Driver for Core {
         if let Some(joint) = &joint {
             look(joint);
         }
+    }
+
+    fn remote(&self, look: &mut dyn FnMut(&dyn Any)) {
+        look(self.threads.calls());
     }
 
     fn wake_host(&self) {
