@@ -19,6 +19,7 @@
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
 //! | block or compute in a thread | [`Reactor::defer_to_thread`], [`Reactor::call_in_thread`], [`ThreadPool`] |
+//! | run reactors on several threads behind one port | [`ReactorGroup`] |
 //! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
 //! | send to a connection from another thread | [`Connection::remote`](crate::Connection::remote), [`RemoteConnection`] |
 //! | handle a signal | [`Reactor::on_signal`] |
@@ -45,6 +46,7 @@
 // | `signals.rs` | signal handlers |
 // | `inherited.rs` | descriptors from the process that started this one |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
+// | `group/` | reactors on several threads behind the same ports |
 // | `remote_connection.rs` | messages to the connections of other reactors |
 // | `watch.rs`, `watched.rs` | foreign descriptors: the interface and its state, and the part that the table knows |
 // | `descriptor.rs`, `interest.rs`, `watch_callbacks.rs` | the arguments of a watch |
@@ -60,6 +62,7 @@ mod backend_kind;
 mod core;
 mod descriptor;
 mod events;
+mod group;
 mod hosting;
 mod inherited;
 mod interest;
@@ -99,6 +102,9 @@ pub(crate) use self::backend::{
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
 pub use self::descriptor::Descriptor;
+pub use self::group::{
+    GroupBuilder, GroupRemote, GroupReport, Member, MemberEnd, OnMemberFailure, PortSharing, ReactorGroup,
+};
 pub use self::hosting::HostedRun;
 pub(crate) use self::inherited::give_back;
 pub use self::inherited::{InheritedDescriptor, ListenFds};

@@ -8,6 +8,7 @@
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
 //! | `unix.rs` | the same over UNIX sockets |
+//! | `shared.rs` | ports that the reactors of a group share |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
@@ -21,12 +22,15 @@ pub(in crate::reactor) mod listener;
 pub(in crate::reactor) mod options;
 pub(in crate::reactor) mod port;
 pub(in crate::reactor) mod resolver;
+pub(in crate::reactor) mod shared;
 pub(in crate::reactor) mod unix;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
+use self::listener::PortCore;
+use self::shared::PortRole;
 use crate::failure::drop_guarded;
 use crate::time::DelayedCall;
 use crate::transport::Transport;
@@ -42,6 +46,10 @@ pub(super) struct Net<N: ?Sized> {
     settled: Cell<Vec<Transport>>,
     /// `None` once the reactor is closed.
     resolver: RefCell<Option<Rc<N>>>,
+    /// The role of the port that is made next, in a group of reactors.
+    role: RefCell<Option<PortRole>>,
+    /// The ports without sockets, by their numbers in the group.
+    receiving: RefCell<Vec<Weak<PortCore>>>,
 }
 
 impl<N: ?Sized> Net<N> {
@@ -51,6 +59,8 @@ impl<N: ?Sized> Net<N> {
             lingering: RefCell::default(),
             settled: Cell::default(),
             resolver: RefCell::new(Some(resolver)),
+            role: RefCell::default(),
+            receiving: RefCell::default(),
         }
     }
 
