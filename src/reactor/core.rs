@@ -13,7 +13,7 @@ use super::net::Net;
 use super::net::dial::DialAttempt;
 use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
-use super::net::shared::OpenGuard;
+use super::net::port_role::OpenGuard;
 use super::process::Process;
 use super::run_state::Run;
 use super::signal_handling::SignalHandling;

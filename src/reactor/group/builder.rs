@@ -178,7 +178,7 @@ impl GroupBuilder {
     ///    [`ReactorStopped`](crate::error::ConnectionClosed::ReactorStopped).
     ///
     /// The limit is one for all of that, with the triggers of the members' shutdowns and their jobs
-    /// in threads. A member that a call of the program keeps busy for a second longer is
+    /// in threads. A member that a call of the program keeps busy for two seconds longer is
     /// [left behind](MemberEnd::StillRunning).
     pub fn stop_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.plan.stop_timeout = timeout;

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use super::builder::{GroupBuilder, OnMemberFailure, Plan, PortSharing};
 use super::ends::{Ends, GroupReport, MemberEnd};
-use super::member::{Order, Recruit, StartReport, check_backend, listen};
+use super::member::{Order, Recruit, StartReport, check_backend, listen, stop_listening};
 use super::{GroupRemote, ReactorGroup, Started};
 use crate::address::Address;
-use crate::deferred::{Deferred, DeferredList, Promise};
+use crate::deferred::{Abandoned, Deferred, Promise};
 use crate::error::GroupError;
 use crate::failure::{Failure, Result, guarded, guarded_result};
 use crate::log::error;
 use crate::protocol::{BoxedFactory, Protocol};
-use crate::reactor::net::shared::{HandedSocket, Load, PortRole};
+use crate::reactor::net::port_role::{HandedSocket, Load, PortRole};
 use crate::reactor::{BackendKind, Builder, Phase, Port, Reactor, Remote, SystemEvent};
 
 /// Time that members have to end once they were told to end at once. One second: a healthy loop
@@ -114,9 +114,8 @@ impl Leader {
         let ended = self.watch_ends();
         let (crew, ports) = (Rc::clone(&self.crew), std::mem::take(&mut self.ports));
         self.reactor.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || {
-            let stopped = DeferredList::new(ports.iter().map(Port::stop_listening)).consume_errors(true);
             // The last connections are handed over by then, ahead of the order to stop.
-            stopped.into_deferred().add_both(move |_stopped| {
+            stop_listening(&ports).add_callback(move |()| {
                 crew.tell_all(|reactor| {
                     // It may be stopping already.
                     let _ = reactor.stop();
@@ -168,9 +167,15 @@ impl Leader {
             let _ = reactor.stop();
             Ok(())
         });
-        watching.or_log("watching the members of a group");
-        all_ended
+        unless_abandoned(watching).or_log("watching the members of a group");
+        unless_abandoned(all_ended)
     }
+}
+
+/// Lets a Deferred succeed that the end of the leader has abandoned. Members that were left behind
+/// are reported without it.
+fn unless_abandoned(deferred: Deferred<()>) -> Deferred<()> {
+    deferred.add_errback(|failure| if failure.check::<Abandoned>().is_some() { Ok(()) } else { Err(failure) })
 }
 
 /// Binds the ports, and starts and sets up the members. Returns the ports of the leader, and the

@@ -8,12 +8,12 @@ use std::sync::mpsc::{Receiver, Sender};
 use super::GroupRemote;
 use super::builder::{Plan, PortPlan, PortSharing};
 use crate::address::Address;
-use crate::deferred::{Deferred, DeferredList, maybe_deferred};
+use crate::deferred::{Deferred, gather_results, maybe_deferred};
 use crate::error::GroupError;
 use crate::failure::{Failure, Result, guarded, guarded_result};
 use crate::log::error;
 use crate::protocol::BoxedFactory;
-use crate::reactor::net::shared::{Load, OpenCount, PortRole};
+use crate::reactor::net::port_role::{Load, OpenCount, PortRole};
 use crate::reactor::{BackendKind, Phase, Port, Reactor, Remote, SystemEvent};
 
 /// A member of a [`ReactorGroup`](super::ReactorGroup), as its functions are given it: on its own
@@ -190,25 +190,32 @@ pub(super) fn listen(
 ) -> Result<Port, GroupError> {
     let endpoint = plan.endpoint.clone();
     let (listening, is_made) = reactor.with_port_role(role, || guarded_result(|| (plan.listen)(reactor, factory)));
-    let result = match listening {
-        Ok(mut listening) => listening.take_result().unwrap_or_else(|| {
+    let result = listening.map(|mut listening| {
+        let result = listening.take_result();
+        if result.is_none() {
+            // A port that is made later would be none of the group's.
             listening.cancel();
-            Err(Failure::message("the endpoint waits"))
-        }),
-        Err(failure) => Err(failure),
-    };
+        }
+        result
+    });
     match result {
-        Ok(port) if is_made => Ok(port),
-        Ok(_) => Err(GroupError::NotShareable { endpoint }),
-        Err(failure) => Err(GroupError::Listen { endpoint, failure }),
+        Ok(Some(Ok(port))) if is_made => Ok(port),
+        Ok(Some(Ok(_)) | None) => Err(GroupError::NotShareable { endpoint }),
+        Ok(Some(Err(failure))) | Err(failure) => Err(GroupError::Listen { endpoint, failure }),
     }
+}
+
+/// Stops the ports. The Deferred fires once connections that were accepted by then are served.
+pub(super) fn stop_listening(ports: &[Port]) -> Deferred<()> {
+    let log = |failure| error!(%failure, "a port of a group stopped with a failure");
+    let stopped = ports.iter().map(|port| port.stop_listening().add_errback(log));
+    gather_results(stopped).add_callback(|_each| ())
 }
 
 /// Stops the ports, has the connections end, and waits for that.
 fn drain(plan: Arc<Plan>, member: Member, ports: &[Port], open: Rc<OpenCount>) -> Deferred<()> {
-    let stopped = DeferredList::new(ports.iter().map(Port::stop_listening)).consume_errors(true).into_deferred();
-    // Connections that were accepted by then have a protocol now.
-    let farewell = stopped.add_both(move |_stopped| {
+    // Connections that were accepted by then have a protocol afterwards.
+    let farewell = stop_listening(ports).add_callback(move |()| {
         let result = match &plan.drain {
             Some(drain) => maybe_deferred(|| drain(&member)),
             None => Deferred::fail(NoFarewell),

@@ -46,7 +46,7 @@ use crate::log::error;
 /// Reactors on several threads behind the same ports. From [`GroupBuilder::start`].
 ///
 /// The handle may be moved to any thread. Dropping it stops the group, and waits for its end, which
-/// takes no longer than the [deadline](GroupBuilder::stop_timeout) and a second.
+/// takes no longer than the [time limit](GroupBuilder::stop_timeout) and two seconds.
 ///
 /// ```
 /// use ropewalk::reactor::ReactorGroup;

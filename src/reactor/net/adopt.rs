@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use super::listener::{ListenerState, PortCore};
-use super::shared::{PortRole, TakenRole};
+use super::port_role::{PortRole, TakenRole};
 use crate::address::{AddressFamily, AddressPair};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{AdoptError, ConnectError, ListenError, NotAdopted};

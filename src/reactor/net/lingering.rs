@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::lingering_socket::Lingering;
-use super::shared::OpenGuard;
+use super::port_role::OpenGuard;
 use crate::reactor::{Core, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::id::Id;

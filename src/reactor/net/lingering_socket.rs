@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::shared::OpenGuard;
+use super::port_role::OpenGuard;
 use crate::time::DelayedCall;
 use crate::transport::step::LINGER_BYTES;
 

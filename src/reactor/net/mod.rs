@@ -8,7 +8,7 @@
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
 //! | `unix.rs` | the same over UNIX sockets |
-//! | `shared.rs` | ports that the reactors of a group share |
+//! | `shared.rs`, `port_role.rs` | ports that the reactors of a group share |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
@@ -21,6 +21,7 @@ pub(in crate::reactor) mod lingering_socket;
 pub(in crate::reactor) mod listener;
 pub(in crate::reactor) mod options;
 pub(in crate::reactor) mod port;
+pub(in crate::reactor) mod port_role;
 pub(in crate::reactor) mod resolver;
 pub(in crate::reactor) mod shared;
 pub(in crate::reactor) mod unix;
@@ -30,7 +31,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 
 use self::listener::PortCore;
-use self::shared::PortRole;
+use self::port_role::PortRole;
 use crate::failure::drop_guarded;
 use crate::time::DelayedCall;
 use crate::transport::Transport;
