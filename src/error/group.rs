@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::ReactorError;
 use crate::failure::Failure;
 
-/// The reason why a [`ReactorGroup`](crate::reactor::ReactorGroup) does not start. No thread of the
-/// group is left by then, and no port.
+/// The reason why a [`ReactorGroup`](crate::reactor::ReactorGroup) does not start, fails, or
+/// refuses a call. After a failed start no thread of the group is left, and no port.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GroupError {
@@ -52,6 +52,12 @@ pub enum GroupError {
         member: usize,
         /// The failure, or a [`Panicked`](crate::failure::Panicked).
         failure: Failure,
+    },
+    /// The group's own reactor has no port with this index.
+    #[error("the group's own reactor has no port {port}")]
+    NoPort {
+        /// The index.
+        port: usize,
     },
     /// The group's own thread panicked.
     #[error("the thread of the group panicked")]

@@ -154,10 +154,13 @@ fn the_next_connection_goes_where_the_fewest_are() {
     // The three of member 1 close.
     open.retain(|(_, member)| *member == 0);
     (0..3).for_each(|_| ends.recv_timeout(LIMIT).unwrap());
-    let members: Vec<u8> = (0..3).map(|_| greeted(inet(&group, 0))).map(|(stream, member)| {
-        open.push((stream, member));
-        member
-    }).collect();
+    let members: Vec<u8> = (0..3)
+        .map(|_| greeted(inet(&group, 0)))
+        .map(|(stream, member)| {
+            open.push((stream, member));
+            member
+        })
+        .collect();
     assert_eq!(members, [1, 1, 1]);
 }
 
@@ -281,8 +284,56 @@ impl ServerEndpoint for Once {
         let socket = self.socket.lock().unwrap().take();
         let socket = socket.unwrap_or_else(|| TcpListener::bind(loopback()).unwrap());
         let options = ropewalk::reactor::AdoptOptions::new();
-        Deferred::with_result(self.reactor.adopt_stream_port_boxed(socket.into(), &options, factory).map_err(Into::into))
+        Deferred::with_result(
+            self.reactor.adopt_stream_port_boxed(socket.into(), &options, factory).map_err(Into::into),
+        )
     }
+}
+
+/// The ports of a group move to another one, as to another process: no moment without a listener,
+/// and the file of a UNIX socket stays.
+#[test]
+fn a_port_moves_to_another_group() {
+    let _watchdog = Watchdog::new();
+    let served = counters(2);
+    let path = std::env::temp_dir().join(format!("ropewalk-moves-{}.sock", std::process::id()));
+    let unix = format!("unix:{}:lockfile=0", path.display());
+    let old = group(2).listen(ANY_PORT, counting(&served)).listen(&unix, counting(&served)).start().unwrap();
+    let to = inet(&old, 0);
+    let (mut open, _) = greeted(to);
+    let socket = |port| old.remote().with_port(port, |port| Ok(port.duplicate()?)).unwrap();
+    let moved = |socket: std::os::fd::OwnedFd| {
+        let socket = Arc::new(Mutex::new(Some(TcpListener::from(socket))));
+        move |reactor: &Reactor| Ok(Once { reactor: reactor.clone(), socket: Arc::clone(&socket) })
+    };
+    let new = group(2)
+        .listen_on("TCP", moved(socket(0)), counting(&served))
+        .listen_on("UNIX", moved(socket(1)), counting(&served))
+        .start()
+        .unwrap();
+    assert_eq!(new.addresses(), old.addresses());
+    old.remote().with_port(1, |port| Ok(port.leave_socket_file()?)).unwrap();
+    let failure = old.remote().with_port(2, |_| Ok(())).unwrap_err();
+    assert!(matches!(failure.check(), Some(GroupError::NoPort { port: 2 })), "{failure}");
+    echo(&mut open, b"still served");
+    assert!(old.remote().with_port(0, |port| Ok(port.is_listening())).unwrap());
+    drop(old);
+    assert_eq!(read_rest(open), b"");
+    drop(greeted(to));
+    UnixStream::connect(&path).unwrap().read_exact(&mut [0]).unwrap();
+    drop(new);
+    std::fs::remove_file(&path).unwrap();
+    let reuse = group(1).port_sharing(PortSharing::ReusePort).listen(ANY_PORT, counting(&served)).start().unwrap();
+    assert!(reuse.remote().with_port(0, |_| Ok(())).is_err());
+}
+
+/// The handles of a group are for any thread.
+#[test]
+fn handles_are_for_any_thread() {
+    fn is_for_any_thread<T: Send + Sync + 'static>() {}
+    is_for_any_thread::<ReactorGroup>();
+    is_for_any_thread::<ropewalk::reactor::GroupRemote>();
+    is_for_any_thread::<ropewalk::reactor::RemoteConnection<std::rc::Rc<()>>>();
 }
 
 /// TLS is begun by the member that serves the connection, from the certificate that it has read.
@@ -295,7 +346,8 @@ fn tls_is_shared() {
     for sharing in [PortSharing::HandOver, PortSharing::ReusePort] {
         let served = counters(2);
         let (_authority, client, server) = usual();
-        let endpoint = move |reactor: &Reactor| Ok(wrap_server_tls(server.clone(), server_from_string(reactor, ANY_PORT)?));
+        let endpoint =
+            move |reactor: &Reactor| Ok(wrap_server_tls(server.clone(), server_from_string(reactor, ANY_PORT)?));
         let group = group(2).port_sharing(sharing).listen_on("TLS", endpoint, counting(&served)).start().unwrap();
         let (reactor, log) = (reactor(), Log::default());
         let endpoint = wrap_client_tls(client, TcpClientEndpoint::new(&reactor, inet(&group, 0)));
@@ -534,7 +586,7 @@ fn panic_at_the_next_end() {
     std::mem::forget(tracing::subscriber::set_default(Panics));
 }
 
-/// Greets with the index of its member. That of member 0 panics at its end.
+/// Greets with the index of its member. On member 0 it panics at its end.
 struct Fragile {
     member: u8,
 }
@@ -604,7 +656,9 @@ fn a_panic_of_one_stops_the_group() {
 fn a_panic_of_one_leaves_the_others() {
     let _watchdog = Watchdog::new();
     let (group, ends) = fragile(OnMemberFailure::KeepOthers);
-    let [(first, 0), (mut second, 1)] = [greeted(inet(&group, 0)), greeted(inet(&group, 0))] else { panic!("one each") };
+    let [(first, 0), (mut second, 1)] = [greeted(inet(&group, 0)), greeted(inet(&group, 0))] else {
+        panic!("one each")
+    };
     drop(first);
     let (member, end) = ends.recv_timeout(LIMIT).unwrap();
     assert!(member == 0 && is_panic(&end), "{member} {end:?}");

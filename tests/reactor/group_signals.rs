@@ -75,7 +75,10 @@ fn a_signal_drains_the_group() {
         assert!(report.is_success());
         assert_eq!(report.signal, Some(number));
         assert_eq!(reasons, ["the connection was closed cleanly"; 2]);
-        assert_eq!(format!("{:?}", report.exit_code()), format!("{:?}", std::process::ExitCode::from(128 + number as u8)));
+        assert_eq!(
+            format!("{:?}", report.exit_code()),
+            format!("{:?}", std::process::ExitCode::from(128 + number as u8))
+        );
     }
 }
 

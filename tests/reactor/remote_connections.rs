@@ -59,9 +59,8 @@ fn join(reactor: &Reactor) -> Joined {
         let peer = dial(listening.local_addr().unwrap());
         (peer, listening.accept().unwrap().0)
     };
-    let adopting = reactor.adopt_stream_connection(ours, &ropewalk::reactor::AdoptOptions::new(), move |_| {
-        listener.take()
-    });
+    let adopting =
+        reactor.adopt_stream_connection(ours, &ropewalk::reactor::AdoptOptions::new(), move |_| listener.take());
     let connection = result_of(reactor, adopting.unwrap()).unwrap();
     Joined { connection, heard, end, peer }
 }
@@ -246,7 +245,10 @@ fn the_type_of_the_protocol_counts() {
     let (_port, address) = listen(&reactor, {
         let (place, heard) = (Arc::clone(&place), Rc::clone(&heard));
         move |_| {
-            let listener = Named { place: Arc::clone(&place), inner: Listener { heard: Rc::clone(&heard), ..Listener::default() } };
+            let listener = Named {
+                place: Arc::clone(&place),
+                inner: Listener { heard: Rc::clone(&heard), ..Listener::default() },
+            };
             Some(Box::new(listener) as Box<dyn Protocol>)
         }
     });
@@ -309,8 +311,8 @@ fn a_simulated_reactor_delivers() {
     assert_eq!(heard.take(), [5]);
 }
 
-/// An answer fires on the reactor of the asker, with the result of the call, its failure, which ends
-/// the connection too, or the message itself if it comes back.
+/// An answer fires on the reactor of the asker, with the result of the call, with its failure, which
+/// ends the connection too, or with the message itself if it comes back.
 #[test]
 fn an_answer_comes_back_to_the_asker() {
     let _watchdog = Watchdog::new();

@@ -116,7 +116,10 @@ impl Server {
         let windows: Vec<Result<Window, String>> = thread::scope(|scope| {
             let run = |load| scope.spawn(|| act(load).map_err(|error| error.to_string()));
             let threads: Vec<_> = self.generators.iter_mut().map(run).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+                .collect()
         });
         let cpu = cpu_time(self.process.id())? - before;
         let (mut messages, mut rate) = (0, 0.0);

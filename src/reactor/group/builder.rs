@@ -142,7 +142,7 @@ impl GroupBuilder {
         self
     }
 
-    /// Sets the name of the group's thread. Those of the members have their index appended:
+    /// Sets the name of the group's thread. The threads of the members have their index appended:
     /// `reactor-0`. The default is `reactor`. A NUL becomes a question mark. Linux shows 15 bytes
     /// of a name.
     pub fn name(mut self, name: &str) -> Self {

@@ -85,7 +85,10 @@ pub(super) enum StartReport {
 /// An order of the leader. A closed channel orders the end of a start that has failed.
 pub(super) enum Order {
     /// The addresses are those of the ports that listen already.
-    SetUp { group: GroupRemote, addresses: Vec<Option<Address>> },
+    SetUp {
+        group: GroupRemote,
+        addresses: Vec<Option<Address>>,
+    },
     Run,
 }
 

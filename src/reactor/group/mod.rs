@@ -37,10 +37,10 @@ use std::thread::JoinHandle;
 pub use self::builder::{GroupBuilder, OnMemberFailure, PortSharing};
 pub use self::ends::{GroupReport, MemberEnd};
 pub use self::member::Member;
-use super::Remote;
+use super::{Port, Remote};
 use crate::address::Address;
 use crate::error::GroupError;
-use crate::failure::guarded;
+use crate::failure::{Result, guarded};
 use crate::log::error;
 
 /// Reactors on several threads behind the same ports. From [`GroupBuilder::start`].
@@ -160,6 +160,37 @@ impl GroupRemote {
             // It may be stopping already.
             let _ = reactor.stop();
         });
+    }
+
+    /// Calls `call` with one of the group's ports, on the group's thread, and blocks until it
+    /// returns. For a port that moves to another process: [`Port::duplicate`] and
+    /// [`Port::leave_socket_file`]. `port` is its index in [`addresses`](Self::addresses).
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    /// use ropewalk::Result;
+    /// use ropewalk::reactor::GroupRemote;
+    ///
+    /// /// The listening socket, for the process that takes the service over.
+    /// fn socket_for_another_process(group: &GroupRemote) -> Result<OwnedFd> {
+    ///     group.with_port(0, |port| Ok(port.duplicate()?))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// - The failure of `call`, or its panic.
+    /// - [`GroupError::NoPort`]: there is no such port, or each member has a socket of its own
+    ///   ([`PortSharing::ReusePort`]).
+    /// - [`OwnThread`](crate::error::OwnThread) on the group's own thread.
+    /// - [`ReactorGone`](crate::error::ReactorGone) if the group has ended.
+    pub fn with_port<R: Send + 'static>(
+        &self,
+        port: usize,
+        call: impl FnOnce(&Port) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.leader.blocking_call_from_thread(move |reactor| -> Result<R> {
+            call(&reactor.port_that_hands_over(port).ok_or(GroupError::NoPort { port })?)
+        })
     }
 
     /// Returns the reactors of the members, by their index. Empty until the group has started: in

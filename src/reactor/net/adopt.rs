@@ -21,9 +21,7 @@ use crate::deferred::{Deferred, Promise};
 use crate::error::{AdoptError, ConnectError, ListenError, NotAdopted};
 use crate::failure::Result;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
-use crate::reactor::backend::{
-    AdoptedOptions, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, Role,
-};
+use crate::reactor::backend::{AdoptedOptions, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, Role};
 use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::{QueueLimit, Transport};
 
@@ -242,6 +240,9 @@ impl Core {
         match adopted {
             Ok(()) => {
                 *port.state.borrow_mut() = ListenerState::Listening(id);
+                if port.hands_over() {
+                    self.net.add_shared_port(&port);
+                }
                 Ok(self.port_handle(port))
             }
             Err((socket, error)) => {

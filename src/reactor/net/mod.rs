@@ -49,8 +49,8 @@ pub(super) struct Net<N: ?Sized> {
     resolver: RefCell<Option<Rc<N>>>,
     /// The role of the port that is made next, in a group of reactors.
     role: RefCell<Option<PortRole>>,
-    /// The ports without sockets, by their numbers in the group.
-    receiving: RefCell<Vec<Weak<PortCore>>>,
+    /// The ports that hand connections over or receive them, by their numbers in the group.
+    shared: RefCell<Vec<Weak<PortCore>>>,
 }
 
 impl<N: ?Sized> Net<N> {
@@ -61,7 +61,7 @@ impl<N: ?Sized> Net<N> {
             settled: Cell::default(),
             resolver: RefCell::new(Some(resolver)),
             role: RefCell::default(),
-            receiving: RefCell::default(),
+            shared: RefCell::default(),
         }
     }
 
@@ -69,6 +69,16 @@ impl<N: ?Sized> Net<N> {
     #[cfg(test)]
     pub(super) fn deadlines(&self) -> usize {
         self.deadlines.borrow().len()
+    }
+
+    /// Adds the next port that a group shares by handing connections over.
+    fn add_shared_port(&self, port: &Rc<PortCore>) {
+        self.shared.borrow_mut().push(Rc::downgrade(port));
+    }
+
+    /// Returns such a port by its number.
+    fn shared_port(&self, number: usize) -> Option<Rc<PortCore>> {
+        self.shared.borrow().get(number).and_then(Weak::upgrade)
     }
 
     /// Drops the program's resolver.

@@ -13,7 +13,7 @@
 //! a reactor, and when it is drained. A connection counts until its socket is closed, the time of
 //! its lingering included.
 
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use super::listener::{ListenerState, PortCore};
 use super::port_role::{HandedSocket, Load, OpenCount, OpenGuard, PortRole, TakenRole};
@@ -36,7 +36,7 @@ impl Reactor {
     /// Serves a connection that another reactor has accepted, at the shared port with this number.
     pub(in crate::reactor) fn serve_handed(&self, number: usize, handed: HandedSocket, load: &Load) {
         let core = &self.0;
-        let port = core.net.receiving.borrow().get(number).and_then(Weak::upgrade);
+        let port = core.net.shared_port(number);
         let HandedSocket { socket, unix, ends } = handed;
         let incoming = Incoming { socket: IncomingSocket::Descriptor { socket, unix }, ends };
         match port {
@@ -45,6 +45,12 @@ impl Reactor {
             _ => core.backend_for_request().refuse(incoming.socket),
         }
         load.receive();
+    }
+
+    /// Returns the port with this number that hands connections over.
+    pub(in crate::reactor) fn port_that_hands_over(&self, number: usize) -> Option<Port> {
+        let port = self.0.net.shared_port(number).filter(|port| port.hands_over());
+        port.map(|port| self.0.port_handle(port))
     }
 
     /// Asks every counted connection to close, once its queue is sent.
@@ -93,6 +99,9 @@ impl Core {
         };
         let port = Rc::new(PortCore::new(address, options, factory).with_role(role));
         self.start_port(&port)?;
+        if port.hands_over() {
+            self.net.add_shared_port(&port);
+        }
         Ok(self.port_handle(port))
     }
 
@@ -106,7 +115,7 @@ impl Core {
     ) -> Result<Port, ListenError> {
         let port = Rc::new(PortCore::new(host, options, factory).with_role(TakenRole::Receives(open)));
         self.start_receiving(&port)?;
-        self.net.receiving.borrow_mut().push(Rc::downgrade(&port));
+        self.net.add_shared_port(&port);
         Ok(self.port_handle(port))
     }
 
@@ -145,6 +154,11 @@ impl PortCore {
             TakenRole::HandsOver(_) => None,
             TakenRole::Receives(open) | TakenRole::ReusesPort(open) => Some(OpenGuard::new(open)),
         }
+    }
+
+    /// Returns `true` if the port hands its connections over.
+    pub(super) fn hands_over(&self) -> bool {
+        matches!(self.role, Some(TakenRole::HandsOver(_)))
     }
 
     /// Returns `true` if the port has no socket of its own.
