@@ -10,6 +10,7 @@ mod descriptors;
 mod foreign_descriptors;
 mod fork;
 mod group;
+mod group_ends;
 mod group_signals;
 mod hosting;
 mod hosting_wakes;

@@ -23,8 +23,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::Duration;
-use std::{panic, thread};
 
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{PortSharing, ReactorGroup};
@@ -41,6 +42,9 @@ const GENERATORS: usize = 2;
 /// Connections of each generator, and those that it has open at a time when they are short.
 const CONNECTIONS: usize = 32;
 const SHORT_AT_ONCE: usize = 8;
+
+/// Source addresses of a generator, so that short connections do not run out of ports.
+const SOURCES: u32 = 16;
 
 const MESSAGE_BYTES: usize = 64;
 const WINDOW: Duration = Duration::from_millis(200);
@@ -80,7 +84,7 @@ impl Protocol for Echo {
 struct Server {
     name: &'static str,
     process: Process,
-    generators: Vec<LoadGenerator>,
+    generators: Vec<Generator>,
     echoes: Vec<Figures>,
     short: Vec<Figures>,
 }
@@ -93,6 +97,48 @@ struct Figures {
     rate: f64,
 }
 
+/// A load generator on a thread of its own.
+struct Generator {
+    orders: Sender<Order>,
+    windows: Receiver<Result<Window, String>>,
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    /// Opens the connections that echo.
+    Open,
+    Echo,
+    /// Opens short connections. The others close.
+    Short,
+}
+
+impl Generator {
+    fn start(server: SocketAddr, source: u32) -> Self {
+        let ((orders, taken), (done, windows)) = (mpsc::channel(), mpsc::channel());
+        thread::spawn(move || {
+            let mut load = LoadGenerator::new(server, MESSAGE_BYTES, 1, source);
+            for order in taken {
+                let result = match &mut load {
+                    Ok(load) => execute(load, order).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                if done.send(result).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { orders, windows }
+    }
+}
+
+fn execute(load: &mut LoadGenerator, order: Order) -> Result<Window> {
+    match order {
+        Order::Open => load.grow(CONNECTIONS).map(|()| Window::default()),
+        Order::Echo => load.echo(StopCondition::Time(WINDOW), CONNECTIONS),
+        Order::Short => load.churn(WINDOW, SHORT_AT_ONCE),
+    }
+}
+
 impl Server {
     fn start(number: usize, name: &'static str) -> Result<Self> {
         let mut command = Command::new(current_exe()?);
@@ -100,34 +146,24 @@ impl Server {
         let line = process.line(READY_LIMIT)?;
         let port: u16 = line.strip_prefix("ready ").ok_or("it is not ready")?.parse()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let source = |generator: usize| (number * GENERATORS + generator) as u32 * 16;
-        let generators = (0..GENERATORS).map(|generator| {
-            let mut load = LoadGenerator::new(address, MESSAGE_BYTES, 1, source(generator))?;
-            load.grow(CONNECTIONS)?;
-            Ok(load)
-        });
-        let generators = generators.collect::<Result<_>>()?;
+        let source = |generator: usize| (number * GENERATORS + generator) as u32 * SOURCES;
+        let generators = (0..GENERATORS).map(|generator| Generator::start(address, source(generator))).collect();
         Ok(Self { name, process, generators, echoes: Vec::new(), short: Vec::new() })
     }
 
-    /// Runs all generators at once, and counts the CPU of the server.
-    fn window(&mut self, act: impl Fn(&mut LoadGenerator) -> Result<Window> + Sync) -> Result<Figures> {
+    /// Has all generators execute an order at once, and counts the CPU of the server.
+    fn window(&self, order: Order) -> Result<Figures> {
         let before = cpu_time(self.process.id())?;
-        let windows: Vec<Result<Window, String>> = thread::scope(|scope| {
-            let run = |load| scope.spawn(|| act(load).map_err(|error| error.to_string()));
-            let threads: Vec<_> = self.generators.iter_mut().map(run).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
-                .collect()
-        });
-        let cpu = cpu_time(self.process.id())? - before;
+        for generator in &self.generators {
+            generator.orders.send(order)?;
+        }
         let (mut messages, mut rate) = (0, 0.0);
-        for window in windows {
-            let window = window?;
+        for generator in &self.generators {
+            let window = generator.windows.recv()??;
             messages += window.messages;
             rate += window.messages as f64 / window.nanoseconds as f64 * 1e9;
         }
+        let cpu = cpu_time(self.process.id())? - before;
         Ok(Figures { cpu: cpu as f64 / messages as f64, rate })
     }
 }
@@ -141,15 +177,14 @@ fn compare(rounds: usize) -> Result<()> {
             Err(error) => println!("{name} is missing: {error}"),
         }
     }
+    let count = servers.len();
     for round in 0..rounds {
-        // The order alternates, so that no server always follows the same one.
-        let count = servers.len();
         for place in 0..count {
+            // The order alternates, so that no server always follows the same one.
             let server = &mut servers[if round % 2 == 0 { place } else { count - 1 - place }];
-            let echo = server.window(|load| load.echo(StopCondition::Time(WINDOW), CONNECTIONS))?;
-            server.echoes.push(echo);
-            let short = server.window(|load| load.churn(WINDOW, SHORT_AT_ONCE))?;
-            server.short.push(short);
+            server.window(Order::Open)?;
+            server.echoes.push(server.window(Order::Echo)?);
+            server.short.push(server.window(Order::Short)?);
         }
     }
     println!("| server | CPU for an echo, ns | echoes in a second | CPU for a short connection, ns | in a second |");
@@ -210,7 +245,8 @@ fn serve_tokio(threads: usize) -> Result<Infallible> {
             });
         }
     });
-    runtime.block_on(accepting)?
+    let Err::<Infallible, std::io::Error>(error) = runtime.block_on(accepting)?;
+    Err(error.into())
 }
 
 /// Greets, so that a client knows when it is counted.

@@ -35,28 +35,22 @@ impl GroupBuilder {
         let (started, start) = mpsc::channel();
         let named = thread::Builder::new().name(self.plan.name.clone());
         let leader = named.spawn(move || {
-            let leader = match Leader::start(self) {
-                Ok(leader) => leader,
-                Err(error) => {
-                    // The starting thread waits for this.
-                    let _ = started.send(Err(error));
-                    return Ok(GroupReport::default());
-                }
+            let start = guarded(|| Leader::start(self)).unwrap_or_else(|panic| Err(GroupError::Panicked(panic)));
+            let (remote, leader) = match start {
+                Ok(leader) => (Ok(leader.remote.clone()), Some(leader)),
+                Err(error) => (Err(error), None),
             };
-            let _ = started.send(Ok(leader.remote.clone()));
-            leader.lead()
+            // The starting thread waits for this.
+            let _ = started.send(remote);
+            leader.map_or_else(|| Ok(GroupReport::default()), Leader::lead)
         });
         let leader = leader.map_err(GroupError::Thread)?;
-        match start.recv() {
-            Ok(Ok(remote)) => Ok(ReactorGroup { remote, leader: Some(leader) }),
-            Ok(Err(error)) => {
-                // It has returned, or is about to.
+        match start.recv().expect("the thread sends the result of the start before it ends") {
+            Ok(remote) => Ok(ReactorGroup { remote, leader: Some(leader) }),
+            Err(error) => {
+                // The thread ends behind its message.
                 let _ = leader.join();
                 Err(error)
-            }
-            Err(_) => {
-                let joined = guarded(|| leader.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload)));
-                Err(joined.err().map_or(GroupError::NoThreads, GroupError::Panicked))
             }
         }
     }
