@@ -1,6 +1,6 @@
 //! Groups of reactors: starts that fail, stops, and members that fail.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
