@@ -80,8 +80,8 @@ pub enum OnMemberFailure {
 #[must_use = "a group is started by `start` or `run`"]
 pub struct GroupBuilder {
     pub(super) plan: Plan,
-    pub(super) started: Option<Box<Started>>,
-    pub(super) member_ended: Option<Box<MemberEnded>>,
+    pub(super) started: Option<Box<StartedCall>>,
+    pub(super) member_ended: Option<Box<MemberEndedCall>>,
 }
 
 /// The settings that all threads of a group share.
@@ -107,8 +107,8 @@ pub(super) struct PortPlan {
     pub(super) factory: Box<MakeFactory>,
 }
 
-type Started = dyn FnOnce(&GroupRemote) + Send;
-type MemberEnded = dyn FnMut(usize, &MemberEnd) + Send;
+pub(super) type StartedCall = dyn FnOnce(&GroupRemote) + Send;
+pub(super) type MemberEndedCall = dyn FnMut(usize, &MemberEnd) + Send;
 type Configure = dyn Fn(Builder, usize) -> Builder + Send + Sync;
 type Setup = dyn Fn(&Member) -> Result<()> + Send + Sync;
 type Drain = dyn Fn(&Member) -> Deferred<()> + Send + Sync;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::builder::{GroupBuilder, OnMemberFailure, Plan, PortSharing};
+use super::builder::{GroupBuilder, MemberEndedCall, OnMemberFailure, Plan, PortSharing, StartedCall};
 use super::ends::{Ends, GroupReport, MemberEnd};
 use super::member::{Order, Recruit, StartReport, check_backend, listen, stop_listening};
 use super::{GroupRemote, ReactorGroup, Started};
@@ -72,8 +72,8 @@ struct Leader {
     plan: Arc<Plan>,
     ports: Vec<Port>,
     crew: Rc<Crew>,
-    started: Option<Box<dyn FnOnce(&GroupRemote) + Send>>,
-    member_ended: Option<Box<dyn FnMut(usize, &MemberEnd) + Send>>,
+    started: Option<Box<StartedCall>>,
+    member_ended: Option<Box<MemberEndedCall>>,
 }
 
 impl Leader {
