@@ -311,8 +311,8 @@ fn a_simulated_reactor_delivers() {
     assert_eq!(heard.take(), [5]);
 }
 
-/// An answer fires on the reactor of the asker, with the result of the call, with its failure, which
-/// ends the connection too, or with the message itself if it comes back.
+/// An answer fires on the reactor of the asker. It is the result of the call, or the failure that
+/// ended the connection, or the message itself if that came back.
 #[test]
 fn an_answer_comes_back_to_the_asker() {
     let _watchdog = Watchdog::new();
