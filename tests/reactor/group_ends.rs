@@ -121,19 +121,16 @@ fn a_stop_drains() {
         let to = inet(&group, 0);
         let streams: Vec<_> = (0..8).map(|_| greeted(to).0).collect();
         let big = vec![7; 1 << 20];
-        let writers: Vec<_> = streams
-            .into_iter()
-            .map(|stream| {
-                let (mut writing, big) = (stream.try_clone().unwrap(), big.clone());
-                thread::spawn(move || {
-                    writing.write_all(&big).unwrap();
-                    writing.shutdown(Shutdown::Write).unwrap();
-                });
-                stream
-            })
-            .map(|stream| thread::spawn(move || read_rest(stream).len()))
-            .collect();
-        let echoed: usize = writers.into_iter().map(|reader| reader.join().unwrap()).sum();
+        let read_echoes = |stream: TcpStream| {
+            let (mut writing, big) = (stream.try_clone().unwrap(), big.clone());
+            thread::spawn(move || {
+                writing.write_all(&big).unwrap();
+                writing.shutdown(Shutdown::Write).unwrap();
+            });
+            thread::spawn(move || read_rest(stream).len())
+        };
+        let readers: Vec<_> = streams.into_iter().map(read_echoes).collect();
+        let echoed: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         assert_eq!(echoed, 8 << 20);
         let (idle, _) = greeted(to);
         let remote = group.remote().clone();
