@@ -230,7 +230,7 @@ impl GroupBuilder {
     /// ```
     /// use std::cell::RefCell;
     /// use ropewalk::reactor::ReactorGroup;
-    /// use ropewalk::{Connections, Deferred};
+    /// use ropewalk::{Connections, Deferred, for_protocol};
     /// # use ropewalk::{Protocol, Result, Transport};
     /// # struct Chat;
     /// # impl Protocol for Chat {
@@ -243,7 +243,7 @@ impl GroupBuilder {
     /// }
     ///
     /// let builder = ReactorGroup::builder()
-    ///     .listen("tcp:0", |_member| Ok(ROOM.with(|room| room.for_protocol(|_room, _peer| Chat))))
+    ///     .listen("tcp:0", |_member| Ok(ROOM.with(|room| room.track(for_protocol(|_peer| Chat)))))
     ///     .drain(|_member| {
     ///         ROOM.with(|room| {
     ///             for chat in room {
