@@ -19,6 +19,8 @@
 //! Callbacks meet all of them inside a [`Failure`], and find them with [`Failure::check`].
 
 mod adopt;
+mod group;
+mod remote;
 
 use std::error::Error as _;
 use std::fmt;
@@ -30,6 +32,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
+pub use self::group::GroupError;
+pub use self::remote::{Undelivered, UndeliveredReason};
 use crate::address::Address;
 pub use crate::address::BadHostName;
 use crate::failure::Failure;
@@ -327,6 +331,13 @@ pub enum ListenError {
     /// This process has not inherited the descriptor that an endpoint names.
     #[error("there is no inherited descriptor to adopt")]
     Inherited(#[from] InheritedError),
+    /// The reactors of a group cannot share this address by `SO_REUSEPORT`, which is for TCP. They
+    /// can share it by [`PortSharing::HandOver`](crate::reactor::PortSharing).
+    #[error("the reactors of a group cannot have a socket each on {address}")]
+    NotShareable {
+        /// The requested address.
+        address: Address,
+    },
     /// The factory's `do_start` panicked, so the port does not listen.
     #[error("the factory did not start")]
     Factory(#[source] crate::failure::Panicked),

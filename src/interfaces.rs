@@ -29,6 +29,8 @@
 //! | [`LoopingCall`] | a function that is called at intervals | `LoopingCall` |
 //! | [`Cooperator`] | long work in small steps | `Cooperator` |
 //! | [`Remote`] | the reactor, from other threads | `IReactorFromThreads`, `threadable.isInIOThread` |
+//! | [`RemoteConnection`] | a connection, from other threads | `callFromThread` with a method of a protocol |
+//! | [`ReactorGroup`] | reactors on several threads behind the same ports | |
 //! | [`ThreadPool`] | jobs in threads of their own, beside the reactor's | `ThreadPool`, `deferToThreadPool` |
 //! | [`Watch`] | a descriptor of a C library or another crate | `IReactorFDSet` |
 //! | [`SystemEvent`] | startup, shutdown, and the program's own events | `addSystemEventTrigger`, `fireSystemEvent` |
@@ -88,7 +90,9 @@
 //! [`Port`]: crate::Port
 //! [`QueueLimit`]: crate::transport::QueueLimit
 //! [`Reactor`]: crate::Reactor
+//! [`ReactorGroup`]: crate::reactor::ReactorGroup
 //! [`Remote`]: crate::Remote
+//! [`RemoteConnection`]: crate::reactor::RemoteConnection
 //! [`Resolver`]: crate::reactor::Resolver
 //! [`ServerTls`]: crate::tls::ServerTls
 //! [`SystemEvent`]: crate::SystemEvent

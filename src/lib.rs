@@ -98,8 +98,10 @@
 //! # Threads
 //!
 //! A [`Reactor`] and everything that belongs to it live on the thread that made it, and are not
-//! `Send`. Other threads reach the reactor through its [`Remote`]. Work that blocks belongs in a
-//! thread: see [`Reactor::defer_to_thread`].
+//! `Send`. Other threads reach the reactor through its [`Remote`], and a connection through its
+//! [`RemoteConnection`](reactor::RemoteConnection). Work that blocks belongs in a thread: see
+//! [`Reactor::defer_to_thread`]. To serve one port on several cores, run a
+//! [`ReactorGroup`](reactor::ReactorGroup).
 //!
 //! # Errors
 //!
@@ -167,6 +169,8 @@ mod guides {
     struct Async;
     #[doc = include_str!("../README.md")]
     struct Readme;
+    #[doc = include_str!("../docs/cores.md")]
+    struct Cores;
     #[doc = include_str!("../docs/deferreds.md")]
     struct Deferreds;
     #[doc = include_str!("../docs/from-twisted.md")]

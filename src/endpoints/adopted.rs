@@ -88,6 +88,11 @@ impl AdoptedStreamServerEndpoint {
 
 impl ServerEndpoint for AdoptedStreamServerEndpoint {
     fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+        // The group that the reactor is a member of has taken the descriptor already.
+        let factory = match self.reactor.listen_without_socket(&self.options, factory) {
+            Ok(listening) => return Deferred::with_result(listening.map_err(Into::into)),
+            Err(factory) => factory,
+        };
         let taken = match &self.source {
             DescriptorSource::Given(given) => given.take().ok_or(AdoptError::Taken.into()),
             DescriptorSource::Inherited(inherited) => inherited.take().map_err(ListenError::from),

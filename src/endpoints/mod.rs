@@ -42,6 +42,7 @@
 mod adopted;
 mod arguments;
 mod description;
+mod group;
 mod hostname;
 mod options;
 mod registry;

@@ -47,6 +47,10 @@ pub enum AdoptError {
     /// stopped does not listen again (Twisted: `AlreadyListened`).
     #[error("the descriptor was adopted before")]
     Taken,
+    /// The reactors of a group cannot share the socket by `SO_REUSEPORT`: each would need a socket
+    /// of its own. They can share it by [`PortSharing::HandOver`](crate::reactor::PortSharing).
+    #[error("the reactors of a group cannot have a socket each on this address")]
+    NotShareable,
     /// The reactor has no descriptors: it is on a simulated network.
     #[error("a simulated network has no descriptors")]
     Unsupported,

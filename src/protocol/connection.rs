@@ -260,7 +260,7 @@ fn joint(transport: &Transport) -> Option<Rc<dyn ErasedJoint>> {
 }
 
 /// Finds the `P`: the protocol itself, or one that it wraps.
-fn find<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut P> {
+pub(crate) fn find<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut P> {
     let mut protocol = protocol;
     while !(protocol as &dyn Any).is::<P>() {
         protocol = protocol.inner()?;

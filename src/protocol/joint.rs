@@ -54,7 +54,13 @@ pub(crate) trait ErasedJoint {
     fn is_busy(&self) -> bool;
     /// Calls `call` with the protocol.
     fn reach(&self, call: &mut dyn FnMut(&mut dyn Protocol, &Transport)) -> Result<(), Unavailable>;
+    /// Makes a call that another thread has sent, guarded as a callback: its failure ends the
+    /// connection. A connection that ends with a failure already takes no more calls.
+    fn call_from_thread(&self, call: &mut RemoteCallback<'_>) -> Result<(), Unavailable>;
 }
+
+/// A call from another thread, with the type of the protocol erased.
+pub(crate) type RemoteCallback<'a> = dyn FnMut(&mut dyn Protocol, &Transport) -> Result<()> + 'a;
 
 /// A protocol joined to its transport.
 pub(crate) struct Joint<P> {
@@ -291,6 +297,15 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     fn reach(&self, call: &mut dyn FnMut(&mut dyn Protocol, &Transport)) -> Result<(), Unavailable> {
         let mut place = self.protocol.try_borrow_mut().map_err(|_| Unavailable::Busy)?;
         call(place.as_mut().ok_or(Unavailable::Gone)?, &self.transport);
+        Ok(())
+    }
+
+    fn call_from_thread(&self, call: &mut RemoteCallback<'_>) -> Result<(), Unavailable> {
+        let is_there = self.protocol.try_borrow().map_err(|_| Unavailable::Busy)?.is_some();
+        if !is_there || self.transport.stream().is_failing() {
+            return Err(Unavailable::Gone);
+        }
+        self.tell(Callback::Remote, |protocol, transport| call(protocol, transport));
         Ok(())
     }
 }

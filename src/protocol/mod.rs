@@ -12,6 +12,7 @@ mod joint;
 use std::any::Any;
 use std::os::fd::OwnedFd;
 
+pub(crate) use connection::find;
 pub use connection::{AnyConnection, Connection};
 pub use connections::{Connections, ConnectionsIter, Tracked, TrackedFactory};
 pub(crate) use factory::FactoryGuard;

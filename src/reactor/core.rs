@@ -13,6 +13,7 @@ use super::net::Net;
 use super::net::dial::DialAttempt;
 use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
+use super::net::port_role::OpenGuard;
 use super::process::Process;
 use super::run_state::Run;
 use super::signal_handling::SignalHandling;
@@ -62,6 +63,8 @@ pub(super) enum Slot {
     /// A client's connection, and the guard that stops its factory when it is over.
     Client(Box<(Rc<dyn ErasedJoint>, FactoryGuard)>),
     Connected(Rc<dyn ErasedJoint>),
+    /// A connection of a port that several reactors share, and the guard that counts it.
+    Counted(Box<(Rc<dyn ErasedJoint>, OpenGuard)>),
     /// A connection whose protocol has ended. The bytes that the peer still sends are read and
     /// dropped.
     Lingering(Box<Lingering>),
@@ -77,6 +80,7 @@ impl Slot {
         match self {
             Self::Connected(joint) => Some(joint),
             Self::Client(client) => Some(&client.0),
+            Self::Counted(counted) => Some(&counted.0),
             _ => None,
         }
     }
@@ -87,7 +91,7 @@ impl Core {
         let resolver = settings.take_resolver();
         let clock = backend.clock();
         let process = Arc::new(Process::current());
-        let threads = Threads::new(backend.waker(), &process);
+        let threads = Threads::new(backend.waker(), &process, settings.message_limit);
         let timers = Timers::new(clock);
         timers.set_wake(threads.waker());
         Rc::new_cyclic(|weak: &Weak<Self>| Self {
@@ -174,6 +178,10 @@ impl Driver for Core {
         if let Some(joint) = &joint {
             look(joint);
         }
+    }
+
+    fn remote(&self, look: &mut dyn FnMut(&dyn Any)) {
+        look(self.threads.calls());
     }
 
     fn wake_host(&self) {

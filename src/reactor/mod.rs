@@ -19,7 +19,9 @@
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
 //! | block or compute in a thread | [`Reactor::defer_to_thread`], [`Reactor::call_in_thread`], [`ThreadPool`] |
+//! | run reactors on several threads behind one port | [`ReactorGroup`] |
 //! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
+//! | send to a connection from another thread | [`Connection::remote`](crate::Connection::remote), [`RemoteConnection`] |
 //! | handle a signal | [`Reactor::on_signal`] |
 //! | wait for a descriptor of a C library or another crate | [`Reactor::watch`], [`Watcher`] |
 //! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
@@ -44,6 +46,8 @@
 // | `signals.rs` | signal handlers |
 // | `inherited.rs` | descriptors from the process that started this one |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
+// | `group/` | reactors on several threads behind the same ports |
+// | `remote_connection.rs` | messages to the connections of other reactors |
 // | `watch.rs`, `watched.rs` | foreign descriptors: the interface and its state, and the part that the table knows |
 // | `descriptor.rs`, `interest.rs`, `watch_callbacks.rs` | the arguments of a watch |
 // | `net/` | ports, connections, attempts, names |
@@ -58,6 +62,7 @@ mod backend_kind;
 mod core;
 mod descriptor;
 mod events;
+mod group;
 mod hosting;
 mod inherited;
 mod interest;
@@ -67,6 +72,7 @@ mod on_signal;
 mod paged_vec;
 mod process;
 mod react;
+mod remote_connection;
 mod run;
 mod run_state;
 mod signal_handling;
@@ -96,6 +102,9 @@ pub(crate) use self::backend::{
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};
 pub use self::descriptor::Descriptor;
+pub use self::group::{
+    GroupBuilder, GroupRemote, GroupReport, Member, MemberEnd, OnMemberFailure, PortSharing, ReactorGroup,
+};
 pub use self::hosting::HostedRun;
 pub(crate) use self::inherited::give_back;
 pub use self::inherited::{InheritedDescriptor, ListenFds};
@@ -110,6 +119,7 @@ pub use self::net::port::Port;
 pub use self::net::resolver::{Resolver, SystemResolver};
 pub use self::on_signal::SignalSubscription;
 pub use self::react::{Finish, run};
+pub use self::remote_connection::RemoteConnection;
 pub use self::threads::pool::ThreadPoolStatistics;
 pub use self::threads::remote::Remote;
 pub use self::threads::thread_pool::ThreadPool;
@@ -184,6 +194,7 @@ impl Reactor {
             simulated_jobs: None,
             observer: None,
             around_wait: None,
+            message_limit: Builder::default_message_limit(),
         }
     }
 
@@ -350,6 +361,7 @@ impl Reactor {
             stale_events: self.0.backend.borrow().stale(),
             watched: self.0.slots.borrow().len(),
             jobs_waiting: jobs.queued,
+            messages_waiting: self.0.threads.calls().messages(),
             threads_at_work: jobs.working,
             ..self.0.counters.get()
         }
@@ -397,6 +409,8 @@ pub struct Builder {
     simulated_jobs: Option<JobTime>,
     observer: Option<BuilderObserver>,
     around_wait: Option<AroundWait>,
+    /// Number of messages from other threads to connections that may wait.
+    message_limit: usize,
 }
 
 /// Draws the duration of the next job, on a reactor without threads.
@@ -534,4 +548,6 @@ pub struct Counters {
     pub jobs_waiting: usize,
     /// Number of threads that work on such jobs at present.
     pub threads_at_work: usize,
+    /// Number of messages of [`RemoteConnection`]s that wait at present.
+    pub messages_waiting: usize,
 }

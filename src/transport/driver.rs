@@ -56,6 +56,9 @@ pub(crate) trait Driver {
     fn duplicate(&self, id: Id, lasting: bool) -> io::Result<OwnedFd>;
     /// Shows `look` the object above the transport, which a room above this one built.
     fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any));
+    /// Shows `look` the queue for calls from other threads, which a room above this one built. A
+    /// driver that has no such queue shows nothing.
+    fn remote(&self, _look: &mut dyn FnMut(&dyn Any)) {}
     /// Wakes the host that waits in the place of the loop, if there is one.
     fn wake_host(&self) {}
     /// Returns the timers that belong to the connection.

@@ -477,6 +477,13 @@ impl Transport {
         self.0.context.driver.upgrade().map_or_else(Timers::closed, |driver| driver.timers())
     }
 
+    /// Shows `look` the queue of the reactor for calls from other threads, if there is a reactor.
+    pub(crate) fn remote(&self, look: &mut dyn FnMut(&dyn Any)) {
+        if let Some(driver) = self.0.context.driver.upgrade() {
+            driver.remote(look);
+        }
+    }
+
     /// Gives a new connection its limit, without marking it as dirty: there is nothing to do about
     /// it yet.
     #[inline]

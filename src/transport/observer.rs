@@ -12,11 +12,13 @@ pub(crate) enum Callback<'a> {
     ReadLost,
     WriteLost,
     QueueLimit,
+    /// A call from another thread, through a `RemoteConnection`.
+    Remote,
     Lost,
 }
 
 impl Callback<'_> {
-    /// Returns the name of the method of `Protocol`.
+    /// Returns the name of the method of `Protocol`, or of the call.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Made => "connection_made",
@@ -26,6 +28,7 @@ impl Callback<'_> {
             Self::ReadLost => "read_connection_lost",
             Self::WriteLost => "write_connection_lost",
             Self::QueueLimit => "queue_limit_reached",
+            Self::Remote => "a call from another thread",
             Self::Lost => "connection_lost",
         }
     }

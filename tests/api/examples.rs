@@ -401,6 +401,41 @@ fn chat_passes_lines_on() {
     assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
 }
 
+/// `cores`: talkers of both threads hear one another, SIGTERM says farewell to all, and each thread
+/// has passed its own lines on.
+#[test]
+fn cores_passes_lines_on_between_threads() {
+    own_process!();
+    let chat = Running::start("cores", &["tcp:0:interface=127.0.0.1", "2"]);
+    let address = chat.line().strip_prefix("listening on ").expect("it says where").parse::<SocketAddr>().unwrap();
+    let mut talkers: Vec<_> = (0..4).map(|_| BufReader::new(dial(address))).collect();
+    let hears = |talker: &mut BufReader<TcpStream>| {
+        let mut line = String::new();
+        talker.read_line(&mut line).unwrap();
+        line
+    };
+    for (number, talker) in talkers.iter_mut().enumerate() {
+        assert_eq!(hears(talker), format!("served by member {}\n", number % 2));
+    }
+    for speaker in 0..3 {
+        talkers[speaker].get_mut().write_all(b"hello\n").unwrap();
+        for talker in &mut talkers {
+            assert_eq!(hears(talker), format!("<member {}> hello\n", speaker % 2));
+        }
+    }
+    // A talker that leaves is no talker any more, and the others go on.
+    drop(talkers.remove(0));
+    chat.signal(Signal::TERM);
+    for mut talker in talkers {
+        let mut rest = String::new();
+        talker.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "the server stops\n");
+    }
+    let (status, lines, errors) = chat.end();
+    assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
+    assert_eq!(lines, ["member 0 passed on 2 lines", "member 1 passed on 1 lines"]);
+}
+
 /// `chat` cuts off a peer that does not read, and no other.
 #[test]
 fn chat_cuts_off_who_does_not_read() {

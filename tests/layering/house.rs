@@ -50,6 +50,8 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
     ("watch_callbacks", &["watch"]),
     ("react", &["mod", "triggers"]),
+    ("remote_connection", &["mod", "threads"]),
+    ("group", &["backend_kind", "mod", "net", "threads", "triggers"]),
 ];
 
 /// Edges against the order. The files of a part have methods of the core, and calls of the program

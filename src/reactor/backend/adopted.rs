@@ -7,7 +7,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily as SystemFamily, SocketType};
 
-use super::{ConnectionOptions, socket, system};
+use super::{ConnectionOptions, PortOptions, socket, system};
 use crate::address::{Address, AddressFamily, AddressPair};
 use crate::error::AdoptError;
 
@@ -31,6 +31,11 @@ pub(crate) struct AdoptedOptions {
 impl AdoptedOptions {
     pub(crate) fn new() -> Self {
         Self { family: None, connections: ConnectionOptions::new(), remove_file: false }
+    }
+
+    /// Returns the options of the port that has the socket.
+    pub(crate) fn of_port(&self) -> PortOptions {
+        PortOptions { connections: self.connections, ..PortOptions::new() }
     }
 }
 

@@ -15,14 +15,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use super::listener::{ListenerState, PortCore};
+use super::port_role::{PortRole, TakenRole};
 use crate::address::{AddressFamily, AddressPair};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{AdoptError, ConnectError, ListenError, NotAdopted};
 use crate::failure::Result;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
-use crate::reactor::backend::{
-    AdoptedOptions, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, PortOptions, Role,
-};
+use crate::reactor::backend::{AdoptedOptions, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, Role};
 use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::{QueueLimit, Transport};
 
@@ -140,6 +139,19 @@ impl Reactor {
         self.0.adopt_port(descriptor, options.0, factory)
     }
 
+    /// Makes the port of a group member, for an endpoint whose socket exists once in the process:
+    /// the group's own reactor has taken it. Gives the factory back on any other occasion.
+    pub(crate) fn listen_without_socket(
+        &self,
+        options: &AdoptOptions,
+        factory: BoxedFactory,
+    ) -> Result<Result<Port, ListenError>, BoxedFactory> {
+        match self.0.take_receiver() {
+            Some((host, open)) => Ok(self.0.listen_to_handed(host, open, options.0.of_port(), factory)),
+            None => Err(factory),
+        }
+    }
+
     /// Takes over a connected stream socket, and joins the protocol that `factory` builds to it
     /// (Twisted: `adoptStreamConnection`). The socket may be of TCP, a UNIX socket or one of a
     /// socket pair.
@@ -193,6 +205,15 @@ impl Core {
         options: AdoptedOptions,
         factory: BoxedFactory,
     ) -> Result<Port, NotAdopted<ListenError>> {
+        let role = match self.take_role() {
+            None => None,
+            Some(PortRole::HandsOver(hand)) => Some(TakenRole::HandsOver(hand)),
+            Some(PortRole::Receives { host, open }) => {
+                let port = self.listen_to_handed(host, open, options.of_port(), factory);
+                return port.map_err(|error| NotAdopted::new(socket, error));
+            }
+            Some(PortRole::ReusesPort { .. }) => return Err(NotAdopted::new(socket, AdoptError::NotShareable.into())),
+        };
         let host = match self.examine_port(&socket, &options) {
             Ok(host) => host,
             Err(error) => return Err(NotAdopted::new(socket, error)),
@@ -205,8 +226,9 @@ impl Core {
             factory.stop();
             return Err(NotAdopted::new(socket, ListenError::ReactorGone));
         }
-        let port_options = PortOptions { connections: options.connections, ..PortOptions::new() };
-        let port = Rc::new(PortCore::adopted(host.clone(), port_options, factory));
+        let port_options = options.of_port();
+        let port = PortCore::adopted(host.clone(), port_options, factory);
+        let port = Rc::new(role.into_iter().fold(port, PortCore::with_role));
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(&port)));
         let adopt =
             |socket| self.backend_for_request().adopt_port(id, socket, &host, &port.options, options.remove_file);
@@ -218,6 +240,9 @@ impl Core {
         match adopted {
             Ok(()) => {
                 *port.state.borrow_mut() = ListenerState::Listening(id);
+                if port.hands_over() {
+                    self.net.add_shared_port(&port);
+                }
                 Ok(self.port_handle(port))
             }
             Err((socket, error)) => {

@@ -103,7 +103,8 @@ impl Core {
 
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
-        let Incoming { socket, ends } = incoming;
+        let Some(Incoming { socket, ends }) = self.hand_over(port, incoming) else { return };
+        let counted = port.count_open();
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
         transport.begin_with_limit(port.options.connections.queue_limit);
@@ -126,7 +127,10 @@ impl Core {
             return;
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = Slot::Connected(Rc::clone(&joint));
+            *slot = match counted {
+                None => Slot::Connected(Rc::clone(&joint)),
+                Some(guard) => Slot::Counted(Box::new((Rc::clone(&joint), guard))),
+            };
         }
         joint.transport().mark_dirty();
         // A failure is already the connection's reason to end.
@@ -256,9 +260,10 @@ impl Core {
             _ => slots.remove(id),
         };
         drop(slots);
-        let (joint, factory) = match slot {
-            Some(Slot::Connected(joint)) => (joint, None),
-            Some(Slot::Client(client)) => (client.0, Some(client.1)),
+        let (joint, factory, counted) = match slot {
+            Some(Slot::Connected(joint)) => (joint, None, None),
+            Some(Slot::Client(client)) => (client.0, Some(client.1), None),
+            Some(Slot::Counted(counted)) => (counted.0, None, Some(counted.1)),
             _ => return,
         };
         let (reason, was_shut, had_deadline) = {
@@ -269,11 +274,13 @@ impl Core {
             self.disarm_deadline(id);
         }
         if lingers {
-            self.linger(id, was_shut);
+            self.linger(id, was_shut, counted);
+            joint.connection_lost(&reason);
         } else {
             self.backend.borrow_mut().close(id, mode == CloseMode::Reset);
+            joint.connection_lost(&reason);
+            drop(counted);
         }
-        joint.connection_lost(&reason);
         if let Some(factory) = factory {
             factory.stop();
         }

@@ -3,6 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
+use super::port_role::OpenGuard;
 use crate::time::DelayedCall;
 use crate::transport::step::LINGER_BYTES;
 
@@ -17,11 +18,13 @@ pub(in crate::reactor) struct Lingering {
     until: Duration,
     /// The timer of the next check.
     timer: DelayedCall,
+    /// Counts the connection, if its port's connections are counted.
+    _counted: Option<OpenGuard>,
 }
 
 impl Lingering {
-    pub(super) fn new(until: Duration, timer: DelayedCall) -> Self {
-        Self { left: LINGER_BYTES, received_since_check: false, until, timer }
+    pub(super) fn new(until: Duration, timer: DelayedCall, counted: Option<OpenGuard>) -> Self {
+        Self { left: LINGER_BYTES, received_since_check: false, until, timer, _counted: counted }
     }
 
     /// Counts received bytes. Returns true when the limit is reached.

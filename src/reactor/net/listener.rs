@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::port_role::TakenRole;
 use crate::address::Address;
 use crate::deferred::Promise;
 use crate::failure::Failure;
@@ -33,6 +34,8 @@ pub(in crate::reactor) struct PortCore {
     /// The requested address; once bound, the bound address.
     pub(super) host: RefCell<Address>,
     pub(super) state: RefCell<ListenerState>,
+    /// The part of the port in a group of reactors.
+    pub(super) role: Option<TakenRole>,
     pause: Cell<Duration>,
     problems: RefCell<AcceptProblems>,
 }
@@ -61,6 +64,7 @@ impl PortCore {
             shared: Cell::new(false),
             host: RefCell::new(address),
             state: RefCell::new(ListenerState::Stopped),
+            role: None,
             pause: Cell::new(FIRST_PAUSE),
             problems: RefCell::default(),
         }
@@ -69,6 +73,11 @@ impl PortCore {
     /// Makes the port of a socket that the program has handed over.
     pub(super) fn adopted(host: Address, options: PortOptions, factory: BoxedFactory) -> Self {
         Self { adopted: true, shared: Cell::new(true), ..Self::new(host, options, factory) }
+    }
+
+    /// Gives the port its part in a group of reactors.
+    pub(super) fn with_role(self, role: TakenRole) -> Self {
+        Self { role: Some(role), ..self }
     }
 
     /// Resets the pause after a successful accept.

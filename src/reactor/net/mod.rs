@@ -8,6 +8,7 @@
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
 //! | `unix.rs` | the same over UNIX sockets |
+//! | `shared.rs`, `port_role.rs` | ports that the reactors of a group share |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
@@ -20,13 +21,17 @@ pub(in crate::reactor) mod lingering_socket;
 pub(in crate::reactor) mod listener;
 pub(in crate::reactor) mod options;
 pub(in crate::reactor) mod port;
+pub(in crate::reactor) mod port_role;
 pub(in crate::reactor) mod resolver;
+pub(in crate::reactor) mod shared;
 pub(in crate::reactor) mod unix;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
+use self::listener::PortCore;
+use self::port_role::PortRole;
 use crate::failure::drop_guarded;
 use crate::time::DelayedCall;
 use crate::transport::Transport;
@@ -42,6 +47,10 @@ pub(super) struct Net<N: ?Sized> {
     settled: Cell<Vec<Transport>>,
     /// `None` once the reactor is closed.
     resolver: RefCell<Option<Rc<N>>>,
+    /// The role of the port that is made next, in a group of reactors.
+    role: RefCell<Option<PortRole>>,
+    /// The ports that hand connections over or receive them, by their numbers in the group.
+    shared: RefCell<Vec<Weak<PortCore>>>,
 }
 
 impl<N: ?Sized> Net<N> {
@@ -51,6 +60,8 @@ impl<N: ?Sized> Net<N> {
             lingering: RefCell::default(),
             settled: Cell::default(),
             resolver: RefCell::new(Some(resolver)),
+            role: RefCell::default(),
+            shared: RefCell::default(),
         }
     }
 
@@ -58,6 +69,16 @@ impl<N: ?Sized> Net<N> {
     #[cfg(test)]
     pub(super) fn deadlines(&self) -> usize {
         self.deadlines.borrow().len()
+    }
+
+    /// Adds the next port that a group shares by handing connections over.
+    fn add_shared_port(&self, port: &Rc<PortCore>) {
+        self.shared.borrow_mut().push(Rc::downgrade(port));
+    }
+
+    /// Returns such a port by its number.
+    fn shared_port(&self, number: usize) -> Option<Rc<PortCore>> {
+        self.shared.borrow().get(number).and_then(Weak::upgrade)
     }
 
     /// Drops the program's resolver.

@@ -244,15 +244,21 @@ impl Core {
         options: PortOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
+        if let Some(role) = self.take_role() {
+            return self.listen_as(role, address, options, factory);
+        }
         let port = Rc::new(PortCore::new(address, options, factory));
         self.start_port(&port)?;
         Ok(self.port_handle(port))
     }
 
-    fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
+    pub(super) fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
         let address = port.host.borrow().clone();
         if !matches!(&*port.state.borrow(), ListenerState::Stopped) {
             return Err(ListenError::AlreadyListening { address });
+        }
+        if port.has_no_socket() {
+            return self.start_receiving(port);
         }
         self.may_listen()?;
         if port.adopted {
@@ -344,6 +350,11 @@ impl Core {
                 let id = *id;
                 *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
+                if port.has_no_socket() {
+                    let port = Rc::clone(port);
+                    self.at_end_of_turn(move |_| port.stopped());
+                    return stopped;
+                }
                 let mut backend = self.backend_for_request();
                 if port.shared.get() && policy == BacklogPolicy::Refuse {
                     backend.leave_waiting(id);

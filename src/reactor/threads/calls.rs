@@ -1,7 +1,7 @@
 //! [`Calls`]: the queue of calls from other threads to the loop.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -23,17 +23,36 @@ pub(in crate::reactor) struct Calls<R> {
     process: Arc<Process>,
     /// The reactor's thread.
     thread: ThreadId,
+    /// Number of messages for connections among the calls.
+    messages: AtomicUsize,
+    message_limit: usize,
 }
 
 impl<R> Calls<R> {
-    pub(in crate::reactor) fn new(wakeup: Arc<Wakeup>, process: Arc<Process>) -> Self {
+    /// At most `message_limit` messages for connections wait at a time.
+    pub(in crate::reactor) fn new(wakeup: Arc<Wakeup>, process: Arc<Process>, message_limit: usize) -> Self {
         Self {
             calls: Mutex::new(Some(Vec::new())),
             waiting: AtomicBool::new(false),
             wakeup,
             process,
             thread: thread::current().id(),
+            messages: AtomicUsize::new(0),
+            message_limit,
         }
+    }
+
+    /// Reserves room for a message. Returns `None` if as many as the limit allows wait already.
+    pub(in crate::reactor) fn reserve_message(self: &Arc<Self>) -> Option<MessageRoom<R>> {
+        let more = |count| (count < self.message_limit).then_some(count + 1);
+        // The number guards no other memory.
+        let reserved = self.messages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        reserved.ok().map(|_| MessageRoom(Arc::clone(self)))
+    }
+
+    /// Returns the number of messages for connections that wait.
+    pub(in crate::reactor) fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
     }
 
     /// Queues a call, from any thread, and wakes the loop.
@@ -101,6 +120,15 @@ impl<R> Calls<R> {
     }
 }
 
+/// The room of one waiting message. Dropping it gives the room back.
+pub(in crate::reactor) struct MessageRoom<R>(Arc<Calls<R>>);
+
+impl<R> Drop for MessageRoom<R> {
+    fn drop(&mut self) {
+        self.0.messages.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(not(test))]
 type Locked<'a, R> = std::sync::MutexGuard<'a, Option<Vec<RemoteCall<R>>>>;
 #[cfg(test)]
@@ -158,7 +186,7 @@ mod tests {
     #[test]
     fn a_call_behind_the_lock_is_not_lost() {
         let wakeup = Arc::new(Wakeup::new(Arc::new(NoWaker)));
-        let calls = Arc::new(Calls::<()>::new(wakeup, Arc::new(Process::current())));
+        let calls = Arc::new(Calls::<()>::new(wakeup, Arc::new(Process::current()), 1));
         calls.add(Box::new(|()| {})).expect("it is open");
         let others = Arc::clone(&calls);
         UNLOCKED.set(Some(Box::new(move || {

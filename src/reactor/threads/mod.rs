@@ -8,7 +8,9 @@
 //! | `thread_pool.rs` | the program's own pools |
 //! | `calls.rs`, `wakeup.rs` | calls from other threads, and waking the loop for them |
 //! | `remote.rs` | the handle with which a program makes them |
+//! | `answer.rs` | a future for the answer of another thread |
 
+pub(in crate::reactor) mod answer;
 pub(in crate::reactor) mod calls;
 pub(in crate::reactor) mod in_threads;
 pub(in crate::reactor) mod jobs;
@@ -49,10 +51,10 @@ pub(super) struct Threads<R> {
 }
 
 impl<R> Threads<R> {
-    pub(super) fn new(waker: Arc<dyn Wake>, process: &Arc<Process>) -> Self {
+    pub(super) fn new(waker: Arc<dyn Wake>, process: &Arc<Process>, message_limit: usize) -> Self {
         let wakeup = Arc::new(Wakeup::new(waker));
         Self {
-            calls: Arc::new(Calls::new(Arc::clone(&wakeup), Arc::clone(process))),
+            calls: Arc::new(Calls::new(Arc::clone(&wakeup), Arc::clone(process), message_limit)),
             wakeup,
             host_waits: Cell::new(false),
             job_pool: Jobs::new_job_pool(),
