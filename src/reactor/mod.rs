@@ -14,7 +14,7 @@
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
-//! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream_port`], [`Reactor::adopt_stream_connection`] |
+//! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream`], [`adopt_stream_port`](Reactor::adopt_stream_port) |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
@@ -22,6 +22,7 @@
 //! | run reactors on several threads behind one port | [`ReactorGroup`] |
 //! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
 //! | send to a connection from another thread | [`Connection::remote`](crate::Connection::remote), [`RemoteConnection`] |
+//! | embed an interpreter | [`Builder::around_wait`], [`Builder::on_ring`], [`Reactor::is_waiting`] |
 //! | handle a signal | [`Reactor::on_signal`] |
 //! | wait for a descriptor of a C library or another crate | [`Reactor::watch`], [`Watcher`] |
 //! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
@@ -41,6 +42,8 @@
 // | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 // | `react.rs` | a whole program |
 // | `hosting.rs`, `around_wait.rs` | a run inside another event loop; a hook around the wait |
+// | `on_ring.rs` | a hook for the rings of other threads |
+// | `awake.rs`, `postponed.rs` | requests to the backend, and those that wait for the end of a wait |
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
@@ -57,6 +60,7 @@
 
 mod aftermath;
 mod around_wait;
+mod awake;
 mod backend;
 mod backend_kind;
 mod core;
@@ -68,8 +72,10 @@ mod inherited;
 mod interest;
 mod life;
 mod net;
+mod on_ring;
 mod on_signal;
 mod paged_vec;
+mod postponed;
 mod process;
 mod react;
 mod remote_connection;
@@ -117,6 +123,7 @@ pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;
 pub use self::net::resolver::{Resolver, SystemResolver};
+use self::on_ring::OnRing;
 pub use self::on_signal::SignalSubscription;
 pub use self::react::{Finish, run};
 pub use self::remote_connection::RemoteConnection;
@@ -195,6 +202,7 @@ impl Reactor {
             observer: None,
             around_wait: None,
             message_limit: Builder::default_message_limit(),
+            on_ring: None,
         }
     }
 
@@ -358,7 +366,7 @@ impl Reactor {
     pub fn counters(&self) -> Counters {
         let jobs = self.0.threads.load();
         Counters {
-            stale_events: self.0.backend.borrow().stale(),
+            stale_events: self.0.stale_events(),
             watched: self.0.slots.borrow().len(),
             jobs_waiting: jobs.queued,
             messages_waiting: self.0.threads.calls().messages(),
@@ -411,6 +419,7 @@ pub struct Builder {
     around_wait: Option<AroundWait>,
     /// Number of messages from other threads to connections that may wait.
     message_limit: usize,
+    on_ring: Option<OnRing>,
 }
 
 /// Draws the duration of the next job, on a reactor without threads.

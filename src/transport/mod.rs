@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) mod context;
+mod discard;
 mod drained;
 pub(crate) mod driver;
 pub(crate) mod id;
@@ -46,6 +47,7 @@ use crate::failure::guarded;
 use crate::log::error;
 use crate::time::Timers;
 use context::{Entered, TransportContext};
+pub use discard::DiscardMode;
 pub use driver::Credentials;
 use driver::{Driver, SocketOption};
 use id::Id;
@@ -392,8 +394,9 @@ impl Transport {
         self.driver()?.peer_credentials(self.0.id)
     }
 
-    /// Returns the descriptor, for options that have no method here (Twisted: `getHandle`); `None`
-    /// once the connection is over. It belongs to the reactor: do not read, write or close it.
+    /// Returns the descriptor, for options without a method here (Twisted: `getHandle`). `None` if
+    /// the connection is over or the loop waits (`Reactor::is_waiting`). It belongs to the reactor:
+    /// do not read, write or close it.
     pub fn raw_fd(&self) -> Option<RawFd> {
         self.driver().ok()?.raw_fd(self.0.id)
     }

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adopt_stream;
 mod backend_choice;
 mod blocking_calls;
 mod custom_events;
@@ -18,6 +19,7 @@ mod life;
 mod no_threads;
 mod own_thread_pools;
 mod remote_connections;
+mod rings;
 mod running;
 mod signals;
 mod thread_pool;
@@ -30,3 +32,4 @@ mod turn;
 mod uring;
 #[cfg(feature = "io-uring")]
 mod uring_storms;
+mod waiting;

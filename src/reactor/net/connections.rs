@@ -299,7 +299,7 @@ impl Core {
         self.net.deadlines.borrow_mut().insert(id, timer);
     }
 
-    fn disarm_deadline(&self, id: Id) {
+    pub(super) fn disarm_deadline(&self, id: Id) {
         let timer = self.net.deadlines.borrow_mut().remove(&id);
         if let Some(timer) = timer {
             // This timer may be the one that runs now.
@@ -332,6 +332,12 @@ impl Core {
     pub(in crate::reactor) fn disconnect_all(self: &Rc<Self>) {
         self.run.begin_closing();
         for id in self.ids(|slot| slot.joint().is_some()) {
+            if let Some(joint) = self.joint(id)
+                && joint.transport().stream().take_unmade()
+            {
+                // A failure is already the connection's reason to end.
+                let _ = joint.connection_made();
+            }
             let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
             self.with_transport(id, |transport| transport.update(|stream| stream.fail(reason)));
         }

@@ -3,19 +3,23 @@
 //! | file | holds |
 //! |---|---|
 //! | `connections.rs` | completions for protocols, requests to sockets, ends of connections |
+//! | `discard.rs` | connections that end at once, without a call |
 //! | `lingering.rs`, `lingering_socket.rs` | sockets that are read on after their close |
 //! | `port.rs`, `listener.rs` | listening |
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
+//! | `adopt_stream.rs` | a connection whose addresses and protocol the program has already |
 //! | `unix.rs` | the same over UNIX sockets |
 //! | `shared.rs`, `port_role.rs` | ports that the reactors of a group share |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
 pub(in crate::reactor) mod adopt;
+pub(in crate::reactor) mod adopt_stream;
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
 pub(in crate::reactor) mod dial;
+pub(in crate::reactor) mod discard;
 pub(in crate::reactor) mod lingering;
 pub(in crate::reactor) mod lingering_socket;
 pub(in crate::reactor) mod listener;

@@ -42,7 +42,7 @@ impl Reactor {
         match port {
             Some(port) if port.is_listening() => core.serve(&port, incoming),
             // The program has stopped the port of this reactor alone.
-            _ => core.backend_for_request().refuse(incoming.socket),
+            _ => core.backend.borrow_mut().refuse(incoming.socket),
         }
         load.receive();
     }
@@ -141,7 +141,7 @@ impl Core {
         match socket {
             IncomingSocket::Descriptor { socket, unix } => hand(HandedSocket { socket, unix, ends }),
             // The socket of a simulated network cannot leave its thread. A group has none.
-            other => self.backend_for_request().refuse(other),
+            other => self.backend.borrow_mut().refuse(other),
         }
         None
     }

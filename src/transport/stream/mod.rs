@@ -8,6 +8,7 @@
 //! | `next_step.rs` | the slow path of `next_step` |
 //! | `sending.rs` | sends and their results |
 //! | `held.rs` | bytes that cannot be delivered yet |
+//! | `discarded.rs` | an end that skips the states |
 //! | `broken.rs` | the time between a fatal error of the network and its delivery |
 //! | `producing.rs` | producers |
 //! | `drain_waiter.rs` | a future that waits for a short queue |
@@ -37,7 +38,7 @@
 //! | `Failing` | a callback failed, or the reactor stops: one flush to the socket, then it closes | that failure |
 //! | `Dead` | the network is over | that error |
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
-//! | `Over` | `next_step` has returned `Close` | |
+//! | `Over` | `next_step` has returned `Close`, or the stream was discarded | |
 //!
 //! A `Draining` stream closes when its queue is empty. The close timeout ends it only if the peer
 //! takes no bytes. The flush of a `Failing` stream is what the socket takes at once.
@@ -64,10 +65,13 @@
 //!    if all written bytes could be sealed, so that a cut stream does not look whole.
 //! 7. After a break of the network, a connection that is to end anyway ends in its own way if all
 //!    written bytes have left.
-//! 8. While a layer's handshake is under way, bytes are received for it in every reading state, the
+//! 8. A connection that was handed over begins unmade: its `connection_made` comes at the end of
+//!    the turn, before anything else happens to it.
+//! 9. While a layer's handshake is under way, bytes are received for it in every reading state, the
 //!    write direction is not shut, and the handshake has a deadline.
 
 mod broken;
+mod discarded;
 mod drain_waiter;
 mod flags;
 mod held;
@@ -162,6 +166,8 @@ enum Writing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Receiving {
+    /// The protocol has not been told of the connection. Everything else waits for that.
+    Unmade,
     Untold,
     Off,
     On,
@@ -226,6 +232,20 @@ impl Stream {
             extras: None,
             close_timeout: OptionalMillis::from(Some(CLOSE_TIMEOUT)),
         }
+    }
+
+    /// Makes `connection_made` the first step of this new stream.
+    pub(crate) fn begin_unmade(&mut self) {
+        self.states.receiving = Receiving::Unmade;
+    }
+
+    /// Returns `true`, once, if `connection_made` is to be called first.
+    pub(crate) fn take_unmade(&mut self) -> bool {
+        let is_unmade = self.states.receiving == Receiving::Unmade && !self.is_over();
+        if is_unmade {
+            self.states.receiving = Receiving::Untold;
+        }
+        is_unmade
     }
 
     /// Records that the protocol opts in to half-closes (Twisted: `IHalfCloseableProtocol`).
