@@ -103,8 +103,11 @@ impl Core {
 
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
-        let Some(Incoming { socket, ends }) = self.hand_over(port, incoming) else { return };
+        if port.hands_over() {
+            return self.hand_over(port, incoming);
+        }
         let counted = port.count_open();
+        let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
         transport.begin_with_limit(port.options.connections.queue_limit);

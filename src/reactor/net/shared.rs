@@ -133,22 +133,22 @@ impl Core {
         Ok(())
     }
 
-    /// Hands a connection over to the group. The result is the connection if the port has no such
-    /// role.
-    pub(super) fn hand_over(&self, port: &PortCore, incoming: Incoming) -> Option<Incoming> {
-        let Some(TakenRole::HandsOver(hand)) = &port.role else { return Some(incoming) };
+    /// Hands a connection over to the group.
+    #[cold]
+    pub(super) fn hand_over(&self, port: &PortCore, incoming: Incoming) {
+        let Some(TakenRole::HandsOver(hand)) = &port.role else { return };
         let Incoming { socket, ends } = incoming;
         match socket {
             IncomingSocket::Descriptor { socket, unix } => hand(HandedSocket { socket, unix, ends }),
             // The socket of a simulated network cannot leave its thread. A group has none.
             other => self.backend.borrow_mut().refuse(other),
         }
-        None
     }
 }
 
 impl PortCore {
     /// Counts a new connection, if its port's connections are counted.
+    #[inline]
     pub(super) fn count_open(&self) -> Option<OpenGuard> {
         match self.role.as_ref()? {
             TakenRole::HandsOver(_) => None,
@@ -157,6 +157,7 @@ impl PortCore {
     }
 
     /// Returns `true` if the port hands its connections over.
+    #[inline]
     pub(super) fn hands_over(&self) -> bool {
         matches!(self.role, Some(TakenRole::HandsOver(_)))
     }
