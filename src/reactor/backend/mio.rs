@@ -366,6 +366,12 @@ impl Backend for Mio {
         }
     }
 
+    fn end_shared(&mut self, id: Id) {
+        if self.stream(id).is_some_and(|stream| stream.shared) {
+            self.shut_down_writing(id);
+        }
+    }
+
     fn close(&mut self, id: Id, reset: bool) {
         match self.table.take(id) {
             PolledSource::Stream(stream) => {

@@ -218,6 +218,10 @@ pub(crate) trait Backend {
     /// Ends our direction of the stream.
     fn shut_down_writing(&mut self, id: Id);
 
+    /// Ends our direction of a stream that is about to be closed, where another descriptor may keep
+    /// its socket open. Elsewhere the close ends it.
+    fn end_shared(&mut self, _id: Id) {}
+
     /// Returns `true` if the peer has acknowledged all sent bytes, and no received byte is unread.
     fn is_acknowledged(&self, id: Id) -> bool {
         let is_done = |socket| outstanding::is_acknowledged(socket) && !socket::has_unread(socket);

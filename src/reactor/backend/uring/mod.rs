@@ -373,6 +373,11 @@ impl Backend for Uring {
         }
     }
 
+    fn end_shared(&mut self, id: Id) {
+        // The ring does not know which sockets are shared.
+        self.shut_down_writing(id);
+    }
+
     fn close(&mut self, id: Id, reset: bool) {
         match self.table.take(id) {
             RingSource::Stream(flow) => flow.close(id, reset, &mut self.ring),
