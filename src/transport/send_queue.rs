@@ -485,7 +485,8 @@ mod tests {
         let read_at = read.as_ptr();
         pool.give(read);
         queue.push(b"answer", &pool);
-        assert_eq!((queue.front().as_ptr(), pool.take().as_ptr()), (address, read_at));
+        let read = pool.take();
+        assert_eq!((queue.front().as_ptr(), read.as_ptr()), (address, read_at));
     }
 
     /// The kept capacity is bounded, for any number of connections that answer at once.
