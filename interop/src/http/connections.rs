@@ -88,11 +88,6 @@ pub(super) struct OpenConnection {
 }
 
 impl OpenConnection {
-    /// Waits until the bytes that are left were sent, or given up.
-    pub(super) async fn drained(&self) {
-        poll_fn(|cx| self.activity.transport.poll_drained(cx, 0)).await;
-    }
-
     pub(super) fn activity(&self) -> &Rc<HttpActivity> {
         &self.activity
     }
@@ -191,12 +186,18 @@ impl HttpActivity {
     }
 
     fn deadline(&self, limits: &HttpLimits) -> Duration {
-        let limit = match (self.is_busy(), self.is_finishing.get()) {
-            (true, _) => limits.stall,
-            (false, true) => limits.finish,
-            (false, false) => limits.idle,
+        let (now, progress) = (self.timers.seconds(), self.progress.get());
+        let deadline = match (self.under_way.get(), self.is_finishing.get()) {
+            (0, false) => progress + limits.idle,
+            (0, true) => progress + limits.finish,
+            _ => return progress + limits.stall,
         };
-        self.progress.get() + limit
+        if deadline <= now && self.is_busy() {
+            // A slow client has not taken the end of the last answer. Its bytes leave without a
+            // call, so they are looked at again.
+            return (now + limits.finish).min(progress + limits.stall);
+        }
+        deadline
     }
 
     fn keep_task(&self, task: &Waker) {

@@ -184,18 +184,13 @@ impl HttpServer {
                 Ok::<_, Infallible>(answer.map(|body| TrackedBody::of_answer(body, under_way)))
             }
         });
-        let ended = {
-            let connection = pin!(server.builder.serve_connection(stream, service));
-            let finish = auto::Connection::graceful_shutdown;
-            open.run(connection, &server.timer, &server.limits, finish).await
-        };
-        match ended {
+        let connection = pin!(server.builder.serve_connection(stream, service));
+        let finish = auto::Connection::graceful_shutdown;
+        match open.run(connection, &server.timer, &server.limits, finish).await {
             Some(Ok(())) => {}
             Some(Err(error)) => (server.on_failure)(&format_args!("{peer}: {}", Chain(&*error))),
             None => (server.on_failure)(&format_args!("{peer}: no progress")),
         }
-        // The stream is closed by now. The drain waits for its last bytes.
-        open.drained().await;
     }
 }
 
