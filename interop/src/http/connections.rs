@@ -93,14 +93,14 @@ impl OpenConnection {
     }
 
     /// Polls a connection to its end. `finish` asks it to finish: by a drain, or by the deadline of
-    /// an idle one. `None` is a connection that went on beyond a deadline.
+    /// an idle one.
     pub(super) async fn run<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         timer: &ClockTimer,
         limits: &HttpLimits,
         finish: impl Fn(Pin<&mut C>),
-    ) -> Option<C::Output> {
+    ) -> ConnectionEnd<C::Output> {
         let activity = &self.activity;
         let mut deadline = ConnectionDeadline::new(timer, activity.deadline(limits), activity.timers.seconds());
         poll_fn(|cx| {
@@ -110,15 +110,15 @@ impl OpenConnection {
             loop {
                 activity.keep_task(cx.waker());
                 if let Poll::Ready(output) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(Some(output));
+                    return Poll::Ready(ConnectionEnd::Done(output));
                 }
                 ready!(deadline.poll(cx, activity.deadline(limits), activity.timers.seconds()));
                 if activity.is_busy() {
                     activity.transport.abort_connection();
-                    return Poll::Ready(None);
+                    return Poll::Ready(ConnectionEnd::Stalled);
                 }
                 if !activity.begin_finish() {
-                    return Poll::Ready(None);
+                    return Poll::Ready(ConnectionEnd::Idle);
                 }
                 finish(connection.as_mut());
             }
@@ -133,6 +133,16 @@ impl Drop for OpenConnection {
         drop(entry);
         self.connections.fire_if_drained();
     }
+}
+
+/// The end of a connection.
+pub(super) enum ConnectionEnd<T> {
+    /// It ended by itself, with this result.
+    Done(T),
+    /// It was aborted, with an answer under way.
+    Stalled,
+    /// It was idle, and did not end when it was asked to.
+    Idle,
 }
 
 /// The progress of one connection, by the table of this module.
@@ -167,6 +177,11 @@ impl HttpActivity {
         RequestUnderWay(Rc::clone(self))
     }
 
+    /// Returns `true` if a request has no whole answer yet.
+    pub(super) fn is_answering(&self) -> bool {
+        self.under_way.get() > 0
+    }
+
     fn note_progress(&self) {
         self.progress.set(self.timers.seconds());
     }
@@ -182,7 +197,7 @@ impl HttpActivity {
 
     /// Returns `true` if the client has an answer to expect, or the rest of one.
     fn is_busy(&self) -> bool {
-        self.under_way.get() > 0 || self.transport.queued_bytes() > 0
+        self.is_answering() || self.transport.queued_bytes() > 0
     }
 
     fn deadline(&self, limits: &HttpLimits) -> Duration {

@@ -17,7 +17,7 @@ use ropewalk::endpoints::ServerEndpoint;
 use ropewalk::streams::{ByteStream, ClockTimer, LocalExecutor, listen_streams};
 use ropewalk::{Clock, Deferred, Port, Reactor};
 
-use super::connections::{HttpConnections, TrackedBody};
+use super::connections::{ConnectionEnd, HttpConnections, TrackedBody};
 
 /// Number of bytes of an answer that hyper keeps ahead of a slow client, for each stream of HTTP/2
 /// or connection of HTTP/1. 64 KiB, as much as the stream below keeps. It also bounds the header of
@@ -80,7 +80,8 @@ struct HttpServerInner {
 
 impl HttpServer {
     /// Creates a server that listens on nothing yet. `on_failure` is called with a line for each
-    /// connection that fails, such as by a client that goes away in the middle of an answer.
+    /// connection that is refused, or that fails with a request under way, such as by a client that
+    /// goes away in the middle of an answer.
     pub fn new(reactor: &Reactor, limits: HttpLimits, on_failure: impl Fn(&dyn fmt::Display) + 'static) -> Self {
         let timer = ClockTimer::new(reactor);
         let mut builder = auto::Builder::new(LocalExecutor::new(reactor.spawner()));
@@ -187,9 +188,12 @@ impl HttpServer {
         let connection = pin!(server.builder.serve_connection(stream, service));
         let finish = auto::Connection::graceful_shutdown;
         match open.run(connection, &server.timer, &server.limits, finish).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => (server.on_failure)(&format_args!("{peer}: {}", Chain(&*error))),
-            None => (server.on_failure)(&format_args!("{peer}: no progress")),
+            // An idle client may leave in any way: many do not end TLS.
+            ConnectionEnd::Done(Err(error)) if open.activity().is_answering() => {
+                (server.on_failure)(&format_args!("{peer}: {}", Chain(&*error)));
+            }
+            ConnectionEnd::Stalled => (server.on_failure)(&format_args!("{peer}: no progress")),
+            ConnectionEnd::Done(_) | ConnectionEnd::Idle => {}
         }
     }
 }

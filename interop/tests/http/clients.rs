@@ -216,7 +216,7 @@ pub(crate) fn curl() -> Command {
 
 /// The versions of HTTP: an option of curl, the version in its report, and whether TLS is used.
 pub(crate) const VERSIONS: [(&str, &str, bool); 5] = [
-    ("--http1.0", "1.0", false),
+    ("--http1.0", "1", false),
     ("--http1.1", "1.1", false),
     ("--http2-prior-knowledge", "2", false),
     ("--http1.1", "1.1", true),

@@ -75,7 +75,7 @@ fn a_connection_without_requests_has_a_time_limit() {
 /// all of it.
 #[test]
 fn an_answer_that_stalls_is_aborted() {
-    const SIZE: usize = 2_000_000;
+    const SIZE: usize = 600_000;
     let request = format!("GET /{SIZE} HTTP/1.0\r\nHost: x\r\n\r\n");
     let simulated = simulated();
     let stalled = simulated.peer();

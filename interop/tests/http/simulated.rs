@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ropewalk::Result;
+use ropewalk::streams::ByteStream;
 use ropewalk::testing::{Conditions, Network};
 use ropewalk_interop::http::HttpLimits;
 
@@ -75,14 +76,13 @@ fn faults_cut_no_answer_short_unseen() {
             let done = start_clients(&simulated, most, is_http2);
             let transport = Rc::new(RefCell::new(None));
             let place = Rc::clone(&transport);
-            let connected =
-                move |stream: &_| *place.borrow_mut() = Some(ropewalk::streams::ByteStream::transport(stream).clone());
-            let asked =
-                simulated.client.spawn(ask_all(simulated.client.clone(), is_http2, vec![most, most], connected));
+            let connected = move |stream: &ByteStream| *place.borrow_mut() = Some(stream.transport().clone());
+            let client = &simulated.client;
+            let asked = client.spawn(ask_all(client.clone(), is_http2, vec![most, most], connected));
             let fourth = Rc::clone(&done);
             drop(asked.add_both(move |results| fourth.borrow_mut().push(results)));
 
-            // The moment of the fault differs from seed to seed: from the connect to the last bytes.
+            // The moment of the fault differs from seed to seed, from the connect to the end.
             simulated.run_for(Duration::from_millis(1 << (seed % 12)));
             match seed % 4 {
                 0 => {
