@@ -27,7 +27,7 @@ use hyper::header::{
     LOCATION,
 };
 use hyper::http::response::Builder;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use ropewalk::{Failure, Reactor, Result};
 use rustix::io::Errno;
 
@@ -73,8 +73,8 @@ impl Files {
     /// Answers a request.
     pub async fn answer(&self, request: Request<TrackedBody<Incoming>>) -> FileAnswer {
         let (request, body) = request.into_parts();
-        // A client that waits for `100 Continue` is better told the answer.
-        if !request.headers.contains_key(EXPECT) {
+        // A client of HTTP/1 that waits for `100 Continue` is better told the answer.
+        if request.version == Version::HTTP_2 || !request.headers.contains_key(EXPECT) {
             drop_body(body).await;
         }
         let request = Request::from_parts(request, ());
@@ -111,7 +111,9 @@ impl Files {
             version.last_modified().into_iter().fold(builder, |builder, date| builder.header(LAST_MODIFIED, date));
         let body = |builder: Builder, first, count| {
             let body = FileBody::new(&self.0.reactor, opened.file, first, count);
-            Ok(builder.header(CONTENT_TYPE, opened.media_type).body(Either::Right(body))?)
+            // hyper would leave out the length of an empty file over HTTP/2.
+            let builder = builder.header(CONTENT_TYPE, opened.media_type).header(CONTENT_LENGTH, count);
+            Ok(builder.body(Either::Right(body))?)
         };
         let nothing = |builder: Builder, status| Ok(builder.status(status).body(Either::Left(Full::default()))?);
         match judge(request.method(), request.headers(), &version) {

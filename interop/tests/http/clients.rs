@@ -176,7 +176,7 @@ impl<'r> Server<'r> {
         let output = self.run(command.arg("--dump-header").arg(&head).args(arguments));
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         let text = |bytes| String::from_utf8(bytes).expect("text");
-        let head = text(std::fs::read(head).unwrap()).to_ascii_lowercase();
+        let head = text(std::fs::read(head).unwrap());
         Answer { status: text(output.stdout), head, body: std::fs::read(body).unwrap_or_default() }
     }
 }
@@ -186,7 +186,6 @@ impl<'r> Server<'r> {
 pub(crate) struct Answer {
     /// Such as `200 1.1`.
     pub(crate) status: String,
-    /// All lines, in lower case.
     head: String,
     pub(crate) body: Vec<u8>,
 }
@@ -194,7 +193,8 @@ pub(crate) struct Answer {
 impl Answer {
     /// Returns the value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|line| line.0.eq_ignore_ascii_case(name)).map(|line| line.1).next()
     }
 }
 

@@ -12,7 +12,7 @@ fn wrk_gets_every_answer() {
     }
     on_each(|reactor| {
         let server = Server::new(reactor);
-        for path in ["/", "/large"] {
+        for path in ["/", "/below/small.txt"] {
             let output = server.run(Command::new("wrk").args(["-t1", "-c32", "-d1s", &server.url(path)]));
             let text = String::from_utf8_lossy(&output.stdout);
             let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse::<u64>().ok());
