@@ -51,6 +51,11 @@ impl HttpConnections {
         OpenConnection { connections: Rc::clone(self), number, activity }
     }
 
+    /// Returns `true` once a drain has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
     /// Asks every connection to finish, those to come too. The Deferred fires when none is open,
     /// with the number of those that [`abort`](Self::abort) has cut off.
     pub(super) fn drain(&self) -> Deferred<usize> {
@@ -71,7 +76,7 @@ impl HttpConnections {
     }
 
     fn fire_if_drained(&self) {
-        if self.is_draining.get() && self.count() == 0 {
+        if self.is_draining() && self.count() == 0 {
             for promise in self.promises.take() {
                 // A caller that has cancelled does not wait any more.
                 let _ = promise.callback(self.aborted.get());
@@ -104,7 +109,7 @@ impl OpenConnection {
         let activity = &self.activity;
         let mut deadline = ConnectionDeadline::new(timer, activity.deadline(limits), activity.timers.seconds());
         poll_fn(|cx| {
-            if self.connections.is_draining.get() && activity.begin_finish() {
+            if self.connections.is_draining() && activity.begin_finish() {
                 finish(connection.as_mut());
             }
             loop {

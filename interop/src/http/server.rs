@@ -123,7 +123,11 @@ impl HttpServer {
         });
         let server = self.clone();
         listening.add_callback(move |port| {
-            server.0.ports.borrow_mut().push(port.clone());
+            if server.0.connections.is_draining() {
+                port.stop_listening().or_log("stopping to listen");
+            } else {
+                server.0.ports.borrow_mut().push(port.clone());
+            }
             Ok(port)
         })
     }

@@ -223,6 +223,10 @@ pub(crate) const VERSIONS: [(&str, &str, bool); 5] = [
     ("--http2", "2", true),
 ];
 
+/// The same for many bytes, which take long in a debug build's TLS.
+pub(crate) const BULK_VERSIONS: [(&str, &str, bool); 3] =
+    [("--http1.1", "1.1", false), ("--http2-prior-knowledge", "2", false), ("--http2", "2", true)];
+
 /// Starts a program whose output is kept.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program")
