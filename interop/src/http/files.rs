@@ -35,6 +35,7 @@ use super::body::FileBody;
 use super::conditions::{FileVersion, Verdict, judge};
 use super::connections::TrackedBody;
 use super::opened::{Opened, OpenedFile, open_root, relative_path};
+use super::server::FailureReport;
 
 /// Number of bytes of a request's body that are read and dropped ahead of its answer. Requests for
 /// files need no body. An answer that overtakes one is allowed, but clients take it badly: over
@@ -52,7 +53,7 @@ pub struct Files(Rc<FilesInner>);
 struct FilesInner {
     reactor: Reactor,
     root: Arc<OwnedFd>,
-    on_failure: Box<dyn Fn(&dyn fmt::Display)>,
+    on_failure: FailureReport,
 }
 
 impl Files {

@@ -73,7 +73,7 @@ struct HttpServerInner {
     builder: auto::Builder<LocalExecutor>,
     connections: Rc<HttpConnections>,
     ports: RefCell<Vec<Port>>,
-    on_failure: Box<dyn Fn(&dyn fmt::Display)>,
+    on_failure: FailureReport,
     /// A connection was refused, and none was accepted since.
     is_full: Cell<bool>,
 }
@@ -210,6 +210,9 @@ impl fmt::Debug for HttpServer {
             .finish_non_exhaustive()
     }
 }
+
+/// A function of the program that is told of failures, a line each.
+pub(super) type FailureReport = Box<dyn Fn(&dyn fmt::Display)>;
 
 /// An error with its causes, in one line.
 struct Chain<'e>(&'e (dyn Error + 'static));
