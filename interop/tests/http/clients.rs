@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,14 @@ pub(crate) fn pattern(count: usize) -> Vec<u8> {
 /// The folder `served` with files, and beside it a secret, all of which go with the value.
 pub(crate) struct Site(Folder);
 
-/// More than the buffers of sockets take.
+/// Number of bytes of the file `large`: more than the buffers of sockets take.
 pub(crate) const LARGE: usize = 12_345_678;
+
+/// The bytes of that file.
+pub(crate) fn large() -> &'static [u8] {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| pattern(LARGE));
+    &BYTES
+}
 
 impl Site {
     pub(crate) fn new() -> Self {
@@ -72,7 +79,7 @@ impl Site {
         site.put("served/index.html", b"<p>an index");
         site.put("served/below/small.txt", b"a rope of yarn");
         site.put("served/empty.css", b"");
-        site.put("served/large", &pattern(LARGE));
+        site.put("served/large", large());
         site.put("secret", b"not to be served");
         for (to, link) in [("../secret", "out"), ("below/small.txt", "in"), ("..", "up"), ("loop", "loop")] {
             std::os::unix::fs::symlink(to, site.at("served").join(link)).unwrap();
@@ -143,7 +150,8 @@ impl<'r> Server<'r> {
     #[track_caller]
     pub(crate) fn end_well(&self) {
         self.run_until(|| self.http.open_connections() == 0);
-        assert_eq!(*self.failures.borrow(), [const { String::new() }; 0]);
+        let failures = self.failures.borrow();
+        assert!(failures.is_empty(), "{failures:?}");
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -39,7 +39,7 @@ fn a_drain_finishes_requests() {
             let whole = download.go_on();
             server.run_until(|| drained.is_called() && whole.is_finished());
             assert_eq!(drained.take_result().unwrap().unwrap(), 0, "{option}");
-            assert!(whole.join().unwrap() == pattern(LARGE), "{option}");
+            assert!(whole.join().unwrap() == large(), "{option}");
             server.end_well();
         }
     });
@@ -82,7 +82,7 @@ fn a_signal_ends_the_program_in_good_order() {
         kill_process(Pid::from_child(&program), Signal::TERM).unwrap();
         assert_eq!(lines.next().as_deref(), Some("stopping: 1 connections are open"));
         let body = download.go_on().join().unwrap();
-        assert!(body == pattern(LARGE), "{option}: {} bytes", body.len());
+        assert!(body == large(), "{option}: {} bytes", body.len());
         assert_eq!(lines.next().as_deref(), Some("stopped: 0 were aborted"));
         lines.for_each(drop);
         assert!(program.wait().unwrap().success());

@@ -26,7 +26,7 @@ fn files_are_served() {
             assert_eq!(index.header("accept-ranges"), Some("bytes"));
             expect("/below/small%2etxt?a=query", &[], "200", b"a rope of yarn");
             expect("/in", &[], "200", b"a rope of yarn");
-            let large = expect("/large", &[], "200", &pattern(LARGE));
+            let large = expect("/large", &[], "200", large());
             assert_eq!(large.header("content-length"), Some(&*LARGE.to_string()));
             let empty = expect("/empty.css", &[], "200", b"");
             assert_eq!(empty.header("content-length"), Some("0"));
@@ -34,7 +34,7 @@ fn files_are_served() {
             let part = expect("/below/small.txt", &["-r", "2-5"], "206", b"rope");
             assert_eq!(part.header("content-range"), Some("bytes 2-5/14"));
             expect("/below/small.txt", &["-r", "-4"], "206", b"yarn");
-            expect("/large", &["-r", "12340000-"], "206", &pattern(LARGE)[12_340_000..]);
+            expect("/large", &["-r", "12340000-"], "206", &large()[12_340_000..]);
             let outside = expect("/below/small.txt", &["-r", "20-"], "416", b"");
             assert_eq!(outside.header("content-range"), Some("bytes */14"));
 

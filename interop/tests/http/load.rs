@@ -67,7 +67,7 @@ fn slow_clients_hold_up_none() {
         let slow: Vec<_> =
             (0..10).map(|number| start(number, &["--limit-rate", "1M"], VERSIONS[number % 5], "/slow")).collect();
         let fast = (10..20).map(|number| start(number, &[], VERSIONS[number % 5], "/large"));
-        for (expected, clients) in [(pattern(LARGE), fast.collect()), (pattern(SLOW), slow)] {
+        for (expected, clients) in [(large().to_vec(), fast.collect()), (pattern(SLOW), slow)] {
             for (mut child, body) in clients {
                 server.run_until(|| child.try_wait().unwrap().is_some());
                 let output = child.wait_with_output().unwrap();
