@@ -26,8 +26,8 @@ fn files_are_served() {
             assert_eq!(index.header("accept-ranges"), Some("bytes"));
             expect("/below/small%2etxt?a=query", &[], "200", b"a rope of yarn");
             expect("/in", &[], "200", b"a rope of yarn");
-            let large = expect("/large", &[], "200", large());
-            assert_eq!(large.header("content-length"), Some(&*LARGE.to_string()));
+            let whole = expect("/large", &[], "200", large());
+            assert_eq!(whole.header("content-length"), Some(&*LARGE.to_string()));
             let empty = expect("/empty.css", &[], "200", b"");
             assert_eq!(empty.header("content-length"), Some("0"));
 

@@ -19,7 +19,7 @@ const SEEDS: u64 = 24;
 /// A rough network, with the number of bytes that it carries in a reasonable time.
 fn network(seed: u64) -> (Network, usize) {
     let rough = Conditions::rough(seed);
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         return (Network::with_conditions(seed, rough), 200);
     }
     let conditions = rough.window(20_000).segment(1_460).chunk(4_096).bandwidth(None);
