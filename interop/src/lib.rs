@@ -6,6 +6,7 @@
 //! | tokio-tungstenite | `chat` | `websocket` | byte streams |
 //! | tokio-postgres | `database` | `postgres` | byte streams |
 //! | redis | none, its test alone | `redis` | byte streams, bound to their thread |
+//! | hyper, as a server of files | `http` | `http` | [`streams`](ropewalk::streams) |
 
 #[cfg(feature = "websocket")]
 pub mod chat;
@@ -13,3 +14,5 @@ pub mod chat;
 pub mod curl_multi;
 #[cfg(feature = "postgres")]
 pub mod database;
+#[cfg(feature = "http")]
+pub mod http;

@@ -11,9 +11,13 @@
 //! - client `tls`: `host`, `port`, `timeout=30`, `bindAddress`, `certificate`, `privateKey`,
 //!   `trustRoots`, `endpoint`
 //!
-//! By name only, servers take the options of ports, and clients take `fingerprints` and the options
-//! of clients. Both sets of options are those of the type `tcp` (`options.rs`). Options of clients
-//! are refused beside `endpoint`: the nested description has its own.
+//! By name only, servers take `protocols` and the options of ports, and clients take `protocols`,
+//! `fingerprints` and the options of clients. Both sets of options are those of the type `tcp`
+//! (`options.rs`). Options of clients are refused beside `endpoint`: the nested description has its
+//! own.
+//!
+//! `protocols` are names for ALPN in order of preference, with commas between them, such as
+//! `protocols=h2,http/1.1`. A server selects one of them, and a client offers them.
 //!
 //! `fingerprints` are SHA-256 [fingerprints](crate::tls::Fingerprint) separated by commas, in place
 //! of a folder of authorities. Only the certificates with these fingerprints are trusted. Colons in
@@ -32,7 +36,7 @@ use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory};
 use crate::reactor::{ConnectOptions, Port, Reactor};
-use crate::tls::{ClientTls, ConfigError, Fingerprint, Identity, ServerTls, TlsVersion, TrustRoots};
+use crate::tls::{ClientTls, ClientTlsBuilder, ConfigError, Fingerprint, Identity, ServerTls, TlsVersion, TrustRoots};
 
 /// An endpoint, of a server or a client, whose connections use TLS. Created by [`wrap_server_tls`]
 /// and [`wrap_client_tls`].
@@ -96,7 +100,7 @@ pub(super) fn ssl_server(
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let order =
         ["port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters"];
-    let arguments = Arguments::of(description, "ssl", &order, &options::LISTEN)?;
+    let arguments = Arguments::of(description, "ssl", &order, &[&["protocols"], &options::LISTEN[..]].concat())?;
     let port = arguments.required("port", Argument::port)?;
     let key = arguments.optional("privateKey", path)?.unwrap_or("server.pem");
     let certificate = arguments.optional("certKey", path)?.unwrap_or(key);
@@ -108,7 +112,8 @@ pub(super) fn ssl_server(
     arguments.optional("dhParameters", |given| {
         Err::<(), _>(given.invalid("nothing: keys are exchanged over elliptic curves, which need no parameters"))
     })?;
-    let builder = version.into_iter().fold(ServerTls::builder(), |builder, version| builder.only_version(version));
+    let builder = ServerTls::builder().protocols(alpn(&arguments)?);
+    let builder = version.into_iter().fold(builder, |builder, version| builder.only_version(version));
     let tls = builder.build_from_files(certificate, more, key);
     let tls = tls.map_err(|error| unusable(&arguments, error))?;
     let endpoint = TcpServerEndpoint::bind_to(reactor, interface.socket_addr(port)).options(options);
@@ -120,13 +125,17 @@ pub(super) fn tls_server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &options::LISTEN)?;
+    let names = [&["protocols"], &options::LISTEN[..]].concat();
+    let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &names)?;
     let folder = arguments.required("path", path)?;
     let port = arguments.optional("port", Argument::port)?.unwrap_or(HTTPS);
     let interface = arguments.optional("interface", Argument::ip_unless_empty)?.flatten();
     let interface = interface.unwrap_or(ScopedIp::new(Ipv6Addr::UNSPECIFIED));
     let options = arguments.listen_options(interface)?;
-    let tls = ServerTls::from_directory(folder).map_err(|error| unusable(&arguments, error))?;
+    let tls = ServerTls::builder()
+        .protocols(alpn(&arguments)?)
+        .build_from_directory(folder)
+        .map_err(|error| unusable(&arguments, error))?;
     let endpoint = TcpServerEndpoint::bind_to(reactor, interface.socket_addr(port)).options(options);
     Ok(Box::new(wrap_server_tls(tls, endpoint)))
 }
@@ -136,14 +145,16 @@ pub(super) fn ssl_client(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
-    let names = ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "fingerprints"];
+    let names =
+        ["timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname", "fingerprints", "protocols"];
     let arguments = Arguments::of_client(description, "ssl", &[&names[..], &options::CONNECT].concat())?;
     let target = Target::read(&arguments)?;
     let key = arguments.optional("privateKey", path)?;
     let certificate = arguments.optional("certKey", path)?;
     let trusted = Trusted::read(&arguments, "caCertsDir")?;
     let name = arguments.optional("hostname", Argument::host)?.unwrap_or(target.host);
-    let tls = client_tls(name, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
+    let builder = ClientTls::builder().protocols(alpn(&arguments)?);
+    let tls = client_tls(builder, name, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
     Ok(Box::new(wrap_client_tls(tls, target.endpoint(reactor))))
 }
 
@@ -154,7 +165,7 @@ pub(super) fn tls_client(
     registry: &EndpointRegistry,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let order = ["host", "port", "timeout", "bindAddress", "certificate", "privateKey", "trustRoots", "endpoint"];
-    let names = [&["fingerprints"], &options::CONNECT[..]].concat();
+    let names = [&["fingerprints", "protocols"], &options::CONNECT[..]].concat();
     let arguments = Arguments::of(description, "tls", &order, &names)?;
     let target = Target::read(&arguments)?;
     let certificate = arguments.optional("certificate", path)?;
@@ -168,7 +179,9 @@ pub(super) fn tls_client(
         }
         None => target.endpoint(reactor),
     };
-    let tls = client_tls(target.host, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
+    let builder = ClientTls::builder().protocols(alpn(&arguments)?);
+    let tls =
+        client_tls(builder, target.host, certificate, key, trusted).map_err(|error| unusable(&arguments, error))?;
     Ok(Box::new(wrap_client_tls(tls, inner)))
 }
 
@@ -220,15 +233,15 @@ impl<'d> Trusted<'d> {
     }
 }
 
-/// Builds the configuration of a client from its files. A certificate and its key may be in one
+/// Completes the configuration of a client by its files. A certificate and its key may be in one
 /// file; then one path is enough.
 fn client_tls(
+    mut builder: ClientTlsBuilder,
     name: &str,
     certificate: Option<&str>,
     key: Option<&str>,
     trusted: Trusted<'_>,
 ) -> Result<ClientTls, ConfigError> {
-    let mut builder = ClientTls::builder();
     builder = match trusted {
         Trusted::Platform => builder,
         Trusted::Folder(folder) => builder.trust_roots(TrustRoots::from_directory(folder)?),
@@ -255,6 +268,18 @@ fn fingerprints(argument: Argument<'_>) -> Result<Vec<Fingerprint>, DescriptionE
     })
 }
 
+/// Reads the protocols for ALPN. Empty if none are given.
+fn alpn<'d>(arguments: &Arguments<'d>) -> Result<Vec<&'d str>, DescriptionError> {
+    let protocols = arguments.optional("protocols", |given| {
+        let all: Vec<_> = given.value().split(',').collect();
+        let is_good = all.iter().all(|protocol| (1..=ALPN_NAME_BYTES).contains(&protocol.len()));
+        is_good.then_some(all).ok_or_else(|| {
+            given.invalid("names of protocols for ALPN, each of 1 to 255 bytes, with commas between them")
+        })
+    })?;
+    Ok(protocols.unwrap_or_default())
+}
+
 /// Reads a TLS version. The names are those of OpenSSL's functions, as Twisted takes them.
 fn version(argument: Argument<'_>) -> Result<Option<TlsVersion>, DescriptionError> {
     match argument.value() {
@@ -268,6 +293,9 @@ fn version(argument: Argument<'_>) -> Result<Option<TlsVersion>, DescriptionErro
 fn unusable(arguments: &Arguments<'_>, error: ConfigError) -> DescriptionError {
     arguments.unusable(Failure::from(error))
 }
+
+/// Maximum length of a protocol's name for ALPN: its length is sent in one byte (RFC 7301).
+const ALPN_NAME_BYTES: usize = 255;
 
 /// The port of a server whose description names none, as in Twisted.
 const HTTPS: u16 = 443;

@@ -145,6 +145,38 @@ fn descriptions() {
     }
 }
 
+/// Protocols for ALPN in the descriptions of both sides: the server chooses, in its order.
+#[test]
+fn descriptions_negotiate_protocols() {
+    let (reactor, files) = (reactor(), Files::new());
+    let (both, folder, ca) = (files.at("both.pem"), files.at(""), files.at("ca"));
+    for server in [format!("ssl:0:{both}:interface=127.0.0.1"), format!("tls:{folder}:0:interface=127.0.0.1")] {
+        let (_port, number, served) = serve(&reactor, &format!("{server}:protocols=h2,http/1.1"));
+        for client in [
+            format!("ssl:localhost:{number}:caCertsDir={ca}"),
+            format!("tls:localhost:{number}:trustRoots={ca}"),
+            format!("tls:localhost:1:trustRoots={ca}:endpoint=tcp\\:127.0.0.1\\:{number}"),
+        ] {
+            for (asked, chosen) in
+                [("", None), (":protocols=http/1.1", Some("http/1.1")), (":protocols=x,http/1.1,h2", Some("h2"))]
+            {
+                let seen = ask_string(&reactor, &format!("{client}{asked}"));
+                assert_eq!(seen.log.all(), ANSWERED, "{server} {client}");
+                for session in [seen.last_session(), served.last_session()] {
+                    assert_eq!(session.negotiated_protocol.as_deref(), chosen.map(str::as_bytes), "{client}{asked}");
+                }
+            }
+        }
+    }
+    let long = "x".repeat(256);
+    for wrong in ["", "h2,", ",h2", &long] {
+        let expected = "expected names of protocols for ALPN";
+        let server = server_from_string(&reactor, &format!("ssl:0:{both}:protocols={wrong}")).map(drop).unwrap_err();
+        let client = client_from_string(&reactor, &format!("tls:localhost:1:protocols={wrong}")).map(drop).unwrap_err();
+        assert!(server.to_string().contains(expected) && client.to_string().contains(expected), "{server}; {client}");
+    }
+}
+
 /// A12: nothing in a description turns verification off: without roots of one's own those of the
 /// platform count, and the name is that of the host unless another is given.
 #[test]
