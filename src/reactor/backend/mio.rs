@@ -226,9 +226,7 @@ impl Backend for Mio {
     }
 
     fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
-        let registered = socket::set_blocking(socket.as_fd(), false)
-            .and_then(|()| self.poller.register(id, socket.as_raw_fd(), RECEIVING));
-        if let Err(error) = registered {
+        if let Err(error) = self.poller.register(id, socket.as_raw_fd(), RECEIVING) {
             return Err((socket, error));
         }
         let mut stream = PolledStream::new(socket, unix);

@@ -144,8 +144,9 @@ pub(crate) trait Backend {
         Err(AdoptError::Unsupported)
     }
 
-    /// Takes over a stream socket of the program's under `id`, in the blocking mode that the
-    /// backend needs. An error gives it back. A backend without descriptors refuses.
+    /// Takes over a [prepared](prepare_named) stream socket of the program's under `id`: it is
+    /// nonblocking, and gets the mode that the backend needs. An error gives it back. A backend
+    /// without descriptors refuses.
     fn adopt_stream(&mut self, _id: Id, socket: OwnedFd, _unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         Err((socket, io::ErrorKind::Unsupported.into()))
     }

@@ -215,7 +215,7 @@ impl Backend for Uring {
 
     fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         // A UNIX stream is polled, and read by plain calls.
-        if let Err(error) = socket::set_blocking(socket.as_fd(), !unix) {
+        if !unix && let Err(error) = socket::set_blocking(socket.as_fd(), true) {
             return Err((socket, error));
         }
         self.insert_stream(id, socket, unix);
