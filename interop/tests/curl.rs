@@ -1,16 +1,17 @@
 //! libcurl's multi interface on the loop of a reactor, with a server on the same loop.
 
+#[path = "common/backends.rs"]
+mod backends;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use ropewalk::interfaces::*;
-use ropewalk::{BackendKind, Deferred, ListenOptions, Reactor, Result, Transport, for_protocol};
+use ropewalk::{Deferred, ListenOptions, Reactor, Result, Transport, for_protocol};
 use ropewalk_interop::curl_multi::Transfers;
 
-/// Time limit after which a test fails. A passing test never waits for it.
-const LIMIT: Duration = Duration::from_secs(60);
+use backends::{on_each, run_until};
 
 /// An HTTP server: `/N` is a file of N bytes, and any other path is not found. It answers when the
 /// test says so.
@@ -73,28 +74,6 @@ fn serve(reactor: &Reactor) -> (Files, SocketAddr) {
     let factory = for_protocol(move |_| FileServer { files: served.clone(), head: Vec::new() });
     let port = reactor.listen_tcp(loopback, &ListenOptions::new(), factory).expect("a port");
     (files, port.host().socket_addr().expect("a TCP address"))
-}
-
-#[track_caller]
-fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + LIMIT;
-    while !done() {
-        assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");
-        reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
-    }
-}
-
-/// Runs a test on each backend.
-fn on_each(test: impl Fn(&Reactor)) {
-    for kind in [BackendKind::Mio, BackendKind::IoUring] {
-        let reactor = Reactor::builder().signals(false).backend(kind).build().expect("a reactor");
-        if reactor.backend() == kind {
-            test(&reactor);
-        } else {
-            println!("skipped on {kind:?}: the system has no such backend for us");
-        }
-        reactor.close().expect("it is idle");
-    }
 }
 
 /// Files are fetched at once, in three rounds, over connections that libcurl keeps or opens anew.

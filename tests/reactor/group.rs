@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::*;
-use ropewalk::endpoints::{ServerEndpoint, server_from_string};
+use ropewalk::endpoints::ServerEndpoint;
 use ropewalk::error::GroupError;
 use ropewalk::interfaces::*;
 use ropewalk::protocol::BoxedFactory;
@@ -336,7 +336,7 @@ fn handles_are_for_any_thread() {
 #[test]
 fn tls_is_shared() {
     use crate::common::tls::usual;
-    use ropewalk::endpoints::{TcpClientEndpoint, wrap_client_tls, wrap_server_tls};
+    use ropewalk::endpoints::{TcpClientEndpoint, server_from_string, wrap_client_tls, wrap_server_tls};
 
     for sharing in [PortSharing::HandOver, PortSharing::ReusePort] {
         let served = counters(2);

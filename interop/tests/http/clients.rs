@@ -7,20 +7,17 @@ use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use ropewalk::endpoints::{quote_string_argument, server_from_string};
-use ropewalk::{BackendKind, Port, Reactor};
+use ropewalk::{Port, Reactor};
 use ropewalk_interop::http::{FileBody, Files, HttpLimits, HttpServer, TrackedBody};
 
+pub(crate) use crate::backends::{LIMIT, on_each, run_until};
 use crate::certificates::{Folder, self_signed};
-
-/// Time limit after which a test fails. A passing test never waits for it.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns `true` if the program is there.
 pub(crate) fn has(program: &str) -> bool {
@@ -30,28 +27,6 @@ pub(crate) fn has(program: &str) -> bool {
         println!("skipped: there is no {program}");
     }
     found
-}
-
-/// Runs a test on each backend that this system has.
-pub(crate) fn on_each(test: impl Fn(&Reactor)) {
-    for kind in [BackendKind::Mio, BackendKind::IoUring] {
-        let reactor = Reactor::builder().signals(false).backend(kind).build().expect("a reactor");
-        if reactor.backend() == kind {
-            test(&reactor);
-        } else {
-            println!("skipped on {kind:?}: the system has no such backend for us");
-        }
-        reactor.close().expect("it is idle");
-    }
-}
-
-#[track_caller]
-pub(crate) fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + LIMIT;
-    while !done() {
-        assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");
-        reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
-    }
 }
 
 /// Bytes that differ from place to place.

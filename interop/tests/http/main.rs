@@ -5,6 +5,8 @@
 #[allow(dead_code, unreachable_pub, reason = "it is shared with the tests of the crate")]
 mod certificates;
 
+#[path = "../common/backends.rs"]
+mod backends;
 mod clients;
 mod draining;
 mod files;

@@ -488,6 +488,7 @@ pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
 }
 
 /// Makes calls on a socket, and requests to a ring, wait or fail at once.
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
 pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }
