@@ -65,7 +65,8 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         self._continuousPolling = posixbase._ContinuousPolling(self)
         # An attribute of the instance, so that it costs no frame; programs may replace it.
         self.seconds = self._ownSeconds = self._engine.seconds
-        super().__init__()
+        # By its name: a subclass has other reactors of Twisted's behind this class.
+        posixbase.PosixReactorBase.__init__(self)
 
     # The loop
 
@@ -141,7 +142,7 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
             except BaseException:
                 _log.failure("while calling from thread")
         del queue[:count]
-        if queue:
+        if queue or (count and self._engine.answers_asyncio):
             self._engine.ring()
 
     # Timers

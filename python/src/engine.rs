@@ -51,6 +51,8 @@ pub(crate) struct State {
     raised: Rc<RefCell<Option<PyErr>>>,
     /// The loop was rung, and phase 1 has not seen it yet.
     is_rung: Cell<bool>,
+    /// An event loop of asyncio makes the turns: see `answers_asyncio`.
+    answers_asyncio: Cell<bool>,
     /// The loop of `run` is to return.
     is_leaving: Cell<bool>,
     thread: ThreadId,
@@ -99,6 +101,7 @@ impl Engine {
             wait,
             raised,
             is_rung: Cell::new(false),
+            answers_asyncio: Cell::new(false),
             is_leaving: Cell::new(false),
             thread: thread::current().id(),
             epoch: wall.as_secs_f64() - engine.seconds().as_secs_f64(),
@@ -115,6 +118,18 @@ impl Engine {
     #[getter]
     fn backend(&self, py: Python<'_>) -> &'static str {
         self.state.get(py).engine.backend().name()
+    }
+
+    /// True if an event loop of asyncio makes the turns. A call of phase 1 or 2 may give that loop
+    /// work of which the engine does not know. So the turn does not wait behind such a call.
+    #[getter]
+    fn answers_asyncio(&self, py: Python<'_>) -> bool {
+        self.state.get(py).answers_asyncio.get()
+    }
+
+    #[setter]
+    fn set_answers_asyncio(&self, py: Python<'_>, answers: bool) {
+        self.state.get(py).answers_asyncio.set(answers);
     }
 
     /// Begins a run on this thread.
@@ -208,6 +223,7 @@ impl Engine {
                 if let Some(Err(error)) = due.map(|call| call.call0(py)) {
                     state.raised.replace(Some(error));
                 }
+                state.called();
             });
         });
         state.ring_if_asleep();
@@ -319,7 +335,7 @@ impl State {
             Python::attach(|py| {
                 if let Some(state) = rung.get(py).upgrade() {
                     state.is_rung.set(false);
-                    // It logs what its calls raise.
+                    // It logs what its calls raise, and rings again if asyncio has to be served.
                     let _ = state.tell(py, |reactor| reactor.call_method0(py, intern!(py, "_runThreadCalls")));
                 }
             });
@@ -327,6 +343,13 @@ impl State {
         if self.remote.call_from_thread(answer).is_err() {
             // A forked child, or the reactor is closed: there is no loop to wake.
             self.is_rung.set(false);
+        }
+    }
+
+    /// Keeps this turn from waiting, behind a call that may have given work to asyncio.
+    pub(crate) fn called(self: &Rc<Self>) {
+        if self.answers_asyncio.get() {
+            self.ring();
         }
     }
 
