@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import select
+import socket
 from traceback import format_stack
 from typing import Any, Callable, Optional
 
@@ -30,6 +31,7 @@ from twisted.logger import Logger
 from twisted.python import failure, log
 
 from ropewalk._native import DelayedCall, Engine
+from ropewalk._tcp import Connector, Port, Server
 
 __all__ = ["RopewalkReactor", "install"]
 
@@ -180,6 +182,46 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
             problem,
             previous=f"\n C: from a DelayedCall created here:\n C:{creator}\n",
         )
+
+    # TCP
+
+    def listenTCP(self, port: Any, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+        """
+        Listen: see L{IReactorTCP<twisted.internet.interfaces.IReactorTCP>}.
+        """
+        listening = Port(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: Optional[float] = 30, bindAddress: Any = None
+    ) -> Connector:
+        """
+        Connect: see L{IReactorTCP<twisted.internet.interfaces.IReactorTCP>}.
+        """
+        connector = Connector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        Listen on a socket from elsewhere: see
+        L{IReactorSocket<twisted.internet.interfaces.IReactorSocket>}.
+        """
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+        listening = Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        listening.startListening()
+        return listening
+
+    def adoptStreamConnection(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """
+        Go on with a connected socket from elsewhere: see
+        L{IReactorSocket<twisted.internet.interfaces.IReactorSocket>}.
+        """
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
+        return Server._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
 
     # Foreign descriptors
 

@@ -24,6 +24,7 @@ use ropewalk::error::ReactorError;
 use ropewalk::reactor::{HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Reactor};
 
+use crate::conn::Conn;
 use crate::gil::{Gil, Wait};
 use crate::logs;
 use crate::table::Table;
@@ -62,6 +63,9 @@ pub(crate) struct State {
     /// cleared it.
     reactor: RefCell<Option<Py<PyAny>>>,
     pub(crate) timers: RefCell<Table<Py<DelayedCall>>>,
+    pub(crate) connections: RefCell<Table<Py<Conn>>>,
+    /// The stack of log contexts of the thread that makes the turn, once a callback has used it.
+    contexts: RefCell<Option<Py<PyList>>>,
     /// The calls of `call_soon`.
     soon: RefCell<Table<Py<PyAny>>>,
     pub(crate) watches: Watches,
@@ -107,6 +111,8 @@ impl Engine {
             epoch: wall.as_secs_f64() - engine.seconds().as_secs_f64(),
             reactor: RefCell::new(Some(reactor)),
             timers: RefCell::new(Table::new()),
+            connections: RefCell::new(Table::new()),
+            contexts: RefCell::new(None),
             soon: RefCell::new(Table::new()),
             watches: Watches::new(),
             engine,
@@ -221,7 +227,7 @@ impl Engine {
                 let Some(state) = weak.upgrade() else { return };
                 let due = state.soon.borrow_mut().remove(number);
                 if let Some(Err(error)) = due.map(|call| call.call0(py)) {
-                    state.raised.replace(Some(error));
+                    state.raise(error);
                 }
                 state.called();
             });
@@ -257,14 +263,20 @@ impl Engine {
         self.state.get(selectable.py()).unwatch(selectable, ropewalk::reactor::Interest::WRITE)
     }
 
-    /// The selectables that are read.
+    /// The selectables that are read, and the connections that read.
     fn readers(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        self.state.get(py).watches.readers(py)
+        let state = self.state.get(py);
+        let mut readers = state.watches.readers(py);
+        readers.extend(state.connections(py, Conn::is_reader));
+        readers
     }
 
-    /// The selectables that are written to.
+    /// The selectables that are written to, and the connections that have something to send.
     fn writers(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        self.state.get(py).watches.writers(py)
+        let state = self.state.get(py);
+        let mut writers = state.watches.writers(py);
+        writers.extend(state.connections(py, Conn::is_writer));
+        writers
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -274,6 +286,12 @@ impl Engine {
         }
         if let Ok(timers) = state.timers.try_borrow() {
             timers.iter().try_for_each(|call| visit.call(call))?;
+        }
+        if let Ok(connections) = state.connections.try_borrow() {
+            connections.iter().try_for_each(|conn| visit.call(conn))?;
+        }
+        if let Ok(contexts) = state.contexts.try_borrow() {
+            visit.call(&*contexts)?;
         }
         if let Ok(soon) = state.soon.try_borrow() {
             soon.iter().try_for_each(|call| visit.call(call))?;
@@ -286,13 +304,20 @@ impl Engine {
         let reactor = state.reactor.take();
         let timers = state.timers.replace(Table::new());
         let soon = state.soon.replace(Table::new());
-        drop((reactor, timers, soon));
+        let connections = state.connections.replace(Table::new());
+        drop((reactor, timers, soon, connections, state.contexts.take()));
         state.watches.clear();
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
         let state = self.state.get(py);
         format!("<ropewalk.Engine on {}, running: {}>", state.engine.backend().name(), state.run.borrow().is_some())
+    }
+}
+
+impl Engine {
+    pub(crate) fn state<'a>(&'a self, py: Python<'a>) -> &'a Rc<State> {
+        self.state.get(py)
     }
 }
 
@@ -314,6 +339,9 @@ impl State {
             }),
             None => self.engine.iterate(longest.unwrap_or(LONGEST_TURN)),
         };
+        // Another thread may make the next one.
+        let contexts = self.contexts.take();
+        drop(contexts);
         logs::forward(py);
         if let Err(error) = turned {
             if matches!(error, ReactorError::Poll(_)) {
@@ -323,6 +351,40 @@ impl State {
             return Err(failed(error));
         }
         self.raised.take().map_or(Ok(()), Err)
+    }
+
+    /// Hands a connected socket to the engine.
+    pub(crate) fn adopt(
+        &self,
+        socket: OwnedFd,
+        peer: SocketAddr,
+        protocol: impl Protocol,
+    ) -> PyResult<Transport> {
+        let options = AdoptOptions::new().tcp_no_delay(false);
+        TODO
+    }
+
+    /// Returns the stack of log contexts of this thread (Twisted: `ContextTracker.contexts`).
+    pub(crate) fn log_contexts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        if let Some(contexts) = &*self.contexts.borrow() {
+            return Ok(contexts.bind(py).clone());
+        }
+        let module = py.import(intern!(py, "twisted.python.context"))?;
+        let tracker = module.getattr(intern!(py, "theContextTracker"))?.call_method0(intern!(py, "currentContext"))?;
+        let contexts = tracker.getattr(intern!(py, "contexts"))?.cast_into::<PyList>()?;
+        self.contexts.replace(Some(contexts.clone().unbind()));
+        Ok(contexts)
+    }
+
+    /// Returns the connections of a kind.
+    fn connections(&self, py: Python<'_>, kind: fn(&Conn, Python<'_>) -> bool) -> Vec<Py<PyAny>> {
+        let connections = self.connections.borrow();
+        connections.iter().filter(|conn| kind(conn.get(), py)).map(|conn| conn.clone_ref(py).into_any()).collect()
+    }
+
+    /// Has the turn raise an exception at its end. The first one stays.
+    pub(crate) fn raise(&self, error: PyErr) {
+        self.raised.borrow_mut().get_or_insert(error);
     }
 
     /// Wakes the loop, from any thread. Phase 1 of the next turn runs the calls from threads.
@@ -391,7 +453,7 @@ impl State {
     pub(crate) fn tell(&self, py: Python<'_>, call: impl FnOnce(Py<PyAny>) -> PyResult<Py<PyAny>>) -> PyResult<()> {
         match self.reactor(py).map(call) {
             Some(Err(error)) => {
-                self.raised.replace(Some(error.clone_ref(py)));
+                self.raise(error.clone_ref(py));
                 Err(error)
             }
             _ => Ok(()),

@@ -5,12 +5,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `engine.rs` | [`Engine`](engine::Engine): the loop, and the tables of all objects that it keeps |
+//! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
 //! | `table.rs` | a list with reused places |
 //! | `logs.rs` | log events of the engine, for Twisted's log |
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
 
+mod conn;
 mod engine;
 mod gil;
 mod logs;
@@ -23,6 +25,8 @@ use pyo3::prelude::*;
 /// The module `ropewalk._native`.
 #[pymodule(gil_used = true)]
 mod _native {
+    #[pymodule_export]
+    use crate::conn::Conn;
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]

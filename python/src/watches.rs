@@ -18,6 +18,7 @@ use ropewalk::error::WatchError;
 use ropewalk::reactor::{Descriptor, Interest, Watch, WatchHandle, Watcher};
 use ropewalk::{Failure, Result};
 
+use crate::conn::Conn;
 use crate::engine::{State, WeakState};
 
 /// The table of descriptors.
@@ -95,6 +96,9 @@ impl State {
     /// Adds a reader or a writer.
     pub(crate) fn watch(self: &Rc<Self>, selectable: &Bound<'_, PyAny>, kind: Interest) -> PyResult<()> {
         let py = selectable.py();
+        if is_adopted(selectable) {
+            return if kind.reads() { Conn::read(selectable.cast()?).map(drop) } else { Ok(()) };
+        }
         if self.is_asleep() {
             return self.from_another_thread(selectable, if kind.reads() { "addReader" } else { "addWriter" });
         }
@@ -131,6 +135,9 @@ impl State {
 
     /// Removes a reader or a writer. Does nothing if it is none.
     pub(crate) fn unwatch(self: &Rc<Self>, selectable: &Bound<'_, PyAny>, kind: Interest) -> PyResult<()> {
+        if is_adopted(selectable) {
+            return if kind.reads() { Conn::pause(selectable.cast()?).map(drop) } else { Ok(()) };
+        }
         if self.is_asleep() {
             return self.from_another_thread(selectable, if kind.reads() { "removeReader" } else { "removeWriter" });
         }
@@ -156,6 +163,11 @@ impl State {
             None => Ok(()),
         }
     }
+}
+
+/// Returns `true` for a connection of the engine, which needs no watch.
+fn is_adopted(selectable: &Bound<'_, PyAny>) -> bool {
+    selectable.cast::<Conn>().is_ok_and(|conn| conn.get().is_adopted(conn.py()))
 }
 
 /// The callbacks of one descriptor.
