@@ -130,6 +130,7 @@ impl<P: Protocol> Connection<P> {
             self.transport.wait(act);
         } else {
             act();
+            self.transport.make_waiting_calls();
         }
         deferred
     }

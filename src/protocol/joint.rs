@@ -8,11 +8,14 @@
 //! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the
 //!    connection's end
 //!    ([`Stream::callback_failed`](crate::transport::stream::Stream::callback_failed));
-//! 4. no borrow of the stream is held during a call, and no borrow of the protocol outside of one.
+//! 4. a protocol whose connection is discarded is dropped as soon as no call of it is under way, and
+//!    before any other could begin;
+//! 5. no borrow of the stream is held during a call, and no borrow of the protocol outside of one.
 
 use std::any::{TypeId, type_name};
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::Waker;
 
 use super::Protocol;
@@ -48,6 +51,8 @@ pub(crate) trait ErasedJoint {
     fn callback_failed(&self, callback: &'static str, failure: Failure);
     /// Makes the last call, and drops the protocol.
     fn connection_lost(&self, reason: &Failure);
+    /// Drops the protocol without another call: now, or when the call that is under way returns.
+    fn discard(self: Rc<Self>);
     /// Returns the type of the protocol that the factory built.
     fn protocol_type(&self) -> TypeId;
     /// Returns `true` while a call of the protocol is on the stack.
@@ -65,7 +70,7 @@ pub(crate) struct Joint<P> {
 impl<P> Drop for Joint<P> {
     /// A protocol is left only if its connection was never made.
     fn drop(&mut self) {
-        drop_guarded("a protocol", self.protocol.take());
+        drop_guarded("a protocol", self.protocol.get_mut().take());
     }
 }
 
@@ -152,6 +157,11 @@ impl<P: Protocol> Joint<P> {
             self.tell(Callback::ReadLost, P::read_connection_lost);
         }
         self.transport.mark_dirty();
+    }
+
+    fn drop_protocol(&self) {
+        let protocol = self.protocol.borrow_mut().take();
+        drop_guarded("a protocol", protocol);
     }
 
     /// Calls the protocol for an event whose failure concerns this connection only.
@@ -278,6 +288,19 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
             error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
         }
         self.transport.make_waiting_calls();
+    }
+
+    fn discard(self: Rc<Self>) {
+        let (waiter, rest) = self.transport.stream().discard();
+        drop_guarded("a producer or a layer", rest);
+        self.wake(waiter);
+        if self.is_busy() {
+            // The call under way makes the waiting calls as soon as it has returned.
+            let joint = Rc::clone(&self);
+            self.transport.wait(move || joint.drop_protocol());
+        } else {
+            self.drop_protocol();
+        }
     }
 
     fn protocol_type(&self) -> TypeId {

@@ -24,6 +24,7 @@ use super::{Builder, Counters, Handle, NameResolver, Reactor};
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, FactoryGuard};
 use crate::time::Timers;
+use crate::transport::DiscardMode;
 use crate::transport::context::TransportContext;
 use crate::transport::driver::{Credentials, Driver, SocketOption};
 use crate::transport::id::Id;
@@ -167,6 +168,10 @@ impl Driver for Core {
             self.backend_for_request().share(id)?;
         }
         Ok(duplicate)
+    }
+
+    fn discard(&self, id: Id, mode: DiscardMode) {
+        self.discard_connection(id, mode);
     }
 
     fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any)) {

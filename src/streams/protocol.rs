@@ -49,19 +49,22 @@ pub(super) const RESUME_BYTES: usize = UNREAD_BYTES / 2;
 pub struct StreamProtocol {
     state: Rc<StreamState>,
     on_stream: Option<Box<dyn FnOnce(ByteStream)>>,
+    /// `None` before the connection is made.
+    transport: Option<Transport>,
 }
 
 impl StreamProtocol {
     /// Creates a protocol that calls `on_stream` when the connection is made, in its
     /// `connection_made`. A panic of `on_stream` ends the connection.
     pub fn new(on_stream: impl FnOnce(ByteStream) + 'static) -> Self {
-        Self { state: Rc::default(), on_stream: Some(Box::new(on_stream)) }
+        Self { state: Rc::default(), on_stream: Some(Box::new(on_stream)), transport: None }
     }
 }
 
 impl Protocol for StreamProtocol {
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         if let Some(on_stream) = self.on_stream.take() {
+            self.transport = Some(transport.clone());
             on_stream(ByteStream::new(Rc::clone(&self.state), transport.clone()));
         }
         Ok(())
@@ -102,11 +105,13 @@ impl Protocol for StreamProtocol {
 }
 
 impl Drop for StreamProtocol {
-    /// A protocol that never got `connection_lost`, because its reactor is gone, ends its stream
-    /// all the same.
+    /// A protocol that never got `connection_lost`, because its connection was discarded or its
+    /// reactor is gone, ends its stream all the same.
     fn drop(&mut self) {
         if self.state.facts().end.is_none() {
-            self.state.end(Failure::untraced(ConnectionClosed::ReactorStopped));
+            let is_discarded = self.transport.as_ref().is_some_and(Transport::is_disconnected);
+            let reason = if is_discarded { ConnectionClosed::Aborted } else { ConnectionClosed::ReactorStopped };
+            self.state.end(Failure::untraced(reason));
         }
     }
 }

@@ -20,7 +20,6 @@ use crate::address::AddressPair;
 use crate::failure::Failure;
 use crate::protocol::{Connection, ErasedJoint, Protocol};
 use crate::time::{Clock as _, DelayedCall, Timers};
-use crate::transport::Transport;
 use crate::transport::context::TransportContext;
 use crate::transport::driver::{Credentials, Driver, SocketOption};
 use crate::transport::id::Id;
@@ -28,6 +27,7 @@ use crate::transport::send_queue::CHUNK;
 use crate::transport::settle::{self, Later, Settler};
 use crate::transport::step::{CloseMode, LINGER_BYTES, LINGER_TIME};
 use crate::transport::stream::Stream;
+use crate::transport::{DiscardMode, Transport};
 
 /// The id of a context's only connection.
 const ID: Id = Id { slot: 0, generation: 0 };
@@ -45,7 +45,6 @@ pub(super) struct End {
     queue_notices: Cell<bool>,
     shut: Cell<bool>,
     closing: Cell<Option<CloseMode>>,
-    aborted: Cell<bool>,
     /// Set by an abort after both ends had been sent: the kernels are done with the connection, so
     /// no reset is sent.
     finished: Cell<bool>,
@@ -70,7 +69,6 @@ impl End {
             queue_notices: Cell::new(false),
             shut: Cell::new(false),
             closing: Cell::new(None),
-            aborted: Cell::new(false),
             finished: Cell::new(false),
             lost: RefCell::default(),
         }
@@ -91,7 +89,7 @@ impl End {
 
     /// Returns `true` if the connection was reset, or will be.
     pub(super) fn is_aborted(&self) -> bool {
-        self.aborted.get() || self.transport.stream().is_aborting()
+        self.socket.aborted.get() || self.transport.stream().is_aborting()
     }
 
     /// Joins a protocol to the transport.
@@ -251,7 +249,7 @@ impl End {
         {
             joint.write_connection_lost();
         }
-        let mode = self.closing.take()?;
+        let mode = self.closing.take().filter(|_| !self.socket.discarded.get())?;
         self.disarm();
         let reason = self.transport.stream().take_reason();
         self.close(mode, peer_ended);
@@ -265,7 +263,7 @@ impl End {
 
     fn close(&self, mode: CloseMode, peer_ended: bool) {
         self.receiving.set(false);
-        self.aborted.set(mode == CloseMode::Reset);
+        self.socket.aborted.set(mode == CloseMode::Reset);
         match mode {
             CloseMode::Reset => {
                 self.finished.set(self.socket.is_ended() && peer_ended);
@@ -370,6 +368,10 @@ pub(super) struct EndSocket {
     /// Set if a send did not fit.
     full: Cell<bool>,
     state: Cell<EndState>,
+    /// The connection was reset by this end.
+    aborted: Cell<bool>,
+    /// The connection was discarded: its protocol is told nothing.
+    discarded: Cell<bool>,
     pub(super) options: RefCell<Options>,
     joint: RefCell<Option<Rc<dyn ErasedJoint>>>,
     /// The clock of close timeouts, lingering and the transport's timers.
@@ -391,6 +393,8 @@ impl EndSocket {
             room,
             full: Cell::new(false),
             state: Cell::new(EndState::Open),
+            aborted: Cell::new(false),
+            discarded: Cell::new(false),
             options: RefCell::default(),
             joint: RefCell::default(),
             clock,
@@ -461,6 +465,22 @@ impl Driver for EndSocket {
     /// Always fails: there is no socket.
     fn duplicate(&self, _: Id, _lasting: bool) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn discard(&self, _: Id, mode: DiscardMode) {
+        self.discarded.set(true);
+        self.state.set(EndState::Closed);
+        match mode {
+            DiscardMode::End => self.end(),
+            DiscardMode::Reset => {
+                self.aborted.set(true);
+                self.out.borrow_mut().reset = true;
+            }
+        }
+        let joint = self.joint.take();
+        if let Some(joint) = joint {
+            joint.discard();
+        }
     }
 
     fn above(&self, _: Id, look: &mut dyn FnMut(&dyn Any)) {

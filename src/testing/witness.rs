@@ -93,6 +93,12 @@ impl Witness {
         self.0.lost.get()
     }
 
+    /// Returns the number of protocols that were made, and dropped without `connection_lost`: those
+    /// of [discarded](Transport::discard) connections, or of a reactor that was dropped.
+    pub fn left(&self) -> usize {
+        self.0.left.get()
+    }
+
     /// Records a fault that the test itself has seen, from inside a callback.
     pub fn fault(&self, what: impl Into<String>) {
         self.0.faults.borrow_mut().push(what.into());

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
+use super::discard::DiscardMode;
 use super::id::Id;
+
 use crate::time::Timers;
 
 /// Identity of the process at the other end of a UNIX socket, from the moment when it connected or
@@ -54,6 +56,8 @@ pub(crate) trait Driver {
     fn raw_fd(&self, id: Id) -> Option<RawFd>;
     /// Returns a second descriptor of the socket. With `lasting`, it outlives the present call.
     fn duplicate(&self, id: Id, lasting: bool) -> io::Result<OwnedFd>;
+    /// Closes the socket of a connection at once, and drops its protocol without a call.
+    fn discard(&self, id: Id, mode: DiscardMode);
     /// Shows `look` the object above the transport, which a room above this one built.
     fn above(&self, id: Id, look: &mut dyn FnMut(&dyn Any));
     /// Wakes the host that waits in the place of the loop, if there is one.

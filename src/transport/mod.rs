@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) mod context;
+mod discard;
 mod drained;
 pub(crate) mod driver;
 pub(crate) mod id;
@@ -46,6 +47,7 @@ use crate::failure::guarded;
 use crate::log::error;
 use crate::time::Timers;
 use context::{Entered, TransportContext};
+pub use discard::DiscardMode;
 pub use driver::Credentials;
 use driver::{Driver, SocketOption};
 use id::Id;

@@ -42,4 +42,7 @@ pub(crate) trait Observer {
     fn calls(&self, id: Id, level: usize, call: Callback<'_>);
     /// The call is over: it returned, failed, or panicked.
     fn returned(&self, id: Id);
+    /// A connection was discarded: its protocol is not called any more, and its unsent bytes are
+    /// dropped.
+    fn discarded(&self, id: Id);
 }

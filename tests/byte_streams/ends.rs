@@ -6,6 +6,7 @@ use std::time::Duration;
 use ropewalk::Failure;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::streams::StreamClosed;
+use ropewalk::transport::DiscardMode;
 
 use super::*;
 
@@ -61,6 +62,19 @@ fn each_end_has_its_kind() {
         }
         assert_eq!(stream.reason().unwrap().to_string(), text);
     }
+}
+
+/// A stream whose connection is discarded ends for the tasks that wait, although its protocol is
+/// told nothing.
+#[test]
+fn a_discard_ends_the_stream() {
+    let (connection, mut stream) = joined();
+    let reader = Task::new();
+    assert!(reader.read(&mut stream, 10).is_pending());
+    connection.string().transport().discard(DiscardMode::Reset);
+    assert_eq!(reader.woken(), 1);
+    assert_eq!(error(reader.read(&mut stream, 10)).kind(), ErrorKind::ConnectionAborted);
+    assert_eq!(stream.reason().unwrap().to_string(), ConnectionClosed::Aborted.to_string());
 }
 
 /// Bytes that arrived before a reset are read before it is reported, even if they fill the buffer.

@@ -292,7 +292,7 @@ impl Core {
         self.net.deadlines.borrow_mut().insert(id, timer);
     }
 
-    fn disarm_deadline(&self, id: Id) {
+    pub(super) fn disarm_deadline(&self, id: Id) {
         let timer = self.net.deadlines.borrow_mut().remove(&id);
         if let Some(timer) = timer {
             // This timer may be the one that runs now.

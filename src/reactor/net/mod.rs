@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `connections.rs` | completions for protocols, requests to sockets, ends of connections |
+//! | `discard.rs` | connections that end at once, without a call |
 //! | `lingering.rs`, `lingering_socket.rs` | sockets that are read on after their close |
 //! | `port.rs`, `listener.rs` | listening |
 //! | `connect.rs`, `dial.rs` | connecting |
@@ -15,6 +16,7 @@ pub(in crate::reactor) mod adopt;
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
 pub(in crate::reactor) mod dial;
+pub(in crate::reactor) mod discard;
 pub(in crate::reactor) mod lingering;
 pub(in crate::reactor) mod lingering_socket;
 pub(in crate::reactor) mod listener;

@@ -57,6 +57,7 @@
 
 mod closing;
 mod connecting;
+mod discarding;
 mod ends;
 mod flow;
 mod link;
@@ -305,6 +306,15 @@ catalogue! {
         a_reset_is_noticed_behind_an_end_that_waits: "a reset ends a connection whose end of stream waits behind a pause",
         a_reset_is_noticed_while_writing: "a reset ends a connection that has more to send than its socket takes, and reports the number of unsent bytes",
         nothing_is_taken_after_the_end: "a connection that has ended ignores every request",
+    }
+    discarding {
+        a_discarded_connection_is_closed_at_once: "a discarded connection has no socket, no queue and no protocol from then on, and its peer sees an end or a reset",
+        a_discard_drops_what_waits_for_a_full_socket: "a discard drops the queue, the chunk in flight and the producer, and the received bytes are a prefix of the sent ones",
+        a_discard_inside_a_callback_is_its_last: "a protocol that discards its own connection in any callback is called no more, and dropped",
+        a_discard_inside_connection_made_is_the_last_call_too: "a protocol that discards its connection in connection_made is called no more, whatever its peer has got",
+        a_discard_of_another_connection_holds_at_once: "a connection that another's callback discards is told nothing of what the same turn brought it",
+        a_discard_in_an_outside_call_waits_for_its_end: "a protocol that is discarded inside a call from outside is dropped as soon as that call returns",
+        a_discard_in_a_queue_notice_is_its_last: "a protocol that discards its connection when its queue is above the limit is called no more",
     }
     ends {
         the_peer_ends_first: "a protocol with half-closes goes on writing after its peer's end",

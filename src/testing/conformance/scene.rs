@@ -171,6 +171,21 @@ impl<'a> Scene<'a> {
         self.until(|| witness.made() == witness.lost() && reactor.counters().watched == 0);
         self.witness.assert_all_lost();
     }
+
+    /// Ends a case in which so many connections were discarded. All others are over.
+    #[track_caller]
+    pub(super) fn finish_without(mut self, discarded: usize) {
+        let (reactor, witness) = (self.reactor.clone(), self.witness.clone());
+        self.until(|| witness.made() == witness.lost() + discarded && reactor.counters().watched == 0);
+        assert_eq!(witness.left(), discarded, "protocols were kept");
+    }
+
+    /// Ends a case in which each connection was lost or discarded.
+    #[track_caller]
+    pub(super) fn finish_all_gone(mut self) {
+        let (reactor, witness) = (self.reactor.clone(), self.witness.clone());
+        self.until(|| witness.made() == witness.lost() + witness.left() && reactor.counters().watched == 0);
+    }
 }
 
 /// A callback of a protocol.

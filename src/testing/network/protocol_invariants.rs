@@ -7,7 +7,7 @@
 //! | `connection_made` | is not the first call, or comes twice |
 //! | `connection_lost` | is not the last, or comes twice |
 //! | bytes | differ from the next ones (see the kernel's ledger); follow `read_connection_lost`; are empty |
-//! | any call | comes while another runs on the same reactor |
+//! | any call | comes while another runs on the same reactor; follows a discard |
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ enum ProtocolStage {
     /// The peer's direction has ended.
     ReadLost,
     Lost,
+    Discarded,
 }
 
 impl ProtocolInvariants {
@@ -72,6 +73,7 @@ impl Observer for ProtocolInvariants {
             (None, Callback::Made) => {}
             (None, _) => fault("a callback before connection_made"),
             (Some(ProtocolStage::Lost), _) => fault("a callback after connection_lost"),
+            (Some(ProtocolStage::Discarded), _) => fault("a callback after the connection was discarded"),
             (Some(_), Callback::Made) => fault("connection_made came twice"),
             (Some(ProtocolStage::ReadLost), Callback::ReadLost) => fault("read_connection_lost came twice"),
             (Some(ProtocolStage::ReadLost), Callback::Data(_)) => fault("data_received after read_connection_lost"),
@@ -100,5 +102,12 @@ impl Observer for ProtocolInvariants {
 
     fn returned(&self, _id: Id) {
         self.running.set(None);
+    }
+
+    fn discarded(&self, id: Id) {
+        self.stages.borrow_mut().insert(key(id), ProtocolStage::Discarded);
+        if let Some(socket) = self.socket(id) {
+            self.kernel.borrow_mut().gives_up(socket);
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | `next_step.rs` | the slow path of `next_step` |
 //! | `sending.rs` | sends and their results |
 //! | `held.rs` | bytes that cannot be delivered yet |
+//! | `discarded.rs` | an end that skips the states |
 //! | `broken.rs` | the time between a fatal error of the network and its delivery |
 //! | `producing.rs` | producers |
 //! | `drain_waiter.rs` | a future that waits for a short queue |
@@ -37,7 +38,7 @@
 //! | `Failing` | a callback failed, or the reactor stops: one flush to the socket, then it closes | that failure |
 //! | `Dead` | the network is over | that error |
 //! | `Aborting` | `abort_connection`, or the close timeout: the queue is dropped, the peer sees a reset | `Aborted`, `CloseTimedOut` |
-//! | `Over` | `next_step` has returned `Close` | |
+//! | `Over` | `next_step` has returned `Close`, or the stream was discarded | |
 //!
 //! A `Draining` stream closes when its queue is empty. The close timeout ends it only if the peer
 //! takes no bytes. The flush of a `Failing` stream is what the socket takes at once.
@@ -68,6 +69,7 @@
 //!    write direction is not shut, and the handshake has a deadline.
 
 mod broken;
+mod discarded;
 mod drain_waiter;
 mod flags;
 mod held;

@@ -10,7 +10,8 @@
 //! | given above no more layers than the other end has | the other protocol wrote there; if that end has more layers, the rest is theirs |
 //! | given above more layers than the other end has | not compared: the other protocol is its own layer, or the test plays it |
 //!
-//! A clean end over TCP follows all bytes that were written, or sealed and seen waiting.
+//! A clean end over TCP follows all bytes that were written, or sealed and seen waiting, unless the
+//! end was discarded.
 //!
 //! The first rows hold for any combination of ends. If a TLS side meets a plain one, each is still
 //! checked against its own bytes. For two plain ends they prove together that each protocol is
@@ -33,6 +34,8 @@ pub(super) struct Ledger {
     /// Bytes that the other protocol has written above one layer, two, .., and this one was not
     /// given yet.
     promised: Vec<Expected>,
+    /// The end was discarded, which drops bytes that wait to be sent.
+    pub(super) has_given_up: bool,
 }
 
 impl Ledger {
@@ -106,6 +109,15 @@ impl Kernel {
         if unsent > 0 && !stream.is_unix() {
             let local = &stream.local;
             self.faults.add(format_args!("{local} ends cleanly, but {unsent} written bytes are unsent"));
+        }
+    }
+
+    /// Records that an end is discarded: bytes that it has not sent are dropped, and its end may look
+    /// clean.
+    pub(crate) fn gives_up(&mut self, id: SocketId) {
+        if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
+            stream.ledger.unsent.clear();
+            stream.ledger.has_given_up = true;
         }
     }
 

@@ -317,7 +317,8 @@ impl Kernel {
     /// Returns `true` if a stream can still end cleanly, where a reset would report a loss to its
     /// peer.
     pub(crate) fn can_end_cleanly(&self, id: SocketId) -> bool {
-        matches!(self.sockets.get(&id), Some(SimulatedSocket::Stream(stream)) if !stream.reset && !stream.shut && !stream.is_unix())
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(&id) else { return false };
+        !stream.reset && !stream.shut && !stream.is_unix() && !stream.ledger.has_given_up
     }
 
     /// Returns the number of readable bytes, whether the end has arrived behind them, and whether
