@@ -12,6 +12,8 @@
 //! and ring the loop.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +24,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
 use ropewalk::error::ReactorError;
 use ropewalk::reactor::{HostedRun, Remote};
-use ropewalk::{BackendKind, Clock, Reactor};
+use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
 
 use crate::conn::Conn;
 use crate::gil::{Gil, Wait};
@@ -147,13 +149,16 @@ impl Engine {
             ));
         }
         state.is_leaving.set(false);
+        let contexts = state.contexts.take();
+        drop(contexts);
         state.begin_run()
     }
 
     /// Ends the run. What was written leaves; timers, descriptors and connections stay.
     fn end(&self, py: Python<'_>) {
-        let run = self.state.get(py).run.take();
-        drop(run);
+        let state = self.state.get(py);
+        let (run, contexts) = (state.run.take(), state.contexts.take());
+        drop((run, contexts));
     }
 
     /// Makes turns until `leave`, or until a signal's handler raises.
@@ -339,9 +344,11 @@ impl State {
             }),
             None => self.engine.iterate(longest.unwrap_or(LONGEST_TURN)),
         };
-        // Another thread may make the next one.
-        let contexts = self.contexts.take();
-        drop(contexts);
+        if self.run.borrow().is_none() {
+            // Another thread may make the next one.
+            let contexts = self.contexts.take();
+            drop(contexts);
+        }
         logs::forward(py);
         if let Err(error) = turned {
             if matches!(error, ReactorError::Poll(_)) {
@@ -360,8 +367,7 @@ impl State {
         peer: SocketAddr,
         protocol: impl Protocol,
     ) -> PyResult<Transport> {
-        let options = AdoptOptions::new().tcp_no_delay(false);
-        TODO
+        Ok(self.engine.tmp_adopt(socket, crate::conn::unspecified(peer), peer, protocol)?)
     }
 
     /// Returns the stack of log contexts of this thread (Twisted: `ContextTracker.contexts`).
