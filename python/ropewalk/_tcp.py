@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import abstract, error, main, tcp
+from twisted.internet import abstract, main, tcp
 from twisted.python import context, failure, log
 
 from ropewalk._native import Conn
@@ -25,7 +25,6 @@ except ImportError:  # pyOpenSSL is not there, so no connection has a `startTLS`
 _REASONS = {
     "done": main.CONNECTION_DONE,
     "lost": main.CONNECTION_LOST,
-    "aborted": error.ConnectionAborted(),
 }
 
 
@@ -117,10 +116,9 @@ class _Connection(Conn):
     def abortConnection(self) -> None:
         if self.disconnected or self._aborting:
             return
-        if self._abort():
-            self._aborting = True
-        else:
-            super().abortConnection()
+        # The engine drops the queue and resets the connection. The loss is told as in Twisted.
+        self._abort()
+        super().abortConnection()
 
     def _closeSocket(self, orderly: bool) -> None:
         """

@@ -50,6 +50,9 @@ class AsyncioRopewalkReactor(RopewalkReactor, AsyncioSelectorReactor):
         self._asyncioEventloop = Loop(self)
         asyncio.set_event_loop(self._asyncioEventloop)
 
+    # Calls of threads are queued, as on the other reactors, and not timers first.
+    callFromThread = base.ReactorBase.callFromThread
+
     def run(self, installSignalHandlers: bool = True) -> None:
         """
         Run both loops until the reactor stops.
@@ -280,9 +283,23 @@ def run(main: Coroutine[Any, Any, T], *, backend: Optional[str] = None) -> T:
     reactor.addSystemEventTrigger("before", "shutdown", cancel)
     try:
         reactor.run()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.run_until_complete(_shut_down(loop))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
     return task.result()
+
+
+async def _shut_down(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    End the other tasks, the generators and the threads of a loop, as C{asyncio.run} does.
+    """
+    others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    for task in others:
+        task.cancel()
+    for outcome in await asyncio.gather(*others, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            context = {"message": "a task failed while the loop was shut down", "exception": outcome}
+            loop.call_exception_handler(context)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()

@@ -512,15 +512,17 @@ impl Protocol for Bridge {
                 inner.forget();
                 // Nothing is registered with Twisted's reactor after both half-closes, so the
                 // program is told nothing.
-                if inner.read_ended.get() && inner.write_disconnected.get() && !inner.disconnecting.get() {
-                    return conn.call_method0(intern!(py, "_retire")).map(drop);
+                let is_half_closed_twice = inner.read_ended.get() && inner.write_disconnected.get();
+                match reason.check::<ConnectionClosed>() {
+                    // `abortConnection` has scheduled the call.
+                    Some(ConnectionClosed::Aborted) => conn.call_method0(intern!(py, "_retire")),
+                    _ if is_half_closed_twice && !inner.disconnecting.get() => {
+                        conn.call_method0(intern!(py, "_retire"))
+                    }
+                    Some(ConnectionClosed::Done) => conn.call_method1(intern!(py, "_over"), ("done",)),
+                    _ => conn.call_method1(intern!(py, "_over"), ("lost",)),
                 }
-                let reason = match reason.check::<ConnectionClosed>() {
-                    Some(ConnectionClosed::Done) => "done",
-                    Some(ConnectionClosed::Aborted) => "aborted",
-                    _ => "lost",
-                };
-                conn.call_method1(intern!(py, "_over"), (reason,)).map(drop)
+                .map(drop)
             });
         });
     }

@@ -496,7 +496,8 @@ pub(crate) fn duration(seconds: f64) -> Duration {
 
 /// Returns the exception for an error of the engine.
 fn failed(error: ReactorError) -> PyErr {
-    let message = error.to_string();
+    let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+    let message = format!("{error}{cause}");
     match error {
         ReactorError::AlreadyRunning => Python::attach(|py| {
             let found = py.import("twisted.internet.error").and_then(|module| module.getattr("ReactorAlreadyRunning"));
