@@ -158,9 +158,11 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         @return: L{IDelayedCall<twisted.internet.interfaces.IDelayedCall>}.
         """
         assert delay >= 0, f"{delay} is not greater than or equal to 0 seconds"
-        clock = None if self.seconds is self._ownSeconds else self.seconds
-        creator = format_stack()[:-1] if base.DelayedCall.debug else None
-        return self._engine.call_later(delay, callable, args, kw or None, clock, creator)
+        special = None
+        if self.seconds is not self._ownSeconds or base.DelayedCall.debug:
+            clock = None if self.seconds is self._ownSeconds else self.seconds
+            special = (clock, format_stack()[:-1] if base.DelayedCall.debug else None)
+        return self._engine.call_later(delay, callable, args, kw or None, special)
 
     def getDelayedCalls(self) -> list[DelayedCall]:
         """

@@ -74,7 +74,12 @@ impl Conn {
     /// Hands the descriptor of `socket` to the engine, which reads from it from now on. `peer` is
     /// the address of the other end, for the engine's log. Returns the descriptor's number.
     #[pyo3(name = "_takeOver")]
-    fn take_over(slf: &Bound<'_, Self>, engine: &Bound<'_, Engine>, socket: &Bound<'_, PyAny>, peer: (String, u16)) -> PyResult<i32> {
+    fn take_over(
+        slf: &Bound<'_, Self>,
+        engine: &Bound<'_, Engine>,
+        socket: &Bound<'_, PyAny>,
+        peer: (String, u16),
+    ) -> PyResult<i32> {
         let py = slf.py();
         let state = engine.get().state(py);
         let descriptor = gil::detached(socket)?;
@@ -399,7 +404,12 @@ impl Inner {
         Ok(())
     }
 
-    fn through_tls(&self, py: Python<'_>, method: &Bound<'_, pyo3::types::PyString>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn through_tls(
+        &self,
+        py: Python<'_>,
+        method: &Bound<'_, pyo3::types::PyString>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         if self.connected.get()
             && let Some(protocol) = self.protocol(py)
         {
@@ -421,7 +431,12 @@ impl Inner {
     }
 
     /// Has the loop make a call of another thread.
-    fn call_from_thread(&self, slf: &Bound<'_, Conn>, name: &Bound<'_, PyAny>, argument: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn call_from_thread(
+        &self,
+        slf: &Bound<'_, Conn>,
+        name: &Bound<'_, PyAny>,
+        argument: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let method = slf.getattr(name.cast::<pyo3::types::PyString>()?)?;
         self.state().map_or(Ok(()), |state| state.call_from_thread(method, argument))
     }
@@ -568,9 +583,8 @@ fn in_context<'py>(
         }
     };
     contexts.append(context)?;
-    let done = call(conn, inner).or_else(|error| {
-        conn.call_method1(intern!(py, "_failed"), (error.into_value(py),)).map(drop)
-    });
+    let done =
+        call(conn, inner).or_else(|error| conn.call_method1(intern!(py, "_failed"), (error.into_value(py),)).map(drop));
     let popped = contexts.del_item(contexts.len() - 1);
     done.and(popped)
 }

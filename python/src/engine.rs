@@ -196,8 +196,8 @@ impl Engine {
         self.state.get(py).seconds()
     }
 
-    /// Schedules `call(*args, **kw)` in `delay` seconds. `clock` is a function that replaces
-    /// `seconds` for this call, and `creator` the stack of the caller; both may be None.
+    /// Schedules `call(*args, **kw)` in `delay` seconds. `special` is a pair for calls that need it:
+    /// a function that replaces `seconds`, and the stack of the caller. Both may be None.
     fn call_later<'py>(
         &self,
         py: Python<'py>,
@@ -205,10 +205,10 @@ impl Engine {
         call: Py<PyAny>,
         args: Py<PyTuple>,
         kw: Option<Py<PyDict>>,
-        clock: Option<Bound<'py, PyAny>>,
-        creator: Option<Py<PyAny>>,
+        special: Option<(Option<Bound<'py, PyAny>>, Option<Py<PyAny>>)>,
     ) -> PyResult<Py<DelayedCall>> {
         let state = self.state.get(py);
+        let (clock, creator) = special.unwrap_or_default();
         let clock = match clock {
             Some(clock) => {
                 let time = clock.call0()?.extract::<f64>()? + delay;
@@ -244,7 +244,7 @@ impl Engine {
     fn delayed_calls<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let state = self.state.get(py);
         let mut calls: Vec<_> = state.timers.borrow().iter().map(|call| call.clone_ref(py)).collect();
-        calls.sort_by(|one, other| one.get().deadline(py).cmp(&other.get().deadline(py)));
+        calls.sort_by_key(|call| call.get().deadline(py));
         PyList::new(py, calls)
     }
 
@@ -361,12 +361,7 @@ impl State {
     }
 
     /// Hands a connected socket to the engine.
-    pub(crate) fn adopt(
-        &self,
-        socket: OwnedFd,
-        peer: SocketAddr,
-        protocol: impl Protocol,
-    ) -> PyResult<Transport> {
+    pub(crate) fn adopt(&self, socket: OwnedFd, peer: SocketAddr, protocol: impl Protocol) -> PyResult<Transport> {
         Ok(self.engine.tmp_adopt(socket, crate::conn::unspecified(peer), peer, protocol)?)
     }
 

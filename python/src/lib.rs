@@ -4,7 +4,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `engine.rs` | [`Engine`](engine::Engine): the loop, and the tables of all objects that it keeps |
+//! | `engine.rs` | `Engine`: the loop, and the tables of all objects that it keeps |
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |

@@ -100,7 +100,7 @@ impl State {
             return if kind.reads() { Conn::read(selectable.cast()?).map(drop) } else { Ok(()) };
         }
         if self.is_asleep() {
-            return self.from_another_thread(selectable, if kind.reads() { "addReader" } else { "addWriter" });
+            return self.hand_over(selectable, if kind.reads() { "addReader" } else { "addWriter" });
         }
         let number: RawFd = selectable.call_method0(intern!(py, "fileno"))?.extract()?;
         let mut replaced = None;
@@ -139,7 +139,7 @@ impl State {
             return if kind.reads() { Conn::pause(selectable.cast()?).map(drop) } else { Ok(()) };
         }
         if self.is_asleep() {
-            return self.from_another_thread(selectable, if kind.reads() { "removeReader" } else { "removeWriter" });
+            return self.hand_over(selectable, if kind.reads() { "removeReader" } else { "removeWriter" });
         }
         let now: RawFd = selectable.call_method0(intern!(selectable.py(), "fileno"))?.extract()?;
         let Some(number) = self.watches.number(selectable, kind, now) else { return Ok(()) };
@@ -156,7 +156,7 @@ impl State {
         Ok(())
     }
 
-    fn from_another_thread(&self, selectable: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+    fn hand_over(&self, selectable: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
         let py = selectable.py();
         match self.reactor(py) {
             Some(reactor) => self.call_from_thread(reactor.bind(py).getattr(method)?, Some(selectable)),
@@ -181,9 +181,12 @@ impl Callbacks {
     fn ready(&self, kind: Interest, is_hung_up: bool) {
         Python::attach(|py| {
             let Some(state) = self.state.upgrade() else { return };
-            let found = state.watches.0.borrow().get(&self.number).and_then(|entry| {
-                entry.object(kind).map(|selectable| selectable.clone_ref(py))
-            });
+            let found = state
+                .watches
+                .0
+                .borrow()
+                .get(&self.number)
+                .and_then(|entry| entry.object(kind).map(|selectable| selectable.clone_ref(py)));
             let Some(selectable) = found else { return };
             // The method logs what the selectable raises. Its own failure is the turn's.
             let _ = state.tell(py, |reactor| {
