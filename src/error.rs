@@ -487,6 +487,22 @@ pub struct PoolStopped;
 #[error("the reactor's own thread cannot wait for the reactor")]
 pub struct OwnThread;
 
+/// The request needs the system, and the loop waits in it: between the functions of
+/// [`Builder::around_wait`](crate::reactor::Builder::around_wait), where another thread of an
+/// interpreter has made the request. Make it on the loop's thread:
+/// [`Remote::call_from_thread`](crate::reactor::Remote::call_from_thread).
+///
+/// It is the source of an [`io::Error`] of the kind `ResourceBusy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the loop waits, so the system can't be asked now")]
+pub struct LoopWaits;
+
+impl From<LoopWaits> for io::Error {
+    fn from(waits: LoopWaits) -> Self {
+        Self::new(io::ErrorKind::ResourceBusy, waits)
+    }
+}
+
 /// The reason why a lock in the file system cannot be taken or released.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -169,6 +169,8 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../docs/deferreds.md")]
     struct Deferreds;
+    #[doc = include_str!("../docs/embedding.md")]
+    mod embedding {}
     #[doc = include_str!("../docs/from-twisted.md")]
     struct FromTwisted;
     #[doc = include_str!("../docs/logs.md")]

@@ -65,6 +65,15 @@ impl Address {
         }
     }
 
+    /// Returns the family of the address.
+    pub(crate) fn family(&self) -> AddressFamily {
+        match self {
+            Self::Inet(SocketAddr::V4(_)) => AddressFamily::Inet,
+            Self::Inet(SocketAddr::V6(_)) => AddressFamily::Inet6,
+            Self::Unix(_) => AddressFamily::Unix,
+        }
+    }
+
     /// Returns the socket address, or `None` for a UNIX socket.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {

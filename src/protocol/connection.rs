@@ -7,9 +7,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use super::Protocol;
-use super::joint::ErasedJoint;
-#[cfg(feature = "testing")]
-use super::joint::Joint;
+use super::joint::{ErasedJoint, Joint};
 use crate::deferred::{Deferred, Outcome, Promise, maybe_deferred};
 use crate::error::Unavailable;
 use crate::failure::Result;
@@ -156,8 +154,6 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
-/// For the test kit, which drives joints without a reactor.
-#[cfg(feature = "testing")]
 impl<P: Protocol> Connection<P> {
     /// Joins a protocol to a transport. Returns the handle, and the joint to drive.
     pub(crate) fn join(protocol: P, transport: Transport) -> (Self, Rc<dyn ErasedJoint>) {

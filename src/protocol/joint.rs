@@ -8,8 +8,8 @@
 //! 3. each call is guarded: an `Err` or a panic is logged, and becomes the reason of the
 //!    connection's end
 //!    ([`Stream::callback_failed`](crate::transport::stream::Stream::callback_failed));
-//! 4. a protocol whose connection is discarded is dropped as soon as no call of it is under way, and
-//!    before any other could begin;
+//! 4. a protocol whose connection is discarded is dropped as soon as no call of it is under way,
+//!    and before any other could begin;
 //! 5. no borrow of the stream is held during a call, and no borrow of the protocol outside of one.
 
 use std::any::{TypeId, type_name};
@@ -41,8 +41,8 @@ pub(crate) trait ErasedJoint {
     fn deliver_held(&self);
     /// Reports that the write direction was shut.
     fn write_connection_lost(&self);
-    /// Reports that the transport's queue is above its limit, or that the producer is to pause or
-    /// to resume.
+    /// Makes the first call for a connection that was handed over. Otherwise reports that the
+    /// transport's queue is above its limit, or that the producer is to pause or to resume.
     fn tell_of_queue(&self);
     /// Handles a deadline of the stream that has passed.
     fn deadline_passed(&self);
@@ -223,6 +223,11 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn tell_of_queue(&self) {
+        let is_unmade = self.transport.stream().take_unmade();
+        if is_unmade {
+            self.tell(Callback::Made, P::connection_made);
+            return self.transport.mark_dirty();
+        }
         let is_over_limit = self.transport.stream().take_limit_notice();
         if is_over_limit {
             self.tell(Callback::QueueLimit, P::queue_limit_reached);

@@ -13,8 +13,12 @@ impl Builder {
     /// - A turn that has work, and so does not wait, calls neither. A program that drives the
     ///   reactor by [`HostedRun::step`](super::HostedRun::step) with a limit of zero does not wait
     ///   in the reactor, so the hook belongs around the host's own wait there.
-    /// - Both are called on the reactor's thread, with nothing borrowed. They may not use the
-    ///   reactor: work that `before` gives to it may wait for the next event.
+    /// - Both are called on the reactor's thread, with nothing borrowed. From the call of `before`
+    ///   to the return of `after` the reactor [waits](super::Reactor::is_waiting). The functions
+    ///   may use it meanwhile, and so may other threads that hold the interpreter's lock instead of
+    ///   this one. Requests take effect when the wait is over, which they end; the few that need an
+    ///   answer of the system fail with [`LoopWaits`](crate::error::LoopWaits). The guide on
+    ///   embedding has the list (`docs/embedding.md`).
     /// - `after` is called exactly once for each `before`, also if the wait fails. The exception is
     ///   a `before` that panicked: its panic is logged, and the wait goes on without `after`. A
     ///   panic of `after` is logged.

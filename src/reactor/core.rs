@@ -13,6 +13,7 @@ use super::net::Net;
 use super::net::dial::DialAttempt;
 use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
+use super::postponed::Postponed;
 use super::process::Process;
 use super::run_state::Run;
 use super::signal_handling::SignalHandling;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(super) signals: SignalHandling,
     pub(super) run: Run,
     pub(super) aftermath: Aftermath<Self>,
+    pub(super) postponed: Postponed<Self>,
     pub(super) net: Net<NameResolver>,
     /// The receive buffer, between turns.
     pub(super) inbox: Cell<Inbox>,
@@ -103,6 +105,7 @@ impl Core {
             signals: SignalHandling::default(),
             run: Run::new(),
             aftermath: Aftermath::default(),
+            postponed: Postponed::default(),
             net: Net::new(resolver),
             inbox: Cell::default(),
             counters: Cell::default(),
@@ -129,34 +132,35 @@ impl Driver for Core {
         if self.is_forked_child() {
             return 0;
         }
-        self.backend.borrow_mut().send_now(id, data)
+        // Bytes that are not sent at once are queued.
+        self.awake_backend().map_or(0, |mut backend| backend.send_now(id, data))
     }
 
     fn set_option(&self, id: Id, option: SocketOption) -> io::Result<()> {
         if self.is_forked_child() {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        self.backend.borrow_mut().set_option(id, option)
+        self.awake_backend()?.set_option(id, option)
     }
 
     fn no_delay(&self, id: Id) -> io::Result<bool> {
-        self.backend.borrow().no_delay(id)
+        self.awake_backend()?.no_delay(id)
     }
 
     fn keep_alive(&self, id: Id) -> io::Result<bool> {
-        self.backend.borrow().keep_alive(id)
+        self.awake_backend()?.keep_alive(id)
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {
-        self.backend.borrow().passes_descriptors(id)
+        self.awake_backend().is_ok_and(|backend| backend.passes_descriptors(id))
     }
 
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {
-        self.backend.borrow().peer_credentials(id)
+        self.awake_backend()?.peer_credentials(id)
     }
 
     fn raw_fd(&self, id: Id) -> Option<RawFd> {
-        self.backend.borrow().descriptor(id).map(|descriptor| descriptor.as_raw_fd())
+        self.awake_backend().ok()?.descriptor(id).map(|descriptor| descriptor.as_raw_fd())
     }
 
     fn duplicate(&self, id: Id, lasting: bool) -> io::Result<OwnedFd> {
@@ -165,7 +169,7 @@ impl Driver for Core {
         }
         let duplicate = self.second_descriptor(id)?;
         if lasting {
-            self.backend_for_request().share(id)?;
+            self.backend_for_request()?.share(id)?;
         }
         Ok(duplicate)
     }

@@ -17,16 +17,18 @@
 //! | a result that a startup or shutdown waits for | `Triggers::fire`, `Core::cancel_job` |
 //! | a call for the end of a turn | `Core::at_end_of_turn` |
 //!
+//! A loop that waits between the program's hooks is woken through the same doors (`awake.rs`).
+//!
 //! None of them costs anything in a turn: each is a flag that is set only while a host waits.
 
-use std::cell::{Cell, RefMut};
+use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::Reactor;
-use super::backend::AnyBackend;
 use super::core::Core;
 use crate::error::ReactorError;
 use crate::time::Clock;
@@ -185,7 +187,10 @@ impl HostedRun {
         if self.is_over() || core.is_closed() {
             return Err(ReactorError::NotRunning);
         }
-        core.backend.borrow_mut().poller().map_err(ReactorError::Setup)
+        core.awake_backend()
+            .map_err(io::Error::from)
+            .and_then(|mut backend| backend.poller())
+            .map_err(ReactorError::Setup)
     }
 
     /// Returns `true` if the run is over: [`step`](Self::step) has returned `false` or an error of
@@ -256,13 +261,6 @@ impl Core {
         if !self.is_forked_child() {
             self.backend.borrow_mut().end_hosting();
         }
-    }
-
-    /// Returns the backend, for a request that may come from outside of a turn. A host that waits
-    /// is woken: the request may need another system call, or may be answered already.
-    pub(super) fn backend_for_request(&self) -> RefMut<'_, AnyBackend> {
-        self.threads.wake_host();
-        self.backend.borrow_mut()
     }
 }
 

@@ -166,8 +166,12 @@ impl Core {
         self.run.close_in_child();
         self.signals.leave_to_parent();
         self.threads.leave_to_parent();
-        let backend = self.backend.replace(Box::new(Closed::new(0)).into());
-        drop(backend);
+        // Another thread may have forked while the loop waited. There is no such thread in the
+        // child, and its borrow of the backend never ends: the descriptors stay open.
+        if !self.postponed.is_waiting() {
+            let backend = self.backend.replace(Box::new(Closed::new(0)).into());
+            drop(backend);
+        }
         mem::forget(Rc::clone(self));
     }
 

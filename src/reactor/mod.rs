@@ -14,12 +14,13 @@
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
-//! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream_port`], [`Reactor::adopt_stream_connection`] |
+//! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream`], [`adopt_stream_port`](Reactor::adopt_stream_port) |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
 //! | block or compute in a thread | [`Reactor::defer_to_thread`], [`Reactor::call_in_thread`], [`ThreadPool`] |
 //! | call the reactor from another thread | [`Reactor::remote`], [`Remote`] |
+//! | embed an interpreter | [`Builder::around_wait`], [`Builder::on_ring`], [`Reactor::is_waiting`] |
 //! | handle a signal | [`Reactor::on_signal`] |
 //! | wait for a descriptor of a C library or another crate | [`Reactor::watch`], [`Watcher`] |
 //! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
@@ -39,6 +40,8 @@
 // | `turn.rs`, `aftermath.rs` | the phases of one turn, and the work that one leaves for another |
 // | `react.rs` | a whole program |
 // | `hosting.rs`, `around_wait.rs` | a run inside another event loop; a hook around the wait |
+// | `on_ring.rs` | a hook for the rings of other threads |
+// | `awake.rs`, `postponed.rs` | requests to the backend, and those that wait for the end of a wait |
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
@@ -53,6 +56,7 @@
 
 mod aftermath;
 mod around_wait;
+mod awake;
 mod backend;
 mod backend_kind;
 mod core;
@@ -63,8 +67,10 @@ mod inherited;
 mod interest;
 mod life;
 mod net;
+mod on_ring;
 mod on_signal;
 mod paged_vec;
+mod postponed;
 mod process;
 mod react;
 mod run;
@@ -108,6 +114,7 @@ pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;
 pub use self::net::resolver::{Resolver, SystemResolver};
+use self::on_ring::OnRing;
 pub use self::on_signal::SignalSubscription;
 pub use self::react::{Finish, run};
 pub use self::threads::pool::ThreadPoolStatistics;
@@ -184,6 +191,7 @@ impl Reactor {
             simulated_jobs: None,
             observer: None,
             around_wait: None,
+            on_ring: None,
         }
     }
 
@@ -347,7 +355,7 @@ impl Reactor {
     pub fn counters(&self) -> Counters {
         let jobs = self.0.threads.load();
         Counters {
-            stale_events: self.0.backend.borrow().stale(),
+            stale_events: self.0.stale_events(),
             watched: self.0.slots.borrow().len(),
             jobs_waiting: jobs.queued,
             threads_at_work: jobs.working,
@@ -397,6 +405,7 @@ pub struct Builder {
     simulated_jobs: Option<JobTime>,
     observer: Option<BuilderObserver>,
     around_wait: Option<AroundWait>,
+    on_ring: Option<OnRing>,
 }
 
 /// Draws the duration of the next job, on a reactor without threads.

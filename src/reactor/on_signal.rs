@@ -5,12 +5,15 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 
 use super::core::{Core, Slot};
 use super::interest::Interest;
 use super::signals::{self, Signals};
 use super::{Reactor, WeakReactor};
-use crate::error::{ReactorError, SignalError};
+use crate::error::{LoopWaits, ReactorError, SignalError};
+use crate::log::error;
+use crate::transport::id::Id;
 
 impl Reactor {
     /// Calls `call` in the loop whenever the process receives `signal` (Twisted: `signal.signal`
@@ -117,9 +120,8 @@ impl Core {
     pub(super) fn remove_signals(&self) {
         let handlers = self.signals.take();
         if let Some((id, signals)) = handlers {
-            self.backend_for_request().close(id, false);
             self.slots.borrow_mut().remove(id);
-            drop(signals);
+            self.close_source(id, false, signals);
         }
     }
 
@@ -131,13 +133,25 @@ impl Core {
         let mut signals = Signals::new()?;
         change(&mut signals)?;
         let id = self.slots.borrow_mut().insert(Slot::Signals);
-        let watched = self.backend_for_request().watch(id, signals.descriptor(), Interest::READ);
-        if let Err(error) = watched {
+        let descriptor = signals.descriptor();
+        let watched = self.backend_for_request().map(|mut backend| backend.watch(id, descriptor, Interest::READ));
+        if let Ok(Err(error)) = watched {
             self.slots.borrow_mut().remove(id);
             return Err(error);
         }
         self.signals.install(id, signals);
+        if let Err(LoopWaits) = watched {
+            self.when_awake(move |core| core.watch_signals(id, descriptor));
+        }
         Ok(())
+    }
+
+    /// Watches the descriptor of handlers that were installed while the loop waited.
+    fn watch_signals(&self, id: Id, descriptor: RawFd) {
+        let watched = self.backend.borrow_mut().watch(id, descriptor, Interest::READ);
+        if let Err(error) = watched {
+            error!(%error, "signals are not handled");
+        }
     }
 
     /// Handles the signals that arrived. Stopping comes first, so that a subscriber sees the

@@ -1,6 +1,7 @@
 //! One turn of the loop. Its phases, in order:
 //!
-//! 1. Run the calls from other threads, as many as were queued when the turn began.
+//! 1. Run the calls from other threads, as many as were queued when the turn began. Then call the
+//!    hook for rings, if there were any.
 //! 2. Run the timers that were due when the turn began, a bounded slice of them. Timers that are
 //!    added meanwhile wait for the next turn.
 //! 3. (Compaction of cancelled timers: nothing to do, since they leave the queue when they are
@@ -15,10 +16,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Core;
 use super::backend::BackendEvent;
+use super::{Core, Reactor};
 use crate::error::ReactorError;
-use crate::failure::{Panicked, guarded};
+use crate::failure::guarded;
 use crate::log::error;
 use crate::time::Clock;
 
@@ -100,37 +101,33 @@ impl Core {
         Ok(())
     }
 
-    /// Calls the program's hook before a wait, unless that returns at once. Returns `true` if
-    /// [`wait_ended`](Self::wait_ended) is to follow.
-    #[cold]
-    #[inline(never)]
-    fn wait_begins(&self) -> bool {
-        let Some(hook) = &self.settings.around_wait else { return false };
-        let may_block = self.backend.borrow_mut().is_idle();
-        may_block && guarded(|| hook.before()).inspect_err(hook_failed).is_ok()
-    }
-
-    /// Calls the program's hook after a wait.
-    #[cold]
-    #[inline(never)]
-    fn wait_ended(&self) {
-        if let Some(hook) = &self.settings.around_wait {
-            // A failure was logged, and the turn goes on.
-            let _ = guarded(|| hook.after()).inspect_err(hook_failed);
-        }
-    }
-
     #[inline(never)]
     fn run_remote_calls(self: &Rc<Self>) {
-        let calls = self.threads.take_calls();
-        if calls.is_empty() {
+        if !self.threads.has_calls() {
             return;
         }
+        let calls = self.threads.take_calls();
+        let is_rung = self.threads.take_ring();
         let Some(reactor) = self.reactor() else { return };
         for call in calls {
             if let Err(failure) = guarded(|| call(&reactor)) {
                 error!(%failure, "a call from a thread failed");
             }
+        }
+        if is_rung {
+            self.rung(&reactor);
+        }
+    }
+
+    /// Calls the program's hook for rings.
+    fn rung(&self, reactor: &Reactor) {
+        // A turn with a call for its end does not wait. So a ring is never used up by a turn that
+        // sleeps behind it, whatever the program does about it, and when.
+        self.at_end_of_turn(|_| ());
+        if let Some(hook) = &self.settings.on_ring
+            && let Err(failure) = guarded(|| hook.call(reactor))
+        {
+            error!(%failure, "a hook for rings failed");
         }
     }
 
@@ -188,8 +185,4 @@ impl Core {
             }
         }
     }
-}
-
-fn hook_failed(failure: &Panicked) {
-    error!(%failure, "a hook around the wait failed");
 }

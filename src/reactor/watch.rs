@@ -27,7 +27,7 @@ use super::core::{Core, Slot};
 use super::descriptor::{Descriptor, KeptDescriptor};
 use super::interest::{Interest, Ready};
 use super::watched::Watched;
-use crate::error::WatchError;
+use crate::error::{LoopWaits, WatchError};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
 use crate::transport::id::Id;
@@ -368,7 +368,22 @@ impl WatchCore {
             return Err(WatchError::ForkedChild);
         }
         self.interest.set(interest);
-        let changed = core.backend_for_request().rewatch(self.id, interest);
+        if core.postponed.is_waiting() {
+            let watch = Rc::clone(self);
+            // An error is told to the watcher.
+            core.when_awake(move |core| drop(watch.update(core)));
+            return Ok(());
+        }
+        self.update(&core)
+    }
+
+    /// Passes the present interest to the backend. An error ends the watch.
+    fn update(self: &Rc<Self>, core: &Core) -> Result<(), WatchError> {
+        if self.has_ended.get() {
+            return Ok(());
+        }
+        let changed = core.backend_for_request().map_err(io::Error::from);
+        let changed = changed.and_then(|mut backend| backend.rewatch(self.id, self.interest.get()));
         let Err(error) = changed else { return Ok(()) };
         let told = self.refusal(copy_of(&error));
         error!(descriptor = self.descriptor, place = %self.place, error = %told, "a watched descriptor is lost");
@@ -379,6 +394,17 @@ impl WatchCore {
         let lost = Rc::clone(self);
         core.at_end_of_turn(move |_| lost.tell_untold());
         Err(self.refusal(error))
+    }
+
+    /// Begins a watch that was asked for while the loop waited. An error is told to the watcher.
+    fn begin(self: Rc<Self>, core: &Core) {
+        if self.has_ended.get() {
+            return;
+        }
+        let watched = core.backend.borrow_mut().watch(self.id, self.descriptor, self.interest.get());
+        if let Err(error) = watched {
+            self.lost(error);
+        }
     }
 
     /// Makes a call of the watcher. Its failure ends the watch.
@@ -429,14 +455,19 @@ impl WatchCore {
             return None;
         }
         self.has_ended.set(true);
-        if let Some(core) = core {
-            core.backend.borrow_mut().close(self.id, false);
-            let slot = core.slots.borrow_mut().remove(self.id);
-            drop(slot);
+        let kept = self.kept.take();
+        match core {
+            Some(core) => {
+                let (id, slot) = (self.id, core.slots.borrow_mut().remove(self.id));
+                core.when_awake(move |core| {
+                    core.backend.borrow_mut().close(id, false);
+                    drop_guarded("a watched descriptor", kept);
+                });
+                drop(slot);
+            }
+            None => drop_guarded("a watched descriptor", kept),
         }
-        let watcher = self.watcher.take();
-        drop_guarded("a watched descriptor", self.kept.take());
-        watcher
+        self.watcher.take()
     }
 
     fn refusal(&self, error: io::Error) -> WatchError {
@@ -493,8 +524,8 @@ impl Core {
         }
         let (number, kept) = descriptor.into_parts();
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let watched = self.backend_for_request().watch(id, number, interest);
-        if let Err(error) = watched {
+        let watched = self.backend_for_request().map(|mut backend| backend.watch(id, number, interest));
+        if let Ok(Err(error)) = watched {
             self.slots.borrow_mut().remove(id);
             return Err(refusal(number, error));
         }
@@ -512,6 +543,10 @@ impl Core {
         });
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Watched(Rc::clone(&watch) as Rc<dyn Watched>);
+        }
+        if let Err(LoopWaits) = watched {
+            let begun = Rc::clone(&watch);
+            self.when_awake(move |core| begun.begin(core));
         }
         Ok(watch)
     }

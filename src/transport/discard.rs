@@ -26,8 +26,8 @@ impl Transport {
     /// [`Unavailable::Gone`](crate::error::Unavailable::Gone).
     ///
     /// It works in every callback, also of this very protocol, and outside of a turn. A connection
-    /// whose end is decided, and whose `connection_lost` is yet to come, gets none. A socket that is
-    /// read on after `connection_lost` is closed as well. Otherwise this does nothing once the
+    /// whose end is decided, and whose `connection_lost` is yet to come, gets none. A socket that
+    /// is read on after `connection_lost` is closed as well. Otherwise this does nothing once the
     /// connection is over, and nothing in a forked child.
     ///
     /// Use [`abort_connection`](Self::abort_connection) for an end that the protocol is told of.

@@ -26,7 +26,8 @@ pub(crate) trait Settler {
 pub(crate) enum Later {
     /// Delivers held bytes, in the next turn.
     DeliverHeld,
-    /// Calls the protocol about the limit of its queue, or the producer.
+    /// Calls the protocol about a connection that was handed over, the limit of its queue, or the
+    /// producer.
     TellOfQueue,
     /// Tells the protocol that the write direction was shut.
     TellOfShut,

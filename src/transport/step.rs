@@ -22,7 +22,8 @@ pub(crate) enum Step {
     Send,
     /// Shut the write direction of the socket. The caller reads [`Stream::shut`] afterwards.
     ShutDownWriting,
-    /// Call the protocol about its queue's limit ([`Stream::take_limit_notice`]), or the producer
+    /// Call the protocol about a connection that was handed over ([`Stream::take_unmade`]), its
+    /// queue's limit ([`Stream::take_limit_notice`]), or the producer
     /// ([`Stream::take_producer`]), or wake the waiter ([`Stream::take_drained`]). All other steps
     /// wait for that.
     TellOfQueue,

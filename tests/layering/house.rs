@@ -10,6 +10,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("inherited", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
+    ("postponed", &[]),
     // The arguments of a watch, and its part that the table knows.
     ("descriptor", &[]),
     ("interest", &[]),
@@ -30,6 +31,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "backend",
             "life",
             "net",
+            "postponed",
             "process",
             "run_state",
             "signal_handling",
@@ -40,12 +42,14 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     ("around_wait", &[]),
+    ("on_ring", &[]),
     // `Reactor`, and its builder.
-    ("mod", &["around_wait", "backend", "backend_kind", "core", "inherited", "life", "net", "triggers"]),
-    ("turn", &["backend", "core"]),
+    ("mod", &["around_wait", "backend", "backend_kind", "core", "inherited", "life", "net", "on_ring", "triggers"]),
+    ("turn", &["backend", "core", "mod"]),
     ("run", &["core", "run_state", "triggers"]),
     ("events", &["core", "mod", "triggers"]),
-    ("hosting", &["backend", "core", "mod"]),
+    ("hosting", &["core", "mod"]),
+    ("awake", &["backend", "core", "mod"]),
     ("on_signal", &["core", "interest", "mod", "signals"]),
     ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
     ("watch_callbacks", &["watch"]),
@@ -64,6 +68,7 @@ const UPWARD: &[(&str, &str)] = &[
     ("life", "mod"),
     ("core", "mod"),
     ("around_wait", "mod"),
+    ("on_ring", "mod"),
 ];
 
 /// Returns the file or folder of a house that a path leads to.

@@ -14,6 +14,7 @@ const PARTS: &[(&str, &str)] = &[
     ("SignalHandling", "reactor/signal_handling.rs"),
     ("Triggers", "reactor/triggers.rs"),
     ("Aftermath", "reactor/aftermath.rs"),
+    ("Postponed", "reactor/postponed.rs"),
 ];
 
 /// Returns a line for each field of a part that others can name.

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adopt_stream;
 mod backend_choice;
 mod blocking_calls;
 mod custom_events;
@@ -14,6 +15,7 @@ mod hosting_wakes;
 mod life;
 mod no_threads;
 mod own_thread_pools;
+mod rings;
 mod running;
 mod signals;
 mod thread_pool;
@@ -26,3 +28,4 @@ mod turn;
 mod uring;
 #[cfg(feature = "io-uring")]
 mod uring_storms;
+mod waiting;

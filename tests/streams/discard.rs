@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::common::*;
 use ropewalk::transport::DiscardMode;
@@ -28,8 +29,8 @@ fn pair(reactor: &Reactor, to: SocketAddr, made: &RefCell<Option<Transport>>) ->
     (peer, made.take().expect("it was just there"))
 }
 
-/// The peer is told before `discard` returns: the loop makes no turn any more. Bytes that the socket
-/// had taken arrive, if the peer is not reset.
+/// The peer is told before `discard` returns: the loop makes no turn any more. Bytes that the
+/// socket had taken arrive, if the peer is not reset.
 #[test]
 fn a_peer_is_told_although_no_turn_follows() {
     on_each(|reactor| {
@@ -108,5 +109,26 @@ fn the_factory_of_a_discarded_client_stops() {
         run_until(&reactor, || log.has("stop"));
         run_until(&reactor, || serving.is_over());
         assert!(!log.is_over(), "the client was told");
+    });
+}
+
+/// The end of lingering reaches the kernel although no turn follows: the socket is closed, and a
+/// peer that goes on sending is reset.
+#[test]
+fn lingering_ends_although_no_turn_follows() {
+    on_each(|reactor| {
+        let (log, made) = (Log::default(), Rc::new(RefCell::new(None)));
+        let (lost, placed) = (log.clone(), Rc::clone(&made));
+        let (_port, to) = listen(&reactor, move |_| Some(Script::new(&lost).transport_into(&placed)));
+        let (mut peer, transport) = pair(&reactor, to, &made);
+        transport.lose_connection();
+        run_until(&reactor, || log.is_over());
+        assert_eq!(reactor.counters().watched, 2, "it lingers");
+        reactor.end_lingering();
+        assert_eq!(reactor.counters().watched, 1);
+        let until = Instant::now() + LIMIT;
+        while peer.write_all(b"still here").is_ok() {
+            assert!(Instant::now() < until, "the socket is open, on {:?}", reactor.backend());
+        }
     });
 }

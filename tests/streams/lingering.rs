@@ -90,3 +90,18 @@ fn lingering_ends_without_an_acknowledgement() {
     network.run_until(2 * LINGER_TIME, || network.open_sockets(&reactor) == 0).unwrap();
     assert_eq!(network.now() - began, LINGER_TIME);
 }
+
+/// A program that makes no more turns ends lingering at once, and no timer of it is left.
+#[test]
+fn the_program_ends_lingering() {
+    let (network, reactor, peer) = lingering(true);
+    reactor.end_lingering();
+    assert_eq!((network.open_sockets(&reactor), reactor.counters().watched), (0, 0));
+    reactor.end_lingering();
+    let before = network.now();
+    network.settle().unwrap();
+    assert_eq!(network.now(), before, "a timer is left");
+    peer.write(b"late").unwrap();
+    network.settle().unwrap();
+    assert!(peer.is_reset());
+}

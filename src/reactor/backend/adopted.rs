@@ -48,20 +48,9 @@ pub(super) fn examine(
     role: Role,
     options: &AdoptedOptions,
 ) -> Result<Examined, AdoptError> {
-    match sockopt::socket_type(descriptor) {
-        Ok(SocketType::STREAM) => {}
-        Ok(_) => return Err(AdoptError::NotAStream),
-        Err(Errno::NOTSOCK) => return Err(AdoptError::NotASocket),
-        Err(error) => return Err(system_error(error)),
-    }
-    let flags = rustix::io::fcntl_getfd(descriptor).map_err(system_error)?;
-    rustix::io::fcntl_setfd(descriptor, flags | FdFlags::CLOEXEC).map_err(system_error)?;
+    check_type(descriptor)?;
     let family = family(descriptor)?;
-    if let Some(expected) = options.family
-        && expected != family
-    {
-        return Err(AdoptError::WrongFamily { expected, found: family });
-    }
+    check_family(family, options)?;
     let listens = system::listens(descriptor).map_err(system_error)?;
     let peer = match (role, listens) {
         (Role::Port, false) => return Err(AdoptError::NotListening),
@@ -69,15 +58,55 @@ pub(super) fn examine(
         (Role::Port, true) => None,
         (Role::Connection, false) => Some(peer(descriptor)?),
     };
-    if family != AddressFamily::Unix && options.connections.no_delay {
-        sockopt::set_tcp_nodelay(descriptor, true).map_err(system_error)?;
-    }
-    system::prepare_adopted(descriptor).map_err(system_error)?;
+    prepare(descriptor, family, options)?;
     let host = socket::local_address(descriptor)?;
     Ok(match peer {
         None => Examined::Port(host),
         Some(peer) => Examined::Connection(AddressPair::new(host, peer)),
     })
+}
+
+/// Prepares a socket whose addresses the program has named. It is not asked for them, nor for
+/// anything else that its first send or receive would tell.
+pub(in crate::reactor) fn prepare_named(
+    descriptor: BorrowedFd<'_>,
+    host: &Address,
+    options: &AdoptedOptions,
+) -> Result<(), AdoptError> {
+    check_type(descriptor)?;
+    let family = host.family();
+    check_family(family, options)?;
+    prepare(descriptor, family, options)
+}
+
+/// Checks that a descriptor is of a stream socket, and makes it close-on-exec.
+fn check_type(descriptor: BorrowedFd<'_>) -> Result<(), AdoptError> {
+    match sockopt::socket_type(descriptor) {
+        Ok(SocketType::STREAM) => {}
+        Ok(_) => return Err(AdoptError::NotAStream),
+        Err(Errno::NOTSOCK) => return Err(AdoptError::NotASocket),
+        Err(error) => return Err(system_error(error)),
+    }
+    let flags = rustix::io::fcntl_getfd(descriptor).map_err(system_error)?;
+    if !flags.contains(FdFlags::CLOEXEC) {
+        rustix::io::fcntl_setfd(descriptor, flags | FdFlags::CLOEXEC).map_err(system_error)?;
+    }
+    Ok(())
+}
+
+fn check_family(found: AddressFamily, options: &AdoptedOptions) -> Result<(), AdoptError> {
+    match options.family {
+        Some(expected) if expected != found => Err(AdoptError::WrongFamily { expected, found }),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the options of a socket, and makes it nonblocking.
+fn prepare(descriptor: BorrowedFd<'_>, family: AddressFamily, options: &AdoptedOptions) -> Result<(), AdoptError> {
+    if family != AddressFamily::Unix && options.connections.no_delay {
+        sockopt::set_tcp_nodelay(descriptor, true).map_err(system_error)?;
+    }
+    system::prepare_adopted(descriptor).map_err(system_error)
 }
 
 /// Returns the address of the peer. A peer that has reset the connection has none any more.

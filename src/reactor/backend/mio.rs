@@ -225,6 +225,18 @@ impl Backend for Mio {
         adopted::examine(descriptor, role, options)
     }
 
+    fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
+        let registered = socket::set_blocking(socket.as_fd(), false)
+            .and_then(|()| self.poller.register(id, socket.as_raw_fd(), RECEIVING));
+        if let Err(error) = registered {
+            return Err((socket, error));
+        }
+        let mut stream = PolledStream::new(socket, unix);
+        stream.shared = true;
+        self.table.insert(id, PolledSource::Stream(stream));
+        Ok(())
+    }
+
     fn adopt_port(
         &mut self,
         id: Id,

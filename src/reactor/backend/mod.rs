@@ -94,6 +94,7 @@ use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::InFlight;
 
+pub(in crate::reactor) use self::adopted::prepare_named;
 pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
@@ -141,6 +142,12 @@ pub(crate) trait Backend {
         _options: &AdoptedOptions,
     ) -> Result<Examined, AdoptError> {
         Err(AdoptError::Unsupported)
+    }
+
+    /// Takes over a stream socket of the program's under `id`, in the blocking mode that the
+    /// backend needs. An error gives it back. A backend without descriptors refuses.
+    fn adopt_stream(&mut self, _id: Id, socket: OwnedFd, _unix: bool) -> Result<(), (OwnedFd, io::Error)> {
+        Err((socket, io::ErrorKind::Unsupported.into()))
     }
 
     /// Takes over an examined listening socket. Accepting starts at once. With `remove_file`, the

@@ -11,6 +11,7 @@
 //! - All descriptors of a socket share its blocking mode. So a ring polls such a
 //!   port.
 
+use std::cell::RefMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -21,7 +22,7 @@ use crate::error::{AdoptError, ConnectError, ListenError, NotAdopted};
 use crate::failure::Result;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::{
-    AdoptedOptions, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, PortOptions, Role,
+    AdoptedOptions, AnyBackend, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, PortOptions, Role,
 };
 use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::{QueueLimit, Transport};
@@ -75,6 +76,10 @@ impl AdoptOptions {
     pub fn remove_file(mut self, on: bool) -> Self {
         self.0.remove_file = on;
         self
+    }
+
+    pub(super) fn adopted(&self) -> &AdoptedOptions {
+        &self.0
     }
 
     pub(crate) fn connections(&mut self) -> &mut ConnectionOptions {
@@ -208,8 +213,10 @@ impl Core {
         let port_options = PortOptions { connections: options.connections, ..PortOptions::new() };
         let port = Rc::new(PortCore::adopted(host.clone(), port_options, factory));
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(&port)));
-        let adopt =
-            |socket| self.backend_for_request().adopt_port(id, socket, &host, &port.options, options.remove_file);
+        let adopt = |socket| match self.backend_for_request() {
+            Ok(mut backend) => backend.adopt_port(id, socket, &host, &port.options, options.remove_file),
+            Err(waits) => Err((socket, waits.into())),
+        };
         let adopted = adopt(socket).or_else(|(socket, error)| match error.into() {
             ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => adopt(socket),
             ListenRefusal::NoDescriptors(error) | ListenRefusal::System(error) => Err((socket, error)),
@@ -234,10 +241,15 @@ impl Core {
         options: &AdoptedOptions,
     ) -> Result<crate::address::Address, ListenError> {
         self.may_listen()?;
-        match self.backend.borrow().examine(socket.as_fd(), Role::Port, options)? {
+        match self.examining()?.examine(socket.as_fd(), Role::Port, options)? {
             Examined::Port(host) => Ok(host),
             Examined::Connection(_) => Err(AdoptError::NotListening.into()),
         }
+    }
+
+    /// Returns the backend, to examine a socket.
+    fn examining(&self) -> Result<RefMut<'_, AnyBackend>, AdoptError> {
+        self.awake_backend().map_err(|waits| AdoptError::System(waits.into()))
     }
 
     fn adopt_connection(
@@ -266,14 +278,8 @@ impl Core {
         socket: &OwnedFd,
         options: &AdoptedOptions,
     ) -> Result<AddressPair, ConnectError> {
-        let to = || "an adopted socket".to_owned();
-        if self.is_closed() || self.run.is_closing() {
-            return Err(ConnectError::ReactorStopped { to: to() });
-        }
-        if !self.is_ours() {
-            return Err(ConnectError::ForkedChild { to: to() });
-        }
-        match self.backend.borrow().examine(socket.as_fd(), Role::Connection, options)? {
+        self.may_adopt()?;
+        match self.examining()?.examine(socket.as_fd(), Role::Connection, options)? {
             Examined::Connection(ends) => Ok(ends),
             Examined::Port(_) => Err(AdoptError::Listening.into()),
         }
@@ -304,7 +310,7 @@ impl Core {
             Err(panic) => Err(panic.into()),
         };
         let adopted = built.and_then(|joint| {
-            let mut backend = self.backend_for_request();
+            let mut backend = self.backend.borrow_mut();
             backend.adopt(id, IncomingSocket::Descriptor { socket, unix }).map_err(AdoptError::System)?;
             backend.share(id).map_err(AdoptError::System)?;
             Ok(joint)

@@ -9,7 +9,7 @@ use super::dial::{Destination, Dial, DialAttempt, DialStage};
 use super::options::ConnectOptions;
 use crate::address::{Address, AddressPair};
 use crate::deferred::{Deferred, Promise};
-use crate::error::{ConnectError, FailedAttempt};
+use crate::error::{ConnectError, FailedAttempt, LoopWaits};
 use crate::failure::Failure;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::ConnectRefusal;
@@ -170,12 +170,17 @@ impl Core {
 
     fn start_attempt(self: &Rc<Self>, id: Id, attempt: &DialAttempt) {
         let options = attempt.dial.options.dial;
-        let mut begun = self.backend_for_request().connect(id, &attempt.to, &options);
-        // A new connection is worth more than the oldest lingering socket.
-        if matches!(begun, Err(ConnectRefusal::NoDescriptors(_))) && self.end_oldest_lingering() {
-            begun = self.backend_for_request().connect(id, &attempt.to, &options);
-        }
-        let Err(refusal) = begun else { return };
+        let connect = || Ok::<_, LoopWaits>(self.backend_for_request()?.connect(id, &attempt.to, &options));
+        let begun = match connect() {
+            // A new connection is worth more than the oldest lingering socket.
+            Ok(Err(ConnectRefusal::NoDescriptors(_))) if self.end_oldest_lingering() => connect(),
+            begun => begun,
+        };
+        let refusal = match begun {
+            Ok(Ok(())) => return,
+            Ok(Err(refusal)) => refusal,
+            Err(LoopWaits) => return self.start_attempt_awake(id),
+        };
         let error = match (refusal, options.from) {
             (ConnectRefusal::Busy, _) => return self.start_attempt_later(id),
             (ConnectRefusal::Bind(source), Some(local)) => ConnectError::Bind { local: local.into(), source },
@@ -188,6 +193,18 @@ impl Core {
         self.at_end_of_turn(move |_| {
             if let Some(core) = core.upgrade() {
                 core.attempt_failed(id, error);
+            }
+        });
+    }
+
+    /// Begins an attempt when the loop does not wait any more, unless it has ended by then.
+    fn start_attempt_awake(self: &Rc<Self>, id: Id) {
+        let core = Rc::downgrade(self);
+        self.when_awake(move |_| {
+            if let Some(core) = core.upgrade()
+                && let Some(attempt) = core.attempt(id)
+            {
+                core.start_attempt(id, &attempt);
             }
         });
     }
@@ -211,7 +228,7 @@ impl Core {
             // The connection goes to a free port of the local range, and the system chose that same
             // port as the local one.
             attempt.self_connects.set(attempt.self_connects.get() + 1);
-            self.backend_for_request().close(id, true);
+            self.close_source(id, true, ());
             self.start_attempt(id, &attempt);
             return;
         }
@@ -296,7 +313,7 @@ impl Core {
     fn close_attempt(&self, id: Id) {
         if let Some(attempt) = self.attempt(id) {
             self.slots.borrow_mut().remove(id);
-            self.backend_for_request().close(id, false);
+            self.close_source(id, false, ());
             attempt.cancel_timer();
         }
     }

@@ -325,6 +325,12 @@ impl Core {
     pub(in crate::reactor) fn disconnect_all(self: &Rc<Self>) {
         self.run.begin_closing();
         for id in self.ids(|slot| slot.joint().is_some()) {
+            if let Some(joint) = self.joint(id)
+                && joint.transport().stream().take_unmade()
+            {
+                // A failure is already the connection's reason to end.
+                let _ = joint.connection_made();
+            }
             let reason = Failure::untraced(ConnectionClosed::ReactorStopped);
             self.with_transport(id, |transport| transport.update(|stream| stream.fail(reason)));
         }

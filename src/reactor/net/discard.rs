@@ -33,7 +33,8 @@ impl Core {
         if had_deadline {
             self.disarm_deadline(id);
         }
-        // The protocol and its values are the program's. They are dropped when the socket is closed.
+        // The protocol and its values are the program's. They are dropped when the socket is
+        // closed.
         joint.transport().observe_discard();
         self.close_discarded(id, was_shut, mode);
         if let Some(factory) = factory {
@@ -43,14 +44,17 @@ impl Core {
         joint.discard();
     }
 
-    /// Closes the socket. An end is sent before, because other descriptors may keep the socket open.
+    /// Closes the socket. An end is sent before, because other descriptors may keep the socket
+    /// open.
     fn close_discarded(&self, id: Id, was_shut: bool, mode: DiscardMode) {
-        let mut backend = self.backend_for_request();
-        if mode == DiscardMode::End && !was_shut {
-            backend.shut_down_writing(id);
-        }
-        backend.close(id, mode == DiscardMode::Reset);
-        // There may be no other turn, and the peer is to be told now.
-        backend.flush();
+        self.when_awake(move |core| {
+            let mut backend = core.backend.borrow_mut();
+            if mode == DiscardMode::End && !was_shut {
+                backend.shut_down_writing(id);
+            }
+            backend.close(id, mode == DiscardMode::Reset);
+            // There may be no other turn, and the peer is to be told now.
+            backend.flush();
+        });
     }
 }

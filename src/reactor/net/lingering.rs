@@ -8,13 +8,13 @@
 //! | after [`LINGER_TIME`], or [`LINGER_BYTES`](crate::transport::step::LINGER_BYTES) | a peer must not hold a descriptor for ever |
 //! | when the peer has acknowledged everything and was silent for [`QUIET_TIME`] | nothing of ours can be destroyed |
 //! | when descriptors run out, the oldest socket first | a new connection is worth more |
-//! | when the reactor stops | |
+//! | when the reactor stops, or the program asks for it | |
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::lingering_socket::Lingering;
-use crate::reactor::{Core, Slot};
+use crate::reactor::{Core, Reactor, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::id::Id;
 use crate::transport::step::LINGER_TIME;
@@ -23,7 +23,39 @@ use crate::transport::step::LINGER_TIME;
 /// round trips of a peer that is still sending.
 const QUIET_TIME: Duration = Duration::from_millis(250);
 
+impl Reactor {
+    /// Ends all lingering: closes the sockets that are read on after the `connection_lost` of their
+    /// protocols. For a program that makes no more turns, after a run that left by
+    /// [`crash`](Self::crash) for instance, or that is about to end: a socket that lingers would
+    /// stay open for as long as the reactor.
+    ///
+    /// When this returns, the descriptors are closed. A peer that is still sending gets a reset,
+    /// which can destroy the last bytes that it was sent. [`stop`](Self::stop) and
+    /// [`close`](Self::close) end lingering by themselves. Does nothing in a forked child.
+    ///
+    /// ```
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = ropewalk::Reactor::new()?;
+    /// reactor.iterate(std::time::Duration::ZERO)?;
+    /// reactor.end_lingering();
+    /// assert_eq!(reactor.counters().watched, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn end_lingering(&self) {
+        if !self.0.is_forked_child() {
+            self.0.when_awake(Core::end_all_lingering);
+        }
+    }
+}
+
 impl Core {
+    /// Ends the lingering of all sockets, and submits that to the system.
+    fn end_all_lingering(&self) {
+        while self.end_oldest_lingering() {}
+        self.backend.borrow_mut().flush();
+    }
+
     /// Sends our end, unless that was done, and keeps the connection open without a protocol.
     pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool) {
         let until = self.timers.seconds().saturating_add(LINGER_TIME);

@@ -8,11 +8,13 @@
 //! | `port.rs`, `listener.rs` | listening |
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
+//! | `adopt_stream.rs` | a connection whose addresses and protocol the program has already |
 //! | `unix.rs` | the same over UNIX sockets |
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
 pub(in crate::reactor) mod adopt;
+pub(in crate::reactor) mod adopt_stream;
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
 pub(in crate::reactor) mod dial;

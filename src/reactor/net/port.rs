@@ -11,7 +11,7 @@ use super::listener::{ListenerState, PortCore};
 use super::options::ListenOptions;
 use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
-use crate::error::{AdoptError, ListenError};
+use crate::error::{AdoptError, ListenError, LoopWaits};
 use crate::protocol::{BoxedFactory, Factory};
 use crate::reactor::backend::{Incoming, ListenRefusal, PortOptions};
 use crate::reactor::{Core, Reactor, Slot};
@@ -122,7 +122,7 @@ impl Port {
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         let (core, id) = self.open()?;
         let duplicate = core.second_descriptor(id)?;
-        core.backend_for_request().share(id)?;
+        core.backend_for_request()?.share(id)?;
         self.port.shared.set(true);
         Ok(duplicate)
     }
@@ -153,7 +153,7 @@ impl Port {
     /// `NotConnected` if the port does not listen, `Unsupported` on a simulated network.
     pub fn leave_socket_file(&self) -> io::Result<()> {
         let (core, id) = self.open()?;
-        core.backend.borrow_mut().leave_file(id)
+        core.awake_backend()?.leave_file(id)
     }
 
     /// Returns the reactor and the id of a listening port.
@@ -229,7 +229,7 @@ pub(in crate::reactor) enum BacklogPolicy {
 impl Core {
     /// Returns a second descriptor of a port or a stream.
     pub(in crate::reactor) fn second_descriptor(&self, id: Id) -> io::Result<OwnedFd> {
-        let backend = self.backend.borrow();
+        let backend = self.awake_backend()?;
         backend.descriptor(id).ok_or(io::ErrorKind::Unsupported)?.try_clone_to_owned()
     }
 
@@ -258,9 +258,12 @@ impl Core {
         if port.adopted {
             return Err(AdoptError::Taken.into());
         }
+        if self.postponed.is_waiting() {
+            return Err(ListenError::Bind { address, source: LoopWaits.into() });
+        }
         let address = self.local_address(address, &port.options)?;
         let id = self.slots.borrow_mut().insert(Slot::Port(Rc::clone(port)));
-        let listen = || self.backend_for_request().listen(id, &address, &port.options);
+        let listen = || self.backend_for_request().map_err(io::Error::from)?.listen(id, &address, &port.options);
         let bound = listen().or_else(|refusal| match refusal {
             ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => listen(),
             refusal => Err(refusal),
@@ -280,12 +283,13 @@ impl Core {
                 Ok(())
             }
             Ok(Err(panic)) => {
-                let mut backend = self.backend_for_request();
-                for incoming in backend.stop_listening(id) {
-                    backend.refuse(incoming.socket);
-                }
-                drop(backend);
                 self.slots.borrow_mut().remove(id);
+                self.when_awake(move |core| {
+                    let mut backend = core.backend.borrow_mut();
+                    for incoming in backend.stop_listening(id) {
+                        backend.refuse(incoming.socket);
+                    }
+                });
                 Err(ListenError::Factory(panic))
             }
             Err(refusal) => {
@@ -328,7 +332,7 @@ impl Core {
 
     /// Returns the number of a network interface.
     pub(in crate::reactor) fn interface_index(&self, name: &str) -> io::Result<u32> {
-        self.backend.borrow().interface_index(name)
+        self.awake_backend()?.interface_index(name)
     }
 
     pub(in crate::reactor) fn stop_port(&self, port: &Rc<PortCore>, policy: BacklogPolicy) -> Deferred<()> {
@@ -344,22 +348,29 @@ impl Core {
                 let id = *id;
                 *state = ListenerState::Stopping(vec![promise]);
                 self.slots.borrow_mut().remove(id);
-                let mut backend = self.backend_for_request();
-                if port.shared.get() && policy == BacklogPolicy::Refuse {
-                    backend.leave_waiting(id);
-                }
-                let accepted = backend.stop_listening(id);
-                drop(backend);
-                // This may be inside a callback, and building a protocol is another one.
-                for incoming in accepted {
-                    let port = Rc::clone(port);
-                    self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy));
-                }
                 let port = Rc::clone(port);
-                self.at_end_of_turn(move |_| port.stopped());
+                self.when_awake(move |core| core.close_port(&port, id, policy));
             }
         }
         stopped
+    }
+
+    /// Closes the socket of a port that stops.
+    fn close_port(&self, port: &Rc<PortCore>, id: Id, policy: BacklogPolicy) {
+        self.threads.wake_host();
+        let mut backend = self.backend.borrow_mut();
+        if port.shared.get() && policy == BacklogPolicy::Refuse {
+            backend.leave_waiting(id);
+        }
+        let accepted = backend.stop_listening(id);
+        drop(backend);
+        // This may be inside a callback, and building a protocol is another one.
+        for incoming in accepted {
+            let port = Rc::clone(port);
+            self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy));
+        }
+        let port = Rc::clone(port);
+        self.at_end_of_turn(move |_| port.stopped());
     }
 
     /// Handles a connection that was accepted when its port stopped.
@@ -367,7 +378,7 @@ impl Core {
         if policy == BacklogPolicy::Serve && !self.run.is_closing() {
             return self.serve(port, incoming);
         }
-        self.backend_for_request().refuse(incoming.socket);
+        self.backend.borrow_mut().refuse(incoming.socket);
     }
 
     /// Counts connections that were closed unserved.
@@ -385,7 +396,7 @@ impl Core {
         let core = Rc::downgrade(self);
         self.timers.call_later(pause, move || {
             if let Some(core) = core.upgrade() {
-                core.backend_for_request().accept(id);
+                core.backend.borrow_mut().accept(id);
             }
         });
     }

@@ -17,8 +17,10 @@ pub(in crate::reactor) type RemoteCall<R> = Box<dyn FnOnce(&R) + Send>;
 pub(in crate::reactor) struct Calls<R> {
     /// `None` once the reactor is closed.
     calls: Mutex<Option<Vec<RemoteCall<R>>>>,
-    /// Set if there may be calls. The reactor checks it each turn, without the lock.
+    /// Set if there may be calls, or a ring. The reactor checks it each turn, without the lock.
     waiting: AtomicBool,
+    /// A thread has rung. It is set before `waiting`, and taken after it.
+    rung: AtomicBool,
     wakeup: Arc<Wakeup>,
     process: Arc<Process>,
     /// The reactor's thread.
@@ -30,6 +32,7 @@ impl<R> Calls<R> {
         Self {
             calls: Mutex::new(Some(Vec::new())),
             waiting: AtomicBool::new(false),
+            rung: AtomicBool::new(false),
             wakeup,
             process,
             thread: thread::current().id(),
@@ -54,12 +57,29 @@ impl<R> Calls<R> {
         Ok(())
     }
 
+    /// Rings, from any thread, and wakes the loop. Allocates nothing, and takes no lock unless the
+    /// loop sleeps.
+    pub(in crate::reactor) fn ring(&self) {
+        if self.process.is_parent() {
+            return;
+        }
+        self.rung.store(true, Ordering::Release);
+        self.waiting.store(true, Ordering::Release);
+        self.wakeup.notify();
+    }
+
+    /// Takes the rings since the last call, after the calls were taken. Returns `true` if there was
+    /// one.
+    pub(in crate::reactor) fn take_ring(&self) -> bool {
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+
     /// Returns `true` on the thread of the reactor.
     pub(in crate::reactor) fn is_in_reactor_thread(&self) -> bool {
         thread::current().id() == self.thread
     }
 
-    /// Returns `true` if there may be calls.
+    /// Returns `true` if there may be calls, or a ring.
     #[inline]
     pub(in crate::reactor) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire)
@@ -71,7 +91,8 @@ impl<R> Calls<R> {
             return Vec::new();
         }
         let mut calls = self.lock();
-        self.waiting.store(false, Ordering::Relaxed);
+        // It acquires: the ring that has set it is seen by `take_ring`.
+        self.waiting.swap(false, Ordering::AcqRel);
         calls.as_mut().map(mem::take).unwrap_or_default()
     }
 

@@ -82,6 +82,12 @@ impl<R> Threads<R> {
         self.calls.take()
     }
 
+    /// Takes the rings of other threads, after [`take_calls`](Self::take_calls). Returns `true` if
+    /// there was one.
+    pub(super) fn take_ring(&self) -> bool {
+        self.calls.take_ring()
+    }
+
     /// Marks the loop as about to wait. Returns `false` if it must not wait, because other threads
     /// have queued calls or because `is_idle` returns `false`.
     #[inline]
@@ -113,6 +119,11 @@ impl<R> Threads<R> {
             self.wakeup.set_host(None);
         }
         waited
+    }
+
+    /// Makes requests on this thread wake the loop, which waits where other code may run.
+    pub(super) fn set_host_waits(&self, waits: bool) {
+        self.host_waits.set(waits);
     }
 
     /// Wakes the host that waits in the place of the loop, if there is one. For requests on this

@@ -56,6 +56,50 @@ impl Remote {
         self.0.add(Box::new(call))
     }
 
+    /// Rings: has the loop call the function of
+    /// [`Builder::on_ring`](crate::reactor::Builder::on_ring) in phase 1 of a turn, and wakes it if
+    /// it sleeps (Twisted: `wakeUp`). For programs that keep a queue of their own, such as an
+    /// interpreter.
+    ///
+    /// It may be called from any thread, the reactor's own included, and allocates nothing. Rings
+    /// before that turn are one ring. The turn that takes a ring does not wait, with a function or
+    /// without one. So a loop that is driven by single turns returns after a ring, also if that
+    /// came between two turns. A reactor that is not running keeps the ring until it runs.
+    ///
+    /// It does nothing once the reactor is closed, nor in a forked child of the process that ran
+    /// it. It must not be called from a signal handler, because it takes a lock. For signals there
+    /// is [`Reactor::on_signal`].
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use ropewalk::Reactor;
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let queue = Arc::new(Mutex::new(Vec::new()));
+    /// let jobs = Arc::clone(&queue);
+    /// let drain = move |reactor: &Reactor| {
+    ///     let waiting: Vec<u32> = std::mem::take(&mut *jobs.lock().expect("no thread panics"));
+    ///     if waiting.contains(&2) {
+    ///         reactor.stop().expect("the reactor runs this");
+    ///     }
+    /// };
+    /// let reactor = Reactor::builder().on_ring(drain).build()?;
+    /// let remote = reactor.remote();
+    /// let worker = std::thread::spawn(move || {
+    ///     for job in 0..3 {
+    ///         queue.lock().expect("no thread panics").push(job);
+    ///         remote.ring();
+    ///     }
+    /// });
+    /// reactor.run()?;
+    /// worker.join().expect("the thread did not panic");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ring(&self) {
+        self.0.ring();
+    }
+
     /// Runs `call` on the reactor's thread, and blocks until its result is there (Twisted:
     /// `blockingCallFromThread`). If `call` returns a Deferred, this waits for the result of the
     /// Deferred.

@@ -1,4 +1,5 @@
-//! A stream that is discarded: it is over at once, whatever its state, and without a reason to tell.
+//! A stream that is discarded: it is over at once, whatever its state, and without a reason to
+//! tell.
 
 use std::task::Waker;
 

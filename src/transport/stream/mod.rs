@@ -65,7 +65,9 @@
 //!    if all written bytes could be sealed, so that a cut stream does not look whole.
 //! 7. After a break of the network, a connection that is to end anyway ends in its own way if all
 //!    written bytes have left.
-//! 8. While a layer's handshake is under way, bytes are received for it in every reading state, the
+//! 8. A connection that was handed over begins unmade: its `connection_made` comes at the end of
+//!    the turn, before anything else happens to it.
+//! 9. While a layer's handshake is under way, bytes are received for it in every reading state, the
 //!    write direction is not shut, and the handshake has a deadline.
 
 mod broken;
@@ -164,6 +166,8 @@ enum Writing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Receiving {
+    /// The protocol has not been told of the connection. Everything else waits for that.
+    Unmade,
     Untold,
     Off,
     On,
@@ -228,6 +232,20 @@ impl Stream {
             extras: None,
             close_timeout: OptionalMillis::from(Some(CLOSE_TIMEOUT)),
         }
+    }
+
+    /// Makes `connection_made` the first step of this new stream.
+    pub(crate) fn begin_unmade(&mut self) {
+        self.states.receiving = Receiving::Unmade;
+    }
+
+    /// Returns `true`, once, if `connection_made` is to be called first.
+    pub(crate) fn take_unmade(&mut self) -> bool {
+        let is_unmade = self.states.receiving == Receiving::Unmade && !self.is_over();
+        if is_unmade {
+            self.states.receiving = Receiving::Untold;
+        }
+        is_unmade
     }
 
     /// Records that the protocol opts in to half-closes (Twisted: `IHalfCloseableProtocol`).

@@ -6,6 +6,9 @@ use crate::transport::step::{CloseMode, Step};
 impl Stream {
     /// Returns the next step of a stream that is not on a fast path.
     pub(super) fn next_step_slow(&mut self) -> Step {
+        if self.states.receiving == Receiving::Unmade && !self.is_over() {
+            return Step::TellOfQueue;
+        }
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),

@@ -212,6 +212,15 @@ impl Backend for Uring {
         Ok(examined)
     }
 
+    fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
+        // A UNIX stream is polled, and read by plain calls.
+        if let Err(error) = socket::set_blocking(socket.as_fd(), !unix) {
+            return Err((socket, error));
+        }
+        self.insert_stream(id, socket, unix);
+        Ok(())
+    }
+
     fn adopt_port(
         &mut self,
         id: Id,

@@ -112,8 +112,8 @@ impl Kernel {
         }
     }
 
-    /// Records that an end is discarded: bytes that it has not sent are dropped, and its end may look
-    /// clean.
+    /// Records that an end is discarded: bytes that it has not sent are dropped, and its end may
+    /// look clean.
     pub(crate) fn gives_up(&mut self, id: SocketId) {
         if let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(&id) {
             stream.ledger.unsent.clear();
