@@ -144,7 +144,7 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
             except BaseException:
                 _log.failure("while calling from thread")
         del queue[:count]
-        if queue or (count and self._engine.answers_asyncio):
+        if queue:
             self._engine.ring()
 
     # Timers

@@ -10,7 +10,7 @@
 //! The engine's state machine stays as it is. Twisted's rules are kept here and in the Python half:
 //!
 //! - `connectionLost` may come from inside of a request (`disconnectAll`, an exception, the peer's
-//!   end without half-close). The engine's connection is discarded then, and calls nothing any more.
+//!   end without half-close). The engine's connection is discarded then, and calls nothing more.
 //! - A protocol that ended both directions is told nothing more, until it calls `loseConnection`.
 //! - Producers are called as Twisted calls them. The engine tells when the queue is empty, with a
 //!   pull producer of its own ([`DrainNotice`]), which also holds a close for them.
@@ -29,8 +29,9 @@ use ropewalk::error::ConnectionClosed;
 use ropewalk::transport::{DiscardMode, Producer, Streaming};
 use ropewalk::{Failure, Protocol, Result, Transport};
 
-use crate::engine::{Engine, State, WeakState};
+use crate::engine::Engine;
 use crate::gil::{self, Gil};
+use crate::state::{State, WeakState};
 
 /// The native half of a connection.
 #[pyclass(frozen, subclass, module = "ropewalk._native")]
@@ -461,8 +462,8 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// Passes the engine's callbacks to a `Conn`. It never fails: an exception of the program is logged,
-/// and ends the connection in Twisted's way.
+/// Passes the engine's callbacks to a `Conn`. It never fails: an exception of the program is
+/// logged, and ends the connection in Twisted's way.
 struct Bridge {
     state: WeakState,
     number: usize,
@@ -599,7 +600,7 @@ fn address_of((host, port): &(String, u16)) -> SocketAddr {
     SocketAddr::new(host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), *port)
 }
 
-/// Returns an address of the same family that stands for our own, for which Twisted asks the socket.
+/// Returns an address of the same family that stands for our own. Twisted asks the socket for it.
 pub(crate) fn unspecified(peer: SocketAddr) -> SocketAddr {
     let host = if peer.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     SocketAddr::new(host, 0)

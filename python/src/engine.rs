@@ -1,40 +1,31 @@
 //! [`Engine`]: a reactor of the crate, for the class `RopewalkReactor`.
 //!
-//! Twisted's `ReactorBase` has the life of a run, with its events and triggers. The engine makes the
-//! turns, and has the timers, the foreign descriptors and the connections.
+//! Twisted's `ReactorBase` has the life of a run, with its events and triggers. The engine makes
+//! the turns, and has the timers, the foreign descriptors and the connections.
 //!
 //! All objects of Python that the engine keeps stand in the tables of [`State`], so that the
-//! garbage collector sees them. The engine's own closures hold a number and a `Weak`. An abandoned
-//! reactor goes with the next collection.
+//! garbage collector sees them. An abandoned reactor goes with the next collection.
 //!
 //! **Threads.** While the loop waits, other threads may call. A request that reaches the backend is
 //! handed to `callFromThread`, and takes effect when the loop has woken up. Timers are set at once,
 //! and ring the loop.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::rc::{Rc, Weak};
-use std::thread::{self, ThreadId};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use pyo3::{PyTraverseError, PyVisit, intern};
-use ropewalk::error::ReactorError;
-use ropewalk::reactor::{HostedRun, Remote};
-use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
+use pyo3::{PyTraverseError, PyVisit};
+use ropewalk::reactor::Interest;
+use ropewalk::{BackendKind, Clock};
 
 use crate::conn::Conn;
-use crate::gil::{Gil, Wait};
-use crate::logs;
+use crate::gil::Gil;
+use crate::state::{State, duration};
 use crate::table::Table;
 use crate::timers::DelayedCall;
-use crate::watches::Watches;
-
-/// The longest wait of a turn outside of a run: 20 days, below the 24 that `Reactor::iterate` waits.
-const LONGEST_TURN: Duration = Duration::from_secs(20 * 24 * 60 * 60);
 
 /// The event loop below a `RopewalkReactor`. Programs use the reactor.
 #[pyclass(frozen, module = "ropewalk._native")]
@@ -43,83 +34,19 @@ pub(crate) struct Engine {
     state: Gil<Rc<State>>,
 }
 
-/// All that an engine keeps.
-pub(crate) struct State {
-    pub(crate) engine: Reactor,
-    remote: Remote,
-    /// The run, from `begin` to `end`. A turn holds a clone.
-    run: RefCell<Option<Rc<HostedRun>>>,
-    wait: Rc<Wait>,
-    /// The first exception of a handler of Python's signals, which the turn raises at its end.
-    raised: Rc<RefCell<Option<PyErr>>>,
-    /// The loop was rung, and phase 1 has not seen it yet.
-    is_rung: Cell<bool>,
-    /// An event loop of asyncio makes the turns: see `answers_asyncio`.
-    answers_asyncio: Cell<bool>,
-    /// The loop of `run` is to return.
-    is_leaving: Cell<bool>,
-    thread: ThreadId,
-    /// Time of day at the start of the engine's clock, in seconds.
-    epoch: f64,
-    /// The `RopewalkReactor`, whose methods the engine calls. `None` once the collector has
-    /// cleared it.
-    reactor: RefCell<Option<Py<PyAny>>>,
-    pub(crate) timers: RefCell<Table<Py<DelayedCall>>>,
-    pub(crate) connections: RefCell<Table<Py<Conn>>>,
-    /// The stack of log contexts of the thread that makes the turn, once a callback has used it.
-    contexts: RefCell<Option<Py<PyList>>>,
-    /// The calls of `call_soon`.
-    soon: RefCell<Table<Py<PyAny>>>,
-    pub(crate) watches: Watches,
-}
-
 #[pymethods]
 impl Engine {
     #[new]
     fn new(py: Python<'_>, reactor: Py<PyAny>, backend: Option<&str>) -> PyResult<Self> {
-        let (wait, raised) = (Rc::new(Wait::new()), Rc::new(RefCell::new(None)));
-        let (begins, ends, raises) = (Rc::clone(&wait), Rc::clone(&wait), Rc::clone(&raised));
-        let builder = Reactor::builder().signals(false).around_wait(
-            move || begins.begin(),
-            move || {
-                ends.end();
-                // A signal may have ended the wait. Its handler runs here, as in a wait of Python's.
-                Python::attach(|py| {
-                    if let Err(error) = py.check_signals() {
-                        raises.replace(Some(error));
-                    }
-                });
-            },
-        );
-        let builder = match backend {
-            None => builder,
-            Some("mio") => builder.backend(BackendKind::Mio),
-            Some("io_uring") => builder.backend(BackendKind::IoUring),
+        let kind = match backend {
+            None => None,
+            Some("mio") => Some(BackendKind::Mio),
+            Some("io_uring") => Some(BackendKind::IoUring),
             Some(other) => {
                 return Err(PyValueError::new_err(format!("the backend is {other:?}: expected 'mio' or 'io_uring'")));
             }
         };
-        let engine = builder.build().map_err(failed)?;
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let state = State {
-            remote: engine.remote(),
-            run: RefCell::new(None),
-            wait,
-            raised,
-            is_rung: Cell::new(false),
-            answers_asyncio: Cell::new(false),
-            is_leaving: Cell::new(false),
-            thread: thread::current().id(),
-            epoch: wall.as_secs_f64() - engine.seconds().as_secs_f64(),
-            reactor: RefCell::new(Some(reactor)),
-            timers: RefCell::new(Table::new()),
-            connections: RefCell::new(Table::new()),
-            contexts: RefCell::new(None),
-            soon: RefCell::new(Table::new()),
-            watches: Watches::new(),
-            engine,
-        };
-        Ok(Self { state: Gil::new(Rc::new(state), py) })
+        Ok(Self { state: Gil::new(State::new(reactor, kind)?, py) })
     }
 
     /// The name of the backend: "mio" or "io_uring".
@@ -154,11 +81,13 @@ impl Engine {
         state.begin_run()
     }
 
-    /// Ends the run. What was written leaves; timers, descriptors and connections stay.
+    /// Ends the run. Timers, descriptors and connections stay.
     fn end(&self, py: Python<'_>) {
         let state = self.state.get(py);
         let (run, contexts) = (state.run.take(), state.contexts.take());
         drop((run, contexts));
+        // No turn may come any more, which would end it.
+        state.engine.end_lingering();
     }
 
     /// Makes turns until `leave`, or until a signal's handler raises.
@@ -196,8 +125,8 @@ impl Engine {
         self.state.get(py).seconds()
     }
 
-    /// Schedules `call(*args, **kw)` in `delay` seconds. `special` is a pair for calls that need it:
-    /// a function that replaces `seconds`, and the stack of the caller. Both may be None.
+    /// Schedules `call(*args, **kw)` in `delay` seconds. `special` is a pair for calls that need
+    /// it: a function that replaces `seconds`, and the stack of the caller. Both may be None.
     fn call_later<'py>(
         &self,
         py: Python<'py>,
@@ -205,7 +134,7 @@ impl Engine {
         call: Py<PyAny>,
         args: Py<PyTuple>,
         kw: Option<Py<PyDict>>,
-        special: Option<(Option<Bound<'py, PyAny>>, Option<Py<PyAny>>)>,
+        special: Option<Special<'py>>,
     ) -> PyResult<Py<DelayedCall>> {
         let state = self.state.get(py);
         let (clock, creator) = special.unwrap_or_default();
@@ -217,7 +146,6 @@ impl Engine {
             None => None,
         };
         let made = DelayedCall::schedule(py, state, duration(delay), (call, args, kw), clock, creator)?;
-        state.ring_if_asleep();
         Ok(made)
     }
 
@@ -237,7 +165,6 @@ impl Engine {
                 state.called();
             });
         });
-        state.ring_if_asleep();
     }
 
     /// The calls that are still to be made, the next one first.
@@ -250,22 +177,22 @@ impl Engine {
 
     /// Calls `reactor._ready` when the selectable can be read.
     fn add_reader(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.state.get(selectable.py()).watch(selectable, ropewalk::reactor::Interest::READ)
+        self.state.get(selectable.py()).watch(selectable, Interest::READ)
     }
 
     /// Calls `reactor._ready` when the selectable can be written to.
     fn add_writer(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.state.get(selectable.py()).watch(selectable, ropewalk::reactor::Interest::WRITE)
+        self.state.get(selectable.py()).watch(selectable, Interest::WRITE)
     }
 
     /// Ends `add_reader`.
     fn remove_reader(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.state.get(selectable.py()).unwatch(selectable, ropewalk::reactor::Interest::READ)
+        self.state.get(selectable.py()).unwatch(selectable, Interest::READ)
     }
 
     /// Ends `add_writer`.
     fn remove_writer(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.state.get(selectable.py()).unwatch(selectable, ropewalk::reactor::Interest::WRITE)
+        self.state.get(selectable.py()).unwatch(selectable, Interest::WRITE)
     }
 
     /// The selectables that are read, and the connections that read.
@@ -326,182 +253,5 @@ impl Engine {
     }
 }
 
-impl State {
-    fn begin_run(&self) -> PyResult<()> {
-        let run = self.engine.begin_run().map_err(failed)?;
-        self.run.replace(Some(Rc::new(run)));
-        Ok(())
-    }
-
-    /// Makes a turn: one of the run, if there is one.
-    fn turn(&self, py: Python<'_>, longest: Option<Duration>) -> PyResult<()> {
-        let run = self.run.borrow().clone();
-        let turned = match run {
-            Some(run) => run.step(longest).map(|goes_on| {
-                if !goes_on {
-                    self.run.take();
-                }
-            }),
-            None => self.engine.iterate(longest.unwrap_or(LONGEST_TURN)),
-        };
-        if self.run.borrow().is_none() {
-            // Another thread may make the next one.
-            let contexts = self.contexts.take();
-            drop(contexts);
-        }
-        logs::forward(py);
-        if let Err(error) = turned {
-            if matches!(error, ReactorError::Poll(_)) {
-                // The run is over. The next turn begins another one.
-                self.run.take();
-            }
-            return Err(failed(error));
-        }
-        self.raised.take().map_or(Ok(()), Err)
-    }
-
-    /// Hands a connected socket to the engine.
-    pub(crate) fn adopt(&self, socket: OwnedFd, peer: SocketAddr, protocol: impl Protocol) -> PyResult<Transport> {
-        Ok(self.engine.tmp_adopt(socket, crate::conn::unspecified(peer), peer, protocol)?)
-    }
-
-    /// Returns the stack of log contexts of this thread (Twisted: `ContextTracker.contexts`).
-    pub(crate) fn log_contexts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if let Some(contexts) = &*self.contexts.borrow() {
-            return Ok(contexts.bind(py).clone());
-        }
-        let module = py.import(intern!(py, "twisted.python.context"))?;
-        let tracker = module.getattr(intern!(py, "theContextTracker"))?.call_method0(intern!(py, "currentContext"))?;
-        let contexts = tracker.getattr(intern!(py, "contexts"))?.cast_into::<PyList>()?;
-        self.contexts.replace(Some(contexts.clone().unbind()));
-        Ok(contexts)
-    }
-
-    /// Returns the connections of a kind.
-    fn connections(&self, py: Python<'_>, kind: fn(&Conn, Python<'_>) -> bool) -> Vec<Py<PyAny>> {
-        let connections = self.connections.borrow();
-        connections.iter().filter(|conn| kind(conn.get(), py)).map(|conn| conn.clone_ref(py).into_any()).collect()
-    }
-
-    /// Has the turn raise an exception at its end. The first one stays.
-    pub(crate) fn raise(&self, error: PyErr) {
-        self.raised.borrow_mut().get_or_insert(error);
-    }
-
-    /// Wakes the loop, from any thread. Phase 1 of the next turn runs the calls from threads.
-    pub(crate) fn ring(self: &Rc<Self>) {
-        if self.is_rung.replace(true) {
-            return;
-        }
-        let rung = Python::attach(|py| Gil::new(Rc::downgrade(self), py));
-        let answer = move |_: &Reactor| {
-            Python::attach(|py| {
-                if let Some(state) = rung.get(py).upgrade() {
-                    state.is_rung.set(false);
-                    // It logs what its calls raise, and rings again if asyncio has to be served.
-                    let _ = state.tell(py, |reactor| reactor.call_method0(py, intern!(py, "_runThreadCalls")));
-                }
-            });
-        };
-        if self.remote.call_from_thread(answer).is_err() {
-            // A forked child, or the reactor is closed: there is no loop to wake.
-            self.is_rung.set(false);
-        }
-    }
-
-    /// Keeps this turn from waiting, behind a call that may have given work to asyncio.
-    pub(crate) fn called(self: &Rc<Self>) {
-        if self.answers_asyncio.get() {
-            self.ring();
-        }
-    }
-
-    /// Rings if the loop waits: the caller is another thread, whose change the wait does not see.
-    pub(crate) fn ring_if_asleep(self: &Rc<Self>) {
-        if self.is_asleep() {
-            self.ring();
-        }
-    }
-
-    /// Returns `true` while the loop waits. The caller is another thread then.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.wait.is_under_way()
-    }
-
-    /// Has the loop make this call of another thread, once it has woken up.
-    pub(crate) fn call_from_thread(
-        &self,
-        method: Bound<'_, PyAny>,
-        argument: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let py = method.py();
-        self.tell(py, |reactor| {
-            let name = intern!(py, "callFromThread");
-            match argument {
-                Some(argument) => reactor.call_method1(py, name, (method, argument)),
-                None => reactor.call_method1(py, name, (method,)),
-            }
-        })
-    }
-
-    /// Returns the `RopewalkReactor`, unless it is gone.
-    pub(crate) fn reactor(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.reactor.borrow().as_ref().map(|reactor| reactor.clone_ref(py))
-    }
-
-    /// Calls the `RopewalkReactor`. An exception is returned, and also kept for the end of the
-    /// turn, so that no caller loses it.
-    pub(crate) fn tell(&self, py: Python<'_>, call: impl FnOnce(Py<PyAny>) -> PyResult<Py<PyAny>>) -> PyResult<()> {
-        match self.reactor(py).map(call) {
-            Some(Err(error)) => {
-                self.raise(error.clone_ref(py));
-                Err(error)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn seconds(&self) -> f64 {
-        self.epoch + self.engine.seconds().as_secs_f64()
-    }
-
-    /// Returns a moment of the engine's clock as a time of day.
-    pub(crate) fn wall(&self, at: Duration) -> f64 {
-        self.epoch + at.as_secs_f64()
-    }
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("engine", &self.engine).finish_non_exhaustive()
-    }
-}
-
-/// A state that a closure of the engine refers to.
-pub(crate) type WeakState = Weak<State>;
-
-/// Returns a delay of Python. One that is negative or no number is zero, and one that is too long is
-/// the longest there is.
-pub(crate) fn duration(seconds: f64) -> Duration {
-    if seconds.is_nan() || seconds <= 0.0 {
-        return Duration::ZERO;
-    }
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-}
-
-/// Returns the exception for an error of the engine.
-fn failed(error: ReactorError) -> PyErr {
-    let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-    let message = format!("{error}{cause}");
-    match error {
-        ReactorError::AlreadyRunning => Python::attach(|py| {
-            let found = py.import("twisted.internet.error").and_then(|module| module.getattr("ReactorAlreadyRunning"));
-            found.and_then(|class| class.call1((message,))).map_or_else(|error| error, PyErr::from_value)
-        }),
-        ReactorError::Poll(error) | ReactorError::Setup(error) => match error.raw_os_error() {
-            Some(number) => PyOSError::new_err((number, message)),
-            None => PyOSError::new_err(message),
-        },
-        _ => PyRuntimeError::new_err(message),
-    }
-}
+/// The clock of a delayed call, and the stack of its creator.
+type Special<'py> = (Option<Bound<'py, PyAny>>, Option<Py<PyAny>>);

@@ -4,7 +4,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `engine.rs` | `Engine`: the loop, and the tables of all objects that it keeps |
+//! | `engine.rs` | `Engine`: the loop, as Python sees it |
+//! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
@@ -16,6 +17,7 @@ mod conn;
 mod engine;
 mod gil;
 mod logs;
+mod state;
 mod table;
 mod timers;
 mod watches;

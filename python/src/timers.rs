@@ -19,8 +19,8 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use ropewalk::Clock;
 use ropewalk::error::TimerError;
 
-use crate::engine::{State, WeakState, duration};
 use crate::gil::Gil;
+use crate::state::{State, WeakState, duration};
 
 /// The function of a call, with its arguments.
 pub(crate) type Function = (Py<PyAny>, Py<PyTuple>, Option<Py<PyDict>>);
@@ -97,9 +97,6 @@ impl DelayedCall {
         if let Some(timer) = timer {
             // It is pending, as was checked.
             let _ = change(&timer);
-        }
-        if let Some(state) = inner.state.upgrade() {
-            state.ring_if_asleep();
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Foreign descriptors (Twisted: `IReactorFDSet`): ports, UNIX sockets, datagrams, processes,
 //! terminals, and clients that are connecting.
 //!
-//! A descriptor is known by its number, as in Twisted's `EPollReactor`. Its reader and its writer may
-//! be two objects. An entry goes when the last of them is removed, so the owner may close the
+//! A descriptor is known by its number, as in Twisted's `EPollReactor`. Its reader and its writer
+//! may be two objects. An entry goes when the last of them is removed, so the owner may close the
 //! descriptor then. If the owner closes it earlier and the number is used again, the next request
 //! for the number notices.
 
@@ -19,7 +19,7 @@ use ropewalk::reactor::{Descriptor, Interest, Watch, WatchHandle, Watcher};
 use ropewalk::{Failure, Result};
 
 use crate::conn::Conn;
-use crate::engine::{State, WeakState};
+use crate::state::{State, WeakState};
 
 /// The table of descriptors.
 #[derive(Debug)]
