@@ -9,7 +9,6 @@ for it. Everything else is inherited: attributes, addresses, options, TLS, log p
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import abstract, main, tcp
@@ -260,7 +259,7 @@ class Port(tcp.Port):
     A listening port.
     """
 
-    transport: Callable[..., tcp.Server] = Server
+    transport = Server
 
 
 class Connector(tcp.Connector):

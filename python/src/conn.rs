@@ -120,7 +120,7 @@ impl Conn {
         let bytes = bytes_of(data)?;
         let inner = slf.get().0.get(slf.py());
         if inner.may_write() && !bytes.as_bytes().is_empty() {
-            if inner.is_asleep() {
+            if inner.is_elsewhere() {
                 return inner.call_from_thread(slf, intern!(slf.py(), "_write").as_any(), Some(data));
             }
             inner.send(bytes.as_bytes());
@@ -148,7 +148,7 @@ impl Conn {
         if !inner.may_write() || pieces.is_empty() {
             return Ok(());
         }
-        if inner.is_asleep() {
+        if inner.is_elsewhere() {
             return inner.call_from_thread(slf, intern!(slf.py(), "_writeSequence").as_any(), Some(iovec));
         }
         pieces.iter().for_each(|piece| inner.send(piece.as_bytes()));
@@ -378,8 +378,8 @@ impl Inner {
         self.connected.get() && !self.write_disconnected.get()
     }
 
-    fn is_asleep(&self) -> bool {
-        self.state().is_some_and(|state| state.is_asleep())
+    fn is_elsewhere(&self) -> bool {
+        self.state().is_some_and(|state| state.is_elsewhere())
     }
 
     fn state(&self) -> Option<Rc<State>> {
@@ -423,7 +423,7 @@ impl Inner {
     /// none.
     fn request(&self, slf: &Bound<'_, Conn>, name: &str, request: impl FnOnce(&Transport)) -> PyResult<bool> {
         let Some(transport) = self.transport() else { return Ok(false) };
-        if self.is_asleep() {
+        if self.is_elsewhere() {
             self.call_from_thread(slf, pyo3::types::PyString::new(slf.py(), name).as_any(), None)?;
         } else {
             request(&transport);

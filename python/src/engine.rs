@@ -6,9 +6,9 @@
 //! All objects of Python that the engine keeps stand in the tables of [`State`], so that the
 //! garbage collector sees them. An abandoned reactor goes with the next collection.
 //!
-//! **Threads.** While the loop waits, other threads may call. A request that reaches the backend is
-//! handed to `callFromThread`, and takes effect when the loop has woken up. Timers are set at once,
-//! and ring the loop.
+//! **Threads.** Other threads may call while the loop runs. A request about a connection or a
+//! descriptor is handed to `callFromThread`, and takes effect in the next turn. Timers are set at
+//! once, and ring the loop.
 
 use std::rc::Rc;
 use std::thread;
@@ -23,7 +23,7 @@ use ropewalk::{BackendKind, Clock};
 
 use crate::conn::Conn;
 use crate::gil::Gil;
-use crate::state::{State, duration};
+use crate::state::{State, duration, this_thread};
 use crate::table::Table;
 use crate::timers::DelayedCall;
 
@@ -78,7 +78,9 @@ impl Engine {
         state.is_leaving.set(false);
         let contexts = state.contexts.take();
         drop(contexts);
-        state.begin_run()
+        state.begin_run()?;
+        state.loop_thread.set(this_thread());
+        Ok(())
     }
 
     /// Ends the run. Timers, descriptors and connections stay.
@@ -86,6 +88,7 @@ impl Engine {
         let state = self.state.get(py);
         let (run, contexts) = (state.run.take(), state.contexts.take());
         drop((run, contexts));
+        state.loop_thread.set(0);
         // No turn may come any more, which would end it.
         state.engine.end_lingering();
     }

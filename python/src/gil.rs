@@ -7,8 +7,9 @@
 //! 1. Values of the engine stand in a [`Gil`], which is opened with the proof that the GIL is held.
 //! 2. The loop gives up the GIL in one place: around a wait ([`Wait`]). The wait touches the
 //!    backend alone: the poller or ring, its table of sockets and its buffers.
-//! 3. While the loop waits ([`Wait::is_under_way`]), other threads touch no part of the engine that
-//!    reaches the backend. Their requests are queued, and the loop is rung.
+//! 3. Other threads touch no part of the engine that the wait uses. Their requests are queued, and
+//!    the loop is rung ([`State::is_elsewhere`](crate::state::State::is_elsewhere)). The engine
+//!    itself keeps the rest until the wait is over (docs/embedding.md).
 //!
 //! A free-threaded interpreter has no such lock. The module says so (`gil_used`), and the
 //! interpreter turns its GIL on.
@@ -67,34 +68,24 @@ impl Wait {
 
     /// Gives up the GIL. The reactor calls it ahead of a wait that may block.
     pub(crate) fn begin(&self) {
-        // Other threads see that the loop waits as soon as they have the GIL. So the cell is set
-        // while it is still held: `PyEval_SaveThread` returns the present state, which is this one.
         #[allow(unsafe_code, reason = "no function of pyo3 gives up the GIL without a closure")]
-        // SAFETY: the reactor turns inside of `Engine::turn`, whose caller holds the GIL.
-        // `PyThreadState_Get` returns the state of this thread.
-        self.thread.set(unsafe { pyo3::ffi::PyThreadState_Get() });
-        #[allow(unsafe_code, reason = "no function of pyo3 gives up the GIL without a closure")]
-        // SAFETY: the thread holds the GIL, as above. Up to `end` it runs the wait of the reactor,
-        // which touches no object of Python: log events are kept (`logs.rs`).
-        unsafe {
-            pyo3::ffi::PyEval_SaveThread()
-        };
+        // SAFETY: the reactor turns inside of `State::turn`, whose caller holds the GIL. Up to `end`
+        // the thread runs the wait of the reactor, which touches no object of Python: log events
+        // are kept (`logs.rs`).
+        let thread = unsafe { pyo3::ffi::PyEval_SaveThread() };
+        self.thread.set(thread);
     }
 
     /// Takes the GIL again, behind the wait.
     pub(crate) fn end(&self) {
         #[allow(unsafe_code, reason = "no function of pyo3 gives up the GIL without a closure")]
         // SAFETY: the reactor calls this once for each `begin`, on the same thread. The cell holds
-        // the state that this thread had then, and no other thread writes it while it is not null.
+        // the state that this thread had then. Only this thread uses the cell: the loop of a
+        // reactor is not entered twice.
         unsafe {
             pyo3::ffi::PyEval_RestoreThread(self.thread.get())
         };
         self.thread.set(ptr::null_mut());
-    }
-
-    /// Returns `true` to a thread that has the GIL because the loop waits.
-    pub(crate) fn is_under_way(&self) -> bool {
-        !self.thread.get().is_null()
     }
 }
 

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::ptr;
 use std::rc::{Rc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +26,7 @@ use crate::table::Table;
 use crate::timers::DelayedCall;
 use crate::watches::Watches;
 
-/// The longest wait of a turn outside of a run: 20 days, as `Reactor::iterate` waits for 24 at most.
+/// The longest wait of a turn outside of a run: 20 days. `Reactor::iterate` waits for 24 at most.
 const LONGEST_TURN: Duration = Duration::from_secs(20 * 24 * 60 * 60);
 
 /// All that an engine keeps.
@@ -34,11 +35,12 @@ pub(crate) struct State {
     remote: Remote,
     /// The run, from `begin` to `end`. A turn holds a clone.
     pub(crate) run: RefCell<Option<Rc<HostedRun>>>,
-    wait: Rc<Wait>,
     /// The first exception of a handler of Python's signals, which the turn raises at its end.
     raised: Rc<RefCell<Option<PyErr>>>,
     /// An event loop of asyncio makes the turns: see `answers_asyncio`.
     pub(crate) answers_asyncio: Cell<bool>,
+    /// The thread that runs or turns the loop ([`this_thread`]); zero if there is none.
+    pub(crate) loop_thread: Cell<usize>,
     /// The loop of `run` is to return.
     pub(crate) is_leaving: Cell<bool>,
     pub(crate) thread: ThreadId,
@@ -62,7 +64,7 @@ impl State {
         let (wait, raised) = (Rc::new(Wait::new()), Rc::new(RefCell::new(None)));
         let rung = Rc::new(RefCell::new(WeakState::new()));
         let answers = Rc::clone(&rung);
-        let (begins, ends, raises) = (Rc::clone(&wait), Rc::clone(&wait), Rc::clone(&raised));
+        let (begins, raises) = (Rc::clone(&wait), Rc::clone(&raised));
         let builder = Reactor::builder().signals(false).on_ring(move |_| {
             let Some(state) = answers.borrow().upgrade() else { return };
             Python::attach(|py| {
@@ -73,8 +75,8 @@ impl State {
         let builder = builder.around_wait(
             move || begins.begin(),
             move || {
-                ends.end();
-                // A signal may have ended the wait. Its handler runs here, as Python's own waits do.
+                wait.end();
+                // A signal may have ended the wait. Its handler runs here.
                 Python::attach(|py| {
                     if let Err(error) = py.check_signals() {
                         raises.replace(Some(error));
@@ -91,9 +93,9 @@ impl State {
         let state = Self {
             remote: engine.remote(),
             run: RefCell::new(None),
-            wait,
             raised,
             answers_asyncio: Cell::new(false),
+            loop_thread: Cell::new(0),
             is_leaving: Cell::new(false),
             thread: thread::current().id(),
             epoch: wall.as_secs_f64() - engine.seconds().as_secs_f64(),
@@ -125,7 +127,12 @@ impl State {
                     self.run.take();
                 }
             }),
-            None => self.engine.iterate(longest.unwrap_or(LONGEST_TURN)),
+            None => {
+                let earlier = self.loop_thread.replace(this_thread());
+                let turned = self.engine.iterate(longest.unwrap_or(LONGEST_TURN));
+                self.loop_thread.set(earlier);
+                turned
+            }
         };
         if self.run.borrow().is_none() {
             // Another thread may make the next one.
@@ -189,9 +196,13 @@ impl State {
         }
     }
 
-    /// Returns `true` while the loop waits. The caller is another thread then.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.wait.is_under_way()
+    /// Returns `true` if the loop belongs to another thread: it waits without the GIL, or is in a
+    /// callback that has lost the GIL for a moment.
+    ///
+    /// Both count, so that the requests of a thread keep their order.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        let thread = self.loop_thread.get();
+        thread != 0 && thread != this_thread()
     }
 
     /// Has the loop make this call of another thread, once it has woken up.
@@ -245,6 +256,12 @@ impl std::fmt::Debug for State {
 
 /// A state that a closure of the engine refers to.
 pub(crate) type WeakState = Weak<State>;
+
+/// Returns a number that no other living thread has, in fewer steps than `thread::current`.
+pub(crate) fn this_thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| ptr::from_ref(place).addr())
+}
 
 /// Returns a delay of Python. One that is negative or no number is zero, and one that is too long
 /// is the longest there is.

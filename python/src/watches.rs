@@ -99,7 +99,7 @@ impl State {
         if is_adopted(selectable) {
             return if kind.reads() { Conn::read(selectable.cast()?).map(drop) } else { Ok(()) };
         }
-        if self.is_asleep() {
+        if self.is_elsewhere() {
             return self.hand_over(selectable, if kind.reads() { "addReader" } else { "addWriter" });
         }
         let number: RawFd = selectable.call_method0(intern!(py, "fileno"))?.extract()?;
@@ -138,7 +138,7 @@ impl State {
         if is_adopted(selectable) {
             return if kind.reads() { Conn::pause(selectable.cast()?).map(drop) } else { Ok(()) };
         }
-        if self.is_asleep() {
+        if self.is_elsewhere() {
             return self.hand_over(selectable, if kind.reads() { "removeReader" } else { "removeWriter" });
         }
         let now: RawFd = selectable.call_method0(intern!(selectable.py(), "fileno"))?.extract()?;

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 from unittest import TestCase
 
-from twisted.internet import protocol, reactor as _global  # noqa: F401  (Twisted's base needs one)
+from twisted.internet import protocol
 from twisted.internet.error import ReactorNotRunning
 
 from ropewalk.reactor import RopewalkReactor
