@@ -69,9 +69,9 @@ impl Wait {
     /// Gives up the GIL. The reactor calls it ahead of a wait that may block.
     pub(crate) fn begin(&self) {
         #[allow(unsafe_code, reason = "no function of pyo3 gives up the GIL without a closure")]
-        // SAFETY: the reactor turns inside of `State::turn`, whose caller holds the GIL. Up to `end`
-        // the thread runs the wait of the reactor, which touches no object of Python: log events
-        // are kept (`logs.rs`).
+        // SAFETY: the reactor turns inside of `State::turn`, whose caller holds the GIL. Up to
+        // `end` the thread runs the wait of the reactor, which touches no object of Python: log
+        // events are kept (`logs.rs`).
         let thread = unsafe { pyo3::ffi::PyEval_SaveThread() };
         self.thread.set(thread);
     }
