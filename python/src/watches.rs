@@ -6,7 +6,7 @@
 //! descriptor then. If the owner closes it earlier and the number is used again, the next request
 //! for the number notices.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -23,10 +23,17 @@ use crate::state::{State, WeakState};
 
 /// The table of descriptors.
 #[derive(Debug)]
-pub(crate) struct Watches(RefCell<HashMap<RawFd, Entry>>);
+pub(crate) struct Watches {
+    entries: RefCell<HashMap<RawFd, Entry>>,
+    /// Number of watches so far.
+    made: Cell<u64>,
+}
 
 #[derive(Debug)]
 struct Entry {
+    /// The number of its watch. A number of a descriptor is used again, and the end of an earlier
+    /// watch may be told late.
+    serial: u64,
     reader: Option<Py<PyAny>>,
     writer: Option<Py<PyAny>>,
     watch: Watch,
@@ -50,19 +57,29 @@ impl Entry {
 
 impl Watches {
     pub(crate) fn new() -> Self {
-        Self(RefCell::default())
+        Self { entries: RefCell::default(), made: Cell::new(0) }
     }
 
     pub(crate) fn readers(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        self.0.borrow().values().filter_map(|entry| entry.reader.as_ref()).map(|reader| reader.clone_ref(py)).collect()
+        self.entries
+            .borrow()
+            .values()
+            .filter_map(|entry| entry.reader.as_ref())
+            .map(|reader| reader.clone_ref(py))
+            .collect()
     }
 
     pub(crate) fn writers(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        self.0.borrow().values().filter_map(|entry| entry.writer.as_ref()).map(|writer| writer.clone_ref(py)).collect()
+        self.entries
+            .borrow()
+            .values()
+            .filter_map(|entry| entry.writer.as_ref())
+            .map(|writer| writer.clone_ref(py))
+            .collect()
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(entries) = self.0.try_borrow() else { return Ok(()) };
+        let Ok(entries) = self.entries.try_borrow() else { return Ok(()) };
         for entry in entries.values() {
             visit.call(&entry.reader)?;
             visit.call(&entry.writer)?;
@@ -72,7 +89,7 @@ impl Watches {
 
     /// Drops everything. Nothing is borrowed while objects are dropped.
     pub(crate) fn clear(&self) {
-        let entries = self.0.take();
+        let entries = self.entries.take();
         drop(entries);
     }
 
@@ -80,7 +97,7 @@ impl Watches {
     /// it was closed.
     fn number(&self, selectable: &Bound<'_, PyAny>, kind: Interest, now: RawFd) -> Option<RawFd> {
         let is_it = |entry: &Entry| entry.object(kind).is_some_and(|object| object.is(selectable));
-        let entries = self.0.borrow();
+        let entries = self.entries.borrow();
         if now >= 0 {
             return entries.get(&now).is_some_and(is_it).then_some(now);
         }
@@ -88,7 +105,7 @@ impl Watches {
     }
 
     fn remove(&self, number: RawFd) -> Option<Entry> {
-        self.0.borrow_mut().remove(&number)
+        self.entries.borrow_mut().remove(&number)
     }
 }
 
@@ -105,7 +122,7 @@ impl State {
         let number: RawFd = selectable.call_method0(intern!(py, "fileno"))?.extract()?;
         let mut replaced = None;
         let entry_is_good = {
-            let mut entries = self.watches.0.borrow_mut();
+            let mut entries = self.watches.entries.borrow_mut();
             match entries.get_mut(&number) {
                 Some(entry) if entry.object(kind).is_some_and(|object| object.is(selectable)) => return Ok(()),
                 Some(entry) => {
@@ -124,11 +141,12 @@ impl State {
         }
         // Either there was none, or its descriptor was closed.
         drop(self.watches.remove(number));
-        let watcher = Callbacks { state: Rc::downgrade(self), number };
+        let serial = self.watches.made.replace(self.watches.made.get() + 1);
+        let watcher = Callbacks { state: Rc::downgrade(self), number, serial };
         let watch = self.engine.watch(Descriptor::raw(number), kind, watcher).map_err(refused)?;
-        let mut entry = Entry { reader: None, writer: None, watch };
+        let mut entry = Entry { serial, reader: None, writer: None, watch };
         *entry.place(kind) = Some(selectable.clone().unbind());
-        let earlier = self.watches.0.borrow_mut().insert(number, entry);
+        let earlier = self.watches.entries.borrow_mut().insert(number, entry);
         debug_assert!(earlier.is_none(), "nothing runs between the removal and the insertion");
         Ok(())
     }
@@ -144,7 +162,7 @@ impl State {
         let now: RawFd = selectable.call_method0(intern!(selectable.py(), "fileno"))?.extract()?;
         let Some(number) = self.watches.number(selectable, kind, now) else { return Ok(()) };
         let (removed, is_last) = {
-            let mut entries = self.watches.0.borrow_mut();
+            let mut entries = self.watches.entries.borrow_mut();
             let Some(entry) = entries.get_mut(&number) else { return Ok(()) };
             let removed = entry.place(kind).take();
             let left = entry.interest();
@@ -174,6 +192,7 @@ fn is_adopted(selectable: &Bound<'_, PyAny>) -> bool {
 struct Callbacks {
     state: WeakState,
     number: RawFd,
+    serial: u64,
 }
 
 impl Callbacks {
@@ -183,7 +202,7 @@ impl Callbacks {
             let Some(state) = self.state.upgrade() else { return };
             let found = state
                 .watches
-                .0
+                .entries
                 .borrow()
                 .get(&self.number)
                 .and_then(|entry| entry.object(kind).map(|selectable| selectable.clone_ref(py)));
@@ -212,7 +231,8 @@ impl Watcher for Callbacks {
     fn connection_lost(&mut self, _reason: &Failure) {
         Python::attach(|py| {
             let Some(state) = self.state.upgrade() else { return };
-            let Some(entry) = state.watches.remove(self.number) else { return };
+            let is_ours = state.watches.entries.borrow().get(&self.number).is_some_and(|it| it.serial == self.serial);
+            let Some(entry) = is_ours.then(|| state.watches.remove(self.number)).flatten() else { return };
             let mut lost: Vec<_> = [entry.reader, entry.writer].into_iter().flatten().collect();
             if lost.len() == 2 && lost[0].is(&lost[1]) {
                 lost.pop();
