@@ -4,7 +4,11 @@ Each way of switching the reactor on, with the tutorial's programs.
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,6 +77,28 @@ class SwitchingOn(TestCase):
                 self.assertIn("PASSED", ran.stdout)
         listed = program(["-m", "twisted", "--help-reactors"])
         self.assertIn("ropewalk-asyncio", listed.stdout + listed.stderr)
+
+    def test_a_daemon(self) -> None:
+        """`twistd` makes the reactor, forks, and runs the reactor in the child."""
+        for backend in BACKENDS:
+            with self.subTest(backend=backend), tempfile.TemporaryDirectory() as folder:
+                # Opening a FIFO waits for the other end.
+                fifo, pidfile, logfile = (str(pathlib.Path(folder) / name) for name in ("port", "pid", "log"))
+                os.mkfifo(fifo)
+                command = [f"--pidfile={pidfile}", f"--logfile={logfile}", "--reactor=ropewalk", "-y", "daemon.tac"]
+                code = "import sys; from twisted.scripts.twistd import run; run()"
+                with concurrent.futures.ThreadPoolExecutor() as pool:
+                    said = pool.submit(pathlib.Path(fifo).read_text)
+                    started = program(["-c", code, *command], ROPEWALK_BACKEND=backend, PORT_FILE=fifo)
+                    self.assertEqual(started.returncode, 0, started.stderr)
+                    port, pid, name = said.result(60).split()
+                try:
+                    self.assertEqual(name, "RopewalkReactor")
+                    with socket.create_connection(("127.0.0.1", int(port)), 60) as peer:
+                        peer.sendall(b"hello")
+                        self.assertEqual(peer.recv(100), b"hello")
+                finally:
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 if __name__ == "__main__":
