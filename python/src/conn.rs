@@ -202,8 +202,8 @@ impl Conn {
         let transport = inner.transport.take();
         if let Some(transport) = transport {
             transport.discard(if reset { DiscardMode::Reset } else { DiscardMode::End });
+            inner.forget();
         }
-        inner.forget();
     }
 
     /// Number of bytes that the system has not taken yet.
@@ -442,7 +442,7 @@ impl Inner {
         self.state().map_or(Ok(()), |state| state.call_from_thread(method, argument))
     }
 
-    /// Takes it out of the engine's table.
+    /// Takes it out of the engine's table, once: behind that, the number may be another's.
     fn forget(&self) {
         if let Some((state, number)) = self.place.get()
             && let Some(state) = state.upgrade()

@@ -155,6 +155,36 @@ class Connections(ReactorCase):
 
         self.each(body)
 
+    def test_a_connection_that_begins_inside_of_the_end_of_another(self) -> None:
+        """It may take the place of the other one in the engine's table, and stays in it."""
+
+        def body(reactor: RopewalkReactor) -> None:
+            listener = socket.create_server(("127.0.0.1", 0))
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+            ours.setblocking(False)
+            for each in (listener, ours, theirs):
+                self.addCleanup(each.close)
+            server, client, recorder = Recorder(), Recorder(), Recorder()
+            factory = type("Factory", (), {"buildProtocol": lambda self, address: recorder})()
+
+            class Producer:
+                def pauseProducing(self) -> None:
+                    pass
+
+                resumeProducing = pauseProducing
+
+                def stopProducing(self) -> None:
+                    reactor.adoptStreamConnection(ours.fileno(), socket.AF_INET, factory)
+                    reactor.callLater(0, theirs.sendall, b"hello")
+
+            recorder.onData = self.guarded(reactor, lambda _: reactor.stop())
+            server.onMade = lambda each: each.transport.registerProducer(Producer(), True)
+            client.onMade = lambda each: each.transport.abortConnection()
+            pair(reactor, server, client)
+
+        self.each(body)
+
     def test_a_refused_connection_fails(self) -> None:
         def body(reactor: RopewalkReactor) -> None:
             from twisted.internet import protocol
