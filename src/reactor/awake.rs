@@ -130,7 +130,7 @@ impl Core {
         self.end_wait();
     }
 
-    fn end_wait(&self) {
+    pub(super) fn end_wait(&self) {
         self.set_waiting(false);
         while let Some(request) = self.postponed.pop() {
             if let Err(failure) = guarded(|| request(self)) {

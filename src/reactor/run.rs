@@ -198,6 +198,10 @@ impl Core {
         if !self.is_closed() {
             self.run.become_idle();
         }
+        // A panic in the wait leaves it open.
+        if self.postponed.is_waiting() {
+            self.end_wait();
+        }
         self.remove_signals();
         self.backend.borrow_mut().flush();
     }

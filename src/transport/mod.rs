@@ -389,8 +389,9 @@ impl Transport {
         self.driver()?.peer_credentials(self.0.id)
     }
 
-    /// Returns the descriptor, for options that have no method here (Twisted: `getHandle`); `None`
-    /// once the connection is over. It belongs to the reactor: do not read, write or close it.
+    /// Returns the descriptor, for options without a method here (Twisted: `getHandle`). `None` if
+    /// the connection is over or the loop waits (`Reactor::is_waiting`). It belongs to the reactor:
+    /// do not read, write or close it.
     pub fn raw_fd(&self) -> Option<RawFd> {
         self.driver().ok()?.raw_fd(self.0.id)
     }

@@ -132,7 +132,7 @@ fn other_descriptors_come_back() {
     let address = loopback();
     let adopt = |reactor: &Reactor, descriptor: OwnedFd, options: &AdoptOptions| {
         let number = descriptor.as_raw_fd();
-        let refused = reactor.adopt_stream(descriptor, address, address, options, Echo).err().expect("a refusal");
+        let refused = reactor.adopt_stream(descriptor, address, address, options, Echo).expect_err("a refusal");
         assert_eq!(refused.descriptor.as_raw_fd(), number);
         refused.error
     };

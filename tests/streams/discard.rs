@@ -54,6 +54,22 @@ fn a_peer_is_told_although_no_turn_follows() {
     });
 }
 
+/// The connection ends although a second descriptor of its socket is open, as it does by a regular
+/// close.
+#[test]
+fn a_duplicate_does_not_keep_the_connection() {
+    on_each(|reactor| {
+        let (log, made) = (Log::default(), Rc::new(RefCell::new(None)));
+        let placed = Rc::clone(&made);
+        let (_port, to) = listen(&reactor, move |_| Some(Script::new(&log).transport_into(&placed)));
+        let (mut peer, transport) = pair(&reactor, to, &made);
+        let duplicate = transport.duplicate().expect("a second descriptor");
+        transport.discard(DiscardMode::End);
+        assert_eq!(peer.read(&mut [0; 8]).expect("an end"), 0, "on {:?}", reactor.backend());
+        drop(duplicate);
+    });
+}
+
 /// Two connections have bytes in one turn. The first one's callback discards the second, which is
 /// not called, although its bytes are in the hands of the backend already.
 #[test]

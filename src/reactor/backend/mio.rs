@@ -226,9 +226,7 @@ impl Backend for Mio {
     }
 
     fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
-        let registered = socket::set_blocking(socket.as_fd(), false)
-            .and_then(|()| self.poller.register(id, socket.as_raw_fd(), RECEIVING));
-        if let Err(error) = registered {
+        if let Err(error) = self.poller.register(id, socket.as_raw_fd(), RECEIVING) {
             return Err((socket, error));
         }
         let mut stream = PolledStream::new(socket, unix);
@@ -363,6 +361,12 @@ impl Backend for Mio {
     fn shut_down_writing(&mut self, id: Id) {
         if let Some(stream) = self.stream(id) {
             socket::shut_down_writing(stream.socket.as_fd());
+        }
+    }
+
+    fn end_shared(&mut self, id: Id) {
+        if self.stream(id).is_some_and(|stream| stream.shared) {
+            self.shut_down_writing(id);
         }
     }
 

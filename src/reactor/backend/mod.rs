@@ -144,8 +144,9 @@ pub(crate) trait Backend {
         Err(AdoptError::Unsupported)
     }
 
-    /// Takes over a stream socket of the program's under `id`, in the blocking mode that the
-    /// backend needs. An error gives it back. A backend without descriptors refuses.
+    /// Takes over a [prepared](prepare_named) stream socket of the program's under `id`: it is
+    /// nonblocking, and gets the mode that the backend needs. An error gives it back. A backend
+    /// without descriptors refuses.
     fn adopt_stream(&mut self, _id: Id, socket: OwnedFd, _unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         Err((socket, io::ErrorKind::Unsupported.into()))
     }
@@ -217,6 +218,10 @@ pub(crate) trait Backend {
 
     /// Ends our direction of the stream.
     fn shut_down_writing(&mut self, id: Id);
+
+    /// Ends our direction of a stream that is about to be closed, where another descriptor may keep
+    /// its socket open. Elsewhere the close ends it.
+    fn end_shared(&mut self, _id: Id) {}
 
     /// Returns `true` if the peer has acknowledged all sent bytes, and no received byte is unread.
     fn is_acknowledged(&self, id: Id) -> bool {

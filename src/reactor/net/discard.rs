@@ -50,7 +50,7 @@ impl Core {
         self.when_awake(move |core| {
             let mut backend = core.backend.borrow_mut();
             if mode == DiscardMode::End && !was_shut {
-                backend.shut_down_writing(id);
+                backend.end_shared(id);
             }
             backend.close(id, mode == DiscardMode::Reset);
             // There may be no other turn, and the peer is to be told now.

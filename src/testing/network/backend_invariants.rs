@@ -129,10 +129,7 @@ impl BackendInvariants {
 
     pub(super) fn shuts(&mut self, id: Id) {
         let faults = self.faults.clone();
-        // A protocol may do this inside a callback, by a discard.
-        let Some(record) = self.streams.get_mut(&key(id)) else {
-            return faults.add(format_args!("an end for {id:?}, which is not open"));
-        };
+        let Some(record) = self.record(id, "an end") else { return };
         if std::mem::replace(&mut record.shut, true) {
             faults.add(format_args!("{id:?} sends its end twice"));
         }

@@ -214,7 +214,7 @@ impl Backend for Uring {
 
     fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         // A UNIX stream is polled, and read by plain calls.
-        if let Err(error) = socket::set_blocking(socket.as_fd(), !unix) {
+        if !unix && let Err(error) = socket::set_blocking(socket.as_fd(), true) {
             return Err((socket, error));
         }
         self.insert_stream(id, socket, unix);
@@ -369,6 +369,11 @@ impl Backend for Uring {
         if let Some(socket) = self.descriptor(id) {
             socket::shut_down_writing(socket);
         }
+    }
+
+    fn end_shared(&mut self, id: Id) {
+        // The ring does not know which sockets are shared.
+        self.shut_down_writing(id);
     }
 
     fn close(&mut self, id: Id, reset: bool) {
