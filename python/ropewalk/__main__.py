@@ -1,0 +1,61 @@
+"""
+C{python -m ropewalk PROGRAM.py ARGS..} and C{python -m ropewalk -m MODULE ARGS..}: run a program on
+this reactor, without a change to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+
+import ropewalk
+
+
+def main() -> None:
+    """
+    Install the reactor, and run the program as C{__main__}.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m ropewalk",
+        description="Run a Twisted program on ropewalk's reactor.",
+        usage="%(prog)s [--backend NAME] (PROGRAM.py | -m MODULE) [ARG ..]",
+    )
+    parser.add_argument("--backend", choices=["mio", "io_uring"], help="the default is $ROPEWALK_BACKEND, or mio")
+    parser.add_argument("-m", dest="module", metavar="MODULE", help="a module, instead of a file")
+    # Everything behind the program's name is the program's.
+    known, rest = _split(sys.argv[1:])
+    options = parser.parse_args(known)
+    if options.module is None and not rest:
+        parser.error("a program or -m MODULE is needed")
+
+    ropewalk.install(backend=options.backend)
+    if options.module is not None:
+        sys.argv = [options.module, *rest]
+        # As `python -m` does: modules are found in the present folder.
+        sys.path[0] = os.getcwd()
+        runpy.run_module(options.module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = rest
+        sys.path[0] = os.path.dirname(os.path.abspath(rest[0]))
+        runpy.run_path(rest[0], run_name="__main__")
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """
+    Split a command line into ours and the program's.
+    """
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-"):
+        argument = arguments[position]
+        position += 1
+        if argument == "-m":
+            return arguments[: position + 1], arguments[position + 1 :]
+        if argument == "--backend":
+            position += 1
+    return arguments[:position], arguments[position:]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+//! [`Engine`]: a reactor of the crate, for the class `RopewalkReactor`.
+//!
+//! Twisted's `ReactorBase` has the life of a run, with its events and triggers. The engine makes
+//! the turns, and has the timers, the foreign descriptors and the connections.
+//!
+//! All objects of Python that the engine keeps stand in the tables of [`State`], so that the
+//! garbage collector sees them. An abandoned reactor goes with the next collection.
+//!
+//! **Threads.** Other threads may call while the loop runs. A request about a connection or a
+//! descriptor is handed to `callFromThread`, and takes effect in the next turn. Timers are set at
+//! once, and ring the loop.
+
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+use ropewalk::reactor::Interest;
+use ropewalk::{BackendKind, Clock};
+
+use crate::conn::Conn;
+use crate::gil::Gil;
+use crate::state::{State, duration, this_thread};
+use crate::table::Table;
+use crate::timers::DelayedCall;
+
+/// The event loop below a `RopewalkReactor`. Programs use the reactor.
+#[pyclass(frozen, module = "ropewalk._native")]
+#[derive(Debug)]
+pub(crate) struct Engine {
+    state: Gil<Rc<State>>,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, reactor: Py<PyAny>, backend: Option<&str>) -> PyResult<Self> {
+        let kind = match backend {
+            None => None,
+            Some("mio") => Some(BackendKind::Mio),
+            Some("io_uring") => Some(BackendKind::IoUring),
+            Some(other) => {
+                return Err(PyValueError::new_err(format!("the backend is {other:?}: expected 'mio' or 'io_uring'")));
+            }
+        };
+        Ok(Self { state: Gil::new(State::new(reactor, kind)?, py) })
+    }
+
+    /// The name of the backend: "mio" or "io_uring".
+    #[getter]
+    fn backend(&self, py: Python<'_>) -> &'static str {
+        self.state.get(py).engine.backend().name()
+    }
+
+    /// True if an event loop of asyncio makes the turns. A call of phase 1 or 2 may give that loop
+    /// work of which the engine does not know. So the turn does not wait behind such a call.
+    #[getter]
+    fn answers_asyncio(&self, py: Python<'_>) -> bool {
+        self.state.get(py).answers_asyncio.get()
+    }
+
+    #[setter]
+    fn set_answers_asyncio(&self, py: Python<'_>, answers: bool) {
+        self.state.get(py).answers_asyncio.set(answers);
+    }
+
+    /// Begins a run on this thread.
+    fn begin(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state.get(py);
+        if state.engine.backend() == BackendKind::IoUring && thread::current().id() != state.thread {
+            return Err(PyRuntimeError::new_err(
+                "a ring belongs to the thread that made the reactor: run it there, or use the backend mio",
+            ));
+        }
+        state.is_leaving.set(false);
+        let contexts = state.contexts.take();
+        drop(contexts);
+        state.begin_run()?;
+        state.loop_thread.set(this_thread());
+        Ok(())
+    }
+
+    /// Ends the run. Timers, descriptors and connections stay.
+    fn end(&self, py: Python<'_>) {
+        let state = self.state.get(py);
+        let (run, contexts) = (state.run.take(), state.contexts.take());
+        drop((run, contexts));
+        state.loop_thread.set(0);
+        // No turn may come any more, which would end it.
+        state.engine.end_lingering();
+    }
+
+    /// Makes turns until `leave`, or until a signal's handler raises.
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let state = Rc::clone(self.state.get(py));
+        if state.run.borrow().is_none() {
+            state.begin_run()?;
+        }
+        while !state.is_leaving.replace(false) {
+            state.turn(py, None)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `run` return after this turn.
+    fn leave(&self, py: Python<'_>) {
+        let state = self.state.get(py);
+        state.is_leaving.set(true);
+        state.ring();
+    }
+
+    /// Makes one turn, which waits at most `timeout` seconds: without limit if it is None.
+    fn turn(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let state = Rc::clone(self.state.get(py));
+        state.turn(py, timeout.map(duration))
+    }
+
+    /// Wakes the loop, from any thread, and has it run the calls from threads.
+    fn ring(&self, py: Python<'_>) {
+        self.state.get(py).ring();
+    }
+
+    /// The time: monotonic, from the time of day at which the engine was made.
+    pub(crate) fn seconds(&self, py: Python<'_>) -> f64 {
+        self.state.get(py).seconds()
+    }
+
+    /// Schedules `call(*args, **kw)` in `delay` seconds. `special` is a pair for calls that need
+    /// it: a function that replaces `seconds`, and the stack of the caller. Both may be None.
+    fn call_later<'py>(
+        &self,
+        py: Python<'py>,
+        delay: f64,
+        call: Py<PyAny>,
+        args: Py<PyTuple>,
+        kw: Option<Py<PyDict>>,
+        special: Option<Special<'py>>,
+    ) -> PyResult<Py<DelayedCall>> {
+        let state = self.state.get(py);
+        let (clock, creator) = special.unwrap_or_default();
+        let clock = match clock {
+            Some(clock) => {
+                let time = clock.call0()?.extract::<f64>()? + delay;
+                Some((clock.unbind(), time))
+            }
+            None => None,
+        };
+        let made = DelayedCall::schedule(py, state, duration(delay), (call, args, kw), clock, creator)?;
+        Ok(made)
+    }
+
+    /// Makes a call in the next turn, behind all that are due by now. It is no call of the program:
+    /// `delayed_calls` does not list it.
+    fn call_soon(&self, py: Python<'_>, call: Py<PyAny>) {
+        let state = self.state.get(py);
+        let number = state.soon.borrow_mut().insert(call);
+        let weak = Rc::downgrade(state);
+        state.engine.call_later(Duration::ZERO, move || {
+            Python::attach(|py| {
+                let Some(state) = weak.upgrade() else { return };
+                let due = state.soon.borrow_mut().remove(number);
+                if let Some(Err(error)) = due.map(|call| call.call0(py)) {
+                    state.raise(error);
+                }
+                state.called();
+            });
+        });
+    }
+
+    /// The calls that are still to be made, the next one first.
+    fn delayed_calls<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let state = self.state.get(py);
+        let mut calls: Vec<_> = state.timers.borrow().iter().map(|call| call.clone_ref(py)).collect();
+        calls.sort_by_key(|call| call.get().deadline(py));
+        PyList::new(py, calls)
+    }
+
+    /// Calls `reactor._ready` when the selectable can be read.
+    fn add_reader(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.state.get(selectable.py()).watch(selectable, Interest::READ)
+    }
+
+    /// Calls `reactor._ready` when the selectable can be written to.
+    fn add_writer(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.state.get(selectable.py()).watch(selectable, Interest::WRITE)
+    }
+
+    /// Ends `add_reader`.
+    fn remove_reader(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.state.get(selectable.py()).unwatch(selectable, Interest::READ)
+    }
+
+    /// Ends `add_writer`.
+    fn remove_writer(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.state.get(selectable.py()).unwatch(selectable, Interest::WRITE)
+    }
+
+    /// The selectables that are read, and the connections that read.
+    fn readers(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let state = self.state.get(py);
+        let mut readers = state.watches.readers(py);
+        readers.extend(state.connections(py, Conn::is_reader));
+        readers
+    }
+
+    /// The selectables that are written to, and the connections that have something to send.
+    fn writers(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let state = self.state.get(py);
+        let mut writers = state.watches.writers(py);
+        writers.extend(state.connections(py, Conn::is_writer));
+        writers
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let state = self.state.peek();
+        if let Ok(reactor) = state.reactor.try_borrow() {
+            visit.call(&*reactor)?;
+        }
+        if let Ok(timers) = state.timers.try_borrow() {
+            timers.iter().try_for_each(|call| visit.call(call))?;
+        }
+        if let Ok(connections) = state.connections.try_borrow() {
+            connections.iter().try_for_each(|conn| visit.call(conn))?;
+        }
+        if let Ok(contexts) = state.contexts.try_borrow() {
+            visit.call(&*contexts)?;
+        }
+        if let Ok(soon) = state.soon.try_borrow() {
+            soon.iter().try_for_each(|call| visit.call(call))?;
+        }
+        state.watches.traverse(visit)
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let state = self.state.get(py);
+        let reactor = state.reactor.take();
+        let timers = state.timers.replace(Table::new());
+        let soon = state.soon.replace(Table::new());
+        let connections = state.connections.replace(Table::new());
+        drop((reactor, timers, soon, connections, state.contexts.take()));
+        state.watches.clear();
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let state = self.state.get(py);
+        format!("<ropewalk.Engine on {}, running: {}>", state.engine.backend().name(), state.run.borrow().is_some())
+    }
+}
+
+impl Engine {
+    pub(crate) fn state<'a>(&'a self, py: Python<'a>) -> &'a Rc<State> {
+        self.state.get(py)
+    }
+}
+
+/// The clock of a delayed call, and the stack of its creator.
+type Special<'py> = (Option<Bound<'py, PyAny>>, Option<Py<PyAny>>);

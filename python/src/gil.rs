@@ -1,0 +1,103 @@
+//! Python's lock, the GIL, and the only `unsafe` code of the package.
+//!
+//! The engine is made of `Rc`s and cells, which belong to one thread. An object of Python may be
+//! reached from any thread, but only by the one that holds the GIL. So the GIL takes the place of
+//! the one thread, by these rules:
+//!
+//! 1. Values of the engine stand in a [`Gil`], which is opened with the proof that the GIL is held.
+//! 2. The loop gives up the GIL in one place: around a wait ([`Wait`]). The wait touches the
+//!    backend alone: the poller or ring, its table of sockets and its buffers.
+//! 3. Other threads touch no part of the engine that the wait uses. Their requests are queued, and
+//!    the loop is rung ([`State::is_elsewhere`](crate::state::State::is_elsewhere)). The engine
+//!    itself keeps the rest until the wait is over (docs/embedding.md).
+//!
+//! A free-threaded interpreter has no such lock. The module says so (`gil_used`), and the
+//! interpreter turns its GIL on.
+
+use std::cell::Cell;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// A value of one thread, for whichever thread holds the GIL.
+#[derive(Debug)]
+pub(crate) struct Gil<T>(T);
+
+#[allow(unsafe_code, reason = "the GIL takes the place of the one thread: see the module")]
+// SAFETY: the value is only reached through `get`, whose argument proves that the caller holds the
+// GIL, and through `peek` and drops, whose callers hold it. Taking and giving up the GIL orders the
+// memory accesses of the threads, as a mutex does.
+unsafe impl<T> Send for Gil<T> {}
+
+#[allow(unsafe_code, reason = "the GIL takes the place of the one thread: see the module")]
+// SAFETY: as for `Send`. Two threads never hold the GIL at once.
+unsafe impl<T> Sync for Gil<T> {}
+
+impl<T> Gil<T> {
+    pub(crate) fn new(value: T, _held: Python<'_>) -> Self {
+        Self(value)
+    }
+
+    /// Returns the value, for a caller that holds the GIL.
+    #[inline]
+    pub(crate) fn get<'a>(&'a self, _held: Python<'a>) -> &'a T {
+        &self.0
+    }
+
+    /// Returns the value to `__traverse__`. The garbage collector calls it under the GIL, and gives
+    /// no proof.
+    pub(crate) fn peek(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The wait of the loop, in which the GIL is free.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    /// The thread's state while it is without the GIL; null otherwise.
+    thread: Cell<*mut pyo3::ffi::PyThreadState>,
+}
+
+impl Wait {
+    pub(crate) fn new() -> Self {
+        Self { thread: Cell::new(ptr::null_mut()) }
+    }
+
+    /// Gives up the GIL. The reactor calls it ahead of a wait that may block.
+    pub(crate) fn begin(&self) {
+        #[allow(unsafe_code, reason = "no function of pyo3 gives up the GIL without a closure")]
+        // SAFETY: the reactor turns inside of `State::turn`, whose caller holds the GIL. Up to
+        // `end` the thread runs the wait of the reactor, which touches no object of Python: log
+        // events are kept (`logs.rs`).
+        let thread = unsafe { pyo3::ffi::PyEval_SaveThread() };
+        self.thread.set(thread);
+    }
+
+    /// Takes the GIL again, behind the wait.
+    pub(crate) fn end(&self) {
+        #[allow(unsafe_code, reason = "no function of pyo3 gives up the GIL without a closure")]
+        // SAFETY: the reactor calls this once for each `begin`, on the same thread. The cell holds
+        // the state that this thread had then. Only this thread uses the cell: the loop of a
+        // reactor is not entered twice.
+        unsafe {
+            pyo3::ffi::PyEval_RestoreThread(self.thread.get())
+        };
+        self.thread.set(ptr::null_mut());
+    }
+}
+
+/// Takes the descriptor out of a socket object (`socket.detach`), which has none from then on.
+pub(crate) fn detached(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
+    let number: RawFd = socket.call_method0(intern!(socket.py(), "detach"))?.extract()?;
+    if number < 0 {
+        return Err(PyValueError::new_err("the socket is closed"));
+    }
+    #[allow(unsafe_code, reason = "Python's objects name descriptors by their numbers")]
+    // SAFETY: `detach` returns an open descriptor, and leaves it to its caller. An object of the
+    // program that pretends to be a socket breaks the promise, as it could with `os.close`.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok(socket)
+}

@@ -1,0 +1,44 @@
+//! The native half of the Python package `ropewalk`: Twisted's reactor on the engine of the crate
+//! `ropewalk`. The Python half is beside it, in `python/ropewalk`, and docs/python.md says how the
+//! two fit together.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `engine.rs` | `Engine`: the loop, as Python sees it |
+//! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
+//! | `conn.rs` | `Conn`: the native half of a TCP connection |
+//! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
+//! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
+//! | `table.rs` | a list with reused places |
+//! | `logs.rs` | log events of the engine, for Twisted's log |
+//! | `gil.rs` | Python's lock, and all `unsafe` code |
+
+mod conn;
+mod engine;
+mod gil;
+mod logs;
+mod state;
+mod table;
+mod timers;
+mod watches;
+
+use pyo3::prelude::*;
+
+/// The module `ropewalk._native`.
+#[pymodule(gil_used = true)]
+mod _native {
+    #[pymodule_export]
+    use crate::conn::Conn;
+    #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::timers::DelayedCall;
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::logs::subscribe();
+        Ok(())
+    }
+}
