@@ -226,7 +226,7 @@ fn what_is_held_back_outlives_the_network() {
     stream.resume();
     assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
     let held = stream.take_held().expect("it is due");
-    assert!(held.data == b"held" && matches!(held.end, Some(Ending::Clean)));
+    assert!(held.data() == b"held" && matches!(held.end, Some(Ending::Clean)));
     // A callback that fails over the held bytes is the reason, because the protocol knows of no
     // other.
     stream.callback_failed(Failure::message("no"));
@@ -369,7 +369,7 @@ fn a_break_during_a_pause_waits_for_the_protocol() {
     assert_eq!(steps(&mut stream), [deadline]);
     stream.resume();
     assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
-    assert_eq!(stream.take_held().expect("bytes were held").data, b"held");
+    assert_eq!(stream.take_held().expect("bytes were held").data(), b"held");
     assert_eq!(steps(&mut stream), [Step::ReceiveRest]);
     stream.pause();
     assert_eq!(steps(&mut stream), [deadline, Step::Receive(false)]);
@@ -433,7 +433,7 @@ fn what_comes_while_paused_is_held() {
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
     let held = stream.take_held().expect("it was held");
-    assert!(held.data == b"one two" && held.end.is_some());
+    assert!(held.data() == b"one two" && held.end.is_some());
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
 }
@@ -589,7 +589,7 @@ proptest! {
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
                                 let held = stream.take_held().expect("it said so");
-                                delivered += held.data.len();
+                                delivered += held.data().len();
                                 prop_assert_eq!(came, delivered, "held bytes were lost or repeated");
                                 if held.end.is_some() && stream.ended(0, Ending::Clean) == EndNotice::Tell {
                                     ends += 1;
