@@ -40,18 +40,18 @@ fn lengths_are_strict() {
 /// A4: a length above the limit is refused at the digit that exceeds it, however many follow.
 #[test]
 fn lengths_have_a_limit() {
-    let error = broken(NetstringError::TooLong { limit: 20 });
+    let refused = [broken(NetstringError::TooLong { limit: 20 })];
     assert_eq!(outcome(b"20:01234567890123456789,0:,"), [message("01234567890123456789"), message("")]);
     for length in ["21", "99", "2147483648", "4294967296", "18446744073709551616", &"9".repeat(10_000)] {
-        assert_eq!(outcome(length.as_bytes()), [error.clone()], "{length}");
-        assert_eq!(outcome(format!("{length}:x,").as_bytes()), [error.clone()], "{length}");
+        assert_eq!(outcome(length.as_bytes()), refused, "{length}");
+        assert_eq!(outcome(format!("{length}:x,").as_bytes()), refused, "{length}");
     }
     // With a limit as large as its type, a length beyond it is refused all the same.
     let most = || Recorder::new(NetstringReceiver::new().max_length(usize::MAX)).lenient();
-    let error = broken(NetstringError::TooLong { limit: usize::MAX });
+    let refused = [broken(NetstringError::TooLong { limit: usize::MAX })];
     assert_eq!(events(most(), &[usize::MAX.to_string().as_bytes(), b":x"]), []);
-    assert_eq!(events(most(), &[b"18446744073709551616"]), [error.clone()]);
-    assert_eq!(events(most(), &[b"184467440737095516150"]), [error]);
+    assert_eq!(events(most(), &[b"18446744073709551616"]), refused);
+    assert_eq!(events(most(), &[b"184467440737095516150"]), refused);
 }
 
 /// A comma that is missing is noticed at its place, not earlier.

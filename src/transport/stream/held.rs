@@ -40,7 +40,7 @@ impl Held {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.data().is_empty()
+        self.data().is_empty() && self.returned == 0
     }
 
     /// Returns `true` if nothing may be received before these bytes are delivered.
@@ -70,7 +70,9 @@ impl Stream {
             let behind = std::mem::replace(&mut held.data, lent.data);
             held.taken = held.data.len().saturating_sub(held.returned);
             held.returned = 0;
-            held.push(&behind);
+            if !behind.is_empty() {
+                held.push(&behind);
+            }
         }
         lent.end
     }
