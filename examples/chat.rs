@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
-use ropewalk::protocols::{LineProtocol, LineReceiver};
+use ropewalk::protocols::LineReceiver;
 use ropewalk::{Connections, DelayedCall, Failure, Result, Transport};
 
 const LONGEST_LINE_BYTES: usize = 1024;

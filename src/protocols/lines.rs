@@ -7,6 +7,8 @@
 //! | skipping | bytes up to the next delimiter | nothing |
 //! | raw | as many bytes as `raw_data_received` returns | `raw_data_received` |
 //!
+//! There is no receiver for lines alone: raw mode costs nothing while it is not set.
+//!
 //! An incomplete line is kept, and only new bytes are searched. A line is too long as soon as its
 //! limit and a delimiter's length have arrived, wherever the chunks were cut.
 

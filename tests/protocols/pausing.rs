@@ -94,63 +94,104 @@ fn pausing_after_each_message() {
 /// each line pauses, and a timer resumes. All lines arrive, in order, and the end behind them.
 #[test]
 fn pauses_on_a_simulated_network() {
-    struct Slow {
-        lines: LineReceiver,
-        seen: Rc<RefCell<Vec<String>>>,
-        reactor: Reactor,
+    (0..20).for_each(|seed| paused_lines(seed, Rc::new(|_transport, _is_server| Ok(()))));
+}
+
+/// The same over TLS, where a chunk is what a record has brought.
+#[cfg(feature = "tls")]
+#[test]
+fn pauses_over_tls() {
+    let (_, client, server) = common::tls::usual();
+    let starts: Starts = Rc::new(move |transport, is_server| match is_server {
+        true => Ok(transport.start_tls(&server)?),
+        false => Ok(transport.start_tls(&client)?),
+    });
+    (0..5).for_each(|seed| paused_lines(seed, Rc::clone(&starts)));
+}
+
+/// Starts a layer, of the server if the argument is `true`.
+type Starts = Rc<dyn Fn(&Transport, bool) -> Result<()>>;
+
+/// Records lines, and pauses for a millisecond at each.
+struct Slow {
+    lines: LineReceiver,
+    seen: Rc<RefCell<Vec<String>>>,
+    reactor: Reactor,
+    starts: Starts,
+}
+
+impl Protocol for Slow {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        (self.starts)(transport, true)
     }
-    impl Protocol for Slow {
-        fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-            self.receive_lines(transport, data)
-        }
-        fn half_close(&self) -> bool {
-            true
-        }
-        fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-            self.seen.borrow_mut().push("the end".to_owned());
-            transport.lose_connection();
-            Ok(self.reactor.stop()?)
-        }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        self.receive_lines(transport, data)
     }
-    impl LineProtocol for Slow {
-        fn lines(&mut self) -> &mut LineReceiver {
-            &mut self.lines
-        }
-        fn line_received(&mut self, transport: &Transport, line: &[u8]) -> Result<()> {
-            self.seen.borrow_mut().push(String::from_utf8(line.to_vec())?);
-            transport.pause_producing();
-            let paused = transport.clone();
-            transport.timers().call_later(Duration::from_millis(1), move || paused.resume_producing());
-            Ok(())
-        }
+
+    fn half_close(&self) -> bool {
+        true
     }
-    struct Sends;
-    impl Protocol for Sends {
-        fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-            (0..200).for_each(|number| transport.write(format!("line {number}\r\n").as_bytes()));
-            transport.lose_write_connection();
-            Ok(())
-        }
-        fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
-            Ok(())
-        }
-        fn half_close(&self) -> bool {
-            true
-        }
+
+    fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
+        self.seen.borrow_mut().push("the end".to_owned());
+        transport.lose_connection();
+        Ok(self.reactor.stop()?)
     }
+}
+
+impl LineProtocol for Slow {
+    fn lines(&mut self) -> &mut LineReceiver {
+        &mut self.lines
+    }
+
+    fn line_received(&mut self, transport: &Transport, line: &[u8]) -> Result<()> {
+        self.seen.borrow_mut().push(String::from_utf8(line.to_vec())?);
+        transport.pause_producing();
+        let paused = transport.clone();
+        transport.timers().call_later(Duration::from_millis(1), move || paused.resume_producing());
+        Ok(())
+    }
+}
+
+/// Sends all lines at once, and the end of its direction.
+struct Sends(Starts);
+
+impl Protocol for Sends {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        (self.0)(transport, false)?;
+        (0..200).for_each(|number| transport.write(format!("line {number}\r\n").as_bytes()));
+        transport.lose_write_connection();
+        Ok(())
+    }
+
+    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn half_close(&self) -> bool {
+        true
+    }
+}
+
+fn paused_lines(seed: u64, starts: Starts) {
+    let network = Network::with_conditions(seed, Conditions::rough(seed));
+    let reactor = network.reactor([10, 0, 0, 1].into());
+    let seen = Rc::<RefCell<Vec<String>>>::default();
+    let address = SocketAddr::from(([10, 0, 0, 1], 7));
+    let (server, heard, of_server) = (reactor.clone(), Rc::clone(&seen), Rc::clone(&starts));
+    let slow = move || Slow {
+        lines: LineReceiver::new(),
+        seen: Rc::clone(&heard),
+        reactor: server.clone(),
+        starts: Rc::clone(&of_server),
+    };
+    reactor.listen_tcp(address, &ListenOptions::new(), move |_| Some(slow())).unwrap();
+    let sends = move |_| Some(Sends(Rc::clone(&starts)));
+    reactor.connect_tcp(address, &ConnectOptions::new(), sends).or_log("connecting");
+    reactor.run().unwrap();
     let expected: Vec<_> = (0..200).map(|number| format!("line {number}")).chain(["the end".to_owned()]).collect();
-    for seed in 0..20 {
-        let network = Network::with_conditions(seed, Conditions::rough(seed));
-        let reactor = network.reactor([10, 0, 0, 1].into());
-        let seen = Rc::<RefCell<Vec<String>>>::default();
-        let address = SocketAddr::from(([10, 0, 0, 1], 7));
-        let (server, heard) = (reactor.clone(), Rc::clone(&seen));
-        let slow = move || Slow { lines: LineReceiver::new(), seen: Rc::clone(&heard), reactor: server.clone() };
-        reactor.listen_tcp(address, &ListenOptions::new(), move |_| Some(slow())).unwrap();
-        reactor.connect_tcp(address, &ConnectOptions::new(), |_| Some(Sends)).or_log("connecting");
-        reactor.run().unwrap();
-        assert_eq!(*seen.borrow(), expected, "seed {seed}");
-    }
+    assert_eq!(*seen.borrow(), expected, "seed {seed}");
 }
 
 /// A13: the bytes behind the line that starts TLS are the handshake's, even in the same chunk. They
@@ -158,17 +199,17 @@ fn pauses_on_a_simulated_network() {
 #[cfg(feature = "tls")]
 #[test]
 fn starttls_injection() {
-    struct Starts {
+    struct Secures {
         lines: LineReceiver,
         tls: ropewalk::tls::ServerTls,
         seen: usize,
     }
-    impl Protocol for Starts {
+    impl Protocol for Secures {
         fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
             self.receive_lines(transport, data)
         }
     }
-    impl LineProtocol for Starts {
+    impl LineProtocol for Secures {
         fn lines(&mut self) -> &mut LineReceiver {
             &mut self.lines
         }
@@ -180,7 +221,7 @@ fn starttls_injection() {
         }
     }
     let (_, _, tls) = common::tls::usual();
-    let connection = StringTransport::new().joined(Starts { lines: LineReceiver::new(), tls, seen: 0 });
+    let connection = StringTransport::new().joined(Secures { lines: LineReceiver::new(), tls, seen: 0 });
     connection.deliver(b"STARTTLS\r\nMAIL FROM:<mallory>\r\n");
     let reason = connection.lost().expect("text is no handshake");
     assert!(reason.to_string().contains("TLS"), "{reason}");
