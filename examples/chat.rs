@@ -12,12 +12,12 @@
 //! `Connections` is the list of the factory's open connections. A broadcast iterates over it, and
 //! `with` reaches the protocol of each connection.
 
-use std::mem;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
+use ropewalk::protocols::LineReceiver;
 use ropewalk::{Connections, DelayedCall, Failure, Result, Transport};
 
 const LONGEST_LINE_BYTES: usize = 1024;
@@ -26,8 +26,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(600);
 struct Talker {
     room: Connections<Self>,
     name: Option<String>,
-    /// An incomplete line.
-    unread: Vec<u8>,
+    lines: LineReceiver,
     idle: Option<DelayedCall>,
 }
 
@@ -39,22 +38,30 @@ impl Talker {
     fn is_taken(&self, name: &str) -> bool {
         self.room.iter().any(|other| other.with(|talker, _| talker.name.as_deref() == Some(name)) == Ok(true))
     }
+}
 
-    fn line_received(&mut self, transport: &Transport, line: &str) {
+impl LineProtocol for Talker {
+    fn lines(&mut self) -> &mut LineReceiver {
+        &mut self.lines
+    }
+
+    fn line_received(&mut self, transport: &Transport, line: &[u8]) -> Result<()> {
+        let line = String::from_utf8_lossy(line).trim().to_owned();
         if let Some(name) = &self.name {
             self.tell_all(&format!("<{name}> {line}\n"));
-        } else if line.is_empty() || self.is_taken(line) {
-            transport.write(b"choose another name\n");
+        } else if line.is_empty() || self.is_taken(&line) {
+            self.lines.send_line(transport, b"choose another name");
         } else {
-            self.name = Some(line.to_owned());
             self.tell_all(&format!("* {line} is here\n"));
+            self.name = Some(line);
         }
+        Ok(())
     }
 }
 
 impl Protocol for Talker {
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        transport.write(b"what is your name?\n");
+        self.lines.send_line(transport, b"what is your name?");
         let silent = transport.clone();
         self.idle = Some(transport.timers().call_later(IDLE_LIMIT, move || silent.lose_connection()));
         Ok(())
@@ -64,15 +71,7 @@ impl Protocol for Talker {
         if let Some(idle) = &self.idle {
             idle.reset(IDLE_LIMIT)?;
         }
-        self.unread.extend_from_slice(data);
-        for line in mem::take(&mut self.unread).split_inclusive(|&byte| byte == b'\n') {
-            match line.strip_suffix(b"\n") {
-                _ if line.len() > LONGEST_LINE_BYTES => transport.lose_connection(),
-                Some(line) => self.line_received(transport, String::from_utf8_lossy(line).trim()),
-                None => self.unread = line.to_vec(),
-            }
-        }
-        Ok(())
+        self.receive_lines(transport, data)
     }
 
     fn connection_lost(&mut self, _transport: &Transport, _reason: &Failure) {
@@ -88,8 +87,9 @@ fn main() -> ExitCode {
     ropewalk::run(|reactor| {
         let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:6000:queueLimit=1048576".to_owned());
         let (room, stopped) = (Connections::new(), reactor.when_stopped());
+        let lines = || LineReceiver::newline().max_length(LONGEST_LINE_BYTES);
         let talkers =
-            room.for_protocol(|room, _peer| Talker { room: room.clone(), name: None, unread: Vec::new(), idle: None });
+            room.for_protocol(move |room, _peer| Talker { room: room.clone(), name: None, lines: lines(), idle: None });
         Ok(server_from_string(reactor, &description)?.listen(talkers).add_callback(|port| {
             println!("listening on {}", port.host());
             stopped

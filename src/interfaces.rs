@@ -15,6 +15,7 @@
 //! | [`Factory`], or a closure ([`for_protocol`]) | the peer's [`Address`] | the reactor, for each connection |
 //! | a [`Producer`] | the [`Transport`] that it produces for | the reactor, at the end of a turn |
 //! | a [`Watcher`], or closures ([`WatchCallbacks`]) | a [`WatchHandle`] | the reactor, for a ready descriptor |
+//! | [`LineProtocol`], [`NetstringProtocol`], [`IntNStringProtocol`] | messages | the protocol's own `data_received` |
 //! | callbacks of a [`Deferred`] | a result, or a [`Failure`] | the code that fires the Deferred |
 //! | a [`ServerEndpoint`] or [`ClientEndpoint`] | a factory | the code that listens or connects |
 //!
@@ -38,6 +39,7 @@
 //! | [`Connection`] | a protocol and its transport, from outside | the result of a client endpoint's Deferred |
 //! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`] | one end of a connection | see below |
+//! | [`LineReceiver`], [`NetstringReceiver`], [`IntNStringReceiver`] | messages in a stream of bytes | `LineReceiver` and its like |
 //! | [`QueueLimit`] | a bound on the bytes queued for a peer that does not read | |
 //! | [`ListenOptions`], [`ConnectOptions`] | options of ports and of attempts to connect | arguments of `listenTCP`, `connectTCP` |
 //! | [`ClientTls`] | a client's configuration of TLS | `optionsForClientTLS` |
@@ -86,7 +88,10 @@
 //! [`Failure`]: crate::Failure
 //! [`HostnameEndpoint`]: crate::endpoints::HostnameEndpoint
 //! [`ListenOptions`]: crate::ListenOptions
+//! [`IntNStringReceiver`]: crate::protocols::IntNStringReceiver
+//! [`LineReceiver`]: crate::protocols::LineReceiver
 //! [`LoopingCall`]: crate::task::LoopingCall
+//! [`NetstringReceiver`]: crate::protocols::NetstringReceiver
 //! [`Port`]: crate::Port
 //! [`QueueLimit`]: crate::transport::QueueLimit
 //! [`Reactor`]: crate::Reactor
@@ -114,6 +119,7 @@ pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;
 pub use crate::protocol::{Factory, Protocol};
+pub use crate::protocols::{IntNStringProtocol, LineProtocol, NetstringProtocol};
 pub use crate::reactor::Watcher;
 pub use crate::time::Clock;
 pub use crate::transport::Producer;

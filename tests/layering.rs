@@ -64,7 +64,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "log",
         ],
     ),
-    ("interfaces", &["deferred", "endpoints", "failure", "protocol", "time", "reactor", "transport"]),
+    ("interfaces", &["deferred", "endpoints", "failure", "protocol", "protocols", "time", "reactor", "transport"]),
 ];
 
 /// Names that only the reactor and locks may use: they make system calls, start threads or read the

@@ -215,11 +215,13 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     fn deliver_held(&self) {
         let held = self.transport.stream().take_held();
         let Some(held) = held else { return };
-        if !held.data.is_empty() {
-            self.arrived(held.level, &held.data);
+        if !held.data().is_empty() {
+            self.arrived(held.level, held.data());
         }
-        if let Some(ending) = held.end {
-            self.ended(held.level, ending);
+        let level = held.level;
+        let end = self.transport.stream().settle_lent(held);
+        if let Some(ending) = end {
+            self.ended(level, ending);
         }
         self.transport.mark_dirty();
     }

@@ -2,8 +2,29 @@
 //!
 //! | purpose | type | Twisted's name |
 //! |---|---|---|
+//! | receive lines, and raw data between them | [`LineProtocol`], [`LineReceiver`] | `basic.LineReceiver`, `basic.LineOnlyReceiver` |
+//! | receive netstrings | [`NetstringProtocol`], [`NetstringReceiver`] | `basic.NetstringReceiver` |
+//! | receive strings with their length in front | [`IntNStringProtocol`], [`IntNStringReceiver`] | `basic.IntNStringReceiver` |
 //! | send a file, no faster than the peer reads | [`FileSender`] | `basic.FileSender` |
+//!
+//! `IntNStringReceiver` stands for `Int8StringReceiver`, `Int16StringReceiver` and
+//! `Int32StringReceiver` as well.
+//!
+//! A receiver is two things: a value that holds the limits and the incomplete message, and a trait
+//! with the callbacks for messages. A program's protocol owns the value and implements the trait
+//! beside [`Protocol`](crate::Protocol), whose other callbacks stay its own. Twisted's receivers
+//! are base classes instead.
+//!
+//! Each receiver gives the same callbacks for any cut of its input. It takes linear time, keeps no
+//! more than one message within its limit, and copies no message that arrived whole.
 
 mod file_sender;
+mod lines;
+mod netstrings;
+mod prefixed;
+mod receiving;
 
 pub use self::file_sender::{FileSender, Interrupted, Stalled};
+pub use self::lines::{LineError, LineProtocol, LineReceiver};
+pub use self::netstrings::{NetstringError, NetstringProtocol, NetstringReceiver};
+pub use self::prefixed::{IntNStringProtocol, IntNStringReceiver, StringTooLong};

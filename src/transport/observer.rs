@@ -43,6 +43,9 @@ pub(crate) trait Observer {
     fn layered(&self, id: Id, levels: usize);
     /// A protocol above `level` layers is about to be called.
     fn calls(&self, id: Id, level: usize, call: Callback<'_>);
+    /// A protocol above `level` layers has returned the end of the bytes that it was given. It will
+    /// be given them again.
+    fn kept(&self, id: Id, level: usize, rest: &[u8]);
     /// The call is over: it returned, failed, or panicked.
     fn returned(&self, id: Id);
     /// A connection was discarded: its protocol is not called any more, and its unsent bytes are

@@ -24,6 +24,11 @@ impl Expected {
         self.0.extend(data);
     }
 
+    /// Puts bytes back in front.
+    pub(super) fn put_back(&mut self, data: &[u8]) {
+        data.iter().rev().for_each(|byte| self.0.push_front(*byte));
+    }
+
     /// Takes arrived bytes off the front. Returns the number of bytes beyond the expected ones, or
     /// `None` if the bytes differ.
     pub(super) fn take(&mut self, data: &[u8]) -> Option<usize> {

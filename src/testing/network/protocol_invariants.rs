@@ -100,6 +100,12 @@ impl Observer for ProtocolInvariants {
         }
     }
 
+    fn kept(&self, id: Id, level: usize, rest: &[u8]) {
+        if let Some(socket) = self.socket(id) {
+            self.kernel.borrow_mut().takes_back(socket, level, rest);
+        }
+    }
+
     fn returned(&self, _id: Id) {
         self.running.set(None);
     }

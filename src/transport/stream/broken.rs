@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Closing, Deadline, Reading, Receiving, Stream};
+use super::{Closing, Deadline, Held, Reading, Receiving, Stream};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::transport::step::{Ending, Step};
@@ -38,7 +38,7 @@ impl Stream {
     /// delivered.
     pub(super) fn rest_ended(&mut self) {
         match self.extras.as_mut().and_then(|extras| extras.held.as_mut()) {
-            Some(held) if !held.data.is_empty() => held.end = Some(Ending::Clean),
+            Some(held) if !held.is_empty() => held.end = Some(Ending::Clean),
             _ => self.end_broken(),
         }
     }
@@ -76,8 +76,8 @@ impl Stream {
         if self.held_is_due() {
             return Step::DeliverHeld;
         }
-        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
-        let wanted = if reads && !end_is_held { Receiving::Rest } else { Receiving::Off };
+        let is_stopped = self.held().is_some_and(Held::stops_receiving);
+        let wanted = if reads && !is_stopped { Receiving::Rest } else { Receiving::Off };
         match std::mem::replace(&mut self.states.receiving, wanted) {
             told if told == wanted => Step::Rest,
             _ if wanted == Receiving::Rest => Step::ReceiveRest,

@@ -19,6 +19,8 @@ impl StreamFlags {
     pub(super) const DIRTY: Self = Self(32);
     /// The protocol opted in to half-closes.
     pub(super) const HALF_CLOSE: Self = Self(16);
+    /// The joint lends the held bytes to the protocol at present.
+    pub(super) const LENT: Self = Self(64);
 
     pub(super) const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

@@ -395,7 +395,7 @@ impl Stream {
 
     fn received_slow(&mut self, level: usize, data: &[u8]) -> Delivery {
         if let Some(held) = self.held_at(level) {
-            held.data.extend_from_slice(data);
+            held.push(data);
             return Delivery::Kept;
         }
         if level < self.levels() {
@@ -404,7 +404,7 @@ impl Stream {
         match self.reading() {
             Reading::Open => Delivery::Deliver,
             Reading::Paused => {
-                self.new_held(level).data.extend_from_slice(data);
+                self.new_held(level).push(data);
                 Delivery::Kept
             }
             Reading::Discarding | Reading::Ended => Delivery::Kept,

@@ -1,6 +1,6 @@
 //! The slow path of [`Stream::next_step`]: more to do than send.
 
-use super::{Closing, Deadline, Reading, Receiving, Stream, StreamFlags, Writing};
+use super::{Closing, Deadline, Held, Reading, Receiving, Stream, StreamFlags, Writing};
 use crate::transport::step::{CloseMode, Step};
 
 impl Stream {
@@ -93,8 +93,8 @@ impl Stream {
     }
 
     fn wants_to_receive(&self) -> bool {
-        let end_is_held = self.held().is_some_and(|held| held.end.is_some());
-        let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !end_is_held;
+        let is_stopped = self.held().is_some_and(Held::stops_receiving);
+        let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !is_stopped;
         match self.layers() {
             // Behind the peer's end of a layer comes the end of the network, which says more.
             Some(layers) => {

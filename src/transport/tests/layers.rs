@@ -132,8 +132,8 @@ fn what_was_held_back_is_not_dropped_with_the_protocols_bytes() {
     let steps: Vec<Step> = (0..4).map(|_| stream.next_step()).collect();
     assert!(!steps.iter().any(|step| matches!(step, Step::Close(_))), "{steps:?}");
     let held = stream.take_held().expect("it is the layer's");
-    assert_eq!((held.level, &*held.data), (0, &b"hello"[..]));
-    assert!(stream.open(0, &held.data, &pool).completed);
+    assert_eq!((held.level, held.data()), (0, &b"hello"[..]));
+    assert!(stream.open(0, held.data(), &pool).completed);
     assert_eq!(sent(&mut stream, &pool, usize::MAX), b"<answer><answer>last words<end>");
     assert!(stream.is_over());
 }
@@ -181,7 +181,7 @@ fn held_bytes_keep_their_level() {
     assert_eq!(stream.received(1, b"opened"), Delivery::Kept);
     stream.resume();
     let held = stream.take_held().expect("it was held");
-    assert_eq!((held.level, &*held.data), (1, &b"opened"[..]));
+    assert_eq!((held.level, held.data()), (1, &b"opened"[..]));
 }
 
 /// After the peer's end of a layer, the stream receives until the network's end, and then stops.

@@ -226,7 +226,7 @@ fn what_is_held_back_outlives_the_network() {
     stream.resume();
     assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
     let held = stream.take_held().expect("it is due");
-    assert!(held.data == b"held" && matches!(held.end, Some(Ending::Clean)));
+    assert!(held.data() == b"held" && matches!(held.end, Some(Ending::Clean)));
     // A callback that fails over the held bytes is the reason, because the protocol knows of no
     // other.
     stream.callback_failed(Failure::message("no"));
@@ -356,6 +356,36 @@ fn a_failed_send_leaves_what_arrived_to_be_received() {
     assert!(matches!(stream.take_reason().check(), Some(ConnectionClosed::Reset { unsent: 7 })));
 }
 
+/// A protocol that pauses in the middle of a chunk returns the rest. The rest is delivered first,
+/// with the end behind it, and nothing is received before. Bytes that are returned again are not
+/// moved.
+#[test]
+fn the_rest_of_a_chunk_is_delivered_first() {
+    let mut stream = open();
+    assert!(stream.takes_more(0));
+    assert!(!stream.keep_rest(0, b"the protocol reads on"));
+    stream.pause();
+    assert!(!stream.takes_more(0) && stream.keep_rest(0, b"two three"));
+    assert_eq!(stream.received(0, b" four"), Delivery::Kept);
+    assert_eq!(steps(&mut stream), [Step::Receive(false)]);
+    stream.resume();
+    assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
+    let held = stream.take_held().expect("it is due");
+    assert_eq!(held.data(), b"two three four");
+    let place = held.data()[4..].as_ptr();
+    stream.pause();
+    assert!(stream.keep_rest(0, b"three four"));
+    assert!(stream.settle_lent(held).is_none());
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
+    stream.resume();
+    let held = stream.take_held().expect("it is due");
+    assert_eq!((held.data(), held.data().as_ptr()), (&b"three four"[..], place));
+    assert!(matches!(stream.settle_lent(held), Some(Ending::Clean)));
+    assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
+    assert!(stream.is_closing() && !stream.takes_more(0) && !stream.keep_rest(0, b"dropped"));
+    assert!(stream.take_held().is_none());
+}
+
 /// A break during a pause is noticed at once, and reported behind the bytes before it to a protocol
 /// that resumes within a second.
 #[test]
@@ -369,7 +399,7 @@ fn a_break_during_a_pause_waits_for_the_protocol() {
     assert_eq!(steps(&mut stream), [deadline]);
     stream.resume();
     assert_eq!(steps(&mut stream), [Step::DisarmDeadline, Step::DeliverHeld]);
-    assert_eq!(stream.take_held().expect("bytes were held").data, b"held");
+    assert_eq!(stream.take_held().expect("bytes were held").data(), b"held");
     assert_eq!(steps(&mut stream), [Step::ReceiveRest]);
     stream.pause();
     assert_eq!(steps(&mut stream), [deadline, Step::Receive(false)]);
@@ -433,7 +463,7 @@ fn what_comes_while_paused_is_held() {
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::DeliverHeld]);
     let held = stream.take_held().expect("it was held");
-    assert!(held.data == b"one two" && held.end.is_some());
+    assert!(held.data() == b"one two" && held.end.is_some());
     assert_eq!(stream.ended(0, Ending::Clean), EndNotice::Silent);
     assert_eq!(steps(&mut stream), [Step::Close(CloseMode::Plain)]);
 }
@@ -589,7 +619,7 @@ proptest! {
                             Step::DeliverHeld => {
                                 prop_assert!(!closed);
                                 let held = stream.take_held().expect("it said so");
-                                delivered += held.data.len();
+                                delivered += held.data().len();
                                 prop_assert_eq!(came, delivered, "held bytes were lost or repeated");
                                 if held.end.is_some() && stream.ended(0, Ending::Clean) == EndNotice::Tell {
                                     ends += 1;

@@ -144,6 +144,16 @@ impl Kernel {
         }
     }
 
+    /// Records that a protocol above `level` layers has returned bytes, to be given them again.
+    pub(crate) fn takes_back(&mut self, id: SocketId, level: usize, data: &[u8]) {
+        let Some(SimulatedSocket::Stream(stream)) = self.sockets.get(id) else { return };
+        let is_watched = level == 0 || level <= self.levels(stream.peer);
+        if is_watched && let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) {
+            let expected = if level == 0 { &mut stream.ledger.ungiven } else { stream.ledger.promised(level) };
+            expected.put_back(data);
+        }
+    }
+
     /// Checks that a clean end above layers follows all bytes that were written there.
     pub(crate) fn tells_the_end(&mut self, id: SocketId, level: usize) {
         let Some(SimulatedSocket::Stream(stream)) = self.sockets.get_mut(id) else { return };
