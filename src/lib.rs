@@ -139,6 +139,8 @@ pub mod locks;
 mod log;
 pub mod protocol;
 pub mod protocols;
+#[cfg(feature = "testing")]
+mod random;
 pub mod reactor;
 #[cfg(feature = "async")]
 pub mod streams;

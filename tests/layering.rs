@@ -28,6 +28,7 @@ use self::source::{Source, code};
 /// only.
 const ROOMS: &[(&str, &[&str])] = &[
     ("address", &[]),
+    ("random", &[]),
     ("failure", &["log"]),
     ("log", &["failure"]),
     ("error", &["address", "failure"]),
@@ -36,7 +37,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("task", &["failure", "error", "time", "deferred", "log"]),
     (
         "testing",
-        &["address", "deferred", "error", "failure", "protocol", "reactor", "task", "time", "transport", "log"],
+        &["address", "deferred", "error", "failure", "protocol", "random", "reactor", "task", "time", "transport", "log"],
     ),
     ("transport", &["address", "error", "failure", "time", "log"]),
     ("tls", &["address", "error", "failure", "transport", "log"]),
