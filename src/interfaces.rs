@@ -17,6 +17,7 @@
 //! | a [`Watcher`], or closures ([`WatchCallbacks`]) | a [`WatchHandle`] | the reactor, for a ready descriptor |
 //! | callbacks of a [`Deferred`] | a result, or a [`Failure`] | the code that fires the Deferred |
 //! | a [`ServerEndpoint`] or [`ClientEndpoint`] | a factory | the code that listens or connects |
+//! | a [`Service`] | | its parent, or [`run_service`] |
 //!
 //! # Types to use
 //!
@@ -50,6 +51,8 @@
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
 //! | [`ServerEndpointExt`] | `listen` of an endpoint | `IStreamServerEndpoint.listen` |
 //! | [`ClientEndpointExt`] | `connect` of an endpoint | `IStreamClientEndpoint.connect` |
+//! | [`ClientService`] | one connection, made again when it is lost | `ClientService` |
+//! | [`MultiService`] | services that start and stop as one | `MultiService` |
 //! | [`Context`] | a message in front of the failure of a `Result` | |
 //! | [`Outcome`] | the types that a Deferred's callback may return | a value, an exception, or a Deferred |
 //!
@@ -68,6 +71,7 @@
 //! | `INegotiated`, `ISSLTransport` | [`Transport::tls_session`] |
 //! | `IFileDescriptorReceiver` | [`Protocol::file_descriptor_received`] |
 //! | `IProtocolFactory` | [`Factory`] |
+//! | `IService` | [`Service`] |
 //! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
 //! | `IReactorTime` | [`Clock`] |
 //! | `IReadDescriptor`, `IWriteDescriptor` | [`Watcher`] |
@@ -75,6 +79,7 @@
 //! [`Address`]: crate::Address
 //! [`AdoptedStreamServerEndpoint`]: crate::endpoints::AdoptedStreamServerEndpoint
 //! [`BackendKind`]: crate::BackendKind
+//! [`ClientService`]: crate::application::ClientService
 //! [`ConnectOptions`]: crate::ConnectOptions
 //! [`ClientTls`]: crate::tls::ClientTls
 //! [`Connection`]: crate::Connection
@@ -87,6 +92,7 @@
 //! [`HostnameEndpoint`]: crate::endpoints::HostnameEndpoint
 //! [`ListenOptions`]: crate::ListenOptions
 //! [`LoopingCall`]: crate::task::LoopingCall
+//! [`MultiService`]: crate::application::MultiService
 //! [`Port`]: crate::Port
 //! [`QueueLimit`]: crate::transport::QueueLimit
 //! [`Reactor`]: crate::Reactor
@@ -106,10 +112,12 @@
 //! [`for_protocol`]: crate::for_protocol
 //! [`half_close`]: Protocol::half_close
 //! [`read_connection_lost`]: Protocol::read_connection_lost
+//! [`run_service`]: crate::application::run_service
 //! [`server_from_string`]: crate::endpoints::server_from_string
 //! [`start_tls`]: crate::Transport::start_tls
 //! [`write_connection_lost`]: Protocol::write_connection_lost
 
+pub use crate::application::Service;
 pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;
