@@ -179,11 +179,14 @@ enum PortState {
     Stopping,
 }
 
+/// Tells an open connection to finish.
+type FinishConnection<P> = Box<dyn Fn(&Connection<P>)>;
+
 /// The end of a port's connections.
 struct Drain<P> {
     timers: Timers,
     deadline: Duration,
-    finish: Box<dyn Fn(&Connection<P>)>,
+    finish: FinishConnection<P>,
 }
 
 struct Server<P: Protocol> {
