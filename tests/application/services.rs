@@ -13,11 +13,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Events = Rc<RefCell<Vec<String>>>;
 
+type AtStart = Box<dyn FnOnce() -> Deferred<()>>;
+
 /// Records its calls, and does at its start what the test wants.
 struct Part {
     name: &'static str,
     events: Events,
-    at_start: RefCell<Option<Box<dyn FnOnce() -> Deferred<()>>>>,
+    at_start: RefCell<Option<AtStart>>,
     stops: RefCell<Vec<Promise<()>>>,
     stops_later: bool,
 }
