@@ -368,6 +368,31 @@ fn a_policy_may_panic_or_stop_its_service() {
     myself.take();
 }
 
+/// A preparation may stop its service, and is then cancelled, although it returns later.
+#[test]
+fn a_preparation_may_stop_its_service() {
+    let memory = MemoryReactor::new();
+    let endpoint = TcpClientEndpoint::new(memory.reactor(), ([198, 51, 100, 7], 80).into());
+    let myself = Rc::new(RefCell::new(None::<ClientService<Echo>>));
+    let (place, stopped) = (Rc::clone(&myself), Rc::new(RefCell::new(None)));
+    let (stopping, (_never, prepared)) = (Rc::clone(&stopped), Promise::new());
+    let prepared = RefCell::new(Some(prepared));
+    let service = ClientService::builder(memory.reactor(), endpoint, for_protocol(|_| Echo))
+        .prepare_connection(move |_| {
+            let service = place.take().unwrap();
+            stopping.replace(Some(service.stop_service()));
+            prepared.take().unwrap()
+        })
+        .build();
+    myself.replace(Some(service.clone()));
+    success_result_of(&mut service.start_service());
+    let peer = memory.attempts().remove(0).accept().unwrap();
+    memory.settle().unwrap();
+    success_result_of(&mut stopped.take().unwrap());
+    assert_eq!(service.state(), ClientState::Stopped);
+    assert!(peer.is_reset());
+}
+
 /// A running service lives on without handles, and ends with its reactor.
 #[test]
 fn a_service_without_handles_goes_on_until_its_reactor_closes() {

@@ -431,7 +431,12 @@ impl<P: Protocol> Client<P> {
         }
         let Some(prepare) = &self.prepare else { return Deferred::succeed(connection) };
         attempt.set_preparing();
-        prepare(&connection).add_callback(move |()| Ok(connection))
+        let prepared = prepare(&connection);
+        // The preparation may have stopped the service, when there was no Deferred to cancel yet.
+        if attempt.is_given_up() || !attempt.is_open() {
+            prepared.cancel();
+        }
+        prepared.add_callback(move |()| Ok(connection))
     }
 
     /// Handles the answer of an attempt.
