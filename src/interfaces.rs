@@ -18,6 +18,7 @@
 //! | [`LineProtocol`], [`NetstringProtocol`], [`IntNStringProtocol`] | messages | the protocol's own `data_received` |
 //! | callbacks of a [`Deferred`] | a result, or a [`Failure`] | the code that fires the Deferred |
 //! | a [`ServerEndpoint`] or [`ClientEndpoint`] | a factory | the code that listens or connects |
+//! | a [`Service`] | | its parent, or [`run_service`] |
 //!
 //! # Types to use
 //!
@@ -52,6 +53,8 @@
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
 //! | [`ServerEndpointExt`] | `listen` of an endpoint | `IStreamServerEndpoint.listen` |
 //! | [`ClientEndpointExt`] | `connect` of an endpoint | `IStreamClientEndpoint.connect` |
+//! | [`ClientService`] | one connection, made again when it is lost | `ClientService` |
+//! | [`MultiService`] | services that start and stop as one | `MultiService` |
 //! | [`Context`] | a message in front of the failure of a `Result` | |
 //! | [`Outcome`] | the types that a Deferred's callback may return | a value, an exception, or a Deferred |
 //!
@@ -70,6 +73,7 @@
 //! | `INegotiated`, `ISSLTransport` | [`Transport::tls_session`] |
 //! | `IFileDescriptorReceiver` | [`Protocol::file_descriptor_received`] |
 //! | `IProtocolFactory` | [`Factory`] |
+//! | `IService` | [`Service`] |
 //! | `IStreamServerEndpoint`, `IStreamClientEndpoint` | [`ServerEndpoint`], [`ClientEndpoint`] |
 //! | `IReactorTime` | [`Clock`] |
 //! | `IReadDescriptor`, `IWriteDescriptor` | [`Watcher`] |
@@ -77,6 +81,7 @@
 //! [`Address`]: crate::Address
 //! [`AdoptedStreamServerEndpoint`]: crate::endpoints::AdoptedStreamServerEndpoint
 //! [`BackendKind`]: crate::BackendKind
+//! [`ClientService`]: crate::application::ClientService
 //! [`ConnectOptions`]: crate::ConnectOptions
 //! [`ClientTls`]: crate::tls::ClientTls
 //! [`Connection`]: crate::Connection
@@ -91,6 +96,7 @@
 //! [`IntNStringReceiver`]: crate::protocols::IntNStringReceiver
 //! [`LineReceiver`]: crate::protocols::LineReceiver
 //! [`LoopingCall`]: crate::task::LoopingCall
+//! [`MultiService`]: crate::application::MultiService
 //! [`NetstringReceiver`]: crate::protocols::NetstringReceiver
 //! [`Port`]: crate::Port
 //! [`QueueLimit`]: crate::transport::QueueLimit
@@ -111,10 +117,12 @@
 //! [`for_protocol`]: crate::for_protocol
 //! [`half_close`]: Protocol::half_close
 //! [`read_connection_lost`]: Protocol::read_connection_lost
+//! [`run_service`]: crate::application::run_service
 //! [`server_from_string`]: crate::endpoints::server_from_string
 //! [`start_tls`]: crate::Transport::start_tls
 //! [`write_connection_lost`]: Protocol::write_connection_lost
 
+pub use crate::application::Service;
 pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;

@@ -49,6 +49,7 @@
 //! | [`protocol`] | [`Protocol`], [`Factory`], and the handles that reach a protocol from outside |
 //! | [`transport`] | [`Transport`]: writing, closing, flow control, limits of the queue |
 //! | [`endpoints`] | where to listen and to connect, as objects and as strings |
+//! | [`application`] | services: a client that connects again, ports that drain, orderly starts and stops |
 //! | [`deferred`] | [`Deferred`] and `Promise`; lists, locks, semaphores, queues, futures |
 //! | [`task`] | repeated work, delayed work, and long work in small steps |
 //! | [`time`] | [`Clock`] and [`DelayedCall`] |
@@ -130,6 +131,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+pub mod application;
 pub mod deferred;
 pub mod endpoints;
 pub mod error;
@@ -139,6 +141,8 @@ pub mod locks;
 mod log;
 pub mod protocol;
 pub mod protocols;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulated network draws more kinds of numbers"))]
+mod random;
 pub mod reactor;
 #[cfg(feature = "async")]
 pub mod streams;
@@ -181,6 +185,8 @@ mod guides {
     struct Logs;
     #[doc = include_str!("../docs/other-loops.md")]
     struct OtherLoops;
+    #[doc = include_str!("../docs/services.md")]
+    struct Services;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/tls.md")]

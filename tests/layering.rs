@@ -28,6 +28,7 @@ use self::source::{Source, code};
 /// only.
 const ROOMS: &[(&str, &[&str])] = &[
     ("address", &[]),
+    ("random", &[]),
     ("failure", &["log"]),
     ("log", &["failure"]),
     ("error", &["address", "failure"]),
@@ -36,7 +37,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("task", &["failure", "error", "time", "deferred", "log"]),
     (
         "testing",
-        &["address", "deferred", "error", "failure", "protocol", "reactor", "task", "time", "transport", "log"],
+        &[
+            "address",
+            "deferred",
+            "error",
+            "failure",
+            "protocol",
+            "random",
+            "reactor",
+            "task",
+            "time",
+            "transport",
+            "log",
+        ],
     ),
     ("transport", &["address", "error", "failure", "time", "log"]),
     ("tls", &["address", "error", "failure", "transport", "log"]),
@@ -46,6 +59,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "endpoints",
         &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor", "tls", "log"],
+    ),
+    (
+        "application",
+        &[
+            "address",
+            "deferred",
+            "endpoints",
+            "failure",
+            "protocol",
+            "random",
+            "reactor",
+            "task",
+            "time",
+            "transport",
+            "log",
+        ],
     ),
     ("protocols", &["deferred", "error", "failure", "protocol", "time", "transport", "log"]),
     (
@@ -64,7 +93,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "log",
         ],
     ),
-    ("interfaces", &["deferred", "endpoints", "failure", "protocol", "protocols", "time", "reactor", "transport"]),
+    (
+        "interfaces",
+        &["application", "deferred", "endpoints", "failure", "protocol", "protocols", "time", "reactor", "transport"],
+    ),
 ];
 
 /// Names that only the reactor and locks may use: they make system calls, start threads or read the

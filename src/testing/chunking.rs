@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use super::StringTransport;
 use super::quote::{around, excerpt};
-use super::random::Random;
 use crate::protocol::Protocol;
+use crate::random::Random;
 
 /// Runs a protocol over the same bytes in every relevant chunking, and asserts that it behaves the
 /// same each time.

@@ -34,7 +34,6 @@ mod memory_reactor;
 mod network;
 mod pump;
 mod quote;
-mod random;
 mod reentry_guard;
 mod string_transport;
 mod witness;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::random::Random;
+use crate::random::Random;
 
 /// Conditions of a simulated network: its speed, its limits, and how badly its backends behave.
 /// Everything random is drawn from the network's seed.

@@ -43,10 +43,10 @@ pub(crate) use self::sharing::Sharing;
 use self::sockets::Sockets;
 use self::streams::SimulatedStream;
 use self::trace::Trace;
-use super::super::random::Random;
 use super::backend_invariants::FaultList;
 use super::conditions::Conditions;
 use crate::address::Address;
+use crate::random::Random;
 
 /// The id of a socket. Later sockets have higher numbers.
 pub(crate) type SocketId = u64;

@@ -1,0 +1,11 @@
+//! Services: parents and children, ports that drain, timers, and the client that connects again.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client_model;
+mod client_network;
+mod client_states;
+mod servers;
+mod services;
+mod signals;
