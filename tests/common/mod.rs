@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub(crate) use process::{own_process, this_program};
+pub(crate) use process::{is_in_mask, own_process, this_program, with_default_signals};
 use ropewalk::address::UnixAddress;
 use ropewalk::error::ReactorError;
 use ropewalk::interfaces::*;

@@ -12,7 +12,7 @@ use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::LIMIT;
 
@@ -63,9 +63,31 @@ pub fn this_program(test: &str) -> Command {
     command
 }
 
+/// Starts a program with no signal ignored, even if this process was started by `nohup` or in a
+/// shell's background. Its standard input is empty.
+pub fn with_default_signals(program: Command) -> Command {
+    let signals = ["INT", "TERM", "HUP", "USR1", "USR2"];
+    let numbers = [Signal::INT, Signal::TERM, Signal::HUP, Signal::USR1, Signal::USR2];
+    if !numbers.into_iter().any(|signal| is_in_mask("self", "SigIgn:", signal.as_raw())) {
+        return program;
+    }
+    let mut command = Command::new("env");
+    command.arg(format!("--default-signal={}", signals.join(",")));
+    command.arg(program.get_program()).args(program.get_args()).stdin(Stdio::null());
+    command
+}
+
+/// Returns `true` if this mask in the status of a process has the signal. Without `/proc` the masks
+/// are empty.
+pub fn is_in_mask(process: &str, mask: &str, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let bits = status.lines().find_map(|line| line.strip_prefix(mask)).map_or("0", str::trim);
+    u64::from_str_radix(bits, 16).expect("a number") >> (signal - 1) & 1 == 1
+}
+
 /// Runs a test in its own process to the end. Returns the output, both streams in one.
 fn run_alone(test: &str) -> (ExitStatus, String) {
-    let mut command = this_program(test);
+    let mut command = with_default_signals(this_program(test));
     command.env(TEST, test);
     // In a thread, for it gives up the descriptors of this process.
     thread::spawn(move || {

@@ -218,10 +218,7 @@ impl Process {
     /// A child that has no signal ignored, even if this process was started by `nohup` or in a
     /// shell's background.
     fn start(scenario: &str) -> Self {
-        if [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2].into_iter().any(|signal| is_in_mask("self", "SigIgn:", signal)) {
-            return Self::start_by(&["env", "--default-signal=INT,TERM,HUP,USR1,USR2"], scenario);
-        }
-        Self::spawn(this_program(CHILD), scenario)
+        Self::spawn(with_default_signals(this_program(CHILD)), scenario)
     }
 
     /// A child that is started by a process which ignores SIGINT and SIGHUP, as shells and `nohup`
@@ -279,14 +276,6 @@ impl Process {
         assert_eq!(rest, Vec::<String>::new());
         self.child.wait().unwrap()
     }
-}
-
-/// Returns `true` if this mask in the status of a process has the signal. Without `/proc` the masks
-/// are empty.
-fn is_in_mask(process: &str, mask: &str, signal: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let bits = status.lines().find_map(|line| line.strip_prefix(mask)).map_or("0", str::trim);
-    u64::from_str_radix(bits, 16).unwrap() >> (signal - 1) & 1 == 1
 }
 
 /// SIGTERM and SIGINT each stop a running reactor as `stop` does, and `run` returns with the signal

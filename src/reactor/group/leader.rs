@@ -117,10 +117,14 @@ impl Leader {
                 ended
             })
         });
-        if let Some(started) = self.started.take()
-            && let Err(panic) = guarded(|| started(&self.remote))
-        {
-            error!(%panic, "the function for a started group failed");
+        if let Some(started) = self.started.take() {
+            let remote = self.remote.clone();
+            // The leader handles signals by then: a group that says that it is ready can be stopped.
+            self.reactor.add_system_event_trigger(Phase::After, SystemEvent::Startup, move || {
+                if let Err(panic) = guarded(|| started(&remote)) {
+                    error!(%panic, "the function for a started group failed");
+                }
+            });
         }
         let ran = guarded(|| self.reactor.run());
         // After a second signal, or at the time limit, members are left.
