@@ -119,7 +119,7 @@ impl Leader {
         });
         if let Some(started) = self.started.take() {
             let remote = self.remote.clone();
-            // The leader handles signals by then: a group that says that it is ready can be stopped.
+            // The leader handles signals by then: a group that says it is ready can be stopped.
             self.reactor.add_system_event_trigger(Phase::After, SystemEvent::Startup, move || {
                 if let Err(panic) = guarded(|| started(&remote)) {
                     error!(%panic, "the function for a started group failed");
