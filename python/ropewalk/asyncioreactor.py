@@ -152,7 +152,7 @@ class _EngineSelector(selectors.BaseSelector):
         registration = self._registrations[self._find(fileobj)]
         engine, before = self._reactor._engine, registration.key.events
         registration.key = registration.key._replace(events=events, data=data)
-        # What is added comes first, so that the descriptor stays watched.
+        # Additions come first, so that the descriptor stays watched.
         if events & ~before & selectors.EVENT_READ:
             engine.add_reader(registration)
         if events & ~before & selectors.EVENT_WRITE:

@@ -318,7 +318,7 @@ impl LineReceiver {
     }
 }
 
-/// What the next step of a receiver takes.
+/// The bytes that the next step of a receiver takes.
 #[derive(Debug)]
 enum Next {
     Raw,

@@ -66,7 +66,7 @@ impl Hooked {
         let act = move |reactor: &Reactor| drop(made.replace(Some(act(reactor))));
         self.acts.replace(Some((place, Box::new(act))));
         let begun = Instant::now();
-        // What comes after the wait need not end it.
+        // Requests after the wait need not end it.
         let longest = if place == Place::Before { LIMIT } else { Duration::from_millis(1) };
         let until = begun + LIMIT / 2;
         while result.borrow().is_none() && Instant::now() < until {

@@ -104,7 +104,7 @@ impl Core {
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
         transport.begin_with_limit(options.connections.queue_limit);
         transport.stream().begin_unmade();
-        // Whether the protocol handles half-closes is asked of the program.
+        // The program is asked if its protocol handles half-closes.
         let joined = catch_unwind(AssertUnwindSafe(|| Connection::join(protocol, transport)));
         let (connection, joint) = match joined {
             Ok(joined) => joined,
