@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::*;
 use crate::group::{ANY_PORT, Counting, backends, counters, counting, echo, greeted, group, inet, read_rest};
@@ -21,6 +21,17 @@ fn count_threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("Linux").count()
 }
 
+/// Waits until the process has this number of threads. The system lists a joined thread until it
+/// has ended there, too, and the workers of a ring until they have noticed its end.
+#[track_caller]
+fn wait_for_threads(number: usize) {
+    let until = Instant::now() + LIMIT;
+    while count_threads() != number {
+        assert!(Instant::now() < until, "{} threads, not {number}", count_threads());
+        thread::yield_now();
+    }
+}
+
 /// A start that fails says why, and leaves neither threads nor ports behind.
 #[test]
 fn a_failed_start_leaves_nothing() {
@@ -29,7 +40,10 @@ fn a_failed_start_leaves_nothing() {
     let served = counters(2);
     let taken = TcpListener::bind(loopback()).unwrap();
     let before = (count_threads(), descriptors());
-    let nothing_is_left = || assert_eq!((count_threads(), descriptors()), before);
+    let nothing_is_left = || {
+        wait_for_threads(before.0);
+        assert_eq!(descriptors(), before.1);
+    };
     let address = taken.local_addr().unwrap();
     let description = format!("tcp:{}:interface=127.0.0.1", address.port());
     for sharing in [PortSharing::HandOver, PortSharing::ReusePort] {
@@ -384,10 +398,11 @@ fn a_group_leaves_nothing_behind() {
         for sharing in [PortSharing::HandOver, PortSharing::ReusePort] {
             let builder = group(3).backend(backend).port_sharing(sharing).listen(ANY_PORT, counting(&served));
             let running = builder.start().unwrap();
-            assert_eq!(count_threads(), before.0 + 4);
+            wait_for_threads(before.0 + 4);
             drop(greeted(inet(&running, 0)));
             drop(running);
-            assert_eq!((count_threads(), descriptors()), before);
+            wait_for_threads(before.0);
+            assert_eq!(descriptors(), before.1);
         }
     }
 }
