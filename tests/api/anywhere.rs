@@ -22,7 +22,7 @@ use ropewalk::{
 };
 
 /// Programs that are made, each of so many actions, in callbacks so deep.
-const SEEDS: u64 = seeds(60, 2_000) as u64;
+const SEEDS: u64 = seeds(60, 1_000) as u64;
 const ACTIONS: u32 = 400;
 const DEEPEST: u32 = 5;
 

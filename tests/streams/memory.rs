@@ -412,7 +412,7 @@ fn threads_of_ours() -> usize {
 fn a_simulated_program_leaves_nothing_behind() {
     own_process!();
     const THREADS: u32 = 4;
-    let seeds = |first| (first..seeds(60, 2_000)).step_by(THREADS as usize).map(u64::from);
+    let seeds = |first| (first..seeds(60, 1_000)).step_by(THREADS as usize).map(u64::from);
     let soaks = (0..THREADS).map(|first| std::thread::spawn(move || soak(seeds(first))));
     for soak in soaks.collect::<Vec<_>>() {
         soak.join().expect("its seeds left nothing");
