@@ -292,7 +292,7 @@ fn a_port_needs_no_file() {
     }
     let folder = std::env::temp_dir().join(format!("ropewalk-empty-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
-    let inside = this_program("ports::a_port_needs_no_file").env(EMPTY_FOLDER, &folder).output();
+    let inside = this_program("accepting::a_port_needs_no_file").env(EMPTY_FOLDER, &folder).output();
     std::fs::remove_dir(&folder).unwrap();
     let inside = inside.unwrap();
     assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stderr));

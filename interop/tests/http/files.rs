@@ -81,7 +81,8 @@ fn files_are_served() {
 #[test]
 fn head_has_the_header_alone() {
     on_each_version(&VERSIONS, |curl| {
-        for (path, status, len) in [("/large", "200", "12345678"), ("/nothing", "404", "14"), ("/empty.css", "200", "0")]
+        for (path, status, len) in
+            [("/large", "200", "12345678"), ("/nothing", "404", "14"), ("/empty.css", "200", "0")]
         {
             let answer = curl.expect(path, &["--head", "-r", "2-5"], status);
             assert_eq!(answer.header("content-length"), Some(len), "{path}");
