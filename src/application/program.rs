@@ -16,9 +16,9 @@ use crate::reactor::{Phase, Reactor, SystemEvent};
 ///    stopped.
 /// 2. A service manager is told that the program is ready: `READY=1` of systemd, for a unit with
 ///    `Type=notify`. The Deferred fires when the reactor is told to stop.
-/// 3. A service manager is told that the program stops: `STOPPING=1`. `stop_service` is called before the reactor closes ports and connections. The reactor waits
-///    for its Deferred, so that a
-///    [draining](super::StreamServerEndpointService::drain) service lets its connections end. A
+/// 3. A service manager is told that the program stops: `STOPPING=1`. `stop_service` is called
+///    before the reactor closes ports and connections. The reactor waits for its Deferred, so that
+///    a [draining](super::StreamServerEndpointService::drain) service lets its connections end. A
 ///    failure of the stop is logged.
 /// 4. A second signal ends the program at once. So does the
 ///    [time limit](crate::reactor::Builder::shutdown_timeout) of the shutdown: one minute, unless
