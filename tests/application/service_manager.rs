@@ -1,4 +1,4 @@
-//! What a service manager hears of a program, by systemd's protocol.
+//! Messages to a service manager, by systemd's protocol.
 
 use std::io::{ErrorKind, Read};
 use std::os::linux::net::SocketAddrExt;
