@@ -9,3 +9,4 @@ mod client_states;
 mod servers;
 mod services;
 mod signals;
+mod status;

@@ -7,6 +7,7 @@ use super::circles::Graph;
 const HOUSE: &[(&str, &[&str])] = &[
     ("paged_vec", &[]),
     ("process", &[]),
+    ("meter", &[]),
     ("inherited", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
@@ -30,6 +31,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "aftermath",
             "backend",
             "life",
+            "meter",
             "net",
             "postponed",
             "process",
@@ -55,6 +57,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("watch_callbacks", &["watch"]),
     ("react", &["mod", "triggers"]),
     ("remote_connection", &["mod", "threads"]),
+    ("snapshot", &["backend_kind", "core", "meter", "mod", "slot_map", "threads"]),
     ("group", &["backend_kind", "mod", "net", "threads", "triggers"]),
 ];
 
