@@ -5,7 +5,7 @@
 //! |---|---|
 //! | connects | sends a [snapshot](crate::reactor::Snapshot) of the reactor, as one line of JSON |
 //! | sends an empty line | sends one more |
-//! | sends a number of seconds, such as `1` or `0.5`, in a line | sends one now, and one each so many seconds |
+//! | sends a number of seconds, such as `1` or `0.5`, in a line | sends one each so many seconds |
 //! | sends `0` in a line | ends these |
 //! | sends anything else | sends a line with the field `error`, and closes |
 //!
@@ -147,7 +147,6 @@ impl Status {
         match interval {
             Some(Duration::ZERO) => Ok(()),
             Some(interval) if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) => {
-                self.answer(transport)?;
                 self.repeat(transport, interval);
                 Ok(())
             }

@@ -1,0 +1,214 @@
+//! `ropewalk top`: the connections of a running reactor, from the UNIX socket of its status
+//! service. A terminal is rewritten at each interval. Any other output gets one view after another.
+
+mod report;
+mod view;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io::{ErrorKind, IsTerminal, stdout};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ropewalk::address::UnixAddress;
+use ropewalk::deferred::Promise;
+use ropewalk::endpoints::{ClientEndpointExt, UnixClientEndpoint};
+use ropewalk::error::ConnectionClosed;
+use ropewalk::{Deferred, Failure, Protocol, Reactor, Result, Transport, for_protocol};
+use rustix::termios::tcgetwinsize;
+
+use self::report::{Rates, Refusal, Report};
+use crate::options::TopOptions;
+use crate::program::{self, CommandError};
+use crate::stdio::{Output, OutputEvent};
+
+/// Longest line of a service. A connection takes about 300 bytes: room for 200,000 of them.
+const LINE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Time that the end of the command waits for a thread that writes to a stopped terminal.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+
+/// Moves to the top left corner; clears the rest of the line; clears the lines below.
+const HOME: &str = "\u{1b}[H";
+const CLEAR_LINE: &str = "\u{1b}[K";
+const CLEAR_BELOW: &str = "\u{1b}[J";
+
+pub(crate) fn run(options: &TopOptions) -> Result<ExitCode, CommandError> {
+    let address = UnixAddress::path(&options.socket).map_err(Failure::new)?;
+    let reactor = Reactor::builder().shutdown_timeout(Some(SHUTDOWN_LIMIT)).build()?;
+    let mode = Mode {
+        is_once: options.once,
+        is_json: options.json,
+        is_terminal: stdout().is_terminal() && !options.once && !options.json,
+        interval: options.interval,
+    };
+    let on = reactor.clone();
+    let signal = program::run(&reactor, move || -> Result<Deferred<()>> {
+        let (screen, ended) = Screen::new(&on, mode)?;
+        let connecting = UnixClientEndpoint::new(&on, address).connect(for_protocol(move |_| Watching {
+            screen: Rc::clone(&screen),
+            line: Vec::new(),
+        }));
+        Ok(connecting.add_callback(|_connection| ended))
+    })?;
+    Ok(program::code_of(signal))
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy)]
+struct Mode {
+    is_once: bool,
+    is_json: bool,
+    is_terminal: bool,
+    interval: Duration,
+}
+
+/// The output of the views, and the end of the command.
+struct Screen {
+    mode: Mode,
+    output: OnceCell<Output>,
+    /// The report before, for the rates.
+    before: RefCell<Option<Report>>,
+    transport: OnceCell<Transport>,
+    /// The result of the command, once it is known.
+    result: Cell<Option<Result<()>>>,
+    /// `None` once it has fired.
+    promise: Cell<Option<Promise<()>>>,
+}
+
+impl Screen {
+    fn new(reactor: &Reactor, mode: Mode) -> Result<(Rc<Self>, Deferred<()>)> {
+        let (promise, ended) = Promise::new();
+        let screen = Rc::new(Self {
+            mode,
+            output: OnceCell::new(),
+            before: RefCell::default(),
+            transport: OnceCell::new(),
+            result: Cell::new(None),
+            promise: Cell::new(Some(promise)),
+        });
+        let told = Rc::downgrade(&screen);
+        let output = Output::new(reactor, stdout().as_fd().try_clone_to_owned()?, move |event| {
+            if let Some(screen) = told.upgrade() {
+                screen.wrote(event);
+            }
+        })?;
+        screen.output.get_or_init(|| output);
+        Ok((screen, ended))
+    }
+
+    /// Shows a line of the service. A slow output misses it.
+    fn received(&self, line: &[u8]) -> Result<()> {
+        let report: Report = match serde_json::from_slice(line) {
+            Ok(report) => report,
+            Err(error) => {
+                let refusal = serde_json::from_slice(line);
+                return Err(refusal.map_or_else(|_| error.into(), |Refusal { error }| Failure::message(error)));
+            }
+        };
+        let Some(output) = self.output.get() else { return Ok(()) };
+        if output.queued_bytes() > 0 {
+            return Ok(());
+        }
+        if self.mode.is_json {
+            output.write(line);
+            output.write(b"\n");
+        } else {
+            output.write(self.view(&report).as_bytes());
+            self.before.replace(Some(report));
+        }
+        Ok(())
+    }
+
+    fn view(&self, report: &Report) -> String {
+        let before = self.before.borrow();
+        let rates = before.as_ref().map_or_else(Rates::default, |before| Rates::between(before, report));
+        let lines = view::lines(report, &rates);
+        if !self.mode.is_terminal {
+            return lines.join("\n") + if self.mode.is_once { "\n" } else { "\n\n" };
+        }
+        // A terminal that does not tell its size has the usual one.
+        let (rows, columns) = tcgetwinsize(stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col));
+        let lines = view::fit(lines, usize::from(rows), usize::from(columns));
+        let shown: Vec<String> = lines.iter().map(|line| format!("{line}{CLEAR_LINE}")).collect();
+        format!("{HOME}{}{CLEAR_BELOW}", shown.join("\r\n"))
+    }
+
+    fn wrote(&self, event: OutputEvent) {
+        match event {
+            OutputEvent::Drained => self.finish(),
+            OutputEvent::Failed(failure) => {
+                let is_closed =
+                    failure.check::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe);
+                self.result.set(Some(if is_closed { Ok(()) } else { Err(failure.context("standard output")) }));
+                if let Some(transport) = self.transport.get() {
+                    transport.abort_connection();
+                }
+            }
+        }
+    }
+
+    /// Records the end of the connection. An earlier result stays.
+    fn lost(&self, reason: &Failure) {
+        let result = self.result.take().unwrap_or_else(|| match reason.check() {
+            Some(ConnectionClosed::Done) => Ok(()),
+            _ => Err(reason.clone()),
+        });
+        self.result.set(Some(result));
+        self.finish();
+    }
+
+    /// Reports the result, once the connection is over and everything is written.
+    fn finish(&self) {
+        let is_over = self.transport.get().is_some_and(Transport::is_disconnected);
+        let is_written = self.output.get().is_none_or(|output| output.queued_bytes() == 0);
+        if is_over
+            && is_written
+            && let Some(result) = self.result.take()
+            && let Some(promise) = self.promise.take()
+        {
+            // A signal may have cancelled it.
+            let _ = promise.complete(result);
+        }
+    }
+}
+
+/// The connection to the status service.
+struct Watching {
+    screen: Rc<Screen>,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+}
+
+impl Protocol for Watching {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        self.screen.transport.get_or_init(|| transport.clone());
+        if !self.screen.mode.is_once {
+            transport.write(format!("{}\n", self.screen.mode.interval.as_secs_f64()).as_bytes());
+        }
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
+        for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if self.line.len() > LINE_BYTES {
+                return Err(Failure::message(format!("a line has more than {LINE_BYTES} bytes")));
+            }
+            if let Some(line) = self.line.strip_suffix(b"\n") {
+                self.screen.received(line)?;
+                self.line.clear();
+                if self.screen.mode.is_once {
+                    transport.lose_connection();
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
+        self.screen.lost(reason);
+    }
+}
