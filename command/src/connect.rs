@@ -74,6 +74,12 @@ impl Session {
             }
         })?;
         session.output.get_or_init(|| output);
+        // The output may have to write when the connection, which has the session, is gone.
+        let kept = Rc::clone(&session);
+        let ended = ended.add_both(move |result| {
+            drop(kept);
+            result
+        });
         Ok((session, ended))
     }
 

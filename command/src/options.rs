@@ -45,7 +45,9 @@ pub(crate) enum Subcommand {
     #[command(after_help = CONNECT_HELP)]
     Connect(ConnectOptions),
     /// Explain the description of an endpoint, or show where it is wrong
-    #[command(after_help = "Examples:\n  ropewalk describe tcp:8888:backlog=128\n  ropewalk describe --client tls:example.org:443")]
+    #[command(
+        after_help = "Examples:\n  ropewalk describe tcp:8888:backlog=128\n  ropewalk describe --client tls:example.org:443"
+    )]
     Describe(DescribeOptions),
     /// Show the connections of a running reactor
     #[command(after_help = TOP_HELP)]
@@ -72,7 +74,7 @@ Examples:
 /// The options of every server.
 #[derive(Debug, Args)]
 pub(crate) struct ServerOptions {
-    /// Where to listen: one or more descriptions of server endpoints
+    /// Descriptions of the server endpoints to listen on
     #[arg(required = true, value_name = "DESCRIPTION")]
     pub(crate) descriptions: Vec<String>,
     /// Time that a stop waits for connections, in seconds
@@ -85,7 +87,7 @@ pub(crate) struct ServerOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConnectOptions {
-    /// Where to connect: the description of a client endpoint
+    /// Description of the client endpoint to connect to
     #[arg(value_name = "DESCRIPTION")]
     pub(crate) description: String,
 }
@@ -155,7 +157,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// Reads an interval that the status service takes.
 fn interval(text: &str) -> Result<Duration, String> {
     let shortest = Duration::from_millis(100);
-    seconds(text).ok().filter(|seconds| *seconds >= shortest).ok_or_else(|| "expected seconds from 0.1 to 86400".to_owned())
+    seconds(text)
+        .ok()
+        .filter(|seconds| *seconds >= shortest)
+        .ok_or_else(|| "expected seconds from 0.1 to 86400".to_owned())
 }
 
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);

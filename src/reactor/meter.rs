@@ -242,7 +242,10 @@ mod tests {
         meter.measured("a call from a thread", || {
             now.set(1);
             call(&meter, Callback::Remote, || now.set(4));
-            assert_eq!(meter.longest().map(|longest| (longest.took.as_secs(), longest.connection)), Some((3, Some(ONE))));
+            assert_eq!(
+                meter.longest().map(|longest| (longest.took.as_secs(), longest.connection)),
+                Some((3, Some(ONE)))
+            );
             now.set(5);
         });
         let longest = meter.longest().unwrap();

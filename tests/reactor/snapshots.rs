@@ -208,7 +208,8 @@ fn a_group_has_one_for_each_member() {
         let snapshots = group.remote().snapshots(LIMIT).unwrap();
         let shown: Vec<_> = snapshots.iter().flatten().map(|member| member.connections.len()).collect();
         assert_eq!(shown, [2, 2], "{backend:?}");
-        let written = snapshots.iter().flatten().flat_map(|member| &member.connections).map(|shown| shown.written_bytes);
+        let written =
+            snapshots.iter().flatten().flat_map(|member| &member.connections).map(|shown| shown.written_bytes);
         assert_eq!(written.collect::<Vec<_>>(), [Some(1); 4]);
         assert_eq!(snapshots.iter().flatten().map(|member| member.ports[0].accepted).sum::<u64>(), 4);
         drop(open);

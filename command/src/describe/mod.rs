@@ -182,9 +182,14 @@ mod tests {
                 Side::Server => server_from_string(&reactor, text).unwrap_err(),
                 Side::Client => client_from_string(&reactor, text).unwrap_err(),
             };
-            let DescriptionErrorKind::UnknownType { known, .. } = error("?").kind().clone() else { panic!("a type `?`") };
+            let DescriptionErrorKind::UnknownType { known, .. } = error("?").kind().clone() else {
+                panic!("a type `?`")
+            };
             let kinds: Vec<_> = side.types().iter().map(|described| described.kind).collect();
-            assert_eq!(kinds.iter().collect::<BTreeSet<_>>(), known.iter().map(|kind| &**kind).collect::<Vec<_>>().iter().collect());
+            assert_eq!(
+                kinds.iter().collect::<BTreeSet<_>>(),
+                known.iter().map(|kind| &**kind).collect::<Vec<_>>().iter().collect()
+            );
             for described in side.types() {
                 let kind = described.kind;
                 let DescriptionErrorKind::Unknown { known, .. } = error(&format!("{kind}:?=1")).kind().clone() else {

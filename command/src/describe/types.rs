@@ -167,11 +167,7 @@ pub(super) const CLIENTS: &[Type] = &[
         kind: "unix",
         summary: "connects to a UNIX socket",
         positional: &[required("path", "the path of the socket, or a name after a NUL")],
-        by_name: &[
-            &[TIMEOUT, value("lockfile", "1: fails unless the lock's process lives", "0")],
-            BUFFERS,
-            QUEUE,
-        ],
+        by_name: &[&[TIMEOUT, value("lockfile", "1: fails unless the lock's process lives", "0")], BUFFERS, QUEUE],
     },
     Type {
         kind: "ssl",

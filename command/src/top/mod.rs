@@ -46,10 +46,8 @@ pub(crate) fn run(options: &TopOptions) -> Result<ExitCode, CommandError> {
     let on = reactor.clone();
     let signal = program::run(&reactor, move || -> Result<Deferred<()>> {
         let (screen, ended) = Screen::new(&on, mode)?;
-        let connecting = UnixClientEndpoint::new(&on, address).connect(for_protocol(move |_| Watching {
-            screen: Rc::clone(&screen),
-            line: Vec::new(),
-        }));
+        let connecting = UnixClientEndpoint::new(&on, address)
+            .connect(for_protocol(move |_| Watching { screen: Rc::clone(&screen), line: Vec::new() }));
         Ok(connecting.add_callback(|_connection| ended))
     })?;
     Ok(program::code_of(signal))
@@ -95,6 +93,12 @@ impl Screen {
             }
         })?;
         screen.output.get_or_init(|| output);
+        // The output may have to write when the connection, which has the screen, is gone.
+        let kept = Rc::clone(&screen);
+        let ended = ended.add_both(move |result| {
+            drop(kept);
+            result
+        });
         Ok((screen, ended))
     }
 

@@ -40,9 +40,9 @@ fn regular_files_and_devices_are_read_and_written() {
 fn a_closed_output_ends_it_well() {
     let (_server, address) = Server::on_a_port(&["chargen"]);
     let to = format!("tcp:127.0.0.1:{}", address.port());
-    let output = shell(&format!("sleep {} | {ROPEWALK} connect {to} | head -c 100000 | wc -c", 1000));
-    // The `sleep` is killed with the shell; its code does not count.
-    assert_eq!(text(&output.stdout).trim(), "100000");
+    let pipeline = format!("yes | {ROPEWALK} connect {to} | head -c 100000 | wc -c; echo ${{PIPESTATUS[1]}}");
+    let output = shell(&pipeline);
+    assert_eq!(text(&output.stdout), "100000\n0\n", "{}", text(&output.stderr));
 }
 
 /// All bytes arrive at a slow reader, in order.

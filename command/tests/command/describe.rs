@@ -24,11 +24,11 @@ fn each_argument_has_its_value_and_meaning() {
         shown(&["fd:3:queueLimit=4096"]),
         "\
 fd (server): listens on a socket that the process has inherited, by its number
-  number        3                 the number of the descriptor
-  domain        - (any family)    the expected family: INET, INET6 or UNIX
-  noDelay       1 (default)       1: small writes leave at once (Nagle's algorithm is off)
-  queueLimit    4096              bytes that may wait for a peer that does not read
-  atQueueLimit  abort (default)   at that limit: abort, pause or tell
+  number        3                the number of the descriptor
+  domain        - (any family)   the expected family: INET, INET6 or UNIX
+  noDelay       1 (default)      1: small writes leave at once (Nagle's algorithm is off)
+  queueLimit    4096             bytes that may wait for a peer that does not read
+  atQueueLimit  abort (default)  at that limit: abort, pause or tell
 "
     );
 }

@@ -204,8 +204,8 @@ impl GroupRemote {
     /// or for at most `longest`. A member that has ended, or that a callback keeps busy for so
     /// long, has `None`.
     ///
-    /// Bytes and ages are in it for members whose reactors are observed. A function that sets
-    /// members up asks for that: [`Member::reactor`], [`Reactor::observe`](super::Reactor::observe).
+    /// Bytes and ages are in it for members whose reactors are
+    /// [observed](super::Reactor::observe). A function that sets members up asks for that.
     ///
     /// ```
     /// use std::time::Duration;

@@ -26,7 +26,8 @@ use crate::address::Address;
 use crate::transport::id::Id;
 
 /// The state of a reactor at one moment. From [`Reactor::snapshot`](crate::Reactor::snapshot), and
-/// for the members of a group from [`GroupRemote::snapshots`](crate::reactor::GroupRemote::snapshots).
+/// for members of a group from
+/// [`GroupRemote::snapshots`](crate::reactor::GroupRemote::snapshots).
 ///
 /// `Display` writes tables for people. [`to_json`](Self::to_json) writes one line for programs.
 ///

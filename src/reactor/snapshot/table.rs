@@ -14,7 +14,13 @@ impl Display for Snapshot {
         let (counters, timers) = (&self.counters, &self.timers);
         let state = if self.is_running { "running" } else { "not running" };
         let observed = if self.observed.is_some() { "observed" } else { "not observed" };
-        writeln!(f, "reactor on {}, {state}, {observed}, {} turns in {}", self.backend.name(), counters.turns, Age(self.time))?;
+        writeln!(
+            f,
+            "reactor on {}, {state}, {observed}, {} turns in {}",
+            self.backend.name(),
+            counters.turns,
+            Age(self.time)
+        )?;
         write!(f, "accepted {}, shed {}, ", counters.accepted, counters.shed)?;
         writeln!(f, "connecting {}, lingering {}, watched {}", self.connecting, self.lingering, self.descriptors)?;
         let (received, written) = (optional(self.received_bytes), optional(self.written_bytes));

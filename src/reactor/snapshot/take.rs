@@ -2,9 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
-use super::{
-    ConnectionSnapshot, ConnectionState, LongestCallback, PortSnapshot, Snapshot, TimersSnapshot,
-};
+use super::{ConnectionSnapshot, ConnectionState, LongestCallback, PortSnapshot, Snapshot, TimersSnapshot};
 use crate::protocol::ErasedJoint;
 use crate::reactor::core::{Core, Slot};
 use crate::reactor::{Builder, Reactor};
