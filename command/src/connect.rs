@@ -8,19 +8,18 @@
 //! | standard output is closed (`EPIPE`) | the command ends well: its reader has enough |
 //! | an error of standard input or output | the connection is aborted, and the command fails |
 
-use std::cell::{Cell, OnceCell};
-use std::io::{ErrorKind, stdin, stdout};
+use std::cell::OnceCell;
+use std::io::{stdin, stdout};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ropewalk::deferred::Promise;
 use ropewalk::endpoints::{ClientEndpointExt, client_from_string};
-use ropewalk::error::ConnectionClosed;
 use ropewalk::transport::{Producer, Streaming};
 use ropewalk::{Deferred, Failure, Protocol, Reactor, Result, Transport, for_protocol};
 
+use crate::ending::Ending;
 use crate::options::ConnectOptions;
 use crate::program::{self, CommandError};
 use crate::stdio::{Input, InputEvent, Output, OutputEvent};
@@ -47,33 +46,21 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<ExitCode, CommandError> {
 /// The parts of a joined connection that know one another.
 struct Session {
     reactor: Reactor,
-    transport: OnceCell<Transport>,
+    ending: Ending,
     input: OnceCell<Input>,
-    output: OnceCell<Output>,
-    /// The result of the command, once it is known. It is reported when the output is drained.
-    result: Cell<Option<Result<()>>>,
-    /// `None` once it has fired.
-    promise: Cell<Option<Promise<()>>>,
 }
 
 impl Session {
     fn new(reactor: &Reactor) -> Result<(Rc<Self>, Deferred<()>)> {
-        let (promise, ended) = Promise::new();
-        let session = Rc::new(Self {
-            reactor: reactor.clone(),
-            transport: OnceCell::new(),
-            input: OnceCell::new(),
-            output: OnceCell::new(),
-            result: Cell::new(None),
-            promise: Cell::new(Some(promise)),
-        });
+        let (ending, ended) = Ending::new();
+        let session = Rc::new(Self { reactor: reactor.clone(), ending, input: OnceCell::new() });
         let told = Rc::downgrade(&session);
         let output = Output::new(reactor, stdout().as_fd().try_clone_to_owned()?, move |event| {
             if let Some(session) = told.upgrade() {
                 session.wrote(event);
             }
         })?;
-        session.output.get_or_init(|| output);
+        session.ending.set_output(output);
         // The output may have to write when the connection, which has the session, is gone.
         let kept = Rc::clone(&session);
         let ended = ended.add_both(move |result| {
@@ -85,7 +72,7 @@ impl Session {
 
     /// Begins to read standard input, for a connection that was made.
     fn begin(self: &Rc<Self>, transport: &Transport) -> Result<()> {
-        self.transport.get_or_init(|| transport.clone());
+        self.ending.set_transport(transport);
         let told = Rc::downgrade(self);
         let input = Input::new(&self.reactor, stdin().as_fd().try_clone_to_owned()?, move |event| {
             if let Some(session) = told.upgrade() {
@@ -100,14 +87,14 @@ impl Session {
 
     /// Handles an event of standard input.
     fn read(&self, event: InputEvent<'_>) {
-        let Some(transport) = self.transport.get() else { return };
+        let Some(transport) = self.ending.transport() else { return };
         match event {
             InputEvent::Data(data) => transport.write(data),
             InputEvent::End => {
                 transport.unregister_producer();
                 transport.lose_write_connection();
             }
-            InputEvent::Failed(failure) => self.fail(failure.context("standard input")),
+            InputEvent::Failed(failure) => self.ending.fail(failure.context("standard input")),
         }
     }
 
@@ -115,62 +102,20 @@ impl Session {
     fn wrote(&self, event: OutputEvent) {
         match event {
             OutputEvent::Drained => {
-                if let Some(transport) = self.transport.get() {
+                if let Some(transport) = self.ending.transport() {
                     transport.resume_producing();
                 }
-                self.finish();
+                self.ending.finish();
             }
-            OutputEvent::Failed(failure) if is_broken_pipe(&failure) => self.end_early(Ok(())),
-            OutputEvent::Failed(failure) => self.fail(failure.context("standard output")),
+            OutputEvent::Failed(failure) => self.ending.output_failed(failure),
         }
     }
 
-    /// Ends the connection for an error of this side.
-    fn fail(&self, failure: Failure) {
-        self.end_early(Err(failure));
-    }
-
-    fn end_early(&self, result: Result<()>) {
-        self.result.set(Some(result));
-        if let Some(output) = self.output.get() {
-            output.stop();
-        }
-        if let Some(transport) = self.transport.get() {
-            transport.abort_connection();
-        }
-    }
-
-    /// Records the end of the connection. An earlier result stays.
-    fn lost(&self, reason: &Failure) {
+    fn stop_input(&self) {
         if let Some(input) = self.input.get() {
             input.stop();
         }
-        let result = self.result.take().unwrap_or_else(|| match reason.check() {
-            Some(ConnectionClosed::Done) => Ok(()),
-            _ => Err(reason.clone()),
-        });
-        self.result.set(Some(result));
-        self.finish();
     }
-
-    /// Reports the result, once the connection is over and everything is written.
-    fn finish(&self) {
-        let is_over = self.transport.get().is_none_or(Transport::is_disconnected);
-        let is_written = self.output.get().is_none_or(|output| output.queued_bytes() == 0);
-        if !is_over || !is_written {
-            return;
-        }
-        if let Some(result) = self.result.take()
-            && let Some(promise) = self.promise.take()
-        {
-            // A signal may have cancelled it.
-            let _ = promise.complete(result);
-        }
-    }
-}
-
-fn is_broken_pipe(failure: &Failure) -> bool {
-    failure.check::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// The protocol of the connection.
@@ -184,7 +129,7 @@ impl Protocol for Joined {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        if let Some(output) = self.session.output.get() {
+        if let Some(output) = self.session.ending.output() {
             output.write(data);
             if output.queued_bytes() > UNWRITTEN_BYTES {
                 transport.pause_producing();
@@ -198,16 +143,15 @@ impl Protocol for Joined {
     }
 
     fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-        if let Some(input) = self.session.input.get() {
-            input.stop();
-        }
+        self.session.stop_input();
         transport.unregister_producer();
         transport.lose_connection();
         Ok(())
     }
 
     fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        self.session.lost(reason);
+        self.session.stop_input();
+        self.session.ending.lost(reason);
     }
 }
 

@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `options.rs` | the command line |
-//! | `program.rs` | a reactor for one command, and the exit codes |
+//! | `program.rs`, `ending.rs` | a reactor for one command; the exit codes; the end of a connection |
 //! | `log.rs` | the log on standard error |
 //! | `servers.rs`, `protocols/` | the servers: `echo`, `discard`, `chargen`, `time` |
 //! | `live.rs` | the line about connections and bytes, on a terminal |
@@ -14,6 +14,7 @@
 
 mod connect;
 mod describe;
+mod ending;
 mod live;
 mod log;
 mod options;

@@ -181,7 +181,10 @@ fn a_line_of_json_is_one_line() {
     let reactor = reactor();
     let address = UnixAddress::path(&name).unwrap();
     let port = reactor.listen_unix(&address, &UnixListenOptions::new(), for_protocol(|_| Obedient)).unwrap();
-    let json = reactor.snapshot().to_json();
+    let snapshot = reactor.snapshot();
+    let text = snapshot.to_string();
+    assert!(text.lines().any(|line| line.contains("ropewalk \"snapshot\"?")), "{text}");
+    let json = snapshot.to_json();
     assert_eq!(json.lines().count(), 1);
     assert!(json.contains(r#"ropewalk \"snapshot\"\u000a"#) && json.contains(r#""connections":[]"#), "{json}");
     drop(port);

@@ -4,21 +4,20 @@
 mod report;
 mod view;
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::io::{ErrorKind, IsTerminal, stdout};
+use std::cell::RefCell;
+use std::io::{IsTerminal, stdout};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ropewalk::address::UnixAddress;
-use ropewalk::deferred::Promise;
 use ropewalk::endpoints::{ClientEndpointExt, UnixClientEndpoint};
-use ropewalk::error::ConnectionClosed;
 use ropewalk::{Deferred, Failure, Protocol, Reactor, Result, Transport, for_protocol};
 use rustix::termios::tcgetwinsize;
 
 use self::report::{Rates, Refusal, Report};
+use crate::ending::Ending;
 use crate::options::TopOptions;
 use crate::program::{self, CommandError};
 use crate::stdio::{Output, OutputEvent};
@@ -65,34 +64,24 @@ struct Mode {
 /// The output of the views, and the end of the command.
 struct Screen {
     mode: Mode,
-    output: OnceCell<Output>,
+    ending: Ending,
     /// The report before, for the rates.
     before: RefCell<Option<Report>>,
-    transport: OnceCell<Transport>,
-    /// The result of the command, once it is known.
-    result: Cell<Option<Result<()>>>,
-    /// `None` once it has fired.
-    promise: Cell<Option<Promise<()>>>,
 }
 
 impl Screen {
     fn new(reactor: &Reactor, mode: Mode) -> Result<(Rc<Self>, Deferred<()>)> {
-        let (promise, ended) = Promise::new();
-        let screen = Rc::new(Self {
-            mode,
-            output: OnceCell::new(),
-            before: RefCell::default(),
-            transport: OnceCell::new(),
-            result: Cell::new(None),
-            promise: Cell::new(Some(promise)),
-        });
+        let (ending, ended) = Ending::new();
+        let screen = Rc::new(Self { mode, ending, before: RefCell::default() });
         let told = Rc::downgrade(&screen);
         let output = Output::new(reactor, stdout().as_fd().try_clone_to_owned()?, move |event| {
-            if let Some(screen) = told.upgrade() {
-                screen.wrote(event);
+            let Some(screen) = told.upgrade() else { return };
+            match event {
+                OutputEvent::Drained => screen.ending.finish(),
+                OutputEvent::Failed(failure) => screen.ending.output_failed(failure),
             }
         })?;
-        screen.output.get_or_init(|| output);
+        screen.ending.set_output(output);
         // The output may have to write when the connection, which has the screen, is gone.
         let kept = Rc::clone(&screen);
         let ended = ended.add_both(move |result| {
@@ -111,7 +100,7 @@ impl Screen {
                 return Err(refusal.map_or_else(|_| error.into(), |Refusal { error }| Failure::message(error)));
             }
         };
-        let Some(output) = self.output.get() else { return Ok(()) };
+        let Some(output) = self.ending.output() else { return Ok(()) };
         if output.queued_bytes() > 0 {
             return Ok(());
         }
@@ -138,44 +127,6 @@ impl Screen {
         let shown: Vec<String> = lines.iter().map(|line| format!("{line}{CLEAR_LINE}")).collect();
         format!("{HOME}{}{CLEAR_BELOW}", shown.join("\r\n"))
     }
-
-    fn wrote(&self, event: OutputEvent) {
-        match event {
-            OutputEvent::Drained => self.finish(),
-            OutputEvent::Failed(failure) => {
-                let is_closed =
-                    failure.check::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe);
-                self.result.set(Some(if is_closed { Ok(()) } else { Err(failure.context("standard output")) }));
-                if let Some(transport) = self.transport.get() {
-                    transport.abort_connection();
-                }
-            }
-        }
-    }
-
-    /// Records the end of the connection. An earlier result stays.
-    fn lost(&self, reason: &Failure) {
-        let result = self.result.take().unwrap_or_else(|| match reason.check() {
-            Some(ConnectionClosed::Done) => Ok(()),
-            _ => Err(reason.clone()),
-        });
-        self.result.set(Some(result));
-        self.finish();
-    }
-
-    /// Reports the result, once the connection is over and everything is written.
-    fn finish(&self) {
-        let is_over = self.transport.get().is_some_and(Transport::is_disconnected);
-        let is_written = self.output.get().is_none_or(|output| output.queued_bytes() == 0);
-        if is_over
-            && is_written
-            && let Some(result) = self.result.take()
-            && let Some(promise) = self.promise.take()
-        {
-            // A signal may have cancelled it.
-            let _ = promise.complete(result);
-        }
-    }
 }
 
 /// The connection to the status service.
@@ -187,7 +138,7 @@ struct Watching {
 
 impl Protocol for Watching {
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        self.screen.transport.get_or_init(|| transport.clone());
+        self.screen.ending.set_transport(transport);
         if !self.screen.mode.is_once {
             transport.write(format!("{}\n", self.screen.mode.interval.as_secs_f64()).as_bytes());
         }
@@ -213,6 +164,6 @@ impl Protocol for Watching {
     }
 
     fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        self.screen.lost(reason);
+        self.screen.ending.lost(reason);
     }
 }

@@ -81,6 +81,8 @@ struct Table<const N: usize> {
 
 impl<const N: usize> Table<N> {
     fn new(head: [&'static str; N], rows: impl Iterator<Item = [String; N]>) -> Self {
+        // The path of a socket may hold any character.
+        let rows = rows.map(|row| row.map(|cell| cell.replace(char::is_control, "?")));
         Self { head, rows: rows.collect() }
     }
 
