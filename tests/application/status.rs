@@ -40,6 +40,7 @@ fn each_request_has_its_answer() {
     let peer = memory.connect(9).unwrap();
     let first = lines(&memory, &peer);
     assert!(first.len() == 1 && first[0].starts_with(r#"{"format":1,"#), "{first:?}");
+    assert!(first[0].contains(r#""protocol":"ropewalk::application::status::Status""#), "{first:?}");
     assert_eq!(ask(&memory, &peer, "\n").len(), 1);
     assert_eq!(ask(&memory, &peer, "\r\n\n").len(), 2);
     assert_eq!(ask(&memory, &peer, "2").len(), 0, "the line has not ended");

@@ -1,6 +1,6 @@
 //! Snapshots of reactors: their contents, their cost while no program asks, and their texts.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use ropewalk::address::UnixAddress;
@@ -221,4 +221,19 @@ fn a_group_has_one_for_each_member() {
         assert!(group.join().unwrap().is_success());
         assert_eq!(remote.snapshots(LIMIT).unwrap(), [None, None], "they have ended");
     }
+}
+
+/// A connection of a port that a group shares can be discarded, and its member's drain does not
+/// wait for it.
+#[test]
+fn a_connection_of_a_group_can_be_discarded() {
+    let _watchdog = Watchdog::new();
+    let group = group(1).listen(ANY_PORT, |_| Ok(for_protocol(|_| Obedient))).start().unwrap();
+    let mut peer = dial(inet(&group, 0));
+    peer.write_all(b"discard").unwrap();
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the end of the stream");
+    let snapshots = group.remote().snapshots(LIMIT).unwrap();
+    assert!(snapshots[0].as_ref().unwrap().connections.is_empty());
+    group.stop();
+    assert!(group.join().unwrap().is_success());
 }

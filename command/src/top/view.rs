@@ -91,8 +91,17 @@ fn row(connection: &Connection, rate: Option<Rate>) -> [String; COLUMNS.len()] {
         known(rate.map(percent)),
         state,
         connection.peer.clone(),
-        connection.protocol.clone(),
+        without_paths(&connection.protocol),
     ]
+}
+
+/// Returns the name of a type without the modules in front of it and in front of its parameters.
+fn without_paths(name: &str) -> String {
+    let mut short = String::new();
+    for piece in name.split_inclusive(['<', '>', ',', ' ', '(', ')', '&', '[', ']', ';']) {
+        short.push_str(piece.rsplit_once("::").map_or(piece, |(_, last)| last));
+    }
+    short
 }
 
 /// Returns the rows below their titles, in columns as wide as their widest cell.
@@ -181,6 +190,13 @@ mod tests {
         let shown = lines(&now, &Rates::default());
         assert_eq!(shown[1], "in -/s, out -/s, busy -; timers 3, jobs 1 + 2 queued, lookups 0 + 0 queued");
         assert!(shown[6].ends_with("open   b     Echo") && shown[7].ends_with("?[2J  Echo"), "{shown:?}");
+    }
+
+    #[test]
+    fn types_are_shown_without_their_modules() {
+        assert_eq!(without_paths("shop::orders::Orders"), "Orders");
+        assert_eq!(without_paths("a::B<c::D, (e::F, &g::H)>"), "B<D, (F, &H)>");
+        assert_eq!(without_paths("Echo"), "Echo");
     }
 
     #[test]
