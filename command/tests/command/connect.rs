@@ -100,7 +100,7 @@ fn a_refused_connection_is_a_failure() {
     assert!(text(&wrong.stderr).starts_with("tcp:localhost:http\n              ^^^^\n"), "{}", text(&wrong.stderr));
 }
 
-/// A connection that is reset is a failure, after all received bytes are written.
+/// A connection that is reset is a failure, and an event of the log.
 #[test]
 fn a_reset_is_a_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,13 +110,17 @@ fn a_reset_is_a_failure() {
         // Bytes that are not read make the close a reset.
         stream.read_exact(&mut [0]).unwrap();
     });
-    let mut child = ropewalk(&["connect", &to]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let arguments = ["--log", "debug", "--log-format", "json", "connect", &to];
+    let mut child = ropewalk(&arguments).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"more than is read").unwrap();
     peer.join().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_code(&output, 1);
     drop(stdin);
+    let said = text(&output.stderr);
+    let mut events = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    assert!(events.any(|event| event["fields"]["message"] == "a connection was lost"), "{said}");
 }
 
 /// A signal ends it with the exit code that shells have for it.
