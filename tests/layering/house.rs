@@ -58,7 +58,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("react", &["mod", "triggers"]),
     ("remote_connection", &["mod", "threads"]),
     ("snapshot", &["backend_kind", "core", "meter", "mod", "slot_map", "threads"]),
-    ("group", &["backend_kind", "mod", "net", "threads", "triggers"]),
+    ("group", &["backend_kind", "mod", "net", "snapshot", "threads", "triggers"]),
 ];
 
 /// Edges against the order. The files of a part have methods of the core, and calls of the program
