@@ -185,11 +185,8 @@ mod tests {
             let DescriptionErrorKind::UnknownType { known, .. } = error("?").kind().clone() else {
                 panic!("a type `?`")
             };
-            let kinds: Vec<_> = side.types().iter().map(|described| described.kind).collect();
-            assert_eq!(
-                kinds.iter().collect::<BTreeSet<_>>(),
-                known.iter().map(|kind| &**kind).collect::<Vec<_>>().iter().collect()
-            );
+            let kinds: BTreeSet<_> = side.types().iter().map(|described| described.kind).collect();
+            assert_eq!(kinds, known.iter().map(String::as_str).collect());
             for described in side.types() {
                 let kind = described.kind;
                 let DescriptionErrorKind::Unknown { known, .. } = error(&format!("{kind}:?=1")).kind().clone() else {

@@ -16,7 +16,7 @@ const PATTERNS_PER_WRITE: usize = 9;
 
 /// Sends the printable characters of ASCII in lines of 72, each line one character further, as fast
 /// as the peer reads. Received bytes are dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chargen;
 
 impl Protocol for Chargen {

@@ -36,7 +36,7 @@ pub(crate) fn discard() -> Discard {
 
 /// Makes a [`Chargen`].
 pub(crate) fn chargen() -> Chargen {
-    Chargen::default()
+    Chargen
 }
 
 /// Makes a [`Time`] with the system's clock.
