@@ -5,8 +5,8 @@ use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use ropewalk::Reactor;
+use ropewalk::application::TimerService;
 use ropewalk::reactor::Snapshot;
-use ropewalk::task::LoopingCall;
 
 use crate::quantity::bytes;
 
@@ -17,17 +17,16 @@ pub(crate) fn is_shown() -> bool {
     stderr().is_terminal()
 }
 
-/// Writes the line each second, as long as the reactor lives.
-pub(crate) fn start(reactor: &Reactor) {
+/// Makes a service that writes the line each second while it runs.
+pub(crate) fn service(reactor: &Reactor) -> TimerService {
     let (observed, last) = (reactor.clone(), Cell::new(None));
-    let looping = LoopingCall::new(reactor, move || {
+    TimerService::new(reactor, INTERVAL, move || {
         let snapshot = observed.snapshot();
         let now = Totals::of(&snapshot);
         let line = line(&snapshot, last.replace(Some(now)), now);
         // The carriage return lets the next line, or a message, take its place.
         eprint!("{line}\u{1b}[K\r");
-    });
-    looping.start(INTERVAL).or_log("the line about connections");
+    })
 }
 
 /// Leaves the last line where it stands.

@@ -35,13 +35,12 @@ pub(crate) fn run<P: Served>(options: &ServerOptions, build: fn() -> P) -> Resul
     if let Some(path) = &options.status {
         program.add_service(StatusService::at_path(&reactor, path).map_err(Failure::new)?);
     }
+    if is_live {
+        // The last one to start: its line comes below the addresses.
+        program.add_service(live::service(&reactor));
+    }
     let on = reactor.clone();
-    let result = program::run(&reactor, move || {
-        if is_live {
-            live::start(&on);
-        }
-        run_service(&on, program)
-    });
+    let result = program::run(&reactor, move || run_service(&on, program));
     if is_live {
         live::end();
     }

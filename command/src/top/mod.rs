@@ -121,12 +121,17 @@ impl Screen {
         if !self.mode.is_terminal {
             return lines.join("\n") + if self.mode.is_once { "\n" } else { "\n\n" };
         }
-        // A terminal that does not tell its size has the usual one.
-        let (rows, columns) = tcgetwinsize(stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col));
-        let lines = view::fit(lines, usize::from(rows), usize::from(columns));
+        let (rows, columns) = terminal_size();
+        let lines = view::fit(lines, rows, columns);
         let shown: Vec<String> = lines.iter().map(|line| format!("{line}{CLEAR_LINE}")).collect();
         format!("{HOME}{}{CLEAR_BELOW}", shown.join("\r\n"))
     }
+}
+
+/// Returns the rows and the columns of the terminal. One that does not tell them has the usual ones.
+fn terminal_size() -> (usize, usize) {
+    let size = tcgetwinsize(stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    size.map_or((24, 80), |size| (size.ws_row.into(), size.ws_col.into()))
 }
 
 /// The connection to the status service.
