@@ -5,4 +5,5 @@ mod common;
 mod connect;
 mod describe;
 mod servers;
+mod terminal;
 mod top;
