@@ -128,7 +128,7 @@ impl Screen {
     }
 }
 
-/// Returns the rows and the columns of the terminal. One that does not tell them has the usual ones.
+/// Returns the rows and the columns of the terminal. One that does not tell them has 24 and 80.
 fn terminal_size() -> (usize, usize) {
     let size = tcgetwinsize(stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
     size.map_or((24, 80), |size| (size.ws_row.into(), size.ws_col.into()))
