@@ -29,10 +29,13 @@ pub(crate) enum InputEvent<'a> {
 #[derive(Clone)]
 pub(crate) struct Input(Rc<Inner>);
 
+/// Handles the events of an input.
+type OnEvent = Box<dyn FnMut(InputEvent<'_>)>;
+
 struct Inner {
     reactor: Reactor,
     file: Arc<File>,
-    on_event: RefCell<Box<dyn FnMut(InputEvent<'_>)>>,
+    on_event: RefCell<OnEvent>,
     /// The watch of a descriptor that the poller takes.
     watch: RefCell<Option<Watch>>,
     is_paused: Cell<bool>,

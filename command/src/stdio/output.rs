@@ -34,10 +34,13 @@ pub(crate) enum OutputEvent {
 #[derive(Clone)]
 pub(crate) struct Output(Rc<Inner>);
 
+/// Handles the events of an output.
+type OnEvent = Box<dyn FnMut(OutputEvent)>;
+
 struct Inner {
     reactor: Reactor,
     file: Arc<File>,
-    on_event: RefCell<Box<dyn FnMut(OutputEvent)>>,
+    on_event: RefCell<OnEvent>,
     /// Bytes that are not written yet, those of a thread excluded.
     queue: RefCell<Vec<u8>>,
     /// The watch of a pipe or a socket. Anything else is written by threads.
