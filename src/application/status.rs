@@ -1,15 +1,5 @@
 //! [`StatusService`]: shows a reactor to other programs, on a UNIX socket. (Twisted's
 //! `twisted.conch.manhole` and its like answer the same need with an interpreter.)
-//!
-//! | the peer | the service |
-//! |---|---|
-//! | connects | sends a [snapshot](crate::reactor::Snapshot) of the reactor, as one line of JSON |
-//! | sends an empty line | sends one more |
-//! | sends a number of seconds, such as `1` or `0.5`, in a line | sends one each so many seconds |
-//! | sends `0` in a line | ends these |
-//! | sends anything else | sends a line with the field `error`, and closes |
-//!
-//! A peer that does not read misses the snapshots at intervals. It is cut off if it asks for more.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -40,8 +30,18 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time that a stop waits for peers that read slowly.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Answers each connection with snapshots of a reactor, as lines of JSON: see the table of the
-/// [module](self). The command `ropewalk top` reads them.
+/// Answers each connection with snapshots of a reactor, as lines of JSON. The command `ropewalk top`
+/// reads them.
+///
+/// | the peer | the service |
+/// |---|---|
+/// | connects | sends a [snapshot](crate::reactor::Snapshot) of the reactor, as one line of JSON |
+/// | sends an empty line | sends one more |
+/// | sends a number of seconds, such as `1` or `0.5`, in a line | sends one each so many seconds |
+/// | sends `0` in a line | ends these |
+/// | sends anything else | sends a line with the field `error`, and closes |
+///
+/// A peer that does not read misses the snapshots at intervals. It is cut off if it asks for more.
 ///
 /// A start makes the reactor an [observed](Reactor::observe) one, so that the snapshots have bytes
 /// and ages. In a group of reactors, each member has a service of its own, on a path of its own.
