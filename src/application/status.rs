@@ -30,8 +30,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time that a stop waits for peers that read slowly.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// Answers each connection with snapshots of a reactor, as lines of JSON. The command `ropewalk top`
-/// reads them.
+/// Answers each connection with snapshots of a reactor, as lines of JSON. The command
+/// `ropewalk top` reads them.
 ///
 /// | the peer | the service |
 /// |---|---|
