@@ -93,10 +93,10 @@ impl<P: Protocol> Connections<P> {
     /// let factory = room.for_protocol(|room, _peer| Member { room: room.clone() });
     /// # drop(factory);
     /// ```
-    pub fn for_protocol(
-        &self,
-        mut build: impl FnMut(&Self, Address) -> P + 'static,
-    ) -> TrackedFactory<impl Factory<Protocol = P>> {
+    pub fn for_protocol<B>(&self, mut build: B) -> TrackedFactory<impl Factory<Protocol = P> + use<P, B>>
+    where
+        B: FnMut(&Self, Address) -> P + 'static,
+    {
         let list = self.clone();
         self.track(for_protocol(move |peer| build(&list, peer)))
     }

@@ -84,6 +84,7 @@ mod react;
 mod remote_connection;
 mod run;
 mod run_state;
+mod service_manager;
 mod signal_handling;
 mod signals;
 mod slot_map;
@@ -358,6 +359,11 @@ impl Reactor {
     #[cfg(feature = "testing")]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Returns `true` if the backend makes no system calls.
+    fn is_simulated(&self) -> bool {
+        self.0.settings.backend.is_none()
     }
 
     pub(crate) fn downgrade(&self) -> WeakReactor {

@@ -49,6 +49,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("mod", &["around_wait", "backend", "backend_kind", "core", "inherited", "life", "net", "on_ring", "triggers"]),
     ("turn", &["backend", "core", "mod"]),
     ("run", &["core", "run_state", "triggers"]),
+    ("service_manager", &["mod"]),
     ("events", &["core", "mod", "triggers"]),
     ("hosting", &["core", "mod"]),
     ("awake", &["backend", "core", "mod"]),

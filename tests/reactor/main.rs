@@ -23,6 +23,7 @@ mod rings;
 mod running;
 mod signals;
 mod snapshots;
+mod stopping;
 mod thread_pool;
 mod thread_shutdown;
 mod threads;

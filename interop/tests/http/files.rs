@@ -4,69 +4,89 @@ use std::process::Command;
 
 use super::clients::*;
 
-/// Files come whole, in ranges, and not at all, over each version of HTTP and on each backend.
-#[test]
-fn files_are_served() {
+/// A server, and curl with an option for one version of HTTP.
+struct Versioned<'a> {
+    server: &'a Server<'a>,
+    option: &'a str,
+    version: &'a str,
+    is_secure: bool,
+}
+
+impl Versioned<'_> {
+    fn url(&self, path: &str) -> String {
+        if self.is_secure { self.server.secure_url(path) } else { self.server.url(path) }
+    }
+
+    /// Asks for a path, and checks the status and the version of the answer.
+    #[track_caller]
+    fn expect(&self, path: &str, options: &[&str], status: &str) -> Answer {
+        let answer = self.server.get(&[options, &[self.option, &self.url(path)]].concat());
+        assert_eq!(answer.status, format!("{status} {}", self.version), "{path} {options:?}");
+        answer
+    }
+
+    /// The same, with the body.
+    #[track_caller]
+    fn expect_body(&self, path: &str, options: &[&str], status: &str, body: &[u8]) -> Answer {
+        let answer = self.expect(path, options, status);
+        assert!(answer.body == body, "{path} {options:?}: {} bytes", answer.body.len());
+        answer
+    }
+}
+
+/// Runs a test over these versions of HTTP, on each backend. Does nothing without curl.
+fn on_each_version(versions: &[(&str, &str, bool)], test: impl Fn(&Versioned)) {
     if !has("curl") {
         return;
     }
     on_each(|reactor| {
         let server = Server::new(reactor);
-        for (option, version, is_secure) in VERSIONS {
-            let url = |path: &str| if is_secure { server.secure_url(path) } else { server.url(path) };
-            let get = |path: &str, options: &[&str]| server.get(&[options, &[option, &url(path)]].concat());
-            let expect = |path: &str, options: &[&str], status: &str, body: &[u8]| {
-                let answer = get(path, options);
-                assert_eq!(answer.status, format!("{status} {version}"), "{path} {options:?}");
-                assert!(answer.body == body, "{path} {options:?}: {} bytes", answer.body.len());
-                answer
-            };
-            let index = expect("/", &[], "200", b"<p>an index");
-            assert_eq!(index.header("content-type"), Some("text/html; charset=utf-8"));
-            assert_eq!(index.header("accept-ranges"), Some("bytes"));
-            expect("/below/small%2etxt?a=query", &[], "200", b"a rope of yarn");
-            expect("/in", &[], "200", b"a rope of yarn");
-            let whole = expect("/large", &[], "200", large());
-            assert_eq!(whole.header("content-length"), Some(&*LARGE.to_string()));
-            let empty = expect("/empty.css", &[], "200", b"");
-            assert_eq!(empty.header("content-length"), Some("0"));
-
-            let part = expect("/below/small.txt", &["-r", "2-5"], "206", b"rope");
-            assert_eq!(part.header("content-range"), Some("bytes 2-5/14"));
-            expect("/below/small.txt", &["-r", "-4"], "206", b"yarn");
-            expect("/large", &["-r", "12340000-"], "206", &large()[12_340_000..]);
-            let outside = expect("/below/small.txt", &["-r", "20-"], "416", b"");
-            assert_eq!(outside.header("content-range"), Some("bytes */14"));
-
-            for path in ["/nothing", "/large/", "/below/small.txt/index.html", "/bare/", "/loop"] {
-                expect(path, &[], "404", b"404 Not Found\n");
-            }
-            let folder = expect("/below?a=query", &[], "301", b"301 Moved Permanently\n");
-            assert_eq!(folder.header("location"), Some("/below/?a=query"));
+        for &(option, version, is_secure) in versions {
+            test(&Versioned { server: &server, option, version, is_secure });
         }
         server.end_well();
+    });
+}
+
+/// Files come whole, in ranges, and not at all, over each version of HTTP and on each backend.
+#[test]
+fn files_are_served() {
+    on_each_version(&VERSIONS, |curl| {
+        let index = curl.expect_body("/", &[], "200", b"<p>an index");
+        assert_eq!(index.header("content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(index.header("accept-ranges"), Some("bytes"));
+        curl.expect_body("/below/small%2etxt?a=query", &[], "200", b"a rope of yarn");
+        curl.expect_body("/in", &[], "200", b"a rope of yarn");
+        let whole = curl.expect_body("/large", &[], "200", large());
+        assert_eq!(whole.header("content-length"), Some(&*LARGE.to_string()));
+        let empty = curl.expect_body("/empty.css", &[], "200", b"");
+        assert_eq!(empty.header("content-length"), Some("0"));
+
+        let part = curl.expect_body("/below/small.txt", &["-r", "2-5"], "206", b"rope");
+        assert_eq!(part.header("content-range"), Some("bytes 2-5/14"));
+        curl.expect_body("/below/small.txt", &["-r", "-4"], "206", b"yarn");
+        curl.expect_body("/large", &["-r", "12340000-"], "206", &large()[12_340_000..]);
+        let outside = curl.expect_body("/below/small.txt", &["-r", "20-"], "416", b"");
+        assert_eq!(outside.header("content-range"), Some("bytes */14"));
+
+        for path in ["/nothing", "/large/", "/below/small.txt/index.html", "/bare/", "/loop"] {
+            curl.expect_body(path, &[], "404", b"404 Not Found\n");
+        }
+        let folder = curl.expect_body("/below?a=query", &[], "301", b"301 Moved Permanently\n");
+        assert_eq!(folder.header("location"), Some("/below/?a=query"));
     });
 }
 
 /// HEAD has the header of GET, its length too, and no byte of a body.
 #[test]
 fn head_has_the_header_alone() {
-    if !has("curl") {
-        return;
-    }
-    on_each(|reactor| {
-        let server = Server::new(reactor);
-        for (option, version, is_secure) in VERSIONS {
-            let url = |path: &str| if is_secure { server.secure_url(path) } else { server.url(path) };
-            for (path, status, len) in
-                [("/large", "200", "12345678"), ("/nothing", "404", "14"), ("/empty.css", "200", "0")]
-            {
-                let answer = server.get(&["--head", "-r", "2-5", option, &url(path)]);
-                assert_eq!(answer.status, format!("{status} {version}"), "{path}");
-                assert_eq!(answer.header("content-length"), Some(len), "{path}");
-            }
+    on_each_version(&VERSIONS, |curl| {
+        for (path, status, len) in
+            [("/large", "200", "12345678"), ("/nothing", "404", "14"), ("/empty.css", "200", "0")]
+        {
+            let answer = curl.expect(path, &["--head", "-r", "2-5"], status);
+            assert_eq!(answer.header("content-length"), Some(len), "{path}");
         }
-        server.end_well();
     });
 }
 
@@ -91,66 +111,47 @@ fn head_over_http2_ends_its_stream() {
 /// A client that has a version of a file gets no second one.
 #[test]
 fn a_known_version_is_not_sent_again() {
-    if !has("curl") {
-        return;
-    }
-    on_each(|reactor| {
-        let server = Server::new(reactor);
-        for (option, version, is_secure) in VERSIONS {
-            let url = if is_secure { server.secure_url("/below/small.txt") } else { server.url("/below/small.txt") };
-            let first = server.get(&[option, &url]);
-            let [tag, date] = ["etag", "last-modified"].map(|name| first.header(name).expect(name).to_owned());
-            for (header, status) in [
-                (format!("If-None-Match: \"x\", W/{tag}"), "304"),
-                (format!("If-Modified-Since: {date}"), "304"),
-                ("If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT".to_owned(), "200"),
-                ("If-None-Match: \"x\"".to_owned(), "200"),
-                ("If-Match: \"x\"".to_owned(), "412"),
-            ] {
-                let answer = server.get(&["-H", &header, option, &url]);
-                assert_eq!(answer.status, format!("{status} {version}"), "{header}");
-                assert_eq!(answer.body.is_empty(), status != "200", "{header}");
-                assert_eq!(answer.header("etag"), Some(&*tag), "{header}");
-            }
-            for (validator, status) in [(&*tag, "206"), ("\"x\"", "200")] {
-                let header = format!("If-Range: {validator}");
-                let answer = server.get(&["-r", "2-5", "-H", &header, option, &url]);
-                assert_eq!(answer.status, format!("{status} {version}"), "{header}");
-            }
+    const PATH: &str = "/below/small.txt";
+    on_each_version(&VERSIONS, |curl| {
+        let first = curl.expect(PATH, &[], "200");
+        let [tag, date] = ["etag", "last-modified"].map(|name| first.header(name).expect(name).to_owned());
+        for (header, status) in [
+            (format!("If-None-Match: \"x\", W/{tag}"), "304"),
+            (format!("If-Modified-Since: {date}"), "304"),
+            ("If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT".to_owned(), "200"),
+            ("If-None-Match: \"x\"".to_owned(), "200"),
+            ("If-Match: \"x\"".to_owned(), "412"),
+        ] {
+            let answer = curl.expect(PATH, &["-H", &header], status);
+            assert_eq!(answer.body.is_empty(), status != "200", "{header}");
+            assert_eq!(answer.header("etag"), Some(&*tag), "{header}");
         }
-        server.end_well();
+        for (validator, status) in [(&*tag, "206"), ("\"x\"", "200")] {
+            curl.expect(PATH, &["-r", "2-5", "-H", &format!("If-Range: {validator}")], status);
+        }
     });
 }
 
 /// No path and no link leads out of the folder.
 #[test]
 fn nothing_outside_is_served() {
-    if !has("curl") {
-        return;
-    }
-    on_each(|reactor| {
-        let server = Server::new(reactor);
-        for (option, version, is_secure) in VERSIONS {
-            for (path, status) in [
-                ("/../secret", "400"),
-                ("/below/../../secret", "400"),
-                ("/below/%2e%2e/%2E%2E/secret", "400"),
-                ("/..%2fsecret", "400"),
-                ("//etc/passwd", "400"),
-                ("/%2fetc/passwd", "400"),
-                ("/%00", "400"),
-                ("/%zz", "400"),
-                ("/out", "404"),
-                ("/up/secret", "404"),
-                ("/absolute", "404"),
-            ] {
-                let url = if is_secure { server.secure_url(path) } else { server.url(path) };
-                let answer = server.get(&[option, &url]);
-                assert_eq!(answer.status, format!("{status} {version}"), "{path}");
-                assert!(!answer.body.starts_with(b"not to be"), "{path}");
-            }
+    on_each_version(&VERSIONS, |curl| {
+        for (path, status) in [
+            ("/../secret", "400"),
+            ("/below/../../secret", "400"),
+            ("/below/%2e%2e/%2E%2E/secret", "400"),
+            ("/..%2fsecret", "400"),
+            ("//etc/passwd", "400"),
+            ("/%2fetc/passwd", "400"),
+            ("/%00", "400"),
+            ("/%zz", "400"),
+            ("/out", "404"),
+            ("/up/secret", "404"),
+            ("/absolute", "404"),
+        ] {
+            let answer = curl.expect(path, &[], status);
+            assert!(!answer.body.starts_with(b"not to be"), "{path}");
         }
-        server.end_well();
     });
 }
 
@@ -165,16 +166,14 @@ fn other_methods_are_refused() {
     on_each(|reactor| {
         let server = Server::new(reactor);
         for (option, version, is_secure) in VERSIONS {
-            let url = if is_secure { server.secure_url("/") } else { server.url("/") };
+            let curl = Versioned { server: &server, option, version, is_secure };
             for _ in 0..10 {
-                let answer = server.get(&["-d", "x", option, &url]);
-                assert_eq!(answer.status, format!("405 {version}"));
+                let answer = curl.expect("/", &["-d", "x"], "405");
                 assert_eq!(answer.header("allow"), Some("GET, HEAD"));
             }
             if version == "1.1" {
-                let expect = ["-H", "Expect: 100-continue", "--expect100-timeout", "40"];
-                let answer = server.get(&[&["-d", "x", option, &url], &expect[..]].concat());
-                assert_eq!(answer.status, "405 1.1");
+                let late = ["-d", "x", "-H", "Expect: 100-continue", "--expect100-timeout", "40"];
+                curl.expect("/", &late, "405");
             }
         }
         server.run_until(|| server.http.open_connections() == 0);
