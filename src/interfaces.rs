@@ -32,6 +32,7 @@
 //! | [`Cooperator`] | long work in small steps | `Cooperator` |
 //! | [`Remote`] | the reactor, from other threads | `IReactorFromThreads`, `threadable.isInIOThread` |
 //! | [`RemoteConnection`] | a connection, from other threads | `callFromThread` with a method of a protocol |
+//! | [`Snapshot`] | the connections, ports and timers of a reactor, seen from outside | `getReaders` |
 //! | [`ReactorGroup`] | reactors on several threads behind the same ports | |
 //! | [`ThreadPool`] | jobs in threads of their own, beside the reactor's | `ThreadPool`, `deferToThreadPool` |
 //! | [`Watch`] | a descriptor of a C library or another crate | `IReactorFDSet` |
@@ -106,6 +107,7 @@
 //! [`RemoteConnection`]: crate::reactor::RemoteConnection
 //! [`Resolver`]: crate::reactor::Resolver
 //! [`ServerTls`]: crate::tls::ServerTls
+//! [`Snapshot`]: crate::reactor::Snapshot
 //! [`SystemEvent`]: crate::SystemEvent
 //! [`ThreadPool`]: crate::ThreadPool
 //! [`Transport`]: crate::Transport

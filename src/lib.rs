@@ -187,6 +187,8 @@ mod guides {
     struct OtherLoops;
     #[doc = include_str!("../docs/services.md")]
     struct Services;
+    #[doc = include_str!("../docs/snapshots.md")]
+    struct Snapshots;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/tls.md")]

@@ -7,6 +7,7 @@
 //! | listen while a service runs, and drain its connections at the end | [`StreamServerEndpointService`] | the same |
 //! | keep one connection to a server | [`ClientService`], [`Backoff`] | `ClientService`, `backoffPolicy` |
 //! | call a function at intervals | [`TimerService`] | `TimerService` |
+//! | show the reactor to other programs, on a UNIX socket | [`StatusService`] | |
 //! | run a program of services until a signal | [`run_service`] | `twistd`, `startApplication` |
 //! | write a service of your own | [`Service`] | `IService` |
 //!
@@ -28,6 +29,7 @@ mod client;
 mod multi;
 mod program;
 mod server;
+mod status;
 mod timer;
 
 use std::rc::Rc;
@@ -37,6 +39,7 @@ pub use self::client::{ClientService, ClientServiceBuilder, ClientState};
 pub use self::multi::{MultiService, NameTaken, NoSuchService, ServiceId};
 pub use self::program::run_service;
 pub use self::server::StreamServerEndpointService;
+pub use self::status::StatusService;
 pub use self::timer::TimerService;
 use crate::deferred::{Deferred, DeferredList, Listed, Promise};
 use crate::failure::Result;

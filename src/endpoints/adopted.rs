@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 
 use super::ServerEndpoint;
 use super::arguments::{Argument, Arguments};
-use super::description::{Description, DescriptionError};
+use super::description::Description;
+use super::description_error::DescriptionError;
 use crate::address::{AddressFamily, UnknownFamily};
 use crate::deferred::Deferred;
 use crate::error::{AdoptError, ListenError, NotAdopted};

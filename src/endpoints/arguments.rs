@@ -32,7 +32,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::description::{Description, DescriptionError, DescriptionErrorKind, Field, without_brackets};
+use super::description::{Description, Field, without_brackets};
+use super::description_error::{DescriptionError, DescriptionErrorKind};
 use super::options;
 use crate::address::{parse_ipv6, to_ascii};
 use crate::reactor::{ConnectOptions, ListenOptions};
@@ -213,13 +214,16 @@ impl<'d> Arguments<'d> {
                     known.find(|&known| known == name).ok_or_else(|| unknown(name, positional, keyword_only))
                 }
             };
-            let name = name.map_err(|kind| description.error(field.position(), kind))?;
+            let name = name.map_err(|kind| {
+                let range = if field.name().is_some() { field.name_range() } else { field.range() };
+                description.error(range, kind)
+            })?;
             let argument = Argument { description, name, field };
             match given.iter_mut().find(|other| other.name == name) {
                 None => given.push(argument),
                 // The last of several equal keywords wins.
                 Some(other) if other.field.name().is_some() && field.name().is_some() => *other = argument,
-                Some(_) => return Err(description.error(field.position(), DescriptionErrorKind::Repeated { name })),
+                Some(_) => return Err(description.error(field.range(), DescriptionErrorKind::Repeated { name })),
             }
         }
         Ok(Self { description, given })
@@ -293,7 +297,7 @@ impl<'d> Argument<'d> {
     /// Creates the error for an unusable value; `expected` completes the sentence "expected ...".
     pub fn invalid(self, expected: impl Into<String>) -> DescriptionError {
         let (name, value, expected) = (self.name, self.value().to_owned(), expected.into());
-        self.description.error(self.field.value_position(), DescriptionErrorKind::BadValue { name, value, expected })
+        self.description.error(self.field.value_range(), DescriptionErrorKind::BadValue { name, value, expected })
     }
 
     /// Reads a port to listen on; 0 lets the system choose one.

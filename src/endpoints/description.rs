@@ -26,11 +26,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fmt::Write as _;
+use std::ops::Range;
 use std::str::FromStr;
 
-use thiserror::Error;
-
+use super::description_error::{DescriptionError, DescriptionErrorKind};
 use crate::address::parse_ipv6;
 
 /// An endpoint as a string, split into its type and its fields (Twisted: the strings of
@@ -81,11 +80,11 @@ impl Description {
             at = end + ':'.len_utf8();
         }
         let Some(kind) = fields.iter().position(|field| field.name.is_none()) else {
-            return Err(DescriptionError::new(text, 0, DescriptionErrorKind::NoType));
+            return Err(DescriptionError::new(text, 0..0, DescriptionErrorKind::NoType));
         };
         let kind = fields.remove(kind);
         if kind.value.is_empty() {
-            return Err(DescriptionError::new(text, kind.at, DescriptionErrorKind::NoType));
+            return Err(DescriptionError::new(text, kind.range(), DescriptionErrorKind::NoType));
         }
         Ok(Self { text: text.to_owned(), lower_case_kind: kind.value.to_ascii_lowercase(), kind, fields })
     }
@@ -119,18 +118,18 @@ impl Description {
     /// ```
     pub fn unknown_type(&self, known: &[&str]) -> DescriptionError {
         let known = known.iter().map(|&name| name.to_owned()).collect();
-        self.error(self.kind.value_at, DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
+        self.error(self.kind.value_range(), DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
     }
 
-    /// Creates an error at `at`, which is the position of a field or its value, or the end.
-    pub(super) fn error(&self, at: usize, kind: DescriptionErrorKind) -> DescriptionError {
-        DescriptionError::new(&self.text, at, kind)
+    /// Creates an error about a part of the text: a field, its name or its value, or the end.
+    pub(super) fn error(&self, range: Range<usize>, kind: DescriptionErrorKind) -> DescriptionError {
+        DescriptionError::new(&self.text, range, kind)
     }
 
-    /// Returns the position behind the last character, which errors about missing arguments point
-    /// to.
-    pub(super) fn end(&self) -> usize {
-        self.text.len()
+    /// Returns the empty range behind the last character, which errors about missing arguments
+    /// point to.
+    pub(super) fn end(&self) -> Range<usize> {
+        self.text.len()..self.text.len()
     }
 }
 
@@ -166,6 +165,7 @@ pub struct Field {
     name: Option<String>,
     value: String,
     value_at: usize,
+    end: usize,
 }
 
 impl Field {
@@ -174,11 +174,11 @@ impl Field {
     fn read(text: &str, at: usize) -> Result<(Self, usize), DescriptionError> {
         let (first, end) = read_value(text, at, &[':', '='])?;
         if !text[end..].starts_with('=') {
-            return Ok((Self { at, name: None, value: first, value_at: at }, end));
+            return Ok((Self { at, name: None, value: first, value_at: at, end }, end));
         }
         let value_at = end + '='.len_utf8();
         let (value, end) = read_value(text, value_at, &[':'])?;
-        Ok((Self { at, name: Some(first), value, value_at }, end))
+        Ok((Self { at, name: Some(first), value, value_at, end }, end))
     }
 
     /// Returns the name in front of the `=`, if it is a keyword field. It may be empty.
@@ -201,132 +201,23 @@ impl Field {
     pub fn value_position(&self) -> usize {
         self.value_at
     }
-}
 
-/// An error in a description: its kind, its position, and the text that was expected there.
-///
-/// Twisted raises `ValueError`, `TypeError`, `IndexError` or `RuntimeError`, without a position.
-///
-/// ```
-/// use ropewalk::endpoints::{Description, TcpServerSpec};
-///
-/// # fn main() -> Result<(), ropewalk::endpoints::DescriptionError> {
-/// let error = TcpServerSpec::from_description(&Description::parse("tcp:http")?).unwrap_err();
-/// assert_eq!(error.position(), 4);
-/// assert_eq!(
-///     error.to_string(),
-///     r#"in "tcp:http" at byte 4: "http" is not a port: expected a whole number from 0 to 65535"#,
-/// );
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("in {} at byte {at}: {kind}", Quoted(.description))]
-pub struct DescriptionError {
-    description: String,
-    at: usize,
-    kind: DescriptionErrorKind,
-}
-
-impl DescriptionError {
-    fn new(description: &str, at: usize, kind: DescriptionErrorKind) -> Self {
-        debug_assert!(description.is_char_boundary(at), "a position is the start of a field, a value or an escape");
-        Self { description: description.to_owned(), at, kind }
+    /// Returns the bytes of the description that are the field, with its escapes.
+    pub fn range(&self) -> Range<usize> {
+        self.at..self.end
     }
 
-    /// Returns the whole description.
-    pub fn description(&self) -> &str {
-        &self.description
+    /// Returns the bytes of the description that are the value, with its escapes.
+    pub fn value_range(&self) -> Range<usize> {
+        self.value_at..self.end
     }
 
-    /// Returns the byte offset of the error in the description: never beyond its end, and never
-    /// inside a character.
-    pub fn position(&self) -> usize {
-        self.at
+    /// Returns the bytes of the description that are the name, with its escapes. For a field
+    /// without a name they are none.
+    pub(super) fn name_range(&self) -> Range<usize> {
+        let equals_sign = usize::from(self.name.is_some());
+        self.at..self.value_at - equals_sign
     }
-
-    /// Returns the kind of the error.
-    pub fn kind(&self) -> &DescriptionErrorKind {
-        &self.kind
-    }
-}
-
-/// The kinds of errors in a description.
-///
-/// ```
-/// use ropewalk::endpoints::{Description, DescriptionErrorKind};
-///
-/// let error = Description::parse("").unwrap_err();
-/// assert!(matches!(error.kind(), DescriptionErrorKind::NoType));
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum DescriptionErrorKind {
-    /// The description does not start with a type, or is empty.
-    #[error("there is no type: expected one, as in tcp:8888")]
-    NoType,
-    /// The type of endpoint is unknown here; a type may be one for servers or for clients only.
-    #[error("{} is not a type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
-    UnknownType {
-        /// The type, as written.
-        name: String,
-        /// The accepted types.
-        known: Vec<String>,
-    },
-    /// A required argument is missing.
-    #[error("{name} is missing: expected a field for it, such as {name}=...")]
-    Missing {
-        /// The argument.
-        name: &'static str,
-    },
-    /// The type has no argument of this name.
-    #[error("{} is not an argument of this type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
-    Unknown {
-        /// The keyword, as written.
-        name: String,
-        /// The names of the arguments that the type takes.
-        known: Vec<&'static str>,
-    },
-    /// There are more positional fields than the type takes. An address whose colons are not
-    /// escaped causes this error.
-    #[error(
-        "{} is one field too many: expected {} without a name (in a value, a colon is written \\:, and an IPv6 address \
-         may be in brackets)",
-        Quoted(.value),
-        CommaList(.positional)
-    )]
-    TooMany {
-        /// The first surplus field.
-        value: String,
-        /// The arguments that may be given by position.
-        positional: Vec<&'static str>,
-    },
-    /// An argument is given by position and by name.
-    #[error("{name} is given twice: expected it by its position or as {name}=, not both")]
-    Repeated {
-        /// The argument.
-        name: &'static str,
-    },
-    /// The value of an argument is not permitted.
-    #[error("{} is not {} {name}: expected {expected}", Quoted(.value), article(.name))]
-    BadValue {
-        /// The argument.
-        name: &'static str,
-        /// Its value, without escapes.
-        value: String,
-        /// The text that was expected.
-        expected: String,
-    },
-    /// The arguments are well-formed but unusable: for example, a certificate cannot be read, or a
-    /// key does not match it.
-    #[error("the arguments cannot be used: {reason}")]
-    Unusable {
-        /// The reason.
-        reason: String,
-    },
-    /// The last character is a backslash that escapes nothing.
-    #[error("a backslash ends the description: expected the character that it stands for (\\\\ is a backslash)")]
-    TrailingBackslash,
 }
 
 /// Escapes a string so that a description takes all of it as (a part of) one value (Twisted:
@@ -382,7 +273,8 @@ fn read_value(text: &str, at: usize, stops: &[char]) -> Result<(String, usize), 
         } else if let Some((_, literal)) = chars.next() {
             value.push(literal);
         } else {
-            return Err(DescriptionError::new(text, at + offset, DescriptionErrorKind::TrailingBackslash));
+            let backslash = at + offset..text.len();
+            return Err(DescriptionError::new(text, backslash, DescriptionErrorKind::TrailingBackslash));
         }
     }
     Ok((value, text.len()))
@@ -397,40 +289,6 @@ fn bracketed_ipv6(text: &str, at: usize) -> Option<usize> {
     let behind = inside[close..].strip_prefix(']')?;
     let is_whole = behind.is_empty() || behind.starts_with(':');
     (is_whole && parse_ipv6(&inside[..close]).is_some()).then_some(text.len() - behind.len())
-}
-
-fn article(name: &str) -> &'static str {
-    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
-}
-
-/// Shows text in quotes, on one line. A backslash stands for itself, as in the description;
-/// invisible characters are escaped.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for char in self.0.chars() {
-            match char {
-                '\\' | '"' | '\'' => f.write_char(char)?,
-                _ => char.escape_debug().fmt(f)?,
-            }
-        }
-        f.write_char('"')
-    }
-}
-
-/// Shows names separated by commas, with `or` before the last.
-struct CommaList<'a, S>(&'a [S]);
-
-impl<S: fmt::Display> fmt::Display for CommaList<'_, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((last, others)) = self.0.split_last() else { return f.write_str("none") };
-        for (index, name) in others.iter().enumerate() {
-            write!(f, "{}{name}", if index == 0 { "" } else { ", " })?;
-        }
-        write!(f, "{}{last}", if others.is_empty() { "" } else { " or " })
-    }
 }
 
 /// Characters with a meaning in a description, which are escaped to have none.

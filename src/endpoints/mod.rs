@@ -42,6 +42,7 @@
 mod adopted;
 mod arguments;
 mod description;
+mod description_error;
 mod group;
 mod hostname;
 mod options;
@@ -56,7 +57,8 @@ use std::rc::Rc;
 
 pub use self::adopted::AdoptedStreamServerEndpoint;
 pub use self::arguments::{Argument, Arguments, ScopedIp, TcpClientSpec, TcpServerSpec};
-pub use self::description::{Description, DescriptionError, DescriptionErrorKind, Field, quote_string_argument};
+pub use self::description::{Description, Field, quote_string_argument};
+pub use self::description_error::{DescriptionError, DescriptionErrorKind};
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};

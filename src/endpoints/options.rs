@@ -17,7 +17,7 @@
 //! does.
 
 use super::arguments::{Argument, Arguments, ScopedIp};
-use super::description::DescriptionError;
+use super::description_error::DescriptionError;
 use crate::reactor::{ConnectOptions, ConnectionOptions, ListenOptions};
 use crate::transport::QueueLimit;
 

@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use thiserror::Error;
 
-use super::description::{Description, DescriptionError};
+use super::description::Description;
+use super::description_error::DescriptionError;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::{ClientEndpoint, ServerEndpoint, adopted, tcp, unix};

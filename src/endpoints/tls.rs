@@ -30,7 +30,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::arguments::{Argument, Arguments, ScopedIp};
-use super::description::{Description, DescriptionError};
+use super::description::Description;
+use super::description_error::DescriptionError;
 use super::{ClientEndpoint, EndpointRegistry, ServerEndpoint, TcpServerEndpoint, options, tcp};
 use crate::deferred::Deferred;
 use crate::failure::Failure;

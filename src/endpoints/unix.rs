@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::arguments::{Argument, Arguments};
-use super::description::{Description, DescriptionError, quote_string_argument};
+use super::description::{Description, quote_string_argument};
+use super::description_error::DescriptionError;
 use super::{ClientEndpoint, ServerEndpoint, options};
 use crate::address::UnixAddress;
 use crate::deferred::Deferred;

@@ -55,6 +55,8 @@ pub(crate) trait ErasedJoint {
     fn discard(self: Rc<Self>);
     /// Returns the type of the protocol that the factory built.
     fn protocol_type(&self) -> TypeId;
+    /// Returns the name of that type.
+    fn protocol_name(&self) -> &'static str;
     /// Returns `true` while a call of the protocol is on the stack.
     fn is_busy(&self) -> bool;
     /// Calls `call` with the protocol.
@@ -318,6 +320,10 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
 
     fn protocol_type(&self) -> TypeId {
         TypeId::of::<P>()
+    }
+
+    fn protocol_name(&self) -> &'static str {
+        type_name::<P>()
     }
 
     fn is_busy(&self) -> bool {

@@ -1,7 +1,7 @@
 //! [`Core`]: the parts of a reactor.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::aftermath::Aftermath;
 use super::backend::{AnyBackend, Inbox};
+use super::meter::Meter;
 use super::net::Net;
 use super::net::dial::DialAttempt;
 use super::net::lingering_socket::Lingering;
@@ -30,6 +31,7 @@ use crate::transport::DiscardMode;
 use crate::transport::context::TransportContext;
 use crate::transport::driver::{Credentials, Driver, SocketOption};
 use crate::transport::id::Id;
+use crate::transport::observer::Observer;
 
 /// The state that the clones of a [`Reactor`] share. Every part has a cell of its own. No part
 /// stays borrowed during a call of foreign code.
@@ -52,6 +54,8 @@ pub(crate) struct Core {
     /// The receive buffer, between turns.
     pub(super) inbox: Cell<Inbox>,
     pub(super) counters: Cell<Counters>,
+    /// Set once the program observes the reactor. A simulated reactor has one from the start.
+    pub(super) meter: OnceCell<Rc<Meter>>,
     /// The process that may use the reactor.
     pub(super) process: Arc<Process>,
     pub(super) settings: Builder,
@@ -97,11 +101,12 @@ impl Core {
         let threads = Threads::new(backend.waker(), &process, settings.message_limit);
         let timers = Timers::new(clock);
         timers.set_wake(threads.waker());
-        Rc::new_cyclic(|weak: &Weak<Self>| Self {
+        let (observer, is_observed) = (settings.observer(), settings.is_observed);
+        let core = Rc::new_cyclic(|weak: &Weak<Self>| Self {
             handle: handle.clone(),
             backend: RefCell::new(backend),
             slots: RefCell::new(SlotMap::new()),
-            context: Rc::new(TransportContext::new(weak.clone(), settings.observer())),
+            context: Rc::new(TransportContext::new(weak.clone())),
             timers,
             spawner: Spawner::new(threads.waker()),
             threads,
@@ -113,9 +118,34 @@ impl Core {
             net: Net::new(resolver),
             inbox: Cell::default(),
             counters: Cell::default(),
+            meter: OnceCell::new(),
             process,
             settings,
-        })
+        });
+        if let Some(observer) = observer {
+            core.add_meter(Some(observer));
+        }
+        if is_observed {
+            core.observe();
+        }
+        core
+    }
+
+    /// Counts bytes and measures callbacks, from now on.
+    pub(super) fn observe(&self) {
+        let meter = match self.meter.get() {
+            Some(meter) => Rc::clone(meter),
+            None => self.add_meter(None),
+        };
+        meter.begin();
+    }
+
+    /// Puts a meter between the transports and their observer.
+    fn add_meter(&self, observer: Option<Rc<dyn Observer>>) -> Rc<Meter> {
+        let meter = Meter::new(&self.timers, observer);
+        let observer: Rc<dyn Observer> = Rc::clone(&meter) as _;
+        self.context.set_observer(observer);
+        Rc::clone(self.meter.get_or_init(|| meter))
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {

@@ -26,7 +26,7 @@
 //! | handle a signal | [`Reactor::on_signal`] |
 //! | wait for a descriptor of a C library or another crate | [`Reactor::watch`], [`Watcher`] |
 //! | run code at startup or shutdown | [`Reactor::add_system_event_trigger`], [`Reactor::when_stopped`] |
-//! | monitor the loop | [`Reactor::counters`] |
+//! | monitor the loop | [`Reactor::counters`], [`Reactor::snapshot`], [`Reactor::observe`] |
 //!
 //! Most programs connect and listen through [endpoints](crate::endpoints), which call the methods
 //! of this module.
@@ -55,6 +55,8 @@
 // | `descriptor.rs`, `interest.rs`, `watch_callbacks.rs` | the arguments of a watch |
 // | `net/` | ports, connections, attempts, names |
 // | `threads/` | jobs in threads, and calls from threads |
+// | `meter.rs` | bytes and durations, once the program asks for them |
+// | `snapshot/` | the reactor seen from outside: connections, ports, timers, pools |
 // | `slot_map.rs`, `paged_vec.rs` | the table of watched items |
 // | `backend/` | the system calls |
 
@@ -71,6 +73,7 @@ mod hosting;
 mod inherited;
 mod interest;
 mod life;
+mod meter;
 mod net;
 mod on_ring;
 mod on_signal;
@@ -85,6 +88,7 @@ mod service_manager;
 mod signal_handling;
 mod signals;
 mod slot_map;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -128,6 +132,9 @@ use self::on_ring::OnRing;
 pub use self::on_signal::SignalSubscription;
 pub use self::react::{Finish, run};
 pub use self::remote_connection::RemoteConnection;
+pub use self::snapshot::{
+    ConnectionSnapshot, ConnectionState, ItemId, LongestCallback, PortSnapshot, Snapshot, TimersSnapshot,
+};
 pub use self::threads::pool::ThreadPoolStatistics;
 pub use self::threads::remote::Remote;
 pub use self::threads::thread_pool::ThreadPool;
@@ -204,6 +211,7 @@ impl Reactor {
             around_wait: None,
             message_limit: Builder::default_message_limit(),
             on_ring: None,
+            is_observed: false,
         }
     }
 
@@ -426,6 +434,8 @@ pub struct Builder {
     /// Number of messages from other threads to connections that may wait.
     message_limit: usize,
     on_ring: Option<OnRing>,
+    /// Counts bytes and measures callbacks from the start.
+    is_observed: bool,
 }
 
 /// Draws the duration of the next job, on a reactor without threads.

@@ -110,7 +110,7 @@ impl Core {
         let is_rung = self.threads.take_ring();
         let Some(reactor) = self.reactor() else { return };
         for call in calls {
-            if let Err(failure) = guarded(|| call(&reactor)) {
+            if let Err(failure) = self.measured("a call from a thread", || guarded(|| call(&reactor))) {
                 error!(%failure, "a call from a thread failed");
             }
         }
@@ -142,12 +142,20 @@ impl Core {
         let mut longest = Duration::ZERO;
         for ready in self.timers.begin(self.timers.seconds()).take(TIMERS_PER_TURN) {
             longest = longest.max(ready.late());
-            if let Err(failure) = guarded(|| ready.run()) {
+            if let Err(failure) = self.measured("a delayed call", || guarded(|| ready.run())) {
                 error!(%failure, "a delayed call failed");
             }
         }
         if longest > self.counters.get().longest_lateness {
             self.count(|counters| counters.longest_lateness = longest);
+        }
+    }
+
+    /// Runs a guarded call of the program, and measures it if the reactor is observed.
+    fn measured<R>(&self, name: &'static str, call: impl FnOnce() -> R) -> R {
+        match self.meter.get() {
+            Some(meter) => meter.measured(name, call),
+            None => call(),
         }
     }
 

@@ -56,7 +56,7 @@ impl End {
     pub(super) fn new(host: SocketAddr, peer: SocketAddr, room: usize, clock: VirtualClock) -> Self {
         let socket = Rc::new(EndSocket::new(room, clock));
         let driver = Rc::downgrade(&socket) as Weak<dyn Driver>;
-        let context = Rc::new(TransportContext::new(driver, None));
+        let context = Rc::new(TransportContext::new(driver));
         let transport = Transport::new(ID, Rc::clone(&context), AddressPair::new(host.into(), peer.into()));
         transport.mark_dirty();
         Self {

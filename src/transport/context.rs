@@ -2,7 +2,7 @@
 //! list (connections with work for the end of the turn), the buffer pool, and the way down to the
 //! sockets for requests that cannot wait for the end of the turn.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
@@ -21,7 +21,7 @@ pub(crate) struct TransportContext {
     mode: Cell<DirtyMode>,
     pub(crate) pool: BufferPool,
     pub(crate) driver: Weak<dyn Driver>,
-    pub(crate) observer: Option<Rc<dyn Observer>>,
+    observer: OnceCell<Rc<dyn Observer>>,
     /// Number of protocols that are entered from outside at present.
     entered: Cell<usize>,
     /// The call to make when none of them is entered any more.
@@ -44,18 +44,30 @@ enum DirtyMode {
 }
 
 impl TransportContext {
-    pub(crate) fn new(driver: Weak<dyn Driver>, observer: Option<Rc<dyn Observer>>) -> Self {
+    pub(crate) fn new(driver: Weak<dyn Driver>) -> Self {
         Self {
             dirty: RefCell::default(),
             mode: Cell::new(DirtyMode::Open),
             pool: BufferPool::default(),
             driver,
-            observer,
+            observer: OnceCell::new(),
             entered: Cell::new(0),
             postponed: Cell::default(),
             has_waiting: Cell::new(false),
             waiting: RefCell::default(),
         }
+    }
+
+    /// Returns the observer of the calls between transports and protocols, if there is one.
+    #[inline(always)]
+    pub(crate) fn observer(&self) -> Option<&Rc<dyn Observer>> {
+        self.observer.get()
+    }
+
+    /// Sets the observer, once and for all. A callback that is under way is not reported to it.
+    pub(crate) fn set_observer(&self, observer: Rc<dyn Observer>) {
+        let is_first = self.observer.set(observer).is_ok();
+        debug_assert!(is_first, "the reactor sets one observer");
     }
 
     /// Marks a protocol as entered from outside. Until the guard is dropped, nothing may call

@@ -63,7 +63,7 @@ impl Transport {
 
     /// Reports to the observer that the connection is discarded.
     pub(crate) fn observe_discard(&self) {
-        if let Some(observer) = &self.0.context.observer {
+        if let Some(observer) = self.0.context.observer() {
             observer.discarded(self.0.id);
         }
     }

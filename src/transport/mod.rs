@@ -124,7 +124,7 @@ impl Transport {
     /// Does the same with the stream of this transport, which the caller has borrowed.
     #[inline(always)]
     pub(crate) fn write_on(&self, stream: &mut Stream, data: &[u8]) {
-        let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.context.observer.is_none();
+        let is_small = data.len() <= COPIED_WRITE_BYTES && stream.is_fast_path() && self.0.context.observer().is_none();
         if is_small && stream.queue.push_first(data, &self.0.context.pool) {
             self.mark_stream_dirty(stream);
         } else {
@@ -458,7 +458,7 @@ impl Transport {
         if !stream.takes_layers() {
             return None;
         }
-        if let Some(observer) = &self.0.context.observer {
+        if let Some(observer) = self.0.context.observer() {
             observer.layered(self.0.id, stream.levels() + 1);
         }
         let opened = stream.add_layer(layer, &self.0.context.pool);
@@ -506,7 +506,7 @@ impl Transport {
     }
 
     fn observe_write(&self, stream: &Stream, data: &[u8]) {
-        if let Some(observer) = &self.0.context.observer {
+        if let Some(observer) = self.0.context.observer() {
             observer.written(self.0.id, stream.levels(), data);
         }
     }
@@ -514,7 +514,7 @@ impl Transport {
     /// Runs a callback of the protocol, and reports its begin and its end to the observer.
     #[inline(always)]
     pub(crate) fn observed<R>(&self, call: Callback<'_>, run: impl FnOnce() -> R) -> R {
-        let observer = self.0.context.observer.as_ref();
+        let observer = self.0.context.observer();
         if let Some(observer) = observer {
             observer.calls(self.0.id, self.stream().levels(), call);
         }

@@ -1,4 +1,5 @@
-//! [`Observer`]: the test kit's view of the calls between transports and protocols.
+//! [`Observer`]: a view of the calls between transports and protocols, for the test kit and for the
+//! reactor's meter.
 
 use super::id::Id;
 
@@ -35,7 +36,7 @@ impl Callback<'_> {
 }
 
 /// Watches the calls between transports and their protocols. The test kit has one, where a network
-/// looks after its reactors. No method may call back.
+/// looks after its reactors, and a reactor has one while it counts bytes. No method may call back.
 pub(crate) trait Observer {
     /// A protocol above `level` layers has written `data`, and it will be sent.
     fn written(&self, id: Id, level: usize, data: &[u8]);

@@ -20,7 +20,7 @@ impl Transport {
     pub(crate) fn keep_rest(&self, level: usize, rest: &[u8]) {
         let mut is_kept = false;
         self.update(|stream| is_kept = stream.keep_rest(level, rest));
-        if is_kept && let Some(observer) = &self.0.context.observer {
+        if is_kept && let Some(observer) = self.0.context.observer() {
             observer.kept(self.0.id, level, rest);
         }
     }

@@ -10,3 +10,4 @@ mod servers;
 mod service_manager;
 mod services;
 mod signals;
+mod status;

@@ -511,6 +511,29 @@ fn server_errors_say_what_where_and_what_was_expected() {
     }
 }
 
+/// The range of an error covers the words that it is about, with their escapes.
+#[test]
+fn an_error_covers_its_words() {
+    for (text, words) in [
+        ("tcp:http:backlog=1", "http"),
+        ("tcp:80:backlog=many:noDelay=1", "many"),
+        ("tcp:80:backlog=[::2]:noDelay=1", "[::2]"),
+        (r"tcp:a\:80", r"a\:80"),
+        ("tcp:80:colour=blue:noDelay=1", "colour"),
+        ("tcp:80:port=81:noDelay=1", "port=81"),
+        ("tcp:80:::1", "1"),
+        ("smoke:80", "smoke"),
+        ("x=1:smoke:80", "smoke"),
+        ("tcp", ""),
+        ("tcp:backlog=1", ""),
+        (":80", ""),
+        (r"tcp:80\", r"\"),
+    ] {
+        let error = server(text).unwrap_err();
+        assert_eq!(&text[error.range()], words, "{error}");
+    }
+}
+
 #[test]
 fn client_errors_say_what_where_and_what_was_expected() {
     for (text, at, message) in [
@@ -646,7 +669,8 @@ proptest! {
     #[test]
     fn no_string_panics_and_every_error_has_its_place(text in texts()) {
         for error in [Description::parse(&text).err(), server(&text).err(), client(&text).err()].into_iter().flatten() {
-            prop_assert!(text.is_char_boundary(error.position()), "{error}");
+            prop_assert!(text.get(error.range()).is_some(), "{error}");
+            prop_assert_eq!(error.range().start, error.position());
             prop_assert!(!error.to_string().chars().any(char::is_control), "{error}");
         }
     }
@@ -660,6 +684,7 @@ proptest! {
                 prop_assert!(text.is_char_boundary(field.position()));
                 prop_assert!(text.is_char_boundary(field.value_position()));
                 prop_assert!(field.position() <= field.value_position());
+                prop_assert!(text.get(field.range()).is_some_and(|words| words.ends_with(&text[field.value_range()])));
             }
         }
     }

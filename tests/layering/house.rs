@@ -7,6 +7,7 @@ use super::circles::Graph;
 const HOUSE: &[(&str, &[&str])] = &[
     ("paged_vec", &[]),
     ("process", &[]),
+    ("meter", &[]),
     ("inherited", &[]),
     ("signals", &[]),
     ("aftermath", &[]),
@@ -30,6 +31,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "aftermath",
             "backend",
             "life",
+            "meter",
             "net",
             "postponed",
             "process",
@@ -56,7 +58,8 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("watch_callbacks", &["watch"]),
     ("react", &["mod", "triggers"]),
     ("remote_connection", &["mod", "threads"]),
-    ("group", &["backend_kind", "mod", "net", "threads", "triggers"]),
+    ("snapshot", &["backend_kind", "core", "meter", "mod", "slot_map", "threads"]),
+    ("group", &["backend_kind", "mod", "net", "snapshot", "threads", "triggers"]),
 ];
 
 /// Edges against the order. The files of a part have methods of the core, and calls of the program

@@ -31,15 +31,16 @@ mod member;
 
 use std::fmt;
 use std::panic::resume_unwind;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use self::builder::{GroupBuilder, OnMemberFailure, PortSharing};
 pub use self::ends::{GroupReport, MemberEnd};
 pub use self::member::Member;
-use super::{Port, Remote};
+use super::{Port, Remote, Snapshot};
 use crate::address::Address;
-use crate::error::GroupError;
+use crate::error::{GroupError, OwnThread};
 use crate::failure::{Result, guarded};
 use crate::log::error;
 
@@ -197,6 +198,49 @@ impl GroupRemote {
     /// the functions that set a member up.
     pub fn members(&self) -> &[Remote] {
         self.shared.get().map_or(&[], |started| &started.members)
+    }
+
+    /// Returns a snapshot of each member's reactor, by its index. Blocks until all have answered,
+    /// or for at most `longest`. A member that has ended, or that a callback keeps busy for so
+    /// long, has `None`.
+    ///
+    /// Bytes and ages are in it for members whose reactors are
+    /// [observed](super::Reactor::observe). A function that sets members up asks for that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::Result;
+    /// use ropewalk::reactor::GroupRemote;
+    ///
+    /// fn open_connections(group: &GroupRemote) -> Result<usize> {
+    ///     let members = group.snapshots(Duration::from_secs(1))?;
+    ///     Ok(members.iter().flatten().map(|member| member.connections.len()).sum())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`OwnThread`] on the thread of a member, which could not answer meanwhile.
+    pub fn snapshots(&self, longest: Duration) -> Result<Vec<Option<Snapshot>>, OwnThread> {
+        let members = self.members();
+        if members.iter().any(Remote::is_in_reactor_thread) {
+            return Err(OwnThread);
+        }
+        let (sender, receiver) = mpsc::channel();
+        for (index, member) in members.iter().enumerate() {
+            let sender = sender.clone();
+            // A member that has ended drops the call with its sender. The receiver may be gone when
+            // a late member answers.
+            let _ = member.call_from_thread(move |reactor| {
+                let _ = sender.send((index, reactor.snapshot()));
+            });
+        }
+        drop(sender);
+        let until = Instant::now() + longest;
+        let mut snapshots = vec![None; members.len()];
+        while let Ok((index, snapshot)) = receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            snapshots[index] = Some(snapshot);
+        }
+        Ok(snapshots)
     }
 
     /// Returns the addresses of the group's ports. Empty until the group has started.

@@ -103,6 +103,7 @@ impl Core {
 
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
+        port.count_served();
         if port.hands_over() {
             return self.hand_over(port, incoming);
         }

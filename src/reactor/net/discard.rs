@@ -14,12 +14,18 @@ impl Core {
             return;
         }
         let mut slots = self.slots.borrow_mut();
-        let is_connection = matches!(slots.get(id), Some(Slot::Connected(_) | Slot::Client(_) | Slot::Lingering(_)));
+        let is_connection = match slots.get(id) {
+            Some(Slot::Connected(_) | Slot::Client(_) | Slot::Counted(_) | Slot::Lingering(_)) => true,
+            Some(Slot::Reserved | Slot::Port(_) | Slot::Connecting(_) | Slot::Signals | Slot::Watched(_)) | None => {
+                false
+            }
+        };
         let slot = if is_connection { slots.remove(id) } else { None };
         drop(slots);
-        let (joint, factory) = match slot {
-            Some(Slot::Connected(joint)) => (joint, None),
-            Some(Slot::Client(client)) => (client.0, Some(client.1)),
+        let (joint, factory, counted) = match slot {
+            Some(Slot::Connected(joint)) => (joint, None, None),
+            Some(Slot::Client(client)) => (client.0, Some(client.1), None),
+            Some(Slot::Counted(counted)) => (counted.0, None, Some(counted.1)),
             Some(Slot::Lingering(lingering)) => {
                 lingering.cancel_timer();
                 return self.close_discarded(id, true, mode);
@@ -40,6 +46,10 @@ impl Core {
         if let Some(factory) = factory {
             // This may be inside a callback, and `do_stop` is another one.
             self.at_end_of_turn(move |_| factory.stop());
+        }
+        if let Some(counted) = counted {
+            // The last one fires the Deferred of a member's drain.
+            self.at_end_of_turn(move |_| drop(counted));
         }
         joint.discard();
     }

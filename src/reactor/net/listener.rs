@@ -36,6 +36,8 @@ pub(in crate::reactor) struct PortCore {
     pub(super) state: RefCell<ListenerState>,
     /// The part of the port in a group of reactors.
     pub(super) role: Option<TakenRole>,
+    /// Number of accepted connections.
+    served: Cell<u64>,
     pause: Cell<Duration>,
     problems: RefCell<AcceptProblems>,
 }
@@ -65,6 +67,7 @@ impl PortCore {
             host: RefCell::new(address),
             state: RefCell::new(ListenerState::Stopped),
             role: None,
+            served: Cell::new(0),
             pause: Cell::new(FIRST_PAUSE),
             problems: RefCell::default(),
         }
@@ -83,6 +86,21 @@ impl PortCore {
     /// Resets the pause after a successful accept.
     pub(super) fn accepted(&self) {
         self.pause.set(FIRST_PAUSE);
+    }
+
+    /// Counts an accepted connection.
+    pub(super) fn count_served(&self) {
+        self.served.set(self.served.get() + 1);
+    }
+
+    /// Returns the number of accepted connections.
+    pub(in crate::reactor) fn served(&self) -> u64 {
+        self.served.get()
+    }
+
+    /// Returns the bound address.
+    pub(in crate::reactor) fn address(&self) -> Address {
+        self.host.borrow().clone()
     }
 
     /// Takes the last step of stopping. A factory that fails to stop fails the Deferreds, as in

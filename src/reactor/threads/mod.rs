@@ -142,6 +142,17 @@ impl<R> Threads<R> {
         self.job_pool.load()
     }
 
+    /// Returns the load of the pool of name lookups.
+    pub(super) fn lookup_load(&self) -> ThreadPoolStatistics {
+        self.resolver_pool.load()
+    }
+
+    /// Returns the load of each pool that the program has made, in the order of their table.
+    pub(super) fn own_pool_loads(&self) -> Vec<ThreadPoolStatistics> {
+        let pools = self.own_pools.borrow();
+        pools.ids(|_| true).into_iter().filter_map(|id| Some(pools.get(id)?.load())).collect()
+    }
+
     /// Replaces the waker, in a forked child that takes the reactor over.
     pub(super) fn reopen(&self, waker: Arc<dyn Wake>) {
         self.wakeup.reopen(waker);

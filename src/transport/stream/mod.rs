@@ -370,13 +370,16 @@ impl Stream {
     }
 
     /// Returns `true` if the write direction was shut, or will be (Twisted: `_writeDisconnecting`).
-    #[cfg(feature = "testing")]
     pub(crate) fn is_write_closing(&self) -> bool {
         self.states.writing != Writing::Open
     }
 
+    /// Returns `true` if the peer has sent its last byte, and the protocol was told.
+    pub(crate) fn has_read_all(&self) -> bool {
+        self.states.reading == Reading::Ended
+    }
+
     /// Returns `true` if reading is paused (Twisted: `producerState`).
-    #[cfg(feature = "testing")]
     pub(crate) fn is_paused(&self) -> bool {
         self.reading() == Reading::Paused
     }

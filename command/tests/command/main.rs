@@ -1,0 +1,9 @@
+//! The command as a program: its servers, connections, texts and exit codes.
+
+mod common;
+
+mod connect;
+mod describe;
+mod servers;
+mod terminal;
+mod top;
