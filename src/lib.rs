@@ -56,6 +56,7 @@
 //! | [`tls`] | TLS for clients and servers (feature `tls`) |
 //! | [`error`], [`failure`] | the errors of the engine, and [`Failure`], which carries any error |
 //! | [`address`] | [`Address`] of a connection's end, and host names |
+//! | [`haproxy`] | PROXY headers, with which a proxy names its clients |
 //! | [`locks`] | locks between processes |
 //! | [`protocols`] | ready-made parts of protocols, such as sending a file |
 //! | `streams` | byte streams for async libraries (feature `async`) |
@@ -136,6 +137,7 @@ pub mod deferred;
 pub mod endpoints;
 pub mod error;
 pub mod failure;
+pub mod haproxy;
 pub mod interfaces;
 pub mod locks;
 mod log;

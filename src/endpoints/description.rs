@@ -122,6 +122,22 @@ impl Description {
         self.error(self.kind.value_at, DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
     }
 
+    /// Returns the text from a byte offset on. In a type that prefixes another description, the
+    /// position of a field is one.
+    pub(super) fn text_from(&self, at: usize) -> &str {
+        &self.text[at..]
+    }
+
+    /// Creates the error of this description for an error in its text from `at` on.
+    pub(super) fn error_behind(&self, at: usize, error: DescriptionError) -> DescriptionError {
+        self.error(at + error.at, error.kind)
+    }
+
+    /// Returns `true` for a field that is written in front of the type.
+    pub(super) fn is_before_kind(&self, field: &Field) -> bool {
+        field.at < self.kind.at
+    }
+
     /// Creates an error at `at`, which is the position of a field or its value, or the end.
     pub(super) fn error(&self, at: usize, kind: DescriptionErrorKind) -> DescriptionError {
         DescriptionError::new(&self.text, at, kind)

@@ -9,6 +9,7 @@ mod endpoint_options;
 mod endpoints;
 mod handed_over;
 mod handed_over_processes;
+mod haproxy;
 mod happy_eyeballs;
 mod host_names;
 mod registry;

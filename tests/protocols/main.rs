@@ -9,6 +9,7 @@ mod lines;
 mod netstrings;
 mod pausing;
 mod prefixed;
+mod proxy_headers;
 mod receivers;
 
 use std::cell::RefCell;
