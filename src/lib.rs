@@ -73,6 +73,7 @@
 //! | `async` | off | Byte streams with the traits of futures-io: the module `streams`. |
 //! | `tokio` | off | The same with the traits of tokio, without its runtime. |
 //! | `hyper` | off | The same with the traits of hyper, an executor and a timer. |
+//! | `codec` | off | The codecs of tokio-util as receivers of messages. |
 //! | `testing` | off | The test kit, for your dev-dependencies. |
 //!
 //! Every feature adds, and none changes a default behaviour.

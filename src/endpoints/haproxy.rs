@@ -6,11 +6,11 @@
 //! - server `haproxy:`, then by name only `headerTimeout=10`, then a server's description
 //! - client `haproxy:`, then by name only `version=2`, then a client's description
 //!
-//! The header is the first thing on the wire, also around TLS: `haproxy:tls:/etc/certificates` reads
-//! it before the handshake, as HAProxy and nginx send it. Twisted looks for it inside of TLS.
+//! The header is the first thing on the wire, also around TLS: `haproxy:tls:/etc/certificates`
+//! reads it before the handshake, as HAProxy sends it. Twisted looks for it inside of TLS.
 //!
-//! A port takes a connection's addresses from the header, whoever sends it. So the port must be
-//! reachable for the proxy alone, or be [told](HaproxyServerEndpoint::trust) the proxies' addresses.
+//! A port takes a connection's addresses from the header of any peer. So the port must be reachable
+//! for the proxy alone, or be [told](HaproxyServerEndpoint::trust) the proxies' addresses.
 
 use std::fmt;
 use std::rc::Rc;
@@ -38,8 +38,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// of the place that it connected to. If the header has none, as for a health check of the proxy,
 /// they are those of the connection itself. [`Transport::proxy_header`] has the whole header.
 ///
-/// A connection without a good header is closed with a [`ProxyHeaderError`], which is logged, and no
-/// protocol is built for it. So is a connection whose header does not arrive in
+/// A connection without a good header is closed with a [`ProxyHeaderError`], which is logged, and
+/// no protocol is built for it. So is a connection whose header does not arrive in
 /// [time](Self::header_timeout). A peer that connects and closes, without a byte, is not logged.
 ///
 /// ```
@@ -306,6 +306,6 @@ fn prefix<T>(
     Err(level.error(level.end(), DescriptionErrorKind::Missing { name: "endpoint" }))
 }
 
-/// Number of headers that a description may ask for, one behind the other. 8: each is one of a chain
-/// of proxies.
+/// Number of headers that a description may ask for, one behind the other. 8: arbitrary, and more
+/// than any chain of proxies has.
 const HEADERS: usize = 8;

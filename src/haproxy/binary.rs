@@ -36,6 +36,9 @@ const VALUE_PREFIX_BYTES: usize = 3;
 /// The type of the value that is a CRC32c of the whole header (`PP2_TYPE_CRC32C`).
 const CHECKSUM_KIND: u8 = 3;
 
+/// Number of bytes of a checksum.
+const CHECKSUM_BYTES: usize = 4;
+
 /// Version 2 with the command LOCAL, and with the command PROXY.
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
@@ -137,8 +140,7 @@ fn check_values(header: &[u8], values: &[u8]) -> Result<(), ProxyHeaderError> {
             continue;
         }
         let place = header.len() - all.0.len() - value.len();
-        let sum: [u8; 4] = value.try_into().map_err(|_| ProxyHeaderError::Checksum)?;
-        if checksum(header, place) != u32::from_be_bytes(sum) {
+        if checksum(header, place).to_be_bytes() != *value {
             return Err(ProxyHeaderError::Checksum);
         }
     }
@@ -149,7 +151,7 @@ fn check_values(header: &[u8], values: &[u8]) -> Result<(), ProxyHeaderError> {
 fn checksum(header: &[u8], place: usize) -> u32 {
     let bytes = header.iter().enumerate();
     !bytes.fold(u32::MAX, |sum, (at, byte)| {
-        let byte = if (place..place + 4).contains(&at) { 0 } else { *byte };
+        let byte = if (place..place + CHECKSUM_BYTES).contains(&at) { 0 } else { *byte };
         (0..u8::BITS).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (CASTAGNOLI & (sum & 1).wrapping_neg()))
     })
 }
@@ -169,7 +171,21 @@ pub(super) fn encode(header: &ProxyHeader) -> Vec<u8> {
     }
     // `add_value` has left room for the longest addresses.
     let length = u16::try_from(body.len()).expect("a header is no longer than its length can say");
-    [SIGNATURE, &[command, family], &length.to_be_bytes(), &body].concat()
+    let values = if family == UNSPECIFIED { 0 } else { header.values.len() };
+    let mut header = [SIGNATURE, &[command, family], &length.to_be_bytes(), &body].concat();
+    seal(&mut header, values);
+    header
+}
+
+/// Computes the checksum of a header that ends with so many bytes of values, if it has one.
+fn seal(header: &mut [u8], values: usize) {
+    let mut all = ProxyValues::of(&header[header.len() - values..]);
+    let found = all.by_ref().find(|(kind, value)| *kind == CHECKSUM_KIND && value.len() == CHECKSUM_BYTES);
+    if found.is_some() {
+        let place = header.len() - all.0.len() - CHECKSUM_BYTES;
+        let sum = checksum(header, place).to_be_bytes();
+        header[place..place + CHECKSUM_BYTES].copy_from_slice(&sum);
+    }
 }
 
 fn encode_addresses(source: &Address, destination: &Address) -> (u8, u8, Vec<u8>) {

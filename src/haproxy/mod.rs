@@ -105,7 +105,7 @@ impl ProxyHeader {
 
     /// Adds a value, such as a host name that the client asked for (type 2), behind those added
     /// before. The types are the protocol's (`PP2_TYPE_..`). A header without addresses is sent
-    /// without values.
+    /// without values. The four bytes of a checksum (type 3) are computed when the header is sent.
     ///
     /// # Errors
     /// [`ProxyHeaderError::TooLong`] if all values together take more bytes than a header has.

@@ -502,9 +502,10 @@ fn descriptors_behind_a_header() {
     let stream = std::os::unix::net::UnixStream::connect_addr(&path).unwrap();
     let (pipe, _writer) = std::io::pipe().unwrap();
     let send = |bytes: &[u8]| {
+        let descriptors = [pipe.as_fd()];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&[pipe.as_fd()])));
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
         let sent = rustix::net::sendmsg(&stream, &[std::io::IoSlice::new(bytes)], &mut ancillary, SendFlags::empty());
         assert_eq!(sent, Ok(bytes.len()));
     };

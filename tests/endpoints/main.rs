@@ -10,6 +10,7 @@ mod endpoints;
 mod handed_over;
 mod handed_over_processes;
 mod haproxy;
+mod haproxy_program;
 mod happy_eyeballs;
 mod host_names;
 mod registry;
