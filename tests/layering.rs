@@ -60,7 +60,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "endpoints",
         &[
-            "address", "error", "failure", "haproxy", "time", "deferred", "transport", "protocol", "reactor", "tls",
+            "address",
+            "error",
+            "failure",
+            "haproxy",
+            "time",
+            "deferred",
+            "transport",
+            "protocol",
+            "reactor",
+            "tls",
             "log",
         ],
     ),
@@ -80,10 +89,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "log",
         ],
     ),
-    (
-        "protocols",
-        &["address", "deferred", "endpoints", "error", "failure", "protocol", "time", "transport", "log"],
-    ),
+    ("protocols", &["address", "deferred", "endpoints", "error", "failure", "protocol", "time", "transport", "log"]),
     (
         "streams",
         &[

@@ -120,7 +120,10 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
 /// The two addresses of a connection. The common case, IPv4, takes a quarter of the memory.
 #[derive(Debug)]
 pub(crate) enum AddressPair {
-    V4 { host: SocketAddrV4, peer: SocketAddrV4 },
+    V4 {
+        host: SocketAddrV4,
+        peer: SocketAddrV4,
+    },
     Other(Box<(Address, Address)>),
     /// Addresses that a preamble has given, and the value that it has read.
     Given(Box<(Address, Address, Box<dyn Any + Send>)>),

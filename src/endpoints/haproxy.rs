@@ -277,7 +277,8 @@ fn prefixes<T>(
             return Ok((options, at));
         }
         if options.len() == HEADERS {
-            let kind = DescriptionErrorKind::Unusable { reason: format!("a connection has at most {HEADERS} PROXY headers") };
+            let kind =
+                DescriptionErrorKind::Unusable { reason: format!("a connection has at most {HEADERS} PROXY headers") };
             return Err(description.error(at, kind));
         }
         let (option, inner) = prefix(&level, name, &read).map_err(behind)?;

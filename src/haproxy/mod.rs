@@ -70,7 +70,10 @@ enum Command {
     /// A connection that the proxy passes on. The addresses are unknown, or of a family without a
     /// form in the header.
     Unknown,
-    Proxied { source: Address, destination: Address },
+    Proxied {
+        source: Address,
+        destination: Address,
+    },
 }
 
 impl ProxyHeader {

@@ -227,8 +227,8 @@ fn only_trusted_proxies() {
     assert!((peer.is_ended() || peer.is_reset()) && list.borrow().is_empty());
 }
 
-/// What a protocol does in its first callback holds for the bytes behind the header, even if they
-/// came with it: a pause, a close, a failure. A factory may refuse.
+/// A pause, a close or a failure in the first callback holds for the bytes behind the header, even
+/// if they came with it. A factory may refuse.
 #[test]
 fn the_first_callback_counts() {
     let input = [&header().encode()[..], b"hello"].concat();
@@ -498,7 +498,8 @@ fn descriptors_behind_a_header() {
     let endpoint = ropewalk::endpoints::UnixServerEndpoint::new(&reactor, address);
     let listening = HaproxyServerEndpoint::new(endpoint).listen(move |_| Collector(Rc::clone(&place)));
     result_of(&reactor, listening).unwrap();
-    let path = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name).unwrap();
+    let path =
+        <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name).unwrap();
     let stream = std::os::unix::net::UnixStream::connect_addr(&path).unwrap();
     let (pipe, _writer) = std::io::pipe().unwrap();
     let send = |bytes: &[u8]| {

@@ -124,7 +124,7 @@ fn a_pause_in_the_middle_of_a_chunk() {
 }
 
 /// A1: an item of the limit is received, in pieces too, and a longer one is not, even if it comes
-/// whole. What is kept stays within the limit, however much is sent.
+/// whole. The kept bytes stay within the limit, however much is sent.
 #[test]
 fn limits_hold() {
     const LIMIT: usize = 1000;

@@ -416,7 +416,11 @@ fn any_history() {
         let aborts = seed % 3 == 0;
         let [client, target] = peers;
         if aborts {
-            if seed % 2 == 0 { client.abort() } else { target.abort() }
+            if seed % 2 == 0 {
+                client.abort()
+            } else {
+                target.abort()
+            }
             broken += 1;
         } else {
             for _ in 0..200 {

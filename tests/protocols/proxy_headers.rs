@@ -64,7 +64,8 @@ fn good_headers_in_each_cut() {
     let valued = v4.clone().with_value(2, b"example.org").unwrap().with_value(4, b"").unwrap();
     let v1 = |header: &ProxyHeader| header.clone().version(ProxyVersion::V1);
     let unknown = v1(&ProxyHeader::unknown());
-    let longest: &[u8] = b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535 and whatever else the sender has to say of ..\r\n";
+    let longest: &[u8] =
+        b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535 and whatever else the sender has to say of ..\r\n";
     assert_eq!(longest.len(), 105);
     let cases = [
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 49152 80\r\n".to_vec(), v1(&v4)),
@@ -220,7 +221,8 @@ fn a_good_checksum() {
         let mut wrong = bytes.clone();
         wrong[bit / 8] ^= 1 << (bit % 8);
         let result = self::read(&[&wrong]);
-        let same = result.as_ref().is_ok_and(|(_, header)| header.as_ref().is_some_and(|header| header.source().is_some()));
+        let same =
+            result.as_ref().is_ok_and(|(_, header)| header.as_ref().is_some_and(|header| header.source().is_some()));
         // A flipped bit of the checksum's own type makes it a value of another type.
         assert!(!same || bit / 8 == place - 3, "bit {bit} is flipped: {result:?}");
     }

@@ -1,5 +1,5 @@
-//! What fuzzing and the property tests run: functions that take any bytes, and panic at a fault.
-//! `fuzz/` has a target for each of them, and `fuzzed.rs` a property test.
+//! The functions of the fuzz targets and the property tests: they take any bytes, and panic at a
+//! fault. `fuzz/` has a target for each of them, and `fuzzed.rs` a property test.
 
 use ropewalk::Protocol;
 use ropewalk::endpoints::{Description, TcpClientSpec, TcpServerSpec};
@@ -86,7 +86,8 @@ pub(crate) fn proxy_header(data: &[u8]) {
     assert!(taken <= input.len() && header.source().is_some() == header.destination().is_some());
     assert_eq!(header.values().map(|(_, value)| 3 + value.len()).sum::<usize>(), header_values(&header));
     let sent = header.encode();
-    let (length, again) = ProxyHeaderReader::new().max_length(usize::MAX).read(&sent).expect("it is sent as a good one");
+    let (length, again) =
+        ProxyHeaderReader::new().max_length(usize::MAX).read(&sent).expect("it is sent as a good one");
     let again = again.expect("it is complete");
     assert_eq!((length, again.source(), again.destination()), (sent.len(), header.source(), header.destination()));
     assert_eq!((again.is_local(), again.protocol_version()), (header.is_local(), header.protocol_version()));
