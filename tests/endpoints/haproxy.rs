@@ -339,7 +339,7 @@ fn descriptions() {
     is(server("haproxy:headerTimeout=-5:tcp:80"), 22, "seconds");
     is(server("haproxy:tcp:http"), 12, "port");
     is(server("haproxy:haproxy:tcp:http"), 20, "port");
-    is(server("haproxy:version=1:tcp:80"), 18, "\"version\" is not an argument");
+    is(server("haproxy:version=1:tcp:80"), 8, "\"version\" is not an argument");
     is(server("timeout=5:haproxy:tcp:80"), 0, "\"timeout\" is not an argument");
     is(server(r"haproxy:tcp\:80"), 8, "is not a type of endpoint");
     is(client("haproxy:version=3:tcp:localhost:80"), 16, "1 or 2");

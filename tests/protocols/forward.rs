@@ -79,14 +79,14 @@ fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|at| ((at + seed) % 251) as u8).collect()
 }
 
-/// Megabytes go through in both directions at once, cut anywhere, and each end comes behind all
+/// Many bytes go through in both directions at once, cut anywhere, and each end comes behind all
 /// bytes.
 #[test]
 fn bytes_and_ends_go_both_ways() {
     let mut complete = 0;
-    for seed in 0..30 {
+    for seed in 0..16 {
         let conditions = if seed < 2 { Conditions::ideal() } else { Conditions::rough(seed).window(4096) };
-        let bytes = if seed < 2 { 1_000_000 } else { 30_000 };
+        let bytes = if seed < 2 { 1_000_000 } else { 10_000 };
         let proxy = Proxy::new(Network::with_conditions(seed, conditions));
         let client = proxy.client();
         // A rough network may have lost either connection.
@@ -121,7 +121,7 @@ fn bytes_and_ends_go_both_ways() {
         assert!(client.is_ended() && !client.is_reset() && !target.is_reset(), "seed {seed}");
         proxy.assert_done();
     }
-    assert!(complete >= 15, "{complete} of 30 transfers were complete");
+    assert!(complete >= 8, "{complete} of 16 transfers were complete");
 }
 
 /// A side that reads nothing stops the other one: no more than the high mark and a chunk wait for
@@ -194,6 +194,8 @@ fn an_end_behind_many_bytes() {
         read.extend(target.read());
         proxy.settle();
     }
+    // The end has arrived behind the last bytes.
+    read.extend(target.read());
     assert!(read == data);
     target.shut_down().unwrap();
     proxy.assert_done();
@@ -382,7 +384,7 @@ fn a_target_for_each_connection() {
 #[test]
 fn any_history() {
     let (mut in_order, mut broken) = (0, 0);
-    for seed in 0..200_u64 {
+    for seed in 0..80_u64 {
         let conditions = if seed % 4 == 0 { Conditions::ideal() } else { Conditions::rough(seed) };
         let proxy = Proxy::with(Network::with_conditions(seed, conditions.window(3_000)), |factory| {
             factory.write_marks(500, 2_000)
@@ -423,13 +425,11 @@ fn any_history() {
             }
             broken += 1;
         } else {
-            for _ in 0..200 {
-                proxy.network.run_for(Duration::from_millis(500)).unwrap();
-                read[0].extend(client.read());
-                read[1].extend(target.read());
-            }
-            let (_, _) = (client.shut_down(), target.shut_down());
-            for _ in 0..200 {
+            for round in 0..120 {
+                if round == 60 {
+                    // A peer that was reset has no direction left to end.
+                    let _ = (client.shut_down(), target.shut_down());
+                }
                 proxy.network.run_for(Duration::from_millis(500)).unwrap();
                 read[0].extend(client.read());
                 read[1].extend(target.read());
@@ -443,5 +443,5 @@ fn any_history() {
         assert!(data[0].starts_with(&read[1]) && data[1].starts_with(&read[0]), "seed {seed}");
         proxy.assert_done();
     }
-    assert!(in_order > 40 && broken > 30, "{in_order} histories ended in order, and {broken} were broken off");
+    assert!(in_order > 16 && broken > 12, "{in_order} histories ended in order, and {broken} were broken off");
 }
