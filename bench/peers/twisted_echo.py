@@ -1,4 +1,5 @@
-"""An echo server on Twisted's epoll reactor. Prints `ready PORT`, and runs until its parent ends it."""
+"""An echo server on Twisted's epoll reactor. Prints `ready PORT`, and runs until its parent ends
+it."""
 
 from twisted.internet import epollreactor
 

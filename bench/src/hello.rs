@@ -85,7 +85,11 @@ impl fmt::Display for Engine {
 
 /// Returns the lower of each figure.
 pub fn cheaper(one: &HelloCost, other: &HelloCost) -> HelloCost {
-    HelloCost { instructions: one.instructions.min(other.instructions), bytes: one.bytes.min(other.bytes) }
+    HelloCost {
+        instructions: one.instructions.min(other.instructions),
+        system_calls: one.system_calls.min(other.system_calls),
+        bytes: one.bytes.min(other.bytes),
+    }
 }
 
 /// A listening server in this process, whose loop runs only when it is turned.

@@ -177,7 +177,10 @@ fn build_own(folder: &Path) -> Result<()> {
             return Err("the servers cannot be built".into());
         }
     }
-    match ["serve", "load", "pending", "hyper_instructions"].into_iter().find(|name| !folder.join(name).exists()) {
+    match ["serve", "load", "pending", "hyper_instructions", "cores"]
+        .into_iter()
+        .find(|name| !folder.join(name).exists())
+    {
         Some(name) => Err(format!("{name} is not in {}: run this program through cargo", folder.display()).into()),
         None => Ok(()),
     }

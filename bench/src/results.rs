@@ -37,6 +37,8 @@ pub struct Results {
     pub round_trips: RoundTrips,
     /// hyper on Ropewalk and on tokio.
     pub hyper: Hyper,
+    /// Servers with one thread and with several.
+    pub cores: Cores,
 }
 
 /// Result of a peer in a scenario.
@@ -301,8 +303,37 @@ pub struct Hyper {
 pub struct HelloCost {
     /// User instructions of a request and its answer.
     pub instructions: f64,
+    /// System calls of a request and its answer.
+    pub system_calls: f64,
     /// Private memory of an idle connection in bytes.
     pub bytes: f64,
+}
+
+/// Servers with one thread and with several. They have a machine and a date of their own, so that
+/// they can be measured alone.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Cores {
+    /// Model of the processor.
+    pub processor: String,
+    /// Date in UTC.
+    pub date: String,
+    /// Fraction of the time of all cores that other programs took during the measurement.
+    pub others: f64,
+    /// A row for each server.
+    pub rows: Vec<Row<CoresCost>>,
+}
+
+/// Costs of a server. CPU is that of all its threads, in nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct CoresCost {
+    /// CPU for an echo on an open connection.
+    pub echo: f64,
+    /// Echoes in a second.
+    pub echoes_per_second: f64,
+    /// CPU for a connection with one echo.
+    pub connection: f64,
+    /// Such connections in a second.
+    pub connections_per_second: f64,
 }
 
 impl Results {
@@ -336,6 +367,7 @@ impl Results {
             pending: part(folder, "pending")?,
             round_trips: part(folder, "round_trips")?,
             hyper: part(folder, "hyper")?,
+            cores: part(folder, "cores")?,
         })
     }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""examples/chat.rs on Twisted: the same program, line for line where that is possible. Argument: where to listen (tcp:6000)."""
+"""examples/chat.rs on Twisted: the same program, line for line where that is possible. Argument:
+where to listen (tcp:6000)."""
 
 import sys
 

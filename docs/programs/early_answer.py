@@ -1,8 +1,10 @@
-"""A server that answers early: it reads four bytes of a request, says "continue", waits until it is told to go on, answers with 413,
-and closes with the rest of the request unread, so that the kernel sends a reset behind the answer.
+"""A server that answers early: it reads four bytes of a request, says "continue", waits until it is
+told to go on, answers with 413, and closes with the rest of the request unread, so that the kernel
+sends a reset behind the answer.
 
-`python3 early_answer.py` prints its port. `python3 early_answer.py twisted` runs Twisted's client against it: its `dataReceived`
-writes the body when the answer and the reset are there already, as `tests/streams/lost_data.rs` does with ours.
+`python3 early_answer.py` prints its port. `python3 early_answer.py twisted` runs Twisted's client
+against it: its `dataReceived` writes the body when the answer and the reset are there already, as
+`tests/streams/lost_data.rs` does with ours.
 """
 
 import socket

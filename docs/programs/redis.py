@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""examples/redis.rs on Twisted: the same program, line for line where that is possible. Argument: where to connect (tcp:localhost:6379)."""
+"""examples/redis.rs on Twisted: the same program, line for line where that is possible. Argument:
+where to connect (tcp:localhost:6379)."""
 
 import sys
 from collections import deque

@@ -1,9 +1,9 @@
 """
-Echoes a number of bytes and ends: C{echo_server.py REACTOR MESSAGES CONNECTIONS}. The instructions of
-two runs with different numbers of messages, subtracted, are those of the messages alone.
+Echoes a number of bytes and ends: C{echo_server.py REACTOR MESSAGES CONNECTIONS}. The instructions
+of two runs with different numbers of messages, subtracted, are those of the messages alone.
 
-A child process is the client. It uses no reactor: each of its connections has one message of 64 bytes
-under way.
+A child process is the client. It uses no reactor: each of its connections has one message of 64
+bytes under way.
 """
 
 import multiprocessing

@@ -1,9 +1,10 @@
 """
-TCP connections on the engine: Twisted's own classes, with L{Conn<ropewalk._native.Conn>} before them.
+TCP connections on the engine: Twisted's own classes, with L{Conn<ropewalk._native.Conn>} before
+them.
 
-Accepting and connecting are Twisted's, on watched descriptors. As soon as a connection is there, the
-engine adopts its socket: it reads, writes and closes. So C{doRead} and C{doWrite} are never called
-for it. Everything else is inherited: attributes, addresses, options, TLS, log prefixes.
+Accepting and connecting are Twisted's, on watched descriptors. As soon as a connection is there,
+the engine adopts its socket: it reads, writes and closes. So C{doRead} and C{doWrite} are never
+called for it. Everything else is inherited: attributes, addresses, options, TLS, log prefixes.
 """
 
 from __future__ import annotations
@@ -194,8 +195,8 @@ class _Connection(Conn):
         """
         startTLS(self, ctx, normal, _BelowTLS)
 
-    # The engine's events. `Conn` calls these in the connection's log context, and hands an exception
-    # to `_failed`.
+    # The engine's events. `Conn` calls these in the connection's log context, and hands an
+    # exception to `_failed`.
 
     def _readEnded(self) -> None:
         self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, True)
@@ -209,7 +210,8 @@ class _Connection(Conn):
 
     def _logContext(self) -> dict[Any, Any]:
         """
-        Return the context in which this connection's callbacks log, as C{log.callWithLogger} has it.
+        Return the context in which this connection's callbacks log, as C{log.callWithLogger} has
+        it.
         """
         try:
             prefix = self.logPrefix()

@@ -1,8 +1,8 @@
 """
 L{AsyncioRopewalkReactor}: Twisted and asyncio in one thread, on one engine.
 
-asyncio's own C{SelectorEventLoop} runs on a selector that is the engine: its C{select} is a turn. So
-Twisted's connections and timers are native, and asyncio has all that its loop has: streams,
+asyncio's own C{SelectorEventLoop} runs on a selector that is the engine: its C{select} is a turn.
+So Twisted's connections and timers are native, and asyncio has all that its loop has: streams,
 executors, subprocesses, signal handlers. asyncio's own transports stay those of the standard
 library.
 

@@ -3,8 +3,8 @@ L{RopewalkReactor}: Twisted's reactor, whose event loop, timers and TCP connecti
 engine in Rust.
 
 Twisted's own classes do the rest: the life of a run, system events, threads, names, ports, clients
-that are connecting, UNIX sockets, datagrams, processes and TLS. Their descriptors are watched by the
-engine.
+that are connecting, UNIX sockets, datagrams, processes and TLS. Their descriptors are watched by
+the engine.
 
 Limits:
 

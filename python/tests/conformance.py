@@ -2,9 +2,9 @@
 Runs Twisted's own tests of reactors (C{twisted.internet.test}) on one reactor class, and writes the
 outcome of each test as JSON.
 
-Twisted makes a test case for each class that C{ReactorBuilder} lists. A test whose reactor cannot be
-made is skipped by Twisted, whatever the reason. So a skip is no success here: C{compare.py} holds the
-outcomes against those of Twisted's epoll reactor.
+Twisted makes a test case for each class that C{ReactorBuilder} lists. A test whose reactor cannot
+be made is skipped by Twisted, whatever the reason. So a skip is no success here: C{compare.py}
+holds the outcomes against those of Twisted's epoll reactor.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Twisted leaves this test out for classes with the name EPollReactor, and for others by their names.
-# Under any other name it waits for two minutes for an event that epoll does not report.
+# Twisted leaves this test out for classes with the name EPollReactor, and for others by their
+# names. Under any other name it waits for two minutes for an event that epoll does not report.
 LEFT_OUT = "test_lostFileDescriptor"
 
 

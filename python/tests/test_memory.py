@@ -1,6 +1,6 @@
 """
-Memory and descriptors: abandoned reactors are collected, collections at any moment break nothing, and
-no socket object closes a descriptor of the engine.
+Memory and descriptors: abandoned reactors are collected, collections at any moment break nothing,
+and no socket object closes a descriptor of the engine.
 """
 
 from __future__ import annotations

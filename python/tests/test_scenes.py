@@ -1,6 +1,7 @@
 """
-Twisted's semantics to the letter: each scene of C{programs/scenarios.py} prints the same on Twisted's
-epoll reactor and on ours. Log lines, their prefixes and the reasons of losses are part of it.
+Twisted's semantics to the letter: each scene of C{programs/scenarios.py} prints the same on
+Twisted's epoll reactor and on ours. Log lines, their prefixes and the reasons of losses are part of
+it.
 """
 
 from __future__ import annotations

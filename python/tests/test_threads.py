@@ -41,7 +41,7 @@ class Pipe(abstract.FileDescriptor):
 class FromThreads(ReactorCase):
     def whileAsleep(self, reactor: RopewalkReactor, call: Callable[[], Any]) -> None:
         """
-        Make a call on another thread while the loop waits. What it raises fails the test.
+        Make a call on another thread while the loop waits. An exception of it fails the test.
 
         The thread begins in a callback, and the loop is not going to do anything afterwards. So the
         call is made in its wait, or between two waits.
@@ -62,7 +62,8 @@ class FromThreads(ReactorCase):
         reactor.callWhenRunning(begin)
 
     def test_write(self) -> None:
-        """100 KB, which the engine would hand to the socket at once, and a small piece behind them."""
+        """100 KB, which the engine would hand to the socket at once, and a small piece behind
+        them."""
 
         def body(reactor: RopewalkReactor) -> None:
             server, client = Recorder(), Recorder()

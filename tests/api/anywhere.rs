@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::common::own_process;
+use crate::common::{own_process, seeds};
 use ropewalk::deferred::{Pause, Promise};
 use ropewalk::interfaces::*;
 use ropewalk::task::defer_later;
@@ -22,7 +22,7 @@ use ropewalk::{
 };
 
 /// Programs that are made, each of so many actions, in callbacks so deep.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = seeds(60, 2_000) as u64;
 const ACTIONS: u32 = 400;
 const DEEPEST: u32 = 5;
 

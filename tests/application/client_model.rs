@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::common::seeds;
 use proptest::prelude::*;
 use ropewalk::application::{ClientState, Service};
 use ropewalk::deferred::{Cancelled, unhandled};
@@ -14,7 +15,7 @@ use crate::client_states::{Echo, Stage};
 const DELAY: Duration = Duration::from_secs(10);
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: seeds(200, 5_000), ..ProptestConfig::default() })]
 
     /// Every history leads to the states, attempts, sockets and results of the model.
     #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::common::seeds;
 use ropewalk::application::{Backoff, ClientService, ClientState, MultiService, Service, StreamServerEndpointService};
 use ropewalk::deferred::unhandled;
 use ropewalk::endpoints::{TcpClientEndpoint, TcpServerEndpoint};
@@ -16,7 +17,7 @@ use ropewalk::{Deferred, Failure, Reactor, Result, Transport, for_protocol};
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = seeds(50, 2_000) as u64;
 const STEPS: u32 = 60;
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::common::seeds;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use ropewalk::endpoints::{client_from_string, server_from_string};
 use ropewalk::streams::{connect_stream, listen_streams};
@@ -19,8 +20,9 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 /// Rough networks, with the number of bytes that they carry in a reasonable time: a few where
 /// windows or pieces may be a byte, and more than the buffers of a stream where they are not.
 fn networks() -> impl Iterator<Item = (Network, usize)> {
-    let small = (0..12).map(|seed| (Network::with_conditions(seed, Conditions::rough(seed)), 2_000));
-    let large = (0..6).map(|seed| {
+    let small =
+        (0..seeds(5, 48)).map(u64::from).map(|seed| (Network::with_conditions(seed, Conditions::rough(seed)), 2_000));
+    let large = (0..seeds(2, 24)).map(u64::from).map(|seed| {
         let conditions = Conditions::rough(seed).window(20_000).segment(1_460).chunk(4_096).bandwidth(None);
         (Network::with_conditions(seed, conditions), 200_000)
     });

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::common::seeds;
 use ropewalk::testing::Conditions;
 use ropewalk::testing::conformance::{Begin, CaseOutcome, Simulated, cases, run_all};
 
@@ -10,19 +11,41 @@ ropewalk::conformance_tests!(ideal, || Box::new(Simulated::new(1, Conditions::id
 
 ropewalk::conformance_tests!(unix, || Box::new(Simulated::new(1, Conditions::ideal()).unix()));
 
-/// On rough networks the engine passes all cases too, and none is skipped. The seeds are in groups,
-/// which run at the same time.
-fn rough(seeds: std::ops::Range<u64>) {
-    for seed in seeds {
+/// Tests in which the rough networks are, each with every third seed. They run at the same time.
+const GROUPS: u32 = 3;
+
+fn seeds_of_group(group: u32) -> impl Iterator<Item = u64> {
+    (0..seeds(9, 96)).filter(move |seed| seed % GROUPS == group).map(u64::from)
+}
+
+/// On rough networks the engine passes all cases too, and none is skipped.
+fn rough(group: u32) {
+    for seed in seeds_of_group(group) {
         let skipped = run_all(|| Box::new(Simulated::new(seed, Conditions::rough(seed))));
         assert_eq!(skipped, [], "seed {seed}");
     }
 }
 
+#[test]
+fn rough_networks_of_group_0() {
+    rough(0);
+}
+
+#[test]
+fn rough_networks_of_group_1() {
+    rough(1);
+}
+
+#[test]
+fn rough_networks_of_group_2() {
+    rough(2);
+}
+
 /// So it does over UNIX sockets, except for the cases that need resets or addresses that do not
 /// answer.
-fn rough_unix(seeds: std::ops::Range<u64>) {
-    for seed in seeds {
+#[test]
+fn rough_networks_of_unix_sockets() {
+    for seed in (24..24 + seeds(3, 24)).map(u64::from) {
         let skipped = run_all(|| Box::new(Simulated::new(seed, Conditions::rough(seed)).unix()));
         let skipped: Vec<_> = skipped.into_iter().map(|(name, _)| name).collect();
         let expected = [
@@ -35,56 +58,6 @@ fn rough_unix(seeds: std::ops::Range<u64>) {
         ];
         assert_eq!(skipped, expected, "seed {seed}");
     }
-}
-
-#[test]
-fn rough_networks_of_unix_sockets_24_to_26() {
-    rough_unix(24..27);
-}
-
-#[test]
-fn rough_networks_of_unix_sockets_27_to_29() {
-    rough_unix(27..30);
-}
-
-#[test]
-fn rough_networks_0_to_2() {
-    rough(0..3);
-}
-
-#[test]
-fn rough_networks_3_to_5() {
-    rough(3..6);
-}
-
-#[test]
-fn rough_networks_6_to_8() {
-    rough(6..9);
-}
-
-#[test]
-fn rough_networks_9_to_11() {
-    rough(9..12);
-}
-
-#[test]
-fn rough_networks_12_to_14() {
-    rough(12..15);
-}
-
-#[test]
-fn rough_networks_15_to_17() {
-    rough(15..18);
-}
-
-#[test]
-fn rough_networks_18_to_20() {
-    rough(18..21);
-}
-
-#[test]
-fn rough_networks_21_to_23() {
-    rough(21..24);
 }
 
 /// A setting's layers begin before anything else, once on each transport, on either side.

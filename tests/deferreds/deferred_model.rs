@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::common::own_process;
+use crate::common::{own_process, seeds};
 use proptest::prelude::*;
 use ropewalk::deferred::{Abandoned, Cancelled, Circular, Exhausted, Pause, Promise, unhandled};
 use ropewalk::failure::Panicked;
@@ -330,7 +330,8 @@ fn run(steps: Vec<Step>) -> Model {
 #[test]
 fn deferreds_do_what_the_model_does() {
     own_process!();
-    let config = ProptestConfig { cases: if cfg!(miri) { 20 } else { 2_000 }, ..ProptestConfig::default() };
+    let config =
+        ProptestConfig { cases: if cfg!(miri) { 20 } else { seeds(600, 20_000) }, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps())| {
         // The panics of callbacks are part of it.
         let hook = std::panic::take_hook();

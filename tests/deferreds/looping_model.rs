@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::common::seeds;
 use proptest::prelude::*;
 use ropewalk::deferred::{Cancelled, Canceller, Promise, unhandled};
 use ropewalk::failure::Panicked;
@@ -17,7 +18,7 @@ use ropewalk::task::{LoopingCall, LoopingCallError};
 use ropewalk::{Clock, Deferred, testing};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: seeds(600, 20_000), ..ProptestConfig::default() })]
 
     /// Whatever is asked for, from outside or from inside the function, happens as in the model.
     #[test]

@@ -22,6 +22,7 @@ mod remote_connections;
 mod rings;
 mod running;
 mod signals;
+mod stopping;
 mod thread_pool;
 mod thread_shutdown;
 mod threads;

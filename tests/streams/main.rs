@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod accepting;
 mod discard;
 mod half_close;
 mod hostile_peers;

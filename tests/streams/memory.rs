@@ -406,13 +406,14 @@ fn threads_of_ours() -> usize {
 
 /// I9: twenty clients of an echo on a simulated network, with everything that goes wrong there, and
 /// a job and a name. When all of it is dropped no socket is open, no thread was started, and no
-/// byte is held that was not held before, two hundred times. The seeds are shared out among
-/// threads, each of which counts its own bytes.
+/// byte is held that was not held before, seed after seed. The seeds are shared out among threads,
+/// each of which counts its own bytes.
 #[test]
 fn a_simulated_program_leaves_nothing_behind() {
     own_process!();
-    const THREADS: u64 = 4;
-    let soaks = (0..THREADS).map(|first| std::thread::spawn(move || soak((first..200).step_by(THREADS as usize))));
+    const THREADS: u32 = 4;
+    let seeds = |first| (first..seeds(60, 2_000)).step_by(THREADS as usize).map(u64::from);
+    let soaks = (0..THREADS).map(|first| std::thread::spawn(move || soak(seeds(first))));
     for soak in soaks.collect::<Vec<_>>() {
         soak.join().expect("its seeds left nothing");
     }

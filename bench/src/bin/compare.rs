@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ropewalk_bench::hello::Engine;
-use ropewalk_bench::measure::{Effort, echo, hyper, instructions, memory, pending, round_trips, scale, timers};
+use ropewalk_bench::measure::{Effort, cores, echo, hyper, instructions, memory, pending, round_trips, scale, timers};
 use ropewalk_bench::programs::{OURS, PEERS, Peer, Programs};
 use ropewalk_bench::progress::Progress;
 use ropewalk_bench::results::{Hyper, Outcome, Results, RoundTrips, Row};
@@ -29,7 +29,8 @@ use ropewalk_bench::system::{self, Core, CoreTime, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, report};
 
 /// Parts other than the scenarios of echoes.
-const PARTS: [&str; 8] = ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips", "hyper"];
+const PARTS: [&str; 9] =
+    ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips", "hyper", "cores"];
 
 /// Number of connections to open at the same time over several processes.
 const MANY: usize = 100_000;
@@ -97,10 +98,11 @@ fn run(options: &Options) -> Result<bool> {
     if cfg!(debug_assertions) {
         return Err("the figures of a debug build mean nothing: use --release".into());
     }
-    pin(Core::Load)?;
     let peers: Vec<Peer> = PEERS.into_iter().filter(|peer| options.wants_peer(peer)).collect();
     let programs = Programs::prepare(&peers, options.install)?;
     let mut run = Run::new(options, programs, raise_descriptor_limit()?, &peers);
+    run.cores();
+    pin(Core::Load)?;
     run.all(&peers)?;
     let took = run.progress.elapsed();
     let (mut results, failures) = (run.results, run.failures);
@@ -162,6 +164,20 @@ impl<'a> Run<'a> {
         Self { options, programs, effort, descriptors, progress, results, failures }
     }
 
+    /// Measures the servers with several threads, on all cores.
+    fn cores(&mut self) {
+        if !self.options.wants("cores") {
+            return;
+        }
+        self.progress.begin("cores");
+        match cores::measure(&self.programs, &self.effort) {
+            Ok(cores) => self.results.cores = cores,
+            Err(error) => self.failures.push(format!("cores: {error}")),
+        }
+        self.progress.advance("cores", self.effort.or(CORES_SECONDS, CORES_SMOKE_SECONDS));
+    }
+
+    /// Measures everything else, on one core for the server and one for the load.
     fn all(&mut self, peers: &[Peer]) -> Result<()> {
         for scenario in echo::SCENARIOS.into_iter().filter(|scenario| self.options.wants(scenario.name)) {
             for peer in peers {
@@ -273,6 +289,8 @@ const PENDING_SECONDS: f64 = 3.0;
 const TIMERS_SECONDS: f64 = 1.0;
 const ROUND_TRIPS_SECONDS: f64 = 0.1;
 const HYPER_SECONDS: f64 = 4.0;
+const CORES_SECONDS: f64 = 70.0;
+const CORES_SMOKE_SECONDS: f64 = 6.0;
 
 fn round_seconds(effort: &Effort) -> f64 {
     2.0 * effort.window.as_secs_f64() + 0.02
@@ -297,6 +315,7 @@ fn estimated_seconds(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 
         + if_wanted("many", ours * MANY_SECONDS)
         + if_wanted("pending", ours * PENDING_SECONDS * pending::WRITE_BYTES.len() as f64)
         + if_wanted("timers", TIMERS_SECONDS * 4.0)
+        + if_wanted("cores", effort.or(CORES_SECONDS, CORES_SMOKE_SECONDS))
         + if_wanted("hyper", HYPER_SECONDS * Engine::ALL.len() as f64)
         + if_wanted("round-trips", round_trips_seconds(effort, peers))
         + if_wanted("instructions", peers.iter().map(instructions_seconds).sum())

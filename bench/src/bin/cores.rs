@@ -4,6 +4,7 @@
 //! | call | prints |
 //! |---|---|
 //! | `cores [ROUNDS]` | CPU for an echo and for a short connection, and messages in a second, of each server |
+//! | `cores figures ROUNDS` | the same, in lines for `compare`, and `end` |
 //! | `cores spread` | the connections that each of four threads gets, by both ways of sharing a port |
 //! | `cores serve SERVER` | `ready PORT`, and serves until its parent ends |
 //!
@@ -33,6 +34,7 @@ use ropewalk::{BackendKind, Transport, for_protocol};
 use ropewalk_bench::Result;
 use ropewalk_bench::load::{LoadGenerator, StopCondition, Window};
 use ropewalk_bench::process::Process;
+use ropewalk_bench::results::CoresCost;
 use ropewalk_bench::system::{cpu_time, end_with_parent, raise_descriptor_limit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -82,7 +84,6 @@ impl Protocol for Echo {
 
 /// A server, its load, and its figures so far.
 struct Server {
-    name: &'static str,
     process: Process,
     generators: Vec<Generator>,
     echoes: Vec<Figures>,
@@ -148,7 +149,7 @@ impl Server {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let source = |generator: usize| (number * GENERATORS + generator) as u32 * SOURCES;
         let generators = (0..GENERATORS).map(|generator| Generator::start(address, source(generator))).collect();
-        Ok(Self { name, process, generators, echoes: Vec::new(), short: Vec::new() })
+        Ok(Self { process, generators, echoes: Vec::new(), short: Vec::new() })
     }
 
     /// Has all generators execute an order at once, and counts the CPU of the server.
@@ -168,32 +169,62 @@ impl Server {
     }
 }
 
-fn compare(rounds: usize) -> Result<()> {
-    raise_descriptor_limit()?;
-    let mut servers: Vec<Server> = Vec::new();
-    for (number, name) in SERVERS.into_iter().enumerate() {
-        match Server::start(number, name) {
-            Ok(server) => servers.push(server),
-            Err(error) => println!("{name} is missing: {error}"),
+/// Prints a table for people.
+fn print_table(rounds: usize) -> Result<()> {
+    println!("| server | CPU for an echo, ns | echoes in a second | CPU for a short connection, ns | in a second |");
+    println!("|---|---|---|---|---|");
+    for (name, cost) in compare(rounds)? {
+        match cost.map(figures) {
+            Ok(figures) => println!("| {name} | {} |", figures.map(|it| format!("{it:.0}")).join(" | ")),
+            Err(error) => println!("| {name} | missing: {error} | | | |"),
         }
     }
+    Ok(())
+}
+
+/// Prints lines for the program `compare`.
+fn print_figures(rounds: usize) -> Result<()> {
+    for (name, cost) in compare(rounds)? {
+        match cost.map(figures) {
+            Ok(figures) => println!("figures {name} {}", figures.map(|it| it.to_string()).join(" ")),
+            Err(error) => println!("missing {name} {}", error.replace('\n', " ")),
+        }
+    }
+    println!("end");
+    Ok(())
+}
+
+fn figures(cost: CoresCost) -> [f64; 4] {
+    [cost.echo, cost.echoes_per_second, cost.connection, cost.connections_per_second]
+}
+
+/// Measures all servers. A server that does not start has its error.
+fn compare(rounds: usize) -> Result<Vec<(&'static str, Result<CoresCost, String>)>> {
+    raise_descriptor_limit()?;
+    let started = SERVERS.into_iter().enumerate().map(|(number, name)| (name, Server::start(number, name)));
+    let mut servers: Vec<_> = started.collect();
     let count = servers.len();
     for round in 0..rounds {
         for place in 0..count {
             // The order alternates, so that no server always follows the same one.
-            let server = &mut servers[if round % 2 == 0 { place } else { count - 1 - place }];
+            let (_, server) = &mut servers[if round % 2 == 0 { place } else { count - 1 - place }];
+            let Ok(server) = server else { continue };
             server.window(Order::Open)?;
             server.echoes.push(server.window(Order::Echo)?);
             server.short.push(server.window(Order::Short)?);
         }
     }
-    println!("| server | CPU for an echo, ns | echoes in a second | CPU for a short connection, ns | in a second |");
-    println!("|---|---|---|---|---|");
-    for server in &servers {
+    let cost = |server: Server| {
         let (echo, short) = (medians(&server.echoes), medians(&server.short));
-        println!("| {} | {:.0} | {:.0} | {:.0} | {:.0} |", server.name, echo.cpu, echo.rate, short.cpu, short.rate);
-    }
-    Ok(())
+        CoresCost {
+            echo: echo.cpu,
+            echoes_per_second: echo.rate,
+            connection: short.cpu,
+            connections_per_second: short.rate,
+        }
+    };
+    let costs = servers.into_iter().map(|(name, server)| (name, server.map(cost).map_err(|error| error.to_string())));
+    Ok(costs.collect())
 }
 
 fn medians(all: &[Figures]) -> Figures {
@@ -304,11 +335,12 @@ fn spread_of(backend: BackendKind, sharing: PortSharing, connections: usize) -> 
 fn run() -> Result<()> {
     let arguments: Vec<String> = args().skip(1).collect();
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => compare(ROUNDS),
+        [] => print_table(ROUNDS),
         ["spread"] => spread(),
         ["serve", server] => serve(server).map(|never| match never {}),
-        [rounds] => compare(rounds.parse()?),
-        _ => Err("usage: cores [ROUNDS] | cores spread | cores serve SERVER".into()),
+        ["figures", rounds] => print_figures(rounds.parse()?),
+        [rounds] => print_table(rounds.parse()?),
+        _ => Err("usage: cores [ROUNDS] | cores figures ROUNDS | cores spread | cores serve SERVER".into()),
     }
 }
 

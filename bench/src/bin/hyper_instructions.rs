@@ -1,14 +1,14 @@
-//! hyper's 'Hello, world' on Ropewalk, beside tokio: user instructions of a request, and memory of
-//! an idle connection.
+//! hyper's 'Hello, world' on Ropewalk, beside tokio: user instructions and system calls of a
+//! request, and memory of an idle connection.
 //!
 //! `cargo run --release -p ropewalk-bench --bin hyper_instructions`
 //!
 //! | figure | one unit | connections |
 //! |---|---|---|
-//! | instructions | a request arrives on an open connection and is answered | 64 |
+//! | instructions, system calls | a request arrives on an open connection and is answered | 64 |
 //! | memory | a connection that is kept alive after one request: slope of the private memory | 1,000 to 4,000 |
 //!
-//! The service and the clients are those of `src/hello.rs`. For the instructions, the program runs
+//! The service and the clients are those of `src/hello.rs`. For the first two, the program runs
 //! itself under callgrind, with a server and its clients in one thread. callgrind counts only in
 //! the functions that turn the server's loop. The difference of two runs of different lengths
 //! leaves out the work that is done once. For the memory, the server is a process of its own.
@@ -18,7 +18,7 @@
 //!
 //! | argument | effect |
 //! |---|---|
-//! | `--figures ENGINE` | prints `figures INSTRUCTIONS BYTES` of this engine, for `compare` |
+//! | `--figures ENGINE` | prints `figures INSTRUCTIONS SYSTEM_CALLS BYTES` of this engine, for `compare` |
 //! | `--few ENGINE` | the same, of short runs |
 
 use std::io::Write;
@@ -104,7 +104,7 @@ fn gate() -> Result<()> {
         ];
         for (figure, ratio) in ratios {
             println!("{engine}: {figure}: {ratio:.3} of tokio's");
-            // A ring costs more instructions and fewer system calls, which are not counted here.
+            // A ring costs more instructions, and fewer system calls.
             if engine == Engine::Mio && ratio > LIMIT {
                 failures.push(format!("{figure} on mio: more than {LIMIT} times tokio's"));
             }
@@ -115,28 +115,33 @@ fn gate() -> Result<()> {
 
 fn report(engine: Engine, extent: &Extent) -> Result<HelloCost> {
     let cost = measure(engine, extent)?;
-    println!("{engine}: {:.0} instructions, {:.0} B", cost.instructions, cost.bytes);
+    let HelloCost { instructions, system_calls, bytes } = cost;
+    println!("{engine}: {instructions:.0} instructions, {system_calls:.2} system calls, {bytes:.0} B");
     Ok(cost)
 }
 
 fn print_figures(engine: &str, extent: &Extent) -> Result<()> {
-    let HelloCost { instructions, bytes } = measure(Engine::named(engine)?, extent)?;
-    println!("figures {instructions} {bytes}");
+    let HelloCost { instructions, system_calls, bytes } = measure(Engine::named(engine)?, extent)?;
+    println!("figures {instructions} {system_calls} {bytes}");
     Ok(())
 }
 
 fn measure(engine: Engine, extent: &Extent) -> Result<HelloCost> {
-    Ok(HelloCost { instructions: instructions(engine, extent.rounds)?, bytes: memory(engine, extent.idle)? })
+    let [instructions, system_calls] = request(engine, extent.rounds)?;
+    Ok(HelloCost { instructions, system_calls, bytes: memory(engine, extent.idle)? })
 }
 
-/// Counts the instructions of a request.
-fn instructions(engine: Engine, rounds: [usize; 2]) -> Result<f64> {
-    let count = |rounds: usize| {
+/// Counts the instructions and the system calls of a request.
+fn request(engine: Engine, rounds: [usize; 2]) -> Result<[f64; 2]> {
+    let count = |rounds: usize| -> Result<[f64; 2]> {
         let arguments = [RUN, &engine.to_string(), &rounds.to_string()];
-        Profile::of_this_program(&arguments, COUNTED).map(|profile| profile.instructions as f64)
+        let profile = Profile::of_this_program(&arguments, COUNTED)?;
+        Ok([profile.instructions, profile.system_calls.values().sum()].map(|count: u64| count as f64))
     };
     let [short, long] = rounds;
-    Ok((count(long)? - count(short)?) / ((long - short) * CONNECTIONS) as f64)
+    let (few, many) = (count(short)?, count(long)?);
+    let requests = ((long - short) * CONNECTIONS) as f64;
+    Ok([0, 1].map(|figure| (many[figure] - few[figure]) / requests))
 }
 
 /// Runs a server and its clients, under valgrind as a rule. In each round every client sends a

@@ -27,9 +27,11 @@ pub fn measure(programs: &Programs, engine: Engine, effort: &Effort) -> Result<H
     let line = Process::start("hyper_instructions", &mut command)?.line(TIMEOUT)?;
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
-        ["figures", instructions, bytes] => {
-            Ok(HelloCost { instructions: instructions.parse()?, bytes: bytes.parse()? })
-        }
+        ["figures", instructions, system_calls, bytes] => Ok(HelloCost {
+            instructions: instructions.parse()?,
+            system_calls: system_calls.parse()?,
+            bytes: bytes.parse()?,
+        }),
         ["missing", ..] => Err(Missing(line.trim_start_matches("missing ").to_owned()).into()),
         _ => Err(format!("hyper_instructions printed: {line}").into()),
     }

@@ -21,10 +21,11 @@ pub(super) fn section(results: &Results) -> String {
         _ => None,
     };
     let mut text = format!(
-        "## hyper's 'Hello, world', on Ropewalk and on tokio\n\nHTTP/1.1 over connections that are kept alive: user instructions of a server for \
-         a request, 64 connections at a time, and private memory of an idle connection after one request, as the slope from 1,000 to 4,000. \
+        "## hyper's 'Hello, world', on Ropewalk and on tokio\n\nHTTP/1.1 over connections that are kept alive: user instructions and system calls \
+         of a server for a request, 64 connections at a time, and private memory of an idle connection after one request, as the slope from 1,000 to 4,000. \
          tokio runs its `current_thread` runtime. Ratios are to the lower of tokio's two figures. {}, {}.\n\n\
-         | engine | instructions of a request | against tokio | memory of an idle connection, B | against tokio |\n|---|---|---|---|---|\n",
+         | engine | instructions of a request | against tokio | system calls of a request | memory of an idle connection, B | against tokio |\n\
+         |---|---|---|---|---|---|\n",
         hyper.versions, hyper.date
     );
     let against = |figure: fn(&HelloCost) -> f64, cost: &HelloCost| {
@@ -35,15 +36,16 @@ pub(super) fn section(results: &Results) -> String {
         let _ = match &row.outcome {
             Outcome::Measured(cost) => writeln!(
                 text,
-                "| {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {:.2} | {} | {} |",
                 row.peer,
                 number_text(cost.instructions.round()),
                 against(|cost| cost.instructions, cost),
+                cost.system_calls,
                 number_text(cost.bytes.round()),
                 against(|cost| cost.bytes, cost)
             ),
             other => {
-                writeln!(text, "| {} | {} | | | |", row.peer, other.reason().unwrap_or_default().replace('|', "/"))
+                writeln!(text, "| {} | {} | | | | |", row.peer, other.reason().unwrap_or_default().replace('|', "/"))
             }
         };
     }
@@ -61,7 +63,7 @@ mod tests {
     }
 
     fn measured(engine: Engine, instructions: f64, bytes: f64) -> Row<HelloCost> {
-        row(engine, Outcome::Measured(HelloCost { instructions, bytes }))
+        row(engine, Outcome::Measured(HelloCost { instructions, system_calls: 2.046, bytes }))
     }
 
     /// Each ratio is to the lower of tokio's figures, and a missing engine has its reason.
@@ -76,8 +78,8 @@ mod tests {
         let hyper = Hyper { date: "2026-11-29".into(), versions: "hyper 1.12.0".into(), rows };
         let text = section(&Results { hyper, ..Results::default() });
         assert!(text.contains("hyper 1.12.0, 2026-11-29."), "{text}");
-        assert!(text.contains("| tokio-spawn | 8,000 | 1.000 | 10,000 | 2.000 |"), "{text}");
-        assert!(text.contains("| ropewalk-mio | 8,400 | 1.050 | 4,000 | 0.800 |"), "{text}");
+        assert!(text.contains("| tokio-spawn | 8,000 | 1.000 | 2.05 | 10,000 | 2.000 |"), "{text}");
+        assert!(text.contains("| ropewalk-mio | 8,400 | 1.050 | 2.05 | 4,000 | 0.800 |"), "{text}");
         assert!(text.contains("| ropewalk-io_uring | missing: no / ring | | | |"), "{text}");
         assert_eq!(section(&Results::default()), "");
     }

@@ -1,5 +1,6 @@
 //! The report: Markdown tables and charts, made from the raw figures.
 
+mod cores;
 mod hyper;
 mod pictures;
 mod round_trips;
@@ -40,6 +41,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &notes(folder)?;
     text += &tables::all(results, &shown);
     text += &hyper::section(results);
+    text += &cores::section(results);
     text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), wrapped(&text))?)
 }

@@ -1,6 +1,7 @@
 """Members of the chat, by Python's `websockets`: peer.py URI AUTHORITY ROLE.
 
-Each role prints one line for each thing that it has seen. AUTHORITY is a file of certificates, or "-".
+Each role prints one line for each thing that it has seen. AUTHORITY is a file of certificates, or
+"-".
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """
-asyncio and Twisted in one program: each of asyncio's parts that needs the loop, with Twisted's parts
-between them. It prints a line for each.
+asyncio and Twisted in one program: each of asyncio's parts that needs the loop, with Twisted's
+parts between them. It prints a line for each.
 """
 
 import asyncio

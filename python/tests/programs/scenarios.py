@@ -1,9 +1,9 @@
 """
-Scenes that have to look the same on every reactor: C{scenarios.py REACTOR NAME} plays one, and prints
-its events and its log.
+Scenes that have to look the same on every reactor: C{scenarios.py REACTOR NAME} plays one, and
+prints its events and its log.
 
-The log is printed with its prefixes, and of a traceback the last line: times, addresses of objects and
-the frames of the reactor differ.
+The log is printed with its prefixes, and of a traceback the last line: times, addresses of objects
+and the frames of the reactor differ.
 """
 
 import os
