@@ -17,13 +17,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::description::{Description, DescriptionError, DescriptionErrorKind};
-use super::{Argument, ClientEndpoint, EndpointRegistry, ServerEndpoint};
+use super::{Argument, ClientEndpoint, ServerEndpoint};
 use crate::address::{Address, AddressPair};
 use crate::deferred::Deferred;
 use crate::failure::{Failure, Guarded, Result};
 use crate::haproxy::{ProxyHeader, ProxyHeaderError, ProxyHeaderReader, ProxyVersion};
 use crate::protocol::{AnyConnection, BoxedFactory, Preamble, PreambleRead};
-use crate::reactor::{Port, Reactor};
+use crate::reactor::Port;
 use crate::transport::Transport;
 
 /// Time for a header to arrive. 10 s: three retransmissions of a lost segment. HAProxy has no limit
@@ -227,14 +227,13 @@ impl Preamble for HeaderPreamble {
 }
 
 /// Creates the endpoint of a server's description of type `haproxy`.
+/// `make` creates that of the description behind the prefix.
 pub(super) fn server(
-    reactor: &Reactor,
     description: &Description,
-    registry: &EndpointRegistry,
+    make: impl FnOnce(&str) -> Result<Box<dyn ServerEndpoint>, DescriptionError>,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let (timeouts, at) = prefixes(description, "headerTimeout", |timeout| timeout.seconds())?;
-    let inner = registry.server_from_string(reactor, description.text_from(at));
-    let inner = inner.map_err(|error| description.error_behind(at, error))?;
+    let inner = make(description.text_from(at)).map_err(|error| description.error_behind(at, error))?;
     Ok(timeouts.into_iter().rfold(inner, |inner, timeout| {
         let endpoint = HaproxyServerEndpoint::new(inner);
         Box::new(match timeout {
@@ -245,18 +244,17 @@ pub(super) fn server(
 }
 
 /// Creates the endpoint of a client's description of type `haproxy`.
+/// `make` creates that of the description behind the prefix.
 pub(super) fn client(
-    reactor: &Reactor,
     description: &Description,
-    registry: &EndpointRegistry,
+    make: impl FnOnce(&str) -> Result<Box<dyn ClientEndpoint>, DescriptionError>,
 ) -> Result<Box<dyn ClientEndpoint>, DescriptionError> {
     let (versions, at) = prefixes(description, "version", |version| match version.value() {
         "1" => Ok(ProxyVersion::V1),
         "2" => Ok(ProxyVersion::V2),
         _ => Err(version.invalid("1 or 2")),
     })?;
-    let inner = registry.client_from_string(reactor, description.text_from(at));
-    let inner = inner.map_err(|error| description.error_behind(at, error))?;
+    let inner = make(description.text_from(at)).map_err(|error| description.error_behind(at, error))?;
     Ok(versions.into_iter().rfold(inner, |inner, version| {
         Box::new(HaproxyClientEndpoint::new(inner).version(version.unwrap_or(ProxyVersion::V2)))
     }))

@@ -77,8 +77,14 @@ impl EndpointRegistry {
         registry.servers.insert("fd".to_owned(), Rc::new(|reactor, text, _| adopted::descriptor(reactor, text)));
         registry.servers.insert("systemd".to_owned(), Rc::new(|reactor, text, _| adopted::systemd(reactor, text)));
         registry.clients.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::client(reactor, text)));
-        registry.servers.insert("haproxy".to_owned(), Rc::new(haproxy::server));
-        registry.clients.insert("haproxy".to_owned(), Rc::new(haproxy::client));
+        registry.servers.insert(
+            "haproxy".to_owned(),
+            Rc::new(|reactor, text, types| haproxy::server(text, |inner| types.server_from_string(reactor, inner))),
+        );
+        registry.clients.insert(
+            "haproxy".to_owned(),
+            Rc::new(|reactor, text, types| haproxy::client(text, |inner| types.client_from_string(reactor, inner))),
+        );
         #[cfg(feature = "tls")]
         {
             let (servers, clients) = (&mut registry.servers, &mut registry.clients);

@@ -9,8 +9,11 @@ use ropewalk::testing::StringTransport;
 
 use super::recorder::{Event, Observed, Recorder, length_frames, stop_frames};
 
-/// The names and the functions. Each name is that of a target in `fuzz/`.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// The name of a target in `fuzz/`, and its function.
+type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub(crate) const TARGETS: &[Target] = &[
     ("lines", lines),
     ("netstrings", netstrings),
     ("prefixed_strings", prefixed_strings),
