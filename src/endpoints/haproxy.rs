@@ -42,6 +42,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// no protocol is built for it. So is a connection whose header does not arrive in
 /// [time](Self::header_timeout). A peer that connects and closes, without a byte, is not logged.
 ///
+/// A port that stops goes on to serve connections whose header is still to come. The factory's
+/// `do_stop` comes after the last of them was built.
+///
 /// ```
 /// use ropewalk::endpoints::{HaproxyServerEndpoint, ServerEndpointExt, TcpServerEndpoint};
 /// use ropewalk::{Address, Deferred, Port, Protocol, Reactor, Result, Transport};

@@ -330,9 +330,8 @@ impl BoxedFactory {
     ) -> Result<Option<Rc<dyn ErasedJoint>>, Panicked> {
         let (lead, rest) = match steps {
             BuildSteps::Preamble(begin, then) => {
-                let preamble = guarded(|| begin(&transport.peer()))?;
-                let joint = preamble.map(|preamble| PreambleJoint::new(preamble, transport, then.clone()));
-                return Ok(joint.map(|joint| Rc::new(joint) as _));
+                let Some(preamble) = guarded(|| begin(&transport.peer()))? else { return Ok(None) };
+                return Ok(Some(Rc::new(PreambleJoint::new(preamble, transport, then.clone())?)));
             }
             BuildSteps::Prepare { lead, rest } => (lead, rest),
         };

@@ -12,7 +12,8 @@
 //! | a failure | is logged, and ends the connection | |
 //!
 //! The protocol's joint is built, told of its connection and given the bytes in one go, as if all
-//! of it had arrived together. No callback of a protocol is on the stack meanwhile.
+//! of it had arrived together. No callback of a protocol is on the stack meanwhile. Until then the
+//! factory is kept started: a port that stops serves the connections that it has accepted.
 
 use std::any::TypeId;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -21,10 +22,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::joint::RemoteCallback;
-use super::{BoxedFactory, ErasedJoint, Protocol};
+use super::{BoxedFactory, ErasedJoint, FactoryGuard, Protocol};
 use crate::address::AddressPair;
 use crate::error::Unavailable;
-use crate::failure::{Failure, Result, drop_guarded};
+use crate::failure::{Failure, Panicked, Result, drop_guarded};
 use crate::log::error;
 use crate::time::{Clock, DelayedCall};
 use crate::transport::Transport;
@@ -64,6 +65,8 @@ pub(crate) struct PreambleJoint {
     transport: Transport,
     preamble: RefCell<Box<dyn Preamble>>,
     factory: BoxedFactory,
+    /// The start of the factory, until the protocol is built or the connection is lost.
+    started: Cell<Option<FactoryGuard>>,
     deadline: Cell<Option<DelayedCall>>,
     /// Descriptors that arrived before the chunk that completes the preamble.
     descriptors: RefCell<Vec<OwnedFd>>,
@@ -74,16 +77,22 @@ pub(crate) struct PreambleJoint {
 }
 
 impl PreambleJoint {
-    pub(super) fn new(preamble: Box<dyn Preamble>, transport: Transport, factory: BoxedFactory) -> Self {
-        Self {
+    pub(super) fn new(
+        preamble: Box<dyn Preamble>,
+        transport: Transport,
+        factory: BoxedFactory,
+    ) -> Result<Self, Panicked> {
+        factory.start()?;
+        Ok(Self {
             transport,
             preamble: RefCell::new(preamble),
+            started: Cell::new(Some(factory.started())),
             factory,
             deadline: Cell::default(),
             descriptors: RefCell::default(),
             readdressed: OnceCell::new(),
             built: OnceCell::new(),
-        }
+        })
     }
 
     /// Reads bytes that arrived before the protocol is built. A closing connection drops them.
@@ -104,6 +113,7 @@ impl PreambleJoint {
                 self.cancel_deadline();
                 let transport = self.readdressed.get_or_init(|| self.transport.readdressed(ends));
                 self.begin(transport, descriptors, rest);
+                self.release_factory();
             }
             Err(failure) => self.fail(failure),
         }
@@ -134,6 +144,13 @@ impl PreambleJoint {
         self.cancel_deadline();
         log_failure(self.transport(), self.preamble.borrow().name(), &failure);
         self.transport().update(|stream| stream.fail(failure));
+    }
+
+    /// Takes back the start of the factory, which stops now if its port has stopped meanwhile.
+    fn release_factory(&self) {
+        if let Some(started) = self.started.take() {
+            started.stop();
+        }
     }
 
     fn cancel_deadline(&self) {
@@ -249,6 +266,7 @@ impl ErasedJoint for PreambleJoint {
                 tracing::debug!(%peer, %reason, "a connection was lost before {place} was complete");
             }
         }
+        self.release_factory();
     }
 
     fn discard(self: Rc<Self>) {
@@ -259,6 +277,7 @@ impl ErasedJoint for PreambleJoint {
         // No program has a handle yet, so no future waits for the queue.
         let (_, rest) = self.transport().stream().discard();
         drop_guarded("the state of a connection", rest);
+        self.release_factory();
     }
 
     fn protocol_type(&self) -> TypeId {

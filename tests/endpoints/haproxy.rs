@@ -290,6 +290,41 @@ fn a_stop_before_the_header() {
     assert_eq!((log.count("start"), log.count("stop"), log.count("made")), (1, 1, 0));
 }
 
+/// A port that stops serves the connections that wait for their header, and its factory stops after
+/// the last of them. One that never sends its header holds it no longer than the time limit.
+#[test]
+fn a_port_that_stops_before_the_header() {
+    for completes in [true, false] {
+        let memory = MemoryReactor::new();
+        let (log, witness) = (Log::default(), Witness::new());
+        let endpoint = TcpServerEndpoint::bind_to(memory.reactor(), SocketAddr::new(MemoryReactor::HOST, 80));
+        let factory = witness.factory(Watched::new(&log, scripts(&log)));
+        let mut listening = HaproxyServerEndpoint::new(endpoint).listen(factory);
+        let port = listening.take_result().expect("it listens at once").unwrap();
+        memory.settle().unwrap();
+        let (first, second) = (memory.connect(80).unwrap(), memory.connect(80).unwrap());
+        drop(port.stop_listening());
+        memory.settle().unwrap();
+        assert_eq!((log.count("start"), log.count("stop")), (1, 0));
+        first.write(&header().encode()).unwrap();
+        memory.settle().unwrap();
+        assert_eq!((witness.made(), log.count("stop")), (1, 0));
+        if completes {
+            second.write(&header().encode()).unwrap();
+            memory.settle().unwrap();
+        } else {
+            memory.advance(Duration::from_secs(10)).unwrap();
+            assert!(second.is_ended());
+        }
+        assert_eq!((witness.made(), log.count("stop")), (1 + usize::from(completes), 1));
+        first.close();
+        second.close();
+        memory.settle().unwrap();
+        witness.assert_all_lost();
+        assert_eq!((log.count("start"), log.count("stop")), (1, 1));
+    }
+}
+
 /// Headers of a chain of proxies: the first on the wire is the nearest proxy's, and the last one
 /// has the client.
 #[test]
