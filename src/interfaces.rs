@@ -15,7 +15,7 @@
 //! | [`Factory`], or a closure ([`for_protocol`]) | the peer's [`Address`] | the reactor, for each connection |
 //! | a [`Producer`] | the [`Transport`] that it produces for | the reactor, at the end of a turn |
 //! | a [`Watcher`], or closures ([`WatchCallbacks`]) | a [`WatchHandle`] | the reactor, for a ready descriptor |
-//! | [`LineProtocol`], [`NetstringProtocol`], [`IntNStringProtocol`] | messages | the protocol's own `data_received` |
+//! | [`LineProtocol`], [`NetstringProtocol`], [`IntNStringProtocol`], [`FramedProtocol`] | messages | the protocol's own `data_received` |
 //! | callbacks of a [`Deferred`] | a result, or a [`Failure`] | the code that fires the Deferred |
 //! | a [`ServerEndpoint`] or [`ClientEndpoint`] | a factory | the code that listens or connects |
 //! | a [`Service`] | | its parent, or [`run_service`] |
@@ -42,6 +42,8 @@
 //! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`] | one end of a connection | see below |
 //! | [`LineReceiver`], [`NetstringReceiver`], [`IntNStringReceiver`] | messages in a stream of bytes | `LineReceiver` and its like |
+//! | [`FrameReceiver`] | messages of your own form | |
+//! | [`ForwardFactory`] | connections that are passed on to another endpoint | `portforward.ProxyFactory` |
 //! | [`QueueLimit`] | a bound on the bytes queued for a peer that does not read | |
 //! | [`ListenOptions`], [`ConnectOptions`] | options of ports and of attempts to connect | arguments of `listenTCP`, `connectTCP` |
 //! | [`ClientTls`] | a client's configuration of TLS | `optionsForClientTLS` |
@@ -50,6 +52,7 @@
 //! | [`client_from_string`] | a client endpoint from a string | `clientFromString` |
 //! | [`EndpointRegistry`] | your own types of endpoints in those strings | see below |
 //! | [`HostnameEndpoint`] | connecting to a name | `HostnameEndpoint` |
+//! | [`HaproxyServerEndpoint`] | listening behind a proxy that names its clients | `proxyEndpoint` |
 //! | [`AdoptedStreamServerEndpoint`] | listening on a socket from elsewhere | `AdoptedStreamServerEndpoint` |
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
 //! | [`ServerEndpointExt`] | `listen` of an endpoint | `IStreamServerEndpoint.listen` |
@@ -92,6 +95,9 @@
 //! [`DelayedCall`]: crate::DelayedCall
 //! [`EndpointRegistry`]: crate::endpoints::EndpointRegistry
 //! [`Failure`]: crate::Failure
+//! [`ForwardFactory`]: crate::protocols::ForwardFactory
+//! [`FrameReceiver`]: crate::protocols::FrameReceiver
+//! [`HaproxyServerEndpoint`]: crate::endpoints::HaproxyServerEndpoint
 //! [`HostnameEndpoint`]: crate::endpoints::HostnameEndpoint
 //! [`ListenOptions`]: crate::ListenOptions
 //! [`IntNStringReceiver`]: crate::protocols::IntNStringReceiver
@@ -129,7 +135,7 @@ pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;
 pub use crate::protocol::{Factory, Protocol};
-pub use crate::protocols::{IntNStringProtocol, LineProtocol, NetstringProtocol};
+pub use crate::protocols::{FramedProtocol, IntNStringProtocol, LineProtocol, NetstringProtocol};
 pub use crate::reactor::Watcher;
 pub use crate::time::Clock;
 pub use crate::transport::Producer;

@@ -56,6 +56,7 @@
 //! | [`tls`] | TLS for clients and servers (feature `tls`) |
 //! | [`error`], [`failure`] | the errors of the engine, and [`Failure`], which carries any error |
 //! | [`address`] | [`Address`] of a connection's end, and host names |
+//! | [`haproxy`] | PROXY headers, with which a proxy names its clients |
 //! | [`locks`] | locks between processes |
 //! | [`protocols`] | ready-made parts of protocols, such as sending a file |
 //! | `streams` | byte streams for async libraries (feature `async`) |
@@ -72,6 +73,7 @@
 //! | `async` | off | Byte streams with the traits of futures-io: the module `streams`. |
 //! | `tokio` | off | The same with the traits of tokio, without its runtime. |
 //! | `hyper` | off | The same with the traits of hyper, an executor and a timer. |
+//! | `codec` | off | The codecs of tokio-util as receivers of messages. |
 //! | `testing` | off | The test kit, for your dev-dependencies. |
 //!
 //! Every feature adds, and none changes a default behaviour.
@@ -136,6 +138,7 @@ pub mod deferred;
 pub mod endpoints;
 pub mod error;
 pub mod failure;
+pub mod haproxy;
 pub mod interfaces;
 pub mod locks;
 mod log;

@@ -29,6 +29,7 @@ use self::source::{Source, code};
 const ROOMS: &[(&str, &[&str])] = &[
     ("address", &[]),
     ("random", &[]),
+    ("haproxy", &["address"]),
     ("failure", &["log"]),
     ("log", &["failure"]),
     ("error", &["address", "failure"]),
@@ -58,7 +59,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reactor", &["address", "error", "failure", "time", "deferred", "locks", "transport", "protocol", "log"]),
     (
         "endpoints",
-        &["address", "error", "failure", "time", "deferred", "transport", "protocol", "reactor", "tls", "log"],
+        &[
+            "address",
+            "error",
+            "failure",
+            "haproxy",
+            "time",
+            "deferred",
+            "transport",
+            "protocol",
+            "reactor",
+            "tls",
+            "log",
+        ],
     ),
     (
         "application",
@@ -76,7 +89,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "log",
         ],
     ),
-    ("protocols", &["deferred", "error", "failure", "protocol", "time", "transport", "log"]),
+    ("protocols", &["address", "deferred", "endpoints", "error", "failure", "protocol", "time", "transport", "log"]),
     (
         "streams",
         &[

@@ -6,6 +6,7 @@ mod family;
 mod host;
 mod unix;
 
+use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
@@ -119,8 +120,13 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
 /// The two addresses of a connection. The common case, IPv4, takes a quarter of the memory.
 #[derive(Debug)]
 pub(crate) enum AddressPair {
-    V4 { host: SocketAddrV4, peer: SocketAddrV4 },
+    V4 {
+        host: SocketAddrV4,
+        peer: SocketAddrV4,
+    },
     Other(Box<(Address, Address)>),
+    /// Addresses that a preamble has given, and the value that it has read.
+    Given(Box<(Address, Address, Box<dyn Any + Send>)>),
 }
 
 impl AddressPair {
@@ -131,11 +137,25 @@ impl AddressPair {
         }
     }
 
+    /// Makes the addresses that a preamble gives, with the value that it has read.
+    pub(crate) fn given(host: Address, peer: Address, by: impl Any + Send) -> Self {
+        Self::Given(Box::new((host, peer, Box::new(by))))
+    }
+
+    /// Returns the value that a preamble has read.
+    pub(crate) fn given_by<T: Any>(&self) -> Option<&T> {
+        match self {
+            Self::Given(ends) => ends.2.downcast_ref(),
+            Self::V4 { .. } | Self::Other(_) => None,
+        }
+    }
+
     /// Returns the address of this end.
     pub(crate) fn host(&self) -> Address {
         match self {
             Self::V4 { host, .. } => Address::Inet((*host).into()),
             Self::Other(ends) => ends.0.clone(),
+            Self::Given(ends) => ends.0.clone(),
         }
     }
 
@@ -144,6 +164,7 @@ impl AddressPair {
         match self {
             Self::V4 { peer, .. } => Address::Inet((*peer).into()),
             Self::Other(ends) => ends.1.clone(),
+            Self::Given(ends) => ends.1.clone(),
         }
     }
 }

@@ -218,7 +218,7 @@ impl<'d> Arguments<'d> {
                 let range = if field.name().is_some() { field.name_range() } else { field.range() };
                 description.error(range, kind)
             })?;
-            let argument = Argument { description, name, field };
+            let argument = Argument::new(description, name, field);
             match given.iter_mut().find(|other| other.name == name) {
                 None => given.push(argument),
                 // The last of several equal keywords wins.
@@ -289,6 +289,10 @@ pub struct Argument<'d> {
 }
 
 impl<'d> Argument<'d> {
+    pub(super) fn new(description: &'d Description, name: &'static str, field: &'d Field) -> Self {
+        Self { description, name, field }
+    }
+
     /// Returns the text, without its escapes.
     pub fn value(self) -> &'d str {
         self.field.value()

@@ -118,7 +118,29 @@ impl Description {
     /// ```
     pub fn unknown_type(&self, known: &[&str]) -> DescriptionError {
         let known = known.iter().map(|&name| name.to_owned()).collect();
-        self.error(self.kind.value_range(), DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
+        self.error(self.kind_range(), DescriptionErrorKind::UnknownType { name: self.kind.value.clone(), known })
+    }
+
+    /// Returns the text from a byte offset on. In a type that prefixes another description, the
+    /// position of a field is one.
+    pub(super) fn text_from(&self, at: usize) -> &str {
+        &self.text[at..]
+    }
+
+    /// Creates the error of this description for an error in its text from `at` on.
+    pub(super) fn error_behind(&self, at: usize, error: DescriptionError) -> DescriptionError {
+        let range = error.range();
+        self.error(at + range.start..at + range.end, error.into_kind())
+    }
+
+    /// Returns the bytes of the type.
+    pub(super) fn kind_range(&self) -> Range<usize> {
+        self.kind.value_range()
+    }
+
+    /// Returns `true` for a field that is written in front of the type.
+    pub(super) fn is_before_kind(&self, field: &Field) -> bool {
+        field.at < self.kind.at
     }
 
     /// Creates an error about a part of the text: a field, its name or its value, or the end.

@@ -70,6 +70,10 @@ impl DescriptionError {
     pub fn kind(&self) -> &DescriptionErrorKind {
         &self.kind
     }
+
+    pub(super) fn into_kind(self) -> DescriptionErrorKind {
+        self.kind
+    }
 }
 
 /// The kinds of errors in a description.

@@ -27,6 +27,8 @@
 //! | `tls:example.org:443` | to a host over TLS, verified by the platform's trust roots |
 //! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same, with other roots and an identity |
 //! | `tls:example.org:443:endpoint=unix\:/run/tunnel.sock` | to that host over TLS through another endpoint |
+//! | `haproxy:tcp:8080` | on port 8080, behind a proxy that names its clients; any other type may stand there |
+//! | `haproxy:tcp:localhost:8080` | to a host that expects such a header |
 //!
 //! Some options are given by name only. Ports and clients over TCP and TLS take `noDelay`,
 //! `reuseAddress`, `reusePort`, `receiveBuffer`, `sendBuffer`, `queueLimit` and `atQueueLimit`
@@ -44,6 +46,7 @@ mod arguments;
 mod description;
 mod description_error;
 mod group;
+mod haproxy;
 mod hostname;
 mod options;
 mod registry;
@@ -59,6 +62,7 @@ pub use self::adopted::AdoptedStreamServerEndpoint;
 pub use self::arguments::{Argument, Arguments, ScopedIp, TcpClientSpec, TcpServerSpec};
 pub use self::description::{Description, Field, quote_string_argument};
 pub use self::description_error::{DescriptionError, DescriptionErrorKind};
+pub use self::haproxy::{HaproxyClientEndpoint, HaproxyServerEndpoint};
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};

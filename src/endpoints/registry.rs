@@ -16,7 +16,7 @@ use super::description::Description;
 use super::description_error::DescriptionError;
 #[cfg(feature = "tls")]
 use super::tls;
-use super::{ClientEndpoint, ServerEndpoint, adopted, tcp, unix};
+use super::{ClientEndpoint, ServerEndpoint, adopted, haproxy, tcp, unix};
 use crate::reactor::Reactor;
 
 /// The types of endpoints that descriptions may name, each with the function that creates its
@@ -65,9 +65,9 @@ type Parser<E> = dyn Fn(&Reactor, &Description, &EndpointRegistry) -> Result<Box
 type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
-    /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`, `ssl`
-    /// and `tls` for servers, `tcp`, `unix`, `ssl` and `tls` for clients. `ssl` and `tls` need the
-    /// feature `tls`.
+    /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`,
+    /// `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `haproxy`, `ssl` and `tls` for
+    /// clients. `ssl` and `tls` need the feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {
@@ -78,6 +78,14 @@ impl EndpointRegistry {
         registry.servers.insert("fd".to_owned(), Rc::new(|reactor, text, _| adopted::descriptor(reactor, text)));
         registry.servers.insert("systemd".to_owned(), Rc::new(|reactor, text, _| adopted::systemd(reactor, text)));
         registry.clients.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::client(reactor, text)));
+        registry.servers.insert(
+            "haproxy".to_owned(),
+            Rc::new(|reactor, text, types| haproxy::server(text, |inner| types.server_from_string(reactor, inner))),
+        );
+        registry.clients.insert(
+            "haproxy".to_owned(),
+            Rc::new(|reactor, text, types| haproxy::client(text, |inner| types.client_from_string(reactor, inner))),
+        );
         #[cfg(feature = "tls")]
         {
             let (servers, clients) = (&mut registry.servers, &mut registry.clients);

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::Protocol;
 use super::joint::{ErasedJoint, Joint};
+use super::preamble::{Preamble, PreambleJoint};
 use crate::address::Address;
 use crate::error::Unavailable;
 use crate::failure::{Guarded, Panicked, Result, drop_guarded, guarded, guarded_result};
@@ -228,23 +229,35 @@ impl<F> fmt::Debug for SharedFactory<F> {
 #[derive(Clone)]
 pub struct BoxedFactory {
     shared: FactoryHandle,
-    prepare: Option<Rc<Preparation>>,
+    /// `None` for most factories, so that a connection without steps checks for them once.
+    steps: Option<Rc<BuildSteps>>,
 }
 
 /// A step for each transport, taken before its protocol's first callback.
 type Preparation = dyn Fn(&Transport) -> Result<()>;
 
+/// Begins to read the bytes in front of those of the protocol. `None` refuses the peer.
+type BeginPreamble = dyn Fn(&Address) -> Option<Box<dyn Preamble>>;
+
+/// Steps of each connection beyond building its protocol.
+enum BuildSteps {
+    /// Taken after the protocol was built: first those that lead, then the others.
+    Prepare { lead: Option<Rc<Preparation>>, rest: Option<Rc<Preparation>> },
+    /// Read first. The factory behind it builds the protocol.
+    Preamble(Rc<BeginPreamble>, BoxedFactory),
+}
+
 impl BoxedFactory {
     /// Erases the factory's type.
     pub fn new(factory: impl Factory) -> Self {
-        Self { shared: FactoryHandle(Some(Rc::new(Counted::new(factory)))), prepare: None }
+        Self { shared: FactoryHandle(Some(Rc::new(Counted::new(factory)))), steps: None }
     }
 
     /// Returns the same factory with a step that each transport takes first (Twisted: a wrapping
     /// factory). It is for endpoints that wrap other endpoints, to start TLS for instance. The step
     /// runs after the protocol was built, and before its `connection_made`. Of several steps, the
-    /// one added last runs first, because it is nearest to the network. A failure ends the
-    /// connection.
+    /// one added last runs first, because it is nearest to the network. A PROXY header is nearer
+    /// than all of them. A failure ends the connection.
     ///
     /// ```
     /// use ropewalk::protocol::BoxedFactory;
@@ -260,24 +273,74 @@ impl BoxedFactory {
     #[must_use]
     pub fn prepared(self, first: impl Fn(&Transport) -> Result<()> + 'static) -> Self {
         let first = Guarded::new(first);
-        let prepare: Rc<Preparation> = match self.prepare {
-            None => Rc::new(move |transport| (*first)(transport)),
-            Some(then) => Rc::new(move |transport| {
-                (*first)(transport)?;
-                then(transport)
-            }),
+        self.prepared_by(Rc::new(move |transport| (*first)(transport)), false)
+    }
+
+    /// Returns the same factory with a step that comes before all those of
+    /// [`prepared`](Self::prepared), whichever is added last. It is for bytes that are the first on
+    /// the wire.
+    pub(crate) fn led_by(self, first: impl Fn(&Transport) -> Result<()> + 'static) -> Self {
+        self.prepared_by(Rc::new(first), true)
+    }
+
+    fn prepared_by(self, first: Rc<Preparation>, leads: bool) -> Self {
+        let steps = match self.steps.as_deref() {
+            Some(BuildSteps::Preamble(begin, then)) => {
+                BuildSteps::Preamble(Rc::clone(begin), then.clone().prepared_by(first, leads))
+            }
+            Some(BuildSteps::Prepare { lead, rest }) if leads => {
+                BuildSteps::Prepare { lead: Some(in_order(first, lead.clone())), rest: rest.clone() }
+            }
+            Some(BuildSteps::Prepare { lead, rest }) => {
+                BuildSteps::Prepare { lead: lead.clone(), rest: Some(in_order(first, rest.clone())) }
+            }
+            None if leads => BuildSteps::Prepare { lead: Some(first), rest: None },
+            None => BuildSteps::Prepare { lead: None, rest: Some(first) },
         };
-        Self { shared: self.shared, prepare: Some(prepare) }
+        Self { shared: self.shared, steps: Some(Rc::new(steps)) }
+    }
+
+    /// Returns the same factory behind a preamble: bytes at the front of each connection that are
+    /// read before the protocol is built, and before any preparation. `begin` gets the peer's
+    /// address.
+    pub(crate) fn preceded_by(self, begin: impl Fn(&Address) -> Option<Box<dyn Preamble>> + 'static) -> Self {
+        let shared = self.shared.clone();
+        Self { shared, steps: Some(Rc::new(BuildSteps::Preamble(Rc::new(begin), self))) }
     }
 
     /// Builds a protocol and joins it to `transport`.
     pub(crate) fn build(&self, transport: Transport) -> Result<Option<Rc<dyn ErasedJoint>>, Panicked> {
+        match &self.steps {
+            None => self.build_joint(transport),
+            Some(steps) => self.build_in_steps(steps, transport),
+        }
+    }
+
+    #[inline(always)]
+    fn build_joint(&self, transport: Transport) -> Result<Option<Rc<dyn ErasedJoint>>, Panicked> {
         let built = guarded(|| self.shared.with(|factory| factory.build(transport)))?;
-        let joint = built.unwrap_or_else(|busy| refuse(&busy));
-        if let (Some(joint), Some(prepare)) = (&joint, &self.prepare)
-            && let Err(failure) = guarded_result(|| prepare(joint.transport()))
-        {
-            joint.callback_failed("the preparation of a transport", failure);
+        Ok(built.unwrap_or_else(|busy| refuse(&busy)))
+    }
+
+    #[inline(never)]
+    fn build_in_steps(
+        &self,
+        steps: &BuildSteps,
+        transport: Transport,
+    ) -> Result<Option<Rc<dyn ErasedJoint>>, Panicked> {
+        let (lead, rest) = match steps {
+            BuildSteps::Preamble(begin, then) => {
+                let Some(preamble) = guarded(|| begin(&transport.peer()))? else { return Ok(None) };
+                return Ok(Some(Rc::new(PreambleJoint::new(preamble, transport, then.clone())?)));
+            }
+            BuildSteps::Prepare { lead, rest } => (lead, rest),
+        };
+        let joint = self.build_joint(transport)?;
+        if let Some(joint) = &joint {
+            let prepare = |step: &Rc<Preparation>| guarded_result(|| step(joint.transport()));
+            if let Err(failure) = lead.iter().chain(rest).try_for_each(prepare) {
+                joint.callback_failed("the preparation of a transport", failure);
+            }
         }
         Ok(joint)
     }
@@ -408,6 +471,17 @@ struct Uncounted<'a>(&'a Cell<u32>);
 impl Drop for Uncounted<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Makes one step of two.
+fn in_order(first: Rc<Preparation>, then: Option<Rc<Preparation>>) -> Rc<Preparation> {
+    match then {
+        None => first,
+        Some(then) => Rc::new(move |transport| {
+            first(transport)?;
+            then(transport)
+        }),
     }
 }
 

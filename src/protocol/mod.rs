@@ -8,6 +8,7 @@ mod connection;
 mod connections;
 mod factory;
 mod joint;
+mod preamble;
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,7 @@ pub use connections::{Connections, ConnectionsIter, Tracked, TrackedFactory};
 pub(crate) use factory::FactoryGuard;
 pub use factory::{BoxedFactory, Factory, IntoProtocol, SharedFactory, for_protocol};
 pub(crate) use joint::ErasedJoint;
+pub(crate) use preamble::{Preamble, PreambleRead};
 
 use crate::failure::{Failure, Result};
 use crate::transport::Transport;

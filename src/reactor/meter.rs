@@ -202,6 +202,12 @@ impl Observer for Meter {
         self.change(id, |traffic| traffic.received = traffic.received.saturating_sub(rest.len() as u64));
     }
 
+    fn taken(&self, id: Id, data: &[u8]) {
+        if let Some(inner) = &self.inner {
+            inner.taken(id, data);
+        }
+    }
+
     fn returned(&self, id: Id) {
         if let Some(inner) = &self.inner {
             inner.returned(id);

@@ -32,6 +32,7 @@ pub(crate) mod observer;
 pub(crate) mod outgoing;
 mod producer;
 pub(crate) mod queue_limit;
+mod readdressed;
 mod rest;
 pub(crate) mod send_queue;
 pub(crate) mod settle;

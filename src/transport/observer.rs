@@ -47,6 +47,8 @@ pub(crate) trait Observer {
     /// A protocol above `level` layers has returned the end of the bytes that it was given. It will
     /// be given them again.
     fn kept(&self, id: Id, level: usize, rest: &[u8]);
+    /// The engine has taken the next bytes for itself, before there is a protocol or a layer.
+    fn taken(&self, id: Id, data: &[u8]);
     /// The call is over: it returned, failed, or panicked.
     fn returned(&self, id: Id);
     /// A connection was discarded: its protocol is not called any more, and its unsent bytes are

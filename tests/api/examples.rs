@@ -318,6 +318,36 @@ fn proxy_passes_everything_on() {
     assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
 }
 
+/// Two `proxy` in a row: the first one names its client to the second one, which would refuse a
+/// connection without a header.
+#[test]
+fn a_proxy_behind_a_proxy() {
+    own_process!();
+    let (target, answering) = listening_peer(|mut stream| {
+        let mut request = Vec::new();
+        stream.read_to_end(&mut request).unwrap();
+        stream.write_all(&request).unwrap();
+    });
+    let address = |proxy: &Running| -> SocketAddr {
+        proxy.line().strip_prefix("listening on ").expect("its address").parse().expect("an address")
+    };
+    let back = Running::start("proxy", &["haproxy:tcp:0:interface=127.0.0.1", &format!("tcp:{target}")]);
+    let behind = format!("tcp:{}", address(&back));
+    let front = Running::start("proxy", &["tcp:0:interface=127.0.0.1", &behind, "named"]);
+    let mut stream = dial(address(&front));
+    stream.write_all(b"hello").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"hello");
+    answering.join().unwrap();
+    for proxy in [front, back] {
+        proxy.signal(Signal::TERM);
+        let (status, _, errors) = proxy.end();
+        assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
+    }
+}
+
 /// `proxy` with a target that refuses: it closes the connection, prints the reason, and goes on.
 #[test]
 fn proxy_without_a_target_closes() {
@@ -329,7 +359,11 @@ fn proxy_without_a_target_closes() {
     let mut expected = Vec::new();
     for _ in 0..2 {
         let mut stream = dial(address);
-        expected.push(format!("{} gets no connection: {target} refused the connection", stream.local_addr().unwrap()));
+        expected.push(format!(
+            "ropewalk::protocols::forward: error: a connection can't be forwarded, and is closed (peer: {}; failure: \
+             {target} refused the connection)",
+            stream.local_addr().unwrap()
+        ));
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
     proxy.signal(Signal::TERM);

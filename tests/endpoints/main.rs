@@ -10,5 +10,7 @@ mod endpoints;
 mod handed_over;
 mod handed_over_processes;
 mod happy_eyeballs;
+mod haproxy;
+mod haproxy_program;
 mod host_names;
 mod registry;

@@ -81,7 +81,7 @@ fn errors_of_ones_own() {
         ("named:blog", 10, "port is missing"),
         ("named:name=wiki", 11, "expected the name of a service"),
         (r"local:8\", 7, "a backslash ends the description"),
-        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected fd, local, named, "),
+        ("loca:80", 0, "\"loca\" is not a type of endpoint: expected fd, haproxy, local, named, "),
     ] {
         let (at, said) = error(registry.server_from_string(&reactor, text));
         assert!(at == position && said.contains(expectation), "{said}: not {expectation:?} at {position}");
@@ -110,9 +110,12 @@ fn prefixes_are_taken() {
 }
 
 /// The types that are built in, as errors list them.
-const SERVERS: &str =
-    if cfg!(feature = "tls") { "fd, ssl, systemd, tcp, tcp6, tls or unix" } else { "fd, systemd, tcp, tcp6 or unix" };
-const CLIENTS: &str = if cfg!(feature = "tls") { "ssl, tcp, tls or unix" } else { "tcp or unix" };
+const SERVERS: &str = if cfg!(feature = "tls") {
+    "fd, haproxy, ssl, systemd, tcp, tcp6, tls or unix"
+} else {
+    "fd, haproxy, systemd, tcp, tcp6 or unix"
+};
+const CLIENTS: &str = if cfg!(feature = "tls") { "haproxy, ssl, tcp, tls or unix" } else { "haproxy, tcp or unix" };
 
 /// The same one by one.
 fn listed(types: &str) -> Vec<&str> {
@@ -136,8 +139,9 @@ fn unknown_types_list_what_is_known() {
         assert!(said.1.ends_with(&is_not(known)), "{}", said.1);
     }
     let (_, said) = error(registry.client_from_string(&reactor, "tcp6:::1:80"));
-    assert!(said.ends_with(&format!("\"tcp6\" is not a type of endpoint: expected local, {CLIENTS}")), "{said}");
-    let (servers, clients) = (listed(SERVERS), [vec!["local"], listed(CLIENTS)].concat());
+    let known = CLIENTS.replace("haproxy, ", "haproxy, local, ");
+    assert!(said.ends_with(&format!("\"tcp6\" is not a type of endpoint: expected {known}")), "{said}");
+    let (servers, clients) = (listed(SERVERS), listed(&known));
     assert_eq!(format!("{registry:?}"), format!("EndpointRegistry {{ servers: {servers:?}, clients: {clients:?} }}"));
 }
 

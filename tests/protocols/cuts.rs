@@ -2,36 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::recorder::{length_frames, stop_frames};
+use super::targets::assert_same as same;
 use super::*;
-
-fn same<R: 'static>(input: &[u8], cuts: &[usize], make: impl Fn() -> Recorder<R>)
-where
-    Recorder<R>: Protocol,
-{
-    let (mut rest, mut chunks) = (input, Vec::new());
-    for cut in cuts {
-        let (chunk, behind) = rest.split_at(rest.len().min(*cut));
-        chunks.push(chunk);
-        rest = behind;
-    }
-    chunks.push(rest);
-    let all = |chunks: &[&[u8]]| {
-        let (observed, record) = Observed::new(make());
-        let connection = ropewalk::testing::StringTransport::new().joined(observed);
-        for chunk in chunks {
-            connection.deliver(chunk);
-            // A pause lasts until the chunk is delivered, and each of its bytes may bring one.
-            for _ in 0..chunk.len() {
-                connection.transport().resume_producing();
-                connection.turn();
-            }
-        }
-        (record.take(), connection.lost().map(|reason| reason.to_string()))
-    };
-    let whole = all(&[input]);
-    assert_eq!(all(&chunks), whole);
-    assert_eq!(all(&input.chunks(1).collect::<Vec<_>>()), whole);
-}
 
 /// Text made of the parts that mean something to the receivers, and of noise.
 fn text(parts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
@@ -87,5 +60,30 @@ proptest! {
     ) {
         let make = [IntNStringReceiver::int8, IntNStringReceiver::int16, IntNStringReceiver::int32][width];
         same(&input, &cuts, || Recorder { is_lenient, is_pausing, ..Recorder::new(make().max_length(8)) });
+    }
+
+    /// Messages that a function cuts, by their length.
+    #[test]
+    fn of_frames_with_a_length(
+        input in text(&["\0\0\0", "\0\0\0\0", "\0\0\0\x01a", "\0\0\0\x05pause", "\0\0\0\x05blink",
+                        "\0\0\0\x03bye", "\0\0\0\x0a0123456789", "\x01\0\0\0"]),
+        cuts in cuts(),
+        is_lenient: bool,
+        is_pausing: bool,
+    ) {
+        same(&input, &cuts, || Recorder {
+            is_lenient, is_pausing, ..Recorder::new(length_frames().max_length(12))
+        });
+    }
+
+    /// Messages that a function cuts behind a full stop, or refuses.
+    #[test]
+    fn of_frames_with_a_stop(
+        input in text(&["a", ".", "....pause.", "1234blink.", "....bye.", "!", "a long message."]),
+        cuts in cuts(),
+        is_lenient: bool,
+        is_pausing: bool,
+    ) {
+        same(&input, &cuts, || Recorder { is_lenient, is_pausing, ..Recorder::new(stop_frames().max_length(12)) });
     }
 }

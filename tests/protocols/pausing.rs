@@ -1,6 +1,8 @@
 //! Pauses, closes and layers in the middle of a chunk.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ropewalk::error::ConnectionClosed;

@@ -7,6 +7,7 @@ use std::path::Path;
 use ropewalk::testing::{ChunkingCheck, StringTransport};
 
 use super::common::allocator;
+use super::recorder::length_frames;
 use super::*;
 
 /// A receiver, and how its messages look.
@@ -46,10 +47,24 @@ const RECEIVERS: &[Kind] = &[
         encode: |message| [&u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat(),
         starts: || [20_000_u32.to_be_bytes().to_vec(), u32::MAX.to_be_bytes().to_vec()],
     },
+    Kind {
+        name: "FrameReceiver",
+        run: |check| check.with(&|| length_frames().max_length(4 + LIMIT_BYTES)),
+        encode: |message| [&u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat(),
+        starts: || [20_000_u32.to_be_bytes().to_vec(), u32::MAX.to_be_bytes().to_vec()],
+    },
+];
+
+/// Receivers whose duties are tested elsewhere: they take one message only, or copy by design. Each
+/// has a file, and its tests of every cut and of the limits.
+const ELSEWHERE: &[(&str, &str, [&str; 2])] = &[
+    ("ProxyHeaderReader", "proxy_headers.rs", ["good_headers_in_each_cut", "a_binary_header_has_a_limit"]),
+    ("CodecReceiver", "codecs.rs", ["every_cut_gives_the_same_items", "limits_hold"]),
 ];
 
 /// A check of any receiver.
 trait Check {
+    fn frames(&self, make: &dyn Fn() -> FrameReceiver);
     fn lines(&self, make: &dyn Fn() -> LineReceiver);
     fn netstrings(&self, make: &dyn Fn() -> NetstringReceiver);
     fn prefixed(&self, make: &dyn Fn() -> IntNStringReceiver);
@@ -76,6 +91,7 @@ macro_rules! checked {
     };
 }
 
+checked!(FrameReceiver, frames);
 checked!(LineReceiver, lines);
 checked!(NetstringReceiver, netstrings);
 checked!(IntNStringReceiver, prefixed);
@@ -94,6 +110,9 @@ macro_rules! check {
             }
         }
         impl Check for $name<'_> {
+            fn frames(&self, make: &dyn Fn() -> FrameReceiver) {
+                self.check(make);
+            }
             fn lines(&self, make: &dyn Fn() -> LineReceiver) {
                 self.check(make);
             }
@@ -113,15 +132,30 @@ macro_rules! check {
 /// A receiver of the crate without these tests is a mistake.
 #[test]
 fn every_receiver_is_listed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocols");
-    let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("pub struct "));
-        let names = names.filter_map(|rest| rest.split([' ', '<', '{', '(', ';']).next());
-        found.extend(names.filter(|name| name.ends_with("Receiver")).map(str::to_owned));
+    fn search(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                search(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("pub struct "));
+            let names = names.filter_map(|rest| rest.split([' ', '<', '{', '(', ';']).next());
+            let is_receiver = |name: &&str| name.ends_with("Receiver") || name.ends_with("Reader");
+            found.extend(names.filter(is_receiver).map(str::to_owned));
+        }
     }
-    assert_eq!(found, RECEIVERS.iter().map(|kind| kind.name.to_owned()).collect());
+    let (root, mut found) = (Path::new(env!("CARGO_MANIFEST_DIR")), BTreeSet::new());
+    search(&root.join("src"), &mut found);
+    let listed = RECEIVERS.iter().map(|kind| kind.name).chain(ELSEWHERE.iter().map(|(name, ..)| *name));
+    assert_eq!(found, listed.map(str::to_owned).collect());
+    for (name, file, tests) in ELSEWHERE {
+        let text = std::fs::read_to_string(root.join("tests/protocols").join(file)).unwrap();
+        for test in tests {
+            assert!(text.contains(&format!("#[test]\nfn {test}() {{")), "{name} has no test {test} in {file}");
+        }
+    }
 }
 
 /// F61: the chunking check passes, with messages that pause and resume, that close, and that are

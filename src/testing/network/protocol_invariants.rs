@@ -106,6 +106,12 @@ impl Observer for ProtocolInvariants {
         }
     }
 
+    fn taken(&self, id: Id, data: &[u8]) {
+        if let Some(socket) = self.socket(id) {
+            self.kernel.borrow_mut().gives(socket, 0, data);
+        }
+    }
+
     fn returned(&self, _id: Id) {
         self.running.set(None);
     }

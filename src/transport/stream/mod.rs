@@ -234,6 +234,12 @@ impl Stream {
         }
     }
 
+    /// Creates a stream that is over, in the place of one that has moved.
+    pub(crate) fn over() -> Self {
+        let states = States { reading: Reading::Ended, writing: Writing::Shut, closing: Closing::Over, ..States::OPEN };
+        Self { states, ..Self::new() }
+    }
+
     /// Makes `connection_made` the first step of this new stream.
     pub(crate) fn begin_unmade(&mut self) {
         self.states.receiving = Receiving::Unmade;
