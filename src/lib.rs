@@ -139,6 +139,7 @@ pub mod failure;
 pub mod interfaces;
 pub mod locks;
 mod log;
+pub mod policies;
 pub mod protocol;
 pub mod protocols;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulated network draws more kinds of numbers"))]

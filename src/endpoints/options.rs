@@ -13,15 +13,18 @@
 //! | `queueLimit=8388608` | all | [`ListenOptions::queue_limit`] |
 //! | `atQueueLimit=abort` | all | [`LimitAction`](crate::transport::LimitAction): `abort`, `pause` or `tell` |
 //!
+//! Ports also have limits and policies: see `policies.rs`.
+//!
 //! `atQueueLimit` is `abort` unless given: a limit in a description holds whatever the program
 //! does.
 
 use super::arguments::{Argument, Arguments, ScopedIp};
 use super::description::DescriptionError;
+pub(super) use super::policies::POLICIES;
 use crate::reactor::{ConnectOptions, ConnectionOptions, ListenOptions};
 use crate::transport::QueueLimit;
 
-/// Options of TCP ports that are given by name only.
+/// Options of TCP ports that are given by name only, besides their [policies](POLICIES).
 pub(super) const LISTEN: [&str; 8] =
     ["noDelay", "ipv6Only", "reuseAddress", "reusePort", "receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
@@ -30,8 +33,13 @@ pub(super) const LISTEN: [&str; 8] =
 pub(super) const CONNECT: [&str; 7] =
     ["noDelay", "reuseAddress", "reusePort", "receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
-/// Options of UNIX sockets that are given by name only.
+/// Options of UNIX sockets that are given by name only, besides the [policies](POLICIES) of ports.
 pub(super) const UNIX: [&str; 4] = ["receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
+
+/// Returns the names of a TCP port's options: `more`, those of all ports, and their policies.
+pub(super) fn of_port(more: &[&'static str]) -> Vec<&'static str> {
+    [more, &LISTEN, &POLICIES].concat()
+}
 
 impl<'d> Arguments<'d> {
     /// Reads the options of a TCP port on this interface.
@@ -52,6 +60,7 @@ impl<'d> Arguments<'d> {
             options = options.scope(name);
         }
         self.read_connection_options(options.connections())?;
+        self.read_policies(options.connections())?;
         Ok(options)
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::policies::{ConnectionLimits, ConnectionPolicies};
 use crate::transport::QueueLimit;
 
 /// The default backlog: as many waiting connections as the system allows. The system cuts the
@@ -68,6 +69,9 @@ pub(crate) struct ConnectionOptions {
     pub(crate) send_buffer: Option<u32>,
     /// The bound on the queue of bytes that the system has not taken.
     pub(crate) queue_limit: Option<QueueLimit>,
+    /// The limits of a port's connections, and the policies with which they begin (ports only).
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) policies: ConnectionPolicies,
 }
 
 impl ConnectionOptions {
@@ -79,6 +83,8 @@ impl ConnectionOptions {
             receive_buffer: None,
             send_buffer: None,
             queue_limit: None,
+            limits: ConnectionLimits::new(),
+            policies: ConnectionPolicies::new(),
         }
     }
 }

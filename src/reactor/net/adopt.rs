@@ -15,12 +15,14 @@ use std::cell::RefMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use super::admission::apply_policies;
 use super::listener::{ListenerState, PortCore};
 use super::port_role::{PortRole, TakenRole};
 use crate::address::{AddressFamily, AddressPair};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{AdoptError, ConnectError, ListenError, NotAdopted};
 use crate::failure::Result;
+use crate::policies::{ConnectionLimits, ConnectionPolicies};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::{
     AdoptedOptions, AnyBackend, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, Role,
@@ -76,6 +78,20 @@ impl AdoptOptions {
     /// have no file.
     pub fn remove_file(mut self, on: bool) -> Self {
         self.0.remove_file = on;
+        self
+    }
+
+    /// Limits the connections of an adopted port, as
+    /// [`ListenOptions::limits`](crate::ListenOptions::limits) does. An adopted connection has no
+    /// such limits.
+    pub fn limits(mut self, limits: ConnectionLimits) -> Self {
+        self.0.connections.limits = limits;
+        self
+    }
+
+    /// Sets the policies with which the adopted connection, or those of the adopted port, begin.
+    pub fn policies(mut self, policies: ConnectionPolicies) -> Self {
+        self.0.connections.policies = policies;
         self
     }
 
@@ -249,6 +265,7 @@ impl Core {
         match adopted {
             Ok(()) => {
                 *port.state.borrow_mut() = ListenerState::Listening(id);
+                self.begin_limits(&port, id);
                 if port.hands_over() {
                     self.net.add_shared_port(&port);
                 }
@@ -294,7 +311,7 @@ impl Core {
         self.at_end_of_turn(move |core| {
             // It may have been cancelled meanwhile. The socket is closed then.
             if !promise.is_called() {
-                core.join_adopted(socket, ends, options.connections.queue_limit, &factory, &promise);
+                core.join_adopted(socket, ends, &options.connections, &factory, &promise);
             }
         });
         Ok(connection)
@@ -317,7 +334,7 @@ impl Core {
         &self,
         socket: OwnedFd,
         ends: AddressPair,
-        limit: Option<QueueLimit>,
+        options: &ConnectionOptions,
         factory: &BoxedFactory,
         promise: &Promise<AnyConnection>,
     ) {
@@ -329,7 +346,8 @@ impl Core {
         }
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
-        transport.begin_with_limit(limit);
+        transport.begin_with_limit(options.queue_limit);
+        apply_policies(options.policies, &transport);
         let built = match factory.build(transport) {
             Ok(Some(joint)) if !promise.is_called() => Ok(joint),
             Ok(Some(_)) => Err(ConnectError::ConnectingCancelled { to: peer.to_string() }.into()),

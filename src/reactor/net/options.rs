@@ -12,6 +12,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use crate::address::unmapped;
+use crate::policies::{ConnectionLimits, ConnectionPolicies};
 use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions};
 use crate::transport::QueueLimit;
 
@@ -50,6 +51,25 @@ macro_rules! connection_setters {
 
         pub(crate) fn connections(&mut self) -> &mut ConnectionOptions {
             &mut self.$($field).+
+        }
+    };
+}
+
+/// The setters of the options of ports.
+macro_rules! port_setters {
+    ($($field:ident).+) => {
+        /// Limits the connections of the port: in all, of one peer, accepted in a second. No limits
+        /// by default.
+        pub fn limits(mut self, limits: ConnectionLimits) -> Self {
+            self.$($field).+.limits = limits;
+            self
+        }
+
+        /// Sets the policies with which connections of the port begin: limits of time, rates, a log
+        /// of traffic. None by default. A total rate is that of the port.
+        pub fn policies(mut self, policies: ConnectionPolicies) -> Self {
+            self.$($field).+.policies = policies;
+            self
         }
     };
 }
@@ -150,6 +170,7 @@ impl ListenOptions {
 
     tcp_setters!(port.connections);
     connection_setters!(port.connections);
+    port_setters!(port.connections);
 }
 
 impl Default for ListenOptions {
@@ -199,6 +220,7 @@ impl UnixListenOptions {
     }
 
     connection_setters!(port.connections);
+    port_setters!(port.connections);
 }
 
 impl Default for UnixListenOptions {

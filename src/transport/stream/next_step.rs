@@ -9,6 +9,9 @@ impl Stream {
         if self.states.receiving == Receiving::Unmade && !self.is_over() {
             return Step::TellOfQueue;
         }
+        if let Some(step) = self.policy_step() {
+            return step;
+        }
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
@@ -82,9 +85,10 @@ impl Stream {
             return Step::ArmDeadline(after);
         }
         // The backend gets a request only if it differs from the last one.
-        let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
+        let on = if self.is_policed() { Receiving::Policed } else { Receiving::On };
+        let wanted = if self.wants_to_receive() { on } else { Receiving::Off };
         if std::mem::replace(&mut self.states.receiving, wanted) != wanted {
-            return Step::Receive(wanted == Receiving::On);
+            return Step::Receive(wanted != Receiving::Off);
         }
         if self.held_is_due() {
             return Step::DeliverHeld;
@@ -120,6 +124,9 @@ impl Stream {
     fn close(&mut self, mode: CloseMode) -> Step {
         self.states.closing = Closing::Over;
         self.drop_queue();
+        if let Some(policy) = self.policy_mut() {
+            policy.end();
+        }
         Step::Close(mode)
     }
 }
