@@ -57,6 +57,7 @@
 //! | [`error`], [`failure`] | the errors of the engine, and [`Failure`], which carries any error |
 //! | [`address`] | [`Address`] of a connection's end, and host names |
 //! | [`locks`] | locks between processes |
+//! | [`policies`] | limits of time and of connections, rates, logs of traffic |
 //! | [`protocols`] | ready-made parts of protocols, such as sending a file |
 //! | `streams` | byte streams for async libraries (feature `async`) |
 //! | `testing` | the test kit (feature `testing`) |
@@ -186,6 +187,8 @@ mod guides {
     struct Logs;
     #[doc = include_str!("../docs/other-loops.md")]
     struct OtherLoops;
+    #[doc = include_str!("../docs/policies.md")]
+    struct Policies;
     #[doc = include_str!("../docs/services.md")]
     struct Services;
     #[doc = include_str!("../docs/testing.md")]

@@ -239,6 +239,10 @@ impl<F: Factory> Factory for Counted<F> {
         self.inner.build_protocol(peer)
     }
 
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.inner.prepare_transport(transport)
+    }
+
     fn do_start(&mut self) {
         self.log.add("start");
     }

@@ -75,6 +75,10 @@ impl<F: Factory<Protocol = Role>> Factory for Beginning<F> {
         Some(role.begins(self.begin.clone()))
     }
 
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.inner.prepare_transport(transport)
+    }
+
     fn do_start(&mut self) {
         self.inner.do_start();
     }
