@@ -20,7 +20,6 @@
 
 use super::arguments::{Argument, Arguments, ScopedIp};
 use super::description::DescriptionError;
-pub(super) use super::policies::POLICIES;
 use crate::reactor::{ConnectOptions, ConnectionOptions, ListenOptions};
 use crate::transport::QueueLimit;
 
@@ -35,6 +34,26 @@ pub(super) const CONNECT: [&str; 7] =
 
 /// Options of UNIX sockets that are given by name only, besides the [policies](POLICIES) of ports.
 pub(super) const UNIX: [&str; 4] = ["receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
+
+/// Limits and policies of ports, which are given by name only: see `policies.rs`.
+pub(super) const POLICIES: [&str; 16] = [
+    "maxConnections",
+    "maxPerPeer",
+    "peerPrefix",
+    "acceptRate",
+    "whenFull",
+    "idleTimeout",
+    "receiveTimeout",
+    "firstBytes",
+    "lifetime",
+    "rate",
+    "receiveRate",
+    "sendRate",
+    "totalRate",
+    "totalReceiveRate",
+    "totalSendRate",
+    "trafficLog",
+];
 
 /// Returns the names of a TCP port's options: `more`, those of all ports, and their policies.
 pub(super) fn of_port(more: &[&'static str]) -> Vec<&'static str> {

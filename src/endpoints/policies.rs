@@ -26,26 +26,6 @@ use super::description::DescriptionError;
 use crate::policies::{ConnectionLimits, ConnectionPolicies, Rate, TrafficFormat, WhenFull};
 use crate::reactor::ConnectionOptions;
 
-/// The names of the options.
-pub(super) const POLICIES: [&str; 16] = [
-    "maxConnections",
-    "maxPerPeer",
-    "peerPrefix",
-    "acceptRate",
-    "whenFull",
-    "idleTimeout",
-    "receiveTimeout",
-    "firstBytes",
-    "lifetime",
-    "rate",
-    "receiveRate",
-    "sendRate",
-    "totalRate",
-    "totalReceiveRate",
-    "totalSendRate",
-    "trafficLog",
-];
-
 impl Arguments<'_> {
     /// Reads the given limits and policies of a port.
     pub(super) fn read_policies(&self, options: &mut ConnectionOptions) -> Result<(), DescriptionError> {

@@ -59,6 +59,7 @@ fn a_full_queue_of_streams_pauses_its_port() {
         let left: usize = 4 - n;
         assert_eq!((incoming.waiting(), incoming.port().is_paused()), (left.min(2), left >= 2));
     }
+    memory.settle().unwrap();
     assert!(peers.iter().all(|peer| peer.is_ended()), "each stream was dropped");
     // The program's own pause is another one.
     incoming.port().pause_accepting();

@@ -52,7 +52,7 @@ fn errors_say_what_was_expected() {
     for (text, error) in [
         (
             "tcp:80:idleTimeout=0",
-            r#"in "tcp:80:idleTimeout=0" at byte 19: "0" is not a idleTimeout: expected seconds above 0, such as 30 or 0.5"#,
+            r#"in "tcp:80:idleTimeout=0" at byte 19: "0" is not an idleTimeout: expected seconds above 0, such as 30 or 0.5"#,
         ),
         ("tcp:80:maxConnections=0", "expected a whole number from 1 to 4294967295"),
         ("tcp:80:rate=fast", "expected a whole number from 1 to 18446744073709551615"),

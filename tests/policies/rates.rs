@@ -9,12 +9,18 @@ use super::*;
 use crate::common::{Log, Script};
 use ropewalk::interfaces::*;
 use ropewalk::policies::{ConnectionPolicies, Rate};
-use ropewalk::testing::{Conditions, Network, PumpOptions, StringTransport};
+use ropewalk::testing::{Conditions, Network, Pump, PumpOptions, StringTransport};
 use ropewalk::transport::QueueLimit;
 use ropewalk::{ConnectOptions, ListenOptions, Transport};
 
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+/// Lets time pass in steps that are shorter than any wait of the test.
+fn pass<C: Protocol, S: Protocol>(pump: &Pump<C, S>, time: Duration) {
+    let step = Duration::from_millis(5);
+    (0..time.as_millis() / step.as_millis()).for_each(|_| pump.advance(step));
+}
 
 fn silent() -> Script {
     Script::new(&Log::default())
@@ -37,6 +43,7 @@ fn written_bytes_keep_to_their_rate() {
             connection.transport().write(piece);
         }
         assert_eq!(connection.transport().queued_bytes() as u64, total);
+        connection.turn();
         let seconds = (total - burst) / per_second;
         let (mut sent, mut last) = (0, 0);
         for tick in 1..=seconds * 100 {
@@ -70,14 +77,14 @@ fn received_bytes_keep_to_their_rate() {
     pump.client().transport().write(&[7; 20_000]);
     pump.flush();
     for second in 1..=19_usize {
-        pump.advance(SECOND);
+        pass(&pump, SECOND);
         let so_far = received.borrow().len();
         // A receive of at most 500 bytes is never cut.
         assert!(so_far <= 1_000 * second + 1_000 && so_far >= 1_000 * second, "{so_far} after {second} s");
     }
-    pump.advance(SECOND);
+    pass(&pump, SECOND);
     assert_eq!(received.borrow().len(), 20_000);
-    pump.advance(SECOND);
+    pass(&pump, SECOND);
     assert_eq!(pump.server().transport().timers().len(), 0);
     // Nothing is throttled below the rate.
     pump.client().transport().write(&[7; 400]);
@@ -96,9 +103,10 @@ fn a_close_waits_for_throttled_bytes() {
     policies.share().apply(pump.server().transport());
     pump.server().transport().write(&[1; 1_001]);
     pump.server().transport().lose_connection();
-    pump.advance(SECOND * 99);
-    assert!(received.borrow().len() < 1_001 && reason.borrow().is_none());
-    pump.advance(SECOND * 2);
+    pass(&pump, SECOND * 99);
+    assert!(received.borrow().len() < 1_001, "{}", received.borrow().len());
+    assert!(reason.borrow().is_none());
+    pass(&pump, SECOND * 2);
     assert_eq!(received.borrow().len(), 1_001);
     assert!(matches!(pump.server().lost().unwrap().check(), Some(ConnectionClosed::Done)));
 }
@@ -108,11 +116,10 @@ fn a_close_waits_for_throttled_bytes() {
 fn a_throttled_connection_is_not_idle() {
     let policies = ConnectionPolicies::new().idle(SECOND).send_rate(Rate::bytes_per_second(1).burst(1));
     let string = StringTransport::new();
-    let shared = policies.share();
-    shared.apply(string.transport());
+    policies.share().apply(string.transport());
     let connection = string.joined(silent());
-    // The one byte in a second goes first to another connection with the same total.
     connection.transport().write(b"12345");
+    connection.turn();
     connection.advance(Duration::from_millis(4_500));
     assert_eq!((connection.lost().is_none(), connection.string().value().len()), (true, 5));
     connection.advance(SECOND * 2);
@@ -136,7 +143,9 @@ fn connections_share_a_total_rate() {
         .collect();
     for tick in 1..=500_usize {
         clock.advance(SECOND / 50);
-        pumps.iter().for_each(|(pump, _)| drop(pump.flush()));
+        for (pump, _) in &pumps {
+            pump.flush();
+        }
         let sent: Vec<_> = pumps.iter().map(|(_, received)| received.borrow().len()).collect();
         let total: usize = sent.iter().sum();
         assert!(total <= 60 * tick + 30, "{sent:?} after {tick} ticks");
@@ -149,7 +158,9 @@ fn connections_share_a_total_rate() {
     pumps[0].0.server().transport().abort_connection();
     for _ in 0..50 {
         clock.advance(SECOND / 50);
-        pumps.iter().for_each(|(pump, _)| drop(pump.flush()));
+        for (pump, _) in &pumps {
+            pump.flush();
+        }
     }
     let after: usize = pumps.iter().map(|(_, received)| received.borrow().len()).sum();
     assert!(after - total >= 3_000 - 180, "{}", after - total);
@@ -184,6 +195,8 @@ fn throttled_bytes_are_queued_bytes() {
     });
     assert!(connection.lost().is_some());
     assert_eq!(connection.string().value(), b"as far as the socket takes it at once");
+    // The socket lingers.
+    connection.advance(SECOND * 5);
     assert_eq!(connection.transport().timers().len(), 0);
 }
 
@@ -221,7 +234,7 @@ fn a_producer_is_paced() {
 /// On rough networks, a server with rates in both directions gives back every byte of many clients.
 #[test]
 fn many_seeds() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         let network = Network::with_conditions(seed, Conditions::rough(seed));
         let (server, client) = (network.reactor(SERVER), network.reactor(CLIENT));
         let policies = ConnectionPolicies::new()

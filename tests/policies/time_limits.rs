@@ -86,7 +86,8 @@ fn written_bytes_do_not_make_up_for_a_silent_peer() {
     assert_eq!(limit_of(connection.lost()), (TimeLimit::Receive, SECOND * 10));
 }
 
-/// The first byte ends its limit, also if the protocol has paused and does not have it yet.
+/// The first byte ends its limit. A protocol that has paused can't know of it, so its peer is not
+/// blamed until it reads again.
 #[test]
 fn a_peer_has_to_speak_first() {
     let policies = ConnectionPolicies::new().first_byte(SECOND * 10);
@@ -103,8 +104,17 @@ fn a_peer_has_to_speak_first() {
         speaks.deliver(b"me");
         speaks.advance(SECOND * 3600);
         assert!(speaks.lost().is_none());
+        speaks.transport().resume_producing();
+        speaks.advance(SECOND * 3600);
+        assert!(speaks.lost().is_none());
         assert_eq!(speaks.transport().timers().len(), 0, "no limit is left");
     }
+    let paused = idle(policies);
+    paused.transport().pause_producing();
+    paused.advance(SECOND * 25);
+    paused.transport().resume_producing();
+    paused.advance(SECOND * 5);
+    assert_eq!(limit_of(paused.lost()).0, TimeLimit::FirstByte);
 }
 
 /// A lifetime ends a busy connection, and its last bytes are sent.

@@ -94,7 +94,9 @@ impl Core {
         let Some(id) = port.listening_id() else { return false };
         let holds = port.holds.get();
         port.holds.set(holds | reason as u8);
-        if holds == 0 && reason != Hold::Failure {
+        // A backend that has suspended itself may still have accepted connections to hand over.
+        let is_first = holds & !(Hold::Failure as u8) == 0;
+        if is_first && reason != Hold::Failure {
             self.when_awake(move |core| core.tell_of_holds(id));
         }
         true

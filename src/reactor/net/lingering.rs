@@ -13,8 +13,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::admission::CountedGuard;
 use super::lingering_socket::Lingering;
+use super::port_role::CountedGuard;
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::id::Id;

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::admission::CountedGuard;
+use super::port_role::CountedGuard;
 use crate::time::DelayedCall;
 use crate::transport::step::LINGER_BYTES;
 

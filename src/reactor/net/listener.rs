@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::admission::PortExtras;
+use super::port_extras::PortExtras;
 use super::port_role::TakenRole;
 use crate::address::Address;
 use crate::deferred::Promise;

@@ -8,6 +8,7 @@ use super::scene::Role;
 use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::error::ListenError;
+use crate::failure::Result;
 use crate::protocol::{Connection, Factory};
 use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 use crate::transport::Transport;

@@ -64,14 +64,16 @@ impl ConnectionPolicies {
     /// `TimeoutFactory`). Bytes count as they come from the network, and as the system takes them.
     /// So a peer that does not read is idle, even if the protocol writes.
     ///
-    /// A connection that waits for its rate is not idle. One that its protocol has paused may be.
+    /// A connection that waits for its rate is not idle. One that its protocol has paused is, unless
+    /// bytes are sent.
     #[must_use]
     pub fn idle(mut self, after: Duration) -> Self {
         self.limits.idle = Some(after);
         self
     }
 
-    /// Closes a connection whose peer has sent nothing for this long, whatever is sent to it.
+    /// Closes a connection whose peer has sent nothing for this long, whatever is sent to it. While
+    /// its protocol has paused it, nothing is known of the peer, and the time begins anew.
     #[must_use]
     pub fn receive_timeout(mut self, after: Duration) -> Self {
         self.limits.receive = Some(after);
@@ -79,7 +81,8 @@ impl ConnectionPolicies {
     }
 
     /// Closes a connection whose protocol has had no byte this long after its beginning. Over TLS
-    /// the time of the handshake counts, and its bytes do not.
+    /// the time of the handshake counts, and its bytes do not. While the protocol has paused
+    /// reading, the time begins anew.
     ///
     /// It bounds peers that connect and say nothing. A peer that trickles needs a limit for a whole
     /// request, which the protocol sets: see [`Timeout`](crate::policies::Timeout).

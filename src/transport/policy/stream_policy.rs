@@ -147,16 +147,18 @@ impl StreamPolicy {
         cancel(self.next_limit.take());
         // A limit of zero has passed: the timer of the next turn says so.
         let now = self.timers.seconds();
-        self.schedule_limits(self.first_limit(now).map_or(Duration::MAX, |(due, ..)| due), now);
+        self.schedule_limits(self.first_limit(now, false).map_or(Duration::MAX, |(due, ..)| due), now);
     }
 
     // Limits of time.
 
     /// Handles the timer. Returns the reason to close if a limit has passed.
-    pub(crate) fn limit_passed(&mut self) -> Option<Failure> {
+    ///
+    /// While reading is paused, it cannot be known what the peer has sent.
+    pub(crate) fn limit_passed(&mut self, is_paused: bool) -> Option<Failure> {
         self.next_limit = None;
         let now = self.timers.seconds();
-        let (due, limit, after) = self.first_limit(now)?;
+        let (due, limit, after) = self.first_limit(now, is_paused)?;
         if due <= now {
             return Some(Failure::untraced(ConnectionClosed::TimeLimit { limit, after }));
         }
@@ -166,14 +168,14 @@ impl StreamPolicy {
 
     /// Returns the limit that passes first if nothing happens: the moment, the kind, the length. A
     /// direction that waits for its rate is not idle.
-    fn first_limit(&self, now: Duration) -> Option<(Duration, TimeLimit, Duration)> {
+    fn first_limit(&self, now: Duration, is_paused: bool) -> Option<(Duration, TimeLimit, Duration)> {
         let received_at = if self.receive.is_held() { now } else { self.received_at };
         let sent_at = if self.is_throttled() { now } else { self.sent_at };
         let first_byte = self.limits.first_byte.filter(|_| self.awaits_first);
         let limits = [
             (self.limits.idle, TimeLimit::Idle, received_at.max(sent_at)),
-            (self.limits.receive, TimeLimit::Receive, received_at),
-            (first_byte, TimeLimit::FirstByte, self.begun_at),
+            (self.limits.receive, TimeLimit::Receive, if is_paused { now } else { received_at }),
+            (first_byte, TimeLimit::FirstByte, if is_paused { now } else { self.begun_at }),
             (self.limits.lifetime, TimeLimit::Lifetime, self.begun_at),
         ];
         let due = limits.into_iter().filter_map(|(after, limit, since)| {
@@ -317,17 +319,15 @@ impl StreamPolicy {
         self.send.buckets.iter().for_each(|bucket| bucket.give_back(reserved));
     }
 
-    /// Ends the rate of received bytes: the network is over, and the rest of them is here.
-    pub(crate) fn end_receive_rate(&mut self) {
-        self.receive.cancel();
-        self.receive.buckets.clear();
-    }
-
     // Traffic.
 
     /// Records a write.
     pub(crate) fn note_written(&self, data: &[u8]) {
         self.traffic.iter().for_each(|traffic| traffic.note_written(data));
+    }
+
+    pub(crate) fn has_traffic(&self) -> bool {
+        !self.traffic.is_empty()
     }
 
     /// Returns the logs that are to have received bytes.
@@ -338,7 +338,7 @@ impl StreamPolicy {
     /// Ends all timers: the connection is over.
     pub(crate) fn end(&mut self) {
         self.drop_waiting();
-        self.end_receive_rate();
+        self.receive.cancel();
         cancel(self.next_limit.take());
     }
 }

@@ -77,7 +77,8 @@ impl TrafficFormat {
 ///
 /// Events go to [`tracing`](https://docs.rs/tracing), with the target `ropewalk::traffic` and the
 /// level DEBUG. Received bytes are logged before the protocol has them. Written bytes are logged
-/// before the next received ones, and in the next turn at the latest. The writes of a connection's
+/// before the next received ones, and in the next turn at the latest. Bytes that a receiver leaves
+/// behind a pause are logged again when it gets them again. The writes of a connection's
 /// last turn are not logged if the reactor is closed in that turn.
 ///
 /// ```

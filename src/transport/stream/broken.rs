@@ -53,10 +53,6 @@ impl Stream {
         }
         self.states.closing = Closing::Broken;
         self.drop_queue();
-        if let Some(policy) = self.policy_mut() {
-            // The rest is here already, and has a second to be read.
-            policy.end_receive_rate();
-        }
     }
 
     /// Ends a stream whose network is over, with nothing more to deliver. The first reason stays.

@@ -105,13 +105,10 @@ impl Stream {
         }
     }
 
-    /// The reading state as the protocol asked for it, or `Paused` while the limit or a rate
-    /// holds bytes back.
+    /// The reading state as the protocol asked for it, or `Paused` while the limit holds bytes
+    /// back.
     pub(super) fn reading(&self) -> Reading {
-        let is_held = self.extras.as_ref().is_some_and(|extras| {
-            let waits_for_rate = || extras.policy.as_ref().is_some_and(|policy| policy.holds_receiving());
-            extras.overflow == Some(Overflow::Paused) || waits_for_rate()
-        });
+        let is_held = self.extras.as_ref().is_some_and(|extras| extras.overflow == Some(Overflow::Paused));
         match self.states.reading {
             Reading::Open if is_held => Reading::Paused,
             reading => reading,

@@ -98,6 +98,9 @@ impl Stream {
 
     fn wants_to_receive(&self) -> bool {
         let is_stopped = self.held().is_some_and(Held::stops_receiving);
+        if self.is_over_receive_rate() {
+            return false;
+        }
         let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !is_stopped;
         match self.layers() {
             // Behind the peer's end of a layer comes the end of the network, which says more.

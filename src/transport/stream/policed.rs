@@ -1,7 +1,7 @@
 //! A stream with policies ([`StreamPolicy`]). It is on no fast path: `receiving` is `Policed`
 //! where it is `On` for others, so that those paths need no check of their own.
 
-use super::{Closing, Receiving, Stream, StreamFlags};
+use super::{Closing, Reading, Receiving, Stream, StreamFlags};
 use crate::transport::policy::stream_policy::{PolicyParts, PolicyTimer, StreamPolicy};
 use crate::transport::policy::traffic::Traffic;
 use crate::transport::send_queue::{BufferPool, SendQueue};
@@ -35,7 +35,7 @@ impl Stream {
 
     /// Handles a timer of the policies.
     pub(crate) fn policy_timer(&mut self, timer: PolicyTimer) {
-        let is_open = self.states.closing == Closing::No;
+        let (is_open, is_paused) = (self.states.closing == Closing::No, self.reading() == Reading::Paused);
         let Some(policy) = self.policy_mut() else { return };
         match timer {
             PolicyTimer::Receive => policy.receive_debt_paid(),
@@ -43,7 +43,7 @@ impl Stream {
             // A connection that closes has other limits.
             PolicyTimer::Limits if !is_open => {}
             PolicyTimer::Limits => {
-                if let Some(reason) = policy.limit_passed() {
+                if let Some(reason) = policy.limit_passed(is_paused) {
                     self.set_reason(reason);
                     self.lose();
                 }
@@ -62,7 +62,13 @@ impl Stream {
     pub(super) fn delivery(&mut self) -> Delivery {
         let Some(policy) = self.policy_mut() else { return Delivery::Deliver };
         policy.note_first_byte();
-        Delivery::DeliverLogged
+        if policy.has_traffic() { Delivery::DeliverLogged } else { Delivery::Deliver }
+    }
+
+    /// Returns `true` if nothing is to be received until received bytes are paid for. Bytes that are
+    /// here are delivered, and a connection that is being lost discards without a rate.
+    pub(super) fn is_over_receive_rate(&self) -> bool {
+        self.policy().is_some_and(StreamPolicy::holds_receiving) && self.delivers()
     }
 
     /// Records that a byte for the protocol has arrived.
