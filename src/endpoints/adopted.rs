@@ -154,7 +154,7 @@ fn endpoint(
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let mut options = AdoptOptions::new();
     arguments.read_connection_options(options.connections())?;
-    arguments.read_policies(options.connections())?;
+    arguments.read_policies(options.port_policies())?;
     if let Some(family) = arguments.optional("domain", family)? {
         options = options.family(family);
     }

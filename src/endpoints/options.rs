@@ -79,7 +79,7 @@ impl<'d> Arguments<'d> {
             options = options.scope(name);
         }
         self.read_connection_options(options.connections())?;
-        self.read_policies(options.connections())?;
+        self.read_policies(options.port_policies())?;
         Ok(options)
     }
 

@@ -24,13 +24,13 @@ use std::time::Duration;
 use super::arguments::{Argument, Arguments};
 use super::description::DescriptionError;
 use crate::policies::{ConnectionLimits, ConnectionPolicies, Rate, TrafficFormat, WhenFull};
-use crate::reactor::ConnectionOptions;
+use crate::reactor::PortPolicies;
 
 impl Arguments<'_> {
     /// Reads the given limits and policies of a port.
-    pub(super) fn read_policies(&self, options: &mut ConnectionOptions) -> Result<(), DescriptionError> {
-        options.limits = self.limits()?;
-        options.policies = self.policies()?;
+    pub(super) fn read_policies(&self, policies: &mut PortPolicies) -> Result<(), DescriptionError> {
+        policies.limits = self.limits()?;
+        policies.begin = self.policies()?;
         Ok(())
     }
 

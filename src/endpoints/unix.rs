@@ -111,7 +111,7 @@ pub(super) fn server(
     let mut options = backlog.into_iter().fold(options, UnixListenOptions::backlog);
     arguments.read_connection_options(options.connections())?;
     arguments.refuse_peers()?;
-    arguments.read_policies(options.connections())?;
+    arguments.read_policies(options.port_policies())?;
     Ok(Box::new(UnixServerEndpoint::new(reactor, address).options(options)))
 }
 

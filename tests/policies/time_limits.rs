@@ -105,6 +105,7 @@ fn a_peer_has_to_speak_first() {
         speaks.advance(SECOND * 3600);
         assert!(speaks.lost().is_none());
         speaks.transport().resume_producing();
+        speaks.turn();
         speaks.advance(SECOND * 3600);
         assert!(speaks.lost().is_none());
         assert_eq!(speaks.transport().timers().len(), 0, "no limit is left");
@@ -113,6 +114,7 @@ fn a_peer_has_to_speak_first() {
     paused.transport().pause_producing();
     paused.advance(SECOND * 25);
     paused.transport().resume_producing();
+    paused.turn();
     paused.advance(SECOND * 5);
     assert_eq!(limit_of(paused.lost()).0, TimeLimit::FirstByte);
 }

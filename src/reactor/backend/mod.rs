@@ -100,7 +100,7 @@ pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
-pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
+pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(in crate::reactor) use self::socket_file::lock_of;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 use self::uring::Buffer;

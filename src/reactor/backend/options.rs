@@ -26,12 +26,22 @@ pub(crate) struct PortOptions {
     pub(crate) mode: u32,
     /// If `true`, a lock file beside the socket's file is held.
     pub(crate) lock: bool,
+    pub(crate) policies: PortPolicies,
+}
+
+/// The limits of a port's connections, and the policies with which they begin. No backend reads
+/// them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PortPolicies {
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) begin: ConnectionPolicies,
 }
 
 impl PortOptions {
     pub(crate) fn new() -> Self {
         let connections = ConnectionOptions::new();
-        Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false }
+        let policies = PortPolicies::default();
+        Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false, policies }
     }
 
     /// Returns the name of the first given option that applies to IPv6 only.
@@ -69,9 +79,6 @@ pub(crate) struct ConnectionOptions {
     pub(crate) send_buffer: Option<u32>,
     /// The bound on the queue of bytes that the system has not taken.
     pub(crate) queue_limit: Option<QueueLimit>,
-    /// The limits of a port's connections, and the policies with which they begin (ports only).
-    pub(crate) limits: ConnectionLimits,
-    pub(crate) policies: ConnectionPolicies,
 }
 
 impl ConnectionOptions {
@@ -83,8 +90,6 @@ impl ConnectionOptions {
             receive_buffer: None,
             send_buffer: None,
             queue_limit: None,
-            limits: ConnectionLimits::new(),
-            policies: ConnectionPolicies::new(),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Ports with more to do for an accepted connection than to build its protocol: those with a part in
-//! a group, limits, or policies ([`PortExtras`]). A port without extras pays one comparison for a
+//! Ports with more to do for an accepted connection than to build its protocol: with a part in a
+//! group, limits, or policies ([`PortExtras`]). A port without extras pays one comparison for a
 //! connection.
 //!
 //! | port | accepted connection |

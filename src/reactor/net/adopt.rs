@@ -25,7 +25,7 @@ use crate::failure::Result;
 use crate::policies::{ConnectionLimits, ConnectionPolicies};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::{
-    AdoptedOptions, AnyBackend, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, Role,
+    AdoptedOptions, AnyBackend, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, PortPolicies, Role,
 };
 use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::{QueueLimit, Transport};
@@ -85,18 +85,22 @@ impl AdoptOptions {
     /// [`ListenOptions::limits`](crate::ListenOptions::limits) does. An adopted connection has no
     /// such limits.
     pub fn limits(mut self, limits: ConnectionLimits) -> Self {
-        self.0.connections.limits = limits;
+        self.0.policies.limits = limits;
         self
     }
 
     /// Sets the policies with which the adopted connection, or those of the adopted port, begin.
     pub fn policies(mut self, policies: ConnectionPolicies) -> Self {
-        self.0.connections.policies = policies;
+        self.0.policies.begin = policies;
         self
     }
 
     pub(super) fn adopted(&self) -> &AdoptedOptions {
         &self.0
+    }
+
+    pub(crate) fn port_policies(&mut self) -> &mut PortPolicies {
+        &mut self.0.policies
     }
 
     pub(crate) fn connections(&mut self) -> &mut ConnectionOptions {
@@ -311,7 +315,7 @@ impl Core {
         self.at_end_of_turn(move |core| {
             // It may have been cancelled meanwhile. The socket is closed then.
             if !promise.is_called() {
-                core.join_adopted(socket, ends, &options.connections, &factory, &promise);
+                core.join_adopted(socket, ends, &options, &factory, &promise);
             }
         });
         Ok(connection)
@@ -334,7 +338,7 @@ impl Core {
         &self,
         socket: OwnedFd,
         ends: AddressPair,
-        options: &ConnectionOptions,
+        options: &AdoptedOptions,
         factory: &BoxedFactory,
         promise: &Promise<AnyConnection>,
     ) {
@@ -346,8 +350,8 @@ impl Core {
         }
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
-        transport.begin_with_limit(options.queue_limit);
-        apply_policies(options.policies, &transport);
+        transport.begin_with_limit(options.connections.queue_limit);
+        apply_policies(options.policies.begin, &transport);
         let built = match factory.build(transport) {
             Ok(Some(joint)) if !promise.is_called() => Ok(joint),
             Ok(Some(_)) => Err(ConnectError::ConnectingCancelled { to: peer.to_string() }.into()),

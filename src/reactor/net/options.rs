@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::address::unmapped;
 use crate::policies::{ConnectionLimits, ConnectionPolicies};
-use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions};
+use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 use crate::transport::QueueLimit;
 
 /// The default timeout of an attempt: 30 s, as in Twisted.
@@ -57,19 +57,23 @@ macro_rules! connection_setters {
 
 /// The setters of the options of ports.
 macro_rules! port_setters {
-    ($($field:ident).+) => {
+    () => {
         /// Limits the connections of the port: in all, of one peer, accepted in a second. No limits
         /// by default.
         pub fn limits(mut self, limits: ConnectionLimits) -> Self {
-            self.$($field).+.limits = limits;
+            self.port.policies.limits = limits;
             self
         }
 
         /// Sets the policies with which connections of the port begin: limits of time, rates, a log
         /// of traffic. None by default. A total rate is that of the port.
         pub fn policies(mut self, policies: ConnectionPolicies) -> Self {
-            self.$($field).+.policies = policies;
+            self.port.policies.begin = policies;
             self
+        }
+
+        pub(crate) fn port_policies(&mut self) -> &mut PortPolicies {
+            &mut self.port.policies
         }
     };
 }
@@ -170,7 +174,7 @@ impl ListenOptions {
 
     tcp_setters!(port.connections);
     connection_setters!(port.connections);
-    port_setters!(port.connections);
+    port_setters!();
 }
 
 impl Default for ListenOptions {
@@ -220,7 +224,7 @@ impl UnixListenOptions {
     }
 
     connection_setters!(port.connections);
-    port_setters!(port.connections);
+    port_setters!();
 }
 
 impl Default for UnixListenOptions {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::port_role::TakenRole;
 use crate::policies::{Gate, SharedPolicies};
-use crate::reactor::backend::PortOptions;
+use crate::reactor::backend::{PortOptions, PortPolicies};
 use crate::transport::Transport;
 
 /// See the module.
@@ -22,9 +22,9 @@ pub(super) struct PortExtras {
 impl PortExtras {
     /// Makes the extras of a port with these options, if it has any.
     pub(super) fn of(options: &PortOptions) -> Option<Box<Self>> {
-        let connections = &options.connections;
-        let gate = (!connections.limits.is_empty()).then(|| Gate::new(connections.limits));
-        let policies = (!connections.policies.is_empty()).then(|| connections.policies.share());
+        let PortPolicies { limits, begin } = options.policies;
+        let gate = (!limits.is_empty()).then(|| Gate::new(limits));
+        let policies = (!begin.is_empty()).then(|| begin.share());
         let has_any = gate.is_some() || policies.is_some();
         has_any.then(|| Box::new(Self { gate, policies, ..Self::default() }))
     }

@@ -64,8 +64,8 @@ impl ConnectionPolicies {
     /// `TimeoutFactory`). Bytes count as they come from the network, and as the system takes them.
     /// So a peer that does not read is idle, even if the protocol writes.
     ///
-    /// A connection that waits for its rate is not idle. One that its protocol has paused is, unless
-    /// bytes are sent.
+    /// A connection that waits for its rate is not idle. One that its protocol has paused is idle,
+    /// unless bytes are sent.
     #[must_use]
     pub fn idle(mut self, after: Duration) -> Self {
         self.limits.idle = Some(after);

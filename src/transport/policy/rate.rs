@@ -93,11 +93,12 @@ impl Bucket {
         self.level.set(self.level.get() + bytes(count));
     }
 
-    /// Number of bytes that are best sent together: those that may pass now, or those of a
-    /// [fiftieth](SENDS_PER_SECOND) of a second.
+    /// Number of bytes that are best sent together: those that may pass now, unless they are few.
+    /// Then those of a [fiftieth](SENDS_PER_SECOND) of a second.
     pub(crate) fn portion(&self, now: Duration) -> usize {
-        let (level, usual) = (self.fill(now) / NANOS, i128::from((self.rate.per_second / SENDS_PER_SECOND).max(1)));
-        usize::try_from(level.max(usual)).unwrap_or(usize::MAX)
+        let (level, usual) = (self.fill(now) / NANOS, (self.rate.per_second / SENDS_PER_SECOND).max(1));
+        let is_enough = level >= i128::from(usual.min(self.rate.burst));
+        usize::try_from(if is_enough { level } else { i128::from(usual) }).unwrap_or(usize::MAX)
     }
 
     /// Adds the tokens of the time that has passed. Returns all tokens.

@@ -65,8 +65,8 @@ impl Stream {
         if policy.has_traffic() { Delivery::DeliverLogged } else { Delivery::Deliver }
     }
 
-    /// Returns `true` if nothing is to be received until received bytes are paid for. Bytes that are
-    /// here are delivered, and a connection that is being lost discards without a rate.
+    /// Returns `true` if nothing is to be received until received bytes are paid for. The bytes at
+    /// hand are delivered, and a connection that is being lost discards without a rate.
     pub(super) fn is_over_receive_rate(&self) -> bool {
         self.policy().is_some_and(StreamPolicy::holds_receiving) && self.delivers()
     }
@@ -105,9 +105,8 @@ impl Stream {
     pub(super) fn policy_step(&mut self) -> Option<Step> {
         let (is_failing, is_empty) = (self.states.closing == Closing::Failing, self.queue.is_empty());
         let sends = self.states.closing <= Closing::Draining;
-        let has_sent = self.flags.take(StreamFlags::SENT);
-        let policy = self.policy_mut()?;
-        if has_sent {
+        let policy = self.extras.as_mut()?.policy.as_deref_mut()?;
+        if self.flags.take(StreamFlags::SENT) {
             policy.note_sent();
         }
         let releases = if is_failing { policy.release_all() } else { sends && is_empty && policy.grant() };
