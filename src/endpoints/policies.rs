@@ -26,6 +26,9 @@ use super::description::DescriptionError;
 use crate::policies::{ConnectionLimits, ConnectionPolicies, Rate, TrafficFormat, WhenFull};
 use crate::reactor::PortPolicies;
 
+/// A setter of policies.
+type Setter<T> = fn(ConnectionPolicies, T) -> ConnectionPolicies;
+
 impl Arguments<'_> {
     /// Reads the given limits and policies of a port.
     pub(super) fn read_policies(&self, policies: &mut PortPolicies) -> Result<(), DescriptionError> {
@@ -64,14 +67,14 @@ impl Arguments<'_> {
 
     fn policies(&self) -> Result<ConnectionPolicies, DescriptionError> {
         type Policies = ConnectionPolicies;
-        let times: [(_, fn(Policies, Duration) -> Policies); 4] = [
+        let times: [(_, Setter<Duration>); 4] = [
             ("idleTimeout", Policies::idle),
             ("receiveTimeout", Policies::receive_timeout),
             ("firstBytes", Policies::first_byte),
             ("lifetime", Policies::lifetime),
         ];
         // A rate of one direction comes behind that of both, and replaces it.
-        let rates: [(_, fn(Policies, Rate) -> Policies); 6] = [
+        let rates: [(_, Setter<Rate>); 6] = [
             ("rate", Policies::rate),
             ("receiveRate", Policies::receive_rate),
             ("sendRate", Policies::send_rate),

@@ -9,6 +9,9 @@ use crate::policies::{Gate, SharedPolicies};
 use crate::reactor::backend::{PortOptions, PortPolicies};
 use crate::transport::Transport;
 
+/// Schedules the end of a pause.
+type ReleaseCall = Rc<dyn Fn(Duration)>;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct PortExtras {
@@ -16,7 +19,7 @@ pub(super) struct PortExtras {
     pub(super) gate: Option<Rc<Gate>>,
     policies: Option<SharedPolicies>,
     /// Ends the pause of a port that has accepted as many connections as a second permits.
-    release: RefCell<Option<Rc<dyn Fn(Duration)>>>,
+    release: RefCell<Option<ReleaseCall>>,
 }
 
 impl PortExtras {
