@@ -476,11 +476,11 @@ trait AnyFactory {
 impl<F: Factory> AnyFactory for F {
     fn build(&mut self, transport: Transport) -> Option<Rc<dyn ErasedJoint>> {
         let protocol = self.build_protocol(&transport.peer())?;
-        let joint = Joint::new(protocol, transport);
+        let joint = Rc::new(Joint::new(protocol, transport));
         if let Err(failure) = self.prepare_transport(joint.transport()) {
             joint.callback_failed("the preparation of a transport", failure);
         }
-        Some(Rc::new(joint))
+        Some(joint)
     }
 
     fn start(&mut self) {

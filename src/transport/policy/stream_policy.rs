@@ -306,7 +306,7 @@ impl StreamPolicy {
     }
 
     /// Drops the bytes that wait, as an abort does.
-    pub(crate) fn drop_waiting(&mut self) {
+    fn drop_waiting(&mut self) {
         self.give_back();
         self.granted = 0;
         self.waiting.clear();

@@ -85,7 +85,7 @@ impl Stream {
     pub(super) fn next_layered_step(&self) -> Option<Step> {
         let extras = self.extras.as_ref().filter(|_| self.states.is_open() && self.deadline == Deadline::None)?;
         let has_notices = extras.production.is_some() || extras.overflow.is_some() || extras.drain_waiter.is_some();
-        let has_others = extras.held.is_some() || has_notices;
+        let has_others = extras.held.is_some() || has_notices || extras.policy.is_some();
         if has_others {
             return None;
         }

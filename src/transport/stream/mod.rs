@@ -174,8 +174,6 @@ enum Receiving {
     Untold,
     Off,
     On,
-    /// As `On`, on a stream with policies.
-    Policed,
     /// Receive the bytes that arrived before the network was over.
     Rest,
 }
@@ -614,7 +612,7 @@ impl Stream {
             extras.layers.clear();
             extras.overflow = None;
             if let Some(policy) = &mut extras.policy {
-                policy.drop_waiting();
+                policy.end();
             }
         }
     }
@@ -626,6 +624,13 @@ impl Extras {
         let has_none =
             self.reason.is_none() && self.held.is_none() && self.production.is_none() && self.descriptors.is_empty();
         is_within && has_none && self.drain_waiter.is_none() && self.layers.len() == 0 && self.policy.is_none()
+    }
+
+    /// Returns `true` if nothing is to be received for the protocol: held bytes come first, or
+    /// received ones are not paid for. A connection that is being lost discards without a rate.
+    fn stops_receiving(&self, delivers: bool) -> bool {
+        let is_over_rate = || self.policy.as_ref().is_some_and(|policy| delivers && policy.holds_receiving());
+        self.held.as_ref().is_some_and(Held::stops_receiving) || is_over_rate()
     }
 
     /// Number of bytes that wait above the queue: for a layer, or for a rate.

@@ -1,6 +1,6 @@
 //! The slow path of [`Stream::next_step`]: more to do than send.
 
-use super::{Closing, Deadline, Held, Reading, Receiving, Stream, StreamFlags, Writing};
+use super::{Closing, Deadline, Reading, Receiving, Stream, StreamFlags, Writing};
 use crate::transport::step::{CloseMode, Step};
 
 impl Stream {
@@ -9,27 +9,33 @@ impl Stream {
         if self.states.receiving == Receiving::Unmade && !self.is_over() {
             return Step::TellOfQueue;
         }
-        if let Some(step) = self.policy_step() {
-            return step;
-        }
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
-            Closing::Failing if self.queue.is_empty() && self.has_layers_to_end() => self.end_layers(),
-            Closing::Failing if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) => {
-                // With layers, a flush takes several sends: more bytes are sealed when these have
-                // left.
-                let is_all = self.layers().is_none_or(|layers| layers.is_ending);
-                self.flags.set(StreamFlags::FLUSHED, is_all);
-                Step::Send
-            }
-            // Bytes are given up: the close must not look like a regular end.
-            Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
-            Closing::Failing => self.close(self.close_mode()),
+            Closing::Failing => self.next_failing_step(),
             Closing::Dead => self.close(CloseMode::Plain),
             Closing::Aborting => self.close(CloseMode::Reset),
             Closing::Over => Step::Rest,
         }
+    }
+
+    /// Returns the next step of a stream that sends what the socket takes at once, and closes.
+    fn next_failing_step(&mut self) -> Step {
+        if self.releases_all() {
+            return Step::Seal;
+        }
+        if self.queue.is_empty() && self.has_layers_to_end() {
+            return self.end_layers();
+        }
+        if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) {
+            // With layers, a flush takes several sends: more bytes are sealed when these have left.
+            let is_all = self.layers().is_none_or(|layers| layers.is_ending);
+            self.flags.set(StreamFlags::FLUSHED, is_all);
+            return Step::Send;
+        }
+        // Bytes that are given up: the close must not look like a regular end.
+        let mode = if self.has_more_to_say() { CloseMode::Reset } else { self.close_mode() };
+        self.close(mode)
     }
 
     /// Returns the next step of a stream that is open or drains: bytes first, then notices, then
@@ -40,10 +46,9 @@ impl Stream {
             // it leaves together.
             return if self.can_seal_behind() { Step::Seal } else { Step::Send };
         }
-        if self.can_seal() {
-            return Step::Seal;
-        }
-        if let Some(step) = self.handshake_step() {
+        if self.extras.is_some()
+            && let Some(step) = self.next_upper_step()
+        {
             return step;
         }
         // The socket has taken all that it can. The rest of the queue may be over the limit.
@@ -85,10 +90,9 @@ impl Stream {
             return Step::ArmDeadline(after);
         }
         // The backend gets a request only if it differs from the last one.
-        let on = if self.is_policed() { Receiving::Policed } else { Receiving::On };
-        let wanted = if self.wants_to_receive() { on } else { Receiving::Off };
+        let wanted = if self.wants_to_receive() { Receiving::On } else { Receiving::Off };
         if std::mem::replace(&mut self.states.receiving, wanted) != wanted {
-            return Step::Receive(wanted != Receiving::Off);
+            return Step::Receive(wanted == Receiving::On);
         }
         if self.held_is_due() {
             return Step::DeliverHeld;
@@ -96,11 +100,16 @@ impl Stream {
         Step::Rest
     }
 
-    fn wants_to_receive(&self) -> bool {
-        let is_stopped = self.held().is_some_and(Held::stops_receiving);
-        if self.is_over_receive_rate() {
-            return false;
+    /// Returns the next step above the queue: of a rate, a seal, or a handshake.
+    fn next_upper_step(&mut self) -> Option<Step> {
+        if self.grants_portion() || self.can_seal() {
+            return Some(Step::Seal);
         }
+        self.handshake_step()
+    }
+
+    fn wants_to_receive(&self) -> bool {
+        let is_stopped = self.extras.as_ref().is_some_and(|extras| extras.stops_receiving(self.delivers()));
         let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !is_stopped;
         match self.layers() {
             // Behind the peer's end of a layer comes the end of the network, which says more.
@@ -127,9 +136,6 @@ impl Stream {
     fn close(&mut self, mode: CloseMode) -> Step {
         self.states.closing = Closing::Over;
         self.drop_queue();
-        if let Some(policy) = self.policy_mut() {
-            policy.end();
-        }
         Step::Close(mode)
     }
 }

@@ -1,13 +1,12 @@
-//! A stream with policies ([`StreamPolicy`]). It is on no fast path: `receiving` is `Policed`
-//! where it is `On` for others, so that those paths need no check of their own.
+//! A stream with policies ([`StreamPolicy`]). It is on no fast path, because it has extras.
 
-use super::{Closing, Reading, Receiving, Stream, StreamFlags};
+use std::rc::Rc;
+
+use super::{Closing, Reading, Stream, StreamFlags};
 use crate::transport::policy::stream_policy::{PolicyParts, PolicyTimer, StreamPolicy};
 use crate::transport::policy::traffic::Traffic;
 use crate::transport::send_queue::{BufferPool, SendQueue};
-use crate::transport::step::{Delivery, Step};
-
-use std::rc::Rc;
+use crate::transport::step::Delivery;
 
 impl Stream {
     /// Adds policies. `begin` makes empty ones, if there are none yet.
@@ -15,9 +14,6 @@ impl Stream {
         // Bytes of an earlier time don't count.
         self.flags.take(StreamFlags::SENT);
         self.extras.get_or_insert_default().policy.get_or_insert_with(begin).add(parts);
-        if self.states.receiving == Receiving::On {
-            self.states.receiving = Receiving::Policed;
-        }
     }
 
     pub(super) fn policy(&self) -> Option<&StreamPolicy> {
@@ -28,13 +24,9 @@ impl Stream {
         self.extras.as_mut()?.policy.as_deref_mut()
     }
 
-    /// Returns `true` if the stream has policies.
-    pub(crate) fn is_policed(&self) -> bool {
-        self.policy().is_some()
-    }
-
     /// Handles a timer of the policies.
     pub(crate) fn policy_timer(&mut self, timer: PolicyTimer) {
+        self.note_sent();
         let (is_open, is_paused) = (self.states.closing == Closing::No, self.reading() == Reading::Paused);
         let Some(policy) = self.policy_mut() else { return };
         match timer {
@@ -63,12 +55,6 @@ impl Stream {
         let Some(policy) = self.policy_mut() else { return Delivery::Deliver };
         policy.note_first_byte();
         if policy.has_traffic() { Delivery::DeliverLogged } else { Delivery::Deliver }
-    }
-
-    /// Returns `true` if nothing is to be received until received bytes are paid for. The bytes at
-    /// hand are delivered, and a connection that is being lost discards without a rate.
-    pub(super) fn is_over_receive_rate(&self) -> bool {
-        self.policy().is_some_and(StreamPolicy::holds_receiving) && self.delivers()
     }
 
     /// Records that a byte for the protocol has arrived.
@@ -100,17 +86,25 @@ impl Stream {
         self.policy().is_some_and(StreamPolicy::is_throttled)
     }
 
-    /// Records that the system took bytes since the last step, and asks for the next portion of the
-    /// written bytes, or for all of them if the stream fails.
-    pub(super) fn policy_step(&mut self) -> Option<Step> {
-        let (is_failing, is_empty) = (self.states.closing == Closing::Failing, self.queue.is_empty());
-        let sends = self.states.closing <= Closing::Draining;
-        let policy = self.extras.as_mut()?.policy.as_deref_mut()?;
-        if self.flags.take(StreamFlags::SENT) {
+    /// Asks for the next portion of the written bytes. Returns `true` if one is to go down.
+    pub(super) fn grants_portion(&mut self) -> bool {
+        self.note_sent();
+        let is_empty = self.queue.is_empty();
+        self.policy_mut().is_some_and(|policy| is_empty && policy.grant())
+    }
+
+    /// Ends the rate of a stream that fails. Returns `true` if bytes waited for it.
+    pub(super) fn releases_all(&mut self) -> bool {
+        self.policy_mut().is_some_and(StreamPolicy::release_all)
+    }
+
+    /// Records that the system took bytes since the last look.
+    fn note_sent(&mut self) {
+        let has_sent = self.flags.has(StreamFlags::SENT);
+        if let Some(policy) = self.policy_mut().filter(|_| has_sent) {
             policy.note_sent();
+            self.flags.take(StreamFlags::SENT);
         }
-        let releases = if is_failing { policy.release_all() } else { sends && is_empty && policy.grant() };
-        releases.then_some(Step::Seal)
     }
 
     /// Moves the portion that was granted to the queue. Returns `false` if there is none.
