@@ -13,8 +13,8 @@
 //!
 //! A policy is not a protocol around a protocol. It belongs to the connection, and the protocol
 //! keeps its type, its transport, half-closes, producers, TLS and descriptors. So
-//! [`PolicedFactory`] builds the protocols of its inner factory. A connection without policies
-//! takes no more instructions.
+//! [`PolicedFactory`] builds the protocols of its inner factory. The messages of a connection
+//! without policies stay on the fast path.
 //!
 //! [`ConnectionPolicies`] are for the connections of any factory, or of a port.
 //! [`ConnectionLimits`] are for a port, because only a port can leave connections in the system's

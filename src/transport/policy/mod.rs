@@ -7,8 +7,8 @@
 //! | `rate.rs` | rates, and their token buckets |
 //! | `traffic.rs` | logs |
 //!
-//! A policy is part of a stream's extras, not a protocol around a protocol. So a connection without
-//! one takes no more instructions and no more memory, and a protocol under policies keeps its own
+//! A policy is part of a stream's extras, not a protocol around a protocol. So the messages
+//! of a connection without one stay on the fast path, and a protocol under policies keeps its own
 //! transport, its half-closes, producers, layers and descriptors.
 
 pub(crate) mod rate;
