@@ -5,29 +5,28 @@
 //! nc localhost 6000
 //! ```
 //!
-//! The argument says where to listen (default `tcp:6000:queueLimit=1048576`). A connection is
-//! closed after a line of more than 1,024 bytes, or after ten minutes of silence. A peer that does
-//! not read is disconnected once more than a mebibyte is queued for it.
+//! The argument says where to listen (default `tcp:6000:queueLimit=1048576:receiveTimeout=600`). So
+//! a connection is closed after ten minutes of silence, and a peer that does not read is
+//! disconnected once more than a mebibyte is queued for it. A line of more than 1,024 bytes ends a
+//! connection too.
 //!
 //! `Connections` is the list of the factory's open connections. A broadcast iterates over it, and
 //! `with` reaches the protocol of each connection.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
 use ropewalk::protocols::LineReceiver;
-use ropewalk::{Connections, DelayedCall, Failure, Result, Transport};
+use ropewalk::{Connections, Failure, Result, Transport};
 
 const LONGEST_LINE_BYTES: usize = 1024;
-const IDLE_LIMIT: Duration = Duration::from_secs(600);
+const DEFAULT_ENDPOINT: &str = "tcp:6000:queueLimit=1048576:receiveTimeout=600";
 
 struct Talker {
     room: Connections<Self>,
     name: Option<String>,
     lines: LineReceiver,
-    idle: Option<DelayedCall>,
 }
 
 impl Talker {
@@ -62,15 +61,10 @@ impl LineProtocol for Talker {
 impl Protocol for Talker {
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         self.lines.send_line(transport, b"what is your name?");
-        let silent = transport.clone();
-        self.idle = Some(transport.timers().call_later(IDLE_LIMIT, move || silent.lose_connection()));
         Ok(())
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        if let Some(idle) = &self.idle {
-            idle.reset(IDLE_LIMIT)?;
-        }
         self.receive_lines(transport, data)
     }
 
@@ -78,18 +72,15 @@ impl Protocol for Talker {
         if let Some(name) = &self.name {
             self.tell_all(&format!("* {name} has left\n"));
         }
-        // The timer can't be cancelled if it is the one that closed the connection.
-        let _ = self.idle.take().map(|idle| idle.cancel());
     }
 }
 
 fn main() -> ExitCode {
     ropewalk::run(|reactor| {
-        let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:6000:queueLimit=1048576".to_owned());
+        let description = std::env::args().nth(1).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         let (room, stopped) = (Connections::new(), reactor.when_stopped());
         let lines = || LineReceiver::newline().max_length(LONGEST_LINE_BYTES);
-        let talkers =
-            room.for_protocol(move |room, _peer| Talker { room: room.clone(), name: None, lines: lines(), idle: None });
+        let talkers = room.for_protocol(move |room, _peer| Talker { room: room.clone(), name: None, lines: lines() });
         Ok(server_from_string(reactor, &description)?.listen(talkers).add_callback(|port| {
             println!("listening on {}", port.host());
             stopped

@@ -21,6 +21,7 @@
 mod adopt;
 mod group;
 mod remote;
+mod time_limit;
 
 use std::error::Error as _;
 use std::fmt;
@@ -34,6 +35,7 @@ use thiserror::Error;
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
 pub use self::group::GroupError;
 pub use self::remote::{Undelivered, UndeliveredReason};
+pub use self::time_limit::TimeLimit;
 use crate::address::Address;
 pub use crate::address::BadHostName;
 use crate::failure::Failure;
@@ -94,6 +96,16 @@ pub enum ConnectionClosed {
         /// Bytes not yet handed to the operating system, including those of the write that passed
         /// the limit.
         unsent: usize,
+    },
+    /// A limit of time has passed, and this side closed the connection (Twisted:
+    /// `ConnectionDone`, after `timeoutConnection`). See
+    /// [`ConnectionPolicies`](crate::policies::ConnectionPolicies).
+    #[error("{limit} for {after:?}")]
+    TimeLimit {
+        /// The limit.
+        limit: TimeLimit,
+        /// Its length.
+        after: Duration,
     },
     /// The reactor stopped while the connection was open (Twisted: `ConnectionLost`).
     #[error("the reactor stopped")]

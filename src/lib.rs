@@ -58,6 +58,7 @@
 //! | [`address`] | [`Address`] of a connection's end, and host names |
 //! | [`haproxy`] | PROXY headers, with which a proxy names its clients |
 //! | [`locks`] | locks between processes |
+//! | [`policies`] | limits of time and of connections, rates, logs of traffic |
 //! | [`protocols`] | ready-made parts of protocols, such as sending a file |
 //! | `streams` | byte streams for async libraries (feature `async`) |
 //! | `testing` | the test kit (feature `testing`) |
@@ -142,6 +143,7 @@ pub mod haproxy;
 pub mod interfaces;
 pub mod locks;
 mod log;
+pub mod policies;
 pub mod protocol;
 pub mod protocols;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulated network draws more kinds of numbers"))]
@@ -188,6 +190,8 @@ mod guides {
     struct Logs;
     #[doc = include_str!("../docs/other-loops.md")]
     struct OtherLoops;
+    #[doc = include_str!("../docs/policies.md")]
+    struct Policies;
     #[doc = include_str!("../docs/services.md")]
     struct Services;
     #[doc = include_str!("../docs/snapshots.md")]

@@ -55,8 +55,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transport", &["address", "error", "failure", "time", "log"]),
     ("tls", &["address", "error", "failure", "transport", "log"]),
     ("protocol", &["address", "error", "failure", "time", "deferred", "transport", "log"]),
+    ("policies", &["address", "error", "failure", "protocol", "time", "transport", "log"]),
     ("locks", &["error", "failure", "time", "deferred", "log"]),
-    ("reactor", &["address", "error", "failure", "time", "deferred", "locks", "transport", "protocol", "log"]),
+    (
+        "reactor",
+        &["address", "error", "failure", "time", "deferred", "locks", "transport", "policies", "protocol", "log"],
+    ),
     (
         "endpoints",
         &[
@@ -67,6 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "time",
             "deferred",
             "transport",
+            "policies",
             "protocol",
             "reactor",
             "tls",

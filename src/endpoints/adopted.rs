@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
-use super::ServerEndpoint;
 use super::arguments::{Argument, Arguments};
 use super::description::Description;
 use super::description_error::DescriptionError;
+use super::{ServerEndpoint, options};
 use crate::address::{AddressFamily, UnknownFamily};
 use crate::deferred::Deferred;
 use crate::error::{AdoptError, ListenError, NotAdopted};
@@ -16,6 +16,11 @@ use crate::reactor::{AdoptOptions, InheritedDescriptor, Port, Reactor, give_back
 
 /// Options of adopted sockets in descriptions, besides the descriptor: all are given by name only.
 const OPTIONS: [&str; 3] = ["noDelay", "queueLimit", "atQueueLimit"];
+
+/// Returns the names of these options, and of the policies of ports.
+fn names() -> Vec<&'static str> {
+    [&OPTIONS[..], &options::POLICIES].concat()
+}
 
 /// Listens on a socket that another part of the system has made (Twisted:
 /// `AdoptedStreamServerEndpoint`). It listens once. If that fails, the endpoint keeps the
@@ -120,7 +125,7 @@ pub(super) fn descriptor(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "fd", &["number", "domain"], &OPTIONS)?;
+    let arguments = Arguments::of(description, "fd", &["number", "domain"], &names())?;
     let number = arguments.required("number", |number| number.number(0..=i32::MAX.unsigned_abs()))?;
     // The cast is within the range.
     endpoint(reactor, &arguments, InheritedDescriptor::Number(number as i32))
@@ -132,7 +137,7 @@ pub(super) fn systemd(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "systemd", &["domain", "index", "name"], &OPTIONS)?;
+    let arguments = Arguments::of(description, "systemd", &["domain", "index", "name"], &names())?;
     let index = arguments.optional("index", |index| index.number(0..=u32::from(u16::MAX)))?;
     let name = arguments.optional("name", |name| Ok(name.value().to_owned()))?;
     let descriptor = match (index, name) {
@@ -150,6 +155,7 @@ fn endpoint(
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let mut options = AdoptOptions::new();
     arguments.read_connection_options(options.connections())?;
+    arguments.read_policies(options.port_policies())?;
     if let Some(family) = arguments.optional("domain", family)? {
         options = options.family(family);
     }

@@ -11,8 +11,8 @@
 //! | client `tcp`, [`TcpClientSpec`] | `host`, `port` | `timeout`, `bindAddress`, options of clients |
 //!
 //! Options of ports are `noDelay`, `ipv6Only`, `reuseAddress`, `reusePort`, `receiveBuffer`,
-//! `sendBuffer`, `queueLimit` and `atQueueLimit`. Options of clients are the same without
-//! `ipv6Only` (`options.rs`).
+//! `sendBuffer`, `queueLimit`, `atQueueLimit`, and their limits and policies (`policies.rs`).
+//! Options of clients are the first eight without `ipv6Only` (`options.rs`).
 //!
 //! Differences from Twisted, for all types:
 //!
@@ -88,7 +88,7 @@ impl TcpServerSpec {
             _ => return Err(description.unknown_type(&["tcp", "tcp6"])),
         };
         let order = if is_tcp6 { ["port", "backlog", "interface"] } else { ["port", "interface", "backlog"] };
-        let arguments = Arguments::of(description, description.kind(), &order, &options::LISTEN)?;
+        let arguments = Arguments::of(description, description.kind(), &order, &options::of_port(&[]))?;
         let port = arguments.required("port", Argument::port)?;
         let read_ip = if is_tcp6 { Argument::ipv6_unless_empty } else { Argument::ip_unless_empty };
         let interface = arguments.optional("interface", read_ip)?.flatten();

@@ -13,6 +13,7 @@
 //! | `tcp:8888:[fe80::1%eth0]` | on one interface, by its name |
 //! | `tcp:8888:reusePort=1` | on a port that several reactors or processes share |
 //! | `tcp:8888:queueLimit=8388608` | on a port whose connections are aborted when more than 8 MiB wait for a peer that does not read |
+//! | `tcp:8888:idleTimeout=60:maxConnections=1000` | on a port with at most 1,000 connections, closed after a minute of silence |
 //! | `tcp6:8888:128:[::1]` | on one interface, with a backlog; note the order, which is Twisted's |
 //! | `tcp:localhost:8888` | to a host, on the first of its addresses that answers |
 //! | `tcp:[::1]:8888` | to an address |
@@ -37,6 +38,14 @@
 //! method of [`ListenOptions`](crate::ListenOptions) or [`ConnectOptions`](crate::ConnectOptions),
 //! where its effect is documented.
 //!
+//! All ports take limits and policies: `maxConnections`, `maxPerPeer`, `peerPrefix`, `acceptRate`,
+//! `whenFull` (`pause` or `shed`), `idleTimeout`, `receiveTimeout`, `firstBytes`, `lifetime`,
+//! `rate`, `receiveRate`, `sendRate`, `totalRate`, `totalReceiveRate`, `totalSendRate` and
+//! `trafficLog` (`text` or `hex`). Each is a method of
+//! [`ConnectionLimits`](crate::policies::ConnectionLimits) or
+//! [`ConnectionPolicies`](crate::policies::ConnectionPolicies). Times are seconds, and rates are
+//! bytes per second.
+//!
 //! Fields are separated by colons; a field is positional or `name=value`. A backslash takes the
 //! next character literally (`\:`, `\=`, `\\`), and [`quote_string_argument`] adds backslashes
 //! where they are needed.
@@ -49,6 +58,7 @@ mod group;
 mod haproxy;
 mod hostname;
 mod options;
+mod policies;
 mod registry;
 mod tcp;
 #[cfg(feature = "tls")]

@@ -13,6 +13,8 @@
 //! | `queueLimit=8388608` | all | [`ListenOptions::queue_limit`] |
 //! | `atQueueLimit=abort` | all | [`LimitAction`](crate::transport::LimitAction): `abort`, `pause` or `tell` |
 //!
+//! Ports also have limits and policies: see `policies.rs`.
+//!
 //! `atQueueLimit` is `abort` unless given: a limit in a description holds whatever the program
 //! does.
 
@@ -21,7 +23,7 @@ use super::description_error::DescriptionError;
 use crate::reactor::{ConnectOptions, ConnectionOptions, ListenOptions};
 use crate::transport::QueueLimit;
 
-/// Options of TCP ports that are given by name only.
+/// Options of TCP ports that are given by name only, besides their [policies](POLICIES).
 pub(super) const LISTEN: [&str; 8] =
     ["noDelay", "ipv6Only", "reuseAddress", "reusePort", "receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
@@ -30,8 +32,33 @@ pub(super) const LISTEN: [&str; 8] =
 pub(super) const CONNECT: [&str; 7] =
     ["noDelay", "reuseAddress", "reusePort", "receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
 
-/// Options of UNIX sockets that are given by name only.
+/// Options of UNIX sockets that are given by name only, besides the [policies](POLICIES) of ports.
 pub(super) const UNIX: [&str; 4] = ["receiveBuffer", "sendBuffer", "queueLimit", "atQueueLimit"];
+
+/// Limits and policies of ports, which are given by name only: see `policies.rs`.
+pub(super) const POLICIES: [&str; 16] = [
+    "maxConnections",
+    "maxPerPeer",
+    "peerPrefix",
+    "acceptRate",
+    "whenFull",
+    "idleTimeout",
+    "receiveTimeout",
+    "firstBytes",
+    "lifetime",
+    "rate",
+    "receiveRate",
+    "sendRate",
+    "totalRate",
+    "totalReceiveRate",
+    "totalSendRate",
+    "trafficLog",
+];
+
+/// Returns the names of a TCP port's options: `more`, those of all ports, and their policies.
+pub(super) fn of_port(more: &[&'static str]) -> Vec<&'static str> {
+    [more, &LISTEN, &POLICIES].concat()
+}
 
 impl<'d> Arguments<'d> {
     /// Reads the options of a TCP port on this interface.
@@ -52,6 +79,7 @@ impl<'d> Arguments<'d> {
             options = options.scope(name);
         }
         self.read_connection_options(options.connections())?;
+        self.read_policies(options.port_policies())?;
         Ok(options)
     }
 

@@ -101,7 +101,7 @@ pub(super) fn ssl_server(
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
     let order =
         ["port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters"];
-    let arguments = Arguments::of(description, "ssl", &order, &[&["protocols"], &options::LISTEN[..]].concat())?;
+    let arguments = Arguments::of(description, "ssl", &order, &options::of_port(&["protocols"]))?;
     let port = arguments.required("port", Argument::port)?;
     let key = arguments.optional("privateKey", path)?.unwrap_or("server.pem");
     let certificate = arguments.optional("certKey", path)?.unwrap_or(key);
@@ -126,7 +126,7 @@ pub(super) fn tls_server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let names = [&["protocols"], &options::LISTEN[..]].concat();
+    let names = options::of_port(&["protocols"]);
     let arguments = Arguments::of(description, "tls", &["path", "port", "backlog", "interface"], &names)?;
     let folder = arguments.required("path", path)?;
     let port = arguments.optional("port", Argument::port)?.unwrap_or(HTTPS);

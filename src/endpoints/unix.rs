@@ -101,7 +101,8 @@ pub(super) fn server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    let arguments = Arguments::of(description, "unix", &["address", "mode", "backlog", "lockfile"], &options::UNIX)?;
+    let names = [&options::UNIX[..], &options::POLICIES].concat();
+    let arguments = Arguments::of(description, "unix", &["address", "mode", "backlog", "lockfile"], &names)?;
     let address = arguments.required("address", address)?;
     let mode = arguments.optional("mode", mode)?;
     let backlog = arguments.optional("backlog", Argument::backlog)?;
@@ -110,6 +111,8 @@ pub(super) fn server(
     let options = mode.into_iter().fold(options, UnixListenOptions::mode);
     let mut options = backlog.into_iter().fold(options, UnixListenOptions::backlog);
     arguments.read_connection_options(options.connections())?;
+    arguments.refuse_peers()?;
+    arguments.read_policies(options.port_policies())?;
     Ok(Box::new(UnixServerEndpoint::new(reactor, address).options(options)))
 }
 

@@ -197,6 +197,10 @@ impl<F: Factory> Factory for TrackedFactory<F> {
         Some(Tracked { inner, connections: self.connections.clone(), key: None })
     }
 
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.inner.prepare_transport(transport)
+    }
+
     fn do_start(&mut self) {
         self.inner.do_start();
     }

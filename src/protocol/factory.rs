@@ -64,6 +64,47 @@ pub trait Factory: 'static {
     /// the connection, which is then closed at once. A panic refuses it too, and is logged.
     fn build_protocol(&mut self, peer: &Address) -> Option<Self::Protocol>;
 
+    /// Called with the transport of a new connection, after `build_protocol` and before the
+    /// protocol's `connection_made`. A factory that wraps another one sets up the transport here:
+    /// it sets a queue limit, starts TLS, or applies [policies](crate::policies). (Twisted: the
+    /// `makeConnection` of a `ProtocolWrapper`.) A wrapper calls the method of its inner factory.
+    ///
+    /// # Errors
+    /// An `Err` ends the connection, with that failure as the reason.
+    ///
+    /// ```
+    /// use ropewalk::transport::QueueLimit;
+    /// use ropewalk::{Address, Factory, Result, Transport};
+    ///
+    /// /// Bounds the queues of a factory's connections.
+    /// struct Bounded<F>(F);
+    ///
+    /// impl<F: Factory> Factory for Bounded<F> {
+    ///     type Protocol = F::Protocol;
+    ///
+    ///     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
+    ///         self.0.build_protocol(peer)
+    ///     }
+    ///
+    ///     fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+    ///         transport.set_queue_limit(Some(QueueLimit::abort(1 << 20)));
+    ///         self.0.prepare_transport(transport)
+    ///     }
+    ///
+    ///     fn do_start(&mut self) {
+    ///         self.0.do_start();
+    ///     }
+    ///
+    ///     fn do_stop(&mut self) {
+    ///         self.0.do_stop();
+    ///     }
+    /// }
+    /// ```
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        let _ = transport;
+        Ok(())
+    }
+
     /// Called before the first connection, when a port starts to listen or a client starts to
     /// connect (Twisted: `doStart`, `startFactory`).
     fn do_start(&mut self) {}
@@ -151,6 +192,10 @@ impl<P: Protocol> Factory for Box<dyn Factory<Protocol = P>> {
         (**self).build_protocol(peer)
     }
 
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        (**self).prepare_transport(transport)
+    }
+
     fn do_start(&mut self) {
         (**self).do_start();
     }
@@ -200,6 +245,10 @@ impl<F: Factory> Factory for SharedFactory<F> {
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
         let built = self.0.with(|factory| factory.build_protocol(peer));
         built.unwrap_or_else(|busy| refuse(&busy))
+    }
+
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.0.with(|factory| factory.prepare_transport(transport))?
     }
 
     fn do_start(&mut self) {
@@ -501,7 +550,11 @@ trait AnyFactory {
 impl<F: Factory> AnyFactory for F {
     fn build(&mut self, transport: Transport) -> Option<Rc<dyn ErasedJoint>> {
         let protocol = self.build_protocol(&transport.peer())?;
-        Some(Rc::new(Joint::new(protocol, transport)))
+        let joint = Rc::new(Joint::new(protocol, transport));
+        if let Err(failure) = self.prepare_transport(joint.transport()) {
+            joint.callback_failed("the preparation of a transport", failure);
+        }
+        Some(joint)
     }
 
     fn start(&mut self) {

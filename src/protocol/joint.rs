@@ -127,9 +127,18 @@ impl<P: Protocol> Joint<P> {
     #[inline(always)]
     fn arrived(&self, level: usize, data: &[u8]) {
         let delivery = self.transport.stream().received(level, data);
+        self.deliver(level, data, delivery);
+    }
+
+    #[inline(always)]
+    fn deliver(&self, level: usize, data: &[u8], delivery: Delivery) {
         match delivery {
             Delivery::Deliver => {
                 self.tell(Callback::Data(data), |protocol, transport| protocol.data_received(transport, data))
+            }
+            Delivery::DeliverLogged => {
+                self.transport.log_received(data);
+                self.tell(Callback::Data(data), |protocol, transport| protocol.data_received(transport, data));
             }
             Delivery::Kept => {}
             Delivery::Sealed => self.open(level, data),
@@ -190,7 +199,8 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn data_received(&self, data: &[u8]) {
-        self.arrived(0, data);
+        let delivery = self.transport.arrived(data);
+        self.deliver(0, data, delivery);
     }
 
     fn descriptors_received(&self, descriptors: Vec<OwnedFd>) {

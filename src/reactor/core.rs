@@ -14,7 +14,7 @@ use super::net::Net;
 use super::net::dial::DialAttempt;
 use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
-use super::net::port_role::OpenGuard;
+use super::net::port_role::CountedGuard;
 use super::postponed::Postponed;
 use super::process::Process;
 use super::run_state::Run;
@@ -70,8 +70,8 @@ pub(super) enum Slot {
     /// A client's connection, and the guard that stops its factory when it is over.
     Client(Box<(Rc<dyn ErasedJoint>, FactoryGuard)>),
     Connected(Rc<dyn ErasedJoint>),
-    /// A connection of a port that several reactors share, and the guard that counts it.
-    Counted(Box<(Rc<dyn ErasedJoint>, OpenGuard)>),
+    /// A connection of a port with extras, and the guard that counts it.
+    Counted(Box<(Rc<dyn ErasedJoint>, CountedGuard)>),
     /// A connection whose protocol has ended. The bytes that the peer still sends are read and
     /// dropped.
     Lingering(Box<Lingering>),

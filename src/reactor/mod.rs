@@ -104,7 +104,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::around_wait::AroundWait;
-pub(crate) use self::backend::{AnyBackend, ConnectionOptions};
+pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
     Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal,

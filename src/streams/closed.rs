@@ -60,7 +60,11 @@ fn error(kind: ErrorKind, failure: &Failure) -> io::Error {
 fn kind(failure: &Failure) -> ErrorKind {
     match failure.check() {
         Some(ConnectionClosed::Reset { .. }) => ErrorKind::ConnectionReset,
-        Some(ConnectionClosed::TcpTimedOut { .. } | ConnectionClosed::CloseTimedOut { .. }) => ErrorKind::TimedOut,
+        Some(
+            ConnectionClosed::TcpTimedOut { .. }
+            | ConnectionClosed::CloseTimedOut { .. }
+            | ConnectionClosed::TimeLimit { .. },
+        ) => ErrorKind::TimedOut,
         Some(ConnectionClosed::Truncated) => ErrorKind::UnexpectedEof,
         Some(ConnectionClosed::Aborted | ConnectionClosed::ReactorStopped | ConnectionClosed::QueueLimit { .. }) => {
             ErrorKind::ConnectionAborted

@@ -84,9 +84,11 @@ pub fn listen_streams<E: ServerEndpoint + ?Sized>(
 
 /// Listens, and keeps a [`ByteStream`] of each connection until it is taken from [`Incoming`].
 ///
-/// At most `waiting` streams are kept (at least one). A connection beyond that is closed at once,
-/// and logged (WARN), once until there is room again. A stream that waits costs at most its unread
-/// bytes.
+/// At most `waiting` streams are kept (at least one). Then the port [stops
+/// accepting](Port::pause_accepting) until one is taken, and further peers wait in the system's
+/// queue. A port that can't do so (in a group that hands connections over, or of an endpoint that
+/// has not returned it yet) closes a connection beyond that, and logs it (WARN), once until there
+/// is room again. A stream that waits costs at most its unread bytes.
 ///
 /// # Errors
 /// The Deferred fails with a [`ListenError`](crate::error::ListenError).
@@ -111,7 +113,11 @@ pub fn listen_streams<E: ServerEndpoint + ?Sized>(
 pub fn accept_streams<E: ServerEndpoint + ?Sized>(endpoint: &E, waiting: usize) -> Deferred<Incoming> {
     let queue = Rc::new(RefCell::new(AcceptQueue { limit: waiting.max(1), ..AcceptQueue::default() }));
     let factory = AcceptFactory(Rc::clone(&queue));
-    endpoint.listen(factory).add_callback(|port| Ok(Incoming { port, queue }))
+    endpoint.listen(factory).add_callback(|port| {
+        queue.borrow_mut().port = Some(port.clone());
+        AcceptQueue::pause_if_full(&queue);
+        Ok(Incoming { port, queue })
+    })
 }
 
 /// The streams of a listening port, in the order of their connections. From [`accept_streams`].
@@ -137,6 +143,11 @@ impl Incoming {
             let mut queue = self.queue.borrow_mut();
             if let Some(stream) = queue.streams.pop_front() {
                 queue.is_over_limit = false;
+                let paused = queue.port.clone().filter(|_| mem::take(&mut queue.is_paused));
+                drop(queue);
+                if let Some(port) = paused {
+                    port.hold_for_queue(false);
+                }
                 return Poll::Ready(Some(stream));
             }
             if queue.is_stopped {
@@ -184,11 +195,28 @@ impl fmt::Debug for Incoming {
 struct AcceptQueue {
     streams: VecDeque<ByteStream>,
     limit: usize,
+    /// The port, once it listens.
+    port: Option<Port>,
+    /// The port accepts nothing until there is room.
+    is_paused: bool,
     /// A connection was refused, and none was taken since.
     is_over_limit: bool,
     /// The port has stopped, or its `Incoming` was dropped.
     is_stopped: bool,
     waker: Option<Waker>,
+}
+
+impl AcceptQueue {
+    /// Stops accepting if there is no room for another stream.
+    fn pause_if_full(queue: &RefCell<Self>) {
+        let port = {
+            let queue = queue.borrow();
+            queue.port.clone().filter(|_| queue.streams.len() >= queue.limit)
+        };
+        if let Some(port) = port {
+            queue.borrow_mut().is_paused = port.hold_for_queue(true);
+        }
+    }
 }
 
 struct AcceptFactory(Rc<RefCell<AcceptQueue>>);
@@ -222,6 +250,7 @@ impl Factory for AcceptFactory {
         let queue = Rc::clone(&self.0);
         Some(StreamProtocol::new(move |stream| {
             queue.borrow_mut().streams.push_back(stream);
+            AcceptQueue::pause_if_full(&queue);
             Self::wake(&queue);
         }))
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::VirtualClock;
 use crate::address::AddressPair;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result, guarded_result};
 use crate::protocol::{Connection, ErasedJoint, Protocol};
 use crate::time::{Clock as _, DelayedCall, Timers};
 use crate::transport::context::TransportContext;
@@ -97,6 +97,13 @@ impl End {
         let (connection, joint) = Connection::join(protocol, self.transport.clone());
         self.socket.joint.replace(Some(joint));
         connection
+    }
+
+    /// Takes a factory's step for the transport, before the protocol's first callback.
+    pub(super) fn prepare(&self, step: impl FnOnce(&Transport) -> Result<()>) {
+        if let (Err(failure), Some(joint)) = (guarded_result(|| step(&self.transport)), self.joint()) {
+            joint.callback_failed("the preparation of a transport", failure);
+        }
     }
 
     /// Makes the protocol's first callback.

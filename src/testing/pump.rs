@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::VirtualClock;
@@ -89,7 +90,7 @@ impl PumpOptions {
     /// Connects two protocols. Calls `connection_made` on the server first, then on the client.
     /// Moves no bytes.
     pub fn connect<C: Protocol, S: Protocol>(&self, client: C, server: S) -> Pump<C, S> {
-        self.join(client, server, || {}, || {})
+        self.join((client, || {}), (server, || {}), |_, _| {})
     }
 
     /// Connects a protocol of each of two factories. Starts the factories before, and stops each
@@ -112,15 +113,25 @@ impl PumpOptions {
         let Some(client_protocol) = client.build_protocol(&Address::from(self.server)) else {
             panic!("the client's factory built no protocol")
         };
-        self.join(client_protocol, server_protocol, move || client.do_stop(), move || server.do_stop())
+        let (client, server) = (Rc::new(RefCell::new(client)), Rc::new(RefCell::new(server)));
+        let (client_stop, server_stop) = (Rc::clone(&client), Rc::clone(&server));
+        self.join(
+            (client_protocol, move || client_stop.borrow_mut().do_stop()),
+            (server_protocol, move || server_stop.borrow_mut().do_stop()),
+            |client_end, server_end| {
+                server_end.prepare(|transport| server.borrow_mut().prepare_transport(transport));
+                client_end.prepare(|transport| client.borrow_mut().prepare_transport(transport));
+            },
+        )
     }
 
+    /// Joins two protocols, each with the function that stops its factory. Calls `prepare` before
+    /// the protocols.
     fn join<C: Protocol, S: Protocol>(
         &self,
-        client: C,
-        server: S,
-        client_stop: impl FnOnce() + 'static,
-        server_stop: impl FnOnce() + 'static,
+        (client, client_stop): (C, impl FnOnce() + 'static),
+        (server, server_stop): (S, impl FnOnce() + 'static),
+        prepare: impl FnOnce(&End, &End),
     ) -> Pump<C, S> {
         let end = |host, peer| End::new(host, peer, self.room, self.clock.clone());
         let pump = Pump {
@@ -132,6 +143,7 @@ impl PumpOptions {
         };
         {
             let _busy = ReentryGuard::enter(&pump.busy);
+            prepare(&pump.client.end, &pump.server.end);
             pump.server.end.join();
             pump.client.end.join();
         }

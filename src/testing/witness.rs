@@ -297,6 +297,10 @@ impl<F: Factory> Factory for WitnessedFactory<F> {
         built.map(|protocol| self.witness.protocol(protocol))
     }
 
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.witness.during("prepare_transport", || self.inner.prepare_transport(transport))
+    }
+
     fn do_start(&mut self) {
         if std::mem::replace(&mut self.started, true) {
             self.witness.fault("do_start came twice");

@@ -30,6 +30,7 @@ pub(crate) mod id;
 pub(crate) mod layer;
 pub(crate) mod observer;
 pub(crate) mod outgoing;
+pub(crate) mod policy;
 mod producer;
 pub(crate) mod queue_limit;
 mod readdressed;
@@ -140,6 +141,7 @@ impl Transport {
             return;
         }
         self.observe_write(stream, data);
+        stream.note_written(data);
         let rest = if data.len() > COPIED_WRITE_BYTES && stream.may_send_directly() {
             let count = self.0.context.driver.upgrade().map_or(0, |driver| driver.send_now(self.0.id, data));
             stream.sent_directly(count);
@@ -206,6 +208,7 @@ impl Transport {
             return Err(NotSent(descriptor));
         }
         self.observe_write(&stream, data);
+        stream.note_written(data);
         stream.attach(descriptor);
         stream.push(data, &self.0.context.pool);
         self.mark_stream_dirty(&mut stream);
@@ -393,6 +396,22 @@ impl Transport {
     #[inline]
     pub(crate) fn stream(&self) -> std::cell::RefMut<'_, Stream> {
         self.0.stream.borrow_mut()
+    }
+
+    /// Decides what to do with bytes that came from the network.
+    #[inline(always)]
+    pub(crate) fn arrived(&self, data: &[u8]) -> step::Delivery {
+        let mut stream = self.stream();
+        if stream.delivers_plainly() { step::Delivery::Deliver } else { self.arrived_slow(&mut stream, data) }
+    }
+
+    #[inline(never)]
+    fn arrived_slow(&self, stream: &mut Stream, data: &[u8]) -> step::Delivery {
+        let delivery = stream.received_slow(0, data);
+        if stream.note_arrival(data.len()) {
+            self.mark_stream_dirty(stream);
+        }
+        delivery
     }
 
     /// Puts the connection on the reactor's dirty list, once.

@@ -67,6 +67,8 @@ pub(crate) enum CloseMode {
 pub(crate) enum Delivery {
     /// The bytes go to the protocol.
     Deliver,
+    /// The same, past the logs of the stream's policies.
+    DeliverLogged,
     /// The bytes were held or dropped.
     Kept,
     /// The bytes go to a layer: [`Stream::open`].

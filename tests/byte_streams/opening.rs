@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use futures::io::{AsyncReadExt, AsyncWriteExt};
-use ropewalk::deferred::Cancelled;
-use ropewalk::endpoints::{client_from_string, server_from_string};
+use ropewalk::deferred::{Cancelled, Promise};
+use ropewalk::endpoints::{ServerEndpoint, client_from_string, server_from_string};
 use ropewalk::error::ConnectError;
+use ropewalk::protocol::BoxedFactory;
 use ropewalk::streams::{accept_streams, connect_stream, listen_streams};
 use ropewalk::testing::MemoryReactor;
+use ropewalk::{Deferred, Port};
 
 use super::*;
 
@@ -33,27 +35,77 @@ fn a_callback_gets_each_stream() {
     assert!(!peers[0].is_ended() && peers[1].is_ended());
 }
 
-/// Streams are taken in order. No more than the limit wait, and a connection beyond it is closed
-/// and logged once. A stopped port gives the streams that are left, and then none.
+/// Streams are taken in order. No more than the limit wait: the port pauses, and accepts the next
+/// when one is taken.
 #[test]
-fn a_queue_of_streams_is_bounded() {
+fn a_full_queue_of_streams_pauses_its_port() {
     let memory = MemoryReactor::new();
     let endpoint = server_from_string(memory.reactor(), "tcp:7").unwrap();
-    let mut listening = accept_streams(&endpoint, 2);
-    let mut incoming = listening.take_result().unwrap().unwrap();
+    let mut incoming = accept_streams(&endpoint, 2).take_result().unwrap().unwrap();
     let task = Task::new();
     let waker = task.waker();
     let mut cx = Context::from_waker(&waker);
     assert!(incoming.poll_accept(&mut cx).is_pending());
-    let (peers, lines) = common::logged(|| {
+    let peers: Vec<_> = (0..5_u8).map(|_| memory.connect(7).unwrap()).collect();
+    for (n, peer) in peers.iter().enumerate() {
+        assert_eq!(peer.write(&[n as u8; 3]).unwrap(), 3);
+    }
+    memory.settle().unwrap();
+    assert_eq!((task.woken(), incoming.waiting(), incoming.port().is_paused()), (1, 2, true));
+    for n in 0..5 {
+        let Poll::Ready(Some(mut stream)) = incoming.poll_accept(&mut cx) else { panic!("a stream") };
+        assert!(matches!(task.read(&mut stream, 9), Poll::Ready(Ok(bytes)) if bytes == [n as u8; 3]));
+        memory.settle().unwrap();
+        let left: usize = 4 - n;
+        assert_eq!((incoming.waiting(), incoming.port().is_paused()), (left.min(2), left >= 2));
+    }
+    memory.settle().unwrap();
+    assert!(peers.iter().all(|peer| peer.is_ended()), "each stream was dropped");
+    // The program's own pause is another one.
+    incoming.port().pause_accepting();
+    let late = memory.connect(7).unwrap();
+    memory.settle().unwrap();
+    assert!(incoming.poll_accept(&mut cx).is_pending() && incoming.port().is_paused());
+    incoming.port().resume_accepting();
+    memory.settle().unwrap();
+    assert_eq!(incoming.waiting(), 1);
+    drop((incoming, late));
+}
+
+/// An endpoint that returns its port only when it is told to.
+#[derive(Debug)]
+struct Late(Box<dyn ServerEndpoint>, RefCell<Option<Promise<()>>>);
+
+impl ServerEndpoint for Late {
+    fn listen_boxed(&self, factory: BoxedFactory) -> Deferred<Port> {
+        let (promise, told) = Promise::new();
+        self.1.replace(Some(promise));
+        let listening = self.0.listen_boxed(factory);
+        told.add_callback(move |()| listening)
+    }
+}
+
+/// Without its port, a queue can't pause it. A connection beyond the limit is closed and logged
+/// once. A stopped port gives the streams that are left, and then none.
+#[test]
+fn a_queue_of_streams_is_bounded() {
+    let memory = MemoryReactor::new();
+    let endpoint = Late(server_from_string(memory.reactor(), "tcp:7").unwrap(), RefCell::default());
+    let mut listening = accept_streams(&endpoint, 2);
+    let (early, lines) = common::logged(|| {
         let peers: Vec<_> = (0..5).map(|_| memory.connect(7).unwrap()).collect();
         memory.settle().unwrap();
         peers
     });
-    assert_eq!((task.woken(), incoming.waiting()), (1, 2));
-    assert_eq!(peers.iter().filter(|peer| peer.is_ended()).count(), 3);
+    assert_eq!(early.iter().filter(|peer| peer.is_ended()).count(), 3);
     assert_eq!(lines.iter().filter(|line| line.contains("too many wait")).count(), 1, "{lines:?}");
+    endpoint.1.take().unwrap().callback(()).unwrap();
+    let mut incoming = listening.take_result().unwrap().unwrap();
+    assert_eq!((incoming.waiting(), incoming.port().is_paused()), (2, true));
 
+    let task = Task::new();
+    let waker = task.waker();
+    let mut cx = Context::from_waker(&waker);
     let Poll::Ready(Some(first)) = incoming.poll_accept(&mut cx) else { panic!("a stream") };
     let sixth = memory.connect(7).unwrap();
     memory.settle().unwrap();
@@ -63,7 +115,7 @@ fn a_queue_of_streams_is_bounded() {
     assert!(matches!(incoming.poll_accept(&mut cx), Poll::Ready(Some(_))));
     assert!(matches!(incoming.poll_accept(&mut cx), Poll::Ready(Some(_))));
     assert!(matches!(incoming.poll_accept(&mut cx), Poll::Ready(None)));
-    drop((first, incoming, peers));
+    drop((first, incoming, early));
     memory.settle().unwrap();
 }
 

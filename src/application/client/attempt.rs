@@ -142,6 +142,10 @@ impl<F: Factory> Factory for AttemptFactory<F> {
         Some(AttemptProtocol { inner, attempt: Rc::clone(&self.attempt), owner: Some(Rc::clone(&self.owner)) })
     }
 
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.factory.prepare_transport(transport)
+    }
+
     fn do_start(&mut self) {
         self.factory.do_start();
     }

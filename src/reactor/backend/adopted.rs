@@ -7,7 +7,7 @@ use rustix::io::{Errno, FdFlags};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily as SystemFamily, SocketType};
 
-use super::{ConnectionOptions, PortOptions, socket, system};
+use super::{ConnectionOptions, PortOptions, PortPolicies, socket, system};
 use crate::address::{Address, AddressFamily, AddressPair};
 use crate::error::AdoptError;
 
@@ -26,16 +26,22 @@ pub(crate) struct AdoptedOptions {
     pub(crate) connections: ConnectionOptions,
     /// If `true`, a port removes the file of its UNIX socket.
     pub(crate) remove_file: bool,
+    pub(crate) policies: PortPolicies,
 }
 
 impl AdoptedOptions {
     pub(crate) fn new() -> Self {
-        Self { family: None, connections: ConnectionOptions::new(), remove_file: false }
+        Self {
+            family: None,
+            connections: ConnectionOptions::new(),
+            remove_file: false,
+            policies: PortPolicies::default(),
+        }
     }
 
     /// Returns the options of the port that has the socket.
     pub(crate) fn of_port(&self) -> PortOptions {
-        PortOptions { connections: self.connections, ..PortOptions::new() }
+        PortOptions { connections: self.connections, policies: self.policies, ..PortOptions::new() }
     }
 }
 

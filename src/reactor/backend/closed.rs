@@ -37,6 +37,8 @@ impl Backend for Closed {
 
     fn accept(&mut self, _id: Id) {}
 
+    fn pause_accept(&mut self, _id: Id) {}
+
     fn stop_listening(&mut self, _id: Id) -> Vec<Incoming> {
         Vec::new()
     }

@@ -283,6 +283,12 @@ impl Backend for Mio {
         }
     }
 
+    fn pause_accept(&mut self, id: Id) {
+        if let Some(PolledSource::Listener(listener)) = self.table.get_mut(id) {
+            listener.accepting = false;
+        }
+    }
+
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
         match self.table.take(id) {
             PolledSource::Listener(mut listener) => {

@@ -8,7 +8,7 @@
 //!
 //! | operation | reported as |
 //! |---|---|
-//! | [`listen`], [`accept`], [`stop_listening`] | [`Accepted`], [`NoDescriptors`], [`Shed`], [`AcceptFailed`] |
+//! | [`listen`], [`accept`], [`pause_accept`], [`stop_listening`] | [`Accepted`], [`NoDescriptors`], [`Shed`], [`AcceptFailed`] |
 //! | [`connect`] | [`Connected`], [`ConnectFailed`] |
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
@@ -33,6 +33,7 @@
 //!
 //! [`listen`]: Backend::listen
 //! [`accept`]: Backend::accept
+//! [`pause_accept`]: Backend::pause_accept
 //! [`stop_listening`]: Backend::stop_listening
 //! [`Accepted`]: Completion::Accepted
 //! [`NoDescriptors`]: Completion::NoDescriptors
@@ -99,7 +100,7 @@ pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
-pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions};
+pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(in crate::reactor) use self::socket_file::lock_of;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 use self::uring::Buffer;
@@ -120,8 +121,14 @@ pub(crate) trait Backend {
     /// is closed. Accepting starts at once.
     fn listen(&mut self, id: Id, address: &Address, options: &PortOptions) -> Result<Address, ListenRefusal>;
 
-    /// Resumes accepting after [`Completion::AcceptFailed`] or [`Completion::NoDescriptors`].
+    /// Resumes accepting after [`pause_accept`](Self::pause_accept), [`Completion::AcceptFailed`]
+    /// or [`Completion::NoDescriptors`].
     fn accept(&mut self, id: Id);
+
+    /// Suspends accepting until [`accept`](Self::accept). No connection is handed over meanwhile:
+    /// connections wait in the system's queue, or in the backend if it has accepted them already.
+    /// [`stop_listening`](Self::stop_listening) returns these too.
+    fn pause_accept(&mut self, id: Id);
 
     /// Closes a listening socket, so that its address is free. Returns the connections that the
     /// system had accepted by then.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::policies::{ConnectionLimits, ConnectionPolicies};
 use crate::transport::QueueLimit;
 
 /// The default backlog: as many waiting connections as the system allows. The system cuts the
@@ -25,12 +26,22 @@ pub(crate) struct PortOptions {
     pub(crate) mode: u32,
     /// If `true`, a lock file beside the socket's file is held.
     pub(crate) lock: bool,
+    pub(crate) policies: PortPolicies,
+}
+
+/// The limits of a port's connections, and the policies with which they begin. No backend reads
+/// them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PortPolicies {
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) begin: ConnectionPolicies,
 }
 
 impl PortOptions {
     pub(crate) fn new() -> Self {
         let connections = ConnectionOptions::new();
-        Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false }
+        let policies = PortPolicies::default();
+        Self { backlog: BACKLOG, ipv6_only: None, scope: None, connections, mode: MODE, lock: false, policies }
     }
 
     /// Returns the name of the first given option that applies to IPv6 only.

@@ -15,15 +15,17 @@ use std::cell::RefMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use super::admission::apply_policies;
 use super::listener::{ListenerState, PortCore};
 use super::port_role::{PortRole, TakenRole};
 use crate::address::{AddressFamily, AddressPair};
 use crate::deferred::{Deferred, Promise};
 use crate::error::{AdoptError, ConnectError, ListenError, NotAdopted};
 use crate::failure::Result;
+use crate::policies::{ConnectionLimits, ConnectionPolicies};
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory};
 use crate::reactor::backend::{
-    AdoptedOptions, AnyBackend, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, Role,
+    AdoptedOptions, AnyBackend, ConnectionOptions, Examined, IncomingSocket, ListenRefusal, PortPolicies, Role,
 };
 use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::{QueueLimit, Transport};
@@ -79,8 +81,26 @@ impl AdoptOptions {
         self
     }
 
+    /// Limits the connections of an adopted port, as
+    /// [`ListenOptions::limits`](crate::ListenOptions::limits) does. An adopted connection has no
+    /// such limits.
+    pub fn limits(mut self, limits: ConnectionLimits) -> Self {
+        self.0.policies.limits = limits;
+        self
+    }
+
+    /// Sets the policies with which the adopted connection, or those of the adopted port, begin.
+    pub fn policies(mut self, policies: ConnectionPolicies) -> Self {
+        self.0.policies.begin = policies;
+        self
+    }
+
     pub(super) fn adopted(&self) -> &AdoptedOptions {
         &self.0
+    }
+
+    pub(crate) fn port_policies(&mut self) -> &mut PortPolicies {
+        &mut self.0.policies
     }
 
     pub(crate) fn connections(&mut self) -> &mut ConnectionOptions {
@@ -249,6 +269,7 @@ impl Core {
         match adopted {
             Ok(()) => {
                 *port.state.borrow_mut() = ListenerState::Listening(id);
+                self.begin_limits(&port, id);
                 if port.hands_over() {
                     self.net.add_shared_port(&port);
                 }
@@ -294,7 +315,7 @@ impl Core {
         self.at_end_of_turn(move |core| {
             // It may have been cancelled meanwhile. The socket is closed then.
             if !promise.is_called() {
-                core.join_adopted(socket, ends, options.connections.queue_limit, &factory, &promise);
+                core.join_adopted(socket, ends, &options, &factory, &promise);
             }
         });
         Ok(connection)
@@ -317,7 +338,7 @@ impl Core {
         &self,
         socket: OwnedFd,
         ends: AddressPair,
-        limit: Option<QueueLimit>,
+        options: &AdoptedOptions,
         factory: &BoxedFactory,
         promise: &Promise<AnyConnection>,
     ) {
@@ -329,7 +350,8 @@ impl Core {
         }
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
-        transport.begin_with_limit(limit);
+        transport.begin_with_limit(options.connections.queue_limit);
+        apply_policies(options.policies.begin, &transport);
         let built = match factory.build(transport) {
             Ok(Some(joint)) if !promise.is_called() => Ok(joint),
             Ok(Some(_)) => Err(ConnectError::ConnectingCancelled { to: peer.to_string() }.into()),

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
+use super::admission::apply_policies;
 use super::adopt::AdoptOptions;
 use crate::address::{Address, AddressPair};
 use crate::error::{AdoptError, ConnectError, NotAdopted};
@@ -103,6 +104,7 @@ impl Core {
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
         transport.begin_with_limit(options.connections.queue_limit);
+        apply_policies(options.policies.begin, &transport);
         transport.stream().begin_unmade();
         // The program is asked if its protocol handles half-closes.
         let joined = catch_unwind(AssertUnwindSafe(|| Connection::join(protocol, transport)));

@@ -6,6 +6,7 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::admission::Entry;
 use super::listener::PortCore;
 use super::port::BacklogPolicy;
 use crate::error::ConnectionClosed;
@@ -104,10 +105,14 @@ impl Core {
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
         self.count(|counters| counters.accepted += 1);
         port.count_served();
-        if port.hands_over() {
-            return self.hand_over(port, incoming);
-        }
-        let counted = port.count_open();
+        let extras = match &port.extras {
+            None => None,
+            Some(extras) => match self.admit(port, extras, &incoming.ends.peer()) {
+                Entry::HandOver => return self.hand_over(port, incoming),
+                Entry::Refuse => return self.backend.borrow_mut().refuse(incoming.socket),
+                Entry::Serve(guard) => Some((extras, guard)),
+            },
+        };
         let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
@@ -131,9 +136,12 @@ impl Core {
             return;
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = match counted {
+            *slot = match extras {
                 None => Slot::Connected(Rc::clone(&joint)),
-                Some(guard) => Slot::Counted(Box::new((Rc::clone(&joint), guard))),
+                Some((extras, guard)) => {
+                    extras.begin(joint.transport());
+                    Slot::Counted(Box::new((Rc::clone(&joint), guard)))
+                }
             };
         }
         joint.transport().mark_dirty();

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::lingering_socket::Lingering;
-use super::port_role::OpenGuard;
+use super::port_role::CountedGuard;
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::{Clock, DelayedCall};
 use crate::transport::id::Id;
@@ -59,7 +59,7 @@ impl Core {
 
     /// Sends our end, unless that was done, and keeps the connection open without a protocol. A
     /// counted connection counts until its socket is closed.
-    pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool, counted: Option<OpenGuard>) {
+    pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool, counted: Option<CountedGuard>) {
         let until = self.timers.seconds().saturating_add(LINGER_TIME);
         let lingering = Lingering::new(until, self.schedule_lingering_check(id, QUIET_TIME), counted);
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::port_role::OpenGuard;
+use super::port_role::CountedGuard;
 use crate::time::DelayedCall;
 use crate::transport::step::LINGER_BYTES;
 
@@ -19,11 +19,11 @@ pub(in crate::reactor) struct Lingering {
     /// The timer of the next check.
     timer: DelayedCall,
     /// Counts the connection, if its port's connections are counted.
-    _counted: Option<OpenGuard>,
+    _counted: Option<CountedGuard>,
 }
 
 impl Lingering {
-    pub(super) fn new(until: Duration, timer: DelayedCall, counted: Option<OpenGuard>) -> Self {
+    pub(super) fn new(until: Duration, timer: DelayedCall, counted: Option<CountedGuard>) -> Self {
         Self { left: LINGER_BYTES, received_since_check: false, until, timer, _counted: counted }
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::port_extras::PortExtras;
 use super::port_role::TakenRole;
 use crate::address::Address;
 use crate::deferred::Promise;
@@ -34,10 +35,12 @@ pub(in crate::reactor) struct PortCore {
     /// The requested address; once bound, the bound address.
     pub(super) host: RefCell<Address>,
     pub(super) state: RefCell<ListenerState>,
-    /// The part of the port in a group of reactors.
-    pub(super) role: Option<TakenRole>,
     /// Number of accepted connections.
     served: Cell<u64>,
+    /// The reasons to accept nothing at present: see `hold.rs`.
+    pub(super) holds: Cell<u8>,
+    /// The part of the port in a group of reactors, its limits, its policies.
+    pub(super) extras: Option<Box<PortExtras>>,
     pause: Cell<Duration>,
     problems: RefCell<AcceptProblems>,
 }
@@ -60,14 +63,15 @@ struct AcceptProblems {
 impl PortCore {
     pub(super) fn new(address: Address, options: PortOptions, factory: BoxedFactory) -> Self {
         Self {
+            extras: PortExtras::of(&options),
             factory,
             options,
             adopted: false,
             shared: Cell::new(false),
             host: RefCell::new(address),
             state: RefCell::new(ListenerState::Stopped),
-            role: None,
             served: Cell::new(0),
+            holds: Cell::new(0),
             pause: Cell::new(FIRST_PAUSE),
             problems: RefCell::default(),
         }
@@ -79,8 +83,13 @@ impl PortCore {
     }
 
     /// Gives the port its part in a group of reactors.
-    pub(super) fn with_role(self, role: TakenRole) -> Self {
-        Self { role: Some(role), ..self }
+    pub(super) fn with_role(mut self, role: TakenRole) -> Self {
+        self.extras.get_or_insert_default().role = Some(role);
+        self
+    }
+
+    pub(super) fn role(&self) -> Option<&TakenRole> {
+        self.extras.as_ref()?.role.as_ref()
     }
 
     /// Resets the pause after a successful accept.
@@ -120,6 +129,12 @@ impl PortCore {
     pub(super) fn shed(&self, now: Duration, count: usize) {
         self.problems.borrow_mut().shed += count as u64;
         self.log_problems(now, "descriptors ran out");
+    }
+
+    /// Counts a connection that was reset because of the port's limits.
+    pub(super) fn over_limit(&self, now: Duration, reason: &'static str) {
+        self.problems.borrow_mut().shed += 1;
+        self.log_problems(now, reason);
     }
 
     /// Counts a failed accept. Returns the length of the pause that follows.

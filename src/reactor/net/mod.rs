@@ -6,6 +6,8 @@
 //! | `discard.rs` | connections that end at once, without a call |
 //! | `lingering.rs`, `lingering_socket.rs` | sockets that are read on after their close |
 //! | `port.rs`, `listener.rs` | listening |
+//! | `admission.rs`, `port_extras.rs` | ports with limits, policies, or a part in a group |
+//! | `hold.rs` | ports that accept nothing for a while |
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
 //! | `adopt_stream.rs` | a connection whose addresses and protocol the program has already |
@@ -14,17 +16,20 @@
 //! | `options.rs` | the options of both |
 //! | `resolver.rs` | host names, and interfaces by name |
 
+mod admission;
 pub(in crate::reactor) mod adopt;
 pub(in crate::reactor) mod adopt_stream;
 pub(in crate::reactor) mod connect;
 pub(in crate::reactor) mod connections;
 pub(in crate::reactor) mod dial;
 pub(in crate::reactor) mod discard;
+mod hold;
 pub(in crate::reactor) mod lingering;
 pub(in crate::reactor) mod lingering_socket;
 pub(in crate::reactor) mod listener;
 pub(in crate::reactor) mod options;
 pub(in crate::reactor) mod port;
+mod port_extras;
 pub(in crate::reactor) mod port_role;
 pub(in crate::reactor) mod resolver;
 pub(in crate::reactor) mod shared;

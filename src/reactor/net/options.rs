@@ -12,7 +12,8 @@ use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use crate::address::unmapped;
-use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions};
+use crate::policies::{ConnectionLimits, ConnectionPolicies};
+use crate::reactor::backend::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 use crate::transport::QueueLimit;
 
 /// The default timeout of an attempt: 30 s, as in Twisted.
@@ -50,6 +51,29 @@ macro_rules! connection_setters {
 
         pub(crate) fn connections(&mut self) -> &mut ConnectionOptions {
             &mut self.$($field).+
+        }
+    };
+}
+
+/// The setters of the options of ports.
+macro_rules! port_setters {
+    () => {
+        /// Limits the connections of the port: in all, of one peer, accepted in a second. No limits
+        /// by default.
+        pub fn limits(mut self, limits: ConnectionLimits) -> Self {
+            self.port.policies.limits = limits;
+            self
+        }
+
+        /// Sets the policies with which connections of the port begin: limits of time, rates, a log
+        /// of traffic. None by default. A total rate is that of the port.
+        pub fn policies(mut self, policies: ConnectionPolicies) -> Self {
+            self.port.policies.begin = policies;
+            self
+        }
+
+        pub(crate) fn port_policies(&mut self) -> &mut PortPolicies {
+            &mut self.port.policies
         }
     };
 }
@@ -150,6 +174,7 @@ impl ListenOptions {
 
     tcp_setters!(port.connections);
     connection_setters!(port.connections);
+    port_setters!();
 }
 
 impl Default for ListenOptions {
@@ -199,6 +224,7 @@ impl UnixListenOptions {
     }
 
     connection_setters!(port.connections);
+    port_setters!();
 }
 
 impl Default for UnixListenOptions {

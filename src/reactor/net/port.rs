@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
+use super::hold::Hold;
 use super::listener::{ListenerState, PortCore};
 use super::options::ListenOptions;
 use crate::address::Address;
@@ -202,6 +203,15 @@ impl Port {
         self.stop(BacklogPolicy::Refuse)
     }
 
+    /// Returns the reactor, while there is one, in the process that made it.
+    pub(super) fn core(&self) -> Option<Rc<Core>> {
+        self.core.upgrade().filter(|core| !core.is_forked_child())
+    }
+
+    pub(super) fn port_core(&self) -> &PortCore {
+        &self.port
+    }
+
     fn stop(&self, policy: BacklogPolicy) -> Deferred<()> {
         match self.core.upgrade() {
             Some(core) => core.stop_port(&self.port, policy),
@@ -252,7 +262,7 @@ impl Core {
         Ok(self.port_handle(port))
     }
 
-    pub(super) fn start_port(&self, port: &Rc<PortCore>) -> Result<(), ListenError> {
+    pub(super) fn start_port(self: &Rc<Self>, port: &Rc<PortCore>) -> Result<(), ListenError> {
         let address = port.host.borrow().clone();
         if !matches!(&*port.state.borrow(), ListenerState::Stopped) {
             return Err(ListenError::AlreadyListening { address });
@@ -285,7 +295,9 @@ impl Core {
             }
             Ok(Ok(bound)) => {
                 port.host.replace(bound);
+                port.holds.set(0);
                 *port.state.borrow_mut() = ListenerState::Listening(id);
+                self.begin_limits(port, id);
                 Ok(())
             }
             Ok(Err(panic)) => {
@@ -404,10 +416,11 @@ impl Core {
         let Some(port) = self.port(id) else { return };
         self.count(|counters| counters.accept_failures += 1);
         let pause = port.accept_failed(self.timers.seconds(), error);
+        self.hold_port(&port, Hold::Failure);
         let core = Rc::downgrade(self);
         self.timers.call_later(pause, move || {
             if let Some(core) = core.upgrade() {
-                core.backend.borrow_mut().accept(id);
+                core.release_port_of(id, Hold::Failure);
             }
         });
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::address::{Address, AddressPair};
 use crate::deferred::{Deferred, Promise};
+use crate::policies::Seat;
 
 /// The part of a port in a group. `shared.rs` has the table.
 pub(in crate::reactor) enum PortRole {
@@ -98,7 +99,7 @@ impl OpenCount {
 }
 
 /// One counted connection. Dropping it ends the counting.
-pub(in crate::reactor) struct OpenGuard(Rc<OpenCount>);
+pub(super) struct OpenGuard(Rc<OpenCount>);
 
 impl OpenGuard {
     pub(super) fn new(count: &Rc<OpenCount>) -> Self {
@@ -117,6 +118,23 @@ impl Drop for OpenGuard {
             // It may have been cancelled meanwhile.
             let _ = promise.callback(());
         }
+    }
+}
+
+/// Ends the counting of a connection when it is dropped: once its socket is closed.
+pub(in crate::reactor) struct CountedGuard {
+    group: Option<OpenGuard>,
+    _seat: Option<Seat>,
+}
+
+impl CountedGuard {
+    pub(super) fn new(group: Option<OpenGuard>, seat: Option<Seat>) -> Self {
+        Self { group, _seat: seat }
+    }
+
+    /// Returns `true` if the connection is one of a shared port.
+    pub(super) fn is_of_group(&self) -> bool {
+        self.group.is_some()
     }
 }
 

@@ -55,7 +55,7 @@ impl Reactor {
 
     /// Asks every counted connection to close, once its queue is sent.
     pub(in crate::reactor) fn lose_counted_connections(&self) {
-        for id in self.0.slots.borrow().ids(|slot| matches!(slot, Slot::Counted(_))) {
+        for id in self.0.slots.borrow().ids(|slot| matches!(slot, Slot::Counted(counted) if counted.1.is_of_group())) {
             self.0.with_transport(id, Transport::lose_connection);
         }
     }
@@ -136,7 +136,7 @@ impl Core {
     /// Hands a connection over to the group.
     #[cold]
     pub(super) fn hand_over(&self, port: &PortCore, incoming: Incoming) {
-        let Some(TakenRole::HandsOver(hand)) = &port.role else { return };
+        let Some(TakenRole::HandsOver(hand)) = port.role() else { return };
         let Incoming { socket, ends } = incoming;
         match socket {
             IncomingSocket::Descriptor { socket, unix } => hand(HandedSocket { socket, unix, ends }),
@@ -150,7 +150,7 @@ impl PortCore {
     /// Counts a new connection, if its port's connections are counted.
     #[inline]
     pub(super) fn count_open(&self) -> Option<OpenGuard> {
-        match self.role.as_ref()? {
+        match self.role()? {
             TakenRole::HandsOver(_) => None,
             TakenRole::Receives(open) | TakenRole::ReusesPort(open) => Some(OpenGuard::new(open)),
         }
@@ -159,12 +159,12 @@ impl PortCore {
     /// Returns `true` if the port hands its connections over.
     #[inline]
     pub(super) fn hands_over(&self) -> bool {
-        matches!(self.role, Some(TakenRole::HandsOver(_)))
+        matches!(self.role(), Some(TakenRole::HandsOver(_)))
     }
 
     /// Returns `true` if the port has no socket of its own.
     pub(super) fn has_no_socket(&self) -> bool {
-        matches!(self.role, Some(TakenRole::Receives(_)))
+        matches!(self.role(), Some(TakenRole::Receives(_)))
     }
 
     fn is_listening(&self) -> bool {

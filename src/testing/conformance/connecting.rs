@@ -11,9 +11,10 @@ use super::{CaseOutcome, Scene, Setting};
 use crate::address::Address;
 use crate::deferred::Canceller;
 use crate::error::ConnectError;
-use crate::failure::{Failure, Panicked};
+use crate::failure::{Failure, Panicked, Result};
 use crate::protocol::Factory;
 use crate::task::defer_later;
+use crate::transport::Transport;
 
 pub(super) fn the_deferred_fires_after_connection_made(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
@@ -237,6 +238,10 @@ impl<F: Factory> Factory for Counted<F> {
     fn build_protocol(&mut self, peer: &Address) -> Option<F::Protocol> {
         self.log.add("build");
         self.inner.build_protocol(peer)
+    }
+
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.inner.prepare_transport(transport)
     }
 
     fn do_start(&mut self) {

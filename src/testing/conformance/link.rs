@@ -8,6 +8,7 @@ use super::scene::Role;
 use crate::address::Address;
 use crate::deferred::Deferred;
 use crate::error::ListenError;
+use crate::failure::Result;
 use crate::protocol::{Connection, Factory};
 use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 use crate::transport::Transport;
@@ -73,6 +74,10 @@ impl<F: Factory<Protocol = Role>> Factory for Beginning<F> {
     fn build_protocol(&mut self, peer: &Address) -> Option<Role> {
         let role = self.inner.build_protocol(peer)?;
         Some(role.begins(self.begin.clone()))
+    }
+
+    fn prepare_transport(&mut self, transport: &Transport) -> Result<()> {
+        self.inner.prepare_transport(transport)
     }
 
     fn do_start(&mut self) {

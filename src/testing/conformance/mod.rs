@@ -334,6 +334,7 @@ catalogue! {
     ports {
         a_port_stops_and_listens_again: "after stop_listening nothing is accepted, and start_listening takes the same address again",
         a_port_stops_inside_its_callbacks: "a port that is stopped inside build_protocol or connection_made serves the connections that the system has let in, or resets them on request",
+        a_paused_port_accepts_nothing: "a port that is paused at any moment, in the middle of a burst too, hands over nothing until it resumes, and loses no connection",
         an_address_in_use_is_an_error: "listening on an address that is in use is an error",
         a_refused_connection_is_closed: "a factory that builds nothing, or panics, closes that one connection, and the port goes on",
         many_connections_at_once_are_all_served: "two hundred connections at once each get their own bytes",

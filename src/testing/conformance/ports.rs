@@ -90,6 +90,60 @@ pub(super) fn a_port_stops_inside_its_callbacks(setting: &mut dyn Setting) {
     scene.finish(&[]);
 }
 
+pub(super) fn a_paused_port_accepts_nothing(setting: &mut dyn Setting) {
+    let mut scene = Scene::new(setting);
+    let (built, place) = (Rc::new(Cell::new(0)), Rc::<RefCell<Option<Port>>>::default());
+    let (count, port) = (Rc::clone(&built), Rc::clone(&place));
+    // The port pauses itself with each second connection, in the middle of a burst.
+    let factory = move |_| {
+        count.set(count.get() + 1);
+        if let (0, Some(port)) = (count.get() % 2, &*port.borrow()) {
+            port.pause_accepting();
+        }
+        Some(Role::echo())
+    };
+    let (port, to) = scene.listen(factory);
+    place.replace(Some(port.clone()));
+    assert!(!port.is_paused() && port.pause_accepting() && port.pause_accepting());
+    assert!(port.is_paused() && port.is_listening());
+    let clients: Vec<(u8, End)> = (b'a'..b'f').map(|token| (token, asker(&mut scene, &to, &[token]))).collect();
+    scene.moment();
+    assert_eq!(built.get(), 0, "a paused port has accepted");
+    for expected in [2, 4, 5] {
+        assert!(port.resume_accepting());
+        scene.until(|| built.get() == expected);
+        scene.moment();
+        assert_eq!((built.get(), port.is_paused()), (expected, expected < 5));
+    }
+    scene.until(|| clients.iter().all(|(_, end)| end.is_over()));
+    for (token, end) in &clients {
+        assert_eq!(end.received(), [*token]);
+    }
+    // A pause and a resumption in the same turn lose nothing, in both orders.
+    port.pause_accepting();
+    port.resume_accepting();
+    let sixth = asker(&mut scene, &to, b"6");
+    scene.until(|| sixth.is_over());
+    assert!(port.is_paused(), "the sixth pauses the port");
+    let waiting = asker(&mut scene, &to, b"7");
+    scene.moment();
+    port.resume_accepting();
+    port.pause_accepting();
+    scene.moment();
+    assert_eq!(built.get(), 6);
+    // A stop serves the connections that wait, and the next start accepts.
+    drop(port.stop_listening());
+    assert!(!port.is_paused() && !port.pause_accepting() && !port.resume_accepting());
+    scene.until(|| waiting.is_over());
+    assert_eq!(waiting.received(), b"7");
+    port.start_listening().unwrap_or_else(|error| panic!("the port listened there before: {error:?}"));
+    let last = asker(&mut scene, &to, b"8");
+    scene.until(|| last.is_over());
+    assert_eq!((last.received(), port.is_paused()), (b"8".to_vec(), true));
+    drop(port.stop_listening());
+    scene.finish(&[]);
+}
+
 /// F08.
 pub(super) fn an_address_in_use_is_an_error(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);

@@ -256,6 +256,13 @@ impl Backend for SimulatedBackend {
         }
     }
 
+    fn pause_accept(&mut self, id: Id) {
+        let Some(socket) = self.socket(id) else { return };
+        if let Some(listener) = self.kernel.borrow_mut().listener(socket) {
+            listener.accepting = false;
+        }
+    }
+
     fn is_acknowledged(&self, id: Id) -> bool {
         self.socket(id).is_some_and(|socket| self.kernel.borrow().is_acknowledged(socket))
     }

@@ -22,6 +22,11 @@ impl StreamFlags {
     /// The joint lends the held bytes to the protocol at present.
     pub(super) const LENT: Self = Self(64);
 
+    /// Bytes have left since a stream with policies last looked.
+    pub(super) const SENT: Self = Self(128);
+    /// Bytes have left.
+    pub(super) const HAS_SENT: Self = Self(Self::PROGRESSED.0 | Self::SENT.0);
+
     pub(super) const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
     }

@@ -1,7 +1,8 @@
 //! A stream with layers ([`Layers`]). Written bytes go down through the layers before they are
 //! sent; received bytes go up through them.
 
-use super::{Deadline, Stream};
+use super::policed::wire;
+use super::{Deadline, Extras, Stream};
 use crate::transport::layer::{Layer, Layers, Opened, SEALED_BYTES};
 use crate::transport::send_queue::BufferPool;
 use crate::transport::step::Step;
@@ -11,9 +12,11 @@ impl Stream {
     /// saves a copy.
     pub(super) fn push_above(&mut self, data: &[u8], pool: &BufferPool) {
         let Self { extras, queue, .. } = self;
-        let Some(layers) = extras.as_mut().map(|extras| &mut extras.layers).filter(|layers| layers.len() > 0) else {
+        let Some(Extras { layers, policy, .. }) = extras.as_deref_mut() else { return queue.push(data, pool) };
+        let queue = wire(policy, queue);
+        if layers.len() == 0 {
             return queue.push(data, pool);
-        };
+        }
         let sealed = if data.len() >= DIRECT_SEAL_BYTES { layers.seal_now(data, queue, pool) } else { Ok(0) };
         match sealed {
             Ok(count) => {
@@ -29,10 +32,10 @@ impl Stream {
     /// the layer.
     pub(crate) fn add_layer(&mut self, layer: Box<dyn Layer>, pool: &BufferPool) -> Opened {
         let Self { extras, queue, .. } = self;
-        let layers = &mut extras.get_or_insert_default().layers;
+        let Extras { layers, policy, .. } = &mut **extras.get_or_insert_default();
         layers.push(layer);
         // The side that speaks first sends its greeting now.
-        layers.open(layers.len() - 1, &[], queue, pool)
+        layers.open(layers.len() - 1, &[], wire(policy, queue), pool)
     }
 
     /// Returns the layer that was added last.
@@ -53,7 +56,8 @@ impl Stream {
     /// Hands bytes to the layer of their level.
     pub(crate) fn open(&mut self, level: usize, data: &[u8], pool: &BufferPool) -> Opened {
         let Self { extras, queue, .. } = self;
-        extras.as_mut().map_or_else(Opened::default, |extras| extras.layers.open(level, data, queue, pool))
+        let Some(Extras { layers, policy, .. }) = extras.as_deref_mut() else { return Opened::default() };
+        layers.open(level, data, wire(policy, queue), pool)
     }
 
     /// Arms the deadline of a handshake that has begun, and disarms that of a handshake that is
@@ -81,7 +85,7 @@ impl Stream {
     pub(super) fn next_layered_step(&self) -> Option<Step> {
         let extras = self.extras.as_ref().filter(|_| self.states.is_open() && self.deadline == Deadline::None)?;
         let has_notices = extras.production.is_some() || extras.overflow.is_some() || extras.drain_waiter.is_some();
-        let has_others = extras.held.is_some() || has_notices;
+        let has_others = extras.held.is_some() || has_notices || extras.policy.is_some();
         if has_others {
             return None;
         }
@@ -95,10 +99,15 @@ impl Stream {
 
     /// Seals the written bytes, and ends the write direction in the layers' way if
     /// [`next_step`](Self::next_step) found that it ends.
+    ///
+    /// In a stream with a rate, it moves the portion down that was granted, if there is one.
     pub(crate) fn seal(&mut self, pool: &BufferPool) {
+        if self.release(pool) {
+            return;
+        }
         let Self { extras, queue, .. } = self;
-        let sealed = extras.as_mut().map_or(Ok(()), |extras| extras.layers.seal(queue, pool));
-        if let Err(failure) = sealed {
+        let Some(Extras { layers, policy, .. }) = extras.as_deref_mut() else { return };
+        if let Err(failure) = layers.seal(wire(policy, queue), pool) {
             self.fail(failure);
         }
     }
@@ -108,14 +117,19 @@ impl Stream {
         !self.queue.is_empty() || (self.extras.is_some() && self.can_seal())
     }
 
+    /// Returns `true` if bytes wait for their rate, with which sealed ones would only pile up.
+    fn waits_for_rate(&self) -> bool {
+        self.policy().is_some_and(|policy| policy.waiting_bytes() > 0)
+    }
+
     pub(super) fn can_seal(&self) -> bool {
-        self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal)
+        self.queue.is_empty() && self.layers().is_some_and(Layers::can_seal) && !self.waits_for_rate()
     }
 
     /// Returns `true` if all bytes above the layers can be sealed behind the bytes that are to be
     /// sent, within the limit.
     pub(super) fn can_seal_behind(&self) -> bool {
-        self.layers().is_some_and(|layers| layers.can_seal() && self.queued_bytes() <= SEALED_BYTES)
+        self.layers().is_some_and(|layers| layers.can_seal() && self.queued_bytes() <= SEALED_BYTES && !self.paces())
     }
 
     /// Returns `true` if the layers have not ended the write direction yet.

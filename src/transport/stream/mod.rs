@@ -14,6 +14,7 @@
 //! | `drain_waiter.rs` | a future that waits for a short queue |
 //! | `limit.rs` | the limit of the queue |
 //! | `layered.rs` | layers |
+//! | `policed.rs` | policies |
 //!
 //! A stream is three small machines:
 //!
@@ -79,6 +80,7 @@ mod layered;
 mod limit;
 mod next_step;
 mod optional_millis;
+mod policed;
 mod producing;
 mod sending;
 
@@ -91,6 +93,7 @@ use self::optional_millis::OptionalMillis;
 use super::drained::DrainWaiter;
 use super::layer::Layers;
 use super::outgoing::Attached;
+use super::policy::stream_policy::StreamPolicy;
 use super::producer::Production;
 use super::queue_limit::LimitAction;
 use super::send_queue::{BufferPool, SendQueue};
@@ -217,6 +220,7 @@ struct Extras {
     overflow: Option<Overflow>,
     /// The limit is below a chunk, so that every write is compared with it.
     is_tight: bool,
+    policy: Option<Box<StreamPolicy>>,
 }
 
 impl Stream {
@@ -282,7 +286,7 @@ impl Stream {
 
     /// Number of bytes, written or sealed, that the operating system has not taken yet.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.queue.len() + self.layers().map_or(0, Layers::queued_bytes)
+        self.queue.len() + self.extras.as_ref().map_or(0, |extras| extras.queued_bytes())
     }
 
     /// Closes once all written bytes are sent (Twisted: `loseConnection`).
@@ -396,13 +400,19 @@ impl Stream {
     /// held or dropped here.
     #[inline]
     pub(crate) fn received(&mut self, level: usize, data: &[u8]) -> Delivery {
-        if self.extras.is_none() && self.states.reading == Reading::Open {
+        if self.delivers_plainly() {
             return Delivery::Deliver;
         }
         self.received_slow(level, data)
     }
 
-    fn received_slow(&mut self, level: usize, data: &[u8]) -> Delivery {
+    /// Returns `true` if received bytes go straight to the protocol.
+    #[inline(always)]
+    pub(crate) fn delivers_plainly(&self) -> bool {
+        self.extras.is_none() && self.states.reading == Reading::Open
+    }
+
+    pub(crate) fn received_slow(&mut self, level: usize, data: &[u8]) -> Delivery {
         if let Some(held) = self.held_at(level) {
             held.push(data);
             return Delivery::Kept;
@@ -411,8 +421,9 @@ impl Stream {
             return if self.states.closing > Closing::Broken { Delivery::Kept } else { Delivery::Sealed };
         }
         match self.reading() {
-            Reading::Open => Delivery::Deliver,
+            Reading::Open => self.delivery(),
             Reading::Paused => {
+                self.note_first_byte();
                 self.new_held(level).push(data);
                 Delivery::Kept
             }
@@ -472,7 +483,7 @@ impl Stream {
         match std::mem::replace(&mut self.deadline, Deadline::None) {
             Deadline::None => {}
             Deadline::Unread => self.end_broken(),
-            Deadline::Close if self.flags.take(StreamFlags::PROGRESSED) => {}
+            Deadline::Close if self.flags.take(StreamFlags::PROGRESSED) || self.is_throttled() => {}
             Deadline::Close => {
                 if let (Closing::Draining, Some(after)) = (self.states.closing, self.close_timeout.into()) {
                     let unsent = self.queued_bytes();
@@ -609,6 +620,9 @@ impl Stream {
             extras.descriptors.clear();
             extras.layers.clear();
             extras.overflow = None;
+            if let Some(policy) = &mut extras.policy {
+                policy.end();
+            }
         }
     }
 }
@@ -618,6 +632,18 @@ impl Extras {
         let is_within = self.overflow.is_none() && !self.is_tight;
         let has_none =
             self.reason.is_none() && self.held.is_none() && self.production.is_none() && self.descriptors.is_empty();
-        is_within && has_none && self.drain_waiter.is_none() && self.layers.len() == 0
+        is_within && has_none && self.drain_waiter.is_none() && self.layers.len() == 0 && self.policy.is_none()
+    }
+
+    /// Returns `true` if nothing is to be received for the protocol: held bytes come first, or
+    /// received ones are not paid for. A connection that is being lost discards without a rate.
+    fn stops_receiving(&self, delivers: bool) -> bool {
+        let is_over_rate = || self.policy.as_ref().is_some_and(|policy| delivers && policy.holds_receiving());
+        self.held.as_ref().is_some_and(Held::stops_receiving) || is_over_rate()
+    }
+
+    /// Number of bytes that wait above the queue: for a layer, or for a rate.
+    fn queued_bytes(&self) -> usize {
+        self.layers.queued_bytes() + self.policy.as_ref().map_or(0, |policy| policy.waiting_bytes())
     }
 }

@@ -1,6 +1,6 @@
 //! The slow path of [`Stream::next_step`]: more to do than send.
 
-use super::{Closing, Deadline, Held, Reading, Receiving, Stream, StreamFlags, Writing};
+use super::{Closing, Deadline, Reading, Receiving, Stream, StreamFlags, Writing};
 use crate::transport::step::{CloseMode, Step};
 
 impl Stream {
@@ -12,21 +12,30 @@ impl Stream {
         match self.states.closing {
             Closing::No | Closing::Draining => self.next_living_step(),
             Closing::Broken => self.next_broken_step(),
-            Closing::Failing if self.queue.is_empty() && self.has_layers_to_end() => self.end_layers(),
-            Closing::Failing if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) => {
-                // With layers, a flush takes several sends: more bytes are sealed when these have
-                // left.
-                let is_all = self.layers().is_none_or(|layers| layers.is_ending);
-                self.flags.set(StreamFlags::FLUSHED, is_all);
-                Step::Send
-            }
-            // Bytes are given up: the close must not look like a regular end.
-            Closing::Failing if self.has_more_to_say() => self.close(CloseMode::Reset),
-            Closing::Failing => self.close(self.close_mode()),
+            Closing::Failing => self.next_failing_step(),
             Closing::Dead => self.close(CloseMode::Plain),
             Closing::Aborting => self.close(CloseMode::Reset),
             Closing::Over => Step::Rest,
         }
+    }
+
+    /// Returns the next step of a stream that sends what the socket takes at once, and closes.
+    fn next_failing_step(&mut self) -> Step {
+        if self.releases_all() {
+            return Step::Seal;
+        }
+        if self.queue.is_empty() && self.has_layers_to_end() {
+            return self.end_layers();
+        }
+        if self.can_send() && !self.flags.has(StreamFlags::FLUSHED) {
+            // With layers, a flush takes several sends: more bytes are sealed when these have left.
+            let is_all = self.layers().is_none_or(|layers| layers.is_ending);
+            self.flags.set(StreamFlags::FLUSHED, is_all);
+            return Step::Send;
+        }
+        // Bytes that are given up: the close must not look like a regular end.
+        let mode = if self.has_more_to_say() { CloseMode::Reset } else { self.close_mode() };
+        self.close(mode)
     }
 
     /// Returns the next step of a stream that is open or drains: bytes first, then notices, then
@@ -37,10 +46,9 @@ impl Stream {
             // it leaves together.
             return if self.can_seal_behind() { Step::Seal } else { Step::Send };
         }
-        if self.can_seal() {
-            return Step::Seal;
-        }
-        if let Some(step) = self.handshake_step() {
+        if self.extras.is_some()
+            && let Some(step) = self.next_upper_step()
+        {
             return step;
         }
         // The socket has taken all that it can. The rest of the queue may be over the limit.
@@ -92,8 +100,16 @@ impl Stream {
         Step::Rest
     }
 
+    /// Returns the next step above the queue: of a rate, a seal, or a handshake.
+    fn next_upper_step(&mut self) -> Option<Step> {
+        if self.grants_portion() || self.can_seal() {
+            return Some(Step::Seal);
+        }
+        self.handshake_step()
+    }
+
     fn wants_to_receive(&self) -> bool {
-        let is_stopped = self.held().is_some_and(Held::stops_receiving);
+        let is_stopped = self.extras.as_ref().is_some_and(|extras| extras.stops_receiving(self.delivers()));
         let open = matches!(self.reading(), Reading::Open | Reading::Discarding) && !is_stopped;
         match self.layers() {
             // Behind the peer's end of a layer comes the end of the network, which says more.

@@ -11,7 +11,7 @@ impl Stream {
     /// Returns `true` if a write may bypass the queue: nothing is queued ahead of it, and the
     /// socket has not reported that it is full.
     pub(crate) fn may_send_directly(&self) -> bool {
-        self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED) && self.layers().is_none()
+        self.queue.is_empty() && !self.flags.has(StreamFlags::BLOCKED) && self.layers().is_none() && !self.paces()
     }
 
     /// Returns `true` if the queue has bytes that the backend would take.
@@ -36,7 +36,7 @@ impl Stream {
 
     /// Attaches a descriptor to the next byte that is queued.
     pub(crate) fn attach(&mut self, descriptor: OwnedFd) {
-        let ahead = self.queue.len();
+        let ahead = self.queued_bytes();
         self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
     }
 
@@ -58,7 +58,7 @@ impl Stream {
     /// Records that the backend took `count` bytes off the queue.
     pub(crate) fn sent(&mut self, count: usize) {
         if count > 0 {
-            self.flags.add(StreamFlags::PROGRESSED);
+            self.flags.add(StreamFlags::HAS_SENT);
             if let Some(production) = self.production() {
                 production.sent();
             }

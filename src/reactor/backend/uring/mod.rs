@@ -272,6 +272,12 @@ impl Backend for Uring {
         }
     }
 
+    fn pause_accept(&mut self, id: Id) {
+        if let Some(RingSource::Port(port)) = self.table.get_mut(id) {
+            port.pause(id, &mut self.ring);
+        }
+    }
+
     fn stop_listening(&mut self, id: Id) -> Vec<Incoming> {
         match self.table.take(id) {
             RingSource::Port(port) => port.close(id, &mut self.ring),

@@ -30,6 +30,8 @@ pub(super) struct Accepting {
     polled: bool,
     /// A request is under way.
     armed: bool,
+    /// Accepting is suspended on request. Accepted connections wait here.
+    paused: bool,
     /// The socket has other descriptors, perhaps in other processes. It stays nonblocking, so that
     /// no accept of theirs waits, and is polled.
     shared: bool,
@@ -44,6 +46,7 @@ impl Accepting {
             many: true,
             polled: false,
             armed: false,
+            paused: false,
             shared: false,
         }
     }
@@ -104,8 +107,19 @@ impl Accepting {
         self.arm(id, ring);
     }
 
-    /// Resumes accepting after a failure. Connections may have arrived meanwhile.
+    /// Suspends accepting. Connections that the kernel has accepted by now are kept.
+    pub(super) fn pause(&mut self, id: Id, ring: &mut Ring) {
+        (self.paused, self.listener.accepting) = (true, false);
+        // A poll accepts nothing. It may stay.
+        if !self.polled && self.armed {
+            self.arrived.extend(ring.end_accept(id));
+            self.armed = false;
+        }
+    }
+
+    /// Resumes accepting after a pause or a failure. Connections may have arrived meanwhile.
     pub(super) fn resume(&mut self, id: Id, ring: &mut Ring) {
+        self.paused = false;
         self.listener.resume();
         if self.polled {
             // The descriptors that were given up for this are about to be closed.
@@ -123,13 +137,16 @@ impl Accepting {
 
     /// Handles the outcome of an accept.
     pub(super) fn arrived(&mut self, id: Id, socket: Result<OwnedFd, Errno>, goes_on: bool, ring: &mut Ring) {
+        if socket.as_ref().is_err_and(|error| *error == Errno::CANCELED) {
+            // The accept was given up, and another one may be under way.
+            return;
+        }
         // A poll has taken the place of a cancelled accept.
         if !self.polled {
             self.armed = goes_on;
         }
         match socket {
             Ok(socket) => self.arrived.push_back(socket),
-            Err(Errno::CANCELED) => return,
             Err(Errno::INVAL) if self.many => {
                 tracing::warn!("the system has no multishot accept: connections are accepted one at a time");
                 self.many = false;
@@ -168,7 +185,7 @@ impl Accepting {
         reserve: &mut Option<OwnedFd>,
         ring: &mut Ring,
     ) -> (Option<Completion>, Requeue) {
-        while !self.arrived.is_empty() {
+        while !self.paused && !self.arrived.is_empty() {
             if !self.listener.may_accept(turn) {
                 return (None, Requeue::NextTurn);
             }

@@ -1,0 +1,117 @@
+//! Logs of traffic: in the order of the calls, bounded, and harmless.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::common::{Log, Script, logged};
+use ropewalk::policies::{ConnectionPolicies, TrafficDirection, TrafficFormat, TrafficLog};
+use ropewalk::testing::StringTransport;
+use ropewalk::{Address, Transport};
+
+/// Records in their order, with the length of all bytes and the first of them.
+#[test]
+fn records_come_in_the_order_of_the_calls() {
+    let records: Rc<RefCell<Vec<String>>> = Rc::default();
+    let seen = Rc::clone(&records);
+    let log = TrafficLog::function(move |record| {
+        assert!(matches!(record.peer, Address::Inet(_)));
+        let arrow = if record.direction == TrafficDirection::Received { '<' } else { '>' };
+        let excerpt = TrafficFormat::Text.show(record.excerpt);
+        seen.borrow_mut().push(format!("{arrow} {} {excerpt}", record.length));
+    });
+    let string = StringTransport::new();
+    ConnectionPolicies::new().share().traffic_log(log.excerpt(4)).apply(string.transport());
+    let (at_call, records_then) = (Rc::clone(&records), Rc::<RefCell<Vec<usize>>>::default());
+    let counts = Rc::clone(&records_then);
+    let echo = Script::new(&Log::default()).data(move |transport, data| {
+        counts.borrow_mut().push(at_call.borrow().len());
+        transport.write(data);
+        transport.write(b"\r\n");
+        Ok(())
+    });
+    let connection = string.joined(echo);
+    connection.deliver(b"one");
+    connection.deliver(b"three");
+    assert_eq!(*records_then.borrow(), [1, 4], "received bytes are logged before the protocol has them");
+    connection.advance(Duration::ZERO);
+    let expected = ["< 3 one", "> 3 one", r"> 2 \r\n", "< 5 thre", "> 5 thre", r"> 2 \r\n"];
+    assert_eq!(*records.borrow(), expected);
+    assert_eq!(connection.transport().timers().len(), 0);
+}
+
+/// Keeps the events of the log's target.
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "ropewalk::traffic" && *metadata.level() == tracing::Level::DEBUG
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line.push_str(&format!("{field}={value:?} "));
+        });
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Events of `tracing`, as text and as hex.
+#[test]
+fn events_go_to_tracing() {
+    let lines = Arc::default();
+    tracing::subscriber::with_default(Events(Arc::clone(&lines)), || {
+        for format in [TrafficFormat::Text, TrafficFormat::Hex] {
+            let string = StringTransport::new();
+            ConnectionPolicies::new().log_traffic(format).share().apply(string.transport());
+            string.joined(Script::new(&Log::default())).deliver(b"GET /\n");
+        }
+    });
+    let lines = lines.lock().unwrap();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains(r"bytes=GET /\n") && lines[1].contains("bytes=47 45 54 20 2f 0a"), "{lines:?}");
+    assert!(lines[0].contains("length=6") && lines[0].contains("direction=Received"), "{lines:?}");
+}
+
+/// A function may do anything: write to the connection, end it, panic. No call is made while the
+/// transport is in use.
+#[test]
+fn a_log_may_do_anything() {
+    let place: Rc<RefCell<Option<Transport>>> = Rc::default();
+    let known = Rc::clone(&place);
+    let log = TrafficLog::function(move |record| {
+        let transport = known.borrow().clone().expect("the connection is made");
+        match record.excerpt {
+            b"write" => transport.write(b"from the log"),
+            b"end" => transport.lose_connection(),
+            b"panic" => panic!("on purpose"),
+            _ => assert!(transport.queued_bytes() < 1_000),
+        }
+    });
+    let string = StringTransport::new();
+    ConnectionPolicies::new().share().traffic_log(log).apply(string.transport());
+    let connection = string.joined(Script::new(&Log::default()).transport_into(&place));
+    connection.deliver(b"write");
+    let ((), lines) = logged(|| connection.deliver(b"panic"));
+    assert!(lines.iter().any(|line| line.contains("a log of traffic failed")), "{lines:?}");
+    assert!(connection.lost().is_none(), "a panic of a log ends no connection");
+    connection.transport().write(b"write");
+    connection.advance(Duration::ZERO);
+    connection.deliver(b"end");
+    assert_eq!(connection.string().value(), b"from the logwritefrom the log");
+    assert!(connection.lost().is_some());
+}
