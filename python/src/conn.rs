@@ -494,7 +494,8 @@ impl Protocol for Bridge {
         Python::attach(|py| {
             self.tell(py, |_, inner| {
                 let Some(protocol) = inner.protocol(py) else { return Ok(()) };
-                protocol.call_method1(py, intern!(py, "dataReceived"), (PyBytes::new(py, data),)).map(drop)
+                let data = PyBytes::new(py, data);
+                gil::call_method(protocol.bind(py), intern!(py, "dataReceived"), &data).map(drop)
             });
         });
         Ok(())
@@ -573,7 +574,6 @@ fn in_context<'py>(
     call: impl FnOnce(&Bound<'py, Conn>, &Inner) -> PyResult<()>,
 ) -> PyResult<()> {
     let py = conn.py();
-    let contexts = state.log_contexts(py)?;
     let context = inner.context.borrow().as_ref().map(|context| context.clone_ref(py));
     let context = match context {
         Some(context) => context,
@@ -583,11 +583,11 @@ fn in_context<'py>(
             made
         }
     };
-    contexts.append(context)?;
+    let entered = state.contexts.enter(py, context)?;
     let done =
         call(conn, inner).or_else(|error| conn.call_method1(intern!(py, "_failed"), (error.into_value(py),)).map(drop));
-    let popped = contexts.del_item(contexts.len() - 1);
-    done.and(popped)
+    let left = entered.leave();
+    done.and(left)
 }
 
 fn bytes_of<'a, 'py>(data: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {

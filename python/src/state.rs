@@ -14,12 +14,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use ropewalk::error::ReactorError;
 use ropewalk::reactor::{AdoptOptions, HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
 
 use crate::conn::{Conn, unspecified};
+use crate::contexts::LogContexts;
 use crate::gil::Wait;
 use crate::logs;
 use crate::table::Table;
@@ -51,8 +51,7 @@ pub(crate) struct State {
     pub(crate) reactor: RefCell<Option<Py<PyAny>>>,
     pub(crate) timers: RefCell<Table<Py<DelayedCall>>>,
     pub(crate) connections: RefCell<Table<Py<Conn>>>,
-    /// The stack of log contexts of the thread that makes the turn, once a callback has used it.
-    pub(crate) contexts: RefCell<Option<Py<PyList>>>,
+    pub(crate) contexts: LogContexts,
     /// The calls of `call_soon`.
     pub(crate) soon: RefCell<Table<Py<PyAny>>>,
     pub(crate) watches: Watches,
@@ -102,7 +101,7 @@ impl State {
             reactor: RefCell::new(Some(reactor)),
             timers: RefCell::new(Table::new()),
             connections: RefCell::new(Table::new()),
-            contexts: RefCell::new(None),
+            contexts: LogContexts::default(),
             soon: RefCell::new(Table::new()),
             watches: Watches::new(),
             engine,
@@ -136,8 +135,7 @@ impl State {
         };
         if self.run.borrow().is_none() {
             // Another thread may make the next one.
-            let contexts = self.contexts.take();
-            drop(contexts);
+            self.contexts.end(py)?;
         }
         logs::forward(py);
         if let Err(error) = turned {
@@ -159,18 +157,6 @@ impl State {
             // The descriptor is closed with the error: its socket object has none any more.
             Err(refused) => Err(PyOSError::new_err(refused.error.to_string())),
         }
-    }
-
-    /// Returns the stack of log contexts of this thread (Twisted: `ContextTracker.contexts`).
-    pub(crate) fn log_contexts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if let Some(contexts) = &*self.contexts.borrow() {
-            return Ok(contexts.bind(py).clone());
-        }
-        let module = py.import(intern!(py, "twisted.python.context"))?;
-        let tracker = module.getattr(intern!(py, "theContextTracker"))?.call_method0(intern!(py, "currentContext"))?;
-        let contexts = tracker.getattr(intern!(py, "contexts"))?.cast_into::<PyList>()?;
-        self.contexts.replace(Some(contexts.clone().unbind()));
-        Ok(contexts)
     }
 
     /// Returns the connections of a kind.
