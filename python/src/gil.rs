@@ -15,7 +15,8 @@
 //! interpreter turns its GIL on.
 
 use std::cell::Cell;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use pyo3::exceptions::PyValueError;
@@ -122,4 +123,17 @@ pub(crate) fn detached(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
     // program that pretends to be a socket breaks the promise, as it could with `os.close`.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     Ok(socket)
+}
+
+/// Duplicates a descriptor of the program.
+pub(crate) fn duplicated(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        // EBADF
+        return Err(io::Error::from_raw_os_error(9));
+    }
+    #[allow(unsafe_code, reason = "Python's objects name descriptors by their numbers")]
+    // SAFETY: the number is not negative, and is used for this call alone. No other thread closes
+    // it meanwhile, because the caller holds the GIL. If it is closed already, the call fails.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned()
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use ropewalk::address::{Address, UnixAddress};
 use ropewalk::error::ReactorError;
 use ropewalk::reactor::{AdoptOptions, HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
@@ -133,10 +134,9 @@ impl State {
                 turned
             }
         };
-        if self.run.borrow().is_none() {
-            // Another thread may make the next one.
-            self.contexts.end(py)?;
-        }
+        let is_over = self.run.borrow().is_none();
+        // Another thread may make the next one.
+        let ended = if is_over { self.contexts.end(py) } else { Ok(()) };
         logs::forward(py);
         if let Err(error) = turned {
             if matches!(error, ReactorError::Poll(_)) {
@@ -145,13 +145,22 @@ impl State {
             }
             return Err(failed(error));
         }
-        self.raised.take().map_or(Ok(()), Err)
+        self.raised.take().map_or(ended, Err)
     }
 
-    /// Hands a connected socket to the engine.
-    pub(crate) fn adopt(&self, socket: OwnedFd, peer: SocketAddr, protocol: impl Protocol) -> PyResult<Transport> {
+    /// Hands a connected socket to the engine. Without the address of a peer, it is a UNIX socket.
+    pub(crate) fn adopt(
+        &self,
+        socket: OwnedFd,
+        peer: Option<SocketAddr>,
+        protocol: impl Protocol,
+    ) -> PyResult<Transport> {
         let options = AdoptOptions::new().tcp_no_delay(false);
-        let adopted = self.engine.adopt_stream(socket, unspecified(peer), peer, &options, protocol);
+        let (host, peer) = match peer {
+            Some(peer) => (Address::from(unspecified(peer)), Address::from(peer)),
+            None => (UnixAddress::unnamed().into(), UnixAddress::unnamed().into()),
+        };
+        let adopted = self.engine.adopt_stream(socket, host, peer, &options, protocol);
         match adopted {
             Ok(connection) => Ok(connection.transport().clone()),
             // The descriptor is closed with the error: its socket object has none any more.

@@ -1,0 +1,166 @@
+"""
+UNIX stream connections on the engine: Twisted's own classes, with L{Conn<ropewalk._native.Conn>}
+before them, as in L{ropewalk._tcp}.
+
+C{sendFileDescriptor} gives the engine a duplicate, which leaves with the first queued byte that has no
+descriptor. If there is none, the descriptor waits for a byte that the program writes next:
+
+  - in the next turn, with nothing queued, the connection is lost with
+    L{FileDescriptorOverrun<twisted.internet.error.FileDescriptorOverrun>}, as in Twisted;
+  - while the peer does not read, it goes on to wait.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+from twisted.internet import error, main, unix
+from twisted.python import log
+
+from ropewalk._tcp import _Connection
+
+
+class _UNIXConnection(_Connection):
+    """
+    The Python half of a connection over a UNIX socket.
+    """
+
+    # Number of descriptors that the engine was given since its queue was empty.
+    _attached = 0
+    _willCheck = False
+
+    # Descriptors
+
+    def sendFileDescriptor(self, fileno: int) -> None:
+        """
+        Send a descriptor: see L{IUNIXTransport<twisted.internet.interfaces.IUNIXTransport>}.
+        """
+        if not self.connected:
+            return
+        self._sendmsgQueue.append(fileno)
+        self._maybePauseProducer()
+        if self._sendmsgQueue:
+            # Each write calls `_maybePauseProducer` from now on.
+            self._watchQueue(True)
+            self._checkSoon()
+
+    def _attach(self) -> None:
+        """
+        Give the engine the descriptors for which bytes are queued.
+        """
+        if not self._queued():
+            self._attached = 0
+        queue = self._sendmsgQueue
+        while queue:
+            try:
+                if not self._sendDescriptor(queue[0]):
+                    return
+            except OSError:
+                queue.clear()
+                self.reactor._engine.call_soon(lambda: self._loseDescriptors(main.CONNECTION_LOST))
+                return
+            del queue[0]
+            self._attached += 1
+
+    def _checkSoon(self) -> None:
+        """
+        Look in the next turn if all descriptors have found their bytes.
+        """
+        if not self._willCheck:
+            self._willCheck = True
+            self.reactor._engine.call_soon(self._check)
+
+    def _check(self) -> None:
+        self._willCheck = False
+        if not self.connected:
+            return
+        self._attach()
+        if self._sendmsgQueue:
+            if self.disconnecting or not self._queued():
+                self._loseDescriptors(error.FileDescriptorOverrun())
+        elif self.disconnecting:
+            self._lose()
+
+    def _loseDescriptors(self, why: Exception) -> None:
+        if self.connected:
+            log.callWithLogger(self, self.reactor._disconnectSelectable, self, why, False)
+
+    def _descriptorReceived(self, descriptor: int) -> None:
+        """
+        Hand a descriptor to the protocol. L{Conn} calls this before the bytes that it came with.
+        """
+        self._ancillaryLevelSOLSOCKETTypeSCMRIGHTS(struct.pack("i", descriptor))
+
+    def _isSendBufferFull(self) -> bool:
+        queued = self._queued()
+        # Each has a byte of its own, so no more can wait than there are bytes.
+        descriptors = len(self._sendmsgQueue) + min(self._attached, queued)
+        return descriptors > self._fileDescriptorBufferSize or queued > self.bufferSize
+
+    def _maybePauseProducer(self) -> None:
+        if self._sendmsgQueue:
+            self._attach()
+            self._watchQueue(bool(self._sendmsgQueue or (self.producer is not None and self.streamingProducer)))
+        super()._maybePauseProducer()
+
+    # Requests that a waiting descriptor changes
+
+    def _loseConnection(self) -> None:
+        if self._sendmsgQueue and self.connected and not self.disconnecting and not self._writeDisconnected:
+            # The program may still write the bytes.
+            self.disconnecting = 1
+            self._checkSoon()
+        else:
+            super()._loseConnection()
+
+    def _registerProducer(self, producer: Any, streaming: bool) -> None:
+        super()._registerProducer(producer, streaming)
+        if self._sendmsgQueue:
+            self._watchQueue(True)
+
+    def _unregisterProducer(self) -> None:
+        super()._unregisterProducer()
+        if self._sendmsgQueue:
+            self._watchQueue(True)
+
+
+class Server(_UNIXConnection, unix.Server):
+    """
+    A connection that a port has accepted.
+    """
+
+    def __init__(self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
+        unix.Server.__init__(self, sock, protocol, client, server, sessionno, reactor)
+        self._adopt(None)
+
+
+class Client(_UNIXConnection, unix.Client):
+    """
+    A connection to a server. Up to the moment when it is established, its descriptor is watched.
+    """
+
+    _isConnecting = True
+
+    def _connectDone(self) -> None:
+        self._isConnecting = False
+        self._adopt(None)
+        super()._connectDone()
+
+
+class Port(unix.Port):
+    """
+    A listening port.
+    """
+
+    transport = Server
+
+
+class Connector(unix.Connector):
+    """
+    Connects, again and again if its factory says so.
+    """
+
+    def _makeTransport(self) -> Client:
+        return Client(self.address, self, self.reactor, self.checkPID)
