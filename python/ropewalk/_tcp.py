@@ -9,6 +9,7 @@ for it. Everything else is inherited: attributes, addresses, options, TLS, log p
 from __future__ import annotations
 
 import socket
+import weakref
 from typing import Any, Optional
 
 from twisted.internet import abstract, main, tcp
@@ -31,17 +32,28 @@ class EngineSocket(socket.socket):
     """
     The socket object of a connection (C{transport.getHandle()}), for its options and addresses.
 
-    The descriptor is the engine's. This object never closes it: not by C{close}, and not when it is
-    collected, when the number may belong to another connection.
+    The descriptor is the engine's. If the program closes this object, the engine closes the descriptor
+    and says nothing to the protocol, as in Twisted. When this object is collected it closes nothing:
+    the number may belong to another connection by then. A duplicate is an ordinary socket.
     """
 
-    __slots__ = ()
+    __slots__ = ("_connection",)
 
     def _real_close(self, *args: Any) -> None:
+        refer = getattr(self, "_connection", None)
+        if refer is None:
+            super()._real_close(*args)
+            return
         self.detach()
+        connection = refer()
+        if connection is not None:
+            connection._discard(False)
 
     def __del__(self) -> None:
-        self.detach()
+        if hasattr(self, "_connection"):
+            self.detach()
+        else:
+            super().__del__()
 
 
 class _Connection(Conn):
@@ -62,6 +74,7 @@ class _Connection(Conn):
         family, kind, proto = skt.family, skt.type, skt.proto
         fd = self._takeOver(self.reactor._engine, skt, peer and (peer[0], peer[1]))
         self.socket = EngineSocket(family, kind, proto, fd)
+        self.socket._connection = weakref.ref(self)
         self.fileno = self.socket.fileno
 
     # Reading

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any
+from typing import Any, Optional
 
-from twisted.internet import error, main, unix
+from twisted.internet import address, error, main, unix
 from twisted.python import log
 
 from ropewalk._tcp import _Connection
@@ -134,6 +134,25 @@ class Server(_UNIXConnection, unix.Server):
     def __init__(self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
         unix.Server.__init__(self, sock, protocol, client, server, sessionno, reactor)
         self._adopt(None)
+
+    @classmethod
+    def _fromConnectedSocket(cls, fileDescriptor: int, factory: Any, reactor: Any) -> Optional[Server]:
+        """
+        Make a connection of a socket from elsewhere. Twisted's method asks its socket object for the name
+        when the engine has the descriptor already.
+        """
+        sock = socket.fromfd(fileDescriptor, socket.AF_UNIX, socket.SOCK_STREAM)
+        name, peer, sessionno = sock.getsockname(), sock.getpeername(), 0
+        protocol = factory.buildProtocol(address.UNIXAddress(name))
+        if protocol is None:
+            sock.close()
+            return None
+        self = cls(sock, protocol, peer, None, sessionno, reactor)
+        kind = protocol.__class__.__name__
+        self.repstr = f"<{kind} #{sessionno} on {name}>"
+        self.logstr = f"{kind},{sessionno},{name}"
+        protocol.makeConnection(self)
+        return self
 
 
 class Client(_UNIXConnection, unix.Client):

@@ -5,6 +5,7 @@ mod pictures;
 mod round_trips;
 mod tables;
 mod targets;
+mod twisted;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -40,6 +41,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &notes(folder)?;
     text += &tables::all(results, &shown);
     text += &hyper::section(results);
+    text += &twisted::section(results);
     text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), wrapped(&text))?)
 }
