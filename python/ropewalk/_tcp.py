@@ -9,7 +9,6 @@ for it. Everything else is inherited: attributes, addresses, options, TLS, log p
 from __future__ import annotations
 
 import socket
-import weakref
 from typing import Any, Optional
 
 from twisted.internet import abstract, main, tcp
@@ -32,28 +31,17 @@ class EngineSocket(socket.socket):
     """
     The socket object of a connection (C{transport.getHandle()}), for its options and addresses.
 
-    The descriptor is the engine's. If the program closes this object, the engine closes the descriptor
-    and says nothing to the protocol, as in Twisted. When this object is collected it closes nothing:
-    the number may belong to another connection by then. A duplicate is an ordinary socket.
+    The descriptor is the engine's. This object never closes it: not by C{close}, and not when it is
+    collected, when the number may belong to another connection.
     """
 
-    __slots__ = ("_connection",)
+    __slots__ = ()
 
     def _real_close(self, *args: Any) -> None:
-        refer = getattr(self, "_connection", None)
-        if refer is None:
-            super()._real_close(*args)
-            return
         self.detach()
-        connection = refer()
-        if connection is not None:
-            connection._discard(False)
 
     def __del__(self) -> None:
-        if hasattr(self, "_connection"):
-            self.detach()
-        else:
-            super().__del__()
+        self.detach()
 
 
 class _Connection(Conn):
@@ -62,6 +50,7 @@ class _Connection(Conn):
     """
 
     _isConnecting = False
+    _engineSocket = EngineSocket
 
     def _adopt(self, peer: Optional[tuple[Any, ...]]) -> None:
         """
@@ -73,8 +62,7 @@ class _Connection(Conn):
         skt = self.socket
         family, kind, proto = skt.family, skt.type, skt.proto
         fd = self._takeOver(self.reactor._engine, skt, peer and (peer[0], peer[1]))
-        self.socket = EngineSocket(family, kind, proto, fd)
-        self.socket._connection = weakref.ref(self)
+        self.socket = self._engineSocket(family, kind, proto, fd)
         self.fileno = self.socket.fileno
 
     # Reading

@@ -14,12 +14,29 @@ from __future__ import annotations
 
 import socket
 import struct
+import weakref
 from typing import Any, Optional
 
 from twisted.internet import address, error, main, unix
 from twisted.python import log
 
-from ropewalk._tcp import _Connection
+from ropewalk._tcp import EngineSocket, _Connection
+
+
+class _UNIXSocket(EngineSocket):
+    """
+    The socket object of a UNIX connection. If the program closes it, the engine closes the descriptor,
+    and the protocol is told nothing, as in Twisted: a program does so when it has adopted a duplicate.
+    The end of that one would not reach the peer otherwise.
+    """
+
+    __slots__ = ("_connection",)
+
+    def _real_close(self, *args: Any) -> None:
+        super()._real_close(*args)
+        connection = self._connection()
+        if connection is not None:
+            connection._discard(False)
 
 
 class _UNIXConnection(_Connection):
@@ -27,9 +44,15 @@ class _UNIXConnection(_Connection):
     The Python half of a connection over a UNIX socket.
     """
 
+    _engineSocket = _UNIXSocket
+
     # Number of descriptors that the engine was given since its queue was empty.
     _attached = 0
     _willCheck = False
+
+    def _adopt(self, peer: Optional[tuple[Any, ...]]) -> None:
+        super()._adopt(peer)
+        self.socket._connection = weakref.ref(self)
 
     # Descriptors
 

@@ -1,6 +1,6 @@
-//! [`Conn`]: the native half of a TCP or UNIX connection (Twisted: `tcp.Connection`). The other half
-//! is in `ropewalk/_tcp.py` and `_unix.py`, whose classes `Server` and `Client` are a `Conn` and
-//! Twisted's own class.
+//! [`Conn`]: the native half of a TCP or UNIX connection (Twisted: `tcp.Connection`). The other
+//! half is in `ropewalk/_tcp.py` and `_unix.py`, whose classes `Server` and `Client` are a `Conn`
+//! and Twisted's own class.
 //!
 //! | stage | transport | requests go to |
 //! |---|---|---|

@@ -41,12 +41,9 @@ pub(super) fn section(results: &Results) -> String {
                     counted(cost.fire)
                 )
             }
-            other => writeln!(
-                text,
-                "| {} | {} | | | | |",
-                row.peer,
-                other.reason().unwrap_or_default().replace('|', "/")
-            ),
+            other => {
+                writeln!(text, "| {} | {} | | | | |", row.peer, other.reason().unwrap_or_default().replace('|', "/"))
+            }
         };
     }
     text.push('\n');
