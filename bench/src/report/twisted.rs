@@ -57,13 +57,14 @@ pub(super) fn picture(results: &Results) -> Option<String> {
         title: title.into(),
         bars: rows.iter().filter_map(|row| bar(row, figure)).collect(),
     };
-    let panels = [
+    let all = [
         panel("an echo", |cost| cost.instructions),
         panel("a timer, cancelled", |cost| cost.cancel),
         panel("a timer, fired", |cost| cost.fire),
     ];
+    let panels: Vec<_> = all.into_iter().filter(|panel| !panel.bars.is_empty()).collect();
     let title = "User instructions in Python, on Twisted's reactors";
-    panels.iter().any(|panel| !panel.bars.is_empty()).then(|| bars(title, "logarithmic", &panels, Scale::Log))
+    (!panels.is_empty()).then(|| bars(title, "logarithmic", &panels, Scale::Log))
 }
 
 fn bar(row: &Row<TwistedCost>, figure: fn(&TwistedCost) -> Option<f64>) -> Option<Bar> {
