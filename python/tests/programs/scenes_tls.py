@@ -13,12 +13,12 @@ from zope.interface import implementer
 from twisted.internet import ssl
 
 
-def certificate():
+def certificate(common_name):
     """
     Make a certificate that signs itself.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
@@ -29,7 +29,7 @@ def certificate():
     return ssl.PrivateCertificate.loadPEM(plain + signed.public_bytes(serialization.Encoding.PEM))
 
 
-SERVER = certificate().options()
+SERVER = certificate("localhost").options()
 CLIENT = ssl.CertificateOptions()
 
 
