@@ -39,6 +39,9 @@ pub struct Results {
     pub hyper: Hyper,
     /// Servers with one thread and with several.
     pub cores: Cores,
+    /// Twisted's reactors in Python. `python/bench/figures` writes the file, so it is only read.
+    #[serde(skip_serializing)]
+    pub twisted: Twisted,
 }
 
 /// Result of a peer in a scenario.
@@ -336,6 +339,36 @@ pub struct CoresCost {
     pub connections_per_second: f64,
 }
 
+/// Twisted's reactors in Python. They have a date and versions of their own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Twisted {
+    /// Date of the counts in UTC.
+    pub date: String,
+    /// Date of the CPU times in UTC, if there are any.
+    pub cpu_date: Option<String>,
+    /// Versions of Python and its packages, with the names.
+    pub versions: String,
+    /// A row for each reactor.
+    pub rows: Vec<Row<TwistedCost>>,
+}
+
+/// Costs of an echo and of timers on one reactor.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TwistedCost {
+    /// User instructions of an echo.
+    pub instructions: Option<f64>,
+    /// System calls of an echo.
+    pub system_calls: Option<f64>,
+    /// User instructions of a timer that is scheduled and cancelled.
+    pub cancel: Option<f64>,
+    /// User instructions of a timer that is scheduled and fires.
+    pub fire: Option<f64>,
+    /// CPU time of an echo as ratios to Twisted's epoll reactor, one for each pair of windows.
+    pub cpu: Vec<f64>,
+}
+
 impl Results {
     /// Writes a JSON file for each part.
     ///
@@ -368,7 +401,17 @@ impl Results {
             round_trips: part(folder, "round_trips")?,
             hyper: part(folder, "hyper")?,
             cores: part(folder, "cores")?,
+            twisted: Self::twisted(folder)?,
         })
+    }
+
+    /// Reads the figures of Twisted's reactors, which another program has written. There are none
+    /// without its file.
+    ///
+    /// # Errors
+    /// Fails if the file is malformed.
+    pub fn twisted(folder: &Path) -> Result<Twisted> {
+        if folder.join("twisted.json").exists() { part(folder, "twisted") } else { Ok(Twisted::default()) }
     }
 }
 

@@ -10,7 +10,7 @@ called for it. Everything else is inherited: attributes, addresses, options, TLS
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Optional
 
 from twisted.internet import abstract, main, tcp
 from twisted.python import context, failure, log
@@ -51,17 +51,19 @@ class _Connection(Conn):
     """
 
     _isConnecting = False
+    _engineSocket = EngineSocket
 
-    def _adopt(self, peer: tuple[Any, ...]) -> None:
+    def _adopt(self, peer: Optional[tuple[Any, ...]]) -> None:
         """
         Let the engine take over the connected socket.
 
-        @param peer: the address of the other end, as the socket module has it.
+        @param peer: the address of the other end, as the socket module has it. L{None} for a UNIX
+            socket.
         """
         skt = self.socket
         family, kind, proto = skt.family, skt.type, skt.proto
-        fd = self._takeOver(self.reactor._engine, skt, (peer[0], peer[1]))
-        self.socket = EngineSocket(family, kind, proto, fd)
+        fd = self._takeOver(self.reactor._engine, skt, peer and (peer[0], peer[1]))
+        self.socket = self._engineSocket(family, kind, proto, fd)
         self.fileno = self.socket.fileno
 
     # Reading
@@ -223,14 +225,20 @@ class _Connection(Conn):
 
 class _BelowTLS:
     """
-    The methods with which TLS reaches the connection below it.
+    The methods with which TLS reaches the connection below it. TLS calls them through the class.
     """
 
     write = Conn._write
     writeSequence = Conn._writeSequence
-    loseConnection = _Connection._loseConnection
-    registerProducer = _Connection._registerProducer
-    unregisterProducer = _Connection._unregisterProducer
+
+    def loseConnection(connection: _Connection) -> None:
+        connection._loseConnection()
+
+    def registerProducer(connection: _Connection, producer: Any, streaming: bool) -> None:
+        connection._registerProducer(producer, streaming)
+
+    def unregisterProducer(connection: _Connection) -> None:
+        connection._unregisterProducer()
 
 
 class Server(_Connection, tcp.Server):

@@ -1,10 +1,10 @@
 """
-L{RopewalkReactor}: Twisted's reactor, whose event loop, timers and TCP connections are those of the
-engine in Rust.
+L{RopewalkReactor}: Twisted's reactor, whose event loop, timers, and TCP and UNIX connections are
+those of the engine in Rust.
 
 Twisted's own classes do the rest: the life of a run, system events, threads, names, ports, clients
-that are connecting, UNIX sockets, datagrams, processes and TLS. Their descriptors are watched by
-the engine.
+that are connecting, datagrams, processes and TLS. Their descriptors are watched by the
+engine.
 
 Limits:
 
@@ -30,8 +30,8 @@ from twisted.internet.main import installReactor
 from twisted.logger import Logger
 from twisted.python import failure, log
 
+from ropewalk import _tcp, _unix
 from ropewalk._native import DelayedCall, Engine
-from ropewalk._tcp import Connector, Port, Server
 
 __all__ = ["RopewalkReactor", "install"]
 
@@ -187,32 +187,57 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
 
     # TCP
 
-    def listenTCP(self, port: Any, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+    def listenTCP(self, port: Any, factory: Any, backlog: int = 50, interface: str = "") -> _tcp.Port:
         """
         Listen: see L{IReactorTCP<twisted.internet.interfaces.IReactorTCP>}.
         """
-        listening = Port(port, factory, backlog, interface, self)
+        listening = _tcp.Port(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: Optional[float] = 30, bindAddress: Any = None
-    ) -> Connector:
+    ) -> _tcp.Connector:
         """
         Connect: see L{IReactorTCP<twisted.internet.interfaces.IReactorTCP>}.
         """
-        connector = Connector(host, port, factory, timeout, bindAddress, self)
+        connector = _tcp.Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
+
+    # UNIX sockets
+
+    def listenUNIX(self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0) -> _unix.Port:
+        """
+        Listen: see L{IReactorUNIX<twisted.internet.interfaces.IReactorUNIX>}.
+        """
+        listening = _unix.Port(address, factory, backlog, mode, self, wantPID)
+        listening.startListening()
+        return listening
+
+    def connectUNIX(
+        self, address: Any, factory: Any, timeout: Optional[float] = 30, checkPID: int = 0
+    ) -> _unix.Connector:
+        """
+        Connect: see L{IReactorUNIX<twisted.internet.interfaces.IReactorUNIX>}.
+        """
+        connector = _unix.Connector(address, factory, timeout, self, checkPID)
+        connector.connect()
+        return connector
+
+    # Sockets from elsewhere
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         """
         Listen on a socket from elsewhere: see
         L{IReactorSocket<twisted.internet.interfaces.IReactorSocket>}.
         """
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
-        listening = Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        if addressFamily == socket.AF_UNIX:
+            listening = _unix.Port._fromListeningDescriptor(self, fileDescriptor, factory)
+        elif addressFamily in (socket.AF_INET, socket.AF_INET6):
+            listening = _tcp.Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        else:
+            raise error.UnsupportedAddressFamily(addressFamily)
         listening.startListening()
         return listening
 
@@ -221,9 +246,11 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         Go on with a connected socket from elsewhere: see
         L{IReactorSocket<twisted.internet.interfaces.IReactorSocket>}.
         """
-        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
-            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
-        return Server._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+        if addressFamily == socket.AF_UNIX:
+            return _unix.Server._fromConnectedSocket(fileDescriptor, factory, self)
+        if addressFamily in (socket.AF_INET, socket.AF_INET6):
+            return _tcp.Server._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+        raise error.UnsupportedAddressFamily(addressFamily)
 
     # Foreign descriptors
 

@@ -1,5 +1,6 @@
-//! [`Conn`]: the native half of a TCP connection (Twisted: `tcp.Connection`). The other half is in
-//! `ropewalk/_tcp.py`, whose classes `Server` and `Client` are a `Conn` and Twisted's own class.
+//! [`Conn`]: the native half of a TCP or UNIX connection (Twisted: `tcp.Connection`). The other
+//! half is in `ropewalk/_tcp.py` and `_unix.py`, whose classes `Server` and `Client` are a `Conn`
+//! and Twisted's own class.
 //!
 //! | stage | transport | requests go to |
 //! |---|---|---|
@@ -19,6 +20,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
@@ -32,6 +34,9 @@ use ropewalk::{Failure, Protocol, Result, Transport};
 use crate::engine::Engine;
 use crate::gil::{self, Gil};
 use crate::state::{State, WeakState};
+
+/// Up to this size, the engine queues a write: its limit for copies.
+const QUEUED_WRITE_BYTES: usize = 32 * 1024;
 
 /// The native half of a connection.
 #[pyclass(frozen, subclass, module = "ropewalk._native")]
@@ -58,6 +63,8 @@ struct Inner {
     tls: Cell<bool>,
     /// A streaming producer is registered, so each write compares the queue with its limit.
     watches_queue: Cell<bool>,
+    /// The engine sends descriptors with the queued bytes: it is a UNIX socket.
+    passes_descriptors: Cell<bool>,
     /// The engine has our [`DrainNotice`].
     awaits_drain: Cell<bool>,
     /// Something was written since the queue was empty.
@@ -73,21 +80,22 @@ impl Conn {
     }
 
     /// Hands the descriptor of `socket` to the engine, which reads from it from now on. `peer` is
-    /// the address of the other end, for the engine's log. Returns the descriptor's number.
+    /// the address of the other end, for the engine's log, or None for a UNIX socket. Returns the
+    /// descriptor's number.
     #[pyo3(name = "_takeOver")]
     fn take_over(
         slf: &Bound<'_, Self>,
         engine: &Bound<'_, Engine>,
         socket: &Bound<'_, PyAny>,
-        peer: (String, u16),
+        peer: Option<(String, u16)>,
     ) -> PyResult<i32> {
         let py = slf.py();
         let state = engine.get().state(py);
         let descriptor = gil::detached(socket)?;
-        let fileno = std::os::fd::AsRawFd::as_raw_fd(&descriptor);
+        let fileno = descriptor.as_raw_fd();
         let number = state.connections.borrow_mut().insert(slf.clone().unbind());
         let bridge = Bridge { state: Rc::downgrade(state), number };
-        let transport = match state.adopt(descriptor, address_of(&peer), bridge) {
+        let transport = match state.adopt(descriptor, peer.as_ref().map(address_of), bridge) {
             Ok(transport) => transport,
             Err(error) => {
                 let conn = state.connections.borrow_mut().remove(number);
@@ -101,6 +109,7 @@ impl Conn {
         // A `Conn` is adopted once: its socket object has no descriptor any more.
         let _ = inner.place.set((Rc::downgrade(state), number));
         inner.transport.replace(Some(transport));
+        inner.passes_descriptors.set(peer.is_none());
         inner.is_reading.set(true);
         Ok(fileno)
     }
@@ -117,13 +126,13 @@ impl Conn {
     /// Writes bytes below TLS.
     #[pyo3(name = "_write")]
     fn write_raw(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let bytes = bytes_of(data)?;
+        let bytes = bytes_of(data)?.as_bytes();
         let inner = slf.get().0.get(slf.py());
-        if inner.may_write() && !bytes.as_bytes().is_empty() {
+        if inner.may_write() && !bytes.is_empty() {
             if inner.is_elsewhere() {
                 return inner.call_from_thread(slf, intern!(slf.py(), "_write").as_any(), Some(data));
             }
-            inner.send(bytes.as_bytes());
+            inner.send(bytes);
             inner.maybe_pause(slf)?;
         }
         Ok(())
@@ -204,6 +213,16 @@ impl Conn {
             transport.discard(if reset { DiscardMode::Reset } else { DiscardMode::End });
             inner.forget();
         }
+    }
+
+    /// Sends a descriptor of the program's with the first queued byte that has none. It is
+    /// duplicated. Returns False if there is no such byte.
+    #[pyo3(name = "_sendDescriptor")]
+    fn send_descriptor(&self, py: Python<'_>, number: i32) -> PyResult<bool> {
+        let inner = self.0.get(py);
+        // The loop's thread tries again.
+        let Some(transport) = inner.transport().filter(|_| !inner.is_elsewhere()) else { return Ok(false) };
+        Ok(transport.send_file_descriptor(gil::duplicated(number)?, &[]).is_ok())
     }
 
     /// Number of bytes that the system has not taken yet.
@@ -393,6 +412,13 @@ impl Inner {
     fn send(&self, data: &[u8]) {
         if let Some(transport) = &*self.transport.borrow() {
             self.has_written.set(true);
+            if self.passes_descriptors.get() && data.len() > QUEUED_WRITE_BYTES {
+                // The rest is queued behind the first byte. Otherwise it is handed to the socket at
+                // once, and a descriptor that the program sends next finds no byte.
+                let (first, rest) = data.split_at(1);
+                transport.write(first);
+                return transport.write(rest);
+            }
             transport.write(data);
         }
     }
@@ -494,7 +520,18 @@ impl Protocol for Bridge {
         Python::attach(|py| {
             self.tell(py, |_, inner| {
                 let Some(protocol) = inner.protocol(py) else { return Ok(()) };
-                protocol.call_method1(py, intern!(py, "dataReceived"), (PyBytes::new(py, data),)).map(drop)
+                let data = PyBytes::new(py, data);
+                gil::call_method(protocol.bind(py), intern!(py, "dataReceived"), &data).map(drop)
+            });
+        });
+        Ok(())
+    }
+
+    fn file_descriptor_received(&mut self, _transport: &Transport, descriptor: OwnedFd) -> Result<()> {
+        Python::attach(|py| {
+            self.tell(py, |conn, _| {
+                // The program closes it, as it does with Twisted's.
+                conn.call_method1(intern!(py, "_descriptorReceived"), (descriptor.into_raw_fd(),)).map(drop)
             });
         });
         Ok(())
@@ -573,7 +610,6 @@ fn in_context<'py>(
     call: impl FnOnce(&Bound<'py, Conn>, &Inner) -> PyResult<()>,
 ) -> PyResult<()> {
     let py = conn.py();
-    let contexts = state.log_contexts(py)?;
     let context = inner.context.borrow().as_ref().map(|context| context.clone_ref(py));
     let context = match context {
         Some(context) => context,
@@ -583,11 +619,11 @@ fn in_context<'py>(
             made
         }
     };
-    contexts.append(context)?;
+    let entered = state.contexts.enter(py, context)?;
     let done =
         call(conn, inner).or_else(|error| conn.call_method1(intern!(py, "_failed"), (error.into_value(py),)).map(drop));
-    let popped = contexts.del_item(contexts.len() - 1);
-    done.and(popped)
+    let left = entered.leave();
+    done.and(left)
 }
 
 fn bytes_of<'a, 'py>(data: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {

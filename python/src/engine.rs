@@ -76,21 +76,20 @@ impl Engine {
             ));
         }
         state.is_leaving.set(false);
-        let contexts = state.contexts.take();
-        drop(contexts);
         state.begin_run()?;
         state.loop_thread.set(this_thread());
         Ok(())
     }
 
     /// Ends the run. Timers, descriptors and connections stay.
-    fn end(&self, py: Python<'_>) {
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state.get(py);
-        let (run, contexts) = (state.run.take(), state.contexts.take());
-        drop((run, contexts));
+        let run = state.run.take();
+        drop(run);
         state.loop_thread.set(0);
         // No turn may come any more, which would end it.
         state.engine.end_lingering();
+        state.contexts.end(py)
     }
 
     /// Makes turns until `leave`, or until a signal's handler raises.
@@ -225,9 +224,7 @@ impl Engine {
         if let Ok(connections) = state.connections.try_borrow() {
             connections.iter().try_for_each(|conn| visit.call(conn))?;
         }
-        if let Ok(contexts) = state.contexts.try_borrow() {
-            visit.call(&*contexts)?;
-        }
+        state.contexts.traverse(&visit)?;
         if let Ok(soon) = state.soon.try_borrow() {
             soon.iter().try_for_each(|call| visit.call(call))?;
         }
@@ -240,7 +237,8 @@ impl Engine {
         let timers = state.timers.replace(Table::new());
         let soon = state.soon.replace(Table::new());
         let connections = state.connections.replace(Table::new());
-        drop((reactor, timers, soon, connections, state.contexts.take()));
+        drop((reactor, timers, soon, connections));
+        state.contexts.clear();
         state.watches.clear();
     }
 

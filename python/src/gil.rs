@@ -15,12 +15,14 @@
 //! interpreter turns its GIL on.
 
 use std::cell::Cell;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::{ffi, intern};
 
 /// A value of one thread, for whichever thread holds the GIL.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl<T> Gil<T> {
 #[derive(Debug)]
 pub(crate) struct Wait {
     /// The thread's state while it is without the GIL; null otherwise.
-    thread: Cell<*mut pyo3::ffi::PyThreadState>,
+    thread: Cell<*mut ffi::PyThreadState>,
 }
 
 impl Wait {
@@ -72,7 +74,7 @@ impl Wait {
         // SAFETY: the reactor turns inside of `State::turn`, whose caller holds the GIL. Up to
         // `end` the thread runs the wait of the reactor, which touches no object of Python: log
         // events are kept (`logs.rs`).
-        let thread = unsafe { pyo3::ffi::PyEval_SaveThread() };
+        let thread = unsafe { ffi::PyEval_SaveThread() };
         self.thread.set(thread);
     }
 
@@ -83,9 +85,30 @@ impl Wait {
         // the state that this thread had then. Only this thread uses the cell: the loop of a
         // reactor is not entered twice.
         unsafe {
-            pyo3::ffi::PyEval_RestoreThread(self.thread.get())
+            ffi::PyEval_RestoreThread(self.thread.get())
         };
         self.thread.set(ptr::null_mut());
+    }
+}
+
+/// Calls a method with one argument. The lookup is that of `getattr`: an attribute of the instance
+/// comes first, and a `__getattr__` is asked.
+///
+/// pyo3's `call_method1` makes a bound method and a tuple for each call, under the stable ABI of
+/// Python 3.10. This makes neither.
+pub(crate) fn call_method<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let end = ptr::null_mut::<ffi::PyObject>();
+    #[allow(unsafe_code, reason = "no function of pyo3 makes this call under the stable ABI")]
+    // SAFETY: the three objects live as long as their references, the list of arguments ends with a
+    // null pointer, and the caller holds the GIL. The result is a new reference, or null with an
+    // exception set.
+    unsafe {
+        let result = ffi::PyObject_CallMethodObjArgs(object.as_ptr(), name.as_ptr(), argument.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(object.py(), result)
     }
 }
 
@@ -100,4 +123,17 @@ pub(crate) fn detached(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
     // program that pretends to be a socket breaks the promise, as it could with `os.close`.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     Ok(socket)
+}
+
+/// Duplicates a descriptor of the program.
+pub(crate) fn duplicated(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        // EBADF
+        return Err(io::Error::from_raw_os_error(9));
+    }
+    #[allow(unsafe_code, reason = "Python's objects name descriptors by their numbers")]
+    // SAFETY: the number is not negative, and is used for this call alone. No other thread closes
+    // it meanwhile, because the caller holds the GIL. If it is closed already, the call fails.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned()
 }

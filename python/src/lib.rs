@@ -7,6 +7,7 @@
 //! | `engine.rs` | `Engine`: the loop, as Python sees it |
 //! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
+//! | `contexts.rs` | the log context of a callback, on Twisted's stack |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
 //! | `table.rs` | a list with reused places |
@@ -14,6 +15,7 @@
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
 
 mod conn;
+mod contexts;
 mod engine;
 mod gil;
 mod logs;

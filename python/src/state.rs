@@ -14,12 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use ropewalk::address::{Address, UnixAddress};
 use ropewalk::error::ReactorError;
 use ropewalk::reactor::{AdoptOptions, HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
 
 use crate::conn::{Conn, unspecified};
+use crate::contexts::LogContexts;
 use crate::gil::Wait;
 use crate::logs;
 use crate::table::Table;
@@ -51,8 +52,7 @@ pub(crate) struct State {
     pub(crate) reactor: RefCell<Option<Py<PyAny>>>,
     pub(crate) timers: RefCell<Table<Py<DelayedCall>>>,
     pub(crate) connections: RefCell<Table<Py<Conn>>>,
-    /// The stack of log contexts of the thread that makes the turn, once a callback has used it.
-    pub(crate) contexts: RefCell<Option<Py<PyList>>>,
+    pub(crate) contexts: LogContexts,
     /// The calls of `call_soon`.
     pub(crate) soon: RefCell<Table<Py<PyAny>>>,
     pub(crate) watches: Watches,
@@ -102,7 +102,7 @@ impl State {
             reactor: RefCell::new(Some(reactor)),
             timers: RefCell::new(Table::new()),
             connections: RefCell::new(Table::new()),
-            contexts: RefCell::new(None),
+            contexts: LogContexts::default(),
             soon: RefCell::new(Table::new()),
             watches: Watches::new(),
             engine,
@@ -134,11 +134,9 @@ impl State {
                 turned
             }
         };
-        if self.run.borrow().is_none() {
-            // Another thread may make the next one.
-            let contexts = self.contexts.take();
-            drop(contexts);
-        }
+        let is_over = self.run.borrow().is_none();
+        // Another thread may make the next one.
+        let ended = if is_over { self.contexts.end(py) } else { Ok(()) };
         logs::forward(py);
         if let Err(error) = turned {
             if matches!(error, ReactorError::Poll(_)) {
@@ -147,30 +145,27 @@ impl State {
             }
             return Err(failed(error));
         }
-        self.raised.take().map_or(Ok(()), Err)
+        self.raised.take().map_or(ended, Err)
     }
 
-    /// Hands a connected socket to the engine.
-    pub(crate) fn adopt(&self, socket: OwnedFd, peer: SocketAddr, protocol: impl Protocol) -> PyResult<Transport> {
+    /// Hands a connected socket to the engine. Without the address of a peer, it is a UNIX socket.
+    pub(crate) fn adopt(
+        &self,
+        socket: OwnedFd,
+        peer: Option<SocketAddr>,
+        protocol: impl Protocol,
+    ) -> PyResult<Transport> {
         let options = AdoptOptions::new().tcp_no_delay(false);
-        let adopted = self.engine.adopt_stream(socket, unspecified(peer), peer, &options, protocol);
+        let (host, peer) = match peer {
+            Some(peer) => (Address::from(unspecified(peer)), Address::from(peer)),
+            None => (UnixAddress::unnamed().into(), UnixAddress::unnamed().into()),
+        };
+        let adopted = self.engine.adopt_stream(socket, host, peer, &options, protocol);
         match adopted {
             Ok(connection) => Ok(connection.transport().clone()),
             // The descriptor is closed with the error: its socket object has none any more.
             Err(refused) => Err(PyOSError::new_err(refused.error.to_string())),
         }
-    }
-
-    /// Returns the stack of log contexts of this thread (Twisted: `ContextTracker.contexts`).
-    pub(crate) fn log_contexts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if let Some(contexts) = &*self.contexts.borrow() {
-            return Ok(contexts.bind(py).clone());
-        }
-        let module = py.import(intern!(py, "twisted.python.context"))?;
-        let tracker = module.getattr(intern!(py, "theContextTracker"))?.call_method0(intern!(py, "currentContext"))?;
-        let contexts = tracker.getattr(intern!(py, "contexts"))?.cast_into::<PyList>()?;
-        self.contexts.replace(Some(contexts.clone().unbind()));
-        Ok(contexts)
     }
 
     /// Returns the connections of a kind.

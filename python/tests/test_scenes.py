@@ -1,7 +1,6 @@
 """
-Twisted's semantics to the letter: each scene of C{programs/scenarios.py} prints the same on
-Twisted's epoll reactor and on ours. Log lines, their prefixes and the reasons of losses are part of
-it.
+Twisted's semantics to the letter: each scene of L{PROGRAMS} prints the same on Twisted's epoll
+reactor and on ours. Log lines, their prefixes and the reasons of losses are part of it.
 """
 
 from __future__ import annotations
@@ -12,25 +11,29 @@ from unittest import TestCase, main
 
 from ropewalk_test import BACKENDS, HERE, program
 
+PROGRAMS = ["scenarios.py", "scenes_unix.py", "scenes_tls.py"]
 KINDS = [*BACKENDS, "asyncio"]
 
 # An exception in the wait of asyncio's loop leaves the loop, on Twisted's asyncio reactor too.
 LEFT_OUT = {("asyncio", "interrupted")}
 
 # Two connections are independent, and so is the order of their events in these scenes.
-UNORDERED = re.compile(r"^(?:\[(?:\w+,)?(?:client|\d+,127\.0\.0\.1)\] )?(server|client) ")
+UNORDERED = re.compile(r"^(?:\[(?:\w+,)?(?:client|\d+,(?:127\.0\.0\.1)?)\] )?(server|client) ")
 
 
-def scenes() -> list[str]:
+def scenes() -> dict[str, str]:
     """
-    List the functions of the program that are scenes: those behind `wrap`, without arguments.
+    Map each scene to its program. Scenes are functions without arguments.
     """
-    text = (HERE / "programs/scenarios.py").read_text()
-    return re.findall(r"^def (\w+)\(\):", text[text.index("def wrap(") :], re.M)
+    found = {}
+    for each in PROGRAMS:
+        for name in re.findall(r"^def (\w+)\(\):", (HERE / "programs" / each).read_text(), re.M):
+            found[name] = each
+    return found
 
 
-def play(kind: str, name: str) -> str:
-    played = program(["scenarios.py", kind, name])
+def play(kind: str, name: str, file: str) -> str:
+    played = program([file, kind, name])
     return played.stdout + played.stderr
 
 
@@ -39,9 +42,13 @@ class Scenes(TestCase):
 
     def test_every_scene_is_the_same_on_every_reactor(self) -> None:
         names = scenes()
-        self.assertGreaterEqual(len(names), 15)
+        self.assertGreaterEqual(len(names), 30)
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            played = {(kind, name): pool.submit(play, kind, name) for name in names for kind in ["epoll", *KINDS]}
+            played = {
+                (kind, name): pool.submit(play, kind, name, file)
+                for name, file in names.items()
+                for kind in ["epoll", *KINDS]
+            }
         for name in names:
             expected = played["epoll", name].result().splitlines()
             self.assertEqual(expected[-1:], ["end"], expected)

@@ -163,6 +163,9 @@ impl Transport {
     /// Sends a descriptor with the first byte of `data` (Twisted: `sendFileDescriptor`, whose
     /// descriptors leave with bytes that have to be written apart).
     ///
+    /// With empty `data`, the descriptor leaves with the first byte that is queued already and has
+    /// none.
+    ///
     /// It works over a UNIX socket only. Our descriptor is closed once it was sent, and the peer
     /// then has its own. The descriptor arrives at the peer no later than that byte, if the peer's
     /// process may have another descriptor. A system without room for it drops it, and only the
@@ -171,7 +174,7 @@ impl Transport {
     ///
     /// # Errors
     /// Gives the descriptor back if
-    /// - `data` is empty,
+    /// - `data` is empty, and each queued byte has a descriptor,
     /// - this is no UNIX socket of the system, or TLS was started on it,
     /// - nothing can be written any more, or
     /// - `data` passes the [limit of the queue](QueueLimit::abort).
@@ -200,8 +203,11 @@ impl Transport {
     pub fn send_file_descriptor(&self, descriptor: OwnedFd, data: &[u8]) -> Result<(), NotSent> {
         let passes = self.driver().is_ok_and(|driver| driver.passes_descriptors(self.0.id));
         let mut stream = self.0.stream.borrow_mut();
-        if data.is_empty() || !passes || stream.is_layered() || !stream.accepts_writes() {
+        if !passes || stream.is_layered() || !stream.accepts_writes() {
             return Err(NotSent(descriptor));
+        }
+        if data.is_empty() {
+            return stream.attach_to_queued(descriptor).map_err(NotSent);
         }
         if !stream.admits(data.len()) {
             self.mark_stream_dirty(&mut stream);

@@ -126,6 +126,26 @@ fn a_descriptor_alone_is_sent() {
     assert_eq!(text_of(descriptor), "alone");
 }
 
+/// Without bytes of their own, descriptors leave with the bytes that are queued: one with each. The
+/// next one is given back.
+#[test]
+fn descriptors_leave_with_queued_bytes() {
+    own_process!();
+    let (reactor, at) = (reactor(), abstract_address("queued"));
+    let (_port, came) = collect(&reactor, &at);
+    let transport = connected(&reactor, &at);
+    settle(&reactor);
+    transport.write(b"abc");
+    transport.send_file_descriptor(told("first"), b"").unwrap();
+    transport.send_file_descriptor(told("second"), b"").unwrap();
+    transport.send_file_descriptor(told("third"), b"d").unwrap();
+    assert_eq!(text_of(transport.send_file_descriptor(told("back"), b"").unwrap_err().0), "back");
+    run_until(&reactor, || came.borrow().bytes == b"abcd");
+    let passed: Vec<_> = came.take().descriptors.into_iter().map(|(ahead, it)| (ahead, text_of(it))).collect();
+    assert_eq!(passed.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["first", "second", "third"]);
+    assert!(passed.iter().zip([0, 1, 3]).all(|((ahead, _), most)| *ahead <= most), "{passed:?}");
+}
+
 /// A connection that closes, and has still to send, closes the descriptors that come, and delivers
 /// none.
 #[test]

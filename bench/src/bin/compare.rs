@@ -110,6 +110,7 @@ fn run(options: &Options) -> Result<bool> {
     results.machine.rounds = run.effort.rounds;
     results.machine.window = run.effort.window.as_millis() as u64;
     results.machine.took = took.as_secs();
+    results.twisted = Results::twisted(&folder)?;
     results.save(&folder)?;
     report::write(&results, &folder)?;
     drop(run.progress);

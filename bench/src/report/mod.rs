@@ -6,6 +6,7 @@ mod pictures;
 mod round_trips;
 mod tables;
 mod targets;
+mod twisted;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -42,6 +43,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &tables::all(results, &shown);
     text += &hyper::section(results);
     text += &cores::section(results);
+    text += &twisted::section(results);
     text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), wrapped(&text))?)
 }

@@ -1,5 +1,6 @@
 //! The charts of the report, and their contents.
 
+use super::twisted;
 use crate::measure::echo::SCENARIOS;
 use crate::plot::{Bar, Curve, Panel, Scale, bars, curves};
 use crate::programs::{BASELINE, OURS};
@@ -39,6 +40,7 @@ pub(super) fn all(results: &Results) -> Vec<(&'static str, Option<String>)> {
         ("connections", connections(results)),
         ("timers", timers(results)),
         ("pending", pending(results)),
+        ("twisted", twisted::picture(results)),
     ]
 }
 

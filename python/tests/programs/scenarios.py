@@ -481,7 +481,12 @@ def forked():
     reactor.callWhenRunning(fork)
 
 
-globals()[NAME]()
-if not reactor._startedBefore:
-    reactor.run()
-say("end")
+def play(scene):
+    scene()
+    if not reactor._startedBefore:
+        reactor.run()
+    say("end")
+
+
+if __name__ == "__main__":
+    play(globals()[NAME])

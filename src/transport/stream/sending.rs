@@ -40,6 +40,18 @@ impl Stream {
         self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
     }
 
+    /// Attaches a descriptor to the first queued byte that has none. Gives it back if there is no
+    /// such byte.
+    pub(crate) fn attach_to_queued(&mut self, descriptor: OwnedFd) -> Result<(), OwnedFd> {
+        let descriptors = self.extras.as_ref().map(|extras| &extras.descriptors);
+        let ahead = descriptors.and_then(|descriptors| descriptors.back()).map_or(0, |(ahead, _)| ahead + 1);
+        if ahead >= self.queue.len() {
+            return Err(descriptor);
+        }
+        self.extras.get_or_insert_default().descriptors.push_back((ahead, descriptor));
+        Ok(())
+    }
+
     /// Records that the socket took `count` bytes straight from a write, and keeps them for the
     /// bytes behind them.
     pub(crate) fn sent_directly(&mut self, count: usize) {
