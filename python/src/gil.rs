@@ -21,6 +21,7 @@ use std::ptr;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// A value of one thread, for whichever thread holds the GIL.
 #[derive(Debug)]
@@ -86,6 +87,23 @@ impl Wait {
             pyo3::ffi::PyEval_RestoreThread(self.thread.get())
         };
         self.thread.set(ptr::null_mut());
+    }
+}
+
+/// Calls a method with one argument. pyo3 would make a bound method and a tuple for it.
+#[inline]
+pub(crate) fn call_method<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let end = ptr::null_mut::<pyo3::ffi::PyObject>();
+    #[allow(unsafe_code, reason = "the stable ABI of Python 3.10 has no other call without a tuple")]
+    // SAFETY: the three are live objects, and their `Bound`s prove that the GIL is held. The list of
+    // arguments ends with a null pointer. The result is a new reference, or null with an exception.
+    unsafe {
+        let result = pyo3::ffi::PyObject_CallMethodObjArgs(object.as_ptr(), name.as_ptr(), argument.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(object.py(), result)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
+//! | `receivers/` | parsing for Twisted's `LineReceiver` and the like, where a program asks for it |
 //! | `table.rs` | a list with reused places |
 //! | `logs.rs` | log events of the engine, for Twisted's log |
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
@@ -17,6 +18,7 @@ mod conn;
 mod engine;
 mod gil;
 mod logs;
+mod receivers;
 mod state;
 mod table;
 mod timers;
@@ -31,6 +33,8 @@ mod _native {
     use crate::conn::Conn;
     #[pymodule_export]
     use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::receivers::{Lines, Netstrings, Prefixed, Rest};
     #[pymodule_export]
     use crate::timers::DelayedCall;
 
