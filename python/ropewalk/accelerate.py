@@ -58,18 +58,47 @@ class _Receiver(NamedTuple):
 
 
 def _lines(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-    return _native.Lines(original, judge, rest).receive
+    begin = _native.Lines(original, judge, rest).begin
+
+    def dataReceived(self: Any, data: bytes) -> Any:
+        lines = begin(self, data)
+        if lines is None:
+            return original(self, data)
+        why = None
+        try:
+            for line in lines:
+                why = self.lineReceived(line)
+                if why:
+                    return why
+        finally:
+            lines.finish()
+        if lines.uncovered:
+            return original(self, b"")
+        return why if lines.disconnecting else None
+
+    return dataReceived
+
+
+def _function(receive: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """
+    Make a function of Python, which becomes a method of its class.
+    """
+
+    def dataReceived(self: Any, data: bytes) -> Any:
+        return receive(self, data)
+
+    return dataReceived
 
 
 def _prefixed(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-    return _native.Prefixed(original, judge).receive
+    return _function(_native.Prefixed(original, judge).receive)
 
 
 def _netstrings(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> Callable[[Any, Any], Any]:
     from twisted.protocols.basic import IncompleteNetstring, NetstringParseError
 
     types = (io.BytesIO, IncompleteNetstring, NetstringParseError)
-    return _native.Netstrings(original, judge, rest, machinery, types).receive
+    return _function(_native.Netstrings(original, judge, rest, machinery, types).receive)
 
 
 _RECEIVERS = (
@@ -259,14 +288,8 @@ def _replace(cls: Any, receiver: _Receiver) -> None:
     replaced: _Replaced
     original = vars(cls)["dataReceived"]
     rest = _native.Rest(*receiver.rest) if receiver.rest is not None else None
-    receive = receiver.build(original, lambda kind: _reason(kind, cls, replaced) is None, rest, receiver.machinery)
-
-    # A function of Python: what programs do with methods works with it.
-    @functools.wraps(original)
-    def dataReceived(self: Any, data: bytes) -> Any:
-        return receive(self, data)
-
-    attributes: dict[str, Any] = {"dataReceived": dataReceived}
+    parse = receiver.build(original, lambda kind: _reason(kind, cls, replaced) is None, rest, receiver.machinery)
+    attributes: dict[str, Any] = {"dataReceived": functools.update_wrapper(parse, original)}
     if receiver.rest is not None:
         attributes[receiver.rest[0]] = rest
     replaced = _Replaced(receiver, {name: vars(cls).get(name) for name in attributes}, rest)

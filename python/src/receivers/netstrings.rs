@@ -78,10 +78,10 @@ impl Netstrings {
         let Some((payload, bytes)) = inner.first_bytes(&attributes, data)? else {
             return inner.original.call(protocol, data);
         };
-        let mut unparsed = Unparsed::begin(&inner.rest, protocol, &attributes, bytes)?;
+        let unparsed = Unparsed::begin(&inner.rest, protocol, &attributes, bytes)?;
         let reader = Reader { inner, protocol, attributes: &attributes, payload };
-        let covered = reader.run(&mut unparsed);
-        unparsed.finish()?;
+        let covered = reader.run(&unparsed);
+        unparsed.finish(py)?;
         if covered? { Ok(py.None().into_bound(py)) } else { inner.original.go_on(protocol) }
     }
 
@@ -129,9 +129,9 @@ struct Reader<'a, 'py> {
 
 impl<'py> Reader<'_, 'py> {
     /// Calls the protocol with each netstring. Returns false if Twisted's code has to go on.
-    fn run(&self, unparsed: &mut Unparsed<'_, 'py>) -> PyResult<bool> {
+    fn run(&self, unparsed: &Unparsed) -> PyResult<bool> {
         let py = self.protocol.py();
-        while !unparsed.as_bytes().is_empty() {
+        while !unparsed.view(py).as_bytes().is_empty() {
             let step = match self.number(intern!(py, "_state"))? {
                 Some(LENGTH) => self.read_length(unparsed)?,
                 Some(PAYLOAD) => self.read_payload(unparsed)?,
@@ -147,7 +147,7 @@ impl<'py> Reader<'_, 'py> {
                     }
                 }
             }
-            if !unparsed.renew()? {
+            if !unparsed.renew(py)? {
                 return Ok(false);
             }
         }
@@ -155,12 +155,13 @@ impl<'py> Reader<'_, 'py> {
     }
 
     /// Reads a whole netstring, or its length and the first part of its payload.
-    fn read_length(&self, unparsed: &Unparsed<'_, 'py>) -> PyResult<Step<'py>> {
+    fn read_length(&self, unparsed: &Unparsed) -> PyResult<Step<'py>> {
         let py = self.protocol.py();
         let Some(limit) = exact_int(&self.protocol.getattr(intern!(py, "MAX_LENGTH"))?) else {
             return Ok(Step::Uncovered);
         };
-        let rest = unparsed.as_bytes();
+        let view = unparsed.view(py);
+        let rest = view.as_bytes();
         let Some((length, header)) = length_of(rest) else { return Ok(Step::Uncovered) };
         if limit <= 0 || length > limit {
             return Ok(Step::Uncovered);
@@ -172,7 +173,7 @@ impl<'py> Reader<'_, 'py> {
             self.set(intern!(py, "_expectedPayloadSize"), size)?;
             self.set(intern!(py, "_state"), 1)?;
             self.restart_payload()?;
-            self.write(unparsed.take(part, 0))?;
+            self.write(unparsed.take(py, part, 0))?;
             self.set(intern!(py, "_currentPayloadSize"), part)?;
             return Ok(Step::Incomplete);
         };
@@ -184,28 +185,29 @@ impl<'py> Reader<'_, 'py> {
         self.restart_payload()?;
         self.write(PyBytes::new(py, payload))?;
         unparsed.skip(header);
-        Ok(Step::String(unparsed.take(size - 1, 1)))
+        Ok(Step::String(unparsed.take(py, size - 1, 1)))
     }
 
     /// Reads more of a payload that has begun.
-    fn read_payload(&self, unparsed: &Unparsed<'_, 'py>) -> PyResult<Step<'py>> {
+    fn read_payload(&self, unparsed: &Unparsed) -> PyResult<Step<'py>> {
         let py = self.protocol.py();
         let (current, expected) = (intern!(py, "_currentPayloadSize"), intern!(py, "_expectedPayloadSize"));
         let (Some(present), Some(size)) = (self.number(current)?, self.number(expected)?) else {
             return Ok(Step::Uncovered);
         };
         let Ok(missing @ 1..) = usize::try_from(size.saturating_sub(present)) else { return Ok(Step::Uncovered) };
-        let rest = unparsed.as_bytes();
+        let view = unparsed.view(py);
+        let rest = view.as_bytes();
         let Some(part) = rest.get(..missing) else {
             let part = rest.len();
-            self.write(unparsed.take(part, 0))?;
+            self.write(unparsed.take(py, part, 0))?;
             self.set(current, present.saturating_add_unsigned(part as u64))?;
             return Ok(Step::Incomplete);
         };
         if part.last() != Some(&b',') {
             return Ok(Step::Uncovered);
         }
-        self.write(unparsed.take(missing, 0))?;
+        self.write(unparsed.take(py, missing, 0))?;
         self.set(current, size)?;
         self.set(intern!(py, "_state"), LENGTH)?;
         let payload = self.payload.call_method0(intern!(py, "getvalue"))?;

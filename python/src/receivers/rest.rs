@@ -18,6 +18,7 @@ use std::rc::Rc;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::gil::Gil;
 
@@ -35,7 +36,7 @@ struct Inner {
     loops: RefCell<Vec<Rc<Place>>>,
 }
 
-/// The position of a loop.
+/// The position of a loop. It may be behind the end, which means the same as the end.
 #[derive(Debug)]
 struct Place {
     protocol: usize,
@@ -92,100 +93,106 @@ impl Place {
 }
 
 /// The unparsed bytes of a loop. [`finish`](Self::finish) gives them back to the protocol.
-pub(super) struct Unparsed<'a, 'py> {
-    rest: &'a Inner,
-    name: Bound<'py, PyString>,
-    attributes: &'a Bound<'py, PyDict>,
-    bytes: Bound<'py, PyBytes>,
+#[derive(Debug)]
+pub(super) struct Unparsed {
+    rest: Py<Rest>,
+    attributes: Py<PyDict>,
     place: Rc<Place>,
 }
 
-impl<'a, 'py> Unparsed<'a, 'py> {
+/// The unparsed bytes at one moment.
+pub(super) struct View<'py> {
+    bytes: Bound<'py, PyBytes>,
+    offset: usize,
+}
+
+impl View<'_> {
+    #[inline]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_bytes().get(self.offset..).unwrap_or_default()
+    }
+}
+
+impl Unparsed {
     /// Takes the bytes over, so that the protocol has no entry for them any more.
     pub(super) fn begin(
-        rest: &'a Py<Rest>,
-        protocol: &Bound<'py, PyAny>,
-        attributes: &'a Bound<'py, PyDict>,
-        bytes: Bound<'py, PyBytes>,
+        rest: &Py<Rest>,
+        protocol: &Bound<'_, PyAny>,
+        attributes: &Bound<'_, PyDict>,
+        bytes: Bound<'_, PyBytes>,
     ) -> PyResult<Self> {
         let py = protocol.py();
-        let rest = rest.get().0.get(py);
-        let name = rest.name.bind(py).clone();
-        if attributes.contains(&name)? {
-            attributes.del_item(&name)?;
+        let inner = rest.get().0.get(py);
+        if attributes.contains(&inner.name)? {
+            attributes.del_item(&inner.name)?;
         }
         let place = Rc::new(Place {
             protocol: protocol.as_ptr() as usize,
-            bytes: RefCell::new(bytes.clone().unbind()),
+            bytes: RefCell::new(bytes.unbind()),
             offset: Cell::new(0),
         });
-        rest.loops.borrow_mut().push(place.clone());
-        Ok(Self { rest, name, attributes, bytes, place })
+        inner.loops.borrow_mut().push(place.clone());
+        Ok(Self { rest: rest.clone_ref(py), attributes: attributes.clone().unbind(), place })
     }
 
     /// The bytes that are not parsed yet.
     #[inline]
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.as_bytes().get(self.place.offset.get()..).unwrap_or_default()
-    }
-
-    /// The same as an object.
-    pub(super) fn to_object(&self) -> Bound<'py, PyBytes> {
-        self.place.rest(self.bytes.py())
+    pub(super) fn view<'py>(&self, py: Python<'py>) -> View<'py> {
+        View { bytes: self.place.bytes.borrow().bind(py).clone(), offset: self.place.offset.get() }
     }
 
     /// Makes an object of the first bytes, and moves behind them and `skipped` more.
     #[inline]
-    pub(super) fn take(&self, length: usize, skipped: usize) -> Bound<'py, PyBytes> {
-        let taken = PyBytes::new(self.bytes.py(), self.as_bytes().get(..length).unwrap_or_default());
+    pub(super) fn take<'py>(&self, py: Python<'py>, length: usize, skipped: usize) -> Bound<'py, PyBytes> {
+        let taken = PyBytes::new(py, self.view(py).as_bytes().get(..length).unwrap_or_default());
         self.skip(length + skipped);
         taken
     }
 
-    /// Moves behind the first bytes.
+    /// Moves behind the first bytes. A position behind the end is the end.
+    #[inline]
     pub(super) fn skip(&self, length: usize) {
-        self.place.offset.set((self.place.offset.get() + length).min(self.bytes.as_bytes().len()));
-    }
-
-    /// Takes all bytes.
-    pub(super) fn take_all(&self) -> Bound<'py, PyBytes> {
-        let all = self.to_object();
-        self.place.offset.set(self.bytes.as_bytes().len());
-        all
+        self.place.offset.set(self.place.offset.get() + length);
     }
 
     /// Goes on with the bytes that a callback has stored instead, if it has. Returns false if they
     /// are of a type that only Twisted's code can handle; they stay in the protocol then.
     #[inline]
-    pub(super) fn renew(&mut self) -> PyResult<bool> {
-        match self.attributes.get_item(&self.name)? {
+    pub(super) fn renew(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.attributes.bind(py).get_item(&self.rest.get().0.get(py).name)? {
             None => Ok(true),
             Some(stored) => self.renew_slow(stored),
         }
     }
 
     #[cold]
-    fn renew_slow(&mut self, stored: Bound<'py, PyAny>) -> PyResult<bool> {
+    fn renew_slow(&self, stored: Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = stored.py();
         let Some(bytes) = super::exact_bytes(stored) else { return Ok(false) };
-        self.attributes.del_item(&self.name)?;
-        let earlier = self.place.bytes.replace(bytes.clone().unbind());
+        self.attributes.bind(py).del_item(&self.rest.get().0.get(py).name)?;
         self.place.offset.set(0);
-        self.bytes = bytes;
+        let earlier = self.place.bytes.replace(bytes.unbind());
         drop(earlier);
         Ok(true)
     }
 
     /// Ends the loop: the protocol has the rest, or the bytes that it has stored itself.
-    pub(super) fn finish(self) -> PyResult<()> {
-        let mut loops = self.rest.loops.borrow_mut();
+    pub(super) fn finish(self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.rest.get().0.get(py);
+        let mut loops = inner.loops.borrow_mut();
         // Usually the last: loops end in order, unless a program switches stacks in a callback.
         if let Some(position) = loops.iter().rposition(|place| Rc::ptr_eq(place, &self.place)) {
             loops.remove(position);
         }
         drop(loops);
-        if self.attributes.contains(&self.name)? {
+        let attributes = self.attributes.bind(py);
+        if attributes.contains(&inner.name)? {
             return Ok(());
         }
-        self.attributes.set_item(&self.name, self.to_object())
+        attributes.set_item(&inner.name, self.place.rest(py))
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.attributes)
     }
 }
