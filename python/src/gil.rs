@@ -99,16 +99,17 @@ pub(crate) fn call_method<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let end = ptr::null_mut::<pyo3::ffi::PyObject>();
     #[allow(unsafe_code, reason = "the stable ABI of Python 3.10 has no other call without a tuple")]
-    // SAFETY: the three are live objects, and their `Bound`s prove that the GIL is held. The list of
-    // arguments ends with a null pointer. The result is a new reference, or null with an exception.
+    // SAFETY: the three are live objects, and their `Bound`s prove that the GIL is held. The list
+    // of arguments ends with a null pointer. The result is a new reference, or null with an
+    // exception.
     unsafe {
         let result = pyo3::ffi::PyObject_CallMethodObjArgs(object.as_ptr(), name.as_ptr(), argument.as_ptr(), end);
         Bound::from_owned_ptr_or_err(object.py(), result)
     }
 }
 
-/// Returns the address of the key at a position of a dictionary, in the order of insertion, and moves
-/// behind it.
+/// Returns the address of the key at a position of a dictionary, in the order of insertion, and
+/// moves behind it.
 #[inline]
 pub(crate) fn next_key(dictionary: &Bound<'_, PyDict>, position: &mut isize) -> Option<usize> {
     let (mut key, value) = (ptr::null_mut(), ptr::null_mut());

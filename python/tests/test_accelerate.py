@@ -251,6 +251,8 @@ def run(kind: type, seed: int) -> list[Any]:
         protocol.feed(bytearray(chunk) if rng.random() < 0.01 else chunk)
         if rng.random() < 0.3:
             protocol.paused = False
+        if issubclass(kind, Strings) and rng.random() < 0.1:
+            protocol.recvd = b"\x01a"
     return protocol.trace
 
 

@@ -1,16 +1,16 @@
 //! [`Lines`]: the whole lines of a call of Twisted's `LineReceiver.dataReceived`.
 //!
-//! The loop itself is in Python (`ropewalk/accelerate.py`), because Python calls a method of its own
-//! at a third of the cost. Each step of it asks [`LineLoop`] for a line. It stops at all that is not
+//! The loop itself is in Python (`ropewalk/accelerate.py`): a method in Python costs less when
+//! Python calls it. Each step of the loop asks [`LineLoop`] for a line. It stops at all that is not
 //! a whole line, and Twisted's own code goes on there: raw mode, lines that are too long, unusual
 //! types.
 //!
-//! Twisted's loop reads five attributes before each line, because the callback may have paused,
-//! changed the mode, the delimiter or the limit, or replaced the buffer. This loop sees in one step
-//! that none was stored:
+//! Twisted's loop reads four attributes before each line, and the buffer too. The callback may
+//! have paused, changed the mode, the delimiter or the limit, or replaced the buffer. This loop
+//! sees at once that the callback has stored none of them:
 //!
 //! - `_busyReceiving` becomes the last key of the protocol's `__dict__`. New keys stand behind it.
-//! - The keys that were there before are compared with their earlier values.
+//! - The entries that were there before are compared with their earlier values.
 //!
 //! So an attribute of the class that a callback changes counts from the next call on.
 
@@ -56,8 +56,7 @@ impl Lines {
             unparsed: RefCell::new(Some(unparsed)),
             settings: RefCell::new(settings),
             position: Cell::new(position),
-            has_called: Cell::new(false),
-            end: Cell::new(End::Running),
+            is_uncovered: Cell::new(false),
         };
         Ok(Some(LineLoop(Gil::new(state, py))))
     }
@@ -79,20 +78,7 @@ struct State {
     settings: RefCell<Settings>,
     /// The position of `_busyReceiving` among the keys.
     position: Cell<isize>,
-    has_called: Cell<bool>,
-    end: Cell<End>,
-}
-
-/// The reason why there is no more line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Running,
-    /// The connection closes.
-    Disconnecting,
-    /// The bytes are over, or the protocol has paused.
-    Nothing,
-    /// Twisted's code has to go on.
-    Uncovered,
+    is_uncovered: Cell<bool>,
 }
 
 /// The protocol's attributes that say how to go on.
@@ -114,16 +100,9 @@ impl LineLoop {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let state = self.0.get(py);
-        if state.has_called.replace(true) {
-            let protocol = state.protocol.bind(py);
-            if is_disconnecting(protocol, state.attributes.bind(py))? {
-                state.end.set(End::Disconnecting);
-                return Ok(None);
-            }
-            if !state.is_unchanged(py)? && !state.renew(py)? {
-                state.end.set(End::Uncovered);
-                return Ok(None);
-            }
+        if !state.is_unchanged(py)? && !state.renew(py)? {
+            state.is_uncovered.set(true);
+            return Ok(None);
         }
         Ok(state.next_line(py))
     }
@@ -139,13 +118,7 @@ impl LineLoop {
     /// True if Twisted's code has to go on.
     #[getter]
     fn uncovered(&self, py: Python<'_>) -> bool {
-        self.0.get(py).end.get() == End::Uncovered
-    }
-
-    /// True if the connection closes.
-    #[getter]
-    fn disconnecting(&self, py: Python<'_>) -> bool {
-        self.0.get(py).end.get() == End::Disconnecting
+        self.0.get(py).is_uncovered.get()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -157,6 +130,7 @@ impl LineLoop {
 }
 
 impl State {
+    /// Returns the next line, unless there is none, it is incomplete, or it is not for this loop.
     fn next_line<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         let unparsed = self.unparsed.borrow();
         let unparsed = unparsed.as_ref()?;
@@ -164,7 +138,6 @@ impl State {
         let view = unparsed.view(py);
         let rest = view.as_bytes();
         if rest.is_empty() || settings.is_paused {
-            self.end.set(End::Nothing);
             return None;
         }
         let delimiter = settings.delimiter.as_bytes(py);
@@ -176,7 +149,7 @@ impl State {
         }
         let most = settings.limit.saturating_add(signed(delimiter.len()));
         let is_partial = settings.is_line_mode && found.is_none() && signed(rest.len()) < most;
-        self.end.set(if is_partial { End::Nothing } else { End::Uncovered });
+        self.is_uncovered.set(!is_partial);
         None
     }
 
@@ -279,13 +252,6 @@ fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
         .filter(|&end| end >= others.len())
         .map(|end| end - others.len())
         .find(|&start| bytes[start..].starts_with(others))
-}
-
-/// True if the transport has been told to close. A protocol without a transport is not closing.
-fn is_disconnecting(protocol: &Bound<'_, PyAny>, attributes: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let py = protocol.py();
-    let transport = attribute(protocol, attributes, intern!(py, "transport"))?;
-    Ok(is_true(&transport)? && is_true(&transport.getattr(intern!(py, "disconnecting"))?)?)
 }
 
 /// Lengths of objects of Python fit: they are signed themselves.

@@ -13,12 +13,17 @@
 //! Twisted's own method goes on in each case that is not covered here:
 //!
 //! - A class that overrides a part of the private machinery, or that makes a property of one of its
-//!   attributes ([`Original::attributes`]). A class is looked at when it is first used.
+//!   attributes. A class is looked at when it is first used ([`Original::attributes`]).
 //! - An attribute of another type than Twisted's: a `bytearray` as delimiter, a float as limit.
-//! - Broken netstrings.
+//! - Raw mode, lines that are too long, and broken netstrings.
 //!
-//! Two things differ. A traceback has no line of Twisted's loop. While a callback runs, the bytes
-//! that are not parsed yet are an attribute of the protocol without an entry in its `__dict__`.
+//! Three things differ:
+//!
+//! - A traceback has lines of `ropewalk/accelerate.py`, or none, instead of Twisted's.
+//! - While a callback runs, the bytes that are not parsed yet are an attribute of the protocol
+//!   without an entry in its `__dict__` (`rest.rs`).
+//! - An attribute of a class of lines that a callback changes counts from the next call on
+//!   (`lines.rs`).
 
 mod lines;
 mod netstrings;

@@ -1,5 +1,5 @@
-//! [`Netstrings`]: the loop of Twisted's `NetstringReceiver`, for whole netstrings and for the parts
-//! of a long payload.
+//! [`Netstrings`]: the loop of Twisted's `NetstringReceiver`, for whole netstrings and for the
+//! parts of a long payload.
 //!
 //! | `_state` | the rest begins with | handled by |
 //! |---|---|---|
@@ -9,7 +9,8 @@
 //! | payload | more of the payload | this loop |
 //! | payload | the end of the payload, without a comma | Twisted's code |
 //!
-//! Twisted's code finds the attributes as it would have left them, so it reports every fault itself.
+//! Twisted's code finds the attributes as it would have left them, so it reports every fault
+//! itself.
 
 use memchr::memchr;
 use pyo3::prelude::*;
