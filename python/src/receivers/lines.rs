@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 
 use memchr::memchr_iter;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use super::rest::{Rest, Unparsed};
@@ -202,12 +202,21 @@ impl Settings {
                 Ok(value)
             }
         };
-        let is_paused = is_true(&read(intern!(py, "paused"))?)?;
-        let is_line_mode = is_true(&read(intern!(py, "line_mode"))?)?;
+        let is_paused = flag(&read(intern!(py, "paused"))?);
+        let is_line_mode = flag(&read(intern!(py, "line_mode"))?);
         let delimiter = exact_bytes(read(intern!(py, "delimiter"))?);
         let limit = exact_int(&read(intern!(py, "MAX_LENGTH"))?);
+        let (Some(is_paused), Some(is_line_mode)) = (is_paused, is_line_mode) else { return Ok(None) };
         let (Some(delimiter), Some(limit)) = (delimiter, limit) else { return Ok(None) };
         Ok(Some(Self { delimiter: delimiter.unbind(), limit, is_paused, is_line_mode, entries }))
+    }
+}
+
+/// Returns the truth of a value that keeps it.
+fn flag(value: &Bound<'_, PyAny>) -> Option<bool> {
+    match value.cast_exact::<PyBool>() {
+        Ok(flag) => Some(flag.is_true()),
+        Err(_) => exact_int(value).map(|number| number != 0),
     }
 }
 
