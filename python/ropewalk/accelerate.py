@@ -64,42 +64,41 @@ def _lines(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> 
         lines = begin(self, data)
         if lines is None:
             return original(self, data)
+        why = None
         try:
             for line in lines:
                 why = self.lineReceived(line)
-                if why or self.transport and self.transport.disconnecting:
+                if why:
                     return why
         finally:
             lines.finish()
-        return original(self, b"") if lines.uncovered else None
+        if lines.uncovered:
+            return original(self, b"")
+        return why if lines.disconnecting else None
+
+    return dataReceived
+
+
+def _function(receive: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """
+    Make a function of Python, which becomes a method of its class.
+    """
+
+    def dataReceived(self: Any, data: bytes) -> Any:
+        return receive(self, data)
 
     return dataReceived
 
 
 def _prefixed(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-    begin = _native.Prefixed(original, judge).begin
-
-    def dataReceived(self: Any, data: bytes) -> Any:
-        strings = begin(self, data)
-        if strings is None:
-            return original(self, data)
-        for string in strings:
-            self.stringReceived(string)
-        return original(self, b"") if strings.uncovered else None
-
-    return dataReceived
+    return _function(_native.Prefixed(original, judge).receive)
 
 
 def _netstrings(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> Callable[[Any, Any], Any]:
     from twisted.protocols.basic import IncompleteNetstring, NetstringParseError
 
     types = (io.BytesIO, IncompleteNetstring, NetstringParseError)
-    receive = _native.Netstrings(original, judge, rest, machinery, types).receive
-
-    def dataReceived(self: Any, data: bytes) -> Any:
-        return receive(self, data)
-
-    return dataReceived
+    return _function(_native.Netstrings(original, judge, rest, machinery, types).receive)
 
 
 _RECEIVERS = (

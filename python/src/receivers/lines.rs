@@ -1,7 +1,7 @@
 //! [`Lines`]: the whole lines of a call of Twisted's `LineReceiver.dataReceived`.
 //!
 //! The loop itself is in Python (`ropewalk/accelerate.py`): a method in Python costs less when
-//! Python calls it. Each step of the loop asks [`LineLoop`] for a line. It stops at all that is not
+//! Python calls it. Each step of it asks [`LineLoop`] for a line. It stops at all that is not
 //! a whole line, and Twisted's own code goes on there: raw mode, lines that are too long, unusual
 //! types.
 //!
@@ -10,7 +10,7 @@
 //! sees at once that the callback has stored none of them:
 //!
 //! - `_busyReceiving` becomes the last key of the protocol's `__dict__`. New keys stand behind it.
-//! - The entries that were there before are compared with their earlier values.
+//! - The keys that were there before are compared with their earlier values.
 //!
 //! So an attribute of the class that a callback changes counts from the next call on.
 
@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 
 use memchr::memchr_iter;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use super::rest::{Rest, Unparsed};
@@ -56,7 +56,8 @@ impl Lines {
             unparsed: RefCell::new(Some(unparsed)),
             settings: RefCell::new(settings),
             position: Cell::new(position),
-            is_uncovered: Cell::new(false),
+            has_called: Cell::new(false),
+            end: Cell::new(End::Running),
         };
         Ok(Some(LineLoop(Gil::new(state, py))))
     }
@@ -78,7 +79,20 @@ struct State {
     settings: RefCell<Settings>,
     /// The position of `_busyReceiving` among the keys.
     position: Cell<isize>,
-    is_uncovered: Cell<bool>,
+    has_called: Cell<bool>,
+    end: Cell<End>,
+}
+
+/// The reason why there is no more line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Running,
+    /// The connection closes.
+    Disconnecting,
+    /// The bytes are over, or the protocol has paused.
+    Nothing,
+    /// Twisted's code has to go on.
+    Uncovered,
 }
 
 /// The protocol's attributes that say how to go on.
@@ -100,9 +114,16 @@ impl LineLoop {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let state = self.0.get(py);
-        if !state.is_unchanged(py)? && !state.renew(py)? {
-            state.is_uncovered.set(true);
-            return Ok(None);
+        if state.has_called.replace(true) {
+            let protocol = state.protocol.bind(py);
+            if is_disconnecting(protocol, state.attributes.bind(py))? {
+                state.end.set(End::Disconnecting);
+                return Ok(None);
+            }
+            if !state.is_unchanged(py)? && !state.renew(py)? {
+                state.end.set(End::Uncovered);
+                return Ok(None);
+            }
         }
         Ok(state.next_line(py))
     }
@@ -118,7 +139,13 @@ impl LineLoop {
     /// True if Twisted's code has to go on.
     #[getter]
     fn uncovered(&self, py: Python<'_>) -> bool {
-        self.0.get(py).is_uncovered.get()
+        self.0.get(py).end.get() == End::Uncovered
+    }
+
+    /// True if the connection closes.
+    #[getter]
+    fn disconnecting(&self, py: Python<'_>) -> bool {
+        self.0.get(py).end.get() == End::Disconnecting
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -130,7 +157,6 @@ impl LineLoop {
 }
 
 impl State {
-    /// Returns the next line, unless there is none, it is incomplete, or it is not for this loop.
     fn next_line<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         let unparsed = self.unparsed.borrow();
         let unparsed = unparsed.as_ref()?;
@@ -138,6 +164,7 @@ impl State {
         let view = unparsed.view(py);
         let rest = view.as_bytes();
         if rest.is_empty() || settings.is_paused {
+            self.end.set(End::Nothing);
             return None;
         }
         let delimiter = settings.delimiter.as_bytes(py);
@@ -149,7 +176,7 @@ impl State {
         }
         let most = settings.limit.saturating_add(signed(delimiter.len()));
         let is_partial = settings.is_line_mode && found.is_none() && signed(rest.len()) < most;
-        self.is_uncovered.set(!is_partial);
+        self.end.set(if is_partial { End::Nothing } else { End::Uncovered });
         None
     }
 
@@ -202,21 +229,12 @@ impl Settings {
                 Ok(value)
             }
         };
-        let is_paused = flag(&read(intern!(py, "paused"))?);
-        let is_line_mode = flag(&read(intern!(py, "line_mode"))?);
+        let is_paused = is_true(&read(intern!(py, "paused"))?)?;
+        let is_line_mode = is_true(&read(intern!(py, "line_mode"))?)?;
         let delimiter = exact_bytes(read(intern!(py, "delimiter"))?);
         let limit = exact_int(&read(intern!(py, "MAX_LENGTH"))?);
-        let (Some(is_paused), Some(is_line_mode)) = (is_paused, is_line_mode) else { return Ok(None) };
         let (Some(delimiter), Some(limit)) = (delimiter, limit) else { return Ok(None) };
         Ok(Some(Self { delimiter: delimiter.unbind(), limit, is_paused, is_line_mode, entries }))
-    }
-}
-
-/// Returns the truth of a value that keeps it.
-fn flag(value: &Bound<'_, PyAny>) -> Option<bool> {
-    match value.cast_exact::<PyBool>() {
-        Ok(flag) => Some(flag.is_true()),
-        Err(_) => exact_int(value).map(|number| number != 0),
     }
 }
 
@@ -261,6 +279,13 @@ fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
         .filter(|&end| end >= others.len())
         .map(|end| end - others.len())
         .find(|&start| bytes[start..].starts_with(others))
+}
+
+/// True if the transport has been told to close. A protocol without a transport is not closing.
+fn is_disconnecting(protocol: &Bound<'_, PyAny>, attributes: &Bound<'_, PyDict>) -> PyResult<bool> {
+    let py = protocol.py();
+    let transport = attribute(protocol, attributes, intern!(py, "transport"))?;
+    Ok(is_true(&transport)? && is_true(&transport.getattr(intern!(py, "disconnecting"))?)?)
 }
 
 /// Lengths of objects of Python fit: they are signed themselves.
