@@ -20,9 +20,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ropewalk",
         description="Run a Twisted program on ropewalk's reactor.",
-        usage="%(prog)s [--backend NAME] (PROGRAM.py | -m MODULE) [ARG ..]",
+        usage="%(prog)s [--backend NAME] [--accelerate[=NAMES]] (PROGRAM.py | -m MODULE) [ARG ..]",
     )
     parser.add_argument("--backend", choices=["mio", "io_uring"], help="the default is $ROPEWALK_BACKEND, or mio")
+    parser.add_argument(
+        "--accelerate",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help="receivers to parse for, separated by commas; the default is all, and none without the option",
+    )
     parser.add_argument("-m", dest="module", metavar="MODULE", help="a module, instead of a file")
     # Everything behind the program's name is the program's.
     known, rest = _split(sys.argv[1:])
@@ -30,7 +37,7 @@ def main() -> None:
     if options.module is None and not rest:
         parser.error("a program or -m MODULE is needed")
 
-    ropewalk.install(backend=options.backend)
+    ropewalk.install(backend=options.backend, accelerate=options.accelerate)
     if options.module is not None:
         sys.argv = [options.module, *rest]
         # As `python -m` does: modules are found in the present folder.

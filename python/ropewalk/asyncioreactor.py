@@ -22,14 +22,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Iterator, Mapping
-from typing import Any, Optional, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from typing import Any, Optional, TypeVar, Union
 
 from twisted.internet import base
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
 
+from ropewalk.accelerate import chosen, on
 from ropewalk.reactor import RopewalkReactor
 
 __all__ = ["AsyncioRopewalkReactor", "Loop", "install", "run"]
@@ -240,11 +241,13 @@ def _without_registrations(selectables: list[Any]) -> list[Any]:
     return [each for each in selectables if not isinstance(each, _Registration)]
 
 
-def install(backend: Optional[str] = None) -> None:
+def install(backend: Optional[str] = None, accelerate: Union[None, bool, str, Iterable[str]] = None) -> None:
     """
     Make an L{AsyncioRopewalkReactor} the global reactor: see L{ropewalk.install}.
     """
+    names = chosen(accelerate)
     installReactor(AsyncioRopewalkReactor(backend))
+    on(names)
 
 
 def run(main: Coroutine[Any, Any, T], *, backend: Optional[str] = None) -> T:
@@ -259,8 +262,10 @@ def run(main: Coroutine[Any, Any, T], *, backend: Optional[str] = None) -> T:
     @raise asyncio.CancelledError: if the reactor was stopped first.
     """
     try:
+        names = chosen(None)
         reactor = AsyncioRopewalkReactor(backend)
         installReactor(reactor)
+        on(names)
     except BaseException:
         main.close()
         raise

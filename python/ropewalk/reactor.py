@@ -19,8 +19,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from collections.abc import Iterable
 from traceback import format_stack
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from zope.interface import classImplements, implementer
 
@@ -32,6 +33,7 @@ from twisted.python import failure, log
 
 from ropewalk import _tcp, _unix
 from ropewalk._native import DelayedCall, Engine
+from ropewalk.accelerate import chosen, on
 
 __all__ = ["RopewalkReactor", "install"]
 
@@ -348,8 +350,10 @@ def _eventsOf(fd: int, wanted: int) -> int:
     return next((event for _, event in poller.poll(0)), 0)
 
 
-def install(backend: Optional[str] = None) -> None:
+def install(backend: Optional[str] = None, accelerate: Union[None, bool, str, Iterable[str]] = None) -> None:
     """
     Make a L{RopewalkReactor} the global reactor: see L{ropewalk.install}.
     """
+    names = chosen(accelerate)
     installReactor(RopewalkReactor(backend))
+    on(names)

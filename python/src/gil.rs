@@ -21,7 +21,7 @@ use std::ptr;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
 /// A value of one thread, for whichever thread holds the GIL.
@@ -110,6 +110,18 @@ pub(crate) fn call_method<'py>(
         let result = ffi::PyObject_CallMethodObjArgs(object.as_ptr(), name.as_ptr(), argument.as_ptr(), end);
         Bound::from_owned_ptr_or_err(object.py(), result)
     }
+}
+
+/// Returns the address of the key at a position of a dictionary, in the order of insertion, and
+/// moves behind it.
+#[inline]
+pub(crate) fn next_key(dictionary: &Bound<'_, PyDict>, position: &mut isize) -> Option<usize> {
+    let (mut key, value) = (ptr::null_mut(), ptr::null_mut());
+    #[allow(unsafe_code, reason = "iterators of pyo3 do not begin in the middle")]
+    // SAFETY: the dictionary is live, and its `Bound` proves that the GIL is held. Any position is
+    // allowed, and null asks for no value. The key is borrowed, and not used as an object.
+    let found = unsafe { ffi::PyDict_Next(dictionary.as_ptr(), position, &mut key, value) };
+    (found != 0).then_some(key as usize)
 }
 
 /// Takes the descriptor out of a socket object (`socket.detach`), which has none from then on.

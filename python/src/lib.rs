@@ -10,6 +10,7 @@
 //! | `contexts.rs` | the log context of a callback, on Twisted's stack |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
+//! | `receivers/` | parsing for Twisted's `LineReceiver` and the like, where a program asks for it |
 //! | `table.rs` | a list with reused places |
 //! | `logs.rs` | log events of the engine, for Twisted's log |
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
@@ -19,6 +20,7 @@ mod contexts;
 mod engine;
 mod gil;
 mod logs;
+mod receivers;
 mod state;
 mod table;
 mod timers;
@@ -33,6 +35,8 @@ mod _native {
     use crate::conn::Conn;
     #[pymodule_export]
     use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::receivers::{Lines, Netstrings, Prefixed, Rest};
     #[pymodule_export]
     use crate::timers::DelayedCall;
 
