@@ -15,6 +15,7 @@ esac
 target=${CARGO_TARGET_DIR:-$PWD/../target}
 work=$target/python/$version
 mkdir -p "$work"
+logs=$work/logs outcomes=$work/outcomes
 
 # Make an environment: `environment FOLDER PYTHON REQUIREMENTS`. It is kept as long as the requirements
 # are the same.
@@ -36,7 +37,6 @@ environment() {
 install() { "$1/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$2"; }
 
 # Jobs run beside each other, $most at a time, and each has a log. A hang is killed.
-logs=$work/logs
 most=$(($(nproc) + 2))
 declare -A jobs
 begin() {
@@ -47,14 +47,22 @@ begin() {
         exit 1
     fi
     while [ "$(jobs -rp | wc -l)" -ge "$most" ]; do wait -n || true; done
-    timeout -s KILL 280 "$@" >"$logs/$name" 2>&1 &
+    mkdir -p "$logs"
+    (
+        SECONDS=0 code=0
+        timeout -s KILL 400 "$@" >"$logs/$name" 2>&1 || code=$?
+        echo "$SECONDS" >"$logs/$name.seconds"
+        exit "$code"
+    ) &
     jobs[$name]=$!
 }
+
+# Wait for all jobs, and print the end of the log of each that has failed.
 finish() {
     local failed=0 name
     for name in "${!jobs[@]}"; do
         if wait "${jobs[$name]}"; then
-            echo "$name: passed"
+            echo "$name: passed ($(cat "$logs/$name.seconds") s)"
         else
             failed=1
             echo "$name: FAILED"
@@ -63,4 +71,53 @@ finish() {
     done
     jobs=()
     return $failed
+}
+
+# Twisted's tests of reactors: `reactor_tests VENV SET KIND [OPTION ..]`. The outcomes stand in
+# $outcomes/SET/KIND[OPTION].json.
+reactor_tests() {
+    local venv=$1 set=$2 kind=$3 backend=mio reactor=ropewalk.reactor.RopewalkReactor
+    shift 3
+    case $kind in
+    epoll) reactor=conformance.PlainEpollReactor ;;
+    asyncio) reactor=ropewalk.asyncioreactor.AsyncioRopewalkReactor ;;
+    *) backend=$kind ;;
+    esac
+    mkdir -p "$outcomes/$set"
+    begin "$set-$kind$*" env ROPEWALK_BACKEND="$backend" "$venv/bin/python" conformance.py "$reactor" \
+        "$outcomes/$set/$kind$*.json" --work "$work/trial-$set-$kind$*" "$@"
+}
+
+# Suites with a global reactor: `suite VENV SET KIND NAME SUITE ..`. The outcomes stand in
+# $outcomes/SET/KIND/NAME.json.
+suite() {
+    local venv=$1 set=$2 kind=$3 name=$4
+    shift 4
+    on_reactor "$venv" "$kind" "$name-$kind" "$outcomes/$set/$kind/$name.json" "$@"
+}
+
+# The tests of a set that did not pass, again on Twisted's epoll reactor: `left_over VENV SET KIND ..`.
+# The tests that pass there have to pass on ours. Their outcomes stand in $outcomes/SET/epoll.json.
+left_over() {
+    local venv=$1 set=$2
+    shift 2
+    on_reactor "$venv" epoll "$set-epoll" "$outcomes/$set/epoll.json" --again "${@/#/$outcomes/$set/}"
+}
+
+on_reactor() {
+    local venv=$1 kind=$2 job=$3 file=$4 backend=mio reactor=$2
+    shift 4
+    case $kind in
+    mio | io_uring) backend=$kind reactor=ropewalk ;;
+    asyncio) reactor=ropewalk-asyncio ;;
+    esac
+    mkdir -p "$(dirname "$file")"
+    # autobahn's tests ask for the variable.
+    begin "$job" env ROPEWALK_BACKEND="$backend" USE_TWISTED=1 "$venv/bin/python" suites.py "$reactor" "$file" \
+        --work "$work/trial-$job" "$@"
+}
+
+# Print io_uring if the system has it: `ring VENV`.
+ring() {
+    "$1/bin/python" -c 'from ropewalk._native import Engine; print(Engine(None, "io_uring").backend)' | grep -x io_uring || true
 }

@@ -4,7 +4,8 @@ file, or a folder of them.
 
 Each test that passes on Twisted's epoll reactor has to pass on ours. A test that fails there too,
 in the same job, says nothing about a reactor: a container forbids changing the user, for instance.
-LEAST is the number of tests that have to pass. Far fewer mean that the runs have missed the tests.
+The run on epoll may be one of only these tests (C{suites.py --again}). LEAST is the number of tests
+that have to pass on ours. Far fewer mean that the runs have missed the tests.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(least: int, runs: list[str]) -> int:
         ours = load(run)
         passes = sum(outcome == "pass" for outcome, _ in ours.values())
         print(f"{run}: {passes} of {len(ours)} pass")
-        if passes < least:
+        if run != runs[0] and passes < least:
             print(f"  fewer than {least}")
             worse += 1
         for test in sorted(epoll.keys() | ours.keys()):
