@@ -16,6 +16,7 @@ SETTINGS = {
     "DOWNLOAD_DELAY": 0,
     "LOG_LEVEL": "WARNING",
     "RETRY_ENABLED": False,
+    "REMOTE_CONTROL_ENABLED": False,  # It needs asyncio, and warns without it.
     "ROBOTSTXT_OBEY": False,
     "TELNETCONSOLE_ENABLED": False,
 }
