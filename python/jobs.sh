@@ -33,7 +33,7 @@ environment() {
     cp "$requirements" "$venv/requirements.txt"
 }
 
-# Install a wheel, and nothing else: `install VENV WHEEL`.
+# Install a wheel or a folder of sources, and nothing else: `install VENV PATH`.
 install() { "$1/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$2"; }
 
 # Jobs run beside each other, $most at a time, and each has a log. A hang is killed.
@@ -119,5 +119,6 @@ on_reactor() {
 
 # Print io_uring if the system has it: `ring VENV`.
 ring() {
-    "$1/bin/python" -c 'from ropewalk._native import Engine; print(Engine(None, "io_uring").backend)' | grep -x io_uring || true
+    local ask='from ropewalk._native import Engine; print(Engine(None, "io_uring").backend)'
+    "$1/bin/python" -c "$ask" | grep -x io_uring || true
 }
