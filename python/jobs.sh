@@ -50,7 +50,7 @@ begin() {
     mkdir -p "$logs"
     (
         SECONDS=0 code=0
-        timeout -s KILL 400 "$@" >"$logs/$name" 2>&1 || code=$?
+        timeout -s KILL 600 "$@" >"$logs/$name" 2>&1 || code=$?
         echo "$SECONDS" >"$logs/$name.seconds"
         exit "$code"
     ) &

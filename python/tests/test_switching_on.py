@@ -119,11 +119,7 @@ class SwitchingOn(TestCase):
         (plugins / "twisted/plugins").mkdir(parents=True)
         (plugins / "twisted/plugins/echo_plugin.py").write_text(PLUGIN)
         path = os.pathsep.join([str(plugins), str(HERE / "programs")])
-        for command in [
-            ["twist", "--reactor=ropewalk"],
-            ["twistd", "-n", "-r", "ropewalk"],
-            ["twistd", "--nodaemon", "--reactor=ropewalk"],
-        ]:
+        for command in [["twist", "--reactor=ropewalk"], ["twistd", "-n", "-r", "ropewalk"]]:
             for backend in BACKENDS:
                 with self.subTest(command=command, backend=backend):
                     folder = self.folder()
