@@ -10,12 +10,14 @@ import os
 import runpy
 import sys
 
-import ropewalk
+from twisted.internet import default
+
+import ropewalk.reactor
 
 
 def main() -> None:
     """
-    Install the reactor, and run the program as C{__main__}.
+    Install the reactor, make it the default one, and run the program as C{__main__}.
     """
     parser = argparse.ArgumentParser(
         prog="python -m ropewalk",
@@ -38,6 +40,8 @@ def main() -> None:
         parser.error("a program or -m MODULE is needed")
 
     ropewalk.install(backend=options.backend, accelerate=options.accelerate)
+    # A program that asks for Twisted's default reactor by name means this one. pytest-twisted does.
+    default.install = ropewalk.reactor.install
     if options.module is not None:
         sys.argv = [options.module, *rest]
         # As `python -m` does: modules are found in the present folder.

@@ -5,6 +5,10 @@ The native half of the package: the engine. Programs use L{ropewalk.reactor.Rope
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Optional, final
 
+from typing_extensions import Self, disjoint_base
+
+__all__ = ["Conn", "DelayedCall", "Engine"]
+
 @final
 class Engine:
     def __new__(cls, reactor: Any, backend: Optional[str]) -> Engine: ...
@@ -58,7 +62,10 @@ class DelayedCall:
     def getTime(self) -> float: ...
     def seconds(self) -> float: ...
 
+@disjoint_base
 class Conn:
+    # The classes of the package have constructors of their own.
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     connected: int
     disconnected: int
     disconnecting: int

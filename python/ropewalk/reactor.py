@@ -340,6 +340,11 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         log.callWithLogger(selectable, self._disconnectSelectable, selectable, reason, False)
 
 
+# The name that follows from the module's, as `epollreactor` has an `EPollReactor`. pytest-twisted
+# derives the class of the default reactor in this way.
+Reactor = RopewalkReactor
+
+
 def _eventsOf(fd: int, wanted: int) -> int:
     """
     Ask the system for the events of a descriptor that has hung up. The engine reports a hang-up as

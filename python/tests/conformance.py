@@ -10,9 +10,8 @@ holds the outcomes against those of Twisted's epoll reactor.
 from __future__ import annotations
 
 import argparse
-import json
+import gc
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 # Twisted leaves this test out for classes with the name EPollReactor, and for others by their
@@ -31,24 +30,12 @@ class PlainEpollReactor:
         return type("PlainEpollReactor", (EPollReactor,), {})()
 
 
-def cases(suite: Any) -> Iterator[Any]:
-    """
-    Walk a tree of test suites.
-    """
-    try:
-        children = iter(suite)
-    except TypeError:
-        yield suite
-    else:
-        for child in children:
-            yield from cases(child)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run Twisted's reactor tests on a reactor class.")
     parser.add_argument("reactor", help="the full name of the class")
     parser.add_argument("outcomes", help="the file to write")
     parser.add_argument("--work", required=True, help="a folder for the tests' files")
+    parser.add_argument("--collect", action="store_true", help="collect garbage at every allocation")
     options = parser.parse_args()
 
     # The list is read when the test modules are imported.
@@ -56,46 +43,25 @@ def main() -> int:
 
     ReactorBuilder._reactors[:] = [options.reactor]
 
-    from twisted.trial import reporter, runner
-    from twisted.trial.unittest import TestSuite
-
-    outcomes: dict[str, list[str]] = {}
-
-    class Notebook(reporter.MinimalReporter):
-        def addSuccess(self, test: Any) -> None:
-            outcomes.setdefault(test.id(), ["pass", ""])
-
-        def addExpectedFailure(self, test: Any, error: Any, todo: Any = None) -> None:
-            outcomes.setdefault(test.id(), ["pass", "as expected"])
-
-        def addUnexpectedSuccess(self, test: Any, todo: Any = None) -> None:
-            outcomes.setdefault(test.id(), ["pass", "unexpected"])
-
-        def addSkip(self, test: Any, reason: Any) -> None:
-            outcomes[test.id()] = ["skip", str(reason)]
-
-        def addFailure(self, test: Any, fail: Any) -> None:
-            outcomes[test.id()] = ["fail", str(fail)]
-
-        def addError(self, test: Any, error: Any) -> None:
-            outcomes[test.id()] = ["fail", str(error)]
+    import outcomes
+    from twisted.trial import runner
 
     name = options.reactor.rsplit(".", 1)[1]
     suffix = f"_{name}Tests"
-    found = runner.TestLoader().loadByNames(["twisted.internet.test"], recurse=True)
-    # A module that could not be imported is an `ErrorHolder`, and counts as a failed test.
     chosen = [
         case
-        for case in cases(found)
+        for case in outcomes.load(["twisted.internet.test"])
         if isinstance(case, runner.ErrorHolder)
         or (f"{suffix}." in case.id() and not case.id().endswith(f".{LEFT_OUT}"))
     ]
-    runner.TrialRunner(Notebook, workingDirectory=options.work).run(TestSuite(chosen))
-
+    if options.collect:
+        # The modules are left out of the collections.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(1)
+    found = outcomes.record(chosen, options.work)
     # The names of both runs are to be the same.
-    plain = {test.replace(suffix, "_Tests"): outcome for test, outcome in outcomes.items()}
-    with open(options.outcomes, "w") as file:
-        json.dump(plain, file, indent=1, sort_keys=True)
+    outcomes.write({test.replace(suffix, "_Tests"): outcome for test, outcome in found.items()}, options.outcomes)
     return 0
 
 

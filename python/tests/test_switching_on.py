@@ -5,6 +5,7 @@ Each way of switching the reactor on, with the tutorial's programs.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import signal
@@ -12,9 +13,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from unittest import TestCase, main
 
 from ropewalk_test import BACKENDS, HERE, kill, program
+
+# The plugin of a service. It stands in a folder of its own, because Twisted writes a cache beside it.
+PLUGIN = """\
+from twisted.application.service import ServiceMaker
+
+echo = ServiceMaker("echo", "echo_service", "An echo server.", "echo")
+"""
 
 ANSWERS = [f"hello from {number}" for number in range(10)]
 
@@ -30,8 +39,7 @@ class SwitchingOn(TestCase):
                 assert server.stdout is not None
                 port, name = server.stdout.readline().split()
                 self.assertEqual(name, "RopewalkReactor")
-                client = program(["-m", "ropewalk", "echo_client.py", port], ROPEWALK_BACKEND=backend)
-                self.assertEqual(client.stdout.splitlines(), [*ANSWERS, "RopewalkReactor"], client.stderr)
+                self.ten_clients(port, backend)
                 server.terminate()
                 self.assertEqual(server.wait(60), 0, "SIGTERM stops the reactor, and the program ends")
 
@@ -68,37 +76,127 @@ class SwitchingOn(TestCase):
         ran = program(["-c", "from twisted.internet import reactor\nimport ropewalk\nropewalk.install()"])
         self.assertIn("ReactorAlreadyInstalledError", ran.stderr)
 
-    def test_trial_and_twistd_find_the_plugins(self) -> None:
+    def test_trial(self) -> None:
         for option, name in [("ropewalk", "RopewalkReactor"), ("ropewalk-asyncio", "AsyncioRopewalkReactor")]:
-            with self.subTest(option=option), tempfile.TemporaryDirectory() as folder:
-                work = str(pathlib.Path(folder) / "trial")
-                ran = program(["-m", "twisted.trial", f"--reactor={option}", "--temp-directory", work, "a_trial_case"])
+            with self.subTest(option=option):
+                ran = program(["-m", "twisted.trial", *self.trial(option), "a_trial_case"])
                 self.assertIn(name, ran.stdout, ran.stderr)
                 self.assertIn("PASSED", ran.stdout)
+
+    def test_the_workers_of_trial(self) -> None:
+        """With `-j2` the tests run in two processes, each of which has the reactor."""
+        for option, name in [("ropewalk", "RopewalkReactor"), ("ropewalk-asyncio", "AsyncioRopewalkReactor")]:
+            with self.subTest(option=option):
+                folder = self.folder()
+                arguments = ["-m", "twisted.trial", "-j2", *self.trial(option), "meeting_case"]
+                ran = program(arguments, MEETING=str(folder))
+                self.assertIn("PASSED (successes=2)", ran.stdout, ran.stderr)
+                notes = [note.read_text().split() for note in folder.iterdir()]
+                self.assertEqual([reactor for _, reactor in notes], [name] * 2)
+                self.assertEqual(len({process for process, _ in notes}), 2)
+
+    def test_pytest(self) -> None:
+        """pytest-twisted takes the reactor of `python -m ropewalk`, and has it among its choices."""
+        cases = ["-p", "no:cacheprovider", "pytest_cases.py"]
+        plugin = ["-m", "pytest", "-p", "ropewalk.pytest_plugin"]
+        for way, name in [
+            *((["-m", "ropewalk", "--backend", each, "-m", "pytest"], "RopewalkReactor") for each in BACKENDS),
+            ([*plugin, "--reactor=ropewalk"], "RopewalkReactor"),
+            ([*plugin, "--reactor=ropewalk-asyncio"], "AsyncioRopewalkReactor"),
+        ]:
+            with self.subTest(way=way):
+                ran = program([*way, *cases], REACTOR=name)
+                self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+                self.assertIn("2 passed in", ran.stdout)
+
+    def test_the_list_of_reactors(self) -> None:
         listed = program(["-m", "twisted", "--help-reactors"])
         self.assertIn("ropewalk-asyncio", listed.stdout + listed.stderr)
+
+    def test_twist_and_twistd(self) -> None:
+        """A plugin's service runs on the reactor that an option names, and SIGTERM ends it."""
+        plugins = self.folder()
+        (plugins / "twisted/plugins").mkdir(parents=True)
+        (plugins / "twisted/plugins/echo_plugin.py").write_text(PLUGIN)
+        path = os.pathsep.join([str(plugins), str(HERE / "programs")])
+        for command in [["twist", "--reactor=ropewalk"], ["twistd", "-n", "-r", "ropewalk"]]:
+            for backend in BACKENDS:
+                with self.subTest(command=command, backend=backend):
+                    folder = self.folder()
+                    script = str(pathlib.Path(sys.executable).parent / command[0])
+                    environment = {**os.environ, "PYTHONPATH": path, "ROPEWALK_BACKEND": backend}
+                    with said(folder) as (fifo, note), open(folder / "log", "w+") as log:
+                        server = subprocess.Popen(
+                            [sys.executable, script, *command[1:], "echo"],
+                            env={**environment, "PORT_FILE": fifo},
+                            cwd=folder,
+                            stdout=log,
+                            stderr=log,
+                        )
+                        self.addCleanup(kill, server)
+                        port, _, name = note().split()
+                        self.assertEqual(name, "RopewalkReactor")
+                        self.ten_clients(port)
+                        server.terminate()
+                        # Twisted's scripts end by the signal that stopped the reactor.
+                        self.assertEqual(server.wait(60), -signal.SIGTERM)
+                        log.seek(0)
+                        self.assertNotIn("Traceback", log.read())
 
     def test_a_daemon(self) -> None:
         """`twistd` makes the reactor, forks, and runs the reactor in the child."""
         for backend in BACKENDS:
-            with self.subTest(backend=backend), tempfile.TemporaryDirectory() as folder:
-                # Opening a FIFO waits for the other end.
-                fifo, pidfile, logfile = (str(pathlib.Path(folder) / name) for name in ("port", "pid", "log"))
-                os.mkfifo(fifo)
-                command = [f"--pidfile={pidfile}", f"--logfile={logfile}", "--reactor=ropewalk", "-y", "daemon.tac"]
+            with self.subTest(backend=backend):
+                folder = self.folder()
+                files = [f"--pidfile={folder / 'pid'}", f"--logfile={folder / 'log'}"]
                 code = "import sys; from twisted.scripts.twistd import run; run()"
-                with concurrent.futures.ThreadPoolExecutor() as pool:
-                    said = pool.submit(pathlib.Path(fifo).read_text)
-                    started = program(["-c", code, *command], ROPEWALK_BACKEND=backend, PORT_FILE=fifo)
+                with said(folder) as (fifo, note):
+                    command = ["-c", code, *files, "--reactor=ropewalk", "-y", "daemon.tac"]
+                    started = program(command, ROPEWALK_BACKEND=backend, PORT_FILE=fifo)
                     self.assertEqual(started.returncode, 0, started.stderr)
-                    port, pid, name = said.result(60).split()
+                    port, pid, name = note().split()
                 try:
                     self.assertEqual(name, "RopewalkReactor")
-                    with socket.create_connection(("127.0.0.1", int(port)), 60) as peer:
-                        peer.sendall(b"hello")
-                        self.assertEqual(peer.recv(100), b"hello")
+                    self.ten_clients(port)
                 finally:
                     os.kill(int(pid), signal.SIGKILL)
+
+    def ten_clients(self, port: str, backend: str = "mio") -> None:
+        client = program(["-m", "ropewalk", "echo_client.py", port], ROPEWALK_BACKEND=backend)
+        self.assertEqual(client.stdout.splitlines(), [*ANSWERS, "RopewalkReactor"], client.stderr)
+
+    def folder(self) -> pathlib.Path:
+        """
+        Make a folder for this test.
+        """
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return pathlib.Path(folder.name)
+
+    def trial(self, reactor: str) -> list[str]:
+        """
+        Make trial's options.
+        """
+        return [f"--reactor={reactor}", "--temp-directory", str(self.folder() / "trial")]
+
+
+@contextlib.contextmanager
+def said(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """
+    Make a file to which a server writes where it listens. Yields its path, and a function that waits
+    for the text.
+    """
+    # Opening a FIFO waits for the other end.
+    fifo = folder / "port"
+    os.mkfifo(fifo)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        text = pool.submit(fifo.read_text)
+        try:
+            yield str(fifo), lambda: text.result(60)
+        finally:
+            # The thread ends, even if the server never came.
+            with contextlib.suppress(OSError):
+                os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,10 @@
 """
-An echo server that C{twistd} starts as a daemon. It writes its port to the file $PORT_FILE.
+The echo server as an application, for C{twistd -y}.
 """
 
-import os
+from echo_service import Server
 
 from twisted.application import service
-from twisted.internet import protocol, reactor
-
-
-class Echo(protocol.Protocol):
-    def dataReceived(self, data):
-        self.transport.write(data)
-
-
-class Server(service.Service):
-    def startService(self):
-        port = reactor.listenTCP(0, protocol.Factory.forProtocol(Echo), interface="127.0.0.1")
-        with open(os.environ["PORT_FILE"], "w") as file:
-            file.write(f"{port.getHost().port} {os.getpid()} {type(reactor).__name__}")
-
 
 application = service.Application("echo")
 Server().setServiceParent(application)
