@@ -1,8 +1,8 @@
 """
 Parses a number of segments and ends: C{receivers.py WHO RECEIVER SEGMENTS}, with "twisted" or
 "native" for WHO. A segment has 16 messages of 40 bytes. There is no socket: the transport is in
-memory. The instructions of two runs with different numbers of segments, subtracted, are those of the
-segments alone.
+memory. The instructions of two runs with different numbers of segments, subtracted, are those of
+the segments alone.
 """
 
 import sys

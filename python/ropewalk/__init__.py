@@ -32,9 +32,9 @@ def install(
         system forbids io_uring, the reactor uses mio, and logs the reason.
 
     @param accelerate: the receivers of Twisted's that native code parses for: C{True} for all, or
-        names such as "LineReceiver". By default the environment variable C{ROPEWALK_ACCELERATE} names
-        them ("all", or names separated by commas), and there are none if it is not set either. See
-        L{ropewalk.accelerate}.
+        names such as "LineReceiver". By default the environment variable C{ROPEWALK_ACCELERATE}
+        names them ("all", or names separated by commas), and there are none if it is not set
+        either. See L{ropewalk.accelerate}.
 
     @raise ValueError: if a name is unknown.
 

@@ -8,8 +8,8 @@ Native parsing for Twisted's receivers of messages, for programs that ask for it
 C{dataReceived} of these classes of L{twisted.protocols.basic} is replaced, for all protocols that
 inherit it: L{LineReceiver<twisted.protocols.basic.LineReceiver>}, L{IntNStringReceiver
 <twisted.protocols.basic.IntNStringReceiver>} (so C{Int8StringReceiver}, C{Int16StringReceiver} and
-C{Int32StringReceiver}) and L{NetstringReceiver<twisted.protocols.basic.NetstringReceiver>}. It calls
-the same methods in the same order, and keeps the same attributes.
+C{Int32StringReceiver}) and L{NetstringReceiver<twisted.protocols.basic.NetstringReceiver>}. It
+calls the same methods in the same order, and keeps the same attributes.
 
 A class that overrides a part of the private machinery runs Twisted's own code, as it did before;
 L{reason} tells why. Nothing is replaced in a Twisted whose receivers have other source text than
@@ -197,8 +197,8 @@ def chosen(accelerate: Union[None, bool, str, Iterable[str]]) -> frozenset[str]:
 
 def on(accelerate: Union[None, bool, str, Iterable[str]] = True) -> None:
     """
-    Replace the parsing of receivers, for existing protocols too. Receivers that were replaced before
-    stay replaced.
+    Replace the parsing of receivers, for existing protocols too. Receivers that were replaced
+    before stay replaced.
 
     @param accelerate: see L{chosen}.
 
@@ -217,9 +217,8 @@ def on(accelerate: Union[None, bool, str, Iterable[str]] = True) -> None:
             _replace(cls, receiver)
         else:
             warnings.warn(
-                f"{receiver.names[0]} is not accelerated: its source text is not that of Twisted 24.7 to 26.10",
-                RuntimeWarning,
-                stacklevel=2,
+                f"{receiver.names[0]} is not accelerated: its source text is not that of Twisted
+                24.7 to 26.10", RuntimeWarning, stacklevel=2,
             )
 
 
@@ -249,8 +248,8 @@ def active() -> frozenset[str]:
 
 def reason(cls: type) -> Optional[str]:
     """
-    Tell why Twisted's own code parses for a protocol's class. L{None} if native code does, be it that
-    the class has a C{dataReceived} of its own that calls Twisted's.
+    Tell why Twisted's own code parses for a protocol's class. L{None} if native code does, be it
+    that the class has a C{dataReceived} of its own that calls Twisted's.
     """
     for base, replaced in _replaced.items():
         if issubclass(cls, base):
@@ -300,8 +299,8 @@ def _replace(cls: Any, receiver: _Receiver) -> None:
 
 def _source(cls: type) -> Optional[str]:
     """
-    Take the fingerprint of the methods that a class has at this moment. L{None} if their source text
-    is not there.
+    Take the fingerprint of the methods that a class has at this moment. L{None} if their source
+    text is not there.
     """
     methods = sorted((name, value) for name, value in vars(cls).items() if inspect.isfunction(value))
     try:

@@ -2,7 +2,8 @@
 Adds the reactors to the choices of pytest-twisted: C{--reactor=ropewalk} and
 C{--reactor=ropewalk-asyncio}.
 
-pytest-twisted reads its choices when pytest loads it. So this plugin is loaded before, by an option::
+pytest-twisted reads its choices when pytest loads it. So this plugin is loaded before, by an
+option::
 
     pytest -p ropewalk.pytest_plugin --reactor=ropewalk
 
@@ -36,7 +37,7 @@ def _installer(install: Callable[[], None], kind: type) -> Callable[[], None]:
 
 pytest_twisted.reactor_installers.update(
     {
-        "ropewalk": _installer(reactor.install, reactor.RopewalkReactor),
-        "ropewalk-asyncio": _installer(asyncioreactor.install, asyncioreactor.AsyncioRopewalkReactor),
+        "ropewalk": _installer(reactor.install, reactor.RopewalkReactor), "ropewalk-asyncio":
+        _installer(asyncioreactor.install, asyncioreactor.AsyncioRopewalkReactor),
     }
 )

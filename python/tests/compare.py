@@ -1,6 +1,6 @@
 """
-Compares the outcomes of tests on several reactors: C{compare.py LEAST EPOLL OURS ..}. A run is a JSON
-file, or a folder of them.
+Compares the outcomes of tests on several reactors: C{compare.py LEAST EPOLL OURS ..}. A run is a
+JSON file, or a folder of them.
 
 Each test that passes on Twisted's epoll reactor has to pass on ours. A test that fails there too,
 in the same job, says nothing about a reactor: a container forbids changing the user, for instance.

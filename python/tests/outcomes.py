@@ -1,6 +1,6 @@
 """
-Runs tests with trial's runner, and keeps the outcome of each, so that C{compare.py} can hold those of
-two reactors against each other.
+Runs tests with trial's runner, and keeps the outcome of each, so that C{compare.py} can hold those
+of two reactors against each other.
 """
 
 from __future__ import annotations

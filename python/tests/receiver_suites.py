@@ -1,7 +1,7 @@
 """
-Runs Twisted's own tests of all that is built on its receivers, with Twisted's parsing and with native
-parsing, and compares the outcome of each test: C{receiver_suites.py FOLDER}, where the folder is for
-files. Both run at once, each in a process of its own.
+Runs Twisted's own tests of all that is built on its receivers, with Twisted's parsing and with
+native parsing, and compares the outcome of each test: C{receiver_suites.py FOLDER}, where the
+folder is for files. Both run at once, each in a process of its own.
 """
 
 from __future__ import annotations

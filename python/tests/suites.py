@@ -1,9 +1,9 @@
 """
-Runs suites of Twisted, or of libraries that use it, with a global reactor, and writes the outcome of
-each test as JSON: C{suites.py REACTOR OUTCOMES.json --work FOLDER NAME ..}.
+Runs suites of Twisted, or of libraries that use it, with a global reactor, and writes the outcome
+of each test as JSON: C{suites.py REACTOR OUTCOMES.json --work FOLDER NAME ..}.
 
-With C{--again}, NAME is a folder with the outcomes of earlier runs, and only the tests that did not pass
-there are run.
+With C{--again}, NAME is a folder with the outcomes of earlier runs, and only the tests that did not
+pass there are run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """
-Native parsing of Twisted's receivers: the same calls as with Twisted's own code, for programs that do
-all that a callback may do, with streams that are cut anywhere.
+Native parsing of Twisted's receivers: the same calls as with Twisted's own code, for programs that
+do all that a callback may do, with streams that are cut anywhere.
 """
 
 from __future__ import annotations

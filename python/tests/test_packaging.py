@@ -40,7 +40,8 @@ class Packaging(TestCase):
         self.assertIn("# ropewalk", about.get_payload())
 
     def test_the_files(self) -> None:
-        """Types and the licence are there, and Twisted's packages are extended, and not replaced."""
+        """Types and the licence are there, and Twisted's packages are extended, and not
+        replaced."""
         files = {str(file) for file in metadata.files("ropewalk") or ()}
         folders = {file.split("/")[0] for file in files} - {f"ropewalk-{ropewalk.__version__}.dist-info"}
         self.assertEqual(folders, {"ropewalk", "twisted"})

@@ -18,7 +18,8 @@ from unittest import TestCase, main
 
 from ropewalk_test import BACKENDS, HERE, kill, program
 
-# The plugin of a service. It stands in a folder of its own, because Twisted writes a cache beside it.
+# The plugin of a service. It stands in a folder of its own, because Twisted writes a cache beside
+# it.
 PLUGIN = """\
 from twisted.application.service import ServiceMaker
 
@@ -96,7 +97,8 @@ class SwitchingOn(TestCase):
                 self.assertEqual(len({process for process, _ in notes}), 2)
 
     def test_pytest(self) -> None:
-        """pytest-twisted takes the reactor of `python -m ropewalk`, and has it among its choices."""
+        """pytest-twisted takes the reactor of `python -m ropewalk`, and has it among its
+        choices."""
         cases = ["-p", "no:cacheprovider", "pytest_cases.py"]
         plugin = ["-m", "pytest", "-p", "ropewalk.pytest_plugin"]
         for way, name in [
@@ -183,8 +185,8 @@ class SwitchingOn(TestCase):
 @contextlib.contextmanager
 def said(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], str]]]:
     """
-    Make a file to which a server writes where it listens. Yields its path, and a function that waits
-    for the text.
+    Make a file to which a server writes where it listens. Yields its path, and a function that
+    waits for the text.
     """
     # Opening a FIFO waits for the other end.
     fifo = folder / "port"

@@ -1,6 +1,6 @@
 """
-An echo server as a service, for C{twist} and C{twistd}. It writes its port, its process and its reactor
-to the file $PORT_FILE.
+An echo server as a service, for C{twist} and C{twistd}. It writes its port, its process and its
+reactor to the file $PORT_FILE.
 """
 
 import os

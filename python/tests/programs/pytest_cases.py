@@ -1,6 +1,6 @@
 """
-Tests for pytest-twisted: an echo server and ten clients, in a coroutine, and in a fixture that waits
-outside of the reactor's greenlet. The reactor has to be a $REACTOR.
+Tests for pytest-twisted: an echo server and ten clients, in a coroutine, and in a fixture that
+waits outside of the reactor's greenlet. The reactor has to be a $REACTOR.
 """
 
 import os
