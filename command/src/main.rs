@@ -7,6 +7,7 @@
 //! | `program.rs`, `ending.rs` | a reactor for one command; the exit codes; the end of a connection |
 //! | `log.rs` | the log on standard error |
 //! | `servers.rs`, `protocols/` | the servers: `echo`, `discard`, `chargen`, `time` |
+//! | `forward.rs` | connections of a server, joined to those of a client |
 //! | `live.rs` | the line about connections and bytes, on a terminal |
 //! | `connect.rs`, `stdio/` | a connection, joined to standard input and output |
 //! | `describe/` | an endpoint's description, explained |
@@ -15,6 +16,7 @@
 mod connect;
 mod describe;
 mod ending;
+mod forward;
 mod live;
 mod log;
 mod options;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Subcommand::Discard(server) => servers::run(&server, protocols::discard),
         Subcommand::Chargen(server) => servers::run(&server, protocols::chargen),
         Subcommand::Time(server) => servers::run(&server, protocols::time),
+        Subcommand::Forward(forward) => forward::run(&forward),
         Subcommand::Connect(connect) => connect::run(&connect),
         Subcommand::Describe(describe) => describe::run(&describe),
         Subcommand::Top(top) => top::run(&top),

@@ -41,6 +41,9 @@ pub(crate) enum Subcommand {
     /// Send the time as four bytes, and close (RFC 868)
     #[command(after_help = "Example:\n  ropewalk time tcp:3737")]
     Time(ServerOptions),
+    /// Join each connection of a server endpoint to a connection of a client endpoint
+    #[command(after_help = FORWARD_HELP)]
+    Forward(ForwardOptions),
     /// Join standard input and output to a connection
     #[command(after_help = CONNECT_HELP)]
     Connect(ConnectOptions),
@@ -53,6 +56,15 @@ pub(crate) enum Subcommand {
     #[command(after_help = TOP_HELP)]
     Top(TopOptions),
 }
+
+const FORWARD_HELP: &str = "\
+Both directions pass on ends of the write direction, and neither reads faster than the other side
+takes the bytes. Options of SERVER go further: `ropewalk describe --server SERVER` lists them.
+
+Examples:
+  ropewalk forward tcp:8000 tcp:localhost:8888
+  ropewalk forward tls:/etc/certificates:443 unix:/run/app.sock --timeout 60 --limit 1000
+  ropewalk forward haproxy:tcp:8000 tcp:localhost:8888 --proxy-header 2";
 
 const CONNECT_HELP: &str = "\
 The end of standard input ends the connection's write direction. The command ends when the peer has
@@ -77,12 +89,43 @@ pub(crate) struct ServerOptions {
     /// Descriptions of the server endpoints to listen on
     #[arg(required = true, value_name = "DESCRIPTION")]
     pub(crate) descriptions: Vec<String>,
+    #[command(flatten)]
+    pub(crate) serving: ServingOptions,
+}
+
+/// The options of every command that listens.
+#[derive(Debug, Args)]
+pub(crate) struct ServingOptions {
     /// Time that a stop waits for connections, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) drain: Duration,
     /// A UNIX socket on which `ropewalk top` sees the server
     #[arg(long, value_name = "SOCKET")]
     pub(crate) status: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardOptions {
+    /// Description of the server endpoint to listen on
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: String,
+    /// Description of the client endpoint to connect to
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+    /// Bytes a second of each connection, in each direction
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) throttle: Option<u64>,
+    /// Connections at a time; others are closed at once
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Close a connection without a byte in either direction for so long, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = timeout)]
+    pub(crate) timeout: Option<Duration>,
+    /// Begin each connection to CLIENT with a PROXY header of this version, which names the client
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) proxy_header: Option<u8>,
+    #[command(flatten)]
+    pub(crate) serving: ServingOptions,
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +197,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.filter(|seconds| *seconds <= LONGEST).ok_or_else(|| "expected seconds, such as 10 or 0.5".to_owned())
 }
 
+/// Reads a time that is not zero.
+fn timeout(text: &str) -> Result<Duration, String> {
+    seconds(text)
+        .ok()
+        .filter(|seconds| !seconds.is_zero())
+        .ok_or_else(|| "expected seconds above 0, such as 60 or 0.5".to_owned())
+}
+
 /// Reads an interval that the status service takes.
 fn interval(text: &str) -> Result<Duration, String> {
     let shortest = Duration::from_millis(100);
@@ -182,6 +233,7 @@ mod tests {
         for text in ["", "-1", "inf", "NaN", "86401", "1s"] {
             assert!(seconds(text).is_err(), "{text}");
         }
+        assert!(timeout("0.1").is_ok() && timeout("0").is_err());
         assert!(interval("0.1").is_ok() && interval("0").is_err() && interval("0.09").is_err());
     }
 }

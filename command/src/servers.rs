@@ -1,4 +1,4 @@
-//! A server of one protocol on one or more endpoints. It stops at SIGTERM or SIGINT, when its
+//! A server of one factory on one or more endpoints. It stops at SIGTERM or SIGINT, when its
 //! connections have ended or their time is over.
 
 use std::process::ExitCode;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ropewalk::application::{MultiService, Service, StatusService, StreamServerEndpointService, run_service};
 use ropewalk::endpoints::server_from_string;
-use ropewalk::{Deferred, Failure, Reactor, for_protocol};
+use ropewalk::{Deferred, Factory, Failure, Protocol, Reactor, for_protocol};
 
 use crate::live;
-use crate::options::ServerOptions;
+use crate::options::{ServerOptions, ServingOptions};
 use crate::program::{self, CommandError};
 use crate::protocols::Served;
 
@@ -19,13 +19,26 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// Runs a server whose connections have the protocols that `build` makes.
 pub(crate) fn run<P: Served>(options: &ServerOptions, build: fn() -> P) -> Result<ExitCode, CommandError> {
+    serve(&options.serving, &options.descriptions, |_reactor| Ok(for_protocol(move |_| build())))
+}
+
+/// Runs a server with a factory for each description.
+pub(crate) fn serve<F>(
+    options: &ServingOptions,
+    descriptions: &[String],
+    factory: impl Fn(&Reactor) -> Result<F, CommandError>,
+) -> Result<ExitCode, CommandError>
+where
+    F: Factory,
+    F::Protocol: Served,
+{
     let shutdown = options.drain.saturating_add(SHUTDOWN_MARGIN);
     let is_live = live::is_shown();
     let reactor = Reactor::builder().observe(is_live).shutdown_timeout(Some(shutdown)).build()?;
     let program = MultiService::new();
-    for description in &options.descriptions {
+    for description in descriptions {
         let endpoint = server_from_string(&reactor, description)?;
-        let server = StreamServerEndpointService::new(endpoint, for_protocol(move |_| build()));
+        let server = StreamServerEndpointService::new(endpoint, factory(&reactor)?);
         let server = server.drain_with(&reactor, options.drain, |connection| {
             let told = connection.later(Served::finish);
             told.or_log("ending a connection");
@@ -49,9 +62,9 @@ pub(crate) fn run<P: Served>(options: &ServerOptions, build: fn() -> P) -> Resul
 }
 
 /// A server that writes its address to standard error when it listens.
-struct Announced<P: Served>(Rc<StreamServerEndpointService<P>>);
+struct Announced<P: Protocol>(Rc<StreamServerEndpointService<P>>);
 
-impl<P: Served> Service for Announced<P> {
+impl<P: Protocol> Service for Announced<P> {
     fn start_service(&self) -> Deferred<()> {
         let server = Rc::clone(&self.0);
         self.0.start_service().add_callback(move |()| {

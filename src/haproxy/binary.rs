@@ -129,7 +129,7 @@ fn unix(name: &[u8]) -> Result<Address, ProxyHeaderError> {
         (true, name) => UnixAddress::abstract_name(name),
         (false, path) => UnixAddress::path(OsStr::from_bytes(path)),
     };
-    address.map(Address::from).map_err(|_| ProxyHeaderError::Address)
+    address.map(Address::from).map_err(|_| ProxyHeaderError::InvalidAddress)
 }
 
 /// Checks that each value is complete, and the checksum if there is one.

@@ -26,10 +26,10 @@ pub enum ProxyHeaderError {
     /// An address of a line is no IP address of its family, or the name of a UNIX socket has a NUL
     /// in the middle or no end.
     #[error("an address of a PROXY header is not one of its family")]
-    Address,
+    InvalidAddress,
     /// A port of a line is no whole number from 0 to 65535.
     #[error("a port of a PROXY line is no whole number from 0 to 65535")]
-    Port,
+    InvalidPort,
     /// The version of a binary header is not 2, or its command is unknown.
     #[error("version and command {byte:#04x} of a PROXY header are unknown")]
     Version {

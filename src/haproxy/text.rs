@@ -35,7 +35,7 @@ pub(super) fn parse(line: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     };
     let [source, destination, source_port, destination_port] = *fields else { return Err(ProxyHeaderError::Fields) };
     let end = |ip: &[u8], port: &[u8]| {
-        let ip = str::from_utf8(ip).ok().and_then(read_ip).ok_or(ProxyHeaderError::Address)?;
+        let ip = str::from_utf8(ip).ok().and_then(read_ip).ok_or(ProxyHeaderError::InvalidAddress)?;
         Ok(Address::from(SocketAddr::new(ip, read_port(port)?)))
     };
     let (source, destination) = (end(source, source_port)?, end(destination, destination_port)?);
@@ -46,7 +46,7 @@ pub(super) fn parse(line: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
 fn read_port(text: &[u8]) -> Result<u16, ProxyHeaderError> {
     let is_number = text.iter().all(u8::is_ascii_digit) && (text.len() == 1 || !text.starts_with(b"0"));
     let number = str::from_utf8(text).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
-    number.ok_or(ProxyHeaderError::Port)
+    number.ok_or(ProxyHeaderError::InvalidPort)
 }
 
 /// Writes a header as a line.

@@ -483,12 +483,12 @@ fn server_errors_say_what_where_and_what_was_expected() {
         (
             "tcp:80:prot=1",
             7,
-            r#""prot" is not an argument of this type of endpoint: expected port, interface, backlog, noDelay, ipv6Only, reuseAddress, reusePort, receiveBuffer, sendBuffer, queueLimit or atQueueLimit"#,
+            r#""prot" is not an argument of this type of endpoint: expected port, interface, backlog, noDelay, ipv6Only, reuseAddress, reusePort, receiveBuffer, sendBuffer, queueLimit, atQueueLimit, maxConnections, maxPerPeer, peerPrefix, acceptRate, whenFull, idleTimeout, receiveTimeout, firstBytes, lifetime, rate, receiveRate, sendRate, totalRate, totalReceiveRate, totalSendRate or trafficLog"#,
         ),
         (
             "tcp:80:=",
             7,
-            r#""" is not an argument of this type of endpoint: expected port, interface, backlog, noDelay, ipv6Only, reuseAddress, reusePort, receiveBuffer, sendBuffer, queueLimit or atQueueLimit"#,
+            r#""" is not an argument of this type of endpoint: expected port, interface, backlog, noDelay, ipv6Only, reuseAddress, reusePort, receiveBuffer, sendBuffer, queueLimit, atQueueLimit, maxConnections, maxPerPeer, peerPrefix, acceptRate, whenFull, idleTimeout, receiveTimeout, firstBytes, lifetime, rate, receiveRate, sendRate, totalRate, totalReceiveRate, totalSendRate or trafficLog"#,
         ),
         (
             "tcp:80:::1",

@@ -353,7 +353,7 @@ fn wrong_descriptions() {
         (
             "unix:/a:size=3",
             8,
-            "expected address, mode, backlog, lockfile, receiveBuffer, sendBuffer, queueLimit or atQueueLimit",
+            "expected address, mode, backlog, lockfile, receiveBuffer, sendBuffer, queueLimit, atQueueLimit, maxConnections",
         ),
     ] {
         let error = server_from_string(&reactor, description).expect_err(description);

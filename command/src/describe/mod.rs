@@ -100,8 +100,24 @@ fn describe(reactor: &Reactor, text: &str, side: Side) -> Result<String, Descrip
             let _ = writeln!(shown, "  {:names$}  {file}", "");
         }
     }
+    if let Some(at) = behind_prefix(described, &description) {
+        shown.push_str("in front of\n");
+        shown.push_str(&describe(reactor, &text[at..], side)?);
+    }
     Ok(shown)
 }
+
+/// Returns the position of the description behind a prefix, if this is one.
+fn behind_prefix(described: &Type, description: &Description) -> Option<usize> {
+    if described.kind != PREFIX {
+        return None;
+    }
+    let is_option = |field: &&Field| described.arguments().any(|argument| field.name() == Some(argument.name));
+    description.fields().iter().find(|field| !is_option(field)).map(Field::position)
+}
+
+/// The type whose description has another one behind it.
+const PREFIX: &str = "haproxy";
 
 /// A line about an argument.
 struct Row {
@@ -189,11 +205,16 @@ mod tests {
             assert_eq!(kinds, known.iter().map(String::as_str).collect());
             for described in side.types() {
                 let kind = described.kind;
-                let DescriptionErrorKind::Unknown { known, .. } = error(&format!("{kind}:?=1")).kind().clone() else {
+                // Behind a prefix stand the arguments of another type.
+                let text = if kind == PREFIX { format!("?=1:{kind}:tcp:1") } else { format!("{kind}:?=1") };
+                let DescriptionErrorKind::Unknown { known, .. } = error(&text).kind().clone() else {
                     panic!("{kind} has an argument `?`")
                 };
                 let names: BTreeSet<_> = described.arguments().map(|argument| argument.name).collect();
                 assert_eq!(names, known.into_iter().collect(), "{kind}, {side:?}");
+                if kind == PREFIX {
+                    continue;
+                }
                 let many = format!("{kind}{}", ":1".repeat(20));
                 let DescriptionErrorKind::TooMany { positional, .. } = error(&many).kind().clone() else {
                     panic!("{kind} takes 20 positions")
@@ -218,6 +239,20 @@ mod tests {
         let client = describe(&reactor, "tcp:80:host=example.org", Side::Client).unwrap();
         assert!(client.contains("  host           example.org"), "{client}");
         assert!(client.contains("  port           80"), "{client}");
+        reactor.close().unwrap();
+    }
+
+    /// A prefix is explained with the description behind it, and an error there has its place.
+    #[test]
+    fn prefixes_are_explained_with_what_is_behind_them() {
+        let reactor = reactor();
+        let shown = describe(&reactor, "haproxy:headerTimeout=3:tcp:8888:idleTimeout=60", Side::Server).unwrap();
+        assert!(shown.contains("headerTimeout  3 "), "{shown}");
+        assert!(shown.contains("in front of\ntcp (server): listens"), "{shown}");
+        assert!(shown.lines().any(|line| line.trim_start().starts_with("idleTimeout") && line.contains(" 60 ")));
+        let text = "haproxy:tcp:http";
+        let error = describe(&reactor, text, Side::Server).unwrap_err();
+        assert_eq!(&text[error.range()], "http");
         reactor.close().unwrap();
     }
 

@@ -80,6 +80,24 @@ const REUSE: &[Argument] = &[
     value("reuseAddress", "1: a port of closed connections can be used again", "1"),
     value("reusePort", "1: several sockets may share the port", "0"),
 ];
+const POLICIES: &[Argument] = &[
+    without("maxConnections", "connections at a time", "no limit"),
+    without("maxPerPeer", "connections of one address at a time", "no limit"),
+    without("peerPrefix", "bits of an address that count for maxPerPeer", "32 of IPv4, 64 of IPv6"),
+    without("acceptRate", "connections accepted in a second", "no limit"),
+    value("whenFull", "at that limit or rate: pause the port, or shed connections", "pause"),
+    without("idleTimeout", "seconds without a byte in either direction", "no limit"),
+    without("receiveTimeout", "seconds without a received byte", "no limit"),
+    without("firstBytes", "seconds until the first byte", "no limit"),
+    without("lifetime", "seconds of a connection", "no limit"),
+    without("rate", "bytes a second of a connection, in each direction", "no limit"),
+    without("receiveRate", "received bytes a second of a connection", "the rate"),
+    without("sendRate", "sent bytes a second of a connection", "the rate"),
+    without("totalRate", "bytes a second of all connections, in each direction", "no limit"),
+    without("totalReceiveRate", "received bytes a second of all connections", "the total rate"),
+    without("totalSendRate", "sent bytes a second of all connections", "the total rate"),
+    without("trafficLog", "text or hex: bytes go to the log at level TRACE", "no log"),
+];
 const NO_DELAY_ONLY: &[Argument] = &[NO_DELAY];
 const IPV6_ONLY: &[Argument] = &[without("ipv6Only", "1: IPv6 alone, 0: IPv4 too", "the system's setting")];
 
@@ -89,13 +107,13 @@ pub(super) const SERVERS: &[Type] = &[
         kind: "tcp",
         summary: "listens on a TCP port, over IPv4 unless the interface is an IPv6 address",
         positional: &[PORT, INTERFACE, BACKLOG],
-        by_name: &[NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE],
+        by_name: &[NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE, POLICIES],
     },
     Type {
         kind: "tcp6",
         summary: "listens on a TCP port over IPv6",
         positional: &[PORT, BACKLOG, INTERFACE_6],
-        by_name: &[NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE],
+        by_name: &[NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE, POLICIES],
     },
     Type {
         kind: "unix",
@@ -106,7 +124,7 @@ pub(super) const SERVERS: &[Type] = &[
             BACKLOG,
             value("lockfile", "1: a lock beside the file tells if its process lives", "1"),
         ],
-        by_name: &[BUFFERS, QUEUE],
+        by_name: &[BUFFERS, QUEUE, POLICIES],
     },
     Type {
         kind: "fd",
@@ -115,7 +133,7 @@ pub(super) const SERVERS: &[Type] = &[
             required("number", "the number of the descriptor"),
             without("domain", "the expected family: INET, INET6 or UNIX", "any family"),
         ],
-        by_name: &[NO_DELAY_ONLY, QUEUE],
+        by_name: &[NO_DELAY_ONLY, QUEUE, POLICIES],
     },
     Type {
         kind: "systemd",
@@ -125,7 +143,13 @@ pub(super) const SERVERS: &[Type] = &[
             without("index", "the place among the passed sockets, from 0", "the name counts"),
             without("name", "the name of the socket", "the index counts"),
         ],
-        by_name: &[NO_DELAY_ONLY, QUEUE],
+        by_name: &[NO_DELAY_ONLY, QUEUE, POLICIES],
+    },
+    Type {
+        kind: "haproxy",
+        summary: "reads a PROXY header in front of each connection of the description behind it",
+        positional: &[],
+        by_name: &[&[value("headerTimeout", "seconds to wait for the header", "10")]],
     },
     Type {
         kind: "ssl",
@@ -140,7 +164,7 @@ pub(super) const SERVERS: &[Type] = &[
             path(without("extraCertChain", "a file of certificates between this one and its authority", "none")),
             without("dhParameters", "for Twisted's descriptions; no value is taken", "none"),
         ],
-        by_name: &[&[PROTOCOLS], NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE],
+        by_name: &[&[PROTOCOLS], NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE, POLICIES],
     },
     Type {
         kind: "tls",
@@ -151,7 +175,7 @@ pub(super) const SERVERS: &[Type] = &[
             BACKLOG,
             INTERFACE_6,
         ],
-        by_name: &[&[PROTOCOLS], NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE],
+        by_name: &[&[PROTOCOLS], NO_DELAY_ONLY, IPV6_ONLY, REUSE, BUFFERS, QUEUE, POLICIES],
     },
 ];
 
@@ -168,6 +192,12 @@ pub(super) const CLIENTS: &[Type] = &[
         summary: "connects to a UNIX socket",
         positional: &[required("path", "the path of the socket, or a name after a NUL")],
         by_name: &[&[TIMEOUT, value("lockfile", "1: fails unless the lock's process lives", "0")], BUFFERS, QUEUE],
+    },
+    Type {
+        kind: "haproxy",
+        summary: "sends a PROXY header in front of each connection of the description behind it",
+        positional: &[],
+        by_name: &[&[value("version", "the version of the header: 1 or 2", "2")]],
     },
     Type {
         kind: "ssl",

@@ -86,6 +86,17 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
+    /// Returns the most memory that the program has used so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let of = |path: String| std::fs::read_to_string(path).expect("it runs");
+        // The program is the child of `timeout`.
+        let (timeout, all) = (self.child.id(), |id: &str| of(format!("/proc/{id}/status")));
+        let id = of(format!("/proc/{timeout}/task/{timeout}/children"));
+        let status = all(id.trim());
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     /// Waits for the end. Returns the exit code, and the rest of standard error.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();

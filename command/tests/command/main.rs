@@ -4,6 +4,7 @@ mod common;
 
 mod connect;
 mod describe;
+mod forward;
 mod servers;
 mod terminal;
 mod top;
