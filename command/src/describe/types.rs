@@ -96,7 +96,7 @@ const POLICIES: &[Argument] = &[
     without("totalRate", "bytes a second of all connections, in each direction", "no limit"),
     without("totalReceiveRate", "received bytes a second of all connections", "the total rate"),
     without("totalSendRate", "sent bytes a second of all connections", "the total rate"),
-    without("trafficLog", "text or hex: bytes go to the log at level TRACE", "no log"),
+    without("trafficLog", "text or hex: bytes go to the log at level DEBUG", "no log"),
 ];
 const NO_DELAY_ONLY: &[Argument] = &[NO_DELAY];
 const IPV6_ONLY: &[Argument] = &[without("ipv6Only", "1: IPv6 alone, 0: IPv4 too", "the system's setting")];

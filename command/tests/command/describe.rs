@@ -20,17 +20,24 @@ fn refused(arguments: &[&str]) -> String {
 
 #[test]
 fn each_argument_has_its_value_and_meaning() {
-    assert_eq!(
-        shown(&["fd:3:queueLimit=4096"]),
-        "\
-fd (server): listens on a socket that the process has inherited, by its number
-  number        3                the number of the descriptor
-  domain        - (any family)   the expected family: INET, INET6 or UNIX
-  noDelay       1 (default)      1: small writes leave at once (Nagle's algorithm is off)
-  queueLimit    4096             bytes that may wait for a peer that does not read
-  atQueueLimit  abort (default)  at that limit: abort, pause or tell
-"
-    );
+    let shown = shown(&["fd:3:queueLimit=4096:idleTimeout=60"]);
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines[0], "fd (server): listens on a socket that the process has inherited, by its number");
+    let expected = [
+        "number 3 the number of the descriptor",
+        "domain - (any family) the expected family: INET, INET6 or UNIX",
+        "noDelay 1 (default) 1: small writes leave at once (Nagle's algorithm is off)",
+        "queueLimit 4096 bytes that may wait for a peer that does not read",
+        "atQueueLimit abort (default) at that limit: abort, pause or tell",
+        "idleTimeout 60 seconds without a byte in either direction",
+    ];
+    for expected in expected {
+        let is_shown = |line: &&str| line.split_whitespace().eq(expected.split_whitespace());
+        assert!(lines.iter().any(|line| is_shown(&line)), "{expected} is not in {shown}");
+    }
+    // The columns are as wide as their widest text, so the meanings stand below each other.
+    let meaning = lines[1].find("the number").expect("a meaning");
+    assert!(lines[1..].iter().all(|line| line.is_char_boundary(meaning) && line[meaning - 2..].starts_with("  ")));
 }
 
 /// A description that is one of a server and of a client is explained as both.

@@ -63,8 +63,8 @@ fn receive(mut stream: TcpStream, pause: Option<Duration>) -> u64 {
     }
 }
 
-/// Many bytes go both ways at once. One side reads late, and the memory of the forwarder stays small
-/// all the same. A debug build carries less of it.
+/// Many bytes go both ways at once. One side reads late, and the memory of the forwarder stays
+/// small all the same. A debug build carries less of it.
 #[test]
 fn bytes_go_both_ways_in_constant_memory() {
     let count: u64 = if cfg!(debug_assertions) { 64 << 20 } else { 10 << 30 };
