@@ -87,7 +87,7 @@ impl fmt::Display for Engine {
 pub fn cheaper(one: &HelloCost, other: &HelloCost) -> HelloCost {
     HelloCost {
         instructions: one.instructions.min(other.instructions),
-        system_calls: one.system_calls.min(other.system_calls),
+        system_calls: one.system_calls.zip(other.system_calls).map(|(one, other)| one.min(other)),
         bytes: one.bytes.min(other.bytes),
     }
 }
@@ -198,6 +198,7 @@ pub struct Client {
     socket: TcpStream,
     /// The received part of an answer.
     received: Vec<u8>,
+    system_calls: u64,
 }
 
 impl Client {
@@ -209,7 +210,12 @@ impl Client {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, received: Vec::new() })
+        Ok(Self { socket, received: Vec::new(), system_calls: 0 })
+    }
+
+    /// Returns the number of system calls of this client since it is connected.
+    pub fn system_calls(&self) -> u64 {
+        self.system_calls
     }
 
     /// Sends a request.
@@ -217,6 +223,7 @@ impl Client {
     /// # Errors
     /// Returns the error of the system call.
     pub fn ask(&mut self) -> Result<()> {
+        self.system_calls += 1;
         Ok(self.socket.write_all(REQUEST)?)
     }
 
@@ -226,6 +233,7 @@ impl Client {
     /// Fails if the server closed the connection, or if it answered otherwise than expected.
     pub fn is_answered(&mut self) -> Result<bool> {
         let mut piece = [0; 512];
+        self.system_calls += 1;
         match self.socket.read(&mut piece) {
             Ok(0) => return Err("the server closed a connection".into()),
             Ok(count) => self.received.extend_from_slice(&piece[..count]),

@@ -306,8 +306,8 @@ pub struct Hyper {
 pub struct HelloCost {
     /// User instructions of a request and its answer.
     pub instructions: f64,
-    /// System calls of a request and its answer.
-    pub system_calls: f64,
+    /// System calls of a request and its answer, if they could be counted.
+    pub system_calls: Option<f64>,
     /// Private memory of an idle connection in bytes.
     pub bytes: f64,
 }

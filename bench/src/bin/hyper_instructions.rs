@@ -8,10 +8,12 @@
 //! | instructions, system calls | a request arrives on an open connection and is answered | 64 |
 //! | memory | a connection that is kept alive after one request: slope of the private memory | 1,000 to 4,000 |
 //!
-//! The service and the clients are those of `src/hello.rs`. For the first two, the program runs
+//! The service and the clients are those of `src/hello.rs`. For the instructions, the program runs
 //! itself under callgrind, with a server and its clients in one thread. callgrind counts only in
-//! the functions that turn the server's loop. The difference of two runs of different lengths
-//! leaves out the work that is done once. For the memory, the server is a process of its own.
+//! the functions that turn the server's loop. For the system calls it runs itself under strace, if
+//! that is installed, and the clients subtract their own. The difference of two runs of different
+//! lengths leaves out the work that is done once. For the memory, the server is a process of its
+//! own.
 //!
 //! tokio's figure is that of the cheaper of `tokio::spawn` and a `LocalSet`. The program ends with
 //! status 1 if a figure on mio is more than [`LIMIT`] times tokio's.
@@ -116,36 +118,70 @@ fn gate() -> Result<()> {
 fn report(engine: Engine, extent: &Extent) -> Result<HelloCost> {
     let cost = measure(engine, extent)?;
     let HelloCost { instructions, system_calls, bytes } = cost;
-    println!("{engine}: {instructions:.0} instructions, {system_calls:.2} system calls, {bytes:.0} B");
+    let system_calls = system_calls.map_or_else(|| "-".into(), |calls| format!("{calls:.2}"));
+    println!("{engine}: {instructions:.0} instructions, {system_calls} system calls, {bytes:.0} B");
     Ok(cost)
 }
 
 fn print_figures(engine: &str, extent: &Extent) -> Result<()> {
     let HelloCost { instructions, system_calls, bytes } = measure(Engine::named(engine)?, extent)?;
+    let system_calls = system_calls.map_or_else(|| "-".into(), |calls| calls.to_string());
     println!("figures {instructions} {system_calls} {bytes}");
     Ok(())
 }
 
 fn measure(engine: Engine, extent: &Extent) -> Result<HelloCost> {
-    let [instructions, system_calls] = request(engine, extent.rounds)?;
-    Ok(HelloCost { instructions, system_calls, bytes: memory(engine, extent.idle)? })
+    Ok(HelloCost {
+        instructions: instructions(engine, extent.rounds)?,
+        system_calls: system_calls(engine, extent.rounds)?,
+        bytes: memory(engine, extent.idle)?,
+    })
 }
 
-/// Counts the instructions and the system calls of a request.
-fn request(engine: Engine, rounds: [usize; 2]) -> Result<[f64; 2]> {
-    let count = |rounds: usize| -> Result<[f64; 2]> {
-        let arguments = [RUN, &engine.to_string(), &rounds.to_string()];
-        let profile = Profile::of_this_program(&arguments, COUNTED)?;
-        Ok([profile.instructions, profile.system_calls.values().sum()].map(|count: u64| count as f64))
-    };
-    let [short, long] = rounds;
-    let (few, many) = (count(short)?, count(long)?);
-    let requests = ((long - short) * CONNECTIONS) as f64;
-    Ok([0, 1].map(|figure| (many[figure] - few[figure]) / requests))
+/// Counts the instructions of a request.
+fn instructions(engine: Engine, rounds: [usize; 2]) -> Result<f64> {
+    per_request(rounds, |rounds| {
+        let arguments = [RUN, &engine.to_string(), rounds];
+        Ok(Profile::of_this_program(&arguments, COUNTED)?.instructions)
+    })
 }
 
-/// Runs a server and its clients, under valgrind as a rule. In each round every client sends a
-/// request and is answered.
+/// Counts the server's system calls of a request. `None` without strace, or where it may not trace.
+fn system_calls(engine: Engine, rounds: [usize; 2]) -> Result<Option<f64>> {
+    let traces = Command::new("strace").args(["-c", "true"]).output();
+    if !traces.is_ok_and(|output| output.status.success()) {
+        return Ok(None);
+    }
+    let counted = per_request(rounds, |rounds| {
+        let output = std::env::temp_dir().join(format!("ropewalk-strace-{}", std::process::id()));
+        let mut command = Command::new("strace");
+        command.args(["-f", "-c", "-o"]).arg(&output).arg(std::env::current_exe()?);
+        let ran = command.args([RUN, &engine.to_string(), rounds]).output()?;
+        let table = std::fs::read_to_string(&output);
+        // Absent if strace did not write it, which is reported below.
+        drop(std::fs::remove_file(&output));
+        let own = String::from_utf8_lossy(&ran.stdout);
+        let own: u64 = own.trim().strip_prefix("clients ").ok_or("the run under strace failed")?.parse()?;
+        Ok(total_calls(&table?)? - own)
+    });
+    counted.map(Some)
+}
+
+/// Reads the last line of a table of strace: percentage, seconds, microseconds of a call, calls,
+/// perhaps errors, and the word `total`.
+fn total_calls(table: &str) -> Result<u64> {
+    let total = table.lines().find(|line| line.ends_with(" total")).ok_or("strace counted nothing")?;
+    Ok(total.split_whitespace().nth(3).ok_or("strace printed no number of calls")?.parse()?)
+}
+
+/// Returns the figure of one request, from those of a short run and a long one.
+fn per_request([short, long]: [usize; 2], count: impl Fn(&str) -> Result<u64>) -> Result<f64> {
+    let (few, many) = (count(&short.to_string())?, count(&long.to_string())?);
+    Ok((many as f64 - few as f64) / ((long - short) * CONNECTIONS) as f64)
+}
+
+/// Runs a server and its clients, under valgrind or strace as a rule. In each round every client
+/// sends a request and is answered. Prints the number of the clients' system calls.
 fn run(engine: &str, rounds: &str) -> Result<()> {
     let server = Server::new(Engine::named(engine)?)?;
     let clients: Result<Vec<_>> = (0..CONNECTIONS).map(|_| Client::connect(server.address)).collect();
@@ -162,6 +198,7 @@ fn run(engine: &str, rounds: &str) -> Result<()> {
             Ok(answered == CONNECTIONS)
         })?;
     }
+    println!("clients {}", clients.iter().map(Client::system_calls).sum::<u64>());
     Ok(())
 }
 
@@ -226,5 +263,18 @@ mod tests {
             }
         }
         assert!(run("libuv", "1").is_err());
+    }
+
+    /// The total of a table is found with and without a column of errors.
+    #[test]
+    fn totals_of_strace_are_read() {
+        let head = "% time     seconds  usecs/call     calls    errors syscall\n";
+        for line in [
+            "100.00    0.002571           1      2569         3 total",
+            "100.00    0.002571           1      2569           total",
+        ] {
+            assert_eq!(total_calls(&format!("{head}{line}\n")).unwrap(), 2569);
+        }
+        assert!(total_calls(head).is_err());
     }
 }

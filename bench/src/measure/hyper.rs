@@ -29,7 +29,7 @@ pub fn measure(programs: &Programs, engine: Engine, effort: &Effort) -> Result<H
     match words[..] {
         ["figures", instructions, system_calls, bytes] => Ok(HelloCost {
             instructions: instructions.parse()?,
-            system_calls: system_calls.parse()?,
+            system_calls: if system_calls == "-" { None } else { Some(system_calls.parse()?) },
             bytes: bytes.parse()?,
         }),
         ["missing", ..] => Err(Missing(line.trim_start_matches("missing ").to_owned()).into()),

@@ -36,11 +36,11 @@ pub(super) fn section(results: &Results) -> String {
         let _ = match &row.outcome {
             Outcome::Measured(cost) => writeln!(
                 text,
-                "| {} | {} | {} | {:.2} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} |",
                 row.peer,
                 number_text(cost.instructions.round()),
                 against(|cost| cost.instructions, cost),
-                cost.system_calls,
+                cost.system_calls.map_or_else(|| "–".into(), |calls| format!("{calls:.2}")),
                 number_text(cost.bytes.round()),
                 against(|cost| cost.bytes, cost)
             ),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     fn measured(engine: Engine, instructions: f64, bytes: f64) -> Row<HelloCost> {
-        row(engine, Outcome::Measured(HelloCost { instructions, system_calls: 2.046, bytes }))
+        row(engine, Outcome::Measured(HelloCost { instructions, system_calls: Some(2.046), bytes }))
     }
 
     /// Each ratio is to the lower of tokio's figures, and a missing engine has its reason.

@@ -19,8 +19,8 @@ pub(super) fn section(results: &Results) -> String {
          and of one that fires. CPU time is that of the server with the kernel, beside Twisted's epoll reactor in alternating windows: the \
          median with quartiles, {}. uvloop alone runs asyncio's protocols, without Twisted. {}, {}.\n\n\
          ![Twisted's reactors](twisted.svg)\n\n\
-         | reactor | instructions of an echo | system calls of an echo | CPU against epollreactor | cancelled timer, instructions | \
-         fired timer, instructions |\n|---|---|---|---|---|---|\n",
+         | reactor | instructions of an echo | system calls | CPU against epollreactor | of a cancelled timer | of a fired timer |\n\
+         |---|---|---|---|---|---|\n",
         twisted.cpu_date.as_deref().map_or_else(|| "not measured".into(), |date| format!("measured on {date}")),
         twisted.versions,
         twisted.date
