@@ -33,7 +33,7 @@ fn each_argument_has_its_value_and_meaning() {
     ];
     for expected in expected {
         let is_shown = |line: &&str| line.split_whitespace().eq(expected.split_whitespace());
-        assert!(lines.iter().any(|line| is_shown(&line)), "{expected} is not in {shown}");
+        assert!(lines.iter().any(is_shown), "{expected} is not in {shown}");
     }
     // The columns are as wide as their widest text, so the meanings stand below each other.
     let meaning = lines[1].find("the number").expect("a meaning");
