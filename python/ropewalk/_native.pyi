@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional, final
 
 from typing_extensions import Self, disjoint_base
 
-__all__ = ["Conn", "DelayedCall", "Engine"]
+__all__ = ["Conn", "DelayedCall", "Engine", "LineLoop", "Lines", "Netstrings", "Prefixed", "Rest"]
 
 @final
 class Engine:
@@ -95,7 +95,7 @@ class Conn:
 @final
 class Rest:
     def __new__(cls, name: str, default: Optional[bytes] = None) -> Rest: ...
-    def __get__(self, instance: Any, owner: Any = None) -> bytes: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> bytes: ...
     @property
     def busy(self) -> bool: ...
 

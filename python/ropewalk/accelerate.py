@@ -217,8 +217,9 @@ def on(accelerate: Union[None, bool, str, Iterable[str]] = True) -> None:
             _replace(cls, receiver)
         else:
             warnings.warn(
-                f"{receiver.names[0]} is not accelerated: its source text is not that of Twisted
-                24.7 to 26.10", RuntimeWarning, stacklevel=2,
+                f"{receiver.names[0]} is not accelerated: its source text is not that of Twisted 24.7 to 26.10",
+                RuntimeWarning,
+                stacklevel=2,
             )
 
 

@@ -36,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
-    use crate::receivers::{Lines, Netstrings, Prefixed, Rest};
+    use crate::receivers::{LineLoop, Lines, Netstrings, Prefixed, Rest};
     #[pymodule_export]
     use crate::timers::DelayedCall;
 

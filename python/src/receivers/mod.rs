@@ -37,7 +37,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyString, PyType, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-pub(crate) use lines::Lines;
+pub(crate) use lines::{LineLoop, Lines};
 pub(crate) use netstrings::Netstrings;
 pub(crate) use prefixed::Prefixed;
 pub(crate) use rest::Rest;
