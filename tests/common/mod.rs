@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod hosted;
 pub mod process;
 pub mod programs;
+pub mod seeds;
 pub mod setting;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -30,15 +31,10 @@ use ropewalk::interfaces::*;
 use ropewalk::{
     Address, BackendKind, ConnectOptions, Deferred, Failure, ListenOptions, Port, Reactor, Result, Transport,
 };
+pub use seeds::seeds;
 
 /// The longest wait of a test. A test that passes never waits that long.
 pub const LIMIT: Duration = Duration::from_secs(30);
-
-/// Number of seeds or cases of a simulated test: `few` in a build without optimisation, `many` in
-/// one with it, where each takes a fraction of the time. CI runs these tests in both.
-pub const fn seeds(few: u32, many: u32) -> u32 {
-    if cfg!(debug_assertions) { few } else { many }
-}
 
 /// A reactor that leaves the signals of the test process alone.
 pub fn reactor() -> Reactor {
