@@ -99,7 +99,8 @@ impl PreambleJoint {
     #[inline(never)]
     fn read(&self, data: &[u8]) {
         let delivery = self.transport().stream().received(0, data);
-        if delivery != Delivery::Deliver {
+        // The log of a policy has the bytes of the protocol, which its joint counts and logs.
+        if !matches!(delivery, Delivery::Deliver | Delivery::DeliverLogged) {
             return;
         }
         let descriptors = self.descriptors.take();
