@@ -325,6 +325,26 @@ fn a_port_that_stops_before_the_header() {
     }
 }
 
+/// A traffic log and a rate of the port do not disturb the reading of a header.
+#[test]
+fn a_header_on_a_port_with_policies() {
+    let memory = MemoryReactor::new();
+    let (factory, list) = recording();
+    let description = format!("haproxy:tcp:80:{}:trafficLog=text:rate=100000", MemoryReactor::HOST);
+    drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
+    memory.settle().unwrap();
+    let input = [header().encode(), b"hello".to_vec()].concat();
+    for chunks in [vec![&input[..]], input.chunks(1).collect()] {
+        let peer = memory.connect(80).unwrap();
+        for chunk in chunks {
+            peer.write(chunk).unwrap();
+            memory.settle().unwrap();
+        }
+        let seen = list.borrow_mut().pop().expect("a protocol is built");
+        assert_eq!(seen.record.data(), b"hello");
+    }
+}
+
 /// Headers of a chain of proxies: the first on the wire is the nearest proxy's, and the last one
 /// has the client.
 #[test]
