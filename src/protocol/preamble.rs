@@ -29,7 +29,7 @@ use crate::failure::{Failure, Panicked, Result, drop_guarded};
 use crate::log::error;
 use crate::time::{Clock, DelayedCall};
 use crate::transport::Transport;
-use crate::transport::step::{Delivery, Ending};
+use crate::transport::step::Ending;
 
 /// Reads the bytes in front of those of a protocol.
 pub(crate) trait Preamble {
@@ -98,19 +98,18 @@ impl PreambleJoint {
     /// Reads bytes that arrived before the protocol is built. A closing connection drops them.
     #[inline(never)]
     fn read(&self, data: &[u8]) {
-        let delivery = self.transport().stream().received(0, data);
-        // The log of a policy has the bytes of the protocol, which its joint counts and logs.
-        if !matches!(delivery, Delivery::Deliver | Delivery::DeliverLogged) {
+        // Nothing pauses yet. The policies count and log the bytes of the protocol, in its joint.
+        if !self.transport().stream().delivers() {
             return;
         }
         let descriptors = self.descriptors.take();
         let read = self.preamble.borrow_mut().read(self.transport(), data);
         match read {
             // They came with bytes of the preamble, which has none.
-            Ok(PreambleRead::Incomplete) => self.transport().observe_taken(data),
+            Ok(PreambleRead::Incomplete) => self.transport().note_taken(data),
             Ok(PreambleRead::Complete { taken, ends }) => {
                 let (front, rest) = data.split_at(taken.min(data.len()));
-                self.transport().observe_taken(front);
+                self.transport().note_taken(front);
                 self.cancel_deadline();
                 let transport = self.readdressed.get_or_init(|| self.transport.readdressed(ends));
                 self.begin(transport, descriptors, rest);

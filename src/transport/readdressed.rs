@@ -17,7 +17,10 @@ impl Transport {
         let stream = self.0.stream.replace(Stream::over());
         let moved = Self(Rc::new(TransportInner { id, context, stream: RefCell::new(stream), ends }));
         // The old handle may be on the dirty list, where it has nothing to do any more.
-        moved.stream().clear_dirty();
+        let mut stream = moved.stream();
+        stream.clear_dirty();
+        stream.follow(&moved);
+        drop(stream);
         moved.mark_dirty();
         moved
     }
@@ -27,8 +30,14 @@ impl Transport {
         self.0.ends.given_by()
     }
 
-    /// Reports to the observer that the engine has taken bytes for itself.
-    pub(crate) fn observe_taken(&self, data: &[u8]) {
+    /// Records bytes that the engine has taken for itself: the policies count what comes from the
+    /// network, and the observer is told.
+    pub(crate) fn note_taken(&self, data: &[u8]) {
+        let mut stream = self.stream();
+        if stream.note_arrival(data.len()) {
+            self.mark_stream_dirty(&mut stream);
+        }
+        drop(stream);
         if let Some(observer) = self.0.context.observer() {
             observer.taken(self.0.id, data);
         }

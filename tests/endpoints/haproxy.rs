@@ -345,6 +345,52 @@ fn a_header_on_a_port_with_policies() {
     }
 }
 
+/// The policies of a port hold for a connection whose protocol is built behind a header, or behind
+/// two: limits of time, and rates in both directions.
+#[test]
+fn policies_hold_behind_a_header() {
+    for headers in [1, 2] {
+        let connect = |options: &str| {
+            let memory = MemoryReactor::new();
+            let (factory, list) = recording();
+            let description = format!("{}tcp:80:{}:{options}", "haproxy:".repeat(headers), MemoryReactor::HOST);
+            drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
+            memory.settle().unwrap();
+            let peer = memory.connect(80).unwrap();
+            peer.write(&header().encode().repeat(headers)).unwrap();
+            memory.settle().unwrap();
+            (memory, peer, list)
+        };
+        for (options, seconds) in [("idleTimeout", 60), ("receiveTimeout", 50), ("firstBytes", 5), ("lifetime", 3600)] {
+            let (memory, peer, list) = connect(&format!("{options}={seconds}"));
+            // A limit that the bytes of the protocol move begins with them.
+            if options != "firstBytes" {
+                memory.advance(Duration::from_secs(1)).unwrap();
+                peer.write(b"hello").unwrap();
+                memory.settle().unwrap();
+            }
+            let left = Duration::from_secs(if options == "lifetime" { seconds - 1 } else { seconds });
+            memory.advance(left - Duration::from_millis(1)).unwrap();
+            assert!(!peer.is_ended(), "{options} with {headers} headers");
+            memory.advance(Duration::from_millis(1)).unwrap();
+            assert!(peer.is_ended(), "{options} with {headers} headers");
+            let reason = list.borrow()[0].record.reason().expect("it is lost");
+            assert!(reason.to_string().contains(&format!("{seconds}s")), "{reason}");
+        }
+        // The header alone is over the rate, so that receiving is paused when the protocol is built.
+        let (memory, peer, list) = connect("rate=10");
+        peer.write(b"hello").unwrap();
+        memory.settle().unwrap();
+        let transport = list.borrow()[0].transport();
+        transport.write(&[b'x'; 100]);
+        memory.settle().unwrap();
+        assert_eq!(list.borrow()[0].record.data(), b"");
+        memory.advance(Duration::from_secs(60)).unwrap();
+        assert_eq!(list.borrow()[0].record.data(), b"hello");
+        assert_eq!(peer.read().len(), 100);
+    }
+}
+
 /// Headers of a chain of proxies: the first on the wire is the nearest proxy's, and the last one
 /// has the client.
 #[test]

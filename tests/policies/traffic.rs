@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::common::{Log, Script, logged};
+use ropewalk::endpoints::server_from_string;
+use ropewalk::interfaces::*;
 use ropewalk::policies::{ConnectionPolicies, TrafficDirection, TrafficFormat, TrafficLog};
-use ropewalk::testing::StringTransport;
+use ropewalk::testing::{MemoryReactor, StringTransport};
 use ropewalk::{Address, Transport};
 
 /// Records in their order, with the length of all bytes and the first of them.
@@ -85,6 +87,25 @@ fn events_go_to_tracing() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains(r"bytes=GET /\n") && lines[1].contains("bytes=47 45 54 20 2f 0a"), "{lines:?}");
     assert!(lines[0].contains("length=6") && lines[0].contains("direction=Received"), "{lines:?}");
+}
+
+/// Behind a PROXY header, the events have the client's address. The header is not logged.
+#[test]
+fn events_have_the_address_of_a_header() {
+    let lines = Arc::default();
+    tracing::subscriber::with_default(Events(Arc::clone(&lines)), || {
+        let memory = MemoryReactor::new();
+        let description = format!("haproxy:tcp:80:{}:trafficLog=text", MemoryReactor::HOST);
+        let factory = |_| Script::new(&Log::default());
+        drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
+        memory.settle().unwrap();
+        let peer = memory.connect(80).unwrap();
+        peer.write(b"PROXY TCP4 198.51.100.7 203.0.113.1 49152 443\r\nGET /\n").unwrap();
+        memory.settle().unwrap();
+    });
+    let lines = lines.lock().unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("peer=198.51.100.7:49152") && lines[0].contains(r"bytes=GET /\n"), "{lines:?}");
 }
 
 /// A function may do anything: write to the connection, end it, panic. No call is made while the

@@ -15,13 +15,14 @@ pub(crate) mod rate;
 pub(crate) mod stream_policy;
 pub(crate) mod traffic;
 
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::rate::{Bucket, Rate};
-use self::stream_policy::{PolicyParts, StreamPolicy, TimeLimits};
+use self::stream_policy::{PolicyParts, PolicyTimer, StreamPolicy, TimeLimits};
 use self::traffic::{Traffic, TrafficFormat, TrafficLog};
-use super::Transport;
+use super::{Transport, TransportInner};
 
 /// Limits of time and rates for connections (Twisted: the arguments of `TimeoutFactory` and
 /// `ThrottlingFactory`). Nothing is limited by default.
@@ -244,17 +245,29 @@ impl SharedPolicies {
     }
 }
 
+/// Tells a stream of the timers of its policies, through the handle that it is in.
+pub(crate) struct PolicyWake(RefCell<Weak<TransportInner>>);
+
+impl PolicyWake {
+    fn of(transport: &Transport) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Rc::downgrade(&transport.0))))
+    }
+
+    fn follow(&self, transport: &Transport) {
+        self.0.replace(Rc::downgrade(&transport.0));
+    }
+
+    fn call(&self, timer: PolicyTimer) {
+        let inner = self.0.borrow().upgrade();
+        if let Some(inner) = inner {
+            Transport(inner).update(|stream| stream.policy_timer(timer));
+        }
+    }
+}
+
 impl Transport {
     fn add_policy(&self, parts: PolicyParts) {
-        let (timers, weak) = (self.timers(), Rc::downgrade(&self.0));
-        let begin = || {
-            let wake = move |timer| {
-                if let Some(inner) = weak.upgrade() {
-                    Self(inner).update(|stream| stream.policy_timer(timer));
-                }
-            };
-            Box::new(StreamPolicy::new(timers, Rc::new(wake)))
-        };
+        let begin = || Box::new(StreamPolicy::new(self.timers(), PolicyWake::of(self)));
         self.update(|stream| stream.add_policy(begin, parts));
     }
 

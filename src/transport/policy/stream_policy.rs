@@ -18,11 +18,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::PolicyWake;
 use super::rate::Bucket;
 use super::traffic::Traffic;
 use crate::error::{ConnectionClosed, TimeLimit};
 use crate::failure::Failure;
 use crate::time::{Clock, DelayedCall, Timers};
+use crate::transport::Transport;
 use crate::transport::send_queue::{BufferPool, CHUNK, SendQueue};
 
 /// The limits of time of a connection.
@@ -58,9 +60,6 @@ pub(crate) enum PolicyTimer {
     Send,
 }
 
-/// Calls the stream about a timer.
-pub(crate) type PolicyWake = Rc<dyn Fn(PolicyTimer)>;
-
 /// The parts of a policy that are added to a stream.
 #[derive(Default)]
 pub(crate) struct PolicyParts {
@@ -73,7 +72,7 @@ pub(crate) struct PolicyParts {
 /// See the module.
 pub(crate) struct StreamPolicy {
     timers: Timers,
-    wake: PolicyWake,
+    wake: Rc<PolicyWake>,
     limits: TimeLimits,
     begun_at: Duration,
     received_at: Duration,
@@ -118,7 +117,7 @@ impl Direction {
 
 impl StreamPolicy {
     /// Makes the policies of a connection that begins now. They are empty.
-    pub(crate) fn new(timers: Timers, wake: PolicyWake) -> Self {
+    pub(crate) fn new(timers: Timers, wake: Rc<PolicyWake>) -> Self {
         let now = timers.seconds();
         Self {
             timers,
@@ -148,6 +147,12 @@ impl StreamPolicy {
         // A limit of zero has passed: the timer of the next turn says so.
         let now = self.timers.seconds();
         self.schedule_limits(self.first_limit(now, false).map_or(Duration::MAX, |(due, ..)| due), now);
+    }
+
+    /// Follows the connection into another handle. The timers that run go on.
+    pub(crate) fn follow(&self, transport: &Transport) {
+        self.wake.follow(transport);
+        self.traffic.iter().for_each(|traffic| traffic.set_peer(transport.peer()));
     }
 
     // Limits of time.
@@ -194,7 +199,7 @@ impl StreamPolicy {
     /// Schedules a timer. `None`: the clock is gone.
     fn schedule(&self, timer: PolicyTimer, after: Duration) -> Option<DelayedCall> {
         let wake = Rc::clone(&self.wake);
-        let call = self.timers.call_later(after, move || wake(timer));
+        let call = self.timers.call_later(after, move || wake.call(timer));
         call.active().then_some(call)
     }
 

@@ -151,7 +151,7 @@ impl fmt::Debug for TrafficLog {
 /// The log of one connection.
 pub(crate) struct Traffic {
     log: TrafficLog,
-    peer: Address,
+    peer: RefCell<Address>,
     timers: Timers,
     /// Records of writes that were not emitted yet: their lengths and excerpts.
     written: RefCell<Vec<(usize, Vec<u8>)>>,
@@ -160,7 +160,12 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn new(log: TrafficLog, peer: Address, timers: Timers) -> Rc<Self> {
+        let peer = RefCell::new(peer);
         Rc::new(Self { log, peer, timers, written: RefCell::default(), is_scheduled: Cell::new(false) })
+    }
+
+    pub(crate) fn set_peer(&self, peer: Address) {
+        self.peer.replace(peer);
     }
 
     /// Records a write. Calls nothing.
@@ -188,7 +193,8 @@ impl Traffic {
     }
 
     fn emit(&self, direction: TrafficDirection, length: usize, excerpt: &[u8]) {
-        self.log.emit(&TrafficRecord { peer: &self.peer, direction, length, excerpt });
+        let peer = self.peer.borrow().clone();
+        self.log.emit(&TrafficRecord { peer: &peer, direction, length, excerpt });
     }
 
     fn excerpt<'a>(&self, data: &'a [u8]) -> &'a [u8] {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::{Closing, Reading, Stream, StreamFlags};
+use crate::transport::Transport;
 use crate::transport::policy::stream_policy::{PolicyParts, PolicyTimer, StreamPolicy};
 use crate::transport::policy::traffic::Traffic;
 use crate::transport::send_queue::{BufferPool, SendQueue};
@@ -22,6 +23,13 @@ impl Stream {
 
     pub(super) fn policy_mut(&mut self) -> Option<&mut StreamPolicy> {
         self.extras.as_mut()?.policy.as_deref_mut()
+    }
+
+    /// Tells the policies that the stream has moved to another handle.
+    pub(crate) fn follow(&self, transport: &Transport) {
+        if let Some(policy) = self.policy() {
+            policy.follow(transport);
+        }
     }
 
     /// Handles a timer of the policies.
