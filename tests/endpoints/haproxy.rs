@@ -377,7 +377,7 @@ fn policies_hold_behind_a_header() {
             let reason = list.borrow()[0].record.reason().expect("it is lost");
             assert!(reason.to_string().contains(&format!("{seconds}s")), "{reason}");
         }
-        // The header alone is over the rate, so that receiving is paused when the protocol is built.
+        // The header alone is over the rate: receiving is paused when the protocol is built.
         let (memory, peer, list) = connect("rate=10");
         peer.write(b"hello").unwrap();
         memory.settle().unwrap();
