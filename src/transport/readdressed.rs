@@ -17,10 +17,8 @@ impl Transport {
         let stream = self.0.stream.replace(Stream::over());
         let moved = Self(Rc::new(TransportInner { id, context, stream: RefCell::new(stream), ends }));
         // The old handle may be on the dirty list, where it has nothing to do any more.
-        let mut stream = moved.stream();
-        stream.clear_dirty();
-        stream.follow(&moved);
-        drop(stream);
+        moved.stream().clear_dirty();
+        moved.keep_policies();
         moved.mark_dirty();
         moved
     }

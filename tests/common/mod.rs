@@ -6,6 +6,7 @@ pub mod allocator;
 #[cfg(feature = "tls")]
 pub mod certificates;
 pub mod hosted;
+pub mod logs;
 pub mod process;
 pub mod programs;
 pub mod seeds;
@@ -14,16 +15,16 @@ pub mod setting;
 pub mod tls;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+pub use logs::*;
 pub(crate) use process::{is_in_mask, own_process, this_program, with_default_signals};
 use ropewalk::address::UnixAddress;
 use ropewalk::error::ReactorError;
@@ -605,48 +606,4 @@ fn await_input(descriptor: BorrowedFd<'_>) {
     let mut asked = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut asked, Some(&limit)), Ok(1), "nothing came");
-}
-
-/// Calls `act`. Returns its result, and the warnings and errors that this thread logged meanwhile,
-/// one line each.
-pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let result = tracing::subscriber::with_default(Recorder(Arc::clone(&lines)), act);
-    let lines = lines.lock().expect("nobody panicked with it").clone();
-    (result, lines)
-}
-
-/// The lines that threads outside of [`logged`] log from now on. May be called once in a process.
-pub fn log_of_other_threads() -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    tracing::subscriber::set_global_default(Recorder(Arc::clone(&lines))).expect("asked for once");
-    lines
-}
-
-struct Recorder(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Recorder {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = String::new();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
-            line.push_str(&format!("{field}={value:?} "));
-        });
-        self.0.lock().expect("nobody panicked with it").push(line);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::common::{Log, Script, logged};
+use crate::common::{Log, Script, logged, subscribed};
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
 use ropewalk::policies::{ConnectionPolicies, TrafficDirection, TrafficFormat, TrafficLog};
@@ -76,7 +76,7 @@ impl tracing::Subscriber for Events {
 #[test]
 fn events_go_to_tracing() {
     let lines = Arc::default();
-    tracing::subscriber::with_default(Events(Arc::clone(&lines)), || {
+    subscribed(Events(Arc::clone(&lines)), || {
         for format in [TrafficFormat::Text, TrafficFormat::Hex] {
             let string = StringTransport::new();
             ConnectionPolicies::new().log_traffic(format).share().apply(string.transport());
@@ -93,7 +93,7 @@ fn events_go_to_tracing() {
 #[test]
 fn events_have_the_address_of_a_header() {
     let lines = Arc::default();
-    tracing::subscriber::with_default(Events(Arc::clone(&lines)), || {
+    subscribed(Events(Arc::clone(&lines)), || {
         let memory = MemoryReactor::new();
         let description = format!("haproxy:tcp:80:{}:trafficLog=text", MemoryReactor::HOST);
         let factory = |_| Script::new(&Log::default());

@@ -15,14 +15,13 @@ pub(crate) mod rate;
 pub(crate) mod stream_policy;
 pub(crate) mod traffic;
 
-use std::cell::RefCell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use self::rate::{Bucket, Rate};
-use self::stream_policy::{PolicyParts, PolicyTimer, StreamPolicy, TimeLimits};
+use self::stream_policy::{PolicyParts, PolicyWake, StreamPolicy, TimeLimits};
 use self::traffic::{Traffic, TrafficFormat, TrafficLog};
-use super::{Transport, TransportInner};
+use super::Transport;
 
 /// Limits of time and rates for connections (Twisted: the arguments of `TimeoutFactory` and
 /// `ThrottlingFactory`). Nothing is limited by default.
@@ -245,30 +244,26 @@ impl SharedPolicies {
     }
 }
 
-/// Tells a stream of the timers of its policies, through the handle that it is in.
-pub(crate) struct PolicyWake(RefCell<Weak<TransportInner>>);
-
-impl PolicyWake {
-    fn of(transport: &Transport) -> Rc<Self> {
-        Rc::new(Self(RefCell::new(Rc::downgrade(&transport.0))))
-    }
-
-    fn follow(&self, transport: &Transport) {
-        self.0.replace(Rc::downgrade(&transport.0));
-    }
-
-    fn call(&self, timer: PolicyTimer) {
-        let inner = self.0.borrow().upgrade();
-        if let Some(inner) = inner {
-            Transport(inner).update(|stream| stream.policy_timer(timer));
-        }
-    }
-}
-
 impl Transport {
     fn add_policy(&self, parts: PolicyParts) {
-        let begin = || Box::new(StreamPolicy::new(self.timers(), PolicyWake::of(self)));
+        let begin = || Box::new(StreamPolicy::new(self.timers(), self.policy_wake()));
         self.update(|stream| stream.add_policy(begin, parts));
+    }
+
+    /// Tells the policies of the stream, if it has any, that it has moved to this handle.
+    pub(super) fn keep_policies(&self) {
+        if let Some(policy) = self.stream().policy() {
+            policy.follow(self.policy_wake(), &self.peer());
+        }
+    }
+
+    fn policy_wake(&self) -> PolicyWake {
+        let weak = Rc::downgrade(&self.0);
+        Rc::new(move |timer| {
+            if let Some(inner) = weak.upgrade() {
+                Self(inner).update(|stream| stream.policy_timer(timer));
+            }
+        })
     }
 
     /// Emits received bytes to the logs of the policies. Nothing is borrowed meanwhile.

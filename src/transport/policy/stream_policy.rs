@@ -15,16 +15,16 @@
 //! | `reserved` | its tokens are taken, and not paid for | the timer: `granted` |
 //! | `granted` | it may go down | the settling |
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::PolicyWake;
 use super::rate::Bucket;
 use super::traffic::Traffic;
+use crate::address::Address;
 use crate::error::{ConnectionClosed, TimeLimit};
 use crate::failure::Failure;
 use crate::time::{Clock, DelayedCall, Timers};
-use crate::transport::Transport;
 use crate::transport::send_queue::{BufferPool, CHUNK, SendQueue};
 
 /// The limits of time of a connection.
@@ -60,6 +60,9 @@ pub(crate) enum PolicyTimer {
     Send,
 }
 
+/// Calls the stream about a timer.
+pub(crate) type PolicyWake = Rc<dyn Fn(PolicyTimer)>;
+
 /// The parts of a policy that are added to a stream.
 #[derive(Default)]
 pub(crate) struct PolicyParts {
@@ -72,7 +75,7 @@ pub(crate) struct PolicyParts {
 /// See the module.
 pub(crate) struct StreamPolicy {
     timers: Timers,
-    wake: Rc<PolicyWake>,
+    wake: Rc<RefCell<PolicyWake>>,
     limits: TimeLimits,
     begun_at: Duration,
     received_at: Duration,
@@ -117,11 +120,11 @@ impl Direction {
 
 impl StreamPolicy {
     /// Makes the policies of a connection that begins now. They are empty.
-    pub(crate) fn new(timers: Timers, wake: Rc<PolicyWake>) -> Self {
+    pub(crate) fn new(timers: Timers, wake: PolicyWake) -> Self {
         let now = timers.seconds();
         Self {
             timers,
-            wake,
+            wake: Rc::new(RefCell::new(wake)),
             limits: TimeLimits::default(),
             begun_at: now,
             received_at: now,
@@ -149,10 +152,10 @@ impl StreamPolicy {
         self.schedule_limits(self.first_limit(now, false).map_or(Duration::MAX, |(due, ..)| due), now);
     }
 
-    /// Follows the connection into another handle. The timers that run go on.
-    pub(crate) fn follow(&self, transport: &Transport) {
-        self.wake.follow(transport);
-        self.traffic.iter().for_each(|traffic| traffic.set_peer(transport.peer()));
+    /// Follows the stream into another handle, with other addresses. The timers that run go on.
+    pub(crate) fn follow(&self, wake: PolicyWake, peer: &Address) {
+        self.wake.replace(wake);
+        self.traffic.iter().for_each(|traffic| traffic.set_peer(peer.clone()));
     }
 
     // Limits of time.
@@ -199,7 +202,10 @@ impl StreamPolicy {
     /// Schedules a timer. `None`: the clock is gone.
     fn schedule(&self, timer: PolicyTimer, after: Duration) -> Option<DelayedCall> {
         let wake = Rc::clone(&self.wake);
-        let call = self.timers.call_later(after, move || wake.call(timer));
+        let call = self.timers.call_later(after, move || {
+            let wake = Rc::clone(&wake.borrow());
+            wake(timer);
+        });
         call.active().then_some(call)
     }
 

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::{Closing, Reading, Stream, StreamFlags};
-use crate::transport::Transport;
 use crate::transport::policy::stream_policy::{PolicyParts, PolicyTimer, StreamPolicy};
 use crate::transport::policy::traffic::Traffic;
 use crate::transport::send_queue::{BufferPool, SendQueue};
@@ -17,19 +16,12 @@ impl Stream {
         self.extras.get_or_insert_default().policy.get_or_insert_with(begin).add(parts);
     }
 
-    pub(super) fn policy(&self) -> Option<&StreamPolicy> {
+    pub(in crate::transport) fn policy(&self) -> Option<&StreamPolicy> {
         self.extras.as_ref()?.policy.as_deref()
     }
 
     pub(super) fn policy_mut(&mut self) -> Option<&mut StreamPolicy> {
         self.extras.as_mut()?.policy.as_deref_mut()
-    }
-
-    /// Tells the policies that the stream has moved to another handle.
-    pub(crate) fn follow(&self, transport: &Transport) {
-        if let Some(policy) = self.policy() {
-            policy.follow(transport);
-        }
     }
 
     /// Handles a timer of the policies.
