@@ -5,6 +5,8 @@
 mod common;
 
 mod cooperator;
+mod deep_chains;
+mod defer_later;
 mod deferred;
 mod deferred_model;
 mod filesystem_lock;

@@ -4,6 +4,7 @@
 mod common;
 
 mod connecting;
+mod description_errors;
 mod endpoint_descriptions;
 mod endpoint_options;
 mod endpoints;
@@ -13,4 +14,5 @@ mod happy_eyeballs;
 mod haproxy;
 mod haproxy_program;
 mod host_names;
+mod many_attempts;
 mod registry;
