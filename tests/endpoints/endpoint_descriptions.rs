@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddrV6};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use ropewalk::endpoints::{Description, DescriptionError, TcpClientSpec, TcpServerSpec, quote_string_argument};
+use ropewalk::endpoints::{
+    Description, DescriptionError, DescriptionErrorKind, TcpClientSpec, TcpServerSpec, quote_string_argument,
+};
 use ropewalk::transport::QueueLimit;
 use ropewalk::{ConnectOptions, ListenOptions};
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::common::*;
+use ropewalk::error::ConnectError;
 use ropewalk::interfaces::*;
 use ropewalk::{ConnectOptions, ListenOptions, Reactor};
 
