@@ -7,6 +7,7 @@
 //! | why did the connection end | [`ConnectionClosed`] |
 //! | why is there no connection | [`ConnectError`] |
 //! | why does the port not listen | [`ListenError`] |
+//! | why is the datagram not sent | [`DatagramError`] |
 //! | why is the descriptor not adopted | [`AdoptError`], in [`NotAdopted`] |
 //! | why is there no such inherited descriptor | [`InheritedError`] |
 //! | why did the reactor refuse the call | [`ReactorError`] |
@@ -19,6 +20,7 @@
 //! Callbacks meet all of them inside a [`Failure`], and find them with [`Failure::check`].
 
 mod adopt;
+mod datagram;
 mod group;
 mod remote;
 mod time_limit;
@@ -33,6 +35,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
+pub use self::datagram::DatagramError;
 pub use self::group::GroupError;
 pub use self::remote::{Undelivered, UndeliveredReason};
 pub use self::time_limit::TimeLimit;
@@ -353,6 +356,12 @@ pub enum ListenError {
     /// The factory's `do_start` panicked, so the port does not listen.
     #[error("the factory did not start")]
     Factory(#[source] crate::failure::Panicked),
+    /// The datagram protocol's `start_protocol` failed, so the port was closed again.
+    #[error("the datagram protocol did not start: {0}")]
+    Protocol(Failure),
+    /// The reactor has no datagrams: it is on a simulated network.
+    #[error("a simulated network has no datagrams")]
+    NoDatagrams,
     /// The reactor is stopping, and is closing its ports.
     #[error("the reactor is stopping")]
     ReactorStopping,

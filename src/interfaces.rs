@@ -41,6 +41,7 @@
 //! | [`Connection`] | a protocol and its transport, from outside | the result of a client endpoint's Deferred |
 //! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`] | one end of a connection | see below |
+//! | [`DatagramTransport`] | a UDP port | `IUDPTransport`, `IMulticastTransport` |
 //! | [`LineReceiver`], [`NetstringReceiver`], [`IntNStringReceiver`] | messages in a stream of bytes | `LineReceiver` and its like |
 //! | [`FrameReceiver`] | messages of your own form | |
 //! | [`ForwardFactory`] | connections that are passed on to another endpoint | `portforward.ProxyFactory` |
@@ -91,6 +92,7 @@
 //! [`Connection`]: crate::Connection
 //! [`Connections`]: crate::Connections
 //! [`Cooperator`]: crate::task::Cooperator
+//! [`DatagramTransport`]: crate::DatagramTransport
 //! [`Deferred`]: crate::Deferred
 //! [`DelayedCall`]: crate::DelayedCall
 //! [`EndpointRegistry`]: crate::endpoints::EndpointRegistry
@@ -131,6 +133,7 @@
 //! [`write_connection_lost`]: Protocol::write_connection_lost
 
 pub use crate::application::Service;
+pub use crate::datagram::DatagramProtocol;
 pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;

@@ -48,6 +48,7 @@
 //! | [`reactor`] | the event loop, ports, connecting, resolving, threads, signals |
 //! | [`protocol`] | [`Protocol`], [`Factory`], and the handles that reach a protocol from outside |
 //! | [`transport`] | [`Transport`]: writing, closing, flow control, limits of the queue |
+//! | [`datagram`] | UDP: [`DatagramProtocol`], [`DatagramTransport`], multicast |
 //! | [`endpoints`] | where to listen and to connect, as objects and as strings |
 //! | [`application`] | services: a client that connects again, ports that drain, orderly starts and stops |
 //! | [`deferred`] | [`Deferred`] and `Promise`; lists, locks, semaphores, queues, futures |
@@ -135,6 +136,7 @@
 
 pub mod address;
 pub mod application;
+pub mod datagram;
 pub mod deferred;
 pub mod endpoints;
 pub mod error;
@@ -161,6 +163,7 @@ pub mod tls;
 pub mod transport;
 
 pub use address::Address;
+pub use datagram::{DatagramProtocol, DatagramTransport};
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
 pub use protocol::{Connection, Connections, Factory, Protocol, SharedFactory, for_protocol};
@@ -180,6 +183,8 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../docs/cores.md")]
     struct Cores;
+    #[doc = include_str!("../docs/datagrams.md")]
+    struct Datagrams;
     #[doc = include_str!("../docs/deferreds.md")]
     struct Deferreds;
     #[doc = include_str!("../docs/embedding.md")]

@@ -55,11 +55,24 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transport", &["address", "error", "failure", "time", "log"]),
     ("tls", &["address", "error", "failure", "transport", "log"]),
     ("protocol", &["address", "error", "failure", "time", "deferred", "transport", "log"]),
+    ("datagram", &["address", "error", "failure", "deferred", "transport", "log"]),
     ("policies", &["address", "error", "failure", "protocol", "time", "transport", "log"]),
     ("locks", &["error", "failure", "time", "deferred", "log"]),
     (
         "reactor",
-        &["address", "error", "failure", "time", "deferred", "locks", "transport", "policies", "protocol", "log"],
+        &[
+            "address",
+            "error",
+            "failure",
+            "time",
+            "deferred",
+            "locks",
+            "transport",
+            "policies",
+            "protocol",
+            "datagram",
+            "log",
+        ],
     ),
     (
         "endpoints",
@@ -113,7 +126,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "interfaces",
-        &["application", "deferred", "endpoints", "failure", "protocol", "protocols", "time", "reactor", "transport"],
+        &[
+            "application",
+            "datagram",
+            "deferred",
+            "endpoints",
+            "failure",
+            "protocol",
+            "protocols",
+            "time",
+            "reactor",
+            "transport",
+        ],
     ),
 ];
 

@@ -24,6 +24,7 @@ use super::threads::Threads;
 use super::triggers::Triggers;
 use super::watched::Watched;
 use super::{Builder, Counters, Handle, NameResolver, Reactor};
+use crate::datagram::DatagramJoint;
 use crate::deferred::Spawner;
 use crate::protocol::{ErasedJoint, FactoryGuard};
 use crate::time::Timers;
@@ -76,6 +77,7 @@ pub(super) enum Slot {
     /// dropped.
     Lingering(Box<Lingering>),
     Signals,
+    Datagrams(Rc<DatagramJoint>),
     /// A foreign descriptor.
     Watched(Rc<dyn Watched>),
 }

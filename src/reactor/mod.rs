@@ -14,6 +14,7 @@
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
+//! | send and receive datagrams | [`Reactor::listen_udp`] |
 //! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream`], [`adopt_stream_port`](Reactor::adopt_stream_port) |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
 //! | call a function later | [`Clock::call_later`] |

@@ -152,7 +152,7 @@ impl Core {
     }
 
     /// Runs a guarded call of the program, and measures it if the reactor is observed.
-    fn measured<R>(&self, name: &'static str, call: impl FnOnce() -> R) -> R {
+    pub(super) fn measured<R>(&self, name: &'static str, call: impl FnOnce() -> R) -> R {
         match self.meter.get() {
             Some(meter) => meter.measured(name, call),
             None => call(),

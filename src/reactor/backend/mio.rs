@@ -24,6 +24,7 @@
 
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,18 +33,21 @@ use ::mio::Interest as PollInterest;
 use ::mio::Waker;
 
 use super::adopted::{self, AdoptedOptions, Examined, Role};
+use super::datagrams::PolledDatagrams;
 use super::fine_timer::FineTimer;
 use super::foreign::ForeignDescriptors;
 use super::poller::Poller;
 use super::readiness::{Listener, PolledSource, PolledStream};
 use super::socket::{self, Receive, Send};
 use super::table::Table;
+use super::udp::{self, BoundUdp, DatagramReceive, no_such_socket};
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions};
 use crate::error::AdoptError;
 use crate::log::error;
 use crate::transport::id::Id;
@@ -102,6 +106,22 @@ impl Mio {
 
     fn stream(&mut self, id: Id) -> Option<&mut PolledStream> {
         self.table.get_mut(id)?.stream()
+    }
+
+    fn datagrams(&mut self, id: Id) -> Option<&mut PolledDatagrams> {
+        self.table.get_mut(id)?.datagrams()
+    }
+
+    /// Registers a datagram socket for room to write, when it is full for the first time. Returns
+    /// `false` if the poller refuses, which takes memory.
+    fn await_room(&mut self, id: Id) -> bool {
+        let Some(datagrams) = self.table.get_mut(id).and_then(PolledSource::datagrams) else { return true };
+        if !datagrams.is_to_be_armed() {
+            return true;
+        }
+        let (socket, both) = (datagrams.socket.as_raw_fd(), PollInterest::READABLE | PollInterest::WRITABLE);
+        datagrams.is_armed = self.poller.reregister(id, socket, both).is_ok();
+        datagrams.is_armed
     }
 
     /// Takes a socket with other descriptors out of the poller: closing ours would not. The poller
@@ -201,6 +221,10 @@ impl Backend for Mio {
                 }
                 PolledSource::Connecting(stream) => {
                     (stream.socket.as_raw_fd(), PollInterest::READABLE | PollInterest::WRITABLE)
+                }
+                PolledSource::Datagrams(datagrams) => {
+                    datagrams.is_armed = false;
+                    (datagrams.socket.as_raw_fd(), PollInterest::READABLE)
                 }
                 PolledSource::Vacant | PolledSource::Stream(_) => return Ok(()),
             };
@@ -326,11 +350,45 @@ impl Backend for Mio {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        let Some(stream) = self.stream(id) else { return };
-        stream.receiving = on;
-        if on && stream.is_readable() {
+        let is_due = match self.table.get_mut(id) {
+            Some(PolledSource::Stream(stream)) => {
+                stream.receiving = on;
+                on && stream.is_readable()
+            }
+            Some(PolledSource::Datagrams(datagrams)) => datagrams.set_receiving(on),
+            _ => false,
+        };
+        if is_due {
             self.table.requeue_next_turn(id);
         }
+    }
+
+    fn bind_datagrams(
+        &mut self,
+        id: Id,
+        address: SocketAddr,
+        options: &DatagramSocketOptions,
+    ) -> io::Result<(SocketAddr, bool)> {
+        let BoundUdp { socket, host, is_dual } = udp::bind(address, options)?;
+        self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE)?;
+        self.table.insert(id, PolledSource::Datagrams(Box::new(PolledDatagrams::new(socket))));
+        Ok((host, is_dual))
+    }
+
+    fn receive_datagram(&mut self, id: Id, room: &mut [u8]) -> DatagramReceive {
+        self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(room))
+    }
+
+    fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+        let Some(datagrams) = self.datagrams(id) else { return no_such_socket() };
+        let result = datagrams.send(data, to);
+        if self.await_room(id) { result } else { DatagramSend::Starved }
+    }
+
+    fn send_datagrams(&mut self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend) {
+        let Some(datagrams) = self.datagrams(id) else { return (0, no_such_socket()) };
+        let (taken, result) = datagrams.send_queue(queue);
+        (taken, if self.await_room(id) { result } else { DatagramSend::Starved })
     }
 
     fn receive_rest(&mut self, id: Id) {
@@ -389,7 +447,7 @@ impl Backend for Mio {
                     stream.read_last();
                 }
             }
-            PolledSource::Listener(_) | PolledSource::Connecting(_) => {}
+            PolledSource::Listener(_) | PolledSource::Connecting(_) | PolledSource::Datagrams(_) => {}
             PolledSource::Vacant => {
                 if let Some(foreign) = &mut self.foreign {
                     foreign.unwatch(id);
@@ -493,6 +551,7 @@ impl Backend for Mio {
         match self.table.get(id)? {
             PolledSource::Stream(stream) => Some(stream.socket.as_fd()),
             PolledSource::Listener(listener) => Some(listener.socket.as_fd()),
+            PolledSource::Datagrams(datagrams) => Some(datagrams.socket.as_fd()),
             _ => None,
         }
     }

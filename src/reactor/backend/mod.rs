@@ -12,6 +12,8 @@
 //! | [`connect`] | [`Connected`], [`ConnectFailed`] |
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
+//! | [`bind_datagrams`], [`receive`] | [`DatagramsReady`], after which [`receive_datagram`] returns them |
+//! | [`send_datagram`], [`send_datagrams`] | their result; [`SendReady`] when a full socket has room |
 //! | [`watch`], [`rewatch`] | [`Ready`], [`DescriptorLost`] |
 //! | [`waker`] | [`wait`] returns, and the [`poller`] becomes readable |
 //! | [`clock`] | the time, which is the backend's business too |
@@ -50,6 +52,11 @@
 //! [`send`]: Backend::send
 //! [`SendReady`]: Completion::SendReady
 //! [`Returned`]: BackendEvent::Returned
+//! [`bind_datagrams`]: Backend::bind_datagrams
+//! [`receive_datagram`]: Backend::receive_datagram
+//! [`send_datagram`]: Backend::send_datagram
+//! [`send_datagrams`]: Backend::send_datagrams
+//! [`DatagramsReady`]: Completion::DatagramsReady
 //! [`watch`]: Backend::watch
 //! [`rewatch`]: Backend::rewatch
 //! [`Ready`]: Completion::Ready
@@ -63,6 +70,7 @@
 mod adopted;
 mod any;
 mod closed;
+mod datagrams;
 mod fine_timer;
 mod foreign;
 mod mio;
@@ -76,11 +84,13 @@ mod system;
 mod table;
 #[cfg(test)]
 mod tests;
+pub(super) mod udp;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
 
 use std::any::Any;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,6 +98,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions};
 use crate::error::AdoptError;
 use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
@@ -102,6 +113,7 @@ pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(in crate::reactor) use self::socket_file::lock_of;
+pub(crate) use self::udp::{DatagramReceive, ReceivedDatagram};
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 use self::uring::Buffer;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
@@ -188,7 +200,8 @@ pub(crate) trait Backend {
     /// Starts a connection attempt. The outcome is a completion, even if it is known at once.
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
 
-    /// Starts or stops receiving.
+    /// Starts or stops receiving. A datagram socket with more to receive is reported again in the
+    /// next turn.
     fn receive(&mut self, id: Id, on: bool);
 
     /// Receives the bytes that arrived before a fatal error, which a send or [`Completion::Broken`]
@@ -246,6 +259,38 @@ pub(crate) trait Backend {
     /// go on.
     fn reopen(&mut self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a datagram socket under `id`, and starts to receive. Returns its address, and `true`
+    /// if an IPv6 socket reaches IPv4 addresses too. A backend without datagrams refuses.
+    ///
+    /// # Errors
+    /// The system's. `Unsupported`: the backend has no datagrams.
+    fn bind_datagrams(
+        &mut self,
+        _id: Id,
+        _address: SocketAddr,
+        _options: &DatagramSocketOptions,
+    ) -> io::Result<(SocketAddr, bool)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Receives a datagram of a socket that is [ready](Completion::DatagramsReady), as far as it
+    /// fits into `room`. If none was left to the next turn ([`receive`](Self::receive)), the socket
+    /// is not reported before something arrives.
+    fn receive_datagram(&mut self, _id: Id, _room: &mut [u8]) -> DatagramReceive {
+        DatagramReceive::Empty
+    }
+
+    /// Sends a datagram at once. `None` sends to the peer of a connected socket.
+    fn send_datagram(&mut self, _id: Id, _data: &[u8], _to: Option<SocketAddr>) -> DatagramSend {
+        DatagramSend::Failed(io::ErrorKind::NotConnected.into())
+    }
+
+    /// Sends the first datagrams of a queue, as many as one call takes. Returns their number. The
+    /// queue itself is not changed.
+    fn send_datagrams(&mut self, _id: Id, _queue: &DatagramQueue) -> (usize, DatagramSend) {
+        (0, DatagramSend::Failed(io::ErrorKind::NotConnected.into()))
     }
 
     /// Submits all pending requests to the system. The next [`wait`](Self::wait) does so too, but
@@ -317,7 +362,7 @@ pub(crate) trait Backend {
         socket::set_option(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
     }
 
-    /// Returns the descriptor of a stream or of a port, for reading its options.
+    /// Returns the descriptor of a stream, of a port or of a datagram socket, for its options.
     fn descriptor(&self, id: Id) -> Option<BorrowedFd<'_>>;
 
     /// Returns `true` if Nagle's algorithm is off.
@@ -460,6 +505,8 @@ pub(crate) enum Completion {
     /// A fatal network error. With `rest`, bytes that arrived before it were not handed over:
     /// [`Backend::receive_rest`] delivers them.
     Broken { error: io::Error, rest: bool },
+    /// A datagram socket may have something to receive.
+    DatagramsReady,
     /// A watched descriptor is ready.
     Ready(Ready),
     /// A watched descriptor was closed by its owner, or its number belongs to another file. `id`

@@ -1,6 +1,6 @@
-//! Readiness, reported as completions. Listeners and streams record the readiness that a poller
-//! reports once, and turn it into events when they are visited. Made for edge-triggered pollers; it
-//! depends on none of them.
+//! Readiness, reported as completions. Listeners, streams and datagram sockets record the readiness
+//! that a poller reports once, and turn it into events when they are visited. Made for
+//! edge-triggered pollers; it depends on none of them.
 
 use std::io;
 use std::mem;
@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::event::PollFlags;
 
+use super::datagrams::PolledDatagrams;
 use super::socket::{self, Accept, Receive, Send};
 use super::socket_file::SocketFile;
 use super::table::Requeue;
@@ -42,6 +43,8 @@ pub(super) enum PolledSource {
     /// A connection attempt. It already records the readiness of the stream that it may become.
     Connecting(PolledStream),
     Stream(PolledStream),
+    /// Boxed as well, since there are few.
+    Datagrams(Box<PolledDatagrams>),
 }
 
 pub(super) struct Listener {
@@ -179,12 +182,17 @@ impl PolledSource {
         if let Self::Stream(stream) = self { Some(stream) } else { None }
     }
 
+    pub(super) fn datagrams(&mut self) -> Option<&mut PolledDatagrams> {
+        if let Self::Datagrams(datagrams) = self { Some(datagrams) } else { None }
+    }
+
     /// Records the readiness that the poller reported. Returns `false` for a vacant source.
     pub(super) fn note(&mut self, readiness: Readiness) -> bool {
         match self {
             Self::Vacant => return false,
             Self::Listener(listener) => listener.waiting = true,
             Self::Connecting(stream) | Self::Stream(stream) => stream.readiness.add(readiness),
+            Self::Datagrams(datagrams) => datagrams.note(readiness),
         }
         true
     }
@@ -200,6 +208,7 @@ impl PolledSource {
             Self::Stream(stream) => return stream.next(inbox),
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Requeue::No),
+            Self::Datagrams(datagrams) => return datagrams.next(),
             Self::Vacant => (None, Requeue::No),
         };
         (completion.map(BackendEvent::Other), requeue)

@@ -81,7 +81,7 @@ pub(super) fn listen(
     address: &Address,
     options: &PortOptions,
 ) -> Result<(OwnedFd, Address, Option<SocketFile>), ListenRefusal> {
-    let socket = system::stream_socket(family(address))?;
+    let socket = system::nonblocking_socket(family(address), SocketType::STREAM)?;
     let mut file = None;
     if let Some(path) = address.unix().and_then(UnixAddress::as_path) {
         let mut made = SocketFile::before_bind(path, options.lock)?;
@@ -200,7 +200,7 @@ pub(super) fn not_accepted(error: Errno) -> Accept {
 /// Starts a connection. Returns its socket, and `true` if it is established already.
 pub(super) fn connect(to: &Address, options: &DialOptions) -> Result<(OwnedFd, bool), ConnectRefusal> {
     let address = system_address(to).map_err(ConnectRefusal::Socket)?;
-    let socket = system::stream_socket(family(to)).map_err(|error| match error {
+    let socket = system::nonblocking_socket(family(to), SocketType::STREAM).map_err(|error| match error {
         Errno::MFILE => ConnectRefusal::NoDescriptors(error.into()),
         error => ConnectRefusal::Socket(error.into()),
     })?;
@@ -558,6 +558,8 @@ pub(in crate::reactor) mod faults {
         Receive,
         Send,
         Wait,
+        ReceiveDatagram,
+        SendDatagram,
         // Requests to a ring.
         #[cfg(all(feature = "io-uring", target_os = "linux"))]
         RingAccept,
@@ -584,7 +586,7 @@ pub(in crate::reactor) mod faults {
     }
 
     thread_local! {
-        static PLAN: RefCell<[VecDeque<Fault>; 9]> = RefCell::default();
+        static PLAN: RefCell<[VecDeque<Fault>; 11]> = RefCell::default();
     }
 
     /// Plans faults for the next calls of that kind on this thread, one fault each.

@@ -13,6 +13,8 @@
 //! | `TCP_USER_TIMEOUT`, `TCP_QUICKACK` | supported | [`Unsupported`] | [`Unsupported`] |
 //! | whether a socket listens | `SO_ACCEPTCONN` | as Linux | a socket without a peer counts as one |
 //! | indices of network interfaces | Linux only: `SIOCGIFINDEX` | [`Unsupported`] | [`Unsupported`] |
+//! | IPv4 groups by the index of an interface | supported | [`Unsupported`] | [`Unsupported`] |
+//! | the whole length of a truncated datagram | supported | unknown | unknown |
 //!
 //! A missing feature is an error that names it. The exception is held-back segments, which only
 //! save packets. Other BSDs take the paths of FreeBSD, and no check of ours compiles for them.
@@ -20,6 +22,7 @@
 //! [`Unsupported`]: io::ErrorKind::Unsupported
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -53,16 +56,16 @@ pub(super) const RECEIVING: RecvFlags = RecvFlags::DONTWAIT;
 #[cfg(not(target_vendor = "apple"))]
 const NONBLOCKING: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
-/// Makes a nonblocking stream socket, which child programs do not inherit.
+/// Makes a nonblocking socket, which child programs do not inherit.
 #[cfg(not(target_vendor = "apple"))]
-pub(super) fn stream_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
-    rustix::net::socket_with(family, SocketType::STREAM, NONBLOCKING, None)
+pub(super) fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(family, kind, NONBLOCKING, None)
 }
 
-/// Makes a nonblocking stream socket, which child programs do not inherit.
+/// Makes a nonblocking socket, which child programs do not inherit.
 #[cfg(target_vendor = "apple")]
-pub(super) fn stream_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
-    let socket = unused_socket(family, SocketType::STREAM)?;
+pub(super) fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+    let socket = unused_socket(family, kind)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     sockopt::set_socket_nosigpipe(&socket, true)?;
     Ok(socket)
@@ -212,6 +215,73 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn peer_credentials(_socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     Err(unsupported("the socket option SO_PEERCRED"))
+}
+
+/// Receives a datagram. Returns its length, `true` if it was longer than `room`, and its sender.
+/// The length is that of the whole datagram.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn receive_datagram(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+) -> rustix::io::Result<(usize, bool, Option<SocketAddrAny>)> {
+    let most = room.len();
+    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    let (_, length, peer) = rustix::net::recvfrom(socket, room, flags)?;
+    Ok((length, length > most, peer))
+}
+
+/// Receives a datagram. Returns its length, `true` if it was longer than `room`, and its sender.
+/// The length is that of the received bytes: this system reports no other.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn receive_datagram(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+) -> rustix::io::Result<(usize, bool, Option<SocketAddrAny>)> {
+    use rustix::net::{RecvAncillaryBuffer, ReturnFlags};
+    let mut into = [io::IoSliceMut::new(room)];
+    let received = rustix::net::recvmsg(socket, &mut into, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)?;
+    Ok((received.bytes, received.flags.contains(ReturnFlags::TRUNC), received.address))
+}
+
+/// Sets the interface through which datagrams to IPv4 groups leave.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn set_outgoing_index(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let any = Ipv4Addr::UNSPECIFIED;
+    Ok(sockopt::set_ip_multicast_if_with_ifindex(socket, &any, &any, index)?)
+}
+
+/// Fails: this system names interfaces by their IPv4 addresses.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn set_outgoing_index(_socket: BorrowedFd<'_>, _index: u32) -> io::Result<()> {
+    Err(unsupported("an IPv4 interface by its index"))
+}
+
+/// Joins or leaves an IPv4 group on the interface with this index.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn change_group_by_index(
+    socket: BorrowedFd<'_>,
+    group: Ipv4Addr,
+    index: u32,
+    joins: bool,
+) -> io::Result<()> {
+    let any = Ipv4Addr::UNSPECIFIED;
+    if joins {
+        sockopt::set_ip_add_membership_with_ifindex(socket, &group, &any, index)?;
+    } else {
+        sockopt::set_ip_drop_membership_with_ifindex(socket, &group, &any, index)?;
+    }
+    Ok(())
+}
+
+/// Fails: this system names interfaces by their IPv4 addresses.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn change_group_by_index(
+    _socket: BorrowedFd<'_>,
+    _group: Ipv4Addr,
+    _index: u32,
+    _joins: bool,
+) -> io::Result<()> {
+    Err(unsupported("an IPv4 group by the index of an interface"))
 }
 
 /// Returns the index of the network interface with this name.

@@ -48,7 +48,11 @@ impl Core {
     #[inline(never)]
     pub(in crate::reactor) fn complete(self: &Rc<Self>, id: Id, completion: Completion) {
         match completion {
-            Completion::SendReady => self.with_transport(id, |transport| transport.update(|stream| stream.unblocked())),
+            Completion::SendReady => match self.joint(id) {
+                Some(joint) => joint.transport().update(|stream| stream.unblocked()),
+                None => self.datagrams_can_be_sent(id),
+            },
+            Completion::DatagramsReady => self.datagrams_ready(id),
             Completion::EndOfStream => match self.joint(id) {
                 Some(joint) => joint.end_of_stream(),
                 None => self.end_lingering(id),
@@ -366,6 +370,7 @@ impl Core {
                 drop(self.stop_port(&port, BacklogPolicy::Refuse));
             }
         }
+        self.stop_datagram_ports();
         for id in self.ids(|slot| matches!(slot, Slot::Connecting(_))) {
             self.attempt_stopped(id);
         }

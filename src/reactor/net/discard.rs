@@ -16,9 +16,15 @@ impl Core {
         let mut slots = self.slots.borrow_mut();
         let is_connection = match slots.get(id) {
             Some(Slot::Connected(_) | Slot::Client(_) | Slot::Counted(_) | Slot::Lingering(_)) => true,
-            Some(Slot::Reserved | Slot::Port(_) | Slot::Connecting(_) | Slot::Signals | Slot::Watched(_)) | None => {
-                false
-            }
+            Some(
+                Slot::Reserved
+                | Slot::Port(_)
+                | Slot::Connecting(_)
+                | Slot::Signals
+                | Slot::Datagrams(_)
+                | Slot::Watched(_),
+            )
+            | None => false,
         };
         let slot = if is_connection { slots.remove(id) } else { None };
         drop(slots);

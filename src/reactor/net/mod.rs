@@ -14,6 +14,7 @@
 //! | `unix.rs` | the same over UNIX sockets |
 //! | `shared.rs`, `port_role.rs` | ports that the reactors of a group share |
 //! | `options.rs` | the options of both |
+//! | `udp.rs` | UDP ports |
 //! | `resolver.rs` | host names, and interfaces by name |
 
 mod admission;
@@ -33,6 +34,7 @@ mod port_extras;
 pub(in crate::reactor) mod port_role;
 pub(in crate::reactor) mod resolver;
 pub(in crate::reactor) mod shared;
+mod udp;
 pub(in crate::reactor) mod unix;
 
 use std::cell::{Cell, RefCell};
@@ -60,6 +62,8 @@ pub(super) struct Net<N: ?Sized> {
     role: RefCell<Option<PortRole>>,
     /// The ports that hand connections over or receive them, by their numbers in the group.
     shared: RefCell<Vec<Weak<PortCore>>>,
+    /// The buffer for received datagrams, as long as the longest that was asked for.
+    datagram_room: Cell<Vec<u8>>,
 }
 
 impl<N: ?Sized> Net<N> {
@@ -71,7 +75,21 @@ impl<N: ?Sized> Net<N> {
             resolver: RefCell::new(Some(resolver)),
             role: RefCell::default(),
             shared: RefCell::default(),
+            datagram_room: Cell::default(),
         }
+    }
+
+    /// Takes the buffer for received datagrams, with at least `length` bytes.
+    fn take_datagram_room(&self, length: usize) -> Vec<u8> {
+        let mut room = self.datagram_room.take();
+        if room.len() < length {
+            room.resize(length, 0);
+        }
+        room
+    }
+
+    fn give_datagram_room(&self, room: Vec<u8>) {
+        self.datagram_room.set(room);
     }
 
     /// Returns the number of connections with a deadline.

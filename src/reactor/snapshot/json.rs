@@ -44,6 +44,7 @@ impl Snapshot {
         json.raw("connecting", self.connecting);
         json.raw("lingering", self.lingering);
         json.raw("descriptors", self.descriptors);
+        json.raw("datagram_ports", self.datagram_ports);
         let mut timers = Object::new();
         timers.raw("pending", self.timers.pending);
         timers.seconds("next_due", self.timers.next_due);

@@ -77,6 +77,8 @@ pub struct Snapshot {
     pub lingering: usize,
     /// Number of foreign descriptors that are [watched](crate::Reactor::watch).
     pub descriptors: usize,
+    /// Number of [datagram ports](crate::datagram).
+    pub datagram_ports: usize,
     /// The delayed calls.
     pub timers: TimersSnapshot,
     /// The load of the pool of [`defer_to_thread`](crate::Reactor::defer_to_thread).

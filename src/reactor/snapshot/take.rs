@@ -38,7 +38,7 @@ impl Reactor {
         let now = core.timers.seconds();
         let since = core.meter.get().and_then(|meter| meter.since());
         let totals = core.meter.get().filter(|_| since.is_some()).map(|meter| meter.totals());
-        let Tables { connections, ports, connecting, lingering, descriptors } = core.tables();
+        let Tables { connections, ports, connecting, lingering, descriptors, datagram_ports } = core.tables();
         Snapshot {
             time: now,
             backend: self.backend(),
@@ -52,6 +52,7 @@ impl Reactor {
             connecting,
             lingering,
             descriptors,
+            datagram_ports,
             timers: TimersSnapshot {
                 pending: core.timers.len(),
                 next_due: core.timers.next_deadline().map(|due| due.saturating_sub(now)),
@@ -91,6 +92,7 @@ struct Tables {
     connecting: usize,
     lingering: usize,
     descriptors: usize,
+    datagram_ports: usize,
 }
 
 impl Core {
@@ -108,6 +110,7 @@ impl Core {
                 Some(Slot::Connecting(_)) => tables.connecting += 1,
                 Some(Slot::Lingering(_)) => tables.lingering += 1,
                 Some(Slot::Watched(_)) => tables.descriptors += 1,
+                Some(Slot::Datagrams(_)) => tables.datagram_ports += 1,
                 Some(slot @ (Slot::Client(_) | Slot::Connected(_) | Slot::Counted(_))) => {
                     let is_client = matches!(slot, Slot::Client(_));
                     let shown = slot.joint().map(|joint| self.connection_snapshot(id, &**joint, is_client));

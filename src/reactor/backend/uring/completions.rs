@@ -34,8 +34,10 @@ impl Uring {
             }
             Kind::Poll => return Some((id, self.polled(id, done.poll_flags(), goes_on)?.into())),
             Kind::Room => {
-                if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get_mut(id) {
-                    stream.armed = goes_on;
+                match self.table.get_mut(id) {
+                    Some(RingSource::Polled(Polled::Stream(stream))) => stream.armed = goes_on,
+                    Some(RingSource::Polled(Polled::Datagrams(datagrams))) => datagrams.is_armed = goes_on,
+                    _ => {}
                 }
                 self.note(id, done.poll_flags());
             }
@@ -80,9 +82,12 @@ impl Uring {
 
     /// Polls again after a poll that ended although it need not.
     fn poll_again(&mut self, id: Id) {
-        if let Some(RingSource::Polled(Polled::Stream(stream))) = self.table.get(id) {
-            self.ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
-        }
+        let socket = match self.table.get(id) {
+            Some(RingSource::Polled(Polled::Stream(stream))) => stream.socket.as_raw_fd(),
+            Some(RingSource::Polled(Polled::Datagrams(datagrams))) => datagrams.socket.as_raw_fd(),
+            _ => return,
+        };
+        self.ring.poll(Kind::Poll, id, socket, READABLE, true);
     }
 
     /// Counts a completion for a closed source, unless its request was cancelled: that is the

@@ -7,6 +7,7 @@
 //! | a port | one multishot accept; one accept at a time if the system has no multishot accept |
 //! | a UNIX stream | readiness, because descriptors come with the bytes |
 //! | a connection attempt | readiness |
+//! | a datagram socket | readiness, and plain calls |
 //! | the poller of foreign descriptors (`foreign.rs`) | readiness |
 //! | a port without descriptors left | readiness, until there are descriptors again |
 //!
@@ -40,6 +41,7 @@ mod waker;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,15 +55,18 @@ use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
 use self::waker::RingWaker;
 use super::adopted::{self, AdoptedOptions, Examined, Role};
+use super::datagrams::PolledDatagrams;
 use super::foreign::ForeignDescriptors;
 use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
 use super::socket::{self, Send};
 use super::table::Table;
+use super::udp::{self, BoundUdp, DatagramReceive, no_such_socket};
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
 };
 use crate::address::Address;
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions};
 use crate::error::AdoptError;
 use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::id::Id;
@@ -135,6 +140,22 @@ impl Uring {
         Ok(self.foreign.as_mut().expect("it was just made"))
     }
 
+    fn datagrams(&mut self, id: Id) -> Option<&mut PolledDatagrams> {
+        match self.table.get_mut(id)? {
+            RingSource::Polled(polled) => polled.datagrams(),
+            RingSource::Stream(_) | RingSource::Port(_) => None,
+        }
+    }
+
+    /// Polls a datagram socket for room to write, when it is full for the first time.
+    fn await_room(&mut self, id: Id) {
+        if let Some(RingSource::Polled(Polled::Datagrams(datagrams))) = self.table.get_mut(id)
+            && datagrams.is_to_be_armed()
+        {
+            self.ring.poll(Kind::Room, id, datagrams.socket.as_raw_fd(), PollFlags::OUT, true);
+        }
+    }
+
     /// Fast path: returns `true` if a receive returned bytes that fit the budget of this turn, and
     /// goes on.
     #[inline(always)]
@@ -169,6 +190,10 @@ impl Backend for Uring {
                 RingSource::Port(port) => port.adopt(id, ring),
                 RingSource::Polled(Polled::Connecting(attempt)) => {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
+                }
+                RingSource::Polled(Polled::Datagrams(datagrams)) => {
+                    datagrams.is_armed = false;
+                    ring.poll(Kind::Poll, id, datagrams.socket.as_raw_fd(), READABLE, true);
                 }
                 RingSource::Stream(_) | RingSource::Polled(_) => {}
             }
@@ -325,6 +350,7 @@ impl Backend for Uring {
                 stream.receiving = on;
                 on && stream.is_readable()
             }
+            Some(RingSource::Polled(Polled::Datagrams(datagrams))) => datagrams.set_receiving(on),
             _ => false,
         };
         if is_due {
@@ -357,6 +383,44 @@ impl Backend for Uring {
             }
             _ => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    fn bind_datagrams(
+        &mut self,
+        id: Id,
+        address: SocketAddr,
+        options: &DatagramSocketOptions,
+    ) -> io::Result<(SocketAddr, bool)> {
+        // Sockets that were closed in this turn may still hold their descriptors and addresses.
+        let bound = udp::bind(address, options).or_else(|error| match error {
+            Errno::MFILE | Errno::ADDRINUSE => {
+                self.flush();
+                udp::bind(address, options)
+            }
+            error => Err(error),
+        });
+        let BoundUdp { socket, host, is_dual } = bound?;
+        self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
+        self.table.insert(id, RingSource::Polled(Polled::Datagrams(Box::new(PolledDatagrams::new(socket)))));
+        Ok((host, is_dual))
+    }
+
+    fn receive_datagram(&mut self, id: Id, room: &mut [u8]) -> DatagramReceive {
+        self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(room))
+    }
+
+    fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+        let Some(datagrams) = self.datagrams(id) else { return no_such_socket() };
+        let result = datagrams.send(data, to);
+        self.await_room(id);
+        result
+    }
+
+    fn send_datagrams(&mut self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend) {
+        let Some(datagrams) = self.datagrams(id) else { return (0, no_such_socket()) };
+        let sent = datagrams.send_queue(queue);
+        self.await_room(id);
+        sent
     }
 
     fn recall(&mut self, id: Id) -> Option<(InFlight, io::Result<usize>)> {
@@ -403,6 +467,15 @@ impl Backend for Uring {
                     self.ring.cancel(Kind::Room, id);
                 }
                 self.ring.close(stream.socket);
+            }
+            RingSource::Polled(Polled::Datagrams(datagrams)) => {
+                self.ring.cancel(Kind::Poll, id);
+                if datagrams.is_armed {
+                    self.ring.cancel(Kind::Room, id);
+                }
+                // The address is free when this returns, as on mio.
+                self.flush();
+                drop(datagrams);
             }
             RingSource::Polled(Polled::Vacant) => {
                 if let Some(foreign) = &mut self.foreign {
@@ -510,6 +583,7 @@ impl Backend for Uring {
         match self.table.get(id)? {
             RingSource::Stream(flow) => Some(flow.socket.as_fd()),
             RingSource::Polled(Polled::Stream(stream)) => Some(stream.socket.as_fd()),
+            RingSource::Polled(Polled::Datagrams(datagrams)) => Some(datagrams.socket.as_fd()),
             RingSource::Port(port) => Some(port.socket()),
             _ => None,
         }

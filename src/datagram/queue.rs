@@ -1,0 +1,147 @@
+//! [`DatagramQueue`]: the datagrams that wait because the socket is full.
+//!
+//! - All bytes stand in one buffer, one datagram behind the other. So a queued datagram costs no
+//!   allocation of its own, and a batch is a list of slices.
+//! - The queue is bounded in bytes. Each datagram counts [`COST`] bytes more than it has, so empty
+//!   datagrams are bounded too.
+//! - A datagram that finds no room is refused. The queue never drops an earlier one in its place.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Bytes that a datagram counts beside its own. 64: about the size of its entry, rounded up.
+pub(crate) const COST: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct DatagramQueue {
+    /// The bytes of the queued datagrams, behind those of the sent ones.
+    bytes: Vec<u8>,
+    /// The start of the first queued datagram.
+    start: usize,
+    entries: VecDeque<QueuedDatagram>,
+    limit: usize,
+}
+
+/// The length and the destination of a queued datagram. `None` is the peer of a connected socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct QueuedDatagram {
+    length: usize,
+    to: Option<SocketAddr>,
+}
+
+impl DatagramQueue {
+    /// Makes a queue for `limit` bytes, the costs of the datagrams included.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), start: 0, entries: VecDeque::new(), limit }
+    }
+
+    /// Queues a datagram. Returns `false` if there is no room.
+    pub(crate) fn push(&mut self, data: &[u8], to: Option<SocketAddr>) -> bool {
+        if self.size().saturating_add(data.len()).saturating_add(COST) > self.limit {
+            return false;
+        }
+        self.bytes.extend_from_slice(data);
+        self.entries.push_back(QueuedDatagram { length: data.len(), to });
+        true
+    }
+
+    /// Returns the first datagrams, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], Option<SocketAddr>)> {
+        let mut rest = &self.bytes[self.start..];
+        self.entries.iter().map(move |entry| {
+            let (data, behind) = rest.split_at(entry.length);
+            rest = behind;
+            (data, entry.to)
+        })
+    }
+
+    /// Removes the first `count` datagrams.
+    pub(crate) fn remove(&mut self, count: usize) {
+        for entry in self.entries.drain(..count.min(self.entries.len())) {
+            self.start += entry.length;
+        }
+        if self.entries.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        } else if self.start > self.bytes.len() / 2 {
+            // Each byte is moved at most once for each byte that was sent.
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Removes all datagrams, and gives the memory back.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the size that counts against the limit.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len() - self.start + self.entries.len() * COST
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(port: u16) -> Option<SocketAddr> {
+        Some(([127, 0, 0, 1], port).into())
+    }
+
+    /// Datagrams leave in order, with their boundaries and destinations, empty ones too.
+    #[test]
+    fn datagrams_keep_their_boundaries() {
+        let mut queue = DatagramQueue::new(10_000);
+        let sent: [(&[u8], _); 4] = [(b"one", to(1)), (b"", to(2)), (b"three", None), (b"4", to(4))];
+        for (data, to) in sent {
+            assert!(queue.push(data, to));
+        }
+        assert_eq!(queue.iter().collect::<Vec<_>>(), sent);
+        queue.remove(3);
+        assert_eq!(queue.iter().collect::<Vec<_>>(), sent[3..]);
+        assert!(queue.push(b"five", None));
+        queue.remove(9);
+        assert!(queue.is_empty() && queue.size() == 0 && queue.iter().next().is_none());
+    }
+
+    /// The limit holds at its edge, and for datagrams without a byte.
+    #[test]
+    fn the_limit_counts_bytes_and_datagrams() {
+        let mut queue = DatagramQueue::new(2 * COST + 10);
+        assert!(queue.push(b"12345", None));
+        assert!(!queue.push(b"123456", None), "one byte too many");
+        assert!(queue.push(b"12345", None));
+        assert!(!queue.push(b"", None), "an empty datagram has a cost");
+        queue.remove(1);
+        assert!(queue.push(b"", None));
+        let mut empty = DatagramQueue::new(100 * COST);
+        assert_eq!((0..1_000).filter(|_| empty.push(b"", None)).count(), 100);
+    }
+
+    /// Sent bytes do not pile up in front of a queue that is never empty.
+    #[test]
+    fn a_queue_that_is_never_empty_does_not_grow() {
+        let mut queue = DatagramQueue::new(100_000);
+        assert!(queue.push(&[0; 100], None));
+        for byte in 1..=200_u8 {
+            assert!(queue.push(&[byte; 100], None));
+            queue.remove(1);
+            assert_eq!(queue.iter().next(), Some((&[byte; 100][..], None)));
+        }
+        assert!(queue.bytes.len() <= 400, "{} bytes are kept for one datagram", queue.bytes.len());
+    }
+}

@@ -1,0 +1,95 @@
+//! [`PolledDatagrams`]: a datagram socket that is polled for readiness, edge-triggered, on mio and
+//! on io_uring.
+//!
+//! The poller reports an edge once. So readable is recorded, and holds until a receive has found
+//! the socket empty. The reactor receives one datagram at a time, within its budget of a turn. When
+//! that is used up, [`Backend::receive`](super::Backend::receive) queues the socket for the next
+//! turn.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::readiness::Readiness;
+use super::table::Requeue;
+use super::udp::{self, DatagramReceive};
+use super::{BackendEvent, Completion};
+use crate::datagram::{DatagramQueue, DatagramSend};
+
+/// See the module.
+pub(super) struct PolledDatagrams {
+    pub(super) socket: OwnedFd,
+    /// There may be a datagram, or an error to receive.
+    is_readable: bool,
+    /// There may be room, which the poller has reported since the last full send.
+    is_writable: bool,
+    is_receiving: bool,
+    /// A send waits for room.
+    is_blocked: bool,
+    /// The poller is registered for room to write.
+    pub(super) is_armed: bool,
+}
+
+impl PolledDatagrams {
+    /// Makes a source that is registered for reading. Its readiness is unknown.
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self { socket, is_readable: false, is_writable: false, is_receiving: true, is_blocked: false, is_armed: false }
+    }
+
+    /// Records the readiness that the poller reported. An error is received.
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.is_readable |= readiness.has(Readiness::READABLE) || readiness.has(Readiness::FAILED);
+        self.is_writable |= readiness.has(Readiness::WRITABLE);
+    }
+
+    /// Returns the next event.
+    pub(super) fn next(&mut self) -> (Option<BackendEvent>, Requeue) {
+        if self.is_blocked && self.is_writable {
+            self.is_blocked = false;
+            return (Some(Completion::SendReady.into()), Requeue::Now);
+        }
+        if self.is_receiving && self.is_readable {
+            return (Some(Completion::DatagramsReady.into()), Requeue::No);
+        }
+        (None, Requeue::No)
+    }
+
+    /// Starts or stops receiving. Returns `true` if there may be something to receive.
+    pub(super) fn set_receiving(&mut self, on: bool) -> bool {
+        self.is_receiving = on;
+        on && self.is_readable
+    }
+
+    /// Receives a datagram.
+    pub(super) fn receive(&mut self, room: &mut [u8]) -> DatagramReceive {
+        let received = udp::receive(self.socket.as_fd(), room);
+        if let DatagramReceive::Empty = received {
+            self.is_readable = false;
+        }
+        received
+    }
+
+    /// Sends a datagram. A full socket waits for room, which the next edge reports.
+    pub(super) fn send(&mut self, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+        let result = udp::send(self.socket.as_fd(), data, to);
+        self.note_result(&result);
+        result
+    }
+
+    /// Sends the first datagrams of a queue.
+    pub(super) fn send_queue(&mut self, queue: &DatagramQueue) -> (usize, DatagramSend) {
+        let (taken, result) = udp::send_queue(self.socket.as_fd(), queue);
+        self.note_result(&result);
+        (taken, result)
+    }
+
+    fn note_result(&mut self, result: &DatagramSend) {
+        if let DatagramSend::Full = result {
+            (self.is_blocked, self.is_writable) = (true, false);
+        }
+    }
+
+    /// Returns `true`, once, if the poller is to be registered for room to write.
+    pub(super) fn is_to_be_armed(&mut self) -> bool {
+        self.is_blocked && !std::mem::replace(&mut self.is_armed, true)
+    }
+}

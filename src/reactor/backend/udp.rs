@@ -1,0 +1,281 @@
+//! The socket calls of UDP, sorted into the reactions of a backend, as `socket.rs` does for
+//! streams. No call waits. Interrupted calls are repeated here. Several queued datagrams leave in
+//! one call on Linux (`sendmmsg`).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
+
+#[cfg(test)]
+use super::socket::faults;
+use super::system::{self, SENDING};
+use crate::datagram::{
+    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, InterfaceChoice,
+};
+
+/// The result of a receive.
+#[derive(Debug)]
+pub(crate) enum DatagramReceive {
+    /// A datagram, whose first bytes are in the buffer.
+    Datagram(ReceivedDatagram),
+    /// There is none.
+    Empty,
+    /// The peer has refused a datagram. There may be others to receive.
+    Refused,
+    /// The receive failed, and is to be tried again after a while.
+    Failed(io::Error),
+}
+
+/// A received datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReceivedDatagram {
+    /// Number of its bytes in the buffer.
+    pub(crate) filled: usize,
+    /// The datagram was longer than the buffer. Its whole length, where the system reports it.
+    pub(crate) truncated: Option<Option<usize>>,
+    pub(crate) peer: SocketAddr,
+}
+
+/// A bound UDP socket.
+pub(super) struct BoundUdp {
+    pub(super) socket: OwnedFd,
+    pub(super) host: SocketAddr,
+    /// The socket is of IPv6 and reaches IPv4 addresses too.
+    pub(super) is_dual: bool,
+}
+
+/// Makes a UDP socket.
+pub(super) fn bind(address: SocketAddr, options: &DatagramSocketOptions) -> rustix::io::Result<BoundUdp> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = system::nonblocking_socket(family, SocketType::DGRAM)?;
+    if let (Some(only), SocketAddr::V6(_)) = (options.ipv6_only, address) {
+        sockopt::set_ipv6_v6only(&socket, only)?;
+    }
+    // These are off by default.
+    if options.reuse_address {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if options.reuse_port {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    if options.broadcast {
+        sockopt::set_socket_broadcast(&socket, true)?;
+    }
+    if let Some(bytes) = options.receive_buffer {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes as usize)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    let host = local_address(socket.as_fd())?;
+    let is_dual = host.is_ipv6() && host.ip().is_unspecified() && !sockopt::ipv6_v6only(&socket)?;
+    Ok(BoundUdp { socket, host, is_dual })
+}
+
+/// Gives a socket a peer. Returns its own address.
+pub(in crate::reactor) fn connect(socket: BorrowedFd<'_>, peer: SocketAddr) -> io::Result<SocketAddr> {
+    rustix::net::connect(socket, &peer)?;
+    Ok(local_address(socket)?)
+}
+
+/// Receives a datagram.
+pub(super) fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> DatagramReceive {
+    loop {
+        #[cfg(test)]
+        let received =
+            faults::call(faults::SystemCall::ReceiveDatagram, || system::receive_datagram(socket, &mut *room));
+        #[cfg(not(test))]
+        let received = system::receive_datagram(socket, &mut *room);
+        return match received.map(|(whole, truncated, peer)| (whole, truncated, peer.and_then(inet))) {
+            Ok((length, false, Some(peer))) => {
+                DatagramReceive::Datagram(ReceivedDatagram { filled: length, truncated: None, peer })
+            }
+            Ok((length, true, Some(peer))) => {
+                let whole = (length > room.len()).then_some(length);
+                let datagram = ReceivedDatagram { filled: length.min(room.len()), truncated: Some(whole), peer };
+                DatagramReceive::Datagram(datagram)
+            }
+            // No UDP socket of ours receives from an address of another family.
+            Ok((_, _, None)) => continue,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => DatagramReceive::Empty,
+            Err(Errno::CONNREFUSED) => DatagramReceive::Refused,
+            Err(error) => DatagramReceive::Failed(error.into()),
+        };
+    }
+}
+
+/// Sends a datagram. `None` sends to the peer.
+pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+    let call = || match to {
+        Some(to) => rustix::net::sendto(socket, data, SENDING, &to),
+        None => rustix::net::send(socket, data, SENDING),
+    };
+    loop {
+        #[cfg(test)]
+        let sent = faults::call(faults::SystemCall::SendDatagram, call);
+        #[cfg(not(test))]
+        let sent = call();
+        match sent {
+            Err(Errno::INTR) => {}
+            sent => return sort_sent(sent),
+        }
+    }
+}
+
+/// Sends the first datagrams of a queue, as many as one call takes. Returns their number.
+#[cfg(target_os = "linux")]
+pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue) -> (usize, DatagramSend) {
+    use std::io::IoSlice;
+
+    use rustix::net::{MMsgHdr, SendAncillaryBuffer};
+
+    /// Datagrams in one call. 64: then the call costs little beside its datagrams.
+    const BATCH: usize = 64;
+
+    let mut slices = [[IoSlice::new(&[])]; BATCH];
+    let mut addresses: [Option<SocketAddrAny>; BATCH] = [const { None }; BATCH];
+    let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
+        std::array::from_fn(|_| SendAncillaryBuffer::default());
+    let mut count = 0;
+    for (data, to) in queue.iter().take(BATCH) {
+        slices[count] = [IoSlice::new(data)];
+        addresses[count] = to.map(SocketAddrAny::from);
+        count += 1;
+    }
+    let parts = slices.iter().zip(&addresses).zip(&mut controls).take(count);
+    let mut messages: Vec<MMsgHdr<'_>> = parts
+        .map(|((slice, address), control)| match address {
+            Some(address) => MMsgHdr::new_with_addr(address, slice, control),
+            None => MMsgHdr::new(slice, control),
+        })
+        .collect();
+    loop {
+        #[cfg(test)]
+        let sent =
+            faults::call(faults::SystemCall::SendDatagram, || rustix::net::sendmmsg(socket, &mut messages, SENDING));
+        #[cfg(not(test))]
+        let sent = rustix::net::sendmmsg(socket, &mut messages, SENDING);
+        return match sent {
+            Err(Errno::INTR) => continue,
+            Ok(taken) => (taken, DatagramSend::Sent),
+            Err(error) => (0, sort_sent(Err(error))),
+        };
+    }
+}
+
+/// Sends the first datagram of a queue: this system has no call for several.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue) -> (usize, DatagramSend) {
+    let Some((data, to)) = queue.iter().next() else { return (0, DatagramSend::Sent) };
+    match send(socket, data, to) {
+        DatagramSend::Sent => (1, DatagramSend::Sent),
+        result => (0, result),
+    }
+}
+
+/// Returns the result of a send for an id without a datagram socket.
+pub(super) fn no_such_socket() -> DatagramSend {
+    DatagramSend::Failed(io::ErrorKind::NotConnected.into())
+}
+
+/// Sorts the result of a send that was not interrupted.
+fn sort_sent(sent: rustix::io::Result<usize>) -> DatagramSend {
+    match sent {
+        Ok(_) => DatagramSend::Sent,
+        Err(Errno::AGAIN) => DatagramSend::Full,
+        Err(Errno::NOBUFS | Errno::NOMEM) => DatagramSend::Starved,
+        Err(Errno::CONNREFUSED) => DatagramSend::Refused,
+        Err(Errno::MSGSIZE) => DatagramSend::TooLong,
+        Err(error) => DatagramSend::Failed(error.into()),
+    }
+}
+
+/// Sets an option.
+pub(in crate::reactor) fn set_option(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<()> {
+    let is_ipv4 = local_address(socket)?.is_ipv4();
+    match (option, is_ipv4) {
+        (DatagramOption::Broadcast(on), _) => sockopt::set_socket_broadcast(socket, on)?,
+        (DatagramOption::ReceiveBuffer(bytes), _) => sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?,
+        (DatagramOption::SendBuffer(bytes), _) => sockopt::set_socket_send_buffer_size(socket, bytes as usize)?,
+        (DatagramOption::MulticastTtl(ttl), true) => sockopt::set_ip_multicast_ttl(socket, ttl.into())?,
+        (DatagramOption::MulticastTtl(ttl), false) => sockopt::set_ipv6_multicast_hops(socket, ttl.into())?,
+        (DatagramOption::MulticastLoopback(on), true) => sockopt::set_ip_multicast_loop(socket, on)?,
+        (DatagramOption::MulticastLoopback(on), false) => sockopt::set_ipv6_multicast_loop(socket, on)?,
+        (DatagramOption::OutgoingInterface(InterfaceChoice::Index(index)), true) => {
+            system::set_outgoing_index(socket, index)?;
+        }
+        (DatagramOption::OutgoingInterface(interface), true) => {
+            sockopt::set_ip_multicast_if(socket, &address_of(interface))?;
+        }
+        (DatagramOption::OutgoingInterface(interface), false) => {
+            sockopt::set_ipv6_multicast_if(socket, index_of(interface)?)?;
+        }
+        (DatagramOption::JoinGroup(group, interface), _) => change_group(socket, group, interface, true)?,
+        (DatagramOption::LeaveGroup(group, interface), _) => change_group(socket, group, interface, false)?,
+    }
+    Ok(())
+}
+
+/// Returns the value of an option.
+pub(in crate::reactor) fn option(socket: BorrowedFd<'_>, option: DatagramValue) -> io::Result<u32> {
+    let is_ipv4 = local_address(socket)?.is_ipv4();
+    let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    Ok(match (option, is_ipv4) {
+        (DatagramValue::Broadcast, _) => sockopt::socket_broadcast(socket)?.into(),
+        (DatagramValue::ReceiveBuffer, _) => bytes(sockopt::socket_recv_buffer_size(socket)?),
+        (DatagramValue::SendBuffer, _) => bytes(sockopt::socket_send_buffer_size(socket)?),
+        (DatagramValue::MulticastTtl, true) => sockopt::ip_multicast_ttl(socket)?,
+        (DatagramValue::MulticastTtl, false) => sockopt::ipv6_multicast_hops(socket)?,
+        (DatagramValue::MulticastLoopback, true) => sockopt::ip_multicast_loop(socket)?.into(),
+        (DatagramValue::MulticastLoopback, false) => sockopt::ipv6_multicast_loop(socket)?.into(),
+    })
+}
+
+fn change_group(socket: BorrowedFd<'_>, group: IpAddr, interface: InterfaceChoice, joins: bool) -> io::Result<()> {
+    match (group, interface) {
+        (IpAddr::V4(group), InterfaceChoice::Index(index)) => {
+            system::change_group_by_index(socket, group, index, joins)
+        }
+        (IpAddr::V4(group), interface) if joins => {
+            Ok(sockopt::set_ip_add_membership(socket, &group, &address_of(interface))?)
+        }
+        (IpAddr::V4(group), interface) => Ok(sockopt::set_ip_drop_membership(socket, &group, &address_of(interface))?),
+        (IpAddr::V6(group), interface) if joins => {
+            Ok(sockopt::set_ipv6_add_membership(socket, &group, index_of(interface)?)?)
+        }
+        (IpAddr::V6(group), interface) => Ok(sockopt::set_ipv6_drop_membership(socket, &group, index_of(interface)?)?),
+    }
+}
+
+/// Returns the address that names an interface to IPv4. The unspecified address is the default.
+fn address_of(interface: InterfaceChoice) -> Ipv4Addr {
+    match interface {
+        InterfaceChoice::Address(address) => address,
+        InterfaceChoice::Default | InterfaceChoice::Index(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+/// Returns the index that names an interface to IPv6. Zero is the default.
+fn index_of(interface: InterfaceChoice) -> io::Result<u32> {
+    match interface {
+        InterfaceChoice::Default => Ok(0),
+        InterfaceChoice::Index(index) => Ok(index),
+        InterfaceChoice::Address(_) => {
+            let reason = "an IPv6 socket takes the index or the name of an interface, and no IPv4 address";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+        }
+    }
+}
+
+fn local_address(socket: BorrowedFd<'_>) -> rustix::io::Result<SocketAddr> {
+    inet(rustix::net::getsockname(socket)?).ok_or(Errno::AFNOSUPPORT)
+}
+
+fn inet(address: SocketAddrAny) -> Option<SocketAddr> {
+    SocketAddr::try_from(address).ok()
+}

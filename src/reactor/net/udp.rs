@@ -1,0 +1,282 @@
+//! UDP ports (Twisted: `listenUDP`, `listenMulticast`, `twisted.internet.udp`): binding, receiving
+//! and sending, between datagram protocols and the backend.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use crate::address::unmapped;
+use crate::datagram::{
+    DatagramDriver, DatagramJoint, DatagramOption, DatagramProtocol, DatagramSend, DatagramState, DatagramTransport,
+    DatagramValue, UdpOptions,
+};
+use crate::error::{ListenError, LoopWaits};
+use crate::reactor::backend::{DatagramReceive, ReceivedDatagram, udp};
+use crate::reactor::{Core, Reactor, Slot};
+use crate::time::Clock;
+use crate::transport::id::Id;
+
+/// Datagrams that one port may deliver in a turn, empty ones included. 128: so many short callbacks
+/// take well under a millisecond, and a flood leaves the other sources their share of each turn.
+const DATAGRAMS_PER_TURN: usize = 128;
+
+/// Bytes that one port may deliver in a turn. 256 KiB, as Twisted takes per event.
+const BYTES_PER_TURN: usize = 256 * 1024;
+
+/// Delay before a call is tried again that failed because the system lacks memory, or for an
+/// unknown reason. As for streams.
+const RETRY: Duration = Duration::from_millis(10);
+
+impl Reactor {
+    /// Binds a UDP port, and calls `protocol` for each datagram (Twisted: `listenUDP`,
+    /// `listenMulticast`). The address is of IPv4 or IPv6. Port 0 lets the system choose a port:
+    /// see [`DatagramTransport::host`].
+    ///
+    /// The port is bound and the protocol started when this returns. The port stays open without a
+    /// handle, until [`stop_listening`](DatagramTransport::stop_listening) or the end of the
+    /// reactor. In one turn it delivers 128 datagrams or 256 KiB at most, so that a flood does not
+    /// hold up others. A client sends from such a port too.
+    ///
+    /// ```
+    /// use ropewalk::datagram::UdpOptions;
+    /// use ropewalk::interfaces::*;
+    /// use ropewalk::{Address, DatagramTransport, Reactor, Result};
+    ///
+    /// struct Echo;
+    ///
+    /// impl DatagramProtocol for Echo {
+    ///     fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], peer: &Address) -> Result<()> {
+    ///         transport.write(data, peer)?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let port = reactor.listen_udp("127.0.0.1:0".parse()?, &UdpOptions::new(), Echo)?;
+    /// println!("listening on {}", port.host());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ListenError`]: the address is in use, not local or not allowed; an option does not fit the
+    /// address; `start_protocol` failed; the reactor is on a simulated network, which has no
+    /// datagrams; it is stopping or closed.
+    pub fn listen_udp(
+        &self,
+        address: SocketAddr,
+        options: &UdpOptions,
+        protocol: impl DatagramProtocol,
+    ) -> Result<DatagramTransport, ListenError> {
+        self.0.listen_udp(unmapped(address), options, Box::new(protocol))
+    }
+}
+
+impl Core {
+    fn listen_udp(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        options: &UdpOptions,
+        protocol: Box<dyn DatagramProtocol>,
+    ) -> Result<DatagramTransport, ListenError> {
+        self.may_listen()?;
+        if options.socket.ipv6_only.is_some() && address.is_ipv4() {
+            return Err(ListenError::NotIpv6 { address: address.into(), option: "ipv6_only" });
+        }
+        let id = self.slots.borrow_mut().insert(Slot::Reserved);
+        let bind = || self.backend_for_request()?.bind_datagrams(id, address, &options.socket);
+        let (host, is_dual) = bind().map_err(|source| {
+            self.slots.borrow_mut().remove(id);
+            refusal(address, source)
+        })?;
+        let driver: Weak<Self> = Rc::downgrade(self);
+        let transport = DatagramTransport::new(DatagramState::new(driver, id, host, is_dual, options.limits));
+        let joint = Rc::new(DatagramJoint::new(transport.clone(), protocol));
+        if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
+            *slot = Slot::Datagrams(Rc::clone(&joint));
+        }
+        // The loop must not be entered meanwhile: it would call the protocol again.
+        let entered = self.context.enter();
+        let started = joint.start();
+        drop(entered);
+        match started {
+            Ok(()) if self.is_closed() => Err(ListenError::ReactorGone),
+            Ok(()) => Ok(transport),
+            Err(failure) => {
+                // The protocol may have stopped the port itself, and is then told of the end.
+                if transport.is_listening() {
+                    joint.discard();
+                    self.slots.borrow_mut().remove(id);
+                    self.close_source(id, false, joint);
+                }
+                Err(ListenError::Protocol(failure))
+            }
+        }
+    }
+
+    /// Phase 6: delivers the datagrams of a port, within its budget.
+    pub(super) fn datagrams_ready(self: &Rc<Self>, id: Id) {
+        let Some(joint) = self.datagram_joint(id) else { return };
+        let most = joint.transport().max_packet_bytes();
+        let mut room = self.net.take_datagram_room(most);
+        let (mut datagrams, mut bytes) = (0, 0);
+        // A callback may stop or pause the port, or fork. In the child, the socket belongs to the
+        // parent.
+        while joint.is_receiving() && !self.is_forked_child() {
+            if datagrams == DATAGRAMS_PER_TURN || bytes >= BYTES_PER_TURN {
+                self.backend.borrow_mut().receive(id, true);
+                break;
+            }
+            let received = self.backend.borrow_mut().receive_datagram(id, &mut room[..most]);
+            // Refusals count as well, since a peer can cause them.
+            datagrams += 1;
+            match received {
+                DatagramReceive::Datagram(ReceivedDatagram { filled, truncated, peer }) => {
+                    bytes += filled;
+                    let data = &room[..filled];
+                    self.measured("datagram_received", || joint.datagram_received(data, truncated, &peer.into()));
+                }
+                DatagramReceive::Refused => self.measured("connection_refused", || joint.connection_refused()),
+                DatagramReceive::Empty => break,
+                DatagramReceive::Failed(error) => {
+                    let host = joint.transport().host();
+                    tracing::warn!(%host, %error, "a datagram port cannot receive, and tries again");
+                    self.later(id, move |core, joint| core.resume(id, joint));
+                    break;
+                }
+            }
+        }
+        self.net.give_datagram_room(room);
+    }
+
+    /// A full socket has room.
+    pub(super) fn datagrams_can_be_sent(&self, id: Id) {
+        if let Some(joint) = self.datagram_joint(id) {
+            self.flush_datagrams(id, &joint);
+        }
+    }
+
+    /// Stops the datagram ports, because the reactor stops.
+    pub(super) fn stop_datagram_ports(&self) {
+        let ids = self.slots.borrow().ids(|slot| matches!(slot, Slot::Datagrams(_)));
+        for joint in ids.into_iter().filter_map(|id| self.datagram_joint(id)) {
+            // Every call of `stop_listening` has a Deferred of its own.
+            drop(joint.transport().stop_listening());
+        }
+    }
+
+    fn datagram_joint(&self, id: Id) -> Option<Rc<DatagramJoint>> {
+        match self.slots.borrow().get(id)? {
+            Slot::Datagrams(joint) => Some(Rc::clone(joint)),
+            _ => None,
+        }
+    }
+
+    fn flush_datagrams(&self, id: Id, joint: &DatagramJoint) {
+        joint.transport().state().flush(|queue| match self.backend_for_request() {
+            Ok(mut backend) => backend.send_datagrams(id, queue),
+            Err(LoopWaits) => (0, DatagramSend::Waits),
+        });
+    }
+
+    /// Receives again, unless the program has paused the port meanwhile.
+    fn resume(&self, id: Id, joint: &DatagramJoint) {
+        if joint.is_receiving() {
+            self.backend.borrow_mut().receive(id, true);
+        }
+    }
+
+    /// Makes a call for a port after a short time, if the port still exists.
+    fn later(&self, id: Id, call: impl FnOnce(&Self, &DatagramJoint) + 'static) {
+        let core = self.handle.clone();
+        self.timers.call_later(RETRY, move || {
+            let Some(core) = core.upgrade() else { return };
+            if let Some(joint) = core.datagram_joint(id) {
+                call(&core, &joint);
+            }
+        });
+    }
+}
+
+impl DatagramDriver for Core {
+    fn is_usable(&self) -> bool {
+        !self.is_forked_child()
+    }
+
+    fn send(&self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+        match self.awake_backend() {
+            Ok(mut backend) => {
+                let result = backend.send_datagram(id, data, to);
+                if let DatagramSend::Full = result {
+                    // The request for an event may have to be submitted.
+                    self.threads.wake_host();
+                }
+                result
+            }
+            Err(LoopWaits) => DatagramSend::Waits,
+        }
+    }
+
+    fn flush_when_awake(&self, id: Id) {
+        self.when_awake(move |core| core.datagrams_can_be_sent(id));
+    }
+
+    fn flush_later(&self, id: Id) {
+        self.later(id, move |core, joint| core.flush_datagrams(id, joint));
+    }
+
+    fn tell_of_refusal(&self, id: Id) {
+        self.at_end_of_turn(move |core| {
+            if let Some(joint) = core.datagram_joint(id) {
+                joint.tell_of_refusal();
+            }
+        });
+    }
+
+    fn receive(&self, id: Id, on: bool) {
+        self.when_awake(move |core| {
+            core.threads.wake_host();
+            core.backend.borrow_mut().receive(id, on);
+        });
+    }
+
+    fn connect(&self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
+        let backend = self.awake_backend()?;
+        udp::connect(backend.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, peer)
+    }
+
+    fn set_option(&self, id: Id, option: DatagramOption) -> io::Result<()> {
+        let backend = self.awake_backend()?;
+        udp::set_option(backend.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
+    }
+
+    fn option(&self, id: Id, option: DatagramValue) -> io::Result<u32> {
+        let backend = self.awake_backend()?;
+        udp::option(backend.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
+    }
+
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        self.awake_backend()?.interface_index(name)
+    }
+
+    fn stop(&self, id: Id) {
+        let slot = self.slots.borrow_mut().remove(id);
+        self.close_source(id, false, ());
+        if let Some(Slot::Datagrams(joint)) = slot {
+            self.at_end_of_turn(move |_| joint.stopped());
+        }
+    }
+}
+
+/// Names the reason for which a port is not bound.
+fn refusal(address: SocketAddr, source: io::Error) -> ListenError {
+    match source.kind() {
+        io::ErrorKind::Unsupported => ListenError::NoDatagrams,
+        _ => ListenError::Bind { address: address.into(), source },
+    }
+}

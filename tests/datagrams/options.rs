@@ -1,0 +1,100 @@
+//! Options at the socket.
+
+use super::*;
+use ropewalk::error::DatagramError;
+
+/// The sizes of the buffers reach the socket, before the bind and later.
+#[test]
+fn buffer_sizes_reach_the_socket() {
+    on_each(|reactor| {
+        let log = Log::default();
+        let options = UdpOptions::new().receive_buffer_bytes(20_000).send_buffer_bytes(30_000);
+        let port = bind_with(&reactor, LOCAL[0], &options, Recorder::new(&log));
+        // Linux reports twice the number.
+        assert_eq!(port.receive_buffer_bytes().expect("a size"), 40_000);
+        assert_eq!(port.send_buffer_bytes().expect("a size"), 60_000);
+        port.set_receive_buffer_bytes(50_000).expect("it is set");
+        port.set_send_buffer_bytes(60_000).expect("it is set");
+        assert_eq!(port.receive_buffer_bytes().expect("a size"), 100_000);
+        assert_eq!(port.send_buffer_bytes().expect("a size"), 120_000);
+    });
+}
+
+/// Broadcasts are refused until they are allowed, with a typed error.
+#[test]
+fn broadcasts_have_to_be_allowed() {
+    on_each(|reactor| {
+        let log = Log::default();
+        let port = bind(&reactor, "0.0.0.0:0", Recorder::new(&log));
+        let everyone: SocketAddr = ([255, 255, 255, 255], port.host().port().expect("a number")).into();
+        assert!(!port.broadcast_allowed().expect("a flag"));
+        let error = port.write(b"hello", &everyone.into()).expect_err("it is not allowed");
+        assert!(
+            matches!(&error, DatagramError::Send { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+            "{error}"
+        );
+        port.set_broadcast_allowed(true).expect("it is set");
+        assert!(port.broadcast_allowed().expect("a flag"));
+        // The loopback network has a broadcast address on every host.
+        let local: SocketAddr = ([127, 255, 255, 255], port.host().port().expect("a number")).into();
+        port.write(b"hello", &local.into()).expect("it is sent");
+        run_until(&reactor, || log.has("received hello"));
+        let allowed = bind_with(&reactor, "0.0.0.0:0", &UdpOptions::new().broadcast(true), Recorder::new(&log));
+        assert!(allowed.broadcast_allowed().expect("a flag"));
+    });
+}
+
+/// Several ports share a number with `reuse_port`, and every datagram reaches one of them.
+#[test]
+fn ports_share_a_number() {
+    on_each(|reactor| {
+        let log = Log::default();
+        let options = UdpOptions::new().reuse_port(true);
+        let first = bind_with(&reactor, LOCAL[0], &options, Recorder::new(&log));
+        let _second = bind_with(&reactor, &first.host().to_string(), &options, Recorder::new(&log));
+        for _ in 0..20 {
+            let (peer, _) = peer_at(LOCAL[0]);
+            peer.send_to(b"hello", address_of(&first)).expect("it is sent");
+        }
+        run_until(&reactor, || log.count("received hello") == 20);
+    });
+}
+
+/// The port counts among the watched items, and is shown in a snapshot.
+#[test]
+fn a_port_is_in_the_snapshot() {
+    on_each(|reactor| {
+        let before = reactor.counters().watched;
+        let port = bind(&reactor, LOCAL[0], Recorder::new(&Log::default()));
+        assert_eq!((reactor.counters().watched, reactor.snapshot().datagram_ports), (before + 1, 1));
+        assert!(reactor.snapshot().to_json().contains("\"datagram_ports\":1"));
+        result_of(&reactor, port.stop_listening()).expect("it stops");
+        assert_eq!((reactor.counters().watched, reactor.snapshot().datagram_ports), (before, 0));
+    });
+}
+
+/// A size beyond the longest datagram reserves no memory.
+#[test]
+fn the_largest_packet_has_a_limit() {
+    on_each(|reactor| {
+        let log = Log::default();
+        let port = bind_with(&reactor, LOCAL[0], &UdpOptions::new().max_packet_bytes(usize::MAX), Recorder::new(&log));
+        assert_eq!(port.max_packet_bytes(), 64 * 1024);
+        port.write(b"hello", &port.host()).expect("it is sent");
+        run_until(&reactor, || log.has("received hello"));
+    });
+}
+
+/// An observed reactor measures the callbacks of datagram ports too.
+#[test]
+fn a_callback_is_measured() {
+    on_each(|reactor| {
+        reactor.observe();
+        let log = Log::default();
+        let port = bind(&reactor, LOCAL[0], Recorder::new(&log));
+        port.write(b"hello", &port.host()).expect("it is sent");
+        run_until(&reactor, || log.has("received hello"));
+        let longest = reactor.snapshot().longest_callback.expect("there was a call");
+        assert_eq!((longest.callback, longest.connection), ("datagram_received", None));
+    });
+}
