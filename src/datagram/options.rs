@@ -2,8 +2,8 @@
 
 use super::state::DatagramLimits;
 
-/// The default of the largest packet, and the most. 64 KiB: more than any UDP datagram has. (Twisted:
-/// 8,192.)
+/// The default of the largest packet, and the most. 64 KiB: more than any UDP datagram has.
+/// (Twisted: 8,192.)
 const MAX_PACKET_BYTES: usize = 64 * 1024;
 
 /// The default limit of the queue. 256 KiB: somewhat more than Linux' own default buffer, which is
@@ -50,8 +50,8 @@ impl UdpOptions {
     /// The default is 64 KiB, which no UDP datagram exceeds. A longer datagram goes to
     /// [`truncated_datagram_received`](super::DatagramProtocol::truncated_datagram_received).
     ///
-    /// Larger sizes count as 64 KiB. The ports of a reactor share one receive buffer, of the largest
-    /// of their sizes.
+    /// Larger sizes count as 64 KiB. The ports of a reactor share one receive buffer, of the
+    /// largest of their sizes.
     pub fn max_packet_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_packet = bytes.min(MAX_PACKET_BYTES);
         self

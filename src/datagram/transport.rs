@@ -161,8 +161,8 @@ impl DatagramTransport {
     ///
     /// # Errors
     /// As each option: [`NotListening`](DatagramError::NotListening), or
-    /// [`Option`](DatagramError::Option) with the error of the system, or because the loop
-    /// [waits](crate::Reactor::is_waiting).
+    /// [`SocketOption`](DatagramError::SocketOption) with the error of the system, or because the
+    /// loop [waits](crate::Reactor::is_waiting).
     pub fn set_broadcast_allowed(&self, on: bool) -> Result<(), DatagramError> {
         self.set("set_broadcast_allowed", DatagramOption::Broadcast(on))
     }
@@ -213,12 +213,12 @@ impl DatagramTransport {
 
     pub(super) fn set(&self, name: &'static str, option: DatagramOption) -> Result<(), DatagramError> {
         let set = self.0.driver()?.set_option(self.0.id, option);
-        set.map_err(|source| DatagramError::Option { option: name, source })
+        set.map_err(|source| DatagramError::SocketOption { option: name, source })
     }
 
     pub(super) fn value(&self, name: &'static str, option: DatagramValue) -> Result<u32, DatagramError> {
         let value = self.0.driver()?.option(self.0.id, option);
-        value.map_err(|source| DatagramError::Option { option: name, source })
+        value.map_err(|source| DatagramError::SocketOption { option: name, source })
     }
 }
 

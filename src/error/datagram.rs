@@ -95,7 +95,7 @@ pub enum DatagramError {
     },
     /// An option of the socket was not set, or not read.
     #[error("the socket refuses {option}")]
-    Option {
+    SocketOption {
         /// The option, by the name of its method.
         option: &'static str,
         /// The error of the operating system.

@@ -99,7 +99,7 @@ impl Drop for Running {
 }
 
 /// Runs an example to its end.
-fn output(name: &str, arguments: &[&str]) -> Output {
+pub(crate) fn output(name: &str, arguments: &[&str]) -> Output {
     let (status, lines, errors) = Running::start(name, arguments).end();
     Output { status, stdout: lines.join("\n").into_bytes(), stderr: errors.into_bytes() }
 }

@@ -6,6 +6,7 @@ mod common;
 
 mod anywhere;
 mod compile_fail;
+mod datagram_example;
 mod examples;
 mod factories;
 mod failing_callbacks;

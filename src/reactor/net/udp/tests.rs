@@ -183,8 +183,8 @@ fn a_stop_drops_the_queue() {
     });
 }
 
-/// A datagram that is written while the loop waits between the program's hooks is queued. It is sent
-/// when the wait is over, which the write ends.
+/// A datagram that is written while the loop waits between the program's hooks is queued. It is
+/// sent when the wait is over, which the write ends.
 #[test]
 fn a_write_during_the_wait_is_sent_behind_it() {
     for kind in [BackendKind::Mio, BackendKind::IoUring] {
