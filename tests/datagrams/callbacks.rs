@@ -172,3 +172,25 @@ fn a_port_needs_no_handle() {
         assert!(log.has("stopped"));
     });
 }
+
+/// A reactor that is a guest of another loop delivers datagrams, and sends those that are written
+/// between its turns.
+#[test]
+fn a_guest_of_another_loop_has_datagrams() {
+    on_each(|reactor| {
+        let log = Log::default();
+        let answer = |transport: &DatagramTransport, data: &[u8], peer: &Address| match data {
+            b"one" => Ok(transport.write(data, peer)?),
+            _ => Ok(()),
+        };
+        let port = bind(&reactor, LOCAL[0], Recorder::new(&log).received(answer));
+        let (peer, address) = peer_at(LOCAL[0]);
+        let mut guests = vec![hosted::Guest::begin(&reactor).expect("the run begins")];
+        peer.send_to(b"one", address_of(&port)).expect("it is sent");
+        hosted::host(&mut guests, &mut || log.has("received one")).expect("the host runs");
+        port.write(b"two", &address).expect("it is sent");
+        port.write(b"three", &port.host()).expect("it is sent");
+        hosted::host(&mut guests, &mut || log.has("received three")).expect("the host runs");
+        assert_eq!((receive(&peer).0, receive(&peer).0), (b"one".to_vec(), b"two".to_vec()));
+    });
+}

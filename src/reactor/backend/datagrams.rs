@@ -83,9 +83,8 @@ impl PolledDatagrams {
     }
 
     fn note_result(&mut self, result: &DatagramSend) {
-        if let DatagramSend::Full = result {
-            (self.is_blocked, self.is_writable) = (true, false);
-        }
+        self.is_blocked = matches!(result, DatagramSend::Full);
+        self.is_writable &= !self.is_blocked;
     }
 
     /// Returns `true`, once, if the poller is to be registered for room to write.
