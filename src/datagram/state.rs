@@ -247,13 +247,13 @@ impl DatagramState {
     /// name.
     fn destination(&self, to: Option<&Address>) -> Result<(Option<SocketAddr>, SocketAddr), DatagramError> {
         match (to, self.peer()) {
-            (None, Some(peer)) => Ok((None, peer)),
+            (None, Some(peer)) => Ok((None, unmapped(peer))),
             (None, None) => Err(DatagramError::NotConnected),
             (Some(to), None) => {
                 let address = self.reachable(to)?;
                 Ok((Some(address), unmapped(address)))
             }
-            (Some(to), Some(peer)) if self.reachable(to)? == peer => Ok((None, peer)),
+            (Some(to), Some(peer)) if self.reachable(to)? == peer => Ok((None, unmapped(peer))),
             (Some(to), Some(peer)) => Err(DatagramError::OtherPeer { to: to.clone(), peer: peer.into() }),
         }
     }
