@@ -119,7 +119,9 @@ impl Core {
         }
     }
 
-    /// Phase 6: delivers the datagrams of a port, within its budget.
+    /// Phase 6: delivers the datagrams of a port, within its budget. Out of line, so that the frame
+    /// of the other completions stays small.
+    #[inline(never)]
     pub(super) fn datagrams_ready(self: &Rc<Self>, id: Id) {
         let Some(joint) = self.datagram_joint(id) else { return };
         let most = joint.transport().max_packet_bytes();
@@ -155,6 +157,7 @@ impl Core {
     }
 
     /// A full socket has room.
+    #[inline(never)]
     pub(super) fn datagrams_can_be_sent(&self, id: Id) {
         if let Some(joint) = self.datagram_joint(id) {
             self.flush_datagrams(id, &joint);

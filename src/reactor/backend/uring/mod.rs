@@ -147,6 +147,17 @@ impl Uring {
         }
     }
 
+    /// Closes a datagram socket. Its address is free when this returns, as on mio.
+    #[inline(never)]
+    fn close_datagrams(&mut self, id: Id, datagrams: PolledDatagrams) {
+        self.ring.cancel(Kind::Poll, id);
+        if datagrams.is_armed {
+            self.ring.cancel(Kind::Room, id);
+        }
+        self.ring.flush();
+        drop(datagrams);
+    }
+
     /// Polls a datagram socket for room to write, when it is full for the first time.
     fn await_room(&mut self, id: Id) {
         if let Some(RingSource::Polled(Polled::Datagrams(datagrams))) = self.table.get_mut(id)
@@ -468,15 +479,7 @@ impl Backend for Uring {
                 }
                 self.ring.close(stream.socket);
             }
-            RingSource::Polled(Polled::Datagrams(datagrams)) => {
-                self.ring.cancel(Kind::Poll, id);
-                if datagrams.is_armed {
-                    self.ring.cancel(Kind::Room, id);
-                }
-                // The address is free when this returns, as on mio.
-                self.flush();
-                drop(datagrams);
-            }
+            RingSource::Polled(Polled::Datagrams(datagrams)) => self.close_datagrams(id, *datagrams),
             RingSource::Polled(Polled::Vacant) => {
                 if let Some(foreign) = &mut self.foreign {
                     foreign.unwatch(id);
