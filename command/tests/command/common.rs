@@ -1,5 +1,12 @@
 //! Starting the command, with a time limit.
 
+#[path = "../../../tests/common/certificates.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the library")]
+pub(crate) mod certificates;
+#[path = "../../../tests/common/programs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the library")]
+pub(crate) mod programs;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
