@@ -130,8 +130,7 @@ fn curl(arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// A folder with a certificate for `localhost`, as a `tls:` description takes it, and the file of its
-/// authority.
+/// A `tls:` description of a server with a certificate for `localhost`, and the authority's file.
 fn certificates(folder: &Folder) -> (String, String) {
     let authority = Authority::new();
     let issued = authority.issue(&["localhost"]);
@@ -139,8 +138,8 @@ fn certificates(folder: &Folder) -> (String, String) {
     (format!("tls:{}:0:interface=127.0.0.1", folder.at("certificates")), folder.put("authority.pem", &authority.pem()))
 }
 
-/// Files come and go in both directions, fifty connections at a time. Half of the requests end their
-/// connection, which nginx then closes. In clear, and over TLS on the outside.
+/// Files come and go in both directions, fifty connections at a time. Half of the requests end
+/// their connection, which nginx then closes. In clear, and over TLS on the outside.
 #[test]
 fn files_go_both_ways() {
     if !has("curl") {
@@ -168,7 +167,7 @@ fn files_go_both_ways() {
     }
 }
 
-/// Ten thousand requests over a hundred connections: each is answered, with all bytes of the body.
+/// Ten thousand requests over a hundred connections: each is answered with all bytes of the body.
 #[test]
 fn requests_by_the_thousand_are_answered() {
     if !has("h2load") {
@@ -187,8 +186,8 @@ fn requests_by_the_thousand_are_answered() {
     end(forwarder);
 }
 
-/// nginx learns the address and the port of each client from a header of either version. The clients
-/// have an address that no proxy has.
+/// nginx learns the address and the port of each client from a header of either version. The
+/// forwarder has another address than its clients.
 #[test]
 fn nginx_sees_the_clients_address() {
     if !has("curl") {
