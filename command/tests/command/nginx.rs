@@ -1,6 +1,6 @@
-//! nginx behind `forward`: files in both directions, many connections at a time, TLS in front of it,
-//! and the addresses of clients from the PROXY header. The clients are curl and h2load. Without one
-//! of the programs, its tests are skipped.
+//! nginx behind `forward`: files in both directions, many connections at a time, TLS in front of
+//! it, and the addresses of clients from the PROXY header. The clients are curl and h2load. Without
+//! one of the programs, its tests are skipped.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -73,8 +73,8 @@ impl Drop for Nginx {
     }
 }
 
-/// The configuration of nginx. Its paths are relative to the folder. The files belong to the user of
-/// the test, and nginx started by root would change its user.
+/// The configuration of nginx. Its paths are relative to the folder. The files belong to the user
+/// of the test, and nginx started by root would change its user.
 fn configuration(address: SocketAddr, socket: &str) -> String {
     let user = if getuid().is_root() { "user root;" } else { "" };
     format!(
