@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self, UnixDatagram};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -146,14 +147,11 @@ fn step_6_speaks_tls() {
 
 /// The service gets its socket from a service manager, tells it that it is ready, and says good-bye
 /// to its connections when it stops.
-#[cfg(target_os = "linux")]
 #[test]
 fn step_7_drains() {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::SocketAddr;
     own_process!();
     let name = format!("ropewalk-tutorial-{}", std::process::id());
-    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let manager = UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     manager.set_read_timeout(Some(LIMIT)).unwrap();
     let message = || {
         let mut buffer = [0; 100];
