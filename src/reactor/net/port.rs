@@ -387,8 +387,9 @@ impl Core {
         }
         let accepted = backend.stop_listening(id);
         drop(backend);
+        let waiting = port.extras.iter().flat_map(|extras| extras.waiting.take());
         // This may be inside a callback, and building a protocol is another one.
-        for incoming in accepted {
+        for incoming in waiting.chain(accepted) {
             let port = Rc::clone(port);
             self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy));
         }
