@@ -6,6 +6,7 @@ mod common;
 mod client_model;
 mod client_network;
 mod client_states;
+mod client_stops;
 mod servers;
 mod service_manager;
 mod services;
