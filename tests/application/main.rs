@@ -7,6 +7,7 @@ mod client_model;
 mod client_network;
 mod client_states;
 mod client_stops;
+mod logging;
 mod servers;
 mod service_manager;
 mod services;
