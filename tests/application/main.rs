@@ -8,6 +8,7 @@ mod client_network;
 mod client_states;
 mod client_stops;
 mod logging;
+mod restarts;
 mod servers;
 mod service_manager;
 mod services;
