@@ -7,26 +7,33 @@
 //! ```
 //!
 //! On SIGHUP the server starts its executable anew, which may be another version by then. It gives
-//! the new process one end of a socket pair as its standard input, and sends it the listening
-//! socket over that. Both accept until the new process says that it is ready. Then the old one
-//! stops listening, serves its last connections to their end, and leaves. If the new process fails,
-//! the old one goes on.
+//! the new process one end of a socket pair as its standard input, and hands the listening socket
+//! over on that. Both accept until the new process has started its service. Then the old one stops
+//! its own: the port closes, and the last connections have ten seconds to end. If the new process
+//! fails, the old one goes on.
 //!
 //! A service manager can make the socket as well: `handover systemd:domain=INET:index=0`.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, id};
 use std::rc::Rc;
+use std::time::Duration;
 
-use ropewalk::endpoints::server_from_string;
+use ropewalk::application::{
+    Service, StreamServerEndpointService, TakenPorts, hand_over_ports, run_service, take_over_ports,
+};
+use ropewalk::endpoints::{AdoptedStreamServerEndpoint, server_from_string};
 use ropewalk::interfaces::*;
-use ropewalk::reactor::{AdoptOptions, SIGHUP};
-use ropewalk::{Connections, Deferred, Failure, Port, Reactor, Result, Transport};
+use ropewalk::reactor::{AdoptOptions, Phase, SIGHUP, SystemEvent};
+use ropewalk::{Deferred, Reactor, Result, Transport, for_protocol};
 
 /// The argument of a process that takes over.
 const TAKE_OVER: &str = "--take-over";
+
+/// The time that the last connections of an old process have.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 struct Echo;
 
@@ -37,143 +44,78 @@ impl Protocol for Echo {
     }
 }
 
-/// The parts of the server that its callbacks share.
+/// The server: its one service, and a handover at a time.
 #[derive(Clone)]
 struct Server {
     reactor: Reactor,
-    /// The open connections.
-    connections: Connections<Echo>,
-    port: Rc<RefCell<Option<Port>>>,
+    echo: StreamServerEndpointService<Echo>,
+    is_handing_over: Rc<Cell<bool>>,
 }
 
 impl Server {
-    fn new(reactor: &Reactor) -> Self {
-        Self { reactor: reactor.clone(), connections: Connections::new(), port: Rc::default() }
+    fn new(reactor: &Reactor, endpoint: impl ServerEndpoint + 'static) -> Self {
+        // Its peers end their connections themselves.
+        let echo = StreamServerEndpointService::new(endpoint, for_protocol(|_| Echo));
+        let echo = echo.drain_with(reactor, FAREWELL, |_connection| ());
+        Self { reactor: reactor.clone(), echo, is_handing_over: Rc::default() }
     }
 
-    fn listens(&self, port: Port) {
-        println!("process {} listens on {}", id(), port.host());
-        self.port.replace(Some(port));
-    }
-
-    /// Starts the new process, and sends it the port.
-    fn replace(&self) -> Result<()> {
-        // A second SIGHUP finds no port.
-        let Some(port) = self.port.take() else { return Ok(()) };
-        if let Err(failure) = self.hand_over(&port) {
-            self.port.replace(Some(port));
-            return Err(failure);
+    /// Runs the service, and replaces this process at each SIGHUP.
+    fn run(&self, service: impl Service) -> Result<Deferred<()>> {
+        let server = self.clone();
+        let subscription = self.reactor.on_signal(SIGHUP, move || {
+            if let Err(failure) = server.replace() {
+                eprintln!("cannot hand over: {failure}");
+            }
+        })?;
+        let stopped = run_service(&self.reactor, service).add_callback(move |()| drop(subscription));
+        if let Some(host) = self.echo.host() {
+            println!("process {} listens on {host}", id());
         }
-        Ok(())
+        Ok(stopped)
     }
 
-    fn hand_over(&self, port: &Port) -> Result<()> {
+    /// Starts the new process, and hands the port over. Stops this one once the new one is ready.
+    fn replace(&self) -> Result<()> {
+        let Some(port) = self.echo.port().filter(|_| !self.is_handing_over.get()) else { return Ok(()) };
         let (ours, theirs) = UnixStream::pair()?;
         let mut replacement = Command::new(std::env::current_exe()?);
         // The variables of a service manager name this process, and the new one ignores them.
         replacement.arg(TAKE_OVER).stdin(OwnedFd::from(theirs)).spawn()?;
-        let mut control = Some(OldSide { server: self.clone(), port: port.clone(), is_ready: false });
-        let adopted = self.reactor.adopt_stream_connection(ours, &AdoptOptions::new(), move |_| control.take())?;
-        adopted.or_log("a handover");
-        Ok(())
-    }
-
-    /// Stops listening, and the reactor when the last connection is over.
-    fn retire(&self, port: &Port) {
-        // A UNIX socket's file is the new process's from here on.
-        if let Err(error) = port.leave_socket_file() {
-            eprintln!("the socket's file goes with this process: {error}");
-        }
-        let (connections, reactor) = (self.connections.clone(), self.reactor.clone());
-        let stopped = port.stop_listening().add_callback(move |()| connections.when_empty());
-        let ended = stopped.add_callback(move |()| {
-            println!("process {} is done", id());
-            Ok(reactor.stop()?)
+        self.is_handing_over.set(true);
+        let server = self.clone();
+        let handed = hand_over_ports(&self.reactor, ours, [("echo", port)]).add_both(move |result| {
+            server.is_handing_over.set(false);
+            if let Err(failure) = result {
+                eprintln!("the new process did not take over, process {} goes on: {failure}", id());
+                return Ok(());
+            }
+            let done = || println!("process {} is done", id());
+            server.reactor.add_system_event_trigger(Phase::After, SystemEvent::Shutdown, done);
+            Ok(server.reactor.stop()?)
         });
-        ended.or_log("retiring");
+        handed.or_log("a handover");
+        Ok(())
     }
 }
 
-/// The old process's end of the socket pair.
-struct OldSide {
-    server: Server,
-    port: Port,
-    is_ready: bool,
-}
-
-impl Protocol for OldSide {
-    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        transport.send_file_descriptor(self.port.duplicate()?, b"p")?;
-        Ok(())
-    }
-
-    fn data_received(&mut self, transport: &Transport, _data: &[u8]) -> Result<()> {
-        self.is_ready = true;
-        transport.lose_connection();
-        self.server.retire(&self.port);
-        Ok(())
-    }
-
-    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        if !self.is_ready {
-            eprintln!("the new process did not take over, process {} goes on: {reason}", id());
-            self.server.port.replace(Some(self.port.clone()));
-        }
-    }
-}
-
-/// The new process's end.
-struct NewSide {
-    server: Server,
-}
-
-impl Protocol for NewSide {
-    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) -> Result<()> {
-        let factory = self.server.connections.track(|_| Echo);
-        let options = AdoptOptions::new().remove_file(true);
-        let port = self.server.reactor.adopt_stream_port(descriptor, &options, factory)?;
-        self.server.listens(port);
-        transport.write(b"ready");
-        Ok(())
-    }
-
-    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        if self.server.port.borrow().is_none() {
-            eprintln!("no port came: {reason}");
-            // It runs: this is one of its callbacks.
-            let _ = self.server.reactor.stop();
-        }
-    }
+/// Serves at the port that the old process has handed over.
+fn serve_taken(reactor: &Reactor, mut ports: TakenPorts) -> Deferred<()> {
+    let Some(socket) = ports.take("echo") else { return Deferred::fail("the old process has no such port") };
+    let endpoint = AdoptedStreamServerEndpoint::new(reactor, socket).options(AdoptOptions::new().remove_file(true));
+    let server = Server::new(reactor, endpoint);
+    server.run(ports.ready_after(server.echo.clone())).unwrap_or_else(Deferred::fail)
 }
 
 fn serve(reactor: &Reactor) -> Result<Deferred<()>> {
-    let server = Server::new(reactor);
-    let hung_up = server.clone();
-    let subscription = reactor.on_signal(SIGHUP, move || {
-        if let Err(failure) = hung_up.replace() {
-            eprintln!("cannot hand over: {failure}");
-        }
-    })?;
-    let stopped = reactor.when_stopped().add_callback(move |()| {
-        drop(subscription);
-        Ok(())
-    });
     let description = std::env::args().nth(1).unwrap_or_else(|| "tcp:8888".to_owned());
     if description == TAKE_OVER {
-        let mut side = Some(NewSide { server });
-        let input = std::io::stdin().as_fd().try_clone_to_owned()?;
-        let adopted = reactor.adopt_stream_connection(input, &AdoptOptions::new(), move |_| side.take())?;
-        return Ok(adopted.add_callback(move |_| stopped));
+        let (input, reactor) = (std::io::stdin().as_fd().try_clone_to_owned()?, reactor.clone());
+        let taking = take_over_ports(&reactor, input);
+        return Ok(taking.add_callback(move |ports| serve_taken(&reactor, ports)));
     }
-    let listening = server_from_string(reactor, &description)?.listen(server.connections.track(|_| Echo));
-    Ok(listening.add_callback(move |port| {
-        server.listens(port);
-        stopped
-    }))
+    let server = Server::new(reactor, server_from_string(reactor, &description)?);
+    server.run(server.echo.clone())
 }
 
 fn main() -> ExitCode {

@@ -18,14 +18,14 @@ use ropewalk::{Connection, Deferred, Failure, Result, Transport, bail, for_proto
 
 /// A reply that is not an error. A status is returned as bytes. `None` is the null reply.
 #[derive(Debug, PartialEq)]
-enum Reply {
+pub(crate) enum Reply {
     Number(i64),
     Bytes(Option<Vec<u8>>),
 }
 
 /// The protocol. Replies come in the order of the commands.
 #[derive(Default)]
-struct Redis {
+pub(crate) struct Redis {
     unread: Vec<u8>,
     waiting: VecDeque<Promise<Reply>>,
 }
@@ -65,7 +65,7 @@ fn first_reply(bytes: &[u8]) -> Result<Option<(Result<Reply>, usize)>> {
 }
 
 /// Sends a command.
-fn ask(redis: &Connection<Redis>, command: &[&str]) -> Deferred<Reply> {
+pub(crate) fn ask(redis: &Connection<Redis>, command: &[&str]) -> Deferred<Reply> {
     let words: String = command.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
     let request = format!("*{}\r\n{words}", command.len());
     redis.later(move |redis, transport| {

@@ -124,7 +124,8 @@
 //! | WARN | shortages of the system |
 //! | DEBUG | lost connections |
 //!
-//! An ERROR event is written to standard error, as one line, if there is no subscriber.
+//! An ERROR event is written to standard error, as one line, if there is no subscriber. With the
+//! feature `logging`, `logging::ProgramLog` writes all events there.
 //!
 //! # Platforms
 //!
@@ -145,6 +146,8 @@ pub mod haproxy;
 pub mod interfaces;
 pub mod locks;
 mod log;
+#[cfg(feature = "logging")]
+pub mod logging;
 pub mod policies;
 pub mod protocol;
 pub mod protocols;
@@ -191,6 +194,7 @@ mod guides {
     mod embedding {}
     #[doc = include_str!("../docs/from-twisted.md")]
     struct FromTwisted;
+    #[cfg(feature = "logging")]
     #[doc = include_str!("../docs/logs.md")]
     struct Logs;
     #[doc = include_str!("../docs/other-loops.md")]

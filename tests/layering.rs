@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("haproxy", &["address"]),
     ("failure", &["log"]),
     ("log", &["failure"]),
+    ("logging", &[]),
     ("error", &["address", "failure"]),
     ("time", &["error", "failure", "log"]),
     ("deferred", &["failure", "error", "time", "log"]),

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `options.rs` | the command line |
 //! | `program.rs`, `ending.rs` | a reactor for one command; the exit codes; the end of a connection |
-//! | `log.rs` | the log on standard error |
 //! | `servers.rs`, `protocols/` | the servers: `echo`, `discard`, `chargen`, `time` |
 //! | `forward.rs` | connections of a server, joined to those of a client |
 //! | `live.rs` | the line about connections and bytes, on a terminal |
@@ -18,7 +17,6 @@ mod describe;
 mod ending;
 mod forward;
 mod live;
-mod log;
 mod options;
 mod program;
 mod protocols;
@@ -30,14 +28,17 @@ mod top;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ropewalk::logging::ProgramLog;
 
-use self::options::{Options, Subcommand};
+use self::options::{LogOptions, Options, Subcommand};
 use self::program::CommandError;
 
 fn main() -> ExitCode {
     // Wrong usage ends the process here, with exit code 2.
     let options = Options::parse();
-    log::start(&options.log);
+    let LogOptions { level, format } = options.log;
+    // No part of the process has set a subscriber before.
+    ProgramLog::new().level(level).format(format).start();
     let result = match options.command {
         Subcommand::Echo(server) => servers::run(&server, protocols::echo),
         Subcommand::Discard(server) => servers::run(&server, protocols::discard),

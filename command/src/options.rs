@@ -1,9 +1,13 @@
 //! The command line.
 
+use std::error::Error;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand as ClapSubcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand as ClapSubcommand};
+use ropewalk::logging::{LogFormat, LogLevel};
 
 /// Networking on the command line, on Ropewalk's reactor.
 #[derive(Debug, Parser)]
@@ -167,27 +171,19 @@ pub(crate) struct TopOptions {
 #[derive(Debug, Args)]
 pub(crate) struct LogOptions {
     /// The least level of the log's events, which go to standard error
-    #[arg(long = "log", value_name = "LEVEL", default_value = "warn", global = true)]
+    #[arg(long = "log", value_name = "LEVEL", default_value = "warn", global = true, value_parser = named(LogLevel::ALL, LogLevel::name))]
     pub(crate) level: LogLevel,
     /// The format of the log
-    #[arg(long = "log-format", value_name = "FORMAT", default_value = "text", global = true)]
+    #[arg(long = "log-format", value_name = "FORMAT", default_value = "text", global = true, value_parser = named(LogFormat::ALL, LogFormat::name))]
     pub(crate) format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogLevel {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    Text,
-    Json,
+/// Reads one of these values by its name.
+fn named<T, const N: usize>(values: [T; N], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + FromStr<Err: Error + Send + Sync + 'static> + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(values.map(name)).try_map(|text| text.parse::<T>())
 }
 
 /// Reads a number of seconds, with or without a fraction.

@@ -6,6 +6,7 @@
 //! | tokio-tungstenite | `chat` | `websocket` | byte streams |
 //! | tokio-postgres | `database` | `postgres` | byte streams |
 //! | redis | none, its test alone | `redis` | byte streams, bound to their thread |
+//! | the program redis, with the client of an example | none, its test alone | none | a `ClientService` |
 //! | hyper, as a server of files | `http` | `http` | [`streams`](ropewalk::streams) |
 
 #[cfg(feature = "websocket")]

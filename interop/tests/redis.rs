@@ -15,7 +15,6 @@ use redis::{AsyncConnectionConfig, FromRedisValue, RedisConnectionInfo, RedisErr
 use ropewalk::endpoints::client_from_string;
 use ropewalk::streams::{ThreadBound, connect_stream};
 use ropewalk::{Deferred, Reactor, Result};
-use rustix::process::{Pid, Signal, kill_process};
 
 /// A connection, and a Deferred that fires when the library's driver of it has ended.
 #[track_caller]
@@ -93,12 +92,8 @@ fn a_killed_server_fails_the_commands() {
     own_process!();
     for endpoint in 0..2 {
         on_each(|reactor| {
-            let Some(server) = Server::redis() else { return };
+            let Some(mut server) = Server::redis() else { return };
             let (connection, over) = connect(reactor, &server.endpoints[endpoint]);
-            let about =
-                result_of::<String>(reactor, ask(reactor, &connection, &["INFO", "server"])).expect("an answer");
-            let line = about.lines().find_map(|line| line.strip_prefix("process_id:")).expect("it knows its process");
-            let process = Pid::from_raw(line.trim().parse().expect("a number")).expect("a process");
 
             // 5,000 commands are answered under way. `BLPOP` holds up the commands behind it.
             let (answered, failed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
@@ -115,7 +110,7 @@ fn a_killed_server_fails_the_commands() {
             count(&["BLPOP", "absent", "0"]);
             (0..100).for_each(|_| count(&["INCR", "count"]));
             run_until(reactor, || answered.get() > 0);
-            kill_process(process, Signal::KILL).expect("it runs");
+            server.kill();
             run_until(reactor, || answered.get() + failed.get() == 5_101);
             assert!(failed.get() >= 101, "{} of them", failed.get());
             let late = ask::<i64>(reactor, &connection, &["INCR", "count"]);

@@ -9,6 +9,7 @@
 //! | call a function at intervals | [`TimerService`] | `TimerService` |
 //! | show the reactor to other programs, on a UNIX socket | [`StatusService`] | |
 //! | run a program of services until a signal | [`run_service`] | `twistd`, `startApplication` |
+//! | hand ports over to the process that replaces this one | [`hand_over_ports`], [`take_over_ports`] | |
 //! | write a service of your own | [`Service`] | `IService` |
 //!
 //! A service is a cheap handle, and its clones are the same service. Everything here runs on the
@@ -26,6 +27,7 @@
 
 mod backoff;
 mod client;
+mod handover;
 mod multi;
 mod program;
 mod server;
@@ -36,6 +38,7 @@ use std::rc::Rc;
 
 pub use self::backoff::Backoff;
 pub use self::client::{ClientService, ClientServiceBuilder, ClientState};
+pub use self::handover::{HandoverError, TakenPorts, hand_over_ports, take_over_ports};
 pub use self::multi::{MultiService, NameTaken, NoSuchService, ServiceId};
 pub use self::program::run_service;
 pub use self::server::StreamServerEndpointService;

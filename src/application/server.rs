@@ -130,8 +130,14 @@ impl<P: Protocol> StreamServerEndpointService<P> {
 
     /// Returns the address of the port, while it listens.
     pub fn host(&self) -> Option<Address> {
+        self.port().map(|port| port.host())
+    }
+
+    /// Returns the port, while it listens: to pause it, or to
+    /// [hand it over](super::hand_over_ports). Stop the service rather than the port.
+    pub fn port(&self) -> Option<Port> {
         match &*self.server.state.borrow() {
-            PortState::Listening(port) => Some(port.host()),
+            PortState::Listening(port) => Some(port.clone()),
             _ => None,
         }
     }

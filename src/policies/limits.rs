@@ -1,10 +1,13 @@
 //! [`ConnectionLimits`] of a port, and the [`Gate`] that counts its connections. It makes no system
-//! call: the reactor asks it about each accepted connection (`reactor/net/hold.rs`).
+//! call: the reactor asks it about each accepted connection (`reactor/net/admission.rs`).
+//!
+//! A port of a group of reactors has one gate, on whichever threads its connections are. So a gate
+//! and its seats are shared between threads, under a lock that is held for a few comparisons.
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::address::Address;
@@ -14,12 +17,16 @@ use crate::transport::policy::rate::{Bucket, Rate};
 /// that a site is given, all of whose addresses are at the disposal of one host.
 const PEER_PREFIX_BITS: u8 = 64;
 
+/// The reason of a reset at [`ConnectionLimits::max_connections`], for the log.
+const TOO_MANY: &str = "too many connections are open";
+
 /// Limits of the connections of a port (Twisted: `ThrottlingFactory.maxConnectionCount`,
 /// `LimitTotalConnectionsFactory`, `LimitConnectionsByPeer`). Nothing is limited by default.
 ///
 /// A connection counts until its socket is closed, the time included in which a closed one
 /// [lingers](crate::Reactor::end_lingering). So the limit bounds descriptors as well. Each port
-/// counts by itself. In a [`ReactorGroup`](crate::reactor::ReactorGroup), each reactor does.
+/// counts by itself. A port of a [`ReactorGroup`](crate::reactor::ReactorGroup) is one port,
+/// however many reactors serve its connections.
 ///
 /// ```
 /// use ropewalk::ListenOptions;
@@ -108,15 +115,22 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// The connections of a port with limits.
+/// The connections of a port with limits. The reactors of a group share the gate of their port.
 pub(crate) struct Gate {
     limits: ConnectionLimits,
-    open: Cell<u32>,
-    peers: RefCell<HashMap<Peer, u32>>,
-    accepts: Option<Bucket>,
-    /// Called when there is room again after the gate was full.
-    has_room: RefCell<Option<Rc<dyn Fn()>>>,
+    count: Mutex<OpenSeats>,
 }
+
+/// The counted connections, and the ports that wait for the end of one.
+struct OpenSeats {
+    open: u32,
+    peers: HashMap<Peer, u32>,
+    accepts: Option<Bucket>,
+    waiting: Vec<RoomCall>,
+}
+
+/// Tells a port, from any thread, that a full gate has room again.
+pub(crate) type RoomCall = Arc<dyn Fn() + Send + Sync>;
 
 /// One peer, as far as limits are concerned.
 type Peer = IpAddr;
@@ -126,57 +140,71 @@ type Peer = IpAddr;
 pub(crate) enum Admission {
     /// The connection is served. Further ones have to wait: until there is room, or for a time.
     Admitted { seat: Seat, is_full: bool, pause: Option<Duration> },
+    /// There is no place: another port of the gate has taken the last. The connection waits for the
+    /// next one, or is reset for this reason if its port stops.
+    Full(&'static str),
     /// The connection is reset, for this reason.
     Refused(&'static str),
 }
 
 impl Gate {
-    pub(crate) fn new(limits: ConnectionLimits) -> Rc<Self> {
+    pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let accepts = limits.per_second.map(|count| {
             let count = u64::from(count);
             Bucket::new(Rate::bytes_per_second(count).burst(count))
         });
-        Rc::new(Self { limits, open: Cell::new(0), peers: RefCell::default(), accepts, has_room: RefCell::default() })
+        let count = OpenSeats { open: 0, peers: HashMap::new(), accepts, waiting: Vec::new() };
+        Arc::new(Self { limits, count: Mutex::new(count) })
     }
 
-    /// Sets the function that is called when there is room again.
-    pub(crate) fn when_room(&self, call: impl Fn() + 'static) {
-        self.has_room.replace(Some(Rc::new(call)));
-    }
-
-    /// Decides on a connection that was accepted now.
-    pub(crate) fn admit(self: &Rc<Self>, peer: &Address, now: Duration) -> Admission {
-        if self.is_full() {
-            return Admission::Refused("too many connections are open");
+    /// Decides on a connection that was accepted now. `room` is called once there is room again, if
+    /// the gate is full afterwards, and the port is to wait for that. The clocks of ports that
+    /// share a gate need not agree: the latest one counts.
+    pub(crate) fn admit(self: &Arc<Self>, peer: &Address, now: Duration, room: &RoomCall) -> Admission {
+        let mut count = self.lock();
+        if self.is_full(&count) {
+            return match self.waits(&mut count, room) {
+                true => Admission::Full(TOO_MANY),
+                false => Admission::Refused(TOO_MANY),
+            };
         }
         let peer = self.limits.per_peer.and(peer.ip()).map(|ip| self.peer(ip));
         if let (Some(peer), Some(most)) = (peer, self.limits.per_peer)
-            && self.peers.borrow().get(&peer).is_some_and(|&open| open >= most)
+            && count.peers.get(&peer).is_some_and(|&open| open >= most)
         {
             return Admission::Refused("a peer has too many connections");
         }
-        let debt = self.accepts.as_ref().map_or(Duration::ZERO, |accepts| accepts.take(1, now));
+        let debt = count.accepts.as_ref().map_or(Duration::ZERO, |accepts| accepts.take(1, now));
         if self.limits.when_full == WhenFull::Shed && !debt.is_zero() {
-            self.accepts.iter().for_each(|accepts| accepts.give_back(1));
+            count.accepts.iter().for_each(|accepts| accepts.give_back(1));
             return Admission::Refused("too many connections came in a second");
         }
-        let seat = Seat::new(self, peer);
-        Admission::Admitted { seat, is_full: self.pauses(), pause: (!debt.is_zero()).then_some(debt) }
+        count.open += 1;
+        if let Some(peer) = peer {
+            *count.peers.entry(peer).or_default() += 1;
+        }
+        let is_full = self.waits(&mut count, room);
+        let seat = Seat { gate: Arc::clone(self), peer };
+        Admission::Admitted { seat, is_full, pause: (!debt.is_zero()).then_some(debt) }
     }
 
-    /// Returns `true` if the port is to accept nothing until there is room.
-    pub(crate) fn pauses(&self) -> bool {
-        self.limits.when_full == WhenFull::Pause && self.is_full()
+    /// Returns `true` if a port is to accept nothing until there is room. `room` is called then.
+    pub(crate) fn pauses(&self, room: &RoomCall) -> bool {
+        self.waits(&mut self.lock(), room)
     }
 
-    /// Counts a connection that goes to another reactor. Returns the pause until the next one.
-    pub(crate) fn pass_on(&self, now: Duration) -> Option<Duration> {
-        let debt = self.accepts.as_ref()?.take(1, now);
-        (!debt.is_zero()).then_some(debt)
+    /// Adds a port to those that wait for room, if it is to wait. No room is missed, as the places
+    /// are freed under the same lock.
+    fn waits(&self, count: &mut OpenSeats, room: &RoomCall) -> bool {
+        let waits = self.limits.when_full == WhenFull::Pause && self.is_full(count);
+        if waits && !count.waiting.iter().any(|other| Arc::ptr_eq(other, room)) {
+            count.waiting.push(Arc::clone(room));
+        }
+        waits
     }
 
-    fn is_full(&self) -> bool {
-        self.limits.most.is_some_and(|most| self.open.get() >= most)
+    fn is_full(&self, count: &OpenSeats) -> bool {
+        self.limits.most.is_some_and(|most| count.open >= most)
     }
 
     /// Returns the peer of an address.
@@ -190,89 +218,114 @@ impl Gate {
             ip => ip,
         }
     }
-}
 
-/// One counted connection. Dropping it ends the counting.
-pub(crate) struct Seat {
-    gate: Rc<Gate>,
-    peer: Option<Peer>,
-}
-
-impl Seat {
-    fn new(gate: &Rc<Gate>, peer: Option<Peer>) -> Self {
-        gate.open.set(gate.open.get() + 1);
+    /// Frees a place. Returns the ports to be told.
+    fn leave(&self, peer: Option<Peer>) -> Vec<RoomCall> {
+        let mut count = self.lock();
+        count.open -= 1;
         if let Some(peer) = peer {
-            *gate.peers.borrow_mut().entry(peer).or_default() += 1;
+            // A peer without connections is forgotten, so that the map is as long as the list of
+            // open connections at most.
+            if let Some(open) = count.peers.get_mut(&peer).filter(|open| **open > 1) {
+                *open -= 1;
+            } else {
+                count.peers.remove(&peer);
+            }
         }
-        Self { gate: Rc::clone(gate), peer }
+        std::mem::take(&mut count.waiting)
     }
+
+    fn lock(&self) -> MutexGuard<'_, OpenSeats> {
+        // Nothing panics under the lock, and the numbers would be whole if something did.
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One counted connection. Dropping it ends the counting, on any thread.
+pub(crate) struct Seat {
+    gate: Arc<Gate>,
+    peer: Option<Peer>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let was_full = self.gate.is_full();
-        self.gate.open.set(self.gate.open.get() - 1);
-        if let Some(peer) = &self.peer {
-            let mut peers = self.gate.peers.borrow_mut();
-            // A peer without connections is forgotten, so that the map is as long as the list of
-            // open connections at most.
-            if let Some(open) = peers.get_mut(peer).filter(|open| **open > 1) {
-                *open -= 1;
-            } else {
-                peers.remove(peer);
-            }
-        }
-        let call = self.gate.has_room.borrow().clone().filter(|_| was_full);
-        if let Some(call) = call {
-            call();
+        for room in self.gate.leave(self.peer) {
+            room();
         }
     }
 }
 
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").field("limits", &self.limits).field("open", &self.open.get()).finish_non_exhaustive()
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("limits", &self.limits).field("open", &self.lock().open).finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Seat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     fn address(ip: &str) -> Address {
         Address::Inet((ip.parse::<IpAddr>().unwrap(), 7).into())
     }
 
-    fn admitted(gate: &Rc<Gate>, ip: &str, now: Duration) -> Result<(Seat, bool, Option<Duration>), &'static str> {
-        match gate.admit(&address(ip), now) {
+    /// Counts its calls.
+    fn counted() -> (RoomCall, Arc<AtomicUsize>) {
+        let rooms = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&rooms);
+        let room: RoomCall = Arc::new(move || {
+            counted.fetch_add(1, Relaxed);
+        });
+        (room, rooms)
+    }
+
+    fn admitted(gate: &Arc<Gate>, ip: &str, now: Duration) -> Result<(Seat, bool, Option<Duration>), &'static str> {
+        match gate.admit(&address(ip), now, &counted().0) {
             Admission::Admitted { seat, is_full, pause } => Ok((seat, is_full, pause)),
+            Admission::Full(_) => Err("wait"),
             Admission::Refused(reason) => Err(reason),
         }
     }
 
-    /// At the limit the gate is full; a freed seat is announced, once, and can be taken.
+    /// At the limit the gate is full. A freed place is announced once to each port that waits, and
+    /// can be taken, on any thread.
     #[test]
     fn a_full_gate_says_when_there_is_room() {
         let gate = Gate::new(ConnectionLimits::new().max_connections(2));
-        let rooms = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&rooms);
-        gate.when_room(move || counted.set(counted.get() + 1));
-        let first = admitted(&gate, "192.0.2.1", Duration::ZERO).unwrap();
-        assert!(!first.1);
-        let second = admitted(&gate, "192.0.2.1", Duration::ZERO).unwrap();
+        let [(one, ones), (other, others)] = [counted(), counted()];
+        let enter = |room| match gate.admit(&address("192.0.2.1"), Duration::ZERO, room) {
+            Admission::Admitted { seat, is_full, .. } => Some((seat, is_full)),
+            _ => None,
+        };
+        let first = enter(&one).unwrap();
+        assert!(!first.1 && !gate.pauses(&one));
+        let second = enter(&one).unwrap();
         assert!(second.1, "the last seat says that it is the last");
-        assert!(admitted(&gate, "192.0.2.2", Duration::ZERO).is_err());
-        drop(first);
-        assert_eq!(rooms.get(), 1);
+        assert!(enter(&other).is_none() && enter(&other).is_none() && gate.pauses(&one));
+        std::thread::spawn(move || drop(first)).join().unwrap();
+        assert_eq!((ones.load(Relaxed), others.load(Relaxed)), (1, 1));
         drop(second);
-        assert_eq!(rooms.get(), 1, "there was room already");
-        assert!(admitted(&gate, "192.0.2.2", Duration::ZERO).is_ok());
+        assert_eq!((ones.load(Relaxed), others.load(Relaxed)), (1, 1), "there was room already");
+        assert!(enter(&other).is_some());
+    }
+
+    /// A gate that sheds has no waiting ports.
+    #[test]
+    fn a_shedding_gate_refuses() {
+        let gate = Gate::new(ConnectionLimits::new().max_connections(1).when_full(WhenFull::Shed));
+        let seat = admitted(&gate, "192.0.2.1", Duration::ZERO).unwrap();
+        assert!(!seat.1, "the port goes on accepting");
+        assert_eq!(admitted(&gate, "192.0.2.1", Duration::ZERO).err(), Some(TOO_MANY));
+        assert!(gate.lock().waiting.is_empty());
     }
 
     /// Addresses of one /64 are one peer, and a mapped address is the IPv4 address that it maps.
@@ -291,7 +344,7 @@ mod tests {
             assert!(admitted(&gate, other, Duration::ZERO).is_ok(), "{other}");
             drop(seat);
             assert!(admitted(&gate, same, Duration::ZERO).is_ok(), "{same}");
-            assert!(gate.peers.borrow().is_empty(), "peers without connections are forgotten");
+            assert!(gate.lock().peers.is_empty(), "peers without connections are forgotten");
         }
         let all = Gate::new(one.peer_prefix(0));
         let seat = admitted(&all, "2001:db8::1", Duration::ZERO).unwrap();
@@ -306,7 +359,9 @@ mod tests {
         let (gate, half) = (Gate::new(limits), Duration::from_millis(500));
         let pauses: Vec<_> = (0..3).map(|_| admitted(&gate, "192.0.2.1", Duration::ZERO).unwrap().2).collect();
         assert_eq!(pauses, [None, None, Some(half)]);
-        assert_eq!(gate.pass_on(half), Some(half));
+        // A clock that is behind pays the debt of the one that is ahead.
+        assert_eq!(admitted(&gate, "192.0.2.1", half).unwrap().2, Some(half));
+        assert_eq!(admitted(&gate, "192.0.2.1", Duration::ZERO).unwrap().2, Some(half * 2));
         let gate = Gate::new(limits.when_full(WhenFull::Shed));
         let results: Vec<_> = (0..3).map(|_| admitted(&gate, "192.0.2.1", Duration::ZERO).is_ok()).collect();
         assert_eq!(results, [true, true, false]);

@@ -25,7 +25,7 @@ mod limits;
 mod timeout;
 
 pub use self::factory::PolicedFactory;
-pub(crate) use self::limits::{Admission, Gate, Seat};
+pub(crate) use self::limits::{Admission, Gate, RoomCall, Seat};
 pub use self::limits::{ConnectionLimits, WhenFull};
 pub use self::timeout::Timeout;
 pub use crate::error::TimeLimit;

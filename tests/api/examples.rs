@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// An example's executable: beside those of the tests, where `cargo test` puts it, and built first
 /// if only this test was asked for.
-fn executable(name: &str) -> PathBuf {
+pub(crate) fn executable(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("this executable");
     let profile = tests.parent().and_then(Path::parent).expect("the directory of the profile");
     let path = profile.join("examples").join(name);
@@ -36,20 +36,26 @@ fn build_into(target: &Path) {
 }
 
 /// The exit code of a program that SIGTERM stopped, as a shell has it.
-const TERMINATED: i32 = 128 + 15;
+pub(crate) const TERMINATED: i32 = 128 + 15;
 
 /// An example that runs; killed if the test fails.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Running {
-    fn start(name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(executable(name));
-        command.args(arguments).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect(name);
+        command.args(arguments);
+        Self::of(command, Stdio::null())
+    }
+
+    /// Starts a command that becomes an example, with this standard input.
+    pub(crate) fn of(mut command: Command, input: Stdio) -> Self {
+        command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a program");
         let (printed, lines) = mpsc::channel();
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         thread::spawn(move || {
@@ -63,18 +69,18 @@ impl Running {
 
     /// The next line that it prints.
     #[track_caller]
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(LIMIT).expect("another line")
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
         kill_process(pid, signal).expect("it runs");
     }
 
     /// Its exit status, what else it printed, and its complaints.
     #[track_caller]
-    fn end(mut self) -> (ExitStatus, Vec<String>, String) {
+    pub(crate) fn end(mut self) -> (ExitStatus, Vec<String>, String) {
         let mut rest = Vec::new();
         loop {
             match self.lines.recv_timeout(LIMIT) {

@@ -16,3 +16,5 @@ mod open_connections;
 mod reaching;
 mod reentrancy;
 mod simulated_example;
+mod tutorial;
+mod tutorial_chat;

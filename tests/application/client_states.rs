@@ -90,7 +90,7 @@ impl Stage {
 
 /// A state, and the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+pub(crate) enum From {
     Initial,
     Connecting,
     Preparing,
@@ -103,7 +103,19 @@ enum From {
 }
 
 impl From {
-    fn reach(self) -> Stage {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Initial,
+        Self::Connecting,
+        Self::Preparing,
+        Self::Rejected,
+        Self::Connected,
+        Self::Waiting,
+        Self::Disconnecting,
+        Self::Restarting,
+        Self::Stopped,
+    ];
+
+    pub(crate) fn reach(self) -> Stage {
         let stage = Stage::new(DELAY);
         let before = match self {
             Self::Initial => return stage,

@@ -5,6 +5,7 @@
 pub mod allocator;
 #[cfg(feature = "tls")]
 pub mod certificates;
+pub mod generations;
 pub mod hosted;
 pub mod logs;
 pub mod process;

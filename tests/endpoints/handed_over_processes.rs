@@ -2,17 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::handed_over::{Folder, answers, gets_free, result_now};
+use crate::common::generations::{Askers, Ends, Letter, ROLE, child, role};
 use crate::common::process::own_process;
 use crate::common::*;
 use ropewalk::address::UnixAddress;
@@ -21,49 +20,6 @@ use ropewalk::error::{AdoptError, InheritedError, ListenError};
 use ropewalk::interfaces::*;
 use ropewalk::reactor::{AdoptOptions, InheritedDescriptor, ListenFds};
 use ropewalk::{BackendKind, ListenOptions, Reactor, Result, Transport};
-
-/// The tests of other processes: see [`child`].
-const ROLE: &str = "ROPEWALK_TEST_ROLE";
-
-/// This executable again, to run one test in another role.
-fn child(test: &str, role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([&*format!("handed_over_processes::{test}"), "--exact", "--nocapture", "--test-threads=1"])
-        .env(ROLE, role);
-    command
-}
-
-/// The role that this process was started for, if it is a child.
-fn role() -> Option<String> {
-    std::env::var(ROLE).ok()
-}
-
-/// Ends a child if the test fails before it has.
-struct Ends(Child);
-
-impl Ends {
-    #[track_caller]
-    fn well(mut self, mut meanwhile: impl FnMut()) {
-        let until = Instant::now() + LIMIT;
-        while Instant::now() < until {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                assert!(status.success(), "the child ended with {status}");
-                return;
-            }
-            meanwhile();
-            thread::yield_now();
-        }
-        panic!("the child hangs");
-    }
-}
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Two sockets that a shell passes as a service manager does, from descriptor 3 on: by place and by
 /// name, each once; and no program that the child starts inherits them.
@@ -76,7 +32,7 @@ fn descriptors_of_a_service_manager() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let unix = UnixListener::bind(Folder::new().socket()).unwrap();
     let address = tcp.local_addr().unwrap().to_string();
-    let this = child("descriptors_of_a_service_manager", &address);
+    let this = child("handed_over_processes::descriptors_of_a_service_manager", &address);
     let mut shell = Command::new("/bin/sh");
     // The shell has the sockets as its input and its output.
     let script = r#"exec 3<&0 4<&1 </dev/null >&2; LISTEN_PID=$$; export LISTEN_PID; exec "$@""#;
@@ -135,7 +91,7 @@ fn a_descriptor_by_its_number() {
     own_process!();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap().to_string();
-    let this = child("a_descriptor_by_its_number", &address);
+    let this = child("handed_over_processes::a_descriptor_by_its_number", &address);
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", r#"exec 7<&0 </dev/null; exec "$@""#, "sh"]).arg(this.get_program()).args(this.get_args());
     let child = shell.env(ROLE, &address).stdin(OwnedFd::from(tcp)).spawn().unwrap();
@@ -154,7 +110,7 @@ fn socket_activation_by_systemd() {
         return run_until(&reactor, || log.is_over());
     }
     own_process!();
-    let (folder, this) = (Folder::new(), child("socket_activation_by_systemd", ""));
+    let (folder, this) = (Folder::new(), child("handed_over_processes::socket_activation_by_systemd", ""));
     let mut command = Command::new("systemd-socket-activate");
     command.arg("--listen").arg(folder.socket()).args(["--fdname=web", "--setenv"]);
     command.arg(format!("{ROLE}={}", folder.socket().display()));
@@ -201,68 +157,19 @@ fn no_connection_is_lost_when_a_port_moves() {
     }
 }
 
-/// Answers each connection with one letter, and closes it.
-struct Letter(u8, Rc<Cell<usize>>);
-
-impl Protocol for Letter {
-    fn data_received(&mut self, transport: &Transport, _data: &[u8]) -> Result<()> {
-        self.1.set(self.1.get() + 1);
-        transport.write(&[self.0]);
-        transport.lose_connection();
-        Ok(())
-    }
-}
-
-/// Peers on threads: each connects, asks, and gets one letter and an end. Counts the letters of
-/// both processes, and failures.
-fn ask_many(
-    address: SocketAddr,
-    counts: &Arc<[AtomicUsize; 3]>,
-    begun: &Arc<AtomicUsize>,
-) -> Vec<thread::JoinHandle<()>> {
-    let ask = |address| -> std::io::Result<Vec<u8>> {
-        let mut peer = TcpStream::connect(address)?;
-        peer.set_read_timeout(Some(LIMIT))?;
-        peer.write_all(b"?")?;
-        let mut heard = Vec::new();
-        peer.read_to_end(&mut heard)?;
-        Ok(heard)
-    };
-    let one = move |counts: &[AtomicUsize; 3], begun: &AtomicUsize| {
-        while begun.fetch_add(1, Ordering::Relaxed) < CONNECTIONS {
-            let place = match ask(address).as_deref() {
-                Ok(b"o") => 0,
-                Ok(b"n") => 1,
-                failed => {
-                    eprintln!("a connection was lost: {failed:?}");
-                    2
-                }
-            };
-            counts[place].fetch_add(1, Ordering::Relaxed);
-        }
-    };
-    (0..8)
-        .map(|_| {
-            let (counts, begun) = (Arc::clone(counts), Arc::clone(begun));
-            thread::spawn(move || one(&counts, &begun))
-        })
-        .collect()
-}
-
 fn move_port(reactor: &Reactor, new: &str) {
     let served = Rc::new(Cell::new(0));
     let counted = Rc::clone(&served);
     let factory = move |_| Letter(b'o', Rc::clone(&counted));
     let port = reactor.listen_tcp(loopback(), &ListenOptions::new(), factory).unwrap();
-    let counts = Arc::new([const { AtomicUsize::new(0) }; 3]);
     let address = port.host().socket_addr().unwrap();
-    let peers = ask_many(address, &counts, &Arc::default());
-    let count = |place: usize| counts[place].load(Ordering::Relaxed);
-    run_until(reactor, || count(0) > CONNECTIONS / 5);
+    let askers = Askers::start(address, b"on", CONNECTIONS);
+    let count = |letter| askers.count(letter);
+    run_until(reactor, || count(b'o') > CONNECTIONS / 5);
 
     // The child's standard input is one end of a socket pair, over which it gets the port.
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let name = "no_connection_is_lost_when_a_port_moves";
+    let name = "handed_over_processes::no_connection_is_lost_when_a_port_moves";
     let process = Ends(child(name, new).stdin(OwnedFd::from(theirs)).spawn().unwrap());
     let log = Log::default();
     let adopting = reactor.adopt_stream_connection(ours, &AdoptOptions::new(), once(Script::new(&log))).unwrap();
@@ -272,16 +179,15 @@ fn move_port(reactor: &Reactor, new: &str) {
     // Both accept for a while.
     let before = served.get();
     run_until(reactor, || {
-        count(1) > CONNECTIONS / 20 && (served.get() > before || count(0) + count(1) > CONNECTIONS / 2)
+        count(b'n') > CONNECTIONS / 20 && (served.get() > before || count(b'o') + count(b'n') > CONNECTIONS / 2)
     });
     result_of(reactor, port.stop_listening()).unwrap();
-    run_until(reactor, || peers.iter().all(thread::JoinHandle::is_finished));
-    peers.into_iter().for_each(|peer| peer.join().unwrap());
+    run_until(reactor, || askers.are_done());
+    let counts = askers.end();
     control.lose_connection();
     process.well(|| reactor.iterate(Duration::from_millis(1)).unwrap());
-    println!("{:?} to {new}: {} by the old process, {} by the new one", reactor.backend(), count(0), count(1));
-    assert_eq!(count(2), 0, "connections were lost");
-    assert_eq!(count(0) + count(1), CONNECTIONS);
+    println!("{:?} to {new}: {} by the old process, {} by the new one", reactor.backend(), counts[0], counts[1]);
+    assert_eq!(counts[0] + counts[1], CONNECTIONS);
     gets_free(address);
 }
 

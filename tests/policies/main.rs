@@ -5,6 +5,7 @@ mod common;
 
 mod composition;
 mod descriptions;
+mod groups;
 mod limits;
 mod rates;
 mod sockets;

@@ -102,7 +102,7 @@ fn what_is_written_in_one_callback_leaves_together() {
                     count = client.0.read(&mut answer).unwrap_or(0);
                     count > 0
                 });
-                assert_eq!(count, pieces.iter().sum(), "{pieces:?}");
+                assert_eq!(count, pieces.iter().sum::<usize>(), "{pieces:?}");
                 begun.elapsed()
             });
             assert!(trips.min().unwrap() < Duration::from_millis(150), "{pieces:?} waited for more");

@@ -1,5 +1,12 @@
 //! Starting the command, with a time limit.
 
+#[path = "../../../tests/common/certificates.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the library")]
+pub(crate) mod certificates;
+#[path = "../../../tests/common/programs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the library")]
+pub(crate) mod programs;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -20,8 +27,16 @@ pub(crate) const ANY_PORT: &str = "tcp:0:interface=127.0.0.1";
 
 /// The command with these arguments. It is killed when its time is over.
 pub(crate) fn ropewalk(arguments: &[&str]) -> Command {
+    ropewalk_within(LIMIT_SECONDS, arguments)
+}
+
+/// The same with a time limit of its own.
+fn ropewalk_within(seconds: u64, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["-s", "KILL", &LIMIT_SECONDS.to_string(), ROPEWALK]).args(arguments).stdin(Stdio::null());
+    // Without `--foreground`, `timeout` passes a signal on twice: to the program and to its group.
+    // A second signal ends a server at once.
+    command.args(["--foreground", "-s", "KILL", &seconds.to_string(), ROPEWALK]);
+    command.args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -62,7 +77,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server. The first arguments are the subcommand and its descriptions.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = ropewalk(arguments).stderr(Stdio::piped()).spawn().expect("it starts");
+        Self::start_within(LIMIT_SECONDS, arguments)
+    }
+
+    /// Starts a server that is killed after so many seconds.
+    pub(crate) fn start_within(seconds: u64, arguments: &[&str]) -> Self {
+        let mut child = ropewalk_within(seconds, arguments).stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
         Self { child, stderr }
     }
@@ -88,13 +108,21 @@ impl Server {
 
     /// Returns the most memory that the program has used so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let of = |path: String| std::fs::read_to_string(path).expect("it runs");
-        // The program is the child of `timeout`.
-        let (timeout, all) = (self.child.id(), |id: &str| of(format!("/proc/{id}/status")));
-        let id = of(format!("/proc/{timeout}/task/{timeout}/children"));
-        let status = all(id.trim());
+        let status = std::fs::read_to_string(self.process().join("status")).expect("it runs");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
         peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Returns the number of descriptors that the program has open.
+    pub(crate) fn open_descriptors(&self) -> usize {
+        std::fs::read_dir(self.process().join("fd")).expect("it runs").count()
+    }
+
+    /// The folder of the process in `/proc`. The program is the child of `timeout`.
+    fn process(&self) -> PathBuf {
+        let timeout = self.child.id();
+        let children = format!("/proc/{timeout}/task/{timeout}/children");
+        PathBuf::from("/proc").join(std::fs::read_to_string(children).expect("it runs").trim())
     }
 
     /// Waits for the end. Returns the exit code, and the rest of standard error.

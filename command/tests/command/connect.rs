@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::programs::{Listening, has};
 use crate::common::{ROPEWALK, Server, assert_code, path, ropewalk, run, shell, text};
 
 /// In a pipeline, the end of the input is the end of the connection's write direction.
@@ -17,6 +18,30 @@ fn a_pipeline_passes_through_a_connection() {
     let output = shell(&format!("printf 'hello\\nworld\\n' | {ROPEWALK} connect {to} | tr a-z A-Z"));
     assert_code(&output, 0);
     assert_eq!(text(&output.stdout), "HELLO\nWORLD\n");
+}
+
+/// The server is socat, in front of a program that answers at the end of its input. The pipeline
+/// has all of the answer, short or long.
+#[test]
+fn socat_answers_a_pipeline() {
+    if !has("socat") {
+        return;
+    }
+    let serve = |program: &str| {
+        let line = format!("exec socat -d -d -t 20 TCP-LISTEN:0,bind=127.0.0.1,fork EXEC:'{program}' 2>&1");
+        Listening::start(&["bash", "-c", &line], "listening on")
+    };
+    let reversed = serve("sort -r");
+    let output = shell(&format!("printf 'one\\ntwo\\n' | {ROPEWALK} connect tcp:{} | tr a-z A-Z", reversed.address));
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), "TWO\nONE\n");
+    let echo = serve("cat");
+    let lines = "seq 300000";
+    let output = shell(&format!("cmp <({lines}) <({lines} | {ROPEWALK} connect tcp:{})", echo.address));
+    assert_code(&output, 0);
+    let output = shell(&format!("{lines} | {ROPEWALK} connect tcp:{} | tail -n 1", echo.address));
+    assert_code(&output, 0);
+    assert_eq!(text(&output.stdout), "300000\n");
 }
 
 /// The poller refuses regular files, and they are read and written all the same.

@@ -9,12 +9,20 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 
-use crate::common::{ANY_PORT, Server, assert_code, dial, path, run, text};
+use crate::common::{ANY_PORT, LIMIT_SECONDS, Server, assert_code, dial, path, run, text};
+
+/// Time limit of the forwarder that carries the most bytes, in seconds. It takes a tenth of that.
+const LONGEST_SECONDS: u64 = 900;
 
 /// A forwarder in front of this address, and its own address.
 fn in_front_of(target: SocketAddr, options: &[&str]) -> (Server, SocketAddr) {
+    in_front_within(LIMIT_SECONDS, target, options)
+}
+
+/// The same with a time limit of its own.
+fn in_front_within(seconds: u64, target: SocketAddr, options: &[&str]) -> (Server, SocketAddr) {
     let client = format!("tcp:127.0.0.1:{}", target.port());
-    let mut server = Server::start(&[&["forward", ANY_PORT, &client], options].concat());
+    let mut server = Server::start_within(seconds, &[&["forward", ANY_PORT, &client], options].concat());
     let address = server.listens_on().parse().expect("an address");
     (server, address)
 }
@@ -41,14 +49,15 @@ fn send(mut stream: TcpStream, count: u64) {
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
-/// Reads up to the end, and checks each byte. Returns their number.
-fn receive(mut stream: TcpStream) -> u64 {
-    let (chunk, mut count) = (chunk(), 0);
+/// Reads on behind `from` bytes, up to the end or to `enough` bytes and a little more. Checks each
+/// byte, and returns their number.
+fn receive(mut stream: &TcpStream, from: u64, enough: u64) -> u64 {
+    let (chunk, mut count) = (chunk(), from);
     let mut buffer = vec![0; 256 * 1024];
-    loop {
+    while count < enough {
         let read = stream.read(&mut buffer).unwrap();
         if read == 0 {
-            return count;
+            break;
         }
         let (mut rest, mut place) = (&buffer[..read], (count % chunk.len() as u64) as usize);
         while !rest.is_empty() {
@@ -58,24 +67,33 @@ fn receive(mut stream: TcpStream) -> u64 {
         }
         count += read as u64;
     }
+    count
 }
 
-/// Many bytes go both ways at once. One side reads nothing until the other has everything, and the
-/// memory of the forwarder stays small all the same. A debug build carries less of it.
+/// Many bytes go both ways at once. One side reads nothing until the other has half of its bytes,
+/// and the memory of the forwarder stays small all the same. A debug build carries less of it.
 #[test]
 fn bytes_go_both_ways_in_constant_memory() {
     let count: u64 = if cfg!(debug_assertions) { 64 << 20 } else { 10 << 30 };
     let (listener, target) = listener();
-    let (server, address) = in_front_of(target, &[]);
+    let (server, address) = in_front_within(LONGEST_SECONDS, target, &[]);
     let outward = dial(address);
     let (inward, _) = listener.accept().unwrap();
+    let began = Instant::now();
     let senders = [&outward, &inward].map(|stream| {
         let stream = stream.try_clone().unwrap();
         thread::spawn(move || send(stream, count))
     });
-    assert_eq!([receive(outward), receive(inward)], [count, count]);
+    let half = receive(&outward, 0, count / 2);
+    let half_time = began.elapsed();
+    let fast = thread::spawn(move || receive(&outward, half, u64::MAX));
+    assert_eq!([receive(&inward, 0, u64::MAX), fast.join().unwrap()], [count, count]);
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     let peak = server.peak_memory();
+    println!(
+        "{count} bytes each way: half of one in {half_time:?}, all in {:?}, {peak} bytes of memory",
+        began.elapsed()
+    );
     assert!(peak < 32 << 20, "{peak} bytes at most");
     server.signal(Signal::TERM);
     assert_eq!(server.end().0, Some(0));
@@ -157,7 +175,7 @@ fn a_throttle_spreads_bytes() {
     let (inward, _) = listener.accept().unwrap();
     let began = Instant::now();
     let sending = thread::spawn(move || send(inward, BYTES as u64));
-    assert_eq!(receive(stream), BYTES as u64);
+    assert_eq!(receive(&stream, 0, u64::MAX), BYTES as u64);
     sending.join().unwrap();
     // A tenth of a second's bytes may pass at once. The rest takes half a second.
     assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
@@ -190,6 +208,50 @@ fn resets_by_the_thousand_harm_no_other() {
     drop(steady);
     // The last ones may never have reached the target: it is not waited for.
     drop(accepting);
+}
+
+/// Resets from either side, in front of bytes and behind them, leave no descriptor open and little
+/// memory used. Each connection is over before the next one begins.
+#[test]
+fn resets_leave_nothing_open() {
+    const ROUNDS: usize = 1_000;
+    let (listener, target) = listener();
+    let (server, address) = in_front_of(target, &["--log", "off"]);
+    let mut steady = dial(address);
+    let (mut behind, _) = listener.accept().unwrap();
+    let mut echo = || {
+        steady.write_all(b"x").unwrap();
+        behind.read_exact(&mut [0]).unwrap();
+        behind.write_all(b"x").unwrap();
+        steady.read_exact(&mut [0]).unwrap();
+    };
+    echo();
+    let before = server.open_descriptors();
+    for round in 0..ROUNDS {
+        let client = dial(address);
+        let (served, _) = listener.accept().unwrap();
+        served.set_read_timeout(Some(Duration::from_secs(LIMIT_SECONDS))).unwrap();
+        let (mut one, mut other) = if round % 2 == 0 { (client, served) } else { (served, client) };
+        let has_bytes = round % 4 < 2;
+        if has_bytes {
+            one.write_all(b"x").unwrap();
+            other.read_exact(&mut [0]).unwrap();
+        }
+        set_socket_linger(&one, Some(Duration::ZERO)).unwrap();
+        drop(one);
+        let end = other.read(&mut [0]);
+        let is_reset = end.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        // In front of all bytes, the target's side may still be an attempt, which is given up.
+        let is_given_up = !has_bytes && matches!(end, Ok(0));
+        assert!(is_reset || is_given_up, "round {round}: {end:?}");
+    }
+    // The forwarder answers behind all of its work for the last one.
+    echo();
+    assert_eq!(server.open_descriptors(), before);
+    let peak = server.peak_memory();
+    assert!(peak < 32 << 20, "{peak} bytes at most");
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, Some(0));
 }
 
 /// Without a target, the client's connection ends, and the log says why. The next one is tried

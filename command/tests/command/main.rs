@@ -5,6 +5,7 @@ mod common;
 mod connect;
 mod describe;
 mod forward;
+mod nginx;
 mod servers;
 mod terminal;
 mod top;

@@ -71,28 +71,51 @@ impl Server {
             return None;
         }
         let folder = Folder::new();
-        let socket = folder.at("socket");
-        let (child, port) = on_a_port("Ready to accept connections", |port| {
-            let mut server = Command::new("timeout");
-            server.args([SERVER_LIMIT_SECONDS, "redis-server", "--save", "", "--appendonly", "no"]);
-            server.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--unixsocket", &socket]);
-            server
-        });
-        Some(Self { child, endpoints: [format!("unix:{socket}"), format!("tcp:127.0.0.1:{port}")], folder })
+        let (child, endpoints) = start_redis(&folder);
+        Some(Self { child, endpoints, folder })
+    }
+
+    /// Starts a redis that was killed again, without data. It listens on the same UNIX socket, and
+    /// on another TCP port.
+    pub fn restart_redis(&mut self) {
+        (self.child, self.endpoints) = start_redis(&self.folder);
     }
 
     /// Sends the server a signal. `timeout` passes it on, unless it is SIGKILL.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
+
+    /// Kills the server, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let timeout = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{timeout}/task/{timeout}/children")).expect("it runs");
+        let server = children.trim().parse().expect("the server is the one child of `timeout`");
+        kill_process(Pid::from_raw(server).expect("a process"), Signal::KILL).expect("it runs");
+        self.child.wait().expect("a child of this process");
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
-        let _ = self.child.wait();
+        // One that was waited for has no number any more.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
+            let _ = self.child.wait();
+        }
     }
+}
+
+/// Starts redis in a folder. Returns its endpoints, too.
+fn start_redis(folder: &Folder) -> (Child, [String; 2]) {
+    let socket = folder.at("socket");
+    let (child, port) = on_a_port("Ready to accept connections", |port| {
+        let mut server = Command::new("timeout");
+        server.args([SERVER_LIMIT_SECONDS, "redis-server", "--save", "", "--appendonly", "no"]);
+        server.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--unixsocket", &socket]);
+        server
+    });
+    (child, [format!("unix:{socket}"), format!("tcp:127.0.0.1:{port}")])
 }
 
 /// The folder of PostgreSQL's programs: the newest of Debian's, or that of the path.

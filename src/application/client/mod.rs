@@ -11,8 +11,8 @@
 //! | rejected | a failed attempt's connection is not gone yet | | disconnecting | | waiting | |
 //! | connected | the connection is ready | | disconnecting (close) | | waiting | |
 //! | waiting | the timer of the next attempt runs | | stopped | | | connecting |
-//! | disconnecting | stopped; the attempt is not over | restarting | | stopped, if over | stopped, if over | |
-//! | restarting | started again; the attempt is not over | | disconnecting | connecting, if over | connecting, if over | |
+//! | disconnecting | stopped; the attempt is not over | restarting | | stopped, if over | stopped, if over | abandons it |
+//! | restarting | started again; the attempt is not over | | disconnecting | connecting, if over | connecting, if over | abandons it |
 //! | stopped | at rest | connecting | | | | |
 //!
 //! Rules:
@@ -23,7 +23,9 @@
 //! 3. A Deferred of `when_connected` fires with the next connection that is ready. It fails when
 //!    its number of attempts has failed, and with `Cancelled` when the service is stopped. A stop
 //!    that is followed by a start in time does not end it.
-//! 4. A Deferred of `stop_service` fires when the attempt is over.
+//! 4. A Deferred of `stop_service` fires when the attempt is over. The timer of disconnecting and
+//!    restarting is that of the stop's time limit: the connection is aborted then, and an answer
+//!    that has not come is not waited for. So the attempt is over.
 //! 5. The next state is set before code of the program runs, and nothing is borrowed meanwhile.
 
 mod attempt;
@@ -43,13 +45,18 @@ use crate::log::error;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol, SharedFactory};
 use crate::time::{Clock, DelayedCall, Timers};
 
+/// Default time limit of a stop: 30 s, as that of a [group](crate::reactor::GroupBuilder). Shorter
+/// than the minute that a reactor's shutdown has for all services.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Keeps one connection to an endpoint, and connects again after a delay when an attempt fails or
 /// the connection is lost (Twisted: `ClientService`).
 ///
 /// `start_service` begins the first attempt, and its Deferred fires at once: a service is started
 /// before it is connected. [`when_connected`](Self::when_connected) waits for the connection.
 /// `stop_service` cancels an attempt, or closes the connection once all written bytes are sent. Its
-/// Deferred fires when the connection is gone.
+/// Deferred fires when the connection is gone, at the latest after the
+/// [time limit](ClientServiceBuilder::stop_timeout).
 ///
 /// Failures go to the Deferreds of `when_connected` that have waited long enough, and to the log at
 /// DEBUG. Clones are handles to the same service. Dropping them changes nothing: a service that
@@ -113,6 +120,7 @@ impl<P: Protocol> ClientService<P> {
             factory: Box::new(move |attempt, owner| AttemptFactory::boxed(&shared, attempt, owner)),
             policy: None,
             prepare: None,
+            stop_timeout: Some(STOP_TIMEOUT),
         }
     }
 
@@ -260,6 +268,7 @@ pub struct ClientServiceBuilder<P: Protocol> {
     factory: MakeFactory,
     policy: Option<RetryPolicy>,
     prepare: Option<Preparation<P>>,
+    stop_timeout: Option<Duration>,
 }
 
 impl<P: Protocol> ClientServiceBuilder<P> {
@@ -286,9 +295,22 @@ impl<P: Protocol> ClientServiceBuilder<P> {
         self
     }
 
+    /// Sets the time limit of a stop, 30 s by default. A connection that is not gone by then is
+    /// aborted: the peer takes its bytes too slowly, or a producer does not end. A preparation that
+    /// goes on after its cancellation is left to itself. `None` waits without limit, as Twisted
+    /// does.
+    ///
+    /// Keep it below the reactor's [`shutdown_timeout`](crate::reactor::Builder::shutdown_timeout).
+    /// A start within that time keeps the limit of the stop, and connects when the old connection
+    /// is gone.
+    pub fn stop_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.stop_timeout = timeout;
+        self
+    }
+
     /// Makes the service. It does nothing before its start.
     pub fn build(self) -> ClientService<P> {
-        let Self { timers, endpoint, factory, policy, prepare } = self;
+        let Self { timers, endpoint, factory, policy, prepare, stop_timeout } = self;
         let policy = policy.unwrap_or_else(|| {
             let backoff = Backoff::new();
             Box::new(move |failures| backoff.delay(failures))
@@ -299,6 +321,8 @@ impl<P: Protocol> ClientServiceBuilder<P> {
             factory,
             policy,
             prepare,
+            stop_timeout,
+            stop_timer: RefCell::default(),
             state: RefCell::new(Lifecycle::Initial),
             failures: Cell::new(0),
             connect_waiters: RefCell::default(),
@@ -344,6 +368,9 @@ struct Client<P: Protocol> {
     factory: MakeFactory,
     policy: RetryPolicy,
     prepare: Option<Preparation<P>>,
+    stop_timeout: Option<Duration>,
+    /// The end of the time of a stop that is under way.
+    stop_timer: RefCell<Option<DelayedCall>>,
     state: RefCell<Lifecycle<P>>,
     failures: Cell<u32>,
     connect_waiters: RefCell<Vec<ConnectWaiter<P>>>,
@@ -388,12 +415,34 @@ impl<P: Protocol> Client<P> {
         };
         self.state.replace(Lifecycle::Disconnecting(Rc::clone(&attempt)));
         let stopped = self.when_stopped();
+        self.limit_stop(&attempt);
         if is_connected {
             attempt.lose();
         } else {
             attempt.give_up();
         }
         stopped
+    }
+
+    /// Sets the timer that abandons an attempt if its end takes too long.
+    fn limit_stop(self: &Rc<Self>, attempt: &Rc<Attempt>) {
+        let Some(timeout) = self.stop_timeout else { return };
+        let (client, attempt) = (Rc::clone(self), Rc::clone(attempt));
+        let timer = self.timers.call_later(timeout, move || {
+            tracing::debug!(endpoint = ?client.endpoint, "the stop of a client service took too long");
+            attempt.set_answered();
+            attempt.abort();
+            client.go_on(&attempt);
+        });
+        self.stop_timer.replace(Some(timer));
+    }
+
+    /// Ends the time of a stop.
+    fn end_stop_timer(&self) {
+        if let Some(timer) = self.stop_timer.take() {
+            // It may be the caller.
+            let _ = timer.cancel();
+        }
     }
 
     #[track_caller]
@@ -485,6 +534,7 @@ impl<P: Protocol> Client<P> {
             }
             Lifecycle::Disconnecting(current) if Rc::ptr_eq(current, attempt) => {
                 drop(state);
+                self.end_stop_timer();
                 self.state.replace(Lifecycle::Stopped);
                 let stop_waiters = self.stop_waiters.take();
                 self.end_connect_waiters();
@@ -492,6 +542,7 @@ impl<P: Protocol> Client<P> {
             }
             Lifecycle::Restarting(current) if Rc::ptr_eq(current, attempt) => {
                 drop(state);
+                self.end_stop_timer();
                 let stop_waiters = self.stop_waiters.take();
                 self.begin();
                 fire_stopped(stop_waiters, Ok(()));

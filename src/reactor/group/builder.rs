@@ -1,6 +1,7 @@
 //! [`GroupBuilder`]: the settings of a group.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::{GroupRemote, MemberEnd};
 use crate::deferred::Deferred;
 use crate::failure::Result;
 use crate::protocol::BoxedFactory;
+use crate::reactor::net::port_role::SharedGate;
 use crate::reactor::{BackendKind, Builder, Port, Reactor};
 
 /// Default time limit of a stop: 30 s. Shorter than a reactor's own, because a group stops when its
@@ -103,6 +105,8 @@ pub(super) struct Plan {
 pub(super) struct PortPlan {
     /// The description of the endpoint, for errors.
     pub(super) endpoint: String,
+    /// The limits of the port, if each reactor has a socket.
+    pub(super) gate: Arc<SharedGate>,
     pub(super) listen: Box<Listen>,
     pub(super) factory: Box<MakeFactory>,
 }
@@ -281,7 +285,12 @@ impl GroupBuilder {
         listen: impl Fn(&Reactor, BoxedFactory) -> Result<Deferred<Port>> + Send + Sync + 'static,
         factory: impl Fn(&Member) -> Result<BoxedFactory> + Send + Sync + 'static,
     ) -> Self {
-        self.plan.ports.push(PortPlan { endpoint, listen: Box::new(listen), factory: Box::new(factory) });
+        self.plan.ports.push(PortPlan {
+            endpoint,
+            gate: Arc::default(),
+            listen: Box::new(listen),
+            factory: Box::new(factory),
+        });
         self
     }
 }

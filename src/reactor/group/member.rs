@@ -13,7 +13,7 @@ use crate::error::GroupError;
 use crate::failure::{Failure, Result, guarded, guarded_result};
 use crate::log::error;
 use crate::protocol::BoxedFactory;
-use crate::reactor::net::port_role::{Load, OpenCount, PortRole};
+use crate::reactor::net::port_role::{Load, OpenCount, PortRole, ReceivingPort};
 use crate::reactor::{BackendKind, Phase, Port, Reactor, Remote, SystemEvent};
 
 /// A member of a [`ReactorGroup`](super::ReactorGroup), as its functions are given it: on its own
@@ -154,9 +154,10 @@ impl Recruit {
         for (plan, host) in self.plan.ports.iter().zip(addresses) {
             let factory = guarded_result(|| (plan.factory)(&member)).map_err(|failure| self.failed(failure))?;
             let open = Rc::clone(&open);
+            let members = self.plan.threads;
             let role = match (self.plan.sharing, host) {
-                (PortSharing::HandOver, Some(host)) => PortRole::Receives { host, open },
-                (_, host) => PortRole::ReusesPort { host, open },
+                (PortSharing::HandOver, Some(host)) => PortRole::Receives(ReceivingPort { host, open, members }),
+                (_, host) => PortRole::ReusesPort { host, open, members, gate: Arc::clone(&plan.gate) },
             };
             ports.push(listen(&member.reactor, plan, role, factory)?);
         }

@@ -4,11 +4,18 @@
 //!
 //! | port | accepted connection |
 //! |---|---|
-//! | hands over | goes to another reactor; the pace of accepting is kept here, the limits there |
 //! | has limits | is counted, or reset; the last that may be open holds the port (`hold.rs`) |
+//! | shares limits | the same; waits here if another port has taken the last place meanwhile |
+//! | hands over | goes to another reactor, with its place if the port has limits |
 //! | has policies | begins with them, before its `connection_made` |
+//!
+//! A port of a group is one port: its limits count the connections of all reactors. If it hands
+//! over, its limits are those of the group's own reactor. If each reactor has a socket, they share
+//! a gate ([`SharedGate`](super::port_role::SharedGate)). A freed place is announced by a call from
+//! the thread of the connection, as all of these may be on different threads.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::hold::Hold;
@@ -16,8 +23,8 @@ use super::listener::PortCore;
 use super::port_extras::PortExtras;
 use super::port_role::CountedGuard;
 use crate::address::Address;
-use crate::policies::{Admission, ConnectionPolicies};
-use crate::reactor::Core;
+use crate::policies::{Admission, ConnectionPolicies, Seat};
+use crate::reactor::{Core, Reactor};
 use crate::time::Clock;
 use crate::transport::Transport;
 use crate::transport::id::Id;
@@ -32,7 +39,8 @@ pub(super) fn apply_policies(policies: ConnectionPolicies, transport: &Transport
 /// The way of an accepted connection.
 pub(super) enum Entry {
     Serve(CountedGuard),
-    HandOver,
+    HandOver(Option<Seat>),
+    Wait,
     Refuse,
 }
 
@@ -40,12 +48,7 @@ impl Core {
     /// Decides on a connection of a port with extras.
     pub(super) fn admit(&self, port: &PortCore, extras: &PortExtras, peer: &Address) -> Entry {
         let now = self.timers.seconds();
-        if port.hands_over() {
-            let pause = extras.gate.as_ref().and_then(|gate| gate.pass_on(now));
-            self.pause_between(port, extras, pause);
-            return Entry::HandOver;
-        }
-        let seat = match extras.gate.as_ref().map(|gate| gate.admit(peer, now)) {
+        let seat = match extras.gate().map(|(gate, room)| gate.admit(peer, now, &room)) {
             None => None,
             Some(Admission::Admitted { seat, is_full, pause }) => {
                 if is_full {
@@ -54,12 +57,17 @@ impl Core {
                 self.pause_between(port, extras, pause);
                 Some(seat)
             }
-            Some(Admission::Refused(reason)) => {
+            // A port that stops is not held, and does not wait for room.
+            Some(Admission::Full(_)) if self.hold_port(port, Hold::Full) => return Entry::Wait,
+            Some(Admission::Full(reason) | Admission::Refused(reason)) => {
                 self.count(|counters| counters.shed += 1);
                 port.over_limit(now, reason);
                 return Entry::Refuse;
             }
         };
+        if port.hands_over() {
+            return Entry::HandOver(seat);
+        }
         Entry::Serve(CountedGuard::new(port.count_open(), seat))
     }
 
@@ -85,21 +93,29 @@ impl Core {
                 }
             });
         });
-        let Some(gate) = &extras.gate else { return };
-        if gate.pauses() {
+        if extras.gate.is_none() {
+            return;
+        }
+        let calls = Arc::clone(self.threads.calls());
+        extras.set_room(Arc::new(move || {
+            // A reactor that is gone has no port.
+            let _ = calls.add(Box::new(move |reactor: &Reactor| reactor.0.has_room(id)));
+        }));
+        if extras.gate().is_some_and(|(gate, room)| gate.pauses(&room)) {
             self.hold_port(port, Hold::Full);
         }
-        let (core, weak_gate) = (Rc::downgrade(self), Rc::downgrade(gate));
-        gate.when_room(move || {
-            let gate = weak_gate.clone();
-            if let Some(core) = core.upgrade() {
-                // A socket may be closed while the backend, or the table, is borrowed.
-                core.at_end_of_turn(move |core| {
-                    if gate.upgrade().is_some_and(|gate| !gate.pauses()) {
-                        core.release_port_of(id, Hold::Full);
-                    }
-                });
-            }
-        });
+    }
+
+    /// Serves the connections that wait for a place, and accepts again if there is one left.
+    fn has_room(&self, id: Id) {
+        let Some(port) = self.port(id) else { return };
+        let Some(extras) = &port.extras else { return };
+        let waiting = extras.waiting.take();
+        for incoming in waiting {
+            self.admit_incoming(&port, incoming);
+        }
+        if extras.gate().is_some_and(|(gate, room)| !gate.pauses(&room)) {
+            self.release_port(&port, Hold::Full);
+        }
     }
 }

@@ -174,7 +174,7 @@ impl Reactor {
         factory: BoxedFactory,
     ) -> Result<Result<Port, ListenError>, BoxedFactory> {
         match self.0.take_receiver() {
-            Some((host, open)) => Ok(self.0.listen_to_handed(host, open, options.0.of_port(), factory)),
+            Some(receiver) => Ok(self.0.listen_to_handed(receiver, options.0.of_port(), factory)),
             None => Err(factory),
         }
     }
@@ -235,8 +235,8 @@ impl Core {
         let role = match self.take_role() {
             None => None,
             Some(PortRole::HandsOver(hand)) => Some(TakenRole::HandsOver(hand)),
-            Some(PortRole::Receives { host, open }) => {
-                let port = self.listen_to_handed(host, open, options.of_port(), factory);
+            Some(PortRole::Receives(receiver)) => {
+                let port = self.listen_to_handed(receiver, options.of_port(), factory);
                 return port.map_err(|error| NotAdopted::new(socket, error));
             }
             Some(PortRole::ReusesPort { .. }) => return Err(NotAdopted::new(socket, AdoptError::NotShareable.into())),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::admission::Entry;
 use super::listener::PortCore;
 use super::port::BacklogPolicy;
+use super::port_role::CountedGuard;
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
 use crate::log::error;
@@ -97,8 +98,7 @@ impl Core {
         }
     }
 
-    /// Handles an accepted connection: asks the port's factory for a protocol, and joins it to a
-    /// transport.
+    /// Handles an accepted connection.
     fn accepted(&self, port: Id, incoming: Incoming) {
         if let Some(port) = self.port(port) {
             port.accepted();
@@ -106,17 +106,30 @@ impl Core {
         }
     }
 
+    /// Counts a connection, and serves it.
     pub(in crate::reactor) fn serve(&self, port: &PortCore, incoming: Incoming) {
+        self.count_accepted(port);
+        self.admit_incoming(port, incoming);
+    }
+
+    pub(super) fn count_accepted(&self, port: &PortCore) {
         self.count(|counters| counters.accepted += 1);
         port.count_served();
-        let extras = match &port.extras {
-            None => None,
-            Some(extras) => match self.admit(port, extras, &incoming.ends.peer()) {
-                Entry::HandOver => return self.hand_over(port, incoming),
-                Entry::Refuse => return self.backend.borrow_mut().refuse(incoming.socket),
-                Entry::Serve(guard) => Some((extras, guard)),
-            },
-        };
+    }
+
+    /// Serves a connection, or does what the port's extras say instead.
+    pub(super) fn admit_incoming(&self, port: &PortCore, incoming: Incoming) {
+        let Some(extras) = &port.extras else { return self.begin_connection(port, incoming, None) };
+        match self.admit(port, extras, &incoming.ends.peer()) {
+            Entry::Serve(guard) => self.begin_connection(port, incoming, Some(guard)),
+            Entry::HandOver(seat) => self.hand_over(port, incoming, seat),
+            Entry::Wait => extras.waiting.borrow_mut().push_back(incoming),
+            Entry::Refuse => self.backend.borrow_mut().refuse(incoming.socket),
+        }
+    }
+
+    /// Begins a connection: asks the port's factory for a protocol, and joins it to a transport.
+    pub(super) fn begin_connection(&self, port: &PortCore, incoming: Incoming, guard: Option<CountedGuard>) {
         let Incoming { socket, ends } = incoming;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
@@ -140,10 +153,10 @@ impl Core {
             return;
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = match extras {
+            *slot = match guard {
                 None => Slot::Connected(Rc::clone(&joint)),
-                Some((extras, guard)) => {
-                    extras.begin(joint.transport());
+                Some(guard) => {
+                    port.extras.iter().for_each(|extras| extras.begin(joint.transport()));
                     Slot::Counted(Box::new((Rc::clone(&joint), guard)))
                 }
             };

@@ -84,7 +84,11 @@ impl PortCore {
 
     /// Gives the port its part in a group of reactors.
     pub(super) fn with_role(mut self, role: TakenRole) -> Self {
-        self.extras.get_or_insert_default().role = Some(role);
+        let extras = self.extras.get_or_insert_default();
+        if let TakenRole::ReusesPort(_, gate) = &role {
+            extras.gate.clone_from(gate);
+        }
+        extras.role = Some(role);
         self
     }
 

@@ -387,21 +387,27 @@ impl Core {
         }
         let accepted = backend.stop_listening(id);
         drop(backend);
+        // Connections that wait for a place are counted already.
+        let waiting = port.extras.iter().flat_map(|extras| extras.waiting.take()).map(|incoming| (incoming, false));
+        let accepted = accepted.into_iter().map(|incoming| (incoming, true));
         // This may be inside a callback, and building a protocol is another one.
-        for incoming in accepted {
+        for (incoming, is_new) in waiting.chain(accepted) {
             let port = Rc::clone(port);
-            self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy));
+            self.at_end_of_turn(move |core| core.serve_or_refuse(&port, incoming, policy, is_new));
         }
         let port = Rc::clone(port);
         self.at_end_of_turn(move |_| port.stopped());
     }
 
     /// Handles a connection that was accepted when its port stopped.
-    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, policy: BacklogPolicy) {
-        if policy == BacklogPolicy::Serve && !self.run.is_closing() {
-            return self.serve(port, incoming);
+    fn serve_or_refuse(&self, port: &PortCore, incoming: Incoming, policy: BacklogPolicy, is_new: bool) {
+        if policy != BacklogPolicy::Serve || self.run.is_closing() {
+            self.backend.borrow_mut().refuse(incoming.socket);
+        } else if is_new {
+            self.serve(port, incoming);
+        } else {
+            self.admit_incoming(port, incoming);
         }
-        self.backend.borrow_mut().refuse(incoming.socket);
     }
 
     /// Counts connections that were closed unserved.

@@ -1,12 +1,14 @@
 //! [`PortExtras`]: a port's part in a group, its limits and its policies. `admission.rs` uses them.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::port_role::TakenRole;
-use crate::policies::{Gate, SharedPolicies};
-use crate::reactor::backend::{PortOptions, PortPolicies};
+use crate::policies::{Gate, RoomCall, SharedPolicies};
+use crate::reactor::backend::{Incoming, PortOptions, PortPolicies};
 use crate::transport::Transport;
 
 /// Schedules the end of a pause.
@@ -16,8 +18,12 @@ type ReleaseCall = Rc<dyn Fn(Duration)>;
 #[derive(Default)]
 pub(super) struct PortExtras {
     pub(super) role: Option<TakenRole>,
-    pub(super) gate: Option<Rc<Gate>>,
+    pub(super) gate: Option<Arc<Gate>>,
     policies: Option<SharedPolicies>,
+    /// Connections that were accepted when another port of the gate had taken the last place.
+    pub(super) waiting: RefCell<VecDeque<Incoming>>,
+    /// Tells this port that its gate has room.
+    room: RefCell<Option<RoomCall>>,
     /// Ends the pause of a port that has accepted as many connections as a second permits.
     release: RefCell<Option<ReleaseCall>>,
 }
@@ -37,6 +43,18 @@ impl PortExtras {
         if let Some(policies) = &self.policies {
             policies.apply(transport);
         }
+    }
+
+    /// Sets the function that tells this port of room.
+    pub(super) fn set_room(&self, call: RoomCall) {
+        self.room.replace(Some(call));
+    }
+
+    /// Returns the gate, and the function that it calls when it has room.
+    pub(super) fn gate(&self) -> Option<(&Arc<Gate>, RoomCall)> {
+        // A port that does not listen yet is told of nothing.
+        let room = self.room.borrow().clone().unwrap_or_else(|| Arc::new(|| ()));
+        self.gate.as_ref().map(|gate| (gate, room))
     }
 
     /// Sets the function that schedules the end of a pause.

@@ -5,33 +5,51 @@ use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::address::{Address, AddressPair};
 use crate::deferred::{Deferred, Promise};
-use crate::policies::Seat;
+use crate::policies::{ConnectionLimits, Gate, Seat};
 
 /// The part of a port in a group. `shared.rs` has the table.
 pub(in crate::reactor) enum PortRole {
     HandsOver(Rc<dyn Fn(HandedSocket)>),
-    Receives {
-        /// The address of the port that hands over.
-        host: Address,
-        open: Rc<OpenCount>,
-    },
+    Receives(ReceivingPort),
     ReusesPort {
         /// The address of the group's first socket. `None` for that socket itself.
         host: Option<Address>,
         open: Rc<OpenCount>,
+        members: usize,
+        gate: Arc<SharedGate>,
     },
+}
+
+/// A port without a socket.
+pub(in crate::reactor) struct ReceivingPort {
+    /// The address of the port that hands over.
+    pub(in crate::reactor) host: Address,
+    pub(in crate::reactor) open: Rc<OpenCount>,
+    /// The number of such ports.
+    pub(in crate::reactor) members: usize,
+}
+
+/// The gate of sockets on the same address, which count their connections as those of one port.
+#[derive(Debug, Default)]
+pub(in crate::reactor) struct SharedGate(OnceLock<Option<Arc<Gate>>>);
+
+impl SharedGate {
+    /// Returns the gate. The limits are those of the first port that asks.
+    pub(super) fn with(&self, limits: ConnectionLimits) -> Option<Arc<Gate>> {
+        self.0.get_or_init(|| (!limits.is_empty()).then(|| Gate::new(limits))).clone()
+    }
 }
 
 /// A role that a port has taken.
 pub(super) enum TakenRole {
     HandsOver(Rc<dyn Fn(HandedSocket)>),
     Receives(Rc<OpenCount>),
-    ReusesPort(Rc<OpenCount>),
+    ReusesPort(Rc<OpenCount>, Option<Arc<Gate>>),
 }
 
 /// An accepted connection on its way to another reactor. Dropping it closes the connection.
@@ -40,6 +58,8 @@ pub(in crate::reactor) struct HandedSocket {
     pub(super) socket: OwnedFd,
     pub(super) unix: bool,
     pub(super) ends: AddressPair,
+    /// Its place in the port that has accepted it, if that has limits.
+    pub(super) seat: Option<Seat>,
 }
 
 /// The load of a reactor, as the thread that hands over sees it. The numbers guard no other memory.
@@ -142,7 +162,7 @@ impl fmt::Debug for PortRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::HandsOver(_) => "HandsOver",
-            Self::Receives { .. } => "Receives",
+            Self::Receives(_) => "Receives",
             Self::ReusesPort { .. } => "ReusesPort",
         })
     }

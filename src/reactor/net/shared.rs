@@ -12,15 +12,20 @@
 //! The connections of the last two are counted ([`OpenCount`]), so that the group knows the load of
 //! a reactor, and when it is drained. A connection counts until its socket is closed, the time of
 //! its lingering included.
+//!
+//! The limits of the port hold for all of its reactors (`admission.rs`), and each reactor has its
+//! part of the total rates. All other policies are those of each connection.
 
+use std::mem;
 use std::rc::Rc;
 
 use super::listener::{ListenerState, PortCore};
-use super::port_role::{HandedSocket, Load, OpenCount, OpenGuard, PortRole, TakenRole};
+use super::port_role::{CountedGuard, HandedSocket, Load, OpenGuard, PortRole, ReceivingPort, TakenRole};
 use crate::address::Address;
 use crate::error::ListenError;
+use crate::policies::{ConnectionLimits, Seat};
 use crate::protocol::BoxedFactory;
-use crate::reactor::backend::{Incoming, IncomingSocket, PortOptions};
+use crate::reactor::backend::{Incoming, IncomingSocket, PortOptions, PortPolicies};
 use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::Transport;
 
@@ -37,10 +42,13 @@ impl Reactor {
     pub(in crate::reactor) fn serve_handed(&self, number: usize, handed: HandedSocket, load: &Load) {
         let core = &self.0;
         let port = core.net.shared_port(number);
-        let HandedSocket { socket, unix, ends } = handed;
+        let HandedSocket { socket, unix, ends, seat } = handed;
         let incoming = Incoming { socket: IncomingSocket::Descriptor { socket, unix }, ends };
         match port {
-            Some(port) if port.is_listening() => core.serve(&port, incoming),
+            Some(port) if port.is_listening() => {
+                core.count_accepted(&port);
+                core.begin_connection(&port, incoming, Some(CountedGuard::new(port.count_open(), seat)));
+            }
             // The program has stopped the port of this reactor alone.
             _ => core.backend.borrow_mut().refuse(incoming.socket),
         }
@@ -68,9 +76,9 @@ impl Core {
     }
 
     /// Takes the role if it is that of a port without a socket.
-    pub(super) fn take_receiver(&self) -> Option<(Address, Rc<OpenCount>)> {
+    pub(super) fn take_receiver(&self) -> Option<ReceivingPort> {
         match self.take_role() {
-            Some(PortRole::Receives { host, open }) => Some((host, open)),
+            Some(PortRole::Receives(receiver)) => Some(receiver),
             other => {
                 self.net.role.replace(other);
                 None
@@ -87,14 +95,17 @@ impl Core {
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
         let (address, role) = match role {
-            PortRole::Receives { host, open } => return self.listen_to_handed(host, open, options, factory),
+            PortRole::Receives(receiver) => return self.listen_to_handed(receiver, options, factory),
             PortRole::HandsOver(hand) => (address, TakenRole::HandsOver(hand)),
-            PortRole::ReusesPort { host, open } => {
+            PortRole::ReusesPort { host, open, members, gate } => {
                 if address.socket_addr().is_none() {
                     return Err(ListenError::NotShareable { address });
                 }
                 options.connections.reuse_port = true;
-                (host.unwrap_or(address), TakenRole::ReusesPort(open))
+                let PortPolicies { limits, begin } = &mut options.policies;
+                *begin = begin.of_member(members);
+                let gate = gate.with(mem::take(limits));
+                (host.unwrap_or(address), TakenRole::ReusesPort(open, gate))
             }
         };
         let port = Rc::new(PortCore::new(address, options, factory).with_role(role));
@@ -108,11 +119,14 @@ impl Core {
     /// Makes a port without a socket.
     pub(super) fn listen_to_handed(
         self: &Rc<Self>,
-        host: Address,
-        open: Rc<OpenCount>,
-        options: PortOptions,
+        receiver: ReceivingPort,
+        mut options: PortOptions,
         factory: BoxedFactory,
     ) -> Result<Port, ListenError> {
+        let ReceivingPort { host, open, members } = receiver;
+        // The port that hands over keeps the limits.
+        let begin = options.policies.begin.of_member(members);
+        options.policies = PortPolicies { limits: ConnectionLimits::new(), begin };
         let port = Rc::new(PortCore::new(host, options, factory).with_role(TakenRole::Receives(open)));
         self.start_receiving(&port)?;
         self.net.add_shared_port(&port);
@@ -135,11 +149,11 @@ impl Core {
 
     /// Hands a connection over to the group.
     #[cold]
-    pub(super) fn hand_over(&self, port: &PortCore, incoming: Incoming) {
+    pub(super) fn hand_over(&self, port: &PortCore, incoming: Incoming, seat: Option<Seat>) {
         let Some(TakenRole::HandsOver(hand)) = port.role() else { return };
         let Incoming { socket, ends } = incoming;
         match socket {
-            IncomingSocket::Descriptor { socket, unix } => hand(HandedSocket { socket, unix, ends }),
+            IncomingSocket::Descriptor { socket, unix } => hand(HandedSocket { socket, unix, ends, seat }),
             // The socket of a simulated network cannot leave its thread. A group has none.
             other => self.backend.borrow_mut().refuse(other),
         }
@@ -152,7 +166,7 @@ impl PortCore {
     pub(super) fn count_open(&self) -> Option<OpenGuard> {
         match self.role()? {
             TakenRole::HandsOver(_) => None,
-            TakenRole::Receives(open) | TakenRole::ReusesPort(open) => Some(OpenGuard::new(open)),
+            TakenRole::Receives(open) | TakenRole::ReusesPort(open, _) => Some(OpenGuard::new(open)),
         }
     }
 

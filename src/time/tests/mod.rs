@@ -12,16 +12,19 @@ use super::{Clock, DelayedCall, Timers};
 use crate::error::TimerError::{AlreadyCalled, AlreadyCancelled};
 use crate::failure::guarded;
 
+/// No entry of the log.
+const NONE: [u64; 0] = [];
+
 /// Twisted: a call is made at its deadline, once, and not before.
 #[test]
 fn a_call_is_made_at_its_deadline() {
     let clock = Virtual::new();
     clock.note(ms(10), 1);
     clock.advance(ms(9));
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
     clock.advance(ms(1));
     assert_eq!(clock.turn(), [1]);
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
 }
 
 /// Twisted: calls are made in the order of their deadlines, for any order of scheduling.
@@ -78,7 +81,7 @@ fn what_becomes_due_during_a_turn_waits() {
     });
     clock.note(ms(500), 1);
     clock.advance(ms(1));
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
     assert_eq!(clock.turn(), [2, 1]);
 }
 
@@ -89,7 +92,7 @@ fn a_turn_does_not_take_what_was_added_after_it_began() {
     let due = clock.timers.begin(clock.seconds());
     clock.note(ms(0), 1);
     due.for_each(|ready| ready.run());
-    assert_eq!(clock.take_log(), []);
+    assert_eq!(clock.take_log(), NONE);
     assert_eq!(clock.turn(), [1]);
 }
 
@@ -106,7 +109,7 @@ fn a_cancelled_call_is_dropped_at_once() {
     assert_eq!(Rc::strong_count(&held), 1);
     assert!(clock.timers.is_empty());
     clock.advance(ms(1));
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
 }
 
 /// Twisted: after `cancel`, every method returns `AlreadyCancelled`, through every clone and for
@@ -295,11 +298,11 @@ fn a_source_that_steps_back_does_no_harm() {
     clock.note(ms(0), 1);
     clock.note(ms(0), 2);
     assert_eq!(clock.turn(), [1, 2]);
-    assert_eq!(clock.turn(), [], "due by the earlier turn's time, which has not come again");
+    assert_eq!(clock.turn(), NONE, "due by the earlier turn's time, which has not come again");
     clock.now.set(ms(10_000));
     assert_eq!(clock.turn(), [3]);
     clock.now.set(ms(11_999));
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
     clock.now.set(ms(12_000));
     assert_eq!(clock.turn(), [4]);
 }
@@ -314,7 +317,7 @@ fn a_turn_by_an_earlier_time_does_not_disturb_a_later_one() {
     clock.advance(ms(10));
     let unfinished = clock.timers.begin(clock.seconds());
     clock.now.set(ms(7));
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
     last.hasten(ms(100)).unwrap();
     unfinished.for_each(|ready| ready.run());
     assert_eq!(clock.take_log(), [1]);
@@ -337,7 +340,7 @@ fn delays_saturate() {
     assert_eq!(clock.timers.next_deadline(), Some(calls[0].time()));
     assert_eq!(clock.delayed_calls(), [calls[0].clone(), calls[2].clone(), calls[1].clone()]);
     clock.now.set(century);
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
     calls[1].hasten(Duration::MAX).unwrap();
     assert_eq!(clock.turn(), [1]);
 }
@@ -476,7 +479,7 @@ fn a_closed_clock_cancels_everything() {
     clock.timers.close();
     assert_eq!(clock.take_log().len(), 20);
     assert!(clock.timers.is_empty());
-    assert_eq!(clock.turn(), []);
+    assert_eq!(clock.turn(), NONE);
     assert!(calls.borrow().iter().all(|call| call.cancel() == Err(AlreadyCancelled)));
     assert_eq!(calls.borrow()[3].time(), ms(3));
 }

@@ -129,7 +129,8 @@ impl ConnectionPolicies {
         self
     }
 
-    /// Limits the bytes of all connections together, in each direction by itself.
+    /// Limits the bytes of all connections together, in each direction by itself. Each reactor of a
+    /// [`ReactorGroup`](crate::reactor::ReactorGroup) has an equal part of a port's total rates.
     #[must_use]
     pub fn total_rate(self, rate: Rate) -> Self {
         self.total_receive_rate(rate).total_send_rate(rate)
@@ -169,6 +170,16 @@ impl ConnectionPolicies {
             log: self.log.map(TrafficLog::events),
             policies: self,
         }
+    }
+
+    /// Returns the policies of one of `members` ports that share a port: each has an equal part of
+    /// the total rates.
+    pub(crate) fn of_member(mut self, members: usize) -> Self {
+        let parts = u64::try_from(members).unwrap_or(u64::MAX).max(1);
+        for total in [&mut self.total_receive, &mut self.total_send] {
+            *total = total.map(|rate| rate.part_of(parts));
+        }
+        self
     }
 
     /// Returns `true` if nothing is limited or logged.

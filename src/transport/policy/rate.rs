@@ -59,6 +59,11 @@ impl Rate {
     pub fn burst_bytes(self) -> u64 {
         self.burst
     }
+
+    /// Returns one of this many equal parts.
+    pub(crate) fn part_of(self, parts: u64) -> Self {
+        Self::bytes_per_second(self.per_second / parts).burst(self.burst / parts)
+    }
 }
 
 /// The tokens of a rate.
@@ -150,6 +155,15 @@ mod tests {
         assert_eq!(bucket.take(150, later), Duration::from_secs(1));
         bucket.give_back(100);
         assert_eq!(bucket.take(0, later), Duration::ZERO);
+    }
+
+    /// The parts of a rate are no more than the whole, in bursts too.
+    #[test]
+    fn parts_are_no_more_than_the_whole() {
+        let whole = Rate::bytes_per_second(1_000).burst(50);
+        assert_eq!(whole.part_of(3), Rate { per_second: 333, burst: 16 });
+        assert_eq!(whole.part_of(1), whole);
+        assert_eq!(whole.part_of(5_000), Rate { per_second: 1, burst: 1 }, "no part is nothing");
     }
 
     /// A clock that steps back, or a number that is out of all bounds, does no harm.
