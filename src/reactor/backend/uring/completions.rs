@@ -36,7 +36,7 @@ impl Uring {
             Kind::Room => {
                 match self.table.get_mut(id) {
                     Some(RingSource::Polled(Polled::Stream(stream))) => stream.armed = goes_on,
-                    Some(RingSource::Polled(Polled::Datagrams(datagrams))) => datagrams.is_armed = goes_on,
+                    Some(RingSource::Datagrams(datagrams)) => datagrams.is_armed = goes_on,
                     _ => {}
                 }
                 self.note(id, done.poll_flags());
@@ -84,7 +84,7 @@ impl Uring {
     fn poll_again(&mut self, id: Id) {
         let socket = match self.table.get(id) {
             Some(RingSource::Polled(Polled::Stream(stream))) => stream.socket.as_raw_fd(),
-            Some(RingSource::Polled(Polled::Datagrams(datagrams))) => datagrams.socket.as_raw_fd(),
+            Some(RingSource::Datagrams(datagrams)) => datagrams.socket.as_raw_fd(),
             _ => return,
         };
         self.ring.poll(Kind::Poll, id, socket, READABLE, true);
@@ -158,6 +158,7 @@ impl Uring {
                 return next;
             }
             Some(RingSource::Port(port)) => port.next(id, *turn, reserve, ring),
+            Some(RingSource::Datagrams(datagrams)) => return datagrams.next(),
             None => (None, Requeue::No),
         };
         (completion.map(BackendEvent::Other), requeue)

@@ -157,6 +157,7 @@ impl Flow {
 
     /// Handles the outcome of a receive: returns it if it can be handed over in this turn, and
     /// otherwise adds it to the backlog.
+    #[inline(always)]
     pub(super) fn received(
         &mut self,
         id: Id,

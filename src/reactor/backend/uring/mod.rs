@@ -105,6 +105,8 @@ enum RingSource {
     /// A TCP stream.
     Stream(Flow),
     Port(Box<Accepting>),
+    /// Boxed as well, since there are few.
+    Datagrams(Box<PolledDatagrams>),
     /// Any other source.
     Polled(Polled),
 }
@@ -142,8 +144,8 @@ impl Uring {
 
     fn datagrams(&mut self, id: Id) -> Option<&mut PolledDatagrams> {
         match self.table.get_mut(id)? {
-            RingSource::Polled(polled) => polled.datagrams(),
-            RingSource::Stream(_) | RingSource::Port(_) => None,
+            RingSource::Datagrams(datagrams) => Some(datagrams),
+            _ => None,
         }
     }
 
@@ -160,7 +162,7 @@ impl Uring {
 
     /// Polls a datagram socket for room to write, when it is full for the first time.
     fn await_room(&mut self, id: Id) {
-        if let Some(RingSource::Polled(Polled::Datagrams(datagrams))) = self.table.get_mut(id)
+        if let Some(RingSource::Datagrams(datagrams)) = self.table.get_mut(id)
             && datagrams.is_to_be_armed()
         {
             self.ring.poll(Kind::Room, id, datagrams.socket.as_raw_fd(), PollFlags::OUT, true);
@@ -202,7 +204,7 @@ impl Backend for Uring {
                 RingSource::Polled(Polled::Connecting(attempt)) => {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
-                RingSource::Polled(Polled::Datagrams(datagrams)) => {
+                RingSource::Datagrams(datagrams) => {
                     datagrams.is_armed = false;
                     ring.poll(Kind::Poll, id, datagrams.socket.as_raw_fd(), READABLE, true);
                 }
@@ -361,7 +363,7 @@ impl Backend for Uring {
                 stream.receiving = on;
                 on && stream.is_readable()
             }
-            Some(RingSource::Polled(Polled::Datagrams(datagrams))) => datagrams.set_receiving(on),
+            Some(RingSource::Datagrams(datagrams)) => datagrams.set_receiving(on),
             _ => false,
         };
         if is_due {
@@ -412,7 +414,7 @@ impl Backend for Uring {
         });
         let BoundUdp { socket, host, is_dual } = bound?;
         self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
-        self.table.insert(id, RingSource::Polled(Polled::Datagrams(Box::new(PolledDatagrams::new(socket)))));
+        self.table.insert(id, RingSource::Datagrams(Box::new(PolledDatagrams::new(socket))));
         Ok((host, is_dual))
     }
 
@@ -479,7 +481,7 @@ impl Backend for Uring {
                 }
                 self.ring.close(stream.socket);
             }
-            RingSource::Polled(Polled::Datagrams(datagrams)) => self.close_datagrams(id, *datagrams),
+            RingSource::Datagrams(datagrams) => self.close_datagrams(id, *datagrams),
             RingSource::Polled(Polled::Vacant) => {
                 if let Some(foreign) = &mut self.foreign {
                     foreign.unwatch(id);
@@ -586,7 +588,7 @@ impl Backend for Uring {
         match self.table.get(id)? {
             RingSource::Stream(flow) => Some(flow.socket.as_fd()),
             RingSource::Polled(Polled::Stream(stream)) => Some(stream.socket.as_fd()),
-            RingSource::Polled(Polled::Datagrams(datagrams)) => Some(datagrams.socket.as_fd()),
+            RingSource::Datagrams(datagrams) => Some(datagrams.socket.as_fd()),
             RingSource::Port(port) => Some(port.socket()),
             _ => None,
         }
@@ -601,6 +603,7 @@ impl RingSource {
     fn note(&mut self, readiness: Readiness) -> bool {
         match self {
             Self::Polled(polled) => return polled.note(readiness),
+            Self::Datagrams(datagrams) => datagrams.note(readiness),
             Self::Port(port) if readiness != Readiness::NONE => port.note(),
             Self::Port(_) | Self::Stream(_) => {}
         }

@@ -136,6 +136,7 @@ impl Accepting {
     }
 
     /// Handles the outcome of an accept.
+    #[inline(always)]
     pub(super) fn arrived(&mut self, id: Id, socket: Result<OwnedFd, Errno>, goes_on: bool, ring: &mut Ring) {
         if socket.as_ref().is_err_and(|error| *error == Errno::CANCELED) {
             // The accept was given up, and another one may be under way.
@@ -178,6 +179,7 @@ impl Accepting {
     }
 
     /// Returns the next event of this port, and when to visit it again.
+    #[inline(always)]
     pub(super) fn next(
         &mut self,
         id: Id,
