@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let result = subscribed(Recorder(Arc::clone(&lines)), act);
-    let lines = lines.lock().expect("nobody panicked with it").clone();
+    let lines = lines.lock().expect("no test panics under the lock").clone();
     (result, lines)
 }
 
@@ -50,7 +50,7 @@ impl tracing::Subscriber for Recorder {
         event.record(&mut |field: &tracing::field::Field, value: &dyn Debug| {
             line.push_str(&format!("{field}={value:?} "));
         });
-        self.0.lock().expect("nobody panicked with it").push(line);
+        self.0.lock().expect("no test panics under the lock").push(line);
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

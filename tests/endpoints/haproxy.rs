@@ -63,6 +63,16 @@ fn behind_a_proxy(
     (memory, list)
 }
 
+/// The same by a description, behind as many proxies as there are `headers`.
+fn behind_proxies(headers: usize, options: &str) -> (MemoryReactor, Rc<RefCell<Vec<Seen>>>) {
+    let memory = MemoryReactor::new();
+    let (factory, list) = recording();
+    let description = format!("{}tcp:80:{}{options}", "haproxy:".repeat(headers), MemoryReactor::HOST);
+    drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
+    memory.settle().unwrap();
+    (memory, list)
+}
+
 fn inet(text: &str) -> Address {
     text.parse::<SocketAddr>().unwrap().into()
 }
@@ -328,11 +338,7 @@ fn a_port_that_stops_before_the_header() {
 /// A traffic log and a rate of the port do not disturb the reading of a header.
 #[test]
 fn a_header_on_a_port_with_policies() {
-    let memory = MemoryReactor::new();
-    let (factory, list) = recording();
-    let description = format!("haproxy:tcp:80:{}:trafficLog=text:rate=100000", MemoryReactor::HOST);
-    drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
-    memory.settle().unwrap();
+    let (memory, list) = behind_proxies(1, ":trafficLog=text:rate=100000");
     let input = [header().encode(), b"hello".to_vec()].concat();
     for chunks in [vec![&input[..]], input.chunks(1).collect()] {
         let peer = memory.connect(80).unwrap();
@@ -351,11 +357,7 @@ fn a_header_on_a_port_with_policies() {
 fn policies_hold_behind_a_header() {
     for headers in [1, 2] {
         let connect = |options: &str| {
-            let memory = MemoryReactor::new();
-            let (factory, list) = recording();
-            let description = format!("{}tcp:80:{}:{options}", "haproxy:".repeat(headers), MemoryReactor::HOST);
-            drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
-            memory.settle().unwrap();
+            let (memory, list) = behind_proxies(headers, &format!(":{options}"));
             let peer = memory.connect(80).unwrap();
             peer.write(&header().encode().repeat(headers)).unwrap();
             memory.settle().unwrap();
@@ -395,11 +397,7 @@ fn policies_hold_behind_a_header() {
 /// has the client.
 #[test]
 fn a_header_behind_a_header() {
-    let memory = MemoryReactor::new();
-    let (factory, list) = recording();
-    let description = format!("haproxy:haproxy:tcp:80:{}", MemoryReactor::HOST);
-    drop(server_from_string(memory.reactor(), &description).unwrap().listen(factory));
-    memory.settle().unwrap();
+    let (memory, list) = behind_proxies(2, "");
     let near = ProxyHeader::proxied(inet("192.0.2.10:1"), inet("192.0.2.11:2")).version(ProxyVersion::V1);
     let input = [near.encode(), header().encode(), b"hello".to_vec()].concat();
     for chunks in [vec![&input[..]], input.chunks(1).collect()] {
