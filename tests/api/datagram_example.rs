@@ -1,7 +1,7 @@
 //! The example `udp_echo`, run as a user would.
 
 use crate::common::*;
-use crate::examples::output;
+use crate::running::output;
 
 /// The server and its client end by themselves, after three answers. An address that is none is one
 /// line of error.

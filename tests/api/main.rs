@@ -15,6 +15,7 @@ mod logs;
 mod open_connections;
 mod reaching;
 mod reentrancy;
+mod running;
 mod simulated_example;
 mod tutorial;
 mod tutorial_chat;

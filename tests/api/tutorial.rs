@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use super::examples::{Running, TERMINATED, executable};
+use super::running::{Running, TERMINATED, executable, listening};
 use crate::common::*;
 
 const PAGE: &str = include_str!("../../docs/tutorial.md");
@@ -41,14 +41,6 @@ fn the_page_shows_the_programs() {
         count += 1;
     }
     assert!(count >= 5, "{count} pieces");
-}
-
-/// A program of the tutorial that listens, and its address.
-fn listening(name: &str, description: &str) -> (Running, SocketAddr) {
-    let server = Running::start(name, &[description]);
-    let line = server.line();
-    let address = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
-    (server, address)
 }
 
 /// Connects, and reads lines.
