@@ -1,8 +1,9 @@
 """
-Echoes 64 bytes over each of a number of connections, round after round:
-C{echo_server.py REACTOR ROUNDS CONNECTIONS}. What two runs with different numbers of rounds take,
-subtracted, is that of the rounds alone. With C{-} for ROUNDS, it reads numbers of rounds from its
-input, and answers each with the seconds of CPU that the rounds took.
+Echoes messages over each of a number of connections, round after round:
+C{echo_server.py REACTOR ROUNDS CONNECTIONS [BYTES]}. A message has 64 bytes unless given. What two
+runs with different numbers of rounds take, subtracted, is that of the rounds alone. With C{-} for
+ROUNDS, it reads numbers of rounds from its input, and answers each with the seconds of CPU that the
+rounds took.
 
 A child process is the client. It uses no reactor. The server is blocked while the child sends, so
 all messages of a round are there when the reactor looks: on a busy machine the figures are the
@@ -16,22 +17,20 @@ import socket
 import sys
 import time
 
-MESSAGE = b"x" * 64
-
 # Delayed calls behind the last message of a round, until all answers have left: Twisted's reactors
 # and the ring send them in the next turn.
 DELAYS = {"mio": 1}
 
 
-def client(port, connections, begin, done):
+def client(port, connections, message, begin, done):
     peers = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     os.write(done, b"x")
     while os.read(begin, 1):
         for peer in peers:
-            peer.sendall(MESSAGE)
+            peer.sendall(message)
         os.write(done, b"x")
         for peer in peers:
-            peer.recv(len(MESSAGE), socket.MSG_WAITALL)
+            peer.recv(len(message), socket.MSG_WAITALL)
 
 
 def install(kind):
@@ -63,7 +62,7 @@ class Rounds:
     Begins rounds, and ends the process.
     """
 
-    def __init__(self, rounds, connections, callLater, delays):
+    def __init__(self, rounds, connections, size, callLater, delays):
         self.connections, self.callLater, self.delays = connections, callLater, delays
         self.made = itertools.count(1)
         self.asks = rounds == "-"
@@ -72,7 +71,7 @@ class Rounds:
         (begun, self.begin), (self.done, told) = os.pipe(), os.pipe()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=connections)
         self.listener.setblocking(False)
-        arguments = (self.listener.getsockname()[1], connections, begun, told)
+        arguments = (self.listener.getsockname()[1], connections, b"x" * size, begun, told)
         self.child = multiprocessing.get_context("fork").Process(target=client, args=arguments, daemon=True)
         self.child.start()
         # All connections wait to be accepted.
@@ -106,10 +105,10 @@ class Rounds:
         return rounds
 
 
-def serve_twisted(rounds, connections, delays):
+def serve_twisted(rounds, connections, size, delays):
     from twisted.internet import protocol, reactor
 
-    driver = Rounds(rounds, connections, reactor.callLater, delays)
+    driver = Rounds(rounds, connections, size, reactor.callLater, delays)
     # Not an attribute of a class: Python forgets its caches of a class that changes.
     places, last, ended = itertools.cycle(range(connections)), connections - 1, driver.ended
 
@@ -128,13 +127,13 @@ def serve_twisted(rounds, connections, delays):
     reactor.run()
 
 
-def serve_uvloop(rounds, connections, delays):
+def serve_uvloop(rounds, connections, size, delays):
     import asyncio
 
     import uvloop
 
     loop = uvloop.new_event_loop()
-    driver = Rounds(rounds, connections, loop.call_later, delays)
+    driver = Rounds(rounds, connections, size, loop.call_later, delays)
     places, last, ended = itertools.cycle(range(connections)), connections - 1, driver.ended
 
     class Echo(asyncio.Protocol):
@@ -153,9 +152,10 @@ def serve_uvloop(rounds, connections, delays):
 
 def main():
     kind, rounds, connections = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    size = int(sys.argv[4]) if len(sys.argv) > 4 else 64
     install(kind)
     serve = serve_uvloop if kind == "uvloop" else serve_twisted
-    serve(rounds, connections, DELAYS.get(kind, 2))
+    serve(rounds, connections, size, DELAYS.get(kind, 2))
 
 
 if __name__ == "__main__":
