@@ -33,6 +33,17 @@ environment() {
     cp "$requirements" "$venv/requirements.txt"
 }
 
+# End the script if PyPI cannot be reached. Otherwise $newest is the newest version of Twisted.
+need_pypi() {
+    # Not every Python has pip outside of an environment.
+    environment "$work/venv-empty" "$python" /dev/null
+    newest=$("$work/venv-empty/bin/pip" index versions twisted 2>/dev/null | sed -n 's/^twisted (\(.*\))$/\1/p' || true)
+    if [ -z "$newest" ]; then
+        echo "skipped: PyPI cannot be reached"
+        exit 0
+    fi
+}
+
 # Install a wheel or a folder of sources, and nothing else: `install VENV PATH`.
 install() { "$1/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$2"; }
 
