@@ -39,7 +39,7 @@ pub(crate) fn library() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let relative = path.strip_prefix(&root).unwrap();
-                if relative.file_stem().is_none_or(|stem| stem != "tests") {
+                if !relative.with_extension("").iter().any(|part| part == "tests") {
                     found.push(Source::new(relative.to_str().unwrap(), &fs::read_to_string(&path).unwrap()));
                 }
             }
