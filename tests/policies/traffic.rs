@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::common::{Log, Script, logged, subscribed};
+use crate::common::{Log, Script, logged, recorded};
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
 use ropewalk::policies::{ConnectionPolicies, TrafficDirection, TrafficFormat, TrafficLog};
@@ -43,47 +42,21 @@ fn records_come_in_the_order_of_the_calls() {
     assert_eq!(connection.transport().timers().len(), 0);
 }
 
-/// Keeps the events of the log's target.
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Events {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "ropewalk::traffic" && *metadata.level() == tracing::Level::DEBUG
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = String::new();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!("{field}={value:?} "));
-        });
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
+/// Returns `true` for the events of the log.
+fn is_traffic(event: &tracing::Metadata<'_>) -> bool {
+    event.target() == "ropewalk::traffic" && *event.level() == tracing::Level::DEBUG
 }
 
 /// Events of `tracing`, as text and as hex.
 #[test]
 fn events_go_to_tracing() {
-    let lines = Arc::default();
-    subscribed(Events(Arc::clone(&lines)), || {
+    let ((), lines) = recorded(is_traffic, || {
         for format in [TrafficFormat::Text, TrafficFormat::Hex] {
             let string = StringTransport::new();
             ConnectionPolicies::new().log_traffic(format).share().apply(string.transport());
             string.joined(Script::new(&Log::default())).deliver(b"GET /\n");
         }
     });
-    let lines = lines.lock().unwrap();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains(r"bytes=GET /\n") && lines[1].contains("bytes=47 45 54 20 2f 0a"), "{lines:?}");
     assert!(lines[0].contains("length=6") && lines[0].contains("direction=Received"), "{lines:?}");
@@ -92,8 +65,7 @@ fn events_go_to_tracing() {
 /// Behind a PROXY header, the events have the client's address. The header is not logged.
 #[test]
 fn events_have_the_address_of_a_header() {
-    let lines = Arc::default();
-    subscribed(Events(Arc::clone(&lines)), || {
+    let ((), lines) = recorded(is_traffic, || {
         let memory = MemoryReactor::new();
         let description = format!("haproxy:tcp:80:{}:trafficLog=text", MemoryReactor::HOST);
         let factory = |_| Script::new(&Log::default());
@@ -103,7 +75,6 @@ fn events_have_the_address_of_a_header() {
         peer.write(b"PROXY TCP4 198.51.100.7 203.0.113.1 49152 443\r\nGET /\n").unwrap();
         memory.settle().unwrap();
     });
-    let lines = lines.lock().unwrap();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("peer=198.51.100.7:49152") && lines[0].contains(r"bytes=GET /\n"), "{lines:?}");
 }

@@ -52,9 +52,10 @@ impl PortExtras {
 
     /// Returns the gate, and the function that it calls when it has room.
     pub(super) fn gate(&self) -> Option<(&Arc<Gate>, RoomCall)> {
+        let gate = self.gate.as_ref()?;
         // A port that does not listen yet is told of nothing.
         let room = self.room.borrow().clone().unwrap_or_else(|| Arc::new(|| ()));
-        self.gate.as_ref().map(|gate| (gate, room))
+        Some((gate, room))
     }
 
     /// Sets the function that schedules the end of a pause.
