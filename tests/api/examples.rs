@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 
 use super::running::{Running, TERMINATED, listening, output};
 use crate::common::*;
@@ -531,7 +530,8 @@ fn tls_echo_shows_what_it_was_asked() {
     let line = server.line();
     let address: SocketAddr = line.strip_prefix("listening on ").expect("it says where").parse().unwrap();
     let url = format!("https://localhost:{}/a/page", address.port());
-    match Command::new("curl").args(["-4sS", "--max-time", "20", "--cacert", &authority.0, &url]).output() {
+    match std::process::Command::new("curl").args(["-4sS", "--max-time", "20", "--cacert", &authority.0, &url]).output()
+    {
         Ok(output) => {
             let page = String::from_utf8(output.stdout).unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
