@@ -32,6 +32,17 @@ enum Engine {
 /// The baseline, to which the figures of all peers are ratios.
 pub const BASELINE: Peer = Peer { name: "epoll-c", engine: Engine::C("epoll.c", None) };
 
+/// The baseline for datagrams.
+pub const DATAGRAM_BASELINE: Peer = Peer { name: "mmsg-c", engine: Engine::C("udp.c", None) };
+
+/// The peers that echo datagrams, in the order of the tables. The baseline is a peer of itself.
+pub const DATAGRAM_PEERS: [Peer; 4] = [
+    Peer { name: "control", ..DATAGRAM_BASELINE },
+    OURS[0],
+    OURS[1],
+    Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
+];
+
 /// The baseline as a peer of itself. The difference of its ratios from 1 is the error of all
 /// ratios.
 pub const CONTROL: Peer = Peer { name: "control", ..BASELINE };
@@ -78,11 +89,11 @@ impl Peer {
 
     /// Returns `true` if the peer has a server for this service.
     pub fn offers(&self, service: Service) -> bool {
-        service == Service::ECHO
+        (service == Service::ECHO && self.name != DATAGRAM_BASELINE.name)
             || match self.engine {
                 Engine::Rust(kind, _) => ["ropewalk", "tokio"].contains(&kind),
-                Engine::C(..) => false,
-                Engine::Python(name) => name == "twisted" && !service.tls,
+                Engine::C(file, _) => service == Service::DATAGRAMS && file == "udp.c",
+                Engine::Python(name) => name == "twisted" && service.answers && !service.tls,
             }
     }
 

@@ -39,6 +39,8 @@ pub struct Results {
     pub hyper: Hyper,
     /// Servers with one thread and with several.
     pub cores: Cores,
+    /// Echoes of datagrams.
+    pub datagrams: Datagrams,
     /// Twisted's reactors in Python. `python/bench/figures` writes the file, so it is only read.
     #[serde(skip_serializing)]
     pub twisted: Twisted,
@@ -339,6 +341,18 @@ pub struct CoresCost {
     pub connections_per_second: f64,
 }
 
+/// Echoes of datagrams. They have a date of their own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Datagrams {
+    /// Model of the processor.
+    pub processor: String,
+    /// Date in UTC.
+    pub date: String,
+    /// A row for each size and peer: pairs of windows in the order of time.
+    pub rows: Vec<Row<Vec<WindowPair>>>,
+}
+
 /// Twisted's reactors in Python. They have a date and versions of their own.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -401,6 +415,7 @@ impl Results {
             round_trips: part(folder, "round_trips")?,
             hyper: part(folder, "hyper")?,
             cores: part(folder, "cores")?,
+            datagrams: part(folder, "datagrams")?,
             twisted: Self::twisted(folder)?,
         })
     }

@@ -21,16 +21,28 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ropewalk_bench::hello::Engine;
-use ropewalk_bench::measure::{Effort, cores, echo, hyper, instructions, memory, pending, round_trips, scale, timers};
-use ropewalk_bench::programs::{OURS, PEERS, Peer, Programs};
+use ropewalk_bench::measure::{
+    Effort, cores, datagrams, echo, hyper, instructions, memory, pending, round_trips, scale, timers,
+};
+use ropewalk_bench::programs::{DATAGRAM_PEERS, OURS, PEERS, Peer, Programs};
 use ropewalk_bench::progress::Progress;
-use ropewalk_bench::results::{Hyper, Outcome, Results, RoundTrips, Row};
+use ropewalk_bench::results::{Datagrams, Hyper, Outcome, Results, RoundTrips, Row};
 use ropewalk_bench::system::{self, Core, CoreTime, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, report};
 
 /// Parts other than the scenarios of echoes.
-const PARTS: [&str; 9] =
-    ["instructions", "memory", "connections", "many", "timers", "pending", "round-trips", "hyper", "cores"];
+const PARTS: [&str; 10] = [
+    "instructions",
+    "memory",
+    "connections",
+    "many",
+    "timers",
+    "pending",
+    "round-trips",
+    "hyper",
+    "cores",
+    "datagrams",
+];
 
 /// Number of connections to open at the same time over several processes.
 const MANY: usize = 100_000;
@@ -198,6 +210,7 @@ impl<'a> Run<'a> {
         }
         self.growth(peers);
         self.round_trips(peers)?;
+        self.datagrams()?;
         for peer in peers.iter().filter(|_| self.options.wants("instructions")) {
             let row =
                 self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
@@ -273,6 +286,25 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn datagrams(&mut self) -> Result<()> {
+        if !self.options.wants("datagrams") {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for size in datagrams::SIZES {
+            for peer in DATAGRAM_PEERS.iter().filter(|peer| self.options.wants_peer(peer)) {
+                rows.push(self.row(&report::datagram_scenario(size), peer.name, |run| {
+                    let each = round_seconds(&run.effort);
+                    let progress = &mut run.progress;
+                    let tick = || progress.advance("datagrams", each);
+                    datagrams::measure(&run.programs, peer, size, &run.effort, tick)
+                }));
+            }
+        }
+        self.results.datagrams = Datagrams { processor: system::processor()?, date: system::today()?, rows };
+        Ok(())
+    }
+
     fn row<T>(&mut self, scenario: &str, peer: &str, measure: impl FnOnce(&mut Self) -> Result<T>) -> Row<T> {
         self.progress.begin(&format!("{scenario}: {peer}"));
         let outcome = Outcome::from(measure(self));
@@ -311,6 +343,7 @@ fn estimated_seconds(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 
     let if_wanted = |part: &str, seconds: f64| if options.wants(part) { seconds } else { 0.0 };
     let (rounds, ours) = (round_seconds(effort) * effort.rounds as f64, OURS.len() as f64);
     (scenarios * peers.len()) as f64 * rounds
+        + if_wanted("datagrams", (DATAGRAM_PEERS.len() * datagrams::SIZES.len()) as f64 * rounds)
         + if_wanted("memory", MEMORY_SECONDS * peers.len() as f64)
         + if_wanted("connections", ours * rounds * 6.0)
         + if_wanted("many", ours * MANY_SECONDS)

@@ -1,8 +1,8 @@
-//! `serve PEER [ADDRESS] [--answers] [--tls] [--unpinned]`: a server of one kind.
+//! `serve PEER [ADDRESS] [--answers] [--tls] [--datagrams] [--unpinned]`: a server of one kind.
 //! `serve [--unpinned] -- PROGRAM ARGUMENT..`: any other program.
 //!
 //! The server echoes. With `--answers` it answers requests instead (`src/answers.rs`). With `--tls`
-//! it does so over TLS, and DETAIL is its certificate.
+//! it does so over TLS, and DETAIL is its certificate. With `--datagrams` it echoes datagrams.
 //!
 //! The server listens on 127.0.0.1 at a port that the kernel chooses, unless an address is given.
 //! It prints `ready PORT [DETAIL]` on one line, and serves until its parent ends or kills it. The
@@ -25,7 +25,10 @@ fn run(mut arguments: Vec<String>) -> Result<()> {
     let program = arguments.iter().position(|argument| argument == "--").map(|at| arguments.split_off(at));
     let mut flag =
         |name| arguments.iter().position(|argument| argument == name).map(|at| arguments.remove(at)).is_some();
-    let (is_pinned, service) = (!flag("--unpinned"), Service { answers: flag("--answers"), tls: flag("--tls") });
+    let (is_pinned, service) = (
+        !flag("--unpinned"),
+        Service { answers: flag("--answers"), tls: flag("--tls"), datagrams: flag("--datagrams") },
+    );
     if is_pinned {
         pin(Core::Server)?;
     }
@@ -36,7 +39,7 @@ fn run(mut arguments: Vec<String>) -> Result<()> {
         (None, [peer]) => serve(peer, SocketAddr::from(([127, 0, 0, 1], 0)), service),
         (None, [peer, address]) => serve(peer, address.parse()?, service),
         _ => Err(
-            "usage: serve PEER [ADDRESS] [--answers] [--tls] [--unpinned] | serve [--unpinned] -- PROGRAM ARGUMENT.."
+            "usage: serve PEER [ADDRESS] [--answers] [--tls] [--datagrams] [--unpinned] | serve [--unpinned] -- PROGRAM ARGUMENT.."
                 .into(),
         ),
     }

@@ -2,6 +2,7 @@
 //! for which there are none.
 
 pub mod cores;
+pub mod datagrams;
 pub mod echo;
 pub mod hyper;
 pub mod instructions;

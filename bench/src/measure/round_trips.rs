@@ -89,7 +89,7 @@ impl RoundTripPeer {
     }
 
     fn service(&self, kind: RoundTripKind) -> Service {
-        Service { answers: kind != RoundTripKind::Echo, tls: self.tls }
+        Service { answers: kind != RoundTripKind::Echo, tls: self.tls, ..Service::ECHO }
     }
 }
 

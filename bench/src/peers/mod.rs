@@ -42,16 +42,21 @@ pub struct Service {
     pub answers: bool,
     /// Uses TLS, with a certificate of its own.
     pub tls: bool,
+    /// Echoes datagrams of UDP, and has no connections.
+    pub datagrams: bool,
 }
 
 impl Service {
     /// A plain echo, which every peer offers.
-    pub const ECHO: Self = Self { answers: false, tls: false };
+    pub const ECHO: Self = Self { answers: false, tls: false, datagrams: false };
+
+    /// An echo of datagrams.
+    pub const DATAGRAMS: Self = Self { datagrams: true, ..Self::ECHO };
 
     /// Returns the options of `serve` that select this service.
     pub fn flags(self) -> impl Iterator<Item = &'static str> {
         let answers = self.answers.then_some("--answers");
-        answers.into_iter().chain(self.tls.then_some("--tls"))
+        answers.into_iter().chain(self.tls.then_some("--tls")).chain(self.datagrams.then_some("--datagrams"))
     }
 }
 

@@ -7,9 +7,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use ropewalk::datagram::UdpOptions;
+use ropewalk::interfaces::DatagramProtocol;
 use ropewalk::protocol::BoxedFactory;
 use ropewalk::tls::ServerTls;
-use ropewalk::{Failure, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk::{Address, DatagramTransport, Failure, ListenOptions, Protocol, Reactor, Transport};
 
 use super::{BACKLOG, Missing, Service, print_ready};
 use crate::answers::{RequestDecoder, content};
@@ -44,8 +46,28 @@ impl Protocol for Answers {
     }
 }
 
+/// Echoes datagrams.
+struct DatagramEcho;
+
+impl DatagramProtocol for DatagramEcho {
+    fn datagram_received(
+        &mut self,
+        transport: &DatagramTransport,
+        data: &[u8],
+        peer: &Address,
+    ) -> ropewalk::Result<()> {
+        Ok(transport.write(data, peer)?)
+    }
+}
+
 pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible> {
     let reactor = reactor()?;
+    if service.datagrams {
+        let port = reactor.listen_udp(address, &UdpOptions::new(), DatagramEcho)?;
+        print_ready(port.host().socket_addr().ok_or("the port has no UDP address")?, reactor.backend().name())?;
+        reactor.run()?;
+        return Err("the event loop ended".into());
+    }
     let mut factory = if service.answers {
         let content: Rc<[u8]> = content().into();
         let build = move |_| Some(Answers { content: Rc::clone(&content), requests: RequestDecoder::default() });

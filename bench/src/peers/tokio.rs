@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
-use super::{CONNECTION_BUFFER_BYTES, Service, listener, print_ready};
+use super::{CHUNK_BYTES, CONNECTION_BUFFER_BYTES, Service, listener, print_ready};
 use crate::answers::{RequestDecoder, content};
 use crate::{Result, tls};
 
 pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible> {
+    if service.datagrams {
+        return serve_datagrams(address);
+    }
     let (acceptor, detail) = if service.tls {
         let (config, certificate) = tls::server()?;
         (Some(TlsAcceptor::from(config)), tls::to_text(&certificate))
@@ -37,6 +40,19 @@ pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible>
                     spawn(async move { serve_on(acceptor.accept(stream).await?, content).await });
                 }
             }
+        }
+    })
+}
+
+fn serve_datagrams(address: SocketAddr) -> Result<Infallible> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let socket = UdpSocket::bind(address).await?;
+        print_ready(socket.local_addr()?, "")?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let (count, peer) = socket.recv_from(&mut buffer).await?;
+            socket.send_to(&buffer[..count], peer).await?;
         }
     })
 }

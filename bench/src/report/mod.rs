@@ -1,6 +1,7 @@
 //! The report: Markdown tables and charts, made from the raw figures.
 
 mod cores;
+mod datagrams;
 mod hyper;
 mod pictures;
 mod round_trips;
@@ -14,6 +15,8 @@ use std::path::Path;
 
 use crate::Result;
 use crate::results::Results;
+
+pub use self::datagrams::scenario as datagram_scenario;
 
 /// Greatest width of a line of prose in the report.
 const COLUMNS: usize = 100;
@@ -43,6 +46,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &tables::all(results, &shown);
     text += &hyper::section(results);
     text += &cores::section(results);
+    text += &datagrams::section(results);
     text += &twisted::section(results);
     text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), wrapped(&text))?)

@@ -1,0 +1,70 @@
+//! Echoes of datagrams, as ratios to a loop in C.
+
+use std::fmt::Write;
+
+use crate::measure::datagrams::SIZES;
+use crate::plot::number_text;
+use crate::results::{Results, Row, WindowFigures, WindowPair};
+use crate::stats::spread;
+
+/// Returns the table, or an empty text if nothing was measured.
+pub(super) fn section(results: &Results) -> String {
+    let datagrams = &results.datagrams;
+    if datagrams.rows.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "## Datagrams\n\nAn echo of datagrams, from 64 sockets that each have one on the way: CPU time of the server for a datagram, and \
+         datagrams per second, as ratios to a loop of `recvmmsg` and `sendmmsg` in C. Median, and quartiles. The last column is the CPU time \
+         in nanoseconds. Measured on {}, {}.\n\n",
+        datagrams.processor, datagrams.date
+    );
+    for size in SIZES {
+        let scenario = scenario(size);
+        // Writing to a string cannot fail, here and below.
+        let _ = writeln!(text, "### {scenario}\n\n| server | CPU | datagrams per second | ns |\n|---|---|---|---|");
+        for row in datagrams.rows.iter().filter(|row| row.scenario == scenario) {
+            let _ = writeln!(text, "{}", line(row));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns the name of the scenario with this size.
+pub fn scenario(size: usize) -> String {
+    format!("64 × {} B", number_text(size as f64))
+}
+
+fn line(row: &Row<Vec<WindowPair>>) -> String {
+    let Some(pairs) = row.outcome.measured() else {
+        return format!("| {} | {} | – | – |", row.peer, row.outcome.reason().unwrap_or_default().replace('|', "/"));
+    };
+    let ratio = |of: fn(&WindowPair) -> f64| {
+        spread(pairs.iter().map(of))
+            .map_or_else(|| "–".into(), |it| format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high))
+    };
+    let each = spread(pairs.iter().map(|pair| WindowFigures::cpu_each(&pair.peer)));
+    let each = each.map_or_else(|| "–".into(), |it| number_text(it.median.round()));
+    format!("| {} | {} | {} | {each} |", row.peer, ratio(WindowPair::cpu), ratio(WindowPair::rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{Datagrams, Outcome};
+
+    /// The table has a line for each server, with ratios or the reason for which there are none.
+    #[test]
+    fn ratios_and_reasons() {
+        let figures = |cpu| WindowFigures { messages: 10, nanoseconds: 1_000, cpu };
+        let pair = WindowPair { peer: figures(23_000), baseline: figures(20_000) };
+        let row = |peer: &str, outcome| Row { scenario: scenario(64), peer: peer.into(), outcome };
+        let rows = vec![row("ours", Outcome::Measured(vec![pair])), row("gone", Outcome::Missing("no | here".into()))];
+        let datagrams = Datagrams { processor: "AMD".into(), date: "2026-11-30".into(), rows };
+        let text = section(&Results { datagrams, ..Results::default() });
+        assert!(text.contains("| ours | 1.15 (1.15 to 1.15) | 1.00 (1.00 to 1.00) | 2,300 |"), "{text}");
+        assert!(text.contains("| gone | missing: no / here | – | – |"), "{text}");
+        assert_eq!(section(&Results::default()), "");
+    }
+}
