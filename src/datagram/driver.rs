@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::queue::DatagramQueue;
 use crate::transport::id::Id;
 
 /// The reactor's services for its datagram transports.
@@ -11,6 +12,9 @@ pub(crate) trait DatagramDriver {
     fn is_usable(&self) -> bool;
     /// Passes one datagram to the socket. `None` sends to the peer of a connected socket.
     fn send(&self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend;
+    /// Passes the first datagrams of a queue to the socket, as many as one call takes. Returns their
+    /// number. The queue itself is not changed.
+    fn send_queue(&self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend);
     /// Sends the queue of a port when the loop no longer waits.
     fn flush_when_awake(&self, id: Id);
     /// Sends the queue of a port after a short time, because the system lacks memory.

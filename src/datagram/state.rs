@@ -47,6 +47,10 @@ pub(crate) struct DatagramState {
     life: RefCell<Life>,
     queue: RefCell<DatagramQueue>,
     is_paused: Cell<bool>,
+    /// Writes of callbacks are collected ([`UdpOptions::collect_writes`](super::UdpOptions)).
+    collects: bool,
+    /// Such a callback may run at present.
+    is_collecting: Cell<bool>,
     /// A call of `connection_refused` is due.
     is_refused: Cell<bool>,
     counts: Cell<DatagramCounts>,
@@ -84,6 +88,8 @@ pub(crate) struct DatagramLimits {
     pub(crate) max_packet: usize,
     /// Bytes that may be queued.
     pub(crate) queue: usize,
+    /// Writes of callbacks are collected.
+    pub(crate) collects: bool,
 }
 
 impl DatagramState {
@@ -104,6 +110,8 @@ impl DatagramState {
             life: RefCell::new(Life::Listening),
             queue: RefCell::new(DatagramQueue::new(limits.queue)),
             is_paused: Cell::new(false),
+            collects: limits.collects,
+            is_collecting: Cell::new(false),
             is_refused: Cell::new(false),
             counts: Cell::default(),
         }
@@ -115,6 +123,10 @@ impl DatagramState {
 
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.peer.get()
+    }
+
+    pub(crate) fn has_peer(&self) -> bool {
+        self.peer.get().is_some()
     }
 
     pub(super) fn max_packet(&self) -> usize {
@@ -153,6 +165,9 @@ impl DatagramState {
         if data.len() > most {
             return Err(DatagramError::MessageTooLong { to: named.into(), length: data.len() });
         }
+        if self.is_collecting.get() && self.collect(data, to) {
+            return Ok(());
+        }
         let mut queue = self.queue.borrow_mut();
         if !queue.is_empty() {
             return self.push(&mut queue, data, to);
@@ -179,6 +194,22 @@ impl DatagramState {
         Ok(())
     }
 
+    /// Starts or ends to collect writes, if the port is to. The end sends what was collected.
+    pub(crate) fn set_collecting(&self, on: bool) {
+        if self.collects && self.is_collecting.replace(on) && !on {
+            self.flush();
+        }
+    }
+
+    /// Collects a datagram. Returns `false` if it is to be sent at once, since the queue has no room.
+    fn collect(&self, data: &[u8], to: Option<SocketAddr>) -> bool {
+        if self.queue.borrow_mut().push(data, to) {
+            return true;
+        }
+        self.flush();
+        self.queue.borrow_mut().push(data, to)
+    }
+
     /// Passes a datagram to the socket, again if the call has reported another one.
     fn send(&self, driver: &dyn DatagramDriver, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
         for _ in 0..REFUSALS {
@@ -198,14 +229,13 @@ impl DatagramState {
         Err(DatagramError::QueueFull { queued: queue.size(), limit: queue.limit() })
     }
 
-    /// Sends the queue, until it is empty or the socket is full. `send` passes the first datagrams
-    /// to the socket, and returns the number that it took. The limit of the queue is the bound on
-    /// the work of one call.
-    pub(crate) fn flush(&self, mut send: impl FnMut(&DatagramQueue) -> (usize, DatagramSend)) {
+    /// Sends the queue, until it is empty or the socket is full. The limit of the queue is the bound
+    /// on the work of one call.
+    pub(crate) fn flush(&self) {
         let Ok(driver) = self.driver() else { return };
         let mut queue = self.queue.borrow_mut();
         while !queue.is_empty() {
-            let (taken, result) = send(&queue);
+            let (taken, result) = driver.send_queue(self.id, &queue);
             queue.remove(taken);
             self.count(|counts| counts.sent += taken as u64);
             match result {
@@ -223,10 +253,12 @@ impl DatagramState {
 
     /// Drops a queued datagram that the system does not take. Its write has returned long ago.
     fn drop_first(&self, queue: &mut DatagramQueue, reason: impl fmt::Display) {
-        let host = Address::from(self.host());
-        tracing::warn!(%host, "a queued datagram is dropped: {reason}");
         queue.remove(1);
         self.count(|counts| counts.failed += 1);
+        if self.counts().failed == 1 {
+            let host = Address::from(self.host());
+            tracing::warn!(%host, "a queued datagram is dropped: {reason}; later ones are counted");
+        }
     }
 
     /// Records that the peer has refused a datagram. The protocol is told at the end of the turn,

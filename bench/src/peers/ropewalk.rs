@@ -63,7 +63,7 @@ impl DatagramProtocol for DatagramEcho {
 pub(super) fn serve(address: SocketAddr, service: Service) -> Result<Infallible> {
     let reactor = reactor()?;
     if service.datagrams {
-        let port = reactor.listen_udp(address, &UdpOptions::new(), DatagramEcho)?;
+        let port = reactor.listen_udp(address, &UdpOptions::new().collect_writes(true), DatagramEcho)?;
         print_ready(port.host().socket_addr().ok_or("the port has no UDP address")?, reactor.backend().name())?;
         reactor.run()?;
         return Err("the event loop ended".into());

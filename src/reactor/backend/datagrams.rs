@@ -2,13 +2,14 @@
 //! on io_uring.
 //!
 //! The poller reports an edge once. So readable is recorded, and holds until a receive has found
-//! the socket empty. The reactor receives one datagram at a time, within its budget of a turn. When
-//! that is used up, [`Backend::receive`](super::Backend::receive) queues the socket for the next
-//! turn.
+//! the socket empty. The reactor receives a batch of datagrams at a time, within its budget of a
+//! turn. When that is used up, [`Backend::receive`](super::Backend::receive) queues the socket for
+//! the next turn.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::batch::DatagramBatch;
 use super::readiness::Readiness;
 use super::table::Requeue;
 use super::udp::{self, DatagramReceive};
@@ -53,15 +54,16 @@ impl PolledDatagrams {
         (None, Requeue::No)
     }
 
-    /// Starts or stops receiving. Returns `true` if there may be something to receive.
+    /// Starts or stops receiving. Returns `true` if the socket is to be reported.
     pub(super) fn set_receiving(&mut self, on: bool) -> bool {
         self.is_receiving = on;
-        on && self.is_readable
+        self.is_readable |= on;
+        on
     }
 
-    /// Receives a datagram.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> DatagramReceive {
-        let received = udp::receive(self.socket.as_fd(), room);
+    /// Receives datagrams.
+    pub(super) fn receive(&mut self, batch: &mut DatagramBatch) -> DatagramReceive {
+        let received = udp::receive(self.socket.as_fd(), batch);
         if let DatagramReceive::Empty = received {
             self.is_readable = false;
         }

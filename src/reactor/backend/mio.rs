@@ -33,6 +33,7 @@ use ::mio::Interest as PollInterest;
 use ::mio::Waker;
 
 use super::adopted::{self, AdoptedOptions, Examined, Role};
+use super::batch::DatagramBatch;
 use super::datagrams::PolledDatagrams;
 use super::fine_timer::FineTimer;
 use super::foreign::ForeignDescriptors;
@@ -375,8 +376,8 @@ impl Backend for Mio {
         Ok((host, is_dual))
     }
 
-    fn receive_datagram(&mut self, id: Id, room: &mut [u8]) -> DatagramReceive {
-        self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(room))
+    fn receive_datagrams(&mut self, id: Id, batch: &mut DatagramBatch) -> DatagramReceive {
+        self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(batch))
     }
 
     fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {

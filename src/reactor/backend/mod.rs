@@ -12,7 +12,7 @@
 //! | [`connect`] | [`Connected`], [`ConnectFailed`] |
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
-//! | [`bind_datagrams`], [`receive`] | [`DatagramsReady`], after which [`receive_datagram`] returns them |
+//! | [`bind_datagrams`], [`receive`] | [`DatagramsReady`], after which [`receive_datagrams`] returns them |
 //! | [`send_datagram`], [`send_datagrams`] | their result; [`SendReady`] when a full socket has room |
 //! | [`watch`], [`rewatch`] | [`Ready`], [`DescriptorLost`] |
 //! | [`waker`] | [`wait`] returns, and the [`poller`] becomes readable |
@@ -53,7 +53,7 @@
 //! [`SendReady`]: Completion::SendReady
 //! [`Returned`]: BackendEvent::Returned
 //! [`bind_datagrams`]: Backend::bind_datagrams
-//! [`receive_datagram`]: Backend::receive_datagram
+//! [`receive_datagrams`]: Backend::receive_datagrams
 //! [`send_datagram`]: Backend::send_datagram
 //! [`send_datagrams`]: Backend::send_datagrams
 //! [`DatagramsReady`]: Completion::DatagramsReady
@@ -69,6 +69,7 @@
 
 mod adopted;
 mod any;
+mod batch;
 mod closed;
 mod datagrams;
 mod fine_timer;
@@ -78,6 +79,8 @@ mod options;
 mod outstanding;
 mod poller;
 mod readiness;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod recvmmsg;
 pub(super) mod socket;
 mod socket_file;
 mod system;
@@ -109,11 +112,12 @@ use crate::transport::send_queue::InFlight;
 pub(in crate::reactor) use self::adopted::prepare_named;
 pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
+pub(crate) use self::batch::{DatagramBatch, ReceivedDatagram};
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(in crate::reactor) use self::socket_file::lock_of;
-pub(crate) use self::udp::{DatagramReceive, ReceivedDatagram};
+pub(crate) use self::udp::DatagramReceive;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 use self::uring::Buffer;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
@@ -200,8 +204,8 @@ pub(crate) trait Backend {
     /// Starts a connection attempt. The outcome is a completion, even if it is known at once.
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
 
-    /// Starts or stops receiving. A datagram socket with more to receive is reported again in the
-    /// next turn.
+    /// Starts or stops receiving. A datagram socket that is to receive is reported in the next turn,
+    /// even if nothing has arrived.
     fn receive(&mut self, id: Id, on: bool);
 
     /// Receives the bytes that arrived before a fatal error, which a send or [`Completion::Broken`]
@@ -275,10 +279,10 @@ pub(crate) trait Backend {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Receives a datagram of a socket that is [ready](Completion::DatagramsReady), as far as it
-    /// fits into `room`. If none was left to the next turn ([`receive`](Self::receive)), the socket
-    /// is not reported before something arrives.
-    fn receive_datagram(&mut self, _id: Id, _room: &mut [u8]) -> DatagramReceive {
+    /// Receives datagrams of a socket that is [ready](Completion::DatagramsReady), as many as the
+    /// batch has room for. Unless it was left to the next turn ([`receive`](Self::receive)), the
+    /// socket is not reported before something arrives.
+    fn receive_datagrams(&mut self, _id: Id, _batch: &mut DatagramBatch) -> DatagramReceive {
         DatagramReceive::Empty
     }
 

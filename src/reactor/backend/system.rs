@@ -23,6 +23,8 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -30,6 +32,9 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::batch::DatagramBatch;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use super::batch::ReceivedDatagram;
 use crate::transport::driver::Credentials;
 
 /// Flags of each send: a lost peer is an error, never a signal, and no call waits.
@@ -217,30 +222,32 @@ pub(super) fn peer_credentials(_socket: BorrowedFd<'_>) -> io::Result<Credential
     Err(unsupported("the socket option SO_PEERCRED"))
 }
 
-/// Receives a datagram. Returns its length, `true` if it was longer than `room`, and its sender.
-/// The length is that of the whole datagram.
+/// Receives datagrams, as many as there are and as the batch has room for.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn receive_datagram(
-    socket: BorrowedFd<'_>,
-    room: &mut [u8],
-) -> rustix::io::Result<(usize, bool, Option<SocketAddrAny>)> {
-    let most = room.len();
-    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    let (_, length, peer) = rustix::net::recvfrom(socket, room, flags)?;
-    Ok((length, length > most, peer))
+pub(super) fn receive_datagrams(socket: BorrowedFd<'_>, batch: &mut DatagramBatch) -> rustix::io::Result<()> {
+    super::recvmmsg::receive(socket, batch)
 }
 
-/// Receives a datagram. Returns its length, `true` if it was longer than `room`, and its sender.
-/// The length is that of the received bytes: this system reports no other.
+/// Receives datagrams, as many as there are and as the batch has room for. This system has no call
+/// for several, and does not report the whole length of a truncated one.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn receive_datagram(
-    socket: BorrowedFd<'_>,
-    room: &mut [u8],
-) -> rustix::io::Result<(usize, bool, Option<SocketAddrAny>)> {
+pub(super) fn receive_datagrams(socket: BorrowedFd<'_>, batch: &mut DatagramBatch) -> rustix::io::Result<()> {
     use rustix::net::{RecvAncillaryBuffer, ReturnFlags};
-    let mut into = [io::IoSliceMut::new(room)];
-    let received = rustix::net::recvmsg(socket, &mut into, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)?;
-    Ok((received.bytes, received.flags.contains(ReturnFlags::TRUNC), received.address))
+    loop {
+        let Some(room) = batch.rooms().next() else { return Ok(()) };
+        let mut into = [io::IoSliceMut::new(room)];
+        let received =
+            rustix::net::recvmsg(socket, &mut into, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT);
+        let received = match received {
+            // An error comes again at the next call, where nothing is received before it.
+            Err(_) if !batch.is_empty() => return Ok(()),
+            received => received?,
+        };
+        // No UDP socket of ours receives from an address of another family.
+        let Some(peer) = received.address.and_then(|address| SocketAddr::try_from(address).ok()) else { continue };
+        let truncated = received.flags.contains(ReturnFlags::TRUNC).then_some(None);
+        batch.push(ReceivedDatagram { filled: received.bytes, truncated, peer });
+    }
 }
 
 /// Sets the interface through which datagrams to IPv4 groups leave.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 
+use super::batch::DatagramBatch;
 #[cfg(test)]
 use super::socket::faults;
 use super::system::{self, SENDING};
@@ -16,27 +17,19 @@ use crate::datagram::{
     DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, InterfaceChoice,
 };
 
-/// The result of a receive.
+/// The result of a receive, behind the datagrams that it has put into its batch.
 #[derive(Debug)]
 pub(crate) enum DatagramReceive {
-    /// A datagram, whose first bytes are in the buffer.
-    Datagram(ReceivedDatagram),
-    /// There is none.
+    /// There are more, or the batch was full.
+    More,
+    /// The system had no more. A socket with a peer may have an error to report.
+    Last,
+    /// There is nothing left.
     Empty,
     /// The peer has refused a datagram. There may be others to receive.
     Refused,
     /// The receive failed, and is to be tried again after a while.
     Failed(io::Error),
-}
-
-/// A received datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReceivedDatagram {
-    /// Number of its bytes in the buffer.
-    pub(crate) filled: usize,
-    /// The datagram was longer than the buffer. Its whole length, where the system reports it.
-    pub(crate) truncated: Option<Option<usize>>,
-    pub(crate) peer: SocketAddr,
 }
 
 /// A bound UDP socket.
@@ -82,25 +75,16 @@ pub(in crate::reactor) fn connect(socket: BorrowedFd<'_>, peer: SocketAddr) -> i
     Ok(local_address(socket)?)
 }
 
-/// Receives a datagram.
-pub(super) fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> DatagramReceive {
+/// Receives datagrams, as many as there are and as the batch has room for.
+pub(super) fn receive(socket: BorrowedFd<'_>, batch: &mut DatagramBatch) -> DatagramReceive {
     loop {
         #[cfg(test)]
-        let received =
-            faults::call(faults::SystemCall::ReceiveDatagram, || system::receive_datagram(socket, &mut *room));
+        let received = faults::call(faults::SystemCall::ReceiveDatagram, || system::receive_datagrams(socket, batch));
         #[cfg(not(test))]
-        let received = system::receive_datagram(socket, &mut *room);
-        return match received.map(|(whole, truncated, peer)| (whole, truncated, peer.and_then(inet))) {
-            Ok((length, false, Some(peer))) => {
-                DatagramReceive::Datagram(ReceivedDatagram { filled: length, truncated: None, peer })
-            }
-            Ok((length, true, Some(peer))) => {
-                let whole = (length > room.len()).then_some(length);
-                let datagram = ReceivedDatagram { filled: length.min(room.len()), truncated: Some(whole), peer };
-                DatagramReceive::Datagram(datagram)
-            }
-            // No UDP socket of ours receives from an address of another family.
-            Ok((_, _, None)) => continue,
+        let received = system::receive_datagrams(socket, batch);
+        return match received {
+            Ok(()) if batch.is_full() => DatagramReceive::More,
+            Ok(()) => DatagramReceive::Last,
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => DatagramReceive::Empty,
             Err(Errno::CONNREFUSED) => DatagramReceive::Refused,

@@ -44,6 +44,7 @@ use std::rc::{Rc, Weak};
 use self::listener::PortCore;
 use self::port_role::PortRole;
 use crate::failure::drop_guarded;
+use crate::reactor::backend::DatagramBatch;
 use crate::time::DelayedCall;
 use crate::transport::Transport;
 use crate::transport::id::Id;
@@ -62,8 +63,10 @@ pub(super) struct Net<N: ?Sized> {
     role: RefCell<Option<PortRole>>,
     /// The ports that hand connections over or receive them, by their numbers in the group.
     shared: RefCell<Vec<Weak<PortCore>>>,
-    /// The buffer for received datagrams, as long as the longest that was asked for.
-    datagram_room: Cell<Vec<u8>>,
+    /// The batch for received datagrams, with room for the longest that was asked for.
+    batch: Cell<Option<Box<DatagramBatch>>>,
+    /// The batches of ports that were paused or have used their budget in the midst of one.
+    left_batches: RefCell<Vec<(Id, Box<DatagramBatch>)>>,
 }
 
 impl<N: ?Sized> Net<N> {
@@ -75,21 +78,35 @@ impl<N: ?Sized> Net<N> {
             resolver: RefCell::new(Some(resolver)),
             role: RefCell::default(),
             shared: RefCell::default(),
-            datagram_room: Cell::default(),
+            batch: Cell::default(),
+            left_batches: RefCell::default(),
         }
     }
 
-    /// Takes the buffer for received datagrams, with at least `length` bytes.
-    fn take_datagram_room(&self, length: usize) -> Vec<u8> {
-        let mut room = self.datagram_room.take();
-        if room.len() < length {
-            room.resize(length, 0);
+    /// Takes the batch that a datagram port has left for this turn, or the empty one of all ports.
+    fn take_batch(&self, id: Id, most: usize) -> Box<DatagramBatch> {
+        let mut left = self.left_batches.borrow_mut();
+        if let Some(at) = left.iter().position(|(owner, _)| *owner == id) {
+            return left.swap_remove(at).1;
         }
-        room
+        drop(left);
+        let mut batch = self.batch.take().unwrap_or_default();
+        batch.prepare(most);
+        batch
     }
 
-    fn give_datagram_room(&self, room: Vec<u8>) {
-        self.datagram_room.set(room);
+    fn give_batch(&self, batch: Box<DatagramBatch>) {
+        self.batch.set(Some(batch));
+    }
+
+    /// Keeps the datagrams that a port has received, and that are not delivered yet.
+    fn leave_batch(&self, id: Id, batch: Box<DatagramBatch>) {
+        self.left_batches.borrow_mut().push((id, batch));
+    }
+
+    /// Drops the datagrams of a port that has stopped.
+    fn drop_batch(&self, id: Id) {
+        self.left_batches.borrow_mut().retain(|(owner, _)| *owner != id);
     }
 
     /// Returns the number of connections with a deadline.

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use crate::address::unmapped;
 use crate::datagram::{
-    DatagramDriver, DatagramJoint, DatagramOption, DatagramProtocol, DatagramSend, DatagramState, DatagramTransport,
-    DatagramValue, UdpOptions,
+    DatagramDriver, DatagramJoint, DatagramOption, DatagramProtocol, DatagramQueue, DatagramSend, DatagramState,
+    DatagramTransport, DatagramValue, UdpOptions,
 };
 use crate::error::{ListenError, LoopWaits};
-use crate::reactor::backend::{DatagramReceive, ReceivedDatagram, udp};
+use crate::reactor::backend::{DatagramBatch, DatagramReceive, ReceivedDatagram, udp};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::id::Id;
@@ -124,43 +124,62 @@ impl Core {
     #[inline(never)]
     pub(super) fn datagrams_ready(self: &Rc<Self>, id: Id) {
         let Some(joint) = self.datagram_joint(id) else { return };
-        let most = joint.transport().max_packet_bytes();
-        let mut room = self.net.take_datagram_room(most);
-        let (mut datagrams, mut bytes) = (0, 0);
+        let mut batch = self.net.take_batch(id, joint.transport().max_packet_bytes());
+        joint.transport().state().set_collecting(true);
+        self.deliver_datagrams(id, &joint, &mut batch);
+        joint.transport().state().set_collecting(false);
+        // In a forked child, what is left belongs to the parent.
+        if batch.is_empty() || !joint.transport().is_listening() || self.is_forked_child() {
+            self.net.give_batch(batch);
+        } else {
+            self.net.leave_batch(id, batch);
+        }
+    }
+
+    /// Delivers a batch, and receives others, until the port has nothing left, stops to receive or
+    /// has used its budget.
+    fn deliver_datagrams(self: &Rc<Self>, id: Id, joint: &DatagramJoint, batch: &mut DatagramBatch) {
+        let (mut datagrams, mut bytes, mut received) = (0, 0, DatagramReceive::More);
         // A callback may stop or pause the port, or fork. In the child, the socket belongs to the
         // parent.
         while joint.is_receiving() && !self.is_forked_child() {
-            if datagrams == DATAGRAMS_PER_TURN || bytes >= BYTES_PER_TURN {
+            if datagrams >= DATAGRAMS_PER_TURN || bytes >= BYTES_PER_TURN {
                 self.backend.borrow_mut().receive(id, true);
-                break;
+                return;
             }
-            let received = self.backend.borrow_mut().receive_datagram(id, &mut room[..most]);
-            // Refusals count as well, since a peer can cause them.
-            datagrams += 1;
+            if let Some((ReceivedDatagram { truncated, peer, .. }, data)) = batch.take() {
+                datagrams += 1;
+                bytes += data.len();
+                self.measured("datagram_received", || joint.datagram_received(data, truncated, &peer.into()));
+                continue;
+            }
             match received {
-                DatagramReceive::Datagram(ReceivedDatagram { filled, truncated, peer }) => {
-                    bytes += filled;
-                    let data = &room[..filled];
-                    self.measured("datagram_received", || joint.datagram_received(data, truncated, &peer.into()));
+                DatagramReceive::More => {}
+                DatagramReceive::Last if joint.transport().state().has_peer() => {}
+                DatagramReceive::Last | DatagramReceive::Empty => return,
+                DatagramReceive::Refused => {
+                    // Counts as well, since a peer can cause it.
+                    datagrams += 1;
+                    self.measured("connection_refused", || joint.connection_refused());
                 }
-                DatagramReceive::Refused => self.measured("connection_refused", || joint.connection_refused()),
-                DatagramReceive::Empty => break,
                 DatagramReceive::Failed(error) => {
                     let host = joint.transport().host();
                     tracing::warn!(%host, %error, "a datagram port cannot receive, and tries again");
-                    self.later(id, move |core, joint| core.resume(id, joint));
-                    break;
+                    return self.later(id, move |core, joint| core.resume(id, joint));
                 }
             }
+            if joint.is_receiving() && !self.is_forked_child() {
+                batch.clear();
+                received = self.backend.borrow_mut().receive_datagrams(id, batch);
+            }
         }
-        self.net.give_datagram_room(room);
     }
 
     /// A full socket has room.
     #[inline(never)]
     pub(super) fn datagrams_can_be_sent(&self, id: Id) {
         if let Some(joint) = self.datagram_joint(id) {
-            self.flush_datagrams(id, &joint);
+            joint.transport().state().flush();
         }
     }
 
@@ -178,13 +197,6 @@ impl Core {
             Slot::Datagrams(joint) => Some(Rc::clone(joint)),
             _ => None,
         }
-    }
-
-    fn flush_datagrams(&self, id: Id, joint: &DatagramJoint) {
-        joint.transport().state().flush(|queue| match self.backend_for_request() {
-            Ok(mut backend) => backend.send_datagrams(id, queue),
-            Err(LoopWaits) => (0, DatagramSend::Waits),
-        });
     }
 
     /// Receives again, unless the program has paused the port meanwhile.
@@ -225,12 +237,19 @@ impl DatagramDriver for Core {
         }
     }
 
+    fn send_queue(&self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend) {
+        match self.backend_for_request() {
+            Ok(mut backend) => backend.send_datagrams(id, queue),
+            Err(LoopWaits) => (0, DatagramSend::Waits),
+        }
+    }
+
     fn flush_when_awake(&self, id: Id) {
         self.when_awake(move |core| core.datagrams_can_be_sent(id));
     }
 
     fn flush_later(&self, id: Id) {
-        self.later(id, move |core, joint| core.flush_datagrams(id, joint));
+        self.later(id, |_, joint| joint.transport().state().flush());
     }
 
     fn tell_of_refusal(&self, id: Id) {
@@ -269,6 +288,7 @@ impl DatagramDriver for Core {
 
     fn stop(&self, id: Id) {
         let slot = self.slots.borrow_mut().remove(id);
+        self.net.drop_batch(id);
         self.close_source(id, false, ());
         if let Some(Slot::Datagrams(joint)) = slot {
             self.at_end_of_turn(move |_| joint.stopped());

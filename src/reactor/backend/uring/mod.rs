@@ -55,6 +55,7 @@ use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
 use self::waker::RingWaker;
 use super::adopted::{self, AdoptedOptions, Examined, Role};
+use super::batch::DatagramBatch;
 use super::datagrams::PolledDatagrams;
 use super::foreign::ForeignDescriptors;
 use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
@@ -418,8 +419,8 @@ impl Backend for Uring {
         Ok((host, is_dual))
     }
 
-    fn receive_datagram(&mut self, id: Id, room: &mut [u8]) -> DatagramReceive {
-        self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(room))
+    fn receive_datagrams(&mut self, id: Id, batch: &mut DatagramBatch) -> DatagramReceive {
+        self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(batch))
     }
 
     fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
