@@ -7,7 +7,7 @@
 //! 3. no borrow of the state is held during a call, and no borrow of the protocol outside of one;
 //! 4. after a stop, nothing but `stop_protocol` is called.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::protocol::DatagramProtocol;
 use super::state::DatagramState;
@@ -20,11 +20,31 @@ use crate::log::error;
 pub(crate) struct DatagramJoint {
     transport: DatagramTransport,
     protocol: RefCell<Option<Box<dyn DatagramProtocol>>>,
+    spent: Cell<Spent>,
+}
+
+/// The part of the budget of a turn that a port has used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    turn: u64,
+    /// Datagrams and refusals.
+    pub(crate) datagrams: usize,
+    pub(crate) bytes: usize,
 }
 
 impl DatagramJoint {
     pub(crate) fn new(transport: DatagramTransport, protocol: Box<dyn DatagramProtocol>) -> Self {
-        Self { transport, protocol: RefCell::new(Some(protocol)) }
+        Self { transport, protocol: RefCell::new(Some(protocol)), spent: Cell::default() }
+    }
+
+    /// Returns what was used of the budget of this turn.
+    pub(crate) fn spent_in(&self, turn: u64) -> Spent {
+        let spent = self.spent.get();
+        if spent.turn == turn { spent } else { Spent { turn, ..Spent::default() } }
+    }
+
+    pub(crate) fn set_spent(&self, spent: Spent) {
+        self.spent.set(spent);
     }
 
     pub(crate) fn transport(&self) -> &DatagramTransport {

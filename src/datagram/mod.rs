@@ -31,7 +31,7 @@ mod state;
 mod transport;
 
 pub(crate) use self::driver::{DatagramDriver, DatagramOption, DatagramSend, DatagramValue, InterfaceChoice};
-pub(crate) use self::joint::DatagramJoint;
+pub(crate) use self::joint::{DatagramJoint, Spent};
 pub use self::multicast::MulticastInterface;
 pub(crate) use self::options::DatagramSocketOptions;
 pub use self::options::UdpOptions;

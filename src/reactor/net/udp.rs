@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::address::unmapped;
 use crate::datagram::{
     DatagramDriver, DatagramJoint, DatagramOption, DatagramProtocol, DatagramQueue, DatagramSend, DatagramState,
-    DatagramTransport, DatagramValue, UdpOptions,
+    DatagramTransport, DatagramValue, Spent, UdpOptions,
 };
 use crate::error::{ListenError, LoopWaits};
 use crate::reactor::backend::{DatagramBatch, DatagramReceive, ReceivedDatagram, udp};
@@ -126,7 +126,10 @@ impl Core {
         let Some(joint) = self.datagram_joint(id) else { return };
         let mut batch = self.net.take_batch(id, joint.transport().max_packet_bytes());
         joint.transport().state().set_collecting(true);
-        self.deliver_datagrams(id, &joint, &mut batch);
+        // The backend may report a port twice in a turn.
+        let mut spent = joint.spent_in(self.counters.get().turns);
+        self.deliver_datagrams(id, &joint, &mut batch, &mut spent);
+        joint.set_spent(spent);
         joint.transport().state().set_collecting(false);
         // In a forked child, what is left belongs to the parent.
         if batch.is_empty() || !joint.transport().is_listening() || self.is_forked_child() {
@@ -138,18 +141,18 @@ impl Core {
 
     /// Delivers a batch, and receives others, until the port has nothing left, stops to receive or
     /// has used its budget.
-    fn deliver_datagrams(self: &Rc<Self>, id: Id, joint: &DatagramJoint, batch: &mut DatagramBatch) {
-        let (mut datagrams, mut bytes, mut received) = (0, 0, DatagramReceive::More);
+    fn deliver_datagrams(self: &Rc<Self>, id: Id, joint: &DatagramJoint, batch: &mut DatagramBatch, spent: &mut Spent) {
+        let mut received = DatagramReceive::More;
         // A callback may stop or pause the port, or fork. In the child, the socket belongs to the
         // parent.
         while joint.is_receiving() && !self.is_forked_child() {
-            if datagrams >= DATAGRAMS_PER_TURN || bytes >= BYTES_PER_TURN {
+            if spent.datagrams >= DATAGRAMS_PER_TURN || spent.bytes >= BYTES_PER_TURN {
                 self.backend.borrow_mut().receive(id, true);
                 return;
             }
             if let Some((ReceivedDatagram { truncated, peer, .. }, data)) = batch.take() {
-                datagrams += 1;
-                bytes += data.len();
+                spent.datagrams += 1;
+                spent.bytes += data.len();
                 self.measured("datagram_received", || joint.datagram_received(data, truncated, &peer.into()));
                 continue;
             }
@@ -159,7 +162,7 @@ impl Core {
                 DatagramReceive::Last | DatagramReceive::Empty => return,
                 DatagramReceive::Refused => {
                     // Counts as well, since a peer can cause it.
-                    datagrams += 1;
+                    spent.datagrams += 1;
                     self.measured("connection_refused", || joint.connection_refused());
                 }
                 DatagramReceive::Failed(error) => {
