@@ -12,8 +12,8 @@ pub(crate) trait DatagramDriver {
     fn is_usable(&self) -> bool;
     /// Passes one datagram to the socket. `None` sends to the peer of a connected socket.
     fn send(&self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend;
-    /// Passes the first datagrams of a queue to the socket, as many as one call takes. Returns their
-    /// number. The queue itself is not changed.
+    /// Passes the first datagrams of a queue to the socket, as many as one call takes. Returns
+    /// their number. The queue itself is not changed.
     fn send_queue(&self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend);
     /// Sends the queue of a port when the loop no longer waits.
     fn flush_when_awake(&self, id: Id);

@@ -66,8 +66,8 @@ impl UdpOptions {
     }
 
     /// Collects what callbacks of `datagram_received` write, and sends it when the datagrams of the
-    /// turn are delivered, up to 64 in one system call (`sendmmsg`, Linux). Off by default. It saves a
-    /// busy server a system call for each answer.
+    /// turn are delivered, up to 64 in one system call (`sendmmsg`, Linux). Off by default. It
+    /// saves a busy server a system call for each answer.
     ///
     /// The price is the error of the system, which is known only when
     /// [`write`](crate::DatagramTransport::write) has returned. Such datagrams are counted

@@ -194,14 +194,14 @@ impl DatagramState {
         Ok(())
     }
 
-    /// Starts or ends to collect writes, if the port is to. The end sends what was collected.
+    /// Starts or ends collecting writes, if the port is to. The end sends what was collected.
     pub(crate) fn set_collecting(&self, on: bool) {
         if self.collects && self.is_collecting.replace(on) && !on {
             self.flush();
         }
     }
 
-    /// Collects a datagram. Returns `false` if it is to be sent at once, since the queue has no room.
+    /// Collects a datagram. Returns `false` if it is to be sent at once: the queue has no room.
     fn collect(&self, data: &[u8], to: Option<SocketAddr>) -> bool {
         if self.queue.borrow_mut().push(data, to) {
             return true;
@@ -229,8 +229,8 @@ impl DatagramState {
         Err(DatagramError::QueueFull { queued: queue.size(), limit: queue.limit() })
     }
 
-    /// Sends the queue, until it is empty or the socket is full. The limit of the queue is the bound
-    /// on the work of one call.
+    /// Sends the queue, until it is empty or the socket is full. The limit of the queue is the
+    /// bound on the work of one call.
     pub(crate) fn flush(&self) {
         let Ok(driver) = self.driver() else { return };
         let mut queue = self.queue.borrow_mut();

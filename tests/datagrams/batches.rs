@@ -1,5 +1,5 @@
-//! Datagrams are received in batches, and sent in batches by a port that collects its writes. Neither
-//! shows in the order of datagrams, and none is lost by it.
+//! Datagrams are received in batches, and sent in batches by a port that collects its writes.
+//! Neither shows in the order of datagrams, and none is lost by it.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -204,8 +204,8 @@ pub(crate) trait Backend {
     /// Starts a connection attempt. The outcome is a completion, even if it is known at once.
     fn connect(&mut self, id: Id, to: &Address, options: &DialOptions) -> Result<(), ConnectRefusal>;
 
-    /// Starts or stops receiving. A datagram socket that is to receive is reported in the next turn,
-    /// even if nothing has arrived.
+    /// Starts or stops receiving. A datagram socket that is to receive is reported in the next
+    /// turn, even if nothing has arrived.
     fn receive(&mut self, id: Id, on: bool);
 
     /// Receives the bytes that arrived before a fatal error, which a send or [`Completion::Broken`]
