@@ -1,5 +1,5 @@
-//! Echoes of datagrams: the CPU time of a server for one of them. Windows of a peer and of a loop of
-//! `recvmmsg` and `sendmmsg` in C alternate.
+//! Echoes of datagrams: the CPU time of a server for one of them. Windows of a peer alternate with
+//! those of a loop of `recvmmsg` and `sendmmsg` in C.
 //!
 //! In a round, each of 64 sockets sends a datagram, and waits for it. So the server finds several at
 //! a time, as a busy one does. The sockets are in this process, on the last core.
@@ -20,7 +20,7 @@ pub const SIZES: [usize; 2] = [64, 1_200];
 /// Number of sockets that send.
 const FLOWS: usize = 64;
 
-/// Time to wait for an echo. Nothing gets lost on one machine as long as all rounds fit the server's
+/// Time to wait for an echo. Nothing gets lost on one machine, because a round fits the server's
 /// receive buffer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
