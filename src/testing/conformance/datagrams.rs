@@ -207,7 +207,8 @@ pub(super) fn a_refusal_reaches_a_connected_port_only(setting: &mut dyn Setting)
     let mut scene = Scene::new(setting);
     let (log, other) = (Log::default(), Log::default());
     let gone = bind(&scene.reactor, at, Speaker::new(&Log::default()));
-    let (connected, open) = (bind(&scene.reactor, at, Speaker::new(&log)), bind(&scene.reactor, at, Speaker::new(&other)));
+    let (connected, open) =
+        (bind(&scene.reactor, at, Speaker::new(&log)), bind(&scene.reactor, at, Speaker::new(&other)));
     let to = gone.host();
     let stopped = scene.result_of(gone.stop_listening());
     assert!(stopped.is_ok(), "{stopped:?}");
@@ -291,9 +292,13 @@ pub(super) fn a_failing_datagram_callback_leaves_its_port_open(setting: &mut dyn
     scene.until(|| seen.borrow().len() == 4);
     assert_eq!(*seen.borrow(), ["", "fail", "panic", "good"]);
     assert!(port.is_listening());
-    let refused = scene.reactor.listen_udp(at, &UdpOptions::new(), Speaker::new(&Log::default()).acts(|seen, _, _, _| {
-        if seen == Seen::Start { Err("as the case asks".into()) } else { Ok(()) }
-    }));
+    let refused =
+        scene.reactor.listen_udp(
+            at,
+            &UdpOptions::new(),
+            Speaker::new(&Log::default())
+                .acts(|seen, _, _, _| if seen == Seen::Start { Err("as the case asks".into()) } else { Ok(()) }),
+        );
     assert!(refused.is_err(), "a protocol that does not start has no port");
     assert_eq!(scene.reactor.counters().watched, 1);
     CaseOutcome::Passed
@@ -360,7 +365,8 @@ pub(super) fn a_datagram_of_another_family_is_an_error(setting: &mut dyn Setting
     let Some(at) = place(setting) else { return CaseOutcome::Skipped(NONE) };
     let scene = Scene::new(setting);
     let port = bind(&scene.reactor, at, Speaker::new(&Log::default()));
-    let other: SocketAddr = if at.is_ipv4() { ([0, 0, 0, 0, 0, 0, 0, 1], 9).into() } else { ([127, 0, 0, 1], 9).into() };
+    let other: SocketAddr =
+        if at.is_ipv4() { ([0, 0, 0, 0, 0, 0, 0, 1], 9).into() } else { ([127, 0, 0, 1], 9).into() };
     let refused = port.write(b"x", &other.into());
     assert!(matches!(refused, Err(DatagramError::WrongFamily { .. })), "{refused:?}");
     let refused = port.write_to_peer(b"x");

@@ -16,8 +16,8 @@ use super::kernel::{Kernel, News, Owner, Sharing, SimulatedRefusal, SocketId};
 use crate::address::{Address, AddressPair};
 use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue};
 use crate::reactor::{
-    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramReceive, DialOptions, Inbox, Incoming, IncomingSocket,
-    Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramReceive, DialOptions, Inbox,
+    Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;

@@ -342,8 +342,7 @@ impl Network {
     pub fn datagram_peer(&self, address: SocketAddr) -> io::Result<DatagramPeer> {
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(address.ip());
-        let bound =
-            kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::default());
+        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::default());
         let (socket, address, _) = bound?;
         Ok(DatagramPeer::new(&self.0.kernel, socket, address))
     }

@@ -129,8 +129,7 @@ impl Kernel {
         }
         let name = Address::from(bound);
         let is_kept = |other: &SimulatedDatagrams| {
-            let may_share =
-                (reuse_address && other.sharing.reuse_address) || (reuse_port && other.sharing.reuse_port);
+            let may_share = (reuse_address && other.sharing.reuse_address) || (reuse_port && other.sharing.reuse_port);
             other.host == host && !may_share && overlap((&other.bound.into(), other.sharing), (&name, sharing))
         };
         if self.datagrams.values().any(is_kept) {
@@ -324,7 +323,13 @@ impl Kernel {
         let (loss, twice) = (self.conditions.datagram_loss, self.conditions.datagram_duplicates);
         datagram.is_lost = length > lost_above || self.random.chance(loss);
         let is_doubled = !datagram.is_lost && self.random.chance(twice);
-        let fate = if datagram.is_lost { " lost" } else if is_doubled { " twice" } else { "" };
+        let fate = if datagram.is_lost {
+            " lost"
+        } else if is_doubled {
+            " twice"
+        } else {
+            ""
+        };
         let SentRecord { number, from, to, .. } = *datagram.record;
         self.note(format_args!("sendto #{number} {from} > {to} {length}{fate}"));
         let now = self.now;
@@ -406,8 +411,9 @@ impl Kernel {
     }
 
     /// Returns the sockets that receive a datagram on its host: each member of a group, each for a
-    /// broadcast, or one. A connected socket comes before others, then the more exact address. Among
-    /// equal ones that share by `SO_REUSEPORT` the sender's port decides, otherwise the newest.
+    /// broadcast, or one. A connected socket comes before others, then the more exact address.
+    /// Among equal ones that share by `SO_REUSEPORT` the sender's port decides, otherwise the
+    /// newest.
     fn datagram_receivers(&self, datagram: &DatagramUnderWay) -> Vec<SocketId> {
         let SentRecord { from, to, .. } = *datagram.record;
         let is_group = to.ip().is_multicast();
