@@ -292,13 +292,12 @@ pub(super) fn a_failing_datagram_callback_leaves_its_port_open(setting: &mut dyn
     scene.until(|| seen.borrow().len() == 4);
     assert_eq!(*seen.borrow(), ["", "fail", "panic", "good"]);
     assert!(port.is_listening());
-    let refused =
-        scene.reactor.listen_udp(
-            at,
-            &UdpOptions::new(),
-            Speaker::new(&Log::default())
-                .acts(|seen, _, _, _| if seen == Seen::Start { Err("as the case asks".into()) } else { Ok(()) }),
-        );
+    let refused = scene.reactor.listen_udp(
+        at,
+        &UdpOptions::new(),
+        Speaker::new(&Log::default())
+            .acts(|seen, _, _, _| if seen == Seen::Start { Err("as the case asks".into()) } else { Ok(()) }),
+    );
     assert!(refused.is_err(), "a protocol that does not start has no port");
     assert_eq!(scene.reactor.counters().watched, 1);
     CaseOutcome::Passed
