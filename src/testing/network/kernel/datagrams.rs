@@ -272,8 +272,8 @@ impl Kernel {
         socket.held = is_held;
         if is_held || socket.sent_bytes + takes > socket.send_buffer {
             socket.blocked = true;
-            if socket.sent_bytes < socket.send_buffer {
-                // There was room all the time, or soon is for a shorter one.
+            if is_held {
+                // No arrival has to make room for it. Otherwise one is to come.
                 let owner = socket.owner;
                 self.make_ready_again(owner, id);
             }
