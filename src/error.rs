@@ -359,9 +359,6 @@ pub enum ListenError {
     /// The datagram protocol's `start_protocol` failed, so the port was closed again.
     #[error("the datagram protocol did not start: {0}")]
     Protocol(Failure),
-    /// The reactor has no datagrams: it is on a simulated network.
-    #[error("a simulated network has no datagrams")]
-    NoDatagrams,
     /// The reactor is stopping, and is closing its ports.
     #[error("the reactor is stopping")]
     ReactorStopping,

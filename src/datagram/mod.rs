@@ -11,8 +11,7 @@
 //! | reach many at once | [`DatagramTransport::join_group`], [`DatagramTransport::set_broadcast_allowed`] |
 //! | bound what is taken and queued | [`UdpOptions`], [`DatagramTransport::counts`] |
 //!
-//! Nothing here makes a system call: the reactor does. UNIX datagram sockets and datagrams on the
-//! simulated network do not exist yet.
+//! Nothing here makes a system call: the reactor does. UNIX datagram sockets do not exist yet.
 
 // | file | holds |
 // |---|---|

@@ -108,8 +108,8 @@ use self::around_wait::AroundWait;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    Backend, BackendEvent, Completion, ConnectRefusal, DialOptions, Inbox, Incoming, IncomingSocket, ListenRefusal,
-    PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DatagramBatch, DatagramReceive, DialOptions, Inbox, Incoming,
+    IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, ReceivedDatagram, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};

@@ -1,10 +1,11 @@
 //! A reactor for tests that play all of its peers.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::network::{Network, Peer, PendingAttempt, SimulationError};
+use super::network::{DatagramPeer, Network, Peer, PendingAttempt, SimulationError};
 use crate::address::Address;
 use crate::log::error;
 use crate::reactor::Reactor;
@@ -82,6 +83,20 @@ impl MemoryReactor {
     /// first.
     pub fn ports(&self) -> Vec<Address> {
         self.network.ports(&self.reactor)
+    }
+
+    /// Returns the addresses of the program's datagram ports (Twisted: `udpPorts`), the oldest
+    /// first.
+    pub fn datagram_ports(&self) -> Vec<Address> {
+        self.network.datagram_ports(&self.reactor)
+    }
+
+    /// Makes a datagram socket that the test plays, on a host of its own, 192.0.2.1.
+    ///
+    /// # Errors
+    /// `AddrInUse`: all ports of that host are taken.
+    pub fn datagram_peer(&self) -> io::Result<DatagramPeer> {
+        self.network.datagram_peer(([192, 0, 2, 1], 0).into())
     }
 
     /// Connects to a port of the program, as a client that the test plays.

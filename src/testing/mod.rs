@@ -18,6 +18,7 @@
 //! | the engine's promises to protocols | [`Witness`] | none |
 //! | the contract of a backend | [`conformance`] | `ReactorBuilder` |
 //! | a descriptor of another library | [`VirtualDescriptor`], whose readiness the test sets | none |
+//! | the other side of datagrams | [`DatagramPeer`], a socket that the test plays | |
 //! | the other side | [`Peer`], [`PendingAttempt`]: connections whose other end the test plays | |
 //!
 //! An assertion inside a callback does not fail the test. Its panic is guarded like any other, and
@@ -43,7 +44,7 @@ pub use self::chunking::ChunkingCheck;
 pub use self::clock::VirtualClock;
 pub use self::deferred_results::{assert_no_result, failure_result_of, success_result_of};
 pub use self::memory_reactor::MemoryReactor;
-pub use self::network::{Conditions, Network, Peer, PendingAttempt, SimulationError, VirtualDescriptor};
+pub use self::network::{Conditions, DatagramPeer, Network, Peer, PendingAttempt, SimulationError, VirtualDescriptor};
 pub use self::pump::{Pump, PumpOptions, Side, connected_pair};
 pub use self::string_transport::{StringConnection, StringTransport};
 pub use self::witness::{Witness, Witnessed, WitnessedFactory};

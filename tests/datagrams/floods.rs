@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use ropewalk::testing::Network;
 
 /// F59, A3: a port that floods itself with datagrams, empty or not, does not starve another port or
 /// a timer. In one turn it delivers no more than its budget.
@@ -103,19 +102,4 @@ fn many_ports_are_served() {
         }
         run_until(&reactor, || log.count("received one") == ports.len());
     });
-}
-
-/// The test kit's network is another backend: its reactors do without datagrams, and go on.
-#[test]
-fn a_simulated_reactor_goes_on_without_datagrams() {
-    let network = Network::new(2);
-    let reactor = network.reactor("10.0.0.1".parse().unwrap());
-    for _ in 0..3 {
-        assert!(reactor.listen_udp(loopback(), &UdpOptions::new(), Recorder::new(&Log::default())).is_err());
-    }
-    let called = Rc::new(Cell::new(false));
-    let seen = Rc::clone(&called);
-    let _timer = reactor.call_later(Duration::from_secs(1), move || seen.set(true));
-    network.run_for(Duration::from_secs(2)).expect("it goes on");
-    assert!(called.get());
 }

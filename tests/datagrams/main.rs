@@ -11,6 +11,7 @@ mod multicast;
 mod options;
 mod peers;
 mod sending;
+mod simulated;
 
 use std::net::{SocketAddr, UdpSocket};
 

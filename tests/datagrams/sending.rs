@@ -231,13 +231,3 @@ fn no_descriptor_is_left_behind() {
         assert_eq!(descriptors(), before);
     });
 }
-
-/// A simulated network has no datagrams yet: that is a typed error.
-#[test]
-fn a_simulated_network_has_no_datagrams() {
-    let network = ropewalk::testing::Network::new(1);
-    let reactor = network.reactor("10.0.0.1".parse().unwrap());
-    let port = reactor.listen_udp("10.0.0.1:53".parse().unwrap(), &UdpOptions::new(), Recorder::new(&Log::default()));
-    assert!(matches!(port, Err(ListenError::NoDatagrams)), "{port:?}");
-    assert_eq!(reactor.counters().watched, 0);
-}

@@ -87,7 +87,7 @@ mod system;
 mod table;
 #[cfg(test)]
 mod tests;
-pub(super) mod udp;
+mod udp;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
 
@@ -101,7 +101,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
-use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions};
+use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue};
 use crate::error::AdoptError;
 use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
@@ -295,6 +295,21 @@ pub(crate) trait Backend {
     /// queue itself is not changed.
     fn send_datagrams(&mut self, _id: Id, _queue: &DatagramQueue) -> (usize, DatagramSend) {
         (0, DatagramSend::Failed(io::ErrorKind::NotConnected.into()))
+    }
+
+    /// Gives a datagram socket a peer. Returns its own address.
+    fn connect_datagrams(&mut self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
+        udp::connect(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, peer)
+    }
+
+    /// Sets an option of a datagram socket.
+    fn set_datagram_option(&mut self, id: Id, option: DatagramOption) -> io::Result<()> {
+        udp::set_option(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
+    }
+
+    /// Returns the value of an option of a datagram socket.
+    fn datagram_option(&self, id: Id, option: DatagramValue) -> io::Result<u32> {
+        udp::option(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
     }
 
     /// Submits all pending requests to the system. The next [`wait`](Self::wait) does so too, but

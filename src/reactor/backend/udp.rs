@@ -70,7 +70,7 @@ pub(super) fn bind(address: SocketAddr, options: &DatagramSocketOptions) -> rust
 }
 
 /// Gives a socket a peer. Returns its own address.
-pub(in crate::reactor) fn connect(socket: BorrowedFd<'_>, peer: SocketAddr) -> io::Result<SocketAddr> {
+pub(super) fn connect(socket: BorrowedFd<'_>, peer: SocketAddr) -> io::Result<SocketAddr> {
     rustix::net::connect(socket, &peer)?;
     Ok(local_address(socket)?)
 }
@@ -180,7 +180,7 @@ fn sort_sent(sent: rustix::io::Result<usize>) -> DatagramSend {
 }
 
 /// Sets an option.
-pub(in crate::reactor) fn set_option(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<()> {
+pub(super) fn set_option(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<()> {
     let is_ipv4 = local_address(socket)?.is_ipv4();
     match (option, is_ipv4) {
         (DatagramOption::Broadcast(on), _) => sockopt::set_socket_broadcast(socket, on)?,
@@ -206,7 +206,7 @@ pub(in crate::reactor) fn set_option(socket: BorrowedFd<'_>, option: DatagramOpt
 }
 
 /// Returns the value of an option.
-pub(in crate::reactor) fn option(socket: BorrowedFd<'_>, option: DatagramValue) -> io::Result<u32> {
+pub(super) fn option(socket: BorrowedFd<'_>, option: DatagramValue) -> io::Result<u32> {
     let is_ipv4 = local_address(socket)?.is_ipv4();
     let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     Ok(match (option, is_ipv4) {

@@ -15,7 +15,7 @@ use crate::datagram::{
     DatagramTransport, DatagramValue, Spent, UdpOptions,
 };
 use crate::error::{ListenError, LoopWaits};
-use crate::reactor::backend::{DatagramBatch, DatagramReceive, ReceivedDatagram, udp};
+use crate::reactor::backend::{DatagramBatch, DatagramReceive, ReceivedDatagram};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::id::Id;
@@ -65,8 +65,7 @@ impl Reactor {
     ///
     /// # Errors
     /// [`ListenError`]: the address is in use, not local or not allowed; an option does not fit the
-    /// address; `start_protocol` failed; the reactor is on a simulated network, which has no
-    /// datagrams; it is stopping or closed.
+    /// address; `start_protocol` failed; the reactor is stopping or closed.
     pub fn listen_udp(
         &self,
         address: SocketAddr,
@@ -92,7 +91,7 @@ impl Core {
         let bind = || self.backend_for_request()?.bind_datagrams(id, address, &options.socket);
         let (host, is_dual) = bind().map_err(|source| {
             self.slots.borrow_mut().remove(id);
-            refusal(address, source)
+            ListenError::Bind { address: address.into(), source }
         })?;
         let driver: Weak<Self> = Rc::downgrade(self);
         let transport = DatagramTransport::new(DatagramState::new(driver, id, host, is_dual, options.limits));
@@ -271,18 +270,15 @@ impl DatagramDriver for Core {
     }
 
     fn connect(&self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
-        let backend = self.awake_backend()?;
-        udp::connect(backend.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, peer)
+        self.awake_backend()?.connect_datagrams(id, peer)
     }
 
     fn set_option(&self, id: Id, option: DatagramOption) -> io::Result<()> {
-        let backend = self.awake_backend()?;
-        udp::set_option(backend.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
+        self.awake_backend()?.set_datagram_option(id, option)
     }
 
     fn option(&self, id: Id, option: DatagramValue) -> io::Result<u32> {
-        let backend = self.awake_backend()?;
-        udp::option(backend.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, option)
+        self.awake_backend()?.datagram_option(id, option)
     }
 
     fn interface_index(&self, name: &str) -> io::Result<u32> {
@@ -296,13 +292,5 @@ impl DatagramDriver for Core {
         if let Some(Slot::Datagrams(joint)) = slot {
             self.at_end_of_turn(move |_| joint.stopped());
         }
-    }
-}
-
-/// Names the reason for which a port is not bound.
-fn refusal(address: SocketAddr, source: io::Error) -> ListenError {
-    match source.kind() {
-        io::ErrorKind::Unsupported => ListenError::NoDatagrams,
-        _ => ListenError::Bind { address: address.into(), source },
     }
 }

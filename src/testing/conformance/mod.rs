@@ -57,6 +57,7 @@
 
 mod closing;
 mod connecting;
+mod datagrams;
 mod discarding;
 mod ends;
 mod flow;
@@ -372,5 +373,16 @@ catalogue! {
         a_descriptor_is_watched_once: "a second watch of a descriptor is an error, and a later one is not",
         a_busy_descriptor_starves_nothing: "a descriptor that is always ready holds up neither timers nor connections",
         watches_end_when_the_reactor_stops: "a stop ends all watches, tells them so, and takes no others",
+    }
+    datagrams {
+        datagrams_of_every_size_come_back: "datagrams from the empty one to the longest come back whole, and a longer one is an error",
+        datagram_callbacks_come_in_order: "start_protocol comes first and stop_protocol last, each once, nothing inside another, and every stop's Deferred fires",
+        a_longer_datagram_is_said_to_be_truncated: "a datagram that is longer than its port takes is reported as truncated, and the next one is whole",
+        a_refusal_reaches_a_connected_port_only: "a peer without a socket is reported to a connected port, which hears that peer alone, and to no other",
+        a_datagram_port_stops_in_every_callback: "a port that stops in any callback is told of its end, and of nothing else",
+        a_failing_datagram_callback_leaves_its_port_open: "an Err or a panic of a callback leaves the port open, except in start_protocol",
+        a_paused_datagram_port_delivers_nothing: "while a port is paused nothing is delivered, and afterwards everything in order",
+        a_flooded_datagram_port_starves_no_other: "a port delivers a bounded number of datagrams in a turn, and the other ports have theirs",
+        a_datagram_of_another_family_is_an_error: "a write that the port's socket does not reach is an error, and so is an address in use",
     }
 }

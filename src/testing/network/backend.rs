@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use std::time::Duration;
 use super::backend_invariants::{BackendInvariants, key};
 use super::kernel::{Kernel, News, Owner, Sharing, SimulatedRefusal, SocketId};
 use crate::address::{Address, AddressPair};
+use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue};
 use crate::reactor::{
-    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DialOptions, Inbox, Incoming, IncomingSocket,
-    Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramBatch, DatagramReceive, DialOptions,
+    Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
 };
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;
@@ -158,6 +159,7 @@ impl SimulatedBackend {
                 Completion::EndOfStream
             }
             News::SendReady => Completion::SendReady,
+            News::DatagramsReady => Completion::DatagramsReady,
             News::Broken { kind, rest } => {
                 self.invariants.tells_of_a_break(id);
                 Completion::Broken { error: kind.into(), rest }
@@ -313,9 +315,13 @@ impl Backend for SimulatedBackend {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        self.invariants.asks_to_receive(id, on);
-        let Some(socket) = self.socket(id) else { return };
+        let socket = self.socket(id);
         let mut kernel = self.kernel.borrow_mut();
+        if let Some(socket) = socket.filter(|socket| kernel.datagrams(*socket).is_some()) {
+            return kernel.set_datagrams_receiving(socket, on);
+        }
+        self.invariants.asks_to_receive(id, on);
+        let Some(socket) = socket else { return };
         if let Some(stream) = kernel.stream(socket) {
             stream.receiving = on;
             kernel.make_ready(self.owner, socket);
@@ -405,6 +411,57 @@ impl Backend for SimulatedBackend {
             kernel.discard(socket, LAST_READ);
         }
         kernel.close(socket, reset);
+    }
+
+    fn bind_datagrams(
+        &mut self,
+        id: Id,
+        address: SocketAddr,
+        options: &DatagramSocketOptions,
+    ) -> io::Result<(SocketAddr, bool)> {
+        let bound = self.kernel.borrow_mut().bind_datagrams(self.owner, self.host, address, options);
+        let (socket, host, is_dual) = bound?;
+        self.name(id, socket);
+        Ok((host, is_dual))
+    }
+
+    fn receive_datagrams(&mut self, id: Id, batch: &mut DatagramBatch) -> DatagramReceive {
+        let Some(socket) = self.socket(id) else { return DatagramReceive::Empty };
+        self.kernel.borrow_mut().receive_datagrams(socket, batch)
+    }
+
+    fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+        match self.socket(id) {
+            Some(socket) => self.kernel.borrow_mut().send_datagram(socket, data, to),
+            None => DatagramSend::Failed(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn send_datagrams(&mut self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend) {
+        let mut taken = 0;
+        for (data, to) in queue.iter() {
+            match self.send_datagram(id, data, to) {
+                DatagramSend::Sent => taken += 1,
+                result => return (taken, result),
+            }
+        }
+        (taken, DatagramSend::Sent)
+    }
+
+    fn connect_datagrams(&mut self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        self.kernel.borrow_mut().datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.connect(peer)
+    }
+
+    fn set_datagram_option(&mut self, id: Id, option: DatagramOption) -> io::Result<()> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        self.kernel.borrow_mut().datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.set_option(option)
+    }
+
+    fn datagram_option(&self, id: Id, option: DatagramValue) -> io::Result<u32> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        let mut kernel = self.kernel.borrow_mut();
+        Ok(kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.option(option))
     }
 
     /// Every host has the loopback interface, and no other by a name.

@@ -33,6 +33,13 @@ pub struct Conditions {
     pub(super) stale: u32,
     /// Per mille of sends whose result is reported in the next turn, as on a ring.
     pub(super) slow_sends: u32,
+    /// Per mille of datagrams that are lost, doubled, and late, with the longest delay.
+    pub(super) datagram_loss: u32,
+    pub(super) datagram_duplicates: u32,
+    pub(super) datagram_reordering: (u32, Duration),
+    /// Datagrams with more bytes are refused, or lost.
+    pub(super) refused_above: usize,
+    pub(super) lost_above: usize,
     /// Holds back small segments, and delays acknowledgements.
     pub(super) nagle: bool,
 }
@@ -54,6 +61,11 @@ impl Conditions {
             spurious: 0,
             stale: 0,
             slow_sends: 0,
+            datagram_loss: 0,
+            datagram_duplicates: 0,
+            datagram_reordering: (0, Duration::ZERO),
+            refused_above: usize::MAX,
+            lost_above: usize::MAX,
             nagle: false,
         }
     }
@@ -86,6 +98,12 @@ impl Conditions {
         }
         conditions.slow_sends = *pick(&mut random, &[0, 0, 500, 1_000]);
         conditions.nagle = random.chance(300);
+        // Drawn last, so that a seed means the same for streams as before there were datagrams.
+        for chance in [&mut conditions.datagram_loss, &mut conditions.datagram_duplicates] {
+            *chance = *pick(&mut random, &[0, 10, 100, 300]);
+        }
+        let late = *pick(&mut random, &[0, 10, 100, 500]);
+        conditions.datagram_reordering = (late, Duration::from_millis(*pick(&mut random, &[0, 1, 20, 500])));
         conditions
     }
 
@@ -157,6 +175,40 @@ impl Conditions {
         self
     }
 
+    /// Sets the per mille of datagrams that are lost. A datagram to several hosts is lost for each
+    /// by itself.
+    pub fn datagram_loss(mut self, of_a_thousand: u32) -> Self {
+        self.datagram_loss = of_a_thousand;
+        self
+    }
+
+    /// Sets the per mille of datagrams that arrive twice.
+    pub fn datagram_duplicates(mut self, of_a_thousand: u32) -> Self {
+        self.datagram_duplicates = of_a_thousand;
+        self
+    }
+
+    /// Sets the per mille of datagrams that are late, so that later ones overtake them, and the
+    /// longest delay. The others of a socket stay in order.
+    pub fn datagram_reordering(mut self, of_a_thousand: u32, at_most: Duration) -> Self {
+        self.datagram_reordering = (of_a_thousand, at_most);
+        self
+    }
+
+    /// Refuses datagrams with more than this many bytes, as a system does that knows the limit of
+    /// the path: [`write`](crate::DatagramTransport::write) fails with
+    /// [`MessageTooLong`](crate::error::DatagramError::MessageTooLong).
+    pub fn refuse_datagrams_above(mut self, bytes: usize) -> Self {
+        self.refused_above = bytes;
+        self
+    }
+
+    /// Loses datagrams with more than this many bytes, as a path does that drops fragments.
+    pub fn lose_datagrams_above(mut self, bytes: usize) -> Self {
+        self.lost_above = bytes;
+        self
+    }
+
     /// Simulates Nagle's algorithm and delayed acknowledgements. Default: `false`.
     ///
     /// A small segment is held while earlier bytes are unacknowledged, unless
@@ -167,6 +219,11 @@ impl Conditions {
     pub fn nagle(mut self, on: bool) -> Self {
         self.nagle = on;
         self
+    }
+
+    /// Returns conditions under which every datagram arrives, once and in order.
+    pub(in crate::testing) fn with_safe_datagrams(self) -> Self {
+        self.datagram_loss(0).datagram_duplicates(0).datagram_reordering(0, Duration::ZERO)
     }
 
     /// Returns the maximum number of bytes that one turn can deliver.

@@ -4,6 +4,7 @@
 mod backend;
 mod backend_invariants;
 mod conditions;
+mod datagram_peer;
 mod descriptor;
 mod expected;
 mod kernel;
@@ -14,6 +15,7 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,11 +24,13 @@ use thiserror::Error;
 
 use self::backend::SimulatedBackend;
 pub use self::conditions::Conditions;
+pub use self::datagram_peer::DatagramPeer;
 pub use self::descriptor::VirtualDescriptor;
 use self::kernel::{Kernel, Owner, Sharing};
 pub use self::peer::{Peer, PendingAttempt};
 use self::protocol_invariants::ProtocolInvariants;
 use crate::address::Address;
+use crate::datagram::DatagramSocketOptions;
 use crate::deferred::Deferred;
 use crate::error::ReactorError;
 use crate::reactor::{Reactor, Resolver, WeakReactor};
@@ -53,6 +57,7 @@ use crate::time::Clock;
 /// - nothing is done for a connection inside its `data_received`;
 /// - the watched sockets are the open ones;
 /// - windows are kept;
+/// - a datagram is received unchanged, and no more often than the network has made copies;
 /// - time does not go back.
 ///
 /// It checks more at every callback of every protocol:
@@ -321,6 +326,25 @@ impl Network {
     pub fn ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
+    }
+
+    /// Returns the addresses of a reactor's datagram ports, the oldest first.
+    pub fn datagram_ports(&self, reactor: &Reactor) -> Vec<Address> {
+        let owner = self.owner(reactor);
+        owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().datagram_ports(owner))
+    }
+
+    /// Binds a datagram socket that the test plays, on the host of this address, which is made if
+    /// there is none. Port 0 lets the network choose a port.
+    ///
+    /// # Errors
+    /// `AddrInUse`: another datagram socket has the address.
+    pub fn datagram_peer(&self, address: SocketAddr) -> io::Result<DatagramPeer> {
+        let mut kernel = self.0.kernel.borrow_mut();
+        kernel.add_host(address.ip());
+        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::default());
+        let (socket, address, _) = bound?;
+        Ok(DatagramPeer::new(&self.0.kernel, socket, address))
     }
 
     /// Makes a descriptor that any reactor of this network can [watch](Reactor::watch). It is not

@@ -396,6 +396,6 @@ pub(super) const FIRST_PORT: u16 = 1024;
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// Returns `EMFILE`, as on Linux: the process has no descriptors left.
-fn too_many_open() -> io::Error {
+pub(super) fn too_many_open() -> io::Error {
     io::Error::from_raw_os_error(24)
 }

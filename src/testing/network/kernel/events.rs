@@ -2,9 +2,11 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::SocketId;
+use super::datagrams::DatagramUnderWay;
 
 #[derive(Debug)]
 pub(super) enum KernelEvent {
@@ -20,6 +22,10 @@ pub(super) enum KernelEvent {
     Acknowledges(SocketId),
     /// An acknowledgement of this many bytes reaches their sender.
     Acknowledged(SocketId, usize),
+    /// A datagram arrives.
+    Datagram(Box<DatagramUnderWay>),
+    /// A socket learns that nothing receives its datagrams at this address.
+    Refused(SocketId, SocketAddr),
 }
 
 /// Events by their time. Of two at the same time, the one scheduled first comes first.

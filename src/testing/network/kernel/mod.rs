@@ -16,6 +16,7 @@
 //! trace.
 
 mod connecting;
+mod datagrams;
 mod descriptors;
 mod ends;
 mod events;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 pub(crate) use self::connecting::SimulatedRefusal;
 use self::connecting::{FIRST_PORT, SimulatedAttempt, SimulatedListener};
+use self::datagrams::SimulatedDatagrams;
 use self::descriptors::SimulatedDescriptor;
 use self::events::{EventQueue, KernelEvent};
 pub(crate) use self::sharing::Sharing;
@@ -68,6 +70,8 @@ pub(crate) struct Kernel {
     pub(crate) conditions: Conditions,
     sockets: Sockets,
     sockets_made: SocketId,
+    datagrams: BTreeMap<SocketId, SimulatedDatagrams>,
+    datagrams_sent: u64,
     descriptors: BTreeMap<RawFd, SimulatedDescriptor>,
     events: EventQueue,
     /// The ready sockets, by owner.
@@ -122,6 +126,7 @@ pub(crate) enum News {
     Received(usize),
     EndOfStream,
     SendReady,
+    DatagramsReady,
     /// With or without bytes that can still be read.
     Broken {
         kind: io::ErrorKind,
@@ -138,6 +143,8 @@ impl Kernel {
             conditions,
             sockets: Sockets::default(),
             sockets_made: 0,
+            datagrams: BTreeMap::new(),
+            datagrams_sent: 0,
             descriptors: BTreeMap::new(),
             events: EventQueue::default(),
             lists: Vec::new(),
@@ -199,6 +206,8 @@ impl Kernel {
             KernelEvent::Acknowledges(receiver) => self.answer_now(receiver),
             KernelEvent::Acknowledged(sender, _) if self.is_cut_off(sender) => self.again(event),
             KernelEvent::Acknowledged(sender, count) => self.acknowledged(sender, count),
+            KernelEvent::Datagram(datagram) => self.datagram_arrives(&datagram),
+            KernelEvent::Refused(sender, to) => self.datagram_refused(sender, to),
         }
     }
 
@@ -281,7 +290,7 @@ impl Kernel {
 
     /// Returns the number of open sockets of an owner.
     pub(crate) fn open(&self, owner: Owner) -> usize {
-        self.sockets.count(|socket| socket.is_open_for(owner))
+        self.sockets.count(|socket| socket.is_open_for(owner)) + self.open_datagrams(owner)
     }
 
     fn is_full(&self, owner: Owner) -> bool {
@@ -338,7 +347,8 @@ impl Kernel {
 
     /// Takes the next news of a socket. Puts the socket back on the list if there may be more.
     pub(crate) fn news(&mut self, id: SocketId) -> Option<News> {
-        match self.sockets.get_mut(id)? {
+        let Some(socket) = self.sockets.get_mut(id) else { return self.datagram_news(id) };
+        match socket {
             SimulatedSocket::Stream(_) => self.stream_news(id),
             SimulatedSocket::Listener(_) => self.listener_news(id),
             SimulatedSocket::Attempt(attempt) => {

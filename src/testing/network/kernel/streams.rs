@@ -179,7 +179,8 @@ impl Kernel {
                     self.forget(id);
                 }
             }
-            Some(SimulatedSocket::Stream(_)) | None => {}
+            Some(SimulatedSocket::Stream(_)) => {}
+            None => self.close_datagrams(id),
             Some(SimulatedSocket::Attempt(attempt)) => {
                 // A system resets a connection whose answer arrives after the attempt was given up.
                 let (outcome, is_unheard) = (attempt.outcome, !attempt.told);
