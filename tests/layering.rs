@@ -41,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "testing",
         &[
             "address",
+            "datagram",
             "deferred",
             "error",
             "failure",

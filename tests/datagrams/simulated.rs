@@ -113,7 +113,7 @@ fn each_question_gets_its_answer() {
         let conditions = Conditions::ideal().latency(latency.0, latency.1);
         conditions.datagram_loss(100).datagram_duplicates(100).datagram_reordering(200, Duration::from_millis(300))
     };
-    let count = seeds(2_000, 100_000);
+    let count = seeds(10_000, 100_000);
     let (retries, trace) = exchange(1, count, bad());
     assert!(retries > u64::from(count) / 10, "{retries} retries: too few datagrams were lost");
     assert_eq!(exchange(1, count, bad()), (retries, trace));

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::address::{Address, UnixAddress};
 
 use super::sharing::{Sharing, is_of, overlap, reaches};
-use super::{Host, Kernel, KernelEvent, News, Owner, SimulatedSocket, SimulatedStream, SocketId};
+use super::{
+    FIRST_PORT, Host, Kernel, KernelEvent, News, Owner, SimulatedSocket, SimulatedStream, SocketId, too_many_open,
+};
 
 pub(crate) struct SimulatedListener {
     pub(super) owner: Owner,
@@ -389,13 +391,5 @@ pub(crate) enum SimulatedRefusal {
     Socket(io::Error),
 }
 
-/// The first ephemeral port.
-pub(super) const FIRST_PORT: u16 = 1024;
-
 /// Duration of TIME_WAIT. 60 s, as on Linux.
 const TIME_WAIT: Duration = Duration::from_secs(60);
-
-/// Returns `EMFILE`, as on Linux: the process has no descriptors left.
-pub(super) fn too_many_open() -> io::Error {
-    io::Error::from_raw_os_error(24)
-}

@@ -22,9 +22,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connecting::{FIRST_PORT, too_many_open};
 use super::sharing::{Sharing, is_of, overlap, reaches};
-use super::{Host, Kernel, KernelEvent, News, Owner, SocketId, draw};
+use super::{FIRST_PORT, Host, Kernel, KernelEvent, News, Owner, SocketId, draw, too_many_open};
 use crate::address::{Address, unmapped};
 use crate::datagram::{DatagramOption, DatagramSend, DatagramSocketOptions, DatagramValue, InterfaceChoice};
 use crate::reactor::{DatagramBatch, DatagramReceive, ReceivedDatagram};

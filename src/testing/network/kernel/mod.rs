@@ -37,7 +37,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 pub(crate) use self::connecting::SimulatedRefusal;
-use self::connecting::{FIRST_PORT, SimulatedAttempt, SimulatedListener};
+use self::connecting::{SimulatedAttempt, SimulatedListener};
 use self::datagrams::SimulatedDatagrams;
 use self::descriptors::SimulatedDescriptor;
 use self::events::{EventQueue, KernelEvent};
@@ -457,6 +457,9 @@ impl SimulatedSocket {
     }
 }
 
+/// The first ephemeral port.
+const FIRST_PORT: u16 = 1024;
+
 /// Retransmission timeout of an unanswered packet: 1 s, the first timeout of most systems.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 
@@ -470,4 +473,9 @@ fn draw(random: &mut Random, least: Duration, most: Duration) -> Duration {
 
 fn pair(one: IpAddr, other: IpAddr) -> (IpAddr, IpAddr) {
     if one <= other { (one, other) } else { (other, one) }
+}
+
+/// Returns `EMFILE`, as on Linux: the process has no descriptors left.
+fn too_many_open() -> io::Error {
+    io::Error::from_raw_os_error(24)
 }
