@@ -51,7 +51,6 @@ fn server_errors_say_what_where_and_what_was_expected() {
             6,
             r"a backslash ends the description: expected the character that it stands for (\\ is a backslash)",
         ),
-        ("stdio:1", 6, r#""1" is not a rest: expected nothing"#),
         ("é\\", 2, r"a backslash ends the description: expected the character that it stands for (\\ is a backslash)"),
         (r"tcp:\:\:1", 4, r#""::1" is not a port: expected a whole number from 0 to 65535"#),
     ] {
