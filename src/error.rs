@@ -23,6 +23,7 @@ mod adopt;
 mod datagram;
 mod group;
 mod remote;
+mod standard_io;
 mod time_limit;
 
 use std::error::Error as _;
@@ -38,6 +39,7 @@ pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
 pub use self::datagram::DatagramError;
 pub use self::group::GroupError;
 pub use self::remote::{Undelivered, UndeliveredReason};
+pub use self::standard_io::{StandardIoError, StandardStream};
 pub use self::time_limit::TimeLimit;
 use crate::address::Address;
 pub use crate::address::BadHostName;

@@ -111,9 +111,9 @@ fn prefixes_are_taken() {
 
 /// The types that are built in, as errors list them.
 const SERVERS: &str = if cfg!(feature = "tls") {
-    "fd, haproxy, ssl, systemd, tcp, tcp6, tls or unix"
+    "fd, haproxy, ssl, stdio, systemd, tcp, tcp6, tls or unix"
 } else {
-    "fd, haproxy, systemd, tcp, tcp6 or unix"
+    "fd, haproxy, stdio, systemd, tcp, tcp6 or unix"
 };
 const CLIENTS: &str = if cfg!(feature = "tls") { "haproxy, ssl, tcp, tls or unix" } else { "haproxy, tcp or unix" };
 
@@ -275,5 +275,22 @@ proptest! {
         let connection = connecting.take_result().expect("an answer").unwrap();
         prop_assert_eq!(connection.transport().peer().port(), Some(number));
         prop_assert_eq!(log.count("made"), 1);
+    }
+}
+
+/// `stdio:` has no fields, with and without its colon.
+#[test]
+fn standard_io_has_no_fields() {
+    let (reactor, registry) = (reactor(), EndpointRegistry::new());
+    for text in ["stdio", "stdio:", "STDIO:"] {
+        assert!(registry.server_from_string(&reactor, text).is_ok(), "{text}");
+    }
+    for (text, message) in [
+        ("stdio:1", r#"in "stdio:1" at byte 6: "1" is not a rest: expected nothing"#),
+        ("stdio::", r#"at byte 7: "" is one field too many"#),
+        ("stdio:0:1", r#"at byte 8: "1" is one field too many"#),
+    ] {
+        let error = registry.server_from_string(&reactor, text).err().expect("it has a field").to_string();
+        assert!(error.contains(message), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::batch::DatagramBatch;
-use super::readiness::Readiness;
+use super::reported::Readiness;
 use super::table::Requeue;
 use super::udp::{self, DatagramReceive};
 use super::{BackendEvent, Completion};

@@ -37,6 +37,7 @@ use super::batch::DatagramBatch;
 use super::datagrams::PolledDatagrams;
 use super::fine_timer::FineTimer;
 use super::foreign::ForeignDescriptors;
+use super::pipe::{PipeEnds, PolledPipe};
 use super::poller::Poller;
 use super::readiness::{Listener, PolledSource, PolledStream};
 use super::socket::{self, Receive, Send};
@@ -133,6 +134,42 @@ impl Mio {
         }
     }
 
+    fn pipe(&mut self, id: Id) -> Option<&mut PolledPipe> {
+        self.table.get_mut(id)?.pipe()
+    }
+
+    fn register_pipe(&self, id: Id, pipe: &PolledPipe) -> io::Result<()> {
+        if let Some(end) = pipe.reading_end() {
+            self.poller.register(id, end.as_raw_fd(), PollInterest::READABLE)?;
+        }
+        match pipe.writing_end() {
+            Some((end, true)) => self.poller.register(id, end.as_raw_fd(), PollInterest::WRITABLE),
+            Some((bell, false)) => self.poller.register(id, bell.as_raw_fd(), PollInterest::READABLE),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_to_pipe(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        self.pipe(id).ok_or(io::ErrorKind::NotConnected)?.send(outgoing)
+    }
+
+    fn close_writing_end(&mut self, id: Id) {
+        let Some(PolledSource::Pipe(pipe)) = self.table.get_mut(id) else { return };
+        if let Some((end, _)) = pipe.writing_end() {
+            deregister_end(&self.poller, end);
+        }
+        pipe.close_writing_end();
+    }
+
+    /// Closes the ends of a pipe.
+    #[inline(never)]
+    fn close_pipe(&self, pipe: PolledPipe) {
+        let writing_end = pipe.writing_end().map(|(end, _)| end);
+        [pipe.reading_end(), writing_end].into_iter().flatten().for_each(|end| deregister_end(&self.poller, end));
+    }
+
     /// Returns the foreign descriptors, whose poller is made for the first of them.
     fn foreign(&mut self) -> io::Result<&mut ForeignDescriptors> {
         if self.foreign.is_none() {
@@ -196,6 +233,17 @@ impl Mio {
     }
 }
 
+/// Takes the end of a pipe out of the poller. Another process may have it too, and the poller
+/// would report its events for ever.
+fn deregister_end(poller: &Poller, end: BorrowedFd<'_>) {
+    if let Err(error) = poller.deregister(end.as_raw_fd())
+        // The end was not registered: the poller has refused it, or one before it.
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the poller keeps the end of a pipe");
+    }
+}
+
 /// Returns the part of a wait that `epoll_wait` can count.
 fn whole_milliseconds(wait: Duration) -> Duration {
     Duration::from_millis(wait.as_millis() as u64)
@@ -227,7 +275,7 @@ impl Backend for Mio {
                     datagrams.is_armed = false;
                     (datagrams.socket.as_raw_fd(), PollInterest::READABLE)
                 }
-                PolledSource::Vacant | PolledSource::Stream(_) => return Ok(()),
+                PolledSource::Vacant | PolledSource::Stream(_) | PolledSource::Pipe(_) => return Ok(()),
             };
             poller.register(id, descriptor, interest)
         })
@@ -258,6 +306,20 @@ impl Backend for Mio {
         stream.shared = true;
         self.table.insert(id, PolledSource::Stream(stream));
         Ok(())
+    }
+
+    fn adopt_descriptors(&mut self, id: Id, ends: PipeEnds) -> io::Result<()> {
+        let pipe = PolledPipe::new(ends)?;
+        if let Err(error) = self.register_pipe(id, &pipe) {
+            self.close_pipe(pipe);
+            return Err(error);
+        }
+        self.table.insert(id, PolledSource::Pipe(Box::new(pipe)));
+        Ok(())
+    }
+
+    fn lingers(&self, id: Id) -> bool {
+        !matches!(self.table.get(id), Some(PolledSource::Pipe(_)))
     }
 
     fn adopt_port(
@@ -351,15 +413,7 @@ impl Backend for Mio {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        let is_due = match self.table.get_mut(id) {
-            Some(PolledSource::Stream(stream)) => {
-                stream.receiving = on;
-                on && stream.is_readable()
-            }
-            Some(PolledSource::Datagrams(datagrams)) => datagrams.set_receiving(on),
-            _ => false,
-        };
-        if is_due {
+        if self.table.get_mut(id).is_some_and(|source| source.set_receiving(on)) {
             self.table.requeue_next_turn(id);
         }
     }
@@ -393,8 +447,7 @@ impl Backend for Mio {
     }
 
     fn receive_rest(&mut self, id: Id) {
-        if let Some(stream) = self.stream(id) {
-            stream.receive_rest();
+        if self.table.get_mut(id).is_some_and(PolledSource::receive_rest) {
             self.table.requeue_next_turn(id);
         }
     }
@@ -406,7 +459,7 @@ impl Backend for Mio {
     #[inline(always)]
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         let Some(PolledSource::Stream(stream)) = self.table.get_mut(id) else {
-            return Err(io::ErrorKind::NotConnected.into());
+            return self.send_to_pipe(id, outgoing);
         };
         let progress = stream.send(outgoing)?;
         if stream.blocked && !mem::replace(&mut stream.armed, true) {
@@ -416,7 +469,7 @@ impl Backend for Mio {
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
-        let Some(stream) = self.stream(id) else { return 0 };
+        let Some(stream) = self.stream(id) else { return self.pipe(id).map_or(0, |pipe| pipe.send_now(data)) };
         match socket::send_and_wait_for_more(stream.socket.as_fd(), data) {
             Send::Bytes(count) => count,
             Send::Full | Send::Starved | Send::Failed(_) => 0,
@@ -424,8 +477,9 @@ impl Backend for Mio {
     }
 
     fn shut_down_writing(&mut self, id: Id) {
-        if let Some(stream) = self.stream(id) {
-            socket::shut_down_writing(stream.socket.as_fd());
+        match self.stream(id) {
+            Some(stream) => socket::shut_down_writing(stream.socket.as_fd()),
+            None => self.close_writing_end(id),
         }
     }
 
@@ -448,6 +502,7 @@ impl Backend for Mio {
                     stream.read_last();
                 }
             }
+            PolledSource::Pipe(pipe) => self.close_pipe(*pipe),
             PolledSource::Listener(_) | PolledSource::Connecting(_) | PolledSource::Datagrams(_) => {}
             PolledSource::Vacant => {
                 if let Some(foreign) = &mut self.foreign {

@@ -10,7 +10,8 @@ use super::flow::{Arrival, FAILED, Flow};
 use super::ring::{Done, Kind};
 use super::{READABLE, RingSource, Uring, WAKER};
 use crate::address::Address;
-use crate::reactor::backend::readiness::{PolledSource as Polled, PolledStream, Readiness};
+use crate::reactor::backend::readiness::{PolledSource as Polled, PolledStream};
+use crate::reactor::backend::reported::Readiness;
 use crate::reactor::backend::table::Requeue;
 use crate::reactor::backend::{BackendEvent, Completion, Inbox, socket};
 use crate::transport::id::Id;
@@ -37,6 +38,7 @@ impl Uring {
                 match self.table.get_mut(id) {
                     Some(RingSource::Polled(Polled::Stream(stream))) => stream.armed = goes_on,
                     Some(RingSource::Datagrams(datagrams)) => datagrams.is_armed = goes_on,
+                    Some(RingSource::Polled(Polled::Pipe(_))) if !goes_on => self.poll_pipe_again(Kind::Room, id),
                     _ => {}
                 }
                 self.note(id, done.poll_flags());
@@ -85,7 +87,7 @@ impl Uring {
         let socket = match self.table.get(id) {
             Some(RingSource::Polled(Polled::Stream(stream))) => stream.socket.as_raw_fd(),
             Some(RingSource::Datagrams(datagrams)) => datagrams.socket.as_raw_fd(),
-            _ => return,
+            _ => return self.poll_pipe_again(Kind::Poll, id),
         };
         self.ring.poll(Kind::Poll, id, socket, READABLE, true);
     }
