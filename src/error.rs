@@ -22,6 +22,7 @@
 mod adopt;
 mod datagram;
 mod group;
+mod process;
 mod remote;
 mod time_limit;
 
@@ -37,6 +38,7 @@ use thiserror::Error;
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
 pub use self::datagram::DatagramError;
 pub use self::group::GroupError;
+pub use self::process::{ProcessError, ProcessOutputError, SpawnError, SpawnStep};
 pub use self::remote::{Undelivered, UndeliveredReason};
 pub use self::time_limit::TimeLimit;
 use crate::address::Address;

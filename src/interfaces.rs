@@ -137,6 +137,7 @@ pub use crate::datagram::DatagramProtocol;
 pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;
+pub use crate::process::ProcessProtocol;
 pub use crate::protocol::{Factory, Protocol};
 pub use crate::protocols::{FramedProtocol, IntNStringProtocol, LineProtocol, NetstringProtocol};
 pub use crate::reactor::Watcher;

@@ -149,6 +149,7 @@ mod log;
 #[cfg(feature = "logging")]
 pub mod logging;
 pub mod policies;
+pub mod process;
 pub mod protocol;
 pub mod protocols;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulated network draws more kinds of numbers"))]
@@ -169,6 +170,7 @@ pub use address::Address;
 pub use datagram::{DatagramProtocol, DatagramTransport};
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
+pub use process::{ProcessProtocol, ProcessTransport};
 pub use protocol::{Connection, Connections, Factory, Protocol, SharedFactory, for_protocol};
 pub use reactor::{
     BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, ThreadPool, run,

@@ -93,7 +93,7 @@ impl Reactor {
 
 impl Core {
     /// Joins a prepared socket to a protocol.
-    fn adopt_stream<P: Protocol>(
+    pub(in crate::reactor) fn adopt_stream<P: Protocol>(
         &self,
         socket: OwnedFd,
         ends: AddressPair,

@@ -1,0 +1,152 @@
+//! [`ProcessState`]: one child process, without I/O.
+//!
+//! | life | the process | signals | next |
+//! |---|---|---|---|
+//! | `Starting` | does not exist yet | refused | `Running` |
+//! | `Running` | runs | sent | `Exited` |
+//! | `Exited` | has exited, or was left | refused | `Ended`, once no pipe is open |
+//! | `Ended` | as before; the last callback was made | refused | |
+//!
+//! A pipe is open from the start until its transport is told of its end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Weak;
+use std::time::Duration;
+
+use super::driver::ProcessDriver;
+use super::signal::Signal;
+use super::status::ProcessStatus;
+use crate::error::ProcessError;
+use crate::transport::Transport;
+use crate::transport::id::Id;
+
+/// See the module.
+pub(crate) struct ProcessState {
+    driver: Weak<dyn ProcessDriver>,
+    id: Id,
+    pid: Cell<u32>,
+    life: Cell<Life>,
+    /// The open pipes, by the child's descriptors.
+    pipes: RefCell<Vec<ChildPipe>>,
+    pipe_grace: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Starting,
+    Running,
+    Exited(ProcessStatus),
+    Ended(ProcessStatus),
+}
+
+/// The direction of a pipe, as the program sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PipeDirection {
+    Read,
+    Write,
+}
+
+/// An open pipe.
+struct ChildPipe {
+    descriptor: i32,
+    direction: PipeDirection,
+    transport: Transport,
+}
+
+impl ProcessState {
+    pub(crate) fn new(driver: Weak<dyn ProcessDriver>, id: Id, pipe_grace: Option<Duration>) -> Self {
+        Self { driver, id, pid: Cell::new(0), life: Cell::new(Life::Starting), pipes: RefCell::default(), pipe_grace }
+    }
+
+    pub(crate) fn add_pipe(&self, descriptor: i32, direction: PipeDirection, transport: Transport) {
+        self.pipes.borrow_mut().push(ChildPipe { descriptor, direction, transport });
+    }
+
+    /// Returns the transports of all open pipes.
+    pub(crate) fn transports(&self) -> Vec<Transport> {
+        self.pipes.borrow().iter().map(|pipe| pipe.transport.clone()).collect()
+    }
+
+    /// The process runs.
+    pub(crate) fn started(&self, pid: u32) {
+        self.pid.set(pid);
+        self.life.set(Life::Running);
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.get()
+    }
+
+    /// Returns `true` until the exit was noticed.
+    pub(super) fn is_running(&self) -> bool {
+        self.life.get() == Life::Running
+    }
+
+    pub(super) fn status(&self) -> Option<ProcessStatus> {
+        match self.life.get() {
+            Life::Starting | Life::Running => None,
+            Life::Exited(status) | Life::Ended(status) => Some(status),
+        }
+    }
+
+    /// Records the exit. Returns `false` if it was recorded before.
+    pub(super) fn exited(&self, status: ProcessStatus) -> bool {
+        let is_first = self.is_running();
+        if is_first {
+            self.life.set(Life::Exited(status));
+        }
+        is_first
+    }
+
+    /// Forgets a pipe that is closed. Returns `false` if it was closed before, and while the
+    /// process does not exist.
+    pub(super) fn pipe_lost(&self, descriptor: i32) -> bool {
+        let mut pipes = self.pipes.borrow_mut();
+        let count = pipes.len();
+        pipes.retain(|pipe| pipe.descriptor != descriptor);
+        count != pipes.len() && self.life.get() != Life::Starting
+    }
+
+    /// Returns the status, once, if nothing is to come any more.
+    pub(super) fn take_end(&self) -> Option<ProcessStatus> {
+        match self.life.get() {
+            Life::Exited(status) if self.pipes.borrow().is_empty() => {
+                self.life.set(Life::Ended(status));
+                Some(status)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn pipe_grace(&self) -> Option<Duration> {
+        self.pipe_grace
+    }
+
+    pub(super) fn driver(&self) -> Result<std::rc::Rc<dyn ProcessDriver>, ProcessError> {
+        self.driver.upgrade().ok_or(ProcessError::ReactorStopped)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        match self.status() {
+            Some(ProcessStatus::LeftRunning) => Err(ProcessError::ReactorStopped),
+            Some(_) => Err(ProcessError::ExitedAlready),
+            None => self.driver()?.signal(self.id, signal),
+        }
+    }
+
+    pub(super) fn transport(&self, descriptor: i32) -> Option<Transport> {
+        let pipes = self.pipes.borrow();
+        pipes.iter().find(|pipe| pipe.descriptor == descriptor).map(|pipe| pipe.transport.clone())
+    }
+
+    /// Returns the transport of a pipe that can be written to.
+    pub(super) fn writable(&self, descriptor: i32) -> Result<Transport, ProcessError> {
+        let pipes = self.pipes.borrow();
+        match pipes.iter().find(|pipe| pipe.descriptor == descriptor) {
+            None => Err(ProcessError::NoPipe { descriptor }),
+            Some(pipe) if pipe.direction == PipeDirection::Read => Err(ProcessError::NotWritable { descriptor }),
+            Some(pipe) if pipe.transport.is_disconnecting() => Err(ProcessError::NoPipe { descriptor }),
+            Some(pipe) => Ok(pipe.transport.clone()),
+        }
+    }
+}
