@@ -64,8 +64,8 @@ fn a_failing_callback_leaves_the_process_alone() {
         });
         let failures: Vec<_> = lines.iter().filter(|line| line.contains("the process goes on")).collect();
         assert_eq!(failures.len(), 3, "{lines:?}");
-        for (line, text) in failures.iter().zip(["not made", "not received", "not exited"]) {
-            assert!(line.contains(text), "{line}");
+        for text in ["not made", "not received", "not exited"] {
+            assert!(failures.iter().any(|line| line.contains(text)), "{failures:?}");
         }
         assert!(seen.status().is_success());
     });
@@ -78,17 +78,11 @@ fn a_child_that_closes_its_input_early() {
     own_process!();
     on_each(|reactor| {
         let seen = Seen::default();
-        let recorder = seen.recorder().received(|process| {
-            // Large enough to be more than the pipe holds.
-            if process.child(0).is_some() {
-                process.write(&vec![b'x'; 1 << 20])?;
-            }
-            Ok(())
-        });
+        // More than the pipe holds: some of it is sent to a closed pipe.
+        let recorder = seen.recorder().made(|process| Ok(process.write(&vec![b'x'; 1 << 20])?));
         let process = reactor.spawn_process(&shell("exec 0<&-; echo closed; exec sleep 1000"), recorder);
         let process = process.expect("it starts");
-        run_until(&reactor, || seen.log.has("lost 0"));
-        assert_eq!(seen.text(), "closed\n");
+        run_until(&reactor, || seen.log.has("lost 0") && seen.text() == "closed\n");
         assert!(process.is_running() && !seen.log.has("exited"));
         assert!(matches!(process.write(b"more"), Err(ProcessError::NoPipe { descriptor: 0 })));
         process.signal(Signal::TERM).expect("it runs");

@@ -121,7 +121,8 @@ fn a_closed_reactor_starts_nothing() {
     own_process!();
     on_each(|reactor| {
         reactor.close().expect("it closes");
-        let error = refused(&reactor, &Command::new("true"));
-        assert!(matches!(error, SpawnError::ReactorStopped));
+        let refused = reactor.spawn_process(&Command::new("true"), Seen::default().recorder());
+        assert!(matches!(refused, Err(SpawnError::ReactorStopped)));
+        assert_eq!(children(), (0, 0));
     });
 }

@@ -223,9 +223,7 @@ fn close_others_on_exec() -> Result<(), i32> {
 /// Unblocks all signals, and gives ignored ones their default action. Handlers end with the exec.
 fn reset_signals() {
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: no handler is installed. The system refuses two signals, which are never ignored,
-        // and the C library its own.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        set_default_action(signal);
     }
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the first call fills the set that the second one reads. Neither can fail with these
@@ -234,6 +232,24 @@ fn reset_signals() {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
+}
+
+/// Gives a signal its default action. The system refuses two signals, which are never ignored.
+#[cfg(target_os = "linux")]
+fn set_default_action(signal: i32) {
+    // The kernel's structure, which is not longer than this. Zeros are the default action.
+    let default = [0_u64; 8];
+    let (unasked, set_bytes) = (std::ptr::null::<u8>(), 8_usize);
+    // SAFETY: the call reads the array, and installs no handler. Not the C library's function,
+    // which refuses the signals of its own threads.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), unasked, set_bytes) };
+}
+
+/// The same by the C library.
+#[cfg(not(target_os = "linux"))]
+fn set_default_action(signal: i32) {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 fn check(result: libc::c_int) -> Result<libc::c_int, i32> {
