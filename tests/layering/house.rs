@@ -56,6 +56,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("on_signal", &["core", "interest", "mod", "signals"]),
     ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
     ("watch_callbacks", &["watch"]),
+    ("children", &["backend", "core", "interest", "mod", "net", "watched"]),
     ("react", &["mod", "triggers"]),
     ("remote_connection", &["mod", "threads"]),
     ("snapshot", &["backend_kind", "core", "meter", "mod", "slot_map", "threads"]),
