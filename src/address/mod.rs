@@ -1,5 +1,5 @@
 //! [`Address`], the address of either end of a connection (Twisted: `IPv4Address`, `IPv6Address`,
-//! `UNIXAddress`, `IAddress`), and the syntax of hosts: the texts that are addresses, and those
+//! `UNIXAddress`, `PipeAddress`, `IAddress`), and the syntax of hosts: the texts that are addresses, and those
 //! that could be names.
 
 mod family;
@@ -39,47 +39,51 @@ pub enum Address {
     Inet(SocketAddr),
     /// The address of a UNIX socket.
     Unix(UnixAddress),
+    /// Either end of a connection without a network: over pipes, a terminal, or standard input and
+    /// output (Twisted: `PipeAddress`).
+    Pipe,
 }
 
 impl Address {
-    /// Returns the IP address, or `None` for a UNIX socket.
+    /// Returns the IP address, or `None` if this is no TCP address.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Inet(address) => Some(address.ip()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Pipe => None,
         }
     }
 
-    /// Returns the port number, or `None` for a UNIX socket.
+    /// Returns the port number, or `None` if this is no TCP address.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Inet(address) => Some(address.port()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Pipe => None,
         }
     }
 
-    /// Returns the address of a UNIX socket, or `None` for a TCP address.
+    /// Returns the address of a UNIX socket, or `None` for any other.
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
-            Self::Inet(_) => None,
+            Self::Inet(_) | Self::Pipe => None,
             Self::Unix(address) => Some(address),
         }
     }
 
-    /// Returns the family of the address.
-    pub(crate) fn family(&self) -> AddressFamily {
+    /// Returns the family of the address. A pipe has none.
+    pub(crate) fn family(&self) -> Option<AddressFamily> {
         match self {
-            Self::Inet(SocketAddr::V4(_)) => AddressFamily::Inet,
-            Self::Inet(SocketAddr::V6(_)) => AddressFamily::Inet6,
-            Self::Unix(_) => AddressFamily::Unix,
+            Self::Inet(SocketAddr::V4(_)) => Some(AddressFamily::Inet),
+            Self::Inet(SocketAddr::V6(_)) => Some(AddressFamily::Inet6),
+            Self::Unix(_) => Some(AddressFamily::Unix),
+            Self::Pipe => None,
         }
     }
 
-    /// Returns the socket address, or `None` for a UNIX socket.
+    /// Returns the socket address, or `None` if this is no TCP address.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Inet(address) => Some(*address),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Pipe => None,
         }
     }
 }
@@ -89,6 +93,7 @@ impl fmt::Display for Address {
         match self {
             Self::Inet(address) => address.fmt(f),
             Self::Unix(address) => address.fmt(f),
+            Self::Pipe => f.write_str("a pipe"),
         }
     }
 }

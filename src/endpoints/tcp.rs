@@ -185,6 +185,8 @@ impl Port {
         let mut address = match self.host() {
             Address::Inet(address) => address,
             Address::Unix(address) => return super::unix::client_description(&address),
+            // No port listens on a pipe.
+            Address::Pipe => return String::new(),
         };
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -59,6 +59,13 @@ pub enum AdoptError {
     System(#[from] io::Error),
 }
 
+impl AdoptError {
+    /// Names the reason for which a backend takes no descriptor over.
+    pub(crate) fn of_backend(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::Unsupported { Self::Unsupported } else { Self::System(error) }
+    }
+}
+
 /// A descriptor that was not adopted, given back with the reason. An `E` is a
 /// [`ListenError`](super::ListenError) for a port, and a [`ConnectError`](super::ConnectError) for
 /// a connection.

@@ -106,6 +106,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::around_wait::AroundWait;
+#[allow(unused_imports, reason = "child processes and standard input and output name it")]
+pub(crate) use self::backend::PipeEnds;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{

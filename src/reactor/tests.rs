@@ -3,6 +3,7 @@
 //! from the requests to a ring.
 
 mod layers;
+mod pipes;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};

@@ -85,7 +85,10 @@ pub(in crate::reactor) fn prepare_named(
     options: &AdoptedOptions,
 ) -> Result<(), AdoptError> {
     check_type(descriptor)?;
-    let family = host.family();
+    let family = match host.family() {
+        Some(family) => family,
+        None => family(descriptor)?,
+    };
     check_family(family, options)?;
     prepare(descriptor, family, options)
 }

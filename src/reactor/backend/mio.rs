@@ -36,6 +36,7 @@ use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::datagrams::PolledDatagrams;
 use super::fine_timer::FineTimer;
 use super::foreign::ForeignDescriptors;
+use super::pipe::{PipeEnds, PolledPipe};
 use super::poller::Poller;
 use super::readiness::{Listener, PolledSource, PolledStream};
 use super::socket::{self, Receive, Send};
@@ -129,6 +130,49 @@ impl Mio {
     fn deregister_shared(&self, descriptor: RawFd) {
         if let Err(error) = self.poller.deregister(descriptor) {
             tracing::warn!(%error, "the poller keeps a socket that another descriptor holds open");
+        }
+    }
+
+    fn pipe(&mut self, id: Id) -> Option<&mut PolledPipe> {
+        self.table.get_mut(id)?.pipe()
+    }
+
+    fn register_pipe(&self, id: Id, pipe: &PolledPipe) -> io::Result<()> {
+        if let Some(end) = pipe.reading_end() {
+            self.poller.register(id, end.as_raw_fd(), PollInterest::READABLE)?;
+        }
+        match pipe.writing_end() {
+            Some(end) => self.poller.register(id, end.as_raw_fd(), PollInterest::WRITABLE),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_to_pipe(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        self.pipe(id).ok_or(io::ErrorKind::NotConnected)?.send(outgoing)
+    }
+
+    fn close_writing_end(&mut self, id: Id) {
+        if let Some(end) = self.pipe(id).and_then(PolledPipe::take_writing_end) {
+            self.deregister_end(end.as_fd());
+        }
+    }
+
+    /// Closes the ends of a pipe.
+    #[inline(never)]
+    fn close_pipe(&self, pipe: PolledPipe) {
+        [pipe.reading_end(), pipe.writing_end()].into_iter().flatten().for_each(|end| self.deregister_end(end));
+    }
+
+    /// Takes the end of a pipe out of the poller. Another process may have it too, and the poller
+    /// would report its events for ever.
+    fn deregister_end(&self, end: BorrowedFd<'_>) {
+        if let Err(error) = self.poller.deregister(end.as_raw_fd())
+            // The end was not registered: the poller has refused it, or one before it.
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the poller keeps the end of a pipe");
         }
     }
 
@@ -226,7 +270,7 @@ impl Backend for Mio {
                     datagrams.is_armed = false;
                     (datagrams.socket.as_raw_fd(), PollInterest::READABLE)
                 }
-                PolledSource::Vacant | PolledSource::Stream(_) => return Ok(()),
+                PolledSource::Vacant | PolledSource::Stream(_) | PolledSource::Pipe(_) => return Ok(()),
             };
             poller.register(id, descriptor, interest)
         })
@@ -257,6 +301,20 @@ impl Backend for Mio {
         stream.shared = true;
         self.table.insert(id, PolledSource::Stream(stream));
         Ok(())
+    }
+
+    fn adopt_descriptors(&mut self, id: Id, ends: PipeEnds) -> io::Result<()> {
+        let pipe = PolledPipe::new(ends)?;
+        if let Err(error) = self.register_pipe(id, &pipe) {
+            self.close_pipe(pipe);
+            return Err(error);
+        }
+        self.table.insert(id, PolledSource::Pipe(Box::new(pipe)));
+        Ok(())
+    }
+
+    fn lingers(&self, id: Id) -> bool {
+        !matches!(self.table.get(id), Some(PolledSource::Pipe(_)))
     }
 
     fn adopt_port(
@@ -350,15 +408,7 @@ impl Backend for Mio {
     }
 
     fn receive(&mut self, id: Id, on: bool) {
-        let is_due = match self.table.get_mut(id) {
-            Some(PolledSource::Stream(stream)) => {
-                stream.receiving = on;
-                on && stream.is_readable()
-            }
-            Some(PolledSource::Datagrams(datagrams)) => datagrams.set_receiving(on),
-            _ => false,
-        };
-        if is_due {
+        if self.table.get_mut(id).is_some_and(|source| source.set_receiving(on)) {
             self.table.requeue_next_turn(id);
         }
     }
@@ -392,8 +442,7 @@ impl Backend for Mio {
     }
 
     fn receive_rest(&mut self, id: Id) {
-        if let Some(stream) = self.stream(id) {
-            stream.receive_rest();
+        if self.table.get_mut(id).is_some_and(PolledSource::receive_rest) {
             self.table.requeue_next_turn(id);
         }
     }
@@ -405,7 +454,7 @@ impl Backend for Mio {
     #[inline(always)]
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         let Some(PolledSource::Stream(stream)) = self.table.get_mut(id) else {
-            return Err(io::ErrorKind::NotConnected.into());
+            return self.send_to_pipe(id, outgoing);
         };
         let progress = stream.send(outgoing)?;
         if stream.blocked && !mem::replace(&mut stream.armed, true) {
@@ -415,7 +464,7 @@ impl Backend for Mio {
     }
 
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
-        let Some(stream) = self.stream(id) else { return 0 };
+        let Some(stream) = self.stream(id) else { return self.pipe(id).map_or(0, |pipe| pipe.send_now(data)) };
         match socket::send_and_wait_for_more(stream.socket.as_fd(), data) {
             Send::Bytes(count) => count,
             Send::Full | Send::Starved | Send::Failed(_) => 0,
@@ -423,8 +472,9 @@ impl Backend for Mio {
     }
 
     fn shut_down_writing(&mut self, id: Id) {
-        if let Some(stream) = self.stream(id) {
-            socket::shut_down_writing(stream.socket.as_fd());
+        match self.stream(id) {
+            Some(stream) => socket::shut_down_writing(stream.socket.as_fd()),
+            None => self.close_writing_end(id),
         }
     }
 
@@ -447,6 +497,7 @@ impl Backend for Mio {
                     stream.read_last();
                 }
             }
+            PolledSource::Pipe(pipe) => self.close_pipe(*pipe),
             PolledSource::Listener(_) | PolledSource::Connecting(_) | PolledSource::Datagrams(_) => {}
             PolledSource::Vacant => {
                 if let Some(foreign) = &mut self.foreign {

@@ -11,6 +11,7 @@
 //! | [`listen`], [`accept`], [`pause_accept`], [`stop_listening`] | [`Accepted`], [`NoDescriptors`], [`Shed`], [`AcceptFailed`] |
 //! | [`connect`] | [`Connected`], [`ConnectFailed`] |
 //! | [`receive`], [`receive_rest`] | [`Received`], [`EndOfStream`], [`Broken`] |
+//! | [`adopt_descriptors`] | the same events, over pipes and terminals |
 //! | [`send`] | its result; [`SendReady`] when a blocked send can go on; [`Returned`] with a chunk that was in flight |
 //! | [`bind_datagrams`], [`receive`] | [`DatagramsReady`], after which [`receive_datagram`] returns them |
 //! | [`send_datagram`], [`send_datagrams`] | their result; [`SendReady`] when a full socket has room |
@@ -49,6 +50,7 @@
 //! [`Received`]: BackendEvent::Received
 //! [`EndOfStream`]: Completion::EndOfStream
 //! [`Broken`]: Completion::Broken
+//! [`adopt_descriptors`]: Backend::adopt_descriptors
 //! [`send`]: Backend::send
 //! [`SendReady`]: Completion::SendReady
 //! [`Returned`]: BackendEvent::Returned
@@ -76,6 +78,7 @@ mod foreign;
 mod mio;
 mod options;
 mod outstanding;
+mod pipe;
 mod poller;
 mod readiness;
 pub(super) mod socket;
@@ -112,6 +115,7 @@ pub(crate) use self::any::AnyBackend;
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
+pub(crate) use self::pipe::PipeEnds;
 pub(in crate::reactor) use self::socket_file::lock_of;
 pub(crate) use self::udp::{DatagramReceive, ReceivedDatagram};
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
@@ -168,6 +172,21 @@ pub(crate) trait Backend {
     /// without descriptors refuses.
     fn adopt_stream(&mut self, _id: Id, socket: OwnedFd, _unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         Err((socket, io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Takes over descriptors that are not one socket, under `id`, as a stream. A writing end whose
+    /// reader is gone is [`Completion::Broken`]. A backend without descriptors refuses.
+    ///
+    /// # Errors
+    /// The system's: `EPERM` if it cannot poll this kind of file. The descriptors are closed.
+    fn adopt_descriptors(&mut self, _id: Id, _ends: PipeEnds) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns `true` if a close of `id` may be a reset that destroys sent bytes, so that the
+    /// socket is read on for a while before.
+    fn lingers(&self, _id: Id) -> bool {
+        true
     }
 
     /// Takes over an examined listening socket. Accepting starts at once. With `remove_file`, the

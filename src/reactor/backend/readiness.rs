@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::PollFlags;
 
 use super::datagrams::PolledDatagrams;
+use super::pipe::PolledPipe;
 use super::socket::{self, Accept, Receive, Send};
 use super::socket_file::SocketFile;
 use super::table::Requeue;
@@ -28,7 +29,7 @@ const SHED: usize = 1024;
 
 /// Bytes sent per connection and turn, before the other sources are visited. 1 MiB: as much as a
 /// vectored send takes.
-const SEND: usize = MAX_SLICES * CHUNK;
+pub(super) const SEND: usize = MAX_SLICES * CHUNK;
 
 /// Bytes read before a close, so that closing does not become a reset.
 const LAST_READ: usize = 4 * RECEIVE;
@@ -45,6 +46,8 @@ pub(super) enum PolledSource {
     Stream(PolledStream),
     /// Boxed as well, since there are few.
     Datagrams(Box<PolledDatagrams>),
+    /// Boxed as well.
+    Pipe(Box<PolledPipe>),
 }
 
 pub(super) struct Listener {
@@ -186,6 +189,34 @@ impl PolledSource {
         if let Self::Datagrams(datagrams) = self { Some(datagrams) } else { None }
     }
 
+    pub(super) fn pipe(&mut self) -> Option<&mut PolledPipe> {
+        if let Self::Pipe(pipe) = self { Some(pipe) } else { None }
+    }
+
+    /// Starts or stops receiving. Returns `true` if there may be something to receive.
+    pub(super) fn set_receiving(&mut self, on: bool) -> bool {
+        match self {
+            Self::Stream(stream) => {
+                stream.receiving = on;
+                on && stream.is_readable()
+            }
+            Self::Datagrams(datagrams) => datagrams.set_receiving(on),
+            Self::Pipe(pipe) => pipe.set_receiving(on),
+            Self::Vacant | Self::Listener(_) | Self::Connecting(_) => false,
+        }
+    }
+
+    /// Starts to receive the bytes that arrived before a fatal error. Returns `false` if this is no
+    /// stream.
+    pub(super) fn receive_rest(&mut self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.receive_rest(),
+            Self::Pipe(pipe) => pipe.receive_rest(),
+            _ => return false,
+        }
+        true
+    }
+
     /// Records the readiness that the poller reported. Returns `false` for a vacant source.
     pub(super) fn note(&mut self, readiness: Readiness) -> bool {
         match self {
@@ -193,6 +224,7 @@ impl PolledSource {
             Self::Listener(listener) => listener.waiting = true,
             Self::Connecting(stream) | Self::Stream(stream) => stream.readiness.add(readiness),
             Self::Datagrams(datagrams) => datagrams.note(readiness),
+            Self::Pipe(pipe) => pipe.note(readiness),
         }
         true
     }
@@ -209,6 +241,7 @@ impl PolledSource {
             Self::Listener(listener) => listener.next(turn, reserve),
             Self::Connecting(_) => (self.next_connected(), Requeue::No),
             Self::Datagrams(datagrams) => return datagrams.next(),
+            Self::Pipe(pipe) => return pipe.next(inbox),
             Self::Vacant => (None, Requeue::No),
         };
         (completion.map(BackendEvent::Other), requeue)

@@ -517,6 +517,7 @@ fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
             (_, Some(name)) => system::abstract_address(name)?.into(),
             (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
         },
+        Address::Pipe => return Err(io::ErrorKind::InvalidInput.into()),
     })
 }
 
@@ -539,6 +540,8 @@ fn family(address: &Address) -> AddressFamily {
         Address::Inet(SocketAddr::V4(_)) => AddressFamily::INET,
         Address::Inet(SocketAddr::V6(_)) => AddressFamily::INET6,
         Address::Unix(_) => AddressFamily::UNIX,
+        // The system refuses a socket without a family.
+        Address::Pipe => AddressFamily::UNSPEC,
     }
 }
 

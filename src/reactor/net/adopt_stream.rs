@@ -2,7 +2,6 @@
 //! a program does that accepts by itself (Twisted: `tcp.Server`, which a port makes of an accepted
 //! socket).
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -124,7 +123,7 @@ impl Core {
         };
         if let Err((socket, error)) = adopted {
             self.slots.borrow_mut().remove(id);
-            return Err(NotAdopted::new(socket, refusal(error).into()));
+            return Err(NotAdopted::new(socket, AdoptError::of_backend(error).into()));
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Connected(Rc::clone(&joint));
@@ -148,12 +147,7 @@ impl Core {
         let Some(joint) = self.joint(id) else { return };
         let adopted = self.backend.borrow_mut().adopt_stream(id, socket, is_unix);
         if let Err((_, error)) = adopted {
-            joint.transport().update(|stream| stream.fail(Failure::untraced(refusal(error))));
+            joint.transport().update(|stream| stream.fail(Failure::untraced(AdoptError::of_backend(error))));
         }
     }
-}
-
-/// Names the reason for which a backend takes no socket over.
-fn refusal(error: io::Error) -> AdoptError {
-    if error.kind() == io::ErrorKind::Unsupported { AdoptError::Unsupported } else { AdoptError::System(error) }
 }

@@ -60,6 +60,11 @@ impl Core {
     /// Sends our end, unless that was done, and keeps the connection open without a protocol. A
     /// counted connection counts until its socket is closed.
     pub(in crate::reactor) fn linger(self: &Rc<Self>, id: Id, was_shut: bool, counted: Option<CountedGuard>) {
+        if !self.backend.borrow().lingers(id) {
+            self.backend.borrow_mut().close(id, false);
+            self.slots.borrow_mut().remove(id);
+            return;
+        }
         let until = self.timers.seconds().saturating_add(LINGER_TIME);
         let lingering = Lingering::new(until, self.schedule_lingering_check(id, QUIET_TIME), counted);
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {

@@ -11,6 +11,7 @@
 //! | `connect.rs`, `dial.rs` | connecting |
 //! | `adopt.rs` | both, of sockets that the program hands over |
 //! | `adopt_stream.rs` | a connection whose addresses and protocol the program has already |
+//! | `join_descriptors.rs` | a connection over pipes or a terminal |
 //! | `unix.rs` | the same over UNIX sockets |
 //! | `shared.rs`, `port_role.rs` | ports that the reactors of a group share |
 //! | `options.rs` | the options of both |
@@ -25,6 +26,7 @@ pub(in crate::reactor) mod connections;
 pub(in crate::reactor) mod dial;
 pub(in crate::reactor) mod discard;
 mod hold;
+pub(in crate::reactor) mod join_descriptors;
 pub(in crate::reactor) mod lingering;
 pub(in crate::reactor) mod lingering_socket;
 pub(in crate::reactor) mod listener;

@@ -1,5 +1,6 @@
 //! Listening and connecting for the cases: the only place that distinguishes kinds of addresses.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 use super::scene::Role;
 use crate::address::Address;
 use crate::deferred::Deferred;
-use crate::error::ListenError;
+use crate::error::{ConnectError, ListenError};
 use crate::failure::Result;
-use crate::protocol::{Connection, Factory};
+use crate::protocol::{Connection, Factory, Protocol};
 use crate::reactor::{ConnectOptions, ListenOptions, Port, Reactor, UnixConnectOptions, UnixListenOptions};
 use crate::transport::Transport;
 
@@ -26,6 +27,7 @@ pub(super) fn listen(reactor: &Reactor, at: &Address, factory: impl Factory) -> 
     match at {
         Address::Inet(at) => reactor.listen_tcp(*at, &ListenOptions::new().backlog(BACKLOG), factory),
         Address::Unix(at) => reactor.listen_unix(at, &UnixListenOptions::new().backlog(BACKLOG), factory),
+        Address::Pipe => Err(ListenError::Bind { address: Address::Pipe, source: io::ErrorKind::InvalidInput.into() }),
     }
 }
 
@@ -33,6 +35,7 @@ pub(super) fn connect<F: Factory>(reactor: &Reactor, to: &Address, factory: F) -
     match to {
         Address::Inet(to) => reactor.connect_tcp(*to, &ConnectOptions::new(), factory),
         Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new(), factory),
+        Address::Pipe => no_connection(),
     }
 }
 
@@ -46,6 +49,7 @@ pub(super) fn connect_within<F: Factory>(
     match to {
         Address::Inet(to) => reactor.connect_tcp(*to, &ConnectOptions::new().timeout(Some(limit)), factory),
         Address::Unix(to) => reactor.connect_unix(to, &UnixConnectOptions::new().timeout(Some(limit)), factory),
+        Address::Pipe => no_connection(),
     }
 }
 
@@ -58,8 +62,14 @@ pub(super) fn connect_from<F: Factory>(
 ) -> Deferred<Connection<F::Protocol>> {
     match to {
         Address::Inet(to) => reactor.connect_tcp(*to, &ConnectOptions::new().bind_address(from), factory),
-        Address::Unix(_) => connect(reactor, to, factory),
+        Address::Unix(_) | Address::Pipe => connect(reactor, to, factory),
     }
+}
+
+/// Nothing connects to a pipe.
+fn no_connection<P: Protocol>() -> Deferred<Connection<P>> {
+    let source = io::ErrorKind::InvalidInput.into();
+    Deferred::fail(ConnectError::Other { address: Address::Pipe, source })
 }
 
 /// A factory whose protocols call `begin` on their transports.

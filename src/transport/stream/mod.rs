@@ -10,8 +10,8 @@
 //! | `held.rs` | bytes that cannot be delivered yet |
 //! | `discarded.rs` | an end that skips the states |
 //! | `broken.rs` | the time between a fatal error of the network and its delivery |
-//! | `producing.rs` | producers |
-//! | `drain_waiter.rs` | a future that waits for a short queue |
+//! | `one_way.rs` | one direction |
+//! | `producing.rs`, `drain_waiter.rs` | producers; a future that waits for a short queue |
 //! | `limit.rs` | the limit of the queue |
 //! | `layered.rs` | layers |
 //! | `policed.rs` | policies |
@@ -79,6 +79,7 @@ mod held;
 mod layered;
 mod limit;
 mod next_step;
+mod one_way;
 mod optional_millis;
 mod policed;
 mod producing;

@@ -37,6 +37,7 @@ impl Uring {
                 match self.table.get_mut(id) {
                     Some(RingSource::Polled(Polled::Stream(stream))) => stream.armed = goes_on,
                     Some(RingSource::Datagrams(datagrams)) => datagrams.is_armed = goes_on,
+                    Some(RingSource::Polled(Polled::Pipe(_))) if !goes_on => self.poll_pipe_again(Kind::Room, id),
                     _ => {}
                 }
                 self.note(id, done.poll_flags());
@@ -85,7 +86,7 @@ impl Uring {
         let socket = match self.table.get(id) {
             Some(RingSource::Polled(Polled::Stream(stream))) => stream.socket.as_raw_fd(),
             Some(RingSource::Datagrams(datagrams)) => datagrams.socket.as_raw_fd(),
-            _ => return,
+            _ => return self.poll_pipe_again(Kind::Poll, id),
         };
         self.ring.poll(Kind::Poll, id, socket, READABLE, true);
     }

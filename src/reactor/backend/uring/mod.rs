@@ -7,7 +7,7 @@
 //! | a port | one multishot accept; one accept at a time if the system has no multishot accept |
 //! | a UNIX stream | readiness, because descriptors come with the bytes |
 //! | a connection attempt | readiness |
-//! | a datagram socket | readiness, and plain calls |
+//! | a datagram socket, a pipe | readiness, and plain calls |
 //! | the poller of foreign descriptors (`foreign.rs`) | readiness |
 //! | a port without descriptors left | readiness, until there are descriptors again |
 //!
@@ -32,6 +32,7 @@ mod completions;
 #[cfg(test)]
 mod faults;
 mod flow;
+mod pipes;
 mod port;
 mod ring;
 #[cfg(test)]
@@ -57,6 +58,7 @@ use self::waker::RingWaker;
 use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::datagrams::PolledDatagrams;
 use super::foreign::ForeignDescriptors;
+use super::pipe::{PipeEnds, PolledPipe};
 use super::readiness::{self, PolledSource as Polled, PolledStream, Readiness};
 use super::socket::{self, Send};
 use super::table::Table;
@@ -260,6 +262,15 @@ impl Backend for Uring {
         Ok(())
     }
 
+    fn adopt_descriptors(&mut self, id: Id, ends: PipeEnds) -> io::Result<()> {
+        self.insert_pipe(id, PolledPipe::new(ends)?);
+        Ok(())
+    }
+
+    fn lingers(&self, id: Id) -> bool {
+        !matches!(self.table.get(id), Some(RingSource::Polled(Polled::Pipe(_))))
+    }
+
     fn adopt_port(
         &mut self,
         id: Id,
@@ -359,10 +370,7 @@ impl Backend for Uring {
     fn receive(&mut self, id: Id, on: bool) {
         let is_due = match self.table.get_mut(id) {
             Some(RingSource::Stream(flow)) => flow.receive(id, on, &mut self.ring),
-            Some(RingSource::Polled(Polled::Stream(stream))) => {
-                stream.receiving = on;
-                on && stream.is_readable()
-            }
+            Some(RingSource::Polled(polled)) => polled.set_receiving(on),
             Some(RingSource::Datagrams(datagrams)) => datagrams.set_receiving(on),
             _ => false,
         };
@@ -372,12 +380,17 @@ impl Backend for Uring {
     }
 
     fn receive_rest(&mut self, id: Id) {
-        match self.table.get_mut(id) {
-            Some(RingSource::Stream(flow)) => flow.receive_rest(id, &mut self.ring),
-            Some(RingSource::Polled(Polled::Stream(stream))) => stream.receive_rest(),
-            _ => return,
+        let is_due = match self.table.get_mut(id) {
+            Some(RingSource::Stream(flow)) => {
+                flow.receive_rest(id, &mut self.ring);
+                true
+            }
+            Some(RingSource::Polled(polled)) => polled.receive_rest(),
+            _ => false,
+        };
+        if is_due {
+            self.table.requeue_next_turn(id);
         }
-        self.table.requeue_next_turn(id);
     }
 
     fn passes_descriptors(&self, id: Id) -> bool {
@@ -394,7 +407,7 @@ impl Backend for Uring {
                 }
                 Ok(progress)
             }
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => self.send_to_pipe(id, outgoing),
         }
     }
 
@@ -446,18 +459,20 @@ impl Backend for Uring {
     fn send_now(&mut self, id: Id, data: &[u8]) -> usize {
         match self.descriptor(id).map(|socket| socket::send_and_wait_for_more(socket, data)) {
             Some(Send::Bytes(count)) => count,
-            _ => 0,
+            Some(_) => 0,
+            None => self.pipe(id).map_or(0, |pipe| pipe.send_now(data)),
         }
     }
 
     fn shut_down_writing(&mut self, id: Id) {
-        if let Some(socket) = self.descriptor(id) {
-            socket::shut_down_writing(socket);
+        match self.descriptor(id) {
+            Some(socket) => socket::shut_down_writing(socket),
+            None => self.close_writing_end(id),
         }
     }
 
     fn end_shared(&mut self, id: Id) {
-        // The ring does not know which sockets are shared.
+        // The ring does not know which sockets are shared. A pipe ends with its descriptor.
         self.shut_down_writing(id);
     }
 
@@ -482,6 +497,7 @@ impl Backend for Uring {
                 self.ring.close(stream.socket);
             }
             RingSource::Datagrams(datagrams) => self.close_datagrams(id, *datagrams),
+            RingSource::Polled(Polled::Pipe(pipe)) => self.close_pipe(id, *pipe),
             RingSource::Polled(Polled::Vacant) => {
                 if let Some(foreign) = &mut self.foreign {
                     foreign.unwatch(id);

@@ -78,6 +78,7 @@ impl Kernel {
         let bound = match address {
             Address::Inet(address) => self.bind_port(host, *address, None)?.into(),
             Address::Unix(_) => address.clone(),
+            Address::Pipe => return Err(io::ErrorKind::InvalidInput.into()),
         };
         if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
     }

@@ -1,0 +1,309 @@
+//! [`PolledPipe`]: a connection over one or two descriptors that are not one socket: the ends of
+//! pipes, a terminal, the two standard streams. They are polled for readiness, edge-triggered, on
+//! mio and on io_uring.
+//!
+//! | end | reads and writes |
+//! |---|---|
+//! | of this process alone | nonblocking: the flag is set here |
+//! | a socket | by calls that do not wait, in any mode |
+//! | shared with other processes | only when `poll(2)` reports it ready, in pieces of `PIPE_BUF` bytes |
+//!
+//! A shared descriptor keeps its flags, because they belong to the open file, and so to every
+//! process that has it: a shell, the other programs of a pipeline. Another process that reads the
+//! same pipe or terminal may take the bytes between the `poll` and the read. That read waits.
+//!
+//! The ends have one id at the poller. So an error or a hang-up that it reports belongs to either,
+//! and `poll(2)` tells which. A writing end without a reader is the loss of the connection. On a
+//! terminal, a hang-up is told by the reading end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use super::readiness::{Readiness, SEND};
+use super::socket::{self, Receive, Send};
+use super::table::Requeue;
+use super::{BackendEvent, Completion, Inbox, Progress};
+use crate::transport::outgoing::Outgoing;
+use crate::transport::send_queue::{MAX_SLICES, SendQueue};
+
+/// Bytes of one write to a shared pipe that was reported as writable: such a write does not wait
+/// (`PIPE_BUF` of Linux; 512 is the least that POSIX allows).
+const PIECE_BYTES: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 4096 } else { 512 };
+
+/// The descriptors of a connection that is no socket. They may be duplicates of one.
+#[derive(Debug)]
+pub(crate) struct PipeEnds {
+    pub(crate) read: Option<OwnedFd>,
+    pub(crate) write: Option<OwnedFd>,
+    /// Other processes have the same open files, so that the flags must stay as they are.
+    pub(crate) is_shared: bool,
+}
+
+/// See the module.
+pub(super) struct PolledPipe {
+    read: Option<PipeEnd>,
+    write: Option<PipeEnd>,
+    /// There may be bytes, or an end.
+    is_readable: bool,
+    /// There may be room.
+    is_writable: bool,
+    /// The poller has reported an error or a hang-up, of one of the ends.
+    is_in_doubt: bool,
+    is_receiving: bool,
+    /// Reads the bytes that arrived before the loss of the writing end. The stream ends behind them.
+    is_rest: bool,
+    /// The end of the input was read.
+    has_ended: bool,
+    /// A send waits for room.
+    is_blocked: bool,
+}
+
+/// One end, and the way in which it is read or written.
+struct PipeEnd {
+    descriptor: OwnedFd,
+    access: Access,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Nonblocking,
+    Socket,
+    Shared,
+}
+
+impl PolledPipe {
+    /// Makes a source of descriptors that are yet to be registered. Those that are not shared
+    /// become nonblocking.
+    ///
+    /// # Errors
+    /// The system's: a descriptor is not open.
+    pub(super) fn new(ends: PipeEnds) -> io::Result<Self> {
+        let end = |descriptor: Option<OwnedFd>| descriptor.map(|open| PipeEnd::new(open, ends.is_shared)).transpose();
+        Ok(Self {
+            read: end(ends.read)?,
+            write: end(ends.write)?,
+            // The poller reports the readiness that an end has when it is registered.
+            is_readable: false,
+            is_writable: false,
+            is_in_doubt: false,
+            is_receiving: false,
+            is_rest: false,
+            has_ended: false,
+            is_blocked: false,
+        })
+    }
+
+    /// Returns the descriptor to be polled for reading, until the source is closed.
+    pub(super) fn reading_end(&self) -> Option<BorrowedFd<'_>> {
+        self.read.as_ref().map(|end| end.descriptor.as_fd())
+    }
+
+    /// Returns the descriptor to be polled for writing, until it is taken.
+    pub(super) fn writing_end(&self) -> Option<BorrowedFd<'_>> {
+        self.write.as_ref().map(|end| end.descriptor.as_fd())
+    }
+
+    /// Takes the writing end, to be closed: the peer's input ends.
+    pub(super) fn take_writing_end(&mut self) -> Option<OwnedFd> {
+        self.write.take().map(|end| end.descriptor)
+    }
+
+    /// Records the readiness that the poller reported for either end.
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.is_readable |= readiness.has(Readiness::READABLE);
+        self.is_writable |= readiness.has(Readiness::WRITABLE);
+        self.is_in_doubt |= readiness.has(Readiness::HUNG_UP) || readiness.has(Readiness::GONE);
+    }
+
+    /// Starts or stops receiving. Returns `true` if there may be something to receive.
+    pub(super) fn set_receiving(&mut self, on: bool) -> bool {
+        self.is_receiving = on;
+        on && self.is_readable
+    }
+
+    /// Starts to read the bytes that arrived before the loss of the writing end.
+    pub(super) fn receive_rest(&mut self) {
+        (self.is_receiving, self.is_rest, self.is_readable) = (true, true, true);
+    }
+
+    /// Returns the next event, and when to visit the source again.
+    pub(super) fn next(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
+        if self.is_blocked && self.is_writable {
+            self.is_blocked = false;
+            return (Some(Completion::SendReady.into()), Requeue::Now);
+        }
+        if std::mem::take(&mut self.is_in_doubt) && self.write.as_ref().is_some_and(PipeEnd::has_lost_reader) {
+            let rest = self.read.is_some() && !self.has_ended;
+            let error = io::ErrorKind::BrokenPipe.into();
+            return (Some(Completion::Broken { error, rest }.into()), Requeue::Now);
+        }
+        if self.is_receiving && self.is_readable {
+            return self.receive(inbox);
+        }
+        (None, Requeue::No)
+    }
+
+    fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
+        let received = match &self.read {
+            Some(end) if !self.has_ended => end.read(inbox.room().0),
+            _ if self.is_rest => Receive::End,
+            _ => Receive::Empty,
+        };
+        match received {
+            // A terminal and a pipe of packets return less than there is.
+            Receive::Full(filled) | Receive::Bytes(filled) => {
+                inbox.fill(filled);
+                (Some(BackendEvent::Received), Requeue::NextTurn)
+            }
+            Receive::End => self.end(),
+            Receive::Empty if self.is_rest => self.end(),
+            Receive::Empty => {
+                self.is_readable = false;
+                (None, Requeue::No)
+            }
+            Receive::Starved => (None, Requeue::NextTurn),
+            Receive::Failed(error) => {
+                (self.is_readable, self.has_ended) = (false, true);
+                (Some(Completion::Broken { error, rest: false }.into()), Requeue::No)
+            }
+        }
+    }
+
+    fn end(&mut self) -> (Option<BackendEvent>, Requeue) {
+        (self.is_readable, self.has_ended) = (false, true);
+        (Some(Completion::EndOfStream.into()), Requeue::No)
+    }
+
+    /// Sends from the front of a queue. A full pipe waits for room, which the next edge reports.
+    pub(super) fn send(&mut self, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        let Outgoing { queue, pool, .. } = outgoing;
+        let end = self.write.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut sent = 0;
+        while !queue.is_empty() && sent < SEND {
+            match end.write_queue(queue) {
+                Send::Bytes(count) => {
+                    queue.advance(count, pool);
+                    sent += count;
+                }
+                Send::Full => {
+                    (self.is_blocked, self.is_writable) = (true, false);
+                    return Ok(Progress::Blocked(sent));
+                }
+                Send::Starved => return Ok(Progress::Starved(sent)),
+                Send::Failed(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Advanced(sent))
+    }
+
+    /// Writes bytes that are in no queue, as many as the pipe takes at once. Returns their number.
+    /// An error comes again with the next send.
+    pub(super) fn send_now(&mut self, data: &[u8]) -> usize {
+        match self.write.as_ref().map(|end| end.write(data)) {
+            Some(Send::Bytes(count)) => count,
+            _ => 0,
+        }
+    }
+}
+
+impl PipeEnd {
+    fn new(descriptor: OwnedFd, is_shared: bool) -> io::Result<Self> {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&descriptor)?.st_mode);
+        let access = match kind {
+            FileType::Socket => Access::Socket,
+            _ if is_shared => Access::Shared,
+            _ => {
+                let flags = rustix::fs::fcntl_getfl(&descriptor)?;
+                rustix::fs::fcntl_setfl(&descriptor, flags | OFlags::NONBLOCK)?;
+                Access::Nonblocking
+            }
+        };
+        Ok(Self { descriptor, access })
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> Receive {
+        match self.access {
+            Access::Socket => return socket::receive(self.descriptor.as_fd(), buffer),
+            Access::Shared if !self.is_ready(PollFlags::IN) => return Receive::Empty,
+            Access::Shared | Access::Nonblocking => {}
+        }
+        loop {
+            return match rustix::io::read(&self.descriptor, &mut *buffer) {
+                Ok(0) => Receive::End,
+                Ok(count) => Receive::Bytes(count),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Receive::Empty,
+                Err(Errno::NOBUFS | Errno::NOMEM) => Receive::Starved,
+                // The other side of a terminal is closed.
+                Err(Errno::IO) if self.is_device() => Receive::End,
+                Err(error) => Receive::Failed(error.into()),
+            };
+        }
+    }
+
+    fn write_queue(&self, queue: &SendQueue) -> Send {
+        match self.access {
+            Access::Socket => socket::send_queue(self.descriptor.as_fd(), queue, None),
+            Access::Nonblocking if !queue.is_single() => {
+                let mut slices = [io::IoSlice::new(&[]); MAX_SLICES];
+                let filled = queue.slices(&mut slices);
+                sort_written(|| rustix::io::writev(&self.descriptor, &slices[..filled]))
+            }
+            Access::Nonblocking | Access::Shared => self.write(queue.front()),
+        }
+    }
+
+    fn write(&self, data: &[u8]) -> Send {
+        match self.access {
+            Access::Socket => socket::send(self.descriptor.as_fd(), data),
+            Access::Shared if !self.is_ready(PollFlags::OUT) => Send::Full,
+            Access::Shared => {
+                let piece = &data[..data.len().min(PIECE_BYTES)];
+                sort_written(|| rustix::io::write(&self.descriptor, piece))
+            }
+            Access::Nonblocking => sort_written(|| rustix::io::write(&self.descriptor, data)),
+        }
+    }
+
+    /// Returns `true` if the next call does not wait: the end is ready, or fails.
+    fn is_ready(&self, wanted: PollFlags) -> bool {
+        self.polled(wanted).intersects(wanted | PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Returns `true` if written bytes would have no reader.
+    fn has_lost_reader(&self) -> bool {
+        let polled = self.polled(PollFlags::OUT);
+        polled.contains(PollFlags::ERR) || polled.contains(PollFlags::HUP) && !self.is_device()
+    }
+
+    fn polled(&self, wanted: PollFlags) -> PollFlags {
+        let mut asked = [PollFd::new(&self.descriptor, wanted)];
+        match rustix::event::poll(&mut asked, Some(&Timespec::default())) {
+            Ok(_) => asked[0].revents(),
+            // Out of memory. The next edge, or the next send, asks again.
+            Err(_) => PollFlags::empty(),
+        }
+    }
+
+    fn is_device(&self) -> bool {
+        rustix::fs::fstat(&self.descriptor)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
+    }
+}
+
+/// Repeats a write until it is not interrupted, and sorts its result.
+fn sort_written(mut write: impl FnMut() -> rustix::io::Result<usize>) -> Send {
+    loop {
+        return match write() {
+            Ok(count) => Send::Bytes(count),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Send::Full,
+            Err(Errno::NOBUFS | Errno::NOMEM) => Send::Starved,
+            Err(error) => Send::Failed(error.into()),
+        };
+    }
+}

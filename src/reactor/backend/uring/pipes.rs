@@ -1,0 +1,76 @@
+//! Pipes and terminals on the ring: it polls their ends, and plain calls read and write them
+//! (`pipe.rs`).
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use rustix::event::PollFlags;
+
+use super::ring::Kind;
+use super::{READABLE, RingSource, Uring};
+use crate::reactor::backend::Progress;
+use crate::reactor::backend::pipe::PolledPipe;
+use crate::reactor::backend::readiness::PolledSource as Polled;
+use crate::transport::id::Id;
+use crate::transport::outgoing::Outgoing;
+
+impl Uring {
+    /// Polls the ends of a pipe from now on.
+    pub(super) fn insert_pipe(&mut self, id: Id, pipe: PolledPipe) {
+        if let Some(end) = pipe.reading_end() {
+            self.ring.poll(Kind::Poll, id, end.as_raw_fd(), READABLE, true);
+        }
+        if let Some(end) = pipe.writing_end() {
+            self.ring.poll(Kind::Room, id, end.as_raw_fd(), PollFlags::OUT, true);
+        }
+        self.table.insert(id, RingSource::Polled(Polled::Pipe(Box::new(pipe))));
+    }
+
+    pub(super) fn pipe(&mut self, id: Id) -> Option<&mut PolledPipe> {
+        match self.table.get_mut(id)? {
+            RingSource::Polled(polled) => polled.pipe(),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_to_pipe(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
+        self.pipe(id).ok_or(io::ErrorKind::NotConnected)?.send(outgoing)
+    }
+
+    /// Polls an end again after a poll that ended although it need not.
+    pub(super) fn poll_pipe_again(&mut self, kind: Kind, id: Id) {
+        let (end, flags) = match (self.pipe(id), kind) {
+            (Some(pipe), Kind::Poll) => (pipe.reading_end(), READABLE),
+            (Some(pipe), _) => (pipe.writing_end(), PollFlags::OUT),
+            (None, _) => return,
+        };
+        if let Some(end) = end.map(|end| end.as_raw_fd()) {
+            self.ring.poll(kind, id, end, flags, true);
+        }
+    }
+
+    /// Closes the writing end. Its reader sees the end when this returns, as on mio: a poll that
+    /// goes on would keep the file open.
+    pub(super) fn close_writing_end(&mut self, id: Id) {
+        let end = self.pipe(id).and_then(PolledPipe::take_writing_end);
+        if end.is_some() {
+            self.ring.cancel(Kind::Room, id);
+            self.ring.flush();
+        }
+    }
+
+    /// Closes the ends, likewise.
+    #[inline(never)]
+    pub(super) fn close_pipe(&mut self, id: Id, pipe: PolledPipe) {
+        if pipe.reading_end().is_some() {
+            self.ring.cancel(Kind::Poll, id);
+        }
+        if pipe.writing_end().is_some() {
+            self.ring.cancel(Kind::Room, id);
+        }
+        self.ring.flush();
+        drop(pipe);
+    }
+}
