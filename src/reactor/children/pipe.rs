@@ -1,36 +1,28 @@
 //! [`PipeProtocol`]: a pipe of a child process, as a connection. Queues, limits, producers and
 //! flow control are those of every [`Transport`].
 //!
-//! A pipe is a pair of UNIX sockets, so that both backends treat it as any stream.
+//! A pipe is one of the system's, with one direction, and its end here is nonblocking.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
-
-use crate::address::{Address, AddressPair, UnixAddress};
+use crate::error::ConnectError;
 use crate::failure::{Failure, Result};
 use crate::process::{PipeDirection, ProcessJoint};
 use crate::protocol::Protocol;
 use crate::reactor::Core;
-use crate::reactor::backend::{AdoptedOptions, prepare_named};
+use crate::reactor::backend::PipeEnds;
 use crate::transport::Transport;
 
-/// The two ends of a new pipe.
-pub(super) struct PipeEnds {
-    pub(super) ours: OwnedFd,
-    pub(super) theirs: OwnedFd,
-}
-
-/// Makes a pipe. Both ends are close-on-exec.
-pub(super) fn open(direction: PipeDirection) -> io::Result<PipeEnds> {
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // A child that reads from its output sees its end at once.
-    if direction == PipeDirection::Read {
-        shutdown(&ours, Shutdown::Write)?;
-    }
-    Ok(PipeEnds { ours, theirs })
+/// Makes a pipe. Returns our end, and that of the child. Both are close-on-exec.
+pub(super) fn open(direction: PipeDirection) -> io::Result<(PipeEnds, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
+    Ok(match direction {
+        PipeDirection::Read => (PipeEnds { read: Some(reader), write: None, is_shared: false }, writer),
+        PipeDirection::Write => (PipeEnds { read: None, write: Some(writer), is_shared: false }, reader),
+    })
 }
 
 /// Passes the events of a pipe to the process.
@@ -38,15 +30,12 @@ pub(super) struct PipeProtocol {
     core: Weak<Core>,
     joint: Rc<ProcessJoint>,
     descriptor: i32,
-    direction: PipeDirection,
     is_over: bool,
 }
 
 impl Protocol for PipeProtocol {
     fn data_received(&mut self, _: &Transport, data: &[u8]) -> Result<()> {
-        if self.direction == PipeDirection::Read {
-            self.joint.data_received(self.descriptor, data);
-        }
+        self.joint.data_received(self.descriptor, data);
         Ok(())
     }
 
@@ -72,19 +61,11 @@ impl Core {
     /// Makes a connection of our end of a pipe.
     pub(super) fn join_pipe(
         self: &Rc<Self>,
-        ours: OwnedFd,
+        ends: PipeEnds,
         joint: &Rc<ProcessJoint>,
         descriptor: i32,
-        direction: PipeDirection,
-    ) -> io::Result<Transport> {
-        let options = AdoptedOptions::new();
-        let unnamed = Address::Unix(UnixAddress::unnamed());
-        prepare_named(ours.as_fd(), &unnamed, &options).map_err(io::Error::other)?;
-        let ends = AddressPair::new(unnamed.clone(), unnamed);
-        let core = Rc::downgrade(self);
-        let protocol = PipeProtocol { core, joint: Rc::clone(joint), descriptor, direction, is_over: false };
-        let adopted = self.adopt_stream(ours, ends, &options, protocol);
-        let connection = adopted.map_err(|refused| io::Error::other(refused.error))?;
-        Ok(connection.transport().clone())
+    ) -> Result<Transport, ConnectError> {
+        let protocol = PipeProtocol { core: Rc::downgrade(self), joint: Rc::clone(joint), descriptor, is_over: false };
+        Ok(self.join_descriptors(ends, None, protocol)?.transport().clone())
     }
 }

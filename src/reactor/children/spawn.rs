@@ -23,7 +23,7 @@ use super::exec::{self, Mapping};
 use super::exit::ExitWatch;
 use super::pidfd::ProcessDescriptor;
 use super::pipe;
-use crate::error::{LoopWaits, ProcessError, SpawnError, SpawnStep};
+use crate::error::{AdoptError, ConnectError, LoopWaits, ProcessError, SpawnError, SpawnStep};
 use crate::process::{
     ChildDescriptor, Command, PipeDirection, ProcessDriver, ProcessJoint, ProcessProtocol, ProcessState,
     ProcessTransport, Settings, Signal,
@@ -199,10 +199,10 @@ impl Core {
             ChildDescriptor::Read => PipeDirection::Read,
             ChildDescriptor::Write => PipeDirection::Write,
         };
-        let ends = pipe::open(direction)?;
-        let transport = self.join_pipe(ends.ours, &start.joint, number, direction)?;
+        let (ours, theirs) = pipe::open(direction)?;
+        let transport = self.join_pipe(ours, &start.joint, number).map_err(system_error)?;
         start.joint.process().state().add_pipe(number, direction, transport);
-        Ok(Some(ends.theirs))
+        Ok(Some(theirs))
     }
 
     /// Watches for the end of a process, now or when the loop no longer waits.
@@ -249,5 +249,13 @@ impl ProcessDriver for Core {
 
     fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>) {
         self.timers.call_later(delay, call);
+    }
+}
+
+/// Returns the system's error of a pipe that was not taken over.
+fn system_error(error: ConnectError) -> io::Error {
+    match error {
+        ConnectError::Adopt(AdoptError::System(error)) => error,
+        other => io::Error::other(other),
     }
 }

@@ -92,7 +92,7 @@ impl Reactor {
 
 impl Core {
     /// Joins a prepared socket to a protocol.
-    pub(in crate::reactor) fn adopt_stream<P: Protocol>(
+    fn adopt_stream<P: Protocol>(
         &self,
         socket: OwnedFd,
         ends: AddressPair,
