@@ -42,6 +42,7 @@
 //! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`] | one end of a connection | see below |
 //! | [`DatagramTransport`] | a UDP port | `IUDPTransport`, `IMulticastTransport` |
+//! | [`ProcessTransport`] | a child process | `IProcessTransport` |
 //! | [`LineReceiver`], [`NetstringReceiver`], [`IntNStringReceiver`] | messages in a stream of bytes | `LineReceiver` and its like |
 //! | [`FrameReceiver`] | messages of your own form | |
 //! | [`ForwardFactory`] | connections that are passed on to another endpoint | `portforward.ProxyFactory` |
@@ -93,6 +94,7 @@
 //! [`Connections`]: crate::Connections
 //! [`Cooperator`]: crate::task::Cooperator
 //! [`DatagramTransport`]: crate::DatagramTransport
+//! [`ProcessTransport`]: crate::ProcessTransport
 //! [`Deferred`]: crate::Deferred
 //! [`DelayedCall`]: crate::DelayedCall
 //! [`EndpointRegistry`]: crate::endpoints::EndpointRegistry

@@ -49,6 +49,7 @@
 //! | [`protocol`] | [`Protocol`], [`Factory`], and the handles that reach a protocol from outside |
 //! | [`transport`] | [`Transport`]: writing, closing, flow control, limits of the queue |
 //! | [`datagram`] | UDP: [`DatagramProtocol`], [`DatagramTransport`], multicast |
+//! | [`process`] | child processes: their start, pipes, signals and ends |
 //! | [`endpoints`] | where to listen and to connect, as objects and as strings |
 //! | [`application`] | services: a client that connects again, ports that drain, orderly starts and stops |
 //! | [`deferred`] | [`Deferred`] and `Promise`; lists, locks, semaphores, queues, futures |
@@ -196,6 +197,8 @@ mod guides {
     mod embedding {}
     #[doc = include_str!("../docs/from-twisted.md")]
     struct FromTwisted;
+    #[doc = include_str!("../docs/processes.md")]
+    struct Processes;
     #[cfg(feature = "logging")]
     #[doc = include_str!("../docs/logs.md")]
     struct Logs;

@@ -75,8 +75,8 @@ pub trait ProcessProtocol: 'static {
         Ok(())
     }
 
-    /// Called when a pipe is closed, by either side (Twisted: `childConnectionLost`, `inConnectionLost`
-    /// and its siblings).
+    /// Called when a pipe is closed, by either side (Twisted: `childConnectionLost`,
+    /// `inConnectionLost` and its siblings).
     ///
     /// # Errors
     /// An `Err` is logged; see the trait.

@@ -95,7 +95,7 @@ fn no_descriptor_is_left_at_any_limit() {
             let limited = rustix::process::Rlimit { current: Some(limit), maximum: full.maximum };
             setrlimit(Resource::Nofile, limited).expect("a lower limit");
             let result = reactor.spawn_process(&command, seen.recorder());
-            setrlimit(Resource::Nofile, full.clone()).expect("the old limit");
+            setrlimit(Resource::Nofile, full).expect("the old limit");
             match result {
                 Ok(_) => {
                     started += 1;
