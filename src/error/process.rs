@@ -106,6 +106,12 @@ pub enum ProcessError {
     /// The system refused the signal, for instance because the child has changed its user.
     #[error("the signal was refused")]
     Signal(#[source] io::Error),
+    /// The process has no terminal, or it was closed.
+    #[error("the process has no terminal")]
+    NoTerminal,
+    /// The system refused the size of the terminal.
+    #[error("the size of the terminal was refused")]
+    WindowSize(#[source] io::Error),
     /// This process was forked from the reactor's: the child is its parent's.
     #[error("the process is a child of this process's parent")]
     ForkedChild,

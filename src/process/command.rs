@@ -43,9 +43,36 @@ pub(crate) struct Settings {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) descriptors: BTreeMap<i32, ChildDescriptor>,
+    pub(crate) terminal: Option<WindowSize>,
     pub(crate) is_session: bool,
     pub(crate) group: Option<i32>,
     pub(crate) pipe_grace: Option<Duration>,
+}
+
+/// The size of a terminal, in characters and in pixels.
+///
+/// ```
+/// use ropewalk::process::{Command, WindowSize};
+///
+/// Command::new("top").terminal(WindowSize::new(24, 80));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Number of lines.
+    pub rows: u16,
+    /// Number of characters in a line.
+    pub columns: u16,
+    /// Width in pixels. 0 if it is not known.
+    pub width_pixels: u16,
+    /// Height in pixels. 0 if it is not known.
+    pub height_pixels: u16,
+}
+
+impl WindowSize {
+    /// Makes a size in characters.
+    pub fn new(rows: u16, columns: u16) -> Self {
+        Self { rows, columns, width_pixels: 0, height_pixels: 0 }
+    }
 }
 
 /// The object behind a descriptor of the child, for [`Command::descriptor`] (Twisted: the values of
@@ -101,6 +128,7 @@ impl Command {
             uid: None,
             gid: None,
             descriptors: descriptors.into(),
+            terminal: None,
             is_session: false,
             group: None,
             pipe_grace: None,
@@ -180,6 +208,17 @@ impl Command {
     /// [`SpawnStep::Descriptors`](crate::error::SpawnStep::Descriptors).
     pub fn descriptor(&mut self, number: i32, descriptor: ChildDescriptor) -> &mut Self {
         self.0.descriptors.insert(number, descriptor);
+        self
+    }
+
+    /// Runs the program in a new terminal (Twisted: `usePTY`), as the leader of a session. The
+    /// terminal takes the place of descriptors 0, 1 and 2, whatever was set for them.
+    ///
+    /// All output is reported as that of descriptor 1. Input goes to descriptor 0, and is echoed as
+    /// the terminal's modes say. Closing 0, 1 or 2 closes the terminal, which hangs up: SIGHUP. To
+    /// end the input only, write byte 4.
+    pub fn terminal(&mut self, size: WindowSize) -> &mut Self {
+        self.0.terminal = Some(size);
         self
     }
 

@@ -8,11 +8,12 @@
 //! | get the output of a program | [`Reactor::process_output`](crate::Reactor::process_output) |
 //! | give a process more or other pipes | [`Command::descriptor`] |
 //! | write, pause, close a pipe | [`ProcessTransport`], [`ProcessTransport::child`] |
+//! | run it in a terminal | [`Command::terminal`], [`ProcessTransport::set_window_size`] |
 //! | end a process | [`ProcessTransport::signal`], [`ProcessTransport::kill`] |
 //!
 //! The end of a process is an event of its descriptor (Linux 5.4). No handler of `SIGCHLD` is
 //! installed, and other children of the program are left alone. Nothing here makes a system call:
-//! the reactor does. Terminals do not exist yet, nor do processes on other systems than Linux.
+//! the reactor does. Processes on other systems than Linux do not exist yet.
 
 // | file | holds |
 // |---|---|
@@ -33,7 +34,7 @@ mod status;
 mod transport;
 
 pub(crate) use self::command::Settings;
-pub use self::command::{ChildDescriptor, Command};
+pub use self::command::{ChildDescriptor, Command, WindowSize};
 pub(crate) use self::driver::ProcessDriver;
 pub(crate) use self::joint::ProcessJoint;
 pub use self::output::ProcessOutput;

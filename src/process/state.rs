@@ -10,9 +10,11 @@
 //! A pipe is open from the start until its transport is told of its end.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Weak;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::command::WindowSize;
 use super::driver::ProcessDriver;
 use super::signal::Signal;
 use super::status::ProcessStatus;
@@ -40,10 +42,12 @@ enum Life {
 }
 
 /// The direction of a pipe, as the program sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum PipeDirection {
     Read,
     Write,
+    /// A terminal, in the place of the three standard streams, with a descriptor to set its size.
+    Terminal(OwnedFd),
 }
 
 /// An open pipe.
@@ -51,6 +55,16 @@ struct ChildPipe {
     descriptor: i32,
     direction: PipeDirection,
     transport: Transport,
+}
+
+impl ChildPipe {
+    /// Returns `true` if this is the pipe of a descriptor of the child.
+    fn is_at(&self, descriptor: i32) -> bool {
+        match self.direction {
+            PipeDirection::Terminal(_) => (0..=2).contains(&descriptor),
+            PipeDirection::Read | PipeDirection::Write => self.descriptor == descriptor,
+        }
+    }
 }
 
 impl ProcessState {
@@ -122,7 +136,7 @@ impl ProcessState {
         self.pipe_grace
     }
 
-    pub(super) fn driver(&self) -> Result<std::rc::Rc<dyn ProcessDriver>, ProcessError> {
+    pub(super) fn driver(&self) -> Result<Rc<dyn ProcessDriver>, ProcessError> {
         self.driver.upgrade().ok_or(ProcessError::ReactorStopped)
     }
 
@@ -134,17 +148,30 @@ impl ProcessState {
         }
     }
 
+    pub(super) fn set_window_size(&self, size: WindowSize) -> Result<(), ProcessError> {
+        let driver = self.driver()?;
+        let pipes = self.pipes.borrow();
+        let terminal = pipes.iter().find_map(|pipe| match &pipe.direction {
+            PipeDirection::Terminal(terminal) => Some(terminal),
+            PipeDirection::Read | PipeDirection::Write => None,
+        });
+        let terminal = terminal.ok_or(ProcessError::NoTerminal)?;
+        driver.set_window_size(terminal.as_fd(), size).map_err(ProcessError::WindowSize)
+    }
+
     pub(super) fn transport(&self, descriptor: i32) -> Option<Transport> {
         let pipes = self.pipes.borrow();
-        pipes.iter().find(|pipe| pipe.descriptor == descriptor).map(|pipe| pipe.transport.clone())
+        pipes.iter().find(|pipe| pipe.is_at(descriptor)).map(|pipe| pipe.transport.clone())
     }
 
     /// Returns the transport of a pipe that can be written to.
     pub(super) fn writable(&self, descriptor: i32) -> Result<Transport, ProcessError> {
         let pipes = self.pipes.borrow();
-        match pipes.iter().find(|pipe| pipe.descriptor == descriptor) {
+        match pipes.iter().find(|pipe| pipe.is_at(descriptor)) {
             None => Err(ProcessError::NoPipe { descriptor }),
-            Some(pipe) if pipe.direction == PipeDirection::Read => Err(ProcessError::NotWritable { descriptor }),
+            Some(pipe) if matches!(pipe.direction, PipeDirection::Read) => {
+                Err(ProcessError::NotWritable { descriptor })
+            }
             Some(pipe) if pipe.transport.is_disconnecting() => Err(ProcessError::NoPipe { descriptor }),
             Some(pipe) => Ok(pipe.transport.clone()),
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use super::command::WindowSize;
 use super::signal::Signal;
 use super::state::ProcessState;
 use super::status::ProcessStatus;
@@ -128,6 +129,16 @@ impl ProcessTransport {
     /// no addresses. Use it to write to pipes of [`Write`](super::ChildDescriptor::Write) only.
     pub fn child(&self, descriptor: i32) -> Option<Transport> {
         self.0.transport(descriptor)
+    }
+
+    /// Sets the size of the process's [terminal](super::Command::terminal). Its programs get
+    /// SIGWINCH (Twisted: an `ioctl` on the transport's `fileno`).
+    ///
+    /// # Errors
+    /// [`ProcessError::NoTerminal`] if it has none, or if it was closed;
+    /// [`ProcessError::WindowSize`], [`ProcessError::ReactorStopped`].
+    pub fn set_window_size(&self, size: WindowSize) -> Result<(), ProcessError> {
+        self.0.set_window_size(size)
     }
 
     /// Sends a signal to the process (Twisted: `signalProcess`). It never reaches another process,

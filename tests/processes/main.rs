@@ -10,6 +10,7 @@ mod ends;
 mod failures;
 mod output;
 mod surroundings;
+mod terminals;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -5,6 +5,7 @@
 //!
 //! 1. session, process group;
 //! 2. descriptors: those of the command are put in their places, all others become close-on-exec;
+//!    then the terminal, if there is one, becomes that of the session;
 //! 3. groups, group, user: in this order, since a later one may take the right to set the earlier;
 //! 4. the working directory, with the rights of the new user;
 //! 5. signals: none is blocked or ignored.
@@ -92,6 +93,7 @@ struct Plan {
     descriptors: Vec<(RawFd, RawFd)>,
     highest: RawFd,
     is_session: bool,
+    has_terminal: bool,
     group: Option<i32>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -109,7 +111,8 @@ impl Plan {
         Ok(Self {
             descriptors: mappings.iter().map(|mapping| (mapping.number, source(mapping))).collect(),
             highest: mappings.iter().map(|mapping| mapping.number).max().unwrap_or(0),
-            is_session: settings.is_session,
+            is_session: settings.is_session || settings.terminal.is_some(),
+            has_terminal: settings.terminal.is_some(),
             group: settings.group,
             uid: settings.uid,
             gid: settings.gid,
@@ -122,6 +125,7 @@ impl Plan {
         let failed = |step| move |error| (step, error);
         self.set_session().map_err(failed(SpawnStep::Session))?;
         self.move_above().and_then(|()| self.set_descriptors()).map_err(failed(SpawnStep::Descriptors))?;
+        self.take_terminal().map_err(failed(SpawnStep::Session))?;
         self.set_credentials().map_err(failed(SpawnStep::Credentials))?;
         self.enter_directory().map_err(failed(SpawnStep::WorkingDirectory))?;
         reset_signals();
@@ -168,6 +172,15 @@ impl Plan {
                 // SAFETY: a call without pointers.
                 check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
             }
+        }
+        Ok(())
+    }
+
+    /// Makes the terminal the one of the session.
+    fn take_terminal(&self) -> Result<(), i32> {
+        if self.has_terminal {
+            // SAFETY: a call without pointers: its argument is the number 0.
+            check(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) })?;
         }
         Ok(())
     }

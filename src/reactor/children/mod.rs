@@ -8,6 +8,7 @@
 //! | `pidfd.rs` | the descriptor of a process: its status, signals |
 //! | `exit.rs` | the watch of that descriptor |
 //! | `pipe.rs` | a pipe of a child, as a connection |
+//! | `terminal.rs` | a terminal in the place of pipes |
 //! | `output.rs` | the output of a program in one call |
 
 mod exec;
@@ -16,5 +17,6 @@ mod output;
 mod pidfd;
 mod pipe;
 mod spawn;
+mod terminal;
 #[cfg(test)]
 mod tests;

@@ -9,20 +9,22 @@ use std::rc::{Rc, Weak};
 
 use crate::error::ConnectError;
 use crate::failure::{Failure, Result};
-use crate::process::{PipeDirection, ProcessJoint};
+use crate::process::ProcessJoint;
 use crate::protocol::Protocol;
 use crate::reactor::Core;
 use crate::reactor::backend::PipeEnds;
 use crate::transport::Transport;
 
-/// Makes a pipe. Returns our end, and that of the child. Both are close-on-exec.
-pub(super) fn open(direction: PipeDirection) -> io::Result<(PipeEnds, OwnedFd)> {
+/// Makes a pipe from the child. Returns our end, and that of the child. Both are close-on-exec.
+pub(super) fn to_read() -> io::Result<(PipeEnds, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
-    let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
-    Ok(match direction {
-        PipeDirection::Read => (PipeEnds { read: Some(reader), write: None, is_shared: false }, writer),
-        PipeDirection::Write => (PipeEnds { read: None, write: Some(writer), is_shared: false }, reader),
-    })
+    Ok((PipeEnds { read: Some(reader.into()), write: None, is_shared: false }, writer.into()))
+}
+
+/// Makes a pipe to the child, in the same way.
+pub(super) fn to_write() -> io::Result<(PipeEnds, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((PipeEnds { read: None, write: Some(writer.into()), is_shared: false }, reader.into()))
 }
 
 /// Passes the events of a pipe to the process.

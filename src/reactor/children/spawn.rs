@@ -13,7 +13,7 @@
 //! | 5. `connection_made` | is logged |
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use rustix::fs::{Mode, OFlags};
 use super::exec::{self, Mapping};
 use super::exit::ExitWatch;
 use super::pidfd::ProcessDescriptor;
-use super::pipe;
+use super::{pipe, terminal};
 use crate::error::{AdoptError, ConnectError, LoopWaits, ProcessError, SpawnError, SpawnStep};
 use crate::process::{
     ChildDescriptor, Command, PipeDirection, ProcessDriver, ProcessJoint, ProcessProtocol, ProcessState,
-    ProcessTransport, Settings, Signal,
+    ProcessTransport, Settings, Signal, WindowSize,
 };
 use crate::reactor::interest::Interest;
 use crate::reactor::watched::Watched;
@@ -97,14 +97,14 @@ impl Reactor {
 }
 
 /// A process that is about to start.
-struct Start<'a> {
+pub(super) struct Start<'a> {
     settings: &'a Settings,
     id: Id,
-    joint: Rc<ProcessJoint>,
+    pub(super) joint: Rc<ProcessJoint>,
 }
 
 impl Start<'_> {
-    fn setup(&self, step: SpawnStep, source: io::Error) -> SpawnError {
+    pub(super) fn setup(&self, step: SpawnStep, source: io::Error) -> SpawnError {
         SpawnError::Setup { program: self.settings.program.to_string_lossy().into_owned(), step, source }
     }
 }
@@ -169,8 +169,16 @@ impl Core {
 
     /// Opens everything that the child is to have, and joins our ends of pipes to the reactor.
     fn open_descriptors(self: &Rc<Self>, start: &Start<'_>) -> Result<Vec<Mapping>, SpawnError> {
-        let mut mappings = Vec::with_capacity(start.settings.descriptors.len());
+        let terminal = start.settings.terminal;
+        let mut mappings = match terminal {
+            Some(size) => self.open_terminal(start, size)?,
+            None => Vec::with_capacity(start.settings.descriptors.len()),
+        };
         for (&number, descriptor) in &start.settings.descriptors {
+            // The standard streams are the terminal then.
+            if terminal.is_some() && (0..=2).contains(&number) {
+                continue;
+            }
             if number < 0 {
                 return Err(start.setup(SpawnStep::Descriptors, io::ErrorKind::InvalidInput.into()));
             }
@@ -188,7 +196,7 @@ impl Core {
         number: i32,
         descriptor: &ChildDescriptor,
     ) -> io::Result<Option<OwnedFd>> {
-        let direction = match descriptor {
+        let ((ours, theirs), direction) = match descriptor {
             ChildDescriptor::Closed => return Ok(None),
             ChildDescriptor::Null => {
                 let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -196,10 +204,9 @@ impl Core {
             }
             ChildDescriptor::Shared(shared) => return shared.try_clone().map(Some),
             ChildDescriptor::Number(own) => return exec::duplicate(*own).map(Some),
-            ChildDescriptor::Read => PipeDirection::Read,
-            ChildDescriptor::Write => PipeDirection::Write,
+            ChildDescriptor::Read => (pipe::to_read()?, PipeDirection::Read),
+            ChildDescriptor::Write => (pipe::to_write()?, PipeDirection::Write),
         };
-        let (ours, theirs) = pipe::open(direction)?;
         let transport = self.join_pipe(ours, &start.joint, number).map_err(system_error)?;
         start.joint.process().state().add_pipe(number, direction, transport);
         Ok(Some(theirs))
@@ -247,13 +254,17 @@ impl ProcessDriver for Core {
         self.exit_watch(id).ok_or(ProcessError::ExitedAlready)?.signal(signal)
     }
 
+    fn set_window_size(&self, terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+        terminal::resize(terminal, size)
+    }
+
     fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>) {
         self.timers.call_later(delay, call);
     }
 }
 
 /// Returns the system's error of a pipe that was not taken over.
-fn system_error(error: ConnectError) -> io::Error {
+pub(super) fn system_error(error: ConnectError) -> io::Error {
     match error {
         ConnectError::Adopt(AdoptError::System(error)) => error,
         other => io::Error::other(other),
