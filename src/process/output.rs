@@ -13,6 +13,9 @@ use crate::failure::{Failure, Result};
 /// Bytes of the standard error that an error quotes. Arbitrary: a line or two.
 const QUOTED_BYTES: usize = 200;
 
+/// The character that ends the input of a terminal in its usual mode: Ctrl-D.
+const END_OF_INPUT: u8 = 4;
+
 /// The output of a program that has ended, from
 /// [`Reactor::process_output_and_value`](crate::Reactor::process_output_and_value).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +67,10 @@ impl Collector {
 
 impl ProcessProtocol for Collector {
     fn connection_made(&mut self, process: &ProcessTransport) -> Result<()> {
+        if process.state().has_terminal() {
+            // Closing would hang up.
+            return Ok(process.write(&[END_OF_INPUT])?);
+        }
         process.close_stdin();
         Ok(())
     }
@@ -77,7 +84,12 @@ impl ProcessProtocol for Collector {
             let start = String::from_utf8_lossy(quoted).into_owned();
             return self.fail(process, ProcessOutputError::StandardError { start });
         }
-        let buffer = if descriptor == 2 { &mut self.stderr } else { &mut self.stdout };
+        let buffer = match descriptor {
+            1 => &mut self.stdout,
+            2 => &mut self.stderr,
+            // A pipe of the command's own map, which has no place here.
+            _ => return Ok(()),
+        };
         if data.len() > self.limit - buffer.len() {
             return self.fail(process, ProcessOutputError::TooLong { limit: self.limit });
         }

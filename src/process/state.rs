@@ -148,6 +148,11 @@ impl ProcessState {
         }
     }
 
+    /// Returns `true` if a terminal is open in the place of pipes.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.pipes.borrow().iter().any(|pipe| matches!(pipe.direction, PipeDirection::Terminal(_)))
+    }
+
     pub(super) fn set_window_size(&self, size: WindowSize) -> Result<(), ProcessError> {
         let driver = self.driver()?;
         let pipes = self.pipes.borrow();

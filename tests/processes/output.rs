@@ -52,6 +52,21 @@ fn standard_error_and_signals() {
     });
 }
 
+/// Other pipes of a command are not mixed into its output, and a terminal has an end of input.
+#[test]
+fn other_pipes_and_terminals() {
+    own_process!();
+    on_each(|reactor| {
+        let mut command = shell("echo out; echo other >&5");
+        command.descriptor(5, ropewalk::process::ChildDescriptor::Read);
+        assert_eq!(result_of(&reactor, reactor.process_output(&command, 100)).expect("it has output"), b"out\n");
+        let mut command = shell("stty -echo; cat; echo done");
+        command.terminal(ropewalk::process::WindowSize::new(24, 80));
+        let output = result_of(&reactor, reactor.process_output(&command, 100)).expect("it has output");
+        assert!(output.ends_with(b"done\r\n"), "{output:?}");
+    });
+}
+
 /// A cancelled Deferred kills the program, and its end is waited for.
 #[test]
 fn cancelling_kills_the_program() {

@@ -1,7 +1,7 @@
 //! Pseudo-terminals for child processes (Twisted: `usePTY`, `PTYProcess`).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -53,6 +53,8 @@ pub(super) fn resize(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<(
 /// Makes a terminal. Returns our side, and the child's. Both are close-on-exec.
 #[cfg(target_os = "linux")]
 fn open(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
+    use std::os::fd::AsFd;
+
     use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours = openpt(flags)?;
