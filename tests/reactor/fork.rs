@@ -276,7 +276,7 @@ fn every_call_in_a_forked_child_says_so() {
     parent.is_well();
 }
 
-/// A process of the parent is neither waited for nor signalled by a forked child, which starts none.
+/// A forked child neither waits for its parent's processes nor signals them, and starts none.
 #[test]
 fn processes_belong_to_the_process_of_their_reactor() {
     use ropewalk::error::{ProcessError, SpawnError};
