@@ -24,6 +24,7 @@ mod datagram;
 mod group;
 mod process;
 mod remote;
+mod standard_io;
 mod time_limit;
 
 use std::error::Error as _;
@@ -40,6 +41,7 @@ pub use self::datagram::DatagramError;
 pub use self::group::GroupError;
 pub use self::process::{ProcessError, ProcessOutputError, SpawnError, SpawnStep};
 pub use self::remote::{Undelivered, UndeliveredReason};
+pub use self::standard_io::{StandardIoError, StandardStream};
 pub use self::time_limit::TimeLimit;
 use crate::address::Address;
 pub use crate::address::BadHostName;

@@ -28,6 +28,7 @@
 //! | `tls:example.org:443` | to a host over TLS, verified by the platform's trust roots |
 //! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same, with other roots and an identity |
 //! | `tls:example.org:443:endpoint=unix\:/run/tunnel.sock` | to that host over TLS through another endpoint |
+//! | `stdio:` | on standard input and output: one connection, at once |
 //! | `haproxy:tcp:8080` | on port 8080, behind a proxy that names its clients; any other type may stand there |
 //! | `haproxy:tcp:localhost:8080` | to a host that expects such a header |
 //!
@@ -60,6 +61,7 @@ mod hostname;
 mod options;
 mod policies;
 mod registry;
+mod stdio;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
@@ -75,6 +77,7 @@ pub use self::description_error::{DescriptionError, DescriptionErrorKind};
 pub use self::haproxy::{HaproxyClientEndpoint, HaproxyServerEndpoint};
 pub use self::hostname::HostnameEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};
+pub use self::stdio::StandardIoEndpoint;
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};
 #[cfg(feature = "tls")]
 pub use self::tls::{TlsEndpoint, wrap_client_tls, wrap_server_tls};

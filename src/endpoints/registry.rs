@@ -16,7 +16,7 @@ use super::description::Description;
 use super::description_error::DescriptionError;
 #[cfg(feature = "tls")]
 use super::tls;
-use super::{ClientEndpoint, ServerEndpoint, adopted, haproxy, tcp, unix};
+use super::{ClientEndpoint, ServerEndpoint, adopted, haproxy, stdio, tcp, unix};
 use crate::reactor::Reactor;
 
 /// The types of endpoints that descriptions may name, each with the function that creates its
@@ -66,7 +66,7 @@ type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
     /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`,
-    /// `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `haproxy`, `ssl` and `tls` for
+    /// `stdio`, `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `haproxy`, `ssl` and `tls` for
     /// clients. `ssl` and `tls` need the feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
@@ -77,6 +77,7 @@ impl EndpointRegistry {
         registry.servers.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::server(reactor, text)));
         registry.servers.insert("fd".to_owned(), Rc::new(|reactor, text, _| adopted::descriptor(reactor, text)));
         registry.servers.insert("systemd".to_owned(), Rc::new(|reactor, text, _| adopted::systemd(reactor, text)));
+        registry.servers.insert("stdio".to_owned(), Rc::new(|reactor, text, _| stdio::server(reactor, text)));
         registry.clients.insert("unix".to_owned(), Rc::new(|reactor, text, _| unix::client(reactor, text)));
         registry.servers.insert(
             "haproxy".to_owned(),

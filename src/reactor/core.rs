@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(super) counters: Cell<Counters>,
     /// Set once the program observes the reactor. A simulated reactor has one from the start.
     pub(super) meter: OnceCell<Rc<Meter>>,
+    /// The connection that has standard input and output, if it is open.
+    standard_io: Cell<Option<Id>>,
     /// The process that may use the reactor.
     pub(super) process: Arc<Process>,
     pub(super) settings: Builder,
@@ -121,6 +123,7 @@ impl Core {
             inbox: Cell::default(),
             counters: Cell::default(),
             meter: OnceCell::new(),
+            standard_io: Cell::default(),
             process,
             settings,
         });
@@ -148,6 +151,15 @@ impl Core {
         let observer: Rc<dyn Observer> = Rc::clone(&meter) as _;
         self.context.set_observer(observer);
         Rc::clone(self.meter.get_or_init(|| meter))
+    }
+
+    /// Returns `true` while a connection has standard input and output.
+    pub(super) fn has_standard_io(&self) -> bool {
+        self.standard_io.get().is_some_and(|id| self.joint(id).is_some())
+    }
+
+    pub(super) fn set_standard_io(&self, id: Id) {
+        self.standard_io.set(Some(id));
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {

@@ -16,6 +16,7 @@
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
 //! | send and receive datagrams | [`Reactor::listen_udp`] |
 //! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream`], [`adopt_stream_port`](Reactor::adopt_stream_port) |
+//! | use standard input and output as a connection | [`StandardIo`] |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
 //! | call a function later | [`Clock::call_later`] |
 //! | run a future | [`Reactor::spawn`] |
@@ -48,6 +49,7 @@
 // | `life.rs`, `process.rs` | the owner of a reactor, and its end; forked children |
 // | `triggers.rs`, `events.rs` | system events: startup, shutdown, and the program's own |
 // | `signals.rs` | signal handlers |
+// | `standard_io.rs` | standard input and output as a connection |
 // | `inherited.rs` | descriptors from the process that started this one |
 // | `signal_handling.rs`, `on_signal.rs` | subscribers, and the loop's reaction to a signal |
 // | `group/` | reactors on several threads behind the same ports |
@@ -91,6 +93,7 @@ mod signal_handling;
 mod signals;
 mod slot_map;
 mod snapshot;
+mod standard_io;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -106,7 +109,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::around_wait::AroundWait;
-#[allow(unused_imports, reason = "child processes and standard input and output name it")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "child processes name it"))]
 pub(crate) use self::backend::PipeEnds;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]
@@ -139,6 +142,7 @@ pub use self::remote_connection::RemoteConnection;
 pub use self::snapshot::{
     ConnectionSnapshot, ConnectionState, ItemId, LongestCallback, PortSnapshot, Snapshot, TimersSnapshot,
 };
+pub use self::standard_io::StandardIo;
 pub use self::threads::pool::ThreadPoolStatistics;
 pub use self::threads::remote::Remote;
 pub use self::threads::thread_pool::ThreadPool;

@@ -10,10 +10,6 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) queue: &'a mut SendQueue,
     /// The descriptors that leave with the queue.
     pub(crate) descriptors: Option<&'a mut Attached>,
-    #[cfg_attr(
-        not(any(feature = "testing", all(feature = "io-uring", target_os = "linux"))),
-        expect(dead_code, reason = "mio keeps no chunk")
-    )]
     pub(crate) mode: SendMode,
     /// The pool that takes emptied buffers.
     pub(crate) pool: &'a BufferPool,

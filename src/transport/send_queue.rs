@@ -215,10 +215,6 @@ impl SendQueue {
     }
 
     /// Lends the first chunk for a send. `None`: there is none, or it is lent already.
-    #[cfg_attr(
-        not(any(feature = "testing", all(feature = "io-uring", target_os = "linux"))),
-        expect(dead_code, reason = "mio keeps no chunk")
-    )]
     pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
         let in_flight = InFlight { buffer: mem::take(&mut chunks.head), sent: mem::take(&mut chunks.sent) };

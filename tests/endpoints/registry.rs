@@ -111,9 +111,9 @@ fn prefixes_are_taken() {
 
 /// The types that are built in, as errors list them.
 const SERVERS: &str = if cfg!(feature = "tls") {
-    "fd, haproxy, ssl, systemd, tcp, tcp6, tls or unix"
+    "fd, haproxy, ssl, stdio, systemd, tcp, tcp6, tls or unix"
 } else {
-    "fd, haproxy, systemd, tcp, tcp6 or unix"
+    "fd, haproxy, stdio, systemd, tcp, tcp6 or unix"
 };
 const CLIENTS: &str = if cfg!(feature = "tls") { "haproxy, ssl, tcp, tls or unix" } else { "haproxy, tcp or unix" };
 

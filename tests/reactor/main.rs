@@ -23,6 +23,7 @@ mod rings;
 mod running;
 mod signals;
 mod snapshots;
+mod standard_io;
 mod stopping;
 mod thread_pool;
 mod thread_shutdown;

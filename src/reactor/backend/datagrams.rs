@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::readiness::Readiness;
+use super::reported::Readiness;
 use super::table::Requeue;
 use super::udp::{self, DatagramReceive};
 use super::{BackendEvent, Completion};

@@ -35,7 +35,7 @@ use rustix::io::Errno;
 
 use super::Completion;
 use super::poller::Poller;
-use super::readiness::Readiness;
+use super::reported::Readiness;
 use crate::reactor::interest::{Interest, Ready};
 use crate::transport::id::Id;
 

@@ -142,7 +142,8 @@ impl Mio {
             self.poller.register(id, end.as_raw_fd(), PollInterest::READABLE)?;
         }
         match pipe.writing_end() {
-            Some(end) => self.poller.register(id, end.as_raw_fd(), PollInterest::WRITABLE),
+            Some((end, true)) => self.poller.register(id, end.as_raw_fd(), PollInterest::WRITABLE),
+            Some((bell, false)) => self.poller.register(id, bell.as_raw_fd(), PollInterest::READABLE),
             None => Ok(()),
         }
     }
@@ -154,26 +155,18 @@ impl Mio {
     }
 
     fn close_writing_end(&mut self, id: Id) {
-        if let Some(end) = self.pipe(id).and_then(PolledPipe::take_writing_end) {
-            self.deregister_end(end.as_fd());
+        let Some(PolledSource::Pipe(pipe)) = self.table.get_mut(id) else { return };
+        if let Some((end, _)) = pipe.writing_end() {
+            deregister_end(&self.poller, end);
         }
+        pipe.close_writing_end();
     }
 
     /// Closes the ends of a pipe.
     #[inline(never)]
     fn close_pipe(&self, pipe: PolledPipe) {
-        [pipe.reading_end(), pipe.writing_end()].into_iter().flatten().for_each(|end| self.deregister_end(end));
-    }
-
-    /// Takes the end of a pipe out of the poller. Another process may have it too, and the poller
-    /// would report its events for ever.
-    fn deregister_end(&self, end: BorrowedFd<'_>) {
-        if let Err(error) = self.poller.deregister(end.as_raw_fd())
-            // The end was not registered: the poller has refused it, or one before it.
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "the poller keeps the end of a pipe");
-        }
+        let writing_end = pipe.writing_end().map(|(end, _)| end);
+        [pipe.reading_end(), writing_end].into_iter().flatten().for_each(|end| deregister_end(&self.poller, end));
     }
 
     /// Returns the foreign descriptors, whose poller is made for the first of them.
@@ -236,6 +229,17 @@ impl Mio {
         }
         self.aside = event.map(|event| (id, event));
         None
+    }
+}
+
+/// Takes the end of a pipe out of the poller. Another process may have it too, and the poller
+/// would report its events for ever.
+fn deregister_end(poller: &Poller, end: BorrowedFd<'_>) {
+    if let Err(error) = poller.deregister(end.as_raw_fd())
+        // The end was not registered: the poller has refused it, or one before it.
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the poller keeps the end of a pipe");
     }
 }
 

@@ -79,8 +79,10 @@ mod mio;
 mod options;
 mod outstanding;
 mod pipe;
+mod pipe_threads;
 mod poller;
 mod readiness;
+mod reported;
 pub(super) mod socket;
 mod socket_file;
 mod system;
@@ -485,10 +487,6 @@ pub(crate) enum BackendEvent {
     Received,
     /// A chunk that was in flight, and the number of its bytes that were sent. If the system lacked
     /// memory, the error is `OutOfMemory`.
-    #[cfg_attr(
-        not(any(feature = "testing", all(feature = "io-uring", target_os = "linux"))),
-        expect(dead_code, reason = "mio keeps no chunk")
-    )]
     Returned(InFlight, io::Result<usize>),
     Other(Completion),
 }

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | of this process alone | nonblocking: the flag is set here |
 //! | a socket | by calls that do not wait, in any mode |
-//! | shared with other processes | only when `poll(2)` reports it ready, in pieces of `PIPE_BUF` bytes |
+//! | a shared pipe, a terminal to read | only when `poll(2)` reports it ready, in pieces of `PIPE_BUF` bytes |
+//! | any other that is shared | in a thread: see `pipe_threads.rs` |
 //!
 //! A shared descriptor keeps its flags, because they belong to the open file, and so to every
 //! process that has it: a shell, the other programs of a pipeline. Another process that reads the
@@ -17,22 +18,28 @@
 //! terminal, a hang-up is told by the reading end.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::readiness::{Readiness, SEND};
+use super::pipe_threads::{ReadError, WritingThread, read_in_thread};
+use super::poller::Poller;
+use super::reported::Readiness;
 use super::socket::{self, Receive, Send};
 use super::table::Requeue;
 use super::{BackendEvent, Completion, Inbox, Progress};
-use crate::transport::outgoing::Outgoing;
-use crate::transport::send_queue::{MAX_SLICES, SendQueue};
+use crate::transport::id::Id;
+use crate::transport::outgoing::{Outgoing, SendMode};
+use crate::transport::send_queue::{CHUNK, MAX_SLICES, SendQueue};
 
 /// Bytes of one write to a shared pipe that was reported as writable: such a write does not wait
 /// (`PIPE_BUF` of Linux; 512 is the least that POSIX allows).
 const PIECE_BYTES: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 4096 } else { 512 };
+
+/// Bytes sent per connection and turn. 1 MiB, as for sockets.
+const SEND_BYTES: usize = MAX_SLICES * CHUNK;
 
 /// The descriptors of a connection that is no socket. They may be duplicates of one.
 #[derive(Debug)]
@@ -47,6 +54,8 @@ pub(crate) struct PipeEnds {
 pub(super) struct PolledPipe {
     read: Option<PipeEnd>,
     write: Option<PipeEnd>,
+    /// Writes in the place of `write`.
+    thread: Option<WritingThread>,
     /// There may be bytes, or an end.
     is_readable: bool,
     /// There may be room.
@@ -66,6 +75,8 @@ pub(super) struct PolledPipe {
 struct PipeEnd {
     descriptor: OwnedFd,
     access: Access,
+    /// The place of an error, if a thread reads.
+    error: Option<ReadError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +93,18 @@ impl PolledPipe {
     /// # Errors
     /// The system's: a descriptor is not open.
     pub(super) fn new(ends: PipeEnds) -> io::Result<Self> {
-        let end = |descriptor: Option<OwnedFd>| descriptor.map(|open| PipeEnd::new(open, ends.is_shared)).transpose();
+        let is_shared = ends.is_shared;
+        let read = ends.read.map(|end| PipeEnd::reading(end, is_shared)).transpose()?;
+        let (mut write, mut thread) = (None, None);
+        match ends.write {
+            Some(end) if is_shared && !is_flow(&end)? => thread = Some(WritingThread::new(end)?),
+            Some(end) => write = Some(PipeEnd::new(end, is_shared)?),
+            None => {}
+        }
         Ok(Self {
-            read: end(ends.read)?,
-            write: end(ends.write)?,
+            read,
+            write,
+            thread,
             // The poller reports the readiness that an end has when it is registered.
             is_readable: false,
             is_writable: false,
@@ -102,14 +121,16 @@ impl PolledPipe {
         self.read.as_ref().map(|end| end.descriptor.as_fd())
     }
 
-    /// Returns the descriptor to be polled for writing, until it is taken.
-    pub(super) fn writing_end(&self) -> Option<BorrowedFd<'_>> {
-        self.write.as_ref().map(|end| end.descriptor.as_fd())
+    /// Returns the descriptor to be polled for the progress of sends, until it is taken. `true`: for
+    /// room. `false`: for reading, since a thread writes.
+    pub(super) fn writing_end(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        let own = self.write.as_ref().map(|end| (end.descriptor.as_fd(), true));
+        own.or_else(|| self.thread.as_ref().map(|thread| (thread.bell(), false)))
     }
 
-    /// Takes the writing end, to be closed: the peer's input ends.
-    pub(super) fn take_writing_end(&mut self) -> Option<OwnedFd> {
-        self.write.take().map(|end| end.descriptor)
+    /// Closes the writing end, which is not polled any more: the peer's input ends.
+    pub(super) fn close_writing_end(&mut self) {
+        (self.write, self.thread) = (None, None);
     }
 
     /// Records the readiness that the poller reported for either end.
@@ -135,6 +156,9 @@ impl PolledPipe {
         if self.is_blocked && self.is_writable {
             self.is_blocked = false;
             return (Some(Completion::SendReady.into()), Requeue::Now);
+        }
+        if let Some((in_flight, result)) = self.thread.as_mut().and_then(WritingThread::take_done) {
+            return (Some(BackendEvent::Returned(in_flight, result)), Requeue::Now);
         }
         if std::mem::take(&mut self.is_in_doubt) && self.write.as_ref().is_some_and(PipeEnd::has_lost_reader) {
             let rest = self.read.is_some() && !self.has_ended;
@@ -180,10 +204,23 @@ impl PolledPipe {
 
     /// Sends from the front of a queue. A full pipe waits for room, which the next edge reports.
     pub(super) fn send(&mut self, outgoing: Outgoing<'_>) -> io::Result<Progress> {
-        let Outgoing { queue, pool, .. } = outgoing;
+        let Outgoing { queue, pool, mode, .. } = outgoing;
+        if let Some(thread) = &self.thread {
+            if mode == SendMode::Last {
+                // Nothing waits for a thread then.
+                return Ok(Progress::Blocked(0));
+            }
+            if let Some(in_flight) = queue.lend()
+                && let Err(refused) = thread.write(in_flight)
+            {
+                queue.take_back(refused, 0, pool);
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            return Ok(Progress::Blocked(0));
+        }
         let end = self.write.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut sent = 0;
-        while !queue.is_empty() && sent < SEND {
+        while !queue.is_empty() && sent < SEND_BYTES {
             match end.write_queue(queue) {
                 Send::Bytes(count) => {
                     queue.advance(count, pool);
@@ -211,9 +248,17 @@ impl PolledPipe {
 }
 
 impl PipeEnd {
+    /// Makes the reading end of a descriptor, or of a thread that reads it.
+    fn reading(descriptor: OwnedFd, is_shared: bool) -> io::Result<Self> {
+        if is_shared && !is_flow(&descriptor)? && !is_pollable(&descriptor)? {
+            let (socket, error) = read_in_thread(descriptor)?;
+            return Ok(Self { descriptor: socket, access: Access::Socket, error: Some(error) });
+        }
+        Self::new(descriptor, is_shared)
+    }
+
     fn new(descriptor: OwnedFd, is_shared: bool) -> io::Result<Self> {
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&descriptor)?.st_mode);
-        let access = match kind {
+        let access = match file_type(&descriptor)? {
             FileType::Socket => Access::Socket,
             _ if is_shared => Access::Shared,
             _ => {
@@ -222,12 +267,16 @@ impl PipeEnd {
                 Access::Nonblocking
             }
         };
-        Ok(Self { descriptor, access })
+        Ok(Self { descriptor, access, error: None })
     }
 
     fn read(&self, buffer: &mut [u8]) -> Receive {
         match self.access {
-            Access::Socket => return socket::receive(self.descriptor.as_fd(), buffer),
+            Access::Socket => {
+                let received = socket::receive(self.descriptor.as_fd(), buffer);
+                let error = self.error.as_ref().filter(|_| matches!(received, Receive::End)).and_then(ReadError::take);
+                return error.map_or(received, Receive::Failed);
+            }
             Access::Shared if !self.is_ready(PollFlags::IN) => return Receive::Empty,
             Access::Shared | Access::Nonblocking => {}
         }
@@ -290,8 +339,27 @@ impl PipeEnd {
     }
 
     fn is_device(&self) -> bool {
-        rustix::fs::fstat(&self.descriptor)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
+        file_type(&self.descriptor).is_ok_and(|kind| kind == FileType::CharacterDevice)
+    }
+}
+
+fn file_type(descriptor: &OwnedFd) -> rustix::io::Result<FileType> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(descriptor)?.st_mode))
+}
+
+/// Returns `true` for a pipe or a socket.
+fn is_flow(descriptor: &OwnedFd) -> rustix::io::Result<bool> {
+    Ok(matches!(file_type(descriptor)?, FileType::Fifo | FileType::Socket))
+}
+
+/// Returns `true` if the system's poller takes the descriptor. It refuses regular files and
+/// `/dev/null`. A ring would report them as ready for ever.
+fn is_pollable(descriptor: &OwnedFd) -> io::Result<bool> {
+    let trial = Poller::new(1)?;
+    match trial.register(Id { slot: 0, generation: 0 }, descriptor.as_raw_fd(), mio::Interest::READABLE) {
+        Ok(()) => Ok(true),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

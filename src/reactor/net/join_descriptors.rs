@@ -1,21 +1,23 @@
 //! [`Core::join_descriptors`]: connections over pipes and terminals, for child processes and for
 //! standard input and output.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
+use super::listener::PortCore;
+use super::port::BacklogPolicy;
 use crate::address::{Address, AddressPair};
-use crate::error::{AdoptError, ConnectError};
+use crate::error::{AdoptError, ConnectError, ListenError};
 use crate::failure::Failure;
-use crate::protocol::{Connection, Protocol};
-use crate::reactor::backend::PipeEnds;
-use crate::reactor::{Core, Reactor, Slot};
+use crate::protocol::{BoxedFactory, Connection, ErasedJoint, Protocol};
+use crate::reactor::backend::{PipeEnds, PortOptions};
+use crate::reactor::{Core, Port, Reactor, Slot};
 use crate::transport::id::Id;
 use crate::transport::{QueueLimit, Transport};
 
 impl Reactor {
     /// Joins `protocol` to descriptors that are not one socket: see [`Core::join_descriptors`].
-    #[allow(dead_code, reason = "child processes and standard input and output use it")]
     pub(crate) fn join_descriptors<P: Protocol>(
         &self,
         ends: PipeEnds,
@@ -52,6 +54,48 @@ impl Core {
         limit: Option<QueueLimit>,
         protocol: P,
     ) -> Result<Connection<P>, ConnectError> {
+        self.join_ends(ends, limit, |transport| Ok(Connection::join(protocol, transport)))
+    }
+
+    /// Listens to one connection, which is there already. The port has no socket, and builds no
+    /// other connection.
+    ///
+    /// # Errors
+    /// Those of a port, and of the connection.
+    pub(in crate::reactor) fn listen_once(
+        self: &Rc<Self>,
+        ends: PipeEnds,
+        factory: BoxedFactory,
+    ) -> Result<(Port, Transport), ListenError> {
+        let port = Rc::new(PortCore::adopted(Address::Pipe, PortOptions::new(), factory));
+        self.start_receiving(&port)?;
+        let joined = self.join_ends(ends, None, |transport| match port.factory.build(transport) {
+            Ok(Some(joint)) => Ok((joint.transport().clone(), joint)),
+            Ok(None) => Err(ConnectError::NoProtocol { address: Address::Pipe }),
+            Err(failure) => {
+                Err(ConnectError::Other { address: Address::Pipe, source: io::Error::other(failure.to_string()) })
+            }
+        });
+        match joined {
+            Ok(transport) => {
+                port.count_served();
+                Ok((self.port_handle(port), transport))
+            }
+            Err(error) => {
+                // The Deferred would tell of the stop, and there is no handle to ask for one.
+                drop(self.stop_port(&port, BacklogPolicy::Refuse));
+                Err(refusal(error))
+            }
+        }
+    }
+
+    /// Makes a transport over the ends, and joins what `join` returns for it.
+    fn join_ends<C>(
+        &self,
+        ends: PipeEnds,
+        limit: Option<QueueLimit>,
+        join: impl FnOnce(Transport) -> Result<(C, Rc<dyn ErasedJoint>), ConnectError>,
+    ) -> Result<C, ConnectError> {
         self.may_adopt()?;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), AddressPair::new(Address::Pipe, Address::Pipe));
@@ -63,10 +107,14 @@ impl Core {
         if ends.write.is_none() {
             transport.stream().begin_shut();
         }
-        // The program is asked if its protocol handles half-closes.
-        let joined = catch_unwind(AssertUnwindSafe(|| Connection::join(protocol, transport)));
+        // The program builds its protocol, and is asked if that handles half-closes.
+        let joined = catch_unwind(AssertUnwindSafe(|| join(transport)));
         let (connection, joint) = match joined {
-            Ok(joined) => joined,
+            Ok(Ok(joined)) => joined,
+            Ok(Err(error)) => {
+                self.slots.borrow_mut().remove(id);
+                return Err(error);
+            }
             Err(panic) => {
                 self.slots.borrow_mut().remove(id);
                 resume_unwind(panic);
@@ -99,5 +147,15 @@ impl Core {
             let reason = Failure::untraced(AdoptError::of_backend(error));
             joint.transport().update(|stream| stream.fail(reason));
         }
+    }
+}
+
+/// Names the reason for which a port has no connection.
+fn refusal(error: ConnectError) -> ListenError {
+    match error {
+        ConnectError::Adopt(error) => error.into(),
+        ConnectError::ReactorStopped { .. } => ListenError::ReactorStopping,
+        ConnectError::ForkedChild { .. } => ListenError::ForkedChild,
+        error => ListenError::Bind { address: Address::Pipe, source: io::Error::other(error) },
     }
 }

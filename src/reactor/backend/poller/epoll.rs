@@ -8,7 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{Event, wait};
 use rustix::event::{PollFlags, Timespec};
 
-use crate::reactor::backend::readiness::Readiness;
+use crate::reactor::backend::reported::Readiness;
 
 /// The events of the last wait, and the number of them that were handed over.
 pub(super) struct Events {

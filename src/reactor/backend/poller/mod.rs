@@ -19,7 +19,7 @@ use mio::{Interest, Poll, Token, Waker};
 use self::epoll::Events;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use self::portable::Events;
-use super::readiness::Readiness;
+use super::reported::Readiness;
 use crate::transport::id::Id;
 
 /// The token of the waker: no slot has this number.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Poll, Token};
 
-use crate::reactor::backend::readiness::Readiness;
+use crate::reactor::backend::reported::Readiness;
 
 /// The events of the last wait that were not handed over yet, in reverse order.
 pub(super) struct Events {

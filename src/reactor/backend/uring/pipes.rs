@@ -20,8 +20,8 @@ impl Uring {
         if let Some(end) = pipe.reading_end() {
             self.ring.poll(Kind::Poll, id, end.as_raw_fd(), READABLE, true);
         }
-        if let Some(end) = pipe.writing_end() {
-            self.ring.poll(Kind::Room, id, end.as_raw_fd(), PollFlags::OUT, true);
+        if let Some((end, awaits_room)) = pipe.writing_end() {
+            self.ring.poll(Kind::Room, id, end.as_raw_fd(), flags(awaits_room), true);
         }
         self.table.insert(id, RingSource::Polled(Polled::Pipe(Box::new(pipe))));
     }
@@ -41,23 +41,24 @@ impl Uring {
 
     /// Polls an end again after a poll that ended although it need not.
     pub(super) fn poll_pipe_again(&mut self, kind: Kind, id: Id) {
-        let (end, flags) = match (self.pipe(id), kind) {
-            (Some(pipe), Kind::Poll) => (pipe.reading_end(), READABLE),
-            (Some(pipe), _) => (pipe.writing_end(), PollFlags::OUT),
-            (None, _) => return,
-        };
-        if let Some(end) = end.map(|end| end.as_raw_fd()) {
-            self.ring.poll(kind, id, end, flags, true);
+        let Some(pipe) = self.pipe(id) else { return };
+        let end = if kind == Kind::Poll { pipe.reading_end().map(|end| (end, false)) } else { pipe.writing_end() };
+        if let Some((end, awaits_room)) = end {
+            let descriptor = end.as_raw_fd();
+            self.ring.poll(kind, id, descriptor, flags(awaits_room), true);
         }
     }
 
     /// Closes the writing end. Its reader sees the end when this returns, as on mio: a poll that
     /// goes on would keep the file open.
     pub(super) fn close_writing_end(&mut self, id: Id) {
-        let end = self.pipe(id).and_then(PolledPipe::take_writing_end);
-        if end.is_some() {
-            self.ring.cancel(Kind::Room, id);
-            self.ring.flush();
+        if self.pipe(id).is_none_or(|pipe| pipe.writing_end().is_none()) {
+            return;
+        }
+        self.ring.cancel(Kind::Room, id);
+        self.ring.flush();
+        if let Some(pipe) = self.pipe(id) {
+            pipe.close_writing_end();
         }
     }
 
@@ -73,4 +74,8 @@ impl Uring {
         self.ring.flush();
         drop(pipe);
     }
+}
+
+fn flags(awaits_room: bool) -> PollFlags {
+    if awaits_room { PollFlags::OUT } else { READABLE }
 }
