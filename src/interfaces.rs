@@ -54,6 +54,7 @@
 //! | [`client_from_string`] | a client endpoint from a string | `clientFromString` |
 //! | [`EndpointRegistry`] | your own types of endpoints in those strings | see below |
 //! | [`HostnameEndpoint`] | connecting to a name | `HostnameEndpoint` |
+//! | [`StandardIo`], [`StandardIoEndpoint`] | standard input and output as a connection | `StandardIO`, `StandardIOEndpoint` |
 //! | [`HaproxyServerEndpoint`] | listening behind a proxy that names its clients | `proxyEndpoint` |
 //! | [`AdoptedStreamServerEndpoint`] | listening on a socket from elsewhere | `AdoptedStreamServerEndpoint` |
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
@@ -118,6 +119,8 @@
 //! [`Resolver`]: crate::reactor::Resolver
 //! [`ServerTls`]: crate::tls::ServerTls
 //! [`Snapshot`]: crate::reactor::Snapshot
+//! [`StandardIo`]: crate::reactor::StandardIo
+//! [`StandardIoEndpoint`]: crate::endpoints::StandardIoEndpoint
 //! [`SystemEvent`]: crate::SystemEvent
 //! [`ThreadPool`]: crate::ThreadPool
 //! [`Transport`]: crate::Transport

@@ -210,6 +210,8 @@ mod guides {
     struct Services;
     #[doc = include_str!("../docs/snapshots.md")]
     struct Snapshots;
+    #[doc = include_str!("../docs/standard-io.md")]
+    struct StandardIo;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/tls.md")]

@@ -1,6 +1,6 @@
 //! [`Address`], the address of either end of a connection (Twisted: `IPv4Address`, `IPv6Address`,
-//! `UNIXAddress`, `PipeAddress`, `IAddress`), and the syntax of hosts: the texts that are addresses, and those
-//! that could be names.
+//! `UNIXAddress`, `PipeAddress`, `IAddress`), and the syntax of hosts: the texts that are
+//! addresses, and those that could be names.
 
 mod family;
 mod host;

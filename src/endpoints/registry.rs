@@ -66,8 +66,8 @@ type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
     /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`,
-    /// `stdio`, `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `haproxy`, `ssl` and `tls` for
-    /// clients. `ssl` and `tls` need the feature `tls`.
+    /// `stdio`, `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `haproxy`, `ssl` and `tls`
+    /// for clients. `ssl` and `tls` need the feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {

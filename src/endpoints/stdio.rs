@@ -1,7 +1,7 @@
 //! The endpoint on standard input and output (Twisted: `StandardIOEndpoint`).
 
 use super::ServerEndpoint;
-use super::arguments::Arguments;
+use super::arguments::{Argument, Arguments};
 use super::description::Description;
 use super::description_error::DescriptionError;
 use crate::deferred::Deferred;
@@ -45,11 +45,14 @@ impl ServerEndpoint for StandardIoEndpoint {
     }
 }
 
-/// Creates the endpoint of `stdio:`, which has no options.
+/// Creates the endpoint of `stdio:` or `stdio`, which has no options: the colon is followed by an
+/// empty field.
 pub(super) fn server(
     reactor: &Reactor,
     description: &Description,
 ) -> Result<Box<dyn ServerEndpoint>, DescriptionError> {
-    Arguments::of(description, "stdio", &[], &[])?;
+    let arguments = Arguments::of(description, "stdio", &["rest"], &[])?;
+    let is_empty = |rest: Argument<'_>| if rest.value().is_empty() { Ok(()) } else { Err(rest.invalid("nothing")) };
+    arguments.optional("rest", is_empty)?;
     Ok(Box::new(StandardIoEndpoint::new(reactor)))
 }

@@ -109,7 +109,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use self::around_wait::AroundWait;
-#[cfg_attr(not(test), expect(unused_imports, reason = "child processes name it"))]
+#[allow(unused_imports, reason = "for child processes")]
 pub(crate) use self::backend::PipeEnds;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]

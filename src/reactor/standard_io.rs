@@ -121,8 +121,8 @@ impl Reactor {
     ///
     /// # Errors
     /// [`ListenError::Adopt`]: `Taken` while a connection has the streams, `System` if one of them
-    /// is closed or not open for its direction, `Unsupported` on a simulated network. Those of the
-    /// reactor and of the factory.
+    /// is closed or not open for its direction, `Unsupported` on a simulated network. Otherwise the
+    /// error of the reactor or of the factory.
     pub(crate) fn listen_on_standard_io(&self, factory: BoxedFactory) -> Result<Port, ListenError> {
         let ends = StandardIo::new(self).into_ends().map_err(|error| match error {
             StandardIoError::InUse => ListenError::from(AdoptError::Taken),
@@ -136,7 +136,8 @@ impl Reactor {
     }
 }
 
-/// Returns the given descriptor, or a duplicate of the standard one, that is open for its direction.
+/// Returns the given descriptor, or a duplicate of the standard one, if it is open for its
+/// direction.
 fn usable(
     given: Option<OwnedFd>,
     stream: StandardStream,

@@ -17,5 +17,6 @@ mod reaching;
 mod reentrancy;
 mod running;
 mod simulated_example;
+mod standard_io_example;
 mod tutorial;
 mod tutorial_chat;

@@ -55,7 +55,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("awake", &["backend", "core", "mod"]),
     ("on_signal", &["core", "interest", "mod", "signals"]),
     ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
-    ("standard_io", &["backend", "core", "mod"]),
+    ("standard_io", &["backend", "core", "mod", "net"]),
     ("watch_callbacks", &["watch"]),
     ("children", &["backend", "core", "interest", "mod", "net", "watched"]),
     ("react", &["mod", "triggers"]),

@@ -252,7 +252,8 @@ fn a_descriptor_of_the_wrong_direction_is_refused() {
     });
 }
 
-/// Standard input and output belong to one connection at a time. The input of this process is empty.
+/// Standard input and output belong to one connection at a time. The input of this process is
+/// empty.
 #[test]
 fn standard_streams_belong_to_one_connection() {
     own_process!();

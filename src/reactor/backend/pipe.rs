@@ -63,7 +63,8 @@ pub(super) struct PolledPipe {
     /// The poller has reported an error or a hang-up, of one of the ends.
     is_in_doubt: bool,
     is_receiving: bool,
-    /// Reads the bytes that arrived before the loss of the writing end. The stream ends behind them.
+    /// Reads the bytes that arrived before the loss of the writing end. The stream ends behind
+    /// them.
     is_rest: bool,
     /// The end of the input was read.
     has_ended: bool,
@@ -87,8 +88,8 @@ enum Access {
 }
 
 impl PolledPipe {
-    /// Makes a source of descriptors that are yet to be registered. Those that are not shared
-    /// become nonblocking.
+    /// Makes a source of descriptors that are yet to be registered. They become nonblocking, unless
+    /// they are shared.
     ///
     /// # Errors
     /// The system's: a descriptor is not open.
@@ -121,8 +122,8 @@ impl PolledPipe {
         self.read.as_ref().map(|end| end.descriptor.as_fd())
     }
 
-    /// Returns the descriptor to be polled for the progress of sends, until it is taken. `true`: for
-    /// room. `false`: for reading, since a thread writes.
+    /// Returns the descriptor to be polled for the progress of sends, until it is closed. `true`:
+    /// for room. `false`: for reading, since a thread writes.
     pub(super) fn writing_end(&self) -> Option<(BorrowedFd<'_>, bool)> {
         let own = self.write.as_ref().map(|end| (end.descriptor.as_fd(), true));
         own.or_else(|| self.thread.as_ref().map(|thread| (thread.bell(), false)))

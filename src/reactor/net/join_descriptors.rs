@@ -61,7 +61,7 @@ impl Core {
     /// other connection.
     ///
     /// # Errors
-    /// Those of a port, and of the connection.
+    /// The port cannot listen, the factory builds no protocol, or the descriptors are refused.
     pub(in crate::reactor) fn listen_once(
         self: &Rc<Self>,
         ends: PipeEnds,
