@@ -42,6 +42,7 @@
 //! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`] | one end of a connection | see below |
 //! | [`DatagramTransport`] | a UDP port | `IUDPTransport`, `IMulticastTransport` |
+//! | [`ProcessTransport`] | a child process | `IProcessTransport` |
 //! | [`LineReceiver`], [`NetstringReceiver`], [`IntNStringReceiver`] | messages in a stream of bytes | `LineReceiver` and its like |
 //! | [`FrameReceiver`] | messages of your own form | |
 //! | [`ForwardFactory`] | connections that are passed on to another endpoint | `portforward.ProxyFactory` |
@@ -94,6 +95,7 @@
 //! [`Connections`]: crate::Connections
 //! [`Cooperator`]: crate::task::Cooperator
 //! [`DatagramTransport`]: crate::DatagramTransport
+//! [`ProcessTransport`]: crate::ProcessTransport
 //! [`Deferred`]: crate::Deferred
 //! [`DelayedCall`]: crate::DelayedCall
 //! [`EndpointRegistry`]: crate::endpoints::EndpointRegistry
@@ -140,6 +142,7 @@ pub use crate::datagram::DatagramProtocol;
 pub use crate::deferred::Outcome;
 pub use crate::endpoints::{ClientEndpoint, ClientEndpointExt, ServerEndpoint, ServerEndpointExt};
 pub use crate::failure::Context;
+pub use crate::process::ProcessProtocol;
 pub use crate::protocol::{Factory, Protocol};
 pub use crate::protocols::{FramedProtocol, IntNStringProtocol, LineProtocol, NetstringProtocol};
 pub use crate::reactor::Watcher;

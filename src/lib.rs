@@ -49,6 +49,7 @@
 //! | [`protocol`] | [`Protocol`], [`Factory`], and the handles that reach a protocol from outside |
 //! | [`transport`] | [`Transport`]: writing, closing, flow control, limits of the queue |
 //! | [`datagram`] | UDP: [`DatagramProtocol`], [`DatagramTransport`], multicast |
+//! | [`process`] | child processes: their start, pipes, signals and ends |
 //! | [`endpoints`] | where to listen and to connect, as objects and as strings |
 //! | [`application`] | services: a client that connects again, ports that drain, orderly starts and stops |
 //! | [`deferred`] | [`Deferred`] and `Promise`; lists, locks, semaphores, queues, futures |
@@ -149,6 +150,7 @@ mod log;
 #[cfg(feature = "logging")]
 pub mod logging;
 pub mod policies;
+pub mod process;
 pub mod protocol;
 pub mod protocols;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulated network draws more kinds of numbers"))]
@@ -169,6 +171,7 @@ pub use address::Address;
 pub use datagram::{DatagramProtocol, DatagramTransport};
 pub use deferred::Deferred;
 pub use failure::{Failure, Result};
+pub use process::{ProcessProtocol, ProcessTransport};
 pub use protocol::{Connection, Connections, Factory, Protocol, SharedFactory, for_protocol};
 pub use reactor::{
     BackendKind, ConnectOptions, ListenOptions, Phase, Port, Reactor, Remote, SystemEvent, ThreadPool, run,
@@ -194,6 +197,8 @@ mod guides {
     mod embedding {}
     #[doc = include_str!("../docs/from-twisted.md")]
     struct FromTwisted;
+    #[doc = include_str!("../docs/processes.md")]
+    struct Processes;
     #[cfg(feature = "logging")]
     #[doc = include_str!("../docs/logs.md")]
     struct Logs;

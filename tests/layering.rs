@@ -58,6 +58,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &["address", "error", "failure", "transport", "log"]),
     ("protocol", &["address", "error", "failure", "time", "deferred", "transport", "log"]),
     ("datagram", &["address", "error", "failure", "deferred", "transport", "log"]),
+    ("process", &["error", "failure", "deferred", "transport", "log"]),
     ("policies", &["address", "error", "failure", "protocol", "time", "transport", "log"]),
     ("locks", &["error", "failure", "time", "deferred", "log"]),
     (
@@ -73,6 +74,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "policies",
             "protocol",
             "datagram",
+            "process",
             "log",
         ],
     ),
@@ -134,6 +136,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "deferred",
             "endpoints",
             "failure",
+            "process",
             "protocol",
             "protocols",
             "time",
@@ -176,6 +179,7 @@ const READS_CLOCK: &str = "streams/hyper/timer.rs";
 const UNSAFE: &[&str] = &[
     "reactor/inherited.rs",
     "reactor/process.rs",
+    "reactor/children/exec.rs",
     "reactor/backend/outstanding.rs",
     "reactor/backend/uring/buffers.rs",
     "reactor/backend/uring/ring.rs",

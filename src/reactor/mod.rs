@@ -68,6 +68,7 @@ mod around_wait;
 mod awake;
 mod backend;
 mod backend_kind;
+mod children;
 mod core;
 mod descriptor;
 mod events;

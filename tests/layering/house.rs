@@ -57,6 +57,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("watch", &["core", "descriptor", "interest", "mod", "watched"]),
     ("standard_io", &["backend", "core", "mod", "net"]),
     ("watch_callbacks", &["watch"]),
+    ("children", &["backend", "core", "interest", "mod", "net", "watched"]),
     ("react", &["mod", "triggers"]),
     ("remote_connection", &["mod", "threads"]),
     ("snapshot", &["backend_kind", "core", "meter", "mod", "slot_map", "threads"]),

@@ -276,6 +276,44 @@ fn every_call_in_a_forked_child_says_so() {
     parent.is_well();
 }
 
+/// A forked child neither waits for its parent's processes nor signals them, and starts none.
+#[test]
+fn processes_belong_to_the_process_of_their_reactor() {
+    use ropewalk::error::{ProcessError, SpawnError};
+    use ropewalk::process::{Command, ProcessStatus, Signal};
+    struct Ended(Log);
+    impl ProcessProtocol for Ended {
+        fn process_ended(&mut self, _: &ropewalk::ProcessTransport, status: &ProcessStatus) -> ropewalk::Result<()> {
+            self.0.add(status.to_string());
+            Ok(())
+        }
+    }
+    own_process!();
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let log = Log::default();
+        let cat = Command::new("cat");
+        let process = reactor.spawn_process(&cat, Ended(log.clone())).expect("it starts");
+        settle(&reactor);
+        let kept = Cell::new(Some(reactor));
+        let child = Child::new(|| {
+            let reactor = kept.take().expect("it is there");
+            assert!(matches!(process.kill(), Err(ProcessError::ForkedChild)));
+            let refused = reactor.spawn_process(&cat, Ended(log.clone()));
+            assert!(matches!(refused, Err(SpawnError::ForkedChild)));
+            process.lose_connection();
+            drop(reactor);
+            assert!(log.all().is_empty());
+        });
+        child.ends_well(|| ());
+        let reactor = kept.take().expect("it is there");
+        settle(&reactor);
+        assert!(log.all().is_empty() && process.is_running());
+        process.signal(Signal::TERM).expect("it runs");
+        run_until(&reactor, || log.all() == ["killed by SIGTERM"]);
+    }
+}
+
 /// A child that was forked between two steps of a host has no run: its steps say so, and neither
 /// they nor the drop of the run get at the parent's poller.
 #[test]

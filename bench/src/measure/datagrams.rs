@@ -1,8 +1,8 @@
 //! Echoes of datagrams: the CPU time of a server for one of them. Windows of a peer alternate with
 //! those of a loop of `recvmmsg` and `sendmmsg` in C.
 //!
-//! In a round, each of 64 sockets sends a datagram, and waits for it. So the server finds several at
-//! a time, as a busy one does. The sockets are in this process, on the last core.
+//! In a round, each of 64 sockets sends a datagram, and waits for it. So the server finds several
+//! at a time, as a busy one does. The sockets are in this process, on the last core.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -1,0 +1,184 @@
+//! [`ProcessState`]: one child process, without I/O.
+//!
+//! | life | the process | signals | next |
+//! |---|---|---|---|
+//! | `Starting` | does not exist yet | refused | `Running` |
+//! | `Running` | runs | sent | `Exited` |
+//! | `Exited` | has exited, or was left | refused | `Ended`, once no pipe is open |
+//! | `Ended` | as before; the last callback was made | refused | |
+//!
+//! A pipe is open from the start until its transport is told of its end.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::command::WindowSize;
+use super::driver::ProcessDriver;
+use super::signal::Signal;
+use super::status::ProcessStatus;
+use crate::error::ProcessError;
+use crate::transport::Transport;
+use crate::transport::id::Id;
+
+/// See the module.
+pub(crate) struct ProcessState {
+    driver: Weak<dyn ProcessDriver>,
+    id: Id,
+    pid: Cell<u32>,
+    life: Cell<Life>,
+    /// The open pipes, by the child's descriptors.
+    pipes: RefCell<Vec<ChildPipe>>,
+    pipe_grace: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Starting,
+    Running,
+    Exited(ProcessStatus),
+    Ended(ProcessStatus),
+}
+
+/// The direction of a pipe, as the program sees it.
+#[derive(Debug)]
+pub(crate) enum PipeDirection {
+    Read,
+    Write,
+    /// A terminal, in the place of the three standard streams, with a descriptor to set its size.
+    Terminal(OwnedFd),
+}
+
+/// An open pipe.
+struct ChildPipe {
+    descriptor: i32,
+    direction: PipeDirection,
+    transport: Transport,
+}
+
+impl ChildPipe {
+    /// Returns `true` if this is the pipe of a descriptor of the child.
+    fn is_at(&self, descriptor: i32) -> bool {
+        match self.direction {
+            PipeDirection::Terminal(_) => (0..=2).contains(&descriptor),
+            PipeDirection::Read | PipeDirection::Write => self.descriptor == descriptor,
+        }
+    }
+}
+
+impl ProcessState {
+    pub(crate) fn new(driver: Weak<dyn ProcessDriver>, id: Id, pipe_grace: Option<Duration>) -> Self {
+        Self { driver, id, pid: Cell::new(0), life: Cell::new(Life::Starting), pipes: RefCell::default(), pipe_grace }
+    }
+
+    pub(crate) fn add_pipe(&self, descriptor: i32, direction: PipeDirection, transport: Transport) {
+        self.pipes.borrow_mut().push(ChildPipe { descriptor, direction, transport });
+    }
+
+    /// Returns the transports of all open pipes.
+    pub(crate) fn transports(&self) -> Vec<Transport> {
+        self.pipes.borrow().iter().map(|pipe| pipe.transport.clone()).collect()
+    }
+
+    /// The process runs.
+    pub(crate) fn started(&self, pid: u32) {
+        self.pid.set(pid);
+        self.life.set(Life::Running);
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.get()
+    }
+
+    /// Returns `true` until the exit was noticed.
+    pub(super) fn is_running(&self) -> bool {
+        self.life.get() == Life::Running
+    }
+
+    pub(super) fn status(&self) -> Option<ProcessStatus> {
+        match self.life.get() {
+            Life::Starting | Life::Running => None,
+            Life::Exited(status) | Life::Ended(status) => Some(status),
+        }
+    }
+
+    /// Records the exit. Returns `false` if it was recorded before.
+    pub(super) fn exited(&self, status: ProcessStatus) -> bool {
+        let is_first = self.is_running();
+        if is_first {
+            self.life.set(Life::Exited(status));
+        }
+        is_first
+    }
+
+    /// Forgets a pipe that is closed. Returns `false` if it was closed before, and while the
+    /// process does not exist.
+    pub(super) fn pipe_lost(&self, descriptor: i32) -> bool {
+        let mut pipes = self.pipes.borrow_mut();
+        let count = pipes.len();
+        pipes.retain(|pipe| pipe.descriptor != descriptor);
+        count != pipes.len() && self.life.get() != Life::Starting
+    }
+
+    /// Returns the status, once, if nothing is to come any more.
+    pub(super) fn take_end(&self) -> Option<ProcessStatus> {
+        match self.life.get() {
+            Life::Exited(status) if self.pipes.borrow().is_empty() => {
+                self.life.set(Life::Ended(status));
+                Some(status)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn pipe_grace(&self) -> Option<Duration> {
+        self.pipe_grace
+    }
+
+    pub(super) fn driver(&self) -> Result<Rc<dyn ProcessDriver>, ProcessError> {
+        self.driver.upgrade().ok_or(ProcessError::ReactorStopped)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        match self.status() {
+            Some(ProcessStatus::LeftRunning) => Err(ProcessError::ReactorStopped),
+            Some(_) => Err(ProcessError::ExitedAlready),
+            None => self.driver()?.signal(self.id, signal),
+        }
+    }
+
+    /// Returns `true` if a terminal is open in the place of pipes.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.pipes.borrow().iter().any(|pipe| matches!(pipe.direction, PipeDirection::Terminal(_)))
+    }
+
+    pub(super) fn set_window_size(&self, size: WindowSize) -> Result<(), ProcessError> {
+        let driver = self.driver()?;
+        let pipes = self.pipes.borrow();
+        let terminal = pipes.iter().find_map(|pipe| match &pipe.direction {
+            PipeDirection::Terminal(terminal) => Some(terminal),
+            PipeDirection::Read | PipeDirection::Write => None,
+        });
+        let terminal = terminal.ok_or(ProcessError::NoTerminal)?;
+        driver.set_window_size(terminal.as_fd(), size).map_err(ProcessError::WindowSize)
+    }
+
+    pub(super) fn transport(&self, descriptor: i32) -> Option<Transport> {
+        let pipes = self.pipes.borrow();
+        pipes.iter().find(|pipe| pipe.is_at(descriptor)).map(|pipe| pipe.transport.clone())
+    }
+
+    /// Returns the transport of a pipe that can be written to.
+    pub(super) fn writable(&self, descriptor: i32) -> Result<Transport, ProcessError> {
+        let pipes = self.pipes.borrow();
+        match pipes.iter().find(|pipe| pipe.is_at(descriptor)) {
+            None => Err(ProcessError::NoPipe { descriptor }),
+            Some(pipe) if matches!(pipe.direction, PipeDirection::Read) => {
+                Err(ProcessError::NotWritable { descriptor })
+            }
+            Some(pipe) if pipe.transport.is_disconnecting() => Err(ProcessError::NoPipe { descriptor }),
+            Some(pipe) => Ok(pipe.transport.clone()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The descriptors of a child: those of its map, and no others.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::*;
+use ropewalk::process::ChildDescriptor;
+use rustix::fs::{MemfdFlags, memfd_create};
+
+/// The numbers that are open in a child. The shell's glob uses none of its own while `echo` runs.
+const OPEN: &str = "cd /proc/self/fd; for n in *; do [ -e $n ] && echo $n; done";
+
+/// F46: no descriptor of the program or of the engine is open in a child, close-on-exec or not.
+#[test]
+fn a_child_sees_its_own_descriptors_only() {
+    own_process!();
+    on_each(|reactor| {
+        // Not close-on-exec, as a C library leaves its descriptors.
+        let leaking = memfd_create("leaking", MemfdFlags::empty()).expect("a file");
+        let second = rustix::io::fcntl_dupfd_cloexec(&leaking, 100).expect("a second descriptor");
+        rustix::io::fcntl_setfd(&second, rustix::io::FdFlags::empty()).expect("it is open");
+        assert_eq!(run_to_end(&reactor, &shell(OPEN)).text(), "0\n1\n2\n");
+        let mut mapped = shell(OPEN);
+        mapped.descriptor(9, ChildDescriptor::share(leaking)).descriptor(4, ChildDescriptor::Null);
+        assert_eq!(run_to_end(&reactor, &mapped).text(), "0\n1\n2\n4\n9\n");
+        drop(second);
+    });
+}
+
+/// Numbers that cross: the child's 3 is the program's 4, and the other way round.
+#[test]
+fn crossed_numbers_are_not_mixed_up() {
+    own_process!();
+    on_each(|reactor| {
+        let file = |text: &str| {
+            let mut file = File::from(memfd_create("text", MemfdFlags::CLOEXEC).expect("a file"));
+            file.write_all(text.as_bytes()).expect("it is written");
+            file.rewind().expect("it has a begin");
+            OwnedFd::from(file)
+        };
+        let files: Vec<OwnedFd> = ["a", "b", "c"].into_iter().map(file).collect();
+        let numbers: Vec<i32> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        // Each file goes to the number of the next one.
+        let mut script = String::new();
+        let mut command = Command::new("/bin/sh");
+        for (at, &number) in numbers.iter().enumerate() {
+            command.descriptor(numbers[(at + 1) % 3], ChildDescriptor::Number(number));
+        }
+        for number in &numbers {
+            script.push_str(&format!("cat /proc/self/fd/{number}; "));
+        }
+        let seen = run_to_end(&reactor, command.args(["-c", &script]));
+        assert_eq!(seen.text(), "cab", "{}", seen.error_text());
+    });
+}
+
+/// A file, the null device and a closed descriptor in the places of pipes.
+#[test]
+fn standard_streams_may_be_files() {
+    own_process!();
+    on_each(|reactor| {
+        let mut file = File::from(memfd_create("output", MemfdFlags::CLOEXEC).expect("a file"));
+        let mut command = shell("read line || echo no input; echo >&2; [ -e /proc/self/fd/2 ] || echo closed");
+        command
+            .descriptor(0, ChildDescriptor::Null)
+            .descriptor(1, ChildDescriptor::share(file.try_clone().expect("a second descriptor")))
+            .descriptor(2, ChildDescriptor::Closed);
+        let seen = run_to_end(&reactor, &command);
+        assert_eq!((seen.log.count("lost"), seen.text().as_str()), (0, ""));
+        let mut text = String::new();
+        file.rewind().expect("it has a begin");
+        file.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "no input\nclosed\n");
+    });
+}
+
+/// The pipe of the standard library for errors is not replaced by a descriptor of the child: a
+/// program that is missing is still an error.
+#[test]
+fn no_mapped_number_hides_an_error() {
+    own_process!();
+    on_each(|reactor| {
+        let mut command = Command::new("/no/such/program");
+        for number in 3..40 {
+            let descriptor = if number % 2 == 0 { ChildDescriptor::Null } else { ChildDescriptor::Closed };
+            command.descriptor(number, descriptor);
+        }
+        assert!(reactor.spawn_process(&command, Seen::default().recorder()).is_err());
+        assert_eq!(children(), (0, 0));
+    });
+}
