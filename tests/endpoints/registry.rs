@@ -290,7 +290,8 @@ fn standard_io_has_no_fields() {
         ("stdio::", r#"at byte 7: "" is one field too many"#),
         ("stdio:0:1", r#"at byte 8: "1" is one field too many"#),
     ] {
-        let error = registry.server_from_string(&reactor, text).err().expect("it has a field").to_string();
+        let Err(error) = registry.server_from_string(&reactor, text) else { panic!("{text} is taken") };
+        let error = error.to_string();
         assert!(error.contains(message), "{error}");
     }
 }
