@@ -165,7 +165,7 @@ impl Mio {
 
     /// Closes the ends of a pipe.
     #[inline(never)]
-    fn close_pipe(&self, pipe: PolledPipe) {
+    fn close_pipe(&self, pipe: Box<PolledPipe>) {
         let writing_end = pipe.writing_end().map(|(end, _)| end);
         [pipe.reading_end(), writing_end].into_iter().flatten().for_each(|end| deregister_end(&self.poller, end));
     }
@@ -309,12 +309,12 @@ impl Backend for Mio {
     }
 
     fn adopt_descriptors(&mut self, id: Id, ends: PipeEnds) -> io::Result<()> {
-        let pipe = PolledPipe::new(ends)?;
+        let pipe = Box::new(PolledPipe::new(ends)?);
         if let Err(error) = self.register_pipe(id, &pipe) {
             self.close_pipe(pipe);
             return Err(error);
         }
-        self.table.insert(id, PolledSource::Pipe(Box::new(pipe)));
+        self.table.insert(id, PolledSource::Pipe(pipe));
         Ok(())
     }
 
@@ -502,7 +502,7 @@ impl Backend for Mio {
                     stream.read_last();
                 }
             }
-            PolledSource::Pipe(pipe) => self.close_pipe(*pipe),
+            PolledSource::Pipe(pipe) => self.close_pipe(pipe),
             PolledSource::Listener(_) | PolledSource::Connecting(_) | PolledSource::Datagrams(_) => {}
             PolledSource::Vacant => {
                 if let Some(foreign) = &mut self.foreign {

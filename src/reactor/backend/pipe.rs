@@ -87,6 +87,7 @@ enum Access {
     Shared,
 }
 
+// Pipes are few beside sockets: their code is kept out of the loop's.
 impl PolledPipe {
     /// Makes a source of descriptors that are yet to be registered. They become nonblocking, unless
     /// they are shared.
@@ -135,6 +136,7 @@ impl PolledPipe {
     }
 
     /// Records the readiness that the poller reported for either end.
+    #[inline(never)]
     pub(super) fn note(&mut self, readiness: Readiness) {
         self.is_readable |= readiness.has(Readiness::READABLE);
         self.is_writable |= readiness.has(Readiness::WRITABLE);
@@ -142,17 +144,20 @@ impl PolledPipe {
     }
 
     /// Starts or stops receiving. Returns `true` if there may be something to receive.
+    #[inline(never)]
     pub(super) fn set_receiving(&mut self, on: bool) -> bool {
         self.is_receiving = on;
         on && self.is_readable
     }
 
     /// Starts to read the bytes that arrived before the loss of the writing end.
+    #[inline(never)]
     pub(super) fn receive_rest(&mut self) {
         (self.is_receiving, self.is_rest, self.is_readable) = (true, true, true);
     }
 
     /// Returns the next event, and when to visit the source again.
+    #[inline(never)]
     pub(super) fn next(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
         if self.is_blocked && self.is_writable {
             self.is_blocked = false;
@@ -240,6 +245,7 @@ impl PolledPipe {
 
     /// Writes bytes that are in no queue, as many as the pipe takes at once. Returns their number.
     /// An error comes again with the next send.
+    #[inline(never)]
     pub(super) fn send_now(&mut self, data: &[u8]) -> usize {
         match self.write.as_ref().map(|end| end.write(data)) {
             Some(Send::Bytes(count)) => count,

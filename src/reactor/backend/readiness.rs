@@ -119,6 +119,7 @@ impl PolledSource {
     }
 
     /// Starts or stops receiving. Returns `true` if there may be something to receive.
+    #[inline(always)]
     pub(super) fn set_receiving(&mut self, on: bool) -> bool {
         match self {
             Self::Stream(stream) => {
