@@ -194,20 +194,25 @@ impl DatagramState {
         Ok(())
     }
 
-    /// Starts or ends collecting writes, if the port is to. The end sends what was collected.
+    /// Starts or ends collecting writes, if the port is to. The end sends what was collected. A
+    /// queue that waits already is not sent by this: its flush is due.
     pub(crate) fn set_collecting(&self, on: bool) {
-        if self.collects && self.is_collecting.replace(on) && !on {
+        let collects = on && self.collects && self.queue.borrow().is_empty();
+        if self.is_collecting.replace(collects) && !on {
             self.flush();
         }
     }
 
-    /// Collects a datagram. Returns `false` if it is to be sent at once: the queue has no room.
+    /// Collects a datagram. Returns `false` if the queue has no room for it: it is to be sent at
+    /// once, or behind a queue that waits since this call.
     fn collect(&self, data: &[u8], to: Option<SocketAddr>) -> bool {
         if self.queue.borrow_mut().push(data, to) {
             return true;
         }
         self.flush();
-        self.queue.borrow_mut().push(data, to)
+        let mut queue = self.queue.borrow_mut();
+        self.is_collecting.set(queue.is_empty());
+        queue.is_empty() && queue.push(data, to)
     }
 
     /// Passes a datagram to the socket, again if the call has reported another one.

@@ -210,3 +210,31 @@ fn a_write_during_the_wait_is_sent_behind_it() {
         assert_eq!(*seen.borrow(), ["true true 134"]);
     }
 }
+
+/// F59: a port that collects its writes asks a system without memory once. Its queue waits then,
+/// and the writes that find no room are refused.
+#[test]
+fn a_shortage_ends_the_collecting_of_writes() {
+    struct Many(Log);
+    impl DatagramProtocol for Many {
+        fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], peer: &Address) -> Result<()> {
+            self.0.borrow_mut().push(String::from_utf8_lossy(data).into_owned());
+            if data == b"go" {
+                let refused = (0..20).filter(|number| transport.write(&[b'0' + number % 10], peer).is_err()).count();
+                self.0.borrow_mut().push(format!("{refused} refused, {} faults", left(SystemCall::SendDatagram)));
+            }
+            Ok(())
+        }
+    }
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let reactor = Reactor::builder().backend(kind).signals(false).build().expect("a poller");
+        let log = Log::default();
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let options = UdpOptions::new().collect_writes(true).queue_limit(3 * 65);
+        let port = reactor.listen_udp(address, &options, Many(Rc::clone(&log))).expect("a port");
+        write(&port, "go").expect("it is sent");
+        fail(SystemCall::SendDatagram, &[Errno::NOBUFS, Errno::NOBUFS]);
+        expect(&reactor, &log, &["go", "17 refused, 1 faults", "0", "1", "2"]);
+        assert_eq!((left(SystemCall::SendDatagram), port.counts().queue_full), (0, 17));
+    }
+}
