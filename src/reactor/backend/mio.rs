@@ -163,9 +163,9 @@ impl Mio {
         pipe.close_writing_end();
     }
 
-    /// Closes the ends of a pipe.
+    /// Takes the ends of a pipe out of the poller.
     #[inline(never)]
-    fn close_pipe(&self, pipe: Box<PolledPipe>) {
+    fn deregister_pipe(&self, pipe: &PolledPipe) {
         let writing_end = pipe.writing_end().map(|(end, _)| end);
         [pipe.reading_end(), writing_end].into_iter().flatten().for_each(|end| deregister_end(&self.poller, end));
     }
@@ -311,7 +311,7 @@ impl Backend for Mio {
     fn adopt_descriptors(&mut self, id: Id, ends: PipeEnds) -> io::Result<()> {
         let pipe = Box::new(PolledPipe::new(ends)?);
         if let Err(error) = self.register_pipe(id, &pipe) {
-            self.close_pipe(pipe);
+            self.deregister_pipe(&pipe);
             return Err(error);
         }
         self.table.insert(id, PolledSource::Pipe(pipe));
@@ -502,7 +502,7 @@ impl Backend for Mio {
                     stream.read_last();
                 }
             }
-            PolledSource::Pipe(pipe) => self.close_pipe(pipe),
+            PolledSource::Pipe(pipe) => self.deregister_pipe(&pipe),
             PolledSource::Listener(_) | PolledSource::Connecting(_) | PolledSource::Datagrams(_) => {}
             PolledSource::Vacant => {
                 if let Some(foreign) = &mut self.foreign {
