@@ -37,7 +37,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
-pub use self::datagram::DatagramError;
+pub use self::datagram::{ConnectDatagramError, DatagramError};
 pub use self::group::GroupError;
 pub use self::process::{ProcessError, ProcessOutputError, SpawnError, SpawnStep};
 pub use self::remote::{Undelivered, UndeliveredReason};

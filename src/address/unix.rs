@@ -18,10 +18,10 @@ use thiserror::Error;
 /// assert_eq!(UnixAddress::abstract_name("ropewalk").unwrap().to_string(), "@ropewalk");
 /// assert!(UnixAddress::path("x".repeat(200)).is_err());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixAddress(Name);
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Name {
     Unnamed,
     Path(PathBuf),

@@ -83,7 +83,7 @@ impl DatagramJoint {
 
     /// Tells of a refusal by the peer that a receive has reported.
     pub(crate) fn connection_refused(&self) {
-        if self.state().peer().is_some() {
+        if self.state().has_peer() {
             self.call("connection_refused", |protocol, transport| protocol.connection_refused(transport));
         }
     }

@@ -5,7 +5,7 @@
 //! results.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::driver::{DatagramOption, DatagramValue, InterfaceChoice};
 use super::transport::DatagramTransport;
@@ -151,7 +151,7 @@ impl DatagramTransport {
         interface: &MulticastInterface,
         change: fn(IpAddr, InterfaceChoice) -> DatagramOption,
     ) -> Result<(), DatagramError> {
-        let is_same_family = matches!(self.state().host(), SocketAddr::V4(_)) == group.is_ipv4();
+        let is_same_family = self.state().ends().has_groups_of(group);
         let reason = match group.is_multicast() {
             true if is_same_family => None,
             true => Some("the group is of another family than the port"),
@@ -162,7 +162,7 @@ impl DatagramTransport {
             return Err(DatagramError::Group { group, source });
         }
         let interface = self.choice(interface)?;
-        let changed = self.state().driver()?.set_option(self.state().id, change(group, interface));
+        let changed = self.state().driver()?.set_option(self.state().id(), change(group, interface));
         changed.map_err(|source| DatagramError::Group { group, source })
     }
 

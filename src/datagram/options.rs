@@ -1,10 +1,16 @@
-//! [`UdpOptions`]: the options of a UDP port.
+//! [`UdpOptions`] and [`UnixDatagramOptions`]: the options of datagram ports.
 
 use super::state::DatagramLimits;
 
-/// The default of the largest packet, and the most. 64 KiB: more than any UDP datagram has.
+/// The default of the largest packet, and the most for UDP. 64 KiB: more than any UDP datagram has.
 /// (Twisted: 8,192.)
 const MAX_PACKET_BYTES: usize = 64 * 1024;
+
+/// The most for a UNIX socket. 1 MiB: more than Linux' own limits of a send buffer permit.
+const MOST_UNIX_PACKET_BYTES: usize = 1024 * 1024;
+
+/// The default permissions of a UNIX socket's file. 0o666, as Twisted: every user may send.
+const MODE: u32 = 0o666;
 
 /// The default limit of the queue. 256 KiB: somewhat more than Linux' own default buffer, which is
 /// full before anything is queued.
@@ -27,7 +33,7 @@ pub struct UdpOptions {
 }
 
 /// The options that the socket needs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DatagramSocketOptions {
     /// If `true`, an IPv6 address serves IPv6 peers only. `None` leaves it to the system.
     pub(crate) ipv6_only: Option<bool>,
@@ -37,13 +43,34 @@ pub(crate) struct DatagramSocketOptions {
     /// The sizes of the system's buffers, in bytes. `None` leaves them to the system.
     pub(crate) receive_buffer: Option<u32>,
     pub(crate) send_buffer: Option<u32>,
+    /// The permissions of a UNIX socket's file.
+    pub(crate) mode: u32,
+    /// If `true`, a lock file beside the socket's file is held.
+    pub(crate) lock: bool,
 }
+
+impl DatagramSocketOptions {
+    pub(crate) fn new() -> Self {
+        Self {
+            ipv6_only: None,
+            reuse_address: false,
+            reuse_port: false,
+            broadcast: false,
+            receive_buffer: None,
+            send_buffer: None,
+            mode: MODE,
+            lock: false,
+        }
+    }
+}
+
+/// The limits with which a port begins.
+const LIMITS: DatagramLimits = DatagramLimits { max_packet: MAX_PACKET_BYTES, queue: QUEUE_BYTES, collects: false };
 
 impl UdpOptions {
     /// Default options: datagrams of any length, and an address of its own.
     pub fn new() -> Self {
-        let limits = DatagramLimits { max_packet: MAX_PACKET_BYTES, queue: QUEUE_BYTES, collects: false };
-        Self { limits, socket: DatagramSocketOptions::default() }
+        Self { limits: LIMITS, socket: DatagramSocketOptions::new() }
     }
 
     /// Sets the largest number of bytes that are taken of one datagram (Twisted: `maxPacketSize`).
@@ -129,6 +156,79 @@ impl UdpOptions {
 }
 
 impl Default for UdpOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Options of a datagram port on a UNIX socket, for
+/// [`Reactor::listen_unix_datagram`](crate::Reactor::listen_unix_datagram) and
+/// [`Reactor::connect_unix_datagram`](crate::Reactor::connect_unix_datagram) (Twisted: the arguments
+/// of `listenUNIXDatagram` and `connectUNIXDatagram`).
+///
+/// ```
+/// use ropewalk::datagram::UnixDatagramOptions;
+///
+/// let private = UnixDatagramOptions::new().mode(0o600).want_pid(true);
+/// # drop(private);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixDatagramOptions {
+    pub(crate) limits: DatagramLimits,
+    pub(crate) socket: DatagramSocketOptions,
+}
+
+impl UnixDatagramOptions {
+    /// Default options: packets of up to 64 KiB, mode 0o666, no lock.
+    pub fn new() -> Self {
+        Self { limits: LIMITS, socket: DatagramSocketOptions::new() }
+    }
+
+    /// Sets the largest number of bytes that are taken of one datagram (Twisted: `maxPacketSize`).
+    /// The default is 64 KiB. A longer datagram goes to
+    /// [`truncated_datagram_received`](super::DatagramProtocol::truncated_datagram_received).
+    ///
+    /// Larger sizes than 1 MiB count as that. The ports of a reactor share one receive buffer, with
+    /// room for 64 datagrams of the largest of their sizes. The system provides the memory that
+    /// datagrams are written to.
+    pub fn max_packet_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_packet = bytes.min(MOST_UNIX_PACKET_BYTES);
+        self
+    }
+
+    /// Sets the limit of the queues of datagrams that the system does not take, in bytes, as
+    /// [`UdpOptions::queue_limit`] does. The queues of all full receivers count together.
+    pub fn queue_limit(mut self, bytes: usize) -> Self {
+        self.limits.queue = bytes;
+        self
+    }
+
+    /// Sets the permissions of the socket's file, which decide who may send. The umask does not
+    /// apply. An abstract name has no permissions.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.socket.mode = mode & 0o7777;
+        self
+    }
+
+    /// Holds a lock while listening, as
+    /// [`UnixListenOptions::want_pid`](crate::reactor::UnixListenOptions::want_pid) does. The file
+    /// of a socket is replaced if the holder of its lock has died. (Twisted has no lock for datagram
+    /// sockets.)
+    pub fn want_pid(mut self, lock: bool) -> Self {
+        self.socket.lock = lock;
+        self
+    }
+
+    /// Sets the size of the system's send buffer in bytes, which also bounds the length of a
+    /// datagram: see
+    /// [`set_send_buffer_bytes`](crate::DatagramTransport::set_send_buffer_bytes).
+    pub fn send_buffer_bytes(mut self, bytes: u32) -> Self {
+        self.socket.send_buffer = Some(bytes);
+        self
+    }
+}
+
+impl Default for UnixDatagramOptions {
     fn default() -> Self {
         Self::new()
     }

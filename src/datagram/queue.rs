@@ -1,4 +1,4 @@
-//! [`DatagramQueue`]: the datagrams that wait because the socket is full.
+//! [`DatagramQueue`]: the datagrams that wait because the socket or their receiver is full.
 //!
 //! - All bytes stand in one buffer, one datagram behind the other. So a queued datagram costs no
 //!   allocation of its own, and a batch is a list of slices.
@@ -8,6 +8,9 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+
+use super::driver::Destination;
+use crate::address::UnixAddress;
 
 /// Bytes that a datagram counts beside its own. 64: about the size of its entry, rounded up.
 pub(crate) const COST: usize = 64;
@@ -20,10 +23,13 @@ pub(crate) struct DatagramQueue {
     /// The start of the first queued datagram.
     start: usize,
     entries: VecDeque<QueuedDatagram>,
+    /// The receiver of the datagrams that have no destination of their own. `None` is the peer of a
+    /// connected socket.
+    receiver: Option<UnixAddress>,
     limit: usize,
 }
 
-/// The length and the destination of a queued datagram. `None` is the peer of a connected socket.
+/// The length and the destination of a queued datagram. `None` is the receiver of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct QueuedDatagram {
     length: usize,
@@ -33,7 +39,12 @@ struct QueuedDatagram {
 impl DatagramQueue {
     /// Makes a queue for `limit` bytes, the costs of the datagrams included.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), start: 0, entries: VecDeque::new(), limit }
+        Self { bytes: Vec::new(), start: 0, entries: VecDeque::new(), receiver: None, limit }
+    }
+
+    /// Makes a queue for one receiver. Its limit is kept by its owner.
+    pub(crate) fn to(receiver: UnixAddress) -> Self {
+        Self { receiver: Some(receiver), ..Self::new(usize::MAX) }
     }
 
     /// Queues a datagram. Returns `false` if there is no room.
@@ -47,13 +58,19 @@ impl DatagramQueue {
     }
 
     /// Returns the first datagrams, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], Option<SocketAddr>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], Destination<'_>)> {
+        let receiver = self.receiver();
         let mut rest = &self.bytes[self.start..];
         self.entries.iter().map(move |entry| {
             let (data, behind) = rest.split_at(entry.length);
             rest = behind;
-            (data, entry.to)
+            (data, entry.to.map_or(receiver, Destination::Inet))
         })
+    }
+
+    /// Returns the destination of datagrams that have none of their own.
+    pub(crate) fn receiver(&self) -> Destination<'_> {
+        self.receiver.as_ref().map_or(Destination::Peer, Destination::Unix)
     }
 
     /// Removes the first `count` datagrams.
@@ -71,9 +88,9 @@ impl DatagramQueue {
         }
     }
 
-    /// Removes all datagrams, and gives the memory back.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::new(self.limit);
+    /// Returns the number of datagrams.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -83,10 +100,6 @@ impl DatagramQueue {
     /// Returns the size that counts against the limit.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len() - self.start + self.entries.len() * COST
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
     }
 
     pub(crate) fn set_limit(&mut self, limit: usize) {
@@ -110,6 +123,7 @@ mod tests {
         for (data, to) in sent {
             assert!(queue.push(data, to));
         }
+        let sent = sent.map(|(data, to)| (data, to.map_or(Destination::Peer, Destination::Inet)));
         assert_eq!(queue.iter().collect::<Vec<_>>(), sent);
         queue.remove(3);
         assert_eq!(queue.iter().collect::<Vec<_>>(), sent[3..]);
@@ -140,7 +154,7 @@ mod tests {
         for byte in 1..=200_u8 {
             assert!(queue.push(&[byte; 100], None));
             queue.remove(1);
-            assert_eq!(queue.iter().next(), Some((&[byte; 100][..], None)));
+            assert_eq!(queue.iter().next(), Some((&[byte; 100][..], Destination::Peer)));
         }
         assert!(queue.bytes.len() <= 400, "{} bytes are kept for one datagram", queue.bytes.len());
     }

@@ -9,43 +9,47 @@
 //!
 //! While there is a queue, a call of `flush` is due: the socket reports room, a timer runs, or the
 //! wait of the loop ends. So datagrams leave in the order of their writes, and none is forgotten.
+//!
+//! A UNIX socket also has a queue for each full receiver (`lanes.rs`), to which the table applies
+//! alike. The system reports the room of the peer of a connected socket alone, so a timer runs for
+//! the others. A receiver that is gone loses its queue. A connected socket loses its peer with that
+//! peer's socket, and is connected again by the next write, since another may have the name.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 
-use super::driver::{DatagramDriver, DatagramSend};
+use super::driver::{DatagramDriver, DatagramSend, Destination};
+use super::ends::{Ends, Reach, most_bytes};
+use super::lanes::DatagramLanes;
 use super::queue::DatagramQueue;
-use crate::address::{Address, unmapped};
+use crate::address::Address;
 use crate::deferred::{Deferred, Promise};
 use crate::error::{DatagramError, ListenError};
 use crate::failure::Result;
 use crate::transport::id::Id;
 
-/// The longest payloads of a UDP datagram, without IPv6's jumbograms: 65,535 bytes less the
-/// headers.
-const MOST_IPV4_BYTES: usize = 65_507;
-const MOST_IPV6_BYTES: usize = 65_527;
-
 /// Times that a send is repeated that reports the refusal of an earlier datagram. A call reports
 /// one refusal; a second may come in between.
 const REFUSALS: usize = 4;
 
+/// Full receivers that one call of `flush` tries. 64: so many refusals cost some tens of
+/// microseconds. The others have their turn at the next call.
+const RECEIVERS_PER_FLUSH: usize = 64;
+
 /// See the module.
 pub(crate) struct DatagramState {
     pub(super) driver: Weak<dyn DatagramDriver>,
-    pub(super) id: Id,
-    host: Cell<SocketAddr>,
-    /// The socket is of IPv6 and reaches IPv4 addresses too.
-    is_dual: bool,
-    peer: Cell<Option<SocketAddr>>,
+    id: Id,
+    ends: Ends,
     /// Bytes that are taken of one datagram.
     max_packet: usize,
     life: RefCell<Life>,
-    queue: RefCell<DatagramQueue>,
+    lanes: RefCell<DatagramLanes>,
+    /// A timer runs that calls `retry`.
+    is_retry_due: Cell<bool>,
     is_paused: Cell<bool>,
     /// Writes of callbacks are collected ([`UdpOptions::collect_writes`](super::UdpOptions)).
     collects: bool,
@@ -62,6 +66,16 @@ enum Life {
     /// The socket is closed. `stop_protocol` and these Deferreds are still to come.
     Stopping(Vec<Promise<()>>),
     Stopped,
+}
+
+/// The end of a call that sends one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flushed {
+    Empty,
+    /// The socket or the receiver is full.
+    Full,
+    /// The system or the loop takes nothing at present. Another call is due.
+    Later,
 }
 
 /// Numbers of a datagram port, from its start on. From
@@ -96,19 +110,18 @@ impl DatagramState {
     pub(crate) fn new(
         driver: Weak<dyn DatagramDriver>,
         id: Id,
-        host: SocketAddr,
-        is_dual: bool,
+        host: Address,
+        reach: Reach,
         limits: DatagramLimits,
     ) -> Self {
         Self {
             driver,
             id,
-            host: Cell::new(host),
-            is_dual,
-            peer: Cell::new(None),
+            ends: Ends::new(host, reach),
             max_packet: limits.max_packet,
             life: RefCell::new(Life::Listening),
-            queue: RefCell::new(DatagramQueue::new(limits.queue)),
+            lanes: RefCell::new(DatagramLanes::new(limits.queue)),
+            is_retry_due: Cell::new(false),
             is_paused: Cell::new(false),
             collects: limits.collects,
             is_collecting: Cell::new(false),
@@ -117,16 +130,16 @@ impl DatagramState {
         }
     }
 
-    pub(super) fn host(&self) -> SocketAddr {
-        self.host.get()
+    pub(crate) fn id(&self) -> Id {
+        self.id
     }
 
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.peer.get()
+    pub(super) fn ends(&self) -> &Ends {
+        &self.ends
     }
 
     pub(crate) fn has_peer(&self) -> bool {
-        self.peer.get().is_some()
+        self.ends.peer().is_some()
     }
 
     pub(super) fn max_packet(&self) -> usize {
@@ -160,36 +173,39 @@ impl DatagramState {
     /// Sends a datagram, or queues it behind others. `None` sends to the peer.
     pub(super) fn write(&self, data: &[u8], to: Option<&Address>) -> Result<(), DatagramError> {
         let driver = self.driver()?;
-        let (to, named) = self.destination(to)?;
-        let most = if named.is_ipv4() { MOST_IPV4_BYTES } else { MOST_IPV6_BYTES };
-        if data.len() > most {
-            return Err(DatagramError::MessageTooLong { to: named.into(), length: data.len() });
+        let (to, named) = self.ends.destination(to)?;
+        if data.len() > most_bytes(named) {
+            return Err(DatagramError::MessageTooLong { to: named.clone(), length: data.len() });
         }
         if self.is_collecting.get() && self.collect(data, to) {
             return Ok(());
         }
-        let mut queue = self.queue.borrow_mut();
-        if !queue.is_empty() {
-            return self.push(&mut queue, data, to);
+        if self.lanes.borrow().holds(to) {
+            return self.push(data, to);
         }
         match self.send(&*driver, data, to) {
             DatagramSend::Sent => self.count(|counts| counts.sent += 1),
-            DatagramSend::Full => self.push(&mut queue, data, to)?,
+            DatagramSend::Full => {
+                self.push(data, to)?;
+                if let Destination::Unix(_) = to {
+                    self.retry_later(&*driver);
+                }
+            }
             DatagramSend::Starved => {
-                self.push(&mut queue, data, to)?;
-                driver.flush_later(self.id);
+                self.push(data, to)?;
+                self.retry_later(&*driver);
             }
             DatagramSend::Waits => {
-                self.push(&mut queue, data, to)?;
+                self.push(data, to)?;
                 driver.flush_when_awake(self.id);
             }
             DatagramSend::TooLong => {
-                return Err(DatagramError::MessageTooLong { to: named.into(), length: data.len() });
+                return Err(DatagramError::MessageTooLong { to: named.clone(), length: data.len() });
             }
             DatagramSend::Refused => {
-                return Err(DatagramError::Send { to: named.into(), source: io::ErrorKind::ConnectionRefused.into() });
+                return Err(DatagramError::Send { to: named.clone(), source: io::ErrorKind::ConnectionRefused.into() });
             }
-            DatagramSend::Failed(source) => return Err(DatagramError::Send { to: named.into(), source }),
+            DatagramSend::Failed(source) => return Err(DatagramError::Send { to: named.clone(), source }),
         }
         Ok(())
     }
@@ -197,7 +213,7 @@ impl DatagramState {
     /// Starts or ends collecting writes, if the port is to. The end sends what was collected. A
     /// queue that waits already is not sent by this: its flush is due.
     pub(crate) fn set_collecting(&self, on: bool) {
-        let collects = on && self.collects && self.queue.borrow().is_empty();
+        let collects = on && self.collects && self.lanes.borrow().is_shared_empty();
         if self.is_collecting.replace(collects) && !on {
             self.flush();
         }
@@ -205,64 +221,132 @@ impl DatagramState {
 
     /// Collects a datagram. Returns `false` if the queue has no room for it: it is to be sent at
     /// once, or behind a queue that waits since this call.
-    fn collect(&self, data: &[u8], to: Option<SocketAddr>) -> bool {
-        if self.queue.borrow_mut().push(data, to) {
+    fn collect(&self, data: &[u8], to: Destination<'_>) -> bool {
+        if self.lanes.borrow_mut().push(data, to) {
             return true;
         }
         self.flush();
-        let mut queue = self.queue.borrow_mut();
-        self.is_collecting.set(queue.is_empty());
-        queue.is_empty() && queue.push(data, to)
+        let mut lanes = self.lanes.borrow_mut();
+        self.is_collecting.set(lanes.is_shared_empty());
+        lanes.is_shared_empty() && lanes.push(data, to)
     }
 
     /// Passes a datagram to the socket, again if the call has reported another one.
-    fn send(&self, driver: &dyn DatagramDriver, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+    fn send(&self, driver: &dyn DatagramDriver, data: &[u8], to: Destination<'_>) -> DatagramSend {
         for _ in 0..REFUSALS {
             match driver.send(self.id, data, to) {
-                DatagramSend::Refused => self.note_refusal(driver),
+                DatagramSend::Refused => {
+                    if let Err(error) = self.refused(driver, to) {
+                        return DatagramSend::Failed(error);
+                    }
+                }
                 result => return result,
             }
         }
         DatagramSend::Refused
     }
 
-    fn push(&self, queue: &mut DatagramQueue, data: &[u8], to: Option<SocketAddr>) -> Result<(), DatagramError> {
-        if queue.push(data, to) {
+    /// Handles a refusal. An error means that a repeated send would be refused too.
+    fn refused(&self, driver: &dyn DatagramDriver, to: Destination<'_>) -> io::Result<()> {
+        let connected = match (to, self.ends.peer()) {
+            (Destination::Unix(_), _) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            (_, Some(Address::Unix(peer))) => driver.connect(self.id, Destination::Unix(peer)).map(drop),
+            _ => {
+                self.note_refusal(driver);
+                return Ok(());
+            }
+        };
+        if connected.is_err() {
+            self.note_refusal(driver);
+        }
+        connected
+    }
+
+    fn push(&self, data: &[u8], to: Destination<'_>) -> Result<(), DatagramError> {
+        let mut lanes = self.lanes.borrow_mut();
+        if lanes.push(data, to) {
             return Ok(());
         }
         self.count(|counts| counts.queue_full += 1);
-        Err(DatagramError::QueueFull { queued: queue.size(), limit: queue.limit() })
+        Err(DatagramError::QueueFull { queued: lanes.size(), limit: lanes.limit() })
     }
 
-    /// Sends the queue, until it is empty or the socket is full. The limit of the queue is the
+    /// Has [`retry`](Self::retry) called once after a while.
+    fn retry_later(&self, driver: &dyn DatagramDriver) {
+        if !self.is_retry_due.replace(true) {
+            driver.flush_later(self.id);
+        }
+    }
+
+    /// Sends the queues, because a timer is over.
+    pub(crate) fn retry(&self) {
+        self.is_retry_due.set(false);
+        self.flush();
+    }
+
+    /// Sends the queues, until they are empty or the socket is full. The limit of the queues is the
     /// bound on the work of one call.
     pub(crate) fn flush(&self) {
         let Ok(driver) = self.driver() else { return };
-        let mut queue = self.queue.borrow_mut();
+        let mut lanes = self.lanes.borrow_mut();
+        if self.flush_lane(&*driver, lanes.shared()) == Flushed::Later {
+            return;
+        }
+        for _ in 0..lanes.receivers().min(RECEIVERS_PER_FLUSH) {
+            let Some(mut lane) = lanes.take_next() else { break };
+            let flushed = self.flush_lane(&*driver, &mut lane);
+            lanes.put_back(lane);
+            if flushed == Flushed::Later {
+                return;
+            }
+        }
+        if lanes.receivers() > 0 {
+            self.retry_later(&*driver);
+        }
+    }
+
+    /// Sends one queue.
+    fn flush_lane(&self, driver: &dyn DatagramDriver, queue: &mut DatagramQueue) -> Flushed {
         while !queue.is_empty() {
-            let (taken, result) = driver.send_queue(self.id, &queue);
+            let (taken, result) = driver.send_queue(self.id, queue);
             queue.remove(taken);
             self.count(|counts| counts.sent += taken as u64);
             match result {
                 // The rest of the queue is another batch.
                 DatagramSend::Sent => {}
-                DatagramSend::Full => return,
-                DatagramSend::Starved => return driver.flush_later(self.id),
-                DatagramSend::Waits => return driver.flush_when_awake(self.id),
-                DatagramSend::Refused => self.note_refusal(&*driver),
-                DatagramSend::TooLong => self.drop_first(&mut queue, "it is too long"),
-                DatagramSend::Failed(error) => self.drop_first(&mut queue, error),
+                DatagramSend::Full => return Flushed::Full,
+                DatagramSend::Starved => {
+                    self.retry_later(driver);
+                    return Flushed::Later;
+                }
+                DatagramSend::Waits => {
+                    driver.flush_when_awake(self.id);
+                    return Flushed::Later;
+                }
+                DatagramSend::Refused => {
+                    if let Err(error) = self.refused(driver, queue.receiver()) {
+                        self.drop_queued(queue, queue.len(), error);
+                    }
+                }
+                DatagramSend::TooLong => self.drop_queued(queue, 1, "it is too long"),
+                DatagramSend::Failed(error) => {
+                    // A receiver that is gone, or not accessible, takes none of them.
+                    let is_to_one = matches!(queue.receiver(), Destination::Unix(_));
+                    self.drop_queued(queue, if is_to_one { queue.len() } else { 1 }, error);
+                }
             }
         }
+        Flushed::Empty
     }
 
-    /// Drops a queued datagram that the system does not take. Its write has returned long ago.
-    fn drop_first(&self, queue: &mut DatagramQueue, reason: impl fmt::Display) {
-        queue.remove(1);
-        self.count(|counts| counts.failed += 1);
-        if self.counts().failed == 1 {
-            let host = Address::from(self.host());
-            tracing::warn!(%host, "a queued datagram is dropped: {reason}; later ones are counted");
+    /// Drops queued datagrams that the system does not take. Their writes have returned long ago.
+    fn drop_queued(&self, queue: &mut DatagramQueue, count: usize, reason: impl fmt::Display) {
+        let is_first = self.counts().failed == 0;
+        queue.remove(count);
+        self.count(|counts| counts.failed += count as u64);
+        if is_first {
+            let host = self.ends.host();
+            tracing::warn!(%host, count, "a queued datagram is dropped: {reason}; later ones are counted");
         }
     }
 
@@ -270,7 +354,7 @@ impl DatagramState {
     /// because this may be inside a call of it.
     fn note_refusal(&self, driver: &dyn DatagramDriver) {
         // A socket without a peer may send to many, and one of them is no news about the others.
-        if self.peer().is_some() && !self.is_refused.replace(true) {
+        if self.has_peer() && !self.is_refused.replace(true) {
             driver.tell_of_refusal(self.id);
         }
     }
@@ -280,44 +364,15 @@ impl DatagramState {
         self.is_refused.take()
     }
 
-    /// Returns the address for the system, which is `None` for the peer, and the one that errors
-    /// name.
-    fn destination(&self, to: Option<&Address>) -> Result<(Option<SocketAddr>, SocketAddr), DatagramError> {
-        match (to, self.peer()) {
-            (None, Some(peer)) => Ok((None, unmapped(peer))),
-            (None, None) => Err(DatagramError::NotConnected),
-            (Some(to), None) => {
-                let address = self.reachable(to)?;
-                Ok((Some(address), unmapped(address)))
-            }
-            (Some(to), Some(peer)) if self.reachable(to)? == peer => Ok((None, unmapped(peer))),
-            (Some(to), Some(peer)) => Err(DatagramError::OtherPeer { to: to.clone(), peer: peer.into() }),
-        }
-    }
-
-    /// Returns an address in the form that the socket takes.
-    fn reachable(&self, to: &Address) -> Result<SocketAddr, DatagramError> {
-        match (self.host(), to.socket_addr().map(unmapped)) {
-            (SocketAddr::V4(_), Some(to @ SocketAddr::V4(_))) => Ok(to),
-            (SocketAddr::V6(_), Some(to @ SocketAddr::V6(_))) => Ok(to),
-            (SocketAddr::V6(_), Some(SocketAddr::V4(to))) if self.is_dual => {
-                Ok(SocketAddr::new(IpAddr::V6(to.ip().to_ipv6_mapped()), to.port()))
-            }
-            (host, _) => Err(DatagramError::WrongFamily { to: to.clone(), host: host.into() }),
-        }
-    }
-
     /// Gives the port a peer.
     pub(super) fn connect(&self, peer: &Address) -> Result<(), DatagramError> {
         let driver = self.driver()?;
-        if let Some(peer) = self.peer() {
-            return Err(DatagramError::AlreadyConnected { peer: peer.into() });
+        if let Some(peer) = self.ends.peer() {
+            return Err(DatagramError::AlreadyConnected { peer: peer.clone() });
         }
-        let address = self.reachable(peer)?;
-        let connected = driver.connect(self.id, address);
+        let connected = driver.connect(self.id, self.ends.reachable(peer)?);
         let host = connected.map_err(|source| DatagramError::Connect { peer: peer.clone(), source })?;
-        self.host.set(host);
-        self.peer.set(Some(address));
+        self.ends.set_peer(peer.clone(), host);
         Ok(())
     }
 
@@ -331,11 +386,11 @@ impl DatagramState {
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
-        self.queue.borrow().size()
+        self.lanes.borrow().size()
     }
 
     pub(super) fn set_queue_limit(&self, limit: usize) {
-        self.queue.borrow_mut().set_limit(limit);
+        self.lanes.borrow_mut().set_limit(limit);
     }
 
     /// Stops the port. The Deferred fires when the protocol has stopped.
@@ -355,7 +410,7 @@ impl DatagramState {
             Life::Listening => *life = Life::Stopping(vec![promise]),
         }
         drop(life);
-        self.queue.borrow_mut().clear();
+        self.lanes.borrow_mut().clear();
         driver.stop(self.id);
         stopped
     }

@@ -95,12 +95,12 @@ impl DatagramTransport {
     /// Returns the address of the port (Twisted: `getHost`). A port on all addresses that is
     /// [connected](Self::connect) has the address from which it reaches its peer.
     pub fn host(&self) -> Address {
-        self.0.host().into()
+        self.0.ends().host()
     }
 
     /// Returns the peer of a [connected](Self::connect) port.
     pub fn peer(&self) -> Option<Address> {
-        self.0.peer().map(Address::from)
+        self.0.ends().peer().cloned()
     }
 
     /// Returns `true` until the port stops.
@@ -212,12 +212,12 @@ impl DatagramTransport {
     }
 
     pub(super) fn set(&self, name: &'static str, option: DatagramOption) -> Result<(), DatagramError> {
-        let set = self.0.driver()?.set_option(self.0.id, option);
+        let set = self.0.driver()?.set_option(self.0.id(), option);
         set.map_err(|source| DatagramError::SocketOption { option: name, source })
     }
 
     pub(super) fn value(&self, name: &'static str, option: DatagramValue) -> Result<u32, DatagramError> {
-        let value = self.0.driver()?.option(self.0.id, option);
+        let value = self.0.driver()?.option(self.0.id(), option);
         value.map_err(|source| DatagramError::SocketOption { option: name, source })
     }
 }

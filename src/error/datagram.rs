@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+use super::ListenError;
 use crate::address::Address;
 
 /// The reason why a [`DatagramTransport`](crate::DatagramTransport) refuses a request (Twisted:
@@ -18,7 +19,8 @@ pub enum DatagramError {
     /// The port has stopped, its reactor is gone, or this process was forked from the reactor's.
     #[error("the datagram port does not listen")]
     NotListening,
-    /// The datagram is longer than UDP or the system permits (Twisted: `MessageLengthError`).
+    /// The datagram is longer than UDP or the system permits (Twisted: `MessageLengthError`). Over a
+    /// UNIX socket, that is the size of the send buffer.
     #[error("a datagram of {length} bytes is too long for {to}")]
     MessageTooLong {
         /// The destination.
@@ -34,8 +36,15 @@ pub enum DatagramError {
         /// The address of the port.
         host: Address,
     },
-    /// The system takes no more for now, and the queue of the port is full as well (Twisted raises
-    /// the system's `EWOULDBLOCK`, without a queue).
+    /// The destination is a UNIX socket without a name, which nothing can be sent to. Its sender
+    /// expects no answer, or forgot to bind an address.
+    #[error("an unnamed UNIX socket cannot be reached from {host}")]
+    Unnamed {
+        /// The address of the port.
+        host: Address,
+    },
+    /// The system takes no more for now, and the queue of the port is full as well (Twisted has no
+    /// queue: UDP raises the system's `EWOULDBLOCK`, and a UNIX socket drops the datagram).
     #[error("the datagram is dropped: {queued} bytes are queued for the socket, and {limit} are permitted")]
     QueueFull {
         /// The size of the queue, with the cost of each datagram.
@@ -101,4 +110,19 @@ pub enum DatagramError {
         /// The error of the operating system.
         source: io::Error,
     },
+}
+
+/// The reason why there is no connected datagram port
+/// ([`Reactor::connect_unix_datagram`](crate::Reactor::connect_unix_datagram)).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectDatagramError {
+    /// The port was not bound to its own address, or its protocol did not start.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The port was not connected: [`DatagramError::Connect`] has the error of the operating system.
+    /// No file (`NotFound`), no socket behind the file (`ConnectionRefused`), no permission, a stream
+    /// socket, or one that is connected to another peer.
+    #[error(transparent)]
+    Connect(#[from] DatagramError),
 }

@@ -12,8 +12,11 @@ mod options;
 mod peers;
 mod sending;
 mod simulated;
+mod unix;
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
 
 use common::*;
 use ropewalk::datagram::UdpOptions;

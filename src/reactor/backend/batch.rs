@@ -1,6 +1,6 @@
 //! [`DatagramBatch`]: the datagrams of one receive, and room for them.
 
-use std::net::SocketAddr;
+use crate::address::Address;
 
 /// Datagrams that one call receives at most. 64: then the call itself costs little beside its
 /// datagrams, and the room of a batch is 4 MiB, of which the system provides only what was used.
@@ -11,13 +11,13 @@ pub(crate) const BATCH: usize = 64;
 const GAP: usize = 64;
 
 /// A received datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReceivedDatagram {
     /// Number of its bytes in the batch.
     pub(crate) filled: usize,
     /// The datagram was longer than its room. Its whole length, where the system reports it.
     pub(crate) truncated: Option<Option<usize>>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Address,
 }
 
 /// See the module.
@@ -61,9 +61,9 @@ impl DatagramBatch {
     }
 
     /// Takes the next datagram.
-    pub(crate) fn take(&mut self) -> Option<(ReceivedDatagram, &[u8])> {
-        let datagram = *self.received.get(self.taken)?;
-        let start = self.taken * self.stride();
+    pub(crate) fn take(&mut self) -> Option<(&ReceivedDatagram, &[u8])> {
+        let datagram = self.received.get(self.taken)?;
+        let start = self.taken * (self.most + GAP);
         self.taken += 1;
         Some((datagram, &self.room[start..start + datagram.filled]))
     }
@@ -92,7 +92,7 @@ mod tests {
     fn datagrams_come_out_in_order() {
         let mut batch = DatagramBatch::default();
         assert!(batch.is_empty() && batch.take().is_none());
-        let peer = ([127, 0, 0, 1], 7).into();
+        let peer = Address::Inet(([127, 0, 0, 1], 7).into());
         for most in [3, 0, 70_000] {
             batch.prepare(most);
             assert_eq!(batch.rooms().count(), BATCH);
@@ -100,7 +100,7 @@ mod tests {
                 let room = batch.rooms().next().expect("there is room");
                 assert_eq!(room.len(), most);
                 room.fill(number);
-                batch.push(ReceivedDatagram { filled: most, truncated: None, peer });
+                batch.push(ReceivedDatagram { filled: most, truncated: None, peer: peer.clone() });
             }
             assert!(batch.rooms().next().is_none());
             for number in 0..BATCH as u8 {

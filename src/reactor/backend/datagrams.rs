@@ -6,19 +6,23 @@
 //! turn. When that is used up, [`Backend::receive`](super::Backend::receive) queues the socket for
 //! the next turn.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::batch::DatagramBatch;
 use super::reported::Readiness;
+use super::socket_file::SocketFile;
 use super::table::Requeue;
-use super::udp::{self, DatagramReceive};
+use super::udp::{self, BoundDatagrams, DatagramReceive};
 use super::{BackendEvent, Completion};
-use crate::datagram::{DatagramQueue, DatagramSend};
+use crate::address::Address;
+use crate::datagram::{DatagramQueue, DatagramSend, Destination, Reach};
 
 /// See the module.
 pub(super) struct PolledDatagrams {
+    /// Removed before the socket is closed, so that no peer finds a file without a socket.
+    file: Option<SocketFile>,
     pub(super) socket: OwnedFd,
+    is_unix: bool,
     /// There may be a datagram, or an error to receive.
     is_readable: bool,
     /// There may be room, which the poller has reported since the last full send.
@@ -31,9 +35,29 @@ pub(super) struct PolledDatagrams {
 }
 
 impl PolledDatagrams {
-    /// Makes a source that is registered for reading. Its readiness is unknown.
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, is_readable: false, is_writable: false, is_receiving: true, is_blocked: false, is_armed: false }
+    /// Makes a source that is registered for reading. Its readiness is unknown. Returns the address
+    /// of the socket too, and the addresses that it reaches.
+    pub(super) fn new(bound: BoundDatagrams) -> (Self, Address, Reach) {
+        let BoundDatagrams { socket, host, reach, file } = bound;
+        let source = Self {
+            file,
+            socket,
+            is_unix: reach == Reach::Unix,
+            is_readable: false,
+            is_writable: false,
+            is_receiving: true,
+            is_blocked: false,
+            is_armed: false,
+        };
+        (source, host, reach)
+    }
+
+    /// Makes this process the owner of the socket's file, after a fork. The poller is new too.
+    pub(super) fn adopt(&mut self) {
+        self.is_armed = false;
+        if let Some(file) = &mut self.file {
+            file.adopt();
+        }
     }
 
     /// Records the readiness that the poller reported. An error is received.
@@ -63,7 +87,7 @@ impl PolledDatagrams {
 
     /// Receives datagrams.
     pub(super) fn receive(&mut self, batch: &mut DatagramBatch) -> DatagramReceive {
-        let received = udp::receive(self.socket.as_fd(), batch);
+        let received = udp::receive(self.socket.as_fd(), self.is_unix, batch);
         if let DatagramReceive::Empty = received {
             self.is_readable = false;
         }
@@ -71,7 +95,7 @@ impl PolledDatagrams {
     }
 
     /// Sends a datagram. A full socket waits for room, which the next edge reports.
-    pub(super) fn send(&mut self, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+    pub(super) fn send(&mut self, data: &[u8], to: Destination<'_>) -> DatagramSend {
         let result = udp::send(self.socket.as_fd(), data, to);
         self.note_result(&result);
         result

@@ -24,7 +24,6 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,14 +41,14 @@ use super::poller::Poller;
 use super::readiness::{Listener, PolledSource, PolledStream};
 use super::socket::{self, Receive, Send};
 use super::table::Table;
-use super::udp::{self, BoundUdp, DatagramReceive, no_such_socket};
+use super::udp::{self, DatagramReceive, no_such_socket};
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
-use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions};
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions, Destination, Reach};
 use crate::error::AdoptError;
 use crate::log::error;
 use crate::transport::id::Id;
@@ -272,7 +271,7 @@ impl Backend for Mio {
                     (stream.socket.as_raw_fd(), PollInterest::READABLE | PollInterest::WRITABLE)
                 }
                 PolledSource::Datagrams(datagrams) => {
-                    datagrams.is_armed = false;
+                    datagrams.adopt();
                     (datagrams.socket.as_raw_fd(), PollInterest::READABLE)
                 }
                 PolledSource::Vacant | PolledSource::Stream(_) | PolledSource::Pipe(_) => return Ok(()),
@@ -421,20 +420,20 @@ impl Backend for Mio {
     fn bind_datagrams(
         &mut self,
         id: Id,
-        address: SocketAddr,
+        address: &Address,
         options: &DatagramSocketOptions,
-    ) -> io::Result<(SocketAddr, bool)> {
-        let BoundUdp { socket, host, is_dual } = udp::bind(address, options)?;
-        self.poller.register(id, socket.as_raw_fd(), PollInterest::READABLE)?;
-        self.table.insert(id, PolledSource::Datagrams(Box::new(PolledDatagrams::new(socket))));
-        Ok((host, is_dual))
+    ) -> Result<(Address, Reach), ListenRefusal> {
+        let (source, host, reach) = PolledDatagrams::new(udp::bind(address, options)?);
+        self.poller.register(id, source.socket.as_raw_fd(), PollInterest::READABLE)?;
+        self.table.insert(id, PolledSource::Datagrams(Box::new(source)));
+        Ok((host, reach))
     }
 
     fn receive_datagrams(&mut self, id: Id, batch: &mut DatagramBatch) -> DatagramReceive {
         self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(batch))
     }
 
-    fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+    fn send_datagram(&mut self, id: Id, data: &[u8], to: Destination<'_>) -> DatagramSend {
         let Some(datagrams) = self.datagrams(id) else { return no_such_socket() };
         let result = datagrams.send(data, to);
         if self.await_room(id) { result } else { DatagramSend::Starved }

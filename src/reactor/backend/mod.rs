@@ -93,12 +93,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod unix_datagrams;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
 
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,7 +106,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
-use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue};
+use crate::datagram::{
+    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, Reach,
+};
 use crate::error::AdoptError;
 use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
@@ -117,7 +119,9 @@ use crate::transport::send_queue::InFlight;
 pub(in crate::reactor) use self::adopted::prepare_named;
 pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
-pub(crate) use self::batch::{DatagramBatch, ReceivedDatagram};
+pub(crate) use self::batch::DatagramBatch;
+#[cfg(feature = "testing")]
+pub(crate) use self::batch::ReceivedDatagram;
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
@@ -286,18 +290,19 @@ pub(crate) trait Backend {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Makes a datagram socket under `id`, and starts to receive. Returns its address, and `true`
-    /// if an IPv6 socket reaches IPv4 addresses too. A backend without datagrams refuses.
+    /// Makes a datagram socket under `id`, and starts to receive. A UNIX socket with a path gets its
+    /// file, which is removed when the socket is closed, and one without a name is not bound. Returns
+    /// the address, and the addresses that the socket reaches. A backend without datagrams refuses.
     ///
     /// # Errors
-    /// The system's. `Unsupported`: the backend has no datagrams.
+    /// As [`listen`](Self::listen). `Unsupported`: the backend has no datagrams.
     fn bind_datagrams(
         &mut self,
         _id: Id,
-        _address: SocketAddr,
+        _address: &Address,
         _options: &DatagramSocketOptions,
-    ) -> io::Result<(SocketAddr, bool)> {
-        Err(io::ErrorKind::Unsupported.into())
+    ) -> Result<(Address, Reach), ListenRefusal> {
+        Err(io::Error::from(io::ErrorKind::Unsupported).into())
     }
 
     /// Receives datagrams of a socket that is [ready](Completion::DatagramsReady), as many as the
@@ -307,8 +312,8 @@ pub(crate) trait Backend {
         DatagramReceive::Empty
     }
 
-    /// Sends a datagram at once. `None` sends to the peer of a connected socket.
-    fn send_datagram(&mut self, _id: Id, _data: &[u8], _to: Option<SocketAddr>) -> DatagramSend {
+    /// Sends a datagram at once.
+    fn send_datagram(&mut self, _id: Id, _data: &[u8], _to: Destination<'_>) -> DatagramSend {
         DatagramSend::Failed(io::ErrorKind::NotConnected.into())
     }
 
@@ -319,7 +324,7 @@ pub(crate) trait Backend {
     }
 
     /// Gives a datagram socket a peer. Returns its own address.
-    fn connect_datagrams(&mut self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
+    fn connect_datagrams(&mut self, id: Id, peer: Destination<'_>) -> io::Result<Address> {
         udp::connect(self.descriptor(id).ok_or(io::ErrorKind::NotConnected)?, peer)
     }
 

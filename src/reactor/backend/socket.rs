@@ -13,7 +13,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, RawMode};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -84,15 +83,7 @@ pub(super) fn listen(
     let socket = system::nonblocking_socket(family(address), SocketType::STREAM)?;
     let mut file = None;
     if let Some(path) = address.unix().and_then(UnixAddress::as_path) {
-        let mut made = SocketFile::before_bind(path, options.lock)?;
-        // The file never grants more than `options.mode`, and in the end grants exactly that, for
-        // any umask. The cast loses no permission bit.
-        let mode = Mode::from_raw_mode(options.mode as RawMode);
-        system::set_mode_before_bind(&socket, mode)?;
-        rustix::net::bind(&socket, &system_address(address)?)?;
-        made.bound();
-        rustix::fs::chmod(path, mode)?;
-        file = Some(made);
+        file = Some(SocketFile::bind(&socket, path, options.mode, options.lock)?);
     } else {
         if let Some(SocketAddr::V6(_)) = address.socket_addr()
             && let Some(only) = options.ipv6_only
@@ -493,7 +484,7 @@ pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }
 
-fn our_address(address: SocketAddrAny) -> io::Result<Address> {
+pub(super) fn our_address(address: SocketAddrAny) -> io::Result<Address> {
     if address.address_family() != AddressFamily::UNIX {
         return Ok(SocketAddr::try_from(address)?.into());
     }
@@ -512,13 +503,17 @@ fn our_address(address: SocketAddrAny) -> io::Result<Address> {
 fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
     Ok(match address {
         Address::Inet(address) => (*address).into(),
-        Address::Unix(unix) => match (unix.as_path(), unix.as_abstract_name()) {
-            (Some(path), _) => SocketAddrUnix::new(path)?.into(),
-            (_, Some(name)) => system::abstract_address(name)?.into(),
-            (None, None) => return Err(io::ErrorKind::InvalidInput.into()),
-        },
+        Address::Unix(name) => unix_address(name)?.into(),
         Address::Pipe => return Err(io::ErrorKind::InvalidInput.into()),
     })
+}
+
+pub(super) fn unix_address(name: &UnixAddress) -> io::Result<SocketAddrUnix> {
+    match (name.as_path(), name.as_abstract_name()) {
+        (Some(path), _) => Ok(SocketAddrUnix::new(path)?),
+        (_, Some(name)) => system::abstract_address(name),
+        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 /// Makes a spare descriptor, to be given up when there are no others. It is a socket, because that

@@ -1,19 +1,21 @@
-//! [`SocketFile`]: the file that a listening UNIX socket leaves, and the lock beside it.
+//! [`SocketFile`]: the file that a bound UNIX socket leaves, and the lock beside it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dev, FileType, Stat};
+use rustix::fs::{Dev, FileType, Mode, RawMode, Stat};
 use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
 use rustix::process::{Pid, getpid};
 
-use super::ListenRefusal;
+use super::{ListenRefusal, system};
 use crate::locks::FilesystemLock;
 
 /// The device and inode of a file.
 type Identity = (Dev, u64);
 
-/// The file of a listening socket, and its lock. Dropping it removes the file and then releases the
+/// The file of a bound socket, and its lock. Dropping it removes the file and then releases the
 /// lock.
 #[derive(Debug)]
 pub(super) struct SocketFile {
@@ -27,8 +29,21 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
+    /// Binds a socket to a path. The file never grants more than `mode`, and in the end grants
+    /// exactly that, for any umask.
+    pub(super) fn bind(socket: &OwnedFd, path: &Path, mode: u32, lock: bool) -> Result<Self, ListenRefusal> {
+        let mut file = Self::before_bind(path, lock)?;
+        // The cast loses no permission bit.
+        let mode = Mode::from_raw_mode(mode as RawMode);
+        system::set_mode_before_bind(socket, mode)?;
+        rustix::net::bind(socket, &SocketAddrUnix::new(path)?)?;
+        file.identity = rustix::fs::lstat(path).ok().map(identity);
+        rustix::fs::chmod(path, mode)?;
+        Ok(file)
+    }
+
     /// Prepares a path for a socket to be bound to it.
-    pub(super) fn before_bind(path: &Path, lock: bool) -> Result<Self, ListenRefusal> {
+    fn before_bind(path: &Path, lock: bool) -> Result<Self, ListenRefusal> {
         let mut held = None;
         if lock {
             let mut lock = FilesystemLock::new(lock_of(path));
@@ -45,9 +60,8 @@ impl SocketFile {
     /// Takes over the file of a socket that another process has made. It is removed when this is
     /// dropped, if it is still the present file.
     pub(super) fn of_adopted(path: &Path) -> Self {
-        let mut file = Self { path: path.to_owned(), identity: None, process: getpid(), lock: None };
-        file.bound();
-        file
+        let identity = rustix::fs::lstat(path).ok().map(identity);
+        Self { path: path.to_owned(), identity, process: getpid(), lock: None }
     }
 
     /// Leaves the file behind, for another process.
@@ -69,11 +83,6 @@ impl SocketFile {
         if let Some(lock) = &mut self.lock {
             lock.adopt();
         }
-    }
-
-    /// Records the identity of the file, after the bind.
-    pub(super) fn bound(&mut self) {
-        self.identity = rustix::fs::lstat(&self.path).ok().map(identity);
     }
 }
 

@@ -23,8 +23,6 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -35,6 +33,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddr
 use super::batch::DatagramBatch;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use super::batch::ReceivedDatagram;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use crate::address::UnixAddress;
 use crate::transport::driver::Credentials;
 
 /// Flags of each send: a lost peer is an error, never a signal, and no call waits.
@@ -141,7 +141,8 @@ pub(super) fn set_mode_before_bind(socket: &OwnedFd, mode: rustix::fs::Mode) -> 
 }
 
 /// Leaves the permissions to the time after `bind`: this system has none for a socket without a
-/// file. No peer can use the interval, because connections are refused before `listen`.
+/// file. No peer of a stream can use the interval, because connections are refused before `listen`.
+/// A datagram can come in it, if the umask permits.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn set_mode_before_bind(_socket: &OwnedFd, _mode: rustix::fs::Mode) -> rustix::io::Result<()> {
     Ok(())
@@ -224,14 +225,23 @@ pub(super) fn peer_credentials(_socket: BorrowedFd<'_>) -> io::Result<Credential
 
 /// Receives datagrams, as many as there are and as the batch has room for.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn receive_datagrams(socket: BorrowedFd<'_>, batch: &mut DatagramBatch) -> rustix::io::Result<()> {
-    super::recvmmsg::receive(socket, batch)
+pub(super) fn receive_datagrams(
+    socket: BorrowedFd<'_>,
+    is_unix: bool,
+    batch: &mut DatagramBatch,
+) -> rustix::io::Result<()> {
+    use super::recvmmsg::{INET_BYTES, UNIX_BYTES, receive};
+    if is_unix { receive::<UNIX_BYTES>(socket, batch) } else { receive::<INET_BYTES>(socket, batch) }
 }
 
 /// Receives datagrams, as many as there are and as the batch has room for. This system has no call
 /// for several, and does not report the whole length of a truncated one.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn receive_datagrams(socket: BorrowedFd<'_>, batch: &mut DatagramBatch) -> rustix::io::Result<()> {
+pub(super) fn receive_datagrams(
+    socket: BorrowedFd<'_>,
+    is_unix: bool,
+    batch: &mut DatagramBatch,
+) -> rustix::io::Result<()> {
     use rustix::net::{RecvAncillaryBuffer, ReturnFlags};
     loop {
         let Some(room) = batch.rooms().next() else { return Ok(()) };
@@ -243,8 +253,12 @@ pub(super) fn receive_datagrams(socket: BorrowedFd<'_>, batch: &mut DatagramBatc
             Err(_) if !batch.is_empty() => return Ok(()),
             received => received?,
         };
-        // No UDP socket of ours receives from an address of another family.
-        let Some(peer) = received.address.and_then(|address| SocketAddr::try_from(address).ok()) else { continue };
+        let peer = match received.address.and_then(|address| super::socket::our_address(address).ok()) {
+            Some(peer) => peer,
+            None if is_unix => UnixAddress::unnamed().into(),
+            // No UDP socket of ours receives from an address of another family.
+            None => continue,
+        };
         let truncated = received.flags.contains(ReturnFlags::TRUNC).then_some(None);
         batch.push(ReceivedDatagram { filled: received.bytes, truncated, peer });
     }

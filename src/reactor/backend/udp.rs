@@ -1,20 +1,25 @@
-//! The socket calls of UDP, sorted into the reactions of a backend, as `socket.rs` does for
-//! streams. No call waits. Interrupted calls are repeated here. Several queued datagrams leave in
-//! one call on Linux (`sendmmsg`).
+//! The socket calls of datagram sockets, sorted into the reactions of a backend, as `socket.rs` does
+//! for streams. No call waits. Interrupted calls are repeated here. Several queued datagrams leave
+//! in one call on Linux (`sendmmsg`). UNIX sockets are bound in `unix_datagrams.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::batch::DatagramBatch;
 #[cfg(test)]
 use super::socket::faults;
+use super::socket::{local_address, unix_address};
+use super::socket_file::SocketFile;
 use super::system::{self, SENDING};
+use super::{ListenRefusal, unix_datagrams};
+use crate::address::Address;
 use crate::datagram::{
-    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, InterfaceChoice,
+    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, InterfaceChoice,
+    Reach,
 };
 
 /// The result of a receive, behind the datagrams that it has put into its batch.
@@ -26,22 +31,31 @@ pub(crate) enum DatagramReceive {
     Last,
     /// There is nothing left.
     Empty,
-    /// The peer has refused a datagram. There may be others to receive.
+    /// The peer has refused a datagram, or is gone. There may be others to receive.
     Refused,
     /// The receive failed, and is to be tried again after a while.
     Failed(io::Error),
 }
 
-/// A bound UDP socket.
-pub(super) struct BoundUdp {
+/// A bound datagram socket.
+pub(super) struct BoundDatagrams {
     pub(super) socket: OwnedFd,
-    pub(super) host: SocketAddr,
-    /// The socket is of IPv6 and reaches IPv4 addresses too.
-    pub(super) is_dual: bool,
+    pub(super) host: Address,
+    pub(super) reach: Reach,
+    /// The file of a UNIX socket with a path.
+    pub(super) file: Option<SocketFile>,
 }
 
-/// Makes a UDP socket.
-pub(super) fn bind(address: SocketAddr, options: &DatagramSocketOptions) -> rustix::io::Result<BoundUdp> {
+/// Makes a datagram socket.
+pub(super) fn bind(address: &Address, options: &DatagramSocketOptions) -> Result<BoundDatagrams, ListenRefusal> {
+    match address {
+        Address::Inet(address) => Ok(bind_udp(*address, options)?),
+        Address::Unix(name) => unix_datagrams::bind(name, options),
+        Address::Pipe => Err(io::Error::from(io::ErrorKind::InvalidInput).into()),
+    }
+}
+
+fn bind_udp(address: SocketAddr, options: &DatagramSocketOptions) -> io::Result<BoundDatagrams> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = system::nonblocking_socket(family, SocketType::DGRAM)?;
     if let (Some(only), SocketAddr::V6(_)) = (options.ipv6_only, address) {
@@ -64,44 +78,62 @@ pub(super) fn bind(address: SocketAddr, options: &DatagramSocketOptions) -> rust
         sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
     }
     rustix::net::bind(&socket, &address)?;
-    let host = local_address(socket.as_fd())?;
-    let is_dual = host.is_ipv6() && host.ip().is_unspecified() && !sockopt::ipv6_v6only(&socket)?;
-    Ok(BoundUdp { socket, host, is_dual })
+    let host = local_address(&socket)?;
+    let reach = match address {
+        SocketAddr::V4(_) => Reach::Ipv4,
+        SocketAddr::V6(_) if address.ip().is_unspecified() && !sockopt::ipv6_v6only(&socket)? => Reach::Both,
+        SocketAddr::V6(_) => Reach::Ipv6,
+    };
+    Ok(BoundDatagrams { socket, host, reach, file: None })
 }
 
 /// Gives a socket a peer. Returns its own address.
-pub(super) fn connect(socket: BorrowedFd<'_>, peer: SocketAddr) -> io::Result<SocketAddr> {
-    rustix::net::connect(socket, &peer)?;
-    Ok(local_address(socket)?)
+pub(super) fn connect(socket: BorrowedFd<'_>, peer: Destination<'_>) -> io::Result<Address> {
+    match peer {
+        Destination::Inet(peer) => rustix::net::connect(socket, &peer)?,
+        Destination::Unix(peer) => rustix::net::connect(socket, &unix_address(peer)?)?,
+        // It has this peer already.
+        Destination::Peer => {}
+    }
+    local_address(socket)
 }
 
 /// Receives datagrams, as many as there are and as the batch has room for.
-pub(super) fn receive(socket: BorrowedFd<'_>, batch: &mut DatagramBatch) -> DatagramReceive {
+pub(super) fn receive(socket: BorrowedFd<'_>, is_unix: bool, batch: &mut DatagramBatch) -> DatagramReceive {
     loop {
+        let mut call = || system::receive_datagrams(socket, is_unix, batch);
         #[cfg(test)]
-        let received = faults::call(faults::SystemCall::ReceiveDatagram, || system::receive_datagrams(socket, batch));
+        let received = faults::call(faults::SystemCall::ReceiveDatagram, &mut call);
         #[cfg(not(test))]
-        let received = system::receive_datagrams(socket, batch);
+        let received = call();
         return match received {
             Ok(()) if batch.is_full() => DatagramReceive::More,
             Ok(()) => DatagramReceive::Last,
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => DatagramReceive::Empty,
-            Err(Errno::CONNREFUSED) => DatagramReceive::Refused,
+            // A UNIX socket whose peer was connected to it reports that peer's end as a reset.
+            Err(Errno::CONNREFUSED | Errno::CONNRESET) => DatagramReceive::Refused,
             Err(error) => DatagramReceive::Failed(error.into()),
         };
     }
 }
 
-/// Sends a datagram. `None` sends to the peer.
-pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
-    let call = || match to {
-        Some(to) => rustix::net::sendto(socket, data, SENDING, &to),
-        None => rustix::net::send(socket, data, SENDING),
-    };
+/// Sends a datagram.
+pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> DatagramSend {
+    match to {
+        Destination::Peer => send_by(|| rustix::net::send(socket, data, SENDING)),
+        Destination::Inet(to) => send_by(|| rustix::net::sendto(socket, data, SENDING, &to)),
+        Destination::Unix(to) => match unix_address(to) {
+            Ok(to) => send_by(|| rustix::net::sendto(socket, data, SENDING, &to)),
+            Err(error) => DatagramSend::Failed(error),
+        },
+    }
+}
+
+fn send_by(call: impl Fn() -> rustix::io::Result<usize>) -> DatagramSend {
     loop {
         #[cfg(test)]
-        let sent = faults::call(faults::SystemCall::SendDatagram, call);
+        let sent = faults::call(faults::SystemCall::SendDatagram, &call);
         #[cfg(not(test))]
         let sent = call();
         match sent {
@@ -116,7 +148,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Option<SocketAddr>) 
 pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue) -> (usize, DatagramSend) {
     use std::io::IoSlice;
 
-    use rustix::net::{MMsgHdr, SendAncillaryBuffer};
+    use rustix::net::{MMsgHdr, SendAncillaryBuffer, SocketAddrAny};
 
     /// Datagrams in one call. 64: then the call costs little beside its datagrams.
     const BATCH: usize = 64;
@@ -128,7 +160,15 @@ pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue) -> (usiz
     let mut count = 0;
     for (data, to) in queue.iter().take(BATCH) {
         slices[count] = [IoSlice::new(data)];
-        addresses[count] = to.map(SocketAddrAny::from);
+        addresses[count] = match to {
+            Destination::Peer => None,
+            Destination::Inet(to) => Some(to.into()),
+            // All others of this queue have the same address.
+            Destination::Unix(to) => match unix_address(to) {
+                Ok(to) => Some(to.into()),
+                Err(error) => return (0, DatagramSend::Failed(error)),
+            },
+        };
         count += 1;
     }
     let parts = slices.iter().zip(&addresses).zip(&mut controls).take(count);
@@ -173,7 +213,8 @@ fn sort_sent(sent: rustix::io::Result<usize>) -> DatagramSend {
         Ok(_) => DatagramSend::Sent,
         Err(Errno::AGAIN) => DatagramSend::Full,
         Err(Errno::NOBUFS | Errno::NOMEM) => DatagramSend::Starved,
-        Err(Errno::CONNREFUSED) => DatagramSend::Refused,
+        // A UNIX socket reports the end of its peer by any of these, and has no peer any more.
+        Err(Errno::CONNREFUSED | Errno::CONNRESET | Errno::NOTCONN) => DatagramSend::Refused,
         Err(Errno::MSGSIZE) => DatagramSend::TooLong,
         Err(error) => DatagramSend::Failed(error.into()),
     }
@@ -181,42 +222,36 @@ fn sort_sent(sent: rustix::io::Result<usize>) -> DatagramSend {
 
 /// Sets an option.
 pub(super) fn set_option(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<()> {
-    let is_ipv4 = local_address(socket)?.is_ipv4();
-    match (option, is_ipv4) {
-        (DatagramOption::Broadcast(on), _) => sockopt::set_socket_broadcast(socket, on)?,
-        (DatagramOption::ReceiveBuffer(bytes), _) => sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?,
-        (DatagramOption::SendBuffer(bytes), _) => sockopt::set_socket_send_buffer_size(socket, bytes as usize)?,
-        (DatagramOption::MulticastTtl(ttl), true) => sockopt::set_ip_multicast_ttl(socket, ttl.into())?,
-        (DatagramOption::MulticastTtl(ttl), false) => sockopt::set_ipv6_multicast_hops(socket, ttl.into())?,
-        (DatagramOption::MulticastLoopback(on), true) => sockopt::set_ip_multicast_loop(socket, on)?,
-        (DatagramOption::MulticastLoopback(on), false) => sockopt::set_ipv6_multicast_loop(socket, on)?,
-        (DatagramOption::OutgoingInterface(InterfaceChoice::Index(index)), true) => {
-            system::set_outgoing_index(socket, index)?;
-        }
-        (DatagramOption::OutgoingInterface(interface), true) => {
-            sockopt::set_ip_multicast_if(socket, &address_of(interface))?;
-        }
-        (DatagramOption::OutgoingInterface(interface), false) => {
-            sockopt::set_ipv6_multicast_if(socket, index_of(interface)?)?;
-        }
-        (DatagramOption::JoinGroup(group, interface), _) => change_group(socket, group, interface, true)?,
-        (DatagramOption::LeaveGroup(group, interface), _) => change_group(socket, group, interface, false)?,
+    match option {
+        DatagramOption::Broadcast(on) => sockopt::set_socket_broadcast(socket, on)?,
+        DatagramOption::ReceiveBuffer(bytes) => sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?,
+        DatagramOption::SendBuffer(bytes) => sockopt::set_socket_send_buffer_size(socket, bytes as usize)?,
+        DatagramOption::MulticastTtl(ttl) if is_ipv4(socket)? => sockopt::set_ip_multicast_ttl(socket, ttl.into())?,
+        DatagramOption::MulticastTtl(ttl) => sockopt::set_ipv6_multicast_hops(socket, ttl.into())?,
+        DatagramOption::MulticastLoopback(on) if is_ipv4(socket)? => sockopt::set_ip_multicast_loop(socket, on)?,
+        DatagramOption::MulticastLoopback(on) => sockopt::set_ipv6_multicast_loop(socket, on)?,
+        DatagramOption::OutgoingInterface(interface) if is_ipv4(socket)? => match interface {
+            InterfaceChoice::Index(index) => system::set_outgoing_index(socket, index)?,
+            interface => sockopt::set_ip_multicast_if(socket, &address_of(interface))?,
+        },
+        DatagramOption::OutgoingInterface(interface) => sockopt::set_ipv6_multicast_if(socket, index_of(interface)?)?,
+        DatagramOption::JoinGroup(group, interface) => change_group(socket, group, interface, true)?,
+        DatagramOption::LeaveGroup(group, interface) => change_group(socket, group, interface, false)?,
     }
     Ok(())
 }
 
 /// Returns the value of an option.
 pub(super) fn option(socket: BorrowedFd<'_>, option: DatagramValue) -> io::Result<u32> {
-    let is_ipv4 = local_address(socket)?.is_ipv4();
     let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    Ok(match (option, is_ipv4) {
-        (DatagramValue::Broadcast, _) => sockopt::socket_broadcast(socket)?.into(),
-        (DatagramValue::ReceiveBuffer, _) => bytes(sockopt::socket_recv_buffer_size(socket)?),
-        (DatagramValue::SendBuffer, _) => bytes(sockopt::socket_send_buffer_size(socket)?),
-        (DatagramValue::MulticastTtl, true) => sockopt::ip_multicast_ttl(socket)?,
-        (DatagramValue::MulticastTtl, false) => sockopt::ipv6_multicast_hops(socket)?,
-        (DatagramValue::MulticastLoopback, true) => sockopt::ip_multicast_loop(socket)?.into(),
-        (DatagramValue::MulticastLoopback, false) => sockopt::ipv6_multicast_loop(socket)?.into(),
+    Ok(match option {
+        DatagramValue::Broadcast => sockopt::socket_broadcast(socket)?.into(),
+        DatagramValue::ReceiveBuffer => bytes(sockopt::socket_recv_buffer_size(socket)?),
+        DatagramValue::SendBuffer => bytes(sockopt::socket_send_buffer_size(socket)?),
+        DatagramValue::MulticastTtl if is_ipv4(socket)? => sockopt::ip_multicast_ttl(socket)?,
+        DatagramValue::MulticastTtl => sockopt::ipv6_multicast_hops(socket)?,
+        DatagramValue::MulticastLoopback if is_ipv4(socket)? => sockopt::ip_multicast_loop(socket)?.into(),
+        DatagramValue::MulticastLoopback => sockopt::ipv6_multicast_loop(socket)?.into(),
     })
 }
 
@@ -256,10 +291,7 @@ fn index_of(interface: InterfaceChoice) -> io::Result<u32> {
     }
 }
 
-fn local_address(socket: BorrowedFd<'_>) -> rustix::io::Result<SocketAddr> {
-    inet(rustix::net::getsockname(socket)?).ok_or(Errno::AFNOSUPPORT)
-}
-
-fn inet(address: SocketAddrAny) -> Option<SocketAddr> {
-    SocketAddr::try_from(address).ok()
+/// Returns `true` for a socket of IPv4, and `false` for one of IPv6. A UNIX socket is an error.
+fn is_ipv4(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(SocketAddr::try_from(rustix::net::getsockname(socket)?)?.is_ipv4())
 }

@@ -38,6 +38,7 @@ pub(in crate::reactor) mod resolver;
 pub(in crate::reactor) mod shared;
 mod udp;
 pub(in crate::reactor) mod unix;
+mod unix_datagrams;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};

@@ -1,5 +1,6 @@
-//! UDP ports (Twisted: `listenUDP`, `listenMulticast`, `twisted.internet.udp`): binding, receiving
-//! and sending, between datagram protocols and the backend.
+//! Datagram ports (Twisted: `listenUDP`, `listenMulticast`, `twisted.internet.udp`): binding,
+//! receiving and sending, between datagram protocols and the backend. UNIX sockets are bound here
+//! too; their methods stand in `unix_datagrams.rs`.
 
 #[cfg(test)]
 mod tests;
@@ -9,13 +10,13 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use crate::address::unmapped;
+use crate::address::{Address, unmapped};
 use crate::datagram::{
-    DatagramDriver, DatagramJoint, DatagramOption, DatagramProtocol, DatagramQueue, DatagramSend, DatagramState,
-    DatagramTransport, DatagramValue, Spent, UdpOptions,
+    DatagramDriver, DatagramJoint, DatagramLimits, DatagramOption, DatagramProtocol, DatagramQueue, DatagramSend,
+    DatagramSocketOptions, DatagramState, DatagramTransport, DatagramValue, Destination, Spent, UdpOptions,
 };
 use crate::error::{ListenError, LoopWaits};
-use crate::reactor::backend::{DatagramBatch, DatagramReceive, ReceivedDatagram};
+use crate::reactor::backend::{DatagramBatch, DatagramReceive, ListenRefusal};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::id::Id;
@@ -72,49 +73,89 @@ impl Reactor {
         options: &UdpOptions,
         protocol: impl DatagramProtocol,
     ) -> Result<DatagramTransport, ListenError> {
-        self.0.listen_udp(unmapped(address), options, Box::new(protocol))
+        let address = unmapped(address);
+        if options.socket.ipv6_only.is_some() && address.is_ipv4() {
+            return Err(ListenError::NotIpv6 { address: address.into(), option: "ipv6_only" });
+        }
+        self.0.listen_datagrams(address.into(), &options.socket, options.limits, Box::new(protocol))
     }
 }
 
 impl Core {
-    fn listen_udp(
+    /// Binds a socket and starts a protocol on it.
+    pub(super) fn listen_datagrams(
         self: &Rc<Self>,
-        address: SocketAddr,
-        options: &UdpOptions,
+        address: Address,
+        socket: &DatagramSocketOptions,
+        limits: DatagramLimits,
+        protocol: Box<dyn DatagramProtocol>,
+    ) -> Result<DatagramTransport, ListenError> {
+        let transport = self.bind_datagrams(address, socket, limits, protocol)?;
+        self.start_datagrams(&transport)?;
+        Ok(transport)
+    }
+
+    /// Binds a socket. Nothing is received before the next turn.
+    pub(super) fn bind_datagrams(
+        self: &Rc<Self>,
+        address: Address,
+        socket: &DatagramSocketOptions,
+        limits: DatagramLimits,
         protocol: Box<dyn DatagramProtocol>,
     ) -> Result<DatagramTransport, ListenError> {
         self.may_listen()?;
-        if options.socket.ipv6_only.is_some() && address.is_ipv4() {
-            return Err(ListenError::NotIpv6 { address: address.into(), option: "ipv6_only" });
-        }
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
-        let bind = || self.backend_for_request()?.bind_datagrams(id, address, &options.socket);
-        let (host, is_dual) = bind().map_err(|source| {
+        let bind = || self.backend_for_request().map_err(io::Error::from)?.bind_datagrams(id, &address, socket);
+        let bound = bind().or_else(|refusal| match refusal {
+            ListenRefusal::NoDescriptors(_) if self.end_oldest_lingering() => bind(),
+            refusal => Err(refusal),
+        });
+        let (host, reach) = bound.map_err(|refusal| {
             self.slots.borrow_mut().remove(id);
-            ListenError::Bind { address: address.into(), source }
+            match refusal {
+                ListenRefusal::Locked => ListenError::Locked { address: address.clone() },
+                ListenRefusal::NoDescriptors(source) | ListenRefusal::System(source) => {
+                    ListenError::Bind { address: address.clone(), source }
+                }
+            }
         })?;
         let driver: Weak<Self> = Rc::downgrade(self);
-        let transport = DatagramTransport::new(DatagramState::new(driver, id, host, is_dual, options.limits));
+        let transport = DatagramTransport::new(DatagramState::new(driver, id, host, reach, limits));
         let joint = Rc::new(DatagramJoint::new(transport.clone(), protocol));
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
-            *slot = Slot::Datagrams(Rc::clone(&joint));
+            *slot = Slot::Datagrams(joint);
         }
+        Ok(transport)
+    }
+
+    /// Starts the protocol of a port. A failure closes the port.
+    pub(super) fn start_datagrams(&self, transport: &DatagramTransport) -> Result<(), ListenError> {
+        let id = transport.state().id();
+        let Some(joint) = self.datagram_joint(id) else { return Err(ListenError::ReactorGone) };
         // The loop must not be entered meanwhile: it would call the protocol again.
         let entered = self.context.enter();
         let started = joint.start();
         drop(entered);
         match started {
             Ok(()) if self.is_closed() => Err(ListenError::ReactorGone),
-            Ok(()) => Ok(transport),
+            Ok(()) => Ok(()),
             Err(failure) => {
-                // The protocol may have stopped the port itself, and is then told of the end.
-                if transport.is_listening() {
-                    joint.discard();
-                    self.slots.borrow_mut().remove(id);
-                    self.close_source(id, false, joint);
-                }
+                self.discard_datagrams(transport);
                 Err(ListenError::Protocol(failure))
             }
+        }
+    }
+
+    /// Closes a port whose protocol has not started, and drops the protocol. A protocol that has
+    /// stopped the port itself is told of the end.
+    pub(super) fn discard_datagrams(&self, transport: &DatagramTransport) {
+        let id = transport.state().id();
+        if transport.is_listening()
+            && let Some(joint) = self.datagram_joint(id)
+        {
+            joint.discard();
+            self.slots.borrow_mut().remove(id);
+            self.close_source(id, false, joint);
         }
     }
 
@@ -149,10 +190,12 @@ impl Core {
                 self.backend.borrow_mut().receive(id, true);
                 return;
             }
-            if let Some((ReceivedDatagram { truncated, peer, .. }, data)) = batch.take() {
+            if let Some((datagram, data)) = batch.take() {
                 spent.datagrams += 1;
                 spent.bytes += data.len();
-                self.measured("datagram_received", || joint.datagram_received(data, truncated, &peer.into()));
+                self.measured("datagram_received", || {
+                    joint.datagram_received(data, datagram.truncated, &datagram.peer);
+                });
                 continue;
             }
             match received {
@@ -225,7 +268,7 @@ impl DatagramDriver for Core {
         !self.is_forked_child()
     }
 
-    fn send(&self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+    fn send(&self, id: Id, data: &[u8], to: Destination<'_>) -> DatagramSend {
         match self.awake_backend() {
             Ok(mut backend) => {
                 let result = backend.send_datagram(id, data, to);
@@ -251,7 +294,7 @@ impl DatagramDriver for Core {
     }
 
     fn flush_later(&self, id: Id) {
-        self.later(id, |_, joint| joint.transport().state().flush());
+        self.later(id, |_, joint| joint.transport().state().retry());
     }
 
     fn tell_of_refusal(&self, id: Id) {
@@ -269,7 +312,7 @@ impl DatagramDriver for Core {
         });
     }
 
-    fn connect(&self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
+    fn connect(&self, id: Id, peer: Destination<'_>) -> io::Result<Address> {
         self.awake_backend()?.connect_datagrams(id, peer)
     }
 

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use std::time::Duration;
 use super::backend_invariants::{BackendInvariants, key};
 use super::kernel::{Kernel, News, Owner, Sharing, SimulatedRefusal, SocketId};
 use crate::address::{Address, AddressPair};
-use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue};
+use crate::datagram::{
+    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, Reach,
+};
 use crate::reactor::{
     Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramBatch, DatagramReceive, DialOptions,
     Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
@@ -317,7 +319,7 @@ impl Backend for SimulatedBackend {
     fn receive(&mut self, id: Id, on: bool) {
         let socket = self.socket(id);
         let mut kernel = self.kernel.borrow_mut();
-        if let Some(socket) = socket.filter(|socket| kernel.datagrams(*socket).is_some()) {
+        if let Some(socket) = socket.filter(|socket| kernel.has_datagrams(*socket)) {
             return kernel.set_datagrams_receiving(socket, on);
         }
         self.invariants.asks_to_receive(id, on);
@@ -416,13 +418,25 @@ impl Backend for SimulatedBackend {
     fn bind_datagrams(
         &mut self,
         id: Id,
-        address: SocketAddr,
+        address: &Address,
         options: &DatagramSocketOptions,
-    ) -> io::Result<(SocketAddr, bool)> {
-        let bound = self.kernel.borrow_mut().bind_datagrams(self.owner, self.host, address, options);
-        let (socket, host, is_dual) = bound?;
+    ) -> Result<(Address, Reach), ListenRefusal> {
+        let mut kernel = self.kernel.borrow_mut();
+        let (socket, host, reach) = match address {
+            Address::Inet(address) => {
+                let (socket, host, is_dual) = kernel.bind_datagrams(self.owner, self.host, *address, options)?;
+                let family = if host.is_ipv4() { Reach::Ipv4 } else { Reach::Ipv6 };
+                (socket, host.into(), if is_dual { Reach::Both } else { family })
+            }
+            Address::Unix(name) => {
+                let socket = kernel.bind_unix_datagrams(self.owner, self.host, name, options)?;
+                (socket, address.clone(), Reach::Unix)
+            }
+            Address::Pipe => return Err(io::Error::from(io::ErrorKind::InvalidInput).into()),
+        };
+        drop(kernel);
         self.name(id, socket);
-        Ok((host, is_dual))
+        Ok((host, reach))
     }
 
     fn receive_datagrams(&mut self, id: Id, batch: &mut DatagramBatch) -> DatagramReceive {
@@ -430,10 +444,16 @@ impl Backend for SimulatedBackend {
         self.kernel.borrow_mut().receive_datagrams(socket, batch)
     }
 
-    fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
-        match self.socket(id) {
-            Some(socket) => self.kernel.borrow_mut().send_datagram(socket, data, to),
-            None => DatagramSend::Failed(io::ErrorKind::NotConnected.into()),
+    fn send_datagram(&mut self, id: Id, data: &[u8], to: Destination<'_>) -> DatagramSend {
+        let Some(socket) = self.socket(id) else { return DatagramSend::Failed(io::ErrorKind::NotConnected.into()) };
+        let mut kernel = self.kernel.borrow_mut();
+        match to {
+            Destination::Inet(to) => kernel.send_datagram(socket, data, Some(to)),
+            Destination::Unix(to) => kernel.send_unix_datagram(socket, data, Some(to)),
+            Destination::Peer if kernel.unix_datagrams(socket).is_some() => {
+                kernel.send_unix_datagram(socket, data, None)
+            }
+            Destination::Peer => kernel.send_datagram(socket, data, None),
         }
     }
 
@@ -448,19 +468,33 @@ impl Backend for SimulatedBackend {
         (taken, DatagramSend::Sent)
     }
 
-    fn connect_datagrams(&mut self, id: Id, peer: SocketAddr) -> io::Result<SocketAddr> {
+    fn connect_datagrams(&mut self, id: Id, peer: Destination<'_>) -> io::Result<Address> {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
-        self.kernel.borrow_mut().datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.connect(peer)
+        let mut kernel = self.kernel.borrow_mut();
+        match peer {
+            Destination::Unix(peer) => Ok(kernel.connect_unix_datagrams(socket, peer)?.into()),
+            Destination::Inet(peer) => {
+                Ok(kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.connect(peer)?.into())
+            }
+            Destination::Peer => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     fn set_datagram_option(&mut self, id: Id, option: DatagramOption) -> io::Result<()> {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
-        self.kernel.borrow_mut().datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.set_option(option)
+        let mut kernel = self.kernel.borrow_mut();
+        if let Some(socket) = kernel.unix_datagrams(socket) {
+            return socket.set_option(option);
+        }
+        kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.set_option(option)
     }
 
     fn datagram_option(&self, id: Id, option: DatagramValue) -> io::Result<u32> {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
         let mut kernel = self.kernel.borrow_mut();
+        if let Some(socket) = kernel.unix_datagrams(socket) {
+            return socket.option(option);
+        }
         Ok(kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.option(option))
     }
 

@@ -79,7 +79,7 @@ impl DatagramPeer {
         let mut data = vec![0; ROOM_BYTES];
         let received = self.kernel.borrow_mut().take_datagram(self.socket, &mut data)?;
         data.truncate(received.filled);
-        Some((data, received.peer))
+        Some((data, received.peer.socket_addr()?))
     }
 }
 

@@ -328,7 +328,8 @@ impl Network {
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
     }
 
-    /// Returns the addresses of a reactor's datagram ports, the oldest first.
+    /// Returns the addresses of a reactor's datagram ports: those of UDP, the oldest first, then those
+    /// of UNIX sockets.
     pub fn datagram_ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().datagram_ports(owner))
@@ -342,7 +343,7 @@ impl Network {
     pub fn datagram_peer(&self, address: SocketAddr) -> io::Result<DatagramPeer> {
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(address.ip());
-        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::default());
+        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::new());
         let (socket, address, _) = bound?;
         Ok(DatagramPeer::new(&self.0.kernel, socket, address))
     }

@@ -42,7 +42,6 @@ mod waker;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,13 +63,13 @@ use super::readiness::{self, PolledSource as Polled, PolledStream};
 use super::reported::Readiness;
 use super::socket::{self, Send};
 use super::table::Table;
-use super::udp::{self, BoundUdp, DatagramReceive, no_such_socket};
+use super::udp::{self, DatagramReceive, no_such_socket};
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
 };
 use crate::address::Address;
-use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions};
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions, Destination, Reach};
 use crate::error::AdoptError;
 use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::id::Id;
@@ -209,7 +208,7 @@ impl Backend for Uring {
                     ring.poll(Kind::Poll, id, attempt.socket.as_raw_fd(), PollFlags::OUT, false);
                 }
                 RingSource::Datagrams(datagrams) => {
-                    datagrams.is_armed = false;
+                    datagrams.adopt();
                     ring.poll(Kind::Poll, id, datagrams.socket.as_raw_fd(), READABLE, true);
                 }
                 RingSource::Stream(_) | RingSource::Polled(_) => {}
@@ -416,28 +415,33 @@ impl Backend for Uring {
     fn bind_datagrams(
         &mut self,
         id: Id,
-        address: SocketAddr,
+        address: &Address,
         options: &DatagramSocketOptions,
-    ) -> io::Result<(SocketAddr, bool)> {
+    ) -> Result<(Address, Reach), ListenRefusal> {
         // Sockets that were closed in this turn may still hold their descriptors and addresses.
-        let bound = udp::bind(address, options).or_else(|error| match error {
-            Errno::MFILE | Errno::ADDRINUSE => {
-                self.flush();
-                udp::bind(address, options)
+        let bound = udp::bind(address, options).or_else(|refusal| {
+            let is_held = match &refusal {
+                ListenRefusal::NoDescriptors(_) => true,
+                ListenRefusal::System(error) => error.kind() == io::ErrorKind::AddrInUse,
+                ListenRefusal::Locked => false,
+            };
+            if !is_held {
+                return Err(refusal);
             }
-            error => Err(error),
+            self.flush();
+            udp::bind(address, options)
         });
-        let BoundUdp { socket, host, is_dual } = bound?;
-        self.ring.poll(Kind::Poll, id, socket.as_raw_fd(), READABLE, true);
-        self.table.insert(id, RingSource::Datagrams(Box::new(PolledDatagrams::new(socket))));
-        Ok((host, is_dual))
+        let (source, host, reach) = PolledDatagrams::new(bound?);
+        self.ring.poll(Kind::Poll, id, source.socket.as_raw_fd(), READABLE, true);
+        self.table.insert(id, RingSource::Datagrams(Box::new(source)));
+        Ok((host, reach))
     }
 
     fn receive_datagrams(&mut self, id: Id, batch: &mut DatagramBatch) -> DatagramReceive {
         self.datagrams(id).map_or(DatagramReceive::Empty, |datagrams| datagrams.receive(batch))
     }
 
-    fn send_datagram(&mut self, id: Id, data: &[u8], to: Option<SocketAddr>) -> DatagramSend {
+    fn send_datagram(&mut self, id: Id, data: &[u8], to: Destination<'_>) -> DatagramSend {
         let Some(datagrams) = self.datagrams(id) else { return no_such_socket() };
         let result = datagrams.send(data, to);
         self.await_room(id);

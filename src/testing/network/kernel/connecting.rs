@@ -85,6 +85,11 @@ impl Kernel {
         if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
     }
 
+    /// Returns `true` if a listener of the host has this name.
+    pub(super) fn has_unix_listener(&self, host: IpAddr, name: &UnixAddress) -> bool {
+        self.is_in_use(host, &name.clone().into(), Sharing::default())
+    }
+
     /// Returns `true` if other sockets of the host, or a connection in TIME_WAIT, keep a socket
     /// from binding to the address.
     fn is_in_use(&self, host: IpAddr, address: &Address, sharing: Sharing) -> bool {

@@ -1,4 +1,5 @@
-//! Datagram sockets, and the datagrams between them. The answers are those of Linux, as far as the
+//! Datagram sockets of UDP, and the datagrams between them. Those of UNIX sockets stand in
+//! `unix_datagrams.rs`. The answers are those of Linux, as far as the
 //! table says nothing else:
 //!
 //! | a datagram | fate |
@@ -29,10 +30,10 @@ use crate::datagram::{DatagramOption, DatagramSend, DatagramSocketOptions, Datag
 use crate::reactor::{DatagramBatch, DatagramReceive, ReceivedDatagram};
 
 /// The default size of a socket's buffers in bytes, as on Linux.
-const BUFFER_BYTES: usize = 212_992;
+pub(super) const BUFFER_BYTES: usize = 212_992;
 
 /// Bytes that a datagram takes of a buffer beside its own, so that empty ones are bounded too.
-const COST: usize = 64;
+pub(super) const COST: usize = 64;
 
 /// The indexes of a host's interfaces: the loopback's, and the one to other hosts.
 const LOOPBACK: u32 = 1;
@@ -178,39 +179,51 @@ impl Kernel {
         None
     }
 
+    pub(crate) fn has_datagrams(&self, id: SocketId) -> bool {
+        self.datagrams.contains_key(&id) || self.unix_datagrams.contains_key(&id)
+    }
+
     pub(crate) fn datagrams(&mut self, id: SocketId) -> Option<&mut SimulatedDatagrams> {
         self.datagrams.get_mut(&id)
     }
 
     /// Returns the addresses of an owner's datagram sockets, the oldest first.
     pub(crate) fn datagram_ports(&self, owner: Owner) -> Vec<Address> {
-        let of_owner = self.datagrams.values().filter(|socket| socket.owner == owner);
-        of_owner.map(|socket| socket.bound.into()).collect()
+        let of_owner = self.datagrams.iter().filter(|(_, socket)| socket.owner == owner);
+        let udp = of_owner.map(|(_, socket)| socket.bound.into());
+        udp.chain(self.unix_datagram_ports(owner).map(Address::from)).collect()
     }
 
     pub(super) fn open_datagrams(&self, owner: Owner) -> usize {
-        self.datagrams.values().filter(|socket| socket.owner == owner).count()
+        self.datagrams.values().filter(|socket| socket.owner == owner).count() + self.unix_datagram_ports(owner).count()
     }
 
     /// Closes a datagram socket, if there is one of this id. Its datagrams under way go on.
     pub(super) fn close_datagrams(&mut self, id: SocketId) {
         if let Some(socket) = self.datagrams.remove(&id) {
-            self.note(format_args!("unbind {}", socket.bound));
+            return self.note(format_args!("unbind {}", socket.bound));
         }
+        self.close_unix_datagrams(id);
     }
 
     /// Starts or stops receiving. A socket that is to receive is reported in the next turn.
     pub(crate) fn set_datagrams_receiving(&mut self, id: SocketId, on: bool) {
-        let Some(socket) = self.datagrams.get_mut(&id) else { return };
-        (socket.receiving, socket.asked) = (on, on);
-        let owner = socket.owner;
+        let owner = if let Some(socket) = self.datagrams.get_mut(&id) {
+            (socket.receiving, socket.asked) = (on, on);
+            socket.owner
+        } else if let Some(socket) = self.unix_datagrams.get_mut(&id) {
+            socket.set_receiving(on);
+            socket.owner()
+        } else {
+            return;
+        };
         if on {
             self.make_ready_again(owner, id);
         }
     }
 
     pub(super) fn datagram_news(&mut self, id: SocketId) -> Option<News> {
-        let socket = self.datagrams.get_mut(&id)?;
+        let Some(socket) = self.datagrams.get_mut(&id) else { return self.unix_datagram_news(id) };
         let has_room = socket.blocked && socket.sent_bytes < socket.send_buffer;
         let (owner, has_news) =
             (socket.owner, socket.receiving && (socket.asked || socket.refused || !socket.incoming.is_empty()));
@@ -229,8 +242,7 @@ impl Kernel {
 
     /// Receives datagrams. The batch may end before it is full, though others are there.
     pub(crate) fn receive_datagrams(&mut self, id: SocketId, batch: &mut DatagramBatch) -> DatagramReceive {
-        let Some(socket) = self.datagrams.get_mut(&id) else { return DatagramReceive::Empty };
-        if std::mem::take(&mut socket.refused) {
+        if self.datagrams.get_mut(&id).is_some_and(|socket| std::mem::take(&mut socket.refused)) {
             return DatagramReceive::Refused;
         }
         let short = self.conditions.short_sends;
@@ -251,7 +263,7 @@ impl Kernel {
 
     /// Takes a datagram from the receive buffer, as far as it fits into `room`.
     pub(crate) fn take_datagram(&mut self, id: SocketId, room: &mut [u8]) -> Option<ReceivedDatagram> {
-        let socket = self.datagrams.get_mut(&id)?;
+        let Some(socket) = self.datagrams.get_mut(&id) else { return self.take_unix_datagram(id, room) };
         let Arrived { data, record } = socket.incoming.pop_front()?;
         socket.received_bytes -= data.len() + COST;
         let filled = data.len().min(room.len());
@@ -269,7 +281,7 @@ impl Kernel {
         }
         self.note(format_args!("take   #{number} {from} > {to} {filled}"));
         let truncated = (!is_whole).then_some(Some(data.len()));
-        Some(ReceivedDatagram { filled, truncated, peer: from })
+        Some(ReceivedDatagram { filled, truncated, peer: from.into() })
     }
 
     /// Sends a datagram. `None` sends to the peer.
@@ -569,7 +581,7 @@ impl SimulatedDatagrams {
 }
 
 /// Linux doubles the sizes of buffers that it is asked for.
-fn doubled(bytes: u32) -> usize {
+pub(super) fn doubled(bytes: u32) -> usize {
     (bytes as usize).saturating_mul(2)
 }
 

@@ -28,6 +28,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod unix_datagrams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -45,6 +46,7 @@ pub(crate) use self::sharing::Sharing;
 use self::sockets::Sockets;
 use self::streams::SimulatedStream;
 use self::trace::Trace;
+use self::unix_datagrams::SimulatedUnixDatagrams;
 use super::backend_invariants::FaultList;
 use super::conditions::Conditions;
 use crate::address::Address;
@@ -72,6 +74,7 @@ pub(crate) struct Kernel {
     sockets_made: SocketId,
     datagrams: BTreeMap<SocketId, SimulatedDatagrams>,
     datagrams_sent: u64,
+    unix_datagrams: BTreeMap<SocketId, SimulatedUnixDatagrams>,
     descriptors: BTreeMap<RawFd, SimulatedDescriptor>,
     events: EventQueue,
     /// The ready sockets, by owner.
@@ -145,6 +148,7 @@ impl Kernel {
             sockets_made: 0,
             datagrams: BTreeMap::new(),
             datagrams_sent: 0,
+            unix_datagrams: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             events: EventQueue::default(),
             lists: Vec::new(),
