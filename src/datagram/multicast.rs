@@ -172,11 +172,7 @@ impl DatagramTransport {
             MulticastInterface::Default => InterfaceChoice::Default,
             MulticastInterface::Address(address) => InterfaceChoice::Address(*address),
             MulticastInterface::Index(index) => InterfaceChoice::Index(*index),
-            MulticastInterface::Name(name) => {
-                let index = self.state().driver()?.interface_index(name);
-                let unknown = |source| DatagramError::UnknownInterface { name: name.clone(), source };
-                InterfaceChoice::Index(index.map_err(unknown)?)
-            }
+            MulticastInterface::Name(name) => InterfaceChoice::Index(self.interface_index(name)?),
         })
     }
 }

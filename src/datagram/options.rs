@@ -30,6 +30,8 @@ const QUEUE_BYTES: usize = 256 * 1024;
 pub struct UdpOptions {
     pub(crate) limits: DatagramLimits,
     pub(crate) socket: DatagramSocketOptions,
+    /// The name of the interface that an IPv6 address belongs to.
+    pub(crate) scope: Option<String>,
 }
 
 /// The options that the socket needs.
@@ -70,7 +72,7 @@ const LIMITS: DatagramLimits = DatagramLimits { max_packet: MAX_PACKET_BYTES, qu
 impl UdpOptions {
     /// Default options: datagrams of any length, and an address of its own.
     pub fn new() -> Self {
-        Self { limits: LIMITS, socket: DatagramSocketOptions::new() }
+        Self { limits: LIMITS, socket: DatagramSocketOptions::new(), scope: None }
     }
 
     /// Sets the largest number of bytes that are taken of one datagram (Twisted: `maxPacketSize`).
@@ -112,6 +114,20 @@ impl UdpOptions {
     /// [`NotIpv6`](crate::error::ListenError::NotIpv6).
     pub fn ipv6_only(mut self, on: bool) -> Self {
         self.socket.ipv6_only = Some(on);
+        self
+    }
+
+    /// Sets the network interface that an IPv6 address belongs to, by its name: `eth0` of
+    /// `fe80::1%eth0` (Twisted: a part of `interface`). The name is looked up when the port is bound,
+    /// and replaces the scope number of the address.
+    ///
+    /// Listening fails with [`UnknownInterface`](crate::error::ListenError::UnknownInterface) if
+    /// there is no such interface, and on other systems than Linux, which do not look up names. It
+    /// fails with [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
+    /// [`DatagramTransport::address_on`](crate::DatagramTransport::address_on) makes such an address
+    /// for a peer.
+    pub fn scope(mut self, interface: impl Into<String>) -> Self {
+        self.scope = Some(interface.into());
         self
     }
 

@@ -1,6 +1,7 @@
 //! [`DatagramTransport`]: a datagram port, for its protocol and for code outside of it.
 
 use std::fmt;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::rc::Rc;
 
 use super::driver::{DatagramOption, DatagramValue};
@@ -90,6 +91,30 @@ impl DatagramTransport {
     /// no route, or the loop [waits](crate::Reactor::is_waiting).
     pub fn connect(&self, peer: &Address) -> Result<(), DatagramError> {
         self.0.connect(peer)
+    }
+
+    /// Returns an IPv6 address on a network interface that is given by its name, such as a
+    /// link-local one: `fe80::1` and `eth0` are `fe80::1%eth0`. The index of the interface becomes
+    /// the scope of the address, so that [`write`](Self::write) takes it as it takes a peer's.
+    /// (Twisted: `write` takes the text.) Linux only, as the name in [`MulticastInterface`].
+    ///
+    /// ```no_run
+    /// # use ropewalk::{DatagramTransport, Result};
+    /// # fn example(port: &DatagramTransport) -> Result<()> {
+    /// let neighbour = port.address_on("[fe80::1]:5353".parse()?, "eth0")?;
+    /// port.write(b"hello", &neighbour)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`UnknownInterface`](DatagramError::UnknownInterface),
+    /// [`NotListening`](DatagramError::NotListening).
+    ///
+    /// [`MulticastInterface`]: super::MulticastInterface
+    pub fn address_on(&self, mut address: SocketAddrV6, interface: &str) -> Result<Address, DatagramError> {
+        address.set_scope_id(self.interface_index(interface)?);
+        Ok(SocketAddr::V6(address).into())
     }
 
     /// Returns the address of the port (Twisted: `getHost`). A port on all addresses that is
@@ -209,6 +234,11 @@ impl DatagramTransport {
     /// As [`set_broadcast_allowed`](Self::set_broadcast_allowed).
     pub fn send_buffer_bytes(&self) -> Result<u32, DatagramError> {
         self.value("send_buffer_bytes", DatagramValue::SendBuffer)
+    }
+
+    pub(super) fn interface_index(&self, name: &str) -> Result<u32, DatagramError> {
+        let index = self.0.driver()?.interface_index(name);
+        index.map_err(|source| DatagramError::UnknownInterface { name: name.to_owned(), source })
     }
 
     pub(super) fn set(&self, name: &'static str, option: DatagramOption) -> Result<(), DatagramError> {

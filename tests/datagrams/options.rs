@@ -1,7 +1,9 @@
 //! Options at the socket.
 
+use std::net::{Ipv6Addr, SocketAddrV6};
+
 use super::*;
-use ropewalk::error::DatagramError;
+use ropewalk::error::{DatagramError, ListenError};
 
 /// The sizes of the buffers reach the socket, before the bind and later.
 #[test]
@@ -96,5 +98,51 @@ fn a_callback_is_measured() {
         run_until(&reactor, || log.has("received hello"));
         let longest = reactor.snapshot().longest_callback.expect("there was a call");
         assert_eq!((longest.callback, longest.connection), ("datagram_received", None));
+    });
+}
+
+/// Returns a link-local address of this host, and the name of its interface.
+fn link_local() -> Option<(Ipv6Addr, String)> {
+    // A line is the address in 32 digits, the index, the length of the prefix, the scope, flags, and
+    // the name.
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let found = table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ip = u128::from_str_radix(words.first()?, 16).ok().map(Ipv6Addr::from)?;
+        ip.is_unicast_link_local().then_some((ip, (*words.last()?).to_owned()))
+    });
+    if found.is_none() {
+        println!("skipped: no interface has a link-local address");
+    }
+    found
+}
+
+/// An address of a link belongs to an interface, which has a name. An unknown name is an error, and
+/// so is a name for an address of IPv4.
+#[test]
+fn an_interface_is_named() {
+    on_each(|reactor| {
+        let listen = |address: &str, name: &str| {
+            let options = UdpOptions::new().scope(name);
+            reactor.listen_udp(address.parse().expect("an address"), &options, Recorder::new(&Log::default()))
+        };
+        let unknown = listen(LOCAL[1], "no-such-interface");
+        assert!(matches!(unknown, Err(ListenError::UnknownInterface { name, .. }) if name == "no-such-interface"));
+        let other = listen(LOCAL[0], "lo");
+        assert!(matches!(other, Err(ListenError::NotIpv6 { option: "scope", .. })), "{other:?}");
+        let port = listen(LOCAL[1], "lo").expect("a port");
+        let to = "[fe80::1]:9".parse().expect("an address");
+        let unknown = port.address_on(to, "no-such-interface");
+        assert!(matches!(unknown, Err(DatagramError::UnknownInterface { .. })), "{unknown:?}");
+        assert_eq!(port.address_on(to, "lo").expect("an address").to_string(), "[fe80::1%1]:9");
+        let Some((ip, name)) = link_local() else { return };
+        let log = Log::default();
+        let at = SocketAddrV6::new(ip, 0, 0, 0);
+        let port = reactor.listen_udp(at.into(), &UdpOptions::new().scope(&name), Recorder::new(&log)).expect("a port");
+        let number = port.host().port().expect("a number");
+        let itself = port.address_on(SocketAddrV6::new(ip, number, 0, 0), &name).expect("an address");
+        assert_eq!(itself, port.host());
+        port.write(b"hello", &itself).expect("it is sent");
+        run_until(&reactor, || log.has("received hello"));
     });
 }

@@ -5,12 +5,15 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use std::{fs, thread};
 
 use super::*;
 use ropewalk::address::{UnixAddress, UnixAddressError};
 use ropewalk::datagram::{MulticastInterface, UnixDatagramOptions};
 use ropewalk::error::{ConnectDatagramError, DatagramError, ListenError};
+use ropewalk::testing::{Conditions, Network};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A folder of its own for a test, removed at its end.
 pub(super) struct Folder(PathBuf);
@@ -419,5 +422,107 @@ fn a_port_that_cannot_be_connected_is_an_error() {
         assert!(matches!(error, Err(ConnectDatagramError::Listen(ListenError::Protocol(_)))), "{error:?}");
         assert!(!folder.path("client").exists() && !folder.path("client.lock").exists());
         assert_eq!(log.all(), ["started"]);
+    });
+}
+
+/// The simulated network has UNIX sockets for datagrams, with Linux' answers: names belong to a
+/// host, a full receiver holds up its own datagrams, and a peer that is gone refuses.
+#[test]
+fn a_simulated_host_has_unix_sockets() {
+    let network = Network::new(1);
+    let (one, other) = (network.reactor([10, 0, 0, 1].into()), network.reactor([10, 0, 0, 2].into()));
+    let [server, client] = ["server", "client"].map(abstract_name);
+    let (log, answers) = (Log::default(), Log::default());
+    let port = listen_unix(&one, &server, Recorder::echo(&log));
+    let taken = one.listen_unix_datagram(&server, &UnixDatagramOptions::new(), Recorder::new(&log));
+    assert!(matches!(&taken, Err(ListenError::Bind { source, .. }) if source.kind() == ErrorKind::AddrInUse));
+    let away = other.connect_unix_datagram(&server, &client, &UnixDatagramOptions::new(), Recorder::new(&log));
+    assert!(matches!(away, Err(ConnectDatagramError::Connect(DatagramError::Connect { .. }))), "{away:?}");
+    let options = UnixDatagramOptions::new().max_packet_bytes(3);
+    let asker = one.connect_unix_datagram(&server, &client, &options, Recorder::new(&answers)).expect("a port");
+    for data in ["one", "", "three"] {
+        asker.write_to_peer(data.as_bytes()).expect("it is sent");
+    }
+    network.settle().expect("they arrive");
+    assert_eq!(answers.all(), ["started", "received one", "received ", "truncated thr of Some(5)"]);
+    assert_eq!(log.all(), ["started", "received one", "received ", "received three"]);
+    assert_eq!(network.datagram_ports(&one), [port.host(), asker.host()]);
+    port.pause_receiving();
+    let many = 30;
+    (0..many).for_each(|_| asker.write_to_peer(b"x").expect("it is sent, or queued"));
+    network.settle().expect("it is driven");
+    assert!(asker.queued_bytes() > 0, "the receiver is not full");
+    port.resume_receiving();
+    network.settle().expect("they arrive");
+    assert_eq!((log.count("received x"), answers.count("received x"), asker.queued_bytes()), (many, many, 0));
+    drop(port.stop_listening());
+    network.settle().expect("it stops");
+    let error = asker.write_to_peer(b"lost").expect_err("there is no socket");
+    assert!(matches!(&error, DatagramError::Send { source, .. } if source.kind() == ErrorKind::ConnectionRefused));
+    network.settle().expect("it is told");
+    assert_eq!(answers.count("refused"), 1);
+    let again = listen_unix(&one, &server, Recorder::new(&log));
+    asker.write_to_peer(b"again").expect("it is sent");
+    network.settle().expect("it arrives");
+    assert!(log.has("received again"));
+    for stopped in [again.stop_listening(), asker.stop_listening()] {
+        network.settle().expect("they stop");
+        assert!(stopped.is_called());
+    }
+    assert_eq!(network.open_sockets(&one), 0);
+}
+
+/// Each datagram arrives, in order, on simulated hosts whose sockets are full for no reason and
+/// whose receives are short.
+#[test]
+fn a_rough_host_loses_no_unix_datagram() {
+    for seed in 0..u64::from(seeds(20, 300)) {
+        let network = Network::with_conditions(seed, Conditions::rough(seed));
+        let reactor = network.reactor([10, 0, 0, 1].into());
+        let (log, client) = (Log::default(), Log::default());
+        let port = listen_unix(&reactor, &abstract_name("server"), Recorder::echo(&log));
+        let asking = listen_unix(&reactor, &abstract_name("client"), Recorder::new(&client));
+        let sent: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        for data in &sent {
+            asking.write(data.as_bytes(), &port.host()).expect("it is sent, or queued");
+        }
+        let hour = Duration::from_secs(3600);
+        network.run_until(hour, || client.count("received") == 100).expect("they come back");
+        let expected: Vec<String> = sent.iter().map(|data| format!("received {data}")).collect();
+        assert_eq!((&log.all()[1..], &client.all()[1..]), (&expected[..], &expected[..]), "seed {seed}");
+    }
+}
+
+/// Descriptors at their limit are an error that leaves no file, and the port can be made later.
+#[test]
+fn a_lack_of_descriptors_is_an_error() {
+    own_process!();
+    on_each(|reactor| {
+        let (folder, log) = (Folder::new(), Log::default());
+        let options = UnixDatagramOptions::new().want_pid(true);
+        let listen = || reactor.listen_unix_datagram(&folder.address("server"), &options, Recorder::new(&log));
+        let peer = folder.peer("peer");
+        let before = descriptors();
+        for spare in [0, 1] {
+            let mut taken = Vec::new();
+            let limit = getrlimit(Resource::Nofile);
+            let current = Some(before as u64 + 8);
+            setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum }).expect("the soft limit");
+            while let Ok(one) = peer.try_clone() {
+                taken.push(one);
+            }
+            taken.truncate(taken.len() - spare);
+            let result = listen();
+            setrlimit(Resource::Nofile, limit).expect("the soft limit");
+            drop(taken);
+            // With one descriptor there is a socket, and none for the lock.
+            let Err(ListenError::Bind { .. }) = result else { panic!("{spare} spare: {result:?}") };
+            assert!(!folder.path("server").exists());
+        }
+        assert_eq!(descriptors(), before);
+        let port = listen().expect("a port");
+        peer.send_to(b"hello", folder.path("server")).expect("it is sent");
+        run_until(&reactor, || log.has("received hello"));
+        result_of(&reactor, port.stop_listening()).expect("it stops");
     });
 }

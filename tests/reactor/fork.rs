@@ -45,10 +45,10 @@ mod system {
 }
 
 /// A forked child, and what it did: ends with what `act` says, a line if something was wrong.
-struct Child(Pid);
+pub(super) struct Child(Pid);
 
 impl Child {
-    fn new(act: impl FnOnce()) -> Self {
+    pub(super) fn new(act: impl FnOnce()) -> Self {
         match system::forked() {
             0 => {
                 let code = i32::from(catch_unwind(AssertUnwindSafe(act)).is_err());
@@ -60,7 +60,7 @@ impl Child {
 
     /// Waits for its end, while the loop of this process turns if there is one.
     #[track_caller]
-    fn ends_well(self, mut meanwhile: impl FnMut()) {
+    pub(super) fn ends_well(self, mut meanwhile: impl FnMut()) {
         let until = Instant::now() + LIMIT;
         loop {
             if let Some((_, status)) = waitpid(Some(self.0), WaitOptions::NOHANG).unwrap() {
@@ -78,12 +78,12 @@ impl Child {
 }
 
 /// A path that no other test has.
-fn path(name: &str) -> PathBuf {
+pub(super) fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("ropewalk-fork-{}-{name}", getpid().as_raw_nonzero()))
 }
 
 /// The lock beside the file of a UNIX socket.
-fn lock_of(file: &Path) -> PathBuf {
+pub(super) fn lock_of(file: &Path) -> PathBuf {
     file.with_file_name(format!("{}.lock", file.file_name().unwrap().display()))
 }
 

@@ -10,6 +10,7 @@ mod custom_events;
 mod descriptors;
 mod foreign_descriptors;
 mod fork;
+mod fork_datagrams;
 mod group;
 mod group_ends;
 mod group_signals;

@@ -73,15 +73,29 @@ impl Reactor {
         options: &UdpOptions,
         protocol: impl DatagramProtocol,
     ) -> Result<DatagramTransport, ListenError> {
-        let address = unmapped(address);
-        if options.socket.ipv6_only.is_some() && address.is_ipv4() {
-            return Err(ListenError::NotIpv6 { address: address.into(), option: "ipv6_only" });
-        }
+        let address = self.0.udp_address(unmapped(address), options)?;
         self.0.listen_datagrams(address.into(), &options.socket, options.limits, Box::new(protocol))
     }
 }
 
 impl Core {
+    /// Adds the scope of the named interface to an address, and checks that the options fit its
+    /// family.
+    fn udp_address(&self, address: SocketAddr, options: &UdpOptions) -> Result<SocketAddr, ListenError> {
+        let scope = options.scope.as_ref();
+        let for_ipv6 = options.socket.ipv6_only.map(|_| "ipv6_only").or(scope.map(|_| "scope"));
+        let Some(option) = for_ipv6 else { return Ok(address) };
+        let SocketAddr::V6(mut v6) = address else {
+            return Err(ListenError::NotIpv6 { address: address.into(), option });
+        };
+        if let Some(name) = scope {
+            let index = self.interface_index(name);
+            let unknown = |source| ListenError::UnknownInterface { name: name.clone(), source };
+            v6.set_scope_id(index.map_err(unknown)?);
+        }
+        Ok(v6.into())
+    }
+
     /// Binds a socket and starts a protocol on it.
     pub(super) fn listen_datagrams(
         self: &Rc<Self>,
