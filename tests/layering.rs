@@ -181,7 +181,7 @@ const UNSAFE: &[&str] = &[
     "reactor/process.rs",
     "reactor/children/exec.rs",
     "reactor/backend/outstanding.rs",
-    "reactor/backend/recvmmsg.rs",
+    "reactor/backend/mmsg.rs",
     "reactor/backend/uring/buffers.rs",
     "reactor/backend/uring/ring.rs",
 ];

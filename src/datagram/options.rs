@@ -42,6 +42,8 @@ pub(crate) struct DatagramSocketOptions {
     pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) broadcast: bool,
+    /// If `true`, the system carries runs of datagrams as one.
+    pub(crate) segmentation_offload: bool,
     /// The sizes of the system's buffers, in bytes. `None` leaves them to the system.
     pub(crate) receive_buffer: Option<u32>,
     pub(crate) send_buffer: Option<u32>,
@@ -58,6 +60,7 @@ impl DatagramSocketOptions {
             reuse_address: false,
             reuse_port: false,
             broadcast: false,
+            segmentation_offload: false,
             receive_buffer: None,
             send_buffer: None,
             mode: MODE,
@@ -67,7 +70,8 @@ impl DatagramSocketOptions {
 }
 
 /// The limits with which a port begins.
-const LIMITS: DatagramLimits = DatagramLimits { max_packet: MAX_PACKET_BYTES, queue: QUEUE_BYTES, collects: false };
+const LIMITS: DatagramLimits =
+    DatagramLimits { max_packet: MAX_PACKET_BYTES, queue: QUEUE_BYTES, coalesces: false, collects: false };
 
 impl UdpOptions {
     /// Default options: datagrams of any length, and an address of its own.
@@ -105,6 +109,21 @@ impl UdpOptions {
     /// sends it first. Writes outside of these callbacks leave at once.
     pub fn collect_writes(mut self, on: bool) -> Self {
         self.limits.collects = on;
+        self
+    }
+
+    /// Lets the system carry runs of datagrams as one: those of one length, from one peer or to one
+    /// (`UDP_GRO`, `UDP_SEGMENT`, Linux 5.0). Off by default. A port that exchanges many datagrams
+    /// with few peers, as QUIC does, then takes a fraction of the CPU time.
+    ///
+    /// Nothing else changes: datagrams are delivered one by one, with their lengths, and leave so. On
+    /// the way out, only queued datagrams make a run: [`collect_writes`](Self::collect_writes) as
+    /// well. Runs that a device or a path does not take leave as single datagrams.
+    ///
+    /// Listening fails if the system has no such option. On a simulated network it has no effect.
+    pub fn segmentation_offload(mut self, on: bool) -> Self {
+        self.limits.coalesces = on;
+        self.socket.segmentation_offload = on;
         self
     }
 

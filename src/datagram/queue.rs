@@ -15,6 +15,10 @@ use crate::address::UnixAddress;
 /// Bytes that a datagram counts beside its own. 64: about the size of its entry, rounded up.
 pub(crate) const COST: usize = 64;
 
+/// Bytes of the datagrams that leave together as a [`Run`]. 65,000: the system takes as many as one
+/// datagram may have, which is 65,535 with its headers.
+const MOST_RUN_BYTES: usize = 65_000;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DatagramQueue {
@@ -34,6 +38,17 @@ pub(crate) struct DatagramQueue {
 struct QueuedDatagram {
     length: usize,
     to: Option<SocketAddr>,
+}
+
+/// Datagrams of one length to one destination, in order. The last may be shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run<'a> {
+    /// The bytes of all of them.
+    pub(crate) data: &'a [u8],
+    pub(crate) to: Destination<'a>,
+    pub(crate) count: usize,
+    /// The length of the first.
+    pub(crate) length: usize,
 }
 
 impl DatagramQueue {
@@ -58,13 +73,31 @@ impl DatagramQueue {
     }
 
     /// Returns the first datagrams, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], Destination<'_>)> {
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Destination<'_>)> {
+        self.runs(1).map(|run| (run.data, run.to))
+    }
+
+    /// Returns the first datagrams, in order, in runs of up to `most`.
+    pub(crate) fn runs(&self, most: usize) -> impl Iterator<Item = Run<'_>> {
         let receiver = self.receiver();
         let mut rest = &self.bytes[self.start..];
-        self.entries.iter().map(move |entry| {
-            let (data, behind) = rest.split_at(entry.length);
+        let mut entries = self.entries.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = *entries.next()?;
+            let (mut count, mut bytes, mut last) = (1, first.length, first.length);
+            while count < most && last == first.length {
+                let fits = |next: &&QueuedDatagram| {
+                    next.to == first.to
+                        && (1..=first.length).contains(&next.length)
+                        && bytes + next.length <= MOST_RUN_BYTES
+                };
+                let Some(next) = entries.next_if(fits) else { break };
+                (count, bytes, last) = (count + 1, bytes + next.length, next.length);
+            }
+            let (data, behind) = rest.split_at(bytes);
             rest = behind;
-            (data, entry.to.map_or(receiver, Destination::Inet))
+            Some(Run { data, to: first.to.map_or(receiver, Destination::Inet), count, length: first.length })
         })
     }
 
@@ -113,6 +146,35 @@ mod tests {
 
     fn to(port: u16) -> Option<SocketAddr> {
         Some(([127, 0, 0, 1], port).into())
+    }
+
+    /// Runs have datagrams of one length and one destination, up to a shorter one, which ends them.
+    #[test]
+    fn runs_have_one_length() {
+        let mut queue = DatagramQueue::new(1_000_000);
+        let sent =
+            [(4, 1), (4, 1), (3, 1), (3, 1), (4, 1), (0, 1), (0, 1), (4, 1), (4, 2), (5, 2), (5, 2), (5, 2), (5, 2)];
+        for (length, port) in sent {
+            assert!(queue.push(&[port as u8; 5][..length], to(port)));
+        }
+        let runs =
+            |most: usize| queue.runs(most).map(|run| (run.count, run.length, run.data.len())).collect::<Vec<_>>();
+        let alone = sent.map(|(length, _)| (1, length, length));
+        assert_eq!(runs(1), alone);
+        let expected =
+            [(3, 4, 11), (1, 3, 3), (1, 4, 4), (1, 0, 0), (1, 0, 0), (1, 4, 4), (1, 4, 4), (3, 5, 15), (1, 5, 5)];
+        assert_eq!(runs(3), expected);
+        assert!(
+            queue
+                .runs(3)
+                .all(|run| run.data.iter().all(|byte| Some(run.to) == to((*byte).into()).map(Destination::Inet)))
+        );
+        // A run is not longer than one datagram may be.
+        let mut queue = DatagramQueue::new(1_000_000);
+        for _ in 0..5 {
+            assert!(queue.push(&[0; 30_000], to(1)));
+        }
+        assert_eq!(queue.runs(64).map(|run| run.count).collect::<Vec<_>>(), [2, 2, 1]);
     }
 
     /// Datagrams leave in order, with their boundaries and destinations, empty ones too.

@@ -51,6 +51,8 @@ pub(crate) struct DatagramState {
     /// A timer runs that calls `retry`.
     is_retry_due: Cell<bool>,
     is_paused: Cell<bool>,
+    /// The system may hand several datagrams over as one.
+    coalesces: bool,
     /// Writes of callbacks are collected ([`UdpOptions::collect_writes`](super::UdpOptions)).
     collects: bool,
     /// Such a callback may run at present.
@@ -102,6 +104,8 @@ pub(crate) struct DatagramLimits {
     pub(crate) max_packet: usize,
     /// Bytes that may be queued.
     pub(crate) queue: usize,
+    /// The system may hand several datagrams over as one.
+    pub(crate) coalesces: bool,
     /// Writes of callbacks are collected.
     pub(crate) collects: bool,
 }
@@ -123,6 +127,7 @@ impl DatagramState {
             lanes: RefCell::new(DatagramLanes::new(limits.queue)),
             is_retry_due: Cell::new(false),
             is_paused: Cell::new(false),
+            coalesces: limits.coalesces,
             collects: limits.collects,
             is_collecting: Cell::new(false),
             is_refused: Cell::new(false),
@@ -144,6 +149,10 @@ impl DatagramState {
 
     pub(super) fn max_packet(&self) -> usize {
         self.max_packet
+    }
+
+    pub(crate) fn coalesces(&self) -> bool {
+        self.coalesces
     }
 
     pub(super) fn counts(&self) -> DatagramCounts {

@@ -8,6 +8,7 @@ mod callbacks;
 mod connected;
 mod floods;
 mod multicast;
+mod offload;
 mod options;
 mod peers;
 mod sending;

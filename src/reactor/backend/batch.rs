@@ -1,5 +1,7 @@
 //! [`DatagramBatch`]: the datagrams of one receive, and room for them.
 
+use std::num::NonZeroUsize;
+
 use crate::address::Address;
 
 /// Datagrams that one call receives at most. 64: then the call itself costs little beside its
@@ -10,14 +12,28 @@ pub(crate) const BATCH: usize = 64;
 /// cache.
 const GAP: usize = 64;
 
-/// A received datagram.
+/// Bytes of a room for datagrams that the system has put together: as many as one datagram may have.
+const COALESCED_BYTES: usize = 65_535;
+
+/// A received datagram, or several of one peer, one behind the other.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReceivedDatagram {
-    /// Number of its bytes in the batch.
+    /// Number of bytes in the batch.
     pub(crate) filled: usize,
+    /// The length of each of several datagrams, of which the last may be shorter.
+    pub(crate) each: Option<NonZeroUsize>,
     /// The datagram was longer than its room. Its whole length, where the system reports it.
     pub(crate) truncated: Option<Option<usize>>,
     pub(crate) peer: Address,
+}
+
+/// A datagram that was taken out of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TakenDatagram<'a> {
+    pub(crate) data: &'a [u8],
+    /// The datagram was longer than `data`. Its whole length, where the system reports it.
+    pub(crate) truncated: Option<Option<usize>>,
+    pub(crate) peer: &'a Address,
 }
 
 /// See the module.
@@ -26,16 +42,21 @@ pub(crate) struct DatagramBatch {
     room: Vec<u8>,
     /// Bytes that are taken of one datagram.
     most: usize,
+    /// The system may put several datagrams into one room.
+    coalesces: bool,
     received: Vec<ReceivedDatagram>,
-    /// Number of datagrams that were taken out.
+    /// Number of rooms that were taken out.
     taken: usize,
+    /// Number of bytes that were taken out of the next room.
+    taken_bytes: usize,
 }
 
 impl DatagramBatch {
-    /// Empties the batch, and makes room for datagrams of up to `most` bytes.
-    pub(crate) fn prepare(&mut self, most: usize) {
+    /// Empties the batch, and makes room for datagrams of up to `most` bytes, and for several in one
+    /// room if the socket `coalesces` them.
+    pub(crate) fn prepare(&mut self, most: usize, coalesces: bool) {
         self.clear();
-        self.most = most;
+        (self.most, self.coalesces) = (most, coalesces);
         let length = BATCH * self.stride();
         if self.room.len() < length {
             // Memory that is asked for as zeros is provided by the system when it is written to.
@@ -46,13 +67,19 @@ impl DatagramBatch {
     /// Removes all datagrams.
     pub(crate) fn clear(&mut self) {
         self.received.clear();
-        self.taken = 0;
+        (self.taken, self.taken_bytes) = (0, 0);
+    }
+
+    /// Returns `true` if the system may put several datagrams into one room.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn coalesces(&self) -> bool {
+        self.coalesces
     }
 
     /// Returns the rooms that are free, one for each datagram.
     pub(crate) fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let (most, stride) = (self.most, self.stride());
-        self.room.chunks_exact_mut(stride).take(BATCH).skip(self.received.len()).map(move |room| &mut room[..most])
+        let (bytes, stride) = (self.room_bytes(), self.stride());
+        self.room.chunks_exact_mut(stride).take(BATCH).skip(self.received.len()).map(move |room| &mut room[..bytes])
     }
 
     /// Records a datagram that is in the first of the free [rooms](Self::rooms).
@@ -61,11 +88,19 @@ impl DatagramBatch {
     }
 
     /// Takes the next datagram.
-    pub(crate) fn take(&mut self) -> Option<(&ReceivedDatagram, &[u8])> {
-        let datagram = self.received.get(self.taken)?;
-        let start = self.taken * (self.most + GAP);
-        self.taken += 1;
-        Some((datagram, &self.room[start..start + datagram.filled]))
+    pub(crate) fn take(&mut self) -> Option<TakenDatagram<'_>> {
+        let start = self.taken * self.stride() + self.taken_bytes;
+        let ReceivedDatagram { filled, each, truncated, peer } = self.received.get(self.taken)?;
+        let rest = filled - self.taken_bytes;
+        let length = each.map_or(rest, |each| each.get().min(rest));
+        if length == rest {
+            (self.taken, self.taken_bytes) = (self.taken + 1, 0);
+        } else {
+            self.taken_bytes += length;
+        }
+        // A room for several datagrams has more than is taken of one.
+        let truncated = if length > self.most { Some(Some(length)) } else { *truncated };
+        Some(TakenDatagram { data: &self.room[start..start + length.min(self.most)], truncated, peer })
     }
 
     /// Returns `true` if all datagrams were taken.
@@ -78,8 +113,12 @@ impl DatagramBatch {
         self.received.len() == BATCH
     }
 
+    fn room_bytes(&self) -> usize {
+        if self.coalesces { COALESCED_BYTES.max(self.most) } else { self.most }
+    }
+
     fn stride(&self) -> usize {
-        self.most + GAP
+        self.room_bytes() + GAP
     }
 }
 
@@ -94,21 +133,46 @@ mod tests {
         assert!(batch.is_empty() && batch.take().is_none());
         let peer = Address::Inet(([127, 0, 0, 1], 7).into());
         for most in [3, 0, 70_000] {
-            batch.prepare(most);
+            batch.prepare(most, false);
             assert_eq!(batch.rooms().count(), BATCH);
             for number in 0..BATCH as u8 {
                 let room = batch.rooms().next().expect("there is room");
                 assert_eq!(room.len(), most);
                 room.fill(number);
-                batch.push(ReceivedDatagram { filled: most, truncated: None, peer: peer.clone() });
+                batch.push(ReceivedDatagram { filled: most, each: None, truncated: None, peer: peer.clone() });
             }
             assert!(batch.rooms().next().is_none());
             for number in 0..BATCH as u8 {
                 assert!(!batch.is_empty());
-                let (datagram, data) = batch.take().expect("a datagram");
-                assert_eq!((datagram.filled, data), (most, &vec![number; most][..]));
+                let datagram = batch.take().expect("a datagram");
+                assert_eq!((datagram.data, datagram.truncated), (&vec![number; most][..], None));
             }
             assert!(batch.is_empty() && batch.take().is_none());
         }
+    }
+
+    /// Datagrams that the system has put together come out one by one, each cut to the length that is
+    /// taken, beside those that came alone.
+    #[test]
+    fn coalesced_datagrams_come_out_one_by_one() {
+        let mut batch = DatagramBatch::default();
+        let peer = Address::Inet(([127, 0, 0, 1], 7).into());
+        batch.prepare(4, true);
+        for (bytes, each) in
+            [(&b"aaaaabbbbbcc"[..], NonZeroUsize::new(5)), (b"", None), (b"ddd", None), (b"eeff", NonZeroUsize::new(2))]
+        {
+            let room = batch.rooms().next().expect("there is room");
+            assert_eq!(room.len(), COALESCED_BYTES);
+            room[..bytes.len()].copy_from_slice(bytes);
+            batch.push(ReceivedDatagram { filled: bytes.len(), each, truncated: None, peer: peer.clone() });
+        }
+        let cut = Some(Some(5));
+        let expected: [(&[u8], _); 7] =
+            [(b"aaaa", cut), (b"bbbb", cut), (b"cc", None), (b"", None), (b"ddd", None), (b"ee", None), (b"ff", None)];
+        for (data, truncated) in expected {
+            assert!(!batch.is_empty());
+            assert_eq!(batch.take(), Some(TakenDatagram { data, truncated, peer: &peer }));
+        }
+        assert!(batch.is_empty() && batch.take().is_none());
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct PolledDatagrams {
     file: Option<SocketFile>,
     pub(super) socket: OwnedFd,
     is_unix: bool,
+    /// Runs of datagrams leave as one.
+    offload: bool,
     /// There may be a datagram, or an error to receive.
     is_readable: bool,
     /// There may be room, which the poller has reported since the last full send.
@@ -38,11 +40,12 @@ impl PolledDatagrams {
     /// Makes a source that is registered for reading. Its readiness is unknown. Returns the address
     /// of the socket too, and the addresses that it reaches.
     pub(super) fn new(bound: BoundDatagrams) -> (Self, Address, Reach) {
-        let BoundDatagrams { socket, host, reach, file } = bound;
+        let BoundDatagrams { socket, host, reach, file, is_offloaded } = bound;
         let source = Self {
             file,
             socket,
             is_unix: reach == Reach::Unix,
+            offload: is_offloaded,
             is_readable: false,
             is_writable: false,
             is_receiving: true,
@@ -103,7 +106,7 @@ impl PolledDatagrams {
 
     /// Sends the first datagrams of a queue.
     pub(super) fn send_queue(&mut self, queue: &DatagramQueue) -> (usize, DatagramSend) {
-        let (taken, result) = udp::send_queue(self.socket.as_fd(), queue);
+        let (taken, result) = udp::send_queue(self.socket.as_fd(), queue, &mut self.offload);
         self.note_result(&result);
         (taken, result)
     }

@@ -77,14 +77,14 @@ mod datagrams;
 mod fine_timer;
 mod foreign;
 mod mio;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod mmsg;
 mod options;
 mod outstanding;
 mod pipe;
 mod pipe_threads;
 mod poller;
 mod readiness;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod recvmmsg;
 mod reported;
 pub(super) mod socket;
 mod socket_file;
@@ -119,9 +119,9 @@ use crate::transport::send_queue::InFlight;
 pub(in crate::reactor) use self::adopted::prepare_named;
 pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
-pub(crate) use self::batch::DatagramBatch;
 #[cfg(feature = "testing")]
 pub(crate) use self::batch::ReceivedDatagram;
+pub(crate) use self::batch::{DatagramBatch, TakenDatagram};
 pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};

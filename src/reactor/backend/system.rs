@@ -35,6 +35,7 @@ use super::batch::DatagramBatch;
 use super::batch::ReceivedDatagram;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use crate::address::UnixAddress;
+use crate::datagram::DatagramQueue;
 use crate::transport::driver::Credentials;
 
 /// Flags of each send: a lost peer is an error, never a signal, and no call waits.
@@ -230,7 +231,7 @@ pub(super) fn receive_datagrams(
     is_unix: bool,
     batch: &mut DatagramBatch,
 ) -> rustix::io::Result<()> {
-    use super::recvmmsg::{INET_BYTES, UNIX_BYTES, receive};
+    use super::mmsg::{INET_BYTES, UNIX_BYTES, receive};
     if is_unix { receive::<UNIX_BYTES>(socket, batch) } else { receive::<INET_BYTES>(socket, batch) }
 }
 
@@ -260,8 +261,35 @@ pub(super) fn receive_datagrams(
             None => continue,
         };
         let truncated = received.flags.contains(ReturnFlags::TRUNC).then_some(None);
-        batch.push(ReceivedDatagram { filled: received.bytes, truncated, peer });
+        batch.push(ReceivedDatagram { filled: received.bytes, each: None, truncated, peer });
     }
+}
+
+/// Sends the first datagrams of a queue, in runs of up to `most`. Returns the number of datagrams
+/// that were sent.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn send_datagrams(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -> rustix::io::Result<usize> {
+    super::mmsg::send(socket, queue, most)
+}
+
+/// Sends the first datagram of a queue: this system has no call for several.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn send_datagrams(socket: BorrowedFd<'_>, queue: &DatagramQueue, _most: usize) -> rustix::io::Result<usize> {
+    let Some(first) = queue.runs(1).next() else { return Ok(0) };
+    super::udp::send_one(socket, first.data, first.to)?;
+    Ok(1)
+}
+
+/// Lets a UDP socket receive runs of datagrams as one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn coalesce_datagrams(socket: BorrowedFd<'_>) -> io::Result<()> {
+    super::mmsg::coalesce(socket)
+}
+
+/// Fails: this system has no such option.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn coalesce_datagrams(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Err(unsupported("the socket option UDP_GRO"))
 }
 
 /// Sets the interface through which datagrams to IPv4 groups leave.

@@ -4,10 +4,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use super::batch::DatagramBatch;
 #[cfg(test)]
@@ -16,11 +16,15 @@ use super::socket::{local_address, unix_address};
 use super::socket_file::SocketFile;
 use super::system::{self, SENDING};
 use super::{ListenRefusal, unix_datagrams};
-use crate::address::Address;
+use crate::address::{Address, UnixAddress};
 use crate::datagram::{
     DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, InterfaceChoice,
     Reach,
 };
+
+/// Datagrams that the system carries as one at most. 64: `UDP_MAX_SEGMENTS` of Linux, which later
+/// versions raise.
+const MOST_SEGMENTS: usize = 64;
 
 /// The result of a receive, behind the datagrams that it has put into its batch.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(super) struct BoundDatagrams {
     pub(super) reach: Reach,
     /// The file of a UNIX socket with a path.
     pub(super) file: Option<SocketFile>,
+    /// The system carries runs of datagrams as one.
+    pub(super) is_offloaded: bool,
 }
 
 /// Makes a datagram socket.
@@ -77,6 +83,9 @@ fn bind_udp(address: SocketAddr, options: &DatagramSocketOptions) -> io::Result<
     if let Some(bytes) = options.send_buffer {
         sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
     }
+    if options.segmentation_offload {
+        system::coalesce_datagrams(socket.as_fd())?;
+    }
     rustix::net::bind(&socket, &address)?;
     let host = local_address(&socket)?;
     let reach = match address {
@@ -84,7 +93,7 @@ fn bind_udp(address: SocketAddr, options: &DatagramSocketOptions) -> io::Result<
         SocketAddr::V6(_) if address.ip().is_unspecified() && !sockopt::ipv6_v6only(&socket)? => Reach::Both,
         SocketAddr::V6(_) => Reach::Ipv6,
     };
-    Ok(BoundDatagrams { socket, host, reach, file: None })
+    Ok(BoundDatagrams { socket, host, reach, file: None, is_offloaded: options.segmentation_offload })
 }
 
 /// Gives a socket a peer. Returns its own address.
@@ -120,20 +129,10 @@ pub(super) fn receive(socket: BorrowedFd<'_>, is_unix: bool, batch: &mut Datagra
 
 /// Sends a datagram.
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> DatagramSend {
-    match to {
-        Destination::Peer => send_by(|| rustix::net::send(socket, data, SENDING)),
-        Destination::Inet(to) => send_by(|| rustix::net::sendto(socket, data, SENDING, &to)),
-        Destination::Unix(to) => match unix_address(to) {
-            Ok(to) => send_by(|| rustix::net::sendto(socket, data, SENDING, &to)),
-            Err(error) => DatagramSend::Failed(error),
-        },
-    }
-}
-
-fn send_by(call: impl Fn() -> rustix::io::Result<usize>) -> DatagramSend {
+    let call = || send_one(socket, data, to);
     loop {
         #[cfg(test)]
-        let sent = faults::call(faults::SystemCall::SendDatagram, &call);
+        let sent = faults::call(faults::SystemCall::SendDatagram, call);
         #[cfg(not(test))]
         let sent = call();
         match sent {
@@ -143,62 +142,47 @@ fn send_by(call: impl Fn() -> rustix::io::Result<usize>) -> DatagramSend {
     }
 }
 
-/// Sends the first datagrams of a queue, as many as one call takes. Returns their number.
-#[cfg(target_os = "linux")]
-pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue) -> (usize, DatagramSend) {
-    use std::io::IoSlice;
-
-    use rustix::net::{MMsgHdr, SendAncillaryBuffer, SocketAddrAny};
-
-    /// Datagrams in one call. 64: then the call costs little beside its datagrams.
-    const BATCH: usize = 64;
-
-    let mut slices = [[IoSlice::new(&[])]; BATCH];
-    let mut addresses: [Option<SocketAddrAny>; BATCH] = [const { None }; BATCH];
-    let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH] =
-        std::array::from_fn(|_| SendAncillaryBuffer::default());
-    let mut count = 0;
-    for (data, to) in queue.iter().take(BATCH) {
-        slices[count] = [IoSlice::new(data)];
-        addresses[count] = match to {
-            Destination::Peer => None,
-            Destination::Inet(to) => Some(to.into()),
-            // All others of this queue have the same address.
-            Destination::Unix(to) => match unix_address(to) {
-                Ok(to) => Some(to.into()),
-                Err(error) => return (0, DatagramSend::Failed(error)),
-            },
-        };
-        count += 1;
-    }
-    let parts = slices.iter().zip(&addresses).zip(&mut controls).take(count);
-    let mut messages: Vec<MMsgHdr<'_>> = parts
-        .map(|((slice, address), control)| match address {
-            Some(address) => MMsgHdr::new_with_addr(address, slice, control),
-            None => MMsgHdr::new(slice, control),
-        })
-        .collect();
-    loop {
-        #[cfg(test)]
-        let sent =
-            faults::call(faults::SystemCall::SendDatagram, || rustix::net::sendmmsg(socket, &mut messages, SENDING));
-        #[cfg(not(test))]
-        let sent = rustix::net::sendmmsg(socket, &mut messages, SENDING);
-        return match sent {
-            Err(Errno::INTR) => continue,
-            Ok(taken) => (taken, DatagramSend::Sent),
-            Err(error) => (0, sort_sent(Err(error))),
-        };
+/// Makes the call that sends a datagram.
+pub(super) fn send_one(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> rustix::io::Result<usize> {
+    match to {
+        Destination::Peer => rustix::net::send(socket, data, SENDING),
+        Destination::Inet(to) => rustix::net::sendto(socket, data, SENDING, &to),
+        Destination::Unix(to) => rustix::net::sendto(socket, data, SENDING, &unix_receiver(to)?),
     }
 }
 
-/// Sends the first datagram of a queue: this system has no call for several.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue) -> (usize, DatagramSend) {
-    let Some((data, to)) = queue.iter().next() else { return (0, DatagramSend::Sent) };
-    match send(socket, data, to) {
-        DatagramSend::Sent => (1, DatagramSend::Sent),
-        result => (0, result),
+/// Returns the system's address of a UNIX socket. A system without abstract names has none for such
+/// a name.
+pub(super) fn unix_receiver(name: &UnixAddress) -> rustix::io::Result<SocketAddrUnix> {
+    unix_address(name).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::OPNOTSUPP))
+}
+
+/// Sends the first datagrams of a queue, as many as one call takes. Returns their number.
+///
+/// With `offload`, runs of datagrams leave as one. A run that the path does not take is sent as single
+/// datagrams. A device that takes none turns `offload` off.
+pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue, offload: &mut bool) -> (usize, DatagramSend) {
+    let mut most = if *offload { MOST_SEGMENTS } else { 1 };
+    loop {
+        let call = || system::send_datagrams(socket, queue, most);
+        #[cfg(test)]
+        let sent = faults::call(faults::SystemCall::SendDatagram, call);
+        #[cfg(not(test))]
+        let sent = call();
+        match sent {
+            Err(Errno::INTR) => {}
+            Err(error @ (Errno::IO | Errno::INVAL | Errno::MSGSIZE))
+                if queue.runs(most).next().is_some_and(|run| run.count > 1) =>
+            {
+                most = 1;
+                if error == Errno::IO {
+                    tracing::debug!("a device takes no runs of datagrams, which leave one by one from now on");
+                    *offload = false;
+                }
+            }
+            Ok(taken) => return (taken, DatagramSend::Sent),
+            Err(error) => return (0, sort_sent(Err(error))),
+        }
     }
 }
 

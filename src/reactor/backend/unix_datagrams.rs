@@ -23,5 +23,5 @@ pub(super) fn bind(name: &UnixAddress, options: &DatagramSocketOptions) -> Resul
         rustix::net::bind(&socket, &unix_address(name)?)?;
     }
     let host = local_address(&socket)?;
-    Ok(BoundDatagrams { socket, host, reach: Reach::Unix, file })
+    Ok(BoundDatagrams { socket, host, reach: Reach::Unix, file, is_offloaded: false })
 }

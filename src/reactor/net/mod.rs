@@ -87,14 +87,14 @@ impl<N: ?Sized> Net<N> {
     }
 
     /// Takes the batch that a datagram port has left for this turn, or the empty one of all ports.
-    fn take_batch(&self, id: Id, most: usize) -> Box<DatagramBatch> {
+    fn take_batch(&self, id: Id, most: usize, coalesces: bool) -> Box<DatagramBatch> {
         let mut left = self.left_batches.borrow_mut();
         if let Some(at) = left.iter().position(|(owner, _)| *owner == id) {
             return left.swap_remove(at).1;
         }
         drop(left);
         let mut batch = self.batch.take().unwrap_or_default();
-        batch.prepare(most);
+        batch.prepare(most, coalesces);
         batch
     }
 

@@ -16,7 +16,7 @@ use crate::datagram::{
     DatagramSocketOptions, DatagramState, DatagramTransport, DatagramValue, Destination, Spent, UdpOptions,
 };
 use crate::error::{ListenError, LoopWaits};
-use crate::reactor::backend::{DatagramBatch, DatagramReceive, ListenRefusal};
+use crate::reactor::backend::{DatagramBatch, DatagramReceive, ListenRefusal, TakenDatagram};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::id::Id;
@@ -178,13 +178,14 @@ impl Core {
     #[inline(never)]
     pub(super) fn datagrams_ready(self: &Rc<Self>, id: Id) {
         let Some(joint) = self.datagram_joint(id) else { return };
-        let mut batch = self.net.take_batch(id, joint.transport().max_packet_bytes());
-        joint.transport().state().set_collecting(true);
+        let state = joint.transport().state();
+        let mut batch = self.net.take_batch(id, joint.transport().max_packet_bytes(), state.coalesces());
+        state.set_collecting(true);
         // The backend may report a port twice in a turn.
         let mut spent = joint.spent_in(self.counters.get().turns);
         self.deliver_datagrams(id, &joint, &mut batch, &mut spent);
         joint.set_spent(spent);
-        joint.transport().state().set_collecting(false);
+        state.set_collecting(false);
         // In a forked child, what is left belongs to the parent.
         if batch.is_empty() || !joint.transport().is_listening() || self.is_forked_child() {
             self.net.give_batch(batch);
@@ -204,12 +205,10 @@ impl Core {
                 self.backend.borrow_mut().receive(id, true);
                 return;
             }
-            if let Some((datagram, data)) = batch.take() {
+            if let Some(TakenDatagram { data, truncated, peer }) = batch.take() {
                 spent.datagrams += 1;
                 spent.bytes += data.len();
-                self.measured("datagram_received", || {
-                    joint.datagram_received(data, datagram.truncated, &datagram.peer);
-                });
+                self.measured("datagram_received", || joint.datagram_received(data, truncated, peer));
                 continue;
             }
             match received {

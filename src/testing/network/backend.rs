@@ -459,8 +459,8 @@ impl Backend for SimulatedBackend {
 
     fn send_datagrams(&mut self, id: Id, queue: &DatagramQueue) -> (usize, DatagramSend) {
         let mut taken = 0;
-        for (data, to) in queue.iter() {
-            match self.send_datagram(id, data, to) {
+        for run in queue.runs(1) {
+            match self.send_datagram(id, run.data, run.to) {
                 DatagramSend::Sent => taken += 1,
                 result => return (taken, result),
             }

@@ -31,12 +31,17 @@ impl DatagramProtocol for Recorder {
 }
 
 /// Runs a test with a port, on each backend of this system.
-fn on_each(mut test: impl FnMut(&Reactor, &DatagramTransport, &Log)) {
+fn on_each(test: impl FnMut(&Reactor, &DatagramTransport, &Log)) {
+    on_each_with(&UdpOptions::new(), test);
+}
+
+/// Runs a test with a port that has these options.
+fn on_each_with(options: &UdpOptions, mut test: impl FnMut(&Reactor, &DatagramTransport, &Log)) {
     for kind in [BackendKind::Mio, BackendKind::IoUring] {
         let reactor = Reactor::builder().backend(kind).signals(false).build().expect("a poller");
         let log = Log::default();
         let address = "127.0.0.1:0".parse().expect("an address");
-        let port = reactor.listen_udp(address, &UdpOptions::new(), Recorder(Rc::clone(&log))).expect("a port");
+        let port = reactor.listen_udp(address, options, Recorder(Rc::clone(&log))).expect("a port");
         test(&reactor, &port, &log);
         assert_eq!((left(SystemCall::SendDatagram), left(SystemCall::ReceiveDatagram)), (0, 0), "faults are left");
     }
@@ -141,6 +146,30 @@ fn a_datagram_that_the_system_refuses_concerns_no_other() {
         expect(reactor, log, &["three"]);
         assert_eq!((port.counts().failed, port.counts().sent, port.queued_bytes()), (2, 1, 0));
     });
+}
+
+/// A run that a path or a device does not take leaves as single datagrams, and none of them is lost.
+/// A datagram that is no run is refused for itself.
+#[test]
+fn a_run_that_is_not_taken_leaves_one_by_one() {
+    let options = UdpOptions::new().segmentation_offload(true);
+    for error in [Errno::INVAL, Errno::MSGSIZE, Errno::IO] {
+        on_each_with(&options, |reactor, port, log| {
+            fail(SystemCall::SendDatagram, &[Errno::AGAIN, error]);
+            for data in ["one", "two", "six", "at"] {
+                write(port, data).expect("it is queued");
+            }
+            expect(reactor, log, &["one", "two", "six", "at"]);
+            assert_eq!((port.counts().failed, port.counts().sent), (0, 4));
+        });
+        on_each_with(&options, |reactor, port, log| {
+            fail(SystemCall::SendDatagram, &[Errno::AGAIN, error]);
+            write(port, "alone").expect("it is queued");
+            write(port, "longer").expect("it is queued");
+            expect(reactor, log, &["longer"]);
+            assert_eq!((port.counts().failed, port.counts().sent), (1, 1));
+        });
+    }
 }
 
 /// Interrupted calls are repeated.

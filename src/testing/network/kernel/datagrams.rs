@@ -281,7 +281,7 @@ impl Kernel {
         }
         self.note(format_args!("take   #{number} {from} > {to} {filled}"));
         let truncated = (!is_whole).then_some(Some(data.len()));
-        Some(ReceivedDatagram { filled, truncated, peer: from.into() })
+        Some(ReceivedDatagram { filled, each: None, truncated, peer: from.into() })
     }
 
     /// Sends a datagram. `None` sends to the peer.

@@ -198,7 +198,7 @@ impl Kernel {
         self.give_room(sender, data.len() + COST);
         self.wake_unix_senders(id);
         let truncated = (filled < data.len()).then_some(Some(data.len()));
-        Some(ReceivedDatagram { filled, truncated, peer: from.into() })
+        Some(ReceivedDatagram { filled, each: None, truncated, peer: from.into() })
     }
 
     /// A datagram of a sender has left its buffer.
