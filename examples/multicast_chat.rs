@@ -6,9 +6,9 @@
 //! cargo run --example multicast_chat -- bob        # in another terminal, or on another host
 //! ```
 //!
-//! The arguments are a name, the group with its port (default `239.255.60.60:6060`; `[ff12::60]:6060`
-//! is one of IPv6), and the network interface: a name such as `eth0`, or an IPv4 address. Without
-//! one the system chooses.
+//! The arguments are a name, the group with its port (default `239.255.60.60:6060`;
+//! `[ff12::60]:6060` is one of IPv6), and the network interface: a name such as `eth0`, or an IPv4
+//! address. Without one the system chooses.
 //!
 //! 1. `UdpOptions::reuse_address` lets all members of a host share the port.
 //! 2. `join_group` makes the port a member, and loop-back brings its own lines back.

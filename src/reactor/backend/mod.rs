@@ -290,9 +290,10 @@ pub(crate) trait Backend {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Makes a datagram socket under `id`, and starts to receive. A UNIX socket with a path gets its
-    /// file, which is removed when the socket is closed, and one without a name is not bound. Returns
-    /// the address, and the addresses that the socket reaches. A backend without datagrams refuses.
+    /// Makes a datagram socket under `id`, and starts to receive. A UNIX socket with a path gets
+    /// its file, which is removed when the socket is closed, and one without a name is not bound.
+    /// Returns the address, and the addresses that the socket reaches. A backend without datagrams
+    /// refuses.
     ///
     /// # Errors
     /// As [`listen`](Self::listen). `Unsupported`: the backend has no datagrams.

@@ -93,7 +93,8 @@ fn decode(address: &[u8], length: usize) -> Option<Address> {
     }
 }
 
-/// Decodes the name of a UNIX socket. A name that is too long for an address of ours counts as none.
+/// Decodes the name of a UNIX socket. A name that is too long for an address of ours counts as
+/// none.
 fn decode_name(name: &[u8]) -> UnixAddress {
     let named = match name {
         [] => return UnixAddress::unnamed(),

@@ -1,6 +1,6 @@
-//! The socket calls of datagram sockets, sorted into the reactions of a backend, as `socket.rs` does
-//! for streams. No call waits. Interrupted calls are repeated here. Several queued datagrams leave
-//! in one call on Linux (`sendmmsg`). UNIX sockets are bound in `unix_datagrams.rs`.
+//! The socket calls of datagram sockets, sorted into the reactions of a backend, as `socket.rs`
+//! does for streams. No call waits. Interrupted calls are repeated here. Several queued datagrams
+//! leave in one call on Linux (`sendmmsg`). UNIX sockets are bound in `unix_datagrams.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,4 +1,5 @@
-//! [`bind`]: datagram sockets of the UNIX family. All calls on a bound socket are those of `udp.rs`.
+//! [`bind`]: datagram sockets of the UNIX family. All calls on a bound socket are those of
+//! `udp.rs`.
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 

@@ -328,8 +328,8 @@ impl Network {
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
     }
 
-    /// Returns the addresses of a reactor's datagram ports: those of UDP, the oldest first, then those
-    /// of UNIX sockets.
+    /// Returns the addresses of a reactor's datagram ports: those of UDP, the oldest first, then
+    /// those of UNIX sockets.
     pub fn datagram_ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().datagram_ports(owner))
