@@ -343,9 +343,9 @@ impl Network {
     pub fn datagram_peer(&self, address: SocketAddr) -> io::Result<DatagramPeer> {
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(address.ip());
-        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::new());
-        let (socket, address, _) = bound?;
-        Ok(DatagramPeer::new(&self.0.kernel, socket, address))
+        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), &address.into(), &DatagramSocketOptions::new());
+        let (socket, bound, _) = bound?;
+        Ok(DatagramPeer::new(&self.0.kernel, socket, bound.socket_addr().unwrap_or(address)))
     }
 
     /// Makes a descriptor that any reactor of this network can [watch](Reactor::watch). It is not

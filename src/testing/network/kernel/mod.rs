@@ -16,6 +16,7 @@
 //! trace.
 
 mod connecting;
+mod datagram_routes;
 mod datagrams;
 mod descriptors;
 mod ends;
