@@ -114,8 +114,8 @@ pub(crate) use self::backend::PipeEnds;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    Backend, BackendEvent, Completion, ConnectRefusal, DatagramBatch, DatagramReceive, DialOptions, Inbox, Incoming,
-    IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, ReceivedDatagram, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DatagramBatch, DatagramReceive, DatagramsBound, DialOptions,
+    Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, ReceivedDatagram, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};

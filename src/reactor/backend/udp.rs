@@ -37,6 +37,9 @@ pub(crate) enum DatagramReceive {
     Failed(io::Error),
 }
 
+/// The result of binding a socket: its address, and the addresses that it reaches.
+pub(crate) type DatagramsBound = Result<(Address, Reach), ListenRefusal>;
+
 /// A bound datagram socket.
 pub(super) struct BoundDatagrams {
     pub(super) socket: OwnedFd,

@@ -16,7 +16,7 @@ use crate::datagram::{
     DatagramSocketOptions, DatagramState, DatagramTransport, DatagramValue, Destination, Spent, UdpOptions,
 };
 use crate::error::{ListenError, LoopWaits};
-use crate::reactor::backend::{DatagramBatch, DatagramReceive, ListenRefusal};
+use crate::reactor::backend::{DatagramBatch, DatagramReceive, ListenRefusal, ReceivedDatagram};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::time::Clock;
 use crate::transport::id::Id;
@@ -204,12 +204,10 @@ impl Core {
                 self.backend.borrow_mut().receive(id, true);
                 return;
             }
-            if let Some((datagram, data)) = batch.take() {
+            if let Some((ReceivedDatagram { truncated, peer, .. }, data)) = batch.take() {
                 spent.datagrams += 1;
                 spent.bytes += data.len();
-                self.measured("datagram_received", || {
-                    joint.datagram_received(data, datagram.truncated, &datagram.peer);
-                });
+                self.measured("datagram_received", || joint.datagram_received(data, *truncated, peer));
                 continue;
             }
             match received {

@@ -14,12 +14,11 @@ use std::time::Duration;
 use super::backend_invariants::{BackendInvariants, key};
 use super::kernel::{Kernel, News, Owner, Sharing, SimulatedRefusal, SocketId};
 use crate::address::{Address, AddressPair};
-use crate::datagram::{
-    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, Reach,
-};
+use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination};
 use crate::reactor::{
-    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramBatch, DatagramReceive, DialOptions,
-    Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramBatch, DatagramReceive,
+    DatagramsBound, DialOptions, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress,
+    RECEIVE, Wake,
 };
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;
@@ -415,12 +414,7 @@ impl Backend for SimulatedBackend {
         kernel.close(socket, reset);
     }
 
-    fn bind_datagrams(
-        &mut self,
-        id: Id,
-        address: &Address,
-        options: &DatagramSocketOptions,
-    ) -> Result<(Address, Reach), ListenRefusal> {
+    fn bind_datagrams(&mut self, id: Id, address: &Address, options: &DatagramSocketOptions) -> DatagramsBound {
         let bound = self.kernel.borrow_mut().bind_datagrams(self.owner, self.host, address, options);
         let (socket, host, reach) = bound?;
         self.name(id, socket);

@@ -165,8 +165,13 @@ impl Kernel {
         };
         let is_full = !has_room || self.unix_datagrams.get(&receiver).is_some_and(|there| there.is_full_for(id));
         if let Some(socket) = self.unix_datagrams.get_mut(&id) {
-            (socket.held, socket.blocked, socket.woken) = (is_held, is_held || is_full, is_held);
-            socket.sent_bytes += if socket.blocked { 0 } else { takes };
+            socket.held = is_held;
+            // A full receiver is remembered while others are sent to.
+            if is_held || is_full {
+                (socket.blocked, socket.woken) = (true, is_held);
+            } else {
+                socket.sent_bytes += takes;
+            }
         }
         if is_held {
             self.make_ready_again(owner, id);
