@@ -136,6 +136,7 @@ fn socat_is_a_member_of_a_group() {
             member.is_finished()
         });
         let output = member.join().expect("it was waited for");
+        assert!(output.status.success(), "{}", said(&output));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "to each", "{}", said(&output));
     });
 }
@@ -148,7 +149,7 @@ fn socat_receives_from_a_connected_port() {
     }
     on_each(|reactor| {
         let folder = Folder::new();
-        let from = format!("UNIX-RECV:{},readbytes=5", folder.path("log").display());
+        let from = format!("UNIX-RECV:{},null-eof", folder.path("log").display());
         let receiver = run_program(&["socat", "-u", &from, "-"], b"");
         let mut port = None;
         run_until(&reactor, || {
@@ -156,8 +157,12 @@ fn socat_receives_from_a_connected_port() {
             port = reactor.connect_unix_datagram(&to, &own, &options, Recorder::new(&Log::default())).ok();
             port.is_some()
         });
-        port.expect("a port").write_to_peer(b"hello").expect("it is sent");
+        let port = port.expect("a port");
+        for data in [&b"hello"[..], b""] {
+            port.write_to_peer(data).expect("it is sent");
+        }
         let output = run_beside(&reactor, receiver);
+        assert!(output.status.success(), "{}", said(&output));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "hello", "{}", said(&output));
     });
 }
