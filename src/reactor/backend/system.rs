@@ -21,9 +21,11 @@
 //!
 //! [`Unsupported`]: io::ErrorKind::Unsupported
 
+use std::ffi::OsStr;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
@@ -33,8 +35,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddr
 use super::batch::DatagramBatch;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use super::batch::ReceivedDatagram;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-use crate::address::UnixAddress;
+use crate::address::{Address, UnixAddress};
 use crate::transport::driver::Credentials;
 
 /// Flags of each send: a lost peer is an error, never a signal, and no call waits.
@@ -253,7 +254,7 @@ pub(super) fn receive_datagrams(
             Err(_) if !batch.is_empty() => return Ok(()),
             received => received?,
         };
-        let peer = match received.address.and_then(|address| super::socket::our_address(address).ok()) {
+        let peer = match received.address.and_then(|address| our_address(address).ok()) {
             Some(peer) => peer,
             None if is_unix => UnixAddress::unnamed().into(),
             // No UDP socket of ours receives from an address of another family.
@@ -318,27 +319,53 @@ pub(super) fn interface_index(_name: &str) -> io::Result<u32> {
     Err(unsupported("the index of a named network interface"))
 }
 
+/// Returns the address of a socket as the system writes it.
+pub(super) fn our_address(address: SocketAddrAny) -> io::Result<Address> {
+    if address.address_family() != AddressFamily::UNIX {
+        return Ok(SocketAddr::try_from(address)?.into());
+    }
+    let address = SocketAddrUnix::try_from(address)?;
+    // A path of maximal length includes the NUL behind it.
+    let path = address.path_bytes().map(|path| path.strip_suffix(b"\0").unwrap_or(path));
+    let named = match (path, abstract_name(&address)) {
+        (Some(path), _) if !path.is_empty() => UnixAddress::path(OsStr::from_bytes(path)),
+        (_, Some(name)) if !name.is_empty() => UnixAddress::abstract_name(name),
+        _ => Ok(UnixAddress::unnamed()),
+    };
+    // The system only accepts valid addresses.
+    Ok(named.map_err(io::Error::other)?.into())
+}
+
+/// Returns the name of a UNIX socket as the system takes it.
+pub(super) fn unix_address(name: &UnixAddress) -> io::Result<SocketAddrUnix> {
+    match (name.as_path(), name.as_abstract_name()) {
+        (Some(path), _) => Ok(SocketAddrUnix::new(path)?),
+        (_, Some(name)) => abstract_address(name),
+        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// Returns the system's address for an abstract UNIX name.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
     Ok(SocketAddrUnix::new_abstract_name(name)?)
 }
 
 /// Fails: this system has no abstract UNIX names.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn abstract_address(_name: &[u8]) -> io::Result<SocketAddrUnix> {
+fn abstract_address(_name: &[u8]) -> io::Result<SocketAddrUnix> {
     Err(unsupported("the abstract name of a UNIX socket"))
 }
 
 /// Returns the abstract UNIX name of an address, if it has one.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn abstract_name(address: &SocketAddrUnix) -> Option<&[u8]> {
+fn abstract_name(address: &SocketAddrUnix) -> Option<&[u8]> {
     address.abstract_name()
 }
 
 /// Returns `None`: this system has no abstract UNIX names.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn abstract_name(_address: &SocketAddrUnix) -> Option<&[u8]> {
+fn abstract_name(_address: &SocketAddrUnix) -> Option<&[u8]> {
     None
 }
 

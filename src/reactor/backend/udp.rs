@@ -12,9 +12,9 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use super::batch::DatagramBatch;
 #[cfg(test)]
 use super::socket::faults;
-use super::socket::{local_address, unix_address};
+use super::socket::local_address;
 use super::socket_file::SocketFile;
-use super::system::{self, SENDING};
+use super::system::{self, SENDING, unix_address};
 use super::{ListenRefusal, unix_datagrams};
 use crate::address::Address;
 use crate::datagram::{

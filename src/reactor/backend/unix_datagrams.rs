@@ -4,9 +4,9 @@
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::ListenRefusal;
-use super::socket::{local_address, unix_address};
+use super::socket::local_address;
 use super::socket_file::SocketFile;
-use super::system;
+use super::system::{self, unix_address};
 use super::udp::BoundDatagrams;
 use crate::address::UnixAddress;
 use crate::datagram::{DatagramSocketOptions, Reach};

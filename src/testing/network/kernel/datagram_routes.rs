@@ -11,47 +11,18 @@
 //!
 //! Linux also gives datagrams of any group to sockets that are bound to all addresses and have not
 //! joined it. Here, members alone receive them.
-//!
-//! Each datagram carries a record of its sending, with which its reception is compared: it must be
-//! unchanged, and come no more often than the network has made copies.
 
-use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::datagrams::{Arrived, COST, LOOPBACK, OUTER, SimulatedDatagrams};
+use super::datagrams::{Arrived, COST, LOOPBACK, OUTER, SimulatedDatagrams, is_broadcast};
+use super::sent_datagrams::{DatagramUnderWay, SentRecord};
 use super::sharing::reaches;
-use super::{FaultList, Kernel, KernelEvent, SocketId, draw};
+use super::{Kernel, KernelEvent, SocketId, draw};
 use crate::address::{Address, unmapped};
 use crate::datagram::DatagramSend;
-
-/// A datagram under way to one host.
-#[derive(Debug)]
-pub(super) struct DatagramUnderWay {
-    sender: SocketId,
-    from_host: IpAddr,
-    there: IpAddr,
-    /// The interface of the members, if it goes to a group.
-    interface: u32,
-    data: Rc<[u8]>,
-    record: Rc<SentRecord>,
-    /// Bytes of the sender's buffer that are free when it has arrived.
-    frees: usize,
-    is_lost: bool,
-}
-
-/// The record of a sent datagram.
-#[derive(Debug)]
-pub(super) struct SentRecord {
-    pub(super) number: u64,
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
-    checksum: u64,
-    /// Receptions that are still permitted.
-    permitted: Cell<usize>,
-}
 
 impl Kernel {
     /// Sends a datagram. `None` sends to the peer.
@@ -96,7 +67,7 @@ impl Kernel {
         };
         self.datagrams_sent += 1;
         let number = self.datagrams_sent;
-        let record = SentRecord { number, from, to, checksum: checksum(data), permitted: Cell::new(0) };
+        let record = SentRecord::new(number, from, to, data);
         let (record, data) = (Rc::new(record), Rc::from(data));
         for there in hosts {
             let under_way = DatagramUnderWay {
@@ -261,34 +232,4 @@ impl Kernel {
             self.make_ready(owner, id);
         }
     }
-}
-
-impl SentRecord {
-    /// Checks a reception: the data is unchanged, and comes no more often than was permitted.
-    pub(super) fn check(&self, data: &[u8], faults: &mut FaultList) {
-        let Self { number, from, to, .. } = *self;
-        if checksum(data) != self.checksum {
-            faults.add(format_args!("datagram {number} from {from} to {to} was changed"));
-        }
-        match self.permitted.get().checked_sub(1) {
-            Some(rest) => self.permitted.set(rest),
-            None => faults.add(format_args!("datagram {number} from {from} to {to} comes too often")),
-        }
-    }
-
-    fn permit(&self, receptions: usize) {
-        self.permitted.set(self.permitted.get() + receptions);
-    }
-}
-
-pub(super) fn is_broadcast(ip: IpAddr) -> bool {
-    ip == IpAddr::V4(Ipv4Addr::BROADCAST)
-}
-
-/// FNV-1a over whole words, and the rest byte by byte.
-fn checksum(data: &[u8]) -> u64 {
-    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
-    let (words, rest) = data.as_chunks::<8>();
-    let hash = words.iter().fold(data.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    rest.iter().fold(hash, |hash, byte| mix(hash, (*byte).into()))
 }

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::datagram_routes::{SentRecord, is_broadcast};
+use super::sent_datagrams::SentRecord;
 use super::sharing::{Sharing, is_of, overlap};
 use super::{FIRST_PORT, Host, Kernel, News, Owner, SocketId, too_many_open};
 use crate::address::{Address, unmapped};
@@ -374,4 +374,8 @@ impl SimulatedDatagrams {
 /// Linux doubles the sizes of buffers that it is asked for.
 pub(super) fn doubled(bytes: u32) -> usize {
     (bytes as usize).saturating_mul(2)
+}
+
+pub(super) fn is_broadcast(ip: IpAddr) -> bool {
+    ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }

@@ -23,6 +23,7 @@ mod ends;
 mod events;
 mod ledger;
 mod nagle;
+mod sent_datagrams;
 mod sharing;
 mod sockets;
 mod streams;
