@@ -6,9 +6,9 @@
 //! cargo run --example multicast_chat -- bob        # in another terminal, or on another host
 //! ```
 //!
-//! The arguments are a name, the group with its port (default `239.255.60.60:6060`; `[ff12::60]:6060`
-//! is one of IPv6), and the network interface: a name such as `eth0`, or an IPv4 address. Without
-//! one the system chooses.
+//! The arguments are a name, the group with its port (default `239.255.60.60:6060`;
+//! `[ff12::60]:6060` is one of IPv6), and the network interface: a name such as `eth0`, or an IPv4
+//! address. Without one the system chooses.
 //!
 //! 1. `UdpOptions::reuse_address` lets all members of a host share the port.
 //! 2. `join_group` makes the port a member, and loop-back brings its own lines back.
@@ -25,7 +25,7 @@ use ropewalk::datagram::{MulticastInterface, UdpOptions};
 use ropewalk::interfaces::*;
 use ropewalk::protocols::LineReceiver;
 use ropewalk::reactor::StandardIo;
-use ropewalk::{Address, DatagramTransport, Reactor, Result, Transport};
+use ropewalk::{Address, DatagramTransport, Failure, Reactor, Result, Transport};
 
 const DEFAULT_GROUP: &str = "239.255.60.60:6060";
 
@@ -56,6 +56,13 @@ impl Member {
         }
     }
 
+    /// Closes the screen, once all lines are on it. Its end stops the program.
+    fn leave(&self) {
+        if let Some(screen) = self.screen.get() {
+            screen.lose_connection();
+        }
+    }
+
     /// Sends a line to the group. The port of the group is that of each member.
     fn tell_all(&self, room: &DatagramTransport, line: &str) -> Result<()> {
         let port = room.host().port().unwrap_or(self.group.port());
@@ -69,8 +76,7 @@ struct Room(Rc<Member>);
 impl DatagramProtocol for Room {
     fn start_protocol(&mut self, transport: &DatagramTransport) -> Result<()> {
         transport.join_group(self.0.group.ip(), &self.0.interface)?;
-        transport.set_outgoing_interface(&self.0.interface)?;
-        self.0.tell_all(transport, &format!("* {} is here", self.0.name))
+        Ok(transport.set_outgoing_interface(&self.0.interface)?)
     }
 
     fn datagram_received(&mut self, _transport: &DatagramTransport, data: &[u8], _peer: &Address) -> Result<()> {
@@ -78,7 +84,7 @@ impl DatagramProtocol for Room {
         let line: String = String::from_utf8_lossy(data).chars().filter(|char| !char.is_control()).collect();
         self.0.show(line.as_bytes());
         if line == self.0.farewell() {
-            self.0.reactor.stop()?;
+            self.0.leave();
         }
         Ok(())
     }
@@ -110,7 +116,7 @@ impl Protocol for Terminal {
         let screen = self.member.screen.get_or_init(|| transport.clone());
         let port = self.room.host().port().unwrap_or_default();
         screen.write(format!("group {}\n", SocketAddr::new(self.member.group.ip(), port)).as_bytes());
-        Ok(())
+        self.member.tell_all(&self.room, &format!("* {} is here", self.member.name))
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
@@ -123,12 +129,14 @@ impl Protocol for Terminal {
     }
 
     fn read_connection_lost(&mut self, _transport: &Transport) -> Result<()> {
-        let reactor = self.member.reactor.clone();
-        self.member.reactor.call_later(PATIENCE, move || {
-            // Its farewell may just have stopped it.
-            let _ = reactor.stop();
-        });
+        let member = Rc::clone(&self.member);
+        self.member.reactor.call_later(PATIENCE, move || member.leave());
         self.member.tell_all(&self.room, &self.member.farewell())
+    }
+
+    fn connection_lost(&mut self, _transport: &Transport, _reason: &Failure) {
+        // Ctrl-C may have stopped it already.
+        let _ = self.member.reactor.stop();
     }
 }
 

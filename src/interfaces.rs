@@ -41,7 +41,7 @@
 //! | [`Connection`] | a protocol and its transport, from outside | the result of a client endpoint's Deferred |
 //! | [`Connections`] | the open connections of a factory | the set that a factory keeps by hand |
 //! | [`Transport`] | one end of a connection | see below |
-//! | [`DatagramTransport`] | a UDP port | `IUDPTransport`, `IMulticastTransport` |
+//! | [`DatagramTransport`] | a datagram port | `IUDPTransport`, `IMulticastTransport`, `IUNIXDatagramTransport` |
 //! | [`ProcessTransport`] | a child process | `IProcessTransport` |
 //! | [`LineReceiver`], [`NetstringReceiver`], [`IntNStringReceiver`] | messages in a stream of bytes | `LineReceiver` and its like |
 //! | [`FrameReceiver`] | messages of your own form | |

@@ -48,7 +48,7 @@
 //! | [`reactor`] | the event loop, ports, connecting, resolving, threads, signals |
 //! | [`protocol`] | [`Protocol`], [`Factory`], and the handles that reach a protocol from outside |
 //! | [`transport`] | [`Transport`]: writing, closing, flow control, limits of the queue |
-//! | [`datagram`] | UDP: [`DatagramProtocol`], [`DatagramTransport`], multicast |
+//! | [`datagram`] | UDP, UNIX datagrams: [`DatagramProtocol`], [`DatagramTransport`], multicast |
 //! | [`process`] | child processes: their start, pipes, signals and ends |
 //! | [`endpoints`] | where to listen and to connect, as objects and as strings |
 //! | [`application`] | services: a client that connects again, ports that drain, orderly starts and stops |

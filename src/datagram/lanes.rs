@@ -2,7 +2,8 @@
 //!
 //! - The shared lane holds the datagrams of a full socket, in the order of their writes.
 //! - A UNIX socket is refused by a full receiver, while other receivers have room. So each full
-//!   receiver has a lane of its own, and holds up no other. Datagrams to one receiver stay in order.
+//!   receiver has a lane of its own, and holds up no other. Datagrams to one receiver stay in
+//!   order.
 //! - A lane exists while it has datagrams.
 
 use std::collections::BTreeMap;

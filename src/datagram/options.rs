@@ -137,14 +137,14 @@ impl UdpOptions {
     }
 
     /// Sets the network interface that an IPv6 address belongs to, by its name: `eth0` of
-    /// `fe80::1%eth0` (Twisted: a part of `interface`). The name is looked up when the port is bound,
-    /// and replaces the scope number of the address.
+    /// `fe80::1%eth0` (Twisted: a part of `interface`). The name is looked up when the port is
+    /// bound, and replaces the scope number of the address.
     ///
     /// Listening fails with [`UnknownInterface`](crate::error::ListenError::UnknownInterface) if
     /// there is no such interface, and on other systems than Linux, which do not look up names. It
     /// fails with [`NotIpv6`](crate::error::ListenError::NotIpv6) on an IPv4 address.
-    /// [`DatagramTransport::address_on`](crate::DatagramTransport::address_on) makes such an address
-    /// for a peer.
+    /// [`DatagramTransport::address_on`](crate::DatagramTransport::address_on) makes such an
+    /// address for a peer.
     pub fn scope(mut self, interface: impl Into<String>) -> Self {
         self.scope = Some(interface.into());
         self
@@ -198,8 +198,8 @@ impl Default for UdpOptions {
 
 /// Options of a datagram port on a UNIX socket, for
 /// [`Reactor::listen_unix_datagram`](crate::Reactor::listen_unix_datagram) and
-/// [`Reactor::connect_unix_datagram`](crate::Reactor::connect_unix_datagram) (Twisted: the arguments
-/// of `listenUNIXDatagram` and `connectUNIXDatagram`).
+/// [`Reactor::connect_unix_datagram`](crate::Reactor::connect_unix_datagram) (Twisted: the
+/// arguments of `listenUNIXDatagram` and `connectUNIXDatagram`).
 ///
 /// ```
 /// use ropewalk::datagram::UnixDatagramOptions;
@@ -247,8 +247,8 @@ impl UnixDatagramOptions {
 
     /// Holds a lock while listening, as
     /// [`UnixListenOptions::want_pid`](crate::reactor::UnixListenOptions::want_pid) does. The file
-    /// of a socket is replaced if the holder of its lock has died. (Twisted has no lock for datagram
-    /// sockets.)
+    /// of a socket is replaced if the holder of its lock has died. (Twisted has no lock for
+    /// datagram sockets.)
     pub fn want_pid(mut self, lock: bool) -> Self {
         self.socket.lock = lock;
         self

@@ -33,11 +33,12 @@ use crate::failure::Result;
     note = "write `impl DatagramProtocol for ..` with a `datagram_received`"
 )]
 pub trait DatagramProtocol: 'static {
-    /// Called when the port is bound, before [`listen_udp`](crate::Reactor::listen_udp) returns
-    /// (Twisted: `startProtocol`). Nothing was received yet. Join groups here, and connect.
+    /// Called when the port is bound, before [`listen_udp`](crate::Reactor::listen_udp) and its
+    /// like return (Twisted: `startProtocol`). Nothing was received yet. Join groups here, and
+    /// connect.
     ///
     /// # Errors
-    /// An `Err` closes the port, and `listen_udp` fails with it.
+    /// An `Err` closes the port, and the call that has made it fails with it.
     fn start_protocol(&mut self, transport: &DatagramTransport) -> Result<()> {
         let _ = transport;
         Ok(())
@@ -51,7 +52,8 @@ pub trait DatagramProtocol: 'static {
     fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], peer: &Address) -> Result<()>;
 
     /// Called with the first bytes of a datagram that is longer than
-    /// [`UdpOptions::max_packet_bytes`](super::UdpOptions::max_packet_bytes). The others are lost.
+    /// [`UdpOptions::max_packet_bytes`](super::UdpOptions::max_packet_bytes), or its like for UNIX
+    /// sockets. The others are lost.
     /// `length` is that of the whole datagram, where the system reports it (Linux).
     ///
     /// Such a datagram never goes to `datagram_received`, as it does in Twisted. The default
@@ -74,7 +76,8 @@ pub trait DatagramProtocol: 'static {
 
     /// Called when the peer of a [connected](DatagramTransport::connect) port has no socket for our
     /// datagrams (Twisted: `connectionRefused`). The port goes on, and so does its connection: the
-    /// peer may be there later. Several refusals may come to one call.
+    /// peer may be there later. Several refusals may come to one call. Over a UNIX socket the write
+    /// fails too, and a later one reaches the socket that has the peer's address by then.
     ///
     /// # Errors
     /// An `Err` is logged; see the trait.

@@ -11,8 +11,10 @@ use crate::deferred::Deferred;
 use crate::error::DatagramError;
 use crate::failure::Result;
 
-/// A datagram port (Twisted: `IUDPTransport`, `twisted.internet.udp.Port`). From
-/// [`Reactor::listen_udp`](crate::Reactor::listen_udp).
+/// A datagram port (Twisted: `IUDPTransport`, `IUNIXDatagramTransport`,
+/// `twisted.internet.udp.Port`). From [`Reactor::listen_udp`](crate::Reactor::listen_udp),
+/// [`listen_unix_datagram`](crate::Reactor::listen_unix_datagram) and
+/// [`connect_unix_datagram`](crate::Reactor::connect_unix_datagram).
 ///
 /// It is a cheap handle: clones name the same port, and the port listens even if no handle is kept.
 /// It lives on the reactor's thread. No method calls a protocol.
@@ -55,6 +57,7 @@ impl DatagramTransport {
 
     /// Sends a datagram (Twisted: `write(datagram, addr)`). It goes to the system at once, or is
     /// queued if the system takes none at present. Datagrams leave in the order of their writes.
+    /// Over UNIX sockets that holds for each receiver, and a full one holds up no other.
     ///
     /// `Ok` means that the datagram is on its way, and not that it arrives. An empty datagram is
     /// sent like any other. On a port that is [connected](Self::connect), `to` must be its peer.
@@ -63,9 +66,11 @@ impl DatagramTransport {
     /// The datagram is not sent, and the port goes on:
     /// - [`MessageTooLong`](DatagramError::MessageTooLong): beyond 65,507 bytes over IPv4, 65,527
     ///   over IPv6, or a lower limit of the system.
-    /// - [`WrongFamily`](DatagramError::WrongFamily), [`OtherPeer`](DatagramError::OtherPeer).
+    /// - [`WrongFamily`](DatagramError::WrongFamily), [`OtherPeer`](DatagramError::OtherPeer),
+    ///   [`Unnamed`](DatagramError::Unnamed).
     /// - [`QueueFull`](DatagramError::QueueFull): see [`set_queue_limit`](Self::set_queue_limit).
-    /// - [`Send`](DatagramError::Send): the system refuses it.
+    /// - [`Send`](DatagramError::Send): the system refuses it. Over UNIX sockets, the receiver is
+    ///   gone.
     /// - [`NotListening`](DatagramError::NotListening).
     pub fn write(&self, data: &[u8], to: &Address) -> Result<(), DatagramError> {
         self.0.write(data, Some(to))
@@ -80,15 +85,16 @@ impl DatagramTransport {
         self.0.write(data, None)
     }
 
-    /// Gives the port a peer, once and for all (Twisted: `connect`). From now on the port receives
-    /// from that address only, and the protocol is told when the peer
+    /// Gives the port a peer, once and for all (Twisted: `connect`). A UNIX socket has a method
+    /// that [makes it connected](crate::Reactor::connect_unix_datagram). From now on the port
+    /// receives from that address only, and the protocol is told when the peer
     /// [refuses](super::DatagramProtocol::connection_refused) a datagram. Datagrams that arrived
     /// before are still delivered.
     ///
     /// # Errors
     /// [`AlreadyConnected`](DatagramError::AlreadyConnected),
     /// [`WrongFamily`](DatagramError::WrongFamily), [`Connect`](DatagramError::Connect): there is
-    /// no route, or the loop [waits](crate::Reactor::is_waiting).
+    /// no route, no UNIX socket of the name, or the loop [waits](crate::Reactor::is_waiting).
     pub fn connect(&self, peer: &Address) -> Result<(), DatagramError> {
         self.0.connect(peer)
     }

@@ -19,8 +19,8 @@ pub enum DatagramError {
     /// The port has stopped, its reactor is gone, or this process was forked from the reactor's.
     #[error("the datagram port does not listen")]
     NotListening,
-    /// The datagram is longer than UDP or the system permits (Twisted: `MessageLengthError`). Over a
-    /// UNIX socket, that is the size of the send buffer.
+    /// The datagram is longer than UDP or the system permits (Twisted: `MessageLengthError`). Over
+    /// a UNIX socket, that is the size of the send buffer.
     #[error("a datagram of {length} bytes is too long for {to}")]
     MessageTooLong {
         /// The destination.
@@ -120,9 +120,9 @@ pub enum ConnectDatagramError {
     /// The port was not bound to its own address, or its protocol did not start.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The port was not connected: [`DatagramError::Connect`] has the error of the operating system.
-    /// No file (`NotFound`), no socket behind the file (`ConnectionRefused`), no permission, a stream
-    /// socket, or one that is connected to another peer.
+    /// The port was not connected: [`DatagramError::Connect`] has the error of the operating
+    /// system. No file (`NotFound`), no socket behind the file (`ConnectionRefused`), no
+    /// permission, a stream socket, or one that is connected to another peer.
     #[error(transparent)]
     Connect(#[from] DatagramError),
 }

@@ -14,7 +14,7 @@
 //! | choose the backend and other settings | [`Reactor::builder`], [`BackendKind`] |
 //! | listen and connect over TCP | [`Reactor::listen_tcp`], [`Reactor::connect_tcp`], [`Port`] |
 //! | listen and connect over UNIX sockets | [`Reactor::listen_unix`], [`Reactor::connect_unix`] |
-//! | send and receive datagrams | [`Reactor::listen_udp`] |
+//! | send and receive datagrams | [`Reactor::listen_udp`], [`Reactor::listen_unix_datagram`] |
 //! | listen and connect on sockets from elsewhere | [`Reactor::adopt_stream`], [`adopt_stream_port`](Reactor::adopt_stream_port) |
 //! | use standard input and output as a connection | [`StandardIo`] |
 //! | look up a host name | [`Reactor::resolve`], [`Resolver`] |
@@ -114,8 +114,8 @@ pub(crate) use self::backend::PipeEnds;
 pub(crate) use self::backend::{AnyBackend, ConnectionOptions, PortPolicies};
 #[cfg(feature = "testing")]
 pub(crate) use self::backend::{
-    Backend, BackendEvent, Completion, ConnectRefusal, DatagramBatch, DatagramReceive, DialOptions, Inbox, Incoming,
-    IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, ReceivedDatagram, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, DatagramBatch, DatagramReceive, DatagramsBound, DialOptions,
+    Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, ReceivedDatagram, Wake,
 };
 pub use self::backend_kind::BackendKind;
 use self::core::{Core, Slot};

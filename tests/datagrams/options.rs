@@ -103,8 +103,8 @@ fn a_callback_is_measured() {
 
 /// Returns a link-local address of this host, and the name of its interface.
 fn link_local() -> Option<(Ipv6Addr, String)> {
-    // A line is the address in 32 digits, the index, the length of the prefix, the scope, flags, and
-    // the name.
+    // A line is the address in 32 digits, the index, the length of the prefix, the scope, flags,
+    // and the name.
     let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let found = table.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

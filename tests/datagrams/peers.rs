@@ -46,9 +46,10 @@ fn python_gets_its_unix_datagrams_back() {
     const CLIENT: &str = "
 import socket, sys
 server, own = sys.argv[1:]
+nameless = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+nameless.sendto(b'without a name', server)
 peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 peer.settimeout(20)
-peer.sendto(b'from nobody', server)
 peer.bind(own)
 for length in (0, 1, 500, 9000, 65000):
     sent = bytes(i % 251 for i in range(length))
@@ -69,7 +70,7 @@ print('all is well')
         let output = run_beside(&reactor, client);
         assert!(said(&output).contains("all is well"), "{}", said(&output));
         assert_eq!((port.counts().received, port.counts().sent), (6, 5));
-        assert!(log.has("received from nobody"));
+        assert!(log.has("received without a name"));
     });
 }
 
@@ -100,13 +101,13 @@ fn socat_gets_its_datagrams_back() {
         for (local, family) in LOCAL.into_iter().zip(["UDP4", "UDP6"]) {
             let port = bind(&reactor, local, echo_and_end(&Log::default()));
             let to = format!("{family}:{},null-eof", port.host());
-            assert_eq!(socat(&reactor, &["-t", "20", "-", &to]), "hello");
+            assert_eq!(socat(&reactor, &["-t", "0.1", "-", &to]), "hello");
         }
         let folder = Folder::new();
         let _port = listen_unix(&reactor, &folder.address("server"), echo_and_end(&Log::default()));
         let (server, own) = (folder.path("server"), folder.path("client"));
         let to = format!("UNIX-SENDTO:{},bind={},null-eof", server.display(), own.display());
-        assert_eq!(socat(&reactor, &["-t", "20", "-", &to]), "hello");
+        assert_eq!(socat(&reactor, &["-t", "0.1", "-", &to]), "hello");
     });
 }
 
@@ -125,7 +126,7 @@ fn socat_is_a_member_of_a_group() {
         port.join_group(group, &interface).expect("it joins");
         port.set_outgoing_interface(&interface).expect("it is set");
         let to = format!("UDP4-DATAGRAM:{group}:{number},ip-multicast-if=127.0.0.1");
-        socat(&reactor, &["-u", "-", &to]);
+        socat(&reactor, &["-u", "STDIN,readbytes=5", &to]);
         run_until(&reactor, || log.has("received hello"));
         let from = format!("UDP4-RECV:{number},reuseaddr,ip-add-membership={group}:127.0.0.1,readbytes=7");
         let member = run_program(&["socat", "-u", &from, "-"], b"");
@@ -135,6 +136,7 @@ fn socat_is_a_member_of_a_group() {
             member.is_finished()
         });
         let output = member.join().expect("it was waited for");
+        assert!(output.status.success(), "{}", said(&output));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "to each", "{}", said(&output));
     });
 }
@@ -147,7 +149,7 @@ fn socat_receives_from_a_connected_port() {
     }
     on_each(|reactor| {
         let folder = Folder::new();
-        let from = format!("UNIX-RECV:{},readbytes=5", folder.path("log").display());
+        let from = format!("UNIX-RECV:{},null-eof", folder.path("log").display());
         let receiver = run_program(&["socat", "-u", &from, "-"], b"");
         let mut port = None;
         run_until(&reactor, || {
@@ -155,8 +157,12 @@ fn socat_receives_from_a_connected_port() {
             port = reactor.connect_unix_datagram(&to, &own, &options, Recorder::new(&Log::default())).ok();
             port.is_some()
         });
-        port.expect("a port").write_to_peer(b"hello").expect("it is sent");
+        let port = port.expect("a port");
+        for data in [&b"hello"[..], b""] {
+            port.write_to_peer(data).expect("it is sent");
+        }
         let output = run_beside(&reactor, receiver);
+        assert!(output.status.success(), "{}", said(&output));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "hello", "{}", said(&output));
     });
 }

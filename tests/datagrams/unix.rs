@@ -103,7 +103,7 @@ fn datagrams_come_back() {
             }
             run_until(&reactor, || seen.borrow().len() == 3);
             assert_eq!(*seen.borrow(), vec![port.host(); 3]);
-            let shown = ["", &"\u{7}".to_string(), "60000 bytes"].map(|data| format!("received {data}"));
+            let shown = ["", "\u{7}", "60000 bytes"].map(|data| format!("received {data}"));
             assert_eq!(log.all()[2..], [&shown[..], &shown[..]].concat());
             assert_eq!((port.counts().sent, client.counts().received), (3, 3));
             for port in [port, client] {

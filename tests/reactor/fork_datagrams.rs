@@ -92,8 +92,8 @@ fn on_each(mut test: impl FnMut(Reactor)) {
     }
 }
 
-/// A child that drops its parent's reactor or stops its ports gets at none of them: the file and the
-/// lock stay, no callback is called, and the parent receives what comes meanwhile.
+/// A child that drops its parent's reactor or stops its ports gets at none of them: the file and
+/// the lock stay, no callback is called, and the parent receives what comes meanwhile.
 #[test]
 fn a_child_leaves_the_datagram_ports_of_its_parent_alone() {
     own_process!();

@@ -112,8 +112,10 @@ impl PolledDatagrams {
     }
 
     fn note_result(&mut self, result: &DatagramSend) {
-        self.is_blocked = matches!(result, DatagramSend::Full);
-        self.is_writable &= !self.is_blocked;
+        let is_full = matches!(result, DatagramSend::Full);
+        // A UNIX socket may have sent to one receiver while another is full.
+        self.is_blocked = is_full || (self.is_unix && self.is_blocked);
+        self.is_writable &= !is_full;
     }
 
     /// Returns `true`, once, if the poller is to be registered for room to write.

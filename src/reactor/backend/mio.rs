@@ -41,14 +41,14 @@ use super::poller::Poller;
 use super::readiness::{Listener, PolledSource, PolledStream};
 use super::socket::{self, Receive, Send};
 use super::table::Table;
-use super::udp::{self, DatagramReceive, no_such_socket};
+use super::udp::{self, DatagramReceive, DatagramsBound, no_such_socket};
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
 };
 use super::{DialOptions, PortOptions};
 use crate::address::Address;
-use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions, Destination, Reach};
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions, Destination};
 use crate::error::AdoptError;
 use crate::log::error;
 use crate::transport::id::Id;
@@ -417,12 +417,7 @@ impl Backend for Mio {
         }
     }
 
-    fn bind_datagrams(
-        &mut self,
-        id: Id,
-        address: &Address,
-        options: &DatagramSocketOptions,
-    ) -> Result<(Address, Reach), ListenRefusal> {
+    fn bind_datagrams(&mut self, id: Id, address: &Address, options: &DatagramSocketOptions) -> DatagramsBound {
         let (source, host, reach) = PolledDatagrams::new(udp::bind(address, options)?);
         self.poller.register(id, source.socket.as_raw_fd(), PollInterest::READABLE)?;
         self.table.insert(id, PolledSource::Datagrams(Box::new(source)));

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
 
 use super::batch::{BATCH, DatagramBatch, ReceivedDatagram};
-use super::udp::unix_receiver;
+use super::system::unix_receiver;
 use crate::address::{Address, UnixAddress};
 use crate::datagram::{DatagramQueue, Destination};
 
@@ -229,7 +229,8 @@ fn decode(address: &[u8], length: usize) -> Option<Address> {
     }
 }
 
-/// Decodes the name of a UNIX socket. A name that is too long for an address of ours counts as none.
+/// Decodes the name of a UNIX socket. A name that is too long for an address of ours counts as
+/// none.
 fn decode_name(name: &[u8]) -> UnixAddress {
     let named = match name {
         [] => return UnixAddress::unnamed(),

@@ -106,9 +106,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::address::{Address, AddressPair};
-use crate::datagram::{
-    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, Reach,
-};
+use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination};
 use crate::error::AdoptError;
 use crate::reactor::interest::{Interest, Ready};
 use crate::transport::driver::{Credentials, SocketOption};
@@ -127,7 +125,7 @@ pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(crate) use self::pipe::PipeEnds;
 pub(in crate::reactor) use self::socket_file::lock_of;
-pub(crate) use self::udp::DatagramReceive;
+pub(crate) use self::udp::{DatagramReceive, DatagramsBound};
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 use self::uring::Buffer;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
@@ -290,18 +288,13 @@ pub(crate) trait Backend {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Makes a datagram socket under `id`, and starts to receive. A UNIX socket with a path gets its
-    /// file, which is removed when the socket is closed, and one without a name is not bound. Returns
-    /// the address, and the addresses that the socket reaches. A backend without datagrams refuses.
+    /// Makes a datagram socket under `id`, and starts to receive. A UNIX socket with a path gets
+    /// its file, which is removed when the socket is closed, and one without a name is not bound. A
+    /// backend without datagrams refuses.
     ///
     /// # Errors
     /// As [`listen`](Self::listen). `Unsupported`: the backend has no datagrams.
-    fn bind_datagrams(
-        &mut self,
-        _id: Id,
-        _address: &Address,
-        _options: &DatagramSocketOptions,
-    ) -> Result<(Address, Reach), ListenRefusal> {
+    fn bind_datagrams(&mut self, _id: Id, _address: &Address, _with: &DatagramSocketOptions) -> DatagramsBound {
         Err(io::Error::from(io::ErrorKind::Unsupported).into())
     }
 

@@ -4,19 +4,17 @@
 //! call can be made to fail or to fall short (`faults`). `system.rs` has the calls that differ
 //! between systems.
 
-use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, Shutdown, SocketAddrAny, SocketAddrUnix, SocketType, sockopt,
+    SendAncillaryMessage, Shutdown, SocketAddrAny, SocketType, sockopt,
 };
 
 use super::socket_file::SocketFile;
@@ -138,7 +136,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Accept {
         return match accepted {
             // The address comes with the connection: a socket whose peer has reset it has no
             // address any more.
-            Ok((socket, peer)) => match peer.and_then(|peer| our_address(peer).ok()) {
+            Ok((socket, peer)) => match peer.and_then(|peer| system::our_address(peer).ok()) {
                 Some(peer) => Accept::Connection(socket, peer),
                 None => Accept::Skip,
             },
@@ -471,11 +469,11 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials
 }
 
 pub(super) fn local_address(socket: impl AsFd) -> io::Result<Address> {
-    our_address(rustix::net::getsockname(socket)?)
+    system::our_address(rustix::net::getsockname(socket)?)
 }
 
 pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
-    our_address(rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?)
+    system::our_address(rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?)
 }
 
 /// Makes calls on a socket, and requests to a ring, wait or fail at once.
@@ -484,36 +482,12 @@ pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }
 
-pub(super) fn our_address(address: SocketAddrAny) -> io::Result<Address> {
-    if address.address_family() != AddressFamily::UNIX {
-        return Ok(SocketAddr::try_from(address)?.into());
-    }
-    let address = SocketAddrUnix::try_from(address)?;
-    // A path of maximal length includes the NUL behind it.
-    let path = address.path_bytes().map(|path| path.strip_suffix(b"\0").unwrap_or(path));
-    let named = match (path, system::abstract_name(&address)) {
-        (Some(path), _) if !path.is_empty() => UnixAddress::path(OsStr::from_bytes(path)),
-        (_, Some(name)) if !name.is_empty() => UnixAddress::abstract_name(name),
-        _ => Ok(UnixAddress::unnamed()),
-    };
-    // The system only accepts valid addresses.
-    Ok(named.map_err(io::Error::other)?.into())
-}
-
 fn system_address(address: &Address) -> io::Result<SocketAddrAny> {
     Ok(match address {
         Address::Inet(address) => (*address).into(),
-        Address::Unix(name) => unix_address(name)?.into(),
+        Address::Unix(name) => system::unix_address(name)?.into(),
         Address::Pipe => return Err(io::ErrorKind::InvalidInput.into()),
     })
-}
-
-pub(super) fn unix_address(name: &UnixAddress) -> io::Result<SocketAddrUnix> {
-    match (name.as_path(), name.as_abstract_name()) {
-        (Some(path), _) => Ok(SocketAddrUnix::new(path)?),
-        (_, Some(name)) => system::abstract_address(name),
-        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
-    }
 }
 
 /// Makes a spare descriptor, to be given up when there are no others. It is a socket, because that

@@ -21,11 +21,14 @@
 //!
 //! [`Unsupported`]: io::ErrorKind::Unsupported
 
+use std::ffi::OsStr;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use rustix::io::Errno;
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
@@ -33,9 +36,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddr
 use super::batch::DatagramBatch;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use super::batch::ReceivedDatagram;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-use crate::address::UnixAddress;
-use crate::datagram::DatagramQueue;
+use crate::address::{Address, UnixAddress};
+use crate::datagram::{DatagramQueue, Destination};
 use crate::transport::driver::Credentials;
 
 /// Flags of each send: a lost peer is an error, never a signal, and no call waits.
@@ -159,7 +161,6 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
 /// socket that does not listen fails, which suspends its port.
 #[cfg(target_vendor = "apple")]
 pub(super) fn listens(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
-    use rustix::io::Errno;
     match rustix::net::getpeername(socket) {
         Ok(_) => Ok(false),
         Err(Errno::NOTCONN | Errno::INVAL) => Ok(true),
@@ -254,7 +255,7 @@ pub(super) fn receive_datagrams(
             Err(_) if !batch.is_empty() => return Ok(()),
             received => received?,
         };
-        let peer = match received.address.and_then(|address| super::socket::our_address(address).ok()) {
+        let peer = match received.address.and_then(|address| our_address(address).ok()) {
             Some(peer) => peer,
             None if is_unix => UnixAddress::unnamed().into(),
             // No UDP socket of ours receives from an address of another family.
@@ -263,6 +264,21 @@ pub(super) fn receive_datagrams(
         let truncated = received.flags.contains(ReturnFlags::TRUNC).then_some(None);
         batch.push(ReceivedDatagram { filled: received.bytes, each: None, truncated, peer });
     }
+}
+
+/// Sends a datagram.
+pub(super) fn send_datagram(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> rustix::io::Result<usize> {
+    match to {
+        Destination::Peer => rustix::net::send(socket, data, SENDING),
+        Destination::Inet(to) => rustix::net::sendto(socket, data, SENDING, &to),
+        Destination::Unix(to) => rustix::net::sendto(socket, data, SENDING, &unix_receiver(to)?),
+    }
+}
+
+/// Returns the system's address of a UNIX socket. A system without abstract names has none for such
+/// a name.
+pub(super) fn unix_receiver(name: &UnixAddress) -> rustix::io::Result<SocketAddrUnix> {
+    unix_address(name).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::OPNOTSUPP))
 }
 
 /// Sends the first datagrams of a queue, in runs of up to `most`. Returns the number of datagrams
@@ -276,7 +292,7 @@ pub(super) fn send_datagrams(socket: BorrowedFd<'_>, queue: &DatagramQueue, most
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn send_datagrams(socket: BorrowedFd<'_>, queue: &DatagramQueue, _most: usize) -> rustix::io::Result<usize> {
     let Some(first) = queue.runs(1).next() else { return Ok(0) };
-    super::udp::send_one(socket, first.data, first.to)?;
+    send_datagram(socket, first.data, first.to)?;
     Ok(1)
 }
 
@@ -346,27 +362,53 @@ pub(super) fn interface_index(_name: &str) -> io::Result<u32> {
     Err(unsupported("the index of a named network interface"))
 }
 
+/// Returns the address of a socket as the system writes it.
+pub(super) fn our_address(address: SocketAddrAny) -> io::Result<Address> {
+    if address.address_family() != AddressFamily::UNIX {
+        return Ok(SocketAddr::try_from(address)?.into());
+    }
+    let address = SocketAddrUnix::try_from(address)?;
+    // A path of maximal length includes the NUL behind it.
+    let path = address.path_bytes().map(|path| path.strip_suffix(b"\0").unwrap_or(path));
+    let named = match (path, abstract_name(&address)) {
+        (Some(path), _) if !path.is_empty() => UnixAddress::path(OsStr::from_bytes(path)),
+        (_, Some(name)) if !name.is_empty() => UnixAddress::abstract_name(name),
+        _ => Ok(UnixAddress::unnamed()),
+    };
+    // The system only accepts valid addresses.
+    Ok(named.map_err(io::Error::other)?.into())
+}
+
+/// Returns the name of a UNIX socket as the system takes it.
+pub(super) fn unix_address(name: &UnixAddress) -> io::Result<SocketAddrUnix> {
+    match (name.as_path(), name.as_abstract_name()) {
+        (Some(path), _) => Ok(SocketAddrUnix::new(path)?),
+        (_, Some(name)) => abstract_address(name),
+        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// Returns the system's address for an abstract UNIX name.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
     Ok(SocketAddrUnix::new_abstract_name(name)?)
 }
 
 /// Fails: this system has no abstract UNIX names.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn abstract_address(_name: &[u8]) -> io::Result<SocketAddrUnix> {
+fn abstract_address(_name: &[u8]) -> io::Result<SocketAddrUnix> {
     Err(unsupported("the abstract name of a UNIX socket"))
 }
 
 /// Returns the abstract UNIX name of an address, if it has one.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn abstract_name(address: &SocketAddrUnix) -> Option<&[u8]> {
+fn abstract_name(address: &SocketAddrUnix) -> Option<&[u8]> {
     address.abstract_name()
 }
 
 /// Returns `None`: this system has no abstract UNIX names.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn abstract_name(_address: &SocketAddrUnix) -> Option<&[u8]> {
+fn abstract_name(_address: &SocketAddrUnix) -> Option<&[u8]> {
     None
 }
 

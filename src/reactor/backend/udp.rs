@@ -1,22 +1,22 @@
-//! The socket calls of datagram sockets, sorted into the reactions of a backend, as `socket.rs` does
-//! for streams. No call waits. Interrupted calls are repeated here. Several queued datagrams leave
-//! in one call on Linux (`sendmmsg`). UNIX sockets are bound in `unix_datagrams.rs`.
+//! The socket calls of datagram sockets, sorted into the reactions of a backend, as `socket.rs`
+//! does for streams. No call waits. Interrupted calls are repeated here. Several queued datagrams
+//! leave in one call on Linux (`sendmmsg`). UNIX sockets are bound in `unix_datagrams.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::batch::DatagramBatch;
 #[cfg(test)]
 use super::socket::faults;
-use super::socket::{local_address, unix_address};
+use super::socket::local_address;
 use super::socket_file::SocketFile;
-use super::system::{self, SENDING};
+use super::system::{self, unix_address};
 use super::{ListenRefusal, unix_datagrams};
-use crate::address::{Address, UnixAddress};
+use crate::address::Address;
 use crate::datagram::{
     DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, InterfaceChoice,
     Reach,
@@ -40,6 +40,9 @@ pub(crate) enum DatagramReceive {
     /// The receive failed, and is to be tried again after a while.
     Failed(io::Error),
 }
+
+/// The result of binding a socket: its address, and the addresses that it reaches.
+pub(crate) type DatagramsBound = Result<(Address, Reach), ListenRefusal>;
 
 /// A bound datagram socket.
 pub(super) struct BoundDatagrams {
@@ -129,7 +132,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, is_unix: bool, batch: &mut Datagra
 
 /// Sends a datagram.
 pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> DatagramSend {
-    let call = || send_one(socket, data, to);
+    let call = || system::send_datagram(socket, data, to);
     loop {
         #[cfg(test)]
         let sent = faults::call(faults::SystemCall::SendDatagram, call);
@@ -140,21 +143,6 @@ pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> 
             sent => return sort_sent(sent),
         }
     }
-}
-
-/// Makes the call that sends a datagram.
-pub(super) fn send_one(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> rustix::io::Result<usize> {
-    match to {
-        Destination::Peer => rustix::net::send(socket, data, SENDING),
-        Destination::Inet(to) => rustix::net::sendto(socket, data, SENDING, &to),
-        Destination::Unix(to) => rustix::net::sendto(socket, data, SENDING, &unix_receiver(to)?),
-    }
-}
-
-/// Returns the system's address of a UNIX socket. A system without abstract names has none for such
-/// a name.
-pub(super) fn unix_receiver(name: &UnixAddress) -> rustix::io::Result<SocketAddrUnix> {
-    unix_address(name).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::OPNOTSUPP))
 }
 
 /// Sends the first datagrams of a queue, as many as one call takes. Returns their number.

@@ -1,11 +1,12 @@
-//! [`bind`]: datagram sockets of the UNIX family. All calls on a bound socket are those of `udp.rs`.
+//! [`bind`]: datagram sockets of the UNIX family. All calls on a bound socket are those of
+//! `udp.rs`.
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::ListenRefusal;
-use super::socket::{local_address, unix_address};
+use super::socket::local_address;
 use super::socket_file::SocketFile;
-use super::system;
+use super::system::{self, unix_address};
 use super::udp::BoundDatagrams;
 use crate::address::UnixAddress;
 use crate::datagram::{DatagramSocketOptions, Reach};

@@ -16,10 +16,10 @@ impl Reactor {
     /// Binds a UNIX socket for datagrams, and calls `protocol` for each of them (Twisted:
     /// `listenUNIXDatagram`).
     ///
-    /// The socket is bound and the protocol started when this returns. The file of a path is removed
-    /// when the port stops, and when the reactor closes, if it is still the file that the port has
-    /// made. (Twisted leaves it behind.) An [unnamed](UnixAddress::unnamed) address makes a port
-    /// that can send, and that nothing can be sent to. Otherwise as
+    /// The socket is bound and the protocol started when this returns. The file of a path is
+    /// removed when the port stops, and when the reactor closes, if it is still the file that the
+    /// port has made. (Twisted leaves it behind.) An [unnamed](UnixAddress::unnamed) address makes
+    /// a port that can send, and that nothing can be sent to. Otherwise as
     /// [`listen_udp`](Self::listen_udp).
     ///
     /// ```
@@ -63,8 +63,8 @@ impl Reactor {
     /// `connectUNIXDatagram`, with a `ConnectedDatagramProtocol`).
     ///
     /// `from` is the address of the port itself (Twisted: `bindAddress`), at which the peer can
-    /// answer. [`UnixAddress::unnamed`] is none. The port is connected and the protocol started when
-    /// this returns: [`write_to_peer`](DatagramTransport::write_to_peer) sends.
+    /// answer. [`UnixAddress::unnamed`] is none. The port is connected and the protocol started
+    /// when this returns: [`write_to_peer`](DatagramTransport::write_to_peer) sends.
     ///
     /// The connection outlives a peer that is gone. A write to it fails, and the protocol is
     /// [told](DatagramProtocol::connection_refused). A later write reaches the socket that has the
@@ -90,8 +90,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`ConnectDatagramError`], where Twisted calls `connectionFailed` of the protocol. The protocol
-    /// was not started then, unless its `start_protocol` failed.
+    /// [`ConnectDatagramError`], where Twisted calls `connectionFailed` of the protocol. The
+    /// protocol was not started then, unless its `start_protocol` failed.
     pub fn connect_unix_datagram(
         &self,
         to: &UnixAddress,

@@ -14,12 +14,11 @@ use std::time::Duration;
 use super::backend_invariants::{BackendInvariants, key};
 use super::kernel::{Kernel, News, Owner, Sharing, SimulatedRefusal, SocketId};
 use crate::address::{Address, AddressPair};
-use crate::datagram::{
-    DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination, Reach,
-};
+use crate::datagram::{DatagramOption, DatagramQueue, DatagramSend, DatagramSocketOptions, DatagramValue, Destination};
 use crate::reactor::{
-    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramBatch, DatagramReceive, DialOptions,
-    Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress, RECEIVE, Wake,
+    Backend, BackendEvent, Completion, ConnectRefusal, ConnectionOptions, DatagramBatch, DatagramReceive,
+    DatagramsBound, DialOptions, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, PortOptions, Progress,
+    RECEIVE, Wake,
 };
 use crate::transport::driver::{Credentials, SocketOption};
 use crate::transport::id::Id;
@@ -415,26 +414,9 @@ impl Backend for SimulatedBackend {
         kernel.close(socket, reset);
     }
 
-    fn bind_datagrams(
-        &mut self,
-        id: Id,
-        address: &Address,
-        options: &DatagramSocketOptions,
-    ) -> Result<(Address, Reach), ListenRefusal> {
-        let mut kernel = self.kernel.borrow_mut();
-        let (socket, host, reach) = match address {
-            Address::Inet(address) => {
-                let (socket, host, is_dual) = kernel.bind_datagrams(self.owner, self.host, *address, options)?;
-                let family = if host.is_ipv4() { Reach::Ipv4 } else { Reach::Ipv6 };
-                (socket, host.into(), if is_dual { Reach::Both } else { family })
-            }
-            Address::Unix(name) => {
-                let socket = kernel.bind_unix_datagrams(self.owner, self.host, name, options)?;
-                (socket, address.clone(), Reach::Unix)
-            }
-            Address::Pipe => return Err(io::Error::from(io::ErrorKind::InvalidInput).into()),
-        };
-        drop(kernel);
+    fn bind_datagrams(&mut self, id: Id, address: &Address, options: &DatagramSocketOptions) -> DatagramsBound {
+        let bound = self.kernel.borrow_mut().bind_datagrams(self.owner, self.host, address, options);
+        let (socket, host, reach) = bound?;
         self.name(id, socket);
         Ok((host, reach))
     }
@@ -445,15 +427,9 @@ impl Backend for SimulatedBackend {
     }
 
     fn send_datagram(&mut self, id: Id, data: &[u8], to: Destination<'_>) -> DatagramSend {
-        let Some(socket) = self.socket(id) else { return DatagramSend::Failed(io::ErrorKind::NotConnected.into()) };
-        let mut kernel = self.kernel.borrow_mut();
-        match to {
-            Destination::Inet(to) => kernel.send_datagram(socket, data, Some(to)),
-            Destination::Unix(to) => kernel.send_unix_datagram(socket, data, Some(to)),
-            Destination::Peer if kernel.unix_datagrams(socket).is_some() => {
-                kernel.send_unix_datagram(socket, data, None)
-            }
-            Destination::Peer => kernel.send_datagram(socket, data, None),
+        match self.socket(id) {
+            Some(socket) => self.kernel.borrow_mut().send_datagram(socket, data, to),
+            None => DatagramSend::Failed(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -470,32 +446,17 @@ impl Backend for SimulatedBackend {
 
     fn connect_datagrams(&mut self, id: Id, peer: Destination<'_>) -> io::Result<Address> {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
-        let mut kernel = self.kernel.borrow_mut();
-        match peer {
-            Destination::Unix(peer) => Ok(kernel.connect_unix_datagrams(socket, peer)?.into()),
-            Destination::Inet(peer) => {
-                Ok(kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.connect(peer)?.into())
-            }
-            Destination::Peer => Err(io::ErrorKind::InvalidInput.into()),
-        }
+        self.kernel.borrow_mut().connect_datagrams(socket, peer)
     }
 
     fn set_datagram_option(&mut self, id: Id, option: DatagramOption) -> io::Result<()> {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
-        let mut kernel = self.kernel.borrow_mut();
-        if let Some(socket) = kernel.unix_datagrams(socket) {
-            return socket.set_option(option);
-        }
-        kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.set_option(option)
+        self.kernel.borrow_mut().set_datagram_option(socket, option)
     }
 
     fn datagram_option(&self, id: Id, option: DatagramValue) -> io::Result<u32> {
         let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
-        let mut kernel = self.kernel.borrow_mut();
-        if let Some(socket) = kernel.unix_datagrams(socket) {
-            return socket.option(option);
-        }
-        Ok(kernel.datagrams(socket).ok_or(io::ErrorKind::NotConnected)?.option(option))
+        self.kernel.borrow().datagram_option(socket, option)
     }
 
     /// Every host has the loopback interface, and no other by a name.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::kernel::{Kernel, SocketId};
-use crate::datagram::DatagramSend;
+use crate::datagram::{DatagramSend, Destination};
 
 /// Bytes that a peer takes of a datagram: more than any UDP datagram has.
 const ROOM_BYTES: usize = 64 * 1024;
@@ -65,7 +65,7 @@ impl DatagramPeer {
     /// `WouldBlock`: the send buffer is full. `InvalidInput`: the datagram is too long. Others as
     /// Linux has them.
     pub fn send_to(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        match self.kernel.borrow_mut().send_datagram(self.socket, data, Some(to)) {
+        match self.kernel.borrow_mut().send_datagram(self.socket, data, Destination::Inet(to)) {
             DatagramSend::Sent => Ok(()),
             DatagramSend::Full | DatagramSend::Starved | DatagramSend::Waits => Err(io::ErrorKind::WouldBlock.into()),
             DatagramSend::TooLong => Err(io::Error::new(io::ErrorKind::InvalidInput, "the datagram is too long")),

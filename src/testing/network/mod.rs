@@ -328,8 +328,8 @@ impl Network {
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().listening(owner))
     }
 
-    /// Returns the addresses of a reactor's datagram ports: those of UDP, the oldest first, then those
-    /// of UNIX sockets.
+    /// Returns the addresses of a reactor's datagram ports: those of UDP, the oldest first, then
+    /// those of UNIX sockets.
     pub fn datagram_ports(&self, reactor: &Reactor) -> Vec<Address> {
         let owner = self.owner(reactor);
         owner.map_or_else(Vec::new, |owner| self.0.kernel.borrow().datagram_ports(owner))
@@ -343,9 +343,9 @@ impl Network {
     pub fn datagram_peer(&self, address: SocketAddr) -> io::Result<DatagramPeer> {
         let mut kernel = self.0.kernel.borrow_mut();
         kernel.add_host(address.ip());
-        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), address, &DatagramSocketOptions::new());
-        let (socket, address, _) = bound?;
-        Ok(DatagramPeer::new(&self.0.kernel, socket, address))
+        let bound = kernel.bind_datagrams(Owner::TEST, address.ip(), &address.into(), &DatagramSocketOptions::new());
+        let (socket, bound, _) = bound?;
+        Ok(DatagramPeer::new(&self.0.kernel, socket, bound.socket_addr().unwrap_or(address)))
     }
 
     /// Makes a descriptor that any reactor of this network can [watch](Reactor::watch). It is not

@@ -63,13 +63,13 @@ use super::readiness::{self, PolledSource as Polled, PolledStream};
 use super::reported::Readiness;
 use super::socket::{self, Send};
 use super::table::Table;
-use super::udp::{self, DatagramReceive, no_such_socket};
+use super::udp::{self, DatagramReceive, DatagramsBound, no_such_socket};
 use super::{
     Backend, BackendEvent, ConnectRefusal, Inbox, Incoming, IncomingSocket, Interest, ListenRefusal, Monotonic,
     Progress, Wake,
 };
 use crate::address::Address;
-use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions, Destination, Reach};
+use crate::datagram::{DatagramQueue, DatagramSend, DatagramSocketOptions, Destination};
 use crate::error::AdoptError;
 use crate::reactor::backend::{DialOptions, PortOptions};
 use crate::transport::id::Id;
@@ -412,12 +412,7 @@ impl Backend for Uring {
         }
     }
 
-    fn bind_datagrams(
-        &mut self,
-        id: Id,
-        address: &Address,
-        options: &DatagramSocketOptions,
-    ) -> Result<(Address, Reach), ListenRefusal> {
+    fn bind_datagrams(&mut self, id: Id, address: &Address, options: &DatagramSocketOptions) -> DatagramsBound {
         // Sockets that were closed in this turn may still hold their descriptors and addresses.
         let bound = udp::bind(address, options).or_else(|refusal| {
             let is_held = match &refusal {

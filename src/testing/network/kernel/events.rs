@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::SocketId;
-use super::datagrams::DatagramUnderWay;
+use super::sent_datagrams::DatagramUnderWay;
 
 #[derive(Debug)]
 pub(super) enum KernelEvent {

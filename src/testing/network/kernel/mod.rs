@@ -16,12 +16,14 @@
 //! trace.
 
 mod connecting;
+mod datagram_routes;
 mod datagrams;
 mod descriptors;
 mod ends;
 mod events;
 mod ledger;
 mod nagle;
+mod sent_datagrams;
 mod sharing;
 mod sockets;
 mod streams;

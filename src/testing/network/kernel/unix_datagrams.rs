@@ -63,7 +63,7 @@ struct Arrived {
 
 impl Kernel {
     /// Makes a socket. One without a name is not bound.
-    pub(crate) fn bind_unix_datagrams(
+    pub(super) fn bind_unix_datagrams(
         &mut self,
         owner: Owner,
         host: IpAddr,
@@ -107,10 +107,6 @@ impl Kernel {
         if name.is_unnamed() { None } else { named().map(|(id, _)| *id) }
     }
 
-    pub(crate) fn unix_datagrams(&mut self, id: SocketId) -> Option<&mut SimulatedUnixDatagrams> {
-        self.unix_datagrams.get_mut(&id)
-    }
-
     /// Returns the names of an owner's sockets, the oldest first.
     pub(super) fn unix_datagram_ports(&self, owner: Owner) -> impl Iterator<Item = UnixAddress> {
         self.unix_datagrams.values().filter(move |socket| socket.owner == owner).map(|socket| socket.name.clone())
@@ -128,7 +124,7 @@ impl Kernel {
     }
 
     /// Connects a socket to another.
-    pub(crate) fn connect_unix_datagrams(&mut self, id: SocketId, to: &UnixAddress) -> io::Result<UnixAddress> {
+    pub(super) fn connect_unix_datagrams(&mut self, id: SocketId, to: &UnixAddress) -> io::Result<UnixAddress> {
         let socket = self.unix_datagrams.get(&id).ok_or(io::ErrorKind::NotConnected)?;
         let (host, name) = (socket.host, socket.name.clone());
         let peer = self.unix_destination(id, host, to)?;
@@ -147,7 +143,7 @@ impl Kernel {
     }
 
     /// Sends a datagram. `None` sends to the peer.
-    pub(crate) fn send_unix_datagram(&mut self, id: SocketId, data: &[u8], to: Option<&UnixAddress>) -> DatagramSend {
+    pub(super) fn send_unix_datagram(&mut self, id: SocketId, data: &[u8], to: Option<&UnixAddress>) -> DatagramSend {
         let is_held = self.random.chance(self.conditions.short_sends);
         let Some(socket) = self.unix_datagrams.get(&id) else {
             return DatagramSend::Failed(io::ErrorKind::NotConnected.into());
@@ -169,8 +165,13 @@ impl Kernel {
         };
         let is_full = !has_room || self.unix_datagrams.get(&receiver).is_some_and(|there| there.is_full_for(id));
         if let Some(socket) = self.unix_datagrams.get_mut(&id) {
-            (socket.held, socket.blocked, socket.woken) = (is_held, is_held || is_full, is_held);
-            socket.sent_bytes += if socket.blocked { 0 } else { takes };
+            socket.held = is_held;
+            // A full receiver is remembered while others are sent to.
+            if is_held || is_full {
+                (socket.blocked, socket.woken) = (true, is_held);
+            } else {
+                socket.sent_bytes += takes;
+            }
         }
         if is_held {
             self.make_ready_again(owner, id);
@@ -258,7 +259,7 @@ impl SimulatedUnixDatagrams {
         self.incoming.len() > WAITING && self.peer != Some(sender)
     }
 
-    pub(crate) fn set_option(&mut self, option: DatagramOption) -> io::Result<()> {
+    pub(super) fn set_option(&mut self, option: DatagramOption) -> io::Result<()> {
         match option {
             DatagramOption::Broadcast(on) => self.broadcast = on,
             DatagramOption::ReceiveBuffer(bytes) => self.receive_buffer = doubled(bytes),
@@ -272,7 +273,7 @@ impl SimulatedUnixDatagrams {
         Ok(())
     }
 
-    pub(crate) fn option(&self, option: DatagramValue) -> io::Result<u32> {
+    pub(super) fn option(&self, option: DatagramValue) -> io::Result<u32> {
         let bytes = |size: usize| Ok(u32::try_from(size).unwrap_or(u32::MAX));
         match option {
             DatagramValue::Broadcast => Ok(self.broadcast.into()),
