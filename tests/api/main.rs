@@ -11,6 +11,7 @@ mod examples;
 mod factories;
 mod failing_callbacks;
 mod failing_drops;
+mod guide;
 mod logs;
 mod open_connections;
 mod reaching;

@@ -1,0 +1,31 @@
+//! The programs of README.md and of the guide. Those of each page compile, and those without
+//! `no_run` run. `tests/api/guide.rs` checks that no page is left out.
+
+macro_rules! pages {
+    ($($(#[$condition:meta])* $name:ident $path:literal)*) => {
+        $($(#[$condition])* #[doc = include_str!($path)] mod $name {})*
+    };
+}
+
+pages! {
+    readme "../README.md"
+    datagrams "../docs/datagrams.md"
+    processes "../docs/processes.md"
+    standard_io "../docs/standard-io.md"
+    #[cfg(feature = "async")]
+    async_libraries "../docs/guide/src/how-to/async.md"
+    cores "../docs/guide/src/how-to/cores.md"
+    deferreds "../docs/guide/src/how-to/deferreds.md"
+    embedding "../docs/guide/src/how-to/embedding.md"
+    foreign_descriptors "../docs/guide/src/how-to/foreign-descriptors.md"
+    #[cfg(feature = "logging")]
+    logs "../docs/guide/src/how-to/logs.md"
+    other_loops "../docs/guide/src/how-to/other-loops.md"
+    policies "../docs/guide/src/how-to/policies.md"
+    services "../docs/guide/src/how-to/services.md"
+    snapshots "../docs/guide/src/how-to/snapshots.md"
+    testing "../docs/guide/src/how-to/testing.md"
+    tls "../docs/guide/src/how-to/tls.md"
+    programs "../docs/guide/src/from-twisted/programs.md"
+    examples "../docs/guide/src/reference/examples.md"
+}
