@@ -26,6 +26,12 @@ pages! {
     snapshots "../docs/guide/src/how-to/snapshots.md"
     testing "../docs/guide/src/how-to/testing.md"
     tls "../docs/guide/src/how-to/tls.md"
+    async_beside_callbacks "../docs/guide/src/how-to/async-beside-callbacks.md"
+    clients "../docs/guide/src/how-to/clients.md"
+    endpoints "../docs/guide/src/how-to/endpoints.md"
+    servers "../docs/guide/src/how-to/servers.md"
+    threads "../docs/guide/src/how-to/threads.md"
+    timers "../docs/guide/src/how-to/timers.md"
     programs "../docs/guide/src/from-twisted/programs.md"
     examples "../docs/guide/src/reference/examples.md"
 }
