@@ -1,8 +1,8 @@
 """A preprocessor of mdBook for links that lead out of the guide.
 
 mdBook makes `.md` into `.html` in each relative link, although a page outside of `src` is not in
-the book. This spells the dot of such a link as `%2E`, so that mdBook leaves it alone. `src` and `book`
-lie side by side, so the link leads to the file in the repository.
+the book. This spells the dot of such a link as `%2E`, so that mdBook leaves it alone. `src` and
+`book` lie side by side, so the link leads to the file in the repository.
 """
 
 import json
