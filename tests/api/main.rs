@@ -21,3 +21,4 @@ mod simulated_example;
 mod standard_io_example;
 mod tutorial;
 mod tutorial_chat;
+mod twisted_programs;
