@@ -38,7 +38,8 @@
 //! ```
 //!
 //! Start with [`interfaces`]: the traits that you implement, and the types that you are handed.
-//! Each module's page begins with its purpose, and then gives the rules that it keeps.
+//! Each module's page begins with its purpose, and then gives the rules that it keeps. The package
+//! has a guide too, `docs/guide/src`, which begins with a tutorial.
 //!
 //! # Modules
 //!
