@@ -162,12 +162,12 @@ fn step_7_drains() {
     });
     first.write_all(b"hello\n").unwrap();
     assert_eq!(line(&mut heard), "hello\n");
-    service.signal(Signal::INT);
+    service.signal(Signal::TERM);
     let mut rest = String::new();
     heard.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "the chat closes\n");
     let (status, _, errors) = service.end();
-    assert_eq!((status.code(), &*errors), (Some(130), ""));
+    assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
 }
 
 /// The service gets its socket from a service manager, tells it that it is ready, and says good-bye
@@ -195,5 +195,6 @@ fn step_8_runs_under_a_service_manager() {
     assert_eq!(rest, "the chat closes\n");
     let (status, _, errors) = service.end();
     assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
+    assert!(unit.contains(&format!("\nSuccessExitStatus={TERMINATED}\n")), "{unit}");
     assert!(TcpStream::connect(address).is_err(), "the port no longer listens");
 }
