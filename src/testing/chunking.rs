@@ -111,8 +111,8 @@ impl ChunkingCheck {
         self.run_observed(|| (make(), || ()));
     }
 
-    /// Runs the check on protocols that factories build, each by a factory of its own from `make`. So
-    /// state that the connections of a factory share begins anew in each run.
+    /// Runs the check on protocols that factories build, each by a factory of its own from `make`.
+    /// So state that the connections of a factory share begins anew in each run.
     ///
     /// ```
     /// use ropewalk::testing::ChunkingCheck;
