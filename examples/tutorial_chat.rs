@@ -1,4 +1,4 @@
-//! Steps 2, 3 and 6 of `docs/tutorial.md`: passes each line on to all connections.
+//! Steps 2, 3 and 6 of the tutorial: passes each line on to all connections.
 //!
 //! ```sh
 //! cargo run --example tutorial_chat -- tcp:6000

@@ -1,4 +1,4 @@
-//! Step 5 of `docs/tutorial.md`: a talker that comes back when its connection is lost.
+//! Step 5 of the tutorial: a talker that comes back when its connection is lost.
 //!
 //! ```sh
 //! cargo run --example tutorial_client -- tcp:localhost:6000

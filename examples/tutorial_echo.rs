@@ -1,4 +1,4 @@
-//! Step 1 of `docs/tutorial.md`: sends all bytes back.
+//! Step 1 of the tutorial: sends all bytes back.
 //!
 //! ```sh
 //! cargo run --example tutorial_echo -- tcp:8888

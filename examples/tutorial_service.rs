@@ -1,4 +1,4 @@
-//! Step 7 of `docs/tutorial.md`: the chat as a service that drains.
+//! Step 7 of the tutorial: the chat as a service that drains.
 //!
 //! ```sh
 //! cargo run --example tutorial_service -- tcp:6000 unix:/tmp/chat.sock

@@ -38,7 +38,8 @@
 //! ```
 //!
 //! Start with [`interfaces`]: the traits that you implement, and the types that you are handed.
-//! Each module's page begins with its purpose, and then gives the rules that it keeps.
+//! Each module's page begins with its purpose, and then gives the rules that it keeps. The package
+//! has a guide too, `docs/guide/src`, which begins with a tutorial.
 //!
 //! # Modules
 //!
@@ -179,43 +180,5 @@ pub use reactor::{
 pub use time::{Clock, DelayedCall};
 pub use transport::Transport;
 
-/// The programs of README.md and of the guides in `docs/` compile, and those without `no_run` run.
 #[cfg(all(doctest, feature = "tls"))]
-mod guides {
-    #[cfg(feature = "async")]
-    #[doc = include_str!("../docs/async.md")]
-    struct Async;
-    #[doc = include_str!("../README.md")]
-    struct Readme;
-    #[doc = include_str!("../docs/cores.md")]
-    struct Cores;
-    #[doc = include_str!("../docs/datagrams.md")]
-    struct Datagrams;
-    #[doc = include_str!("../docs/deferreds.md")]
-    struct Deferreds;
-    #[doc = include_str!("../docs/embedding.md")]
-    mod embedding {}
-    #[doc = include_str!("../docs/from-twisted.md")]
-    struct FromTwisted;
-    #[doc = include_str!("../docs/processes.md")]
-    struct Processes;
-    #[cfg(feature = "logging")]
-    #[doc = include_str!("../docs/logs.md")]
-    struct Logs;
-    #[doc = include_str!("../docs/other-loops.md")]
-    struct OtherLoops;
-    #[doc = include_str!("../docs/policies.md")]
-    struct Policies;
-    #[doc = include_str!("../docs/services.md")]
-    struct Services;
-    #[doc = include_str!("../docs/snapshots.md")]
-    struct Snapshots;
-    #[doc = include_str!("../docs/standard-io.md")]
-    struct StandardIo;
-    #[doc = include_str!("../docs/testing.md")]
-    struct Testing;
-    #[doc = include_str!("../docs/tls.md")]
-    struct Tls;
-    #[doc = include_str!("../docs/tour.md")]
-    struct Tour;
-}
+mod guides;

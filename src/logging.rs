@@ -3,8 +3,8 @@
 //!
 //! Ropewalk's events and those of the program go through [`tracing`], which drops them unless a
 //! subscriber is set. This module sets one that writes to standard error. A program with other
-//! wishes, such as levels for each module, sets a subscriber of its own instead. `docs/logs.md` has
-//! the events.
+//! wishes, such as levels for each module, sets a subscriber of its own instead. The
+//! guide's page about logs has the events.
 //!
 //! | a program | ERROR events | other events |
 //! |---|---|---|

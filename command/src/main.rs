@@ -1,5 +1,5 @@
 //! The command `ropewalk`: small servers, connections, and a view of running reactors. `--help` and
-//! `docs/command.md` describe its use.
+//! `docs/guide/src/reference/command.md` describe its use.
 //!
 //! | file | holds |
 //! |---|---|

@@ -6,7 +6,7 @@
 //! | GLib's main loop (feature `glib`) | `glib_host::attach` |
 //!
 //! Both are built on [`Reactor::begin_run`](ropewalk::Reactor::begin_run) alone, and are short
-//! enough to copy into a program. `docs/other-loops.md` explains them.
+//! enough to copy into a program. `docs/guide/src/how-to/other-loops.md` explains them.
 
 #[cfg(feature = "glib")]
 pub mod glib_host;

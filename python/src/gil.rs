@@ -9,7 +9,7 @@
 //!    backend alone: the poller or ring, its table of sockets and its buffers.
 //! 3. Other threads touch no part of the engine that the wait uses. Their requests are queued, and
 //!    the loop is rung ([`State::is_elsewhere`](crate::state::State::is_elsewhere)). The engine
-//!    itself keeps the rest until the wait is over (docs/embedding.md).
+//!    itself keeps the rest until the wait is over (docs/guide/src/how-to/embedding.md).
 //!
 //! A free-threaded interpreter has no such lock. The module says so (`gil_used`), and the
 //! interpreter turns its GIL on.

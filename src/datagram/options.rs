@@ -116,9 +116,9 @@ impl UdpOptions {
     /// (`UDP_GRO`, `UDP_SEGMENT`, Linux 5.0). Off by default. A port that exchanges many datagrams
     /// with few peers, as QUIC does, then takes a fraction of the CPU time.
     ///
-    /// Nothing else changes: datagrams are delivered one by one, with their lengths, and leave so. On
-    /// the way out, only queued datagrams make a run: [`collect_writes`](Self::collect_writes) as
-    /// well. Runs that a device or a path does not take leave as single datagrams.
+    /// Nothing else changes: datagrams are delivered one by one, with their lengths, and leave so.
+    /// On the way out, only queued datagrams make a run: [`collect_writes`](Self::collect_writes)
+    /// as well. Runs that a device or a path does not take leave as single datagrams.
     ///
     /// Listening fails if the system has no such option. On a simulated network it has no effect.
     pub fn segmentation_offload(mut self, on: bool) -> Self {

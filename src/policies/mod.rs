@@ -18,7 +18,7 @@
 //!
 //! [`ConnectionPolicies`] are for the connections of any factory, or of a port.
 //! [`ConnectionLimits`] are for a port, because only a port can leave connections in the system's
-//! queue. `docs/policies.md` is the guide.
+//! queue. `docs/guide/src/how-to/policies.md` is its guide.
 
 mod factory;
 mod limits;

@@ -12,7 +12,7 @@
 //!    and before any other could begin;
 //! 5. no borrow of the stream is held during a call, and no borrow of the protocol outside of one.
 
-use std::any::{TypeId, type_name};
+use std::any::TypeId;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -106,7 +106,7 @@ impl<P: Protocol> Joint<P> {
     fn log_failure(&self, place: &'static str, failure: &Failure) {
         error!(
             peer = %self.transport.peer(),
-            protocol = type_name::<P>(),
+            protocol = P::protocol_name(),
             %failure,
             backtrace = failure.backtrace().map(tracing::field::display),
             "{place} failed; the connection ends"
@@ -285,12 +285,12 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     fn connection_lost(&self, reason: &Failure) {
         match reason.check() {
             Some(ConnectionClosed::QueueLimit { .. }) => {
-                let (peer, protocol) = (self.transport.peer(), type_name::<P>());
+                let (peer, protocol) = (self.transport.peer(), P::protocol_name());
                 tracing::warn!(%peer, protocol, failure = %reason, "too much is queued for a peer; the connection is aborted");
             }
             None | Some(ConnectionClosed::Done) => {}
             Some(_) => {
-                tracing::debug!(peer = %self.transport.peer(), protocol = type_name::<P>(), %reason, "a connection was lost");
+                tracing::debug!(peer = %self.transport.peer(), protocol = P::protocol_name(), %reason, "a connection was lost");
             }
         }
         let producer = self.transport.stream().unregister();
@@ -333,7 +333,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn protocol_name(&self) -> &'static str {
-        type_name::<P>()
+        P::protocol_name()
     }
 
     fn is_busy(&self) -> bool {

@@ -137,6 +137,29 @@ pub trait Protocol: Any + Erase {
         None
     }
 
+    /// Returns the name of this type, as logs and snapshots show it. A wrapper returns the name of
+    /// the wrapped type, so that a program finds its own types there. The text is for people: it
+    /// may change with the compiler.
+    ///
+    /// ```
+    /// # use ropewalk::{Protocol, Result, Transport};
+    /// struct Orders;
+    ///
+    /// impl Protocol for Orders {
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// assert!(Orders::protocol_name().ends_with("Orders"));
+    /// ```
+    fn protocol_name() -> &'static str
+    where
+        Self: Sized,
+    {
+        std::any::type_name::<Self>()
+    }
+
     /// Called when more bytes are queued than the transport's limit allows
     /// ([`QueueLimit::tell`](crate::transport::QueueLimit::tell)): the peer takes less than is
     /// written. It is called once, at the end of a turn, and again only after the queue has come

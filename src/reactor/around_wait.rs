@@ -18,7 +18,7 @@ impl Builder {
     ///   may use it meanwhile, and so may other threads that hold the interpreter's lock instead of
     ///   this one. Requests take effect when the wait is over, which they end; the few that need an
     ///   answer of the system fail with [`LoopWaits`](crate::error::LoopWaits). The guide on
-    ///   embedding has the list (`docs/embedding.md`).
+    ///   embedding has the list (the guide's `how-to/embedding.md`).
     /// - `after` is called exactly once for each `before`, also if the wait fails. The exception is
     ///   a `before` that panicked: its panic is logged, and the wait goes on without `after`. A
     ///   panic of `after` is logged.

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use super::StringTransport;
 use super::quote::{around, excerpt};
-use crate::protocol::Protocol;
+use crate::protocol::{Factory, Protocol};
 use crate::random::Random;
 
 /// Runs a protocol over the same bytes in every relevant chunking, and asserts that it behaves the
@@ -109,6 +109,36 @@ impl ChunkingCheck {
     #[track_caller]
     pub fn run<P: Protocol>(&self, mut make: impl FnMut() -> P) {
         self.run_observed(|| (make(), || ()));
+    }
+
+    /// Runs the check on protocols that factories build, each by a factory of its own from `make`.
+    /// So state that the connections of a factory share begins anew in each run.
+    ///
+    /// ```
+    /// use ropewalk::testing::ChunkingCheck;
+    /// use ropewalk::{Connections, Protocol, Result, Transport};
+    ///
+    /// /// Passes all bytes on to all connections.
+    /// struct Talker(Connections<Self>);
+    ///
+    /// impl Protocol for Talker {
+    ///     fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
+    ///         self.0.iter().for_each(|talker| talker.transport().write(data));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// ChunkingCheck::new(b"hello, all")
+    ///     .run_factory(|| Connections::new().for_protocol(|room, _peer| Talker(room.clone())));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Like [`run`](Self::run), and if a factory refuses the connection.
+    #[track_caller]
+    pub fn run_factory<F: Factory>(&self, mut make: impl FnMut() -> F) {
+        let peer = StringTransport::new().transport().peer();
+        self.run(|| make().build_protocol(&peer).expect("the factory refused the connection"));
     }
 
     /// Runs the check with an observation for each protocol, whose value after the input is

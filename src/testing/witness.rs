@@ -197,6 +197,10 @@ impl<P: Protocol> Protocol for Witnessed<P> {
         Some(&mut self.inner)
     }
 
+    fn protocol_name() -> &'static str {
+        P::protocol_name()
+    }
+
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
         if self.stage != WitnessStage::Built {
             self.witness.fault("connection_made came twice");

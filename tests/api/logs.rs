@@ -9,10 +9,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::common::*;
+use ropewalk::application::ClientService;
 use ropewalk::deferred::Promise;
+use ropewalk::endpoints::client_from_string;
 use ropewalk::interfaces::*;
+use ropewalk::testing::MemoryReactor;
 use ropewalk::transport::{Producer, Streaming};
-use ropewalk::{Deferred, Failure, Reactor, Result, Transport};
+use ropewalk::{Connections, Deferred, Failure, ListenOptions, Reactor, Result, Transport, for_protocol};
 
 /// An error with a cause, of which both are to be told.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,38 @@ fn told(script: Script) -> Vec<String> {
         run_beside(&reactor, client);
     });
     lines
+}
+
+/// The engine wraps protocols, for a list of connections and for the attempts of a client. An event
+/// names the program's own type all the same.
+#[test]
+fn the_programs_own_type_is_logged() {
+    struct Orders;
+
+    impl Protocol for Orders {
+        fn connection_made(&mut self, _transport: &Transport) -> Result<()> {
+            Err(bad_order())
+        }
+
+        fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    let ((), lines) = logged(|| {
+        let memory = MemoryReactor::new();
+        let orders = Connections::new().for_protocol(|_room, _peer| Orders);
+        memory.reactor().listen_tcp("0.0.0.0:7".parse().unwrap(), &ListenOptions::new(), orders).unwrap();
+        memory.connect(7).unwrap();
+        let endpoint = client_from_string(memory.reactor(), "tcp:198.51.100.7:7").unwrap();
+        let client = ClientService::new(memory.reactor(), endpoint, for_protocol(|_| Orders));
+        client.start_service().or_log("starting");
+        drop(memory.attempts().remove(0).accept());
+        memory.settle().unwrap();
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let own = format!("protocol={:?}", std::any::type_name::<Orders>());
+    assert!(lines.iter().all(|line| line.contains(&own)), "{lines:?}");
 }
 
 /// A failing callback of any kind, by an error or a panic: one event, with the peer, the protocol's

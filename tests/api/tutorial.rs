@@ -1,46 +1,25 @@
-//! The programs of `docs/tutorial.md`, run as its reader would, and its text beside them.
+//! The programs of the tutorial, run as its reader would, and its text beside them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{self, UnixDatagram};
-use std::path::Path;
-use std::process::Stdio;
+use std::os::unix::net::{self, UnixDatagram, UnixStream};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use super::guide::{blocks, read};
 use super::running::{Running, TERMINATED, executable, listening};
 use crate::common::*;
 
-const PAGE: &str = include_str!("../../docs/tutorial.md");
 const ANY_PORT: &str = "tcp:0:interface=127.0.0.1";
 
-/// The blocks of the page in this language, each with the heading of its step.
-fn blocks(language: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let (begin, end) = (format!("```{language}\n"), "\n```");
-    PAGE.split("\n## ").flat_map(move |step| {
-        let found: Vec<_> = step.split(&begin).skip(1).filter_map(|rest| rest.split_once(end)).collect();
-        let heading = step.lines().next().unwrap_or_default();
-        found.into_iter().map(move |(block, _)| (heading, block))
-    })
-}
-
-/// Each piece of a program on the page is part of the program that its step links to, and a program
-/// has sixty lines at most.
-#[test]
-fn the_page_shows_the_programs() {
-    let mut count = 0;
-    for (heading, block) in blocks("rust") {
-        let step = PAGE.split("\n## ").find(|step| step.starts_with(heading)).expect("a step");
-        let links = step.split("](../").skip(1).filter_map(|rest| rest.split_once(".rs)"));
-        let path = links.map(|(path, _)| format!("{path}.rs")).next().expect(heading);
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).expect(&path);
-        assert!(text.contains(block), "{path} has no such lines:\n{block}");
-        assert!(text.lines().count() <= 60, "{path} is too long");
-        count += 1;
-    }
-    assert!(count >= 5, "{count} pieces");
+/// The block in this language of a page that contains this text.
+fn block(page: &str, language: &str, text: &str) -> String {
+    let page = read(format!("docs/guide/src/tutorial/{page}.md"));
+    let found = blocks(&page).into_iter().find(|(marked, block)| *marked == language && block.contains(text));
+    found.unwrap_or_else(|| panic!("no block with {text}")).1.to_owned()
 }
 
 /// Connects, and reads lines.
@@ -73,8 +52,8 @@ fn step_1_sends_all_bytes_back() {
 #[test]
 fn steps_2_and_3_pass_lines_on_within_limits() {
     own_process!();
-    let limits = blocks("text").find_map(|(_, block)| block.strip_prefix("tcp:6000:")).expect("a description");
-    assert!(limits.contains("maxConnections=1000"), "{limits}");
+    let description = block("3-limits", "text", "maxConnections=1000");
+    let limits = description.strip_prefix("tcp:6000:").expect("a description").trim_end();
     let limits = limits.replace("maxConnections=1000", "maxConnections=2");
     let (server, address) = listening("tutorial_chat", &format!("{ANY_PORT}:{limits}"));
     let (mut first, mut heard) = reader(address);
@@ -121,9 +100,9 @@ fn step_6_speaks_tls() {
         return;
     }
     let folder = certificates::Folder::new();
-    let commands = blocks("sh").find_map(|(_, block)| block.contains("openssl").then_some(block)).expect("commands");
-    let mut shell = std::process::Command::new("timeout");
-    shell.args(["30", "bash", "-ec", commands]).current_dir(folder.at("")).stdin(Stdio::null());
+    let commands = block("6-tls", "sh", "openssl");
+    let mut shell = Command::new("timeout");
+    shell.args(["30", "bash", "-ec", &commands]).current_dir(folder.at("")).stdin(Stdio::null());
     let output = shell.output().expect("a shell");
     assert!(output.status.success(), "{}", programs::said(&output));
     let description = format!("tls:{}:0:interface=127.0.0.1", folder.at("certificates"));
@@ -137,35 +116,85 @@ fn step_6_speaks_tls() {
     assert_eq!(server.end().0.code(), Some(TERMINATED));
 }
 
-/// The service gets its socket from a service manager, tells it that it is ready, and says good-bye
-/// to its connections when it stops.
+/// The socket of a service manager, which services tell of their state.
+struct Manager {
+    name: String,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let name = format!("ropewalk-tutorial-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        Self { name, socket }
+    }
+
+    /// Starts a command that becomes the service, with this standard input.
+    fn start(&self, mut command: Command, input: Stdio) -> Running {
+        command.env("NOTIFY_SOCKET", format!("@{}", self.name));
+        Running::of(command, input)
+    }
+
+    fn message(&self) -> String {
+        let mut buffer = [0; 100];
+        let count = self.socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    }
+}
+
+/// All ports of the service share a room, and its end is told to each connection.
 #[test]
 fn step_7_drains() {
     own_process!();
-    let name = format!("ropewalk-tutorial-{}", std::process::id());
-    let manager = UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    manager.set_read_timeout(Some(LIMIT)).unwrap();
-    let message = || {
-        let mut buffer = [0; 100];
-        let count = manager.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..count]).into_owned()
-    };
-    let listener = TcpListener::bind(loopback()).unwrap();
-    let address = listener.local_addr().unwrap();
-    // The shell plays systemd: descriptor 3 is the socket, for this process.
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" systemd:index=0 3<&0 </dev/null"#]);
-    command.arg(executable("tutorial_service")).env("NOTIFY_SOCKET", format!("@{name}"));
-    let service = Running::of(command, Stdio::from(OwnedFd::from(listener)));
-    assert_eq!(message(), "READY=1");
-    let (_stream, mut heard) = reader(address);
-    assert_eq!(line(&mut heard), "1 in the room\n");
+    let paths = ["a", "b"].map(|end| std::env::temp_dir().join(format!("ropewalk-{}-{end}", std::process::id())));
+    let mut command = Command::new(executable("tutorial_service"));
+    command.args(paths.each_ref().map(|path| format!("unix:{}", path.display())));
+    let manager = Manager::new();
+    let service = manager.start(command, Stdio::null());
+    assert_eq!(manager.message(), "READY=1");
+    let [(mut first, _), (_, mut heard)] = paths.each_ref().map(|path| {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut heard = BufReader::new(stream.try_clone().unwrap());
+        assert!(line(&mut heard).ends_with(" in the room\n"));
+        (stream, heard)
+    });
+    first.write_all(b"hello\n").unwrap();
+    assert_eq!(line(&mut heard), "hello\n");
     service.signal(Signal::TERM);
-    assert_eq!(message(), "STOPPING=1");
     let mut rest = String::new();
     heard.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "the chat closes\n");
     let (status, _, errors) = service.end();
     assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
+}
+
+/// The service gets its socket from a service manager, tells it that it is ready, and says good-bye
+/// to its connections when it stops. The first description is that of the page's unit.
+#[test]
+fn step_8_runs_under_a_service_manager() {
+    own_process!();
+    let manager = Manager::new();
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    // The shell plays systemd: descriptor 3 is the socket, for this process.
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$1" 3<&0 </dev/null"#]);
+    let unit = block("8-systemd", "ini", "ExecStart");
+    let description = unit.split_whitespace().find(|word| word.starts_with("systemd:")).expect("a description");
+    command.args([executable("tutorial_service").as_os_str(), description.as_ref()]);
+    let service = manager.start(command, Stdio::from(OwnedFd::from(listener)));
+    assert_eq!(manager.message(), "READY=1");
+    let (_stream, mut heard) = reader(address);
+    assert_eq!(line(&mut heard), "1 in the room\n");
+    service.signal(Signal::TERM);
+    assert_eq!(manager.message(), "STOPPING=1");
+    let mut rest = String::new();
+    heard.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "the chat closes\n");
+    let (status, _, errors) = service.end();
+    assert_eq!((status.code(), &*errors), (Some(TERMINATED), ""));
+    assert!(unit.contains(&format!("\nSuccessExitStatus={TERMINATED}\n")), "{unit}");
     assert!(TcpStream::connect(address).is_err(), "the port no longer listens");
 }

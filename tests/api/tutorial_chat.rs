@@ -1,4 +1,4 @@
-//! Step 4 of `docs/tutorial.md`: the chat, tested without sockets and on virtual time.
+//! Step 4 of the tutorial: the chat, tested without sockets and on virtual time.
 
 #[path = "../../examples/tutorial_chat.rs"]
 #[allow(dead_code, reason = "its main is for real sockets")]
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ropewalk::endpoints::server_from_string;
 use ropewalk::interfaces::*;
-use ropewalk::testing::MemoryReactor;
+use ropewalk::testing::{ChunkingCheck, MemoryReactor};
 use ropewalk::{Connections, Result};
 
 #[test]
@@ -30,4 +30,9 @@ fn a_line_goes_to_all_talkers() -> Result<()> {
     memory.advance(Duration::from_secs(2))?;
     assert!(first.is_ended() && second.is_ended() && room.is_empty());
     Ok(())
+}
+
+#[test]
+fn the_cuts_of_the_network_change_nothing() {
+    ChunkingCheck::new(b"one\ntwo\n\nthree\n").run_factory(|| chat::talkers(Connections::new()));
 }

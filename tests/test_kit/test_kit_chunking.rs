@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use ropewalk::testing::{AccumulatingProtocol, ChunkingCheck, StringTransport};
-use ropewalk::{Protocol, Result, Transport};
+use ropewalk::{Connections, Protocol, Result, Transport, for_protocol};
 
 /// Answers each line, closes after `bye`, fails on a line that is too long: right.
 #[derive(Default)]
@@ -277,4 +277,34 @@ fn the_line_receiver_answers() {
     connection.deliver(b"on");
     connection.deliver(b"e\ntwo\nth");
     assert_eq!(connection.string().value(), b"<one><two>");
+}
+
+/// A factory of its own for each run: shared state begins anew, and a protocol that a factory wraps
+/// is checked with what wraps it.
+#[test]
+fn protocols_of_factories_are_checked() {
+    let made = Cell::new(0);
+    ChunkingCheck::new(b"one\ntwo\n").run_factory(|| {
+        made.set(made.get() + 1);
+        Connections::new().for_protocol(|room, _peer| Counted(room.clone()))
+    });
+    assert!(made.get() > 10, "{} factories", made.get());
+    let wrong = catch_unwind(|| ChunkingCheck::new(b"one\ntwo\n").run_factory(|| for_protocol(|_| Pieces)));
+    assert!(wrong.is_err());
+    let refused = catch_unwind(|| ChunkingCheck::new(b"one").run_factory(|| |_peer| None::<Pieces>));
+    assert!(refused.is_err());
+}
+
+/// Answers with the number of connections, once: right, if each run has a list of its own.
+struct Counted(Connections<Self>);
+
+impl Protocol for Counted {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.write(self.0.len().to_string().as_bytes());
+        Ok(())
+    }
+
+    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
 }

@@ -1,8 +1,8 @@
-//! `datagram_runs`: the CPU time of a datagram from one port to another, each on a thread of its own,
-//! with runs carried as one by the system (`UdpOptions::segmentation_offload`) and without.
+//! `datagram_runs`: the CPU time of a datagram from one port to another, each on a thread of its
+//! own, with runs carried as one by the system (`UdpOptions::segmentation_offload`) and without.
 //!
-//! The sender writes 64 datagrams in a turn, and the receiver answers the last of them. Pairs of both
-//! kinds alternate. The program prints medians.
+//! The sender writes 64 datagrams in a turn, and the receiver answers the last of them. Pairs of
+//! both kinds alternate. The program prints medians.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::ExitCode;

@@ -182,6 +182,10 @@ impl<P: Protocol> Protocol for AttemptProtocol<P> {
         Some(&mut self.inner)
     }
 
+    fn protocol_name() -> &'static str {
+        P::protocol_name()
+    }
+
     forward_callbacks! { |self| self.inner;
         data_received, handshake_completed, file_descriptor_received, half_close, read_connection_lost, write_connection_lost,
         queue_limit_reached

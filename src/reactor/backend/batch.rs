@@ -12,7 +12,8 @@ pub(crate) const BATCH: usize = 64;
 /// cache.
 const GAP: usize = 64;
 
-/// Bytes of a room for datagrams that the system has put together: as many as one datagram may have.
+/// Bytes of a room for datagrams that the system has put together: as many as one datagram may
+/// have.
 const COALESCED_BYTES: usize = 65_535;
 
 /// A received datagram, or several of one peer, one behind the other.
@@ -52,8 +53,8 @@ pub(crate) struct DatagramBatch {
 }
 
 impl DatagramBatch {
-    /// Empties the batch, and makes room for datagrams of up to `most` bytes, and for several in one
-    /// room if the socket `coalesces` them.
+    /// Empties the batch, and makes room for datagrams of up to `most` bytes, and for several in
+    /// one room if the socket `coalesces` them.
     pub(crate) fn prepare(&mut self, most: usize, coalesces: bool) {
         self.clear();
         (self.most, self.coalesces) = (most, coalesces);
@@ -151,8 +152,8 @@ mod tests {
         }
     }
 
-    /// Datagrams that the system has put together come out one by one, each cut to the length that is
-    /// taken, beside those that came alone.
+    /// Datagrams that the system has put together come out one by one, each cut to the length that
+    /// is taken, beside those that came alone.
     #[test]
     fn coalesced_datagrams_come_out_one_by_one() {
         let mut batch = DatagramBatch::default();

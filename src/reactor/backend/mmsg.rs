@@ -53,10 +53,10 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
         header.msg_hdr.msg_controllen = mem::size_of_val(control) as _;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: The first `rooms` headers name an address, a slice, through it a room of the batch, and
-    // a control message or none, each with its length. All of them live until the call returns, and
-    // nothing else uses them meanwhile: the rooms are borrowed from the batch one by one and do not
-    // overlap. The timeout is none.
+    // SAFETY: The first `rooms` headers name an address, a slice, through it a room of the batch,
+    // and a control message or none, each with its length. All of them live until the call returns,
+    // and nothing else uses them meanwhile: the rooms are borrowed from the batch one by one and do
+    // not overlap. The timeout is none.
     let received = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), rooms as libc::c_uint, flags as _, ptr::null_mut())
     };
@@ -77,8 +77,8 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     Ok(())
 }
 
-/// Sends the first datagrams of a queue, in runs of up to `most`, each of which the system carries as
-/// one. Returns the number of datagrams that were sent. An error is that of the first run.
+/// Sends the first datagrams of a queue, in runs of up to `most`, each of which the system carries
+/// as one. Returns the number of datagrams that were sent. An error is that of the first run.
 pub(super) fn send(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -> rustix::io::Result<usize> {
     let receiver = match queue.receiver() {
         Destination::Unix(to) => Some(unix_receiver(to)?.as_any()),
@@ -112,8 +112,8 @@ pub(super) fn send(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: The first `runs` headers name bytes of the queue, an address or none, and a control
-    // message or none, each with its length. All of them live until the call returns, and the system
-    // writes to none of them but to `msg_len`.
+    // message or none, each with its length. All of them live until the call returns, and the
+    // system writes to none of them but to `msg_len`.
     let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), runs as libc::c_uint, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| last_error())?;
     Ok(counts[..sent].iter().sum())
@@ -160,8 +160,8 @@ impl<T: Copy> Control<T> {
 }
 
 impl Control<libc::c_int> {
-    /// Returns the length of each datagram, if the system has put several together. `written` is the
-    /// number of bytes of control messages that it has written.
+    /// Returns the length of each datagram, if the system has put several together. `written` is
+    /// the number of bytes of control messages that it has written.
     fn coalesced(&self, written: usize) -> Option<NonZeroUsize> {
         let is_it = self.header.cmsg_level == libc::SOL_UDP && self.header.cmsg_type == libc::UDP_GRO;
         let value = (written >= Self::LENGTH && is_it).then_some(self.value)?;
@@ -258,8 +258,8 @@ mod tests {
         (receiver, sender, to)
     }
 
-    /// Runs cross as one, and are told apart at the other end. Datagrams that make no run cross alone,
-    /// in the same call.
+    /// Runs cross as one, and are told apart at the other end. Datagrams that make no run cross
+    /// alone, in the same call.
     #[test]
     fn runs_cross_as_one() {
         for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
@@ -279,7 +279,8 @@ mod tests {
         }
     }
 
-    /// Without runs, each datagram crosses alone, to a peer as well, and an error is that of the call.
+    /// Without runs, each datagram crosses alone, to a peer as well, and an error is that of the
+    /// call.
     #[test]
     fn datagrams_cross_alone() {
         let (receiver, sender, to) = pair(Ipv4Addr::LOCALHOST.into());

@@ -147,8 +147,8 @@ pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], to: Destination<'_>) -> 
 
 /// Sends the first datagrams of a queue, as many as one call takes. Returns their number.
 ///
-/// With `offload`, runs of datagrams leave as one. A run that the path does not take is sent as single
-/// datagrams. A device that takes none turns `offload` off.
+/// With `offload`, runs of datagrams leave as one. A run that the path does not take is sent as
+/// single datagrams. A device that takes none turns `offload` off.
 pub(super) fn send_queue(socket: BorrowedFd<'_>, queue: &DatagramQueue, offload: &mut bool) -> (usize, DatagramSend) {
     let mut most = if *offload { MOST_SEGMENTS } else { 1 };
     loop {

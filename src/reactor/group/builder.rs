@@ -26,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// | descriptions | all that listen at once | `tcp:`, `tcp6:`, and TLS on them |
 /// | a member that ends | gets no more connections | the connections that wait at its socket are reset |
 ///
-/// `docs/cores.md` has measurements of both.
+/// `docs/guide/src/how-to/cores.md` has measurements of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PortSharing {

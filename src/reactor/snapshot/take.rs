@@ -10,10 +10,6 @@ use crate::time::Clock;
 use crate::transport::id::Id;
 use crate::transport::stream::Stream;
 
-/// The beginning of the name of a protocol in a [`Connections`](crate::Connections). A test of
-/// services asserts that it is left out.
-const TRACKED: &str = "ropewalk::protocol::connections::Tracked<";
-
 impl Reactor {
     /// Returns the state of the reactor: its connections, ports, timers and pools.
     ///
@@ -132,7 +128,7 @@ impl Core {
             id: id.into(),
             host: transport.host(),
             peer: transport.peer(),
-            protocol: own_type(joint.protocol_name()),
+            protocol: joint.protocol_name(),
             is_client,
             state: state(&stream),
             is_paused: stream.is_paused(),
@@ -161,12 +157,6 @@ impl Core {
         let backend = self.awake_backend().ok()?;
         backend.descriptor(id).map(|descriptor| descriptor.as_raw_fd())
     }
-}
-
-/// Returns the name of the program's own type of protocol, without the one around it that keeps a
-/// list of connections.
-fn own_type(name: &'static str) -> &'static str {
-    name.strip_prefix(TRACKED).and_then(|own| own.strip_suffix('>')).unwrap_or(name)
 }
 
 fn state(stream: &Stream) -> ConnectionState {

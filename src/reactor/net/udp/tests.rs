@@ -148,8 +148,8 @@ fn a_datagram_that_the_system_refuses_concerns_no_other() {
     });
 }
 
-/// A run that a path or a device does not take leaves as single datagrams, and none of them is lost.
-/// A datagram that is no run is refused for itself.
+/// A run that a path or a device does not take leaves as single datagrams, and none of them is
+/// lost. A datagram that is no run is refused for itself.
 #[test]
 fn a_run_that_is_not_taken_leaves_one_by_one() {
     let options = UdpOptions::new().segmentation_offload(true);
