@@ -9,7 +9,9 @@ mod descriptors;
 mod ends;
 mod failures;
 mod output;
+mod starting;
 mod surroundings;
+mod systems;
 mod terminals;
 
 use std::cell::RefCell;
