@@ -109,7 +109,7 @@ impl Start<'_> {
 }
 
 impl Core {
-    fn spawn_process(
+    pub(super) fn spawn_process(
         self: &Rc<Self>,
         settings: &Settings,
         protocol: Box<dyn ProcessProtocol>,
@@ -136,7 +136,7 @@ impl Core {
     }
 
     /// Checks that the reactor starts processes.
-    fn may_spawn(&self) -> Result<(), SpawnError> {
+    pub(super) fn may_spawn(&self) -> Result<(), SpawnError> {
         if self.is_closed() || self.run.is_closing() {
             return Err(SpawnError::ReactorStopped);
         }
