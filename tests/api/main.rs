@@ -18,5 +18,6 @@ mod reentrancy;
 mod running;
 mod simulated_example;
 mod standard_io_example;
+mod supervisor_example;
 mod tutorial;
 mod tutorial_chat;
