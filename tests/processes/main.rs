@@ -5,6 +5,7 @@
 mod common;
 
 mod callbacks;
+mod callers;
 mod descriptors;
 mod ends;
 mod failures;
