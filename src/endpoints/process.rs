@@ -10,7 +10,7 @@ use super::description_error::DescriptionError;
 use crate::deferred::Deferred;
 use crate::process::{Command, ProcessTransport, StandardErrorBehavior};
 use crate::protocol::{AnyConnection, BoxedFactory};
-use crate::reactor::{ProcessConnect, Reactor};
+use crate::reactor::{OnStart, ProcessConnect, Reactor};
 use crate::transport::QueueLimit;
 
 /// The type of the description.
@@ -73,7 +73,7 @@ pub struct ProcessEndpoint {
     command: Command,
     standard_error: StandardErrorBehavior,
     queue_limit: Option<QueueLimit>,
-    started: Option<Rc<dyn Fn(&ProcessTransport)>>,
+    started: Option<OnStart>,
 }
 
 impl ProcessEndpoint {

@@ -29,13 +29,16 @@ use crate::reactor::backend::{EndError, PipeEnds};
 use crate::reactor::{Core, Reactor};
 use crate::transport::{DiscardMode, QueueLimit};
 
+/// A call with a process that has started.
+pub(crate) type OnStart = Rc<dyn Fn(&ProcessTransport)>;
+
 /// A connection to a process that is yet to start.
 pub(crate) struct ProcessConnect {
     pub(crate) command: Command,
     pub(crate) standard_error: StandardErrorBehavior,
     pub(crate) queue_limit: Option<QueueLimit>,
     /// Called with the process, before `connection_made`.
-    pub(crate) started: Option<Rc<dyn Fn(&ProcessTransport)>>,
+    pub(crate) started: Option<OnStart>,
 }
 
 impl Reactor {

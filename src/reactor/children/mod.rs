@@ -31,4 +31,4 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::connect::ProcessConnect;
+pub(crate) use self::connect::{OnStart, ProcessConnect};
