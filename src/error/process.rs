@@ -121,8 +121,8 @@ pub enum ProcessError {
 }
 
 /// The end of a process that was the peer of a connection: a code other than 0, or a signal
-/// (Twisted: `ProcessTerminated`). It is the source of
-/// [`ConnectionClosed::Lost`](crate::error::ConnectionClosed::Lost), where [`of`](Self::of) finds it.
+/// (Twisted: `ProcessTerminated`). It is the source of [`ConnectionClosed::Lost`], where
+/// [`of`](Self::of) finds it.
 ///
 /// ```
 /// use ropewalk::error::{ConnectionClosed, ProcessTerminated};
