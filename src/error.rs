@@ -39,7 +39,7 @@ use thiserror::Error;
 pub use self::adopt::{AdoptError, InheritedError, NotAdopted};
 pub use self::datagram::{ConnectDatagramError, DatagramError};
 pub use self::group::GroupError;
-pub use self::process::{ProcessError, ProcessOutputError, SpawnError, SpawnStep};
+pub use self::process::{ProcessError, ProcessOutputError, ProcessTerminated, SpawnError, SpawnStep};
 pub use self::remote::{Undelivered, UndeliveredReason};
 pub use self::standard_io::{StandardIoError, StandardStream};
 pub use self::time_limit::TimeLimit;

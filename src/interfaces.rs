@@ -55,6 +55,7 @@
 //! | [`EndpointRegistry`] | your own types of endpoints in those strings | see below |
 //! | [`HostnameEndpoint`] | connecting to a name | `HostnameEndpoint` |
 //! | [`StandardIo`], [`StandardIoEndpoint`] | standard input and output as a connection | `StandardIO`, `StandardIOEndpoint` |
+//! | [`ProcessEndpoint`] | a program's standard input and output as a connection | `ProcessEndpoint` |
 //! | [`HaproxyServerEndpoint`] | listening behind a proxy that names its clients | `proxyEndpoint` |
 //! | [`AdoptedStreamServerEndpoint`] | listening on a socket from elsewhere | `AdoptedStreamServerEndpoint` |
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
@@ -111,6 +112,7 @@
 //! [`MultiService`]: crate::application::MultiService
 //! [`NetstringReceiver`]: crate::protocols::NetstringReceiver
 //! [`Port`]: crate::Port
+//! [`ProcessEndpoint`]: crate::endpoints::ProcessEndpoint
 //! [`QueueLimit`]: crate::transport::QueueLimit
 //! [`Reactor`]: crate::Reactor
 //! [`ReactorGroup`]: crate::reactor::ReactorGroup

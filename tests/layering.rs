@@ -89,6 +89,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "deferred",
             "transport",
             "policies",
+            "process",
             "protocol",
             "reactor",
             "tls",

@@ -43,6 +43,18 @@ pub const DATAGRAM_PEERS: [Peer; 4] = [
     Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
 ];
 
+/// The baseline for child processes: the standard library, which starts them by `posix_spawn`.
+pub const CHILDREN_BASELINE: Peer = Peer { name: "posix_spawn", engine: Engine::Rust("posix_spawn", None) };
+
+/// The peers that start child processes, in the order of the tables.
+pub const CHILDREN_PEERS: [Peer; 5] = [
+    Peer { name: "control", ..CHILDREN_BASELINE },
+    OURS[0],
+    OURS[1],
+    Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
+    Peer { name: "twisted", engine: Engine::Python("twisted") },
+];
+
 /// The baseline as a peer of itself. The difference of its ratios from 1 is the error of all
 /// ratios.
 pub const CONTROL: Peer = Peer { name: "control", ..BASELINE };
@@ -172,6 +184,21 @@ impl Programs {
             }
         })
     }
+
+    /// Returns the command of a peer that starts child processes, without pinning it to a core.
+    ///
+    /// # Errors
+    /// Fails if the peer is missing or starts none.
+    pub fn children_command(&self, peer: &Peer) -> Result<Vec<OsString>> {
+        match peer.engine {
+            Engine::Rust(kind, _) => Ok(vec![self.own("children").into(), kind.into()]),
+            Engine::Python(name) => {
+                let script = source(&format!("{name}_children.py"));
+                Ok(vec![self.python.clone().map_err(Missing)?.into(), script.into()])
+            }
+            Engine::C(..) => Err(format!("{} starts no child processes", peer.name).into()),
+        }
+    }
 }
 
 /// Returns the path of a file in `bench/peers`.
@@ -188,7 +215,7 @@ fn build_own(folder: &Path) -> Result<()> {
             return Err("the servers cannot be built".into());
         }
     }
-    match ["serve", "load", "pending", "hyper_instructions", "cores"]
+    match ["serve", "load", "pending", "hyper_instructions", "cores", "children"]
         .into_iter()
         .find(|name| !folder.join(name).exists())
     {

@@ -41,6 +41,8 @@ pub struct Results {
     pub cores: Cores,
     /// Echoes of datagrams.
     pub datagrams: Datagrams,
+    /// Starts of child processes.
+    pub children: Children,
     /// Twisted's reactors in Python. `python/bench/figures` writes the file, so it is only read.
     #[serde(skip_serializing)]
     pub twisted: Twisted,
@@ -353,6 +355,18 @@ pub struct Datagrams {
     pub rows: Vec<Row<Vec<WindowPair>>>,
 }
 
+/// Starts of child processes. They have a date of their own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Children {
+    /// Model of the processor.
+    pub processor: String,
+    /// Date in UTC.
+    pub date: String,
+    /// A row for each size of the program and each peer: pairs of windows in the order of time.
+    pub rows: Vec<Row<Vec<WindowPair>>>,
+}
+
 /// Twisted's reactors in Python. They have a date and versions of their own.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -416,6 +430,7 @@ impl Results {
             hyper: part(folder, "hyper")?,
             cores: part(folder, "cores")?,
             datagrams: part(folder, "datagrams")?,
+            children: part(folder, "children")?,
             twisted: Self::twisted(folder)?,
         })
     }

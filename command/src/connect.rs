@@ -8,132 +8,52 @@
 //! | standard output is closed (`EPIPE`) | the command ends well: its reader has enough |
 //! | an error of standard input or output | the connection is aborted, and the command fails |
 
-use std::cell::OnceCell;
-use std::io::{stdin, stdout};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
 
 use ropewalk::endpoints::{ClientEndpointExt, client_from_string};
-use ropewalk::transport::{Producer, Streaming};
+use ropewalk::reactor::StandardIo;
+use ropewalk::transport::Streaming;
 use ropewalk::{Deferred, Failure, Protocol, Reactor, Result, Transport, for_protocol};
 
 use crate::ending::Ending;
 use crate::options::ConnectOptions;
 use crate::program::{self, CommandError};
-use crate::stdio::{Input, InputEvent, Output, OutputEvent};
-
-/// Received bytes that may wait for standard output. Above that the peer has to wait. 256 KiB: four
-/// reads of a connection.
-const UNWRITTEN_BYTES: usize = 256 * 1024;
-
-/// Time that the end of the command waits for a thread that writes to a stopped terminal.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(options: &ConnectOptions) -> Result<ExitCode, CommandError> {
-    let reactor = Reactor::builder().shutdown_timeout(Some(SHUTDOWN_LIMIT)).build()?;
+    let reactor = Reactor::new()?;
     let endpoint = client_from_string(&reactor, &options.description)?;
     let on = reactor.clone();
     let signal = program::run(&reactor, move || -> Result<Deferred<()>> {
-        let (session, ended) = Session::new(&on)?;
-        let connected = endpoint.connect(for_protocol(move |_| Joined { session: Rc::clone(&session) }));
-        Ok(connected.add_callback(|_connection| ended))
+        let (ending, ended) = Ending::new();
+        let ending = Rc::new(ending);
+        let joined = move |_| Joined { reactor: on.clone(), ending: Rc::clone(&ending) };
+        Ok(endpoint.connect(for_protocol(joined)).add_callback(|_connection| ended))
     })?;
     Ok(program::code_of(signal))
 }
 
-/// The parts of a joined connection that know one another.
-struct Session {
-    reactor: Reactor,
-    ending: Ending,
-    input: OnceCell<Input>,
-}
-
-impl Session {
-    fn new(reactor: &Reactor) -> Result<(Rc<Self>, Deferred<()>)> {
-        let (ending, ended) = Ending::new();
-        let session = Rc::new(Self { reactor: reactor.clone(), ending, input: OnceCell::new() });
-        let told = Rc::downgrade(&session);
-        let output = Output::new(reactor, stdout().as_fd().try_clone_to_owned()?, move |event| {
-            if let Some(session) = told.upgrade() {
-                session.wrote(event);
-            }
-        })?;
-        session.ending.set_output(output);
-        // The output may have to write when the connection, which has the session, is gone.
-        let kept = Rc::clone(&session);
-        let ended = ended.add_both(move |result| {
-            drop(kept);
-            result
-        });
-        Ok((session, ended))
-    }
-
-    /// Begins to read standard input, for a connection that was made.
-    fn begin(self: &Rc<Self>, transport: &Transport) -> Result<()> {
-        self.ending.set_transport(transport);
-        let told = Rc::downgrade(self);
-        let input = Input::new(&self.reactor, stdin().as_fd().try_clone_to_owned()?, move |event| {
-            if let Some(session) = told.upgrade() {
-                session.read(event);
-            }
-        })?;
-        // The input reads no faster than the peer takes the bytes.
-        transport.register_producer(Pausing(input.clone()), Streaming::Push)?;
-        self.input.get_or_init(|| input);
-        Ok(())
-    }
-
-    /// Handles an event of standard input.
-    fn read(&self, event: InputEvent<'_>) {
-        let Some(transport) = self.ending.transport() else { return };
-        match event {
-            InputEvent::Data(data) => transport.write(data),
-            InputEvent::End => {
-                transport.unregister_producer();
-                transport.lose_write_connection();
-            }
-            InputEvent::Failed(failure) => self.ending.fail(failure.context("standard input")),
-        }
-    }
-
-    /// Handles an event of standard output.
-    fn wrote(&self, event: OutputEvent) {
-        match event {
-            OutputEvent::Drained => {
-                if let Some(transport) = self.ending.transport() {
-                    transport.resume_producing();
-                }
-                self.ending.finish();
-            }
-            OutputEvent::Failed(failure) => self.ending.output_failed(failure),
-        }
-    }
-
-    fn stop_input(&self) {
-        if let Some(input) = self.input.get() {
-            input.stop();
-        }
-    }
-}
-
 /// The protocol of the connection.
 struct Joined {
-    session: Rc<Session>,
+    reactor: Reactor,
+    ending: Rc<Ending>,
 }
 
 impl Protocol for Joined {
+    /// Joins the console. Each side is read no faster than the other takes the bytes.
     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        self.session.begin(transport)
+        self.ending.set_transport(transport);
+        let console = StandardIo::new(&self.reactor).join(Console { ending: Rc::clone(&self.ending) })?;
+        let console = console.transport();
+        self.ending.set_console(console);
+        transport.register_producer(console.as_producer(), Streaming::Push)?;
+        console.register_producer(transport.as_producer(), Streaming::Push)?;
+        Ok(())
     }
 
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> {
-        if let Some(output) = self.session.ending.output() {
-            output.write(data);
-            if output.queued_bytes() > UNWRITTEN_BYTES {
-                transport.pause_producing();
-            }
+    fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
+        if let Some(console) = self.ending.console() {
+            console.write(data);
         }
         Ok(())
     }
@@ -143,33 +63,42 @@ impl Protocol for Joined {
     }
 
     fn read_connection_lost(&mut self, transport: &Transport) -> Result<()> {
-        self.session.stop_input();
         transport.unregister_producer();
         transport.lose_connection();
         Ok(())
     }
 
     fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        self.session.stop_input();
-        self.session.ending.lost(reason);
+        self.ending.lost(reason);
     }
 }
 
-/// Standard input as the producer of the connection.
-struct Pausing(Input);
+/// The protocol of standard input and output.
+struct Console {
+    ending: Rc<Ending>,
+}
 
-impl Producer for Pausing {
-    fn resume_producing(&mut self, _consumer: &Transport) -> Result<()> {
-        self.0.resume();
+impl Protocol for Console {
+    fn data_received(&mut self, _console: &Transport, data: &[u8]) -> Result<()> {
+        if let Some(transport) = self.ending.transport() {
+            transport.write(data);
+        }
         Ok(())
     }
 
-    fn pause_producing(&mut self, _consumer: &Transport) -> Result<()> {
-        self.0.pause();
+    fn half_close(&self) -> bool {
+        true
+    }
+
+    fn read_connection_lost(&mut self, _console: &Transport) -> Result<()> {
+        if let Some(transport) = self.ending.transport() {
+            transport.unregister_producer();
+            transport.lose_write_connection();
+        }
         Ok(())
     }
 
-    fn stop_producing(&mut self, _consumer: &Transport) {
-        self.0.stop();
+    fn connection_lost(&mut self, _console: &Transport, reason: &Failure) {
+        self.ending.console_lost(reason);
     }
 }

@@ -1,20 +1,19 @@
-//! [`Ending`]: the end of a command that has a connection and writes to standard output.
+//! [`Ending`]: the end of a command that has a connection, and a console: the connection over
+//! standard input and output.
 
 use std::cell::{Cell, OnceCell};
-use std::io::ErrorKind;
 
 use ropewalk::deferred::Promise;
 use ropewalk::error::ConnectionClosed;
 use ropewalk::{Deferred, Failure, Result, Transport};
 
-use crate::stdio::Output;
-
-/// Reports the result of a command once its connection is over and everything is written.
+/// Reports the result of a command once its connection is over, and everything is written to the
+/// console.
 ///
 /// The first result stays: an error of this side before the end of the connection that it causes.
 pub(crate) struct Ending {
     transport: OnceCell<Transport>,
-    output: OnceCell<Output>,
+    console: OnceCell<Transport>,
     /// The result, once it is known.
     result: Cell<Option<Result<()>>>,
     /// `None` once it has fired.
@@ -27,7 +26,7 @@ impl Ending {
         let (promise, ended) = Promise::new();
         let ending = Self {
             transport: OnceCell::new(),
-            output: OnceCell::new(),
+            console: OnceCell::new(),
             result: Cell::new(None),
             promise: Cell::new(Some(promise)),
         };
@@ -44,60 +43,62 @@ impl Ending {
         self.transport.get()
     }
 
-    /// Sets the output, once.
-    pub(crate) fn set_output(&self, output: Output) {
-        self.output.get_or_init(|| output);
+    /// Sets the console, once.
+    pub(crate) fn set_console(&self, console: &Transport) {
+        self.console.get_or_init(|| console.clone());
     }
 
-    /// Returns the output.
-    pub(crate) fn output(&self) -> Option<&Output> {
-        self.output.get()
+    /// Returns the console, once it was joined.
+    pub(crate) fn console(&self) -> Option<&Transport> {
+        self.console.get()
     }
 
-    /// Ends the connection for an error of this side.
-    pub(crate) fn fail(&self, failure: Failure) {
-        self.abort(Err(failure));
-    }
-
-    /// Ends the connection because the output cannot be written to. A reader that has closed it has
-    /// enough, which is a success.
-    pub(crate) fn output_failed(&self, failure: Failure) {
-        let is_closed = failure.check::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe);
-        self.abort(if is_closed { Ok(()) } else { Err(failure.context("standard output")) });
-    }
-
-    /// Records the end of the connection.
+    /// Records the end of the connection. The console ends behind the bytes that are still to be
+    /// written.
     pub(crate) fn lost(&self, reason: &Failure) {
-        let result = self.result.take().unwrap_or_else(|| match reason.check() {
+        self.record(|| match reason.check() {
             Some(ConnectionClosed::Done) => Ok(()),
             _ => Err(reason.clone()),
         });
-        self.result.set(Some(result));
+        if let Some(console) = self.console() {
+            console.unregister_producer();
+            console.lose_connection();
+        }
         self.finish();
     }
 
+    /// Records the end of the console. If it comes first, it is an error of this side, and ends the
+    /// connection. A reader that has closed the output has enough, which is a success.
+    pub(crate) fn console_lost(&self, reason: &Failure) {
+        // The command is over already, and has a result of its own.
+        if let Some(ConnectionClosed::ReactorStopped) = reason.check() {
+            return;
+        }
+        self.record(|| match reason.check() {
+            Some(ConnectionClosed::Done | ConnectionClosed::Reset { .. }) => Ok(()),
+            _ => Err(reason.clone().context("standard input and output")),
+        });
+        if let Some(transport) = self.transport() {
+            transport.abort_connection();
+        }
+        self.finish();
+    }
+
+    fn record(&self, result: impl FnOnce() -> Result<()>) {
+        let first = self.result.take().unwrap_or_else(result);
+        self.result.set(Some(first));
+    }
+
     /// Reports the result, if nothing is left to be done.
-    pub(crate) fn finish(&self) {
-        let is_over = self.transport.get().is_none_or(Transport::is_disconnected);
-        let is_written = self.output.get().is_none_or(|output| output.queued_bytes() == 0);
-        if is_over
-            && is_written
+    fn finish(&self) {
+        let is_over = |end: &OnceCell<Transport>| end.get().is_none_or(Transport::is_disconnected);
+        if is_over(&self.transport)
+            && is_over(&self.console)
             && let Some(result) = self.result.take()
             && let Some(promise) = self.promise.take()
         {
             // A signal may have cancelled it.
             let _ = promise.complete(result);
-        }
-    }
-
-    fn abort(&self, result: Result<()>) {
-        let first = self.result.take().unwrap_or(result);
-        self.result.set(Some(first));
-        if let Some(output) = self.output.get() {
-            output.stop();
-        }
-        if let Some(transport) = self.transport.get() {
-            transport.abort_connection();
         }
     }
 }

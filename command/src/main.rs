@@ -8,7 +8,7 @@
 //! | `servers.rs`, `protocols/` | the servers: `echo`, `discard`, `chargen`, `time` |
 //! | `forward.rs` | connections of a server, joined to those of a client |
 //! | `live.rs` | the line about connections and bytes, on a terminal |
-//! | `connect.rs`, `stdio/` | a connection, joined to standard input and output |
+//! | `connect.rs` | a connection, joined to standard input and output |
 //! | `describe/` | an endpoint's description, explained |
 //! | `top/` | the view of a reactor |
 
@@ -22,7 +22,6 @@ mod program;
 mod protocols;
 mod quantity;
 mod servers;
-mod stdio;
 mod top;
 
 use std::process::ExitCode;

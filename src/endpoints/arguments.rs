@@ -201,12 +201,23 @@ impl<'d> Arguments<'d> {
         positional: &[&'static str],
         keyword_only: &[&'static str],
     ) -> Result<Self, DescriptionError> {
+        Self::of_fields(description, description.fields(), kind, positional, keyword_only)
+    }
+
+    /// As [`of`](Self::of), for some of the fields. The type reads the others itself.
+    pub(super) fn of_fields(
+        description: &'d Description,
+        fields: impl IntoIterator<Item = &'d Field>,
+        kind: &str,
+        positional: &[&'static str],
+        keyword_only: &[&'static str],
+    ) -> Result<Self, DescriptionError> {
         if description.kind() != kind {
             return Err(description.unknown_type(&[kind]));
         }
         let mut unnamed = positional.iter();
         let mut given: Vec<Argument<'d>> = Vec::new();
-        for field in description.fields() {
+        for field in fields {
             let name = match field.name() {
                 None => unnamed.next().copied().ok_or_else(|| too_many(field, positional)),
                 Some(name) => {

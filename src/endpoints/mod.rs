@@ -29,6 +29,7 @@
 //! | `tls:example.org:443:trustRoots=/etc/ours:certificate=me.pem:privateKey=me.key` | the same, with other roots and an identity |
 //! | `tls:example.org:443:endpoint=unix\:/run/tunnel.sock` | to that host over TLS through another endpoint |
 //! | `stdio:` | on standard input and output: one connection, at once |
+//! | `process:/bin/sort:-r:env.LC_ALL=C` | to the standard input and output of a program, which is started |
 //! | `haproxy:tcp:8080` | on port 8080, behind a proxy that names its clients; any other type may stand there |
 //! | `haproxy:tcp:localhost:8080` | to a host that expects such a header |
 //!
@@ -47,6 +48,10 @@
 //! [`ConnectionPolicies`](crate::policies::ConnectionPolicies). Times are seconds, and rates are
 //! bytes per second.
 //!
+//! A `process` takes its program and arguments by position, and `directory`, `uid`, `gid`,
+//! `clearEnv`, `stderr` (`log`, `drop` or `inherit`), `queueLimit`, `atQueueLimit` and variables of
+//! its environment (`env.NAME`) by name. An argument with an equals sign is written `--level\=3`.
+//!
 //! Fields are separated by colons; a field is positional or `name=value`. A backslash takes the
 //! next character literally (`\:`, `\=`, `\\`), and [`quote_string_argument`] adds backslashes
 //! where they are needed.
@@ -60,6 +65,7 @@ mod haproxy;
 mod hostname;
 mod options;
 mod policies;
+mod process;
 mod registry;
 mod stdio;
 mod tcp;
@@ -76,6 +82,7 @@ pub use self::description::{Description, Field, quote_string_argument};
 pub use self::description_error::{DescriptionError, DescriptionErrorKind};
 pub use self::haproxy::{HaproxyClientEndpoint, HaproxyServerEndpoint};
 pub use self::hostname::HostnameEndpoint;
+pub use self::process::ProcessEndpoint;
 pub use self::registry::{EndpointRegistry, RegistryError};
 pub use self::stdio::StandardIoEndpoint;
 pub use self::tcp::{TcpClientEndpoint, TcpServerEndpoint};

@@ -111,7 +111,7 @@ impl<'d> Arguments<'d> {
         Ok(())
     }
 
-    fn queue_limit(&self) -> Result<Option<QueueLimit>, DescriptionError> {
+    pub(super) fn queue_limit(&self) -> Result<Option<QueueLimit>, DescriptionError> {
         let bytes = self.optional("queueLimit", |bytes| bytes.number(1..=u32::MAX))?;
         let limit: Option<fn(u32) -> QueueLimit> = self.optional("atQueueLimit", |action| match action.value() {
             _ if bytes.is_none() => Err(action.invalid("nothing without queueLimit, the number of bytes")),

@@ -16,7 +16,7 @@ use super::description::Description;
 use super::description_error::DescriptionError;
 #[cfg(feature = "tls")]
 use super::tls;
-use super::{ClientEndpoint, ServerEndpoint, adopted, haproxy, stdio, tcp, unix};
+use super::{ClientEndpoint, ServerEndpoint, adopted, haproxy, process, stdio, tcp, unix};
 use crate::reactor::Reactor;
 
 /// The types of endpoints that descriptions may name, each with the function that creates its
@@ -66,8 +66,8 @@ type Types<E> = BTreeMap<String, Rc<Parser<E>>>;
 
 impl EndpointRegistry {
     /// Creates a registry with the built-in types: `tcp`, `tcp6`, `unix`, `fd`, `systemd`,
-    /// `stdio`, `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `haproxy`, `ssl` and `tls`
-    /// for clients. `ssl` and `tls` need the feature `tls`.
+    /// `stdio`, `haproxy`, `ssl` and `tls` for servers, `tcp`, `unix`, `process`, `haproxy`, `ssl`
+    /// and `tls` for clients. `ssl` and `tls` need the feature `tls`.
     pub fn new() -> Self {
         let mut registry = Self { servers: BTreeMap::new(), clients: BTreeMap::new() };
         for kind in ["tcp", "tcp6"] {
@@ -83,6 +83,7 @@ impl EndpointRegistry {
             "haproxy".to_owned(),
             Rc::new(|reactor, text, types| haproxy::server(text, |inner| types.server_from_string(reactor, inner))),
         );
+        registry.clients.insert("process".to_owned(), Rc::new(|reactor, text, _| process::client(reactor, text)));
         registry.clients.insert(
             "haproxy".to_owned(),
             Rc::new(|reactor, text, types| haproxy::client(text, |inner| types.client_from_string(reactor, inner))),

@@ -5,6 +5,9 @@ use std::io;
 
 use thiserror::Error;
 
+use super::ConnectionClosed;
+use crate::failure::Failure;
+
 /// The reason why [`Reactor::spawn_process`](crate::Reactor::spawn_process) starts no process
 /// (Twisted: `OSError` from `spawnProcess`, or exit code 1 and a traceback on the child's standard
 /// error).
@@ -115,6 +118,39 @@ pub enum ProcessError {
     /// This process was forked from the reactor's: the child is its parent's.
     #[error("the process is a child of this process's parent")]
     ForkedChild,
+}
+
+/// The end of a process that was the peer of a connection: a code other than 0, or a signal
+/// (Twisted: `ProcessTerminated`). It is the source of [`ConnectionClosed::Lost`], where
+/// [`of`](Self::of) finds it.
+///
+/// ```
+/// use ropewalk::error::{ConnectionClosed, ProcessTerminated};
+/// use ropewalk::Failure;
+///
+/// let done = Failure::new(ConnectionClosed::Done);
+/// assert!(ProcessTerminated::of(&done).is_none());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the process {status}")]
+#[non_exhaustive]
+pub struct ProcessTerminated {
+    /// The exit code, if the process has exited by itself (Twisted: `exitCode`).
+    pub code: Option<i32>,
+    /// The number of the signal that has ended the process (Twisted: `signal`).
+    pub signal: Option<i32>,
+    /// The status as text, such as `exited with code 1`.
+    pub status: String,
+}
+
+impl ProcessTerminated {
+    /// Returns the end of a process, if it is the reason for which a connection was lost.
+    pub fn of(reason: &Failure) -> Option<&Self> {
+        match reason.check()? {
+            ConnectionClosed::Lost { source, .. } => source.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// The reason why [`Reactor::process_output`](crate::Reactor::process_output) and its siblings

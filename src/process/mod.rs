@@ -9,6 +9,7 @@
 //! | give a process more or other pipes | [`Command::descriptor`] |
 //! | write, pause, close a pipe | [`ProcessTransport`], [`ProcessTransport::child`] |
 //! | run it in a terminal | [`Command::terminal`], [`ProcessTransport::set_window_size`] |
+//! | talk to it as to a server | [`ProcessEndpoint`](crate::endpoints::ProcessEndpoint) |
 //! | end a process | [`ProcessTransport::signal`], [`ProcessTransport::kill`] |
 //!
 //! The end of a process is an event of its descriptor (Linux 5.4). No handler of `SIGCHLD` is
@@ -17,7 +18,7 @@
 
 // | file | holds |
 // |---|---|
-// | `command.rs`, `protocol.rs`, `transport.rs`, `status.rs`, `signal.rs` | the interface |
+// | `command.rs`, `protocol.rs`, `transport.rs`, `status.rs`, `signal.rs`, `standard_error.rs` | the interface |
 // | `state.rs` | a process without I/O |
 // | `joint.rs` | the only caller of a process protocol |
 // | `output.rs` | the protocol that collects the output of a program |
@@ -29,6 +30,7 @@ mod joint;
 mod output;
 mod protocol;
 mod signal;
+mod standard_error;
 mod state;
 mod status;
 mod transport;
@@ -43,6 +45,7 @@ pub use self::protocol::ProcessProtocol;
 #[cfg(test)]
 pub(crate) use self::signal::NAMED;
 pub use self::signal::Signal;
+pub use self::standard_error::StandardErrorBehavior;
 pub(crate) use self::state::{PipeDirection, ProcessState};
 pub use self::status::ProcessStatus;
 pub use self::transport::ProcessTransport;

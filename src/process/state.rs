@@ -182,3 +182,82 @@ impl ProcessState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    use super::*;
+
+    /// Records the signals that it is to send.
+    #[derive(Default)]
+    struct Signals(RefCell<Vec<i32>>);
+
+    impl ProcessDriver for Signals {
+        fn signal(&self, _id: Id, signal: Signal) -> Result<(), ProcessError> {
+            self.0.borrow_mut().push(signal.number());
+            Ok(())
+        }
+
+        fn set_window_size(&self, _terminal: BorrowedFd<'_>, _size: WindowSize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn call_later(&self, _delay: Duration, _call: Box<dyn FnOnce()>) {}
+    }
+
+    fn starting() -> (Rc<Signals>, ProcessState) {
+        let driver = Rc::<Signals>::default();
+        let weak: Weak<Signals> = Rc::downgrade(&driver);
+        (driver, ProcessState::new(weak, Id { slot: 0, generation: 0 }, None))
+    }
+
+    /// Each step of the table: the life, the status, and the answer to a signal.
+    #[test]
+    fn a_life_has_one_exit_and_one_end() {
+        let (driver, state) = starting();
+        assert!(!state.is_running() && state.status().is_none() && state.take_end().is_none());
+        assert!(!state.exited(ProcessStatus::Exited(0)), "a process that does not exist has no exit");
+        state.started(7);
+        assert!(state.is_running() && state.pid() == 7 && state.take_end().is_none());
+        assert!(state.signal(Signal::TERM).is_ok());
+        assert!(state.exited(ProcessStatus::Exited(3)));
+        assert!(!state.exited(ProcessStatus::Exited(4)), "the first status stays");
+        assert!(!state.is_running());
+        assert!(matches!(state.signal(Signal::TERM), Err(ProcessError::ExitedAlready)));
+        assert_eq!(state.take_end(), Some(ProcessStatus::Exited(3)));
+        assert_eq!(state.take_end(), None, "the end is told once");
+        assert_eq!(state.status(), Some(ProcessStatus::Exited(3)));
+        assert!(matches!(state.signal(Signal::KILL), Err(ProcessError::ExitedAlready)));
+        assert_eq!(*driver.0.borrow(), [15]);
+    }
+
+    /// A process that was left, and one whose reactor is gone, are out of reach.
+    #[test]
+    fn a_process_without_its_reactor_is_out_of_reach() {
+        let (driver, state) = starting();
+        state.started(7);
+        assert!(state.exited(ProcessStatus::LeftRunning));
+        assert!(matches!(state.signal(Signal::TERM), Err(ProcessError::ReactorStopped)));
+        assert_eq!(state.take_end(), Some(ProcessStatus::LeftRunning));
+        let (gone, state) = starting();
+        state.started(7);
+        drop(gone);
+        assert!(matches!(state.signal(Signal::TERM), Err(ProcessError::ReactorStopped)));
+        let size = WindowSize::new(24, 80);
+        assert!(matches!(state.set_window_size(size), Err(ProcessError::ReactorStopped)));
+        assert!(driver.0.borrow().is_empty());
+    }
+
+    /// Requests for pipes and a terminal that are not there.
+    #[test]
+    fn a_process_without_pipes_refuses_bytes() {
+        let (_driver, state) = starting();
+        state.started(7);
+        assert!(matches!(state.writable(0), Err(ProcessError::NoPipe { descriptor: 0 })));
+        assert!(state.transport(1).is_none() && state.transports().is_empty() && !state.has_terminal());
+        assert!(!state.pipe_lost(1), "there was no such pipe");
+        assert!(matches!(state.set_window_size(WindowSize::new(24, 80)), Err(ProcessError::NoTerminal)));
+    }
+}

@@ -118,6 +118,7 @@ pub(crate) use self::backend::{
     Inbox, Incoming, IncomingSocket, ListenRefusal, PortOptions, Progress, RECEIVE, ReceivedDatagram, Wake,
 };
 pub use self::backend_kind::BackendKind;
+pub(crate) use self::children::{OnStart, ProcessConnect};
 use self::core::{Core, Slot};
 pub use self::descriptor::Descriptor;
 pub use self::group::{

@@ -112,7 +112,7 @@ impl StandardIo {
         }
         let read = usable(self.input, StandardStream::Input, stdin().as_fd())?;
         let write = usable(self.output, StandardStream::Output, stdout().as_fd())?;
-        Ok(PipeEnds { read: Some(read), write: Some(write), is_shared: true })
+        Ok(PipeEnds { read: Some(read), write: Some(write), is_shared: true, of_child: None })
     }
 }
 

@@ -19,6 +19,7 @@ mod reentrancy;
 mod running;
 mod simulated_example;
 mod standard_io_example;
+mod supervisor_example;
 mod tutorial;
 mod tutorial_chat;
 mod twisted_programs;

@@ -15,4 +15,5 @@ mod haproxy;
 mod haproxy_program;
 mod host_names;
 mod many_attempts;
+mod process_endpoint;
 mod registry;

@@ -5,11 +5,14 @@
 mod common;
 
 mod callbacks;
+mod callers;
 mod descriptors;
 mod ends;
 mod failures;
 mod output;
+mod starting;
 mod surroundings;
+mod systems;
 mod terminals;
 
 use std::cell::RefCell;

@@ -73,3 +73,32 @@ fn a_closed_terminal_hangs_up() {
         assert_eq!(seen.status().signal(), Some(Signal::HUP));
     });
 }
+
+/// socat is the peer of the terminal, whose modes it changes, and makes another one on its other
+/// side: bytes and the end of the input pass through both.
+#[test]
+fn socat_has_a_terminal_on_both_sides() {
+    own_process!();
+    if std::process::Command::new("socat").arg("-V").output().is_err() {
+        println!("skipped: socat is not installed");
+        return;
+    }
+    on_each(|reactor| {
+        let seen = Seen::default();
+        let mut command = Command::new("socat");
+        // Its side of our terminal passes each byte on: no echo, no lines, no signals.
+        command.args(["-,raw,echo=0", "SYSTEM:tty; echo ready; exec cat,pty,setsid,ctty"]);
+        command.terminal(WindowSize::new(30, 100));
+        let process = reactor.spawn_process(&command, seen.recorder()).expect("it starts");
+        run_until(&reactor, || seen.text().contains("ready"));
+        process.write(b"typed\n").expect("it is open");
+        // The echo of the inner terminal, and the line that `cat` has read.
+        run_until(&reactor, || seen.text().matches("typed").count() == 2);
+        // The end of the input, for the inner terminal.
+        process.write(&[4]).expect("it is open");
+        run_until(&reactor, || seen.is_ended());
+        assert!(seen.status().is_success(), "{}: {}", seen.status(), seen.text());
+        let text = seen.text();
+        assert!(text.contains("/dev/pts/") && text.contains("typed\r\ntyped\r\n"), "{text:?}");
+    });
+}

@@ -22,16 +22,16 @@ use std::time::Duration;
 
 use ropewalk_bench::hello::Engine;
 use ropewalk_bench::measure::{
-    Effort, cores, datagrams, echo, hyper, instructions, memory, pending, round_trips, scale, timers,
+    Effort, children, cores, datagrams, echo, hyper, instructions, memory, pending, round_trips, scale, timers,
 };
-use ropewalk_bench::programs::{DATAGRAM_PEERS, OURS, PEERS, Peer, Programs};
+use ropewalk_bench::programs::{CHILDREN_PEERS, DATAGRAM_PEERS, OURS, PEERS, Peer, Programs};
 use ropewalk_bench::progress::Progress;
-use ropewalk_bench::results::{Datagrams, Hyper, Outcome, Results, RoundTrips, Row};
+use ropewalk_bench::results::{Children, Datagrams, Hyper, Outcome, Results, RoundTrips, Row};
 use ropewalk_bench::system::{self, Core, CoreTime, pin, raise_descriptor_limit};
 use ropewalk_bench::{Result, report};
 
 /// Parts other than the scenarios of echoes.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "instructions",
     "memory",
     "connections",
@@ -42,6 +42,7 @@ const PARTS: [&str; 10] = [
     "hyper",
     "cores",
     "datagrams",
+    "children",
 ];
 
 /// Number of connections to open at the same time over several processes.
@@ -211,6 +212,7 @@ impl<'a> Run<'a> {
         self.growth(peers);
         self.round_trips(peers)?;
         self.datagrams()?;
+        self.children()?;
         for peer in peers.iter().filter(|_| self.options.wants("instructions")) {
             let row =
                 self.row("instructions", peer.name, |run| instructions::measure(&run.programs, peer, &run.effort));
@@ -305,6 +307,24 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn children(&mut self) -> Result<()> {
+        if !self.options.wants("children") {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for held in children::HELD_MEBIBYTES {
+            for peer in CHILDREN_PEERS.iter().filter(|peer| self.options.wants_peer(peer)) {
+                rows.push(self.row(&report::children_scenario(held), peer.name, |run| {
+                    let progress = &mut run.progress;
+                    let tick = || progress.advance("children", CHILDREN_SECONDS);
+                    children::measure(&run.programs, peer, held, &run.effort, tick)
+                }));
+            }
+        }
+        self.results.children = Children { processor: system::processor()?, date: system::today()?, rows };
+        Ok(())
+    }
+
     fn row<T>(&mut self, scenario: &str, peer: &str, measure: impl FnOnce(&mut Self) -> Result<T>) -> Row<T> {
         self.progress.begin(&format!("{scenario}: {peer}"));
         let outcome = Outcome::from(measure(self));
@@ -322,6 +342,7 @@ const PENDING_SECONDS: f64 = 3.0;
 const TIMERS_SECONDS: f64 = 1.0;
 const ROUND_TRIPS_SECONDS: f64 = 0.1;
 const HYPER_SECONDS: f64 = 4.0;
+const CHILDREN_SECONDS: f64 = 0.3;
 const CORES_SECONDS: f64 = 70.0;
 const CORES_SMOKE_SECONDS: f64 = 6.0;
 
@@ -338,12 +359,17 @@ fn round_trips_seconds(effort: &Effort, peers: &[Peer]) -> f64 {
     (rows * round_trips::passes(effort)) as f64 * ROUND_TRIPS_SECONDS
 }
 
+fn children_seconds(effort: &Effort) -> f64 {
+    (CHILDREN_PEERS.len() * children::HELD_MEBIBYTES.len() * children::windows(effort)) as f64 * CHILDREN_SECONDS
+}
+
 fn estimated_seconds(options: &Options, effort: &Effort, peers: &[Peer]) -> f64 {
     let scenarios = echo::SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)).count();
     let if_wanted = |part: &str, seconds: f64| if options.wants(part) { seconds } else { 0.0 };
     let (rounds, ours) = (round_seconds(effort) * effort.rounds as f64, OURS.len() as f64);
     (scenarios * peers.len()) as f64 * rounds
         + if_wanted("datagrams", (DATAGRAM_PEERS.len() * datagrams::SIZES.len()) as f64 * rounds)
+        + if_wanted("children", children_seconds(&options.effort()))
         + if_wanted("memory", MEMORY_SECONDS * peers.len() as f64)
         + if_wanted("connections", ours * rounds * 6.0)
         + if_wanted("many", ours * MANY_SECONDS)

@@ -1,6 +1,7 @@
 //! The measurements, one in each file. Each is a function that returns raw figures, or the reason
 //! for which there are none.
 
+pub mod children;
 pub mod cores;
 pub mod datagrams;
 pub mod echo;

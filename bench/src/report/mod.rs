@@ -1,5 +1,6 @@
 //! The report: Markdown tables and charts, made from the raw figures.
 
+mod children;
 mod cores;
 mod datagrams;
 mod hyper;
@@ -16,6 +17,7 @@ use std::path::Path;
 use crate::Result;
 use crate::results::Results;
 
+pub use self::children::scenario as children_scenario;
 pub use self::datagrams::scenario as datagram_scenario;
 
 /// Greatest width of a line of prose in the report.
@@ -47,6 +49,7 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
     text += &hyper::section(results);
     text += &cores::section(results);
     text += &datagrams::section(results);
+    text += &children::section(results);
     text += &twisted::section(results);
     text += &round_trips::section(results);
     Ok(fs::write(folder.join("report.md"), wrapped(&text))?)

@@ -5,14 +5,15 @@ mod report;
 mod view;
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::{IsTerminal, stdout};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ropewalk::address::UnixAddress;
 use ropewalk::endpoints::{ClientEndpointExt, UnixClientEndpoint};
+use ropewalk::reactor::StandardIo;
 use ropewalk::{Deferred, Failure, Protocol, Reactor, Result, Transport, for_protocol};
 use rustix::termios::tcgetwinsize;
 
@@ -20,13 +21,9 @@ use self::report::{Rates, Refusal, Report};
 use crate::ending::Ending;
 use crate::options::TopOptions;
 use crate::program::{self, CommandError};
-use crate::stdio::{Output, OutputEvent};
 
 /// Longest line of a service. A connection takes about 300 bytes: room for 200,000 of them.
 const LINE_BYTES: usize = 64 * 1024 * 1024;
-
-/// Time that the end of the command waits for a thread that writes to a stopped terminal.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Moves to the top left corner; clears the rest of the line; clears the lines below.
 const HOME: &str = "\u{1b}[H";
@@ -35,7 +32,7 @@ const CLEAR_BELOW: &str = "\u{1b}[J";
 
 pub(crate) fn run(options: &TopOptions) -> Result<ExitCode, CommandError> {
     let address = UnixAddress::path(&options.socket).map_err(Failure::new)?;
-    let reactor = Reactor::builder().shutdown_timeout(Some(SHUTDOWN_LIMIT)).build()?;
+    let reactor = Reactor::new()?;
     let mode = Mode {
         is_once: options.once,
         is_json: options.json,
@@ -73,21 +70,10 @@ impl Screen {
     fn new(reactor: &Reactor, mode: Mode) -> Result<(Rc<Self>, Deferred<()>)> {
         let (ending, ended) = Ending::new();
         let screen = Rc::new(Self { mode, ending, before: RefCell::default() });
-        let told = Rc::downgrade(&screen);
-        let output = Output::new(reactor, stdout().as_fd().try_clone_to_owned()?, move |event| {
-            let Some(screen) = told.upgrade() else { return };
-            match event {
-                OutputEvent::Drained => screen.ending.finish(),
-                OutputEvent::Failed(failure) => screen.ending.output_failed(failure),
-            }
-        })?;
-        screen.ending.set_output(output);
-        // The output may have to write when the connection, which has the screen, is gone.
-        let kept = Rc::clone(&screen);
-        let ended = ended.add_both(move |result| {
-            drop(kept);
-            result
-        });
+        // Nothing is read: keys and the lines of a script are for the next program.
+        let console = StandardIo::new(reactor).input(File::open("/dev/null")?);
+        let console = console.join(Console { screen: Rc::clone(&screen) })?;
+        screen.ending.set_console(console.transport());
         Ok((screen, ended))
     }
 
@@ -100,15 +86,15 @@ impl Screen {
                 return Err(refusal.map_or_else(|_| error.into(), |Refusal { error }| Failure::message(error)));
             }
         };
-        let Some(output) = self.ending.output() else { return Ok(()) };
-        if output.queued_bytes() > 0 {
+        let Some(console) = self.ending.console() else { return Ok(()) };
+        if console.queued_bytes() > 0 {
             return Ok(());
         }
         if self.mode.is_json {
-            output.write(line);
-            output.write(b"\n");
+            console.write(line);
+            console.write(b"\n");
         } else {
-            output.write(self.view(&report).as_bytes());
+            console.write(self.view(&report).as_bytes());
             self.before.replace(Some(report));
         }
         Ok(())
@@ -170,5 +156,25 @@ impl Protocol for Watching {
 
     fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
         self.screen.ending.lost(reason);
+    }
+}
+
+/// Standard output. Its input is empty.
+struct Console {
+    screen: Rc<Screen>,
+}
+
+impl Protocol for Console {
+    fn data_received(&mut self, _console: &Transport, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// The end of the input is not that of the output.
+    fn half_close(&self) -> bool {
+        true
+    }
+
+    fn connection_lost(&mut self, _console: &Transport, reason: &Failure) {
+        self.screen.ending.console_lost(reason);
     }
 }

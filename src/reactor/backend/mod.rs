@@ -124,6 +124,7 @@ pub(crate) use self::closed::Closed;
 pub(crate) use self::mio::Mio;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(crate) use self::pipe::PipeEnds;
+pub(crate) use self::pipe_threads::EndError;
 pub(in crate::reactor) use self::socket_file::lock_of;
 pub(crate) use self::udp::{DatagramReceive, DatagramsBound};
 #[cfg(all(feature = "io-uring", target_os = "linux"))]

@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::pipe_threads::{ReadError, WritingThread, read_in_thread};
+use super::pipe_threads::{EndError, WritingThread, read_in_thread};
 use super::poller::Poller;
 use super::reported::Readiness;
 use super::socket::{self, Receive, Send};
@@ -32,7 +32,7 @@ use super::table::Requeue;
 use super::{BackendEvent, Completion, Inbox, Progress};
 use crate::transport::id::Id;
 use crate::transport::outgoing::{Outgoing, SendMode};
-use crate::transport::send_queue::{CHUNK, MAX_SLICES, SendQueue};
+use crate::transport::send_queue::{BufferPool, CHUNK, MAX_SLICES, SendQueue};
 
 /// Bytes of one write to a shared pipe that was reported as writable: such a write does not wait
 /// (`PIPE_BUF` of Linux; 512 is the least that POSIX allows).
@@ -48,6 +48,9 @@ pub(crate) struct PipeEnds {
     pub(crate) write: Option<OwnedFd>,
     /// Other processes have the same open files, so that the flags must stay as they are.
     pub(crate) is_shared: bool,
+    /// Set for both ends of a child process. Bytes that it does not read are dropped, and are not
+    /// the loss of the connection. An error that is set when it exits stands behind its output.
+    pub(crate) of_child: Option<EndError>,
 }
 
 /// See the module.
@@ -70,14 +73,18 @@ pub(super) struct PolledPipe {
     has_ended: bool,
     /// A send waits for room.
     is_blocked: bool,
+    /// Bytes without a reader are dropped: see [`PipeEnds::of_child`].
+    may_drop: bool,
+    /// There is no reader any more, and written bytes are dropped.
+    is_dropping: bool,
 }
 
 /// One end, and the way in which it is read or written.
 struct PipeEnd {
     descriptor: OwnedFd,
     access: Access,
-    /// The place of an error, if a thread reads.
-    error: Option<ReadError>,
+    /// The place of an error in that of the end, if a thread reads or a child writes.
+    error: Option<EndError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +103,11 @@ impl PolledPipe {
     /// The system's: a descriptor is not open.
     pub(super) fn new(ends: PipeEnds) -> io::Result<Self> {
         let is_shared = ends.is_shared;
-        let read = ends.read.map(|end| PipeEnd::reading(end, is_shared)).transpose()?;
+        let mut read = ends.read.map(|end| PipeEnd::reading(end, is_shared)).transpose()?;
+        let may_drop = ends.of_child.is_some();
+        if let (Some(read), Some(error)) = (&mut read, ends.of_child) {
+            read.error = Some(error);
+        }
         let (mut write, mut thread) = (None, None);
         match ends.write {
             Some(end) if is_shared && !is_flow(&end)? => thread = Some(WritingThread::new(end)?),
@@ -115,6 +126,8 @@ impl PolledPipe {
             is_rest: false,
             has_ended: false,
             is_blocked: false,
+            may_drop,
+            is_dropping: false,
         })
     }
 
@@ -167,6 +180,11 @@ impl PolledPipe {
             return (Some(BackendEvent::Returned(in_flight, result)), Requeue::Now);
         }
         if std::mem::take(&mut self.is_in_doubt) && self.write.as_ref().is_some_and(PipeEnd::has_lost_reader) {
+            if self.may_drop {
+                self.is_dropping = true;
+                let is_waiting = std::mem::take(&mut self.is_blocked);
+                return (is_waiting.then(|| Completion::SendReady.into()), Requeue::Now);
+            }
             let rest = self.read.is_some() && !self.has_ended;
             let error = io::ErrorKind::BrokenPipe.into();
             return (Some(Completion::Broken { error, rest }.into()), Requeue::Now);
@@ -226,6 +244,9 @@ impl PolledPipe {
         }
         let end = self.write.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut sent = 0;
+        if self.is_dropping {
+            return Ok(drop_queued(queue, pool));
+        }
         while !queue.is_empty() && sent < SEND_BYTES {
             match end.write_queue(queue) {
                 Send::Bytes(count) => {
@@ -237,6 +258,10 @@ impl PolledPipe {
                     return Ok(Progress::Blocked(sent));
                 }
                 Send::Starved => return Ok(Progress::Starved(sent)),
+                Send::Failed(_) if self.may_drop => {
+                    self.is_dropping = true;
+                    return Ok(drop_queued(queue, pool));
+                }
                 Send::Failed(error) => return Err(error),
             }
         }
@@ -281,24 +306,28 @@ impl PipeEnd {
         match self.access {
             Access::Socket => {
                 let received = socket::receive(self.descriptor.as_fd(), buffer);
-                let error = self.error.as_ref().filter(|_| matches!(received, Receive::End)).and_then(ReadError::take);
-                return error.map_or(received, Receive::Failed);
+                return if matches!(received, Receive::End) { self.end() } else { received };
             }
             Access::Shared if !self.is_ready(PollFlags::IN) => return Receive::Empty,
             Access::Shared | Access::Nonblocking => {}
         }
         loop {
             return match rustix::io::read(&self.descriptor, &mut *buffer) {
-                Ok(0) => Receive::End,
+                Ok(0) => self.end(),
                 Ok(count) => Receive::Bytes(count),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Receive::Empty,
                 Err(Errno::NOBUFS | Errno::NOMEM) => Receive::Starved,
                 // The other side of a terminal is closed.
-                Err(Errno::IO) if self.is_device() => Receive::End,
+                Err(Errno::IO) if self.is_device() => self.end(),
                 Err(error) => Receive::Failed(error.into()),
             };
         }
+    }
+
+    /// Returns the end of the input, or the error that stands in its place.
+    fn end(&self) -> Receive {
+        self.error.as_ref().and_then(EndError::take).map_or(Receive::End, Receive::Failed)
     }
 
     fn write_queue(&self, queue: &SendQueue) -> Send {
@@ -348,6 +377,13 @@ impl PipeEnd {
     fn is_device(&self) -> bool {
         file_type(&self.descriptor).is_ok_and(|kind| kind == FileType::CharacterDevice)
     }
+}
+
+/// Drops bytes that have no reader.
+fn drop_queued(queue: &mut SendQueue, pool: &BufferPool) -> Progress {
+    let dropped = queue.len();
+    queue.advance(dropped, pool);
+    Progress::Advanced(dropped)
 }
 
 fn file_type(descriptor: &OwnedFd) -> rustix::io::Result<FileType> {

@@ -22,11 +22,17 @@ use crate::transport::send_queue::InFlight;
 /// Bytes read at a time. 64 KiB, as for sockets.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The error with which a reading thread has ended.
+/// The place of an error behind the last byte of an input: of a reading thread, or of a child
+/// process.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ReadError(Arc<Mutex<Option<io::Error>>>);
+pub(crate) struct EndError(Arc<Mutex<Option<io::Error>>>);
 
-impl ReadError {
+impl EndError {
+    /// Sets the error, before the input ends.
+    pub(crate) fn set(&self, error: io::Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
+    }
+
     /// Takes the error. `None`: the input has ended.
     pub(super) fn take(&self) -> Option<io::Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -38,13 +44,13 @@ impl ReadError {
 ///
 /// # Errors
 /// There is no thread, or no descriptor.
-pub(super) fn read_in_thread(input: OwnedFd) -> io::Result<(OwnedFd, ReadError)> {
+pub(super) fn read_in_thread(input: OwnedFd) -> io::Result<(OwnedFd, EndError)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let error = ReadError::default();
+    let error = EndError::default();
     let place = error.clone();
     let read = move || {
         if let Err(error) = pass_on(&File::from(input), &theirs) {
-            place.0.lock().unwrap_or_else(PoisonError::into_inner).replace(error);
+            place.set(error);
         }
         // `theirs` is closed behind the error, which the reactor looks for at the end.
         drop(theirs);

@@ -21,18 +21,37 @@ impl ProcessDescriptor {
         open(getpid()).map(Self)
     }
 
-    /// Opens the descriptor of a child that was not waited for.
-    pub(super) fn of_child(pid: u32) -> io::Result<Self> {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        open(pid.ok_or(io::ErrorKind::InvalidInput)?).map(Self)
+    /// Takes the descriptor of a child, which was opened with it.
+    pub(super) fn of_child(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
     }
 
     /// Takes the status of the process, which the system then forgets. Returns `None` while it
     /// runs. A process that other code has waited for has an unknown status.
     pub(super) fn take_status(&self) -> io::Result<Option<ProcessStatus>> {
-        match wait(self.0.as_fd()) {
+        match wait(self.0.as_fd(), true) {
             Err(Errno::CHILD) => Ok(Some(ProcessStatus::Unknown)),
             waited => Ok(waited?),
+        }
+    }
+
+    /// Waits until the process has ended, which blocks, and drops its status.
+    pub(super) fn wait_for_end(&self) -> io::Result<()> {
+        loop {
+            match wait(self.0.as_fd(), false) {
+                // The system drops the status of its own accord if SIGCHLD is ignored.
+                Ok(_) | Err(Errno::CHILD) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Kills the process, and waits for its end.
+    pub(super) fn kill_and_wait(&self) -> io::Result<()> {
+        match send_signal(self.0.as_fd(), Signal::KILL.number()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::SRCH) => Err(error),
+            _ => self.wait_for_end(),
         }
     }
 
@@ -68,9 +87,10 @@ fn open(_pid: Pid) -> io::Result<OwnedFd> {
 }
 
 #[cfg(target_os = "linux")]
-fn wait(process: BorrowedFd<'_>) -> Result<Option<ProcessStatus>, Errno> {
+fn wait(process: BorrowedFd<'_>, at_once: bool) -> Result<Option<ProcessStatus>, Errno> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    let waited = waitid(WaitId::PidFd(process), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+    let waiting = if at_once { WaitIdOptions::NOHANG } else { WaitIdOptions::empty() };
+    let waited = waitid(WaitId::PidFd(process), WaitIdOptions::EXITED | waiting)?;
     Ok(waited.map(|status| {
         if let Some(code) = status.exit_status() {
             return ProcessStatus::Exited(code);
@@ -84,6 +104,6 @@ fn wait(process: BorrowedFd<'_>) -> Result<Option<ProcessStatus>, Errno> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn wait(_process: BorrowedFd<'_>) -> Result<Option<ProcessStatus>, Errno> {
+fn wait(_process: BorrowedFd<'_>, _at_once: bool) -> Result<Option<ProcessStatus>, Errno> {
     Err(Errno::NOSYS)
 }

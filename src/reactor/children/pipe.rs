@@ -18,13 +18,13 @@ use crate::transport::Transport;
 /// Makes a pipe from the child. Returns our end, and that of the child. Both are close-on-exec.
 pub(super) fn to_read() -> io::Result<(PipeEnds, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
-    Ok((PipeEnds { read: Some(reader.into()), write: None, is_shared: false }, writer.into()))
+    Ok((PipeEnds { read: Some(reader.into()), write: None, is_shared: false, of_child: None }, writer.into()))
 }
 
 /// Makes a pipe to the child, in the same way.
 pub(super) fn to_write() -> io::Result<(PipeEnds, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
-    Ok((PipeEnds { read: None, write: Some(writer.into()), is_shared: false }, reader.into()))
+    Ok((PipeEnds { read: None, write: Some(writer.into()), is_shared: false, of_child: None }, reader.into()))
 }
 
 /// Passes the events of a pipe to the process.

@@ -1,19 +1,18 @@
 //! The start of a child process.
 //!
-//! Each step that can fail for want of descriptors or memory comes before the fork, so that a
-//! process which has begun to run is only killed again if the system loses a descriptor between
-//! two calls:
+//! Each step that can fail for want of descriptors comes before the child, so that a process which
+//! has begun to run is only killed again if the poller refuses its descriptor:
 //!
 //! | step | on failure |
 //! |---|---|
 //! | 1. a descriptor of this process keeps the place of the child's | nothing to undo |
 //! | 2. pipes are made, and joined to the reactor | pipes are discarded |
-//! | 3. fork, and the steps in the child up to its exec | the same; the child has ended |
-//! | 4. the child's descriptor takes the kept place, and is watched | the same; the child is killed, and waited for |
+//! | 3. a child with its descriptor, in the kept place; its steps up to its exec | the same; the child has ended |
+//! | 4. the child's descriptor is watched | the same; the child is killed, and waited for |
 //! | 5. `connection_made` | is logged |
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ impl Reactor {
     /// so that no zombie is left. A reactor that stops leaves the process running, as Twisted does,
     /// and closes its pipes; a process that ends later is a zombie until this process ends.
     ///
-    /// This blocks for the time of a fork, and until the program was loaded.
+    /// This blocks until the program was loaded.
     ///
     /// ```
     /// use ropewalk::interfaces::*;
@@ -110,7 +109,7 @@ impl Start<'_> {
 }
 
 impl Core {
-    fn spawn_process(
+    pub(super) fn spawn_process(
         self: &Rc<Self>,
         settings: &Settings,
         protocol: Box<dyn ProcessProtocol>,
@@ -137,7 +136,7 @@ impl Core {
     }
 
     /// Checks that the reactor starts processes.
-    fn may_spawn(&self) -> Result<(), SpawnError> {
+    pub(super) fn may_spawn(&self) -> Result<(), SpawnError> {
         if self.is_closed() || self.run.is_closing() {
             return Err(SpawnError::ReactorStopped);
         }
@@ -154,17 +153,10 @@ impl Core {
             _ => start.setup(SpawnStep::Watch, error),
         })?;
         let mappings = self.open_descriptors(start)?;
-        let mut child = exec::start(start.settings, mappings, kept.as_fd())?;
-        drop(kept);
-        let watched = ProcessDescriptor::of_child(child.id()).and_then(|descriptor| {
-            start.joint.process().state().started(child.id());
-            self.watch_exit(start, descriptor)
-        });
-        watched.map_err(|error| {
-            // A child that has ended meanwhile is waited for as well.
-            let ended = child.kill().and_then(|()| child.wait());
-            start.setup(SpawnStep::Watch, ended.err().unwrap_or(error))
-        })
+        let (pid, descriptor) = exec::start(start.settings, mappings, kept)?;
+        start.joint.process().state().started(pid);
+        self.watch_exit(start, ProcessDescriptor::of_child(descriptor))
+            .map_err(|error| start.setup(SpawnStep::Watch, error))
     }
 
     /// Opens everything that the child is to have, and joins our ends of pipes to the reactor.
@@ -212,11 +204,13 @@ impl Core {
         Ok(Some(theirs))
     }
 
-    /// Watches for the end of a process, now or when the loop no longer waits.
+    /// Watches for the end of a process, now or when the loop no longer waits. One that is not
+    /// watched is killed.
     fn watch_exit(self: &Rc<Self>, start: &Start<'_>, descriptor: ProcessDescriptor) -> io::Result<()> {
         let (id, number) = (start.id, descriptor.as_raw_fd());
         let watched = self.backend_for_request().map(|mut backend| backend.watch(id, number, Interest::READ));
         if let Ok(Err(error)) = watched {
+            descriptor.kill_and_wait()?;
             return Err(error);
         }
         let watch = Rc::new(ExitWatch::new(Rc::downgrade(self), id, descriptor, Rc::clone(&start.joint)));

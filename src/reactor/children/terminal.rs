@@ -30,7 +30,7 @@ impl Core {
         let setup = |error| start.setup(SpawnStep::Pipes, error);
         let (ours, theirs) = open(size).map_err(setup)?;
         let second = || ours.try_clone().map_err(setup);
-        let ends = PipeEnds { read: Some(second()?), write: Some(second()?), is_shared: false };
+        let ends = PipeEnds { read: Some(second()?), write: Some(second()?), is_shared: false, of_child: None };
         let joined = self.join_pipe(ends, &start.joint, OUTPUT);
         let transport = joined.map_err(|error| setup(system_error(error)))?;
         start.joint.process().state().add_pipe(OUTPUT, PipeDirection::Terminal(ours), transport);

@@ -90,12 +90,12 @@ impl Core {
     }
 
     /// Makes a transport over the ends, and joins what `join` returns for it.
-    fn join_ends<C>(
+    pub(in crate::reactor) fn join_ends<C, E: From<ConnectError>>(
         &self,
         ends: PipeEnds,
         limit: Option<QueueLimit>,
-        join: impl FnOnce(Transport) -> Result<(C, Rc<dyn ErasedJoint>), ConnectError>,
-    ) -> Result<C, ConnectError> {
+        join: impl FnOnce(Transport) -> Result<(C, Rc<dyn ErasedJoint>), E>,
+    ) -> Result<C, E> {
         self.may_adopt()?;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), AddressPair::new(Address::Pipe, Address::Pipe));
@@ -129,7 +129,7 @@ impl Core {
         };
         if let Err(error) = adopted {
             self.slots.borrow_mut().remove(id);
-            return Err(AdoptError::of_backend(error).into());
+            return Err(ConnectError::from(AdoptError::of_backend(error)).into());
         }
         if let Some(slot) = self.slots.borrow_mut().get_mut(id) {
             *slot = Slot::Connected(Rc::clone(&joint));

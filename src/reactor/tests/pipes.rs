@@ -64,7 +64,12 @@ impl Piped {
     fn new(reactor: &Reactor, read: Option<PipeReader>, write: Option<PipeWriter>, half_close: bool) -> Self {
         let (log, bytes) = (Log::default(), Rc::default());
         let protocol = Recorder { log: Rc::clone(&log), bytes: Rc::clone(&bytes), half_close };
-        let ends = PipeEnds { read: read.map(OwnedFd::from), write: write.map(OwnedFd::from), is_shared: false };
+        let ends = PipeEnds {
+            read: read.map(OwnedFd::from),
+            write: write.map(OwnedFd::from),
+            is_shared: false,
+            of_child: None,
+        };
         let connection = reactor.join_descriptors(ends, None, protocol).expect("the descriptors are open");
         Self { reactor: reactor.clone(), log, bytes, transport: connection.transport().clone() }
     }
@@ -196,7 +201,7 @@ fn a_simulated_reactor_refuses_pipes() {
     let network = Network::new(1);
     let reactor = network.reactor([10, 0, 0, 1].into());
     let protocol = Recorder { log: Log::default(), bytes: Rc::default(), half_close: false };
-    let ends = PipeEnds { read: Some(pipe().unwrap().0.into()), write: None, is_shared: false };
+    let ends = PipeEnds { read: Some(pipe().unwrap().0.into()), write: None, is_shared: false, of_child: None };
     let refused = reactor.join_descriptors(ends, None, protocol).err();
     assert!(matches!(refused, Some(ConnectError::Adopt(AdoptError::Unsupported))), "{refused:?}");
 }

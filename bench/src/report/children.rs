@@ -1,0 +1,70 @@
+//! Starts of child processes, as ratios to `posix_spawn`.
+
+use std::fmt::Write;
+
+use crate::measure::children::HELD_MEBIBYTES;
+use crate::plot::number_text;
+use crate::results::{Results, Row, WindowFigures, WindowPair};
+use crate::stats::spread;
+
+/// Returns the table, or an empty text if nothing was measured.
+pub(super) fn section(results: &Results) -> String {
+    let children = &results.children;
+    if children.rows.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "## Child processes\n\nA start and an end of `/bin/true`, one after the other: time, and CPU time of the program that starts it, as \
+         ratios to `posix_spawn` of the standard library. Median, and quartiles. The last column is the time in microseconds. Measured on \
+         {}, {}.\n\n",
+        children.processor, children.date
+    );
+    for held in HELD_MEBIBYTES {
+        let scenario = scenario(held);
+        let _ = writeln!(text, "### {scenario}\n\n| program | time | CPU | µs |\n|---|---|---|---|");
+        for row in children.rows.iter().filter(|row| row.scenario == scenario) {
+            let _ = writeln!(text, "{}", line(row));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns the name of the scenario with this memory.
+pub fn scenario(held: usize) -> String {
+    if held == 0 { "A small program".to_owned() } else { format!("A program that holds {held} MiB") }
+}
+
+fn line(row: &Row<Vec<WindowPair>>) -> String {
+    let Some(pairs) = row.outcome.measured() else {
+        return format!("| {} | {} | – | – |", row.peer, row.outcome.reason().unwrap_or_default().replace('|', "/"));
+    };
+    let ratio = |of: fn(&WindowPair) -> f64| {
+        spread(pairs.iter().map(of))
+            .map_or_else(|| "–".into(), |it| format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high))
+    };
+    let micros = |figures: &WindowFigures| 1e6 / figures.rate();
+    let each = spread(pairs.iter().map(|pair| micros(&pair.peer)));
+    let each = each.map_or_else(|| "–".into(), |it| number_text(it.median.round()));
+    format!("| {} | {} | {} | {each} |", row.peer, ratio(|pair| 1.0 / pair.rate()), ratio(WindowPair::cpu))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{Children, Outcome};
+
+    /// The table has a line for each program, with ratios or the reason for which there are none.
+    #[test]
+    fn ratios_and_reasons() {
+        let figures = |nanoseconds, cpu| WindowFigures { messages: 10, nanoseconds, cpu };
+        let pair = WindowPair { peer: figures(3_000_000, 24_000), baseline: figures(2_000_000, 20_000) };
+        let row = |peer: &str, outcome| Row { scenario: scenario(0), peer: peer.into(), outcome };
+        let rows = vec![row("ours", Outcome::Measured(vec![pair])), row("gone", Outcome::Missing("no | here".into()))];
+        let children = Children { processor: "AMD".into(), date: "2026-11-30".into(), rows };
+        let text = section(&Results { children, ..Results::default() });
+        assert!(text.contains("| ours | 1.50 (1.50 to 1.50) | 1.20 (1.20 to 1.20) | 300 |"), "{text}");
+        assert!(text.contains("| gone | missing: no / here | – | – |"), "{text}");
+        assert_eq!(section(&Results::default()), "");
+    }
+}
