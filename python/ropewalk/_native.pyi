@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional, final
 
 from typing_extensions import Self, disjoint_base
 
-__all__ = ["Conn", "DelayedCall", "Engine", "LineLoop", "Lines", "Netstrings", "Prefixed", "Rest"]
+__all__ = ["Conn", "DelayedCall", "Engine", "LineLoop", "Lines", "Netstrings", "Prefixed", "ReactorTime", "Rest"]
 
 @final
 class Engine:
@@ -28,7 +28,8 @@ class Engine:
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kw: Optional[dict[str, Any]],
-        special: Optional[tuple[Optional[Callable[[], float]], Optional[list[str]]]],
+        clock: Optional[Callable[[], float]],
+        creator: Optional[list[str]],
     ) -> DelayedCall: ...
     def call_soon(self, call: Callable[[], Any]) -> None: ...
     def delayed_calls(self) -> list[DelayedCall]: ...
@@ -61,6 +62,13 @@ class DelayedCall:
     def delay(self, secondsLater: float) -> None: ...
     def getTime(self) -> float: ...
     def seconds(self) -> float: ...
+
+@disjoint_base
+class ReactorTime:
+    # The reactor has a constructor of its own.
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kw: object) -> DelayedCall: ...
+    def _schedulesOn(self, engine: Engine, seconds: Callable[[], float], twisted: type) -> None: ...
 
 @disjoint_base
 class Conn:

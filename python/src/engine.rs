@@ -25,7 +25,7 @@ use crate::conn::Conn;
 use crate::gil::Gil;
 use crate::state::{State, duration, this_thread};
 use crate::table::Table;
-use crate::timers::DelayedCall;
+use crate::timers::{DelayedCall, Special};
 
 /// The event loop below a `RopewalkReactor`. Programs use the reactor.
 #[pyclass(frozen, module = "ropewalk._native")]
@@ -127,28 +127,27 @@ impl Engine {
         self.state.get(py).seconds()
     }
 
-    /// Schedules `call(*args, **kw)` in `delay` seconds. `special` is a pair for calls that need
-    /// it: a function that replaces `seconds`, and the stack of the caller. Both may be None.
-    fn call_later<'py>(
+    /// Schedules `call(*args, **kw)` in `delay` seconds, for [`ReactorTime`] where a call needs more
+    /// than that: `clock` replaces `seconds`, and `creator` is the stack of the caller.
+    fn call_later(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         delay: f64,
         call: Py<PyAny>,
         args: Py<PyTuple>,
         kw: Option<Py<PyDict>>,
-        special: Option<Special<'py>>,
+        clock: Option<Py<PyAny>>,
+        creator: Option<Py<PyAny>>,
     ) -> PyResult<Py<DelayedCall>> {
-        let state = self.state.get(py);
-        let (clock, creator) = special.unwrap_or_default();
         let clock = match clock {
             Some(clock) => {
-                let time = clock.call0()?.extract::<f64>()? + delay;
-                Some((clock.unbind(), time))
+                let time = clock.call0(py)?.extract::<f64>(py)? + delay;
+                Some((clock, time))
             }
             None => None,
         };
-        let made = DelayedCall::schedule(py, state, duration(delay), (call, args, kw), clock, creator)?;
-        Ok(made)
+        let special = Box::new(Special { clock, creator });
+        DelayedCall::schedule(py, self.state.get(py), duration(delay), (call, args, kw), Some(special))
     }
 
     /// Makes a call in the next turn, behind all that are due by now. It is no call of the program:
@@ -253,6 +252,3 @@ impl Engine {
         self.state.get(py)
     }
 }
-
-/// The clock of a delayed call, and the stack of its creator.
-type Special<'py> = (Option<Bound<'py, PyAny>>, Option<Py<PyAny>>);

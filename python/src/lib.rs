@@ -8,6 +8,7 @@
 //! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `contexts.rs` | the log context of a callback, on Twisted's stack |
+//! | `reactor_time.rs` | `ReactorTime`: the native half of the reactor, with `callLater` |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
 //! | `receivers/` | parsing for Twisted's `LineReceiver` and the like, where a program asks for it |
@@ -20,6 +21,7 @@ mod contexts;
 mod engine;
 mod gil;
 mod logs;
+mod reactor_time;
 mod receivers;
 mod state;
 mod table;
@@ -36,15 +38,18 @@ mod _native {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
+    use crate::reactor_time::ReactorTime;
+    #[pymodule_export]
     use crate::receivers::{LineLoop, Lines, Netstrings, Prefixed, Rest};
     #[pymodule_export]
     use crate::timers::DelayedCall;
 
     use super::*;
+    use crate::reactor_time::CallLater;
 
     #[pymodule_init]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::logs::subscribe();
-        Ok(())
+        crate::gil::add_method::<CallLater>(module.py())
     }
 }
