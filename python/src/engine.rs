@@ -55,16 +55,32 @@ impl Engine {
         self.state.get(py).engine.backend().name()
     }
 
-    /// True if an event loop of asyncio makes the turns. A call of phase 1 or 2 may give that loop
-    /// work of which the engine does not know. So the turn does not wait behind such a call.
-    #[getter]
-    fn answers_asyncio(&self, py: Python<'_>) -> bool {
-        self.state.get(py).answers_asyncio.get()
+    /// Lets an event loop of asyncio make the turns, by `turns_for_asyncio`. `ready` is its queue of
+    /// callbacks.
+    fn serve_asyncio(&self, py: Python<'_>, ready: Py<PyAny>) {
+        let earlier = self.state.get(py).asyncio.replace(Some(ready));
+        drop(earlier);
     }
 
-    #[setter]
-    fn set_answers_asyncio(&self, py: Python<'_>, answers: bool) {
-        self.state.get(py).answers_asyncio.set(answers);
+    /// Tells that the event loop of asyncio has work which is not in its queue.
+    fn asyncio_asks(&self, py: Python<'_>) {
+        self.state.get(py).asyncio_asks.set(true);
+    }
+
+    /// Makes turns until asyncio has something to do: a callback in its queue, an event in `events`,
+    /// other work (`asyncio_asks`), or a timer, which is due in `timeout` seconds.
+    fn turns_for_asyncio(&self, py: Python<'_>, timeout: Option<f64>, events: &Bound<'_, PyDict>) -> PyResult<()> {
+        let state = Rc::clone(self.state.get(py));
+        state.asyncio_asks.set(false);
+        let mut longest = timeout.map(duration);
+        let until = longest.map(|longest| state.engine.seconds().saturating_add(longest));
+        loop {
+            state.turn(py, longest)?;
+            longest = until.map(|until| until.saturating_sub(state.engine.seconds()));
+            if longest.is_some_and(|left| left.is_zero()) || !events.is_empty() || state.asyncio_has_work(py) {
+                return Ok(());
+            }
+        }
     }
 
     /// Begins a run on this thread.
@@ -163,7 +179,7 @@ impl Engine {
                 if let Some(Err(error)) = due.map(|call| call.call0(py)) {
                     state.raise(error);
                 }
-                state.called();
+                state.called(py);
             });
         });
     }
@@ -227,6 +243,9 @@ impl Engine {
         if let Ok(soon) = state.soon.try_borrow() {
             soon.iter().try_for_each(|call| visit.call(call))?;
         }
+        if let Ok(asyncio) = state.asyncio.try_borrow() {
+            visit.call(&*asyncio)?;
+        }
         state.watches.traverse(visit)
     }
 
@@ -236,7 +255,8 @@ impl Engine {
         let timers = state.timers.replace(Table::new());
         let soon = state.soon.replace(Table::new());
         let connections = state.connections.replace(Table::new());
-        drop((reactor, timers, soon, connections));
+        let asyncio = state.asyncio.take();
+        drop((reactor, timers, soon, connections, asyncio));
         state.contexts.clear();
         state.watches.clear();
     }

@@ -164,28 +164,28 @@ unsafe extern "C" fn called<M: Method>(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    Python::attach(|py| {
-        let (slf, arguments, names) = unsafe {
-            let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
-            let names = Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
-            let count = count as usize + names.map_or(0, |names| names.len());
-            // A `Borrowed` is a pointer to an object. No slice begins at null.
-            let arguments = match count {
-                0 => &[][..],
-                _ => std::slice::from_raw_parts(arguments.cast::<Borrowed<'_, '_, PyAny>>(), count),
-            };
-            (slf, arguments, names)
+    let (py, slf, arguments, names) = unsafe {
+        // Not `Python::attach`, which counts in a variable of the thread: the GIL is held.
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
+        let names = Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
+        let count = count as usize + names.map_or(0, |names| names.len());
+        // A `Borrowed` is a pointer to an object. No slice begins at null.
+        let arguments = match count {
+            0 => &[][..],
+            _ => std::slice::from_raw_parts(arguments.cast::<Borrowed<'_, '_, PyAny>>(), count),
         };
-        let call = AssertUnwindSafe(|| M::call(&slf, arguments, names.as_deref()));
-        let result = catch_unwind(call).unwrap_or_else(|_| Err(PanicException::new_err("a method has panicked")));
-        result.map_or_else(
-            |error| {
-                error.restore(py);
-                ptr::null_mut()
-            },
-            Py::into_ptr,
-        )
-    })
+        (py, slf, arguments, names)
+    };
+    let call = AssertUnwindSafe(|| M::call(&slf, arguments, names.as_deref()));
+    let result = catch_unwind(call).unwrap_or_else(|_| Err(PanicException::new_err("a method has panicked")));
+    match result {
+        Ok(returned) => returned.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+    }
 }
 
 /// Returns the address of the key at a position of a dictionary, in the order of insertion, and

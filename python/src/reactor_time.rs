@@ -101,7 +101,7 @@ Call a function later. `delay` is in seconds.";
             && let Some(delay) = usual(delay)
             && let Some(state) = slf.get().usual_state(py)?
         {
-            let args = PyTuple::new(py, rest)?;
+            let args = if rest.is_empty() { PyTuple::empty(py) } else { PyTuple::new(py, rest)? };
             let function = (callable.as_unbound().clone_ref(py), args.unbind(), None);
             return Ok(DelayedCall::schedule(py, &state, delay, function, None)?.into_any());
         }

@@ -302,5 +302,5 @@ fn fire(py: Python<'_>, state: &WeakState, number: usize) {
             reactor.call_method1(py, intern!(py, "_timedCallFailed"), (&call, error.into_value(py)))
         });
     }
-    state.called();
+    state.called(py);
 }
