@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python import failure, log
 
 from ropewalk import _tcp, _unix
-from ropewalk._native import DelayedCall, Engine, ReactorTime
+from ropewalk._native import DelayedCall, Engine, callLater
 from ropewalk.accelerate import chosen, on
 
 __all__ = ["RopewalkReactor", "install"]
@@ -53,7 +53,7 @@ class _Bell:
 
 
 @implementer(IReactorFDSet)
-class RopewalkReactor(ReactorTime, posixbase.PosixReactorBase, posixbase._PollLikeMixin):
+class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
     """
     The reactor.
 
@@ -69,7 +69,7 @@ class RopewalkReactor(ReactorTime, posixbase.PosixReactorBase, posixbase._PollLi
         self._continuousPolling = posixbase._ContinuousPolling(self)
         # An attribute of the instance, so that it costs no frame; programs may replace it.
         self.seconds = self._ownSeconds = self._engine.seconds
-        self._schedulesOn(self._engine, self._ownSeconds, base.DelayedCall)
+        self._engine.schedules_by(self._ownSeconds, base.DelayedCall)
         # By its name: a subclass has other reactors of Twisted's behind this class.
         posixbase.PosixReactorBase.__init__(self)
 
@@ -152,9 +152,12 @@ class RopewalkReactor(ReactorTime, posixbase.PosixReactorBase, posixbase._PollLi
 
     # Timers
 
+    # A native method, which schedules most calls itself.
+    callLater = callLater
+
     def _callLater(self, delay: Any, callable: Callable[..., Any], *args: object, **kw: object) -> DelayedCall:
         """
-        Schedule a call, for C{callLater}, which is native and does so itself in most cases.
+        Schedule a call that needs more than a timer of the engine.
         """
         assert delay >= 0, f"{delay} is not greater than or equal to 0 seconds"
         clock = None if self.seconds is self._ownSeconds else self.seconds

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use ropewalk::reactor::Interest;
 use ropewalk::{BackendKind, Clock};
 
+use crate::call_later::Usual;
 use crate::conn::Conn;
 use crate::gil::Gil;
 use crate::state::{State, duration, this_thread};
@@ -143,8 +144,14 @@ impl Engine {
         self.state.get(py).seconds()
     }
 
-    /// Schedules `call(*args, **kw)` in `delay` seconds, for [`ReactorTime`] where a call needs more
-    /// than that: `clock` replaces `seconds`, and `creator` is the stack of the caller.
+    /// Tells `callLater` the reactor's own `seconds`, and Twisted's class of delayed calls.
+    fn schedules_by(&self, py: Python<'_>, seconds: Py<PyAny>, twisted: Py<PyType>) {
+        let earlier = self.state.get(py).usual.replace(Some(Usual { seconds, twisted }));
+        drop(earlier);
+    }
+
+    /// Schedules `call(*args, **kw)` in `delay` seconds, for a call that may need more than that:
+    /// `clock` replaces `seconds`, and `creator` is the stack of the caller.
     fn call_later(
         &self,
         py: Python<'_>,
@@ -243,6 +250,9 @@ impl Engine {
         if let Ok(soon) = state.soon.try_borrow() {
             soon.iter().try_for_each(|call| visit.call(call))?;
         }
+        if let Ok(usual) = state.usual.try_borrow() {
+            usual.iter().try_for_each(|usual| usual.traverse(&visit))?;
+        }
         if let Ok(asyncio) = state.asyncio.try_borrow() {
             visit.call(&*asyncio)?;
         }
@@ -255,8 +265,8 @@ impl Engine {
         let timers = state.timers.replace(Table::new());
         let soon = state.soon.replace(Table::new());
         let connections = state.connections.replace(Table::new());
-        let asyncio = state.asyncio.take();
-        drop((reactor, timers, soon, connections, asyncio));
+        let (usual, asyncio) = (state.usual.take(), state.asyncio.take());
+        drop((reactor, timers, soon, connections, usual, asyncio));
         state.contexts.clear();
         state.watches.clear();
     }

@@ -25,7 +25,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use pyo3::{Borrowed, PyClass, ffi, intern};
+use pyo3::{Borrowed, ffi, intern};
 
 /// A value of one thread, for whichever thread holds the GIL.
 #[derive(Debug)]
@@ -115,11 +115,10 @@ pub(crate) fn call_method<'py>(
     }
 }
 
-/// A method of a native class with any arguments, which it finds on the stack of the caller.
+/// A method with any arguments, which it finds on the stack of the caller.
 ///
 /// pyo3 makes a tuple and a dictionary for a method with `*args` and `**kw`, ahead of each call.
 pub(crate) trait Method {
-    type Class: PyClass;
     const NAME: &'static CStr;
     /// The signature for `inspect`, as CPython writes it, and the text for `help`.
     const DOC: &'static CStr;
@@ -127,15 +126,15 @@ pub(crate) trait Method {
     /// Makes the call. The values of the keywords stand behind the positional arguments, in the
     /// order of `keywords`.
     fn call(
-        slf: &Bound<'_, Self::Class>,
+        slf: &Bound<'_, PyAny>,
         arguments: &[Borrowed<'_, '_, PyAny>],
         keywords: Option<&Bound<'_, PyTuple>>,
     ) -> PyResult<Py<PyAny>>;
 }
 
-/// Gives a class its method.
-pub(crate) fn add_method<M: Method>(py: Python<'_>) -> PyResult<()> {
-    let class = py.get_type::<M::Class>();
+/// Makes the method, for any class that has it among its attributes.
+pub(crate) fn method<M: Method>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let class = py.get_type::<PyAny>();
     let definition = Box::new(ffi::PyMethodDef {
         ml_name: M::NAME.as_ptr(),
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: called::<M> },
@@ -143,19 +142,31 @@ pub(crate) fn add_method<M: Method>(py: Python<'_>) -> PyResult<()> {
         ml_doc: M::DOC.as_ptr(),
     });
     #[allow(unsafe_code, reason = "pyo3 has another calling convention for such a method")]
-    // SAFETY: the class is live, and the caller holds the GIL. The definition and its texts live for
-    // good, and the flags are those of its function. The result is a new reference, or null with an
-    // exception set.
-    let method = unsafe {
+    // SAFETY: the class is `object`, which is live, and the caller holds the GIL. The definition and
+    // its texts live for good, and the flags are those of its function. The result is a new
+    // reference, or null with an exception set.
+    unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), Box::into_raw(definition));
-        Bound::from_owned_ptr_or_err(py, method)?
+        Bound::from_owned_ptr_or_err(py, method)
+    }
+}
+
+/// Returns the `__dict__` of an object.
+#[inline]
+pub(crate) fn attributes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    #[allow(unsafe_code, reason = "the attribute `__dict__` is found by a search through the classes")]
+    // SAFETY: the object is live, and its `Bound` proves that the GIL is held. Null is allowed for
+    // the context. The result is a new reference, or null with an exception set.
+    let attributes = unsafe {
+        let found = ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut());
+        Bound::from_owned_ptr_or_err(object.py(), found)?
     };
-    class.setattr(PyString::new(py, &M::NAME.to_string_lossy()), method)
+    Ok(attributes.cast_into()?)
 }
 
 #[allow(unsafe_code, reason = "Python calls it")]
-// SAFETY: Python calls it by the definition in `add_method` alone, with these promises: the GIL is
-// held; `slf` is an instance of the class, as the descriptor has checked; `names` is null or a tuple
+// SAFETY: Python calls it by the definition in `method` alone, with these promises: the GIL is held;
+// `slf` is an object; `names` is null or a tuple
 // of the names of the keywords; behind `arguments` stand `count` objects and one for each name. All
 // of them outlive the call.
 unsafe extern "C" fn called<M: Method>(
@@ -167,7 +178,7 @@ unsafe extern "C" fn called<M: Method>(
     let (py, slf, arguments, names) = unsafe {
         // Not `Python::attach`, which counts in a variable of the thread: the GIL is held.
         let py = Python::assume_attached();
-        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<M::Class>();
+        let slf = Borrowed::from_ptr(py, slf);
         let names = Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
         let count = count as usize + names.map_or(0, |names| names.len());
         // A `Borrowed` is a pointer to an object. No slice begins at null.

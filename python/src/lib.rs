@@ -8,7 +8,7 @@
 //! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `contexts.rs` | the log context of a callback, on Twisted's stack |
-//! | `reactor_time.rs` | `ReactorTime`: the native half of the reactor, with `callLater` |
+//! | `call_later.rs` | `callLater` of the reactor |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
 //! | `receivers/` | parsing for Twisted's `LineReceiver` and the like, where a program asks for it |
@@ -16,12 +16,12 @@
 //! | `logs.rs` | log events of the engine, for Twisted's log |
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
 
+mod call_later;
 mod conn;
 mod contexts;
 mod engine;
 mod gil;
 mod logs;
-mod reactor_time;
 mod receivers;
 mod state;
 mod table;
@@ -38,18 +38,16 @@ mod _native {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
-    use crate::reactor_time::ReactorTime;
-    #[pymodule_export]
     use crate::receivers::{LineLoop, Lines, Netstrings, Prefixed, Rest};
     #[pymodule_export]
     use crate::timers::DelayedCall;
 
     use super::*;
-    use crate::reactor_time::CallLater;
+    use crate::call_later::CallLater;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::logs::subscribe();
-        crate::gil::add_method::<CallLater>(module.py())
+        module.add("callLater", crate::gil::method::<CallLater>(module.py())?)
     }
 }

@@ -19,6 +19,7 @@ use ropewalk::error::ReactorError;
 use ropewalk::reactor::{AdoptOptions, HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
 
+use crate::call_later::Usual;
 use crate::conn::{Conn, unspecified};
 use crate::contexts::LogContexts;
 use crate::gil::Wait;
@@ -53,6 +54,8 @@ pub(crate) struct State {
     /// cleared it.
     pub(crate) reactor: RefCell<Option<Py<PyAny>>>,
     pub(crate) timers: RefCell<Table<Py<DelayedCall>>>,
+    /// `None` until the reactor has told it, and once the collector has cleared it.
+    pub(crate) usual: RefCell<Option<Usual>>,
     pub(crate) connections: RefCell<Table<Py<Conn>>>,
     pub(crate) contexts: LogContexts,
     /// The calls of `call_soon`.
@@ -104,6 +107,7 @@ impl State {
             epoch: wall.as_secs_f64() - engine.seconds().as_secs_f64(),
             reactor: RefCell::new(Some(reactor)),
             timers: RefCell::new(Table::new()),
+            usual: RefCell::new(None),
             connections: RefCell::new(Table::new()),
             contexts: LogContexts::default(),
             soon: RefCell::new(Table::new()),
