@@ -56,8 +56,8 @@ impl Engine {
         self.state.get(py).engine.backend().name()
     }
 
-    /// Lets an event loop of asyncio make the turns, by `turns_for_asyncio`. `ready` is its queue of
-    /// callbacks.
+    /// Lets an event loop of asyncio make the turns, by `turns_for_asyncio`. `ready` is its queue
+    /// of callbacks.
     fn serve_asyncio(&self, py: Python<'_>, ready: Py<PyAny>) {
         let earlier = self.state.get(py).asyncio.replace(Some(ready));
         drop(earlier);
@@ -68,8 +68,8 @@ impl Engine {
         self.state.get(py).asyncio_asks.set(true);
     }
 
-    /// Makes turns until asyncio has something to do: a callback in its queue, an event in `events`,
-    /// other work (`asyncio_asks`), or a timer, which is due in `timeout` seconds.
+    /// Makes turns until asyncio has something to do: a callback in its queue, an event in
+    /// `events`, other work (`asyncio_asks`), or a timer, which is due in `timeout` seconds.
     fn turns_for_asyncio(&self, py: Python<'_>, timeout: Option<f64>, events: &Bound<'_, PyDict>) -> PyResult<()> {
         let state = Rc::clone(self.state.get(py));
         state.asyncio_asks.set(false);

@@ -142,8 +142,8 @@ pub(crate) fn method<M: Method>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         ml_doc: M::DOC.as_ptr(),
     });
     #[allow(unsafe_code, reason = "pyo3 has another calling convention for such a method")]
-    // SAFETY: the class is `object`, which is live, and the caller holds the GIL. The definition and
-    // its texts live for good, and the flags are those of its function. The result is a new
+    // SAFETY: the class is `object`, which is live, and the caller holds the GIL. The definition
+    // and its texts live for good, and the flags are those of its function. The result is a new
     // reference, or null with an exception set.
     unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), Box::into_raw(definition));
@@ -165,8 +165,8 @@ pub(crate) fn attributes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py,
 }
 
 #[allow(unsafe_code, reason = "Python calls it")]
-// SAFETY: Python calls it by the definition in `method` alone, with these promises: the GIL is held;
-// `slf` is an object; `names` is null or a tuple
+// SAFETY: Python calls it by the definition in `method` alone, with these promises: the GIL is
+// held; `slf` is an object; `names` is null or a tuple
 // of the names of the keywords; behind `arguments` stand `count` objects and one for each name. All
 // of them outlive the call.
 unsafe extern "C" fn called<M: Method>(

@@ -198,7 +198,7 @@ impl State {
         }
     }
 
-    /// Returns `true` if an event loop of asyncio has something to do that the engine does not know.
+    /// Returns `true` if an event loop of asyncio has work that the engine does not know.
     pub(crate) fn asyncio_has_work(&self, py: Python<'_>) -> bool {
         let ready = self.asyncio.borrow();
         let Some(ready) = &*ready else { return false };

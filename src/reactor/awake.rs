@@ -98,8 +98,8 @@ impl Core {
         self.awake_backend().map_or_else(|_| self.counters.get().stale_events, |backend| backend.stale())
     }
 
-    /// Begins a wait between the program's hooks, unless it would return at once: there is an event,
-    /// or the deadline `until` is over (it becomes zero then). Returns `true` if
+    /// Begins a wait between the program's hooks, unless it would return at once: there is an
+    /// event, or the deadline `until` is over (it becomes zero then). Returns `true` if
     /// [`wait_ended`](Self::wait_ended) is to follow.
     ///
     /// From here on, everything that would wake a host wakes the loop: see `hosting.rs`.
