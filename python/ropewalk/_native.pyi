@@ -34,8 +34,7 @@ class Engine:
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kw: Optional[dict[str, Any]],
-        clock: Optional[Callable[[], float]],
-        creator: Optional[list[str]],
+        special: tuple[Optional[Callable[[], float]], Optional[list[str]]],
     ) -> DelayedCall: ...
     def call_soon(self, call: Callable[[], Any]) -> None: ...
     def delayed_calls(self) -> list[DelayedCall]: ...

@@ -162,7 +162,7 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         assert delay >= 0, f"{delay} is not greater than or equal to 0 seconds"
         clock = None if self.seconds is self._ownSeconds else self.seconds
         creator = format_stack()[:-1] if base.DelayedCall.debug else None
-        return self._engine.call_later(delay, callable, args, kw or None, clock, creator)
+        return self._engine.call_later(delay, callable, args, kw or None, (clock, creator))
 
     # The name that errors have.
     _callLater.__name__, _callLater.__qualname__ = "callLater", "RopewalkReactor.callLater"

@@ -150,8 +150,8 @@ impl Engine {
         drop(earlier);
     }
 
-    /// Schedules `call(*args, **kw)` in `delay` seconds, for a call that may need more than that:
-    /// `clock` replaces `seconds`, and `creator` is the stack of the caller.
+    /// Schedules `call(*args, **kw)` in `delay` seconds, for a call that may need more:
+    /// `special` is a clock that replaces `seconds`, and the stack of the caller. Both may be None.
     fn call_later(
         &self,
         py: Python<'_>,
@@ -159,9 +159,9 @@ impl Engine {
         call: Py<PyAny>,
         args: Py<PyTuple>,
         kw: Option<Py<PyDict>>,
-        clock: Option<Py<PyAny>>,
-        creator: Option<Py<PyAny>>,
+        special: (Option<Py<PyAny>>, Option<Py<PyAny>>),
     ) -> PyResult<Py<DelayedCall>> {
+        let (clock, creator) = special;
         let clock = match clock {
             Some(clock) => {
                 let time = clock.call0(py)?.extract::<f64>(py)? + delay;

@@ -175,6 +175,7 @@ unsafe extern "C" fn called<M: Method>(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
+    // SAFETY: by the promises of the caller, above.
     let (py, slf, arguments, names) = unsafe {
         // Not `Python::attach`, which counts in a variable of the thread: the GIL is held.
         let py = Python::assume_attached();

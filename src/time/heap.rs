@@ -15,7 +15,7 @@
 use std::rc::Rc;
 
 use super::call::{Body, TimedCall};
-use super::queue::Nanos;
+use super::nanos::Nanos;
 
 /// The heap itself, which knows keys and positions but no turns.
 #[derive(Default)]

@@ -28,6 +28,7 @@
 
 mod call;
 mod heap;
+mod nanos;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,8 @@ use std::time::Duration;
 
 pub use self::call::DelayedCall;
 use self::call::{Body, TimedCall};
-use self::queue::{Nanos, Queue};
+use self::nanos::Nanos;
+use self::queue::Queue;
 use crate::failure::guarded;
 use crate::log::error;
 
